@@ -1,0 +1,1 @@
+"""Clips and where they come from: rows, sources, decoding, splits, mixes and the demo corpus."""

@@ -1,0 +1,61 @@
+"""The row that everything else carries: one labelled piece of mono audio, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One labelled clip. `clip_id` and `group` carry the source's name in front, so that sources can be mixed.
+
+    `group` is the recording that the clip was cut from, and `fold` the official (or made) fold, 0 where a
+    synthetic clip's parents do not share one. The provenance fields are empty for real clips.
+    """
+
+    clip_id: str
+    label: int
+    group: str
+    fold: int
+    duration_s: float = 0.0
+    parents: tuple[str, ...] = ()
+    parent_groups: tuple[str, ...] = ()
+    parent_folds: tuple[int, ...] = ()
+    strategy: str = ""
+    alpha: float = 0.0
+    seed: int = 0
+    steps: int = 0
+    model: str = ""
+    gain_db: float = 0.0
+    judge_score: float | None = None
+
+    @property
+    def is_synthetic(self) -> bool:
+        return bool(self.parents)
+
+    @property
+    def lineage(self) -> frozenset[str]:
+        """The recordings whose sound is in this clip: its own if it is real, its parents' if it is synthetic."""
+        return frozenset(self.parent_groups) if self.is_synthetic else frozenset((self.group,))
+
+
+PROVENANCE_COLUMNS = (
+    "parents", "parent_groups", "parent_folds", "strategy", "alpha", "seed", "steps", "model", "gain_db", "judge_score",
+)
+
+
+def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The provenance fields of one dataset row, as `Clip` takes them."""
+    return {
+        "parents": tuple(row["parents"]),
+        "parent_groups": tuple(row["parent_groups"]),
+        "parent_folds": tuple(int(fold) for fold in row["parent_folds"]),
+        "strategy": str(row["strategy"]),
+        "alpha": float(row["alpha"]),
+        "seed": int(row["seed"]),
+        "steps": int(row["steps"]),
+        "model": str(row["model"]),
+        "gain_db": float(row["gain_db"]),
+        "judge_score": None if row["judge_score"] is None else float(row["judge_score"]),
+    }

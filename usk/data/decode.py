@@ -1,0 +1,193 @@
+"""Decoded audio of a source: mono, resampled, cached on disk as one memory-mapped file.
+
+The cache lies in `$USK_CACHE` (default: `$XDG_CACHE_HOME/usk` or `~/.cache/usk`), one folder a source and rate, and
+may be deleted at any time. Samples are kept as 16-bit integers relative to each clip's own peak: 96 dB below it,
+exact for what 16-bit files hold at their own rate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from usk.data.sources import AudioRef, BadAudioError, Source
+from usk.errors import SourceError, sample_of
+
+MIN_DURATION_S = 0.01
+MAX_DURATION_S = 600.0
+SILENT_PEAK = 1e-5  # -100 dB below full scale
+FULL_SCALE = 32_767
+CACHE_VERSION = 1
+
+Progress = Callable[[int, int], None]
+
+
+def cache_root() -> Path:
+    """Where decoded audio is kept."""
+    given = os.environ.get("USK_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "usk"
+
+
+def cache_size_bytes() -> int:
+    root = cache_root()
+    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else 0
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """The mean of all channels: [n] or [n, channels] to float32 [n]."""
+    return samples.astype(np.float32, copy=False) if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
+
+
+def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
+    """One clip as mono float32 [n] at `sample_rate_hz`. Raises BadAudioError with the reason in a few words."""
+    import soxr
+
+    samples, rate_hz = ref.read()
+    if not np.isfinite(samples).all():
+        raise BadAudioError("has NaN or infinite samples")
+    mono = to_mono(samples)
+    if len(mono) < MIN_DURATION_S * rate_hz:
+        raise BadAudioError(f"too short ({len(mono)} sample{'s' if len(mono) != 1 else ''})")
+    if len(mono) > MAX_DURATION_S * rate_hz:
+        raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
+    if np.abs(mono).max() < SILENT_PEAK:
+        raise BadAudioError("silent")
+    if rate_hz != sample_rate_hz:
+        mono = soxr.resample(mono, rate_hz, sample_rate_hz, quality="HQ")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class DecodedSource:
+    """A source whose every clip is decoded: `audio(row)` is float32 [n] at `sample_rate_hz`."""
+
+    source: Source
+    sample_rate_hz: int
+    _samples: np.ndarray  # int16, memory-mapped
+    _offsets: np.ndarray  # [n + 1]
+    _peaks: np.ndarray  # [n]
+    _rows: np.ndarray  # row of the source -> row of the cache
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def audio(self, row: int) -> np.ndarray:
+        """Mono float32 samples of one clip."""
+        cached = self._rows[row]
+        begin, end = self._offsets[cached], self._offsets[cached + 1]
+        return self._samples[begin:end].astype(np.float32) * np.float32(self._peaks[cached] / FULL_SCALE)
+
+    def subset(self, keep: list[int] | np.ndarray) -> DecodedSource:
+        return replace(self, source=self.source.subset(int(row) for row in keep), _rows=self._rows[np.asarray(keep, dtype=np.int64)])
+
+
+def decode_source(
+    source: Source, sample_rate_hz: int = 22_050, *, skip_bad: bool = False, progress: Progress | None = None
+) -> DecodedSource:
+    """Every clip of `source`, from the cache or decoded into it.
+
+    Raises SourceError that counts and names the clips which cannot be used, unless `skip_bad` leaves them out.
+    """
+    folder = cache_root() / "audio" / f"{source.cache_key}-{sample_rate_hz}-v{CACHE_VERSION}"
+    index = _read_index(folder, source)
+    if index is None:
+        _build(source, sample_rate_hz, folder, progress)
+        index = _read_index(folder, source)
+        if index is None:
+            raise SourceError(f"the cache at {folder} cannot be written; set $USK_CACHE to a folder that can")
+    bad: dict[str, str] = index["bad"]
+    lengths = np.array(index["lengths"], dtype=np.int64)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    row_of = {name: row for row, name in enumerate(index["names"])}
+    kept = [row for row, clip in enumerate(source.clips) if clip.clip_id not in bad]
+    here = {clip.clip_id for clip in source.clips}
+    reasons = [f"{name.partition('/')[2] or name} ({reason})" for name, reason in bad.items() if name in here]
+    if reasons and (not skip_bad or not kept):
+        raise SourceError(
+            f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {sample_of(reasons)}; "
+            "mend or remove them, or go on without them with --skip-bad"
+        )
+    rows = np.array([row_of[source.clips[row].clip_id] for row in kept], dtype=np.int64)
+    good = source.subset(kept)
+    if reasons:
+        good = replace(good, notes=(*good.notes, f"{len(reasons)} clips that cannot be used were skipped: {sample_of(reasons)}"))
+    good = replace(good, clips=tuple(
+        replace(clip, duration_s=float(lengths[row] / sample_rate_hz)) for clip, row in zip(good.clips, rows, strict=True)
+    ))
+    total = int(offsets[-1])
+    samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r", shape=(total,)) if total else np.zeros(0, "<i2")
+    return DecodedSource(good, sample_rate_hz, samples, offsets, np.array(index["peaks"], dtype=np.float64), rows)
+
+
+def _read_index(folder: Path, source: Source) -> dict | None:
+    """The cache's index if it is whole and knows every clip of the source."""
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        size = (folder / "samples.i16").stat().st_size
+    except (OSError, json.JSONDecodeError):
+        return None
+    known = set(index["names"])
+    whole = size == 2 * sum(index["lengths"])
+    return index if whole and all(clip.clip_id in known for clip in source.clips) else None
+
+
+def _decode_all(source: Source, sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray | BadAudioError]]:
+    def attempt(row: int) -> tuple[str, np.ndarray | BadAudioError]:
+        name = source.clips[row].clip_id
+        try:
+            return name, decode(source.audio[row], sample_rate_hz)
+        except BadAudioError as error:
+            return name, error
+        except OSError as error:
+            return name, BadAudioError(error.strerror or "cannot be read")
+
+    window = 64  # bounds the memory: a window is decoded, written, and forgotten
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for begin in range(0, len(source), window):
+            yield from pool.map(attempt, range(begin, min(begin + window, len(source))))
+
+
+def _build(source: Source, sample_rate_hz: int, folder: Path, progress: Progress | None) -> None:
+    """Decode everything into a new folder beside `folder`, then move it there in one step."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
+    except OSError as error:
+        raise SourceError(f"the cache at {cache_root()} cannot be written ({error.strerror}); set $USK_CACHE to a folder that can") from error
+    names: list[str] = []
+    lengths: list[int] = []
+    peaks: list[float] = []
+    bad: dict[str, str] = {}
+    try:
+        with (building / "samples.i16").open("wb") as file:
+            for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
+                samples = np.zeros(0, np.float32) if isinstance(result, BadAudioError) else result
+                if isinstance(result, BadAudioError):
+                    bad[name] = str(result)
+                peak = float(np.abs(samples).max()) if len(samples) else 0.0
+                names.append(name)
+                lengths.append(len(samples))
+                peaks.append(peak)
+                file.write(np.rint(samples * (FULL_SCALE / peak if peak else 0.0)).astype("<i2").tobytes())
+                if progress is not None:
+                    progress(done, len(source))
+        index = {"names": names, "lengths": lengths, "peaks": peaks, "bad": bad, "source": source.location}
+        (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except OSError as error:
+        if not (folder / "index.json").is_file():  # else another process finished first
+            raise SourceError(f"the cache at {cache_root()} cannot be written ({error.strerror}); free some space or set $USK_CACHE") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

@@ -1,0 +1,632 @@
+"""Open a source of clips: UrbanSound8K, class folders, Hugging Face datasets on disk or on the Hub, and the demo.
+
+Opening lists rows and checks that their audio is there; nothing is decoded (see `usk.data.decode`).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
+from usk.data.splits import make_folds
+from usk.errors import SourceError, UsageError, sample_of
+
+DEFAULT_REAL = "danavery/urbansound8K"
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+MANIFEST_FILE = "usk.json"
+
+LABEL_COLUMNS = ("label", "class", "category", "target", "classID", "class_id", "labels", "y")
+GROUP_COLUMNS = ("group", "fsID", "recording", "recording_id", "source_id", "src_file", "session", "speaker_id")
+FOLD_COLUMNS = ("fold", "folds")
+ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
+
+
+class AudioRef(Protocol):
+    """Where one clip's audio is. `read` gives float32 samples [n] or [n, channels] and their rate in Hz."""
+
+    @property
+    def name(self) -> str: ...
+    def read(self) -> tuple[np.ndarray, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> tuple[np.ndarray, int]:
+        return read_audio_bytes(self.path.read_bytes())
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetRef:
+    path: Path
+    row_group: int
+    row: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name} row {self.row} of group {self.row_group}"
+
+    def read(self) -> tuple[np.ndarray, int]:
+        return _read_cell(_parquet_column(self.path, self.row_group, self.column)[self.row].as_py(), self.path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRef:
+    rows: Any
+    row: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        return f"row {self.row}"
+
+    def read(self) -> tuple[np.ndarray, int]:
+        return _read_cell(self.rows[self.row][self.column], Path())
+
+
+@dataclass(frozen=True, slots=True)
+class ProceduralRef:
+    clip: Any
+
+    @property
+    def name(self) -> str:
+        return str(self.clip.clip_id)
+
+    def read(self) -> tuple[np.ndarray, int]:
+        from usk.data import procedural
+
+        return procedural.render(self.clip), procedural.SAMPLE_RATE_HZ
+
+
+class BadAudioError(Exception):
+    """One clip's audio cannot be used; the message says why in a few words."""
+
+
+def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
+    """Decode a whole audio file with libsndfile: float32 [n, channels] and its rate in Hz.
+
+    Raises BadAudioError for an empty file, one that is no audio, and one shorter than its header says.
+    """
+    import soundfile
+
+    if not content:
+        raise BadAudioError("empty file")
+    if content[:4] == b"RIFF" and len(content) < 44:
+        raise BadAudioError("truncated")
+    if content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") not in (0, 0xFFFFFFFF):
+        # libsndfile shortens a cut WAV file without a word; its header still tells. One byte of padding may miss.
+        if len(content) + 1 < int.from_bytes(content[4:8], "little") + 8:
+            raise BadAudioError("truncated")
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            samples = file.read(dtype="float32", always_2d=True)
+            if file.frames > 0 and len(samples) < file.frames:
+                raise BadAudioError("truncated")
+            return samples, int(file.samplerate)
+    except soundfile.LibsndfileError:
+        raise BadAudioError("not an audio file that libsndfile can read") from None
+
+
+def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
+    """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
+    if isinstance(cell, dict):
+        if cell.get("bytes"):
+            return read_audio_bytes(cell["bytes"])
+        if cell.get("array") is not None:
+            return np.asarray(cell["array"], dtype=np.float32), int(cell["sampling_rate"])
+        cell = cell.get("path")
+    if isinstance(cell, bytes):
+        return read_audio_bytes(cell)
+    if not isinstance(cell, str) or not cell:
+        raise BadAudioError("no audio in the row")
+    path = folder / cell
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BadAudioError("its path leads out of the dataset's folder")
+    if not path.is_file():
+        raise BadAudioError("its file is missing")
+    return read_audio_bytes(path.read_bytes())
+
+
+@lru_cache(maxsize=4)
+def _parquet_column(path: Path, row_group: int, column: str) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).read_row_group(row_group, columns=[column]).column(0)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips, their classes, and where their audio is. `notes` are sentences that the user should read once."""
+
+    name: str  # in front of clip ids and groups
+    kind: str
+    location: str  # what the user typed
+    revision: str  # twelve hex digits of the content, or a Hub commit
+    cache_key: str
+    class_names: tuple[str, ...]
+    clips: tuple[Clip, ...]
+    audio: tuple[AudioRef, ...]
+    license: str = "unknown"
+    notes: tuple[str, ...] = ()
+    has_groups: bool = True
+    model_groups: frozenset[str] = frozenset()  # recordings that the generator of a synthetic dataset was fitted on
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def is_synthetic(self) -> bool:
+        return bool(self.clips) and all(clip.is_synthetic for clip in self.clips)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return tuple(sorted({clip.fold for clip in self.clips}))
+
+    def subset(self, keep: Iterable[int]) -> Source:
+        """The same source with the given rows only, in the given order."""
+        rows = list(keep)
+        return replace(
+            self, clips=tuple(self.clips[row] for row in rows), audio=tuple(self.audio[row] for row in rows)
+        )
+
+    def select(self, classes: Sequence[str] | None = None, folds: Sequence[int] | None = None) -> Source:
+        """The rows of some classes and folds; unknown names raise UsageError. Class numbers stay as they are."""
+        if classes:
+            unknown = [name for name in classes if name not in self.class_names]
+            if unknown:
+                raise UsageError(
+                    f"--classes {','.join(unknown)}: {self.location} has no such class; it has {', '.join(self.class_names)}"
+                )
+        if folds:
+            missing = [fold for fold in folds if fold not in self.folds]
+            if missing:
+                raise UsageError(
+                    f"--folds {','.join(map(str, missing))}: {self.location} has no such fold; "
+                    f"it has {', '.join(map(str, self.folds))}"
+                )
+        wanted = {self.class_names.index(name) for name in classes} if classes else None
+        return self.subset(
+            row for row, clip in enumerate(self.clips)
+            if (wanted is None or clip.label in wanted) and (not folds or clip.fold in folds)
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Clips a class, in class order."""
+        tally = Counter(clip.label for clip in self.clips)
+        return {name: tally.get(label, 0) for label, name in enumerate(self.class_names)}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that the user named; None means: find it by name and type."""
+
+    label: str | None = None
+    group: str | None = None
+    fold: str | None = None
+
+
+def open_source(
+    location: str | os.PathLike[str], *, skip_bad: bool = False, label_column: str | None = None,
+    group_column: str | None = None, fold_column: str | None = None,
+) -> Source:
+    """Open a source of clips.
+
+    Args:
+        location: an UrbanSound8K folder as published, a folder with one sub-folder of audio files per class, a local
+            Hugging Face dataset (Parquet folder or `save_to_disk`), a Hub id with optional `@revision`, or `demo`.
+        skip_bad: leave out metadata rows whose audio file is missing, instead of raising.
+        label_column, group_column, fold_column: of a dataset; found by name and type where they are None.
+
+    Raises: SourceError, with a one-line message that names the fix.
+    """
+    typed = os.fspath(location)
+    columns = Columns(label_column, group_column, fold_column)
+    if typed == "demo":
+        return _open_demo()
+    path = Path(typed).expanduser()
+    if path.is_dir():
+        opener = _opener_for(path)
+        source = opener(path, typed, skip_bad, columns)
+    elif path.exists():
+        raise SourceError(f"{typed} is a file; a source is a folder, a Hub id, or `demo`")
+    elif _looks_like_hub_id(typed):
+        source = _open_hub(typed, columns)
+    else:
+        raise SourceError(f"{typed}: no such folder; give --real a folder of clips, a Hub id (user/name), or `demo`")
+    if not source.clips:
+        raise SourceError(f"{typed} holds no clips")
+    return source
+
+
+def _looks_like_hub_id(typed: str) -> bool:
+    name = typed.partition("@")[0]
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/"))
+
+
+def _opener_for(path: Path) -> Callable[[Path, str, bool, Columns], Source]:
+    if _urbansound8k_root(path) is not None:
+        return _open_urbansound8k
+    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        return _open_saved_dataset
+    if (path / "dataset_dict.json").is_file():
+        return _open_saved_dataset
+    if (path / MANIFEST_FILE).is_file() or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+        return _open_parquet
+    if not any(path.iterdir()):
+        raise SourceError(f"{path} is empty; give --real a folder of clips, a Hub id, or `demo`")
+    return _open_class_folders
+
+
+def _urbansound8k_root(path: Path) -> Path | None:
+    for root in (path, path / "UrbanSound8K"):
+        if (root / "metadata" / "UrbanSound8K.csv").is_file():
+            return root
+    return None
+
+
+def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    root = _urbansound8k_root(path)
+    assert root is not None
+    metadata = root / "metadata" / "UrbanSound8K.csv"
+    with metadata.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    needed = {"slice_file_name", "fsID", "fold", "classID", "class"}
+    if not rows or not needed <= set(rows[0]):
+        raise SourceError(f"{metadata} lacks rows or the columns {', '.join(sorted(needed))}; unpack UrbanSound8K again")
+    names = {int(row["classID"]): row["class"] for row in rows}
+    class_ids = sorted(names)
+    rows.sort(key=lambda row: (int(row["fold"]), row["slice_file_name"]))
+    files = [root / "audio" / f"fold{row['fold']}" / row["slice_file_name"] for row in rows]
+    present = [file.is_file() for file in files]
+    rows, files, notes = _without_missing(rows, files, present, typed, skip_bad)
+    clips = tuple(
+        Clip(
+            clip_id=f"urbansound8k/{row['slice_file_name']}", label=class_ids.index(int(row["classID"])),
+            group=f"urbansound8k/{row['fsID']}", fold=int(row["fold"]),
+            duration_s=float(row["end"]) - float(row["start"]) if row.get("end") and row.get("start") else 0.0,
+        )
+        for row in rows
+    )
+    revision, cache_key = _fingerprint_files(files, root)
+    return Source(
+        name="urbansound8k", kind="UrbanSound8K folder", location=typed, revision=revision, cache_key=cache_key,
+        class_names=tuple(names[class_id] for class_id in class_ids), clips=clips,
+        audio=tuple(FileRef(file) for file in files), license="CC BY-NC 3.0", notes=notes,
+    )
+
+
+def _without_missing(
+    rows: list[Any], files: list[Path], present: list[bool], typed: str, skip_bad: bool
+) -> tuple[list[Any], list[Path], tuple[str, ...]]:
+    missing = [file.name for file, there in zip(files, present, strict=True) if not there]
+    if not missing:
+        return rows, files, ()
+    if len(missing) == len(files):
+        raise SourceError(f"{typed}: none of the {len(files)} clips in its metadata has its audio file; download it again")
+    if not skip_bad:
+        raise SourceError(
+            f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file "
+            f"({sample_of(missing)}); complete the download, or go on without them with --skip-bad"
+        )
+    kept = [index for index, there in enumerate(present) if there]
+    note = f"{len(missing)} clips without an audio file were skipped"
+    return [rows[index] for index in kept], [files[index] for index in kept], (note,)
+
+
+def _fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
+    """(revision, cache key): names and sizes, the same on every machine; and with modification times for the cache."""
+    content, local = hashlib.sha256(), hashlib.sha256(str(root.resolve()).encode())
+    for file in files:
+        status = file.stat()
+        line = f"{file.relative_to(root).as_posix()}\t{status.st_size}\n".encode()
+        content.update(line)
+        local.update(line + str(status.st_mtime_ns).encode())
+    return content.hexdigest()[:12], local.hexdigest()[:24]
+
+
+def _open_class_folders(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = {
+        folder.name: sorted(
+            file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
+        )
+        for folder in folders
+    }
+    class_names = tuple(name for name, files in found.items() if files)
+    if not class_names:
+        loose = sum(entry.suffix.lower() in AUDIO_SUFFIXES for entry in path.iterdir())
+        hint = f"its {loose} audio files need a folder for each class" if loose else "it has no audio files in sub-folders"
+        raise SourceError(f"{typed} is no source of clips: {hint} (UrbanSound8K needs metadata/UrbanSound8K.csv)")
+    name = path.resolve().name
+    files, clips = [], []
+    nested = False
+    for label, class_name in enumerate(class_names):
+        for file in found[class_name]:
+            inside = file.relative_to(path / class_name)
+            recording = inside.parent.as_posix() if len(inside.parts) > 1 else inside.as_posix()
+            nested = nested or len(inside.parts) > 1
+            files.append(file)
+            clips.append(Clip(
+                clip_id=f"{name}/{class_name}/{inside.as_posix()}", label=label,
+                group=f"{name}/{class_name}/{recording}", fold=0,
+            ))
+    revision, cache_key = _fingerprint_files(files, path)
+    notes = () if nested else (_no_groups_note("put the clips of one recording into a folder of their own below the class"),)
+    return _with_folds(Source(
+        name=name, kind="class folders", location=typed, revision=revision, cache_key=cache_key,
+        class_names=class_names, clips=tuple(clips), audio=tuple(FileRef(file) for file in files), notes=notes,
+        has_groups=nested,
+    ))
+
+
+def _no_groups_note(fix: str) -> str:
+    return (
+        "no recordings are named, so each clip counts as its own: if several were cut from one recording, "
+        f"test scores will be too high ({fix})"
+    )
+
+
+def _with_folds(source: Source) -> Source:
+    """The source with made folds where it has none."""
+    if any(clip.fold for clip in source.clips):
+        return source
+    folds = make_folds(source.clips)
+    note = f"no folds are given: {max(folds)} were made, stratified by class, recordings kept whole"
+    return replace(
+        source, notes=(*source.notes, note),
+        clips=tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True)),
+    )
+
+
+def _open_demo() -> Source:
+    from usk.data import procedural
+
+    corpus = procedural.corpus()
+    clips = tuple(
+        Clip(f"demo/{clip.clip_id}", clip.label, f"demo/{clip.group}", clip.fold, clip.duration_s) for clip in corpus
+    )
+    return Source(
+        name="demo", kind="demo corpus (procedural sound, not field recordings)", location="demo",
+        revision=f"v{procedural.DEMO_VERSION}", cache_key=f"demo-v{procedural.DEMO_VERSION}",
+        class_names=tuple(procedural.CLASSES), clips=clips, audio=tuple(ProceduralRef(clip) for clip in corpus),
+        license="CC0-1.0", notes=("the demo corpus is procedural sound, not field recordings",),
+    )
+
+
+def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    manifest = read_manifest(path)
+    files = sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
+    if manifest is not None:
+        files = _complete_shards(path, typed, manifest)
+    if not files:
+        raise SourceError(f"{typed} has no Parquet files")
+    tables, places = [], []
+    audio_column = ""
+    features: dict[str, Any] = {}
+    for file in files:
+        try:
+            parquet = pq.ParquetFile(file)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{typed}: {file.name} is no whole Parquet file; copy or make it again") from error
+        features = dict(Features.from_arrow_schema(parquet.schema_arrow))
+        audio_column = _audio_column(features, typed)
+        tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
+        for group in range(parquet.num_row_groups):
+            places += [(file, group, row) for row in range(parquet.metadata.row_group(group).num_rows)]
+    data: dict[str, list[Any]] = {
+        name: [value for table in tables for value in table.column(name).to_pylist()]
+        for name in features if name != audio_column
+    }
+    audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
+    revision, cache_key = _fingerprint_files(files, path)
+    name = path.resolve().name
+    source = _from_columns(data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns)
+    if manifest is not None:
+        seen = frozenset(g for part in manifest.get("trained_on", ()) for g in part.get("groups", ()))
+        source = replace(
+            source, kind="synthetic dataset", license=str(manifest.get("license", "unknown")), model_groups=seen
+        )
+    return source
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of a dataset that usk made, or None."""
+    file = path / MANIFEST_FILE
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        return dict(manifest)
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise SourceError(f"{file} is not valid JSON; make the dataset again into a new folder") from error
+
+
+def _complete_shards(path: Path, typed: str, manifest: dict[str, Any]) -> list[Path]:
+    """A dataset of ours is usable only whole: every shard there, with the rows that the plan gave it."""
+    import pyarrow.parquet as pq
+
+    files = [path / name for name in manifest["shards"]]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise SourceError(
+            f"{typed} is unfinished: {len(missing)} of {len(files)} shards are missing; "
+            f"run the same `usk synth` again and it goes on where it stopped"
+        )
+    for file, rows in zip(files, manifest["shards"].values(), strict=True):
+        try:
+            actual = pq.ParquetFile(file).metadata.num_rows
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again") from error
+        if actual != rows:
+            raise SourceError(f"{typed}: {file.name} has {actual} rows where its plan has {rows}; delete it and run `usk synth` again")
+    return files
+
+
+def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}") from error
+    files = sorted(file for file in path.rglob("*.arrow"))
+    revision, cache_key = _fingerprint_files(files, path)
+    return _from_dataset(loaded, path.resolve().name, "saved Hugging Face dataset", typed, revision, cache_key, columns)
+
+
+def _open_hub(typed: str, columns: Columns) -> Source:
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    hub_id, _, revision = typed.partition("@")
+    try:
+        commit = HfApi().dataset_info(hub_id, revision=revision or None).sha
+        loaded = datasets.load_dataset(hub_id, revision=commit)
+    except RevisionNotFoundError as error:
+        raise SourceError(f"{hub_id} has no revision {revision} on the Hub") from error
+    except GatedRepoError as error:
+        raise SourceError(f"{hub_id} is gated: accept its terms on its Hub page, then `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise SourceError(f"{hub_id} is no dataset on the Hub (or private: `hf auth login`)") from error
+    except Exception as error:
+        if not _is_network_error(error):
+            raise
+        raise SourceError(
+            f"the Hub dataset {hub_id} cannot be reached (no network?); name a local folder with --real or $USK_REAL, "
+            "or try `usk demo`"
+        ) from error
+    name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
+    return _from_dataset(loaded, name, "Hub dataset", typed, str(commit), f"hub-{commit}", columns)
+
+
+def _is_network_error(error: BaseException) -> bool:
+    """Whether a failure to connect stands anywhere in the chain of causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) or type(seen).__name__ in ("ConnectError", "OfflineModeIsEnabled", "ConnectTimeout"):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _from_dataset(
+    loaded: Any, name: str, kind: str, typed: str, revision: str, cache_key: str, columns: Columns
+) -> Source:
+    import datasets
+
+    if isinstance(loaded, dict):
+        loaded = datasets.concatenate_datasets(list(loaded.values()))
+    features = dict(loaded.features)
+    audio_column = _audio_column(features, typed)
+    if isinstance(features[audio_column], datasets.Audio):
+        loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
+    rest = loaded.remove_columns([audio_column]).to_dict()
+    only_audio = loaded.select_columns([audio_column])
+    audio = tuple(DatasetRef(only_audio, row, audio_column) for row in range(len(loaded)))
+    return _from_columns(rest, features, audio, name, kind, typed, revision, cache_key, columns)
+
+
+def _audio_column(features: dict[str, Any], typed: str) -> str:
+    from datasets import Audio
+
+    typed_audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    structs = [
+        name for name, feature in features.items()
+        if isinstance(feature, dict) and ("bytes" in feature or "array" in feature)
+    ]
+    for name in (*typed_audio, *structs):
+        return name
+    raise SourceError(f"{typed} has no audio column; its columns are {', '.join(features)}")
+
+
+def _pick(candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, flag: str, typed: str) -> str | None:
+    if given is not None:
+        if given not in data:
+            raise UsageError(f"{flag} {given}: {typed} has no such column; it has {', '.join(data)}")
+        return given
+    lowered = {name.lower(): name for name in reversed(data)}
+    return next((lowered[name.lower()] for name in candidates if name.lower() in lowered), None)
+
+
+def _from_columns(
+    data: dict[str, list[Any]], features: dict[str, Any], audio: tuple[AudioRef, ...], name: str, kind: str,
+    typed: str, revision: str, cache_key: str, columns: Columns,
+) -> Source:
+    from datasets import ClassLabel
+
+    class_labels = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    label_column = columns.label or (class_labels[0] if class_labels else None)
+    label_column = _pick(LABEL_COLUMNS, data, label_column, "--label-column", typed)
+    if label_column is None:
+        raise SourceError(f"{typed} has no label column among {', '.join(data)}; name it with --label-column")
+    values = data[label_column]
+    if any(value is None for value in values):
+        raise SourceError(f"{typed}: {sum(v is None for v in values)} rows have no value in the label column {label_column}")
+    feature = features.get(label_column)
+    if isinstance(feature, ClassLabel):
+        class_names = tuple(feature.names)
+        if any(not 0 <= int(value) < len(class_names) for value in values):
+            raise SourceError(f"{typed}: the column {label_column} has labels outside its {len(class_names)} classes")
+        labels = [int(value) for value in values]
+    else:
+        kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+        class_names = tuple(str(value) for value in kinds)
+        number = {value: index for index, value in enumerate(kinds)}
+        labels = [number[value] for value in values]
+    is_ours = all(column in data for column in PROVENANCE_COLUMNS)
+    group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
+    fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
+    id_column = _pick(ID_COLUMNS, data, None, "", typed)
+    if {"slice_file_name", "fsID"} <= set(data):
+        name = "urbansound8k"
+    prefix = "" if is_ours else f"{name}/"
+    ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
+    if not ids or len(set(ids)) != len(ids):
+        ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
+    groups = [f"{prefix}{value}" for value in data[group_column]] if group_column else ids
+    folds = _fold_numbers(data[fold_column]) if fold_column else [0] * len(ids)
+    clips = []
+    for row, label in enumerate(labels):
+        extra = provenance_of({column: data[column][row] for column in PROVENANCE_COLUMNS}) if is_ours else {}
+        clips.append(Clip(ids[row], label, groups[row], folds[row], **extra))
+    notes = () if group_column else (_no_groups_note("name the column with --group-column"),)
+    source = Source(
+        name=name, kind=kind, location=typed, revision=revision, cache_key=cache_key, class_names=class_names,
+        clips=tuple(clips), audio=audio, notes=notes, has_groups=group_column is not None,
+    )
+    return source if is_ours else _with_folds(source)
+
+
+def _fold_numbers(values: Sequence[Any]) -> list[int]:
+    """Fold names as numbers from 1: integers (or names that end in one) keep theirs, others are counted in order."""
+    try:
+        numbers = [int(value) for value in values]
+    except (TypeError, ValueError):
+        try:
+            numbers = [int(str(value).lower().removeprefix("fold").strip("-_ ")) for value in values]
+        except ValueError:
+            order = {value: index for index, value in enumerate(sorted({str(value) for value in values}), start=1)}
+            numbers = [order[str(value)] for value in values]
+    return [number + 1 for number in numbers] if min(numbers) == 0 else numbers

@@ -1,0 +1,133 @@
+"""Who is on which side: held-out recordings, made folds, and the three protocols. Pure and deterministic.
+
+One rule decides everywhere which recordings validate: `held_out_groups`. It looks at one fold and one class at a
+time, so that the answer for a fold never depends on what else is trained on. `usk fit` keeps those recordings from
+the generator, `usk synth` takes no parents from them, and `usk train` chooses epochs on them: nothing that was
+fitted has heard a validation clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from usk.data.clip import Clip
+from usk.errors import UsageError
+
+VALIDATION_SHARE = 0.15
+PROTOCOLS = ("folds", "holdout", "seed-9010")
+
+
+def stable_order(name: str) -> int:
+    """A number for `name` that is the same on every machine and looks random."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> frozenset[str]:
+    """Recordings kept for validation: about `share` of each fold's clips of each class, whole recordings only.
+
+    At least two recordings of a class stay in each fold (a pair needs two), so a class with one or two
+    recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold.
+    """
+    sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for clip in clips:
+        if not clip.is_synthetic:
+            sizes[clip.fold, clip.label][clip.group] += 1
+    held: set[str] = set()
+    for groups in sizes.values():
+        wanted = share * sum(groups.values())
+        taken = 0
+        may_take = len(groups) - 2
+        for group in sorted(groups, key=stable_order):
+            if may_take < 1 or taken >= wanted:
+                break
+            if taken + groups[group] <= max(2 * wanted, 1):
+                held.add(group)
+                taken += groups[group]
+                may_take -= 1
+    return frozenset(held)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of real clips: what trains, what chooses the epoch, what tests."""
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    optimistic: bool = False  # the epoch is chosen on the test part (`seed-9010` alone)
+    by_group: bool = True  # whether recordings are kept whole on one side
+
+
+def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
+    """Stratified folds 1..n that keep recordings whole, the same for the same clips (scikit-learn's splitter)."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    n_groups = len({clip.group for clip in clips})
+    n_splits = min(n_folds, n_groups)
+    if n_splits < 2:
+        return [1] * len(clips)
+    order = sorted(range(len(clips)), key=lambda i: clips[i].clip_id)
+    labels = np.array([clips[i].label for i in order])
+    groups = np.array([clips[i].group for i in order])
+    folds = [0] * len(clips)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rare classes: sklearn warns, and does what can be done
+        splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=0)
+        for fold, (_, members) in enumerate(splitter.split(labels, labels, groups), start=1):
+            for member in members:
+                folds[order[member]] = fold
+    return folds
+
+
+def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
+    """Protocol `folds`: one fold tests; of the others, the held-out recordings choose the epoch, the rest trains."""
+    folds = np.array([clip.fold for clip in clips])
+    if test_fold not in set(folds.tolist()):
+        known = ", ".join(map(str, sorted(set(folds.tolist()))))
+        raise UsageError(f"--folds {test_fold}: the source has no such fold; it has {known}")
+    if len(set(folds.tolist())) < 2:
+        raise UsageError("--protocol folds needs at least two folds; use --protocol holdout")
+    held = held_out_groups(clips)
+    is_held = np.array([clip.group in held for clip in clips])
+    test = folds == test_fold
+    return Split(
+        f"fold{test_fold}", np.flatnonzero(~test & ~is_held), np.flatnonzero(~test & is_held), np.flatnonzero(test)
+    )
+
+
+def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> Split:
+    """Protocol `holdout`: about a fifth of each class's recordings, drawn by `seed`, tests; folds are ignored."""
+    by_class: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for clip in clips:
+        by_class[clip.label][clip.group] += 1
+    tested: set[str] = set()
+    for groups in by_class.values():
+        wanted, taken = test_share * sum(groups.values()), 0
+        for group in sorted(groups, key=lambda name: stable_order(f"{seed}/{name}"))[: max(len(groups) - 1, 0)]:
+            if taken >= wanted:
+                break
+            tested.add(group)
+            taken += groups[group]
+    held = held_out_groups(clips) - tested
+    test = np.array([clip.group in tested for clip in clips])
+    is_held = np.array([clip.group in held for clip in clips])
+    return Split(
+        f"holdout{seed}", np.flatnonzero(~test & ~is_held), np.flatnonzero(~test & is_held), np.flatnonzero(test)
+    )
+
+
+def seed_9010_split(clips: Sequence[Clip], seed: int) -> Split:
+    """Protocol `seed-9010`: a random 90:10 split of clips, epoch chosen on the test part, as published. Optimistic:
+    clips of one recording stand on both sides, and the test part chooses."""
+    order = np.random.default_rng(seed).permutation(len(clips))
+    n_test = max(1, round(0.1 * len(clips)))
+    test = np.sort(order[:n_test])
+    return Split(f"seed{seed}-9010", np.sort(order[n_test:]), test, test, optimistic=True, by_group=False)

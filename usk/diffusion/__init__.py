@@ -1,0 +1,1 @@
+"""Diffusion models as generators: loading, DDIM inversion and decoding, interpolation, and fitting."""

@@ -1,0 +1,153 @@
+"""DDIM inversion and decoding of batches, from and to any noise level, with any eta.
+
+Notation follows Song, Meng & Ermon, "Denoising diffusion implicit models" (arXiv 2010.02502):
+x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, where a_t is the cumulative product of alphas. At `level` 1 and with the
+same number of steps both directions equal audiodiffusion's own `encode` and pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from usk.errors import ModelError, UsageError
+
+Predictor = Callable[[torch.Tensor, int], torch.Tensor]
+"""Maps a noisy batch [batch, channels, height, width] and its timestep to the network's raw output, same shape."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """What DDIM steps need to know of a diffusion scheduler (DDIM or DDPM: they share the forward process)."""
+
+    alphas_cumprod: torch.Tensor  # [n_train], float32 on the CPU
+    final_alpha: float
+    prediction_type: str  # "epsilon", "v_prediction" or "sample"
+    clip_range: float | None  # predicted x_0 is clamped to +- this on the way down, as the scheduler's config says
+
+    @property
+    def n_train(self) -> int:
+        return len(self.alphas_cumprod)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> NoiseSchedule:
+        """From the config of a diffusers `DDIMScheduler` or `DDPMScheduler`."""
+        from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
+
+        prediction = str(config.get("prediction_type", "epsilon"))
+        if prediction not in ("epsilon", "v_prediction", "sample"):
+            raise ModelError(f"the scheduler's prediction_type is {prediction!r}; usk knows epsilon, v_prediction, sample")
+        if config.get("thresholding"):
+            raise ModelError("the scheduler uses dynamic thresholding, which cannot be inverted")
+        kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "set_alpha_to_one",
+                "rescale_betas_zero_snr")
+        scheduler = DDIMScheduler(**{key: config[key] for key in kept if config.get(key) is not None})
+        return cls(
+            alphas_cumprod=scheduler.alphas_cumprod.float(),
+            final_alpha=float(scheduler.final_alpha_cumprod),
+            prediction_type=prediction,
+            clip_range=float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", True) else None,
+        )
+
+    def alpha(self, timestep: int) -> float:
+        """a_t; below the first timestep the scheduler's final alpha."""
+        return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha
+
+    def timesteps(self, steps: int, level: float = 1.0) -> list[int]:
+        """The `steps` evenly spaced timesteps 0, s, 2s, ... below `level` (0 < level <= 1) of the whole way up.
+
+        At level 1 these are the scheduler's ("leading" spacing), in ascending order.
+        """
+        if not 0.0 < level <= 1.0:
+            raise UsageError(f"--level must lie in (0, 1], not {level}")
+        stride = int(self.n_train * level) // steps if steps > 0 else 0
+        if stride < 1:
+            raise UsageError(
+                f"--steps {steps} does not fit: at level {level} there are {int(self.n_train * level)} timesteps"
+            )
+        return [index * stride for index in range(steps)]
+
+    def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
+        """The noise that the network's raw output means for `sample` at cumulative alpha `alpha`."""
+        if self.prediction_type == "epsilon":
+            return output
+        if self.prediction_type == "v_prediction":
+            return alpha**0.5 * output + (1 - alpha) ** 0.5 * sample
+        return (sample - alpha**0.5 * output) / max(1 - alpha, 1e-12) ** 0.5
+
+    def clean(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
+        """The x_0 that the network's raw output means for `sample` at cumulative alpha `alpha`."""
+        if self.prediction_type == "epsilon":
+            return (sample - (1 - alpha) ** 0.5 * output) / alpha**0.5
+        if self.prediction_type == "v_prediction":
+            return alpha**0.5 * sample - (1 - alpha) ** 0.5 * output
+        return output
+
+
+def ddim_encode(
+    predict: Predictor, clean: torch.Tensor, schedule: NoiseSchedule, steps: int, level: float = 1.0
+) -> torch.Tensor:
+    """Invert DDIM: the noisy latents at `level` from which eta-0 decoding comes back to `clean`.
+
+    Args:
+        predict: the network.
+        clean: batch [batch, channels, height, width] at noise level zero.
+        steps: network evaluations; more is closer to the exact inverse.
+        level: how far up to go, as a fraction of the schedule.
+
+    Returns: float32, the same shape as `clean`.
+    """
+    sample = clean.float()
+    timesteps = schedule.timesteps(steps, level)
+    below = timesteps[0] - (timesteps[1] - timesteps[0] if steps > 1 else int(schedule.n_train * level))
+    for timestep in timesteps:
+        alpha_from, alpha_to = schedule.alpha(below), schedule.alpha(timestep)
+        # The network looks at the lower sample, told the upper timestep: what it takes for noise is the direction up.
+        noise = schedule.epsilon(predict(sample, timestep).float(), sample, alpha_to)
+        origin = (sample - (1 - alpha_from) ** 0.5 * noise) / alpha_from**0.5
+        sample = alpha_to**0.5 * origin + (1 - alpha_to) ** 0.5 * noise
+        below = timestep
+    return sample
+
+
+def ddim_decode(
+    predict: Predictor,
+    noisy: torch.Tensor,
+    schedule: NoiseSchedule,
+    steps: int,
+    level: float = 1.0,
+    eta: float = 0.0,
+    seeds: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Walk latents down from `level` to clean in `steps` DDIM steps (equation 12 of arXiv 2010.02502).
+
+    Args:
+        noisy: batch [batch, channels, height, width] as `ddim_encode` returns it for the same steps and level.
+        eta: 0 is deterministic, 1 adds the noise of DDPM ancestral sampling back at every step.
+        seeds: one a batch item, needed when eta > 0: an item's noise depends on its own seed alone.
+
+    Returns: float32, the same shape, not clamped.
+    """
+    if eta > 0 and (seeds is None or len(seeds) != len(noisy)):
+        raise ValueError("eta > 0 needs one seed for each item of the batch")
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds or ()] if eta > 0 else []
+    sample = noisy.float()
+    timesteps = schedule.timesteps(steps, level)
+    stride = timesteps[1] - timesteps[0] if steps > 1 else int(schedule.n_train * level)
+    for timestep in reversed(timesteps):
+        alpha_from, alpha_to = schedule.alpha(timestep), schedule.alpha(timestep - stride)
+        output = predict(sample, timestep).float()
+        noise = schedule.epsilon(output, sample, alpha_from)
+        origin = schedule.clean(output, sample, alpha_from)
+        if schedule.clip_range is not None:
+            origin = origin.clamp(-schedule.clip_range, schedule.clip_range)
+        variance = (1 - alpha_to) / (1 - alpha_from) * (1 - alpha_from / alpha_to)
+        sigma = eta * max(variance, 0.0) ** 0.5
+        sample = alpha_to**0.5 * origin + max(1 - alpha_to - sigma**2, 0.0) ** 0.5 * noise
+        if sigma > 0:
+            fresh = torch.stack([torch.randn(noisy.shape[1:], generator=generator) for generator in generators])
+            sample = sample + sigma * fresh.to(sample.device)
+    return sample

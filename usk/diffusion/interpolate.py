@@ -1,0 +1,93 @@
+"""Ways to mix two latents: pure functions of batches and one weight a clip.
+
+`alpha` is the share of the second parent: 0 gives the first, 1 the second. Every function takes latents
+[batch, ...] and weights [batch] and returns latents [batch, ...].
+"""
+
+from __future__ import annotations
+
+import torch
+
+NEARLY_PARALLEL = 1e-4  # below this sine the two directions are taken for one line
+
+
+def _broadcast(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return weights.to(like).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _norm(latents: torch.Tensor) -> torch.Tensor:
+    return latents.flatten(1).norm(dim=1)
+
+
+def lerp(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """(1 - alpha) first + alpha second."""
+    return first + _broadcast(alpha, first) * (second - first)
+
+
+def slerp(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """Spherical linear interpolation, one angle for each pair (Shoemake 1985; White, arXiv 1609.04468).
+
+    Between latents of equal norm the path stays on their sphere. Identical (nearly parallel) pairs, where the
+    angle vanishes, are interpolated linearly. Opposite pairs have no shortest arc: they turn through a fixed
+    direction at right angles to the first, so that the result keeps its norm and is never NaN.
+    """
+    weight = alpha.to(first)
+    norms = (_norm(first) * _norm(second)).clamp_min(1e-20)
+    cosine = ((first * second).flatten(1).sum(dim=1) / norms).clamp(-1.0, 1.0)
+    angle = torch.arccos(cosine)
+    sine = torch.sin(angle)
+    degenerate = sine < NEARLY_PARALLEL
+    safe_sine = torch.where(degenerate, torch.ones_like(sine), sine)
+    arc = (
+        _broadcast(torch.sin((1 - weight) * angle) / safe_sine, first) * first
+        + _broadcast(torch.sin(weight * angle) / safe_sine, first) * second
+    )
+    straight = lerp(first, second, alpha)
+    turned = _half_turn(first, second, weight)
+    line = torch.where(_broadcast(cosine > 0, first).bool(), straight, turned)
+    mixed = torch.where(_broadcast(degenerate, first).bool(), line, arc)
+    return mixed
+
+
+def _half_turn(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """From `first` to its opposite through a right angle; the norm moves linearly from one to the other's."""
+    flat = first.flatten(1)
+    # Swapping neighbours with a sign turns any vector with an even number of entries by exactly 90 degrees.
+    even = flat[:, : flat.shape[1] // 2 * 2].reshape(flat.shape[0], -1, 2)
+    side = torch.zeros_like(flat)
+    side[:, : even.shape[1] * 2] = torch.stack((-even[..., 1], even[..., 0]), dim=-1).flatten(1)
+    angle = weight * torch.pi
+    size = _norm(second) / _norm(first).clamp_min(1e-20)
+    scale = (1 - weight) + weight * size
+    turned = torch.cos(angle)[:, None] * flat + torch.sin(angle)[:, None] * side
+    return (scale[:, None] * turned).reshape(first.shape)
+
+
+def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Tensor:
+    """The mean of both latents, rescaled to the mean of their norms; `alpha` is ignored (it is always one half).
+
+    A plain mean of independent Gaussian latents has half their variance, which a diffusion model decodes into
+    blur; the rescaling puts it back (normalised interpolation, arXiv 2505.07481). The zero mean of opposite
+    latents falls back on `slerp`.
+    """
+    mean = (first + second) / 2
+    target = (_norm(first) + _norm(second)) / 2
+    size = _norm(mean)
+    scaled = mean * _broadcast(target / size.clamp_min(1e-20), mean)
+    half = torch.full((len(first),), 0.5, device=first.device)
+    return torch.where(_broadcast(size > 1e-4 * target.clamp_min(1e-20), mean).bool(), scaled, slerp(first, second, half))
+
+
+def signal_and_noise(
+    first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor,
+    first_clean: torch.Tensor, second_clean: torch.Tensor, alpha_cumprod: float,
+) -> torch.Tensor:
+    """Mix what is signal linearly and what is noise spherically, at cumulative alpha `alpha_cumprod` of the schedule.
+
+    A latent part of the way up is x = sqrt(a) x_0 + sqrt(1 - a) eps, and both parents' x_0 are known. `slerp` of the
+    whole weighs the common signal by more than one (0.71 + 0.71 between independent halves); here the signal keeps
+    weights that sum to one, and the noise its variance (the decomposition of NoiseDiffusion, arXiv 2403.08840).
+    """
+    signal, spread = alpha_cumprod**0.5, max(1 - alpha_cumprod, 1e-12) ** 0.5
+    noise = slerp((first - signal * first_clean) / spread, (second - signal * second_clean) / spread, alpha)
+    return signal * lerp(first_clean, second_clean, alpha) + spread * noise

@@ -1,0 +1,246 @@
+"""Load a generator: an audio-diffusion pipeline folder or Hub id. The one importer of audiodiffusion and diffusers' models."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usk.diffusion.ddim import NoiseSchedule
+from usk.errors import ModelError, UsageError
+from usk.mel.spectrogram import MelSettings
+
+EMBEDDED = "embedded"
+PUBLISHED = "teticio/audio-diffusion-ddim-256"
+VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
+TRAINED_ON_FILE = "trained_on.json"
+
+
+@dataclass
+class Generator:
+    """A diffusion model over mel images, ready on its device."""
+
+    model_id: str  # id@revision, as it stands in the rows of what it made
+    unet: torch.nn.Module
+    vae: Any | None
+    schedule: NoiseSchedule
+    mel: MelSettings
+    latent_shape: tuple[int, int, int]  # channels, height, width
+    device: torch.device
+    precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
+    trained_on: list[dict[str, Any]] = field(default_factory=list)
+    license: str = "unknown"
+
+    @property
+    def seen_groups(self) -> frozenset[str]:
+        """Recordings that the network was fitted on; none are known of a generator that usk did not fit."""
+        return frozenset(group for part in self.trained_on for group in part.get("groups", ()))
+
+    def predict(self, noisy: torch.Tensor, timestep: int) -> torch.Tensor:
+        """The network's raw output for a batch [batch, channels, height, width], float32."""
+        with torch.no_grad(), autocast(self.device, self.precision):
+            return self.unet(noisy.to(memory_format=torch.channels_last), timestep, return_dict=False)[0].float()
+
+    def to_latent(self, image: torch.Tensor) -> torch.Tensor:
+        """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises [batch, *latent_shape]."""
+        if self.vae is None:
+            return image
+        with torch.no_grad():
+            return VAE_SCALE * self.vae.encode(image).latent_dist.mode()
+
+    def to_image(self, latent: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_latent`, clamped to [-1, 1]."""
+        if self.vae is None:
+            return latent.clamp(-1, 1)
+        with torch.no_grad():
+            return self.vae.decode(latent / VAE_SCALE).sample[:, :1].clamp(-1, 1)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` takes CUDA where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device} is no device torch knows; use auto, cpu or cuda") from None
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu, or --device auto")
+    return resolved
+
+
+def resolve_model(model: str, device: torch.device) -> str:
+    """`auto` is the published 256 x 256 model on CUDA and the embedded generator elsewhere."""
+    if model != "auto":
+        return model
+    return PUBLISHED if device.type == "cuda" else EMBEDDED
+
+
+def default_precision(device: torch.device) -> str:
+    """bf16 where the device multiplies it natively (CUDA from Ampere on, CPUs with AMX), fp32 elsewhere."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.backends.mkldnn.is_available() and _cpu_has_amx() else "fp32"
+
+
+def _cpu_has_amx() -> bool:
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(has_amx and has_amx())
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """audiodiffusion silences all warnings for the whole process when imported; this keeps that to its import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str = "auto") -> Generator:
+    """Load `model`: `embedded`, `auto`, a pipeline folder, or a Hub id with optional `@revision`.
+
+    Raises ModelError if it is no audio-diffusion pipeline, UsageError if the device is not there.
+    """
+    on = resolve_device(device)
+    name = resolve_model(model, on)
+    folder, model_id = _locate(name)
+    index = _read_json(folder / "model_index.json", name)
+    unet_class = str((index.get("unet") or ["", ""])[1])
+    if unet_class == "UNet2DConditionModel":
+        raise ModelError(f"--model {name} is conditional (UNet2DConditionModel); usk needs an unconditional pipeline")
+    if unet_class != "UNet2DModel" or "mel" not in index:
+        raise ModelError(f"--model {name} is no audio-diffusion pipeline: model_index.json names no UNet2DModel and mel")
+    with quiet_libraries():
+        from diffusers import AutoencoderKL, UNet2DModel  # type: ignore[attr-defined,unused-ignore]
+
+        try:
+            unet = UNet2DModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
+            vae = None
+            if (index.get("vqvae") or [None, None])[1] is not None:
+                vae = AutoencoderKL.from_pretrained(folder, subfolder="vqvae", torch_dtype=torch.float32)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"--model {name}: its weights cannot be loaded: {first_line}") from error
+    mel = MelSettings.from_audiodiffusion(_read_json(folder / "mel" / "mel_config.json", name))
+    schedule = NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json", name))
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    shape = (int(unet.config.in_channels), int(height), int(width))
+    if vae is None and shape != (1, mel.n_mels, mel.n_frames):
+        raise ModelError(
+            f"--model {name}: its UNet takes {shape[0]} x {shape[1]} x {shape[2]} but its mel makes "
+            f"1 x {mel.n_mels} x {mel.n_frames} images"
+        )
+    trained_on, licence = [], "unknown"
+    if (folder / TRAINED_ON_FILE).is_file():
+        record = _read_json(folder / TRAINED_ON_FILE, name)
+        trained_on, licence = list(record["sources"]), str(record.get("license", "unknown"))
+    for network in (unet, vae):
+        if network is not None:
+            network.eval().requires_grad_(False).to(on, memory_format=torch.channels_last)
+    return Generator(
+        model_id=model_id, unet=unet, vae=vae, schedule=schedule, mel=mel, latent_shape=shape, device=on,
+        precision=default_precision(on) if precision == "auto" else precision, trained_on=trained_on, license=licence,
+    )
+
+
+def embedded_folder() -> Path:
+    return Path(__file__).parent / "embedded"
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Twelve hex digits of SHA-256 over a pipeline folder's weights and configurations."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def _locate(name: str) -> tuple[Path, str]:
+    """The pipeline folder of `name`, downloaded if it is a Hub id, and its id@revision."""
+    if name == EMBEDDED:
+        folder = embedded_folder()
+        return folder, f"{EMBEDDED}@{folder_fingerprint(folder)}"
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ModelError(f"--model {name} is no pipeline folder: it has no model_index.json")
+        return folder, f"{folder.name}@{folder_fingerprint(folder)}"
+    hub_id, _, revision = name.partition("@")
+    if folder.exists() or hub_id.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"--model {name}: no such pipeline folder; give a folder, a Hub id (user/name), or `embedded`")
+    return _download(hub_id, revision or None)
+
+
+def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+    except RevisionNotFoundError as error:
+        raise ModelError(f"--model {hub_id} has no revision {revision}") from error
+    except GatedRepoError as error:
+        raise ModelError(f"--model {hub_id} is gated: accept its terms on its Hub page, then `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"--model {hub_id} is not on the Hub (or private: `hf auth login`)") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise ModelError(
+            f"--model {hub_id} cannot be downloaded (no network?); use --model embedded, or a pipeline folder"
+        ) from error
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"--model {hub_id} is no pipeline: it has no model_index.json")
+    return folder, f"{hub_id}@{folder.name}"
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"--model {name} is no audio-diffusion pipeline: {path.parent.name}/{path.name} is missing") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not a JSON object")
+    return content
+
+
+def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
+    """The folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever it calls its mel class."""
+    with quiet_libraries():
+        from audiodiffusion.mel import Mel
+        from audiodiffusion.pipeline_audio_diffusion import AudioDiffusionPipeline
+        from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
+
+        root = Path(folder)
+        index = _read_json(root / "model_index.json", str(root))
+        scheduler_class = DDPMScheduler if index["scheduler"][1] == "DDPMScheduler" else DDIMScheduler
+        with_vae = (index.get("vqvae") or [None, None])[1] is not None
+        return AudioDiffusionPipeline(
+            vqvae=AutoencoderKL.from_pretrained(root, subfolder="vqvae") if with_vae else None,
+            unet=UNet2DModel.from_pretrained(root, subfolder="unet"),
+            mel=Mel.from_pretrained(root, subfolder="mel"),
+            scheduler=scheduler_class.from_pretrained(root, subfolder="scheduler"),
+        )

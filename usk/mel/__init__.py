@@ -1,0 +1,1 @@
+"""Audio to mel image and back, batched, on any device."""
