@@ -7,6 +7,8 @@ exact for what 16-bit files hold at their own rate.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +31,10 @@ FULL_SCALE = 32_767
 CACHE_VERSION = 1
 
 Progress = Callable[[int, int], None]
+
+
+class UnreadError(BadAudioError):
+    """The clip's file could not be read at all, which may not be so the next time."""
 
 
 def cache_root() -> Path:
@@ -100,12 +107,7 @@ def decode_source(
     Raises SourceError that counts and names the clips which cannot be used, unless `skip_bad` leaves them out.
     """
     folder = cache_root() / "audio" / f"{source.cache_key}-{sample_rate_hz}-v{CACHE_VERSION}"
-    index = _read_index(folder, source)
-    if index is None:
-        _build(source, sample_rate_hz, folder, progress)
-        index = _read_index(folder, source)
-        if index is None:
-            raise SourceError(f"the cache at {folder} cannot be written; set $USK_CACHE to a folder that can")
+    index, samples = _read_cache(folder, source) or _build(source, sample_rate_hz, folder, progress)
     bad: dict[str, str] = index["bad"]
     lengths = np.array(index["lengths"], dtype=np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -125,21 +127,21 @@ def decode_source(
     good = replace(good, clips=tuple(
         replace(clip, duration_s=float(lengths[row] / sample_rate_hz)) for clip, row in zip(good.clips, rows, strict=True)
     ))
-    total = int(offsets[-1])
-    samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r", shape=(total,)) if total else np.zeros(0, "<i2")
     return DecodedSource(good, sample_rate_hz, samples, offsets, np.array(index["peaks"], dtype=np.float64), rows)
 
 
-def _read_index(folder: Path, source: Source) -> dict | None:
-    """The cache's index if it is whole and knows every clip of the source."""
-    try:
+def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarray] | None:
+    """The cache's index and samples if it is whole, knows every clip, and has none that should be tried again."""
+    file = folder / "samples.i16"
+    try:  # the samples first: what is mapped stays there, whoever replaces the folder
+        samples = np.memmap(file, dtype="<i2", mode="r") if file.stat().st_size else np.zeros(0, "<i2")
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        size = (folder / "samples.i16").stat().st_size
-    except (OSError, json.JSONDecodeError):
+        names, lengths = index["names"], index["lengths"]
+        whole = len(names) == len(lengths) == len(index["peaks"]) and len(samples) == sum(lengths)
+        known = set(names) if whole and isinstance(index["bad"], dict) and not index["retry"] else set()
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    known = set(index["names"])
-    whole = size == 2 * sum(index["lengths"])
-    return index if whole and all(clip.clip_id in known for clip in source.clips) else None
+    return (index, samples) if all(clip.clip_id in known for clip in source.clips) else None
 
 
 def _decode_all(source: Source, sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray | BadAudioError]]:
@@ -150,7 +152,7 @@ def _decode_all(source: Source, sample_rate_hz: int) -> Iterator[tuple[str, np.n
         except BadAudioError as error:
             return name, error
         except OSError as error:
-            return name, BadAudioError(error.strerror or "cannot be read")
+            return name, UnreadError(error.strerror or "cannot be read")
 
     window = 64  # bounds the memory: a window is decoded, written, and forgotten
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -158,36 +160,64 @@ def _decode_all(source: Source, sample_rate_hz: int) -> Iterator[tuple[str, np.n
             yield from pool.map(attempt, range(begin, min(begin + window, len(source))))
 
 
-def _build(source: Source, sample_rate_hz: int, folder: Path, progress: Progress | None) -> None:
-    """Decode everything into a new folder beside `folder`, then move it there in one step."""
+def _build(
+    source: Source, sample_rate_hz: int, folder: Path, progress: Progress | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Decode everything into a new folder beside `folder`, move it there in one step, and return what is in it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
     except OSError as error:
-        raise SourceError(f"the cache at {cache_root()} cannot be written ({error.strerror}); set $USK_CACHE to a folder that can") from error
-    names: list[str] = []
-    lengths: list[int] = []
-    peaks: list[float] = []
-    bad: dict[str, str] = {}
+        raise _unwritable(error) from error
+    index: dict[str, Any] = {
+        "names": [], "lengths": [], "peaks": [], "bad": {}, "retry": False, "source": source.location
+    }
     try:
-        with (building / "samples.i16").open("wb") as file:
+        with (building / "samples.i16").open("w+b") as file:
             for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
-                samples = np.zeros(0, np.float32) if isinstance(result, BadAudioError) else result
-                if isinstance(result, BadAudioError):
-                    bad[name] = str(result)
+                samples = np.zeros(0, np.float32)
+                if isinstance(result, np.ndarray):
+                    samples = result
+                else:
+                    index["bad"][name] = str(result)
+                    index["retry"] |= isinstance(result, UnreadError)
                 peak = float(np.abs(samples).max()) if len(samples) else 0.0
-                names.append(name)
-                lengths.append(len(samples))
-                peaks.append(peak)
+                index["names"].append(name)
+                index["lengths"].append(len(samples))
+                index["peaks"].append(peak)
                 file.write(np.rint(samples * (FULL_SCALE / peak if peak else 0.0)).astype("<i2").tobytes())
                 if progress is not None:
                     progress(done, len(source))
-        index = {"names": names, "lengths": lengths, "peaks": peaks, "bad": bad, "source": source.location}
-        (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
+            file.flush()
+            total = sum(index["lengths"])
+            mapped = np.memmap(file, dtype="<i2", mode="r", shape=(total,)) if total else np.zeros(0, "<i2")
+        with contextlib.suppress(FileNotFoundError):  # the cache was deleted meanwhile: what is mapped stays
+            (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            _put_in_place(building, folder)
     except OSError as error:
-        if not (folder / "index.json").is_file():  # else another process finished first
-            raise SourceError(f"the cache at {cache_root()} cannot be written ({error.strerror}); free some space or set $USK_CACHE") from error
+        raise _unwritable(error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    return index, mapped
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
+    """Move a finished folder to its name. Others may be doing the same: the last one stays, none is ever half there."""
+    for attempt in range(10):
+        old = building.with_name(f"{building.name}-old-{attempt}")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+        try:
+            building.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _unwritable(error: OSError) -> SourceError:
+    return SourceError(
+        f"the cache at {cache_root()} cannot be written ({error.strerror}); "
+        "free some space, or set $USK_CACHE to a folder that can"
+    )

@@ -65,7 +65,8 @@ class ParquetRef:
         return f"{self.path.name} row {self.row} of group {self.row_group}"
 
     def read(self) -> tuple[np.ndarray, int]:
-        return _read_cell(_parquet_column(self.path, self.row_group, self.column)[self.row].as_py(), self.path.parent)
+        column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
+        return _read_cell(column[self.row].as_py(), self.path.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,14 @@ class DatasetRef:
     rows: Any
     row: int
     column: str
+    folder: Path  # that paths in the rows must not lead out of
 
     @property
     def name(self) -> str:
         return f"row {self.row}"
 
     def read(self) -> tuple[np.ndarray, int]:
-        return _read_cell(self.rows[self.row][self.column], Path())
+        return _read_cell(self.rows[self.row][self.column], self.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,10 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("empty file")
     if content[:4] == b"RIFF" and len(content) < 44:
         raise BadAudioError("truncated")
-    if content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") not in (0, 0xFFFFFFFF):
-        # libsndfile shortens a cut WAV file without a word; its header still tells. One byte of padding may miss.
-        if len(content) + 1 < int.from_bytes(content[4:8], "little") + 8:
-            raise BadAudioError("truncated")
+    riff_size = int.from_bytes(content[4:8], "little") if content[:4] == b"RIFF" else 0
+    # libsndfile shortens a cut WAV file without a word; its header still tells. One byte of padding may miss.
+    if riff_size not in (0, 0xFFFFFFFF) and len(content) + 1 < riff_size + 8:
+        raise BadAudioError("truncated")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             samples = file.read(dtype="float32", always_2d=True)
@@ -145,8 +147,8 @@ def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
     return read_audio_bytes(path.read_bytes())
 
 
-@lru_cache(maxsize=4)
-def _parquet_column(path: Path, row_group: int, column: str) -> Any:
+@lru_cache(maxsize=2)  # the group being read and the one before it: a group of audio may be large
+def _parquet_column(path: Path, modified_ns: int, row_group: int, column: str) -> Any:
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(path).read_row_group(row_group, columns=[column]).column(0)
@@ -238,6 +240,8 @@ def open_source(
     Raises: SourceError, with a one-line message that names the fix.
     """
     typed = os.fspath(location)
+    if not typed.strip():
+        raise SourceError("no source is named; give --real a folder of clips, a Hub id (user/name), or `demo`")
     columns = Columns(label_column, group_column, fold_column)
     if typed == "demo":
         return _open_demo()
@@ -291,6 +295,12 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
     needed = {"slice_file_name", "fsID", "fold", "classID", "class"}
     if not rows or not needed <= set(rows[0]):
         raise SourceError(f"{metadata} lacks rows or the columns {', '.join(sorted(needed))}; unpack UrbanSound8K again")
+    for line, row in enumerate(rows, start=2):
+        file_name = row["slice_file_name"] or ""
+        if not (file_name and row["class"] and f"{row['fold']}{row['classID']}".isdecimal()):
+            raise SourceError(f"{metadata} line {line} is incomplete; unpack UrbanSound8K again")
+        if Path(file_name).name != file_name:
+            raise SourceError(f"{metadata} line {line}: the path {file_name} leads out of the fold's folder")
     names = {int(row["classID"]): row["class"] for row in rows}
     class_ids = sorted(names)
     rows.sort(key=lambda row: (int(row["fold"]), row["slice_file_name"]))
@@ -492,12 +502,13 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
         raise SourceError(f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}") from error
     files = sorted(file for file in path.rglob("*.arrow"))
     revision, cache_key = _fingerprint_files(files, path)
-    return _from_dataset(loaded, path.resolve().name, "saved Hugging Face dataset", typed, revision, cache_key, columns)
+    name = path.resolve().name
+    return _from_dataset(loaded, name, "saved Hugging Face dataset", typed, revision, cache_key, columns, path)
 
 
 def _open_hub(typed: str, columns: Columns) -> Source:
     import datasets
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     hub_id, _, revision = typed.partition("@")
@@ -518,7 +529,8 @@ def _open_hub(typed: str, columns: Columns) -> Source:
             "or try `usk demo`"
         ) from error
     name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
-    return _from_dataset(loaded, name, "Hub dataset", typed, str(commit), f"hub-{commit}", columns)
+    folder = Path(constants.HF_HUB_CACHE)
+    return _from_dataset(loaded, name, "Hub dataset", typed, str(commit), f"hub-{commit}", columns, folder)
 
 
 def _is_network_error(error: BaseException) -> bool:
@@ -532,7 +544,7 @@ def _is_network_error(error: BaseException) -> bool:
 
 
 def _from_dataset(
-    loaded: Any, name: str, kind: str, typed: str, revision: str, cache_key: str, columns: Columns
+    loaded: Any, name: str, kind: str, typed: str, revision: str, cache_key: str, columns: Columns, folder: Path
 ) -> Source:
     import datasets
 
@@ -544,7 +556,7 @@ def _from_dataset(
         loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
     rest = loaded.remove_columns([audio_column]).to_dict()
     only_audio = loaded.select_columns([audio_column])
-    audio = tuple(DatasetRef(only_audio, row, audio_column) for row in range(len(loaded)))
+    audio = tuple(DatasetRef(only_audio, row, audio_column, folder) for row in range(len(loaded)))
     return _from_columns(rest, features, audio, name, kind, typed, revision, cache_key, columns)
 
 

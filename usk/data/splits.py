@@ -9,7 +9,8 @@ fitted has heard a validation clip.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,21 +35,24 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
     recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold.
     """
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    cells: dict[str, set[tuple[int, int]]] = defaultdict(set)  # of a recording: more than one if it has many classes
     for clip in clips:
         if not clip.is_synthetic:
             sizes[clip.fold, clip.label][clip.group] += 1
+            cells[clip.group].add((clip.fold, clip.label))
+    left = {cell: len(groups) for cell, groups in sizes.items()}
     held: set[str] = set()
-    for groups in sizes.values():
+    for _, groups in sorted(sizes.items()):
         wanted = share * sum(groups.values())
-        taken = 0
-        may_take = len(groups) - 2
-        for group in sorted(groups, key=stable_order):
-            if may_take < 1 or taken >= wanted:
+        taken = sum(groups[group] for group in groups if group in held)
+        for group in sorted(groups.keys() - held, key=stable_order):
+            if taken >= wanted:
                 break
-            if taken + groups[group] <= max(2 * wanted, 1):
+            if taken + groups[group] <= max(2 * wanted, 1) and all(left[cell] > 2 for cell in cells[group]):
                 held.add(group)
                 taken += groups[group]
-                may_take -= 1
+                for cell in cells[group]:
+                    left[cell] -= 1
     return frozenset(held)
 
 
@@ -69,15 +73,14 @@ def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     n_groups = len({clip.group for clip in clips})
-    n_splits = min(n_folds, n_groups)
+    largest_class = max(Counter(clip.label for clip in clips).values(), default=0)
+    n_splits = min(n_folds, n_groups, largest_class)  # scikit-learn wants a class with a clip for each fold
     if n_splits < 2:
         return [1] * len(clips)
     order = sorted(range(len(clips)), key=lambda i: clips[i].clip_id)
     labels = np.array([clips[i].label for i in order])
     groups = np.array([clips[i].group for i in order])
     folds = [0] * len(clips)
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # rare classes: sklearn warns, and does what can be done
         splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=0)
@@ -98,8 +101,10 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
     held = held_out_groups(clips)
     is_held = np.array([clip.group in held for clip in clips])
     test = folds == test_fold
+    tested = {clip.group for clip, is_tested in zip(clips, test, strict=True) if is_tested}
+    free = np.array([clip.group not in tested for clip in clips])  # a recording in several folds is on one side only
     return Split(
-        f"fold{test_fold}", np.flatnonzero(~test & ~is_held), np.flatnonzero(~test & is_held), np.flatnonzero(test)
+        f"fold{test_fold}", np.flatnonzero(free & ~is_held), np.flatnonzero(free & is_held), np.flatnonzero(test)
     )
 
 

@@ -44,7 +44,10 @@ class NoiseSchedule:
             raise ModelError("the scheduler uses dynamic thresholding, which cannot be inverted")
         kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "set_alpha_to_one",
                 "rescale_betas_zero_snr")
-        scheduler = DDIMScheduler(**{key: config[key] for key in kept if config.get(key) is not None})
+        try:
+            scheduler = DDIMScheduler(**{key: config[key] for key in kept if config.get(key) is not None})
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise ModelError(f"the scheduler's configuration is not understood: {str(error).splitlines()[0]}") from error
         return cls(
             alphas_cumprod=scheduler.alphas_cumprod.float(),
             final_alpha=float(scheduler.final_alpha_cumprod),
@@ -56,6 +59,10 @@ class NoiseSchedule:
         """a_t; below the first timestep the scheduler's final alpha."""
         return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha
 
+    def below(self, level: float) -> int:
+        """How many of the timesteps lie below `level`."""
+        return int(self.n_train * level + 1e-6)  # 0.57 * 1000 is a little less than 570
+
     def timesteps(self, steps: int, level: float = 1.0) -> list[int]:
         """The `steps` evenly spaced timesteps 0, s, 2s, ... below `level` (0 < level <= 1) of the whole way up.
 
@@ -63,11 +70,9 @@ class NoiseSchedule:
         """
         if not 0.0 < level <= 1.0:
             raise UsageError(f"--level must lie in (0, 1], not {level}")
-        stride = int(self.n_train * level) // steps if steps > 0 else 0
+        stride = self.below(level) // steps if steps > 0 else 0
         if stride < 1:
-            raise UsageError(
-                f"--steps {steps} does not fit: at level {level} there are {int(self.n_train * level)} timesteps"
-            )
+            raise UsageError(f"--steps {steps} does not fit: at level {level} there are {self.below(level)} timesteps")
         return [index * stride for index in range(steps)]
 
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -102,7 +107,7 @@ def ddim_encode(
     """
     sample = clean.float()
     timesteps = schedule.timesteps(steps, level)
-    below = timesteps[0] - (timesteps[1] - timesteps[0] if steps > 1 else int(schedule.n_train * level))
+    below = timesteps[0] - (timesteps[1] - timesteps[0] if steps > 1 else schedule.below(level))
     for timestep in timesteps:
         alpha_from, alpha_to = schedule.alpha(below), schedule.alpha(timestep)
         # The network looks at the lower sample, told the upper timestep: what it takes for noise is the direction up.
@@ -136,7 +141,7 @@ def ddim_decode(
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds or ()] if eta > 0 else []
     sample = noisy.float()
     timesteps = schedule.timesteps(steps, level)
-    stride = timesteps[1] - timesteps[0] if steps > 1 else int(schedule.n_train * level)
+    stride = timesteps[1] - timesteps[0] if steps > 1 else schedule.below(level)
     for timestep in reversed(timesteps):
         alpha_from, alpha_to = schedule.alpha(timestep), schedule.alpha(timestep - stride)
         output = predict(sample, timestep).float()

@@ -22,16 +22,14 @@ from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.sources import Source
 from usk.data.splits import held_out_groups
+from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, ddim_decode, ddim_encode
-from usk.diffusion.interpolate import signal_and_noise
+from usk.diffusion.interpolate import decomposed
 from usk.diffusion.load import (
     TRAINED_ON_FILE,
     VAE_SCALE,
     Generator,
-    autocast,
-    default_precision,
     quiet_libraries,
-    resolve_device,
 )
 from usk.errors import UsageError
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
@@ -120,11 +118,12 @@ class Fitting:
         self.log: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)
         with quiet_libraries():
-            self.vae = build_vae(config, mel).to(self.device) if config.latent else None
+            self.vae: Any = build_vae(config, mel).to(self.device) if config.latent else None
             shape = (1, mel.n_mels, mel.n_frames)
             if self.vae is not None:
                 shape = (config.latent_channels, mel.n_mels // 4, mel.n_frames // 4)
-            self.unet = build_unet(config, shape).to(self.device, memory_format=torch.channels_last)
+            self.unet = build_unet(config, shape).to(self.device)
+            self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shape = shape
         self.scheduler_config = {
             "num_train_timesteps": 1000, "beta_schedule": config.beta_schedule, "clip_sample": self.vae is None,
@@ -190,6 +189,7 @@ class Fitting:
             optimiser.load_state_dict(state["optimiser"])
             average = [tensor.to(self.device) for tensor in state["average"]]
             step, spent_s, self.log = state["step"], state["spent_s"], state["log"]
+            self.precision = state.get("precision", self.precision)
         started, saved_at, validation = time.monotonic() - spent_s, time.monotonic(), None
         budget_s = math.inf if config.minutes is None else config.minutes * 60 * (end - begin)
         budget_steps = math.inf if config.minutes is not None else max(1, round(config.steps * (end - begin)))
@@ -304,9 +304,9 @@ class Fitting:
         partial = path.with_suffix(".part")
         torch.save({
             "network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-            "spent_s": spent_s, "log": self.log,
+            "spent_s": spent_s, "log": self.log, "precision": self.precision,
         }, partial)
-        os.replace(partial, path)
+        partial.replace(path)
 
     def generator(self, model_id: str = "fitted") -> Generator:
         """The network as it stands, for previews."""
@@ -331,6 +331,10 @@ class Fitting:
                     network.float()
             DDIMScheduler(**self.scheduler_config).save_pretrained(folder / "scheduler")
             Mel(**self.mel.to_audiodiffusion()).save_pretrained(folder / "mel")
+        (folder / TRAINED_ON_FILE).write_text(json.dumps(trained_on, indent=1) + "\n")
+        (folder / "training.json").write_text(
+            json.dumps({"config": asdict(self.config), "precision": self.precision, "log": self.log}, indent=1) + "\n"
+        )
         index = {
             "_class_name": "AudioDiffusionPipeline",
             "mel": ["audiodiffusion.mel", "Mel"],
@@ -338,11 +342,8 @@ class Fitting:
             "unet": ["diffusers", "UNet2DModel"],
             "vqvae": ["diffusers", "AutoencoderKL"] if self.vae is not None else [None, None],
         }
+        # Last: a folder with an index is finished, and its groups are known.
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        (folder / TRAINED_ON_FILE).write_text(json.dumps(trained_on, indent=1) + "\n")
-        (folder / "training.json").write_text(
-            json.dumps({"config": asdict(self.config), "precision": self.precision, "log": self.log}, indent=1) + "\n"
-        )
 
 
 def preview(generator: Generator, images: np.ndarray, path: Path, steps: int = 25, level: float = 0.6) -> None:
@@ -356,7 +357,7 @@ def preview(generator: Generator, images: np.ndarray, path: Path, steps: int = 2
     noisy = ddim_encode(generator.predict, clean, generator.schedule, steps, level)
     half = torch.full((pairs,), 0.5)
     top = generator.schedule.alpha(generator.schedule.timesteps(steps, level)[-1])
-    mixed = signal_and_noise(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], top)
+    mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], top)
     down = ddim_decode(generator.predict, torch.cat((noisy[0::2], mixed)), generator.schedule, steps, level)
     back = generator.to_image(down)
     rows = [generator.to_image(clean[0::2]), back[:pairs], back[pairs:], generator.to_image(clean[1::2])]
@@ -402,7 +403,8 @@ def fit(
     """
     config = config or FitConfig()
     root = Path(out)
-    parts, image_parts, full_parts, held_parts = [], [], [], []
+    parts: list[dict[str, Any]] = []
+    image_parts, full_parts, held_parts = [], [], []
     for source in sources:
         decoded = decode_source(source.select(folds=folds or None), mel.sample_rate_hz, skip_bad=skip_bad, progress=decoding)
         held = held_out_groups(decoded.source.clips)
@@ -417,7 +419,7 @@ def fit(
             "groups": sorted({clip.group for clip in decoded.source.clips} - held),
             "held_out_groups": sorted(held),
         })
-    if not sum(int(part["clips"]) for part in parts):
+    if not any(part["clips"] for part in parts):
         raise UsageError("there are no clips to train on")
     trained_on = {"license": strictest_license([source.license for source in sources]), "sources": parts}
     try:
@@ -443,11 +445,17 @@ def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str
     wanted = json.loads(json.dumps({"config": asdict(config), "mel": mel.as_dict(), "sources": parts}))
     path = root / "fit.json"
     if path.is_file():
-        if json.loads(path.read_text()) != wanted:
+        try:
+            same = json.loads(path.read_text(encoding="utf-8")) == wanted
+        except ValueError:
+            same = False
+        if not same:
             raise UsageError(f"--out {root} holds a generator fitted with other settings or clips; choose a new folder")
         if (root / "model_index.json").is_file():
             raise UsageError(f"--out {root} holds a finished generator; choose a new folder")
-    elif any(root.iterdir()):
+    elif any(entry.name != "fit.json.part" for entry in root.iterdir()):
         raise UsageError(f"--out {root} holds something else; choose a new or empty folder")
     else:
-        path.write_text(json.dumps(wanted, indent=1) + "\n")
+        partial = root / "fit.json.part"
+        partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)

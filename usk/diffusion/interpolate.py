@@ -32,10 +32,11 @@ def slerp(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor) -> tor
     direction at right angles to the first, so that the result keeps its norm and is never NaN.
     """
     weight = alpha.to(first)
-    norms = (_norm(first) * _norm(second)).clamp_min(1e-20)
-    cosine = ((first * second).flatten(1).sum(dim=1) / norms).clamp(-1.0, 1.0)
-    angle = torch.arccos(cosine)
-    sine = torch.sin(angle)
+    first_unit, second_unit = _unit(first), _unit(second)
+    # Kahan's form: the arc cosine of a dot product cannot tell angles within 4e-4 of 0 or pi apart in float32.
+    apart, along = _norm(first_unit - second_unit), _norm(first_unit + second_unit)
+    angle = 2 * torch.atan2(apart, along)
+    sine = 2 * apart * along / (apart.square() + along.square()).clamp_min(1e-20)
     degenerate = sine < NEARLY_PARALLEL
     safe_sine = torch.where(degenerate, torch.ones_like(sine), sine)
     arc = (
@@ -44,23 +45,29 @@ def slerp(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor) -> tor
     )
     straight = lerp(first, second, alpha)
     turned = _half_turn(first, second, weight)
-    line = torch.where(_broadcast(cosine > 0, first).bool(), straight, turned)
-    mixed = torch.where(_broadcast(degenerate, first).bool(), line, arc)
-    return mixed
+    line = torch.where(_broadcast(along >= apart, first).bool(), straight, turned)
+    return torch.where(_broadcast(degenerate, first).bool(), line, arc)
+
+
+def _unit(latents: torch.Tensor) -> torch.Tensor:
+    return latents / _broadcast(_norm(latents).clamp_min(1e-20), latents)
 
 
 def _half_turn(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """From `first` to its opposite through a right angle; the norm moves linearly from one to the other's."""
-    flat = first.flatten(1)
+    """From `first` to its opposite through a right angle; the norm moves linearly from one to the other's.
+
+    The side that it turns through depends on their line alone, so that the way back is the same.
+    """
+    line = _unit(_unit(first) - _unit(second)).flatten(1)
     # Swapping neighbours with a sign turns any vector with an even number of entries by exactly 90 degrees.
-    even = flat[:, : flat.shape[1] // 2 * 2].reshape(flat.shape[0], -1, 2)
-    side = torch.zeros_like(flat)
+    even = line[:, : line.shape[1] // 2 * 2].reshape(line.shape[0], -1, 2)
+    side = torch.zeros_like(line)
     side[:, : even.shape[1] * 2] = torch.stack((-even[..., 1], even[..., 0]), dim=-1).flatten(1)
+    side = _unit(side) * line.gather(1, line.abs().argmax(dim=1, keepdim=True)).sign()
     angle = weight * torch.pi
-    size = _norm(second) / _norm(first).clamp_min(1e-20)
-    scale = (1 - weight) + weight * size
-    turned = torch.cos(angle)[:, None] * flat + torch.sin(angle)[:, None] * side
-    return (scale[:, None] * turned).reshape(first.shape)
+    size = (1 - weight) * _norm(first) + weight * _norm(second)
+    turned = torch.cos(angle)[:, None] * line + torch.sin(angle)[:, None] * side
+    return (size[:, None] * turned).reshape(first.shape)
 
 
 def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Tensor:
@@ -78,7 +85,7 @@ def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | No
     return torch.where(_broadcast(size > 1e-4 * target.clamp_min(1e-20), mean).bool(), scaled, slerp(first, second, half))
 
 
-def signal_and_noise(
+def decomposed(
     first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor,
     first_clean: torch.Tensor, second_clean: torch.Tensor, alpha_cumprod: float,
 ) -> torch.Tensor:

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule
-from usk.errors import ModelError, UsageError
+from usk.errors import ModelError
 from usk.mel.spectrogram import MelSettings
 
 EMBEDDED = "embedded"
@@ -64,40 +65,11 @@ class Generator:
             return self.vae.decode(latent / VAE_SCALE).sample[:, :1].clamp(-1, 1)
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` takes CUDA where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device} is no device torch knows; use auto, cpu or cuda") from None
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu, or --device auto")
-    return resolved
-
-
 def resolve_model(model: str, device: torch.device) -> str:
     """`auto` is the published 256 x 256 model on CUDA and the embedded generator elsewhere."""
     if model != "auto":
         return model
     return PUBLISHED if device.type == "cuda" else EMBEDDED
-
-
-def default_precision(device: torch.device) -> str:
-    """bf16 where the device multiplies it natively (CUDA from Ampere on, CPUs with AMX), fp32 elsewhere."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.backends.mkldnn.is_available() and _cpu_has_amx() else "fp32"
-
-
-def _cpu_has_amx() -> bool:
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(has_amx and has_amx())
 
 
 @contextlib.contextmanager
@@ -117,7 +89,7 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     name = resolve_model(model, on)
     folder, model_id = _locate(name)
     index = _read_json(folder / "model_index.json", name)
-    unet_class = str((index.get("unet") or ["", ""])[1])
+    unet_class, has_vae = _class_name(index, "unet"), bool(_class_name(index, "vqvae"))
     if unet_class == "UNet2DConditionModel":
         raise ModelError(f"--model {name} is conditional (UNet2DConditionModel); usk needs an unconditional pipeline")
     if unet_class != "UNet2DModel" or "mel" not in index:
@@ -128,12 +100,15 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         try:
             unet = UNet2DModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
             vae = None
-            if (index.get("vqvae") or [None, None])[1] is not None:
+            if has_vae:
                 vae = AutoencoderKL.from_pretrained(folder, subfolder="vqvae", torch_dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"--model {name}: its weights cannot be loaded: {first_line}") from error
-    mel = MelSettings.from_audiodiffusion(_read_json(folder / "mel" / "mel_config.json", name))
+    try:
+        mel = MelSettings.from_audiodiffusion(_read_json(folder / "mel" / "mel_config.json", name))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"--model {name}: mel/mel_config.json is not understood: {error}") from error
     schedule = NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json", name))
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else tuple(size)
@@ -146,7 +121,9 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     trained_on, licence = [], "unknown"
     if (folder / TRAINED_ON_FILE).is_file():
         record = _read_json(folder / TRAINED_ON_FILE, name)
-        trained_on, licence = list(record["sources"]), str(record.get("license", "unknown"))
+        if not isinstance(record.get("sources"), list):
+            raise ModelError(f"--model {name}: {TRAINED_ON_FILE} does not say what the generator was trained on")
+        trained_on, licence = record["sources"], str(record.get("license", "unknown"))
     for network in (unet, vae):
         if network is not None:
             network.eval().requires_grad_(False).to(on, memory_format=torch.channels_last)
@@ -227,6 +204,12 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return content
 
 
+def _class_name(index: dict[str, Any], component: str) -> str:
+    """The class of a component in `model_index.json`, which has [library, class]; empty where there is none."""
+    entry = index.get(component)
+    return str(entry[1] or "") if isinstance(entry, list) and len(entry) == 2 else ""
+
+
 def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
     """The folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever it calls its mel class."""
     with quiet_libraries():
@@ -236,8 +219,8 @@ def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
 
         root = Path(folder)
         index = _read_json(root / "model_index.json", str(root))
-        scheduler_class = DDPMScheduler if index["scheduler"][1] == "DDPMScheduler" else DDIMScheduler
-        with_vae = (index.get("vqvae") or [None, None])[1] is not None
+        scheduler_class = DDPMScheduler if _class_name(index, "scheduler") == "DDPMScheduler" else DDIMScheduler
+        with_vae = bool(_class_name(index, "vqvae"))
         return AudioDiffusionPipeline(
             vqvae=AutoencoderKL.from_pretrained(root, subfolder="vqvae") if with_vae else None,
             unet=UNet2DModel.from_pretrained(root, subfolder="unet"),

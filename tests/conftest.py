@@ -1,0 +1,232 @@
+"""What every test stands on: user state in a temporary folder, no network, short tones and tiny models."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# huggingface_hub and datasets read these when they are imported, so they are set before any test module is.
+_STATE = Path(tempfile.mkdtemp(prefix="usk-tests-"))
+for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "USK_REAL"):
+    os.environ.pop(_name, None)
+os.environ.update(
+    HF_HOME=str(_STATE / "huggingface"), USK_CACHE=str(_STATE / "usk"), XDG_CACHE_HOME=str(_STATE / "cache"),
+    HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1",
+)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost", "", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_STATE, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _state_in_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of its own for each test."""
+    home = tmp_path_factory.mktemp("home")
+    for name, folder in {"HOME": home, "XDG_CACHE_HOME": home / "cache", "USK_CACHE": home / "usk"}.items():
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.delenv("USK_REAL", raising=False)
+    monkeypatch.delenv("USK_DEBUG", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any way out of this machine raises the OSError that a machine without a network would."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(host: Any) -> None:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in LOCAL_HOSTS:
+            raise OSError(f"tests must not use the network: {name}")
+
+    def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family != socket.AF_UNIX:
+                check(address[0])
+            return real(self, address)
+        return call
+
+    def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
+        check(host)
+        return getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+# --- sound -------------------------------------------------------------------------------------------------
+
+
+def tone(frequency_hz: float, duration_s: float, sample_rate_hz: int = 22_050, peak: float = 0.5) -> np.ndarray:
+    """A sine, float32 [n]."""
+    t = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
+    return (peak * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
+
+
+def peak_hz(samples: np.ndarray, sample_rate_hz: int) -> float:
+    """Where the spectrum is highest, to about half a bin of a spectrum padded to 4 s."""
+    n = 4 * sample_rate_hz
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), n))
+    return float(spectrum.argmax()) * sample_rate_hz / n
+
+
+def write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int = 22_050, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, sample_rate_hz, **options)
+    return path
+
+
+TONES_HZ = {"low": 300.0, "middle": 900.0, "high": 2700.0}
+
+
+@pytest.fixture
+def tone_folder(tmp_path: Path) -> Path:
+    """Class folders: three classes, four recordings each, two clips a recording, half-second tones.
+
+    A class is a band: its recordings lie within 10 % of `TONES_HZ`.
+    """
+    root = tmp_path / "tones"
+    for name, frequency_hz in TONES_HZ.items():
+        for recording in range(4):
+            for cut in range(2):
+                samples = tone(frequency_hz * (1 + 0.03 * recording), 0.4 + 0.1 * cut, peak=0.2 + 0.1 * recording)
+                write_wav(root / name / f"rec{recording}" / f"cut{cut}.wav", samples)
+    return root
+
+
+URBAN_CLASSES = {1: "car_horn", 3: "dog_bark", 8: "siren"}  # the official numbers, which need not be contiguous
+
+
+@pytest.fixture
+def urbansound8k_folder(tmp_path: Path) -> Path:
+    """UrbanSound8K as published, but tiny: 3 classes x 3 folds x 3 recordings x 2 clips of 0.3 to 0.6 s."""
+    root = tmp_path / "UrbanSound8K"
+    rng = np.random.default_rng(0)
+    rows = []
+    for class_id, class_name in URBAN_CLASSES.items():
+        for fold in (1, 2, 3):
+            for recording in range(3):
+                fs_id = class_id * 1000 + fold * 100 + recording
+                for cut in range(2):
+                    duration_s = 0.3 + 0.1 * recording + 0.1 * cut
+                    samples = _urban_sound(class_name, recording, duration_s, rng)
+                    file_name = f"{fs_id}-{class_id}-0-{cut}.wav"
+                    write_wav(root / "audio" / f"fold{fold}" / file_name, samples)
+                    rows.append([file_name, fs_id, cut, round(cut + duration_s, 2), 1, fold, class_id, class_name])
+    (root / "metadata").mkdir()
+    with (root / "metadata" / "UrbanSound8K.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"])
+        writer.writerows(rows)
+    return root
+
+
+def _urban_sound(class_name: str, recording: int, duration_s: float, rng: np.random.Generator) -> np.ndarray:
+    steady = tone(400.0 + 60.0 * recording, duration_s, peak=0.4)
+    t = np.arange(len(steady)) / 22_050
+    if class_name == "dog_bark":
+        steady = (0.3 * rng.standard_normal(len(t)) * np.exp(-((t * 6) % 1) * 6)).astype(np.float32)
+    elif class_name == "siren":
+        steady = (0.4 * np.sin(2 * np.pi * (900 * t + 120 * (1 + recording) * t**2))).astype(np.float32)
+    return np.clip(steady + 0.01 * rng.standard_normal(len(t)).astype(np.float32), -1, 1)
+
+
+@pytest.fixture(scope="session")
+def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample of real UrbanSound8K recordings, unpacked; tests that use it carry the marker `real`."""
+    unpack = SHARED / "urbansound8k" / "unpack.py"
+    if not unpack.is_file():
+        pytest.skip("the real recordings are not beside this checkout")
+    destination = tmp_path_factory.mktemp("real")
+    subprocess.run([sys.executable, str(unpack), str(destination)], check=True, stdout=subprocess.DEVNULL)
+    return destination / "UrbanSound8K"
+
+
+# --- tiny generators ---------------------------------------------------------------------------------------
+
+TINY_MEL = {"x_res": 32, "y_res": 16, "sample_rate": 8_000, "n_fft": 512, "hop_length": 128, "top_db": 80}
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """A factory of audio-diffusion pipeline folders with a tiny random UNet: the same options give the same folder.
+
+    Options: `prediction_type`, `vae`, `scheduler` (class name), `mel_class` (its [library, class] in the index), and
+    whatever else the scheduler takes. Copy the folder before changing anything in it.
+    """
+    made: dict[str, Path] = {}
+
+    def make(
+        *, prediction_type: str = "epsilon", vae: bool = False, scheduler: str = "DDIMScheduler",
+        mel_class: tuple[str, str] = ("audiodiffusion.mel", "Mel"), **scheduler_options: Any,
+    ) -> Path:
+        key = repr((prediction_type, vae, scheduler, mel_class, sorted(scheduler_options.items())))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("pipeline") / "tiny"
+            options = {"prediction_type": prediction_type, **scheduler_options}
+            _write_pipeline(made[key], vae, scheduler, mel_class, options)
+        return made[key]
+
+    yield make
+
+
+def _write_pipeline(
+    folder: Path, vae: bool, scheduler: str, mel_class: tuple[str, str], scheduler_options: dict[str, Any]
+) -> None:
+    import json
+
+    import diffusers
+
+    from usk.diffusion.load import quiet_libraries
+
+    with quiet_libraries():
+        from audiodiffusion.mel import Mel
+
+        torch.manual_seed(0)
+        channels, height, width = (2, 8, 16) if vae else (1, 16, 32)
+        diffusers.UNet2DModel(
+            sample_size=(height, width), in_channels=channels, out_channels=channels, layers_per_block=1,
+            block_out_channels=(8, 16), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+            norm_num_groups=4,
+        ).save_pretrained(folder / "unet")
+        if vae:
+            diffusers.AutoencoderKL(
+                in_channels=1, out_channels=1, latent_channels=channels, block_out_channels=(8, 8), norm_num_groups=4,
+                down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                sample_size=16,
+            ).save_pretrained(folder / "vqvae")
+        getattr(diffusers, scheduler)(**scheduler_options).save_pretrained(folder / "scheduler")
+        Mel(**TINY_MEL).save_pretrained(folder / "mel")
+    (folder / "model_index.json").write_text(json.dumps({
+        "_class_name": "AudioDiffusionPipeline", "mel": list(mel_class), "scheduler": ["diffusers", scheduler],
+        "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "AutoencoderKL"] if vae else [None, None],
+    }))

@@ -1,0 +1,351 @@
+"""Run folders in, comparisons out: what is paired, what is never pooled, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from usk.errors import SourceError, UsageError
+from usk.evaluate.compare import Comparison, MixRow, compare, compare_runs, read_runs, verdict
+from usk.evaluate.stats import PairedDifference
+
+CLASS_NAMES = ["air", "bark", "drill", "siren"]
+N_CLIPS = 80
+
+
+def write_run(root: Path, mix: str = "real", fold: int = 1, seed: int = 0, **changes: Any) -> Path:
+    """A run folder as `usk train` leaves it. `skill` is the share of its test clips that it gets right."""
+    skill, order = changes.pop("skill", 0.6), changes.pop("order", None)
+    folder = root / changes.pop("name", f"{mix.replace(',', '+')}-{changes.get('data', '')}fold{fold}-{seed}")
+    folder.mkdir(parents=True)
+    config = {
+        "format": 1,
+        "mix": mix,
+        "classifier": "small",
+        "protocol": "folds",
+        "split": f"fold{fold}",
+        "fold": fold,
+        "seed": seed,
+        "augment": "none",
+        "optimistic": False,
+        "class_names": CLASS_NAMES,
+        "n_real": 100 if "real" in mix else 0,
+        "n_synthetic": 90 if "synth" in mix else 0,
+        "dropped": 10 + fold if "synth" in mix else 0,
+        "epochs": 5,
+        "steps": 50,
+        "best_epoch": 3,
+        "data": "abcdefabcdef",
+        "created": f"2026-01-0{fold}T00:00:0{seed}+00:00",
+        "device": "cpu",
+    } | changes
+    labels = np.arange(N_CLIPS) % 3  # nobody tests the siren
+    rng = np.random.default_rng(100 * fold + seed)
+    ranks = rng.permutation(N_CLIPS)
+    predicted = np.where(ranks < skill * N_CLIPS, labels, (labels + 1) % 3)
+    rows = {
+        "clip_id": [f"{fold}-{i:03d}" for i in range(N_CLIPS)],
+        "group": [f"{fold}-{i // 4}" for i in range(N_CLIPS)],
+        "label": labels,
+        "predicted": predicted,
+        "probabilities": pa.array(np.eye(4, dtype=np.float32)[predicted].tolist(), pa.list_(pa.float32())),
+    }
+    table = pa.table(rows)
+    pq.write_table(table.take(order) if order is not None else table, folder / "predictions.parquet")
+    (folder / "run.json").write_text(json.dumps(config))
+    return folder
+
+
+def rewrite(folder: Path, column: str, values: Any) -> None:
+    table = pq.read_table(folder / "predictions.parquet")
+    index = table.column_names.index(column)
+    pq.write_table(table.set_column(index, column, pa.array(values)), folder / "predictions.parquet")
+
+
+def write_grid(root: Path, gain: float = 0.2) -> None:
+    """2 mixes x 2 folds x 2 seeds."""
+    for fold in (1, 2):
+        for seed in (0, 1):
+            write_run(root, "real,synth", fold, seed, skill=0.6 + gain)
+            write_run(root, "real", fold, seed, skill=0.6)
+
+
+def only(comparisons: list[Comparison]) -> Comparison:
+    assert len(comparisons) == 1
+    return comparisons[0]
+
+
+def row_of(comparison: Comparison, mix: str) -> MixRow:
+    return next(row for row in comparison.rows if row.mix == mix)
+
+
+def test_two_mixes_two_folds_two_seeds(tmp_path: Path) -> None:
+    write_grid(tmp_path / "runs")
+    comparison = only(compare_runs(tmp_path / "runs"))
+    assert (comparison.baseline, comparison.classifier, comparison.data) == ("real", "small", "abcdefabcdef")
+    assert [row.mix for row in comparison.rows] == ["real", "real,synth"]
+    real, both = comparison.rows
+    assert (real.is_baseline, real.difference, real.p_value, real.n_unpaired) == (True, None, None, 0)
+    assert (both.n_runs, both.n_folds, both.n_seeds) == (4, 2, 2)
+    assert (both.n_real, both.n_synthetic, both.dropped) == (100, 90, 12)
+    assert (real.accuracy.mean, both.accuracy.mean) == pytest.approx((0.6, 0.8))
+    assert both.accuracy.half_width == pytest.approx(0)
+    assert both.difference is not None
+    assert both.difference.difference_points == pytest.approx(20)
+    assert (both.pairs_up, both.pairs, both.difference.n_groups) == (4, 4, 40)
+    assert both.p_value == both.p_value_holm == pytest.approx(0.125)
+    assert both.sentence.startswith("+20.0 points, 95 % interval +")
+    assert both.sentence.endswith("4 of 4 fold-seed pairs up: better than real")
+    assert comparison.warning is None and comparison.notes == []
+
+
+def test_classes_carry_support_and_recall(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    classes = only(compare_runs(tmp_path)).classes
+    assert [row.class_name for row in classes] == CLASS_NAMES
+    assert [row.support for row in classes] == [54, 54, 52, 0]  # distinct clips, not clips x seeds
+    assert classes[3].recall == {"real": None, "real,synth": None}
+    assert classes[3].difference_points == {"real,synth": None}
+    for row in classes[:3]:
+        real, both = row.recall["real"], row.recall["real,synth"]
+        assert real is not None and both is not None
+        assert row.difference_points["real,synth"] == pytest.approx(100 * (both - real))
+
+
+def test_the_baseline_can_be_named_and_turns_the_sign(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    comparison = only(compare_runs(tmp_path, baseline="real,synth"))
+    assert [row.mix for row in comparison.rows] == ["real,synth", "real"]
+    assert comparison.rows[1].sentence.endswith("0 of 4 fold-seed pairs up: worse than real,synth")
+    with pytest.raises(UsageError, match="--baseline nothing"):
+        compare_runs(tmp_path, baseline="nothing")
+
+
+def test_without_real_the_oldest_mix_is_the_baseline(tmp_path: Path) -> None:
+    write_run(tmp_path, "synth", created="2026-02-02T00:00:00")
+    write_run(tmp_path, "real:0.1", created="2026-02-01T00:00:00")
+    assert only(compare_runs(tmp_path)).baseline == "real:0.1"
+
+
+def test_runs_lie_one_or_two_levels_deep_and_others_are_ignored(tmp_path: Path) -> None:
+    write_run(tmp_path / "study", "real")
+    write_run(tmp_path, "synth")
+    write_run(tmp_path, "synth", name=".half-written")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("no run")
+    assert sorted(run.mix for run in read_runs(tmp_path)) == ["real", "synth"]
+    assert len(read_runs(tmp_path / "study" / "real-fold1-0")) == 1
+
+
+def test_rows_are_matched_by_clip_whatever_their_order_in_the_file(tmp_path: Path) -> None:
+    write_run(tmp_path, "real")
+    write_run(tmp_path, "same", order=np.arange(N_CLIPS)[::-1])
+    row = row_of(only(compare_runs(tmp_path)), "same")
+    assert row.difference is not None
+    assert (row.difference.difference_points, row.difference.low_points, row.difference.high_points) == (
+        0,
+        0,
+        0,
+    )
+    assert row.sentence.startswith("+0.0 points, 95 % interval +0.0 to +0.0, one fold-seed pair: too few")
+
+
+def test_unpaired_runs_are_counted_and_left_out(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    write_run(tmp_path, "real", 3, 0)
+    write_run(tmp_path, "real,synth", 4, 0, skill=0.1)
+    write_run(tmp_path, "synth", 5, 0)
+    comparison = only(compare_runs(tmp_path))
+    both = row_of(comparison, "real,synth")
+    assert (both.n_runs, both.pairs, both.n_unpaired) == (5, 4, 2)
+    assert both.difference is not None and both.difference.difference_points == pytest.approx(20)
+    alone = row_of(comparison, "synth")
+    assert (alone.difference, alone.p_value, alone.p_value_holm) == (None, None, None)
+    assert "no run shares a split and seed with real" in alone.sentence
+    assert any("2 runs" in note and "no partner" in note for note in comparison.notes)
+    assert comparison.classes[0].difference_points["synth"] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"data": "000000000000"}, {"protocol": "holdout"}, {"classifier": "cnn"}, {"augment": "strong"}],
+)
+def test_what_differs_in_more_than_the_mix_is_never_pooled(tmp_path: Path, change: dict[str, str]) -> None:
+    write_grid(tmp_path)
+    write_run(tmp_path, "real", 1, 0, name="other", created="2026-03-01T00:00:00", skill=0.1, **change)
+    first, second = compare_runs(tmp_path)
+    assert [row.n_runs for row in first.rows] == [4, 4]
+    assert [row.n_runs for row in second.rows] == [1]
+    assert first.title != second.title
+
+
+def test_the_newest_of_repeated_runs_counts(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    write_run(tmp_path, "real", 1, 0, name="again", created="2026-03-01T00:00:00", skill=1.0)
+    comparison = only(compare_runs(tmp_path))
+    assert comparison.rows[0].n_runs == 4
+    assert comparison.rows[0].accuracy.mean == pytest.approx((1.0 + 3 * 0.6) / 4)
+    assert any("1 older runs" in note for note in comparison.notes)
+
+
+def test_optimistic_runs_carry_the_warning(tmp_path: Path) -> None:
+    for seed in range(3):
+        for mix in ("real", "real,synth"):
+            protocol = {"protocol": "seed-9010", "split": f"seed{seed}-9010"}
+            write_run(tmp_path, mix, 1, seed, optimistic=True, **protocol)
+    comparison = only(compare_runs(tmp_path))
+    assert comparison.optimistic
+    assert comparison.warning == "epoch chosen on the test part: optimistic"
+    assert "0 of 3 split-seed pairs up: not distinguishable from real" in comparison.rows[1].sentence
+
+
+def test_unequal_work_and_many_mixes_are_noted(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    for fold in (1, 2):
+        for seed in (0, 1):
+            write_run(tmp_path, "synth", fold, seed, steps=70, skill=0.5)
+    comparison = only(compare_runs(tmp_path))
+    assert any("synth: 4 of 4 pairs took unequal numbers of optimiser steps" in n for n in comparison.notes)
+    assert any("Holm" in note for note in comparison.notes)
+    assert [row.p_value_holm for row in comparison.rows] == [None, pytest.approx(0.25), pytest.approx(0.25)]
+
+
+def test_as_dict_is_strict_json(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    made = [comparison.as_dict() for comparison in compare_runs(tmp_path)]
+    again = json.loads(json.dumps(made, allow_nan=False))
+    assert again == made
+    assert again[0]["rows"][1]["difference"]["n_pairs"] == 4
+    assert again[0]["classes"][3]["recall"]["real"] is None
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(SourceError, match=r"no runs under .*; train some with `usk train`"):
+            compare_runs(folder)
+    assert compare([]) == []
+
+
+def corrupt(folder: Path) -> None:
+    (folder / "predictions.parquet").write_bytes(b"PAR1 and no more")
+
+
+def drop_column(folder: Path) -> None:
+    pq.write_table(
+        pq.read_table(folder / "predictions.parquet").drop_columns(["group"]), folder / "predictions.parquet"
+    )
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "run.json").read_text()) | changes
+    (folder / "run.json").write_text(
+        json.dumps({key: value for key, value in config.items() if value != "gone"})
+    )
+
+
+DAMAGES = {
+    "missing predictions": lambda folder: (folder / "predictions.parquet").unlink(),
+    "corrupt predictions": corrupt,
+    "cut predictions": lambda folder: (folder / "predictions.parquet").write_bytes(
+        (folder / "predictions.parquet").read_bytes()[:300]
+    ),
+    "a column less": drop_column,
+    "no rows": lambda folder: pq.write_table(
+        pq.read_table(folder / "predictions.parquet").slice(0, 0), folder / "predictions.parquet"
+    ),
+    "an unknown class": lambda folder: rewrite(folder, "predicted", [9] * N_CLIPS),
+    "labels that are text": lambda folder: rewrite(folder, "label", ["bark"] * N_CLIPS),
+    "empty cells": lambda folder: rewrite(folder, "group", [None] * N_CLIPS),
+    "a clip twice": lambda folder: rewrite(folder, "clip_id", ["1-000"] * N_CLIPS),
+    "too few probabilities": lambda folder: rewrite(folder, "probabilities", [[0.5, 0.5]] * N_CLIPS),
+    "ragged probabilities": lambda folder: rewrite(
+        folder, "probabilities", [[1.0]] + [[0.5, 0.5]] * (N_CLIPS - 1)
+    ),
+    "half a run.json": lambda folder: (folder / "run.json").write_text('{"format": 1, "mix"'),
+    "a list for run.json": lambda folder: (folder / "run.json").write_text("[]"),
+    "no mix": lambda folder: edit(folder, mix="gone"),
+    "a seed that is text": lambda folder: edit(folder, seed="many"),
+    "no date": lambda folder: edit(folder, created="yesterday"),
+    "null class names": lambda folder: edit(folder, class_names=None),
+    "another format": lambda folder: edit(folder, format=2),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_one_line_that_names_the_folder_and_the_fix(tmp_path: Path, damage: str) -> None:
+    write_run(tmp_path, "synth")
+    folder = write_run(tmp_path, "real")
+    DAMAGES[damage](folder)
+    with pytest.raises(SourceError) as caught:
+        compare_runs(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(str(folder)) and "\n" not in message
+    assert "train it again" in message or "update usk" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("clip_id", [f"x-{i:03d}" for i in range(N_CLIPS)]),
+        ("label", np.zeros(N_CLIPS, dtype=np.int64)),
+        ("group", ["one"] * N_CLIPS),
+    ],
+)
+def test_a_pair_must_be_tested_on_the_same_clips(tmp_path: Path, column: str, values: Any) -> None:
+    write_run(tmp_path, "real")
+    rewrite(write_run(tmp_path, "synth"), column, values)
+    with pytest.raises(SourceError, match="tested on different clips or labels"):
+        compare_runs(tmp_path)
+
+
+def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "real")
+    write_run(tmp_path, "synth", class_names=["a", "b", "c", "d"])
+    with pytest.raises(SourceError, match="different classes"):
+        compare_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n_pairs", "n_seeds", "expected"),
+    [
+        (
+            1.0,
+            5.2,
+            9,
+            3,
+            "+3.1 points, 95 % interval +1.0 to +5.2, 9 of 9 fold-seed pairs up: better than real",
+        ),
+        (-1.0, 7.2, 9, 3, "9 of 9 fold-seed pairs up: not distinguishable from real"),
+        (
+            1.0,
+            5.2,
+            2,
+            2,
+            "2 of 2 fold-seed pairs up: too few pairs to tell it from real (3 or more are needed)",
+        ),
+        (
+            1.0,
+            5.2,
+            1,
+            1,
+            "+5.2, one fold-seed pair: too few pairs to tell it from real (3 or more are needed)",
+        ),
+        (1.0, 5.2, 3, 1, "one seed (the luck of training is not in the interval): better than real"),
+        (
+            None,
+            None,
+            9,
+            3,
+            "no interval, a test part holds a single recording; not distinguishable from real",
+        ),
+    ],
+)
+def test_the_plain_sentence(low: float, high: float, n_pairs: int, n_seeds: int, expected: str) -> None:
+    made = PairedDifference(3.1, low, high, n_pairs, n_pairs, 3, n_seeds, 100, 400)
+    assert verdict(made, "real").endswith(expected)

@@ -1,0 +1,213 @@
+"""Intervals that are as wide as the evidence is thin: properties, known values and coverage."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from usk.evaluate.stats import Pair, PairedDifference, holm, mean_interval, paired_bootstrap, sign_test
+
+
+def make_pairs(
+    rng: np.random.Generator,
+    n_splits: int = 2,
+    n_seeds: int = 3,
+    n_groups: int = 12,
+    clips_a_group: int = 4,
+    gain: float = 0.0,
+) -> list[Pair]:
+    """Independent clips: the baseline is right with 0.6, the other with 0.6 + gain."""
+    pairs = []
+    for split in range(n_splits):
+        groups = np.repeat([f"{split}-{group}" for group in range(n_groups)], clips_a_group)
+        for seed in range(n_seeds):
+            first, second = rng.random((2, len(groups)))
+            pairs.append(Pair(f"fold{split}", seed, groups, first < 0.6, second < 0.6 + gain))
+    return pairs
+
+
+def swapped(pairs: list[Pair]) -> list[Pair]:
+    return [Pair(p.split, p.seed, p.groups, p.other_correct, p.baseline_correct) for p in pairs]
+
+
+def bounds(result: PairedDifference) -> tuple[float, float]:
+    assert result.low_points is not None and result.high_points is not None
+    return result.low_points, result.high_points
+
+
+def width(result: PairedDifference) -> float:
+    low, high = bounds(result)
+    return high - low
+
+
+grids = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3), st.integers(2, 8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(grids)
+def test_identical_runs_differ_by_exactly_nothing(grid: tuple[int, int, int, int]) -> None:
+    number, n_splits, n_seeds, n_groups = grid
+    pairs = make_pairs(np.random.default_rng(number), n_splits, n_seeds, n_groups)
+    same = [Pair(p.split, p.seed, p.groups, p.baseline_correct, p.baseline_correct) for p in pairs]
+    result = paired_bootstrap(same, n_resamples=200)
+    assert (result.difference_points, *bounds(result)) == (0, 0, 0)
+    assert (result.n_pairs, result.n_pairs_up) == (n_splits * n_seeds, 0)
+    assert (result.n_splits, result.n_seeds, result.n_groups) == (n_splits, n_seeds, n_splits * n_groups)
+    assert result.n_clips == n_splits * n_groups * 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(grids)
+def test_swapping_the_mixes_negates(grid: tuple[int, int, int, int]) -> None:
+    number, n_splits, n_seeds, n_groups = grid
+    pairs = make_pairs(np.random.default_rng(number), n_splits, n_seeds, n_groups, gain=0.1)
+    there, back = paired_bootstrap(pairs, 200), paired_bootstrap(swapped(pairs), 200)
+    assert back.difference_points == pytest.approx(-there.difference_points, abs=1e-9)
+    assert bounds(back) == pytest.approx((-bounds(there)[1], -bounds(there)[0]), abs=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(grids)
+def test_difference_is_the_mean_over_pairs_whatever_their_order(grid: tuple[int, int, int, int]) -> None:
+    number, n_splits, n_seeds, n_groups = grid
+    rng = np.random.default_rng(number)
+    pairs = make_pairs(rng, n_splits, n_seeds, n_groups)
+    result = paired_bootstrap(pairs, 200)
+    mean = np.mean([p.other_correct.mean() - p.baseline_correct.mean() for p in pairs])
+    assert result.difference_points == pytest.approx(100 * mean)
+    shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
+    assert paired_bootstrap(shuffled, 200) == result == paired_bootstrap(pairs, 200)
+
+
+def test_clips_of_one_recording_are_not_independent_evidence() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat([f"g{i}" for i in range(40)], 9)
+    first, second = np.repeat(rng.random((2, 40)) < 0.6, 9, axis=1)  # a recording stands or falls as one
+    by_group = paired_bootstrap([Pair("fold1", 0, groups, first, second)])
+    alone = np.array([f"c{i}" for i in range(len(groups))])
+    by_clip = paired_bootstrap([Pair("fold1", 0, alone, first, second)])
+    assert width(by_group) == pytest.approx(3 * width(by_clip), rel=0.15)  # sqrt(9): nine clips count as one
+
+
+def test_all_seeds_of_a_split_share_the_draw_of_recordings() -> None:
+    """The same predictions from three seeds are no more evidence than from one."""
+    pair = make_pairs(np.random.default_rng(1), 1, 1, n_groups=30)[0]
+    thrice = [
+        Pair(pair.split, seed, pair.groups, pair.baseline_correct, pair.other_correct) for seed in range(3)
+    ]
+    assert width(paired_bootstrap(thrice)) == pytest.approx(width(paired_bootstrap([pair])), rel=0.08)
+
+
+def test_a_recording_tested_in_two_splits_counts_once() -> None:
+    pair = make_pairs(np.random.default_rng(2), 1, 1, n_groups=30)[0]
+    apart = np.array([f"other {name}" for name in pair.groups])
+    first, second = pair.baseline_correct, pair.other_correct
+    twice = paired_bootstrap([pair, Pair("again", 0, pair.groups, first, second)])
+    fresh = paired_bootstrap([pair, Pair("again", 0, apart, first, second)])
+    assert (twice.n_groups, fresh.n_groups) == (30, 60)
+    assert width(twice) == pytest.approx(width(paired_bootstrap([pair])), rel=0.08)
+    assert width(fresh) == pytest.approx(width(twice) / 2**0.5, rel=0.1)
+
+
+def test_the_luck_of_training_is_in_the_interval() -> None:
+    """Seeds that disagree by ten points widen the interval, though recordings hardly differ."""
+    groups = np.repeat([f"g{i}" for i in range(50)], 10)
+    wrong = np.zeros(500, dtype=bool)
+    pairs = [Pair("fold1", s, groups, wrong, np.tile(np.arange(10) < s + 2, 50)) for s in range(3)]
+    result = paired_bootstrap(pairs)
+    assert result.difference_points == pytest.approx(30)
+    assert bounds(result) == pytest.approx((20, 40), abs=1)
+
+
+def test_one_recording_gives_no_interval() -> None:
+    right = np.array([True, True, False])
+    result = paired_bootstrap([Pair("fold1", 0, np.array(["a"] * 3), ~right, right)])
+    assert result.difference_points == pytest.approx(100 / 3)
+    assert result.low_points is None and result.high_points is None
+
+
+def test_no_pairs_and_no_clips_are_refused() -> None:
+    with pytest.raises(ValueError):
+        paired_bootstrap([])
+    with pytest.raises(ValueError):
+        paired_bootstrap([Pair("fold1", 0, np.array([], dtype=str), np.array([], bool), np.array([], bool))])
+
+
+def test_splits_that_share_some_recordings_survive_draws_without_any_of_theirs() -> None:
+    pairs = make_pairs(np.random.default_rng(3), 1, 1, n_groups=20)
+    few = Pair("small", 0, pairs[0].groups[:4], pairs[0].baseline_correct[:4], pairs[0].other_correct[:4])
+    assert np.isfinite(bounds(paired_bootstrap([*pairs, few]))).all()
+
+
+@pytest.mark.parametrize(("n_groups", "seed_spread"), [(25, 0.0), (60, 0.04)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(n_groups: int, seed_spread: float) -> None:
+    """2 folds x 4 seeds; recordings differ in how much the other mix helps, and so do trainings."""
+    rng = np.random.default_rng(4)
+    n_trials, true_gain, hits = 150, 0.05, 0
+    for _ in range(n_trials):
+        pairs = []
+        for split in range(2):
+            sizes = rng.integers(1, 7, n_groups)
+            groups = np.repeat([f"{split}-{i}" for i in range(n_groups)], sizes)
+            of_group = np.repeat(rng.normal(0, 0.12, n_groups), sizes)
+            for seed in range(4):
+                gain = true_gain + of_group + rng.normal(0, seed_spread)
+                first, second = rng.random((2, len(groups)))
+                pairs.append(Pair(f"fold{split}", seed, groups, first < 0.5, second < 0.5 + gain))
+        low, high = bounds(paired_bootstrap(pairs, n_resamples=300))
+        hits += low <= 100 * true_gain <= high
+    assert hits / n_trials >= 0.9
+
+
+def test_thousands_of_clips_take_well_under_a_second() -> None:
+    pairs = make_pairs(np.random.default_rng(5), n_splits=10, n_seeds=5, n_groups=130, clips_a_group=7)
+    start = time.process_time()
+    paired_bootstrap(pairs, n_resamples=2000)
+    assert time.process_time() - start < 2.0  # 0.2 s on an idle machine
+
+
+def test_memory_is_bounded_where_each_clip_is_its_own_recording() -> None:
+    pairs = make_pairs(np.random.default_rng(6), 1, 1, n_groups=3000, clips_a_group=1)
+    few = paired_bootstrap(pairs, n_resamples=2000)
+    expected = 2 * 1.96 * 100 * (2 * 0.6 * 0.4 / 3000) ** 0.5
+    assert width(few) == pytest.approx(expected, rel=0.08)
+
+
+def test_mean_interval() -> None:
+    made = mean_interval([0.6, 0.7, 0.8])
+    assert (made.mean, made.half_width) == pytest.approx((0.7, 4.302653 * 0.1 / 3**0.5))
+    assert (made.low, made.high) == pytest.approx((0.7 - 0.248414, 0.7 + 0.248414), abs=1e-5)
+    single = mean_interval([0.5])
+    assert (single.mean, single.half_width, single.low, single.high) == (0.5, None, None, None)
+    with pytest.raises(ValueError):
+        mean_interval([])
+
+
+def test_sign_test() -> None:
+    assert sign_test([1.0] * 9) == pytest.approx(2 / 2**9)
+    assert sign_test([-1.0] * 9) == pytest.approx(2 / 2**9)
+    assert sign_test([0.1, 0.2, 0.0, -0.1, 0.3]) == pytest.approx(10 / 16)  # the tie is dropped: 3 of 4
+    assert sign_test([0.0, 0.0]) == 1.0
+    assert sign_test([]) == 1.0
+
+
+def test_holm_known_values() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_the_order_and_never_flatters(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+    assert all(
+        q <= min(1, len(p_values) * p) for p, q in zip(p_values, adjusted, strict=True) if p == min(p_values)
+    )
+    ranked = [q for _, q in sorted(zip(p_values, adjusted, strict=True))]
+    assert ranked == sorted(ranked)

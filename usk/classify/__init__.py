@@ -1,0 +1,1 @@
+"""Classifiers: features, models, training and the runs that it leaves."""

@@ -1,0 +1,55 @@
+"""Log-mel features of whole sources, computed once and kept in memory as float16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from usk.data.decode import DecodedSource, Progress
+from usk.mel.spectrogram import MelSettings, mel_power, to_db
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """One log-mel image a clip. `repeat_short` repeats a short clip to fill it; else silence follows."""
+
+    mel: MelSettings
+    repeat_short: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.mel.n_mels, self.mel.n_frames
+
+
+FOUR_SECONDS = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=172), repeat_short=True)
+FIRST_SECOND = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=44), repeat_short=False)
+
+
+def fit_length(samples: np.ndarray, n_samples: int, repeat: bool) -> np.ndarray:
+    """The first `n_samples` of a clip; a shorter one is repeated, or followed by silence."""
+    if len(samples) >= n_samples:
+        return samples[:n_samples]
+    if repeat:
+        return np.resize(samples, n_samples)
+    return np.pad(samples, (0, n_samples - len(samples)))
+
+
+def log_mel(audio: torch.Tensor, mel: MelSettings) -> torch.Tensor:
+    """Audio [batch, n] to log-mel power in dB [batch, n_mels, frames], floored 80 dB below each clip's maximum."""
+    decibels = to_db(mel_power(audio, mel))
+    return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - mel.top_db)
+
+
+def features_of(decoded: DecodedSource, settings: FeatureSettings, progress: Progress | None = None) -> torch.Tensor:
+    """Log-mel features of every clip in dB: float16 [n, n_mels, n_frames] on the CPU."""
+    features = torch.empty(len(decoded), *settings.shape, dtype=torch.float16)
+    n_samples = settings.mel.image_samples
+    for begin in range(0, len(decoded), 64):
+        rows = range(begin, min(begin + 64, len(decoded)))
+        batch = np.stack([fit_length(decoded.audio(row), n_samples, settings.repeat_short) for row in rows])
+        features[begin : rows.stop] = log_mel(torch.from_numpy(batch), settings.mel).half()
+        if progress is not None:
+            progress(rows.stop, len(decoded))
+    return features

@@ -1,0 +1,321 @@
+"""`usk.train`: mixes x splits x seeds of one classifier, with equal work for every mix.
+
+All mixes of a split get the same number of optimiser steps (that of the real training part times the epochs), the
+same seeds, and the same validation and test clips. The epoch is chosen on the validation part.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from usk.classify.augment import augment_batch, check_augment
+from usk.classify.features import features_of
+from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
+from usk.classify.runs import FORMAT, Run, find_run, save_run
+from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.mix import Mix, TrainingRows, foreign_parents, label_map, parse_mix, training_rows
+from usk.data.sources import Source, open_source
+from usk.data.splits import PROTOCOLS, Split, fold_split, holdout_split, seed_9010_split
+from usk.device import autocast, default_precision, resolve_device
+from usk.errors import LeakError, UsageError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train and how. None (or `auto`) takes the classifier preset's value."""
+
+    classifier: str = DEFAULT_CLASSIFIER
+    protocol: str = "folds"
+    folds: tuple[int, ...] = ()  # test folds; empty: every fold that all mixes can be tested on
+    seeds: int = 1
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    augment: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """What training reports after each epoch."""
+
+    run: int  # from 0
+    n_runs: int
+    label: str
+    epoch: int
+    epochs: int
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Finished runs in order, sentences the user should read, and the test parts that were left out and why."""
+
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def train(
+    real: Source, mixes: Sequence[str] = ("real",), *, synth: Source | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = "runs", config: TrainConfig | None = None,
+    report: Callable[[TrainProgress], None] = lambda _: None, preparing: Progress | None = None,
+    announce: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> TrainResult:
+    """Train `config.classifier` on every mix, split and seed, skipping runs that are already in `out`.
+
+    Args:
+        real: the real clips; its splits define validation and test.
+        mixes: such as `real`, `real,synth`, `real:0.1,synth`; any source's location may stand for a name.
+        synth: the source that `synth` means.
+
+    Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
+    """
+    config = config or TrainConfig()
+    recipe = preset(config.classifier)
+    if config.protocol not in PROTOCOLS:
+        raise UsageError(f"--protocol {config.protocol} is not known; choose one of {', '.join(PROTOCOLS)}")
+    if config.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {config.seeds}")
+    if config.epochs is not None and config.epochs < 1:
+        raise UsageError(f"--epochs must be at least 1, not {config.epochs}")
+    if config.folds and config.protocol != "folds":
+        raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
+    augment = check_augment(recipe.augment if config.augment == "auto" else config.augment)
+    device = resolve_device(config.device)
+    parsed = [parse_mix(text) for text in dict.fromkeys(mixes)]
+    if not parsed:
+        raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
+    rate_hz = recipe.features.mel.sample_rate_hz
+    decoded: dict[str, DecodedSource] = {}
+    decoded["real"] = decode_source(real, rate_hz, skip_bad=config.skip_bad, progress=preparing)
+    for name in {part.name for mix in parsed for part in mix.parts} - {"real"}:
+        decoded[name] = decode_source(_named_source(name, synth), rate_hz, skip_bad=config.skip_bad, progress=preparing)
+    sources = {name: part.source for name, part in decoded.items()}
+    base = sources["real"]
+    notes = [note for source in sources.values() for note in source.notes]
+    notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
+    splits, left_out = _splits(base, parsed, sources, config)
+    notes += left_out
+    if splits and splits[0].optimistic:
+        notes.append("protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic")
+    settings = {
+        "classifier": config.classifier, "protocol": config.protocol, "augment": augment,
+        "epochs": config.epochs or recipe.epochs, "batch": config.batch or recipe.batch,
+        "learning_rate": config.learning_rate or recipe.learning_rate,
+        "precision": _classifier_precision(device) if config.precision == "auto" else config.precision,
+    }
+    announce({**settings, "device": str(device), "splits": [split.name for split in splits], "seeds": config.seeds})
+    job = _Job(decoded, sources, recipe, settings, device, Path(out))
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from error
+    runs: list[Run] = []
+    planned = [(mix, split, seed) for split, seed in _split_seeds(splits, config) for mix in parsed]
+    for index, (mix, split, seed) in enumerate(planned):
+        runs.append(job.run(mix, split, seed, index, len(planned), report))
+    return TrainResult(tuple(runs), tuple(dict.fromkeys(notes)), settings)
+
+
+def _named_source(name: str, synth: Source | str | os.PathLike[str] | None) -> Source:
+    if name != "synth":
+        try:
+            return open_source(name)
+        except UsageError:
+            raise
+        except Exception as error:
+            if "/" in name or Path(name).exists():
+                raise
+            raise UsageError(
+                f"--mix names {name!r}, which is neither real, synth nor a source (a folder, a Hub id, demo)"
+            ) from error
+    if synth is None:
+        raise UsageError("--mix names synth; give --synth a synthetic dataset, or make one with `usk synth`")
+    if isinstance(synth, Source):
+        return synth
+    if not Path(synth).exists() and "/" not in str(synth):
+        raise UsageError(f"--synth {synth}: no such dataset; make one with `usk synth --per-class 100`")
+    return open_source(synth)
+
+
+def _splits(
+    real: Source, mixes: Sequence[Mix], sources: dict[str, Source], config: TrainConfig
+) -> tuple[list[Split], list[str]]:
+    """The splits to train, and why others were left out. Folds that were asked for by number must all work."""
+    if config.protocol == "holdout":
+        return [holdout_split(real.clips, seed) for seed in range(config.seeds)], []
+    if config.protocol == "seed-9010":
+        return [seed_9010_split(real.clips, seed) for seed in range(config.seeds)], []
+    splits, left_out = [], []
+    refusal: LeakError | None = None
+    for fold in config.folds or real.folds:
+        split = fold_split(real.clips, fold)
+        try:
+            for mix in mixes:
+                training_rows(mix, sources, real, split)
+        except LeakError as error:
+            if config.folds:
+                raise
+            refusal = error
+            left_out.append(f"fold {fold} is not tested: {str(error).partition(': ')[2].partition('; test')[0]}")
+            continue
+        splits.append(split)
+    if not splits and refusal is not None:
+        raise refusal
+    return splits, left_out
+
+
+def _split_seeds(splits: Sequence[Split], config: TrainConfig) -> list[tuple[Split, int]]:
+    """Folds are crossed with seeds; `holdout` and `seed-9010` draw one split a seed."""
+    if config.protocol == "folds":
+        return [(split, seed) for split in splits for seed in range(config.seeds)]
+    return [(split, seed) for seed, split in enumerate(splits)]
+
+
+def _classifier_precision(device: torch.device) -> str:
+    return default_precision(device)
+
+
+class _Job:
+    """Everything that the runs of one call share."""
+
+    def __init__(
+        self, decoded: dict[str, DecodedSource], sources: dict[str, Source], recipe: ClassifierPreset,
+        settings: dict[str, Any], device: torch.device, out: Path,
+    ) -> None:
+        self.decoded, self.sources, self.recipe = decoded, sources, recipe
+        self.settings, self.device, self.out = settings, device, out
+        self._features: dict[str, torch.Tensor] = {}
+        self.labels = {
+            name: torch.from_numpy(label_map(source, sources["real"])[[clip.label for clip in source.clips]])
+            for name, source in sources.items()
+        }
+
+    def features(self, name: str) -> torch.Tensor:
+        """Features of one source on the device, computed on first use."""
+        if name not in self._features:
+            self._features[name] = features_of(self.decoded[name], self.recipe.features).to(self.device)
+        return self._features[name]
+
+    def run(
+        self, mix: Mix, split: Split, seed: int, index: int, n_runs: int, report: Callable[[TrainProgress], None]
+    ) -> Run:
+        real = self.sources["real"]
+        rows = training_rows(mix, self.sources, real, split)
+        test_ids = [real.clips[row].clip_id for row in split.test]
+        data = hashlib.sha256("\n".join([real.name, split.name, *sorted(test_ids)]).encode()).hexdigest()[:12]
+        steps = self.settings["epochs"] * math.ceil(len(split.train) / self.settings["batch"])
+        identity = {
+            "format": FORMAT, "mix": mix.text, **self.settings, "split": split.name, "seed": seed, "steps": steps,
+            "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
+            "optimistic": split.optimistic, "data": data, "class_names": list(real.class_names),
+            "sources": {
+                name: {"name": source.name, "revision": source.revision, "clips": len(source)}
+                for name, source in sorted(self.sources.items()) if name == "real" or name in {p.name for p in mix.parts}
+            },
+        }
+        found = find_run(self.out, identity)
+        if found is not None:
+            return found
+        started = time.monotonic()
+
+        def after_epoch(epoch: int, accuracy: float) -> None:
+            label = f"{mix.text} · {split.name} · seed {seed}"
+            report(TrainProgress(index, n_runs, label, epoch, self.settings["epochs"], accuracy))
+
+        probabilities, weights, history, best_epoch = self._fit(rows, split, seed, steps, after_epoch)
+        record = {
+            **identity, "n_real": rows.count(self.sources, synthetic=False),
+            "n_synthetic": rows.count(self.sources, synthetic=True), "dropped": rows.dropped,
+            "n_validation": len(split.validation), "n_test": len(split.test), "best_epoch": best_epoch,
+            "device": str(self.device), "took_s": round(time.monotonic() - started, 1),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        return save_run(
+            self.out, identity, record, test_ids, [real.clips[row].group for row in split.test],
+            self.labels["real"][split.test].numpy(), probabilities, weights, history,
+        )
+
+    def _fit(
+        self, rows: TrainingRows, split: Split, seed: int, steps: int, after_epoch: Callable[[int, float], None]
+    ) -> tuple[np.ndarray, dict[str, torch.Tensor], list[dict[str, Any]], int]:
+        """Train one network: test probabilities [n_test, n_classes], its weights, its history, the chosen epoch."""
+        settings, recipe, device = self.settings, self.recipe, self.device
+        features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
+        labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
+        probe = features[:: max(1, len(features) // 512)].float()
+        torch.manual_seed(seed)
+        network = recipe.build(len(self.sources["real"].class_names))
+        model = Standardised(network, float(probe.mean()), float(probe.std().clamp_min(1e-3)))
+        model = model.to(device, memory_format=torch.channels_last)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=settings["learning_rate"], weight_decay=recipe.weight_decay
+        )
+        loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        draw = torch.Generator().manual_seed(seed)
+        steps_per_epoch = steps // settings["epochs"]
+        order = torch.empty(0, dtype=torch.int64)
+        history: list[dict[str, Any]] = []
+        best: tuple[float, float, int, dict[str, torch.Tensor]] | None = None
+        validation = split.validation if len(split.validation) else split.train
+        for epoch in range(1, settings["epochs"] + 1):
+            model.train()
+            total = 0.0
+            for step in range((epoch - 1) * steps_per_epoch, epoch * steps_per_epoch):
+                if recipe.cosine:
+                    warm_up = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
+                    decay = 0.5 * (1 + math.cos(math.pi * step / steps))
+                    optimiser.param_groups[0]["lr"] = settings["learning_rate"] * warm_up * decay
+                if len(order) < settings["batch"]:
+                    order = torch.cat((order, torch.randperm(len(features), generator=draw)))
+                chosen, order = order[: settings["batch"]], order[settings["batch"] :]
+                batch = augment_batch(features[chosen.to(device)].float(), settings["augment"], draw)
+                with autocast(device, settings["precision"]):
+                    loss = loss_of(model(batch), labels[chosen.to(device)])
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                total += float(loss.detach())
+            probabilities = self._probabilities(model, validation)
+            truth = self.labels["real"][validation].numpy()
+            accuracy = float((probabilities.argmax(axis=1) == truth).mean())
+            likelihood = float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-9).mean())
+            history.append({
+                "epoch": epoch, "loss": round(total / steps_per_epoch, 5), "validation_accuracy": round(accuracy, 5),
+                "validation_loss": round(-likelihood, 5),
+            })
+            if best is None or (accuracy, likelihood) >= best[:2]:
+                best = (accuracy, likelihood, epoch, copy.deepcopy(model.state_dict()))
+            after_epoch(epoch, accuracy)
+        assert best is not None
+        model.load_state_dict(best[3])
+        weights = {name: tensor.cpu() for name, tensor in best[3].items()}
+        return self._probabilities(model, split.test), weights, history, best[2]
+
+    def _probabilities(self, model: nn.Module, rows: np.ndarray) -> np.ndarray:
+        """Class probabilities of real clips: float32 [len(rows), n_classes]."""
+        model.eval()
+        features = self.features("real")
+        parts = []
+        with torch.no_grad():
+            for begin in range(0, len(rows), 128):
+                batch = features[rows[begin : begin + 128].tolist()].float()
+                with autocast(self.device, self.settings["precision"]):
+                    parts.append(model(batch).float().softmax(dim=1).cpu())
+        return torch.cat(parts).numpy()

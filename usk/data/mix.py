@@ -1,0 +1,165 @@
+"""What a classifier trains on: `name[:fraction]` parts joined by commas, and the rows that may take part in a split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from usk.data.clip import Clip
+from usk.data.sources import Source
+from usk.data.splits import Split, stable_order
+from usk.errors import LeakError, UsageError, UskError
+
+
+@dataclass(frozen=True)
+class MixPart:
+    """One part of a mix: `real`, `synth` or any source, and the share of its clips that is used."""
+
+    name: str
+    fraction: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A parsed `--mix`; `text` is what the user typed, and its name in every table."""
+
+    text: str
+    parts: tuple[MixPart, ...]
+
+
+def parse_mix(text: str) -> Mix:
+    """`real,synth`, `real:0.1,synth` or `synth`; any source's location may stand in place of a name."""
+    parts = []
+    for piece in text.split(","):
+        name, colon, share = piece.strip().rpartition(":")
+        fraction = 1.0
+        if colon:
+            try:
+                fraction = float(share)
+            except ValueError:
+                name = piece.strip()
+        else:
+            name = share
+        if not name:
+            raise UsageError(f"--mix {text!r} has an empty part; write for example real,synth or real:0.1,synth")
+        if not 0 < fraction <= 1:
+            raise UsageError(f"--mix {text!r}: the fraction of {name} must lie above 0 and up to 1")
+        parts.append(MixPart(name, fraction))
+    names = [part.name for part in parts]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--mix {text!r} names a part twice")
+    return Mix(",".join(piece.strip() for piece in text.split(",")), tuple(parts))
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of each part of a mix that train in one split, and how many were dropped as leaks."""
+
+    parts: tuple[tuple[str, np.ndarray], ...]  # part name, rows of its source
+    dropped: int
+
+    def count(self, sources: Mapping[str, Source], synthetic: bool) -> int:
+        return sum(
+            int(sources[name].clips[row].is_synthetic == synthetic) for name, rows in self.parts for row in rows
+        )
+
+
+def share_of(clips: Sequence[Clip], rows: np.ndarray, fraction: float) -> np.ndarray:
+    """About `fraction` of `rows`, the same share of every class, at least one each; smaller shares nest in larger."""
+    if fraction >= 1:
+        return rows
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        by_class[clips[row].label].append(row)
+    kept = []
+    for members in by_class.values():
+        members.sort(key=lambda row: stable_order(clips[row].clip_id))
+        kept += members[: max(1, round(fraction * len(members)))]
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
+    """Which clips of `source` must not train in `split`: bool [len(source)].
+
+    A clip leaks if a recording that it (or a parent of it) was cut from is in the validation or test part, or if
+    the generator that made it was fitted on such a recording. Where the protocol itself cuts recordings apart
+    (`seed-9010`), the same clips are compared in place of the same recordings.
+    """
+    judged = np.union1d(split.validation, split.test).tolist()
+    if not split.by_group:
+        judged_ids = {real.clips[row].clip_id for row in judged}
+        return np.array([
+            bool(judged_ids.intersection(clip.parents if clip.is_synthetic else (clip.clip_id,))) for clip in source.clips
+        ], dtype=bool)
+    judged_groups = {real.clips[row].group for row in judged}
+    heard = bool(source.model_groups & judged_groups)
+    return np.array([
+        bool(clip.lineage & judged_groups) or (heard and clip.is_synthetic) for clip in source.clips
+    ], dtype=bool)
+
+
+def why_emptied(source: Source, real: Source, split: Split) -> str:
+    """Half a sentence for a part whose every clip leaks."""
+    judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
+    heard = len(source.model_groups & judged)
+    if heard and split.by_group:
+        return f"its generator was trained on {heard} of the recordings that validate or test"
+    return "their parents' recordings validate or test"
+
+
+def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
+    """Which rows of each part train in `split`.
+
+    Raises LeakError if a part would be left empty, UsageError for a part that trains nothing.
+    """
+    chosen = []
+    dropped = 0
+    for part in mix.parts:
+        source = sources[part.name]
+        if source is real:
+            rows = share_of(source.clips, split.train, part.fraction)
+        else:
+            leaks = leaking(source, real, split)
+            dropped += int(leaks.sum())
+            if leaks.all():
+                raise LeakError(
+                    f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
+                    f"{why_emptied(source, real, split)}; test another fold with --folds, or make clips for this one"
+                )
+            rows = share_of(source.clips, np.flatnonzero(~leaks), part.fraction)
+        if not len(rows):
+            raise UsageError(f"--mix {mix.text}: {part.name} has no clip to train on in {split.name}")
+        chosen.append((part.name, rows))
+    return TrainingRows(tuple(chosen), dropped)
+
+
+def label_map(source: Source, real: Source) -> np.ndarray:
+    """Class numbers of `source` in terms of `real`'s: int64 [n classes of source]. Unknown classes raise UskError."""
+    unknown = [name for name in source.class_names if name not in real.class_names and source.counts()[name]]
+    if unknown:
+        raise UskError(
+            f"{source.location} has classes that {real.location} has not: {', '.join(unknown)}; "
+            f"the real classes are {', '.join(real.class_names)}"
+        )
+    return np.array(
+        [real.class_names.index(name) if name in real.class_names else -1 for name in source.class_names], dtype=np.int64
+    )
+
+
+def foreign_parents(source: Source, real: Source) -> str | None:
+    """A warning if leaks between `source` and `real` cannot be ruled out by names, else None."""
+    if source is real:
+        return None
+    if not source.is_synthetic:
+        return f"{source.location} is another real source: leaks into {real.location} are ruled out by recording names alone"
+    theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
+    ours = {clip.group.partition("/")[0] for clip in real.clips}
+    if theirs & ours:
+        return None
+    return (
+        f"the parents of {source.location} ({', '.join(sorted(theirs))}) are not clips of {real.location}: "
+        "leaks between them cannot be ruled out by name"
+    )

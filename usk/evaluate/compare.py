@@ -1,0 +1,473 @@
+"""From run folders to what they show: which mix is better, by how much, and how sure that is.
+
+Runs are compared only with runs on the same real data under the same protocol, classifier and augmentation,
+and differences are taken only between runs of the same split and seed, on the very same test clips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usk.errors import SourceError, UsageError
+from usk.evaluate import metrics
+from usk.evaluate.stats import (
+    MeanInterval,
+    Pair,
+    PairedDifference,
+    holm,
+    mean_interval,
+    paired_bootstrap,
+    sign_test,
+)
+
+FORMAT = 1
+DEFAULT_BASELINE = "real"
+MIN_PAIRS_FOR_VERDICT = 3
+OPTIMISTIC = "epoch chosen on the test part: optimistic"
+_COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
+
+
+# --- runs on disk
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One trained classifier: what it trained on, and what it said of each test clip, sorted by clip id."""
+
+    folder: Path
+    mix: str
+    classifier: str
+    protocol: str
+    split: str
+    fold: int | None
+    seed: int
+    augment: str
+    optimistic: bool
+    class_names: tuple[str, ...]
+    n_real: int
+    n_synthetic: int
+    dropped: int  # synthetic clips left out because they would leak
+    epochs: int
+    steps: int
+    best_epoch: int | None
+    data: str  # fingerprint of the real source: the same for all folds of one source
+    created: datetime
+    clip_ids: np.ndarray = field(repr=False)  # str [clips]
+    groups: np.ndarray = field(repr=False)  # str [clips]
+    labels: np.ndarray = field(repr=False)  # int64 [clips]
+    predicted: np.ndarray = field(repr=False)  # int64 [clips]
+    probabilities: np.ndarray = field(repr=False)  # float32 [clips, classes]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What two runs must share to be a pair."""
+        return self.split, self.seed
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [clips]."""
+        return self.labels == self.predicted
+
+    @property
+    def accuracy(self) -> float:
+        return metrics.accuracy(self.labels, self.predicted)
+
+    @property
+    def macro_f1(self) -> float:
+        return metrics.macro_f1(self.labels, self.predicted, len(self.class_names))
+
+
+def read_runs(folder: str | Path) -> list[RunRecord]:
+    """Every run under `folder` (itself, its sub-folders and theirs), oldest first; hidden ones are left out.
+
+    Raises SourceError where there is none, and for a run that is damaged or half written.
+    """
+    root = Path(folder)
+    patterns = ("run.json", "*/run.json", "*/*/run.json")
+    found = [path.parent for pattern in patterns for path in root.glob(pattern)]
+    visible = [run for run in found if not any(part.startswith(".") for part in run.relative_to(root).parts)]
+    if not visible:
+        raise SourceError(f"no runs under {folder}; train some with `usk train`")
+    return sorted((read_run(run) for run in visible), key=lambda run: (run.created, str(run.folder)))
+
+
+def read_run(folder: str | Path) -> RunRecord:
+    """One run folder; SourceError, in one line with the fix, where it is damaged."""
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, "run.json cannot be read") from error
+    if not isinstance(config, dict) or "format" not in config:
+        raise _damaged(folder, "run.json is not a run's")
+    if config["format"] != FORMAT:
+        raise SourceError(
+            f"{folder}: run of format {config['format']!r}, this usk reads format {FORMAT}; "
+            "update usk, or move the run elsewhere"
+        )
+    try:
+        settings = _settings(config)
+    except KeyError as error:
+        raise _damaged(folder, f"run.json lacks {error.args[0]}") from error
+    except (TypeError, ValueError) as error:
+        raise _damaged(folder, f"run.json holds a wrong value ({error})") from error
+    return RunRecord(folder=folder, **settings, **_predictions(folder, len(settings["class_names"])))
+
+
+def _damaged(folder: Path, what: str) -> SourceError:
+    return SourceError(f"{folder}: damaged or half-written run, {what}; delete it and train it again")
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a RunRecord that run.json holds."""
+    created = datetime.fromisoformat(config["created"])
+    texts = ("mix", "classifier", "protocol", "split", "augment", "data")
+    numbers = ("seed", "n_real", "n_synthetic", "dropped", "epochs", "steps")
+    optional = ("fold", "best_epoch")
+    return {
+        **{name: str(config[name]) for name in texts},
+        **{name: int(config[name]) for name in numbers},
+        **{name: None if config.get(name) is None else int(config[name]) for name in optional},
+        "optimistic": bool(config["optimistic"]),
+        "class_names": tuple(str(name) for name in config["class_names"]),
+        "created": created if created.tzinfo else created.replace(tzinfo=UTC),
+    }
+
+
+def _predictions(folder: Path, n_classes: int) -> dict[str, Any]:
+    """The arrays of a RunRecord, checked, in the order of their clip ids."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / "predictions.parquet"
+    if not path.is_file():
+        raise _damaged(folder, "predictions.parquet is missing")
+    try:
+        table = pyarrow.parquet.read_table(path, columns=list(_COLUMNS), partitioning=None)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise _damaged(folder, "predictions.parquet cannot be read") from error
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise _damaged(folder, f"predictions.parquet lacks the column {missing[0]}")
+    if table.num_rows == 0 or any(table[name].null_count for name in _COLUMNS):
+        raise _damaged(folder, "predictions.parquet has no rows or empty cells")
+    rows = table.sort_by("clip_id")
+    clip_ids = np.array(rows["clip_id"].to_pylist(), dtype=str)
+    try:
+        labels, predicted = (rows[name].cast("int64").to_numpy() for name in ("label", "predicted"))
+        probabilities = np.array(rows["probabilities"].to_pylist(), dtype=np.float32)
+    except (TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise _damaged(folder, "predictions.parquet holds values of a wrong kind") from error
+    if len(np.unique(clip_ids)) != len(clip_ids):
+        raise _damaged(folder, "predictions.parquet has a clip twice")
+    if min(labels.min(), predicted.min()) < 0 or max(labels.max(), predicted.max()) >= n_classes:
+        raise _damaged(folder, f"predictions.parquet names a class beyond the {n_classes} in run.json")
+    if probabilities.shape != (len(clip_ids), n_classes):
+        raise _damaged(folder, f"predictions.parquet does not hold {n_classes} probabilities a clip")
+    return {
+        "clip_ids": clip_ids,
+        "groups": np.array(rows["group"].to_pylist(), dtype=str),
+        "labels": labels,
+        "predicted": predicted,
+        "probabilities": probabilities,
+    }
+
+
+# --- what they show
+
+
+@dataclass(frozen=True)
+class MixRow:
+    """One mix in a comparison; accuracy and F1 are fractions, counts of clips rounded means over its runs."""
+
+    mix: str
+    is_baseline: bool
+    n_runs: int
+    n_folds: int  # distinct splits
+    n_seeds: int
+    accuracy: MeanInterval
+    macro_f1: MeanInterval
+    n_real: int
+    n_synthetic: int
+    dropped: int
+    difference: PairedDifference | None  # to the baseline, over pairs; None without, and for the baseline
+    n_unpaired: int  # runs of this mix and of the baseline that have no partner in the other
+    p_value: float | None
+    p_value_holm: float | None
+    sentence: str
+
+    @property
+    def pairs(self) -> int:
+        return self.difference.n_pairs if self.difference else 0
+
+    @property
+    def pairs_up(self) -> int:
+        return self.difference.n_pairs_up if self.difference else 0
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its distinct test clips, each mix's recall over all its runs (a fraction; None without
+    test clips), and each other mix's recall less the baseline's over the pairs, in points."""
+
+    class_name: str
+    support: int
+    recall: dict[str, float | None]
+    difference_points: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All mixes of one protocol, classifier and augmentation on one set of real data; baseline row first."""
+
+    protocol: str
+    classifier: str
+    augment: str
+    data: str
+    baseline: str
+    rows: list[MixRow]
+    classes: list[ClassRow]
+    optimistic: bool
+    warning: str | None  # set where `optimistic` is
+    notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
+
+    @property
+    def title(self) -> str:
+        return f"{self.classifier}, protocol {self.protocol}, augment {self.augment}, data {self.data}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold: NaN and infinity become None."""
+        return {"title": self.title, **_json_safe(dataclasses.asdict(self))}
+
+
+def compare_runs(folder: str | Path = "runs", baseline: str | None = None) -> list[Comparison]:
+    """`compare` over every run under `folder`: `usk.compare`."""
+    return compare(read_runs(folder), baseline)
+
+
+def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparison]:
+    """One comparison for each protocol, classifier, augmentation and real data, in order of their first run.
+
+    The baseline is `baseline` where it was trained, else the mix `real`, else the first mix by time. Of
+    several runs of one mix, split and seed the newest counts. Raises SourceError where paired runs were
+    tested on different clips, UsageError where no run has the mix `baseline`.
+    """
+    runs = sorted(runs, key=lambda run: (run.created, str(run.folder)))
+    mixes = list(dict.fromkeys(run.mix for run in runs))
+    if baseline is not None and baseline not in mixes:
+        known = "; ".join(mixes) or "none"
+        raise UsageError(f"--baseline {baseline}: no run has this mix; there are {known}")
+    alike: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        alike[run.protocol, run.classifier, run.augment, run.data].append(run)
+    return [_comparison(members, baseline) for members in alike.values()]
+
+
+def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
+    """`runs`, oldest first, differ in mix, split and seed alone."""
+    _check_class_names(runs)
+    newest = {(run.mix, *run.key): run for run in runs}
+    mixes = list(dict.fromkeys(run.mix for run in runs))
+    baseline = next((mix for mix in (wanted, DEFAULT_BASELINE) if mix in mixes), mixes[0])
+    by_mix: dict[str, list[RunRecord]] = {mix: [] for mix in [baseline, *mixes]}
+    for run in newest.values():
+        by_mix[run.mix].append(run)
+    pairs = {mix: _pairs(by_mix[baseline], members) for mix, members in by_mix.items() if mix != baseline}
+    compared = {mix: [_pair(*both) for both in made] for mix, made in pairs.items() if made}
+    p_values = {mix: sign_test([pair.difference for pair in made]) for mix, made in compared.items()}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    rows = [
+        dataclasses.replace(
+            _mix_row(mix, members, baseline, by_mix[baseline], compared.get(mix, [])),
+            p_value=p_values.get(mix),
+            p_value_holm=corrected.get(mix),
+        )
+        for mix, members in by_mix.items()
+    ]
+    optimistic = any(run.optimistic for run in newest.values())
+    first = runs[0]
+    return Comparison(
+        protocol=first.protocol,
+        classifier=first.classifier,
+        augment=first.augment,
+        data=first.data,
+        baseline=baseline,
+        rows=rows,
+        classes=_class_rows(by_mix, pairs),
+        optimistic=optimistic,
+        warning=OPTIMISTIC if optimistic else None,
+        notes=_notes(rows, pairs, len(runs) - len(newest)),
+    )
+
+
+def _check_class_names(runs: Sequence[RunRecord]) -> None:
+    for run in runs[1:]:
+        if run.class_names != runs[0].class_names:
+            raise SourceError(
+                f"{runs[0].folder} and {run.folder} name the same data but different classes; "
+                "delete the older folder and train it again"
+            )
+
+
+def _pairs(baseline: Iterable[RunRecord], others: Iterable[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """(baseline run, other run) of the same split and seed, checked to be tested on the same clips."""
+    partners = {run.key: run for run in baseline}
+    pairs = [(partners[run.key], run) for run in others if run.key in partners]
+    for first, second in pairs:
+        parts = ("clip_ids", "labels", "groups")
+        if not all(np.array_equal(getattr(first, part), getattr(second, part)) for part in parts):
+            raise SourceError(
+                f"{first.folder} and {second.folder} have the same split and seed but were tested on "
+                "different clips or labels; delete the older folder and train it again"
+            )
+    return pairs
+
+
+def _pair(baseline: RunRecord, other: RunRecord) -> Pair:
+    return Pair(other.split, other.seed, other.groups, baseline.correct, other.correct)
+
+
+def _mix_row(
+    mix: str,
+    runs: Sequence[RunRecord],
+    baseline: str,
+    baseline_runs: Sequence[RunRecord],
+    pairs: Sequence[Pair],
+) -> MixRow:
+    """The row of `mix`, still without its p values."""
+    is_baseline = mix == baseline
+    difference = paired_bootstrap(pairs) if pairs else None
+    kind = "fold-seed" if runs[0].protocol == "folds" else "split-seed"
+    return MixRow(
+        mix=mix,
+        is_baseline=is_baseline,
+        n_runs=len(runs),
+        n_folds=len({run.split for run in runs}),
+        n_seeds=len({run.seed for run in runs}),
+        accuracy=mean_interval([run.accuracy for run in runs]),
+        macro_f1=mean_interval([run.macro_f1 for run in runs]),
+        n_real=_rounded_mean(run.n_real for run in runs),
+        n_synthetic=_rounded_mean(run.n_synthetic for run in runs),
+        dropped=_rounded_mean(run.dropped for run in runs),
+        difference=difference,
+        n_unpaired=0 if is_baseline else len(runs) + len(baseline_runs) - 2 * len(pairs),
+        p_value=None,
+        p_value_holm=None,
+        sentence="the baseline" if is_baseline else verdict(difference, baseline, kind),
+    )
+
+
+def verdict(difference: PairedDifference | None, baseline: str, kind: str = "fold-seed") -> str:
+    """The plain sentence: by how much, how sure, and from three pairs on whether the interval excludes 0."""
+    if difference is None:
+        return f"no run shares a split and seed with {baseline}: train both with the same --folds and --seeds"
+    said = [f"{_points(difference.difference_points)} points"]
+    if difference.low_points is not None and difference.high_points is not None:
+        said.append(f"95 % interval {_points(difference.low_points)} to {_points(difference.high_points)}")
+    if difference.n_pairs == 1:
+        said.append(f"one {kind} pair")
+    else:
+        said.append(f"{difference.n_pairs_up} of {difference.n_pairs} {kind} pairs up")
+        if difference.n_seeds == 1:
+            said.append("one seed (the luck of training is not in the interval)")
+    return f"{', '.join(said)}: {_judgement(difference, baseline)}"
+
+
+def _judgement(difference: PairedDifference, baseline: str) -> str:
+    if difference.n_pairs < MIN_PAIRS_FOR_VERDICT:
+        return f"too few pairs to tell it from {baseline} ({MIN_PAIRS_FOR_VERDICT} or more are needed)"
+    if difference.low_points is None or difference.high_points is None:
+        return f"no interval, a test part holds a single recording; not distinguishable from {baseline}"
+    if difference.low_points > 0:
+        return f"better than {baseline}"
+    if difference.high_points < 0:
+        return f"worse than {baseline}"
+    return f"not distinguishable from {baseline}"
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}"  # + 0.0: no minus before a rounded zero
+
+
+def _class_rows(
+    by_mix: Mapping[str, Sequence[RunRecord]], pairs: Mapping[str, Sequence[tuple[RunRecord, RunRecord]]]
+) -> list[ClassRow]:
+    runs = [run for members in by_mix.values() for run in members]
+    tested = {clip_id: label for run in runs for clip_id, label in zip(run.clip_ids, run.labels, strict=True)}
+    support = np.bincount(np.array(list(tested.values())), minlength=len(runs[0].class_names))
+    recall = {mix: _pooled_recall(members) for mix, members in by_mix.items()}
+    difference = {mix: _recall_difference(made) for mix, made in pairs.items() if made}
+    return [
+        ClassRow(
+            class_name=name,
+            support=int(support[number]),
+            recall={mix: _number(values[number]) for mix, values in recall.items()},
+            difference_points={
+                mix: _number(difference[mix][number]) if mix in difference else None for mix in pairs
+            },
+        )
+        for number, name in enumerate(runs[0].class_names)
+    ]
+
+
+def _recall_difference(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> np.ndarray:
+    """Recall less the baseline's, in points, [classes]; NaN for a class without clips."""
+    baseline, other = zip(*pairs, strict=True)
+    return 100 * (_pooled_recall(other) - _pooled_recall(baseline))
+
+
+def _pooled_recall(runs: Sequence[RunRecord]) -> np.ndarray:
+    """Recall over the test clips of all `runs` together, [classes]; NaN for a class without clips."""
+    labels = np.concatenate([run.labels for run in runs])
+    predicted = np.concatenate([run.predicted for run in runs])
+    return metrics.class_recall(labels, predicted, len(runs[0].class_names))[0]
+
+
+def _notes(
+    rows: Sequence[MixRow], pairs: Mapping[str, Sequence[tuple[RunRecord, RunRecord]]], n_superseded: int
+) -> list[str]:
+    notes = []
+    if n_superseded:
+        notes.append(f"{n_superseded} older runs of the same mix, split and seed are left out")
+    for row in rows:
+        if row.n_unpaired:
+            notes.append(
+                f"{row.mix}: {row.n_unpaired} runs (its own and the baseline's) have no partner with the "
+                "same split and seed; they count in the means, not in the difference"
+            )
+        unequal = sum(first.steps != second.steps for first, second in pairs.get(row.mix, []))
+        if unequal:
+            notes.append(f"{row.mix}: {unequal} of {row.pairs} pairs took unequal numbers of optimiser steps")
+    if len(pairs) > 1:
+        notes.append(
+            f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, "
+            "the Holm p value holds for all together"
+        )
+    return notes
+
+
+def _rounded_mean(counts: Iterable[int]) -> int:
+    return round(float(np.mean(list(counts))))
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return _number(float(value))
+    return value

@@ -1,0 +1,228 @@
+"""How sure a figure is: intervals over runs, paired differences over resampled recordings, a sign test, Holm.
+
+Pure: arrays in, numbers out, the same numbers for the same arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+N_RESAMPLES = 2000
+_CHUNK_WEIGHTS = 4_000_000  # weights held at once: bounds memory where each clip is its own recording
+
+
+@dataclass(frozen=True)
+class MeanInterval:
+    """A mean and half the width of its 95 % interval, in the values' unit; one value has no spread: None."""
+
+    mean: float
+    half_width: float | None
+    n_values: int
+
+    @property
+    def low(self) -> float | None:
+        return None if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        return None if self.half_width is None else self.mean + self.half_width
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two classifiers (baseline and other) trained with one split and seed, and tested on the same clips.
+
+    `groups` names each clip's recording, [clips]; `baseline_correct` and `other_correct` are bool [clips].
+    """
+
+    split: str
+    seed: int
+    groups: np.ndarray
+    baseline_correct: np.ndarray
+    other_correct: np.ndarray
+
+    @property
+    def difference(self) -> float:
+        """Other minus baseline accuracy, a fraction; exactly 0 for a tie."""
+        gained = int(np.sum(self.other_correct)) - int(np.sum(self.baseline_correct))
+        return gained / len(self.groups)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Other minus baseline accuracy in points (x 100), its 95 % interval, and on how much it stands.
+
+    The interval is None where some test part holds a single recording: nothing can be resampled there.
+    """
+
+    difference_points: float
+    low_points: float | None
+    high_points: float | None
+    n_pairs: int
+    n_pairs_up: int
+    n_splits: int
+    n_seeds: int
+    n_groups: int
+    n_clips: int
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> MeanInterval:
+    """Mean and Student t interval, mean +- t(n - 1) s / sqrt(n), over fold x seed runs.
+
+    It describes how much runs differ. Runs share training clips, so they are not independent, and it is no
+    basis for comparing two mixes: `paired_bootstrap` is. Raises ValueError without values.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("a mean needs at least one value")
+    mean = float(array.mean())
+    if array.size == 1:
+        return MeanInterval(mean, None, 1)
+    from scipy.stats import t
+
+    quantile = float(t.ppf(0.5 + confidence / 2, array.size - 1))
+    return MeanInterval(mean, quantile * float(array.std(ddof=1)) / array.size**0.5, int(array.size))
+
+
+def paired_bootstrap(
+    pairs: Sequence[Pair], n_resamples: int = N_RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
+) -> PairedDifference:
+    """Mean difference in accuracy over (split, seed) pairs, with an interval over recordings and seeds.
+
+    Each resample draws, with replacement,
+
+    * whole recordings within each split: clips cut from one recording stand and fall together. The same
+      draw serves both mixes and all seeds of the split. Splits that share recordings (repeated holdouts)
+      are drawn from one common pool, so that a recording tested twice counts as one recording;
+    * seeds, one draw for all splits and both mixes: the luck of one training is in the interval too. With one
+      seed it cannot be, and `n_seeds` says so.
+
+    Of n recordings (or seeds) n - 1 are drawn, which makes the bootstrap variance of a mean unbiased
+    however small n is (McCarthy & Snowden 1985; Rao & Wu 1988). Drawing both ways at once counts the
+    interaction of recording and seed twice and so errs on the wide side (Owen 2007, "The pigeonhole
+    bootstrap"). The bounds are percentiles (Efron & Tibshirani 1993, ch. 13), a little narrow below some
+    twenty recordings a split. Folds are taken as given, and so are training sets: the interval is about
+    these data, other recordings to test on and other seeds.
+
+    Deterministic in `seed`, and independent of the order of `pairs`. Raises ValueError without pairs, or
+    for a pair without clips.
+    """
+    if not pairs or any(len(pair.groups) == 0 for pair in pairs):
+        raise ValueError("a paired difference needs at least one pair, and clips in each")
+    pairs = sorted(pairs, key=lambda pair: (pair.split, pair.seed))
+    differences = np.array([pair.difference for pair in pairs])
+    strata = _strata(pairs)
+    counts = [_counts([pairs[i] for i in members]) for members in strata]
+    low = high = None
+    if all(len(gains) > 1 for gains, _ in counts):
+        rng = np.random.default_rng(seed)
+        resampled = np.concatenate([_resampled(*both, n_resamples, rng) for both in counts], axis=1)
+        weights = _seed_weights([pairs[i].seed for members in strata for i in members], n_resamples, rng)
+        tail = 50 * (1 - confidence)
+        bounds = np.nanpercentile(_weighted_mean(resampled, weights), (tail, 100 - tail))
+        low, high = (100 * float(bound) for bound in bounds)
+    return PairedDifference(
+        difference_points=100 * float(differences.mean()),
+        low_points=low,
+        high_points=high,
+        n_pairs=len(pairs),
+        n_pairs_up=int(np.sum(differences > 0)),
+        n_splits=len({pair.split for pair in pairs}),
+        n_seeds=len({pair.seed for pair in pairs}),
+        n_groups=sum(len(gains) for gains, _ in counts),
+        n_clips=sum({pair.split: len(pair.groups) for pair in pairs}.values()),
+    )
+
+
+def _strata(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Pair numbers to resample together: those linked by shared recordings, as the pairs of a split are."""
+    strata: list[tuple[set[str], list[int]]] = []
+    for number, pair in enumerate(pairs):
+        groups, members = set(pair.groups.tolist()), [number]
+        linked = [stratum for stratum in strata if not groups.isdisjoint(stratum[0])]
+        strata = [stratum for stratum in strata if groups.isdisjoint(stratum[0])]
+        for other_groups, other_members in linked:
+            groups, members = groups | other_groups, other_members + members
+        strata.append((groups, sorted(members)))
+    return [members for _, members in strata]
+
+
+def _counts(pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """Clips won less lost, and clips, of each recording in each pair: two float32 [recordings, pairs]."""
+    names, numbers = np.unique(np.concatenate([pair.groups for pair in pairs]), return_inverse=True)
+    gains, sizes = (np.zeros((len(names), len(pairs)), dtype=np.float32) for _ in range(2))
+    start = 0
+    for column, pair in enumerate(pairs):
+        members = numbers[start : start + len(pair.groups)]
+        start += len(pair.groups)
+        gained = np.asarray(pair.other_correct, dtype=np.float64) - np.asarray(pair.baseline_correct)
+        gains[:, column] = np.bincount(members, gained, minlength=len(names))
+        sizes[:, column] = np.bincount(members, minlength=len(names))
+    return gains, sizes
+
+
+def _draw_weights(n_units: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each unit is drawn when n - 1 of n are, with replacement: float32 [resamples, units]."""
+    drawn = rng.integers(n_units, size=(n_resamples, max(n_units - 1, 1)))
+    flat = (drawn + n_units * np.arange(n_resamples)[:, None]).ravel()
+    return np.bincount(flat, minlength=n_resamples * n_units).reshape(n_resamples, n_units).astype(np.float32)
+
+
+def _resampled(
+    gains: np.ndarray, sizes: np.ndarray, n_resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Accuracy differences over drawn recordings, [resamples, pairs]; NaN where none of a pair's is drawn."""
+    n_groups = gains.shape[0]
+    chunk = max(1, _CHUNK_WEIGHTS // n_groups)
+    parts = []
+    for start in range(0, n_resamples, chunk):
+        weights = _draw_weights(n_groups, min(chunk, n_resamples - start), rng)
+        clips = (weights @ sizes).astype(np.float64)
+        parts.append(np.divide(weights @ gains, clips, out=np.full(clips.shape, np.nan), where=clips > 0))
+    return np.concatenate(parts)
+
+
+def _seed_weights(seeds: Sequence[int], n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each pair counts when seeds are drawn jointly for all splits: [resamples, pairs]."""
+    names, numbers = np.unique(np.asarray(seeds), return_inverse=True)
+    return _draw_weights(len(names), n_resamples, rng)[:, numbers]
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over pairs of values [resamples, pairs] that are not NaN; NaN where none is left."""
+    weights = np.where(np.isnan(values), 0.0, weights)
+    total = weights.sum(axis=1)
+    summed = (np.nan_to_num(values) * weights).sum(axis=1)
+    return np.divide(summed, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def sign_test(differences: Sequence[float] | np.ndarray) -> float:
+    """Exact two-sided sign test: the p value of as many ups among ups and downs if each were a fair coin.
+
+    Ties are dropped; 1.0 when nothing is left. The fewest pairs that can reach p < 0.05 are six, all one
+    way. Pairs of one fold share their test clips, so p is a little too small where folds are few.
+    """
+    array = np.asarray(differences, dtype=np.float64)
+    up, down = int(np.sum(array > 0)), int(np.sum(array < 0))
+    if up + down == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(up, up + down).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): p values, in the given order, that hold for all comparisons.
+
+    The i-th smallest of m is multiplied by m - i + 1, never falls below its predecessor, and ends at 1.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,110 @@
+"""Dataset and model cards from the Jinja templates in `cards/`.
+
+Names of classes and sources come from users: they are escaped for Markdown, and metadata is written by a YAML
+library, never by string formatting.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from usk.errors import UskError
+from usk.synth.plan import Plan
+
+HUB_LICENSES = {"CC BY-NC 3.0": "cc-by-nc-3.0", "CC0-1.0": "cc0-1.0"}
+
+
+def _templates() -> Path:
+    """`cards/` at the top of a checkout, or the copy inside an installed package."""
+    installed = Path(__file__).parent / "cards"
+    checkout = Path(__file__).parents[2] / "cards"
+    for folder in (installed, checkout):
+        if (folder / "dataset.md").is_file():
+            return folder
+    raise UskError("the card templates are missing from this installation; install usk again")
+
+
+def escape_markdown(value: object) -> str:
+    """`value` as plain text inside Markdown: control and line-break characters dropped, specials escaped."""
+    text = "".join(character if character.isprintable() else " " for character in str(value))
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", text)
+
+
+def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
+    """A card: YAML metadata and the rendered template of `cards/`."""
+    import jinja2
+    import yaml  # type: ignore[import-untyped,unused-ignore]
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_templates()), undefined=jinja2.StrictUndefined, autoescape=False,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )
+    environment.filters["md"] = escape_markdown
+    body = environment.get_template(template).render(**values)
+    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return f"---\n{head}---\n{body}"
+
+
+def size_category(n_rows: int) -> str:
+    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if n_rows < limit:
+            return name
+    return "n>1M"
+
+
+def license_metadata(name: str) -> dict[str, str]:
+    """The Hub's `license` fields for one of our licence names."""
+    if name in HUB_LICENSES:
+        return {"license": HUB_LICENSES[name]}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.-]+", "-", name.lower()) or "unknown"}
+
+
+def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
+    """The README.md of a synthetic dataset: explicit configuration, counts, provenance, leaks ruled out, limits."""
+    from datasets import DatasetInfo, SplitDict, SplitInfo
+
+    from usk import __version__
+    from usk.synth.store import dataset_features
+
+    n_bytes = sum((folder / name).stat().st_size for name in manifest["shards"])
+    split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
+    features = dataset_features(plan.class_names, manifest["mel"]["sample_rate_hz"])
+    info = DatasetInfo(features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes)
+    metadata = {
+        **license_metadata(manifest["license"]),
+        "task_categories": ["audio-classification"],
+        "tags": ["synthetic", "usk", "audio-diffusion"],
+        "size_categories": [size_category(len(plan))],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}],
+        "dataset_info": info._to_yaml_dict(),
+    }
+    counts = plan.counts()
+    folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
+    generator_parts = [
+        {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])} for part in manifest["trained_on"]
+    ]
+    alpha = manifest["alpha"]
+    values = {
+        "version": __version__, "manifest": manifest, "render": manifest["render"], "counts": counts, "folds": folds,
+        "n_clips": len(plan), "n_parents": len({parent for clip in plan.clips for parent in clip.parents}),
+        "n_recordings": len({group for clip in plan.clips for group in clip.parent_groups}),
+        "generator_parts": generator_parts,
+        "alpha_text": f"{alpha[0]:g}" if alpha[0] == alpha[1] else f"drawn evenly from {alpha[0]:g} to {alpha[1]:g}",
+        "across_folds": any(clip.fold == 0 for clip in plan.clips),
+    }
+    return render_card("dataset.md", metadata, values)
+
+
+def generator_card(trained_on: dict[str, Any], training: dict[str, Any], mel: dict[str, Any], extra: dict[str, Any] | None = None) -> str:
+    """The README.md of a fitted generator. `extra` adds measured figures (round-trip error by class)."""
+    from usk import __version__
+
+    metadata = {
+        **license_metadata(trained_on["license"]),
+        "library_name": "diffusers",
+        "tags": ["usk", "audio-diffusion", "mel-spectrogram"],
+    }
+    values = {"version": __version__, "trained_on": trained_on, "training": training, "mel": mel, "extra": extra or {}}
+    return render_card("generator.md", metadata, values)

@@ -1,0 +1,1 @@
+"""Synthetic clips: the plan, its rendering, and the dataset folder it is kept in."""

@@ -1,0 +1,168 @@
+"""The plan: which parents, which weight, which seed, for every synthetic clip, drawn before any is made. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from usk.data.clip import Clip
+from usk.data.splits import held_out_groups
+from usk.errors import SourceError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedClip:
+    """One synthetic clip to make. Its fold is its parents' fold, 0 if they do not share one."""
+
+    clip_id: str
+    label: int
+    fold: int
+    parents: tuple[str, str]
+    parent_groups: tuple[str, str]
+    parent_folds: tuple[int, int]
+    alpha: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All clips to make, classes taking turns, so that an interrupted run has some of each."""
+
+    class_names: tuple[str, ...]
+    clips: tuple[PlannedClip, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.as_jsonl().encode()).hexdigest()
+
+    def as_jsonl(self) -> str:
+        """One JSON object a line, with the class by name."""
+        return "".join(
+            json.dumps({**asdict(clip), "class": self.class_names[clip.label]}) + "\n" for clip in self.clips
+        )
+
+    def counts(self) -> dict[str, dict[int, int]]:
+        """Clips by class name and fold."""
+        tally: dict[str, dict[int, int]] = {}
+        for clip in self.clips:
+            folds = tally.setdefault(self.class_names[clip.label], {})
+            folds[clip.fold] = folds.get(clip.fold, 0) + 1
+        return {name: tally[name] for name in self.class_names if name in tally}
+
+
+def parse_alpha(text: str) -> tuple[float, float]:
+    """`0.5` is that weight for every clip; `0.3:0.7` draws one for each clip, evenly between the two."""
+    low_text, colon, high_text = text.partition(":")
+    try:
+        low = float(low_text)
+        high = float(high_text) if colon else low
+    except ValueError:
+        raise UsageError(f"--alpha {text} is no weight; give a number from 0 to 1, or a range such as 0.3:0.7") from None
+    if not 0 <= low <= high <= 1:
+        raise UsageError(f"--alpha {text} must lie between 0 and 1 (a range: low:high)")
+    return low, high
+
+
+def draw_plan(
+    clips: Sequence[Clip], class_names: Sequence[str], per_class: int, *, seed: int = 0,
+    alpha: tuple[float, float] = (0.5, 0.5), across_folds: bool = False, known_clips: Sequence[Clip] | None = None,
+) -> Plan:
+    """Draw parents for `per_class` synthetic clips of each class in `clips`.
+
+    Both parents have one class, one fold (unless `across_folds`) and different recordings. Every clip is used about
+    equally often, and no pair is drawn twice while another is left. A class's clips are spread over the folds in
+    proportion to its real clips there. Recordings held out for validation give no parents: a clip made from them
+    could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it; they
+    decide what is held out.
+
+    Raises: UsageError for `per_class` below 1; SourceError if a class has no pair.
+    """
+    if per_class < 1:
+        raise UsageError(f"--per-class must be at least 1, not {per_class}")
+    held = held_out_groups(known_clips if known_clips is not None else clips)
+    pools: dict[int, dict[int, list[Clip]]] = defaultdict(lambda: defaultdict(list))
+    for clip in sorted(clips, key=lambda clip: clip.clip_id):
+        if clip.group not in held:
+            pools[clip.label][0 if across_folds else clip.fold].append(clip)
+    drawn: list[list[PlannedClip]] = []
+    notes: list[str] = []
+    for label in sorted({clip.label for clip in clips}):
+        folds = {fold: pool for fold, pool in sorted(pools[label].items()) if len({c.group for c in pool}) >= 2}
+        if not folds:
+            recordings = len({clip.group for clip in clips if clip.label == label})
+            where = "" if across_folds else " in any one fold"
+            fix = "leave the class out with --classes" if recordings < 2 or across_folds else "pair over folds with --across-folds"
+            raise SourceError(
+                f"class {class_names[label]} cannot be interpolated: a pair needs two recordings{where} "
+                f"(it has {recordings} in all, some held out for validation); {fix}, or add recordings"
+            )
+        skipped = sorted(set(pools[label]) - set(folds))
+        if skipped:
+            notes.append(
+                f"{class_names[label]}: fold {', '.join(map(str, skipped))} has one recording to draw from and gives no pairs"
+            )
+        shares = _proportional(per_class, [len(pool) for pool in folds.values()])
+        of_class: list[PlannedClip] = []
+        for (fold, pool), count in zip(folds.items(), shares, strict=True):
+            rng = np.random.default_rng([seed, label, fold])
+            for first, second in _draw_pairs(pool, count, rng):
+                weight = float(alpha[0] + (alpha[1] - alpha[0]) * rng.random())
+                of_class.append(PlannedClip(
+                    clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}", label=label,
+                    fold=first.fold if first.fold == second.fold else 0,
+                    parents=(first.clip_id, second.clip_id), parent_groups=(first.group, second.group),
+                    parent_folds=(first.fold, second.fold), alpha=round(weight, 6),
+                    seed=int(rng.integers(2**31)),
+                ))
+        order = np.random.default_rng([seed, label]).permutation(len(of_class))
+        drawn.append([of_class[index] for index in order])
+    turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]
+    return Plan(tuple(class_names), tuple(turns), tuple(notes))
+
+
+def _proportional(total: int, sizes: Sequence[int]) -> list[int]:
+    """`total` split in proportion to `sizes`, by largest remainders."""
+    exact = [total * size / sum(sizes) for size in sizes]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda index: (counts[index] - exact[index], index))
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, Clip]]:
+    """`count` pairs of different recordings, parents used evenly, no pair twice while another is left."""
+    groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
+    uses = np.zeros(len(pool))
+    taken: dict[int, set[int]] = defaultdict(set)
+    partners = np.array([(groups != group).sum() for group in groups])
+    n_pairs, used_pairs = int(partners.sum()) // 2, 0
+    pairs = []
+    for _ in range(count):
+        if used_pairs == n_pairs:
+            taken.clear()
+            used_pairs = 0
+        jitter = rng.random(len(pool))
+        for first in np.lexsort((jitter, uses)):
+            left = groups != groups[first]
+            left[list(taken[int(first)])] = False
+            if left.any():
+                candidates = np.flatnonzero(left)
+                second = int(candidates[np.lexsort((rng.random(len(candidates)), uses[candidates]))[0]])
+                break
+        first = int(first)
+        taken[first].add(second)
+        taken[second].add(first)
+        used_pairs += 1
+        uses[[first, second]] += 1
+        pairs.append((pool[first], pool[second]) if rng.random() < 0.5 else (pool[second], pool[first]))
+    return pairs

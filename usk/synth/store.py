@@ -1,0 +1,177 @@
+"""The folder of a synthetic dataset: its manifest and plan, shards written whole or not at all, and its card.
+
+    DIR/usk.json                        what was asked for, the shards and their rows
+    DIR/plan.jsonl                      every clip to make
+    DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
+    DIR/README.md                       the dataset card, written last
+    DIR/.work/                          parents' latents, gone at the end
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usk.data.sources import MANIFEST_FILE
+from usk.errors import UsageError, UskError
+from usk.synth.plan import Plan
+
+PLAN_FILE = "plan.jsonl"
+WORK_FOLDER = ".work"
+FORMAT = 1
+
+
+def dataset_features(class_names: Sequence[str], sample_rate_hz: int) -> Any:
+    """The columns of a synthetic dataset as `datasets.Features`."""
+    from datasets import Audio, ClassLabel, Features, List, Value
+
+    return Features({
+        "clip_id": Value("string"),
+        "audio": Audio(sampling_rate=sample_rate_hz),
+        "label": ClassLabel(names=list(class_names)),
+        "group": Value("string"),
+        "fold": Value("int64"),
+        "parents": List(Value("string")),
+        "parent_groups": List(Value("string")),
+        "parent_folds": List(Value("int64")),
+        "strategy": Value("string"),
+        "alpha": Value("float64"),
+        "seed": Value("int64"),
+        "steps": Value("int64"),
+        "model": Value("string"),
+        "gain_db": Value("float64"),
+        "judge_score": Value("float64"),
+    })
+
+
+def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
+    """Mono float [n] in [-1, 1] as 16-bit FLAC."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, sample_rate_hz, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UskError(
+                f"the disk of {folder} is full; what is written stays: free some space and run the same command again"
+            ) from error
+        raise UsageError(f"--out {folder} cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
+    partial = path.parent / f".{path.name}.part"
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class ShardSpan:
+    """One shard: its file in the folder, and its rows of the plan."""
+
+    name: str
+    begin: int
+    end: int
+
+
+class SynthStore:
+    """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
+
+    def __init__(self, folder: Path, plan: Plan, settings: dict[str, Any], sample_rate_hz: int, rows_per_shard: int) -> None:
+        """Args: `settings` is all that decides the result beside the plan; JSON-safe."""
+        self.folder, self.plan, self.sample_rate_hz = folder, plan, sample_rate_hz
+        n_shards = max(1, -(-len(plan) // rows_per_shard))
+        self.shards = [
+            ShardSpan(f"data/train-{index:05d}-of-{n_shards:05d}.parquet", index * rows_per_shard,
+                      min((index + 1) * rows_per_shard, len(plan)))
+            for index in range(n_shards)
+        ]
+        self.manifest = {
+            "format": FORMAT, "kind": "synthetic dataset", "plan_sha256": plan.sha256,
+            "class_names": list(plan.class_names), **json.loads(json.dumps(settings)),
+            "shards": {shard.name: shard.end - shard.begin for shard in self.shards},
+        }
+
+    @property
+    def work(self) -> Path:
+        return self.folder / WORK_FOLDER
+
+    def claim(self) -> None:
+        """Take the folder for this plan. One that holds another plan, or anything else, is refused untouched."""
+        manifest_path = self.folder / MANIFEST_FILE
+        with _disk_errors(self.folder):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise UsageError(f"--out {self.folder} is a file; choose a folder")
+            if manifest_path.is_file():
+                self._compare(manifest_path)
+            elif self.folder.is_dir() and any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
+                raise UsageError(f"--out {self.folder} holds something else; choose a new or empty folder")
+            (self.folder / "data").mkdir(parents=True, exist_ok=True)
+            self.work.mkdir(exist_ok=True)
+            if not manifest_path.is_file():
+                _write_whole(manifest_path, (json.dumps(self.manifest, indent=1) + "\n").encode())
+            if not (self.folder / PLAN_FILE).is_file():
+                _write_whole(self.folder / PLAN_FILE, self.plan.as_jsonl().encode())
+
+    def _compare(self, manifest_path: Path) -> None:
+        try:
+            there = json.loads(manifest_path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out") from error
+        differing = sorted(
+            key for key in {*there, *self.manifest} - {"plan_sha256", "shards"} if there.get(key) != self.manifest.get(key)
+        )
+        if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
+            what = f" (it differs in {', '.join(differing)})" if differing else ""
+            raise UsageError(
+                f"--out {self.folder} holds clips of another plan{what}; choose a new folder, or delete this one"
+            )
+
+    def missing(self) -> list[ShardSpan]:
+        """Shards that are not there yet."""
+        return [shard for shard in self.shards if not (self.folder / shard.name).is_file()]
+
+    def n_done(self) -> int:
+        return len(self.plan) - sum(shard.end - shard.begin for shard in self.missing())
+
+    def write_shard(self, shard: ShardSpan, rows: Sequence[dict[str, Any]]) -> None:
+        """Write one shard; `rows` are in the plan's order, `audio` as FLAC bytes."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        features = dataset_features(self.plan.class_names, self.sample_rate_hz)
+        table = pa.Table.from_pylist(list(rows), schema=features.arrow_schema)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        with _disk_errors(self.folder):
+            _write_whole(self.folder / shard.name, buffer.getvalue())
+
+    def finish(self, card: str) -> None:
+        """Write the card and remove what only the rendering needed."""
+        with _disk_errors(self.folder):
+            _write_whole(self.folder / "README.md", card.encode())
+        shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""`usk.synthesize`: real clips in, a synthetic dataset out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usk.data.decode import Progress, decode_source
+from usk.data.licenses import strictest_license
+from usk.data.sources import Source
+from usk.diffusion.load import Generator, load_generator
+from usk.share.cards import dataset_card
+from usk.synth.plan import Plan, draw_plan
+from usk.synth.render import Renderer, RenderConfig
+from usk.synth.store import SynthStore
+
+ROWS_PER_SHARD = 64
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """What to make. `per_class` clips of each class, from parents of the given classes and folds (all, if empty)."""
+
+    per_class: int = 100
+    alpha: tuple[float, float] = (0.5, 0.5)
+    seed: int = 0
+    classes: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+    across_folds: bool = False
+    skip_bad: bool = False
+    render: RenderConfig = field(default_factory=RenderConfig)
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """What was made: the folder, clips by class and fold, and how fast."""
+
+    folder: Path
+    plan: Plan
+    n_made: int  # in this call; the others were there already
+    elapsed_s: float
+    model: str
+    notes: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def plan_for(source: Source, config: SynthConfig) -> Plan:
+    """The plan alone (`--dry-run`): which parents make which clip."""
+    chosen = source.select(classes=config.classes, folds=config.folds)
+    return draw_plan(
+        chosen.clips, source.class_names, config.per_class, seed=config.seed, alpha=config.alpha,
+        across_folds=config.across_folds, known_clips=source.clips,
+    )
+
+
+def synthesize(
+    source: Source, out: str | os.PathLike[str] = "synth", config: SynthConfig | None = None, *,
+    model: str | Generator = "auto", device: str = "auto",
+    progress: Progress | None = None, decoding: Progress | None = None,
+    announce: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> SynthResult:
+    """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
+
+    Called again with the same arguments after an interruption it goes on where it stopped, and ends with the same
+    rows. `announce` gets the resolved settings before the work begins; `progress` (done, of) after each batch.
+
+    Raises: UskError with one line that names the fix.
+    """
+    config = config or SynthConfig()
+    started = time.monotonic()
+    generator = model if isinstance(model, Generator) else load_generator(model, device)
+    wanted = sorted({clip.clip_id for clip in source.select(config.classes, config.folds).clips})
+    keep = set(wanted)
+    part = source.subset(row for row, clip in enumerate(source.clips) if clip.clip_id in keep)
+    decoded = decode_source(part, generator.mel.sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
+    usable = {clip.clip_id for clip in decoded.source.clips}
+    known = [clip for clip in source.clips if clip.clip_id not in keep or clip.clip_id in usable]
+    plan = draw_plan(
+        decoded.source.clips, source.class_names, config.per_class, seed=config.seed, alpha=config.alpha,
+        across_folds=config.across_folds, known_clips=known,
+    )
+    settings = {
+        "source": {"name": source.name, "kind": source.kind, "revision": source.revision, "license": source.license},
+        "model": generator.model_id, "trained_on": generator.trained_on, "mel": generator.mel.as_dict(),
+        "precision": generator.precision, "render": config.render.as_dict(), "alpha": list(config.alpha),
+        "plan_seed": config.seed, "has_groups": source.has_groups,
+        "license": strictest_license([source.license, *_known_license(generator)]),
+    }
+    store = SynthStore(Path(out), plan, settings, generator.mel.sample_rate_hz, ROWS_PER_SHARD)
+    store.claim()
+    announce(settings)
+    done_before = store.n_done()
+    done = done_before
+    if progress is not None:
+        progress(done, len(plan))
+    renderer = Renderer(plan, decoded, generator, config.render, store.work)
+    for shard in store.missing():
+        rows: list[dict[str, Any]] = []
+        for begin in range(shard.begin, shard.end, config.render.batch):
+            made = renderer.rows(begin, min(begin + config.render.batch, shard.end))
+            rows += made
+            done += len(made)
+            if progress is not None:
+                progress(done, len(plan))
+        store.write_shard(shard, rows)
+    store.finish(dataset_card(store.manifest, plan, store.folder))
+    longest_s = generator.mel.image_s
+    notes = [*decoded.source.notes, *plan.notes]
+    too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
+    if too_long:
+        notes.append(f"{too_long} parents are longer than the generator's {longest_s:.2f} s image; their first {longest_s:.2f} s count")
+    return SynthResult(
+        folder=store.folder, plan=plan, n_made=len(plan) - done_before, elapsed_s=time.monotonic() - started,
+        model=generator.model_id, notes=tuple(notes), settings=settings,
+    )
+
+
+def _known_license(generator: Generator) -> Sequence[str]:
+    return [generator.license] if generator.trained_on else []
