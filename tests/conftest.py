@@ -26,6 +26,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("usk", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("usk")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost", "", None)
@@ -44,7 +48,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

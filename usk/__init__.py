@@ -1,2 +1,83 @@
-"""usk, the urban sound kit."""
+"""usk, the urban sound kit: synthetic training clips for audio classifiers, and whether they help.
+
+import usk
+
+real = usk.open_source("UrbanSound8K")
+made = usk.synthesize(real, "synth", usk.SynthConfig(per_class=100))
+usk.train(real, ["real", "real,synth"], synth=made.folder, config=usk.TrainConfig(seeds=3))
+for comparison in usk.compare("runs"):
+    print(comparison.title, [row.sentence for row in comparison.rows])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from usk.classify.train import TrainConfig, TrainResult, train
+    from usk.data.clip import Clip
+    from usk.data.sources import Source, open_source
+    from usk.diffusion.fit import FitConfig, FitResult, fit
+    from usk.diffusion.load import Generator, load_generator
+    from usk.errors import UskError
+    from usk.evaluate.compare import Comparison
+    from usk.evaluate.compare import compare_runs as compare
+    from usk.mel.spectrogram import MelSettings
+    from usk.synth.render import RenderConfig
+    from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
+
+_WHERE = {
+    "Clip": "usk.data.clip",
+    "Comparison": "usk.evaluate.compare",
+    "FitConfig": "usk.diffusion.fit",
+    "FitResult": "usk.diffusion.fit",
+    "Generator": "usk.diffusion.load",
+    "MelSettings": "usk.mel.spectrogram",
+    "RenderConfig": "usk.synth.render",
+    "Source": "usk.data.sources",
+    "SynthConfig": "usk.synth.synthesize",
+    "SynthResult": "usk.synth.synthesize",
+    "TrainConfig": "usk.classify.train",
+    "TrainResult": "usk.classify.train",
+    "UskError": "usk.errors",
+    "compare": "usk.evaluate.compare:compare_runs",
+    "fit": "usk.diffusion.fit",
+    "load_generator": "usk.diffusion.load",
+    "open_source": "usk.data.sources",
+    "synthesize": "usk.synth.synthesize",
+    "train": "usk.classify.train",
+}
+
+__all__ = [
+    "Clip",
+    "Comparison",
+    "FitConfig",
+    "FitResult",
+    "Generator",
+    "MelSettings",
+    "RenderConfig",
+    "Source",
+    "SynthConfig",
+    "SynthResult",
+    "TrainConfig",
+    "TrainResult",
+    "UskError",
+    "__version__",
+    "compare",
+    "fit",
+    "load_generator",
+    "open_source",
+    "synthesize",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported on first use, so that `import usk` and `usk --help` stay quick."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'usk' has no attribute {name!r}")
+    module, _, attribute = _WHERE[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)

@@ -174,7 +174,12 @@ def test_unpaired_runs_are_counted_and_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"data": "000000000000"}, {"protocol": "holdout"}, {"classifier": "cnn"}, {"augment": "strong"}],
+    [
+        {"data": "000000000000"},
+        {"protocol": "holdout"},
+        {"classifier": "cnn"},
+        {"augment": "strong"},
+    ],
 )
 def test_what_differs_in_more_than_the_mix_is_never_pooled(tmp_path: Path, change: dict[str, str]) -> None:
     write_grid(tmp_path)
@@ -209,8 +214,9 @@ def test_unequal_work_and_many_mixes_are_noted(tmp_path: Path) -> None:
     write_grid(tmp_path)
     for fold in (1, 2):
         for seed in (0, 1):
-            write_run(tmp_path, "synth", fold, seed, steps=70, skill=0.5)
+            write_run(tmp_path, "synth", fold, seed, steps=70, epochs=7, skill=0.5)
     comparison = only(compare_runs(tmp_path))
+    assert any("5, 7 epochs" in note for note in comparison.notes)
     assert any("synth: 4 of 4 pairs took unequal numbers of optimiser steps" in n for n in comparison.notes)
     assert any("Holm" in note for note in comparison.notes)
     assert [row.p_value_holm for row in comparison.rows] == [None, pytest.approx(0.25), pytest.approx(0.25)]

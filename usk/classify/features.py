@@ -23,8 +23,12 @@ class FeatureSettings:
         return self.mel.n_mels, self.mel.n_frames
 
 
-FOUR_SECONDS = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=172), repeat_short=True)
-FIRST_SECOND = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=44), repeat_short=False)
+FOUR_SECONDS = FeatureSettings(
+    MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=172), repeat_short=True
+)
+FIRST_SECOND = FeatureSettings(
+    MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=44), repeat_short=False
+)
 
 
 def fit_length(samples: np.ndarray, n_samples: int, repeat: bool) -> np.ndarray:
@@ -42,7 +46,9 @@ def log_mel(audio: torch.Tensor, mel: MelSettings) -> torch.Tensor:
     return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - mel.top_db)
 
 
-def features_of(decoded: DecodedSource, settings: FeatureSettings, progress: Progress | None = None) -> torch.Tensor:
+def features_of(
+    decoded: DecodedSource, settings: FeatureSettings, progress: Progress | None = None
+) -> torch.Tensor:
     """Log-mel features of every clip in dB: float16 [n, n_mels, n_frames] on the CPU."""
     features = torch.empty(len(decoded), *settings.shape, dtype=torch.float16)
     n_samples = settings.mel.image_samples

@@ -21,9 +21,12 @@ class PublishedCnn(nn.Module):
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 64, 5, padding=2), nn.ReLU(),
-            nn.Conv2d(64, 128, 5, padding=2), nn.ReLU(),
-            nn.Conv2d(128, 256, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(1, 64, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(128, 256, 5, padding=2),
+            nn.ReLU(),
         )
         self.head = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, n_classes))
 
@@ -46,7 +49,8 @@ class SmallCnn(nn.Module):
         for index, width in enumerate(widths):
             layers += [
                 nn.Conv2d(previous, width, 3, stride=2 if index == 0 else 1, padding=1, bias=False),
-                nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
             ]
             if 0 < index < len(widths) - 1:
                 layers.append(nn.MaxPool2d(2))
@@ -94,6 +98,8 @@ class Standardised(nn.Module):
     def __init__(self, network: nn.Module, mean_db: float, deviation_db: float) -> None:
         super().__init__()
         self.network = network
+        self.mean_db: torch.Tensor
+        self.deviation_db: torch.Tensor
         self.register_buffer("mean_db", torch.tensor(mean_db))
         self.register_buffer("deviation_db", torch.tensor(deviation_db))
 

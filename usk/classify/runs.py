@@ -44,8 +44,15 @@ def find_run(out: Path, identity: dict[str, Any]) -> Run | None:
 
 
 def save_run(
-    out: Path, identity: dict[str, Any], record: dict[str, Any], clip_ids: list[str], groups: list[str],
-    labels: np.ndarray, probabilities: np.ndarray, weights: dict[str, torch.Tensor], history: list[dict[str, Any]],
+    out: Path,
+    identity: dict[str, Any],
+    record: dict[str, Any],
+    clip_ids: list[str],
+    groups: list[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: dict[str, torch.Tensor],
+    history: list[dict[str, Any]],
 ) -> Run:
     """Write a run beside its final place, then move it there in one step."""
     import pyarrow as pa
@@ -56,11 +63,18 @@ def save_run(
     partial = out / f".{folder.name}.part-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    pq.write_table(pa.table({
-        "clip_id": clip_ids, "group": groups, "label": pa.array(labels, pa.int64()),
-        "predicted": pa.array(probabilities.argmax(axis=1), pa.int64()),
-        "probabilities": pa.array(list(probabilities.astype(np.float32)), pa.list_(pa.float32())),
-    }), partial / "predictions.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                "clip_id": clip_ids,
+                "group": groups,
+                "label": pa.array(labels, pa.int64()),
+                "predicted": pa.array(probabilities.argmax(axis=1), pa.int64()),
+                "probabilities": pa.array(list(probabilities.astype(np.float32)), pa.list_(pa.float32())),
+            }
+        ),
+        partial / "predictions.parquet",
+    )
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors")
     (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     (partial / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

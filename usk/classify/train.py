@@ -72,9 +72,14 @@ class TrainResult:
 
 
 def train(
-    real: Source, mixes: Sequence[str] = ("real",), *, synth: Source | str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] = "runs", config: TrainConfig | None = None,
-    report: Callable[[TrainProgress], None] = lambda _: None, preparing: Progress | None = None,
+    real: Source,
+    mixes: Sequence[str] = ("real",),
+    *,
+    synth: Source | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = "runs",
+    config: TrainConfig | None = None,
+    report: Callable[[TrainProgress], None] = lambda _: None,
+    preparing: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> TrainResult:
     """Train `config.classifier` on every mix, split and seed, skipping runs that are already in `out`.
@@ -105,7 +110,9 @@ def train(
     decoded: dict[str, DecodedSource] = {}
     decoded["real"] = decode_source(real, rate_hz, skip_bad=config.skip_bad, progress=preparing)
     for name in {part.name for mix in parsed for part in mix.parts} - {"real"}:
-        decoded[name] = decode_source(_named_source(name, synth), rate_hz, skip_bad=config.skip_bad, progress=preparing)
+        decoded[name] = decode_source(
+            _named_source(name, synth), rate_hz, skip_bad=config.skip_bad, progress=preparing
+        )
     sources = {name: part.source for name, part in decoded.items()}
     base = sources["real"]
     notes = [note for source in sources.values() for note in source.notes]
@@ -113,19 +120,28 @@ def train(
     splits, left_out = _splits(base, parsed, sources, config)
     notes += left_out
     if splits and splits[0].optimistic:
-        notes.append("protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic")
+        notes.append(
+            "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
+        )
     settings = {
-        "classifier": config.classifier, "protocol": config.protocol, "augment": augment,
-        "epochs": config.epochs or recipe.epochs, "batch": config.batch or recipe.batch,
+        "classifier": config.classifier,
+        "protocol": config.protocol,
+        "augment": augment,
+        "epochs": config.epochs or recipe.epochs,
+        "batch": config.batch or recipe.batch,
         "learning_rate": config.learning_rate or recipe.learning_rate,
-        "precision": _classifier_precision(device) if config.precision == "auto" else config.precision,
+        "precision": default_precision(device) if config.precision == "auto" else config.precision,
     }
-    announce({**settings, "device": str(device), "splits": [split.name for split in splits], "seeds": config.seeds})
+    announce(
+        {**settings, "device": str(device), "splits": [split.name for split in splits], "seeds": config.seeds}
+    )
     job = _Job(decoded, sources, recipe, settings, device, Path(out))
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from error
+        raise UsageError(
+            f"--out {out} cannot be written ({error.strerror}); choose another folder"
+        ) from error
     runs: list[Run] = []
     planned = [(mix, split, seed) for split, seed in _split_seeds(splits, config) for mix in parsed]
     for index, (mix, split, seed) in enumerate(planned):
@@ -173,7 +189,9 @@ def _splits(
             if config.folds:
                 raise
             refusal = error
-            left_out.append(f"fold {fold} is not tested: {str(error).partition(': ')[2].partition('; test')[0]}")
+            left_out.append(
+                f"fold {fold} is not tested: {str(error).partition(': ')[2].partition('; test')[0]}"
+            )
             continue
         splits.append(split)
     if not splits and refusal is not None:
@@ -188,16 +206,17 @@ def _split_seeds(splits: Sequence[Split], config: TrainConfig) -> list[tuple[Spl
     return [(split, seed) for seed, split in enumerate(splits)]
 
 
-def _classifier_precision(device: torch.device) -> str:
-    return default_precision(device)
-
-
 class _Job:
     """Everything that the runs of one call share."""
 
     def __init__(
-        self, decoded: dict[str, DecodedSource], sources: dict[str, Source], recipe: ClassifierPreset,
-        settings: dict[str, Any], device: torch.device, out: Path,
+        self,
+        decoded: dict[str, DecodedSource],
+        sources: dict[str, Source],
+        recipe: ClassifierPreset,
+        settings: dict[str, Any],
+        device: torch.device,
+        out: Path,
     ) -> None:
         self.decoded, self.sources, self.recipe = decoded, sources, recipe
         self.settings, self.device, self.out = settings, device, out
@@ -214,20 +233,35 @@ class _Job:
         return self._features[name]
 
     def run(
-        self, mix: Mix, split: Split, seed: int, index: int, n_runs: int, report: Callable[[TrainProgress], None]
+        self,
+        mix: Mix,
+        split: Split,
+        seed: int,
+        index: int,
+        n_runs: int,
+        report: Callable[[TrainProgress], None],
     ) -> Run:
         real = self.sources["real"]
         rows = training_rows(mix, self.sources, real, split)
         test_ids = [real.clips[row].clip_id for row in split.test]
-        data = hashlib.sha256("\n".join([real.name, split.name, *sorted(test_ids)]).encode()).hexdigest()[:12]
+        everything = sorted(clip.clip_id for clip in real.clips)
+        data = hashlib.sha256("\n".join([real.name, *everything]).encode()).hexdigest()[:12]
         steps = self.settings["epochs"] * math.ceil(len(split.train) / self.settings["batch"])
         identity = {
-            "format": FORMAT, "mix": mix.text, **self.settings, "split": split.name, "seed": seed, "steps": steps,
+            "format": FORMAT,
+            "mix": mix.text,
+            **self.settings,
+            "split": split.name,
+            "seed": seed,
+            "steps": steps,
             "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
-            "optimistic": split.optimistic, "data": data, "class_names": list(real.class_names),
+            "optimistic": split.optimistic,
+            "data": data,
+            "class_names": list(real.class_names),
             "sources": {
                 name: {"name": source.name, "revision": source.revision, "clips": len(source)}
-                for name, source in sorted(self.sources.items()) if name == "real" or name in {p.name for p in mix.parts}
+                for name, source in sorted(self.sources.items())
+                if name == "real" or name in {p.name for p in mix.parts}
             },
         }
         found = find_run(self.out, identity)
@@ -241,19 +275,36 @@ class _Job:
 
         probabilities, weights, history, best_epoch = self._fit(rows, split, seed, steps, after_epoch)
         record = {
-            **identity, "n_real": rows.count(self.sources, synthetic=False),
-            "n_synthetic": rows.count(self.sources, synthetic=True), "dropped": rows.dropped,
-            "n_validation": len(split.validation), "n_test": len(split.test), "best_epoch": best_epoch,
-            "device": str(self.device), "took_s": round(time.monotonic() - started, 1),
+            **identity,
+            "n_real": rows.count(self.sources, synthetic=False),
+            "n_synthetic": rows.count(self.sources, synthetic=True),
+            "dropped": rows.dropped,
+            "n_validation": len(split.validation),
+            "n_test": len(split.test),
+            "best_epoch": best_epoch,
+            "device": str(self.device),
+            "took_s": round(time.monotonic() - started, 1),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         return save_run(
-            self.out, identity, record, test_ids, [real.clips[row].group for row in split.test],
-            self.labels["real"][split.test].numpy(), probabilities, weights, history,
+            self.out,
+            identity,
+            record,
+            test_ids,
+            [real.clips[row].group for row in split.test],
+            self.labels["real"][split.test].numpy(),
+            probabilities,
+            weights,
+            history,
         )
 
     def _fit(
-        self, rows: TrainingRows, split: Split, seed: int, steps: int, after_epoch: Callable[[int, float], None]
+        self,
+        rows: TrainingRows,
+        split: Split,
+        seed: int,
+        steps: int,
+        after_epoch: Callable[[int, float], None],
     ) -> tuple[np.ndarray, dict[str, torch.Tensor], list[dict[str, Any]], int]:
         """Train one network: test probabilities [n_test, n_classes], its weights, its history, the chosen epoch."""
         settings, recipe, device = self.settings, self.recipe, self.device
@@ -263,7 +314,7 @@ class _Job:
         torch.manual_seed(seed)
         network = recipe.build(len(self.sources["real"].class_names))
         model = Standardised(network, float(probe.mean()), float(probe.std().clamp_min(1e-3)))
-        model = model.to(device, memory_format=torch.channels_last)
+        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=settings["learning_rate"], weight_decay=recipe.weight_decay
         )
@@ -296,10 +347,14 @@ class _Job:
             truth = self.labels["real"][validation].numpy()
             accuracy = float((probabilities.argmax(axis=1) == truth).mean())
             likelihood = float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-9).mean())
-            history.append({
-                "epoch": epoch, "loss": round(total / steps_per_epoch, 5), "validation_accuracy": round(accuracy, 5),
-                "validation_loss": round(-likelihood, 5),
-            })
+            history.append(
+                {
+                    "epoch": epoch,
+                    "loss": round(total / steps_per_epoch, 5),
+                    "validation_accuracy": round(accuracy, 5),
+                    "validation_loss": round(-likelihood, 5),
+                }
+            )
             if best is None or (accuracy, likelihood) >= best[:2]:
                 best = (accuracy, likelihood, epoch, copy.deepcopy(model.state_dict()))
             after_epoch(epoch, accuracy)

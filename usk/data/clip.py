@@ -41,7 +41,16 @@ class Clip:
 
 
 PROVENANCE_COLUMNS = (
-    "parents", "parent_groups", "parent_folds", "strategy", "alpha", "seed", "steps", "model", "gain_db", "judge_score",
+    "parents",
+    "parent_groups",
+    "parent_folds",
+    "strategy",
+    "alpha",
+    "seed",
+    "steps",
+    "model",
+    "gain_db",
+    "judge_score",
 )
 
 

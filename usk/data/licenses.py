@@ -16,5 +16,8 @@ def strictest_license(names: Iterable[str]) -> str:
 
     Not legal advice: the order only makes sure that a restriction never gets lost on the way.
     """
-    ranked = sorted(set(names), key=lambda name: (not is_noncommercial(name), name != UNKNOWN, name.startswith("CC0"), name))
+    ranked = sorted(
+        set(names),
+        key=lambda name: (not is_noncommercial(name), name != UNKNOWN, name.startswith("CC0"), name),
+    )
     return ranked[0] if ranked else UNKNOWN

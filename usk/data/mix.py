@@ -44,7 +44,9 @@ def parse_mix(text: str) -> Mix:
         else:
             name = share
         if not name:
-            raise UsageError(f"--mix {text!r} has an empty part; write for example real,synth or real:0.1,synth")
+            raise UsageError(
+                f"--mix {text!r} has an empty part; write for example real,synth or real:0.1,synth"
+            )
         if not 0 < fraction <= 1:
             raise UsageError(f"--mix {text!r}: the fraction of {name} must lie above 0 and up to 1")
         parts.append(MixPart(name, fraction))
@@ -63,7 +65,9 @@ class TrainingRows:
 
     def count(self, sources: Mapping[str, Source], synthetic: bool) -> int:
         return sum(
-            int(sources[name].clips[row].is_synthetic == synthetic) for name, rows in self.parts for row in rows
+            int(sources[name].clips[row].is_synthetic == synthetic)
+            for name, rows in self.parts
+            for row in rows
         )
 
 
@@ -91,14 +95,19 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
     judged = np.union1d(split.validation, split.test).tolist()
     if not split.by_group:
         judged_ids = {real.clips[row].clip_id for row in judged}
-        return np.array([
-            bool(judged_ids.intersection(clip.parents if clip.is_synthetic else (clip.clip_id,))) for clip in source.clips
-        ], dtype=bool)
+        return np.array(
+            [
+                bool(judged_ids.intersection(clip.parents if clip.is_synthetic else (clip.clip_id,)))
+                for clip in source.clips
+            ],
+            dtype=bool,
+        )
     judged_groups = {real.clips[row].group for row in judged}
     heard = bool(source.model_groups & judged_groups)
-    return np.array([
-        bool(clip.lineage & judged_groups) or (heard and clip.is_synthetic) for clip in source.clips
-    ], dtype=bool)
+    return np.array(
+        [bool(clip.lineage & judged_groups) or (heard and clip.is_synthetic) for clip in source.clips],
+        dtype=bool,
+    )
 
 
 def why_emptied(source: Source, real: Source, split: Split) -> str:
@@ -145,7 +154,8 @@ def label_map(source: Source, real: Source) -> np.ndarray:
             f"the real classes are {', '.join(real.class_names)}"
         )
     return np.array(
-        [real.class_names.index(name) if name in real.class_names else -1 for name in source.class_names], dtype=np.int64
+        [real.class_names.index(name) if name in real.class_names else -1 for name in source.class_names],
+        dtype=np.int64,
     )
 
 

@@ -23,7 +23,6 @@ from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
 
-DEFAULT_REAL = "danavery/urbansound8K"
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 MANIFEST_FILE = "usk.json"
 
@@ -297,7 +296,8 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
         raise SourceError(f"{metadata} lacks rows or the columns {', '.join(sorted(needed))}; unpack UrbanSound8K again")
     for line, row in enumerate(rows, start=2):
         file_name = row["slice_file_name"] or ""
-        if not (file_name and row["class"] and f"{row['fold']}{row['classID']}".isdecimal()):
+        numbers = (str(row["fold"]), str(row["classID"]))
+        if not (file_name and row["class"] and all(number.isdecimal() for number in numbers)):
             raise SourceError(f"{metadata} line {line} is incomplete; unpack UrbanSound8K again")
         if Path(file_name).name != file_name:
             raise SourceError(f"{metadata} line {line}: the path {file_name} leads out of the fold's folder")
@@ -396,7 +396,7 @@ def _no_groups_note(fix: str) -> str:
 
 def _with_folds(source: Source) -> Source:
     """The source with made folds where it has none."""
-    if any(clip.fold for clip in source.clips):
+    if not source.clips or any(clip.fold for clip in source.clips):
         return source
     folds = make_folds(source.clips)
     note = f"no folds are given: {max(folds)} were made, stratified by class, recordings kept whole"
@@ -641,4 +641,4 @@ def _fold_numbers(values: Sequence[Any]) -> list[int]:
         except ValueError:
             order = {value: index for index, value in enumerate(sorted({str(value) for value in values}), start=1)}
             numbers = [order[str(value)] for value in values]
-    return [number + 1 for number in numbers] if min(numbers) == 0 else numbers
+    return [number + 1 for number in numbers] if 0 in numbers else numbers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-NEARLY_PARALLEL = 1e-4  # below this sine the two directions are taken for one line
+NEARLY_PARALLEL = 1e-3  # below this sine two directions are taken for one line
 
 
 def _broadcast(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

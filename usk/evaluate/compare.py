@@ -59,7 +59,7 @@ class RunRecord:
     epochs: int
     steps: int
     best_epoch: int | None
-    data: str  # fingerprint of the real source: the same for all folds of one source
+    data: str  # fingerprint of the real source: the same for all its splits
     created: datetime
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
@@ -305,7 +305,7 @@ def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
         classes=_class_rows(by_mix, pairs),
         optimistic=optimistic,
         warning=OPTIMISTIC if optimistic else None,
-        notes=_notes(rows, pairs, len(runs) - len(newest)),
+        notes=_notes(rows, pairs, len(runs) - len(newest), sorted({run.epochs for run in newest.values()})),
     )
 
 
@@ -433,11 +433,18 @@ def _pooled_recall(runs: Sequence[RunRecord]) -> np.ndarray:
 
 
 def _notes(
-    rows: Sequence[MixRow], pairs: Mapping[str, Sequence[tuple[RunRecord, RunRecord]]], n_superseded: int
+    rows: Sequence[MixRow],
+    pairs: Mapping[str, Sequence[tuple[RunRecord, RunRecord]]],
+    n_superseded: int,
+    epochs: Sequence[int],
 ) -> list[str]:
     notes = []
     if n_superseded:
         notes.append(f"{n_superseded} older runs of the same mix, split and seed are left out")
+    if len(epochs) > 1:
+        notes.append(
+            f"runs of {', '.join(map(str, epochs))} epochs stand side by side: train all for as many"
+        )
     for row in rows:
         if row.n_unpaired:
             notes.append(

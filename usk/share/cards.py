@@ -6,11 +6,13 @@ library, never by string formatting.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 from usk.errors import UskError
+from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Plan
 
 HUB_LICENSES = {"CC BY-NC 3.0": "cc-by-nc-3.0", "CC0-1.0": "cc0-1.0"}
@@ -38,8 +40,12 @@ def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any])
     import yaml  # type: ignore[import-untyped,unused-ignore]
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_templates()), undefined=jinja2.StrictUndefined, autoescape=False,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        loader=jinja2.FileSystemLoader(_templates()),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["md"] = escape_markdown
     body = environment.get_template(template).render(**values)
@@ -48,7 +54,12 @@ def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any])
 
 
 def size_category(n_rows: int) -> str:
-    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+    for limit, name in (
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    ):
         if n_rows < limit:
             return name
     return "n>1M"
@@ -71,40 +82,62 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
     n_bytes = sum((folder / name).stat().st_size for name in manifest["shards"])
     split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
     features = dataset_features(plan.class_names, manifest["mel"]["sample_rate_hz"])
-    info = DatasetInfo(features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes)
+    info = DatasetInfo(
+        features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
+    )
     metadata = {
         **license_metadata(manifest["license"]),
         "task_categories": ["audio-classification"],
         "tags": ["synthetic", "usk", "audio-diffusion"],
         "size_categories": [size_category(len(plan))],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}
+        ],
         "dataset_info": info._to_yaml_dict(),
     }
     counts = plan.counts()
     folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
     generator_parts = [
-        {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])} for part in manifest["trained_on"]
+        {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])}
+        for part in manifest["trained_on"]
     ]
     alpha = manifest["alpha"]
     values = {
-        "version": __version__, "manifest": manifest, "render": manifest["render"], "counts": counts, "folds": folds,
-        "n_clips": len(plan), "n_parents": len({parent for clip in plan.clips for parent in clip.parents}),
+        "version": __version__,
+        "manifest": manifest,
+        "render": manifest["render"],
+        "counts": counts,
+        "folds": folds,
+        "n_clips": len(plan),
+        "n_parents": len({parent for clip in plan.clips for parent in clip.parents}),
         "n_recordings": len({group for clip in plan.clips for group in clip.parent_groups}),
         "generator_parts": generator_parts,
-        "alpha_text": f"{alpha[0]:g}" if alpha[0] == alpha[1] else f"drawn evenly from {alpha[0]:g} to {alpha[1]:g}",
+        "alpha_text": f"{alpha[0]:g}"
+        if alpha[0] == alpha[1]
+        else f"drawn evenly from {alpha[0]:g} to {alpha[1]:g}",
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
     }
     return render_card("dataset.md", metadata, values)
 
 
-def generator_card(trained_on: dict[str, Any], training: dict[str, Any], mel: dict[str, Any], extra: dict[str, Any] | None = None) -> str:
-    """The README.md of a fitted generator. `extra` adds measured figures (round-trip error by class)."""
+def write_generator_card(folder: Path) -> None:
+    """The README.md of a fitted generator, from what its folder holds (and `round_trip.json`, if it was measured)."""
     from usk import __version__
 
+    def read(name: str) -> Any:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    trained_on = read("trained_on.json")
     metadata = {
         **license_metadata(trained_on["license"]),
         "library_name": "diffusers",
         "tags": ["usk", "audio-diffusion", "mel-spectrogram"],
     }
-    values = {"version": __version__, "trained_on": trained_on, "training": training, "mel": mel, "extra": extra or {}}
-    return render_card("generator.md", metadata, values)
+    values = {
+        "version": __version__,
+        "trained_on": trained_on,
+        "training": read("training.json"),
+        "mel": MelSettings.from_audiodiffusion(read("mel/mel_config.json")).as_dict(),
+        "round_trip": read("round_trip.json") if (folder / "round_trip.json").is_file() else None,
+    }
+    (folder / "README.md").write_text(render_card("generator.md", metadata, values), encoding="utf-8")

@@ -66,15 +66,23 @@ def parse_alpha(text: str) -> tuple[float, float]:
         low = float(low_text)
         high = float(high_text) if colon else low
     except ValueError:
-        raise UsageError(f"--alpha {text} is no weight; give a number from 0 to 1, or a range such as 0.3:0.7") from None
+        raise UsageError(
+            f"--alpha {text} is no weight; give a number from 0 to 1, or a range such as 0.3:0.7"
+        ) from None
     if not 0 <= low <= high <= 1:
         raise UsageError(f"--alpha {text} must lie between 0 and 1 (a range: low:high)")
     return low, high
 
 
 def draw_plan(
-    clips: Sequence[Clip], class_names: Sequence[str], per_class: int, *, seed: int = 0,
-    alpha: tuple[float, float] = (0.5, 0.5), across_folds: bool = False, known_clips: Sequence[Clip] | None = None,
+    clips: Sequence[Clip],
+    class_names: Sequence[str],
+    per_class: int,
+    *,
+    seed: int = 0,
+    alpha: tuple[float, float] = (0.5, 0.5),
+    across_folds: bool = False,
+    known_clips: Sequence[Clip] | None = None,
 ) -> Plan:
     """Draw parents for `per_class` synthetic clips of each class in `clips`.
 
@@ -96,11 +104,17 @@ def draw_plan(
     drawn: list[list[PlannedClip]] = []
     notes: list[str] = []
     for label in sorted({clip.label for clip in clips}):
-        folds = {fold: pool for fold, pool in sorted(pools[label].items()) if len({c.group for c in pool}) >= 2}
+        folds = {
+            fold: pool for fold, pool in sorted(pools[label].items()) if len({c.group for c in pool}) >= 2
+        }
         if not folds:
             recordings = len({clip.group for clip in clips if clip.label == label})
             where = "" if across_folds else " in any one fold"
-            fix = "leave the class out with --classes" if recordings < 2 or across_folds else "pair over folds with --across-folds"
+            fix = (
+                "leave the class out with --classes"
+                if recordings < 2 or across_folds
+                else "pair over folds with --across-folds"
+            )
             raise SourceError(
                 f"class {class_names[label]} cannot be interpolated: a pair needs two recordings{where} "
                 f"(it has {recordings} in all, some held out for validation); {fix}, or add recordings"
@@ -116,13 +130,18 @@ def draw_plan(
             rng = np.random.default_rng([seed, label, fold])
             for first, second in _draw_pairs(pool, count, rng):
                 weight = float(alpha[0] + (alpha[1] - alpha[0]) * rng.random())
-                of_class.append(PlannedClip(
-                    clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}", label=label,
-                    fold=first.fold if first.fold == second.fold else 0,
-                    parents=(first.clip_id, second.clip_id), parent_groups=(first.group, second.group),
-                    parent_folds=(first.fold, second.fold), alpha=round(weight, 6),
-                    seed=int(rng.integers(2**31)),
-                ))
+                of_class.append(
+                    PlannedClip(
+                        clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}",
+                        label=label,
+                        fold=first.fold if first.fold == second.fold else 0,
+                        parents=(first.clip_id, second.clip_id),
+                        parent_groups=(first.group, second.group),
+                        parent_folds=(first.fold, second.fold),
+                        alpha=round(weight, 6),
+                        seed=int(rng.integers(2**31)),
+                    )
+                )
         order = np.random.default_rng([seed, label]).permutation(len(of_class))
         drawn.append([of_class[index] for index in order])
     turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]

@@ -40,12 +40,17 @@ class RenderConfig:
     level: float = 0.5
     steps: int = 25
     eta: float = 1.0
+    repeat_short: bool = (
+        True  # parents shorter than the image are repeated to fill it, or followed by silence
+    )
     griffin_lim_iterations: int = 16
     batch: int = 16
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise UsageError(f"--strategy {self.strategy} is not known; choose one of {', '.join(STRATEGIES)}")
+            raise UsageError(
+                f"--strategy {self.strategy} is not known; choose one of {', '.join(STRATEGIES)}"
+            )
         if not 0.0 <= self.eta <= 1.0:
             raise UsageError(f"--eta must lie between 0 and 1, not {self.eta}")
         if not 0.0 < self.level <= 1.0:
@@ -62,7 +67,9 @@ class RenderConfig:
 class ParentLatents:
     """Inverted parents, encoded in fixed batches on first use and kept on disk beside the plan."""
 
-    def __init__(self, plan: Plan, decoded: DecodedSource, generator: Generator, config: RenderConfig, work: Path) -> None:
+    def __init__(
+        self, plan: Plan, decoded: DecodedSource, generator: Generator, config: RenderConfig, work: Path
+    ) -> None:
         self.generator, self.config, self.decoded, self.work = generator, config, decoded, work
         row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
         order: dict[str, int] = {}
@@ -105,16 +112,24 @@ class ParentLatents:
     def _encode(self, batch: int) -> torch.Tensor:
         generator, config = self.generator, self.config
         rows = self.rows[batch * config.batch : (batch + 1) * config.batch]
-        audio = stack_padded([self.decoded.audio(row) for row in rows], generator.mel.image_samples)
-        images, _ = audio_to_image(audio.to(generator.device), generator.mel)
+        n_samples = generator.mel.image_samples
+        audio = [self.decoded.audio(row) for row in rows]
+        if config.repeat_short:
+            audio = [
+                np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio
+            ]
+        images, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
         clean = generator.to_latent(images)
         noisy = ddim_encode(generator.predict, clean, generator.schedule, config.steps, config.level)
         return torch.stack((noisy, clean)).cpu()
 
 
 def mix_latents(
-    noisy: tuple[torch.Tensor, torch.Tensor], clean: tuple[torch.Tensor, torch.Tensor], alpha: torch.Tensor,
-    strategy: str, alpha_cumprod: float,
+    noisy: tuple[torch.Tensor, torch.Tensor],
+    clean: tuple[torch.Tensor, torch.Tensor],
+    alpha: torch.Tensor,
+    strategy: str,
+    alpha_cumprod: float,
 ) -> torch.Tensor:
     """Both parents' latents, noisy and clean, mixed by `strategy`: [batch, channels, height, width]."""
     if strategy == "slerp":
@@ -141,7 +156,9 @@ def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
 class Renderer:
     """Turns pieces of a plan into dataset rows."""
 
-    def __init__(self, plan: Plan, decoded: DecodedSource, generator: Generator, config: RenderConfig, work: Path) -> None:
+    def __init__(
+        self, plan: Plan, decoded: DecodedSource, generator: Generator, config: RenderConfig, work: Path
+    ) -> None:
         self.plan, self.decoded, self.generator, self.config = plan, decoded, generator, config
         self.latents = ParentLatents(plan, decoded, generator, config, work)
         self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
@@ -163,19 +180,29 @@ class Renderer:
             (first[0], second[0]), (first[1], second[1]), alpha, self.config.strategy, self.alpha_cumprod
         ).to(self.generator.device)
         clean = ddim_decode(
-            self.generator.predict, mixed, self.generator.schedule, self.config.steps, self.config.level,
-            self.config.eta, [clip.seed for clip in planned],
+            self.generator.predict,
+            mixed,
+            self.generator.schedule,
+            self.config.steps,
+            self.config.level,
+            self.config.eta,
+            [clip.seed for clip in planned],
         )
         return self.generator.to_image(clean)
 
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
         """Audio of some planned clips, loudest mel bin at 0 dB, cut to the mean length of each one's parents."""
         seeds = [clip.seed for clip in planned]
-        rendered = image_to_audio(
-            self.images(planned), self.generator.mel, seeds, self.config.griffin_lim_iterations
-        ).cpu().numpy()
+        rendered = (
+            image_to_audio(
+                self.images(planned), self.generator.mel, seeds, self.config.griffin_lim_iterations
+            )
+            .cpu()
+            .numpy()
+        )
         lengths = [
-            int(np.mean([len(self.decoded.audio(self.row_of[parent])) for parent in clip.parents])) for clip in planned
+            int(np.mean([len(self.decoded.audio(self.row_of[parent])) for parent in clip.parents]))
+            for clip in planned
         ]
         return [samples[:length] for samples, length in zip(rendered, lengths, strict=True)]
 
@@ -185,10 +212,21 @@ class Renderer:
         audio, gain_db = at_level(samples, (1 - clip.alpha) * levels_db[0] + clip.alpha * levels_db[1])
         return {
             "clip_id": clip.clip_id,
-            "audio": {"bytes": encode_flac(audio, self.generator.mel.sample_rate_hz), "path": f"{clip.clip_id}.flac"},
-            "label": clip.label, "group": clip.clip_id, "fold": clip.fold, "parents": list(clip.parents),
-            "parent_groups": list(clip.parent_groups), "parent_folds": list(clip.parent_folds),
-            "strategy": self.config.strategy, "alpha": 0.5 if self.config.strategy == "midpoint" else clip.alpha,
-            "seed": clip.seed, "steps": self.config.steps, "model": self.generator.model_id,
-            "gain_db": round(gain_db, 4), "judge_score": None,
+            "audio": {
+                "bytes": encode_flac(audio, self.generator.mel.sample_rate_hz),
+                "path": f"{clip.clip_id}.flac",
+            },
+            "label": clip.label,
+            "group": clip.clip_id,
+            "fold": clip.fold,
+            "parents": list(clip.parents),
+            "parent_groups": list(clip.parent_groups),
+            "parent_folds": list(clip.parent_folds),
+            "strategy": self.config.strategy,
+            "alpha": 0.5 if self.config.strategy == "midpoint" else clip.alpha,
+            "seed": clip.seed,
+            "steps": self.config.steps,
+            "model": self.generator.model_id,
+            "gain_db": round(gain_db, 4),
+            "judge_score": None,
         }

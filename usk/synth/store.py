@@ -1,10 +1,10 @@
 """The folder of a synthetic dataset: its manifest and plan, shards written whole or not at all, and its card.
 
-    DIR/usk.json                        what was asked for, the shards and their rows
-    DIR/plan.jsonl                      every clip to make
-    DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
-    DIR/README.md                       the dataset card, written last
-    DIR/.work/                          parents' latents, gone at the end
+DIR/usk.json                        what was asked for, the shards and their rows
+DIR/plan.jsonl                      every clip to make
+DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
+DIR/README.md                       the dataset card, written last
+DIR/.work/                          parents' latents, gone at the end
 """
 
 from __future__ import annotations
@@ -35,23 +35,25 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int) -> Any:
     """The columns of a synthetic dataset as `datasets.Features`."""
     from datasets import Audio, ClassLabel, Features, List, Value
 
-    return Features({
-        "clip_id": Value("string"),
-        "audio": Audio(sampling_rate=sample_rate_hz),
-        "label": ClassLabel(names=list(class_names)),
-        "group": Value("string"),
-        "fold": Value("int64"),
-        "parents": List(Value("string")),
-        "parent_groups": List(Value("string")),
-        "parent_folds": List(Value("int64")),
-        "strategy": Value("string"),
-        "alpha": Value("float64"),
-        "seed": Value("int64"),
-        "steps": Value("int64"),
-        "model": Value("string"),
-        "gain_db": Value("float64"),
-        "judge_score": Value("float64"),
-    })
+    return Features(
+        {
+            "clip_id": Value("string"),
+            "audio": Audio(sampling_rate=sample_rate_hz),
+            "label": ClassLabel(names=list(class_names)),
+            "group": Value("string"),
+            "fold": Value("int64"),
+            "parents": List(Value("string")),
+            "parent_groups": List(Value("string")),
+            "parent_folds": List(Value("int64")),
+            "strategy": Value("string"),
+            "alpha": Value("float64"),
+            "seed": Value("int64"),
+            "steps": Value("int64"),
+            "model": Value("string"),
+            "gain_db": Value("float64"),
+            "judge_score": Value("float64"),
+        }
+    )
 
 
 def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
@@ -72,7 +74,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             raise UskError(
                 f"the disk of {folder} is full; what is written stays: free some space and run the same command again"
             ) from error
-        raise UsageError(f"--out {folder} cannot be written ({error.strerror or error}); choose another folder") from error
+        raise UsageError(
+            f"--out {folder} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -101,18 +105,26 @@ class ShardSpan:
 class SynthStore:
     """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
 
-    def __init__(self, folder: Path, plan: Plan, settings: dict[str, Any], sample_rate_hz: int, rows_per_shard: int) -> None:
+    def __init__(
+        self, folder: Path, plan: Plan, settings: dict[str, Any], sample_rate_hz: int, rows_per_shard: int
+    ) -> None:
         """Args: `settings` is all that decides the result beside the plan; JSON-safe."""
         self.folder, self.plan, self.sample_rate_hz = folder, plan, sample_rate_hz
         n_shards = max(1, -(-len(plan) // rows_per_shard))
         self.shards = [
-            ShardSpan(f"data/train-{index:05d}-of-{n_shards:05d}.parquet", index * rows_per_shard,
-                      min((index + 1) * rows_per_shard, len(plan)))
+            ShardSpan(
+                f"data/train-{index:05d}-of-{n_shards:05d}.parquet",
+                index * rows_per_shard,
+                min((index + 1) * rows_per_shard, len(plan)),
+            )
             for index in range(n_shards)
         ]
         self.manifest = {
-            "format": FORMAT, "kind": "synthetic dataset", "plan_sha256": plan.sha256,
-            "class_names": list(plan.class_names), **json.loads(json.dumps(settings)),
+            "format": FORMAT,
+            "kind": "synthetic dataset",
+            "plan_sha256": plan.sha256,
+            "class_names": list(plan.class_names),
+            **json.loads(json.dumps(settings)),
             "shards": {shard.name: shard.end - shard.begin for shard in self.shards},
         }
 
@@ -128,7 +140,9 @@ class SynthStore:
                 raise UsageError(f"--out {self.folder} is a file; choose a folder")
             if manifest_path.is_file():
                 self._compare(manifest_path)
-            elif self.folder.is_dir() and any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
+            elif self.folder.is_dir() and any(
+                not entry.name.startswith(".") for entry in self.folder.iterdir()
+            ):
                 raise UsageError(f"--out {self.folder} holds something else; choose a new or empty folder")
             (self.folder / "data").mkdir(parents=True, exist_ok=True)
             self.work.mkdir(exist_ok=True)
@@ -143,7 +157,9 @@ class SynthStore:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out") from error
         differing = sorted(
-            key for key in {*there, *self.manifest} - {"plan_sha256", "shards"} if there.get(key) != self.manifest.get(key)
+            key
+            for key in {*there, *self.manifest} - {"plan_sha256", "shards"}
+            if there.get(key) != self.manifest.get(key)
         )
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
             what = f" (it differs in {', '.join(differing)})" if differing else ""

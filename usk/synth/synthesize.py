@@ -15,7 +15,7 @@ from usk.data.sources import Source
 from usk.diffusion.load import Generator, load_generator
 from usk.share.cards import dataset_card
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import Renderer, RenderConfig
+from usk.synth.render import RenderConfig, Renderer
 from usk.synth.store import SynthStore
 
 ROWS_PER_SHARD = 64
@@ -52,15 +52,25 @@ def plan_for(source: Source, config: SynthConfig) -> Plan:
     """The plan alone (`--dry-run`): which parents make which clip."""
     chosen = source.select(classes=config.classes, folds=config.folds)
     return draw_plan(
-        chosen.clips, source.class_names, config.per_class, seed=config.seed, alpha=config.alpha,
-        across_folds=config.across_folds, known_clips=source.clips,
+        chosen.clips,
+        source.class_names,
+        config.per_class,
+        seed=config.seed,
+        alpha=config.alpha,
+        across_folds=config.across_folds,
+        known_clips=source.clips,
     )
 
 
 def synthesize(
-    source: Source, out: str | os.PathLike[str] = "synth", config: SynthConfig | None = None, *,
-    model: str | Generator = "auto", device: str = "auto",
-    progress: Progress | None = None, decoding: Progress | None = None,
+    source: Source,
+    out: str | os.PathLike[str] = "synth",
+    config: SynthConfig | None = None,
+    *,
+    model: str | Generator = "auto",
+    device: str = "auto",
+    progress: Progress | None = None,
+    decoding: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> SynthResult:
     """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
@@ -80,14 +90,29 @@ def synthesize(
     usable = {clip.clip_id for clip in decoded.source.clips}
     known = [clip for clip in source.clips if clip.clip_id not in keep or clip.clip_id in usable]
     plan = draw_plan(
-        decoded.source.clips, source.class_names, config.per_class, seed=config.seed, alpha=config.alpha,
-        across_folds=config.across_folds, known_clips=known,
+        decoded.source.clips,
+        source.class_names,
+        config.per_class,
+        seed=config.seed,
+        alpha=config.alpha,
+        across_folds=config.across_folds,
+        known_clips=known,
     )
     settings = {
-        "source": {"name": source.name, "kind": source.kind, "revision": source.revision, "license": source.license},
-        "model": generator.model_id, "trained_on": generator.trained_on, "mel": generator.mel.as_dict(),
-        "precision": generator.precision, "render": config.render.as_dict(), "alpha": list(config.alpha),
-        "plan_seed": config.seed, "has_groups": source.has_groups,
+        "source": {
+            "name": source.name,
+            "kind": source.kind,
+            "revision": source.revision,
+            "license": source.license,
+        },
+        "model": generator.model_id,
+        "trained_on": generator.trained_on,
+        "mel": generator.mel.as_dict(),
+        "precision": generator.precision,
+        "render": config.render.as_dict(),
+        "alpha": list(config.alpha),
+        "plan_seed": config.seed,
+        "has_groups": source.has_groups,
         "license": strictest_license([source.license, *_known_license(generator)]),
     }
     store = SynthStore(Path(out), plan, settings, generator.mel.sample_rate_hz, ROWS_PER_SHARD)
@@ -112,10 +137,17 @@ def synthesize(
     notes = [*decoded.source.notes, *plan.notes]
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
-        notes.append(f"{too_long} parents are longer than the generator's {longest_s:.2f} s image; their first {longest_s:.2f} s count")
+        notes.append(
+            f"{too_long} parents are longer than the generator's {longest_s:.2f} s image; their first {longest_s:.2f} s count"
+        )
     return SynthResult(
-        folder=store.folder, plan=plan, n_made=len(plan) - done_before, elapsed_s=time.monotonic() - started,
-        model=generator.model_id, notes=tuple(notes), settings=settings,
+        folder=store.folder,
+        plan=plan,
+        n_made=len(plan) - done_before,
+        elapsed_s=time.monotonic() - started,
+        model=generator.model_id,
+        notes=tuple(notes),
+        settings=settings,
     )
 
 

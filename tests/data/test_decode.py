@@ -1,0 +1,267 @@
+"""Decoding of every format, and the cache on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import peak_hz, tone, write_wav
+
+from usk.data import decode as decode_module
+from usk.data.decode import cache_root, cache_size_bytes, decode, decode_source
+from usk.data.sources import FileRef, open_source
+from usk.errors import SourceError
+
+RATE_HZ = 22_050
+FORMATS = {
+    "8-bit": ("wav", "PCM_U8"), "16-bit": ("wav", "PCM_16"), "24-bit": ("wav", "PCM_24"), "32-bit": ("wav", "PCM_32"),
+    "float": ("wav", "FLOAT"), "double": ("wav", "DOUBLE"), "FLAC-16": ("flac", "PCM_16"), "FLAC-24": ("flac", "PCM_24"),
+    "OGG": ("ogg", "VORBIS"), "MP3": ("mp3", "MPEG_LAYER_III"),
+}
+
+
+def check_tone(path: Path, frequency_hz: float, duration_s: float, lossy: bool = False) -> None:
+    samples = decode(FileRef(path), RATE_HZ)
+    assert samples.dtype == np.float32 and samples.ndim == 1
+    assert len(samples) / RATE_HZ == pytest.approx(duration_s, abs=0.06 if lossy else 0.001)
+    assert peak_hz(samples, RATE_HZ) == pytest.approx(frequency_hz, abs=1)
+    middle = samples[len(samples) // 4 : -len(samples) // 4]
+    assert np.abs(middle).max() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize(("suffix", "subtype"), FORMATS.values(), ids=FORMATS.keys())
+def test_every_format_and_channel_count_gives_the_mean_channel(
+    tmp_path: Path, suffix: str, subtype: str, channels: int
+) -> None:
+    channels = min(channels, 2) if suffix == "mp3" else channels
+    weights = 1 + (np.arange(channels) - (channels - 1) / 2) / channels  # the channels differ; their mean is known
+    samples = tone(1000, 0.5, 44_100, peak=0.25)[:, None] * weights
+    path = write_wav(tmp_path / f"x.{suffix}", samples, 44_100, subtype=subtype)
+    if (suffix, channels) == ("ogg", 6):  # Vorbis takes the sixth channel for a subwoofer's and cuts it above 120 Hz
+        assert peak_hz(decode(FileRef(path), RATE_HZ), RATE_HZ) == pytest.approx(1000, abs=1)
+        return
+    check_tone(path, 1000, 0.5, lossy=suffix in ("ogg", "mp3"))
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_every_rate_is_resampled_to_one(tmp_path: Path, rate_hz: int, suffix: str) -> None:
+    check_tone(write_wav(tmp_path / f"x.{suffix}", tone(1000, 0.5, rate_hz, peak=0.25), rate_hz), 1000, 0.5)
+
+
+def test_nothing_folds_down_from_above_the_new_band(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "x.wav", tone(14_000, 0.5, 44_100), 44_100)
+    samples = decode(FileRef(path), RATE_HZ)
+    assert np.abs(samples[len(samples) // 4 : -len(samples) // 4]).max() < 1e-3
+
+
+# --- the cache ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Fills with the name of every clip that is really decoded."""
+    names: list[str] = []
+
+    def counting(ref, sample_rate_hz: int) -> np.ndarray:
+        names.append(ref.name)
+        return decode(ref, sample_rate_hz)
+
+    monkeypatch.setattr(decode_module, "decode", counting)
+    return names
+
+
+def audio_of(folder: Path) -> list[np.ndarray]:
+    decoded = decode_source(open_source(folder))
+    return [decoded.audio(row) for row in range(len(decoded))]
+
+
+def the_cache() -> Path:
+    folders = list((cache_root() / "audio").iterdir())
+    assert len(folders) == 1, folders  # nothing half-built is left beside it
+    return folders[0]
+
+
+def test_cached_audio_is_within_16_bits_of_the_clip(tone_folder: Path) -> None:
+    source = open_source(tone_folder)
+    decoded = decode_source(source)
+    for row in range(len(source)):
+        exact = decode(source.audio[row], RATE_HZ)
+        np.testing.assert_allclose(decoded.audio(row), exact, atol=np.abs(exact).max() / 32_767)
+
+
+def test_a_second_call_decodes_nothing(tone_folder: Path, decoded_names: list[str]) -> None:
+    first = audio_of(tone_folder)
+    assert len(decoded_names) == 24
+    second = audio_of(tone_folder)
+    assert len(decoded_names) == 24
+    assert all(map(np.array_equal, first, second))
+    assert cache_size_bytes() > 2 * sum(map(len, first))
+
+
+def test_a_part_of_a_cached_source_decodes_nothing(tone_folder: Path, decoded_names: list[str]) -> None:
+    first = audio_of(tone_folder)
+    source = open_source(tone_folder)
+    part = decode_source(source.subset([17, 3]))
+    assert len(decoded_names) == 24
+    assert np.array_equal(part.audio(0), first[17]) and np.array_equal(part.audio(1), first[3])
+    assert np.array_equal(decode_source(source).subset([5, 17]).audio(1), first[17])
+
+
+def test_rates_have_caches_of_their_own(tone_folder: Path, decoded_names: list[str]) -> None:
+    source = open_source(tone_folder)
+    assert len(decode_source(source, 16_000).audio(0)) == pytest.approx(0.4 * 16_000, abs=1)
+    assert len(decode_source(source, 8_000).audio(0)) == pytest.approx(0.4 * 8_000, abs=1)
+    assert len(decoded_names) == 48
+
+
+def spoil_index(text: str):
+    return lambda cache: (cache / "index.json").write_text(text)
+
+
+def shorten_samples(cache: Path) -> None:
+    file = cache / "samples.i16"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def forget_a_clip(cache: Path) -> None:
+    index = json.loads((cache / "index.json").read_text())
+    index["names"][0] = "another"
+    (cache / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda cache: shutil.rmtree(cache_root()), shutil.rmtree, lambda cache: (cache / "samples.i16").unlink(),
+    lambda cache: (cache / "index.json").unlink(), shorten_samples, forget_a_clip, spoil_index(""), spoil_index("[]"),
+    spoil_index("{}"), spoil_index('{"names": 1, "lengths": 2, "peaks": 3, "bad": {}, "retry": false}'),
+    lambda cache: (cache / "index.json").write_bytes(b"\xff\xfe"),
+], ids=["root deleted", "deleted", "no samples", "no index", "short samples", "a clip less", "empty index", "list",
+        "no keys", "wrong types", "not text"])
+def test_a_deleted_or_damaged_cache_is_rebuilt(tone_folder: Path, decoded_names: list[str], spoil) -> None:
+    first = audio_of(tone_folder)
+    spoil(the_cache())
+    assert all(map(np.array_equal, first, audio_of(tone_folder)))
+    assert len(decoded_names) == 48
+    assert all(map(np.array_equal, first, audio_of(tone_folder)))
+    assert len(decoded_names) == 48
+    the_cache()
+
+
+def test_a_changed_file_is_decoded_again(tone_folder: Path) -> None:
+    audio_of(tone_folder)
+    path = tone_folder / "high" / "rec0" / "cut0.wav"
+    before = path.stat()
+    write_wav(path, tone(500, 0.4))
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert peak_hz(audio_of(tone_folder)[0], RATE_HZ) == pytest.approx(500, abs=2)
+
+
+def test_deleting_the_cache_does_not_hurt_what_is_open(tone_folder: Path) -> None:
+    decoded = decode_source(open_source(tone_folder))
+    first = decoded.audio(0)
+    shutil.rmtree(cache_root())
+    assert np.array_equal(decoded.audio(0), first) and len(decoded.audio(23))
+
+
+def test_deleting_the_cache_while_it_is_built_does_not_hurt(tone_folder: Path) -> None:
+    def delete(done: int, total: int) -> None:
+        if done == 12:
+            shutil.rmtree(cache_root())
+
+    decoded = decode_source(open_source(tone_folder), progress=delete)
+    assert all(map(np.array_equal, map(decoded.audio, range(24)), audio_of(tone_folder)))
+
+
+def test_progress_counts_the_clips(tone_folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    decode_source(open_source(tone_folder), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 24) for done in range(1, 25)]
+
+
+def test_a_file_that_could_not_be_read_once_is_tried_again(
+    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(ref, sample_rate_hz: int) -> np.ndarray:
+        if ref.name.endswith("low/rec0/cut0.wav"):
+            raise PermissionError(13, "Permission denied")
+        return decode(ref, sample_rate_hz)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_module, "decode", refuse)
+        with pytest.raises(SourceError, match=r"1 of 24 .*low/rec0/cut0.wav \(Permission denied\)"):
+            audio_of(tone_folder)
+    assert len(audio_of(tone_folder)) == 24
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_cache_that_cannot_be_written_is_one_line(
+    tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("USK_CACHE", str(tmp_path / "file" / below))
+    with pytest.raises(SourceError, match=r"cache at .*file.* cannot be written \(.*\); .*\$USK_CACHE") as raised:
+        decode_source(open_source(tone_folder))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decode_module, "_put_in_place", full)
+    with pytest.raises(SourceError, match=r"cannot be written \(No space left on device\); free some space"):
+        decode_source(open_source(tone_folder))
+    assert list((cache_root() / "audio").iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_nothing(tone_folder: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode_source(open_source(tone_folder), progress=interrupt)
+    assert list((cache_root() / "audio").iterdir()) == []
+
+
+def test_threads_may_build_the_same_cache_at_once(tone_folder: Path) -> None:
+    together = threading.Barrier(4)
+
+    def build(part: int) -> list[np.ndarray]:
+        source = open_source(tone_folder)
+        rows = list(range(24)) if part % 2 else list(range(12))  # two want more than the other two build
+        together.wait()
+        decoded = decode_source(source.subset(rows))
+        return [decoded.audio(row) for row in range(12)]
+
+    for _ in range(5):
+        shutil.rmtree(cache_root(), ignore_errors=True)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(build, range(4)))
+        for result in results:
+            assert all(map(np.array_equal, result, results[0]))
+        the_cache()
+
+
+def test_processes_may_build_the_same_cache_at_once(tone_folder: Path) -> None:
+    code = (
+        "import sys; from usk.data.sources import open_source; from usk.data.decode import decode_source\n"
+        "decoded = decode_source(open_source(sys.argv[1])); print(sum(len(decoded.audio(r)) for r in range(24)))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tone_folder)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert printed == [f"{sum(map(len, audio_of(tone_folder)))}\n"] * 3
+    the_cache()

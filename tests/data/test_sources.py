@@ -1,0 +1,440 @@
+"""Every kind of source, and every wrong input, through `open_source` and `decode_source`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from conftest import TONES_HZ, URBAN_CLASSES, peak_hz, tone, write_wav
+
+from usk.data.decode import decode_source
+from usk.data.sources import Source, open_source
+from usk.errors import SourceError, UsageError, UskError
+
+LABELS = ["horn", "bark", "siren"]
+
+
+def fails(message: str, *args: Any, error: type[UskError] = SourceError, **kwargs: Any) -> str:
+    """Opening and decoding raises one line that holds `message`."""
+    with pytest.raises(error) as raised:
+        decode_source(open_source(*args, **kwargs))
+    text = str(raised.value)
+    assert message in text, text
+    assert "\n" not in text
+    return text
+
+
+def groups_by_fold(source: Source) -> list[set[str]]:
+    by_fold = defaultdict(set)
+    for clip in source.clips:
+        by_fold[clip.fold].add(clip.group)
+    return list(by_fold.values())
+
+
+# --- UrbanSound8K ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("up", [0, 1], ids=["root", "its parent"])
+def test_urbansound8k_as_published(urbansound8k_folder: Path, up: int) -> None:
+    source = open_source([urbansound8k_folder, urbansound8k_folder.parent][up])
+    assert (source.name, source.license, source.folds) == ("urbansound8k", "CC BY-NC 3.0", (1, 2, 3))
+    assert source.class_names == tuple(URBAN_CLASSES.values())
+    assert source.counts() == dict.fromkeys(URBAN_CLASSES.values(), 18)
+    assert source.has_groups and source.notes == ()
+    clip = next(clip for clip in source.clips if clip.clip_id == "urbansound8k/8102-8-0-1.wav")
+    assert (clip.group, clip.fold, clip.label) == ("urbansound8k/8102", 1, 2)
+    assert clip.duration_s == pytest.approx(0.6)
+    decoded = decode_source(source)
+    row = source.clips.index(clip)
+    assert decoded.source.clips[row].duration_s == pytest.approx(0.6, abs=1e-4)
+    samples, _ = soundfile.read(urbansound8k_folder / "audio" / "fold1" / "8102-8-0-1.wav", dtype="float32")
+    np.testing.assert_allclose(decoded.audio(row), samples, atol=2e-5)
+
+
+def test_the_revision_is_the_same_elsewhere_and_the_cache_key_is_not(urbansound8k_folder: Path) -> None:
+    copy = urbansound8k_folder.parent / "copy"
+    shutil.copytree(urbansound8k_folder, copy)
+    first, second = open_source(urbansound8k_folder), open_source(copy)
+    assert first.clips == second.clips and first.revision == second.revision
+    assert first.cache_key != second.cache_key
+
+
+def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(urbansound8k_folder: Path) -> None:
+    for file in sorted(urbansound8k_folder.glob("audio/fold2/*.wav"))[:5]:
+        file.unlink()
+    text = fails("5 of 54 clips in its metadata have no audio file", urbansound8k_folder)
+    assert "--skip-bad" in text and "1200-1-0-0.wav" in text and "and 2 more" in text
+    source = open_source(urbansound8k_folder, skip_bad=True)
+    assert len(source) == len(decode_source(source)) == 49
+    assert source.notes == ("5 clips without an audio file were skipped",)
+
+
+def test_metadata_without_any_audio_is_refused_even_with_skip_bad(urbansound8k_folder: Path) -> None:
+    shutil.rmtree(urbansound8k_folder / "audio")
+    fails("none of the 54 clips in its metadata has its audio file", urbansound8k_folder, skip_bad=True)
+
+
+@pytest.mark.parametrize(("column", "value", "message"), [
+    ("slice_file_name", "../../secret.wav", "leads out of the fold's folder"),
+    ("slice_file_name", "", "line 2 is incomplete"),
+    ("fold", "one", "line 2 is incomplete"),
+    ("classID", "", "line 2 is incomplete"),
+])
+def test_a_broken_metadata_row_is_named(urbansound8k_folder: Path, column: str, value: str, message: str) -> None:
+    write_wav(urbansound8k_folder / "secret.wav", tone(440, 0.5))
+    metadata = urbansound8k_folder / "metadata" / "UrbanSound8K.csv"
+    with metadata.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0][column] = value
+    with metadata.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    fails(message, urbansound8k_folder)
+
+
+def test_metadata_without_its_columns_is_named(urbansound8k_folder: Path) -> None:
+    (urbansound8k_folder / "metadata" / "UrbanSound8K.csv").write_text("file,class\na.wav,siren\n")
+    fails("UrbanSound8K.csv lacks rows or the columns", urbansound8k_folder)
+
+
+# --- class folders -----------------------------------------------------------------------------------------
+
+
+def test_class_folders_with_a_folder_for_each_recording(tone_folder: Path) -> None:
+    source = open_source(tone_folder)
+    assert source.class_names == ("high", "low", "middle")
+    assert source.counts() == {"high": 8, "low": 8, "middle": 8}
+    assert len({clip.group for clip in source.clips}) == 12
+    assert source.clips[0].group == "tones/high/rec0" and source.clips[0].clip_id == "tones/high/rec0/cut0.wav"
+    assert source.has_groups and not any("recordings are named" in note for note in source.notes)
+    decoded = decode_source(source)
+    for row, clip in enumerate(decoded.source.clips):
+        expected_hz = TONES_HZ[source.class_names[clip.label]] * (1 + 0.03 * int(clip.group[-1]))
+        assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(expected_hz, abs=2)
+
+
+def test_flat_class_folders_warn_that_each_clip_is_its_own_recording(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for index in range(6):
+            write_wav(tmp_path / "flat" / name / f"{index}.WAV", tone(400, 0.2), format="WAV")
+    (tmp_path / "flat" / "a" / "notes.txt").write_text("no audio")
+    (tmp_path / "flat" / ".hidden").mkdir()
+    source = open_source(tmp_path / "flat")
+    assert len(source) == len({clip.group for clip in source.clips}) == 12
+    assert not source.has_groups
+    assert any("test scores will be too high" in note for note in source.notes)
+
+
+def test_missing_folds_are_made_the_same_each_time_with_recordings_whole(tone_folder: Path) -> None:
+    source = open_source(tone_folder)
+    assert source.clips == open_source(tone_folder).clips
+    sides = groups_by_fold(source)
+    assert len(sides) > 1 and sum(map(len, sides)) == 12
+    assert any("no folds are given" in note for note in source.notes)
+    assert min(source.folds) >= 1
+
+
+def test_two_clips_a_class_of_one_recording_each_still_get_folds(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        for index in range(2):
+            write_wav(tmp_path / "few" / name / f"{index}.wav", tone(400, 0.2))
+    assert open_source(tmp_path / "few").folds == (1, 2)
+
+
+# --- Hugging Face datasets ---------------------------------------------------------------------------------
+
+
+def wav_bytes(samples: np.ndarray, sample_rate_hz: int = 22_050, form: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate_hz, format=form)
+    return buffer.getvalue()
+
+
+def hugging_face_table(n: int = 12, typed: bool = True, **columns: list[Any]) -> pa.Table:
+    """Rows as the Hugging Face libraries write them: encoded audio beside its path, and the given columns."""
+    import datasets
+
+    audio = [{"bytes": wav_bytes(tone(300 + 50 * row, 0.3)), "path": f"{row}.wav"} for row in range(n)]
+    columns.setdefault("label", [row % 3 for row in range(n)])
+    kinds = {"str": datasets.Value("string"), "int": datasets.Value("int64")}
+    features: dict[str, Any] = {"audio": datasets.Audio()} if typed else {}
+    for name, values in columns.items():
+        features[name] = kinds[type(values[0]).__name__]
+    if typed:
+        features["label"] = datasets.ClassLabel(names=LABELS)
+        return pa.table({"audio": audio, **columns}, schema=datasets.Features(features).arrow_schema)
+    return pa.table({"audio": audio, **columns})
+
+
+def write_parquet(folder: Path, table: pa.Table, shards: int = 2) -> Path:
+    (folder / "data").mkdir(parents=True)
+    size = -(-table.num_rows // shards)
+    for shard in range(shards):
+        name = f"train-{shard:05d}-of-{shards:05d}.parquet"
+        pq.write_table(table.slice(shard * size, size), folder / "data" / name, row_group_size=4)
+    return folder
+
+
+def check_tones(source: Source) -> None:
+    decoded = decode_source(source)
+    assert len(decoded) == len(source)
+    for row in range(len(source)):
+        assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(300 + 50 * row, abs=2)
+
+
+def test_a_parquet_folder_with_columns_found_by_name_and_type(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", hugging_face_table(
+        fsID=[100 + row // 2 for row in range(12)], fold=[1 + row // 2 % 2 for row in range(12)],
+        slice_name=[f"x{row}" for row in range(12)],
+    ))
+    source = open_source(folder)
+    assert source.class_names == tuple(LABELS)
+    assert [clip.label for clip in source.clips] == [row % 3 for row in range(12)]
+    assert [clip.group for clip in source.clips] == [f"set/{100 + row // 2}" for row in range(12)]
+    assert [clip.fold for clip in source.clips] == [1 + row // 2 % 2 for row in range(12)]
+    assert source.has_groups and source.notes == ()
+    check_tones(source)
+
+
+def test_a_parquet_folder_with_columns_that_the_user_names(tmp_path: Path) -> None:
+    kinds = ["siren", "horn"] * 6
+    folder = write_parquet(tmp_path / "set", hugging_face_table(
+        typed=False, kind=kinds, tape=[f"t{row // 3}" for row in range(12)], part=[f"fold{row // 3}" for row in range(12)],
+    ))
+    source = open_source(folder, label_column="kind", group_column="tape", fold_column="part")
+    assert source.class_names == ("horn", "siren")
+    assert [clip.label for clip in source.clips] == [1, 0] * 6
+    assert [clip.group for clip in source.clips] == [f"set/t{row // 3}" for row in range(12)]
+    assert [clip.fold for clip in source.clips] == [1 + row // 3 for row in range(12)]  # counted from 1
+    check_tones(source)
+
+
+@pytest.mark.parametrize(("labels", "names"), [
+    (["b", "a", "b"] * 4, ("a", "b")),
+    ([7, 3, 7] * 4, ("3", "7")),
+    ([10, 9, 9] * 4, ("9", "10")),
+], ids=["strings", "integers", "integers of two lengths"])
+def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], names: tuple[str, ...]) -> None:
+    source = open_source(write_parquet(tmp_path / "set", hugging_face_table(typed=False, label=labels)))
+    assert source.class_names == names
+    assert [source.class_names[clip.label] for clip in source.clips] == [str(label) for label in labels]
+
+
+def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Path) -> None:
+    source = open_source(write_parquet(tmp_path / "set", hugging_face_table()))
+    assert not source.has_groups and len({clip.group for clip in source.clips}) == 12
+    assert any("--group-column" in note for note in source.notes) and any("no folds" in note for note in source.notes)
+    assert len(source.folds) > 1 and min(source.folds) == 1
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["dataset", "dataset dict"])
+def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
+    import datasets
+
+    table = hugging_face_table(group=[f"g{row // 2}" for row in range(12)])
+    saved = datasets.Dataset(datasets.table.InMemoryTable(table))
+    if split:
+        parts = {"train": saved.select(range(8)), "test": saved.select(range(8, 12))}
+        datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "set"))
+    else:
+        saved.save_to_disk(str(tmp_path / "set"))
+    source = open_source(tmp_path / "set")
+    assert source.kind == "saved Hugging Face dataset"
+    assert source.class_names == tuple(LABELS)
+    assert [clip.group for clip in source.clips] == [f"set/g{row // 2}" for row in range(12)]
+    check_tones(source)
+
+
+@pytest.mark.parametrize(("options", "message", "error"), [
+    ({"label_column": "species"}, "--label-column species: ", UsageError),
+    ({"group_column": "tape"}, "--group-column tape: ", UsageError),
+    ({"fold_column": "part"}, "--fold-column part: ", UsageError),
+])
+def test_an_unknown_column_names_the_flag(
+    tmp_path: Path, options: dict[str, str], message: str, error: type[UskError]
+) -> None:
+    folder = write_parquet(tmp_path / "set", hugging_face_table())
+    assert "it has label" in fails(message, folder, error=error, **options)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda table: table.rename_columns(["audio", "species"]), "no label column among species; name it with --label"),
+    (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
+    (lambda table: table.set_column(1, "label", pa.array([None] * 2 + ["a"] * 10)), "2 rows have no value in the"),
+    (lambda table: table.slice(0, 0), "holds no clips"),
+])
+def test_a_dataset_without_what_is_needed(tmp_path: Path, change: Any, message: str) -> None:
+    fails(message, write_parquet(tmp_path / "set", change(hugging_face_table(typed=False)), shards=1))
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", hugging_face_table())
+    file = folder / "data" / "train-00001-of-00002.parquet"
+    file.write_bytes(file.read_bytes()[:200])
+    fails("train-00001-of-00002.parquet is no whole Parquet file", folder)
+
+
+@pytest.mark.parametrize("path", ["../secret.wav", "{outside}"], ids=["relative", "absolute"])
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_a_path_that_leads_out_of_the_dataset_is_not_followed(tmp_path: Path, path: str, kind: str) -> None:
+    import datasets
+
+    secret = write_wav(tmp_path / "secret.wav", tone(440, 0.3))
+    cell = {"bytes": None, "path": path.format(outside=secret)}
+    features = datasets.Features({"audio": datasets.Audio(decode=False), "label": datasets.Value("string")})
+    table = pa.table({"audio": [cell] * 2, "label": ["a", "b"]}, schema=features.arrow_schema)
+    folder = tmp_path / "set"
+    if kind == "parquet":
+        folder.mkdir()
+        pq.write_table(table, folder / "rows.parquet")
+    else:  # `save_to_disk` would embed the file, so the rows are put there afterwards
+        cells = [{"bytes": b"x", "path": None}] * 2
+        harmless = pa.table({"audio": cells, "label": ["a", "b"]}, schema=table.schema)
+        datasets.Dataset(datasets.table.InMemoryTable(harmless)).save_to_disk(str(folder))
+        arrow = next(folder.glob("*.arrow"))
+        with pa.OSFile(str(arrow), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    fails("its path leads out of the dataset's folder", folder)
+
+
+def test_a_path_inside_the_dataset_is_followed(tmp_path: Path) -> None:
+    write_wav(tmp_path / "set" / "wavs" / "0.wav", tone(300, 0.3))
+    pq.write_table(
+        pa.table({"audio": [{"bytes": None, "path": "wavs/0.wav"}], "label": ["a"]}), tmp_path / "set" / "rows.parquet"
+    )
+    check_tones(open_source(tmp_path / "set"))
+
+
+# --- the demo and the Hub ----------------------------------------------------------------------------------
+
+
+def test_demo_is_procedural_sound_and_says_so() -> None:
+    source = open_source("demo")
+    assert (len(source), source.folds, source.license) == (540, (1, 2, 3), "CC0-1.0")
+    assert any("not field recordings" in note for note in source.notes)
+    few = source.subset(range(0, 540, 180))
+    decoded = decode_source(few)
+    for row, clip in enumerate(decoded.source.clips):
+        assert len(decoded.audio(row)) == round(clip.duration_s * 22_050)
+        assert clip.clip_id == few.clips[row].clip_id and np.abs(decoded.audio(row)).max() > 0.01
+
+
+@pytest.mark.parametrize("hub_id", ["danavery/urbansound8K", "danavery/urbansound8K@main"])
+def test_a_hub_id_without_network_names_the_ways_on(hub_id: str) -> None:
+    text = fails("danavery/urbansound8K cannot be reached", hub_id)
+    assert all(name in text for name in ("--real", "$USK_REAL", "usk demo"))
+
+
+# --- wrong folders -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda path: None, "no such folder; give --real"),
+    (lambda path: path.mkdir(), "is empty; give --real"),
+    (lambda path: path.write_text("x"), "is a file; a source is a folder"),
+    (lambda path: write_wav(path / "a.wav", tone(440, 0.3)), "its 1 audio files need a folder for each class"),
+    (lambda path: (path / "class").mkdir(parents=True), "it has no audio files in sub-folders"),
+], ids=["missing", "empty", "a file", "loose audio", "empty class"])
+def test_a_folder_that_is_no_source(tmp_path: Path, make: Any, message: str) -> None:
+    make(tmp_path / "source")
+    assert str(tmp_path / "source") in fails(message, tmp_path / "source")
+
+
+def test_an_empty_name_is_not_the_current_folder(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tone_folder)
+    fails("no source is named; give --real", "")
+
+
+# --- wrong audio -------------------------------------------------------------------------------------------
+
+
+def _nan_wav(path: Path) -> None:
+    samples = tone(440, 0.3)
+    samples[100] = np.nan
+    write_wav(path, samples, subtype="FLOAT")
+
+
+BAD_AUDIO = {
+    "zero bytes": (lambda path: path.write_bytes(b""), "empty file"),
+    "truncated WAV": (lambda path: path.write_bytes(wav_bytes(tone(440, 0.3))[:5_000]), "truncated"),
+    "WAV cut in its header": (lambda path: path.write_bytes(wav_bytes(tone(440, 0.3))[:20]), "truncated"),
+    "text": (lambda path: path.write_text("this is no sound\n" * 20), "not an audio file"),
+    "silence": (lambda path: write_wav(path, np.zeros(6_000, np.float32)), "silent"),
+    "opposite channels": (lambda path: write_wav(path, np.stack([tone(440, 0.3), -tone(440, 0.3)], 1), subtype="FLOAT"), "silent"),
+    "one sample": (lambda path: write_wav(path, tone(440, 0.3)[1:2]), "too short (1 sample)"),
+    "no samples": (lambda path: write_wav(path, tone(440, 0.3)[:0]), "too short (0 samples)"),
+    "NaN": (_nan_wav, "has NaN or infinite samples"),
+    "truncated FLAC": (
+        lambda path: path.write_bytes(wav_bytes(np.random.default_rng(0).normal(0, 0.1, 30_000), form="FLAC")[:9_000]),
+        None,  # libsndfile says either that it is cut or that it cannot be read
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_AUDIO.values(), ids=BAD_AUDIO.keys())
+def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
+    tone_folder: Path, make: Any, reason: str | None
+) -> None:
+    make(tone_folder / "low" / "rec0" / "cut0.wav")
+    text = fails("1 of 24 clips cannot be used: low/rec0/cut0.wav (", tone_folder)
+    assert "--skip-bad" in text and (reason is None or f"({reason}" in text), text
+    decoded = decode_source(open_source(tone_folder), skip_bad=True)
+    assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
+    assert "tones/low/rec0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
+    assert any("1 clips that cannot be used were skipped" in note for note in decoded.source.notes)
+    row = next(row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/rec0/cut1.wav")
+    assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(300, abs=2)  # rows after the gap are the right ones
+
+
+def test_a_source_of_bad_clips_alone_is_refused_even_with_skip_bad(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        (tmp_path / "bad" / name / "x.wav").write_bytes(b"")
+    with pytest.raises(SourceError, match="2 of 2 clips cannot be used"):
+        decode_source(open_source(tmp_path / "bad"), skip_bad=True)
+
+
+# --- selecting ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wanted", "message"), [
+    ({"classes": ["siren", "cat"]}, "--classes cat: .* has no such class; it has car_horn, dog_bark, siren"),
+    ({"folds": [1, 11]}, "--folds 11: .* has no such fold; it has 1, 2, 3"),
+])
+def test_an_unknown_class_or_fold_is_a_usage_error(urbansound8k_folder: Path, wanted: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_source(urbansound8k_folder).select(**wanted)
+
+
+def test_select_keeps_rows_audio_and_class_numbers_together(urbansound8k_folder: Path) -> None:
+    source = open_source(urbansound8k_folder)
+    chosen = source.select(classes=["siren"], folds=[2, 3])
+    assert {(clip.label, clip.fold) for clip in chosen.clips} == {(2, 2), (2, 3)}
+    assert len(chosen) == 12 and chosen.class_names == source.class_names
+    assert [ref.name.rpartition("/")[2] for ref in chosen.audio] == [c.clip_id.partition("/")[2] for c in chosen.clips]
+
+
+# --- the real sample ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_real_sample_opens_and_its_recordings_lie_in_one_fold_each(real_folder: Path) -> None:
+    source = open_source(real_folder)
+    assert len(source.class_names) == 10 and source.license == "CC BY-NC 3.0"
+    folds_of = defaultdict(set)
+    for clip in source.clips:
+        folds_of[clip.group].add(clip.fold)
+    assert Counter(map(len, folds_of.values())) == {1: len(folds_of)}
+    few = decode_source(source.subset(range(0, len(source), 40)))
+    assert all(len(few.audio(row)) > 0 for row in range(len(few)))

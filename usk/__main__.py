@@ -1,0 +1,5 @@
+"""`python -m usk`."""
+
+from usk.cli.app import main
+
+main()

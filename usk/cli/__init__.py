@@ -1,0 +1,1 @@
+"""The command line: options to a configuration, one call, one table."""

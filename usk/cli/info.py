@@ -1,0 +1,123 @@
+"""`usk info`: what a source, a generator, a run or the cache is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from usk.cli.options import JsonOption, QuietOption, display_for
+
+
+def command(
+    ctx: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SRC]", help="A source, a generator, a run. Without it: versions and the cache."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what SRC is: classes, counts, licence, notes; or the installation and its cache."""
+    display = display_for(ctx, as_json, quiet)
+    from usk.show.console import counts_table, facts_table
+
+    if what is None:
+        facts = _installation()
+        display.result(facts, facts_table("usk", facts))
+    elif what == "embedded" or (Path(what) / "model_index.json").is_file():
+        facts = _generator(what)
+        display.result(facts, facts_table(what, facts))
+    elif (Path(what) / "run.json").is_file():
+        from usk.evaluate.compare import read_run
+
+        run = read_run(what)
+        facts = {
+            "mix": run.mix,
+            "classifier": run.classifier,
+            "split": run.split,
+            "seed": run.seed,
+            "accuracy": round(run.accuracy, 4),
+            "macro F1": round(run.macro_f1, 4),
+            "real clips": run.n_real,
+            "synthetic clips": run.n_synthetic,
+            "best epoch": run.best_epoch,
+        }
+        display.result(facts, facts_table(what, facts))
+    else:
+        facts, classes = _source(what)
+        display.result({**facts, "classes": classes}, facts_table(what, facts), counts_table(classes))
+
+
+def _installation() -> dict[str, Any]:
+    import torch
+
+    from usk import __version__
+    from usk.data.decode import cache_root, cache_size_bytes
+    from usk.device import default_precision, resolve_device
+
+    device = resolve_device("auto")
+    return {
+        "usk": __version__,
+        "torch": torch.__version__,
+        "device": str(device),
+        "precision": default_precision(device),
+        "cache": str(cache_root()),
+        "cache MB": round(cache_size_bytes() / 1e6, 1),
+        "cache note": "safe to delete at any time; $USK_CACHE moves it",
+    }
+
+
+def _generator(model: str) -> dict[str, Any]:
+    from usk.diffusion.load import load_generator
+
+    generator = load_generator(model, "cpu")
+    parameters = sum(parameter.numel() for parameter in generator.unet.parameters())
+    return {
+        "kind": "generator",
+        "id": generator.model_id,
+        "UNet parameters": f"{parameters / 1e6:.1f} M",
+        "latent": " x ".join(map(str, generator.latent_shape)),
+        "VAE": generator.vae is not None,
+        "prediction": generator.schedule.prediction_type,
+        "image s": round(generator.mel.image_s, 2),
+        "mel bands": generator.mel.n_mels,
+        "sample rate Hz": generator.mel.sample_rate_hz,
+        "trained on": [
+            f"{part['source']} folds {part['folds']} ({len(part['groups'])} recordings);"
+            for part in generator.trained_on
+        ],
+        "licence": generator.license,
+    }
+
+
+def _source(location: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from usk.data.sources import open_source
+
+    source = open_source(location, skip_bad=True)
+    facts = {
+        "kind": source.kind,
+        "name": source.name,
+        "revision": source.revision,
+        "clips": len(source),
+        "classes": len(source.class_names),
+        "recordings": len({clip.group for clip in source.clips}),
+        "folds": list(source.folds),
+        "licence": source.license,
+        "notes": list(source.notes),
+    }
+    rows = []
+    for label, name in enumerate(source.class_names):
+        clips = [clip for clip in source.clips if clip.label == label]
+        rows.append(
+            {
+                "class": name,
+                "clips": len(clips),
+                "recordings": len({clip.group for clip in clips}),
+                "mean_s": sum(clip.duration_s for clip in clips) / len(clips) if clips else 0.0,
+            }
+        )
+    return facts, rows

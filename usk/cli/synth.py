@@ -1,0 +1,147 @@
+"""`usk synth`: real clips to a synthetic dataset."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from usk.cli.options import (
+    DeviceOption,
+    FoldColumnOption,
+    GroupColumnOption,
+    JsonOption,
+    LabelColumnOption,
+    ModelOption,
+    QuietOption,
+    RealOption,
+    SeedOption,
+    SkipBadOption,
+    display_for,
+    real_location,
+    split_names,
+    split_numbers,
+)
+
+
+def command(
+    ctx: typer.Context,
+    per_class: Annotated[int, typer.Option("--per-class", help="Clips to make of each class.")] = 100,
+    real: RealOption = None,
+    out: Annotated[str, typer.Option("--out", help="Folder of the dataset.")] = "synth",
+    model: ModelOption = "auto",
+    alpha: Annotated[
+        str, typer.Option("--alpha", help="Share of the second parent: a number, or a range low:high.")
+    ] = "0.5",
+    strategy: Annotated[str | None, typer.Option("--strategy", help="decomposed, slerp or midpoint.")] = None,
+    level: Annotated[
+        float | None, typer.Option("--level", help="Noise level to mix at, above 0 up to 1 (pure noise).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="DDIM steps each way.")] = None,
+    eta: Annotated[
+        float | None, typer.Option("--eta", help="Fresh noise on the way down: 0 none, 1 as DDPM.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Clips that are rendered together.")] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Only these classes, joined by commas.")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option("--folds", help="Only parents of these folds, joined by commas.")
+    ] = None,
+    across_folds: Annotated[
+        bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
+    ] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
+    skip_bad: SkipBadOption = False,
+    label_column: LabelColumnOption = None,
+    group_column: GroupColumnOption = None,
+    fold_column: FoldColumnOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make synthetic clips by interpolating pairs of real ones: a Hugging Face dataset in OUT.
+
+    Run it again after an interruption and it goes on where it stopped.
+    """
+    display = display_for(ctx, as_json, quiet)
+    from usk.data.sources import open_source
+    from usk.synth.plan import parse_alpha
+    from usk.synth.render import RenderConfig
+    from usk.synth.synthesize import SynthConfig, plan_for, synthesize
+
+    chosen: dict[str, Any] = {
+        "strategy": strategy,
+        "level": level,
+        "steps": steps,
+        "eta": eta,
+        "batch": batch,
+    }
+    config = SynthConfig(
+        per_class=per_class,
+        alpha=parse_alpha(alpha),
+        seed=seed,
+        classes=split_names(classes),
+        folds=split_numbers(folds, "--folds"),
+        across_folds=across_folds,
+        skip_bad=skip_bad,
+        render=RenderConfig(**{name: value for name, value in chosen.items() if value is not None}),
+    )
+    source = open_source(
+        real_location(real),
+        skip_bad=skip_bad,
+        label_column=label_column,
+        group_column=group_column,
+        fold_column=fold_column,
+    )
+    for note in source.notes:
+        display.warn(note)
+    if dry_run:
+        from usk.show.console import pairs_table, plan_table
+
+        plan = plan_for(source, config)
+        for note in plan.notes:
+            display.warn(note)
+        rows = [{**asdict(clip), "class": plan.class_names[clip.label]} for clip in plan.clips]
+        display.result(
+            rows, plan_table(plan.counts(), f"plan: {len(plan)} clips"), pairs_table(rows[:10], len(plan))
+        )
+        return
+    from usk.show.console import plan_table, settings_line
+
+    def announce(settings: dict[str, object]) -> None:
+        display.note(
+            f"model {settings['model']} ({settings['precision']}); " + settings_line(config.render.as_dict())
+        )
+
+    with display.progress("decoding") as decoding, display.progress("rendering clips") as rendering:
+        result = synthesize(
+            source,
+            out,
+            config,
+            model=model,
+            device=device,
+            progress=rendering,
+            decoding=decoding,
+            announce=announce,
+        )
+    for note in result.notes:
+        if note not in source.notes:
+            display.warn(note)
+    each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
+    display.result(
+        {
+            "folder": str(result.folder),
+            "clips": len(result.plan),
+            "made": result.n_made,
+            "elapsed_s": round(result.elapsed_s, 2),
+            "counts": result.plan.counts(),
+            "model": result.model,
+            "notes": list(result.notes),
+            "settings": result.settings["render"],
+        },
+        plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
+        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth",
+    )

@@ -1,0 +1,122 @@
+"""`usk train`: classifiers on mixes of real and synthetic clips."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from usk.cli.options import (
+    DeviceOption,
+    FoldColumnOption,
+    GroupColumnOption,
+    JsonOption,
+    LabelColumnOption,
+    QuietOption,
+    RealOption,
+    SkipBadOption,
+    display_for,
+    real_location,
+    split_numbers,
+)
+
+
+def command(
+    ctx: typer.Context,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mix",
+            help="What to train on: real, synth, real,synth, real:0.1,synth, or any SRC. Repeatable. [default: real]",
+        ),
+    ] = None,
+    real: RealOption = None,
+    synth: Annotated[
+        str, typer.Option("--synth", metavar="SRC", help="What synth means in a mix.")
+    ] = "synth",
+    out: Annotated[str, typer.Option("--out", help="Folder of the runs.")] = "runs",
+    classifier: Annotated[
+        str, typer.Option("--classifier", help="small, or cnn (the published one).")
+    ] = "small",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="folds, holdout, or seed-9010 (as published; optimistic).")
+    ] = "folds",
+    folds: Annotated[
+        str | None,
+        typer.Option("--folds", help="Test folds, joined by commas. [default: all that are clean]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Train this many times with different seeds.")] = 1,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, counted on the real clips.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Clips in a training batch.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Peak learning rate.")
+    ] = None,
+    augment: Annotated[str, typer.Option("--augment", help="auto, none or basic.")] = "auto",
+    device: DeviceOption = "auto",
+    skip_bad: SkipBadOption = False,
+    label_column: LabelColumnOption = None,
+    group_column: GroupColumnOption = None,
+    fold_column: FoldColumnOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
+    display = display_for(ctx, as_json, quiet)
+    from usk.classify.train import TrainConfig, TrainProgress, train
+    from usk.data.sources import open_source
+    from usk.evaluate.compare import read_run
+    from usk.show.console import runs_table, settings_line
+
+    config = TrainConfig(
+        classifier=classifier,
+        protocol=protocol,
+        folds=split_numbers(folds, "--folds"),
+        seeds=seeds,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        augment=augment,
+        device=device,
+        skip_bad=skip_bad,
+    )
+    source = open_source(
+        real_location(real),
+        skip_bad=skip_bad,
+        label_column=label_column,
+        group_column=group_column,
+        fold_column=fold_column,
+    )
+    with display.progress("decoding") as preparing, display.progress("training") as training:
+
+        def report(state: TrainProgress) -> None:
+            done = state.run * state.epochs + state.epoch
+            text = f"{state.label} · validation {100 * state.validation_accuracy:.0f} %"
+            training(done, state.n_runs * state.epochs, text)
+
+        result = train(
+            source,
+            mix or ["real"],
+            synth=synth,
+            out=out,
+            config=config,
+            report=report,
+            preparing=preparing,
+            announce=lambda settings: display.note(settings_line(settings)),
+        )
+    for note in result.notes:
+        display.warn(note)
+    accuracies = [read_run(run.folder).accuracy for run in result.runs]
+    records = [run.record for run in result.runs]
+    found = sum(not run.fresh for run in result.runs)
+    display.result(
+        {
+            "runs": [
+                {**record, "folder": str(run.folder), "accuracy": accuracy}
+                for run, record, accuracy in zip(result.runs, records, accuracies, strict=True)
+            ],
+            "notes": list(result.notes),
+        },
+        runs_table(records, accuracies),
+        *([f"{found} of them were there already"] if found else []),
+        "Next: usk eval" + (f" {out}" if out != "runs" else ""),
+    )

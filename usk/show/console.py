@@ -1,0 +1,229 @@
+"""Tables, notes and progress bars: the one importer of rich.
+
+Results go to standard output, everything else to standard error, so that `--json` can be piped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class Display:
+    """Where one command writes. `quiet` keeps notes and progress back; `as_json` prints one JSON value as the result."""
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.out = Console(highlight=False)
+        self.err = Console(stderr=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(f"[dim]{escape(text)}[/dim]")
+
+    def warn(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+    def result(self, value: Any, *shown: RenderableType) -> None:
+        """The command's result: `value` as JSON, or `shown` as people read it."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=1) + "\n")
+        else:
+            for renderable in shown:
+                self.out.print(renderable)
+
+    @contextlib.contextmanager
+    def progress(self, description: str) -> Iterator[Callable[..., None]]:
+        """A progress bar with time left; yields a function of (done, of) and, if wanted, a new description."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True, disable=self.quiet) as bars:
+            tasks: dict[str, Any] = {}
+
+            def update(done: int, total: int, text: str = description) -> None:
+                if "main" not in tasks:
+                    tasks["main"] = bars.add_task(escape(text), total=total)
+                bars.update(tasks["main"], completed=done, total=total, description=escape(text))
+
+            yield update
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """`key value, key value` for the resolved settings of a command."""
+    return ", ".join(f"{key} {_plain(value)}" for key, value in settings.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> Table:
+    """Synthetic clips by class and fold."""
+    folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("class")
+    for fold in folds:
+        table.add_column("across folds" if fold == 0 else f"fold {fold}", justify="right")
+    table.add_column("all", justify="right")
+    for name, by_fold in counts.items():
+        table.add_row(
+            escape(name), *(str(by_fold.get(fold, 0)) for fold in folds), str(sum(by_fold.values()))
+        )
+    return table
+
+
+def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
+    """The first planned clips with their parents."""
+    table = Table(title=f"first {len(rows)} of {n_all} planned clips", title_justify="left")
+    for name in ("clip", "first parent", "second parent"):
+        table.add_column(name, overflow="fold")
+    table.add_column("alpha", justify="right")
+    for row in rows:
+        table.add_row(escape(row["clip_id"]), *map(escape, row["parents"]), f"{row['alpha']:.2f}")
+    return table
+
+
+def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> Table:
+    """One row a finished run."""
+    table = Table(title="runs", title_justify="left")
+    table.add_column("mix")
+    table.add_column("classifier")
+    table.add_column("test part")
+    for name in ("seed", "real", "synthetic", "dropped", "best epoch", "accuracy", "time"):
+        table.add_column(name, justify="right")
+    for record, accuracy in zip(records, accuracies, strict=True):
+        table.add_row(
+            escape(record["mix"]),
+            record["classifier"],
+            record["split"],
+            str(record["seed"]),
+            str(record["n_real"]),
+            str(record["n_synthetic"]),
+            str(record["dropped"]),
+            f"{record['best_epoch']}/{record['epochs']}",
+            f"{100 * accuracy:.1f} %",
+            f"{record['took_s']:.0f} s",
+        )
+    return table
+
+
+def _with_interval(interval: Any) -> str:
+    spread = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
+    return f"{100 * interval.mean:.1f}{spread}"
+
+
+def comparison_tables(comparison: Any) -> list[RenderableType]:
+    """A row a mix, the per-class recalls, and the sentences, of one `usk.evaluate.compare.Comparison`."""
+    mixes = Table(
+        title=escape(comparison.title),
+        title_justify="left",
+        caption=comparison.warning,
+        caption_justify="left",
+    )
+    mixes.add_column("mix")
+    for name in (
+        "runs",
+        "real",
+        "synthetic",
+        "accuracy %",
+        "macro F1 %",
+        f"points to {comparison.baseline}",
+        "95 % interval",
+        "pairs up",
+        "p (Holm)",
+    ):
+        mixes.add_column(escape(name), justify="right")
+    for row in comparison.rows:
+        difference = row.difference
+        interval = (
+            ""
+            if difference is None or difference.low_points is None
+            else (f"{difference.low_points:+.1f} to {difference.high_points:+.1f}")
+        )
+        mixes.add_row(
+            escape(row.mix),
+            str(row.n_runs),
+            str(row.n_real),
+            str(row.n_synthetic),
+            _with_interval(row.accuracy),
+            _with_interval(row.macro_f1),
+            "" if difference is None else f"{difference.difference_points:+.1f}",
+            interval,
+            f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
+            "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",
+        )
+    others = [row.mix for row in comparison.rows if not row.is_baseline]
+    classes = Table(title="recall by class, %", title_justify="left")
+    classes.add_column("class")
+    classes.add_column("test clips", justify="right")
+    for row in comparison.rows:
+        classes.add_column(escape(row.mix), justify="right")
+    for mix in others:
+        classes.add_column(f"{escape(mix)}: points", justify="right")
+    for row in comparison.classes:
+        classes.add_row(
+            escape(row.class_name),
+            str(row.support),
+            *("" if row.recall[m.mix] is None else f"{100 * row.recall[m.mix]:.1f}" for m in comparison.rows),
+            *(
+                "" if row.difference_points.get(mix) is None else f"{row.difference_points[mix]:+.1f}"
+                for mix in others
+            ),
+        )
+    sentences = [
+        f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
+        for row in comparison.rows
+        if not row.is_baseline
+    ]
+    notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
+    return [mixes, classes, *sentences, *notes]
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Two columns: what, and its value."""
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column("what", style="bold")
+    table.add_column("value", overflow="fold")
+    for name, value in facts.items():
+        table.add_row(escape(name), escape(_plain(value)))
+    return table
+
+
+def counts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Clips, recordings and length by class."""
+    table = Table(title="classes", title_justify="left")
+    table.add_column("class")
+    for name in ("clips", "recordings", "mean s"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            escape(row["class"]),
+            str(row["clips"]),
+            str(row["recordings"]),
+            f"{row['mean_s']:.2f}" if row["mean_s"] else "",
+        )
+    return table
