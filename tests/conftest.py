@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("usk", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("usk")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost", "", None)
 
 
@@ -206,8 +209,6 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 def _write_pipeline(
     folder: Path, vae: bool, scheduler: str, mel_class: tuple[str, str], scheduler_options: dict[str, Any]
 ) -> None:
-    import json
-
     import diffusers
 
     from usk.diffusion.load import quiet_libraries
@@ -234,3 +235,51 @@ def _write_pipeline(
         "_class_name": "AudioDiffusionPipeline", "mel": list(mel_class), "scheduler": ["diffusers", scheduler],
         "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "AutoencoderKL"] if vae else [None, None],
     }))
+
+
+# --- the command line --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> Any:
+        """The result of a command that ran with `--json`."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def usk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """`usk("synth", "--per-class", 2)`: the real entry point in this process, in a terminal 200 columns wide."""
+    from usk.cli.app import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: Any) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["usk", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code = stop.value.code
+        return Ran(code if isinstance(code, int) else int(code is not None), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def usk_process() -> Callable[..., subprocess.Popen[str]]:
+    """`python -m usk ...` as a process of its own, with pipes for its output."""
+
+    def start(*arguments: Any, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "usk", *map(str, arguments)], text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment},
+        )
+
+    return start

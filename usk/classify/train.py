@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import hashlib
+import itertools
 import math
 import os
 import time
@@ -174,10 +175,12 @@ def _splits(
     real: Source, mixes: Sequence[Mix], sources: dict[str, Source], config: TrainConfig
 ) -> tuple[list[Split], list[str]]:
     """The splits to train, and why others were left out. Folds that were asked for by number must all work."""
-    if config.protocol == "holdout":
-        return [holdout_split(real.clips, seed) for seed in range(config.seeds)], []
-    if config.protocol == "seed-9010":
-        return [seed_9010_split(real.clips, seed) for seed in range(config.seeds)], []
+    if config.protocol != "folds":
+        draw = holdout_split if config.protocol == "holdout" else seed_9010_split
+        drawn = [draw(real.clips, seed) for seed in range(config.seeds)]
+        for split, mix in itertools.product(drawn, mixes):
+            training_rows(mix, sources, real, split)  # refused now, not after hours of other runs
+        return drawn, []
     splits, left_out = [], []
     refusal: LeakError | None = None
     for fold in config.folds or real.folds:

@@ -9,10 +9,11 @@ import typer
 
 from usk import __version__
 from usk.cli import demo, evaluate, fit, info, synth, train
-from usk.cli.errors import guarded
+from usk.cli.errors import Commands, guarded
 
 app = typer.Typer(
     name="usk",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

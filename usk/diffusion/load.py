@@ -16,7 +16,7 @@ import torch
 
 from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule
-from usk.errors import ModelError
+from usk.errors import ModelError, sample_of
 from usk.mel.spectrogram import MelSettings
 
 EMBEDDED = "embedded"
@@ -98,10 +98,8 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         from diffusers import AutoencoderKL, UNet2DModel  # type: ignore[attr-defined,unused-ignore]
 
         try:
-            unet = UNet2DModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
-            vae = None
-            if has_vae:
-                vae = AutoencoderKL.from_pretrained(folder, subfolder="vqvae", torch_dtype=torch.float32)
+            unet = _load_network(UNet2DModel, folder, "unet")
+            vae = _load_network(AutoencoderKL, folder, "vqvae") if has_vae else None
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"--model {name}: its weights cannot be loaded: {first_line}") from error
@@ -133,6 +131,16 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     )
 
 
+def _load_network(network_class: Any, folder: Path, name: str) -> Any:
+    """One network in float32. diffusers would give tensors that the file lacks random values, with a mere warning."""
+    network, report = network_class.from_pretrained(
+        folder, subfolder=name, torch_dtype=torch.float32, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        raise ValueError(f"{sample_of(sorted(report['missing_keys']))} is missing")
+    return network
+
+
 def embedded_folder() -> Path:
     return Path(__file__).parent / "embedded"
 
@@ -158,7 +166,7 @@ def _locate(name: str) -> tuple[Path, str]:
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise ModelError(f"--model {name} is no pipeline folder: it has no model_index.json")
-        return folder, f"{folder.name}@{folder_fingerprint(folder)}"
+        return folder, f"{folder.resolve().name}@{folder_fingerprint(folder)}"
     hub_id, _, revision = name.partition("@")
     if folder.exists() or hub_id.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"--model {name}: no such pipeline folder; give a folder, a Hub id (user/name), or `embedded`")

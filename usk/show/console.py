@@ -59,7 +59,8 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.err, transient=True, disable=self.quiet) as bars:
+        hidden = self.quiet or not self.err.is_terminal  # a log gets no bars, and no empty lines in their place
+        with Progress(*columns, console=self.err, transient=True, disable=hidden) as bars:
             tasks: dict[str, Any] = {}
 
             def update(done: int, total: int, text: str = description) -> None:

@@ -56,7 +56,7 @@ class Plan:
         for clip in self.clips:
             folds = tally.setdefault(self.class_names[clip.label], {})
             folds[clip.fold] = folds.get(clip.fold, 0) + 1
-        return {name: tally[name] for name in self.class_names if name in tally}
+        return {name: dict(sorted(tally[name].items())) for name in self.class_names if name in tally}
 
 
 def parse_alpha(text: str) -> tuple[float, float]:
@@ -92,10 +92,12 @@ def draw_plan(
     could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it; they
     decide what is held out.
 
-    Raises: UsageError for `per_class` below 1; SourceError if a class has no pair.
+    Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has no pair.
     """
     if per_class < 1:
         raise UsageError(f"--per-class must be at least 1, not {per_class}")
+    if seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {seed}")
     held = held_out_groups(known_clips if known_clips is not None else clips)
     pools: dict[int, dict[int, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     for clip in sorted(clips, key=lambda clip: clip.clip_id):
@@ -108,16 +110,17 @@ def draw_plan(
             fold: pool for fold, pool in sorted(pools[label].items()) if len({c.group for c in pool}) >= 2
         }
         if not folds:
-            recordings = len({clip.group for clip in clips if clip.label == label})
+            groups = {clip.group for clip in clips if clip.label == label}
             where = "" if across_folds else " in any one fold"
             fix = (
                 "leave the class out with --classes"
-                if recordings < 2 or across_folds
+                if len(groups) < 2 or across_folds
                 else "pair over folds with --across-folds"
             )
             raise SourceError(
                 f"class {class_names[label]} cannot be interpolated: a pair needs two recordings{where} "
-                f"(it has {recordings} in all, some held out for validation); {fix}, or add recordings"
+                f"(it has {len(groups)} in all{', some held out for validation' if groups & held else ''}); "
+                f"{fix}, or add recordings"
             )
         skipped = sorted(set(pools[label]) - set(folds))
         if skipped:

@@ -7,7 +7,7 @@ bytes as one that was not.
 
 from __future__ import annotations
 
-import os
+import io
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ from usk.errors import UsageError
 from usk.mel.invert import image_to_audio
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, PlannedClip
-from usk.synth.store import encode_flac
+from usk.synth.store import disk_errors, encode_flac, write_whole
 
 STRATEGIES = ("slerp", "midpoint", "decomposed")
 PEAK_LIMIT = 0.99
@@ -99,10 +99,10 @@ class ParentLatents:
             both = torch.from_numpy(np.load(path))
         except (OSError, ValueError, EOFError):
             both = self._encode(batch)
-            partial = path.with_suffix(".part")
-            with partial.open("wb") as file:
-                np.save(file, both.numpy())
-            os.replace(partial, path)
+            content = io.BytesIO()
+            np.save(content, both.numpy())
+            with disk_errors(self.work.parent):
+                write_whole(path, content.getvalue())
         pair = (both[0], both[1])
         self._recent[batch] = pair
         while len(self._recent) > LATENT_BATCHES_IN_MEMORY:

@@ -66,7 +66,8 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the operating system refuses in `folder`, as one line that names the fix."""
     try:
         yield
     except OSError as error:
@@ -79,7 +80,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
     partial = path.parent / f".{path.name}.part"
     try:
@@ -87,7 +88,7 @@ def _write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
@@ -135,7 +136,7 @@ class SynthStore:
     def claim(self) -> None:
         """Take the folder for this plan. One that holds another plan, or anything else, is refused untouched."""
         manifest_path = self.folder / MANIFEST_FILE
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             if self.folder.exists() and not self.folder.is_dir():
                 raise UsageError(f"--out {self.folder} is a file; choose a folder")
             if manifest_path.is_file():
@@ -144,18 +145,21 @@ class SynthStore:
                 not entry.name.startswith(".") for entry in self.folder.iterdir()
             ):
                 raise UsageError(f"--out {self.folder} holds something else; choose a new or empty folder")
-            (self.folder / "data").mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not manifest_path.is_file():  # first of all: killed from here on, the folder is known as ours
+                write_whole(manifest_path, (json.dumps(self.manifest, indent=1) + "\n").encode())
+            (self.folder / "data").mkdir(exist_ok=True)
             self.work.mkdir(exist_ok=True)
-            if not manifest_path.is_file():
-                _write_whole(manifest_path, (json.dumps(self.manifest, indent=1) + "\n").encode())
             if not (self.folder / PLAN_FILE).is_file():
-                _write_whole(self.folder / PLAN_FILE, self.plan.as_jsonl().encode())
+                write_whole(self.folder / PLAN_FILE, self.plan.as_jsonl().encode())
 
     def _compare(self, manifest_path: Path) -> None:
         try:
             there = json.loads(manifest_path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out") from error
+        if not isinstance(there, dict):
+            raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
         differing = sorted(
             key
             for key in {*there, *self.manifest} - {"plan_sha256", "shards"}
@@ -183,11 +187,11 @@ class SynthStore:
         table = pa.Table.from_pylist(list(rows), schema=features.arrow_schema)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        with _disk_errors(self.folder):
-            _write_whole(self.folder / shard.name, buffer.getvalue())
+        with disk_errors(self.folder):
+            write_whole(self.folder / shard.name, buffer.getvalue())
 
     def finish(self, card: str) -> None:
         """Write the card and remove what only the rendering needed."""
-        with _disk_errors(self.folder):
-            _write_whole(self.folder / "README.md", card.encode())
+        with disk_errors(self.folder):
+            write_whole(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,209 @@
+"""The plan: who may be a parent, how evenly, and that it is the same plan every time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usk.data.clip import Clip
+from usk.data.splits import held_out_groups
+from usk.errors import SourceError, UsageError
+from usk.synth.plan import Plan, PlannedClip, draw_plan, parse_alpha
+
+NAMES = ("drill", "horn", "siren")
+
+# A recording: its fold, its class, and how many clips were cut from it.
+recordings = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=30
+)
+
+
+def clips_of(of: list[tuple[int, int, int]]) -> list[Clip]:
+    """`of`, and two recordings more of every class in fold 1, so that each has a pair."""
+    certain = [(1, label, 1) for label in range(3) for _ in range(2)]
+    return [
+        Clip(f"c{index}-{cut}", label, f"g{index}", fold)
+        for index, (fold, label, n_clips) in enumerate([*of, *certain])
+        for cut in range(n_clips)
+    ]
+
+
+def even_pool(n_recordings: int, n_cuts: int, fold: int = 1) -> list[Clip]:
+    return [Clip(f"c{g}-{cut}", 0, f"g{g}", fold) for g in range(n_recordings) for cut in range(n_cuts)]
+
+
+def by_fold(plan: Plan) -> dict[tuple[int, int], list[PlannedClip]]:
+    cells = defaultdict(list)
+    for planned in plan.clips:
+        cells[planned.label, planned.fold].append(planned)
+    return cells
+
+
+@given(recordings, st.integers(1, 40), st.integers(0, 5))
+def test_parents_are_two_recordings_of_one_class_and_one_fold(
+    of: list[tuple[int, int, int]], per_class: int, seed: int
+) -> None:
+    clips = {clip.clip_id: clip for clip in clips_of(of)}
+    plan = draw_plan(list(clips.values()), NAMES, per_class, seed=seed)
+    assert Counter(planned.label for planned in plan.clips) == dict.fromkeys(range(3), per_class)
+    for planned in plan.clips:
+        first, second = (clips[parent] for parent in planned.parents)
+        assert first.label == second.label == planned.label
+        assert first.fold == second.fold == planned.fold
+        assert first.group != second.group
+        assert planned.parent_groups == (first.group, second.group)
+        assert planned.parent_folds == (first.fold, second.fold)
+
+
+@given(recordings, st.integers(1, 60))
+def test_no_pair_comes_twice_while_another_is_left(of: list[tuple[int, int, int]], per_class: int) -> None:
+    clips = clips_of(of)
+    held = held_out_groups(clips)
+    pools = defaultdict(list)
+    for clip in clips:
+        if clip.group not in held:
+            pools[clip.label, clip.fold].append(clip)
+    for cell, planned in by_fold(draw_plan(clips, NAMES, per_class)).items():
+        pairs = [frozenset((a.clip_id, b.clip_id)) for a, b in combinations(pools[cell], 2) if a.group != b.group]
+        drawn = Counter(frozenset(clip.parents) for clip in planned)
+        times = [drawn[pair] for pair in pairs]
+        assert sum(times) == len(planned)
+        assert max(times) - min(times) <= 1
+
+
+@given(st.integers(3, 8), st.integers(1, 4), st.integers(1, 60), st.integers(0, 3))
+def test_parents_are_used_evenly(n_recordings: int, n_cuts: int, per_class: int, seed: int) -> None:
+    clips = even_pool(n_recordings, n_cuts)
+    held = held_out_groups(clips)
+    plan = draw_plan(clips, NAMES, per_class, seed=seed)
+    uses = Counter(parent for planned in plan.clips for parent in planned.parents)
+    counts = [uses[clip.clip_id] for clip in clips if clip.group not in held]
+    assert max(counts) - min(counts) <= 2
+
+
+def test_either_parent_comes_first_about_equally_often() -> None:
+    plan = draw_plan(even_pool(8, 2), NAMES, 80)
+    assert 20 < sum(first < second for first, second in (clip.parents for clip in plan.clips)) < 60
+
+
+@given(recordings, st.integers(1, 30))
+def test_recordings_held_out_for_validation_give_no_parents(
+    of: list[tuple[int, int, int]], per_class: int
+) -> None:
+    clips = clips_of(of)
+    parents = {group for planned in draw_plan(clips, NAMES, per_class).clips for group in planned.parent_groups}
+    assert not parents & held_out_groups(clips)
+
+
+def test_what_is_held_out_is_decided_on_the_whole_source() -> None:
+    clips = even_pool(10, 2)
+    held = held_out_groups(clips)
+    part = [clip for clip in clips if clip.group in held or clip.group in ("g0", "g1", "g2", "g3")]
+    plan = draw_plan(part, NAMES, 20, known_clips=clips)
+    assert held
+    assert not held & {group for planned in plan.clips for group in planned.parent_groups}
+
+
+@given(recordings, st.randoms(use_true_random=False), st.integers(0, 3))
+def test_the_plan_does_not_depend_on_the_order_of_the_clips(of, random, seed) -> None:  # type: ignore[no-untyped-def]
+    clips = clips_of(of)
+    shuffled = random.sample(clips, len(clips))
+    plan = draw_plan(clips, NAMES, 12, seed=seed, alpha=(0.2, 0.8))
+    assert draw_plan(shuffled, NAMES, 12, seed=seed, alpha=(0.2, 0.8)).as_jsonl() == plan.as_jsonl()
+
+
+def test_another_seed_draws_another_plan() -> None:
+    clips = even_pool(8, 3)
+    assert draw_plan(clips, NAMES, 20, seed=0).sha256 != draw_plan(clips, NAMES, 20, seed=1).sha256
+
+
+def test_every_clip_has_its_own_name_and_seed() -> None:
+    clips = [*even_pool(8, 2), *(Clip(f"d{g}", 1, f"h{g}", 2) for g in range(5))]
+    plan = draw_plan(clips, NAMES, 300)
+    assert len({clip.seed for clip in plan.clips}) == len({clip.clip_id for clip in plan.clips}) == 600
+    assert all(0 <= clip.seed < 2**31 for clip in plan.clips)
+
+
+def test_classes_take_turns_so_that_an_interrupted_run_has_some_of_each() -> None:
+    clips = [Clip(f"{label}{g}", label, f"{label}{g}", 1) for label in range(3) for g in range(4)]
+    assert [clip.label for clip in draw_plan(clips, NAMES, 5).clips] == [0, 1, 2] * 5
+
+
+def test_folds_get_clips_in_proportion_to_their_real_ones() -> None:
+    clips = [*even_pool(2, 3, fold=1), *(Clip(f"d{g}", 0, f"h{g}", 2) for g in range(2))]
+    plan = draw_plan(clips, NAMES, 8)  # six clips in fold 1, two in fold 2
+    assert plan.counts() == {"drill": {1: 6, 2: 2}}
+    assert [len(cell) for cell in by_fold(draw_plan(clips, NAMES, 1)).values()] == [1]
+
+
+def test_a_weight_is_drawn_for_each_clip_within_the_range() -> None:
+    clips = even_pool(6, 2)
+    assert {clip.alpha for clip in draw_plan(clips, NAMES, 10).clips} == {0.5}
+    weights = [clip.alpha for clip in draw_plan(clips, NAMES, 100, alpha=(0.3, 0.7)).clips]
+    assert len(set(weights)) == 100
+    assert 0.3 <= min(weights) < 0.35
+    assert 0.65 < max(weights) <= 0.7
+
+
+def test_a_class_with_one_recording_is_named_with_the_fix() -> None:
+    clips = [*even_pool(3, 1), Clip("s0", 2, "s", 1), Clip("s1", 2, "s", 1)]
+    with pytest.raises(SourceError, match=r"class siren .*\(it has 1 in all\).*--classes"):
+        draw_plan(clips, NAMES, 3)
+
+
+def test_a_class_whose_recordings_lie_in_different_folds_needs_across_folds() -> None:
+    clips = [Clip(f"c{fold}", 0, f"g{fold}", fold) for fold in (1, 2)]
+    with pytest.raises(SourceError, match=r"class drill .* in any one fold .*--across-folds"):
+        draw_plan(clips, NAMES, 3)
+    plan = draw_plan(clips, NAMES, 3, across_folds=True)
+    assert {clip.fold for clip in plan.clips} == {0}
+    assert {frozenset(clip.parent_folds) for clip in plan.clips} == {frozenset((1, 2))}
+
+
+def test_across_folds_pairs_of_one_fold_keep_it() -> None:
+    clips = [*even_pool(4, 1, fold=1), *(Clip(f"d{g}", 0, f"h{g}", 2) for g in range(4))]
+    plan = draw_plan(clips, NAMES, 28, across_folds=True)
+    for planned in plan.clips:
+        assert planned.fold == (planned.parent_folds[0] if len(set(planned.parent_folds)) == 1 else 0)
+    assert {planned.fold for planned in plan.clips} == {0, 1, 2}
+
+
+def test_a_fold_with_one_recording_is_left_out_and_named() -> None:
+    plan = draw_plan([*even_pool(3, 1), Clip("d", 0, "h", 2)], NAMES, 4)
+    assert plan.counts() == {"drill": {1: 4}}
+    assert plan.notes == ("drill: fold 2 has one recording to draw from and gives no pairs",)
+
+
+@pytest.mark.parametrize("per_class", [0, -3])
+def test_per_class_below_one_is_a_usage_error(per_class: int) -> None:
+    with pytest.raises(UsageError, match=f"--per-class must be at least 1, not {per_class}"):
+        draw_plan(even_pool(3, 1), NAMES, per_class)
+
+
+def test_a_negative_seed_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--seed must be 0 or more, not -1"):
+        draw_plan(even_pool(3, 1), NAMES, 1, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"), [("0.5", (0.5, 0.5)), ("0", (0.0, 0.0)), ("1", (1.0, 1.0)), ("0.3:0.7", (0.3, 0.7))]
+)
+def test_alpha_is_a_number_or_a_range(text: str, weights: tuple[float, float]) -> None:
+    assert parse_alpha(text) == weights
+
+
+@pytest.mark.parametrize("text", ["", "half", "-0.1", "1.1", "0.7:0.3", "0.1:", ":0.5", "nan", "0.1:0.2:0.3"])
+def test_any_other_alpha_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--alpha {text}"):
+        parse_alpha(text)
+
+
+def test_the_plan_as_lines_names_classes() -> None:
+    lines = [json.loads(line) for line in draw_plan(even_pool(3, 1), NAMES, 2).as_jsonl().splitlines()]
+    assert [line["class"] for line in lines] == ["drill", "drill"]
+    assert lines[0]["parents"][0] != lines[0]["parents"][1]
