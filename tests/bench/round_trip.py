@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--real", default="demo")
     parser.add_argument("--folds", default="2")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--per-class", type=int, default=20, help="clips of each class, spread over recordings")
+    parser.add_argument(
+        "--per-class", type=int, default=20, help="clips of each class, spread over recordings"
+    )
     parser.add_argument("--level", type=float, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--json", type=Path)
@@ -44,7 +46,9 @@ def main() -> None:
     source = open_source(options.real).select(folds=folds)
     unheard = [row for row, clip in enumerate(source.clips) if clip.group not in generator.seen_groups]
     if len(unheard) < len(source):
-        raise SystemExit(f"the generator was trained on {len(source) - len(unheard)} of these clips; choose other --folds")
+        raise SystemExit(
+            f"the generator was trained on {len(source) - len(unheard)} of these clips; choose other --folds"
+        )
     rng = np.random.default_rng(0)
     chosen: list[int] = []
     for label in range(len(source.class_names)):
@@ -62,21 +66,31 @@ def main() -> None:
     for begin in range(0, len(decoded), config.batch):
         audio = [decoded.audio(row) for row in range(begin, min(begin + config.batch, len(decoded)))]
         if config.repeat_short:
-            audio = [np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio]
+            audio = [
+                np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio
+            ]
         image, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
-        noisy = ddim_encode(generator.predict, generator.to_latent(image), generator.schedule, config.steps, config.level)
+        noisy = ddim_encode(
+            generator.predict, generator.to_latent(image), generator.schedule, config.steps, config.level
+        )
         clean = ddim_decode(generator.predict, noisy, generator.schedule, config.steps, config.level)
         errors += log_mel_error_db(image, generator.to_image(clean), generator.mel).tolist()
     labels = torch.tensor([clip.label for clip in decoded.source.clips])
     values = torch.tensor(errors)
     rows = [
-        {"name": name, "n": int((labels == label).sum()), "error_db": round(float(values[labels == label].mean()), 3)}
+        {
+            "name": name,
+            "n": int((labels == label).sum()),
+            "error_db": round(float(values[labels == label].mean()), 3),
+        }
         for label, name in enumerate(source.class_names)
         if (labels == label).any()
     ]
     rows.append({"name": "all", "n": len(errors), "error_db": round(float(values.mean()), 3)})
     result = {
-        "clips": f"{source.name} folds {options.folds}", "model": generator.model_id, "rows": rows,
+        "clips": f"{source.name} folds {options.folds}",
+        "model": generator.model_id,
+        "rows": rows,
         "settings": f"{config.steps} DDIM steps each way, level {config.level:g}, eta 0",
     }
     table = Table(title=f"{generator.model_id}: {result['settings']}, {result['clips']}")

@@ -30,15 +30,24 @@ from usk.data.sources import open_source
 from usk.diffusion.load import load_generator
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import Renderer, RenderConfig, at_level, rms_db
+from usk.synth.render import RenderConfig, Renderer, at_level, rms_db
 
 SETTINGS = [
     RenderConfig(strategy=strategy, level=level, eta=eta, steps=steps)
     for strategy, level, eta, steps in (
-        ("slerp", 1.0, 0.0, 50), ("slerp", 0.5, 0.0, 25), ("slerp", 0.5, 1.0, 25), ("decomposed", 0.3, 1.0, 20),
-        ("decomposed", 0.4, 0.0, 20), ("decomposed", 0.4, 0.5, 20), ("decomposed", 0.4, 1.0, 20),
-        ("decomposed", 0.5, 0.0, 25), ("decomposed", 0.5, 0.5, 25), ("decomposed", 0.5, 1.0, 25),
-        ("decomposed", 0.6, 0.5, 25), ("decomposed", 0.7, 0.5, 30), ("midpoint", 0.5, 0.5, 25),
+        ("slerp", 1.0, 0.0, 50),
+        ("slerp", 0.5, 0.0, 25),
+        ("slerp", 0.5, 1.0, 25),
+        ("decomposed", 0.3, 1.0, 20),
+        ("decomposed", 0.4, 0.0, 20),
+        ("decomposed", 0.4, 0.5, 20),
+        ("decomposed", 0.4, 1.0, 20),
+        ("decomposed", 0.5, 0.0, 25),
+        ("decomposed", 0.5, 0.5, 25),
+        ("decomposed", 0.5, 1.0, 25),
+        ("decomposed", 0.6, 0.5, 25),
+        ("decomposed", 0.7, 0.5, 30),
+        ("midpoint", 0.5, 0.5, 25),
     )
 ]
 
@@ -52,6 +61,7 @@ def statistics(features: torch.Tensor) -> np.ndarray:
 
 def mmd(first: np.ndarray, second: np.ndarray, width: float) -> float:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3), Gaussian kernel, times 100."""
+
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * width**2))
 
@@ -99,14 +109,21 @@ def main() -> None:
     def features(audio: list[np.ndarray]) -> torch.Tensor:
         n = settings.mel.image_samples
         fitted = [fit_length(samples, n, settings.repeat_short) for samples in audio]
-        return torch.cat([
-            log_mel(torch.from_numpy(np.stack(fitted[i : i + 64])), settings.mel) for i in range(0, len(fitted), 64)
-        ])
+        return torch.cat(
+            [
+                log_mel(torch.from_numpy(np.stack(fitted[i : i + 64])), settings.mel)
+                for i in range(0, len(fitted), 64)
+            ]
+        )
 
     rng = np.random.default_rng(0)
     target_rows, target_labels = [], []
     for label in range(len(source.class_names)):
-        rows = [row for row, clip in enumerate(source.clips) if clip.label == label and clip.fold == options.test_fold]
+        rows = [
+            row
+            for row, clip in enumerate(source.clips)
+            if clip.label == label and clip.fold == options.test_fold
+        ]
         rows = rng.permutation(rows)[:40].tolist()
         target_rows += rows
         target_labels += [label] * len(rows)
@@ -122,12 +139,26 @@ def main() -> None:
             predicted = torch.cat([model(part).argmax(dim=1) for part in made.split(128)]).numpy()
         values = (statistics(made) - centre) / spread
         distances = [mmd(values[labels == label], target[of == label], width) for label in np.unique(labels)]
-        return {"mmd": round(float(np.mean(distances)), 2), "recognised": round(float((predicted == labels).mean()), 3)}
+        return {
+            "mmd": round(float(np.mean(distances)), 2),
+            "recognised": round(float((predicted == labels).mean()), 3),
+        }
 
     parents = [[decoded.audio(row_of[clip.parents[side]]) for clip in plan.clips] for side in (0, 1)]
-    rows = [{"strategy": "first parents", **measure(parents[0])}, {"strategy": "second parents", **measure(parents[1])},
-            {"strategy": "waveform sums", **measure(waveform_sums(plan, decoded))}]
-    drawn = [audio_to_image(stack_padded([np.resize(a, generator.mel.image_samples) for a in parents[0][:10]], generator.mel.image_samples), generator.mel)[0]]
+    rows = [
+        {"strategy": "first parents", **measure(parents[0])},
+        {"strategy": "second parents", **measure(parents[1])},
+        {"strategy": "waveform sums", **measure(waveform_sums(plan, decoded))},
+    ]
+    drawn = [
+        audio_to_image(
+            stack_padded(
+                [np.resize(a, generator.mel.image_samples) for a in parents[0][:10]],
+                generator.mel.image_samples,
+            ),
+            generator.mel,
+        )[0]
+    ]
     for config in SETTINGS:
         with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()
@@ -139,8 +170,18 @@ def main() -> None:
             drawn.append(renderer.images(plan.clips[:10]).cpu())
         rows.append({**asdict(config), **measure(audio), "s_per_clip": round(each_s, 3)})
         Console(stderr=True).print(rows[-1])
-    drawn.append(audio_to_image(stack_padded([np.resize(a, generator.mel.image_samples) for a in parents[1][:10]], generator.mel.image_samples), generator.mel)[0])
-    table = Table(title=f"{len(plan)} clips, {generator.model_id}, parents of folds {options.folds}, against fold {options.test_fold}")
+    drawn.append(
+        audio_to_image(
+            stack_padded(
+                [np.resize(a, generator.mel.image_samples) for a in parents[1][:10]],
+                generator.mel.image_samples,
+            ),
+            generator.mel,
+        )[0]
+    )
+    table = Table(
+        title=f"{len(plan)} clips, {generator.model_id}, parents of folds {options.folds}, against fold {options.test_fold}"
+    )
     columns = ("strategy", "level", "eta", "steps", "mmd", "recognised", "s_per_clip")
     for name in columns:
         table.add_column(name)
@@ -148,7 +189,9 @@ def main() -> None:
         table.add_row(*(str(row.get(name, "")) for name in columns))
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps({"model": generator.model_id, "clips": len(plan), "rows": rows}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"model": generator.model_id, "clips": len(plan), "rows": rows}, indent=1) + "\n"
+        )
     if options.png:
         from PIL import Image
 

@@ -69,7 +69,9 @@ def test_no_pair_comes_twice_while_another_is_left(of: list[tuple[int, int, int]
         if clip.group not in held:
             pools[clip.label, clip.fold].append(clip)
     for cell, planned in by_fold(draw_plan(clips, NAMES, per_class)).items():
-        pairs = [frozenset((a.clip_id, b.clip_id)) for a, b in combinations(pools[cell], 2) if a.group != b.group]
+        pairs = [
+            frozenset((a.clip_id, b.clip_id)) for a, b in combinations(pools[cell], 2) if a.group != b.group
+        ]
         drawn = Counter(frozenset(clip.parents) for clip in planned)
         times = [drawn[pair] for pair in pairs]
         assert sum(times) == len(planned)
@@ -96,7 +98,9 @@ def test_recordings_held_out_for_validation_give_no_parents(
     of: list[tuple[int, int, int]], per_class: int
 ) -> None:
     clips = clips_of(of)
-    parents = {group for planned in draw_plan(clips, NAMES, per_class).clips for group in planned.parent_groups}
+    parents = {
+        group for planned in draw_plan(clips, NAMES, per_class).clips for group in planned.parent_groups
+    }
     assert not parents & held_out_groups(clips)
 
 

@@ -40,7 +40,14 @@ def plan_of(n_clips: int, seed: int = 0) -> Plan:
         ("bark", "horn"),
         tuple(
             PlannedClip(
-                f"c{index}", index % 2, 1, (f"a{index}", f"b{index}"), ("t/a", "t/b"), (1, 1), 0.5, seed + index
+                f"c{index}",
+                index % 2,
+                1,
+                (f"a{index}", f"b{index}"),
+                ("t/a", "t/b"),
+                (1, 1),
+                0.5,
+                seed + index,
             )
             for index in range(n_clips)
         ),
@@ -212,13 +219,15 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="holds something else; choose a new or empty folder"):
         store_at(tmp_path / "out").claim()
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
-    assert os.listdir(tmp_path / "out") == ["thesis.tex"]
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UsageError, match=r"--out .*(is a file; choose a folder|cannot be written .*; choose another)"):
+    with pytest.raises(
+        UsageError, match=r"--out .*(is a file; choose a folder|cannot be written .*; choose another)"
+    ):
         store_at(tmp_path / "file" / below).claim()
     assert (tmp_path / "file").read_text() == "kept"
 
@@ -239,12 +248,16 @@ def test_a_full_disk_keeps_whole_shards_and_leaves_no_temporary_file(
             store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
     assert refusal.value.exit_code == 1
     assert contents(store.folder) == before
-    assert contents(fill(store_at(tmp_path / "out")).folder) == contents(fill(store_at(tmp_path / "once")).folder)
+    assert contents(fill(store_at(tmp_path / "out")).folder) == contents(
+        fill(store_at(tmp_path / "once")).folder
+    )
 
 
 def test_an_unfinished_dataset_is_not_opened(tmp_path: Path) -> None:
     fill(store_at(tmp_path / "out"), n_shards=2)
-    with pytest.raises(SourceError, match=r"is unfinished: 1 of 3 shards are missing; run the same `usk synth` again"):
+    with pytest.raises(
+        SourceError, match=r"is unfinished: 1 of 3 shards are missing; run the same `usk synth` again"
+    ):
         open_source(tmp_path / "out")
 
 
@@ -253,7 +266,9 @@ def test_a_damaged_shard_is_named_with_the_fix(tmp_path: Path) -> None:
     path = store.folder / store.shards[1].name
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SourceError, match=r"train-00001-of-00003\.parquet is damaged; delete it and run the same"):
+    with pytest.raises(
+        SourceError, match=r"train-00001-of-00003\.parquet is damaged; delete it and run the same"
+    ):
         open_source(store.folder)
     path.unlink()
     fill(store_at(tmp_path / "out"))
@@ -290,12 +305,16 @@ def test_the_manifest_names_each_shards_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def renderer_out(urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path) -> Callable[[], Any]:
+def renderer_out(
+    urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
+) -> Callable[[], Any]:
     from usk.synth.render import RenderConfig
     from usk.synth.synthesize import SynthConfig, synthesize
 
     config = SynthConfig(per_class=2, render=RenderConfig(steps=1, batch=4))
-    return lambda: synthesize(open_source(urbansound8k_folder), tmp_path / "made", config, model=str(tiny_pipeline()))
+    return lambda: synthesize(
+        open_source(urbansound8k_folder), tmp_path / "made", config, model=str(tiny_pipeline())
+    )
 
 
 @pytest.mark.parametrize("nth_write", range(7))

@@ -100,6 +100,10 @@ def train(
         raise UsageError(f"--seeds must be at least 1, not {config.seeds}")
     if config.epochs is not None and config.epochs < 1:
         raise UsageError(f"--epochs must be at least 1, not {config.epochs}")
+    if config.batch is not None and config.batch < 1:
+        raise UsageError(f"--batch must be at least 1, not {config.batch}")
+    if config.learning_rate is not None and not config.learning_rate > 0:
+        raise UsageError(f"--learning-rate must be above 0, not {config.learning_rate:g}")
     if config.folds and config.protocol != "folds":
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
     augment = check_augment(recipe.augment if config.augment == "auto" else config.augment)

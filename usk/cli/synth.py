@@ -101,7 +101,8 @@ def command(
     if dry_run:
         from usk.show.console import pairs_table, plan_table
 
-        plan = plan_for(source, config)
+        with display.progress("decoding") as decoding:
+            _, plan = plan_for(source, config, decoding=decoding)
         for note in plan.notes:
             display.warn(note)
         rows = [{**asdict(clip), "class": plan.class_names[clip.label]} for clip in plan.clips]

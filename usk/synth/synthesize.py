@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usk.data.decode import Progress, decode_source
+from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.sources import Source
 from usk.diffusion.load import Generator, load_generator
+from usk.errors import UsageError
 from usk.share.cards import dataset_card
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import RenderConfig, Renderer
@@ -34,6 +35,10 @@ class SynthConfig:
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
 
+    def __post_init__(self) -> None:
+        if self.per_class < 1:
+            raise UsageError(f"--per-class must be at least 1, not {self.per_class}")
+
 
 @dataclass(frozen=True)
 class SynthResult:
@@ -48,18 +53,28 @@ class SynthResult:
     settings: dict[str, Any]
 
 
-def plan_for(source: Source, config: SynthConfig) -> Plan:
-    """The plan alone (`--dry-run`): which parents make which clip."""
-    chosen = source.select(classes=config.classes, folds=config.folds)
-    return draw_plan(
-        chosen.clips,
+def plan_for(
+    source: Source, config: SynthConfig, sample_rate_hz: int = 22_050, decoding: Progress | None = None
+) -> tuple[DecodedSource, Plan]:
+    """The parents, decoded, and the plan: what `usk synth` renders and `--dry-run` shows.
+
+    Clips that cannot be used are found by decoding them, so the plan is drawn after it.
+    """
+    wanted = {clip.clip_id for clip in source.select(config.classes, config.folds).clips}
+    part = source.subset(row for row, clip in enumerate(source.clips) if clip.clip_id in wanted)
+    decoded = decode_source(part, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
+    usable = {clip.clip_id for clip in decoded.source.clips}
+    known = [clip for clip in source.clips if clip.clip_id not in wanted or clip.clip_id in usable]
+    plan = draw_plan(
+        decoded.source.clips,
         source.class_names,
         config.per_class,
         seed=config.seed,
         alpha=config.alpha,
         across_folds=config.across_folds,
-        known_clips=source.clips,
+        known_clips=known,
     )
+    return decoded, plan
 
 
 def synthesize(
@@ -83,21 +98,7 @@ def synthesize(
     config = config or SynthConfig()
     started = time.monotonic()
     generator = model if isinstance(model, Generator) else load_generator(model, device)
-    wanted = sorted({clip.clip_id for clip in source.select(config.classes, config.folds).clips})
-    keep = set(wanted)
-    part = source.subset(row for row, clip in enumerate(source.clips) if clip.clip_id in keep)
-    decoded = decode_source(part, generator.mel.sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
-    usable = {clip.clip_id for clip in decoded.source.clips}
-    known = [clip for clip in source.clips if clip.clip_id not in keep or clip.clip_id in usable]
-    plan = draw_plan(
-        decoded.source.clips,
-        source.class_names,
-        config.per_class,
-        seed=config.seed,
-        alpha=config.alpha,
-        across_folds=config.across_folds,
-        known_clips=known,
-    )
+    decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz, decoding)
     settings = {
         "source": {
             "name": source.name,

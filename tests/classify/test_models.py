@@ -1,0 +1,82 @@
+"""The classifiers: the published one to the letter, the default one's shape, and the recipes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from usk.classify.models import CLASSIFIERS, PublishedCnn, SmallCnn, Standardised, preset
+from usk.errors import UsageError
+
+
+def test_the_published_cnn_is_three_convolutions_without_pooling_and_two_linear_layers() -> None:
+    layers = [module for module in PublishedCnn(10).modules() if not list(module.children())]
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.ReLU] * 3 + [nn.Linear, nn.ReLU, nn.Linear]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(1, 64), (64, 128), (128, 256)]
+    assert {(c.kernel_size, c.stride, c.dilation, c.groups) for c in convolutions} == {
+        ((5, 5), (1, 1), (1, 1), 1)
+    }
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert linear[0].in_features == 256
+    assert linear[1].out_features == 10
+
+
+def test_the_published_cnn_averages_over_the_whole_image() -> None:
+    torch.manual_seed(0)
+    network = PublishedCnn(10).eval()
+    with torch.no_grad():
+        images = torch.randn(2, 1, 64, 44)
+        means = network.features(images).mean(dim=(2, 3))
+        torch.testing.assert_close(network(images), network.head(means))
+
+
+def test_the_published_cnn_takes_3_6_gflop_forward_and_10_7_in_training() -> None:
+    """Multiplications and additions counted apart, as DESIGN.md counts them."""
+    network = PublishedCnn(10)
+    with FlopCounterMode(display=False) as counter:
+        logits = network(torch.randn(1, 1, 64, 44))
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    assert logits.shape == (1, 10)
+    assert forward / 1e9 == pytest.approx(3.6, abs=0.05)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(10.7, abs=0.1)
+
+
+def test_the_published_recipe() -> None:
+    recipe = preset("cnn")
+    assert (recipe.epochs, recipe.batch, recipe.learning_rate) == (50, 128, 1e-3)
+    assert (recipe.weight_decay, recipe.label_smoothing, recipe.cosine, recipe.augment) == (
+        0,
+        0,
+        False,
+        "none",
+    )
+    assert recipe.features.shape == (64, 44)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_takes_its_features(name: str) -> None:
+    recipe = preset(name)
+    model = Standardised(recipe.build(7), -40.0, 20.0).eval()
+    with torch.no_grad():
+        assert model(torch.full((2, *recipe.features.shape), -40.0)).shape == (2, 7)
+
+
+def test_the_small_classifier_costs_a_tenth_of_the_published_one() -> None:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        SmallCnn(10).eval()(torch.randn(1, 1, 64, 172))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(0.3, abs=0.05)
+
+
+def test_standardising_is_part_of_the_model() -> None:
+    model = Standardised(nn.Identity(), -30.0, 10.0)
+    assert model(torch.full((1, 2, 2), -20.0)).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]
+    assert set(model.state_dict()) == {"mean_db", "deviation_db"}
+
+
+def test_an_unknown_classifier_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--classifier resnet is not known; choose one of small, cnn"):
+        preset("resnet")

@@ -1,0 +1,321 @@
+"""Training: what a run leaves behind, equal work, who chooses the epoch, which test parts are left out, learning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from usk.classify.features import features_of
+from usk.classify.models import Standardised
+from usk.classify.train import TrainConfig, TrainResult, train
+from usk.data.decode import decode_source
+from usk.data.sources import Source
+from usk.data.splits import fold_split
+from usk.errors import LeakError, UsageError
+from usk.evaluate.compare import read_runs
+
+TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
+
+
+@pytest.fixture(autouse=True)
+def _tiny(tiny_classifier: Any) -> Iterator[None]:
+    yield
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    return replace(TINY, **changes)
+
+
+def predictions(folder: Path) -> dict[str, Any]:
+    return pq.read_table(folder / "predictions.parquet").to_pydict()
+
+
+def files_of(result: TrainResult) -> list[dict[str, bytes]]:
+    return [{file.name: file.read_bytes() for file in run.folder.iterdir()} for run in result.runs]
+
+
+def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source, tmp_path: Path) -> None:
+    result = train(bands, ["real"], out=tmp_path, config=tiny(seeds=2))
+    assert [(run.record["split"], run.record["seed"]) for run in result.runs] == [("fold2", 0), ("fold2", 1)]
+    for run in result.runs:
+        assert sorted(file.name for file in run.folder.iterdir()) == [
+            "history.json", "model.safetensors", "predictions.parquet", "run.json",
+        ]  # fmt: skip
+        rows = predictions(run.folder)
+        split = fold_split(bands.clips, 2)
+        assert rows["clip_id"] == [bands.clips[row].clip_id for row in split.test]
+        assert rows["group"] == [bands.clips[row].group for row in split.test]
+        assert rows["label"] == [bands.clips[row].label for row in split.test]
+        probabilities = np.array(rows["probabilities"])
+        assert probabilities.shape == (24, 3)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+        assert rows["predicted"] == probabilities.argmax(axis=1).tolist()
+        history = json.loads((run.folder / "history.json").read_text())
+        assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+        assert run.record["n_real"] == len(split.train)
+        assert (run.record["n_test"], run.record["n_validation"]) == (len(split.test), len(split.validation))
+    assert [run.folder for run in read_runs(tmp_path)] == [run.folder for run in result.runs]
+
+
+def test_the_saved_weights_give_the_saved_predictions(
+    bands: Source, tmp_path: Path, tiny_classifier: Any
+) -> None:
+    run = train(bands, ["real"], out=tmp_path, config=TINY).runs[0]
+    model = Standardised(tiny_classifier.build(3), 0.0, 1.0).eval()
+    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    features = features_of(decode_source(bands), tiny_classifier.features)[
+        fold_split(bands.clips, 2).test.tolist()
+    ]
+    with torch.no_grad():
+        probabilities = model(features.float()).softmax(dim=1)
+    np.testing.assert_allclose(probabilities, predictions(run.folder)["probabilities"], atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(bands: Source, tmp_path: Path) -> None:
+    first, second = (files_of(train(bands, out=tmp_path / name, config=tiny(seeds=2))) for name in "ab")
+    assert first[0]["model.safetensors"] == second[0]["model.safetensors"]
+    assert first[0]["predictions.parquet"] == second[0]["predictions.parquet"]
+    assert first[0]["model.safetensors"] != first[1]["model.safetensors"]
+
+
+def test_every_mix_gets_the_same_steps_and_test_clips(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    steps: list[int] = []
+
+    def count(*_: Any) -> None:
+        steps[-1] += 1
+
+    hook = torch.optim.optimizer.register_optimizer_step_post_hook(count)
+    try:
+        runs = []
+        for mix in ("real", "real,synth", "real:0.3", "synth"):
+            steps.append(0)
+            runs += train(bands, [mix], synth=children(), out=tmp_path, config=tiny(epochs=4)).runs
+    finally:
+        hook.remove()
+    n_train = len(fold_split(bands.clips, 2).train)
+    assert steps == [4 * -(-n_train // 16)] * 4
+    assert [run.record["steps"] for run in runs] == steps
+    assert [run.record["n_synthetic"] for run in runs] == [0, 12, 0, 12]
+    assert [run.record["dropped"] for run in runs] == [0, 6, 0, 6]
+    assert [run.record["n_real"] > 0 for run in runs] == [True, True, True, False]
+    assert len({tuple(predictions(run.folder)["clip_id"]) for run in runs}) == 1
+
+
+def test_test_clips_choose_nothing(bands: Source, tmp_path: Path) -> None:
+    """Other test labels, the same training to the last byte."""
+    swapped = replace(
+        bands,
+        clips=tuple(
+            replace(clip, label=(clip.label + 1) % 3) if clip.fold == 2 else clip for clip in bands.clips
+        ),
+    )
+    one, other = (
+        files_of(train(source, out=tmp_path / name, config=TINY))[0]
+        for name, source in (("one", bands), ("other", swapped))
+    )
+    assert one["model.safetensors"] == other["model.safetensors"]
+    assert one["history.json"] == other["history.json"]
+    assert one["predictions.parquet"] != other["predictions.parquet"]
+
+
+def test_the_epoch_with_the_best_validation_accuracy_is_kept(bands: Source, tmp_path: Path) -> None:
+    run = train(bands, out=tmp_path, config=tiny(epochs=8)).runs[0]
+    history = json.loads((run.folder / "history.json").read_text())
+    best = max(
+        history, key=lambda epoch: (epoch["validation_accuracy"], -epoch["validation_loss"], epoch["epoch"])
+    )
+    assert run.record["best_epoch"] == best["epoch"]
+    stopped_there = train(bands, out=tmp_path / "stopped", config=tiny(epochs=best["epoch"])).runs[0]
+    assert (stopped_there.folder / "model.safetensors").read_bytes() == (
+        run.folder / "model.safetensors"
+    ).read_bytes()
+
+
+def test_validation_labels_choose_the_epoch(bands: Source, tmp_path: Path) -> None:
+    validation = set(fold_split(bands.clips, 2).validation.tolist())
+    wrong = replace(
+        bands,
+        clips=tuple(
+            replace(clip, label=(clip.label + 1) % 3) if row in validation else clip
+            for row, clip in enumerate(bands.clips)
+        ),
+    )
+    right_run, wrong_run = (
+        train(source, out=tmp_path / name, config=tiny(epochs=6)).runs[0]
+        for name, source in (("right", bands), ("wrong", wrong))
+    )
+    history = json.loads((wrong_run.folder / "history.json").read_text())
+    assert min(epoch["validation_accuracy"] for epoch in history) < 0.4
+    assert wrong_run.record["best_epoch"] < right_run.record["best_epoch"]
+
+
+def test_finished_runs_are_not_trained_again(bands: Source, tmp_path: Path) -> None:
+    first = train(bands, out=tmp_path, config=TINY)
+    before = files_of(first)
+    again = train(bands, out=tmp_path, config=tiny(seeds=2))
+    assert [run.fresh for run in again.runs] == [False, True]
+    assert files_of(again)[0] == before[0]
+    assert [run.fresh for run in train(bands, out=tmp_path, config=tiny(epochs=1)).runs] == [True]
+
+
+def test_what_a_killed_training_left_is_ignored(bands: Source, tmp_path: Path) -> None:
+    run = train(bands, out=tmp_path, config=TINY).runs[0]
+    whole = files_of(train(bands, out=tmp_path, config=TINY))[0]
+    run.folder.rename(tmp_path / f".{run.folder.name}.part-1")  # killed before the last step
+    (tmp_path / f".{run.folder.name}.part-1" / "run.json").write_text("{")
+    assert train(bands, out=tmp_path, config=TINY).runs[0].fresh
+    assert len(read_runs(tmp_path)) == 1
+    assert (run.folder / "model.safetensors").read_bytes() == whole["model.safetensors"]
+
+
+def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    train(bands, ["real"], out=tmp_path, config=tiny(seeds=2), report=seen.append)
+    assert [(state.run, state.n_runs, state.epoch, state.epochs) for state in seen] == [
+        (run, 2, epoch, 3) for run in range(2) for epoch in (1, 2, 3)
+    ]
+    assert all(0 <= state.validation_accuracy <= 1 for state in seen)
+
+
+# --- leaks
+
+
+def test_folds_that_a_mix_cannot_be_tested_on_are_left_out_and_named(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    result = train(bands, ["real", "real,synth"], synth=children((1,)), out=tmp_path, config=tiny(folds=()))
+    assert [run.record["split"] for run in result.runs] == ["fold2"] * 2 + ["fold3"] * 2
+    assert any("fold 1 is not tested: all 6 clips of synth would leak" in note for note in result.notes)
+
+
+def test_a_fold_that_was_asked_for_and_leaks_is_refused_before_anything_trains(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    with pytest.raises(LeakError, match="test part fold1: all 6 clips of synth would leak"):
+        train(
+            bands,
+            ["real", "real,synth"],
+            synth=children((1,)),
+            out=tmp_path / "runs",
+            config=tiny(folds=(1,)),
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("protocol", ["folds", "holdout"])
+def test_a_generator_that_heard_every_recording_is_refused_under_any_protocol(
+    bands: Source, children: Callable[..., Source], tmp_path: Path, protocol: str
+) -> None:
+    heard = children(model_groups=frozenset(clip.group for clip in bands.clips))
+    with pytest.raises(LeakError, match="its generator was trained on"):
+        train(
+            bands,
+            ["real", "synth"],
+            synth=heard,
+            out=tmp_path / "runs",
+            config=tiny(folds=(), protocol=protocol),
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dropped_clips_do_not_train(bands: Source, children: Callable[..., Source], tmp_path: Path) -> None:
+    """The clips of the test fold change nothing: with and without them the weights are the same."""
+    synth = children()
+    without = synth.subset(row for row, clip in enumerate(synth.clips) if clip.fold != 2)
+    runs = [
+        train(bands, ["real,synth"], synth=source, out=tmp_path / name, config=TINY).runs[0]
+        for name, source in (("with", synth), ("without", without))
+    ]
+    assert [run.record["dropped"] for run in runs] == [6, 0]
+    assert len({(run.folder / "model.safetensors").read_bytes() for run in runs}) == 1
+
+
+def test_classes_of_synthetic_clips_are_matched_by_name(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    synth = children()
+    renamed = replace(
+        synth,
+        class_names=("high", "low", "middle"),
+        clips=tuple(replace(clip, label=(clip.label + 1) % 3) for clip in synth.clips),
+    )
+    runs = [
+        train(bands, ["real,synth"], synth=source, out=tmp_path / str(index), config=TINY).runs[0]
+        for index, source in enumerate((synth, renamed))
+    ]
+    assert len({(run.folder / "model.safetensors").read_bytes() for run in runs}) == 1
+
+
+def test_parents_from_elsewhere_are_noted(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    synth = children()
+    strange = replace(synth, clips=tuple(replace(c, parent_groups=("demo/1", "demo/2")) for c in synth.clips))
+    notes = train(bands, ["real,synth"], synth=strange, out=tmp_path, config=TINY).notes
+    assert any("leaks between them cannot be ruled out by name" in note for note in notes)
+
+
+# --- protocols and options
+
+
+def test_holdout_draws_a_test_part_a_seed(bands: Source, tmp_path: Path) -> None:
+    result = train(bands, out=tmp_path, config=tiny(protocol="holdout", folds=(), seeds=2))
+    assert [run.record["split"] for run in result.runs] == ["holdout0", "holdout1"]
+    tested = [set(predictions(run.folder)["clip_id"]) for run in result.runs]
+    assert tested[0] != tested[1]
+    assert not any(run.record["optimistic"] for run in result.runs)
+    assert {run.record["fold"] for run in result.runs} == {None}
+
+
+def test_the_published_protocol_is_called_optimistic(bands: Source, tmp_path: Path) -> None:
+    result = train(bands, out=tmp_path, config=tiny(protocol="seed-9010", folds=()))
+    run = result.runs[0]
+    assert run.record["optimistic"] is True
+    assert (run.record["split"], run.record["n_test"], run.record["n_validation"]) == ("seed0-9010", 7, 7)
+    assert any("optimistic" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": "loo"}, "--protocol loo is not known; choose one of folds, holdout, seed-9010"),
+        ({"seeds": 0}, "--seeds must be at least 1, not 0"),
+        ({"epochs": 0}, "--epochs must be at least 1, not 0"),
+        ({"protocol": "holdout"}, "--folds belongs to --protocol folds, not to holdout"),
+        ({"folds": (9,)}, "--folds 9: the source has no such fold; it has 1, 2, 3"),
+        ({"augment": "more"}, "--augment more is not known"),
+        ({"classifier": "resnet"}, "--classifier resnet is not known"),
+        ({"batch": 0}, "--batch must be at least 1, not 0"),
+        ({"learning_rate": -1.0}, "--learning-rate must be above 0, not -1"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_a_usage_error(
+    bands: Source, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(bands, out=tmp_path / "runs", config=tiny(**changes))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_mix_is_a_usage_error(bands: Source, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--mix names nothing to train on"):
+        train(bands, [], out=tmp_path, config=TINY)
+
+
+def test_the_default_classifier_learns_three_bands(bands: Source, tmp_path: Path) -> None:
+    config = TrainConfig(folds=(1,), epochs=4, batch=16, device="cpu")
+    run = train(bands, out=tmp_path, config=config).runs[0]
+    rows = predictions(run.folder)
+    assert np.mean(np.array(rows["label"]) == np.array(rows["predicted"])) > 0.9

@@ -1,0 +1,282 @@
+"""Mixes: what they mean, which rows may train beside which test part, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usk.data.clip import Clip
+from usk.data.mix import (
+    Mix,
+    MixPart,
+    foreign_parents,
+    label_map,
+    leaking,
+    parse_mix,
+    share_of,
+    training_rows,
+)
+from usk.data.sources import Source
+from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
+from usk.errors import LeakError, UsageError, UskError
+
+NAMES = ("bark", "horn")
+
+
+def source_of(clips: list[Clip], names: tuple[str, ...] = NAMES, **options: Any) -> Source:
+    return Source(
+        name="city", kind="test", location="city", revision="1", cache_key="city", class_names=names,
+        clips=tuple(clips), audio=(), **options,
+    )  # fmt: skip
+
+
+def real_source() -> Source:
+    """Two classes, three folds, eight recordings each of two clips: some recordings validate."""
+    return source_of([
+        Clip(f"city/{label}{fold}{recording}-{cut}", label, f"city/{label}{fold}{recording}", fold)
+        for label in range(2) for fold in (1, 2, 3) for recording in range(8) for cut in range(2)
+    ])  # fmt: skip
+
+
+def child(name: str, *parents: Clip) -> Clip:
+    return Clip(
+        name, parents[0].label, name, parents[0].fold, parents=tuple(p.clip_id for p in parents),
+        parent_groups=tuple(p.group for p in parents), parent_folds=tuple(p.fold for p in parents),
+    )  # fmt: skip
+
+
+def of_part(real: Source, rows: np.ndarray, n: int = 2) -> list[Clip]:
+    """`n` clips of one class and different recordings among `rows`."""
+    chosen: dict[str, Clip] = {}
+    for row in rows:
+        if real.clips[row].label == 0:
+            chosen.setdefault(real.clips[row].group, real.clips[row])
+    return list(chosen.values())[:n]
+
+
+SPLITS = {
+    "folds": lambda real: fold_split(real.clips, 2),
+    "holdout": lambda real: holdout_split(real.clips, 0),
+}
+
+
+# --- the text of a mix
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("real", [("real", 1.0)]),
+        ("real,synth", [("real", 1.0), ("synth", 1.0)]),
+        (" real:0.1 , synth", [("real", 0.1), ("synth", 1.0)]),
+        ("real,more/clips", [("real", 1.0), ("more/clips", 1.0)]),
+        ("real,user/name@v1:0.5", [("real", 1.0), ("user/name@v1", 0.5)]),
+        ("/data/at:noon/clips", [("/data/at:noon/clips", 1.0)]),
+        ("/data/at:noon/clips:0.25", [("/data/at:noon/clips", 0.25)]),
+        ("C:clips", [("C:clips", 1.0)]),
+    ],
+)
+def test_parts_and_fractions(text: str, parts: list[tuple[str, float]]) -> None:
+    mix = parse_mix(text)
+    assert mix.parts == tuple(MixPart(*part) for part in parts)
+    assert mix.text == ",".join(piece.strip() for piece in text.split(","))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has an empty part; write for example real,synth"),
+        ("real,", "has an empty part"),
+        (":0.5", "has an empty part"),
+        ("real:0", "the fraction of real must lie above 0 and up to 1"),
+        ("real:-0.5", "the fraction of real must lie above 0 and up to 1"),
+        ("real:1.5", "the fraction of real must lie above 0 and up to 1"),
+        ("real:nan", "the fraction of real must lie above 0 and up to 1"),
+        ("real,real:0.5", "names a part twice"),
+    ],
+)
+def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^--mix {text!r}.*{message}"):
+        parse_mix(text)
+
+
+# --- leaks
+
+
+@pytest.mark.parametrize("protocol", SPLITS)
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_clip_with_a_parents_recording_on_the_other_side_is_dropped(
+    protocol: str, part: str, which: int
+) -> None:
+    real = real_source()
+    split = SPLITS[protocol](real)
+    mother, father = of_part(real, split.train)
+    judged = of_part(real, getattr(split, part))[0]
+    leak = child("leak", *((judged, father) if which == 0 else (mother, judged)))
+    synth = source_of([child("clean", mother, father), leak])
+    rows = training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
+    assert [(name, len(part)) for name, part in rows.parts] == [("real", len(split.train)), ("synth", 1)]
+    assert rows.parts[1][1].tolist() == [0]
+    assert rows.dropped == 1
+    assert rows.count({"real": real, "synth": synth}, synthetic=True) == 1
+    assert rows.count({"real": real, "synth": synth}, synthetic=False) == len(split.train)
+
+
+def test_the_recording_counts_not_the_clip() -> None:
+    """A parent that trains itself still leaks if another cut of its recording is tested."""
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    mother, father = of_part(real, split.train)
+    tested = real.clips[split.test[0]]
+    elsewhere = Clip("city/other-cut", 0, tested.group, 1)
+    synth = source_of([child("leak", mother, elsewhere), child("clean", mother, father)])
+    assert leaking(synth, real, split).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("protocol", SPLITS)
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_generator_that_heard_the_other_side_makes_all_its_clips_leak(protocol: str, part: str) -> None:
+    real = real_source()
+    split = SPLITS[protocol](real)
+    heard = of_part(real, getattr(split, part))[0].group
+    synth = source_of(
+        [child("c", *of_part(real, split.train))], model_groups=frozenset((heard, "elsewhere/1"))
+    )
+    assert leaking(synth, real, split).tolist() == [True]
+    with pytest.raises(
+        LeakError, match="its generator was trained on 1 of the recordings that validate or test"
+    ):
+        training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
+
+
+def test_a_generator_that_heard_training_recordings_alone_is_clean() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    heard = frozenset(real.clips[row].group for row in split.train)
+    synth = source_of([child("c", *of_part(real, split.train))], model_groups=heard)
+    assert not leaking(synth, real, split).any()
+
+
+def test_where_recordings_are_cut_apart_the_clips_themselves_are_compared() -> None:
+    real = real_source()
+    split = seed_9010_split(real.clips, 0)
+    tested = real.clips[split.test[0]]
+    trained = {real.clips[row].clip_id for row in split.train}
+    sibling = next(c for c in real.clips if c.group == tested.group and c.clip_id in trained)
+    other = next(
+        c for c in real.clips if c.label == tested.label and c.group != tested.group and c.clip_id in trained
+    )
+    synth = source_of([child("leak", tested, other), child("sibling", sibling, other)])
+    assert leaking(synth, real, split).tolist() == [True, False]
+    rows = training_rows(parse_mix("synth"), {"real": real, "synth": synth}, real, split)
+    assert (rows.parts[0][1].tolist(), rows.dropped) == ([1], 1)
+
+
+def test_real_clips_of_another_source_leak_by_recording() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    tested = real.clips[split.test[0]]
+    more = source_of([Clip("a", 0, tested.group, 1), Clip("b", 0, "new", 1)])
+    assert leaking(more, real, split).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("protocol", ["folds", "holdout", "seed-9010"])
+def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> None:
+    real = real_source()
+    split = {**SPLITS, "seed-9010": lambda real: seed_9010_split(real.clips, 0)}[protocol](real)
+    tested = [real.clips[row] for row in split.test]
+    synth = source_of([child("c", tested[0], tested[-1])] * 3)
+    with pytest.raises(
+        LeakError,
+        match=rf"--mix real,synth, test part {split.name}: all 3 clips of synth would leak: .*--folds",
+    ):
+        training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
+
+
+def test_the_real_part_is_exactly_the_training_part() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 1)
+    rows = training_rows(parse_mix("real"), {"real": real}, real, split)
+    assert rows.parts[0][1].tolist() == split.train.tolist()
+    assert rows.dropped == 0
+
+
+def test_a_fraction_is_taken_of_what_does_not_leak() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    mother, father = of_part(real, split.train)
+    tested = real.clips[split.test[0]]
+    synth = source_of(
+        [child(f"clean{i}", mother, father) for i in range(10)]
+        + [child(f"leak{i}", mother, tested) for i in range(10)]
+    )
+    rows = training_rows(parse_mix("synth:0.5"), {"synth": synth, "real": real}, real, split)
+    assert len(rows.parts[0][1]) == 5
+    assert max(rows.parts[0][1]) < 10
+    assert rows.dropped == 10
+
+
+def test_a_part_without_a_clip_to_train_on_is_a_usage_error() -> None:
+    real = real_source()
+    nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))
+    with pytest.raises(UsageError, match="--mix real: real has no clip to train on in fold1"):
+        training_rows(Mix("real", (MixPart("real"),)), {"real": real}, real, nothing)
+
+
+# --- shares
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_smaller_shares_nest_in_larger_ones_and_every_class_keeps_its_share(
+    first: float, second: float, sizes: list[int]
+) -> None:
+    clips = [Clip(f"c{label}-{i}", label, "g", 1) for label, size in enumerate(sizes) for i in range(size)]
+    rows = np.arange(len(clips))
+    small, large = (share_of(clips, rows, fraction) for fraction in sorted((first, second)))
+    assert set(small) <= set(large)
+    for fraction, kept in zip(sorted((first, second)), (small, large), strict=True):
+        for label, size in enumerate(sizes):
+            n = sum(clips[row].label == label for row in kept)
+            assert n == max(1, round(fraction * size))
+    assert sorted(small) == small.tolist()
+
+
+def test_a_share_does_not_depend_on_the_order_of_the_rows() -> None:
+    clips = [Clip(f"c{i}", i % 2, "g", 1) for i in range(40)]
+    rows = np.arange(40)
+    assert share_of(clips, rows[::-1].copy(), 0.3).tolist() == share_of(clips, rows, 0.3).tolist()
+
+
+# --- class names and names of recordings
+
+
+def test_classes_are_matched_by_name_not_by_number() -> None:
+    real = source_of([Clip("a", 0, "g", 1)], ("bark", "horn", "siren"))
+    other = source_of([Clip("b", 0, "h", 1), Clip("c", 1, "h", 1)], ("siren", "bark"))
+    assert label_map(other, real).tolist() == [2, 0]
+
+
+def test_a_class_that_the_real_clips_lack_is_named() -> None:
+    real = source_of([Clip("a", 0, "g", 1)])
+    with pytest.raises(
+        UskError, match="has classes that city has not: meow; the real classes are bark, horn"
+    ):
+        label_map(source_of([Clip("b", 1, "h", 1)], ("bark", "meow")), real)
+    assert label_map(source_of([Clip("b", 0, "h", 1)], ("bark", "meow")), real).tolist() == [0, -1]
+
+
+def test_parents_from_elsewhere_are_warned_about() -> None:
+    real = real_source()
+    ours = source_of([child("c", real.clips[0], real.clips[5])])
+    stranger = Clip("demo/x", 0, "demo/x", 1)
+    assert foreign_parents(real, real) is None
+    assert foreign_parents(ours, real) is None
+    warning = foreign_parents(source_of([child("c", stranger, stranger)]), real)
+    assert warning is not None
+    assert "(demo) are not clips of city: leaks between them cannot be ruled out" in warning
+    assert "another real source" in (foreign_parents(source_of([stranger]), real) or "")
