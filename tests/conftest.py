@@ -20,8 +20,12 @@ _STATE = Path(tempfile.mkdtemp(prefix="usk-tests-"))
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "USK_REAL"):
     os.environ.pop(_name, None)
 os.environ.update(
-    HF_HOME=str(_STATE / "huggingface"), USK_CACHE=str(_STATE / "usk"), XDG_CACHE_HOME=str(_STATE / "cache"),
-    HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1",
+    HF_HOME=str(_STATE / "huggingface"),
+    USK_CACHE=str(_STATE / "usk"),
+    XDG_CACHE_HOME=str(_STATE / "cache"),
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_XET="1",
 )
 
 import numpy as np  # noqa: E402
@@ -79,6 +83,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             if self.family != socket.AF_UNIX:
                 check(address[0])
             return real(self, address)
+
         return call
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +98,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- sound -------------------------------------------------------------------------------------------------
 
 
-def tone(frequency_hz: float, duration_s: float, sample_rate_hz: int = 22_050, peak: float = 0.5) -> np.ndarray:
+def tone(
+    frequency_hz: float, duration_s: float, sample_rate_hz: int = 22_050, peak: float = 0.5
+) -> np.ndarray:
     """A sine, float32 [n]."""
     t = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
     return (peak * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
@@ -125,12 +132,18 @@ def tone_folder(tmp_path: Path) -> Path:
     for name, frequency_hz in TONES_HZ.items():
         for recording in range(4):
             for cut in range(2):
-                samples = tone(frequency_hz * (1 + 0.03 * recording), 0.4 + 0.1 * cut, peak=0.2 + 0.1 * recording)
+                samples = tone(
+                    frequency_hz * (1 + 0.03 * recording), 0.4 + 0.1 * cut, peak=0.2 + 0.1 * recording
+                )
                 write_wav(root / name / f"rec{recording}" / f"cut{cut}.wav", samples)
     return root
 
 
-URBAN_CLASSES = {1: "car_horn", 3: "dog_bark", 8: "siren"}  # the official numbers, which need not be contiguous
+URBAN_CLASSES = {
+    1: "car_horn",
+    3: "dog_bark",
+    8: "siren",
+}  # the official numbers, which need not be contiguous
 
 
 @pytest.fixture
@@ -148,7 +161,9 @@ def urbansound8k_folder(tmp_path: Path) -> Path:
                     samples = _urban_sound(class_name, recording, duration_s, rng)
                     file_name = f"{fs_id}-{class_id}-0-{cut}.wav"
                     write_wav(root / "audio" / f"fold{fold}" / file_name, samples)
-                    rows.append([file_name, fs_id, cut, round(cut + duration_s, 2), 1, fold, class_id, class_name])
+                    rows.append(
+                        [file_name, fs_id, cut, round(cut + duration_s, 2), 1, fold, class_id, class_name]
+                    )
     (root / "metadata").mkdir()
     with (root / "metadata" / "UrbanSound8K.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -193,8 +208,12 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     made: dict[str, Path] = {}
 
     def make(
-        *, prediction_type: str = "epsilon", vae: bool = False, scheduler: str = "DDIMScheduler",
-        mel_class: tuple[str, str] = ("audiodiffusion.mel", "Mel"), **scheduler_options: Any,
+        *,
+        prediction_type: str = "epsilon",
+        vae: bool = False,
+        scheduler: str = "DDIMScheduler",
+        mel_class: tuple[str, str] = ("audiodiffusion.mel", "Mel"),
+        **scheduler_options: Any,
     ) -> Path:
         key = repr((prediction_type, vae, scheduler, mel_class, sorted(scheduler_options.items())))
         if key not in made:
@@ -219,22 +238,39 @@ def _write_pipeline(
         torch.manual_seed(0)
         channels, height, width = (2, 8, 16) if vae else (1, 16, 32)
         diffusers.UNet2DModel(
-            sample_size=(height, width), in_channels=channels, out_channels=channels, layers_per_block=1,
-            block_out_channels=(8, 16), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+            sample_size=(height, width),
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
             norm_num_groups=4,
         ).save_pretrained(folder / "unet")
         if vae:
             diffusers.AutoencoderKL(
-                in_channels=1, out_channels=1, latent_channels=channels, block_out_channels=(8, 8), norm_num_groups=4,
-                down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                in_channels=1,
+                out_channels=1,
+                latent_channels=channels,
+                block_out_channels=(8, 8),
+                norm_num_groups=4,
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
                 sample_size=16,
             ).save_pretrained(folder / "vqvae")
         getattr(diffusers, scheduler)(**scheduler_options).save_pretrained(folder / "scheduler")
         Mel(**TINY_MEL).save_pretrained(folder / "mel")
-    (folder / "model_index.json").write_text(json.dumps({
-        "_class_name": "AudioDiffusionPipeline", "mel": list(mel_class), "scheduler": ["diffusers", scheduler],
-        "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "AutoencoderKL"] if vae else [None, None],
-    }))
+    (folder / "model_index.json").write_text(
+        json.dumps(
+            {
+                "_class_name": "AudioDiffusionPipeline",
+                "mel": list(mel_class),
+                "scheduler": ["diffusers", scheduler],
+                "unet": ["diffusers", "UNet2DModel"],
+                "vqvae": ["diffusers", "AutoencoderKL"] if vae else [None, None],
+            }
+        )
+    )
 
 
 # --- the command line --------------------------------------------------------------------------------------
@@ -278,8 +314,11 @@ def usk_process() -> Callable[..., subprocess.Popen[str]]:
 
     def start(*arguments: Any, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "usk", *map(str, arguments)], text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment},
+            [sys.executable, "-m", "usk", *map(str, arguments)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment},
         )
 
     return start

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from usk.classify.features import features_of
 from usk.classify.models import Standardised
@@ -95,7 +96,7 @@ def test_every_mix_gets_the_same_steps_and_test_clips(
     def count(*_: Any) -> None:
         steps[-1] += 1
 
-    hook = torch.optim.optimizer.register_optimizer_step_post_hook(count)
+    hook = register_optimizer_step_post_hook(count)
     try:
         runs = []
         for mix in ("real", "real,synth", "real:0.3", "synth"):

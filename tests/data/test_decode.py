@@ -22,9 +22,16 @@ from usk.errors import SourceError
 
 RATE_HZ = 22_050
 FORMATS = {
-    "8-bit": ("wav", "PCM_U8"), "16-bit": ("wav", "PCM_16"), "24-bit": ("wav", "PCM_24"), "32-bit": ("wav", "PCM_32"),
-    "float": ("wav", "FLOAT"), "double": ("wav", "DOUBLE"), "FLAC-16": ("flac", "PCM_16"), "FLAC-24": ("flac", "PCM_24"),
-    "OGG": ("ogg", "VORBIS"), "MP3": ("mp3", "MPEG_LAYER_III"),
+    "8-bit": ("wav", "PCM_U8"),
+    "16-bit": ("wav", "PCM_16"),
+    "24-bit": ("wav", "PCM_24"),
+    "32-bit": ("wav", "PCM_32"),
+    "float": ("wav", "FLOAT"),
+    "double": ("wav", "DOUBLE"),
+    "FLAC-16": ("flac", "PCM_16"),
+    "FLAC-24": ("flac", "PCM_24"),
+    "OGG": ("ogg", "VORBIS"),
+    "MP3": ("mp3", "MPEG_LAYER_III"),
 }
 
 
@@ -43,10 +50,15 @@ def test_every_format_and_channel_count_gives_the_mean_channel(
     tmp_path: Path, suffix: str, subtype: str, channels: int
 ) -> None:
     channels = min(channels, 2) if suffix == "mp3" else channels
-    weights = 1 + (np.arange(channels) - (channels - 1) / 2) / channels  # the channels differ; their mean is known
+    weights = (
+        1 + (np.arange(channels) - (channels - 1) / 2) / channels
+    )  # the channels differ; their mean is known
     samples = tone(1000, 0.5, 44_100, peak=0.25)[:, None] * weights
     path = write_wav(tmp_path / f"x.{suffix}", samples, 44_100, subtype=subtype)
-    if (suffix, channels) == ("ogg", 6):  # Vorbis takes the sixth channel for a subwoofer's and cuts it above 120 Hz
+    if (suffix, channels) == (
+        "ogg",
+        6,
+    ):  # Vorbis takes the sixth channel for a subwoofer's and cuts it above 120 Hz
         assert peak_hz(decode(FileRef(path), RATE_HZ), RATE_HZ) == pytest.approx(1000, abs=1)
         return
     check_tone(path, 1000, 0.5, lossy=suffix in ("ogg", "mp3"))
@@ -139,13 +151,35 @@ def forget_a_clip(cache: Path) -> None:
     (cache / "index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda cache: shutil.rmtree(cache_root()), shutil.rmtree, lambda cache: (cache / "samples.i16").unlink(),
-    lambda cache: (cache / "index.json").unlink(), shorten_samples, forget_a_clip, spoil_index(""), spoil_index("[]"),
-    spoil_index("{}"), spoil_index('{"names": 1, "lengths": 2, "peaks": 3, "bad": {}, "retry": false}'),
-    lambda cache: (cache / "index.json").write_bytes(b"\xff\xfe"),
-], ids=["root deleted", "deleted", "no samples", "no index", "short samples", "a clip less", "empty index", "list",
-        "no keys", "wrong types", "not text"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda cache: shutil.rmtree(cache_root()),
+        shutil.rmtree,
+        lambda cache: (cache / "samples.i16").unlink(),
+        lambda cache: (cache / "index.json").unlink(),
+        shorten_samples,
+        forget_a_clip,
+        spoil_index(""),
+        spoil_index("[]"),
+        spoil_index("{}"),
+        spoil_index('{"names": 1, "lengths": 2, "peaks": 3, "bad": {}, "retry": false}'),
+        lambda cache: (cache / "index.json").write_bytes(b"\xff\xfe"),
+    ],
+    ids=[
+        "root deleted",
+        "deleted",
+        "no samples",
+        "no index",
+        "short samples",
+        "a clip less",
+        "empty index",
+        "list",
+        "no keys",
+        "wrong types",
+        "not text",
+    ],
+)
 def test_a_deleted_or_damaged_cache_is_rebuilt(tone_folder: Path, decoded_names: list[str], spoil) -> None:
     first = audio_of(tone_folder)
     spoil(the_cache())
@@ -209,12 +243,16 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("USK_CACHE", str(tmp_path / "file" / below))
-    with pytest.raises(SourceError, match=r"cache at .*file.* cannot be written \(.*\); .*\$USK_CACHE") as raised:
+    with pytest.raises(
+        SourceError, match=r"cache at .*file.* cannot be written \(.*\); .*\$USK_CACHE"
+    ) as raised:
         decode_source(open_source(tone_folder))
     assert "\n" not in str(raised.value)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 

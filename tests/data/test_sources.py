@@ -68,7 +68,9 @@ def test_the_revision_is_the_same_elsewhere_and_the_cache_key_is_not(urbansound8
     assert first.cache_key != second.cache_key
 
 
-def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(urbansound8k_folder: Path) -> None:
+def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(
+    urbansound8k_folder: Path,
+) -> None:
     for file in sorted(urbansound8k_folder.glob("audio/fold2/*.wav"))[:5]:
         file.unlink()
     text = fails("5 of 54 clips in its metadata have no audio file", urbansound8k_folder)
@@ -83,13 +85,18 @@ def test_metadata_without_any_audio_is_refused_even_with_skip_bad(urbansound8k_f
     fails("none of the 54 clips in its metadata has its audio file", urbansound8k_folder, skip_bad=True)
 
 
-@pytest.mark.parametrize(("column", "value", "message"), [
-    ("slice_file_name", "../../secret.wav", "leads out of the fold's folder"),
-    ("slice_file_name", "", "line 2 is incomplete"),
-    ("fold", "one", "line 2 is incomplete"),
-    ("classID", "", "line 2 is incomplete"),
-])
-def test_a_broken_metadata_row_is_named(urbansound8k_folder: Path, column: str, value: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("slice_file_name", "../../secret.wav", "leads out of the fold's folder"),
+        ("slice_file_name", "", "line 2 is incomplete"),
+        ("fold", "one", "line 2 is incomplete"),
+        ("classID", "", "line 2 is incomplete"),
+    ],
+)
+def test_a_broken_metadata_row_is_named(
+    urbansound8k_folder: Path, column: str, value: str, message: str
+) -> None:
     write_wav(urbansound8k_folder / "secret.wav", tone(440, 0.5))
     metadata = urbansound8k_folder / "metadata" / "UrbanSound8K.csv"
     with metadata.open(newline="") as file:
@@ -115,7 +122,9 @@ def test_class_folders_with_a_folder_for_each_recording(tone_folder: Path) -> No
     assert source.class_names == ("high", "low", "middle")
     assert source.counts() == {"high": 8, "low": 8, "middle": 8}
     assert len({clip.group for clip in source.clips}) == 12
-    assert source.clips[0].group == "tones/high/rec0" and source.clips[0].clip_id == "tones/high/rec0/cut0.wav"
+    assert (
+        source.clips[0].group == "tones/high/rec0" and source.clips[0].clip_id == "tones/high/rec0/cut0.wav"
+    )
     assert source.has_groups and not any("recordings are named" in note for note in source.notes)
     decoded = decode_source(source)
     for row, clip in enumerate(decoded.source.clips):
@@ -193,10 +202,14 @@ def check_tones(source: Source) -> None:
 
 
 def test_a_parquet_folder_with_columns_found_by_name_and_type(tmp_path: Path) -> None:
-    folder = write_parquet(tmp_path / "set", hugging_face_table(
-        fsID=[100 + row // 2 for row in range(12)], fold=[1 + row // 2 % 2 for row in range(12)],
-        slice_name=[f"x{row}" for row in range(12)],
-    ))
+    folder = write_parquet(
+        tmp_path / "set",
+        hugging_face_table(
+            fsID=[100 + row // 2 for row in range(12)],
+            fold=[1 + row // 2 % 2 for row in range(12)],
+            slice_name=[f"x{row}" for row in range(12)],
+        ),
+    )
     source = open_source(folder)
     assert source.class_names == tuple(LABELS)
     assert [clip.label for clip in source.clips] == [row % 3 for row in range(12)]
@@ -208,9 +221,15 @@ def test_a_parquet_folder_with_columns_found_by_name_and_type(tmp_path: Path) ->
 
 def test_a_parquet_folder_with_columns_that_the_user_names(tmp_path: Path) -> None:
     kinds = ["siren", "horn"] * 6
-    folder = write_parquet(tmp_path / "set", hugging_face_table(
-        typed=False, kind=kinds, tape=[f"t{row // 3}" for row in range(12)], part=[f"fold{row // 3}" for row in range(12)],
-    ))
+    folder = write_parquet(
+        tmp_path / "set",
+        hugging_face_table(
+            typed=False,
+            kind=kinds,
+            tape=[f"t{row // 3}" for row in range(12)],
+            part=[f"fold{row // 3}" for row in range(12)],
+        ),
+    )
     source = open_source(folder, label_column="kind", group_column="tape", fold_column="part")
     assert source.class_names == ("horn", "siren")
     assert [clip.label for clip in source.clips] == [1, 0] * 6
@@ -219,11 +238,15 @@ def test_a_parquet_folder_with_columns_that_the_user_names(tmp_path: Path) -> No
     check_tones(source)
 
 
-@pytest.mark.parametrize(("labels", "names"), [
-    (["b", "a", "b"] * 4, ("a", "b")),
-    ([7, 3, 7] * 4, ("3", "7")),
-    ([10, 9, 9] * 4, ("9", "10")),
-], ids=["strings", "integers", "integers of two lengths"])
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a", "b"] * 4, ("a", "b")),
+        ([7, 3, 7] * 4, ("3", "7")),
+        ([10, 9, 9] * 4, ("9", "10")),
+    ],
+    ids=["strings", "integers", "integers of two lengths"],
+)
 def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], names: tuple[str, ...]) -> None:
     source = open_source(write_parquet(tmp_path / "set", hugging_face_table(typed=False, label=labels)))
     assert source.class_names == names
@@ -233,7 +256,9 @@ def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], na
 def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Path) -> None:
     source = open_source(write_parquet(tmp_path / "set", hugging_face_table()))
     assert not source.has_groups and len({clip.group for clip in source.clips}) == 12
-    assert any("--group-column" in note for note in source.notes) and any("no folds" in note for note in source.notes)
+    assert any("--group-column" in note for note in source.notes) and any(
+        "no folds" in note for note in source.notes
+    )
     assert len(source.folds) > 1 and min(source.folds) == 1
 
 
@@ -255,11 +280,14 @@ def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
     check_tones(source)
 
 
-@pytest.mark.parametrize(("options", "message", "error"), [
-    ({"label_column": "species"}, "--label-column species: ", UsageError),
-    ({"group_column": "tape"}, "--group-column tape: ", UsageError),
-    ({"fold_column": "part"}, "--fold-column part: ", UsageError),
-])
+@pytest.mark.parametrize(
+    ("options", "message", "error"),
+    [
+        ({"label_column": "species"}, "--label-column species: ", UsageError),
+        ({"group_column": "tape"}, "--group-column tape: ", UsageError),
+        ({"fold_column": "part"}, "--fold-column part: ", UsageError),
+    ],
+)
 def test_an_unknown_column_names_the_flag(
     tmp_path: Path, options: dict[str, str], message: str, error: type[UskError]
 ) -> None:
@@ -267,12 +295,21 @@ def test_an_unknown_column_names_the_flag(
     assert "it has label" in fails(message, folder, error=error, **options)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda table: table.rename_columns(["audio", "species"]), "no label column among species; name it with --label"),
-    (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
-    (lambda table: table.set_column(1, "label", pa.array([None] * 2 + ["a"] * 10)), "2 rows have no value in the"),
-    (lambda table: table.slice(0, 0), "holds no clips"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda table: table.rename_columns(["audio", "species"]),
+            "no label column among species; name it with --label",
+        ),
+        (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
+        (
+            lambda table: table.set_column(1, "label", pa.array([None] * 2 + ["a"] * 10)),
+            "2 rows have no value in the",
+        ),
+        (lambda table: table.slice(0, 0), "holds no clips"),
+    ],
+)
 def test_a_dataset_without_what_is_needed(tmp_path: Path, change: Any, message: str) -> None:
     fails(message, write_parquet(tmp_path / "set", change(hugging_face_table(typed=False)), shards=1))
 
@@ -310,7 +347,8 @@ def test_a_path_that_leads_out_of_the_dataset_is_not_followed(tmp_path: Path, pa
 def test_a_path_inside_the_dataset_is_followed(tmp_path: Path) -> None:
     write_wav(tmp_path / "set" / "wavs" / "0.wav", tone(300, 0.3))
     pq.write_table(
-        pa.table({"audio": [{"bytes": None, "path": "wavs/0.wav"}], "label": ["a"]}), tmp_path / "set" / "rows.parquet"
+        pa.table({"audio": [{"bytes": None, "path": "wavs/0.wav"}], "label": ["a"]}),
+        tmp_path / "set" / "rows.parquet",
     )
     check_tones(open_source(tmp_path / "set"))
 
@@ -338,13 +376,20 @@ def test_a_hub_id_without_network_names_the_ways_on(hub_id: str) -> None:
 # --- wrong folders -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda path: None, "no such folder; give --real"),
-    (lambda path: path.mkdir(), "is empty; give --real"),
-    (lambda path: path.write_text("x"), "is a file; a source is a folder"),
-    (lambda path: write_wav(path / "a.wav", tone(440, 0.3)), "its 1 audio files need a folder for each class"),
-    (lambda path: (path / "class").mkdir(parents=True), "it has no audio files in sub-folders"),
-], ids=["missing", "empty", "a file", "loose audio", "empty class"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such folder; give --real"),
+        (lambda path: path.mkdir(), "is empty; give --real"),
+        (lambda path: path.write_text("x"), "is a file; a source is a folder"),
+        (
+            lambda path: write_wav(path / "a.wav", tone(440, 0.3)),
+            "its 1 audio files need a folder for each class",
+        ),
+        (lambda path: (path / "class").mkdir(parents=True), "it has no audio files in sub-folders"),
+    ],
+    ids=["missing", "empty", "a file", "loose audio", "empty class"],
+)
 def test_a_folder_that_is_no_source(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "source")
     assert str(tmp_path / "source") in fails(message, tmp_path / "source")
@@ -370,12 +415,17 @@ BAD_AUDIO = {
     "WAV cut in its header": (lambda path: path.write_bytes(wav_bytes(tone(440, 0.3))[:20]), "truncated"),
     "text": (lambda path: path.write_text("this is no sound\n" * 20), "not an audio file"),
     "silence": (lambda path: write_wav(path, np.zeros(6_000, np.float32)), "silent"),
-    "opposite channels": (lambda path: write_wav(path, np.stack([tone(440, 0.3), -tone(440, 0.3)], 1), subtype="FLOAT"), "silent"),
+    "opposite channels": (
+        lambda path: write_wav(path, np.stack([tone(440, 0.3), -tone(440, 0.3)], 1), subtype="FLOAT"),
+        "silent",
+    ),
     "one sample": (lambda path: write_wav(path, tone(440, 0.3)[1:2]), "too short (1 sample)"),
     "no samples": (lambda path: write_wav(path, tone(440, 0.3)[:0]), "too short (0 samples)"),
     "NaN": (_nan_wav, "has NaN or infinite samples"),
     "truncated FLAC": (
-        lambda path: path.write_bytes(wav_bytes(np.random.default_rng(0).normal(0, 0.1, 30_000), form="FLAC")[:9_000]),
+        lambda path: path.write_bytes(
+            wav_bytes(np.random.default_rng(0).normal(0, 0.1, 30_000), form="FLAC")[:9_000]
+        ),
         None,  # libsndfile says either that it is cut or that it cannot be read
     ),
 }
@@ -392,8 +442,12 @@ def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
     assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
     assert "tones/low/rec0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
     assert any("1 clips that cannot be used were skipped" in note for note in decoded.source.notes)
-    row = next(row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/rec0/cut1.wav")
-    assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(300, abs=2)  # rows after the gap are the right ones
+    row = next(
+        row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/rec0/cut1.wav"
+    )
+    assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(
+        300, abs=2
+    )  # rows after the gap are the right ones
 
 
 def test_a_source_of_bad_clips_alone_is_refused_even_with_skip_bad(tmp_path: Path) -> None:
@@ -407,11 +461,19 @@ def test_a_source_of_bad_clips_alone_is_refused_even_with_skip_bad(tmp_path: Pat
 # --- selecting ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("wanted", "message"), [
-    ({"classes": ["siren", "cat"]}, "--classes cat: .* has no such class; it has car_horn, dog_bark, siren"),
-    ({"folds": [1, 11]}, "--folds 11: .* has no such fold; it has 1, 2, 3"),
-])
-def test_an_unknown_class_or_fold_is_a_usage_error(urbansound8k_folder: Path, wanted: Any, message: str) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            {"classes": ["siren", "cat"]},
+            "--classes cat: .* has no such class; it has car_horn, dog_bark, siren",
+        ),
+        ({"folds": [1, 11]}, "--folds 11: .* has no such fold; it has 1, 2, 3"),
+    ],
+)
+def test_an_unknown_class_or_fold_is_a_usage_error(
+    urbansound8k_folder: Path, wanted: Any, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         open_source(urbansound8k_folder).select(**wanted)
 
@@ -421,7 +483,9 @@ def test_select_keeps_rows_audio_and_class_numbers_together(urbansound8k_folder:
     chosen = source.select(classes=["siren"], folds=[2, 3])
     assert {(clip.label, clip.fold) for clip in chosen.clips} == {(2, 2), (2, 3)}
     assert len(chosen) == 12 and chosen.class_names == source.class_names
-    assert [ref.name.rpartition("/")[2] for ref in chosen.audio] == [c.clip_id.partition("/")[2] for c in chosen.clips]
+    assert [ref.name.rpartition("/")[2] for ref in chosen.audio] == [
+        c.clip_id.partition("/")[2] for c in chosen.clips
+    ]
 
 
 # --- the real sample ---------------------------------------------------------------------------------------

@@ -14,13 +14,16 @@ from usk.data.splits import fold_split, held_out_groups, holdout_split, make_fol
 from usk.errors import UsageError
 
 # A recording: its fold, its class, and how many clips were cut from it.
-recordings = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(1, 6)), min_size=1, max_size=40)
+recordings = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(1, 6)), min_size=1, max_size=40
+)
 
 
 def clips_of(of: list[tuple[int, int, int]], group_of=lambda index: f"g{index}") -> list[Clip]:
     return [
         Clip(f"c{index}-{cut}", label, group_of(index), fold)
-        for index, (fold, label, n_clips) in enumerate(of) for cut in range(n_clips)
+        for index, (fold, label, n_clips) in enumerate(of)
+        for cut in range(n_clips)
     ]
 
 
@@ -46,7 +49,9 @@ def test_two_recordings_of_each_fold_and_class_stay(of: list[tuple[int, int, int
 
 
 @given(recordings, st.integers(1, 5))
-def test_two_recordings_stay_where_a_recording_has_many_classes(of: list[tuple[int, int, int]], n: int) -> None:
+def test_two_recordings_stay_where_a_recording_has_many_classes(
+    of: list[tuple[int, int, int]], n: int
+) -> None:
     clips = clips_of(of, lambda index: f"speaker{index % (3 * n)}")
     for total, stay in recordings_left(clips, held_out_groups(clips)).values():
         assert stay >= min(2, total)
@@ -70,7 +75,9 @@ def test_the_order_of_rows_changes_nothing(of: list[tuple[int, int, int]], n: in
     assert [by_id[clip.clip_id] for clip in clips] == make_folds(clips)
 
 
-@pytest.mark.parametrize(("n_recordings", "n_held"), [(1, 0), (2, 0), (3, 0), (4, 1), (7, 2), (20, 3), (40, 6)])
+@pytest.mark.parametrize(
+    ("n_recordings", "n_held"), [(1, 0), (2, 0), (3, 0), (4, 1), (7, 2), (20, 3), (40, 6)]
+)
 def test_a_share_of_equal_recordings_is_held_out(n_recordings: int, n_held: int) -> None:
     assert len(held_out_groups(clips_of([(1, 0, 3)] * n_recordings))) == n_held
 
@@ -86,7 +93,9 @@ def test_at_most_twice_the_share_is_held_out(of: list[tuple[int, int, int]]) -> 
 
 def test_synthetic_clips_are_not_held_out_and_do_not_count() -> None:
     real = clips_of([(1, 0, 3)] * 7)
-    synthetic = [Clip(f"s{i}", 0, f"s{i}", 1, parents=("c0-0", "c1-0"), parent_groups=("g0", "g1")) for i in range(50)]
+    synthetic = [
+        Clip(f"s{i}", 0, f"s{i}", 1, parents=("c0-0", "c1-0"), parent_groups=("g0", "g1")) for i in range(50)
+    ]
     assert held_out_groups(real + synthetic) == held_out_groups(real)
 
 
@@ -118,10 +127,13 @@ def test_validation_recordings_of_a_fold_stay_the_same_whatever_tests() -> None:
     assert first & third == second & third != set()
 
 
-@pytest.mark.parametrize(("folds", "asked", "message"), [
-    ([1, 2, 4], 3, "--folds 3: the source has no such fold; it has 1, 2, 4"),
-    ([1], 1, "--protocol folds needs at least two folds"),
-])
+@pytest.mark.parametrize(
+    ("folds", "asked", "message"),
+    [
+        ([1, 2, 4], 3, "--folds 3: the source has no such fold; it has 1, 2, 4"),
+        ([1], 1, "--protocol folds needs at least two folds"),
+    ],
+)
 def test_an_impossible_fold_is_a_usage_error(folds: list[int], asked: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         fold_split(clips_of([(fold, 0, 2) for fold in folds]), asked)
@@ -182,5 +194,8 @@ def test_made_folds_are_stratified() -> None:
     clips = clips_of([(0, label, 2) for label in range(3) for _ in range(10)])
     folds = make_folds(clips)
     for fold in range(1, 6):
-        counts = [sum(f == fold and c.label == label for c, f in zip(clips, folds, strict=True)) for label in range(3)]
+        counts = [
+            sum(f == fold and c.label == label for c, f in zip(clips, folds, strict=True))
+            for label in range(3)
+        ]
         assert counts == [4, 4, 4]

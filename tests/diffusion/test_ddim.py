@@ -15,9 +15,17 @@ from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
 from usk.errors import ModelError, UsageError
 
 Factory = Callable[..., Path]
-FORMS = [{}, {"prediction_type": "v_prediction"}, {"set_alpha_to_one": False}, {"clip_sample": False},
-         {"beta_schedule": "squaredcos_cap_v2"}, {"prediction_type": "sample"}]
-each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: ",".join(map(str, form.values())) or "default")
+FORMS = [
+    {},
+    {"prediction_type": "v_prediction"},
+    {"set_alpha_to_one": False},
+    {"clip_sample": False},
+    {"beta_schedule": "squaredcos_cap_v2"},
+    {"prediction_type": "sample"},
+]
+each_form = pytest.mark.parametrize(
+    "form", FORMS, ids=lambda form: ",".join(map(str, form.values())) or "default"
+)
 
 
 def generator(folder: Path) -> Generator:
@@ -31,7 +39,9 @@ def latents(of: Generator, n: int = 2, seed: int = 0) -> torch.Tensor:
 def pictures(n: int, of: Generator) -> tuple[list[Image.Image], torch.Tensor]:
     """Grey images and the same as mel images [n, 1, n_mels, n_frames]."""
     pixels = np.random.default_rng(0).integers(0, 256, (n, of.mel.n_mels, of.mel.n_frames), dtype=np.uint8)
-    return [Image.fromarray(picture) for picture in pixels], torch.from_numpy(pixels / 255 * 2 - 1).float()[:, None]
+    return [Image.fromarray(picture) for picture in pixels], torch.from_numpy(pixels / 255 * 2 - 1).float()[
+        :, None
+    ]
 
 
 def quiet(pipeline):
@@ -70,7 +80,9 @@ def test_decode_equals_audiodiffusions_pipeline(tiny_pipeline: Factory, vae: boo
 @each_form
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1, 12])
-def test_decode_equals_the_schedulers_steps(tiny_pipeline: Factory, form: dict, eta: float, steps: int) -> None:
+def test_decode_equals_the_schedulers_steps(
+    tiny_pipeline: Factory, form: dict, eta: float, steps: int
+) -> None:
     from diffusers import DDIMScheduler
 
     folder = tiny_pipeline(**form)
@@ -83,7 +95,11 @@ def test_decode_equals_the_schedulers_steps(tiny_pipeline: Factory, form: dict, 
     for timestep in scheduler.timesteps:
         fresh = torch.stack([torch.randn(noise.shape[1:], generator=source) for source in sources])
         sample = scheduler.step(
-            ours.predict(sample, int(timestep)), timestep, sample, eta=eta, variance_noise=fresh if eta else None
+            ours.predict(sample, int(timestep)),
+            timestep,
+            sample,
+            eta=eta,
+            variance_noise=fresh if eta else None,
         ).prev_sample
     decoded = ddim_decode(ours.predict, noise, ours.schedule, steps, eta=eta, seeds=seeds)
     torch.testing.assert_close(decoded, sample, atol=1e-4, rtol=1e-4)
@@ -141,9 +157,16 @@ def test_a_constant_noise_is_added_and_taken_away_exactly(level: float, steps: i
     assert asked == [*known.timesteps(steps, level), *known.timesteps(steps, level)[::-1]]
 
 
-@pytest.mark.parametrize(("steps", "level", "expected"), [
-    (4, 1.0, [0, 250, 500, 750]), (2, 0.5, [0, 250]), (3, 0.1, [0, 33, 66]), (1, 0.5, [0]), (570, 0.57, list(range(570))),
-])
+@pytest.mark.parametrize(
+    ("steps", "level", "expected"),
+    [
+        (4, 1.0, [0, 250, 500, 750]),
+        (2, 0.5, [0, 250]),
+        (3, 0.1, [0, 33, 66]),
+        (1, 0.5, [0]),
+        (570, 0.57, list(range(570))),
+    ],
+)
 def test_timesteps_below_a_level(steps: int, level: float, expected: list[int]) -> None:
     assert schedule().timesteps(steps, level) == expected
 
@@ -160,10 +183,15 @@ def test_what_the_network_says_is_turned_into_noise_and_signal(prediction_type: 
         torch.testing.assert_close(known.clean(output, sample, alpha), clean, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("config", "bound"), [
-    ({"clip_sample": True}, 1.0), ({"clip_sample": True, "clip_sample_range": 0.5}, 0.5), ({}, None),
-    ({"clip_sample": None}, None),
-])
+@pytest.mark.parametrize(
+    ("config", "bound"),
+    [
+        ({"clip_sample": True}, 1.0),
+        ({"clip_sample": True, "clip_sample_range": 0.5}, 0.5),
+        ({}, None),
+        ({"clip_sample": None}, None),
+    ],
+)
 def test_the_predicted_signal_is_clipped_as_the_scheduler_says(config: dict, bound: float | None) -> None:
     known = schedule(**config)
     assert known.clip_range == bound
@@ -174,9 +202,16 @@ def test_the_predicted_signal_is_clipped_as_the_scheduler_says(config: dict, bou
 # --- on the tiny network -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("form", "level"), [
-    ({}, 0.25), ({}, 0.5), ({"prediction_type": "v_prediction"}, 0.5), ({"prediction_type": "v_prediction"}, 1.0),
-], ids=str)
+@pytest.mark.parametrize(
+    ("form", "level"),
+    [
+        ({}, 0.25),
+        ({}, 0.5),
+        ({"prediction_type": "v_prediction"}, 0.5),
+        ({"prediction_type": "v_prediction"}, 1.0),
+    ],
+    ids=str,
+)
 def test_the_round_trip_comes_closer_with_steps(tiny_pipeline: Factory, form: dict, level: float) -> None:
     ours = generator(tiny_pipeline(clip_sample=False, **form))
     _, images = pictures(2, ours)
@@ -214,13 +249,19 @@ def test_fresh_noise_needs_a_seed_for_each_clip(tiny_pipeline: Factory, seeds: l
 # --- wrong input -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("steps", "level", "message"), [
-    (0, 1.0, "--steps 0 does not fit"), (-1, 1.0, "--steps -1 does not fit"),
-    (1001, 1.0, "--steps 1001 does not fit: at level 1.0 there are 1000 timesteps"),
-    (101, 0.1, "--steps 101 does not fit: at level 0.1 there are 100 timesteps"),
-    (10, 0.0, r"--level must lie in \(0, 1\], not 0.0"), (10, 1.1, "--level must lie in"),
-    (10, -0.5, "--level must lie in"), (10, float("nan"), "--level must lie in"),
-])
+@pytest.mark.parametrize(
+    ("steps", "level", "message"),
+    [
+        (0, 1.0, "--steps 0 does not fit"),
+        (-1, 1.0, "--steps -1 does not fit"),
+        (1001, 1.0, "--steps 1001 does not fit: at level 1.0 there are 1000 timesteps"),
+        (101, 0.1, "--steps 101 does not fit: at level 0.1 there are 100 timesteps"),
+        (10, 0.0, r"--level must lie in \(0, 1\], not 0.0"),
+        (10, 1.1, "--level must lie in"),
+        (10, -0.5, "--level must lie in"),
+        (10, float("nan"), "--level must lie in"),
+    ],
+)
 def test_steps_and_levels_that_cannot_be_are_usage_errors(steps: int, level: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ddim_encode(lambda sample, t: sample, torch.zeros(1, 1, 2, 2), schedule(), steps, level)
@@ -228,11 +269,15 @@ def test_steps_and_levels_that_cannot_be_are_usage_errors(steps: int, level: flo
         ddim_decode(lambda sample, t: sample, torch.zeros(1, 1, 2, 2), schedule(), steps, level)
 
 
-@pytest.mark.parametrize(("config", "message"), [
-    ({"prediction_type": "flow"}, "prediction_type is 'flow'"), ({"thresholding": True}, "dynamic thresholding"),
-    ({"beta_schedule": "spiral"}, "configuration is not understood"),
-    ({"num_train_timesteps": "many"}, "configuration is not understood"),
-])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"prediction_type": "flow"}, "prediction_type is 'flow'"),
+        ({"thresholding": True}, "dynamic thresholding"),
+        ({"beta_schedule": "spiral"}, "configuration is not understood"),
+        ({"num_train_timesteps": "many"}, "configuration is not understood"),
+    ],
+)
 def test_a_scheduler_that_cannot_be_inverted_is_a_model_error(config: dict, message: str) -> None:
     with pytest.raises(ModelError, match=message) as raised:
         schedule(**config)

@@ -24,7 +24,13 @@ from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 MEL = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
 TINY = FitConfig(
-    steps=6, batch=4, channels=(8, 16), checkpoint_every_s=0.0, validate_every=2, device="cpu", precision="fp32"
+    steps=6,
+    batch=4,
+    channels=(8, 16),
+    checkpoint_every_s=0.0,
+    validate_every=2,
+    device="cpu",
+    precision="fp32",
 )
 LATENT = replace(TINY, latent=True, latent_channels=2, steps=10)
 each_kind = pytest.mark.parametrize("config", [TINY, LATENT], ids=["pixels", "latent"])
@@ -39,7 +45,11 @@ def source(tmp_path: Path) -> Source:
                 samples = tone(300 * (1 + 3 * label) + 40 * recording, 0.55 - 0.25 * cut, 8_000)
                 write_wav(tmp_path / "clips" / name / f"r{recording}" / f"{cut}.wav", samples, 8_000)
     opened = open_source(tmp_path / "clips")
-    return replace(opened, clips=tuple(replace(c, fold=1 + int(c.group[-1]) % 2) for c in opened.clips), license="CC0-1.0")
+    return replace(
+        opened,
+        clips=tuple(replace(c, fold=1 + int(c.group[-1]) % 2) for c in opened.clips),
+        license="CC0-1.0",
+    )
 
 
 class Killed(KeyboardInterrupt):
@@ -68,9 +78,9 @@ def test_the_result_is_a_whole_pipeline_folder(source: Source, tmp_path: Path, c
     back = generator.to_image(ddim_decode(generator.predict, noisy, generator.schedule, 5, 0.5))
     assert back.shape == (3, 1, 16, 32) and torch.isfinite(back).all()
     if config.latent:  # unit variance at audiodiffusion's fixed factor
-        assert float(generator.to_latent(torch.from_numpy(images.astype(np.float32))[:, None]).std()) == pytest.approx(
-            1, abs=0.15
-        )
+        assert float(
+            generator.to_latent(torch.from_numpy(images.astype(np.float32))[:, None]).std()
+        ) == pytest.approx(1, abs=0.15)
     assert type(as_audiodiffusion(result.folder).unet).__name__ == "UNet2DModel"
     with Image.open(result.folder / "preview.png") as picture:
         assert picture.size == (2 * 4 * 32, 2 * 4 * 16)
@@ -80,7 +90,9 @@ def test_the_result_is_a_whole_pipeline_folder(source: Source, tmp_path: Path, c
     assert stages == (expected if config.latent else expected[4:])
     assert all(a.done <= b.done for a, b in pairwise(seen)) and 0 <= seen[0].done < 1
     record = json.loads((result.folder / "training.json").read_text())
-    assert [(row["stage"], row["step"]) for row in record["log"]] == [pair for pair in stages if pair[1] % 2 == 0]
+    assert [(row["stage"], row["step"]) for row in record["log"]] == [
+        pair for pair in stages if pair[1] % 2 == 0
+    ]
     assert record["log"] == result.log and all(np.isfinite(row["validation_loss"]) for row in result.log)
 
 
@@ -97,7 +109,11 @@ def test_what_it_was_trained_on_is_recorded_without_the_held_out(
     assert generator.seen_groups == {clip.group for clip in chosen.clips} - held
     assert set(part["held_out_groups"]) == held
     assert part["clips"] == sum(clip.group not in held for clip in chosen.clips)
-    assert (part["source"], part["revision"], part["folds"]) == ("clips", source.revision, list(folds or (1, 2)))
+    assert (part["source"], part["revision"], part["folds"]) == (
+        "clips",
+        source.revision,
+        list(folds or (1, 2)),
+    )
     assert generator.license == "CC0-1.0"
 
 
@@ -108,7 +124,10 @@ def test_held_out_recordings_do_not_move_the_weights(source: Source, tmp_path: P
         if clip.group in held:
             write_wav(Path(ref.name), tone(2_000, 0.55, 8_000), 8_000)
     second = fit([replace(source, cache_key="changed")], tmp_path / "second", TINY, mel=MEL)
-    assert all(torch.equal(a, b) for a, b in zip(weights(first.folder).values(), weights(second.folder).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(first.folder).values(), weights(second.folder).values(), strict=True)
+    )
     assert first.log != second.log  # they do move the validation loss
 
 
@@ -122,9 +141,16 @@ def test_the_seed_decides_the_weights(source: Source, tmp_path: Path) -> None:
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-@pytest.mark.parametrize(("config", "stage", "step"), [
-    (TINY, "unet", 1), (TINY, "unet", 4), (LATENT, "vae", 2), (LATENT, "unet", 1), (LATENT, "unet", 5),
-])
+@pytest.mark.parametrize(
+    ("config", "stage", "step"),
+    [
+        (TINY, "unet", 1),
+        (TINY, "unet", 4),
+        (LATENT, "vae", 2),
+        (LATENT, "unet", 1),
+        (LATENT, "unet", 5),
+    ],
+)
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     source: Source, tmp_path: Path, config: FitConfig, stage: str, step: int
 ) -> None:
@@ -140,11 +166,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     torch.manual_seed(12345)  # another process would not have this one's random state
     seen: list[FitProgress] = []
     resumed = fit([source], tmp_path / "killed", config, mel=MEL, report=seen.append)
-    assert (seen[0].stage, seen[0].step) == (stage, step)  # the step that was not saved is done again, none before
+    assert (seen[0].stage, seen[0].step) == (
+        stage,
+        step,
+    )  # the step that was not saved is done again, none before
     expected, actual = weights(undisturbed.folder), weights(resumed.folder)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
-    assert [{**row, "elapsed_s": 0} for row in resumed.log] == [{**row, "elapsed_s": 0} for row in undisturbed.log]
+    assert [{**row, "elapsed_s": 0} for row in resumed.log] == [
+        {**row, "elapsed_s": 0} for row in undisturbed.log
+    ]
 
 
 def test_the_folder_is_finished_only_when_its_groups_are_known(
@@ -165,9 +196,15 @@ def test_the_folder_is_finished_only_when_its_groups_are_known(
     assert fit([source], tmp_path / "out", replace(TINY, steps=1), mel=MEL).trained_on["sources"]
 
 
-@pytest.mark.parametrize(("change", "mel"), [
-    ({"seed": 1}, MEL), ({"channels": (8, 8)}, MEL), ({}, replace(MEL, hop_samples=120)),
-], ids=["seed", "channels", "mel"])
+@pytest.mark.parametrize(
+    ("change", "mel"),
+    [
+        ({"seed": 1}, MEL),
+        ({"channels": (8, 8)}, MEL),
+        ({}, replace(MEL, hop_samples=120)),
+    ],
+    ids=["seed", "channels", "mel"],
+)
 def test_a_folder_begun_with_other_settings_is_refused(
     source: Source, tmp_path: Path, change: dict, mel: MelSettings
 ) -> None:
@@ -176,7 +213,9 @@ def test_a_folder_begun_with_other_settings_is_refused(
 
     with pytest.raises(Killed):
         fit([source], tmp_path / "out", TINY, mel=MEL, report=kill)
-    with pytest.raises(UsageError, match="holds a generator fitted with other settings or clips; choose a new folder"):
+    with pytest.raises(
+        UsageError, match="holds a generator fitted with other settings or clips; choose a new folder"
+    ):
         fit([source], tmp_path / "out", replace(TINY, **change), mel=mel)
 
 
@@ -190,11 +229,20 @@ def test_a_folder_begun_with_other_clips_is_refused(source: Source, tmp_path: Pa
         fit([source], tmp_path / "out", TINY, mel=MEL, folds=(1,))
 
 
-@pytest.mark.parametrize(("prepare", "message"), [
-    (lambda out: (out.mkdir(), (out / "thesis.txt").write_text("x")), "holds something else; choose a new or empty"),
-    (lambda out: (out.mkdir(), (out / "fit.json").write_text("{")), "fitted with other settings or clips"),
-    (lambda out: out.write_text("x"), "cannot be written"),
-])
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (
+            lambda out: (out.mkdir(), (out / "thesis.txt").write_text("x")),
+            "holds something else; choose a new or empty",
+        ),
+        (
+            lambda out: (out.mkdir(), (out / "fit.json").write_text("{")),
+            "fitted with other settings or clips",
+        ),
+        (lambda out: out.write_text("x"), "cannot be written"),
+    ],
+)
 def test_a_folder_of_something_else_is_refused_and_left_alone(
     source: Source, tmp_path: Path, prepare, message: str
 ) -> None:
@@ -228,7 +276,14 @@ def test_images_are_the_clips_beginnings_and_short_ones_are_known(source: Source
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 def test_training_lowers_the_validation_loss(source: Source, tmp_path: Path, prediction_type: str) -> None:
-    config = replace(TINY, steps=60, prediction_type=prediction_type, learning_rate=3e-3, validate_every=20,
-                     ema_decay=0.9, checkpoint_every_s=60.0)
+    config = replace(
+        TINY,
+        steps=60,
+        prediction_type=prediction_type,
+        learning_rate=3e-3,
+        validate_every=20,
+        ema_decay=0.9,
+        checkpoint_every_s=60.0,
+    )
     log = fit([source], tmp_path / "out", config, mel=MEL).log
     assert log[-1]["validation_loss"] < 0.8 * log[0]["validation_loss"]

@@ -31,7 +31,8 @@ def norm(latents: torch.Tensor) -> torch.Tensor:
 
 
 PAIRS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # all of the first one's norm
-    name: lambda first, way=way: way(first) * norm(first) / norm(way(first)) for name, way in {
+    name: lambda first, way=way: way(first) * norm(first) / norm(way(first))
+    for name, way in {
         "identical": lambda first: first,
         "nearly identical": lambda first: first + 1e-6 * latent(99),
         "close": lambda first: first + 1e-2 * latent(99),
@@ -65,7 +66,9 @@ def test_slerp_is_symmetric(second_of: Callable, seed: int, alpha: float) -> Non
 
 @each_pair
 @given(seed=seeds, alpha=weights, scale=scales)
-def test_slerp_is_finite_and_keeps_the_norm(second_of: Callable, seed: int, alpha: float, scale: float) -> None:
+def test_slerp_is_finite_and_keeps_the_norm(
+    second_of: Callable, seed: int, alpha: float, scale: float
+) -> None:
     first = latent(seed, scale)
     mixed = slerp(first, second_of(first), weight(alpha))
     assert torch.isfinite(mixed).all()
@@ -108,7 +111,9 @@ def test_each_clip_of_a_batch_has_its_own_angle_and_weight(mix: Callable) -> Non
     together = mix(first, second, alpha)
     for row in range(len(PAIRS)):
         one = slice(row, row + 1)
-        torch.testing.assert_close(together[one], mix(first[one], second[one], alpha[one]), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            together[one], mix(first[one], second[one], alpha[one]), atol=1e-6, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("mix", [slerp, lerp, midpoint])

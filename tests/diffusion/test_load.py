@@ -49,7 +49,9 @@ def refused(folder: Path | str, message: str, error: type[Exception] = ModelErro
 # --- what loads --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mel_class", [("diffusers", "Mel"), ("audio_diffusion", "Mel"), ("audiodiffusion.mel", "Mel")])
+@pytest.mark.parametrize(
+    "mel_class", [("diffusers", "Mel"), ("audio_diffusion", "Mel"), ("audiodiffusion.mel", "Mel")]
+)
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DDPMScheduler"])
 def test_every_spelling_of_the_mel_class_and_both_schedulers_load(
     tiny_pipeline: Factory, mel_class: tuple[str, str], scheduler: str
@@ -153,38 +155,76 @@ def drop_a_tensor(folder: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no index": (lambda f: (f / "model_index.json").unlink(), "is no pipeline folder: it has no model_index.json"),
+    "no index": (
+        lambda f: (f / "model_index.json").unlink(),
+        "is no pipeline folder: it has no model_index.json",
+    ),
     "no mel": (lambda f: shutil.rmtree(f / "mel"), "mel/mel_config.json is missing"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler/scheduler_config.json is missing"),
     "no UNet": (lambda f: shutil.rmtree(f / "unet"), "its weights cannot be loaded"),
     "no weights": (lambda f: (f / UNET).unlink(), "its weights cannot be loaded"),
     "empty weights": (lambda f: (f / UNET).write_bytes(b""), "its weights cannot be loaded"),
-    "cut weights": (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-999]), "its weights cannot be loaded"),
+    "cut weights": (
+        lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-999]),
+        "its weights cannot be loaded",
+    ),
     "a tensor less": (drop_a_tensor, "its weights cannot be loaded: conv_in.weight is missing"),
-    "other shapes": (lambda f: edit(f / "unet/config.json", block_out_channels=[16, 32]), "its weights cannot be loaded"),
-    "index is no JSON": (lambda f: (f / "model_index.json").write_text("{"), "model_index.json is not valid JSON"),
-    "index is no text": (lambda f: (f / "model_index.json").write_bytes(b"\xff"), "model_index.json is not valid JSON"),
-    "index is a list": (lambda f: (f / "model_index.json").write_text("[]"), "model_index.json is not a JSON object"),
-    "UNet config is no JSON": (lambda f: (f / "unet/config.json").write_text("{"), "its weights cannot be loaded"),
-    "mel is no JSON": (lambda f: (f / "mel/mel_config.json").write_text("{"), "mel/mel_config.json is not valid JSON"),
-    "mel is nonsense": (lambda f: edit(f / "mel/mel_config.json", x_res="wide"), "mel_config.json is not understood"),
-    "another pipeline": (lambda f: edit(f / "model_index.json", mel=KeyError), "names no UNet2DModel and mel"),
+    "other shapes": (
+        lambda f: edit(f / "unet/config.json", block_out_channels=[16, 32]),
+        "its weights cannot be loaded",
+    ),
+    "index is no JSON": (
+        lambda f: (f / "model_index.json").write_text("{"),
+        "model_index.json is not valid JSON",
+    ),
+    "index is no text": (
+        lambda f: (f / "model_index.json").write_bytes(b"\xff"),
+        "model_index.json is not valid JSON",
+    ),
+    "index is a list": (
+        lambda f: (f / "model_index.json").write_text("[]"),
+        "model_index.json is not a JSON object",
+    ),
+    "UNet config is no JSON": (
+        lambda f: (f / "unet/config.json").write_text("{"),
+        "its weights cannot be loaded",
+    ),
+    "mel is no JSON": (
+        lambda f: (f / "mel/mel_config.json").write_text("{"),
+        "mel/mel_config.json is not valid JSON",
+    ),
+    "mel is nonsense": (
+        lambda f: edit(f / "mel/mel_config.json", x_res="wide"),
+        "mel_config.json is not understood",
+    ),
+    "another pipeline": (
+        lambda f: edit(f / "model_index.json", mel=KeyError),
+        "names no UNet2DModel and mel",
+    ),
     "a strange index": (lambda f: edit(f / "model_index.json", unet="UNet"), "names no UNet2DModel and mel"),
     "a conditional UNet": (
-        lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]), "is conditional"
+        lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
+        "is conditional",
     ),
     "another image size": (
-        lambda f: edit(f / "mel/mel_config.json", x_res=64), "its UNet takes 1 x 16 x 32 but its mel makes 1 x 16 x 64"
+        lambda f: edit(f / "mel/mel_config.json", x_res=64),
+        "its UNet takes 1 x 16 x 32 but its mel makes 1 x 16 x 64",
     ),
-    "trained_on without sources": (lambda f: (f / "trained_on.json").write_text("{}"), "trained_on.json does not say"),
+    "trained_on without sources": (
+        lambda f: (f / "trained_on.json").write_text("{}"),
+        "trained_on.json does not say",
+    ),
     "a VAE that is not there": (
-        lambda f: edit(f / "model_index.json", vqvae=["diffusers", "AutoencoderKL"]), "its weights cannot be loaded"
+        lambda f: edit(f / "model_index.json", vqvae=["diffusers", "AutoencoderKL"]),
+        "its weights cannot be loaded",
     ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT.keys())
-def test_a_folder_that_is_no_whole_pipeline_is_a_model_error(folder: Path, spoil: Callable, message: str) -> None:
+def test_a_folder_that_is_no_whole_pipeline_is_a_model_error(
+    folder: Path, spoil: Callable, message: str
+) -> None:
     spoil(folder)
     refused(folder, message)
 
@@ -199,14 +239,20 @@ def test_a_file_is_no_pipeline(tmp_path: Path) -> None:
     refused(tmp_path / "model", "no such pipeline folder")
 
 
-@pytest.mark.parametrize("name", ["teticio/audio-diffusion-ddim-256", "teticio/audio-diffusion-ddim-256@main"])
+@pytest.mark.parametrize(
+    "name", ["teticio/audio-diffusion-ddim-256", "teticio/audio-diffusion-ddim-256@main"]
+)
 def test_a_hub_id_without_network_names_the_ways_on(name: str) -> None:
     refused(name, "teticio/audio-diffusion-ddim-256 cannot be downloaded (no network?); use --model embedded")
 
 
-@pytest.mark.parametrize(("device", "message"), [
-    ("cuda", "--device cuda: torch finds no CUDA device here; use --device cpu"), ("gpu9", "--device gpu9 is no device"),
-])
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda", "--device cuda: torch finds no CUDA device here; use --device cpu"),
+        ("gpu9", "--device gpu9 is no device"),
+    ],
+)
 def test_a_device_that_is_not_there_is_a_usage_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, message: str
 ) -> None:
@@ -214,7 +260,9 @@ def test_a_device_that_is_not_there_is_a_usage_error(
     refused(folder, message, UsageError, device=device)
 
 
-@pytest.mark.parametrize(("cuda", "device", "model"), [(True, "cuda", load.PUBLISHED), (False, "cpu", load.EMBEDDED)])
+@pytest.mark.parametrize(
+    ("cuda", "device", "model"), [(True, "cuda", load.PUBLISHED), (False, "cpu", load.EMBEDDED)]
+)
 def test_auto_takes_the_published_model_on_cuda_alone(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, device: str, model: str
 ) -> None:
@@ -227,6 +275,8 @@ def test_auto_takes_the_published_model_on_cuda_alone(
 @pytest.mark.gpu
 def test_a_generator_says_the_same_on_cuda(tiny_pipeline: Factory) -> None:
     noisy = torch.randn(2, 1, 16, 32)
-    cpu, cuda = (load_generator(str(tiny_pipeline()), device=device, precision="fp32") for device in ("cpu", "cuda"))
+    cpu, cuda = (
+        load_generator(str(tiny_pipeline()), device=device, precision="fp32") for device in ("cpu", "cuda")
+    )
     expected = cpu.predict(noisy, 10)
     torch.testing.assert_close(cuda.predict(noisy.to("cuda"), 10).cpu(), expected, atol=2e-3, rtol=2e-3)

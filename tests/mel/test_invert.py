@@ -18,7 +18,9 @@ def images() -> torch.Tensor:
     """Four sounds with texture, one second each."""
     classes = ("dog_bark", "jackhammer", "siren", "street_music")
     clips = [next(c for c in procedural.corpus() if procedural.CLASSES[c.label] == name) for name in classes]
-    return audio_to_image(stack_padded([procedural.render(clip) for clip in clips], SETTINGS.image_samples), SETTINGS)[0]
+    return audio_to_image(
+        stack_padded([procedural.render(clip) for clip in clips], SETTINGS.image_samples), SETTINGS
+    )[0]
 
 
 def round_trip_error_db(images: torch.Tensor, audio: torch.Tensor) -> float:
@@ -32,12 +34,18 @@ def test_the_round_trip_is_as_close_as_librosas(images: torch.Tensor) -> None:
     audio = image_to_audio(images, SETTINGS, seeds=[1, 2, 3, 4])
     assert audio.shape == (4, (SETTINGS.n_frames - 1) * SETTINGS.hop_samples)
     ours_db = round_trip_error_db(images, audio)
-    theirs = np.stack([
-        librosa.feature.inverse.mel_to_audio(
-            power, sr=SETTINGS.sample_rate_hz, n_fft=SETTINGS.n_fft, hop_length=SETTINGS.hop_samples, n_iter=32
-        )
-        for power in image_to_power(images, SETTINGS).numpy()
-    ])
+    theirs = np.stack(
+        [
+            librosa.feature.inverse.mel_to_audio(
+                power,
+                sr=SETTINGS.sample_rate_hz,
+                n_fft=SETTINGS.n_fft,
+                hop_length=SETTINGS.hop_samples,
+                n_iter=32,
+            )
+            for power in image_to_power(images, SETTINGS).numpy()
+        ]
+    )
     assert ours_db < 1.5
     assert ours_db < round_trip_error_db(images, torch.from_numpy(theirs)) + 0.25
 
@@ -68,8 +76,10 @@ def test_flat_images_give_finite_audio(value: float) -> None:
 def test_a_silent_image_beside_a_sound_changes_nothing(images: torch.Tensor) -> None:
     pair = torch.cat([torch.full_like(images[:1], -1.0), images[:1]])
     torch.testing.assert_close(
-        image_to_audio(pair, SETTINGS, seeds=[5, 6])[1:], image_to_audio(images[:1], SETTINGS, seeds=[6]),
-        atol=1e-4, rtol=1e-3,
+        image_to_audio(pair, SETTINGS, seeds=[5, 6])[1:],
+        image_to_audio(images[:1], SETTINGS, seeds=[6]),
+        atol=1e-4,
+        rtol=1e-3,
     )
 
 
@@ -90,7 +100,12 @@ def test_phase_retrieval_comes_closer_with_iterations(images: torch.Tensor) -> N
     def error(n_iterations: int) -> float:
         audio = griffin_lim(magnitude, SETTINGS, [1, 2], n_iterations)
         spectrum = torch.stft(
-            audio, SETTINGS.n_fft, SETTINGS.hop_samples, window=window, pad_mode="constant", return_complex=True
+            audio,
+            SETTINGS.n_fft,
+            SETTINGS.hop_samples,
+            window=window,
+            pad_mode="constant",
+            return_complex=True,
         )
         return float((spectrum.abs() - magnitude).norm() / magnitude.norm())
 

@@ -19,7 +19,8 @@ from usk.mel.spectrogram import (
 )
 
 SETTINGS = {
-    "published": MelSettings(), "embedded": MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160),
+    "published": MelSettings(),
+    "embedded": MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160),
     "tiny": MelSettings.from_audiodiffusion(TINY_MEL),
 }
 each_settings = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
@@ -43,7 +44,10 @@ def test_mel_equals_librosa(settings: MelSettings) -> None:
     audio = sounds(settings)
     ours = mel_power(torch.from_numpy(audio), settings).numpy()
     theirs = librosa.feature.melspectrogram(
-        y=audio, sr=settings.sample_rate_hz, n_fft=settings.n_fft, hop_length=settings.hop_samples,
+        y=audio,
+        sr=settings.sample_rate_hz,
+        n_fft=settings.n_fft,
+        hop_length=settings.hop_samples,
         n_mels=settings.n_mels,
     )
     assert ours.shape == (3, settings.n_mels, settings.n_frames)

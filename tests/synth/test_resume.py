@@ -127,7 +127,9 @@ def test_ten_kills_at_random_moments_lose_nothing(
     launcher.start(*arguments, "--out", killed)
     assert launcher.exit_code() == 0
     after = contents(killed)
-    assert {name: after[name] for name in sorted(after)} == {name: undisturbed[name] for name in sorted(undisturbed)}
+    assert {name: after[name] for name in sorted(after)} == {
+        name: undisturbed[name] for name in sorted(undisturbed)
+    }
     assert not (killed / ".work").exists()
     assert "72 synthetic audio clips of 3 classes" in (killed / "README.md").read_text()
     from datasets import load_dataset
@@ -137,7 +139,10 @@ def test_ten_kills_at_random_moments_lose_nothing(
 
 
 def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
-    usk_process: Callable[..., subprocess.Popen[str]], usk: Callable[..., Any], arguments: list[object], tmp_path: Path
+    usk_process: Callable[..., subprocess.Popen[str]],
+    usk: Callable[..., Any],
+    arguments: list[object],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
     process = usk_process(*arguments, "--out", out, "--per-class", 600, "--quiet")
@@ -156,7 +161,9 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
     assert (out / "usk.json").read_bytes() == manifest
 
 
-@pytest.mark.parametrize("other", [("--per-class", 3), ("--level", 0.25), ("--seed", 1), ("--strategy", "slerp")])
+@pytest.mark.parametrize(
+    "other", [("--per-class", 3), ("--level", 0.25), ("--seed", 1), ("--strategy", "slerp")]
+)
 def test_another_plan_into_the_same_folder_is_refused(
     usk: Callable[..., Any], arguments: list[object], tmp_path: Path, other: tuple[object, ...]
 ) -> None:

@@ -128,6 +128,10 @@ def train(
         notes.append(
             "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
         )
+    if any(not len(split.validation) for split in splits):
+        notes.append(
+            "too few recordings to hold any out for validation: the last epoch counts, none is chosen"
+        )
     settings = {
         "classifier": config.classifier,
         "protocol": config.protocol,
@@ -331,7 +335,6 @@ class _Job:
         order = torch.empty(0, dtype=torch.int64)
         history: list[dict[str, Any]] = []
         best: tuple[float, float, int, dict[str, torch.Tensor]] | None = None
-        validation = split.validation if len(split.validation) else split.train
         for epoch in range(1, settings["epochs"] + 1):
             model.train()
             total = 0.0
@@ -350,25 +353,31 @@ class _Job:
                 loss.backward()
                 optimiser.step()
                 total += float(loss.detach())
-            probabilities = self._probabilities(model, validation)
-            truth = self.labels["real"][validation].numpy()
-            accuracy = float((probabilities.argmax(axis=1) == truth).mean())
-            likelihood = float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-9).mean())
+            accuracy, likelihood = self._validate(model, split.validation)
             history.append(
                 {
                     "epoch": epoch,
                     "loss": round(total / steps_per_epoch, 5),
-                    "validation_accuracy": round(accuracy, 5),
-                    "validation_loss": round(-likelihood, 5),
+                    "validation_accuracy": None if math.isnan(accuracy) else round(accuracy, 5),
+                    "validation_loss": None if math.isnan(likelihood) else round(-likelihood, 5),
                 }
             )
-            if best is None or (accuracy, likelihood) >= best[:2]:
+            if best is None or math.isnan(accuracy) or (accuracy, likelihood) >= best[:2]:
                 best = (accuracy, likelihood, epoch, copy.deepcopy(model.state_dict()))
             after_epoch(epoch, accuracy)
         assert best is not None
         model.load_state_dict(best[3])
         weights = {name: tensor.cpu() for name, tensor in best[3].items()}
         return self._probabilities(model, split.test), weights, history, best[2]
+
+    def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
+        """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""
+        if not len(rows):
+            return math.nan, math.nan
+        probabilities = self._probabilities(model, rows)
+        truth = self.labels["real"][rows].numpy()
+        accuracy = float((probabilities.argmax(axis=1) == truth).mean())
+        return accuracy, float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-9).mean())
 
     def _probabilities(self, model: nn.Module, rows: np.ndarray) -> np.ndarray:
         """Class probabilities of real clips: float32 [len(rows), n_classes]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Annotated
 
 import typer
@@ -90,8 +91,10 @@ def command(
 
         def report(state: TrainProgress) -> None:
             done = state.run * state.epochs + state.epoch
-            text = f"{state.label} · validation {100 * state.validation_accuracy:.0f} %"
-            training(done, state.n_runs * state.epochs, text)
+            chosen_on = (
+                "" if isnan(state.validation_accuracy) else f" · validation {state.validation_accuracy:.0%}"
+            )
+            training(done, state.n_runs * state.epochs, state.label + chosen_on)
 
         result = train(
             source,

@@ -53,7 +53,11 @@ def cache_size_bytes() -> int:
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
     """The mean of all channels: [n] or [n, channels] to float32 [n]."""
-    return samples.astype(np.float32, copy=False) if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
+    return (
+        samples.astype(np.float32, copy=False)
+        if samples.ndim == 1
+        else samples.mean(axis=1, dtype=np.float32)
+    )
 
 
 def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
@@ -96,7 +100,11 @@ class DecodedSource:
         return self._samples[begin:end].astype(np.float32) * np.float32(self._peaks[cached] / FULL_SCALE)
 
     def subset(self, keep: list[int] | np.ndarray) -> DecodedSource:
-        return replace(self, source=self.source.subset(int(row) for row in keep), _rows=self._rows[np.asarray(keep, dtype=np.int64)])
+        return replace(
+            self,
+            source=self.source.subset(int(row) for row in keep),
+            _rows=self._rows[np.asarray(keep, dtype=np.int64)],
+        )
 
 
 def decode_source(
@@ -123,11 +131,23 @@ def decode_source(
     rows = np.array([row_of[source.clips[row].clip_id] for row in kept], dtype=np.int64)
     good = source.subset(kept)
     if reasons:
-        good = replace(good, notes=(*good.notes, f"{len(reasons)} clips that cannot be used were skipped: {sample_of(reasons)}"))
-    good = replace(good, clips=tuple(
-        replace(clip, duration_s=float(lengths[row] / sample_rate_hz)) for clip, row in zip(good.clips, rows, strict=True)
-    ))
-    return DecodedSource(good, sample_rate_hz, samples, offsets, np.array(index["peaks"], dtype=np.float64), rows)
+        good = replace(
+            good,
+            notes=(
+                *good.notes,
+                f"{len(reasons)} clips that cannot be used were skipped: {sample_of(reasons)}",
+            ),
+        )
+    good = replace(
+        good,
+        clips=tuple(
+            replace(clip, duration_s=float(lengths[row] / sample_rate_hz))
+            for clip, row in zip(good.clips, rows, strict=True)
+        ),
+    )
+    return DecodedSource(
+        good, sample_rate_hz, samples, offsets, np.array(index["peaks"], dtype=np.float64), rows
+    )
 
 
 def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarray] | None:
@@ -170,7 +190,12 @@ def _build(
     except OSError as error:
         raise _unwritable(error) from error
     index: dict[str, Any] = {
-        "names": [], "lengths": [], "peaks": [], "bad": {}, "retry": False, "source": source.location
+        "names": [],
+        "lengths": [],
+        "peaks": [],
+        "bad": {},
+        "retry": False,
+        "source": source.location,
     }
     try:
         with (building / "samples.i16").open("w+b") as file:

@@ -27,7 +27,16 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".
 MANIFEST_FILE = "usk.json"
 
 LABEL_COLUMNS = ("label", "class", "category", "target", "classID", "class_id", "labels", "y")
-GROUP_COLUMNS = ("group", "fsID", "recording", "recording_id", "source_id", "src_file", "session", "speaker_id")
+GROUP_COLUMNS = (
+    "group",
+    "fsID",
+    "recording",
+    "recording_id",
+    "source_id",
+    "src_file",
+    "session",
+    "speaker_id",
+)
 FOLD_COLUMNS = ("fold", "folds")
 ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
 
@@ -168,7 +177,9 @@ class Source:
     license: str = "unknown"
     notes: tuple[str, ...] = ()
     has_groups: bool = True
-    model_groups: frozenset[str] = frozenset()  # recordings that the generator of a synthetic dataset was fitted on
+    model_groups: frozenset[str] = (
+        frozenset()
+    )  # recordings that the generator of a synthetic dataset was fitted on
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -205,7 +216,8 @@ class Source:
                 )
         wanted = {self.class_names.index(name) for name in classes} if classes else None
         return self.subset(
-            row for row, clip in enumerate(self.clips)
+            row
+            for row, clip in enumerate(self.clips)
             if (wanted is None or clip.label in wanted) and (not folds or clip.fold in folds)
         )
 
@@ -225,8 +237,12 @@ class Columns:
 
 
 def open_source(
-    location: str | os.PathLike[str], *, skip_bad: bool = False, label_column: str | None = None,
-    group_column: str | None = None, fold_column: str | None = None,
+    location: str | os.PathLike[str],
+    *,
+    skip_bad: bool = False,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    fold_column: str | None = None,
 ) -> Source:
     """Open a source of clips.
 
@@ -240,7 +256,9 @@ def open_source(
     """
     typed = os.fspath(location)
     if not typed.strip():
-        raise SourceError("no source is named; give --real a folder of clips, a Hub id (user/name), or `demo`")
+        raise SourceError(
+            "no source is named; give --real a folder of clips, a Hub id (user/name), or `demo`"
+        )
     columns = Columns(label_column, group_column, fold_column)
     if typed == "demo":
         return _open_demo()
@@ -253,7 +271,9 @@ def open_source(
     elif _looks_like_hub_id(typed):
         source = _open_hub(typed, columns)
     else:
-        raise SourceError(f"{typed}: no such folder; give --real a folder of clips, a Hub id (user/name), or `demo`")
+        raise SourceError(
+            f"{typed}: no such folder; give --real a folder of clips, a Hub id (user/name), or `demo`"
+        )
     if not source.clips:
         raise SourceError(f"{typed} holds no clips")
     return source
@@ -293,7 +313,9 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
         rows = list(csv.DictReader(file))
     needed = {"slice_file_name", "fsID", "fold", "classID", "class"}
     if not rows or not needed <= set(rows[0]):
-        raise SourceError(f"{metadata} lacks rows or the columns {', '.join(sorted(needed))}; unpack UrbanSound8K again")
+        raise SourceError(
+            f"{metadata} lacks rows or the columns {', '.join(sorted(needed))}; unpack UrbanSound8K again"
+        )
     for line, row in enumerate(rows, start=2):
         file_name = row["slice_file_name"] or ""
         numbers = (str(row["fold"]), str(row["classID"]))
@@ -309,17 +331,28 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
     rows, files, notes = _without_missing(rows, files, present, typed, skip_bad)
     clips = tuple(
         Clip(
-            clip_id=f"urbansound8k/{row['slice_file_name']}", label=class_ids.index(int(row["classID"])),
-            group=f"urbansound8k/{row['fsID']}", fold=int(row["fold"]),
-            duration_s=float(row["end"]) - float(row["start"]) if row.get("end") and row.get("start") else 0.0,
+            clip_id=f"urbansound8k/{row['slice_file_name']}",
+            label=class_ids.index(int(row["classID"])),
+            group=f"urbansound8k/{row['fsID']}",
+            fold=int(row["fold"]),
+            duration_s=float(row["end"]) - float(row["start"])
+            if row.get("end") and row.get("start")
+            else 0.0,
         )
         for row in rows
     )
     revision, cache_key = _fingerprint_files(files, root)
     return Source(
-        name="urbansound8k", kind="UrbanSound8K folder", location=typed, revision=revision, cache_key=cache_key,
-        class_names=tuple(names[class_id] for class_id in class_ids), clips=clips,
-        audio=tuple(FileRef(file) for file in files), license="CC BY-NC 3.0", notes=notes,
+        name="urbansound8k",
+        kind="UrbanSound8K folder",
+        location=typed,
+        revision=revision,
+        cache_key=cache_key,
+        class_names=tuple(names[class_id] for class_id in class_ids),
+        clips=clips,
+        audio=tuple(FileRef(file) for file in files),
+        license="CC BY-NC 3.0",
+        notes=notes,
     )
 
 
@@ -330,7 +363,9 @@ def _without_missing(
     if not missing:
         return rows, files, ()
     if len(missing) == len(files):
-        raise SourceError(f"{typed}: none of the {len(files)} clips in its metadata has its audio file; download it again")
+        raise SourceError(
+            f"{typed}: none of the {len(files)} clips in its metadata has its audio file; download it again"
+        )
     if not skip_bad:
         raise SourceError(
             f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file "
@@ -363,8 +398,14 @@ def _open_class_folders(path: Path, typed: str, skip_bad: bool, columns: Columns
     class_names = tuple(name for name, files in found.items() if files)
     if not class_names:
         loose = sum(entry.suffix.lower() in AUDIO_SUFFIXES for entry in path.iterdir())
-        hint = f"its {loose} audio files need a folder for each class" if loose else "it has no audio files in sub-folders"
-        raise SourceError(f"{typed} is no source of clips: {hint} (UrbanSound8K needs metadata/UrbanSound8K.csv)")
+        hint = (
+            f"its {loose} audio files need a folder for each class"
+            if loose
+            else "it has no audio files in sub-folders"
+        )
+        raise SourceError(
+            f"{typed} is no source of clips: {hint} (UrbanSound8K needs metadata/UrbanSound8K.csv)"
+        )
     name = path.resolve().name
     files, clips = [], []
     nested = False
@@ -374,17 +415,34 @@ def _open_class_folders(path: Path, typed: str, skip_bad: bool, columns: Columns
             recording = inside.parent.as_posix() if len(inside.parts) > 1 else inside.as_posix()
             nested = nested or len(inside.parts) > 1
             files.append(file)
-            clips.append(Clip(
-                clip_id=f"{name}/{class_name}/{inside.as_posix()}", label=label,
-                group=f"{name}/{class_name}/{recording}", fold=0,
-            ))
+            clips.append(
+                Clip(
+                    clip_id=f"{name}/{class_name}/{inside.as_posix()}",
+                    label=label,
+                    group=f"{name}/{class_name}/{recording}",
+                    fold=0,
+                )
+            )
     revision, cache_key = _fingerprint_files(files, path)
-    notes = () if nested else (_no_groups_note("put the clips of one recording into a folder of their own below the class"),)
-    return _with_folds(Source(
-        name=name, kind="class folders", location=typed, revision=revision, cache_key=cache_key,
-        class_names=class_names, clips=tuple(clips), audio=tuple(FileRef(file) for file in files), notes=notes,
-        has_groups=nested,
-    ))
+    notes = (
+        ()
+        if nested
+        else (_no_groups_note("put the clips of one recording into a folder of their own below the class"),)
+    )
+    return _with_folds(
+        Source(
+            name=name,
+            kind="class folders",
+            location=typed,
+            revision=revision,
+            cache_key=cache_key,
+            class_names=class_names,
+            clips=tuple(clips),
+            audio=tuple(FileRef(file) for file in files),
+            notes=notes,
+            has_groups=nested,
+        )
+    )
 
 
 def _no_groups_note(fix: str) -> str:
@@ -401,7 +459,8 @@ def _with_folds(source: Source) -> Source:
     folds = make_folds(source.clips)
     note = f"no folds are given: {max(folds)} were made, stratified by class, recordings kept whole"
     return replace(
-        source, notes=(*source.notes, note),
+        source,
+        notes=(*source.notes, note),
         clips=tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True)),
     )
 
@@ -411,13 +470,20 @@ def _open_demo() -> Source:
 
     corpus = procedural.corpus()
     clips = tuple(
-        Clip(f"demo/{clip.clip_id}", clip.label, f"demo/{clip.group}", clip.fold, clip.duration_s) for clip in corpus
+        Clip(f"demo/{clip.clip_id}", clip.label, f"demo/{clip.group}", clip.fold, clip.duration_s)
+        for clip in corpus
     )
     return Source(
-        name="demo", kind="demo corpus (procedural sound, not field recordings)", location="demo",
-        revision=f"v{procedural.DEMO_VERSION}", cache_key=f"demo-v{procedural.DEMO_VERSION}",
-        class_names=tuple(procedural.CLASSES), clips=clips, audio=tuple(ProceduralRef(clip) for clip in corpus),
-        license="CC0-1.0", notes=("the demo corpus is procedural sound, not field recordings",),
+        name="demo",
+        kind="demo corpus (procedural sound, not field recordings)",
+        location="demo",
+        revision=f"v{procedural.DEMO_VERSION}",
+        cache_key=f"demo-v{procedural.DEMO_VERSION}",
+        class_names=tuple(procedural.CLASSES),
+        clips=clips,
+        audio=tuple(ProceduralRef(clip) for clip in corpus),
+        license="CC0-1.0",
+        notes=("the demo corpus is procedural sound, not field recordings",),
     )
 
 
@@ -438,7 +504,9 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
         try:
             parquet = pq.ParquetFile(file)
         except (OSError, ValueError) as error:
-            raise SourceError(f"{typed}: {file.name} is no whole Parquet file; copy or make it again") from error
+            raise SourceError(
+                f"{typed}: {file.name} is no whole Parquet file; copy or make it again"
+            ) from error
         features = dict(Features.from_arrow_schema(parquet.schema_arrow))
         audio_column = _audio_column(features, typed)
         tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
@@ -446,16 +514,22 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
             places += [(file, group, row) for row in range(parquet.metadata.row_group(group).num_rows)]
     data: dict[str, list[Any]] = {
         name: [value for table in tables for value in table.column(name).to_pylist()]
-        for name in features if name != audio_column
+        for name in features
+        if name != audio_column
     }
     audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
     revision, cache_key = _fingerprint_files(files, path)
     name = path.resolve().name
-    source = _from_columns(data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns)
+    source = _from_columns(
+        data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns
+    )
     if manifest is not None:
         seen = frozenset(g for part in manifest.get("trained_on", ()) for g in part.get("groups", ()))
         source = replace(
-            source, kind="synthetic dataset", license=str(manifest.get("license", "unknown")), model_groups=seen
+            source,
+            kind="synthetic dataset",
+            license=str(manifest.get("license", "unknown")),
+            model_groups=seen,
         )
     return source
 
@@ -487,9 +561,13 @@ def _complete_shards(path: Path, typed: str, manifest: dict[str, Any]) -> list[P
         try:
             actual = pq.ParquetFile(file).metadata.num_rows
         except (OSError, ValueError) as error:
-            raise SourceError(f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again") from error
+            raise SourceError(
+                f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again"
+            ) from error
         if actual != rows:
-            raise SourceError(f"{typed}: {file.name} has {actual} rows where its plan has {rows}; delete it and run `usk synth` again")
+            raise SourceError(
+                f"{typed}: {file.name} has {actual} rows where its plan has {rows}; delete it and run `usk synth` again"
+            )
     return files
 
 
@@ -499,11 +577,15 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        raise SourceError(f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}") from error
+        raise SourceError(
+            f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}"
+        ) from error
     files = sorted(file for file in path.rglob("*.arrow"))
     revision, cache_key = _fingerprint_files(files, path)
     name = path.resolve().name
-    return _from_dataset(loaded, name, "saved Hugging Face dataset", typed, revision, cache_key, columns, path)
+    return _from_dataset(
+        loaded, name, "saved Hugging Face dataset", typed, revision, cache_key, columns, path
+    )
 
 
 def _open_hub(typed: str, columns: Columns) -> Source:
@@ -518,7 +600,9 @@ def _open_hub(typed: str, columns: Columns) -> Source:
     except RevisionNotFoundError as error:
         raise SourceError(f"{hub_id} has no revision {revision} on the Hub") from error
     except GatedRepoError as error:
-        raise SourceError(f"{hub_id} is gated: accept its terms on its Hub page, then `hf auth login`") from error
+        raise SourceError(
+            f"{hub_id} is gated: accept its terms on its Hub page, then `hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
         raise SourceError(f"{hub_id} is no dataset on the Hub (or private: `hf auth login`)") from error
     except Exception as error:
@@ -537,14 +621,25 @@ def _is_network_error(error: BaseException) -> bool:
     """Whether a failure to connect stands anywhere in the chain of causes."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) or type(seen).__name__ in ("ConnectError", "OfflineModeIsEnabled", "ConnectTimeout"):
+        if isinstance(seen, OSError) or type(seen).__name__ in (
+            "ConnectError",
+            "OfflineModeIsEnabled",
+            "ConnectTimeout",
+        ):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
 
 
 def _from_dataset(
-    loaded: Any, name: str, kind: str, typed: str, revision: str, cache_key: str, columns: Columns, folder: Path
+    loaded: Any,
+    name: str,
+    kind: str,
+    typed: str,
+    revision: str,
+    cache_key: str,
+    columns: Columns,
+    folder: Path,
 ) -> Source:
     import datasets
 
@@ -565,7 +660,8 @@ def _audio_column(features: dict[str, Any], typed: str) -> str:
 
     typed_audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
     structs = [
-        name for name, feature in features.items()
+        name
+        for name, feature in features.items()
         if isinstance(feature, dict) and ("bytes" in feature or "array" in feature)
     ]
     for name in (*typed_audio, *structs):
@@ -573,7 +669,9 @@ def _audio_column(features: dict[str, Any], typed: str) -> str:
     raise SourceError(f"{typed} has no audio column; its columns are {', '.join(features)}")
 
 
-def _pick(candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, flag: str, typed: str) -> str | None:
+def _pick(
+    candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, flag: str, typed: str
+) -> str | None:
     if given is not None:
         if given not in data:
             raise UsageError(f"{flag} {given}: {typed} has no such column; it has {', '.join(data)}")
@@ -583,8 +681,15 @@ def _pick(candidates: Sequence[str], data: dict[str, list[Any]], given: str | No
 
 
 def _from_columns(
-    data: dict[str, list[Any]], features: dict[str, Any], audio: tuple[AudioRef, ...], name: str, kind: str,
-    typed: str, revision: str, cache_key: str, columns: Columns,
+    data: dict[str, list[Any]],
+    features: dict[str, Any],
+    audio: tuple[AudioRef, ...],
+    name: str,
+    kind: str,
+    typed: str,
+    revision: str,
+    cache_key: str,
+    columns: Columns,
 ) -> Source:
     from datasets import ClassLabel
 
@@ -595,12 +700,16 @@ def _from_columns(
         raise SourceError(f"{typed} has no label column among {', '.join(data)}; name it with --label-column")
     values = data[label_column]
     if any(value is None for value in values):
-        raise SourceError(f"{typed}: {sum(v is None for v in values)} rows have no value in the label column {label_column}")
+        raise SourceError(
+            f"{typed}: {sum(v is None for v in values)} rows have no value in the label column {label_column}"
+        )
     feature = features.get(label_column)
     if isinstance(feature, ClassLabel):
         class_names = tuple(feature.names)
         if any(not 0 <= int(value) < len(class_names) for value in values):
-            raise SourceError(f"{typed}: the column {label_column} has labels outside its {len(class_names)} classes")
+            raise SourceError(
+                f"{typed}: the column {label_column} has labels outside its {len(class_names)} classes"
+            )
         labels = [int(value) for value in values]
     else:
         kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
@@ -625,8 +734,16 @@ def _from_columns(
         clips.append(Clip(ids[row], label, groups[row], folds[row], **extra))
     notes = () if group_column else (_no_groups_note("name the column with --group-column"),)
     source = Source(
-        name=name, kind=kind, location=typed, revision=revision, cache_key=cache_key, class_names=class_names,
-        clips=tuple(clips), audio=audio, notes=notes, has_groups=group_column is not None,
+        name=name,
+        kind=kind,
+        location=typed,
+        revision=revision,
+        cache_key=cache_key,
+        class_names=class_names,
+        clips=tuple(clips),
+        audio=audio,
+        notes=notes,
+        has_groups=group_column is not None,
     )
     return source if is_ours else _with_folds(source)
 
@@ -639,6 +756,8 @@ def _fold_numbers(values: Sequence[Any]) -> list[int]:
         try:
             numbers = [int(str(value).lower().removeprefix("fold").strip("-_ ")) for value in values]
         except ValueError:
-            order = {value: index for index, value in enumerate(sorted({str(value) for value in values}), start=1)}
+            order = {
+                value: index for index, value in enumerate(sorted({str(value) for value in values}), start=1)
+            }
             numbers = [order[str(value)] for value in values]
     return [number + 1 for number in numbers] if 0 in numbers else numbers

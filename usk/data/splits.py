@@ -35,7 +35,9 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
     recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold.
     """
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    cells: dict[str, set[tuple[int, int]]] = defaultdict(set)  # of a recording: more than one if it has many classes
+    cells: dict[str, set[tuple[int, int]]] = defaultdict(
+        set
+    )  # of a recording: more than one if it has many classes
     for clip in clips:
         if not clip.is_synthetic:
             sizes[clip.fold, clip.label][clip.group] += 1
@@ -102,9 +104,14 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
     is_held = np.array([clip.group in held for clip in clips])
     test = folds == test_fold
     tested = {clip.group for clip, is_tested in zip(clips, test, strict=True) if is_tested}
-    free = np.array([clip.group not in tested for clip in clips])  # a recording in several folds is on one side only
+    free = np.array(
+        [clip.group not in tested for clip in clips]
+    )  # a recording in several folds is on one side only
     return Split(
-        f"fold{test_fold}", np.flatnonzero(free & ~is_held), np.flatnonzero(free & is_held), np.flatnonzero(test)
+        f"fold{test_fold}",
+        np.flatnonzero(free & ~is_held),
+        np.flatnonzero(free & is_held),
+        np.flatnonzero(test),
     )
 
 
@@ -116,7 +123,9 @@ def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> 
     tested: set[str] = set()
     for groups in by_class.values():
         wanted, taken = test_share * sum(groups.values()), 0
-        for group in sorted(groups, key=lambda name: stable_order(f"{seed}/{name}"))[: max(len(groups) - 1, 0)]:
+        for group in sorted(groups, key=lambda name: stable_order(f"{seed}/{name}"))[
+            : max(len(groups) - 1, 0)
+        ]:
             if taken >= wanted:
                 break
             tested.add(group)
@@ -125,7 +134,10 @@ def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> 
     test = np.array([clip.group in tested for clip in clips])
     is_held = np.array([clip.group in held for clip in clips])
     return Split(
-        f"holdout{seed}", np.flatnonzero(~test & ~is_held), np.flatnonzero(~test & is_held), np.flatnonzero(test)
+        f"holdout{seed}",
+        np.flatnonzero(~test & ~is_held),
+        np.flatnonzero(~test & is_held),
+        np.flatnonzero(test),
     )
 
 

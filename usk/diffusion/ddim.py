@@ -26,7 +26,9 @@ class NoiseSchedule:
     alphas_cumprod: torch.Tensor  # [n_train], float32 on the CPU
     final_alpha: float
     prediction_type: str  # "epsilon", "v_prediction" or "sample"
-    clip_range: float | None  # predicted x_0 is clamped to +- this on the way down, as the scheduler's config says
+    clip_range: (
+        float | None
+    )  # predicted x_0 is clamped to +- this on the way down, as the scheduler's config says
 
     @property
     def n_train(self) -> int:
@@ -39,20 +41,33 @@ class NoiseSchedule:
 
         prediction = str(config.get("prediction_type", "epsilon"))
         if prediction not in ("epsilon", "v_prediction", "sample"):
-            raise ModelError(f"the scheduler's prediction_type is {prediction!r}; usk knows epsilon, v_prediction, sample")
+            raise ModelError(
+                f"the scheduler's prediction_type is {prediction!r}; usk knows epsilon, v_prediction, sample"
+            )
         if config.get("thresholding"):
             raise ModelError("the scheduler uses dynamic thresholding, which cannot be inverted")
-        kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "set_alpha_to_one",
-                "rescale_betas_zero_snr")
+        kept = (
+            "num_train_timesteps",
+            "beta_start",
+            "beta_end",
+            "beta_schedule",
+            "trained_betas",
+            "set_alpha_to_one",
+            "rescale_betas_zero_snr",
+        )
         try:
             scheduler = DDIMScheduler(**{key: config[key] for key in kept if config.get(key) is not None})
         except (NotImplementedError, TypeError, ValueError) as error:
-            raise ModelError(f"the scheduler's configuration is not understood: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"the scheduler's configuration is not understood: {str(error).splitlines()[0]}"
+            ) from error
         return cls(
             alphas_cumprod=scheduler.alphas_cumprod.float(),
             final_alpha=float(scheduler.final_alpha_cumprod),
             prediction_type=prediction,
-            clip_range=float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", True) else None,
+            clip_range=float(config.get("clip_sample_range", 1.0))
+            if config.get("clip_sample", True)
+            else None,
         )
 
     def alpha(self, timestep: int) -> float:
@@ -72,7 +87,9 @@ class NoiseSchedule:
             raise UsageError(f"--level must lie in (0, 1], not {level}")
         stride = self.below(level) // steps if steps > 0 else 0
         if stride < 1:
-            raise UsageError(f"--steps {steps} does not fit: at level {level} there are {self.below(level)} timesteps")
+            raise UsageError(
+                f"--steps {steps} does not fit: at level {level} there are {self.below(level)} timesteps"
+            )
         return [index * stride for index in range(steps)]
 
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -153,6 +170,8 @@ def ddim_decode(
         sigma = eta * max(variance, 0.0) ** 0.5
         sample = alpha_to**0.5 * origin + max(1 - alpha_to - sigma**2, 0.0) ** 0.5 * noise
         if sigma > 0:
-            fresh = torch.stack([torch.randn(noisy.shape[1:], generator=generator) for generator in generators])
+            fresh = torch.stack(
+                [torch.randn(noisy.shape[1:], generator=generator) for generator in generators]
+            )
             sample = sample + sigma * fresh.to(sample.device)
     return sample

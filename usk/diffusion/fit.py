@@ -80,13 +80,19 @@ def build_unet(config: FitConfig, shape: tuple[int, int, int]) -> torch.nn.Modul
     depth = len(config.channels)
     halvings = 2 ** (depth - 1)
     if shape[1] % halvings or shape[2] % halvings:
-        raise UsageError(f"images of {shape[1]} x {shape[2]} cannot be halved {depth - 1} times; use fewer channel levels")
+        raise UsageError(
+            f"images of {shape[1]} x {shape[2]} cannot be halved {depth - 1} times; use fewer channel levels"
+        )
     return UNet2DModel(
-        sample_size=shape[1:], in_channels=shape[0], out_channels=shape[0], layers_per_block=config.layers_per_block,
+        sample_size=shape[1:],
+        in_channels=shape[0],
+        out_channels=shape[0],
+        layers_per_block=config.layers_per_block,
         block_out_channels=config.channels,
         down_block_types=("DownBlock2D",) * (depth - 1) + ("AttnDownBlock2D",),
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
-        norm_num_groups=math.gcd(8, config.channels[0]), attention_head_dim=min(32, config.channels[-1]),
+        norm_num_groups=math.gcd(8, config.channels[0]),
+        attention_head_dim=min(32, config.channels[-1]),
     )
 
 
@@ -96,10 +102,16 @@ def build_vae(config: FitConfig, mel: MelSettings) -> torch.nn.Module:
 
     width = config.channels[0]
     return AutoencoderKL(
-        in_channels=1, out_channels=1, latent_channels=config.latent_channels, layers_per_block=1,
-        block_out_channels=(width, width * 2, width * 2), down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=math.gcd(8, width),
-        sample_size=mel.n_mels, scaling_factor=VAE_SCALE,
+        in_channels=1,
+        out_channels=1,
+        latent_channels=config.latent_channels,
+        layers_per_block=1,
+        block_out_channels=(width, width * 2, width * 2),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=math.gcd(8, width),
+        sample_size=mel.n_mels,
+        scaling_factor=VAE_SCALE,
     )
 
 
@@ -107,7 +119,13 @@ class Fitting:
     """One training run in `out`: checkpointed, resumable, and at its end a pipeline folder."""
 
     def __init__(
-        self, images: np.ndarray, full: np.ndarray, held_out: np.ndarray, mel: MelSettings, config: FitConfig, out: Path
+        self,
+        images: np.ndarray,
+        full: np.ndarray,
+        held_out: np.ndarray,
+        mel: MelSettings,
+        config: FitConfig,
+        out: Path,
     ) -> None:
         """Args: mel images float16 [n, n_mels, n_frames] in [-1, 1]; whether each fills its image (may be rolled in
         time) [n]; whether it is held out for validation [n]; a folder for checkpoint, previews and the result."""
@@ -126,8 +144,12 @@ class Fitting:
             self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shape = shape
         self.scheduler_config = {
-            "num_train_timesteps": 1000, "beta_schedule": config.beta_schedule, "clip_sample": self.vae is None,
-            "clip_sample_range": 1.0, "prediction_type": config.prediction_type, "set_alpha_to_one": True,
+            "num_train_timesteps": 1000,
+            "beta_schedule": config.beta_schedule,
+            "clip_sample": self.vae is None,
+            "clip_sample_range": 1.0,
+            "prediction_type": config.prediction_type,
+            "set_alpha_to_one": True,
             "steps_offset": 0,
         }
         self.schedule = NoiseSchedule.from_config(self.scheduler_config)
@@ -141,7 +163,10 @@ class Fitting:
             return "fp32"
         noisy = torch.randn(self.config.batch, *self.shape, device=self.device)
         took_s: dict[str, list[float]] = {"bf16": [], "fp32": []}
-        for precision in ("bf16", "fp32") * 3:  # the best of three: other work on the machine disturbs single ones
+        for precision in (
+            "bf16",
+            "fp32",
+        ) * 3:  # the best of three: other work on the machine disturbs single ones
             start = time.perf_counter()
             with autocast(self.device, precision):
                 loss = self.unet(noisy, 10, return_dict=False)[0].float().square().mean()
@@ -175,8 +200,13 @@ class Fitting:
             self.vae.post_quant_conv.weight /= factor
 
     def _loop(
-        self, stage: str, network: torch.nn.Module, loss_of: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
-        begin: float, end: float, report: Callable[[FitProgress], None],
+        self,
+        stage: str,
+        network: torch.nn.Module,
+        loss_of: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
+        begin: float,
+        end: float,
+        report: Callable[[FitProgress], None],
     ) -> None:
         config = self.config
         average = [parameter.detach().clone() for parameter in network.parameters()]
@@ -211,14 +241,25 @@ class Fitting:
                 torch._foreach_lerp_(average, [p.detach() for p in network.parameters()], 1 - decay)
             if step % config.validate_every == 0:
                 validation = self._validate(network, average, loss_of)
-                self.log.append({
-                    "stage": stage, "step": step, "elapsed_s": round(time.monotonic() - started, 1),
-                    "loss": round(float(loss.detach()), 5), "validation_loss": round(validation, 5),
-                })
-            report(FitProgress(
-                stage, step, begin + (end - begin) * min(share, 1.0), float(loss.detach()), validation,
-                time.monotonic() - started,
-            ))
+                self.log.append(
+                    {
+                        "stage": stage,
+                        "step": step,
+                        "elapsed_s": round(time.monotonic() - started, 1),
+                        "loss": round(float(loss.detach()), 5),
+                        "validation_loss": round(validation, 5),
+                    }
+                )
+            report(
+                FitProgress(
+                    stage,
+                    step,
+                    begin + (end - begin) * min(share, 1.0),
+                    float(loss.detach()),
+                    validation,
+                    time.monotonic() - started,
+                )
+            )
             if time.monotonic() - saved_at > config.checkpoint_every_s:
                 self._save(stage, network, optimiser, average, step, time.monotonic() - started)
                 saved_at = time.monotonic()
@@ -234,7 +275,9 @@ class Fitting:
         shifts = torch.randint(self.mel.n_frames, (self.config.batch,), generator=draw).numpy()
         rolled = torch.rand(self.config.batch, generator=draw).numpy() < 0.5
         images = [
-            np.roll(self.train_images[row], shift, axis=-1) if roll and self.train_full[row] else self.train_images[row]
+            np.roll(self.train_images[row], shift, axis=-1)
+            if roll and self.train_full[row]
+            else self.train_images[row]
             for row, shift, roll in zip(rows, shifts, rolled, strict=True)
         ]
         return torch.from_numpy(np.stack(images).astype(np.float32))[:, None].to(self.device)
@@ -255,7 +298,9 @@ class Fitting:
                 noisy.to(memory_format=torch.channels_last), timesteps.to(self.device), return_dict=False
             )[0]
         target = {
-            "epsilon": noise, "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * images, "sample": images,
+            "epsilon": noise,
+            "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * images,
+            "sample": images,
         }[self.config.prediction_type]
         return (output.float() - target).square().mean()
 
@@ -269,7 +314,9 @@ class Fitting:
         return (rebuilt.float() - images).abs().mean() + 1e-6 * posterior.kl().float().mean()
 
     def _validate(
-        self, network: torch.nn.Module, average: list[torch.Tensor],
+        self,
+        network: torch.nn.Module,
+        average: list[torch.Tensor],
         loss_of: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
     ) -> float:
         """Loss of the averaged weights on held-out recordings, with the same noise every time."""
@@ -280,7 +327,9 @@ class Fitting:
         with torch.no_grad():
             for parameter, mean in zip(network.parameters(), average, strict=True):
                 parameter.copy_(mean)
-            order = torch.randperm(len(self.held_out_images), generator=torch.Generator().manual_seed(0)).numpy()
+            order = torch.randperm(
+                len(self.held_out_images), generator=torch.Generator().manual_seed(0)
+            ).numpy()
             for begin in range(0, min(len(order), 96), 32):
                 rows = self.held_out_images[order[begin : begin + 32]].astype(np.float32)
                 images = torch.from_numpy(rows)[:, None].to(self.device)
@@ -296,22 +345,41 @@ class Fitting:
         return torch.load(path, map_location=self.device, weights_only=True)
 
     def _save(
-        self, stage: str, network: torch.nn.Module, optimiser: torch.optim.Optimizer, average: list[torch.Tensor],
-        step: int, spent_s: float,
+        self,
+        stage: str,
+        network: torch.nn.Module,
+        optimiser: torch.optim.Optimizer,
+        average: list[torch.Tensor],
+        step: int,
+        spent_s: float,
     ) -> None:
         path = self.out / f"{stage}-{CHECKPOINT}"
         partial = path.with_suffix(".part")
-        torch.save({
-            "network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-            "spent_s": spent_s, "log": self.log, "precision": self.precision,
-        }, partial)
+        torch.save(
+            {
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "average": average,
+                "step": step,
+                "spent_s": spent_s,
+                "log": self.log,
+                "precision": self.precision,
+            },
+            partial,
+        )
         partial.replace(path)
 
     def generator(self, model_id: str = "fitted") -> Generator:
         """The network as it stands, for previews."""
         return Generator(
-            model_id=model_id, unet=self.unet.eval(), vae=self.vae, schedule=self.schedule, mel=self.mel,
-            latent_shape=self.shape, device=self.device, precision=self.precision,
+            model_id=model_id,
+            unet=self.unet.eval(),
+            vae=self.vae,
+            schedule=self.schedule,
+            mel=self.mel,
+            latent_shape=self.shape,
+            device=self.device,
+            precision=self.precision,
         )
 
     def write_pipeline(self, folder: Path, trained_on: dict[str, Any]) -> None:
@@ -332,7 +400,10 @@ class Fitting:
             Mel(**self.mel.to_audiodiffusion()).save_pretrained(folder / "mel")
         (folder / TRAINED_ON_FILE).write_text(json.dumps(trained_on, indent=1) + "\n")
         (folder / "training.json").write_text(
-            json.dumps({"config": asdict(self.config), "precision": self.precision, "log": self.log}, indent=1) + "\n"
+            json.dumps(
+                {"config": asdict(self.config), "precision": self.precision, "log": self.log}, indent=1
+            )
+            + "\n"
         )
         index = {
             "_class_name": "AudioDiffusionPipeline",
@@ -345,14 +416,18 @@ class Fitting:
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def preview(generator: Generator, images: np.ndarray, path: Path, steps: int = 25, level: float = 0.6) -> None:
+def preview(
+    generator: Generator, images: np.ndarray, path: Path, steps: int = 25, level: float = 0.6
+) -> None:
     """A PNG: for up to four pairs of images, rows of first parent, its round trip, the mix, and the second parent."""
     from PIL import Image
 
     pairs = min(4, len(images) // 2)
     if pairs < 1:
         return
-    clean = generator.to_latent(torch.from_numpy(images[: 2 * pairs].astype(np.float32))[:, None].to(generator.device))
+    clean = generator.to_latent(
+        torch.from_numpy(images[: 2 * pairs].astype(np.float32))[:, None].to(generator.device)
+    )
     noisy = ddim_encode(generator.predict, clean, generator.schedule, steps, level)
     half = torch.full((pairs,), 0.5)
     top = generator.schedule.alpha(generator.schedule.timesteps(steps, level)[-1])
@@ -374,7 +449,9 @@ class FitResult:
     trained_on: dict[str, Any]
 
 
-def images_of(decoded: DecodedSource, mel: MelSettings, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+def images_of(
+    decoded: DecodedSource, mel: MelSettings, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Mel images float16 [n, n_mels, n_frames] of every clip's beginning, and whether each fills its image [n]."""
     images = np.zeros((len(decoded), mel.n_mels, mel.n_frames), dtype=np.float16)
     full = np.zeros(len(decoded), dtype=bool)
@@ -390,9 +467,15 @@ def images_of(decoded: DecodedSource, mel: MelSettings, progress: Progress | Non
 
 
 def fit(
-    sources: Sequence[Source], out: str | os.PathLike[str], config: FitConfig | None = None, *,
-    folds: Sequence[int] = (), mel: MelSettings = EMBEDDED_MEL, skip_bad: bool = False,
-    report: Callable[[FitProgress], None] = lambda _: None, decoding: Progress | None = None,
+    sources: Sequence[Source],
+    out: str | os.PathLike[str],
+    config: FitConfig | None = None,
+    *,
+    folds: Sequence[int] = (),
+    mel: MelSettings = EMBEDDED_MEL,
+    skip_bad: bool = False,
+    report: Callable[[FitProgress], None] = lambda _: None,
+    decoding: Progress | None = None,
 ) -> FitResult:
     """Train a generator on the clips of `sources` (of `folds` alone, where given) and write its pipeline folder.
 
@@ -405,19 +488,28 @@ def fit(
     parts: list[dict[str, Any]] = []
     image_parts, full_parts, held_parts = [], [], []
     for source in sources:
-        decoded = decode_source(source.select(folds=folds or None), mel.sample_rate_hz, skip_bad=skip_bad, progress=decoding)
+        everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, progress=decoding)
+        chosen = {clip.clip_id for clip in everything.source.select(folds=folds or None).clips}
+        decoded = everything.subset(
+            [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in chosen]
+        )
         held = held_out_groups(decoded.source.clips)
         images, full = images_of(decoded, mel)
         is_held = np.array([clip.group in held for clip in decoded.source.clips])
         image_parts.append(images)
         full_parts.append(full)
         held_parts.append(is_held)
-        parts.append({
-            "source": source.name, "revision": source.revision, "license": source.license,
-            "folds": sorted(folds) if folds else list(source.folds), "clips": int((~is_held).sum()),
-            "groups": sorted({clip.group for clip in decoded.source.clips} - held),
-            "held_out_groups": sorted(held),
-        })
+        parts.append(
+            {
+                "source": source.name,
+                "revision": source.revision,
+                "license": source.license,
+                "folds": sorted(folds) if folds else list(source.folds),
+                "clips": int((~is_held).sum()),
+                "groups": sorted({clip.group for clip in decoded.source.clips} - held),
+                "held_out_groups": sorted(held),
+            }
+        )
     if not any(part["clips"] for part in parts):
         raise UsageError("there are no clips to train on")
     trained_on = {"license": strictest_license([source.license for source in sources]), "sources": parts}
@@ -425,7 +517,9 @@ def fit(
         root.mkdir(parents=True, exist_ok=True)
         _claim(root, config, mel, parts)
     except OSError as error:
-        raise UsageError(f"--out {root} cannot be written ({error.strerror}); choose another folder") from error
+        raise UsageError(
+            f"--out {root} cannot be written ({error.strerror}); choose another folder"
+        ) from error
     held_out = np.concatenate(held_parts)
     images = np.concatenate(image_parts)
     fitting = Fitting(images, np.concatenate(full_parts), held_out, mel, config, root)
@@ -449,7 +543,9 @@ def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str
         except ValueError:
             same = False
         if not same:
-            raise UsageError(f"--out {root} holds a generator fitted with other settings or clips; choose a new folder")
+            raise UsageError(
+                f"--out {root} holds a generator fitted with other settings or clips; choose a new folder"
+            )
         if (root / "model_index.json").is_file():
             raise UsageError(f"--out {root} holds a finished generator; choose a new folder")
     elif any(entry.name != "fit.json.part" for entry in root.iterdir()):

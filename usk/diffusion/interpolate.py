@@ -82,12 +82,18 @@ def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | No
     size = _norm(mean)
     scaled = mean * _broadcast(target / size.clamp_min(1e-20), mean)
     half = torch.full((len(first),), 0.5, device=first.device)
-    return torch.where(_broadcast(size > 1e-4 * target.clamp_min(1e-20), mean).bool(), scaled, slerp(first, second, half))
+    return torch.where(
+        _broadcast(size > 1e-4 * target.clamp_min(1e-20), mean).bool(), scaled, slerp(first, second, half)
+    )
 
 
 def decomposed(
-    first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor,
-    first_clean: torch.Tensor, second_clean: torch.Tensor, alpha_cumprod: float,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    alpha: torch.Tensor,
+    first_clean: torch.Tensor,
+    second_clean: torch.Tensor,
+    alpha_cumprod: float,
 ) -> torch.Tensor:
     """Mix what is signal linearly and what is noise spherically, at cumulative alpha `alpha_cumprod` of the schedule.
 

@@ -48,7 +48,9 @@ class Generator:
     def predict(self, noisy: torch.Tensor, timestep: int) -> torch.Tensor:
         """The network's raw output for a batch [batch, channels, height, width], float32."""
         with torch.no_grad(), autocast(self.device, self.precision):
-            return self.unet(noisy.to(memory_format=torch.channels_last), timestep, return_dict=False)[0].float()
+            return self.unet(noisy.to(memory_format=torch.channels_last), timestep, return_dict=False)[
+                0
+            ].float()
 
     def to_latent(self, image: torch.Tensor) -> torch.Tensor:
         """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises [batch, *latent_shape]."""
@@ -91,9 +93,13 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     index = _read_json(folder / "model_index.json", name)
     unet_class, has_vae = _class_name(index, "unet"), bool(_class_name(index, "vqvae"))
     if unet_class == "UNet2DConditionModel":
-        raise ModelError(f"--model {name} is conditional (UNet2DConditionModel); usk needs an unconditional pipeline")
+        raise ModelError(
+            f"--model {name} is conditional (UNet2DConditionModel); usk needs an unconditional pipeline"
+        )
     if unet_class != "UNet2DModel" or "mel" not in index:
-        raise ModelError(f"--model {name} is no audio-diffusion pipeline: model_index.json names no UNet2DModel and mel")
+        raise ModelError(
+            f"--model {name} is no audio-diffusion pipeline: model_index.json names no UNet2DModel and mel"
+        )
     with quiet_libraries():
         from diffusers import AutoencoderKL, UNet2DModel  # type: ignore[attr-defined,unused-ignore]
 
@@ -120,14 +126,24 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     if (folder / TRAINED_ON_FILE).is_file():
         record = _read_json(folder / TRAINED_ON_FILE, name)
         if not isinstance(record.get("sources"), list):
-            raise ModelError(f"--model {name}: {TRAINED_ON_FILE} does not say what the generator was trained on")
+            raise ModelError(
+                f"--model {name}: {TRAINED_ON_FILE} does not say what the generator was trained on"
+            )
         trained_on, licence = record["sources"], str(record.get("license", "unknown"))
     for network in (unet, vae):
         if network is not None:
             network.eval().requires_grad_(False).to(on, memory_format=torch.channels_last)
     return Generator(
-        model_id=model_id, unet=unet, vae=vae, schedule=schedule, mel=mel, latent_shape=shape, device=on,
-        precision=default_precision(on) if precision == "auto" else precision, trained_on=trained_on, license=licence,
+        model_id=model_id,
+        unet=unet,
+        vae=vae,
+        schedule=schedule,
+        mel=mel,
+        latent_shape=shape,
+        device=on,
+        precision=default_precision(on) if precision == "auto" else precision,
+        trained_on=trained_on,
+        license=licence,
     )
 
 
@@ -169,7 +185,9 @@ def _locate(name: str) -> tuple[Path, str]:
         return folder, f"{folder.resolve().name}@{folder_fingerprint(folder)}"
     hub_id, _, revision = name.partition("@")
     if folder.exists() or hub_id.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"--model {name}: no such pipeline folder; give a folder, a Hub id (user/name), or `embedded`")
+        raise ModelError(
+            f"--model {name}: no such pipeline folder; give a folder, a Hub id (user/name), or `embedded`"
+        )
     return _download(hub_id, revision or None)
 
 
@@ -184,11 +202,15 @@ def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
     )
 
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+        folder = Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.bin"])
+        )
     except RevisionNotFoundError as error:
         raise ModelError(f"--model {hub_id} has no revision {revision}") from error
     except GatedRepoError as error:
-        raise ModelError(f"--model {hub_id} is gated: accept its terms on its Hub page, then `hf auth login`") from error
+        raise ModelError(
+            f"--model {hub_id} is gated: accept its terms on its Hub page, then `hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"--model {hub_id} is not on the Hub (or private: `hf auth login`)") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -204,7 +226,9 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"--model {name} is no audio-diffusion pipeline: {path.parent.name}/{path.name} is missing") from error
+        raise ModelError(
+            f"--model {name} is no audio-diffusion pipeline: {path.parent.name}/{path.name} is missing"
+        ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not valid JSON") from error
     if not isinstance(content, dict):
@@ -227,7 +251,9 @@ def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
 
         root = Path(folder)
         index = _read_json(root / "model_index.json", str(root))
-        scheduler_class = DDPMScheduler if _class_name(index, "scheduler") == "DDPMScheduler" else DDIMScheduler
+        scheduler_class = (
+            DDPMScheduler if _class_name(index, "scheduler") == "DDPMScheduler" else DDIMScheduler
+        )
         with_vae = bool(_class_name(index, "vqvae"))
         return AudioDiffusionPipeline(
             vqvae=AutoencoderKL.from_pretrained(root, subfolder="vqvae") if with_vae else None,

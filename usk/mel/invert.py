@@ -31,7 +31,10 @@ def mel_to_linear_power(mel: torch.Tensor, settings: MelSettings, n_updates: int
 
 
 def griffin_lim(
-    magnitude: torch.Tensor, settings: MelSettings, seeds: Sequence[int], n_iterations: int = 16,
+    magnitude: torch.Tensor,
+    settings: MelSettings,
+    seeds: Sequence[int],
+    n_iterations: int = 16,
     momentum: float = 0.99,
 ) -> torch.Tensor:
     """Audio [batch, (frames - 1) * hop] whose STFT magnitude is close to `magnitude` [batch, bins, frames].
@@ -40,9 +43,12 @@ def griffin_lim(
     phase drawn from its own seed.
     """
     window = torch.hann_window(settings.n_fft, device=magnitude.device)
-    start = torch.stack([
-        torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(int(seed))) for seed in seeds
-    ]).to(magnitude.device)
+    start = torch.stack(
+        [
+            torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(int(seed)))
+            for seed in seeds
+        ]
+    ).to(magnitude.device)
     angles = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * start)
     previous = torch.zeros_like(angles)
     step = momentum / (1 + momentum)
@@ -52,13 +58,20 @@ def griffin_lim(
             magnitude * angles, settings.n_fft, settings.hop_samples, window=window, length=n_samples
         )
         rebuilt = torch.stft(
-            audio, settings.n_fft, settings.hop_samples, window=window, center=True, pad_mode="constant",
+            audio,
+            settings.n_fft,
+            settings.hop_samples,
+            window=window,
+            center=True,
+            pad_mode="constant",
             return_complex=True,
         )
         angles = rebuilt - step * previous
         angles = angles / angles.abs().clamp_min(1e-16)
         previous = rebuilt
-    return torch.istft(magnitude * angles, settings.n_fft, settings.hop_samples, window=window, length=n_samples)
+    return torch.istft(
+        magnitude * angles, settings.n_fft, settings.hop_samples, window=window, length=n_samples
+    )
 
 
 def image_to_audio(

@@ -57,8 +57,12 @@ class MelSettings:
     def to_audiodiffusion(self) -> dict[str, Any]:
         """The keyword arguments of audiodiffusion's `Mel` that mean the same."""
         return {
-            "x_res": self.n_frames, "y_res": self.n_mels, "sample_rate": self.sample_rate_hz,
-            "n_fft": self.n_fft, "hop_length": self.hop_samples, "top_db": int(self.top_db),
+            "x_res": self.n_frames,
+            "y_res": self.n_mels,
+            "sample_rate": self.sample_rate_hz,
+            "n_fft": self.n_fft,
+            "hop_length": self.hop_samples,
+            "top_db": int(self.top_db),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,8 +73,13 @@ class MelSettings:
 def mel_filterbank(settings: MelSettings) -> torch.Tensor:
     """librosa's Slaney mel filters, shape [n_fft // 2 + 1, n_mels], float32 on the CPU."""
     return torchaudio.functional.melscale_fbanks(
-        n_freqs=settings.n_fft // 2 + 1, f_min=0.0, f_max=settings.sample_rate_hz / 2, n_mels=settings.n_mels,
-        sample_rate=settings.sample_rate_hz, norm="slaney", mel_scale="slaney",
+        n_freqs=settings.n_fft // 2 + 1,
+        f_min=0.0,
+        f_max=settings.sample_rate_hz / 2,
+        n_mels=settings.n_mels,
+        sample_rate=settings.sample_rate_hz,
+        norm="slaney",
+        mel_scale="slaney",
     )
 
 
@@ -87,7 +96,12 @@ def mel_power(audio: torch.Tensor, settings: MelSettings) -> torch.Tensor:
     """Mel power spectrogram of `audio` [..., n_samples]: [..., n_mels, frames], equal to librosa's to 3e-6."""
     window = torch.hann_window(settings.n_fft, device=audio.device)
     spectrum = torch.stft(
-        audio, settings.n_fft, settings.hop_samples, window=window, center=True, pad_mode="constant",
+        audio,
+        settings.n_fft,
+        settings.hop_samples,
+        window=window,
+        center=True,
+        pad_mode="constant",
         return_complex=True,
     )
     power = spectrum.real.square() + spectrum.imag.square()

@@ -59,7 +59,9 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        hidden = self.quiet or not self.err.is_terminal  # a log gets no bars, and no empty lines in their place
+        hidden = (
+            self.quiet or not self.err.is_terminal
+        )  # a log gets no bars, and no empty lines in their place
         with Progress(*columns, console=self.err, transient=True, disable=hidden) as bars:
             tasks: dict[str, Any] = {}
 

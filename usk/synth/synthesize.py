@@ -60,11 +60,11 @@ def plan_for(
 
     Clips that cannot be used are found by decoding them, so the plan is drawn after it.
     """
-    wanted = {clip.clip_id for clip in source.select(config.classes, config.folds).clips}
-    part = source.subset(row for row, clip in enumerate(source.clips) if clip.clip_id in wanted)
-    decoded = decode_source(part, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
-    usable = {clip.clip_id for clip in decoded.source.clips}
-    known = [clip for clip in source.clips if clip.clip_id not in wanted or clip.clip_id in usable]
+    everything = decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
+    wanted = {clip.clip_id for clip in everything.source.select(config.classes, config.folds).clips}
+    decoded = everything.subset(
+        [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in wanted]
+    )
     plan = draw_plan(
         decoded.source.clips,
         source.class_names,
@@ -72,7 +72,7 @@ def plan_for(
         seed=config.seed,
         alpha=config.alpha,
         across_folds=config.across_folds,
-        known_clips=known,
+        known_clips=everything.source.clips,
     )
     return decoded, plan
 

@@ -1,0 +1,296 @@
+"""The command line on good input: help, the chain of three commands, JSON beside tables, information."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usk import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED = ROOT / "usk" / "diffusion" / "embedded" / "model_index.json"
+COMMANDS = ("demo", "synth", "train", "eval", "fit", "info")
+HEAVY = ("torch", "numpy", "rich", "datasets", "pyarrow", "diffusers", "soundfile")
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def synth_of(urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path) -> list[object]:
+    """`usk synth` on the tiny UrbanSound8K with the tiny generator, into tmp_path/synth."""
+    return [
+        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--out", tmp_path / "synth", "--steps", 1,
+        "--per-class", 3,
+    ]  # fmt: skip
+
+
+def test_help_lists_the_commands(usk: Command) -> None:
+    ran = usk("--help")
+    assert ran.code == 0
+    assert all(f" {name} " in ran.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(usk: Command, name: str) -> None:
+    ran = usk(name, "--help")
+    assert ran.code == 0
+    assert "--json" in ran.out
+    assert "--quiet" in ran.out
+
+
+def test_version(usk: Command) -> None:
+    assert usk("--version").out == f"usk {__version__}\n"
+
+
+def test_help_in_a_process_of_its_own_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['usk', '--version']\nfrom usk.cli.app import main\n"
+        "try:\n    main()\nfinally:\n"
+        f"    print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"usk {__version__}\n[]\n"
+
+
+def test_python_m_usk_prints_help(usk_process: Callable[..., subprocess.Popen[str]]) -> None:
+    process = usk_process("--help", COLUMNS="120")
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert "Urban sound kit" in out
+
+
+def test_python_m_usk_ends_with_the_commands_exit_code(
+    usk_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = usk_process("synth", "--real", tmp_path / "nowhere")
+    out, errors = process.communicate(timeout=120)
+    assert (process.returncode, out) == (1, "")
+    assert errors.startswith("usk: ")
+    assert errors.count("\n") == 1
+
+
+def test_usk_debug_shows_the_traceback(
+    usk_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = usk_process("eval", tmp_path, USK_DEBUG="1")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" in errors
+    assert "SourceError: no runs under" in errors
+
+
+def test_synth_train_and_eval_chain_in_json(
+    usk: Command, synth_of: list[object], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    made = usk(*synth_of, "--json").value
+    assert set(made) == {"folder", "clips", "made", "elapsed_s", "counts", "model", "notes", "settings"}
+    assert (made["clips"], made["made"]) == (9, 9)
+    assert made["counts"] == {name: {"1": 1, "2": 1, "3": 1} for name in ("car_horn", "dog_bark", "siren")}
+    trained = usk(
+        "--json", "train", "--real", urbansound8k_folder, "--synth", tmp_path / "synth", "--mix", "real", "--mix",
+        "real,synth", "--out", tmp_path / "runs", "--epochs", 1, "--folds", "2,3", "--quiet",
+    )  # fmt: skip
+    assert trained.err == ""
+    assert set(trained.value) == {"runs", "notes"}
+    runs = trained.value["runs"]
+    assert [(run["mix"], run["split"]) for run in runs] == [
+        ("real", "fold2"), ("real,synth", "fold2"), ("real", "fold3"), ("real,synth", "fold3"),
+    ]  # fmt: skip
+    assert [run["n_synthetic"] for run in runs] == [0, 6, 0, 6]
+    assert [run["dropped"] for run in runs] == [0, 3, 0, 3]
+    assert len({run["steps"] for run in runs}) == 1
+    assert all((Path(run["folder"]) / "model.safetensors").is_file() for run in runs)
+    (comparison,) = usk("eval", tmp_path / "runs", "--json").value
+    assert {"title", "rows", "classes", "baseline", "optimistic", "warning", "notes"} <= set(comparison)
+    assert [row["mix"] for row in comparison["rows"]] == ["real", "real,synth"]
+    mean = sum(run["accuracy"] for run in runs if run["mix"] == "real") / 2
+    assert comparison["rows"][0]["accuracy"]["mean"] == pytest.approx(mean)
+
+    table = usk("eval", tmp_path / "runs").out
+    for row in comparison["rows"]:
+        line = next(line for line in table.splitlines() if line.split("│")[1:2] == [f" {row['mix']:<10} "])
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[1:4] == [str(row["n_runs"]), str(row["n_real"]), str(row["n_synthetic"])]
+        assert cells[4].split(" ")[0] == f"{100 * row['accuracy']['mean']:.1f}"
+        assert cells[5].split(" ")[0] == f"{100 * row['macro_f1']['mean']:.1f}"
+        if row["difference"] is not None:
+            assert cells[6] == f"{row['difference']['difference_points']:+.1f}"
+            assert row["sentence"] in " ".join(table.split())
+    assert [row["class_name"] for row in comparison["classes"]] == ["car_horn", "dog_bark", "siren"]
+
+    run = usk("info", runs[0]["folder"], "--json").value
+    assert run["mix"] == "real"
+    assert run["accuracy"] == pytest.approx(runs[0]["accuracy"], abs=1e-4)
+
+
+def test_synth_and_train_in_tables(
+    usk: Command, synth_of: list[object], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    made = usk(*synth_of)
+    assert made.code == 0
+    assert "9 made now" in made.out
+    assert "Next: usk train" in made.out
+    assert "strategy decomposed, level 0.5, steps 1" in made.err
+    assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
+    command = [
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--out",
+        tmp_path / "runs",
+        "--epochs",
+        1,
+        "--folds",
+        1,
+    ]
+    first, again = usk(*command), usk(*command)
+    assert first.code == again.code == 0
+    assert "fold1" in first.out
+    assert "1 of them were there already" not in first.out
+    assert "1 of them were there already" in again.out
+
+
+def test_a_dry_run_shows_the_plan_and_makes_nothing(
+    usk: Command, synth_of: list[object], tmp_path: Path
+) -> None:
+    rows = usk(*synth_of, "--dry-run", "--json").value
+    assert len(rows) == 9
+    assert set(rows[0]) == {
+        "clip_id", "label", "class", "fold", "parents", "parent_groups", "parent_folds", "alpha", "seed",
+    }  # fmt: skip
+    shown = usk(*synth_of, "--dry-run")
+    assert "plan: 9 clips" in shown.out
+    assert all(parent in shown.out for parent in rows[0]["parents"])
+    assert not (tmp_path / "synth").exists()
+    usk(*synth_of)
+    planned = [json.loads(line) for line in (tmp_path / "synth" / "plan.jsonl").read_text().splitlines()]
+    assert planned == rows
+
+
+def test_usk_real_stands_in_for_real(
+    usk: Command, urbansound8k_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USK_REAL", str(urbansound8k_folder))
+    assert len(usk("synth", "--dry-run", "--per-class", 2, "--json").value) == 6
+
+
+def test_classes_and_folds_can_be_chosen(usk: Command, synth_of: list[object]) -> None:
+    rows = usk(*synth_of, "--classes", "siren, dog_bark", "--folds", "1,3", "--dry-run", "--json").value
+    assert {row["class"] for row in rows} == {"siren", "dog_bark"}
+    assert {row["fold"] for row in rows} == {1, 3}
+
+
+def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object]) -> None:
+    rows = usk(*synth_of, "--alpha", "0.2:0.4", "--dry-run", "--json").value
+    assert all(0.2 <= row["alpha"] <= 0.4 for row in rows)
+
+
+def test_info_on_nothing_shows_the_installation_and_its_cache(
+    usk: Command, urbansound8k_folder: Path
+) -> None:
+    before = usk("info", "--json").value
+    assert before["usk"] == __version__
+    assert before["cache MB"] == 0
+    usk("train", "--real", urbansound8k_folder, "--folds", 9)
+    after = usk("info", "--json").value
+    assert after["cache"] == before["cache"]
+    assert after["cache MB"] > 0
+
+
+def test_info_on_a_source(usk: Command, urbansound8k_folder: Path) -> None:
+    value = usk("info", urbansound8k_folder, "--json").value
+    assert (value["clips"], value["recordings"], value["folds"]) == (54, 27, [1, 2, 3])
+    assert value["licence"] == "CC BY-NC 3.0"
+    assert [row["class"] for row in value["classes"]] == ["car_horn", "dog_bark", "siren"]
+    assert "CC BY-NC 3.0" in usk("info", urbansound8k_folder).out
+
+
+def test_info_on_the_demo(usk: Command) -> None:
+    value = usk("info", "demo", "--json").value
+    assert len(value["classes"]) == 10
+    assert any("procedural sound, not field recordings" in note for note in value["notes"])
+
+
+def test_info_on_a_generator(usk: Command, tiny_pipeline: Callable[..., Path]) -> None:
+    value = usk("info", tiny_pipeline(vae=True), "--json").value
+    assert value["kind"] == "generator"
+    assert (value["VAE"], value["mel bands"], value["latent"]) == (True, 16, "2 x 8 x 16")
+    assert usk("info", tiny_pipeline()).code == 0
+
+
+def test_info_on_a_synthetic_dataset(usk: Command, synth_of: list[object], tmp_path: Path) -> None:
+    usk(*synth_of)
+    value = usk("info", tmp_path / "synth", "--json").value
+    assert (value["kind"], value["clips"], value["licence"]) == ("synthetic dataset", 9, "CC BY-NC 3.0")
+
+
+@pytest.mark.slow
+def test_a_generator_fitted_here_makes_clips_and_knows_what_it_heard(
+    usk: Command, tone_folder: Path, tmp_path: Path
+) -> None:
+    fitted = usk(
+        "fit", "--real", tone_folder, "--out", tmp_path / "gen", "--steps", 2, "--batch", 2, "--json"
+    )
+    assert fitted.code == 0
+    assert fitted.value["folder"] == str(tmp_path / "gen")
+    assert (tmp_path / "gen" / "preview.png").is_file()
+    assert "An audio-diffusion generator fitted with usk" in (tmp_path / "gen" / "README.md").read_text()
+    heard = json.loads((tmp_path / "gen" / "trained_on.json").read_text())["sources"][0]
+    assert heard["source"] == tone_folder.name
+    assert len(heard["groups"]) == fitted.value["recordings"] > 0
+    made = usk(
+        "synth", "--real", tone_folder, "--model", tmp_path / "gen", "--per-class", 1, "--steps", 1, "--across-folds",
+        "--out", tmp_path / "synth", "--json",
+    )  # fmt: skip
+    assert made.value["model"].startswith("gen@")
+    refused = usk(
+        "train", "--real", tone_folder, "--synth", tmp_path / "synth", "--mix", "real,synth", "--epochs", 1, "--quiet",
+        "--out", tmp_path / "runs",
+    )  # fmt: skip
+    assert refused.code == 1
+    assert "its generator was trained on" in refused.err
+    assert usk("fit", "--real", tone_folder, "--out", tmp_path / "gen", "--steps", 2, "--quiet").code == 2
+
+
+# --- with the embedded generator, which usk/diffusion/embedded holds
+
+
+@pytest.mark.slow
+def test_the_embedded_generator_is_the_default_on_a_cpu(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    made = usk(
+        "synth", "--real", urbansound8k_folder, "--device", "cpu", "--per-class", 1, "--steps", 2, "--out",
+        tmp_path / "synth", "--json",
+    )  # fmt: skip
+    assert made.value["model"].startswith("embedded@")
+    assert (made.value["clips"], made.value["made"]) == (3, 3)
+
+
+@pytest.mark.slow
+def test_info_on_the_embedded_generator_says_what_it_heard_and_its_licence(usk: Command) -> None:
+    value = usk("info", "embedded", "--json").value
+    assert value["mel bands"] >= 64
+    assert value["image s"] == pytest.approx(4.0, abs=0.05)
+    assert value["sample rate Hz"] == 22_050
+    assert value["licence"] == "CC BY-NC 3.0"
+    heard = " ".join(value["trained on"])
+    assert "urbansound8k folds [1, 3]" in heard
+    assert "demo" in heard
+    assert sum(file.stat().st_size for file in EMBEDDED.parent.rglob("*") if file.is_file()) <= 24_000_000
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(usk: Command, tmp_path: Path) -> None:
+    ran = usk("demo", "--out", tmp_path / "demo", "--per-class", 1, "--epochs", 1, "--quiet")
+    assert (ran.code, ran.err) == (0, "")
+    assert "usk synth --real UrbanSound8K --per-class 100" in ran.out
+    assert "procedural sound" in ran.out
+    assert usk("info", tmp_path / "demo" / "synth", "--json").value["clips"] == 10
+    assert len(usk("eval", tmp_path / "demo" / "runs", "--json").value[0]["rows"]) == 2

@@ -1,0 +1,75 @@
+"""The package as a whole: its public names, what it is held to, and how it is packed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import usk
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("name", usk.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(usk, name) is not None
+
+
+def test_public_names_are_sorted_and_all_of_them_have_a_place() -> None:
+    assert usk.__all__ == sorted(usk.__all__)
+    assert set(usk.__all__) == {*usk._WHERE, "__version__"}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'usk' has no attribute 'nothing'"):
+        _ = usk.nothing  # type: ignore[attr-defined]
+
+
+def test_importing_usk_imports_nothing_heavy() -> None:
+    code = "import sys, usk; print([m for m in ('torch', 'numpy', 'datasets', 'rich', 'typer') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_torch_is_held_below_2_12_beside_its_torchaudio() -> None:
+    held = {re.split(r"[<>=]", line)[0]: line for line in PROJECT["project"]["dependencies"]}
+    assert held["torch"] == "torch>=2.11,<2.12"
+    assert held["torchaudio"] == "torchaudio>=2.11,<2.12"
+
+
+def test_constraints_are_exact_versions_without_addresses() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*", line) for line in pinned)
+    assert not re.search(r"https?:|index-url|find-links|@", "\n".join(pinned))
+    names = {line.partition("==")[0].lower() for line in pinned}
+    needed = {re.split(r"[<>=\[]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
+    assert needed <= names
+
+
+def test_the_package_is_gpl_as_audiodiffusion_is() -> None:
+    assert PROJECT["project"]["license"] == "GPL-3.0-or-later"
+    assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text()
+
+
+def test_the_cards_travel_with_the_wheel() -> None:
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {
+        "cards": "usk/share/cards"
+    }
+    assert {path.name for path in (ROOT / "cards").iterdir()} >= {"dataset.md", "generator.md"}
+
+
+def test_nothing_below_the_command_line_prints_or_imports_rich_or_click() -> None:
+    for path in (ROOT / "usk").rglob("*.py"):
+        source, where = path.read_text(), path.relative_to(ROOT / "usk")
+        assert not re.search(r"^\s*(import|from) click\b", source, re.MULTILINE), where
+        if where.parts[0] not in ("cli", "show"):
+            assert not re.search(r"(?<![\w.])print\(", source), where
+        if where.as_posix() != "show/console.py":
+            assert not re.search(r"^\s*(import|from) rich\b", source, re.MULTILINE), where
