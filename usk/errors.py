@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class UskError(Exception):
     """Something the user can mend. `str(error)` is the whole message; the process ends with `exit_code`."""
@@ -31,3 +36,18 @@ def sample_of(names: list[str], shown: int = 3) -> str:
     """The first few of `names` for a message: `a, b, c and 5 more`."""
     head = ", ".join(names[:shown])
     return head if len(names) <= shown else f"{head} and {len(names) - shown} more"
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the operating system refuses in `folder`, as one line that names the fix."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UskError(
+                f"the disk of {folder} is full; what is written stays: free some space and run the same command again"
+            ) from error
+        raise UsageError(
+            f"--out {folder} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error

@@ -37,11 +37,14 @@ def main() -> None:
     )
     parser.add_argument("--level", type=float, default=None)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--refinements", type=int, default=None)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     generator = load_generator(options.model)
     config = RenderConfig()
     config = replace(config, level=options.level or config.level, steps=options.steps or config.steps)
+    if options.refinements is not None:
+        config = replace(config, refinements=options.refinements)
     folds = tuple(int(fold) for fold in options.folds.split(","))
     source = open_source(options.real).select(folds=folds)
     unheard = [row for row, clip in enumerate(source.clips) if clip.group not in generator.seen_groups]
@@ -71,7 +74,12 @@ def main() -> None:
             ]
         image, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
         noisy = ddim_encode(
-            generator.predict, generator.to_latent(image), generator.schedule, config.steps, config.level
+            generator.predict,
+            generator.to_latent(image),
+            generator.schedule,
+            config.steps,
+            config.level,
+            config.refinements,
         )
         clean = ddim_decode(generator.predict, noisy, generator.schedule, config.steps, config.level)
         errors += log_mel_error_db(image, generator.to_image(clean), generator.mel).tolist()
@@ -91,7 +99,7 @@ def main() -> None:
         "clips": f"{source.name} folds {options.folds}",
         "model": generator.model_id,
         "rows": rows,
-        "settings": f"{config.steps} DDIM steps each way, level {config.level:g}, eta 0",
+        "settings": f"{config.steps} DDIM steps each way, {config.refinements} refinements, level {config.level:g}, eta 0",
     }
     table = Table(title=f"{generator.model_id}: {result['settings']}, {result['clips']}")
     for name in ("class", "clips", "log-mel L1 in dB"):

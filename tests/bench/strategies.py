@@ -33,22 +33,23 @@ from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import RenderConfig, Renderer, at_level, rms_db
 
 SETTINGS = [
-    RenderConfig(strategy=strategy, level=level, eta=eta, steps=steps)
-    for strategy, level, eta, steps in (
-        ("slerp", 1.0, 0.0, 50),
-        ("slerp", 0.5, 0.0, 25),
-        ("slerp", 0.5, 1.0, 25),
-        ("decomposed", 0.3, 1.0, 20),
-        ("decomposed", 0.4, 0.0, 20),
-        ("decomposed", 0.4, 0.5, 20),
-        ("decomposed", 0.4, 1.0, 20),
-        ("decomposed", 0.5, 0.0, 25),
-        ("decomposed", 0.5, 0.5, 25),
-        ("decomposed", 0.5, 1.0, 25),
-        ("decomposed", 0.6, 0.5, 25),
-        ("decomposed", 0.7, 0.5, 30),
-        ("midpoint", 0.5, 0.5, 25),
-    )
+    RenderConfig(strategy="slerp", level=1.0, eta=0.0, steps=50, refinements=0),  # as published
+    *(
+        RenderConfig(strategy=strategy, level=level, eta=eta)
+        for strategy, level, eta in (
+            ("slerp", 0.5, 0.0),
+            ("slerp", 0.5, 1.0),
+            ("midpoint", 0.5, 0.5),
+            ("decomposed", 0.3, 1.0),
+            ("decomposed", 0.4, 0.0),
+            ("decomposed", 0.4, 0.5),
+            ("decomposed", 0.4, 1.0),
+            ("decomposed", 0.5, 0.0),
+            ("decomposed", 0.5, 0.5),
+            ("decomposed", 0.5, 1.0),
+            ("decomposed", 0.65, 0.5),
+        )
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from usk.classify.train import TrainConfig, TrainResult, train
 from usk.data.decode import decode_source
 from usk.data.sources import Source
 from usk.data.splits import fold_split
-from usk.errors import LeakError, UsageError
+from usk.errors import LeakError, UsageError, UskError
 from usk.evaluate.compare import read_runs
 
 TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
@@ -178,6 +179,24 @@ def test_what_a_killed_training_left_is_ignored(bands: Source, tmp_path: Path) -
     assert train(bands, out=tmp_path, config=TINY).runs[0].fresh
     assert len(read_runs(tmp_path)) == 1
     assert (run.folder / "model.safetensors").read_bytes() == whole["model.safetensors"]
+
+
+def test_a_full_disk_keeps_finished_runs_and_leaves_nothing_half_written(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files_of(train(bands, out=tmp_path, config=TINY))
+
+    def full_disk(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(UskError, match=r"the disk of .* is full; what is written stays"):
+            train(bands, out=tmp_path, config=tiny(seeds=2))
+    assert len(list(tmp_path.iterdir())) == 1
+    again = train(bands, out=tmp_path, config=tiny(seeds=2))
+    assert [run.fresh for run in again.runs] == [False, True]
+    assert files_of(again)[0] == before[0]
 
 
 def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:

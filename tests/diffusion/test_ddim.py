@@ -228,6 +228,23 @@ def test_the_round_trip_comes_closer_with_steps(tiny_pipeline: Factory, form: di
     assert errors[2] < 0.1
 
 
+@pytest.mark.parametrize("form", [{}, {"prediction_type": "v_prediction"}])
+def test_refinements_bring_the_inversion_to_the_exact_inverse(tiny_pipeline: Factory, form: dict) -> None:
+    ours = generator(tiny_pipeline(clip_sample=False, **form))
+    _, images = pictures(2, ours)
+
+    def predict(sample: torch.Tensor, timestep: int) -> torch.Tensor:
+        return 0.2 * ours.predict(sample, timestep)
+
+    def error(refinements: int) -> float:
+        encoded = ddim_encode(predict, images, ours.schedule, 10, 0.5, refinements)
+        return float((ddim_decode(predict, encoded, ours.schedule, 10, 0.5) - images).abs().mean())
+
+    errors = [error(refinements) for refinements in (0, 1, 12)]
+    assert errors[0] > 2 * errors[1]
+    assert errors[2] < 1e-4
+
+
 def test_a_clip_depends_on_its_own_seed_alone(tiny_pipeline: Factory) -> None:
     ours = generator(tiny_pipeline())
     noise = latents(ours, 3)

@@ -103,7 +103,7 @@ def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
             at_level_exactly += 1
         else:
             assert rms_db(samples) < target_db + 0.05
-    assert at_level_exactly >= len(rows) // 2
+    assert at_level_exactly >= 3
 
 
 def test_a_row_carries_its_whole_provenance(
@@ -130,33 +130,46 @@ def test_midpoint_says_that_its_weight_is_a_half(
     assert renderer_of(decoded, generator, tmp_path, plan, strategy="midpoint").rows(0, 1)[0]["alpha"] == 0.5
 
 
+class Noiseless:
+    """A network that finds no noise: going up and down again is exact, and nothing but the mixing is left."""
+
+    def __call__(self, noisy: torch.Tensor, timestep: int, return_dict: bool = True) -> tuple[torch.Tensor]:
+        return (torch.zeros_like(noisy),)
+
+
 @pytest.mark.parametrize("strategy", ["slerp", "decomposed"])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize(("noiseless", "tolerance"), [(True, 1e-4), (False, 0.06)])
 def test_a_weight_of_0_or_1_gives_a_parent_back(
-    decoded: DecodedSource, generator: Generator, tmp_path: Path, strategy: str, alpha: float
+    decoded: DecodedSource,
+    generator: Generator,
+    tmp_path: Path,
+    strategy: str,
+    alpha: float,
+    noiseless: bool,
+    tolerance: float,
 ) -> None:
+    if noiseless:
+        generator = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
     plan = plan_from(decoded, per_class=2, alpha=(alpha, alpha))
     settings = {"steps": 40, "level": 0.2, "eta": 0.0, "strategy": strategy}
     images = renderer_of(decoded, generator, tmp_path, plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
-        own, other = (
-            images_of_parent(decoded, generator, planned.parents[which])
-            for which in (int(alpha), 1 - int(alpha))
-        )
-        assert (image - own).abs().mean() < 0.02
-        assert (image - own).abs().mean() < 0.25 * (image - other).abs().mean()
+        own = images_of_parent(decoded, generator, planned.parents[int(alpha)])
+        assert (image - own).abs().mean() < tolerance
 
 
-def test_halfway_is_nearer_to_both_parents_than_they_are_to_each_other(
-    decoded: DecodedSource, generator: Generator, tmp_path: Path
+@pytest.mark.parametrize("alpha", [0.25, 0.5])
+def test_the_share_of_the_second_parent(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path, alpha: float
 ) -> None:
-    plan = plan_from(decoded, per_class=2)
-    images = renderer_of(decoded, generator, tmp_path, plan, steps=40, level=0.2, eta=0.0).images(plan.clips)
+    plan = plan_from(decoded, per_class=2, alpha=(alpha, alpha))
+    noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
+    settings = {"strategy": "decomposed", "eta": 0.0, "level": 0.4}
+    images = renderer_of(decoded, noiseless, tmp_path, plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
         first, second = (images_of_parent(decoded, generator, parent) for parent in planned.parents)
-        apart = (first - second).abs().mean()
-        assert (image - first).abs().mean() < apart
-        assert (image - second).abs().mean() < apart
+        torch.testing.assert_close(image, (1 - alpha) * first + alpha * second, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("vae", [False, True])
@@ -219,10 +232,9 @@ def test_a_damaged_file_of_latents_is_made_again(
 def test_strategies_and_settings_give_different_clips(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
+    plan = plan_from(decoded, alpha=(0.3, 0.3))
     made = {
-        name: renderer_of(decoded, generator, tmp_path / name, **settings).images(
-            plan_from(decoded).clips[:2]
-        )
+        name: renderer_of(decoded, generator, tmp_path / name, plan, **settings).images(plan.clips[:2])
         for name, settings in {
             "slerp": {"strategy": "slerp"},
             "midpoint": {"strategy": "midpoint"},
@@ -247,6 +259,7 @@ def test_strategies_and_settings_give_different_clips(
         ("level", 0.0, "--level must lie above 0 and up to 1, not 0.0"),
         ("level", 1.01, "--level must lie above 0 and up to 1, not 1.01"),
         ("steps", 0, "--steps must be at least 1, not 0"),
+        ("refinements", -1, "--refinements must be 0 or more, not -1"),
         ("batch", 0, "--batch must be at least 1, not 0"),
     ],
 )

@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "model": "tiny@abc",
     "trained_on": [],
     "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
-    "render": {"steps": 2, "level": 0.5, "strategy": "decomposed", "eta": 1.0},
+    "render": {"steps": 2, "refinements": 1, "level": 0.5, "strategy": "decomposed", "eta": 1.0},
     "alpha": [0.5, 0.5],
     "plan_seed": 0,
     "has_groups": True,

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from usk.errors import disk_errors
+
 RUN_FILE = "run.json"
 FORMAT = 1
 
@@ -57,40 +59,32 @@ def save_run(
     """Write a run beside its final place, then move it there in one step."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = out / run_name(identity)
     partial = out / f".{folder.name}.part-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    pq.write_table(
-        pa.table(
-            {
-                "clip_id": clip_ids,
-                "group": groups,
-                "label": pa.array(labels, pa.int64()),
-                "predicted": pa.array(probabilities.argmax(axis=1), pa.int64()),
-                "probabilities": pa.array(list(probabilities.astype(np.float32)), pa.list_(pa.float32())),
-            }
-        ),
-        partial / "predictions.parquet",
+    table = pa.table(
+        {
+            "clip_id": clip_ids,
+            "group": groups,
+            "label": pa.array(labels, pa.int64()),
+            "predicted": pa.array(probabilities.argmax(axis=1), pa.int64()),
+            "probabilities": pa.array(list(probabilities.astype(np.float32)), pa.list_(pa.float32())),
+        }
     )
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors")
-    (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
-    (partial / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    with disk_errors(out):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            pq.write_table(table, partial / "predictions.parquet")
+            (partial / "model.safetensors").write_bytes(
+                save({name: tensor.contiguous() for name, tensor in weights.items()})
+            )
+            (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+            (partial / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return Run(folder, record)
-
-
-def load_classifier(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The trained network of a run, in evaluation mode, and its record. It takes features in dB [batch, mels, frames]."""
-    from safetensors.torch import load_file
-
-    from usk.classify.models import Standardised, preset
-
-    record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    model = Standardised(preset(record["classifier"]).build(len(record["class_names"])), 0.0, 1.0)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval(), record

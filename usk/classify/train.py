@@ -28,7 +28,7 @@ from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardis
 from usk.classify.runs import FORMAT, Run, find_run, save_run
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.mix import Mix, TrainingRows, foreign_parents, label_map, parse_mix, training_rows
-from usk.data.sources import Source, open_source
+from usk.data.sources import Source, looks_like_hub_id, open_source
 from usk.data.splits import PROTOCOLS, Split, fold_split, holdout_split, seed_9010_split
 from usk.device import autocast, default_precision, resolve_device
 from usk.errors import LeakError, UsageError
@@ -112,12 +112,13 @@ def train(
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
     rate_hz = recipe.features.mel.sample_rate_hz
-    decoded: dict[str, DecodedSource] = {}
-    decoded["real"] = decode_source(real, rate_hz, skip_bad=config.skip_bad, progress=preparing)
-    for name in {part.name for mix in parsed for part in mix.parts} - {"real"}:
-        decoded[name] = decode_source(
-            _named_source(name, synth), rate_hz, skip_bad=config.skip_bad, progress=preparing
-        )
+    opened = {"real": real}  # all of them before any is decoded: what is missing is said at once
+    for name in dict.fromkeys(part.name for mix in parsed for part in mix.parts if part.name != "real"):
+        opened[name] = _named_source(name, synth)
+    decoded = {
+        name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
+        for name, source in opened.items()
+    }
     sources = {name: part.source for name, part in decoded.items()}
     base = sources["real"]
     notes = [note for source in sources.values() for note in source.notes]
@@ -174,7 +175,7 @@ def _named_source(name: str, synth: Source | str | os.PathLike[str] | None) -> S
         raise UsageError("--mix names synth; give --synth a synthetic dataset, or make one with `usk synth`")
     if isinstance(synth, Source):
         return synth
-    if not Path(synth).exists() and "/" not in str(synth):
+    if not Path(synth).expanduser().exists() and not looks_like_hub_id(str(synth)):
         raise UsageError(f"--synth {synth}: no such dataset; make one with `usk synth --per-class 100`")
     return open_source(synth)
 

@@ -39,6 +39,9 @@ def command(
         float | None, typer.Option("--level", help="Noise level to mix at, above 0 up to 1 (pure noise).")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="DDIM steps each way.")] = None,
+    refinements: Annotated[
+        int | None, typer.Option("--refinements", help="Further looks at each step of the inversion.")
+    ] = None,
     eta: Annotated[
         float | None, typer.Option("--eta", help="Fresh noise on the way down: 0 none, 1 as DDPM.")
     ] = None,
@@ -76,6 +79,7 @@ def command(
         "strategy": strategy,
         "level": level,
         "steps": steps,
+        "refinements": refinements,
         "eta": eta,
         "batch": batch,
     }

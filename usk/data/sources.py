@@ -268,7 +268,7 @@ def open_source(
         source = opener(path, typed, skip_bad, columns)
     elif path.exists():
         raise SourceError(f"{typed} is a file; a source is a folder, a Hub id, or `demo`")
-    elif _looks_like_hub_id(typed):
+    elif looks_like_hub_id(typed):
         source = _open_hub(typed, columns)
     else:
         raise SourceError(
@@ -279,7 +279,8 @@ def open_source(
     return source
 
 
-def _looks_like_hub_id(typed: str) -> bool:
+def looks_like_hub_id(typed: str) -> bool:
+    """Whether this can be `user/name` or `user/name@revision`."""
     name = typed.partition("@")[0]
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/"))
 

@@ -110,15 +110,27 @@ class NoiseSchedule:
 
 
 def ddim_encode(
-    predict: Predictor, clean: torch.Tensor, schedule: NoiseSchedule, steps: int, level: float = 1.0
+    predict: Predictor,
+    clean: torch.Tensor,
+    schedule: NoiseSchedule,
+    steps: int,
+    level: float = 1.0,
+    refinements: int = 0,
 ) -> torch.Tensor:
     """Invert DDIM: the noisy latents at `level` from which eta-0 decoding comes back to `clean`.
+
+    The step up is implicit: it wants the noise that the network will see at its upper end, which is not known yet.
+    Without refinements the network looks at the lower end instead (as audiodiffusion does, a first-order error). Each
+    refinement looks again from where the step ended, a fixed-point iteration towards the exact inverse of the
+    decoding step (Pan et al., "Effective real image editing with accelerated iterative diffusion inversion",
+    arXiv 2309.04907): one brings more than twice the steps would.
 
     Args:
         predict: the network.
         clean: batch [batch, channels, height, width] at noise level zero.
         steps: network evaluations; more is closer to the exact inverse.
         level: how far up to go, as a fraction of the schedule.
+        refinements: further evaluations at each step.
 
     Returns: float32, the same shape as `clean`.
     """
@@ -127,10 +139,13 @@ def ddim_encode(
     below = timesteps[0] - (timesteps[1] - timesteps[0] if steps > 1 else schedule.below(level))
     for timestep in timesteps:
         alpha_from, alpha_to = schedule.alpha(below), schedule.alpha(timestep)
-        # The network looks at the lower sample, told the upper timestep: what it takes for noise is the direction up.
-        noise = schedule.epsilon(predict(sample, timestep).float(), sample, alpha_to)
-        origin = (sample - (1 - alpha_from) ** 0.5 * noise) / alpha_from**0.5
-        sample = alpha_to**0.5 * origin + (1 - alpha_to) ** 0.5 * noise
+        origin_scale, origin_spread = alpha_from**0.5, (1 - alpha_from) ** 0.5
+        upper = sample
+        for _ in range(1 + refinements):
+            noise = schedule.epsilon(predict(upper, timestep).float(), upper, alpha_to)
+            origin = (sample - origin_spread * noise) / origin_scale
+            upper = alpha_to**0.5 * origin + (1 - alpha_to) ** 0.5 * noise
+        sample = upper
         below = timestep
     return sample
 

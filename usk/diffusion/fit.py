@@ -525,8 +525,8 @@ def fit(
     fitting = Fitting(images, np.concatenate(full_parts), held_out, mel, config, root)
     log = fitting.run(report)
     held_images = images[held_out] if held_out.any() else images
-    chosen = np.random.default_rng(config.seed).permutation(len(held_images))[:8]
-    preview(fitting.generator(), held_images[chosen].astype(np.float32), root / "preview.png")
+    shown = np.random.default_rng(config.seed).permutation(len(held_images))[:8]
+    preview(fitting.generator(), held_images[shown].astype(np.float32), root / "preview.png")
     fitting.write_pipeline(root, trained_on)
     for checkpoint in root.glob(f"*-{CHECKPOINT}"):
         checkpoint.unlink()

@@ -21,11 +21,11 @@ from usk.data.decode import DecodedSource
 from usk.diffusion.ddim import ddim_decode, ddim_encode
 from usk.diffusion.interpolate import decomposed, midpoint, slerp
 from usk.diffusion.load import Generator
-from usk.errors import UsageError
+from usk.errors import UsageError, disk_errors
 from usk.mel.invert import image_to_audio
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, PlannedClip
-from usk.synth.store import disk_errors, encode_flac, write_whole
+from usk.synth.store import encode_flac, write_whole
 
 STRATEGIES = ("slerp", "midpoint", "decomposed")
 PEAK_LIMIT = 0.99
@@ -38,7 +38,8 @@ class RenderConfig:
 
     strategy: str = "decomposed"
     level: float = 0.5
-    steps: int = 25
+    steps: int = 15
+    refinements: int = 1  # of each step of the inversion
     eta: float = 1.0
     repeat_short: bool = (
         True  # parents shorter than the image are repeated to fill it, or followed by silence
@@ -57,6 +58,8 @@ class RenderConfig:
             raise UsageError(f"--level must lie above 0 and up to 1, not {self.level}")
         if self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
+        if self.refinements < 0:
+            raise UsageError(f"--refinements must be 0 or more, not {self.refinements}")
         if self.batch < 1:
             raise UsageError(f"--batch must be at least 1, not {self.batch}")
 
@@ -120,7 +123,9 @@ class ParentLatents:
             ]
         images, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
         clean = generator.to_latent(images)
-        noisy = ddim_encode(generator.predict, clean, generator.schedule, config.steps, config.level)
+        noisy = ddim_encode(
+            generator.predict, clean, generator.schedule, config.steps, config.level, config.refinements
+        )
         return torch.stack((noisy, clean)).cpu()
 
 

@@ -9,13 +9,11 @@ DIR/.work/                          parents' latents, gone at the end
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from usk.data.sources import MANIFEST_FILE
-from usk.errors import UsageError, UskError
+from usk.errors import UsageError, disk_errors
 from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
@@ -63,21 +61,6 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, audio, sample_rate_hz, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """What the operating system refuses in `folder`, as one line that names the fix."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UskError(
-                f"the disk of {folder} is full; what is written stays: free some space and run the same command again"
-            ) from error
-        raise UsageError(
-            f"--out {folder} cannot be written ({error.strerror or error}); choose another folder"
-        ) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
