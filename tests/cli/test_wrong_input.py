@@ -453,6 +453,14 @@ def test_skip_bad_goes_on_and_says_what_it_left_out(
     assert "skipped" in ran.err
 
 
+def test_a_dry_run_leaves_out_the_same_clips(usk: Command, world: World) -> None:
+    command, _, _ = zero_bytes(world)
+    planned = usk(*command, "--skip-bad", "--dry-run", "--json").value
+    assert usk(*command, "--skip-bad", "--quiet").code == 0
+    assert [json.loads(line) for line in (world.out / "plan.jsonl").read_text().splitlines()] == planned
+    assert not any("low/rec0/cut0" in parent for row in planned for parent in row["parents"])
+
+
 def test_classes_leaves_out_the_class_that_cannot_be_interpolated(usk: Command, world: World) -> None:
     command, _, _ = class_with_one_recording(world)
     ran = usk(*command, "--classes", "low,middle", "--json")

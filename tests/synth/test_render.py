@@ -210,13 +210,13 @@ def test_each_parent_is_encoded_once(decoded: DecodedSource, generator: Generato
     plan = plan_from(decoded, per_class=20)
     n_parents = len({parent for planned in plan.clips for parent in planned.parents})
     counting = Counting(generator)
-    renderer = renderer_of(decoded, replace(generator, unet=counting), tmp_path, plan, steps=2, batch=6)  # type: ignore[arg-type]
+    counted = replace(generator, unet=counting)  # type: ignore[arg-type]
+    renderer = renderer_of(decoded, counted, tmp_path, plan, steps=2, refinements=1, batch=6)
     for begin in range(0, len(plan), 6):
         renderer.images(plan.clips[begin : begin + 6])
     assert len(plan) == 60
-    assert sum(counting.batches) == 2 * (
-        n_parents + len(plan)
-    )  # two steps each: up for parents, down for clips
+    up, down = 2 * (1 + 1) * n_parents, 2 * len(plan)
+    assert sum(counting.batches) == up + down
     assert max(counting.batches) <= 6
 
 

@@ -35,21 +35,19 @@ def command(
     for note in real.notes:
         display.warn(note)
     training_folds = tuple(fold for fold in real.folds if fold != TEST_FOLD)
-    with (
-        display.progress("making the demo corpus") as decoding,
-        display.progress("rendering clips") as rendering,
-    ):
+    with display.progress() as bars:
         made = synthesize(
             real,
             root / "synth",
             SynthConfig(per_class=per_class, folds=training_folds),
             model=EMBEDDED,
             device=device,
-            progress=rendering,
-            decoding=decoding,
+            progress=bars("rendering clips"),
+            decoding=bars("making the demo corpus"),
         )
     config = TrainConfig(folds=(TEST_FOLD,), epochs=epochs, device=device)
-    with display.progress("decoding") as preparing, display.progress("training") as training:
+    with display.progress() as bars:
+        training = bars("training")
 
         def report(state: TrainProgress) -> None:
             training(state.run * state.epochs + state.epoch, state.n_runs * state.epochs, state.label)
@@ -61,7 +59,7 @@ def command(
             out=root / "runs",
             config=config,
             report=report,
-            preparing=preparing,
+            preparing=bars("decoding"),
         )
     comparisons = compare_runs(root / "runs")
     display.result(

@@ -69,7 +69,8 @@ def command(
     for source in sources:
         for note in source.notes:
             display.warn(note)
-    with display.progress("decoding") as decoding, display.progress("training") as training:
+    with display.progress() as bars:
+        training = bars("training")
 
         def report(state: FitProgress) -> None:
             text = f"{state.stage} step {state.step} · loss {state.loss:.4f}"
@@ -84,7 +85,7 @@ def command(
             folds=split_numbers(folds, "--folds"),
             skip_bad=skip_bad,
             report=report,
-            decoding=decoding,
+            decoding=bars("decoding"),
         )
     write_generator_card(result.folder)
     last = result.log[-1] if result.log else {}

@@ -105,8 +105,8 @@ def command(
     if dry_run:
         from usk.show.console import pairs_table, plan_table
 
-        with display.progress("decoding") as decoding:
-            _, plan = plan_for(source, config, decoding=decoding)
+        with display.progress() as bars:
+            _, plan = plan_for(source, config, decoding=bars("decoding"))
         for note in plan.notes:
             display.warn(note)
         rows = [{**asdict(clip), "class": plan.class_names[clip.label]} for clip in plan.clips]
@@ -121,15 +121,15 @@ def command(
             f"model {settings['model']} ({settings['precision']}); " + settings_line(config.render.as_dict())
         )
 
-    with display.progress("decoding") as decoding, display.progress("rendering clips") as rendering:
+    with display.progress() as bars:
         result = synthesize(
             source,
             out,
             config,
             model=model,
             device=device,
-            progress=rendering,
-            decoding=decoding,
+            progress=bars("rendering clips"),
+            decoding=bars("decoding"),
             announce=announce,
         )
     for note in result.notes:

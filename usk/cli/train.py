@@ -87,7 +87,8 @@ def command(
         group_column=group_column,
         fold_column=fold_column,
     )
-    with display.progress("decoding") as preparing, display.progress("training") as training:
+    with display.progress() as bars:
+        training = bars("training")
 
         def report(state: TrainProgress) -> None:
             done = state.run * state.epochs + state.epoch
@@ -103,7 +104,7 @@ def command(
             out=out,
             config=config,
             report=report,
-            preparing=preparing,
+            preparing=bars("decoding"),
             announce=lambda settings: display.note(settings_line(settings)),
         )
     for note in result.notes:

@@ -17,6 +17,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -49,8 +50,11 @@ class Display:
                 self.out.print(renderable)
 
     @contextlib.contextmanager
-    def progress(self, description: str) -> Iterator[Callable[..., None]]:
-        """A progress bar with time left; yields a function of (done, of) and, if wanted, a new description."""
+    def progress(self) -> Iterator[Callable[[str], Callable[..., None]]]:
+        """Progress bars with time left. Yields a function that names a bar and returns its update (done, of[, text]).
+
+        A bar appears with its first update; all bars of a command share one live display.
+        """
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -59,18 +63,19 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        hidden = (
-            self.quiet or not self.err.is_terminal
-        )  # a log gets no bars, and no empty lines in their place
-        with Progress(*columns, console=self.err, transient=True, disable=hidden) as bars:
-            tasks: dict[str, Any] = {}
+        with Progress(*columns, console=self.err, transient=True, disable=self.quiet) as bars:
 
-            def update(done: int, total: int, text: str = description) -> None:
-                if "main" not in tasks:
-                    tasks["main"] = bars.add_task(escape(text), total=total)
-                bars.update(tasks["main"], completed=done, total=total, description=escape(text))
+            def named(description: str) -> Callable[..., None]:
+                tasks: list[TaskID] = []
 
-            yield update
+                def update(done: int, total: int, text: str = description) -> None:
+                    if not tasks:
+                        tasks.append(bars.add_task(escape(text), total=total))
+                    bars.update(tasks[0], completed=done, total=total, description=escape(text))
+
+                return update
+
+            yield named
 
 
 def settings_line(settings: Mapping[str, Any]) -> str:

@@ -98,7 +98,9 @@ def synthesize(
     config = config or SynthConfig()
     started = time.monotonic()
     generator = model if isinstance(model, Generator) else load_generator(model, device)
-    generator.schedule.timesteps(config.render.steps, config.render.level)  # refused before anything is written
+    generator.schedule.timesteps(
+        config.render.steps, config.render.level
+    )  # refused before anything is written
     decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz, decoding)
     settings = {
         "source": {
