@@ -50,6 +50,7 @@ SETTINGS = [
             ("decomposed", 0.65, 0.5),
         )
     ),
+    RenderConfig(strategy="decomposed", level=0.5, eta=0.5, steps=24),
 ]
 
 

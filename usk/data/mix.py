@@ -136,7 +136,7 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
             if leaks.all():
                 raise LeakError(
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
-                    f"{why_emptied(source, real, split)}; test another fold with --folds, or make clips for this one"
+                    f"{why_emptied(source, real, split)}; test another fold (--folds), or use clips of a generator that has not heard it (usk fit)"
                 )
             rows = share_of(source.clips, np.flatnonzero(~leaks), part.fraction)
         if not len(rows):

@@ -38,7 +38,7 @@ class RenderConfig:
 
     strategy: str = "decomposed"
     level: float = 0.5
-    steps: int = 15
+    steps: int = 12
     refinements: int = 1  # of each step of the inversion
     eta: float = 1.0
     repeat_short: bool = (
