@@ -486,7 +486,7 @@ def test_notes_stay_apart_from_the_error_line(usk: Command, world: World) -> Non
     command, _, _ = class_with_one_recording(world)
     lines = usk(*command).err.splitlines()
     assert [line for line in lines if line.startswith("usk: ")] == lines[-1:]
-    assert all(line.startswith("note: ") for line in lines[:-1])
+    assert all(line.startswith("note: ") for line in lines[:-1]), lines
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")

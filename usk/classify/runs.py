@@ -88,3 +88,15 @@ def save_run(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return Run(folder, record)
+
+
+def load_classifier(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The trained network of a run, in evaluation mode, and its record. It takes features in dB [batch, mels, frames]."""
+    from safetensors.torch import load_file
+
+    from usk.classify.models import Standardised, preset
+
+    record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    model = Standardised(preset(record["classifier"]).build(len(record["class_names"])), 0.0, 1.0)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval(), record

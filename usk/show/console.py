@@ -63,7 +63,8 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.err, transient=True, disable=self.quiet) as bars:
+        hidden = self.quiet or not self.err.is_terminal  # a log gets no bars, nor empty lines in their place
+        with Progress(*columns, console=self.err, transient=True, disable=hidden) as bars:
 
             def named(description: str) -> Callable[..., None]:
                 tasks: list[TaskID] = []

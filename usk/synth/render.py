@@ -38,9 +38,9 @@ class RenderConfig:
 
     strategy: str = "decomposed"
     level: float = 0.5
-    steps: int = 12
+    steps: int = 10
     refinements: int = 1  # of each step of the inversion
-    eta: float = 1.0
+    eta: float = 0.0
     repeat_short: bool = (
         True  # parents shorter than the image are repeated to fill it, or followed by silence
     )

@@ -98,9 +98,8 @@ def synthesize(
     config = config or SynthConfig()
     started = time.monotonic()
     generator = model if isinstance(model, Generator) else load_generator(model, device)
-    generator.schedule.timesteps(
-        config.render.steps, config.render.level
-    )  # refused before anything is written
+    # Steps that do not fit the level are refused here, before anything is written.
+    generator.schedule.timesteps(config.render.steps, config.render.level)
     decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz, decoding)
     settings = {
         "source": {
