@@ -20,7 +20,7 @@ HUB_LICENSES = {"CC BY-NC 3.0": "cc-by-nc-3.0", "CC0-1.0": "cc0-1.0"}
 
 def _templates() -> Path:
     """`cards/` at the top of a checkout, or the copy inside an installed package."""
-    installed = Path(__file__).parent / "cards"
+    installed = Path(__file__).parent / "templates"
     checkout = Path(__file__).parents[2] / "cards"
     for folder in (installed, checkout):
         if (folder / "dataset.md").is_file():
