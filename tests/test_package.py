@@ -61,7 +61,7 @@ def test_the_package_is_gpl_as_audiodiffusion_is() -> None:
 
 def test_the_cards_travel_with_the_wheel() -> None:
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {
-        "cards": "usk/share/cards"
+        "cards": "usk/share/templates"
     }
     assert {path.name for path in (ROOT / "cards").iterdir()} >= {"dataset.md", "generator.md"}
 

@@ -240,7 +240,7 @@ def test_strategies_and_settings_give_different_clips(
             "midpoint": {"strategy": "midpoint"},
             "decomposed": {"strategy": "decomposed"},
             "level": {"level": 0.9},
-            "eta": {"eta": 0.0},
+            "eta": {"eta": 1.0},
             "silence": {"repeat_short": False},
         }.items()
     }
