@@ -31,9 +31,10 @@ os.environ.update(
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import soundfile  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from tests.sounds import TINY_MEL, TONES_HZ, URBAN_CLASSES, tone, write_wav  # noqa: E402
 
 settings.register_profile("usk", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("usk")
@@ -99,30 +100,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- sound -------------------------------------------------------------------------------------------------
 
 
-def tone(
-    frequency_hz: float, duration_s: float, sample_rate_hz: int = 22_050, peak: float = 0.5
-) -> np.ndarray:
-    """A sine, float32 [n]."""
-    t = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
-    return (peak * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
-
-
-def peak_hz(samples: np.ndarray, sample_rate_hz: int) -> float:
-    """Where the spectrum is highest, to about half a bin of a spectrum padded to 4 s."""
-    n = 4 * sample_rate_hz
-    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), n))
-    return float(spectrum.argmax()) * sample_rate_hz / n
-
-
-def write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int = 22_050, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, sample_rate_hz, **options)
-    return path
-
-
-TONES_HZ = {"low": 300.0, "middle": 900.0, "high": 2700.0}
-
-
 @pytest.fixture
 def tone_folder(tmp_path: Path) -> Path:
     """Class folders: three classes, four recordings each, two clips a recording, half-second tones.
@@ -138,13 +115,6 @@ def tone_folder(tmp_path: Path) -> Path:
                 )
                 write_wav(root / name / f"rec{recording}" / f"cut{cut}.wav", samples)
     return root
-
-
-URBAN_CLASSES = {
-    1: "car_horn",
-    3: "dog_bark",
-    8: "siren",
-}  # the official numbers, which need not be contiguous
 
 
 @pytest.fixture
@@ -195,8 +165,6 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # --- tiny generators ---------------------------------------------------------------------------------------
-
-TINY_MEL = {"x_res": 32, "y_res": 16, "sample_rate": 8_000, "n_fft": 512, "hop_length": 128, "top_db": 80}
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import peak_hz, tone, write_wav
 
+from tests.sounds import peak_hz, tone, write_wav
 from usk.data import decode as decode_module
 from usk.data.decode import cache_root, cache_size_bytes, decode, decode_source
 from usk.data.sources import FileRef, open_source

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from conftest import TONES_HZ, URBAN_CLASSES, peak_hz, tone, write_wav
 
+from tests.sounds import TONES_HZ, URBAN_CLASSES, peak_hz, tone, write_wav
 from usk.data.decode import decode_source
 from usk.data.sources import Source, open_source
 from usk.errors import SourceError, UsageError, UskError

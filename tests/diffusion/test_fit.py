@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tone, write_wav
 from PIL import Image
 
+from tests.sounds import tone, write_wav
 from usk.data.decode import decode_source
 from usk.data.sources import Source, open_source
 from usk.data.splits import held_out_groups

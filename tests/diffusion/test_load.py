@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_MEL
 
+from tests.sounds import TINY_MEL
 from usk.device import resolve_device
 from usk.diffusion import load
 from usk.diffusion.load import as_audiodiffusion, folder_fingerprint, load_generator, resolve_model

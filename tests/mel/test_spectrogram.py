@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_MEL, tone
 
+from tests.sounds import TINY_MEL, tone
 from usk.diffusion.load import quiet_libraries
 from usk.mel.spectrogram import (
     MelSettings,

@@ -134,6 +134,7 @@ class Fitting:
         self.train_images, self.train_full = images[~held_out], full[~held_out]
         self.held_out_images = images[held_out]
         self.log: list[dict[str, Any]] = []
+        self.steps_done = 0  # of the UNet
         torch.manual_seed(config.seed)
         with quiet_libraries():
             self.vae: Any = build_vae(config, mel).to(self.device) if config.latent else None
@@ -263,6 +264,7 @@ class Fitting:
             if time.monotonic() - saved_at > config.checkpoint_every_s:
                 self._save(stage, network, optimiser, average, step, time.monotonic() - started)
                 saved_at = time.monotonic()
+        self.steps_done = step
         with torch.no_grad():
             for parameter, mean in zip(network.parameters(), average, strict=True):
                 parameter.copy_(mean)
@@ -401,7 +403,13 @@ class Fitting:
         (folder / TRAINED_ON_FILE).write_text(json.dumps(trained_on, indent=1) + "\n")
         (folder / "training.json").write_text(
             json.dumps(
-                {"config": asdict(self.config), "precision": self.precision, "log": self.log}, indent=1
+                {
+                    "config": asdict(self.config),
+                    "precision": self.precision,
+                    "steps": self.steps_done,
+                    "log": self.log,
+                },
+                indent=1,
             )
             + "\n"
         )

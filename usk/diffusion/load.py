@@ -162,9 +162,9 @@ def embedded_folder() -> Path:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Twelve hex digits of SHA-256 over a pipeline folder's weights and configurations."""
+    """Twelve hex digits of SHA-256 over a pipeline folder's weights and configurations; cards and logs do not count."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in sorted([folder / "model_index.json", *folder.glob("*/*")]):
         if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:
