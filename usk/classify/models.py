@@ -94,15 +94,20 @@ def preset(name: str) -> ClassifierPreset:
 
 
 class Standardised(nn.Module):
-    """A network behind the mean and deviation of its training features, so that its weights are self-contained."""
+    """A network behind the mean and deviation of each mel band of its training features, kept among its weights.
 
-    def __init__(self, network: nn.Module, mean_db: float, deviation_db: float) -> None:
+    `mean_db` and `deviation_db` are [n_mels, 1], or scalars for all bands alike.
+    """
+
+    def __init__(
+        self, network: nn.Module, mean_db: torch.Tensor | float, deviation_db: torch.Tensor | float
+    ) -> None:
         super().__init__()
         self.network = network
         self.mean_db: torch.Tensor
         self.deviation_db: torch.Tensor
-        self.register_buffer("mean_db", torch.tensor(mean_db))
-        self.register_buffer("deviation_db", torch.tensor(deviation_db))
+        self.register_buffer("mean_db", torch.as_tensor(mean_db))
+        self.register_buffer("deviation_db", torch.as_tensor(deviation_db))
 
     def forward(self, log_mel_db: torch.Tensor) -> torch.Tensor:
         """Logits [batch, n_classes] of log-mel features [batch, n_mels, n_frames] in dB."""

@@ -97,6 +97,8 @@ def load_classifier(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     from usk.classify.models import Standardised, preset
 
     record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    model = Standardised(preset(record["classifier"]).build(len(record["class_names"])), 0.0, 1.0)
+    recipe = preset(record["classifier"])
+    bands = torch.zeros(recipe.features.mel.n_mels, 1)
+    model = Standardised(recipe.build(len(record["class_names"])), bands, bands + 1)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval(), record
