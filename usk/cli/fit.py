@@ -50,7 +50,6 @@ def command(
     """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on."""
     display = display_for(ctx, as_json, quiet)
     from usk.data.sources import open_source
-    from usk.device import resolve_device
     from usk.diffusion.fit import FitConfig, FitProgress, fit
     from usk.share.cards import write_generator_card
     from usk.show.console import facts_table
@@ -64,7 +63,6 @@ def command(
         seed=seed,
         device=device,
     )
-    resolve_device(device)  # before anything is decoded or written
     sources = [open_source(location, skip_bad=skip_bad) for location in real or [real_location(None)]]
     for source in sources:
         for note in source.notes:

@@ -492,6 +492,7 @@ def fit(
     configuration is refused with UsageError.
     """
     config = config or FitConfig()
+    resolve_device(config.device)  # before anything is decoded or written
     root = Path(out)
     parts: list[dict[str, Any]] = []
     image_parts, full_parts, held_parts = [], [], []
