@@ -41,6 +41,13 @@ def command(
     latent: Annotated[
         bool, typer.Option("--latent", help="Train a small VAE first and the UNet on its latents.")
     ] = False,
+    class_conditional: Annotated[
+        bool,
+        typer.Option(
+            "--class-conditional",
+            help="Tell the UNet each clip's class: needed for `usk synth --strategy sample`.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
@@ -60,6 +67,7 @@ def command(
         batch=batch,
         learning_rate=learning_rate,
         latent=latent,
+        class_conditional=class_conditional,
         seed=seed,
         device=device,
     )

@@ -35,6 +35,8 @@ from usk.errors import UsageError
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 CHECKPOINT = "checkpoint.pt"
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+"""Of images [batch, 1, n_mels, n_frames], labels [batch], and what to draw noise from."""
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
 """One image of 4 s at 22.05 kHz: 64 bands, a frame each 25 ms."""
 
@@ -52,6 +54,8 @@ class FitConfig:
     layers_per_block: int = 1
     latent: bool = False
     latent_channels: int = 4
+    class_conditional: bool = False  # the UNet is told each clip's class
+    class_dropout: float = 0.15  # how often it is not, so that it works without one too (arXiv 2207.12598)
     prediction_type: str = "v_prediction"
     beta_schedule: str = "squaredcos_cap_v2"
     seed: int = 0
@@ -73,8 +77,11 @@ class FitProgress:
     elapsed_s: float
 
 
-def build_unet(config: FitConfig, shape: tuple[int, int, int]) -> torch.nn.Module:
-    """A diffusers `UNet2DModel` for latents of `shape` (channels, height, width), attention at the lowest level."""
+def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 0) -> torch.nn.Module:
+    """A diffusers `UNet2DModel` for latents of `shape` (channels, height, width), attention at the lowest level.
+
+    With `n_classes` it takes class labels; label `n_classes` means none given.
+    """
     from diffusers import UNet2DModel  # type: ignore[attr-defined,unused-ignore]
 
     depth = len(config.channels)
@@ -93,6 +100,7 @@ def build_unet(config: FitConfig, shape: tuple[int, int, int]) -> torch.nn.Modul
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
         norm_num_groups=math.gcd(8, config.channels[0]),
         attention_head_dim=min(32, config.channels[-1]),
+        num_class_embeds=n_classes + 1 if n_classes else None,
     )
 
 
@@ -115,24 +123,42 @@ def build_vae(config: FitConfig, mel: MelSettings) -> torch.nn.Module:
     )
 
 
+@dataclass(frozen=True)
+class FitClips:
+    """What is trained on: clips as mel images, and what is known of each."""
+
+    images: np.ndarray  # float16 [n, n_mels, n_frames] in [-1, 1]
+    frames: np.ndarray  # int [n]: how many frames of its image a clip fills
+    labels: np.ndarray  # int [n]: its class
+    held_out: np.ndarray  # bool [n]: it only measures the validation loss
+    class_names: tuple[str, ...]
+
+    def __getitem__(self, rows: np.ndarray) -> FitClips:
+        return FitClips(
+            self.images[rows], self.frames[rows], self.labels[rows], self.held_out[rows], self.class_names
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, row: int, shift: int | None = None) -> np.ndarray:
+        """One image [n_mels, n_frames]; with `shift`, the clip repeated to fill it and rolled in time by as much."""
+        image = self.images[row]
+        if shift is None:
+            return image
+        order = (np.arange(image.shape[1]) + shift) % max(1, int(self.frames[row]))
+        return image[:, order]
+
+
 class Fitting:
     """One training run in `out`: checkpointed, resumable, and at its end a pipeline folder."""
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        full: np.ndarray,
-        held_out: np.ndarray,
-        mel: MelSettings,
-        config: FitConfig,
-        out: Path,
-    ) -> None:
-        """Args: mel images float16 [n, n_mels, n_frames] in [-1, 1]; whether each fills its image (may be rolled in
-        time) [n]; whether it is held out for validation [n]; a folder for checkpoint, previews and the result."""
+    def __init__(self, clips: FitClips, mel: MelSettings, config: FitConfig, out: Path) -> None:
+        """`out` takes checkpoints, a preview and the result."""
         self.config, self.mel, self.out = config, mel, out
         self.device = resolve_device(config.device)
-        self.train_images, self.train_full = images[~held_out], full[~held_out]
-        self.held_out_images = images[held_out]
+        self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
+        self.class_names = clips.class_names if config.class_conditional else ()
         self.log: list[dict[str, Any]] = []
         self.steps_done = 0  # of the UNet
         torch.manual_seed(config.seed)
@@ -141,7 +167,7 @@ class Fitting:
             shape = (1, mel.n_mels, mel.n_frames)
             if self.vae is not None:
                 shape = (config.latent_channels, mel.n_mels // 4, mel.n_frames // 4)
-            self.unet = build_unet(config, shape).to(self.device)
+            self.unet = build_unet(config, shape, len(self.class_names)).to(self.device)
             self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shape = shape
         self.scheduler_config = {
@@ -163,6 +189,7 @@ class Fitting:
         if default_precision(self.device) == "fp32":
             return "fp32"
         noisy = torch.randn(self.config.batch, *self.shape, device=self.device)
+        labels = torch.zeros(len(noisy), dtype=torch.long, device=self.device) if self.class_names else None
         took_s: dict[str, list[float]] = {"bf16": [], "fp32": []}
         for precision in (
             "bf16",
@@ -170,7 +197,7 @@ class Fitting:
         ) * 3:  # the best of three: other work on the machine disturbs single ones
             start = time.perf_counter()
             with autocast(self.device, precision):
-                loss = self.unet(noisy, 10, return_dict=False)[0].float().square().mean()
+                loss = self.unet(noisy, 10, labels, return_dict=False)[0].float().square().mean()
             loss.backward()
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -192,7 +219,7 @@ class Fitting:
     def _scale_vae(self) -> None:
         """Rescale the VAE's bottleneck so that audiodiffusion's fixed factor 0.18215 gives latents of unit variance."""
         assert self.vae is not None
-        probe = torch.from_numpy(self.train_images[:256].astype(np.float32))[:, None].to(self.device)
+        probe = torch.from_numpy(self.training.images[:256].astype(np.float32))[:, None].to(self.device)
         with torch.no_grad():
             factor = float(1.0 / (VAE_SCALE * self.vae.encode(probe).latent_dist.mode().std()))
             n = self.config.latent_channels
@@ -204,7 +231,7 @@ class Fitting:
         self,
         stage: str,
         network: torch.nn.Module,
-        loss_of: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
+        loss_of: Loss,
         begin: float,
         end: float,
         report: Callable[[FitProgress], None],
@@ -231,7 +258,7 @@ class Fitting:
             warm_up, cool_down = min(1.0, (step + 1) / 100), min(1.0, (1.0 - share) / 0.4)
             optimiser.param_groups[0]["lr"] = config.learning_rate * warm_up * max(cool_down, 0.02)
             draw = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 2 + (stage == "unet"))
-            loss = loss_of(self._batch(draw), draw)
+            loss = loss_of(*self._batch(draw), draw)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
@@ -271,20 +298,26 @@ class Fitting:
         self._save(stage, network, optimiser, average, step, time.monotonic() - started)
         network.eval()
 
-    def _batch(self, draw: torch.Generator) -> torch.Tensor:
-        """Random training images [batch, 1, n_mels, n_frames]; half of those that fill their image rolled in time."""
-        rows = torch.randint(len(self.train_images), (self.config.batch,), generator=draw).numpy()
-        shifts = torch.randint(self.mel.n_frames, (self.config.batch,), generator=draw).numpy()
-        rolled = torch.rand(self.config.batch, generator=draw).numpy() < 0.5
+    def _batch(self, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random training images [batch, 1, n_mels, n_frames] and the labels to train them under [batch].
+
+        Half of the clips begin where they begin and end in silence if they are short; the others are repeated and
+        rolled in time, as `usk synth` repeats short parents.
+        """
+        n = self.config.batch
+        rows = torch.randint(len(self.training), (n,), generator=draw).tolist()
+        shifts = torch.randint(self.mel.n_frames, (n,), generator=draw).tolist()
+        rolled = (torch.rand(n, generator=draw) < 0.5).tolist()
         images = [
-            np.roll(self.train_images[row], shift, axis=-1)
-            if roll and self.train_full[row]
-            else self.train_images[row]
+            self.training.image(row, shift if roll else None)
             for row, shift, roll in zip(rows, shifts, rolled, strict=True)
         ]
-        return torch.from_numpy(np.stack(images).astype(np.float32))[:, None].to(self.device)
+        labels = torch.from_numpy(self.training.labels[rows])
+        labels[torch.rand(n, generator=draw) < self.config.class_dropout] = len(self.class_names)
+        batch = torch.from_numpy(np.stack(images).astype(np.float32))[:, None]
+        return batch.to(self.device), labels.to(self.device)
 
-    def _unet_loss(self, images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    def _unet_loss(self, images: torch.Tensor, labels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """Mean squared error of the network's output, timesteps spread evenly over the batch (low-discrepancy)."""
         if self.vae is not None:
             with torch.no_grad():
@@ -297,7 +330,10 @@ class Fitting:
         noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
         with autocast(self.device, self.precision):
             output = self.unet(
-                noisy.to(memory_format=torch.channels_last), timesteps.to(self.device), return_dict=False
+                noisy.to(memory_format=torch.channels_last),
+                timesteps.to(self.device),
+                labels if self.class_names else None,
+                return_dict=False,
             )[0]
         target = {
             "epsilon": noise,
@@ -306,7 +342,7 @@ class Fitting:
         }[self.config.prediction_type]
         return (output.float() - target).square().mean()
 
-    def _vae_loss(self, images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    def _vae_loss(self, images: torch.Tensor, labels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """Reconstruction in L1 and a weak pull of the posterior to a unit Gaussian."""
         assert self.vae is not None
         with autocast(self.device, self.precision):
@@ -315,27 +351,21 @@ class Fitting:
             rebuilt = self.vae.decode(posterior.mean + posterior.std * noise).sample
         return (rebuilt.float() - images).abs().mean() + 1e-6 * posterior.kl().float().mean()
 
-    def _validate(
-        self,
-        network: torch.nn.Module,
-        average: list[torch.Tensor],
-        loss_of: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
-    ) -> float:
+    def _validate(self, network: torch.nn.Module, average: list[torch.Tensor], loss_of: Loss) -> float:
         """Loss of the averaged weights on held-out recordings, with the same noise every time."""
-        if not len(self.held_out_images):
+        if not len(self.held_out):
             return math.nan
         current = [parameter.detach().clone() for parameter in network.parameters()]
         losses = []
         with torch.no_grad():
             for parameter, mean in zip(network.parameters(), average, strict=True):
                 parameter.copy_(mean)
-            order = torch.randperm(
-                len(self.held_out_images), generator=torch.Generator().manual_seed(0)
-            ).numpy()
+            order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(0)).numpy()
             for begin in range(0, min(len(order), 96), 32):
-                rows = self.held_out_images[order[begin : begin + 32]].astype(np.float32)
-                images = torch.from_numpy(rows)[:, None].to(self.device)
-                losses.append(float(loss_of(images, torch.Generator().manual_seed(begin))))
+                some = self.held_out[order[begin : begin + 32]]
+                images = torch.from_numpy(some.images.astype(np.float32))[:, None].to(self.device)
+                labels = torch.from_numpy(some.labels).to(self.device)
+                losses.append(float(loss_of(images, labels, torch.Generator().manual_seed(begin))))
             for parameter, value in zip(network.parameters(), current, strict=True):
                 parameter.copy_(value)
         return float(np.mean(losses))
@@ -382,6 +412,7 @@ class Fitting:
             latent_shape=self.shape,
             device=self.device,
             precision=self.precision,
+            class_names=self.class_names,
         )
 
     def write_pipeline(self, folder: Path, trained_on: dict[str, Any]) -> None:
@@ -413,13 +444,15 @@ class Fitting:
             )
             + "\n"
         )
-        index = {
+        index: dict[str, Any] = {
             "_class_name": "AudioDiffusionPipeline",
             "mel": ["audiodiffusion.mel", "Mel"],
             "scheduler": ["diffusers", "DDIMScheduler"],
             "unet": ["diffusers", "UNet2DModel"],
             "vqvae": ["diffusers", "AutoencoderKL"] if self.vae is not None else [None, None],
         }
+        if self.class_names:  # as diffusers' class-conditional DiTPipeline keeps them
+            index["id2label"] = dict(enumerate(self.class_names))
         # Last: a folder with an index is finished, and its groups are known.
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
@@ -460,18 +493,23 @@ class FitResult:
 def images_of(
     decoded: DecodedSource, mel: MelSettings, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mel images float16 [n, n_mels, n_frames] of every clip's beginning, and whether each fills its image [n]."""
+    """Mel images float16 [n, n_mels, n_frames] of every clip's beginning, and how many frames each fills [n]."""
     images = np.zeros((len(decoded), mel.n_mels, mel.n_frames), dtype=np.float16)
-    full = np.zeros(len(decoded), dtype=bool)
+    frames = np.zeros(len(decoded), dtype=np.int64)
     for begin in range(0, len(decoded), 64):
         rows = range(begin, min(begin + 64, len(decoded)))
         audio = [decoded.audio(row) for row in rows]
         batch, _ = audio_to_image(stack_padded(audio, mel.image_samples), mel)
         images[begin : begin + len(audio)] = batch[:, 0].numpy()
-        full[begin : begin + len(audio)] = [len(samples) >= 0.97 * mel.image_samples for samples in audio]
+        frames[begin : begin + len(audio)] = [
+            mel.n_frames
+            if len(samples) >= 0.97 * mel.image_samples
+            else max(1, len(samples) // mel.hop_samples)
+            for samples in audio
+        ]
         if progress is not None:
             progress(begin + len(audio), len(decoded))
-    return images, full
+    return images, frames
 
 
 def fit(
@@ -495,7 +533,8 @@ def fit(
     resolve_device(config.device)  # before anything is decoded or written
     root = Path(out)
     parts: list[dict[str, Any]] = []
-    image_parts, full_parts, held_parts = [], [], []
+    clips: list[FitClips] = []
+    class_names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
     for source in sources:
         everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, progress=decoding)
         chosen = {clip.clip_id for clip in everything.source.select(folds=folds or None).clips}
@@ -503,11 +542,10 @@ def fit(
             [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in chosen]
         )
         held = held_out_groups(decoded.source.clips)
-        images, full = images_of(decoded, mel)
+        images, frames = images_of(decoded, mel)
         is_held = np.array([clip.group in held for clip in decoded.source.clips])
-        image_parts.append(images)
-        full_parts.append(full)
-        held_parts.append(is_held)
+        labels = [class_names.index(source.class_names[clip.label]) for clip in decoded.source.clips]
+        clips.append(FitClips(images, frames, np.array(labels), is_held, class_names))
         parts.append(
             {
                 "source": source.name,
@@ -529,11 +567,16 @@ def fit(
         raise UsageError(
             f"--out {root} cannot be written ({error.strerror}); choose another folder"
         ) from error
-    held_out = np.concatenate(held_parts)
-    images = np.concatenate(image_parts)
-    fitting = Fitting(images, np.concatenate(full_parts), held_out, mel, config, root)
+    together = FitClips(
+        np.concatenate([part.images for part in clips]),
+        np.concatenate([part.frames for part in clips]),
+        np.concatenate([part.labels for part in clips]),
+        np.concatenate([part.held_out for part in clips]),
+        class_names,
+    )
+    fitting = Fitting(together, mel, config, root)
     log = fitting.run(report)
-    held_images = images[held_out] if held_out.any() else images
+    held_images = (fitting.held_out if len(fitting.held_out) else fitting.training).images
     shown = np.random.default_rng(config.seed).permutation(len(held_images))[:8]
     preview(fitting.generator(), held_images[shown].astype(np.float32), root / "preview.png")
     fitting.write_pipeline(root, trained_on)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from usk.device import autocast, default_precision, resolve_device
-from usk.diffusion.ddim import NoiseSchedule
+from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.errors import ModelError, sample_of
 from usk.mel.spectrogram import MelSettings
 
@@ -39,6 +39,7 @@ class Generator:
     precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     license: str = "unknown"
+    class_names: tuple[str, ...] = ()  # what a class-conditional UNet can be told; empty for others
 
     @property
     def seen_groups(self) -> frozenset[str]:
@@ -46,11 +47,38 @@ class Generator:
         return frozenset(group for part in self.trained_on for group in part.get("groups", ()))
 
     def predict(self, noisy: torch.Tensor, timestep: int) -> torch.Tensor:
-        """The network's raw output for a batch [batch, channels, height, width], float32."""
-        with torch.no_grad(), autocast(self.device, self.precision):
-            return self.unet(noisy.to(memory_format=torch.channels_last), timestep, return_dict=False)[
-                0
-            ].float()
+        """The network's raw output for a batch [batch, channels, height, width], float32, told no class."""
+        return self.predictor(())(noisy, timestep)
+
+    def predictor(self, class_names: Sequence[str], guidance: float = 1.0) -> Predictor:
+        """The network for a batch whose items have these classes, for `ddim_encode` and `ddim_decode`.
+
+        Classes that the generator was not trained on, and all of them where it is not class-conditional, count as
+        not given. `guidance` above 1 pushes away from what it would predict without a class, at the price of a second
+        evaluation (classifier-free guidance, Ho & Salimans, arXiv 2207.12598); it does nothing where no class is
+        known.
+        """
+        none = len(self.class_names)
+        known = [self.class_names.index(name) if name in self.class_names else none for name in class_names]
+        guided = guidance != 1.0 and any(label != none for label in known)
+
+        def predict(noisy: torch.Tensor, timestep: int) -> torch.Tensor:
+            batch, labels = noisy, None
+            if self.class_names:
+                labels = torch.tensor(known or [none] * len(noisy), device=noisy.device)
+                if guided:
+                    batch = torch.cat((noisy, noisy))
+                    labels = torch.cat((labels, torch.full_like(labels, none)))
+            with torch.no_grad(), autocast(self.device, self.precision):
+                output = self.unet(
+                    batch.to(memory_format=torch.channels_last), timestep, labels, return_dict=False
+                )[0].float()
+            if guided:
+                told, untold = output.chunk(2)
+                output = untold + guidance * (told - untold)
+            return output
+
+        return predict
 
     def to_latent(self, image: torch.Tensor) -> torch.Tensor:
         """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises [batch, *latent_shape]."""
@@ -144,7 +172,22 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         precision=default_precision(on) if precision == "auto" else precision,
         trained_on=trained_on,
         license=licence,
+        class_names=_class_names(index, unet, name),
     )
+
+
+def _class_names(index: dict[str, Any], unet: Any, name: str) -> tuple[str, ...]:
+    """The names of a class-conditional UNet's labels; the last label, which means none given, has no name."""
+    n_labels = unet.config.num_class_embeds
+    if not n_labels:
+        return ()
+    named = index.get("id2label")
+    if not isinstance(named, dict) or sorted(named) != sorted(str(label) for label in range(n_labels - 1)):
+        raise ModelError(
+            f"--model {name} is class-conditional, but its model_index.json does not name {n_labels - 1} classes "
+            "in id2label (as `usk fit --class-conditional` does)"
+        )
+    return tuple(str(named[str(label)]) for label in range(n_labels - 1))
 
 
 def _load_network(network_class: Any, folder: Path, name: str) -> Any:
