@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
     from usk.mel.spectrogram import MelSettings
-    from usk.synth.render import RenderConfig
+    from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
 _WHERE = {
@@ -36,7 +36,8 @@ _WHERE = {
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.load",
     "MelSettings": "usk.mel.spectrogram",
-    "RenderConfig": "usk.synth.render",
+    "RenderConfig": "usk.synth.settings",
+    "render_config": "usk.synth.settings",
     "Source": "usk.data.sources",
     "SynthConfig": "usk.synth.synthesize",
     "SynthResult": "usk.synth.synthesize",
@@ -70,6 +71,7 @@ __all__ = [
     "fit",
     "load_generator",
     "open_source",
+    "render_config",
     "synthesize",
     "train",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,12 @@ from rich.table import Table
 
 from usk.data.decode import decode_source
 from usk.data.sources import open_source
-from usk.diffusion.ddim import ddim_decode, ddim_encode
 from usk.diffusion.load import load_generator
 from usk.mel.invert import log_mel_error_db
 from usk.mel.spectrogram import audio_to_image, stack_padded
-from usk.synth.render import RenderConfig
+from usk.synth.settings import QUALITIES, render_config
+
+BATCH = 16
 
 
 def main() -> None:
@@ -35,16 +35,16 @@ def main() -> None:
     parser.add_argument(
         "--per-class", type=int, default=20, help="clips of each class, spread over recordings"
     )
-    parser.add_argument("--level", type=float, default=None)
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--refinements", type=int, default=None)
+    parser.add_argument("--quality", choices=QUALITIES, default="standard")
+    parser.add_argument("--level", type=float)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--solver")
+    parser.add_argument("--refinements", type=int)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     generator = load_generator(options.model)
-    config = RenderConfig()
-    config = replace(config, level=options.level or config.level, steps=options.steps or config.steps)
-    if options.refinements is not None:
-        config = replace(config, refinements=options.refinements)
+    given = {name: getattr(options, name) for name in ("level", "steps", "solver", "refinements")}
+    config = render_config(options.quality, **given)
     folds = tuple(int(fold) for fold in options.folds.split(","))
     source = open_source(options.real).select(folds=folds)
     unheard = [row for row, clip in enumerate(source.clips) if clip.group not in generator.seen_groups]
@@ -66,22 +66,17 @@ def main() -> None:
     decoded = decode_source(source.subset(chosen), generator.mel.sample_rate_hz)
     errors = []
     n_samples = generator.mel.image_samples
-    for begin in range(0, len(decoded), config.batch):
-        audio = [decoded.audio(row) for row in range(begin, min(begin + config.batch, len(decoded)))]
+    for begin in range(0, len(decoded), BATCH):
+        audio = [decoded.audio(row) for row in range(begin, min(begin + BATCH, len(decoded)))]
         if config.repeat_short:
             audio = [
                 np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio
             ]
         image, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
-        noisy = ddim_encode(
-            generator.predict,
-            generator.to_latent(image),
-            generator.schedule,
-            config.steps,
-            config.level,
-            config.refinements,
-        )
-        clean = ddim_decode(generator.predict, noisy, generator.schedule, config.steps, config.level)
+        names = [decoded.class_name(row) for row in range(begin, begin + len(audio))]
+        predict = generator.predictor(names)
+        noisy = config.walk.up(predict, generator.to_latent(image), generator.schedule)
+        clean = config.walk.down(predict, noisy, generator.schedule)
         errors += log_mel_error_db(image, generator.to_image(clean), generator.mel).tolist()
     labels = torch.tensor([clip.label for clip in decoded.source.clips])
     values = torch.tensor(errors)
@@ -99,7 +94,7 @@ def main() -> None:
         "clips": f"{source.name} folds {options.folds}",
         "model": generator.model_id,
         "rows": rows,
-        "settings": f"{config.steps} DDIM steps each way, {config.refinements} refinements, level {config.level:g}, eta 0",
+        "settings": f"{config.steps} {config.solver} steps each way, {config.refinements} refinements, level {config.level:g}",
     }
     table = Table(title=f"{generator.model_id}: {result['settings']}, {result['clips']}")
     for name in ("class", "clips", "log-mel L1 in dB"):

@@ -30,7 +30,8 @@ from usk.data.sources import open_source
 from usk.diffusion.load import load_generator
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import RenderConfig, Renderer, at_level, rms_db
+from usk.synth.render import Renderer, at_level, rms_db
+from usk.synth.settings import RenderConfig
 
 SETTINGS = [
     RenderConfig(strategy="slerp", level=1.0, eta=0.0, steps=50, refinements=0),  # as published

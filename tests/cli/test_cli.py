@@ -136,7 +136,7 @@ def test_synth_and_train_in_tables(
     assert made.code == 0
     assert "9 made now" in made.out
     assert "Next: usk train" in made.out
-    assert "strategy decomposed, level 0.5, steps 1" in made.err
+    assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
     command = [
         "train",
@@ -162,7 +162,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     rows = usk(*synth_of, "--dry-run", "--json").value
     assert len(rows) == 9
     assert set(rows[0]) == {
-        "clip_id", "label", "class", "fold", "parents", "parent_groups", "parent_folds", "alpha", "seed",
+        "clip_id", "label", "class", "fold", "parents", "parent_groups", "parent_folds", "weights", "seed",
     }  # fmt: skip
     shown = usk(*synth_of, "--dry-run")
     assert "plan: 9 clips" in shown.out
@@ -188,7 +188,7 @@ def test_classes_and_folds_can_be_chosen(usk: Command, synth_of: list[object]) -
 
 def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object]) -> None:
     rows = usk(*synth_of, "--alpha", "0.2:0.4", "--dry-run", "--json").value
-    assert all(0.2 <= row["alpha"] <= 0.4 for row in rows)
+    assert all(0.2 <= row["weights"][1] <= 0.4 for row in rows)
 
 
 def test_info_on_nothing_shows_the_installation_and_its_cache(

@@ -20,7 +20,7 @@ from usk.data.licenses import strictest_license
 from usk.diffusion.load import load_generator
 from usk.share.cards import dataset_card, escape_markdown, license_metadata, render_card, size_category
 from usk.synth.plan import Plan, PlannedClip
-from usk.synth.render import RenderConfig
+from usk.synth.settings import RenderConfig, render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 
 HOSTILE = (
@@ -44,7 +44,7 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
     base = {
         "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
         "model": "tiny@abc", "trained_on": [], "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
-        "render": {"steps": 2, "refinements": 1, "level": 0.5, "strategy": "slerp", "eta": 1.0}, "alpha": [0.5, 0.5], "plan_seed": 0,
+        "render": render_config(steps=2).as_dict(), "alpha": "0.5", "plan_seed": 0,
         "plan_sha256": "0" * 64, "has_groups": True, "license": "unknown", "shards": {},
     }  # fmt: skip
     card = dataset_card({**base, **manifest}, Plan(class_names, clips), Path())

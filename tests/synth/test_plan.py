@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from usk.data.clip import Clip
 from usk.data.splits import held_out_groups
 from usk.errors import SourceError, UsageError
-from usk.synth.plan import Plan, PlannedClip, draw_plan, parse_alpha
+from usk.synth.plan import Alpha, Plan, PlannedClip, draw_plan
 
 NAMES = ("drill", "horn", "siren")
 
@@ -117,8 +118,8 @@ def test_what_is_held_out_is_decided_on_the_whole_source() -> None:
 def test_the_plan_does_not_depend_on_the_order_of_the_clips(of, random, seed) -> None:  # type: ignore[no-untyped-def]
     clips = clips_of(of)
     shuffled = random.sample(clips, len(clips))
-    plan = draw_plan(clips, NAMES, 12, seed=seed, alpha=(0.2, 0.8))
-    assert draw_plan(shuffled, NAMES, 12, seed=seed, alpha=(0.2, 0.8)).as_jsonl() == plan.as_jsonl()
+    plan = draw_plan(clips, NAMES, 12, seed=seed, alpha="0.2:0.8")
+    assert draw_plan(shuffled, NAMES, 12, seed=seed, alpha="0.2:0.8").as_jsonl() == plan.as_jsonl()
 
 
 def test_another_seed_draws_another_plan() -> None:
@@ -130,7 +131,7 @@ def test_every_clip_has_its_own_name_and_seed() -> None:
     clips = [*even_pool(8, 2), *(Clip(f"d{g}", 1, f"h{g}", 2) for g in range(5))]
     plan = draw_plan(clips, NAMES, 300)
     assert len({clip.seed for clip in plan.clips}) == len({clip.clip_id for clip in plan.clips}) == 600
-    assert all(0 <= clip.seed < 2**31 for clip in plan.clips)
+    assert all(0 <= clip.seed < 2**62 for clip in plan.clips)
 
 
 def test_classes_take_turns_so_that_an_interrupted_run_has_some_of_each() -> None:
@@ -148,7 +149,7 @@ def test_folds_get_clips_in_proportion_to_their_real_ones() -> None:
 def test_a_weight_is_drawn_for_each_clip_within_the_range() -> None:
     clips = even_pool(6, 2)
     assert {clip.alpha for clip in draw_plan(clips, NAMES, 10).clips} == {0.5}
-    weights = [clip.alpha for clip in draw_plan(clips, NAMES, 100, alpha=(0.3, 0.7)).clips]
+    weights = [clip.alpha for clip in draw_plan(clips, NAMES, 100, alpha="0.3:0.7").clips]
     assert len(set(weights)) == 100
     assert 0.3 <= min(weights) < 0.35
     assert 0.65 < max(weights) <= 0.7
@@ -180,7 +181,7 @@ def test_across_folds_pairs_of_one_fold_keep_it() -> None:
 def test_a_fold_with_one_recording_is_left_out_and_named() -> None:
     plan = draw_plan([*even_pool(3, 1), Clip("d", 0, "h", 2)], NAMES, 4)
     assert plan.counts() == {"drill": {1: 4}}
-    assert plan.notes == ("drill: fold 2 has one recording to draw from and gives no pairs",)
+    assert plan.notes == ("drill: fold 2 has fewer than 2 recordings to draw from and gives no clips",)
 
 
 @pytest.mark.parametrize("per_class", [0, -3])
@@ -198,13 +199,92 @@ def test_a_negative_seed_is_a_usage_error() -> None:
     ("text", "weights"), [("0.5", (0.5, 0.5)), ("0", (0.0, 0.0)), ("1", (1.0, 1.0)), ("0.3:0.7", (0.3, 0.7))]
 )
 def test_alpha_is_a_number_or_a_range(text: str, weights: tuple[float, float]) -> None:
-    assert parse_alpha(text) == weights
+    alpha = Alpha.parse(text)
+    assert (alpha.low, alpha.high) == weights
+    assert alpha.beta is None
 
 
-@pytest.mark.parametrize("text", ["", "half", "-0.1", "1.1", "0.7:0.3", "0.1:", ":0.5", "nan", "0.1:0.2:0.3"])
+def test_alpha_may_be_drawn_from_a_beta_distribution() -> None:
+    rng = np.random.default_rng(0)
+    shares = np.array([Alpha.parse("beta:0.4").draw(2, rng) for _ in range(4_000)])
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert shares[:, 1].mean() == pytest.approx(0.5, abs=0.02)
+    assert shares[:, 1].var() == pytest.approx(0.25 / (2 * 0.4 + 1), abs=0.01)  # of Beta(a, a)
+
+
+def test_weights_of_more_than_two_parents() -> None:
+    rng = np.random.default_rng(0)
+    assert Alpha().draw(1, rng) == (1.0,)
+    assert Alpha().draw(4, rng) == (0.25,) * 4
+    drawn = np.array([Alpha.parse("beta:1").draw(3, rng) for _ in range(4_000)])
+    np.testing.assert_allclose(drawn.sum(axis=1), 1)
+    np.testing.assert_allclose(drawn.mean(axis=0), 1 / 3, atol=0.02)
+    with pytest.raises(UsageError, match="--alpha weighs two parents"):
+        Alpha.parse("0.3").draw(3, rng)
+
+
+@given(recordings, st.integers(1, 4), st.integers(1, 40))
+def test_any_number_of_parents_come_from_different_recordings_of_one_fold(
+    of: list[tuple[int, int, int]], n_parents: int, per_class: int
+) -> None:
+    clips = clips_of(of)
+    by_id = {clip.clip_id: clip for clip in clips}
+    try:
+        plan = draw_plan(clips, NAMES, per_class, n_parents=n_parents)
+    except SourceError as error:
+        assert n_parents > 2 and f"needs {n_parents} recordings" in str(error)
+        return
+    for planned in plan.clips:
+        parents = [by_id[parent] for parent in planned.parents]
+        assert len(parents) == len({parent.group for parent in parents}) == len(planned.weights) == n_parents
+        assert {(parent.label, parent.fold) for parent in parents} == {(planned.label, planned.fold)}
+        assert sum(planned.weights) == pytest.approx(1)
+
+
+@given(st.integers(3, 8), st.integers(1, 4), st.integers(1, 60), st.sampled_from([1, 3]))
+def test_one_or_three_parents_are_used_evenly(
+    n_recordings: int, n_cuts: int, per_class: int, n_parents: int
+) -> None:
+    clips = even_pool(n_recordings + 3, n_cuts)
+    held = held_out_groups(clips)
+    plan = draw_plan(clips, NAMES, per_class, n_parents=n_parents)
+    uses = Counter(parent for planned in plan.clips for parent in planned.parents)
+    counts = [uses[clip.clip_id] for clip in clips if clip.group not in held]
+    assert max(counts) - min(counts) <= (1 if n_parents == 1 else 3)
+
+
+def test_sets_of_three_do_not_repeat_while_there_are_many_others() -> None:
+    plan = draw_plan(even_pool(10, 1), NAMES, 20, n_parents=3)
+    assert len({frozenset(clip.parents) for clip in plan.clips}) == 20
+
+
+@pytest.mark.parametrize("n_parents", [0, -1])
+def test_fewer_parents_than_one_is_a_usage_error(n_parents: int) -> None:
+    with pytest.raises(UsageError, match=f"--parents must be at least 1, not {n_parents}"):
+        draw_plan(even_pool(3, 1), NAMES, 1, n_parents=n_parents)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "half",
+        "beta",
+        "beta:0",
+        "beta:inf",
+        "beta:x",
+        "-0.1",
+        "1.1",
+        "0.7:0.3",
+        "0.1:",
+        ":0.5",
+        "nan",
+        "0.1:0.2:0.3",
+    ],
+)
 def test_any_other_alpha_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=f"--alpha {text}"):
-        parse_alpha(text)
+        Alpha.parse(text)
 
 
 def test_the_plan_as_lines_names_classes() -> None:

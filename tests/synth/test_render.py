@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.sources import open_source
 from usk.diffusion.load import Generator, load_generator
-from usk.errors import UsageError
+from usk.errors import ModelError, UsageError
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import PEAK_LIMIT, RenderConfig, Renderer, at_level, rms_db
+from usk.synth.render import PEAK_LIMIT, Pieces, Renderer, at_level, rms_db, widths
+from usk.synth.settings import render_config
 
 RATE_HZ = 8_000
 
@@ -44,8 +45,17 @@ def renderer_of(
     decoded: DecodedSource, generator: Generator, work: Path, plan: Plan | None = None, **settings: Any
 ) -> Renderer:
     work.mkdir(parents=True, exist_ok=True)
-    config = RenderConfig(**{"steps": 4, **settings})
+    config = render_config(**{"steps": 4, "crop": False, **settings})
     return Renderer(plan or plan_from(decoded), decoded, generator, config, work)
+
+
+def rows_of(renderer: Renderer, begin: int, end: int) -> list[dict[str, Any]]:
+    """Dataset rows of the plan's entries from `begin` to `end`."""
+    audio: dict[int, np.ndarray] = {}
+    for indices in renderer.batches(begin, end):
+        made = renderer.audio([renderer.plan.clips[index] for index in indices])
+        audio.update(zip(indices, made, strict=True))
+    return [renderer.row(renderer.plan.clips[index], audio[index]) for index in range(begin, end)]
 
 
 def samples_of(row: dict[str, Any]) -> np.ndarray:
@@ -53,7 +63,7 @@ def samples_of(row: dict[str, Any]) -> np.ndarray:
 
 
 def images_of_parent(decoded: DecodedSource, generator: Generator, parent: str) -> torch.Tensor:
-    """What the renderer encodes: short clips repeated."""
+    """What the renderer encodes without cropping: short clips repeated."""
     n = generator.mel.image_samples
     samples = decoded.audio([clip.clip_id for clip in decoded.source.clips].index(parent))
     samples = np.resize(samples, n) if len(samples) < n else samples
@@ -86,8 +96,8 @@ def test_silence_is_not_amplified_to_nan() -> None:
 def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    plan = plan_from(decoded, per_class=4, alpha=(0.1, 0.9))
-    rows = renderer_of(decoded, generator, tmp_path, plan).rows(0, len(plan))
+    plan = plan_from(decoded, per_class=4, alpha="0.1:0.9")
+    rows = rows_of(renderer_of(decoded, generator, tmp_path, plan), 0, len(plan))
     row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
     longest = generator.mel.image_samples
     at_level_exactly = 0
@@ -109,8 +119,8 @@ def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
 def test_a_row_carries_its_whole_provenance(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    plan = plan_from(decoded, alpha=(0.2, 0.4))
-    row = renderer_of(decoded, generator, tmp_path, plan, strategy="slerp").rows(2, 3)[0]
+    plan = plan_from(decoded, alpha="0.2:0.4")
+    row = rows_of(renderer_of(decoded, generator, tmp_path, plan, strategy="slerp"), 2, 3)[0]
     planned = plan.clips[2]
     row.pop("audio")
     gain_db = row.pop("gain_db")
@@ -119,25 +129,27 @@ def test_a_row_carries_its_whole_provenance(
         "clip_id": planned.clip_id, "label": planned.label, "group": planned.clip_id, "fold": planned.fold,
         "parents": list(planned.parents), "parent_groups": list(planned.parent_groups),
         "parent_folds": list(planned.parent_folds), "strategy": "slerp", "alpha": planned.alpha,
-        "seed": planned.seed, "steps": 4, "model": generator.model_id, "judge_score": None,
+        "weights": list(planned.weights), "seed": planned.seed, "steps": 4, "model": generator.model_id, "judge_score": None,
     }  # fmt: skip
 
 
 def test_midpoint_says_that_its_weight_is_a_half(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    plan = plan_from(decoded, alpha=(0.2, 0.2))
-    assert renderer_of(decoded, generator, tmp_path, plan, strategy="midpoint").rows(0, 1)[0]["alpha"] == 0.5
+    plan = plan_from(decoded, alpha="0.2")
+    assert (
+        rows_of(renderer_of(decoded, generator, tmp_path, plan, strategy="midpoint"), 0, 1)[0]["alpha"] == 0.5
+    )
 
 
 class Noiseless:
     """A network that finds no noise: going up and down again is exact, and nothing but the mixing is left."""
 
-    def __call__(self, noisy: torch.Tensor, timestep: int, return_dict: bool = True) -> tuple[torch.Tensor]:
+    def __call__(self, noisy: torch.Tensor, *_: Any, return_dict: bool = True) -> tuple[torch.Tensor]:
         return (torch.zeros_like(noisy),)
 
 
-@pytest.mark.parametrize("strategy", ["slerp", "decomposed"])
+@pytest.mark.parametrize("strategy", ["slerp", "decomposed", "barycentre"])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize(("noiseless", "tolerance"), [(True, 1e-4), (False, 0.06)])
 def test_a_weight_of_0_or_1_gives_a_parent_back(
@@ -151,8 +163,8 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
 ) -> None:
     if noiseless:
         generator = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
-    plan = plan_from(decoded, per_class=2, alpha=(alpha, alpha))
-    settings = {"steps": 40, "level": 0.2, "eta": 0.0, "strategy": strategy}
+    plan = plan_from(decoded, per_class=2, alpha=str(alpha))
+    settings = {"steps": 40, "level": 0.2, "strategy": strategy, "n_parents": 2}
     images = renderer_of(decoded, generator, tmp_path, plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
         own = images_of_parent(decoded, generator, planned.parents[int(alpha)])
@@ -163,7 +175,7 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
 def test_the_share_of_the_second_parent(
     decoded: DecodedSource, generator: Generator, tmp_path: Path, alpha: float
 ) -> None:
-    plan = plan_from(decoded, per_class=2, alpha=(alpha, alpha))
+    plan = plan_from(decoded, per_class=2, alpha=str(alpha))
     noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
     settings = {"strategy": "decomposed", "eta": 0.0, "level": 0.4}
     images = renderer_of(decoded, noiseless, tmp_path, plan, **settings).images(plan.clips)
@@ -188,10 +200,10 @@ def test_a_clip_does_not_depend_on_the_size_of_its_batch(
 def test_the_same_slice_gives_the_same_bytes(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    first = renderer_of(decoded, generator, tmp_path / "a", batch=4).rows(4, 8)
-    assert renderer_of(decoded, generator, tmp_path / "b", batch=4).rows(4, 8) == first
+    first = rows_of(renderer_of(decoded, generator, tmp_path / "a", batch=4), 4, 8)
+    assert rows_of(renderer_of(decoded, generator, tmp_path / "b", batch=4), 4, 8) == first
     assert (
-        renderer_of(decoded, generator, tmp_path / "a", batch=4).rows(4, 8) == first
+        rows_of(renderer_of(decoded, generator, tmp_path / "a", batch=4), 4, 8) == first
     )  # latents from the disk
 
 
@@ -215,31 +227,36 @@ def test_each_parent_is_encoded_once(decoded: DecodedSource, generator: Generato
     for begin in range(0, len(plan), 6):
         renderer.images(plan.clips[begin : begin + 6])
     assert len(plan) == 60
-    up, down = 2 * (1 + 1) * n_parents, 2 * len(plan)
-    assert sum(counting.batches) == up + down
+    up, down = renderer.config.walk.evaluations()
+    assert (up, down) == (3, 2)
+    assert sum(counting.batches) == up * n_parents + down * len(plan)
     assert max(counting.batches) <= 6
 
 
 def test_a_damaged_file_of_latents_is_made_again(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    first = renderer_of(decoded, generator, tmp_path).rows(0, 3)
+    first = rows_of(renderer_of(decoded, generator, tmp_path), 0, 3)
     for file in tmp_path.glob("latents-*.npy"):
         file.write_bytes(file.read_bytes()[:100])
-    assert renderer_of(decoded, generator, tmp_path).rows(0, 3) == first
+    assert rows_of(renderer_of(decoded, generator, tmp_path), 0, 3) == first
 
 
 def test_strategies_and_settings_give_different_clips(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    plan = plan_from(decoded, alpha=(0.3, 0.3))
+    plan = plan_from(decoded, alpha="0.3")
     made = {
         name: renderer_of(decoded, generator, tmp_path / name, plan, **settings).images(plan.clips[:2])
         for name, settings in {
             "slerp": {"strategy": "slerp"},
             "midpoint": {"strategy": "midpoint"},
             "decomposed": {"strategy": "decomposed"},
+            "corrected": {"strategy": "corrected"},
+            "barycentre": {"strategy": "barycentre", "n_parents": 2},
+            "variation": {"strategy": "variation"},
             "level": {"level": 0.9},
+            "solver": {"solver": "ddim"},
             "eta": {"eta": 1.0},
             "silence": {"repeat_short": False},
         }.items()
@@ -250,27 +267,170 @@ def test_strategies_and_settings_give_different_clips(
             assert (made[name] - made[other]).abs().mean() > 1e-4, (name, other)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("strategy", "best", "--strategy best is not known; choose one of slerp, midpoint, decomposed"),
-        ("eta", 1.5, "--eta must lie between 0 and 1, not 1.5"),
-        ("eta", float("nan"), "--eta must lie between 0 and 1, not nan"),
-        ("level", 0.0, "--level must lie above 0 and up to 1, not 0.0"),
-        ("level", 1.01, "--level must lie above 0 and up to 1, not 1.01"),
-        ("steps", 0, "--steps must be at least 1, not 0"),
-        ("refinements", -1, "--refinements must be 0 or more, not -1"),
-        ("batch", 0, "--batch must be at least 1, not 0"),
-    ],
-)
-def test_a_setting_out_of_range_is_a_usage_error(setting: str, value: Any, message: str) -> None:
-    with pytest.raises(UsageError) as refusal:
-        RenderConfig(**{setting: value})
-    assert str(refusal.value) == message
-
-
 def test_more_steps_than_the_schedule_has_is_a_usage_error(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"--steps 600 does not fit: at level 0\.5 there are 500 timesteps"):
         renderer_of(decoded, generator, tmp_path, steps=600)
+
+
+# --- cropping in time ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 64), st.integers(0, 4))
+def test_widths_hold_every_clip_and_suit_the_network(blocks: int, halvings: int) -> None:
+    multiple = 2**halvings
+    n_frames = blocks * multiple
+    possible = widths(n_frames, multiple)
+    assert possible == sorted(set(possible)) and possible[-1] == n_frames and len(possible) <= 4
+    assert all(width % multiple == 0 for width in possible)
+    assert n_frames < 4 * multiple or possible[0] < n_frames / 4 + multiple
+
+
+def test_images_are_only_as_wide_as_their_clips_need(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    assert generator.frame_multiple == 2
+    plan = plan_from(decoded, per_class=12)
+    renderer = renderer_of(decoded, generator, tmp_path, plan, crop=True, batch=5)
+    batches = renderer.batches(3, 30)
+    assert sorted(index for batch in batches for index in batch) == list(range(3, 30))
+    seen = set()
+    for batch in batches:
+        planned = [plan.clips[index] for index in batch]
+        images = renderer.images(planned)
+        width = images.shape[-1]
+        assert images.shape == (len(planned), 1, 16, width)
+        longest = max(renderer.length(clip) for clip in planned)
+        assert width == 32 or (width - 1) * generator.mel.hop_samples >= longest
+        for clip, samples in zip(planned, renderer.audio(planned), strict=True):
+            whole = (generator.mel.n_frames - 1) * generator.mel.hop_samples
+            assert len(samples) == min(renderer.length(clip), whole)
+        seen.add(width)
+    assert len(seen) > 1
+
+
+def test_cropping_leaves_a_clip_what_it_is(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    plan = plan_from(decoded, per_class=8)
+    noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
+    cropped = renderer_of(decoded, noiseless, tmp_path / "cropped", plan, crop=True)
+    whole = renderer_of(decoded, noiseless, tmp_path / "whole", plan, crop=False)
+    for batch in cropped.batches(0, len(plan)):
+        planned = [plan.clips[index] for index in batch]
+        images = cropped.images(planned)
+        # The last frame of a crop sees the audio end; and a louder moment outside it moves the whole image.
+        away = (images - whole.images(planned)[..., : images.shape[-1]])[..., :-2].flatten(1)
+        assert (away - away.median(dim=1, keepdim=True).values).abs().mean() < 0.02
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fits", [1, 3, 8])
+def test_a_batch_that_does_not_fit_is_halved(fits: int) -> None:
+    pieces, seen = Pieces(8), []
+
+    def work(piece: slice) -> list[int]:
+        if piece.stop - piece.start > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.extend(range(piece.start, piece.stop))
+        return seen[piece.start : piece.stop]
+
+    parts = pieces.run(21, work)
+    assert seen == list(range(21)) == [item for part in parts for item in part]
+    assert fits / 2 < pieces.batch <= fits
+
+
+def test_a_single_clip_that_does_not_fit_is_a_model_error() -> None:
+    def work(_: slice) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+    with pytest.raises(ModelError, match="--model: out of memory even one clip at a time"):
+        Pieces(8).run(8, work)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    def work(_: slice) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Pieces(8).run(8, work)
+
+
+def test_clips_are_the_same_when_a_batch_did_not_fit(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    class Small(Counting):
+        def __call__(self, noisy: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if len(noisy) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(noisy, *args, **kwargs)
+
+    plan = plan_from(decoded)
+    small = replace(generator, unet=Small(generator))  # type: ignore[arg-type]
+    squeezed = rows_of(renderer_of(decoded, small, tmp_path / "a", plan), 0, 6)
+    at_ease = rows_of(renderer_of(decoded, generator, tmp_path / "b", plan), 0, 6)
+    for one, other in zip(squeezed, at_ease, strict=True):
+        np.testing.assert_allclose(samples_of(one), samples_of(other), atol=2e-3)
+
+
+def test_latents_on_disk_are_bounded(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_from(decoded, per_class=12)
+    free = rows_of(renderer_of(decoded, generator, tmp_path / "free", plan, batch=4), 0, 36)
+    file_bytes = max(file.stat().st_size for file in (tmp_path / "free").glob("latents-*.npy"))
+    monkeypatch.setattr("usk.synth.render.LATENTS_ON_DISK_BYTES", 2 * file_bytes)
+    monkeypatch.setattr("usk.synth.render.LATENTS_IN_MEMORY_BYTES", file_bytes)
+    bounded = rows_of(renderer_of(decoded, generator, tmp_path / "bounded", plan, batch=4), 0, 36)
+    assert len(list((tmp_path / "bounded").glob("latents-*.npy"))) <= 2
+    assert bounded == free
+
+
+# --- strategies without a pair -----------------------------------------------------------------------------------
+
+
+def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    plan = plan_from(decoded, per_class=4, n_parents=1)
+    noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
+    away = []
+    for level in (0.1, 0.3, 0.6):
+        images = renderer_of(
+            decoded, noiseless, tmp_path / str(level), plan, strategy="variation", level=level
+        ).images(plan.clips)
+        own = torch.stack([images_of_parent(decoded, generator, clip.parents[0]) for clip in plan.clips])
+        away.append(float((images - own).abs().mean()))
+    assert 0 < away[0] < away[1] < away[2]
+
+
+def test_variations_of_one_parent_differ(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    plan = plan_from(decoded, per_class=40, n_parents=1)
+    twice: dict[tuple[str, ...], list[Any]] = {}
+    for clip in plan.clips:
+        twice.setdefault(clip.parents, []).append(clip)
+    pair = next(clips for clips in twice.values() if len(clips) > 1)
+    images = renderer_of(decoded, generator, tmp_path, plan, strategy="variation").images(pair[:2])
+    assert (images[0] - images[1]).abs().mean() > 0.01
+
+
+def test_a_sample_owes_its_parent_length_and_loudness_alone(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    plan = plan_from(decoded, per_class=2, n_parents=1)
+    other = replace(plan, clips=tuple(replace(c, parents=plan.clips[0].parents) for c in plan.clips))
+    images = renderer_of(decoded, generator, tmp_path / "a", plan, strategy="sample").images(plan.clips)
+    again = renderer_of(decoded, generator, tmp_path / "b", other, strategy="sample").images(other.clips)
+    torch.testing.assert_close(images, again, rtol=0, atol=1e-5)
+    row = rows_of(renderer_of(decoded, generator, tmp_path / "c", plan, strategy="sample"), 0, 1)[0]
+    parent = decoded.audio([c.clip_id for c in decoded.source.clips].index(row["parents"][0]))
+    assert row["weights"] == [1.0] and row["alpha"] == 0.0
+    if np.abs(samples_of(row)).max() < PEAK_LIMIT - 0.001:
+        assert rms_db(samples_of(row)) == pytest.approx(
+            rms_db(parent[: generator.mel.image_samples]), abs=0.1
+        )

@@ -20,6 +20,7 @@ from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError, UskError
 from usk.share.cards import dataset_card
 from usk.synth.plan import Plan, PlannedClip
+from usk.synth.settings import render_config
 from usk.synth.store import SynthStore, dataset_features, encode_flac
 
 SETTINGS: dict[str, Any] = {
@@ -27,8 +28,8 @@ SETTINGS: dict[str, Any] = {
     "model": "tiny@abc",
     "trained_on": [],
     "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
-    "render": {"steps": 2, "refinements": 1, "level": 0.5, "strategy": "decomposed", "eta": 1.0},
-    "alpha": [0.5, 0.5],
+    "render": render_config(steps=2).as_dict(),
+    "alpha": "0.5",
     "plan_seed": 0,
     "has_groups": True,
     "license": "unknown",
@@ -67,6 +68,7 @@ def rows_of(plan: Plan, begin: int, end: int) -> list[dict[str, Any]]:
             "parent_folds": list(clip.parent_folds),
             "strategy": "slerp",
             "alpha": 0.25,
+            "weights": [0.75, 0.25],
             "seed": clip.seed,
             "steps": 2,
             "model": "tiny@abc",
@@ -135,7 +137,7 @@ def test_datasets_reads_it_with_class_labels_and_provenance(tmp_path: Path) -> N
     assert (len(samples), rate_hz, samples[0]) == (200, 8_000, 0.25)
     assert row == {
         "clip_id": "c7", "label": 1, "group": "c7", "fold": 1, "parents": ["a7", "b7"],
-        "parent_groups": ["t/a", "t/b"], "parent_folds": [1, 1], "strategy": "slerp", "alpha": 0.25, "seed": 7,
+        "parent_groups": ["t/a", "t/b"], "parent_folds": [1, 1], "strategy": "slerp", "alpha": 0.25, "weights": [0.75, 0.25], "seed": 7,
         "steps": 2, "model": "tiny@abc", "gain_db": -3.5, "judge_score": None,
     }  # fmt: skip
 
@@ -304,31 +306,42 @@ def test_the_manifest_names_each_shards_rows(tmp_path: Path) -> None:
     assert manifest["plan_sha256"] == plan_of(10).sha256
 
 
-@pytest.fixture
-def renderer_out(
-    urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
-) -> Callable[[], Any]:
-    from usk.synth.render import RenderConfig
-    from usk.synth.synthesize import SynthConfig, synthesize
+def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
+    urbansound8k_folder: Path,
+    tiny_pipeline: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Manifest, plan, latents, shard, card: none ends in a traceback or a temporary file."""
+    from usk.synth.settings import RenderConfig
+    from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
     config = SynthConfig(per_class=2, render=RenderConfig(steps=1, batch=4))
-    return lambda: synthesize(
-        open_source(urbansound8k_folder), tmp_path / "made", config, model=str(tiny_pipeline())
-    )
+    writes: list[str] = []
+    replace = os.replace
 
+    def make(folder: Path, full_at: int | None) -> SynthResult:
+        def replacing(source: Any, target: Any) -> None:
+            if folder in Path(target).parents:
+                writes.append(Path(target).name)
+                if len(writes) - 1 == full_at:
+                    full_disk()
+            replace(source, target)
 
-@pytest.mark.parametrize("nth_write", range(7))
-def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
-    renderer_out: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth_write: int
-) -> None:
-    """Manifest, plan, latents of three batches, shard, card: none ends in a traceback or a temporary file."""
-    writes = iter(range(100))
-    fsync = os.fsync
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", lambda file: full_disk() if next(writes) == nth_write else fsync(file))
-        with pytest.raises(UskError, match=r"the disk of .*made is full"):
-            renderer_out()
-    assert not list((tmp_path / "made").rglob("*.part"))
-    result = renderer_out()
-    assert result.n_made == (0 if nth_write == 6 else 6)
-    assert len(open_source(tmp_path / "made")) == 6
+        writes.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", replacing)
+            return synthesize(open_source(urbansound8k_folder), folder, config, model=str(tiny_pipeline()))
+
+    make(tmp_path / "undisturbed", None)
+    n_writes = len(writes)
+    kinds = [name.partition("-")[0] for name in writes]
+    assert kinds[:2] == ["usk.json", "plan.jsonl"] and kinds[-2:] == ["train", "README.md"]
+    assert "latents" in kinds
+    for nth in range(n_writes):
+        folder = tmp_path / f"made{nth}"
+        with pytest.raises(UskError, match=r"the disk of .*made\d is full"):
+            make(folder, nth)
+        assert not list(folder.rglob("*.part"))
+        assert make(folder, None).n_made == (0 if nth == n_writes - 1 else 6)
+        assert len(open_source(folder)) == 6

@@ -32,20 +32,41 @@ def command(
     out: Annotated[str, typer.Option("--out", help="Folder of the dataset.")] = "synth",
     model: ModelOption = "auto",
     alpha: Annotated[
-        str, typer.Option("--alpha", help="Share of the second parent: a number, or a range low:high.")
+        str,
+        typer.Option("--alpha", help="Share of the second parent: a number, a range low:high, or beta:0.4."),
     ] = "0.5",
-    strategy: Annotated[str | None, typer.Option("--strategy", help="decomposed, slerp or midpoint.")] = None,
+    quality: Annotated[
+        str, typer.Option("--quality", help="draft, standard, or published (the published recipe).")
+    ] = "standard",
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            help="decomposed, slerp, midpoint, corrected, barycentre, variation or sample.",
+        ),
+    ] = None,
+    parents: Annotated[
+        int | None, typer.Option("--parents", help="Parents of a clip, for the strategy barycentre.")
+    ] = None,
     level: Annotated[
         float | None, typer.Option("--level", help="Noise level to mix at, above 0 up to 1 (pure noise).")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="DDIM steps each way.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Solver steps each way.")] = None,
+    solver: Annotated[str | None, typer.Option("--solver", help="second-order or ddim.")] = None,
     refinements: Annotated[
         int | None, typer.Option("--refinements", help="Further looks at each step of the inversion.")
     ] = None,
     eta: Annotated[
         float | None, typer.Option("--eta", help="Fresh noise on the way down: 0 none, 1 as DDPM.")
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Clips that are rendered together.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option("--guidance", help="Towards the class, of class-conditional generators; 1 is none."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="auto, bf16 or fp32.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Clips that are rendered together. [default: what fits]")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option("--classes", help="Only these classes, joined by commas.")
     ] = None,
@@ -71,27 +92,30 @@ def command(
     """
     display = display_for(ctx, as_json, quiet)
     from usk.data.sources import open_source
-    from usk.synth.plan import parse_alpha
-    from usk.synth.render import RenderConfig
+    from usk.synth.settings import render_config
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
     chosen: dict[str, Any] = {
         "strategy": strategy,
+        "n_parents": parents,
         "level": level,
         "steps": steps,
+        "solver": solver,
         "refinements": refinements,
         "eta": eta,
+        "guidance": guidance,
+        "precision": precision,
         "batch": batch,
     }
     config = SynthConfig(
         per_class=per_class,
-        alpha=parse_alpha(alpha),
+        alpha=alpha,
         seed=seed,
         classes=split_names(classes),
         folds=split_numbers(folds, "--folds"),
         across_folds=across_folds,
         skip_bad=skip_bad,
-        render=RenderConfig(**{name: value for name, value in chosen.items() if value is not None}),
+        render=render_config(quality, **chosen),
     )
     source = open_source(
         real_location(real),

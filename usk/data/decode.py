@@ -99,6 +99,14 @@ class DecodedSource:
         begin, end = self._offsets[cached], self._offsets[cached + 1]
         return self._samples[begin:end].astype(np.float32) * np.float32(self._peaks[cached] / FULL_SCALE)
 
+    def n_samples(self, row: int) -> int:
+        """How long one clip is."""
+        cached = self._rows[row]
+        return int(self._offsets[cached + 1] - self._offsets[cached])
+
+    def class_name(self, row: int) -> str:
+        return self.source.class_names[self.source.clips[row].label]
+
     def subset(self, keep: list[int] | np.ndarray) -> DecodedSource:
         return replace(
             self,

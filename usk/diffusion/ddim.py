@@ -15,6 +15,8 @@ import torch
 
 from usk.errors import ModelError, UsageError
 
+NODE_POWER = 1.5  # of the nodes' spacing in a second-order walk; 1 is even
+
 Predictor = Callable[[torch.Tensor, int], torch.Tensor]
 """Maps a noisy batch [batch, channels, height, width] and its timestep to the network's raw output, same shape."""
 
@@ -91,6 +93,24 @@ class NoiseSchedule:
                 f"--steps {steps} does not fit: at level {level} there are {self.below(level)} timesteps"
             )
         return [index * stride for index in range(steps)]
+
+    def nodes(self, steps: int, level: float = 1.0) -> list[int]:
+        """The `steps` timesteps of a second-order walk, ascending, the last just below `level`, denser near clean."""
+        if not 0.0 < level <= 1.0:
+            raise UsageError(f"--level must lie in (0, 1], not {level}")
+        top = self.below(level)
+        if not 1 <= steps <= top:
+            raise UsageError(f"--steps {steps} does not fit: at level {level} there are {top} timesteps")
+        nodes: list[int] = []
+        for place in range(1, steps + 1):
+            ideal = round(top * (place / steps) ** NODE_POWER) - 1
+            nodes.append(max(ideal, nodes[-1] + 1 if nodes else 0))
+        return nodes
+
+    def noise_ratio(self, timestep: int) -> float:
+        """sqrt((1 - a_t) / a_t): the noise beside a signal of scale one."""
+        alpha = self.alpha(timestep)
+        return float(((1 - alpha) / alpha) ** 0.5)
 
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
         """The noise that the network's raw output means for `sample` at cumulative alpha `alpha`."""

@@ -29,6 +29,7 @@ from usk.diffusion.load import (
     TRAINED_ON_FILE,
     VAE_SCALE,
     Generator,
+    frame_multiple,
     quiet_libraries,
 )
 from usk.errors import UsageError
@@ -413,6 +414,7 @@ class Fitting:
             device=self.device,
             precision=self.precision,
             class_names=self.class_names,
+            frame_multiple=frame_multiple(self.unet, self.shape, self.mel),
         )
 
     def write_pipeline(self, folder: Path, trained_on: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""Ways to mix two latents: pure functions of batches and one weight a clip.
+"""Ways to mix latents: pure functions of batches.
 
-`alpha` is the share of the second parent: 0 gives the first, 1 the second. Every function takes latents
-[batch, ...] and weights [batch] and returns latents [batch, ...].
+Of two: `alpha` [batch] is the share of the second, 0 gives the first and 1 the second. Of k: `weights` [batch, k] are
+their shares and sum to one. All take and return latents [batch, channels, height, width].
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -87,6 +89,48 @@ def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | No
     )
 
 
+def barycentre(latents: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """The weighted mean of k latents, each channel rescaled to the weighted mean of their deviations.
+
+    A plain mean of k independent Gaussian latents has 1/k of their variance, which a diffusion model decodes into
+    blur; the channels' means are left alone ("Addressing degeneracies in latent interpolation for diffusion models",
+    arXiv 2505.07481). Latents that cancel out (a channel without any deviation left) stay as they are.
+    """
+    mean = torch.zeros_like(latents[0])
+    target = torch.zeros_like(latents[0][..., :1, :1])
+    for latent, weight in zip(latents, weights.unbind(dim=1), strict=True):
+        mean = mean + _broadcast(weight, latent) * latent
+        target = target + _broadcast(weight, latent) * latent.std(dim=(-2, -1), keepdim=True, correction=0)
+    centre = mean.mean(dim=(-2, -1), keepdim=True)
+    spread = mean.std(dim=(-2, -1), keepdim=True, correction=0)
+    scale = torch.where(spread > 1e-4 * target, target / spread.clamp_min(1e-20), torch.ones_like(spread))
+    return centre + scale * (mean - centre)
+
+
+def noise_part(noisy: torch.Tensor, clean: torch.Tensor, alpha_cumprod: float) -> torch.Tensor:
+    """The eps of x = sqrt(a) x_0 + sqrt(1 - a) eps: what inversion found to be noise, of unit variance if it is."""
+    return (noisy - alpha_cumprod**0.5 * clean) / max(1 - alpha_cumprod, 1e-12) ** 0.5
+
+
+def with_noise(clean: torch.Tensor, noise: torch.Tensor, alpha_cumprod: float) -> torch.Tensor:
+    """x = sqrt(a) x_0 + sqrt(1 - a) eps: clean latents part of the way up.
+
+    With fresh noise and one parent this is SDEdit's start (Meng et al., arXiv 2108.01073).
+    """
+    return alpha_cumprod**0.5 * clean + max(1 - alpha_cumprod, 0.0) ** 0.5 * noise
+
+
+def corrected(
+    noise: torch.Tensor, fresh: torch.Tensor, share: float = 0.1, limit: float = 2.0
+) -> torch.Tensor:
+    """Inverted noise nearer to the Gaussian that the model expects.
+
+    After NoiseDiffusion (Zheng et al., arXiv 2403.08840): extreme values are clipped to +-`limit`, and `share` of the
+    variance is replaced by `fresh` Gaussian noise.
+    """
+    return (1 - share) ** 0.5 * noise.clamp(-limit, limit) + share**0.5 * fresh
+
+
 def decomposed(
     first: torch.Tensor,
     second: torch.Tensor,
@@ -101,6 +145,7 @@ def decomposed(
     whole weighs the common signal by more than one (0.71 + 0.71 between independent halves); here the signal keeps
     weights that sum to one, and the noise its variance (the decomposition of NoiseDiffusion, arXiv 2403.08840).
     """
-    signal, spread = alpha_cumprod**0.5, max(1 - alpha_cumprod, 1e-12) ** 0.5
-    noise = slerp((first - signal * first_clean) / spread, (second - signal * second_clean) / spread, alpha)
-    return signal * lerp(first_clean, second_clean, alpha) + spread * noise
+    noise = slerp(
+        noise_part(first, first_clean, alpha_cumprod), noise_part(second, second_clean, alpha_cumprod), alpha
+    )
+    return with_noise(lerp(first_clean, second_clean, alpha), noise, alpha_cumprod)

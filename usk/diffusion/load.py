@@ -39,6 +39,7 @@ class Generator:
     precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     license: str = "unknown"
+    frame_multiple: int = 1  # images may be cropped in time to multiples of this
     class_names: tuple[str, ...] = ()  # what a class-conditional UNet can be told; empty for others
 
     @property
@@ -173,7 +174,14 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         trained_on=trained_on,
         license=licence,
         class_names=_class_names(index, unet, name),
+        frame_multiple=frame_multiple(unet, shape, mel),
     )
+
+
+def frame_multiple(unet: Any, latent_shape: tuple[int, int, int], mel: MelSettings) -> int:
+    """What an image's width in frames must be a multiple of: the VAE's factor times the UNet's halvings."""
+    halvings = 2 ** (len(unet.config.block_out_channels) - 1)
+    return int(mel.n_frames // latent_shape[2] * halvings)
 
 
 def _class_names(index: dict[str, Any], unet: Any, name: str) -> tuple[str, ...]:

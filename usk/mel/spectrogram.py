@@ -35,8 +35,12 @@ class MelSettings:
 
     @property
     def image_samples(self) -> int:
-        """Samples that fill one image exactly (with centred frames, one less than n_frames * hop)."""
-        return self.n_frames * self.hop_samples - 1
+        """Samples that fill one image exactly."""
+        return self.samples_of(self.n_frames)
+
+    def samples_of(self, frames: int) -> int:
+        """Samples that fill `frames` frames exactly (they are centred: one less than frames * hop)."""
+        return frames * self.hop_samples - 1
 
     @property
     def image_s(self) -> float:

@@ -13,7 +13,8 @@ from typing import Any
 
 from usk.errors import UskError
 from usk.mel.spectrogram import MelSettings
-from usk.synth.plan import Plan
+from usk.synth.plan import Alpha, Plan
+from usk.synth.strategies import strategy_named
 
 HUB_LICENSES = {"CC BY-NC 3.0": "cc-by-nc-3.0", "CC0-1.0": "cc0-1.0"}
 
@@ -101,7 +102,6 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])}
         for part in manifest["trained_on"]
     ]
-    alpha = manifest["alpha"]
     values = {
         "version": __version__,
         "manifest": manifest,
@@ -112,9 +112,8 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "n_parents": len({parent for clip in plan.clips for parent in clip.parents}),
         "n_recordings": len({group for clip in plan.clips for group in clip.parent_groups}),
         "generator_parts": generator_parts,
-        "alpha_text": f"{alpha[0]:g}"
-        if alpha[0] == alpha[1]
-        else f"drawn evenly from {alpha[0]:g} to {alpha[1]:g}",
+        "alpha_text": Alpha.parse(manifest["alpha"]).text,
+        "strategy": strategy_named(manifest["render"]["strategy"]),
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
     }
     return render_card("dataset.md", metadata, values)

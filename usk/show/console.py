@@ -106,13 +106,15 @@ def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> Table:
 
 
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
-    """The first planned clips with their parents."""
+    """The first planned clips with their parents and the parents' shares."""
     table = Table(title=f"first {len(rows)} of {n_all} planned clips", title_justify="left")
-    for name in ("clip", "first parent", "second parent"):
-        table.add_column(name, overflow="fold")
-    table.add_column("alpha", justify="right")
+    table.add_column("clip", overflow="fold")
+    for place in range(len(rows[0]["parents"]) if rows else 0):
+        table.add_column(f"parent {place + 1}", overflow="fold")
+    table.add_column("shares", justify="right")
     for row in rows:
-        table.add_row(escape(row["clip_id"]), *map(escape, row["parents"]), f"{row['alpha']:.2f}")
+        shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
+        table.add_row(escape(row["clip_id"]), *map(escape, row["parents"]), shares)
     return table
 
 

@@ -22,11 +22,16 @@ class PlannedClip:
     clip_id: str
     label: int
     fold: int
-    parents: tuple[str, str]
-    parent_groups: tuple[str, str]
-    parent_folds: tuple[int, int]
-    alpha: float
+    parents: tuple[str, ...]
+    parent_groups: tuple[str, ...]
+    parent_folds: tuple[int, ...]
+    weights: tuple[float, ...]  # the parents' shares, which sum to 1
     seed: int
+
+    @property
+    def alpha(self) -> float:
+        """The share of what is not the first parent: of two, the second's."""
+        return round(1 - self.weights[0], 6)
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,64 @@ class Plan:
         return {name: dict(sorted(tally[name].items())) for name in self.class_names if name in tally}
 
 
-def parse_alpha(text: str) -> tuple[float, float]:
-    """`0.5` is that weight for every clip; `0.3:0.7` draws one for each clip, evenly between the two."""
-    low_text, colon, high_text = text.partition(":")
-    try:
-        low = float(low_text)
-        high = float(high_text) if colon else low
-    except ValueError:
+@dataclass(frozen=True)
+class Alpha:
+    """How the parents' weights are drawn: evenly from `low` to `high` for the second of two, or Beta(`beta`, `beta`)."""
+
+    low: float = 0.5
+    high: float = 0.5
+    beta: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Alpha:
+        """`0.5` (that weight for every clip), `0.3:0.7` (drawn evenly for each) or `beta:0.4` (as mixup draws it)."""
+        head, colon, tail = text.partition(":")
+        try:
+            if head.strip() == "beta":
+                concentration = float(tail)
+                if not 0 < concentration < float("inf"):
+                    raise ValueError
+                return cls(0.0, 1.0, concentration)
+            low = float(head)
+            high = float(tail) if colon else low
+        except ValueError:
+            raise UsageError(
+                f"--alpha {text} is no weight; give a number from 0 to 1, a range such as 0.3:0.7, or beta:0.4"
+            ) from None
+        if not 0 <= low <= high <= 1:
+            raise UsageError(f"--alpha {text} must lie between 0 and 1 (a range: low:high)")
+        return cls(low, high)
+
+    @property
+    def text(self) -> str:
+        """In words, for cards."""
+        if self.beta is not None:
+            return f"drawn from Beta({self.beta:g}, {self.beta:g}) (Dirichlet for more than two parents)"
+        return (
+            f"{self.low:g}" if self.low == self.high else f"drawn evenly from {self.low:g} to {self.high:g}"
+        )
+
+    def draw(self, n_parents: int, rng: np.random.Generator) -> tuple[float, ...]:
+        """Weights of `n_parents` parents, which sum to 1; a fixed 0.5 means equal shares for any number.
+
+        Raises UsageError for another weight or range with more than two parents.
+        """
+        if n_parents == 1:
+            return (1.0,)
+        if n_parents == 2:
+            if self.beta is not None:
+                share = float(rng.beta(self.beta, self.beta))
+            else:
+                share = float(self.low + (self.high - self.low) * rng.random())
+            share = round(share, 6)
+            return (1 - share, share)
+        if self.beta is not None:
+            return tuple(rng.dirichlet([self.beta] * n_parents).tolist())
+        if (self.low, self.high) == (0.5, 0.5):
+            return (1 / n_parents,) * n_parents
         raise UsageError(
-            f"--alpha {text} is no weight; give a number from 0 to 1, or a range such as 0.3:0.7"
-        ) from None
-    if not 0 <= low <= high <= 1:
-        raise UsageError(f"--alpha {text} must lie between 0 and 1 (a range: low:high)")
-    return low, high
+            "--alpha weighs two parents; with more, leave it out for equal shares or draw them with beta:1"
+        )
 
 
 def draw_plan(
@@ -80,20 +130,25 @@ def draw_plan(
     per_class: int,
     *,
     seed: int = 0,
-    alpha: tuple[float, float] = (0.5, 0.5),
+    alpha: Alpha | str = Alpha(),
+    n_parents: int = 2,
     across_folds: bool = False,
     known_clips: Sequence[Clip] | None = None,
 ) -> Plan:
     """Draw parents for `per_class` synthetic clips of each class in `clips`.
 
-    Both parents have one class, one fold (unless `across_folds`) and different recordings. Every clip is used about
+    A clip's parents have one class, one fold (unless `across_folds`) and different recordings. Every clip is used about
     equally often, and no pair is drawn twice while another is left. A class's clips are spread over the folds in
     proportion to its real clips there. Recordings held out for validation give no parents: a clip made from them
     could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it; they
     decide what is held out.
 
-    Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has no pair.
+    Raises: UsageError for `per_class` or `n_parents` below 1, or a negative `seed`; SourceError if a class has too few
+    recordings.
     """
+    alpha = Alpha.parse(alpha) if isinstance(alpha, str) else alpha
+    if n_parents < 1:
+        raise UsageError(f"--parents must be at least 1, not {n_parents}")
     if per_class < 1:
         raise UsageError(f"--per-class must be at least 1, not {per_class}")
     if seed < 0:
@@ -107,42 +162,44 @@ def draw_plan(
     notes: list[str] = []
     for label in sorted({clip.label for clip in clips}):
         folds = {
-            fold: pool for fold, pool in sorted(pools[label].items()) if len({c.group for c in pool}) >= 2
+            fold: pool
+            for fold, pool in sorted(pools[label].items())
+            if len({c.group for c in pool}) >= n_parents
         }
         if not folds:
             groups = {clip.group for clip in clips if clip.label == label}
             where = "" if across_folds else " in any one fold"
             fix = (
                 "leave the class out with --classes"
-                if len(groups) < 2 or across_folds
+                if len(groups) < n_parents or across_folds
                 else "pair over folds with --across-folds"
             )
             raise SourceError(
-                f"class {class_names[label]} cannot be interpolated: a pair needs two recordings{where} "
+                f"class {class_names[label]} cannot be interpolated: a clip needs {_recordings(n_parents)}{where} "
                 f"(it has {len(groups)} in all{', some held out for validation' if groups & held else ''}); "
                 f"{fix}, or add recordings"
             )
         skipped = sorted(set(pools[label]) - set(folds))
         if skipped:
             notes.append(
-                f"{class_names[label]}: fold {', '.join(map(str, skipped))} has one recording to draw from and gives no pairs"
+                f"{class_names[label]}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
             )
         shares = _proportional(per_class, [len(pool) for pool in folds.values()])
         of_class: list[PlannedClip] = []
         for (fold, pool), count in zip(folds.items(), shares, strict=True):
             rng = np.random.default_rng([seed, label, fold])
-            for first, second in _draw_pairs(pool, count, rng):
-                weight = float(alpha[0] + (alpha[1] - alpha[0]) * rng.random())
+            for parents in _draw_parents(pool, count, n_parents, rng):
+                parent_folds = tuple(clip.fold for clip in parents)
                 of_class.append(
                     PlannedClip(
                         clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}",
                         label=label,
-                        fold=first.fold if first.fold == second.fold else 0,
-                        parents=(first.clip_id, second.clip_id),
-                        parent_groups=(first.group, second.group),
-                        parent_folds=(first.fold, second.fold),
-                        alpha=round(weight, 6),
-                        seed=int(rng.integers(2**31)),
+                        fold=parent_folds[0] if len(set(parent_folds)) == 1 else 0,
+                        parents=tuple(clip.clip_id for clip in parents),
+                        parent_groups=tuple(clip.group for clip in parents),
+                        parent_folds=parent_folds,
+                        weights=alpha.draw(n_parents, rng),
+                        seed=int(rng.integers(2**62)),
                     )
                 )
         order = np.random.default_rng([seed, label]).permutation(len(of_class))
@@ -161,14 +218,47 @@ def _proportional(total: int, sizes: Sequence[int]) -> list[int]:
     return counts
 
 
-def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, Clip]]:
+def _recordings(n: int) -> str:
+    return "a recording" if n == 1 else f"{n} recordings"
+
+
+def _draw_parents(
+    pool: Sequence[Clip], count: int, n_parents: int, rng: np.random.Generator
+) -> list[tuple[Clip, ...]]:
+    """`count` sets of parents from different recordings, clips used evenly.
+
+    No pair is drawn twice while another is left; larger sets avoid each other as far as a few tries can.
+    """
+    if n_parents == 2:
+        return _draw_pairs(pool, count, rng)
+    groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
+    uses = np.zeros(len(pool))
+    taken: set[frozenset[int]] = set()
+    drawn = []
+    for _ in range(count):
+        for _try in range(20):
+            chosen: list[int] = []
+            for row in np.lexsort((rng.random(len(pool)), uses)):
+                if all(groups[row] != groups[other] for other in chosen):
+                    chosen.append(int(row))
+                    if len(chosen) == n_parents:
+                        break
+            if frozenset(chosen) not in taken:
+                break
+        taken.add(frozenset(chosen))
+        uses[chosen] += 1
+        drawn.append(tuple(pool[row] for row in rng.permutation(chosen)))
+    return drawn
+
+
+def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, ...]]:
     """`count` pairs of different recordings, parents used evenly, no pair twice while another is left."""
     groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
     uses = np.zeros(len(pool))
     taken: dict[int, set[int]] = defaultdict(set)
     partners = np.array([(groups != group).sum() for group in groups])
     n_pairs, used_pairs = int(partners.sum()) // 2, 0
-    pairs = []
+    pairs: list[tuple[Clip, ...]] = []
     for _ in range(count):
         if used_pairs == n_pairs:
             taken.clear()

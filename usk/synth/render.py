@@ -7,141 +7,185 @@ bytes as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from usk.data.decode import DecodedSource
-from usk.diffusion.ddim import ddim_decode, ddim_encode
-from usk.diffusion.interpolate import decomposed, midpoint, slerp
 from usk.diffusion.load import Generator
-from usk.errors import UsageError, disk_errors
+from usk.errors import ModelError, disk_errors
 from usk.mel.invert import image_to_audio
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, PlannedClip
+from usk.synth.settings import RenderConfig
 from usk.synth.store import encode_flac, write_whole
+from usk.synth.strategies import Ingredients, strategy_named
 
-STRATEGIES = ("slerp", "midpoint", "decomposed")
 PEAK_LIMIT = 0.99
-LATENT_BATCHES_IN_MEMORY = 8
+AUTO_BATCH = {"cuda": 64, "cpu": 16}
+LATENTS_IN_MEMORY_BYTES = 512 * 2**20
+LATENTS_ON_DISK_BYTES = 8 * 2**30
+MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
+
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class RenderConfig:
-    """How latents are mixed and decoded. The defaults measured best on real clips (README, results)."""
+class Stages:
+    """Seconds spent in each stage of rendering, for benchmarks; `synchronise` waits for the device first."""
 
-    strategy: str = "decomposed"
-    level: float = 0.5
-    steps: int = 10
-    refinements: int = 1  # of each step of the inversion
-    eta: float = 0.0
-    repeat_short: bool = (
-        True  # parents shorter than the image are repeated to fill it, or followed by silence
-    )
-    griffin_lim_iterations: int = 16
-    batch: int = 16
+    def __init__(self, synchronise: Callable[[], None] = lambda: None) -> None:
+        self.synchronise = synchronise
+        self.spent_s: defaultdict[str, float] = defaultdict(float)
 
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise UsageError(
-                f"--strategy {self.strategy} is not known; choose one of {', '.join(STRATEGIES)}"
-            )
-        if not 0.0 <= self.eta <= 1.0:
-            raise UsageError(f"--eta must lie between 0 and 1, not {self.eta}")
-        if not 0.0 < self.level <= 1.0:
-            raise UsageError(f"--level must lie above 0 and up to 1, not {self.level}")
-        if self.steps < 1:
-            raise UsageError(f"--steps must be at least 1, not {self.steps}")
-        if self.refinements < 0:
-            raise UsageError(f"--refinements must be 0 or more, not {self.refinements}")
-        if self.batch < 1:
-            raise UsageError(f"--batch must be at least 1, not {self.batch}")
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.synchronise()
+        self.spent_s[name] += time.perf_counter() - started
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+
+class Pieces:
+    """Work on batches, in smaller pieces once a batch did not fit into memory."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def run(self, n: int, work: Callable[[slice], Result]) -> list[Result]:
+        """`work` on slices that cover `range(n)`. Raises ModelError if a single item does not fit."""
+        done: list[Result] = []
+        begin = 0
+        while begin < n:
+            try:
+                done.append(work(slice(begin, min(begin + self.batch, n))))
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self.batch == 1:
+                    raise ModelError(
+                        "--model: out of memory even one clip at a time; use a smaller model, or --device cpu"
+                    ) from error
+                self.batch = max(1, min(self.batch, n - begin) // 2)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            begin += self.batch
+        return done
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def widths(n_frames: int, multiple: int) -> list[int]:
+    """The widths in frames that images are cropped to: a quarter, half, three quarters, all; multiples of `multiple`."""
+    quarters = (-(-n_frames * quarter // (4 * multiple)) * multiple for quarter in (1, 2, 3, 4))
+    return sorted({min(n_frames, width) for width in quarters})
 
 
 class ParentLatents:
-    """Inverted parents, encoded in fixed batches on first use and kept on disk beside the plan."""
+    """Parents' latents, encoded in fixed batches on first use and kept on disk beside the plan.
+
+    Each parent is encoded as wide as the widest of its clips. What is beyond `LATENTS_ON_DISK_BYTES` is dropped, least
+    recently used first, and encoded again if it is needed.
+    """
 
     def __init__(
-        self, plan: Plan, decoded: DecodedSource, generator: Generator, config: RenderConfig, work: Path
+        self,
+        rows_of_width: dict[int, list[int]],
+        decoded: DecodedSource,
+        generator: Generator,
+        config: RenderConfig,
+        work: Path,
+        batch: int,
+        pieces: Pieces,
+        stages: Stages,
     ) -> None:
-        self.generator, self.config, self.decoded, self.work = generator, config, decoded, work
-        row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
-        order: dict[str, int] = {}
-        for clip in plan.clips:
-            for parent in clip.parents:
-                order.setdefault(parent, len(order))
-        self.number = order
-        self.rows = [row_of[parent] for parent in order]
-        self._recent: OrderedDict[int, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+        """`rows_of_width`: the parents' rows in `decoded` by their image's width in frames, in order of first use."""
+        self.rows_of_width, self.decoded, self.generator, self.config = (
+            rows_of_width,
+            decoded,
+            generator,
+            config,
+        )
+        self.work, self.batch, self.pieces, self.stages = work, batch, pieces, stages
+        self.strategy = strategy_named(config.strategy)
+        self.place = {
+            row: (width, index) for width, rows in rows_of_width.items() for index, row in enumerate(rows)
+        }
+        self._recent: OrderedDict[Path, torch.Tensor] = OrderedDict()
+        self._on_disk: OrderedDict[Path, int] = OrderedDict()
 
-    def __call__(self, parents: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(noisy, clean) latents of the named parents, each [len(parents), channels, height, width] on the CPU."""
-        noisy, clean = [], []
-        for parent in parents:
-            batch, place = divmod(self.number[parent], self.config.batch)
-            pair = self._batch(batch)
-            noisy.append(pair[0][place])
-            clean.append(pair[1][place])
-        return torch.stack(noisy), torch.stack(clean)
+    def __call__(self, rows: Sequence[int], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(noisy, clean) latents of the parents at `rows`, cut to `width` frames: each [len(rows), channels, height,
+        latent width] on the device."""
+        pairs = []
+        for row in rows:
+            parents_width, index = self.place[row]
+            batch, place = divmod(index, self.batch)
+            pairs.append(self._batch(parents_width, batch)[:, place, :, :, : self.latent_width(width)])
+        both = torch.stack(pairs, dim=1).to(self.generator.device)
+        return both[0], both[1]
 
-    def _batch(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if batch in self._recent:
-            self._recent.move_to_end(batch)
-            return self._recent[batch]
-        path = self.work / f"latents-{batch:05d}.npy"
+    def latent_width(self, width: int) -> int:
+        """An image's width in frames as its latents'."""
+        return width * self.generator.latent_shape[2] // self.generator.mel.n_frames
+
+    def _batch(self, width: int, batch: int) -> torch.Tensor:
+        """(noisy, clean) of one batch of parents: [2, parents, channels, height, latent width] on the CPU."""
+        path = self.work / f"latents-{width}x{self.batch}-{batch:05d}.npy"
+        if path in self._recent:
+            self._recent.move_to_end(path)
+            return self._recent[path]
         try:
             both = torch.from_numpy(np.load(path))
         except (OSError, ValueError, EOFError):
-            both = self._encode(batch)
+            with self.stages("encode"):
+                both = self._encode(width, batch)
             content = io.BytesIO()
             np.save(content, both.numpy())
             with disk_errors(self.work.parent):
-                write_whole(path, content.getvalue())
-        pair = (both[0], both[1])
-        self._recent[batch] = pair
-        while len(self._recent) > LATENT_BATCHES_IN_MEMORY:
+                write_whole(path, content.getvalue(), durable=False)
+        self._on_disk[path] = both.nbytes
+        self._on_disk.move_to_end(path)
+        while sum(self._on_disk.values()) > LATENTS_ON_DISK_BYTES and len(self._on_disk) > 1:
+            self._on_disk.popitem(last=False)[0].unlink(missing_ok=True)
+        self._recent[path] = both
+        while (
+            sum(kept.nbytes for kept in self._recent.values()) > LATENTS_IN_MEMORY_BYTES
+            and len(self._recent) > 1
+        ):
             self._recent.popitem(last=False)
-        return pair
+        return both
 
-    def _encode(self, batch: int) -> torch.Tensor:
+    def _encode(self, width: int, batch: int) -> torch.Tensor:
         generator, config = self.generator, self.config
-        rows = self.rows[batch * config.batch : (batch + 1) * config.batch]
-        n_samples = generator.mel.image_samples
+        rows = self.rows_of_width[width][batch * self.batch : (batch + 1) * self.batch]
+        n_samples = generator.mel.samples_of(width)
         audio = [self.decoded.audio(row) for row in rows]
         if config.repeat_short:
             audio = [
                 np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio
             ]
-        images, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
-        clean = generator.to_latent(images)
-        noisy = ddim_encode(
-            generator.predict, clean, generator.schedule, config.steps, config.level, config.refinements
-        )
-        return torch.stack((noisy, clean)).cpu()
+        padded = stack_padded(audio, n_samples)
+        names = [self.decoded.class_name(row) for row in rows]
 
+        def encode(piece: slice) -> torch.Tensor:
+            images, _ = audio_to_image(padded[piece].to(generator.device), generator.mel)
+            clean = generator.to_latent(images)
+            noisy = clean
+            if self.strategy.inverts:
+                noisy = config.walk.up(generator.predictor(names[piece]), clean, generator.schedule)
+            return torch.stack((noisy, clean)).cpu()
 
-def mix_latents(
-    noisy: tuple[torch.Tensor, torch.Tensor],
-    clean: tuple[torch.Tensor, torch.Tensor],
-    alpha: torch.Tensor,
-    strategy: str,
-    alpha_cumprod: float,
-) -> torch.Tensor:
-    """Both parents' latents, noisy and clean, mixed by `strategy`: [batch, channels, height, width]."""
-    if strategy == "slerp":
-        return slerp(*noisy, alpha)
-    if strategy == "midpoint":
-        return midpoint(*noisy)
-    return decomposed(*noisy, alpha, *clean, alpha_cumprod)
+        return torch.cat(self.pieces.run(len(rows), encode), dim=1)
 
 
 def rms_db(audio: np.ndarray) -> float:
@@ -159,62 +203,107 @@ def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
 
 
 class Renderer:
-    """Turns pieces of a plan into dataset rows."""
+    """Turns pieces of a plan into audio, and audio into dataset rows."""
 
     def __init__(
-        self, plan: Plan, decoded: DecodedSource, generator: Generator, config: RenderConfig, work: Path
+        self,
+        plan: Plan,
+        decoded: DecodedSource,
+        generator: Generator,
+        config: RenderConfig,
+        work: Path,
+        stages: Stages | None = None,
     ) -> None:
         self.plan, self.decoded, self.generator, self.config = plan, decoded, generator, config
-        self.latents = ParentLatents(plan, decoded, generator, config, work)
+        self.stages = stages or Stages()
+        self.strategy = strategy_named(config.strategy)
+        self.batch = config.batch or AUTO_BATCH.get(generator.device.type, AUTO_BATCH["cpu"])
+        self.pieces = Pieces(self.batch)
         self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
-        timesteps = generator.schedule.timesteps(config.steps, config.level)
-        self.alpha_cumprod = generator.schedule.alpha(timesteps[-1])
-
-    def rows(self, begin: int, end: int) -> list[dict[str, Any]]:
-        """Dataset rows of plan entries `begin` to `end` (a slice of at most one batch)."""
-        planned = self.plan.clips[begin:end]
-        audio = self.audio(planned)
-        return [self._row(clip, samples) for clip, samples in zip(planned, audio, strict=True)]
-
-    def images(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
-        """Mel images [len(planned), 1, n_mels, n_frames] of some planned clips, before cutting to length."""
-        first = self.latents([clip.parents[0] for clip in planned])
-        second = self.latents([clip.parents[1] for clip in planned])
-        alpha = torch.tensor([clip.alpha for clip in planned])
-        mixed = mix_latents(
-            (first[0], second[0]), (first[1], second[1]), alpha, self.config.strategy, self.alpha_cumprod
-        ).to(self.generator.device)
-        clean = ddim_decode(
-            self.generator.predict,
-            mixed,
-            self.generator.schedule,
-            self.config.steps,
-            self.config.level,
-            self.config.eta,
-            [clip.seed for clip in planned],
+        self.top = config.walk.top(generator.schedule)
+        width_of_parent: dict[int, int] = {}
+        for clip in plan.clips:
+            for parent in clip.parents:
+                row = self.row_of[parent]
+                width_of_parent[row] = max(width_of_parent.get(row, 0), self.width(clip))
+        rows_of_width: dict[int, list[int]] = defaultdict(list)
+        for row, width in width_of_parent.items():
+            rows_of_width[width].append(row)
+        self.latents = ParentLatents(
+            rows_of_width, decoded, generator, config, work, self.batch, self.pieces, self.stages
         )
-        return self.generator.to_image(clean)
+
+    def length(self, clip: PlannedClip) -> int:
+        """Samples of a clip: the mean of its parents'."""
+        return int(np.mean([self.decoded.n_samples(self.row_of[parent]) for parent in clip.parents]))
+
+    def width(self, clip: PlannedClip) -> int:
+        """Frames of the image that a clip is cut from."""
+        mel = self.generator.mel
+        if not self.config.crop:
+            return mel.n_frames
+        needed = min(mel.n_frames, -(-self.length(clip) // mel.hop_samples) + 1)
+        return next(width for width in widths(mel.n_frames, self.generator.frame_multiple) if width >= needed)
+
+    def batches(self, begin: int, end: int) -> list[list[int]]:
+        """The plan's entries from `begin` to `end`, in batches of one width each."""
+        of_width: dict[int, list[int]] = defaultdict(list)
+        for index in range(begin, end):
+            of_width[self.width(self.plan.clips[index])].append(index)
+        return [
+            indices[first : first + self.batch]
+            for _, indices in sorted(of_width.items())
+            for first in range(0, len(indices), self.batch)
+        ]
 
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
-        """Audio of some planned clips, loudest mel bin at 0 dB, cut to the mean length of each one's parents."""
-        seeds = [clip.seed for clip in planned]
-        rendered = (
-            image_to_audio(
-                self.images(planned), self.generator.mel, seeds, self.config.griffin_lim_iterations
-            )
-            .cpu()
-            .numpy()
-        )
-        lengths = [
-            int(np.mean([len(self.decoded.audio(self.row_of[parent])) for parent in clip.parents]))
-            for clip in planned
-        ]
-        return [samples[:length] for samples, length in zip(rendered, lengths, strict=True)]
+        """Audio of planned clips of one width, loudest mel bin at 0 dB, cut to the mean length of each one's parents."""
+        mel, iterations = self.generator.mel, self.config.griffin_lim_iterations
 
-    def _row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
+        def render(piece: slice) -> np.ndarray:
+            some = planned[piece]
+            images = self.images(some)
+            with self.stages("mel to audio"):
+                return image_to_audio(images, mel, [clip.seed for clip in some], iterations).cpu().numpy()
+
+        rendered = np.concatenate(self.pieces.run(len(planned), render))
+        return [samples[: self.length(clip)] for clip, samples in zip(planned, rendered, strict=True)]
+
+    def images(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        """Mel images [len(planned), 1, n_mels, width] of planned clips of one width, before cutting to length."""
+        generator, config = self.generator, self.config
+        (width,) = {self.width(clip) for clip in planned}
+        parents = [
+            self.latents([self.row_of[clip.parents[side]] for clip in planned], width)
+            for side in range(config.n_parents)
+        ]
+        shape = (*generator.latent_shape[:2], self.latents.latent_width(width))
+        with self.stages("mix"):
+            mixed = self.strategy.mix(
+                Ingredients(
+                    noisy=torch.stack([noisy for noisy, _ in parents]),
+                    clean=torch.stack([clean for _, clean in parents]),
+                    weights=torch.tensor([clip.weights for clip in planned], device=generator.device),
+                    fresh=_gaussian([clip.seed ^ MIXING_STREAM for clip in planned], shape).to(
+                        generator.device
+                    ),
+                    alpha_cumprod=self.top,
+                )
+            )
+        names = [self.plan.class_names[clip.label] for clip in planned]
+        predict = generator.predictor(names, config.guidance)
+        with self.stages("decode"):
+            seeds = [clip.seed for clip in planned]
+            return generator.to_image(config.walk.down(predict, mixed, generator.schedule, config.eta, seeds))
+
+    def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
+        """The dataset row of a planned clip, its audio at its parents' loudness."""
         longest = self.generator.mel.image_samples
         levels_db = [rms_db(self.decoded.audio(self.row_of[parent])[:longest]) for parent in clip.parents]
-        audio, gain_db = at_level(samples, (1 - clip.alpha) * levels_db[0] + clip.alpha * levels_db[1])
+        weights = clip.weights
+        if not self.strategy.weighted:
+            weights = (1 / len(clip.parents),) * len(clip.parents)
+        audio, gain_db = at_level(samples, float(np.dot(weights, levels_db)))
         return {
             "clip_id": clip.clip_id,
             "audio": {
@@ -228,10 +317,16 @@ class Renderer:
             "parent_groups": list(clip.parent_groups),
             "parent_folds": list(clip.parent_folds),
             "strategy": self.config.strategy,
-            "alpha": 0.5 if self.config.strategy == "midpoint" else clip.alpha,
+            "alpha": round(1 - weights[0], 6),
+            "weights": list(weights),
             "seed": clip.seed,
             "steps": self.config.steps,
             "model": self.generator.model_id,
             "gain_db": round(gain_db, 4),
             "judge_score": None,
         }
+
+
+def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Unit Gaussian noise [len(seeds), *shape], each item from its own seed."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -45,6 +45,7 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int) -> Any:
             "parent_folds": List(Value("int64")),
             "strategy": Value("string"),
             "alpha": Value("float64"),
+            "weights": List(Value("float64")),
             "seed": Value("int64"),
             "steps": Value("int64"),
             "model": Value("string"),
@@ -63,14 +64,18 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
     return buffer.getvalue()
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
+def write_whole(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
+
+    `durable=False` saves the wait for the disk: after a power cut (not after a kill) the file may be damaged.
+    """
     partial = path.parent / f".{path.name}.part"
     try:
         with partial.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:  # Ctrl-C too
         partial.unlink(missing_ok=True)

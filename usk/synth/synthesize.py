@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from usk.data.sources import Source
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import UsageError
 from usk.share.cards import dataset_card
-from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import RenderConfig, Renderer
-from usk.synth.store import SynthStore
+from usk.synth.plan import Alpha, Plan, draw_plan
+from usk.synth.render import Renderer, Stages
+from usk.synth.settings import RenderConfig
+from usk.synth.store import ShardSpan, SynthStore
 
-ROWS_PER_SHARD = 64
+ROWS_PER_SHARD = 128
+SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class SynthConfig:
     """What to make. `per_class` clips of each class, from parents of the given classes and folds (all, if empty)."""
 
     per_class: int = 100
-    alpha: tuple[float, float] = (0.5, 0.5)
+    alpha: str = "0.5"  # as `Alpha.parse` reads it
     seed: int = 0
     classes: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
@@ -38,6 +42,7 @@ class SynthConfig:
     def __post_init__(self) -> None:
         if self.per_class < 1:
             raise UsageError(f"--per-class must be at least 1, not {self.per_class}")
+        Alpha.parse(self.alpha)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def plan_for(
         config.per_class,
         seed=config.seed,
         alpha=config.alpha,
+        n_parents=config.render.n_parents,
         across_folds=config.across_folds,
         known_clips=everything.source.clips,
     )
@@ -87,19 +93,27 @@ def synthesize(
     progress: Progress | None = None,
     decoding: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
+    stages: Stages | None = None,
 ) -> SynthResult:
     """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
 
     Called again with the same arguments after an interruption it goes on where it stopped, and ends with the same
-    rows. `announce` gets the resolved settings before the work begins; `progress` (done, of) after each batch.
+    rows. `announce` gets the resolved settings before the work begins; `progress` (done, of) after each batch;
+    `stages` is for timing them.
 
     Raises: UskError with one line that names the fix.
     """
     config = config or SynthConfig()
     started = time.monotonic()
-    generator = model if isinstance(model, Generator) else load_generator(model, device)
+    render = config.render
+    generator = model if isinstance(model, Generator) else load_generator(model, device, render.precision)
+    if render.strategy == "sample" and not generator.class_names:
+        raise UsageError(
+            f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "
+            "make one with usk fit --class-conditional, or choose another strategy"
+        )
     # Steps that do not fit the level are refused here, before anything is written.
-    generator.schedule.timesteps(config.render.steps, config.render.level)
+    render.walk.top(generator.schedule)
     decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz, decoding)
     settings = {
         "source": {
@@ -112,8 +126,8 @@ def synthesize(
         "trained_on": generator.trained_on,
         "mel": generator.mel.as_dict(),
         "precision": generator.precision,
-        "render": config.render.as_dict(),
-        "alpha": list(config.alpha),
+        "render": render.as_dict(),
+        "alpha": config.alpha,
         "plan_seed": config.seed,
         "has_groups": source.has_groups,
         "license": strictest_license([source.license, *_known_license(generator)]),
@@ -125,16 +139,30 @@ def synthesize(
     done = done_before
     if progress is not None:
         progress(done, len(plan))
-    renderer = Renderer(plan, decoded, generator, config.render, store.work)
-    for shard in store.missing():
-        rows: list[dict[str, Any]] = []
-        for begin in range(shard.begin, shard.end, config.render.batch):
-            made = renderer.rows(begin, min(begin + config.render.batch, shard.end))
-            rows += made
-            done += len(made)
-            if progress is not None:
-                progress(done, len(plan))
-        store.write_shard(shard, rows)
+    renderer = Renderer(plan, decoded, generator, render, store.work, stages)
+
+    def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
+        store.write_shard(
+            shard, [renderer.row(plan.clips[index], audio[index]) for index in range(shard.begin, shard.end)]
+        )
+
+    # Compressing and writing go on in the background while the device renders the next shard.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as background:
+        behind: deque[Future[None]] = deque()
+        for shard in store.missing():
+            audio: dict[int, Any] = {}
+            for indices in renderer.batches(shard.begin, shard.end):
+                made = renderer.audio([plan.clips[index] for index in indices])
+                audio.update(zip(indices, made, strict=True))
+                done += len(made)
+                if progress is not None:
+                    progress(done, len(plan))
+            behind.append(background.submit(package, shard, audio))
+            while len(behind) > SHARDS_BEHIND:
+                behind.popleft().result()
+        with renderer.stages("writing left over"):
+            while behind:
+                behind.popleft().result()
     store.finish(dataset_card(store.manifest, plan, store.folder))
     longest_s = generator.mel.image_s
     notes = [*decoded.source.notes, *plan.notes]

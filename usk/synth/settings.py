@@ -1,0 +1,118 @@
+"""What a clip is rendered with: the settings, and the presets of `--quality`, one table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from usk.diffusion.walk import Walk
+from usk.errors import UsageError
+from usk.synth.strategies import strategy_named
+
+DEFAULT_STRATEGY = "decomposed"
+DEFAULT_QUALITY = "standard"
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How parents are inverted, mixed and decoded. `usk.synth.settings.render_config` fills it from a preset."""
+
+    strategy: str = DEFAULT_STRATEGY
+    n_parents: int = 2
+    level: float = 0.5  # of the noise schedule, where parents are mixed
+    steps: int = 6  # between clean and the level, each way
+    solver: str = "second-order"  # or "ddim", first-order
+    refinements: int = 1  # of each step of the inversion
+    eta: float = 0.0  # fresh noise on the way down; takes the first-order solver
+    guidance: float = 1.0  # towards the class, of class-conditional generators
+    crop: bool = True  # images only as wide as the clips need
+    repeat_short: bool = (
+        True  # parents shorter than the image are repeated to fill it, or followed by silence
+    )
+    griffin_lim_iterations: int = 16
+    precision: str = "auto"
+    batch: int | None = None  # as many clips at a time; None: what suits the device
+
+    def __post_init__(self) -> None:
+        strategy = strategy_named(self.strategy)
+        if strategy.n_parents is not None and self.n_parents != strategy.n_parents:
+            raise UsageError(
+                f"--parents {self.n_parents}: --strategy {self.strategy} takes {strategy.n_parents}; "
+                "only barycentre takes any number"
+            )
+        if self.n_parents < 1 or (strategy.n_parents is None and self.n_parents < 2):
+            raise UsageError(f"--parents must be at least 2, not {self.n_parents}")
+        if strategy.level is not None and self.level != strategy.level:
+            raise UsageError(
+                f"--level {self.level:g}: --strategy {self.strategy} works at {strategy.level:g} only"
+            )
+        _ = self.walk  # checks the solver
+        if self.eta > 0 and self.solver != "ddim":
+            raise UsageError(f"--eta {self.eta:g} needs --solver ddim: the second-order solver adds no noise")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise UsageError(f"--precision {self.precision} is not known; choose auto, fp32 or bf16")
+        if not 0.0 <= self.eta <= 1.0:
+            raise UsageError(f"--eta must lie between 0 and 1, not {self.eta}")
+        if not 0.0 < self.level <= 1.0:
+            raise UsageError(f"--level must lie above 0 and up to 1, not {self.level}")
+        if self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}")
+        if self.refinements < 0:
+            raise UsageError(f"--refinements must be 0 or more, not {self.refinements}")
+        if not 0.0 <= self.guidance <= 20.0:
+            raise UsageError(f"--guidance must lie between 0 and 20, not {self.guidance}")
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"--batch must be at least 1, not {self.batch}")
+
+    @property
+    def walk(self) -> Walk:
+        return Walk(self.steps, self.level, self.solver, self.refinements)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that decides what the clips sound like; the batch does not."""
+        return {name: value for name, value in asdict(self).items() if name != "batch"}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One preset. `steps` are those from pure noise; a lower level takes its share of them."""
+
+    config: RenderConfig
+    steps: int
+
+
+QUALITIES = {
+    "draft": Quality(RenderConfig(griffin_lim_iterations=8), steps=8),
+    "standard": Quality(RenderConfig(), steps=12),
+    "published": Quality(
+        RenderConfig(
+            strategy="slerp",
+            level=1.0,
+            solver="ddim",
+            refinements=0,
+            crop=False,
+            repeat_short=False,
+            griffin_lim_iterations=32,
+            precision="fp32",
+        ),
+        steps=50,
+    ),
+}
+
+
+def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
+    """The preset `quality`, with what is `given` (and not None) in its place; the rest follows the strategy.
+
+    Raises UsageError for what is not known or does not go together.
+    """
+    if quality not in QUALITIES:
+        raise UsageError(f"--quality {quality} is not known; choose one of {', '.join(QUALITIES)}")
+    preset = QUALITIES[quality]
+    chosen = {name: value for name, value in given.items() if value is not None}
+    strategy = strategy_named(chosen.get("strategy", preset.config.strategy))
+    chosen.setdefault("n_parents", 3 if strategy.n_parents is None else strategy.n_parents)
+    chosen.setdefault("level", preset.config.level if strategy.level is None else strategy.level)
+    if chosen.get("eta", 0.0) > 0:
+        chosen.setdefault("solver", "ddim")
+    chosen.setdefault("steps", max(1, round(preset.steps * float(chosen["level"]))))
+    return replace(preset.config, **chosen)
