@@ -1,11 +1,12 @@
-"""Which way of mixing makes usable clips: one plan rendered many ways, each compared with real clips.
+"""Which way of mixing makes usable clips: each strategy's clips measured against real ones that nothing has heard.
 
-    python -m tests.bench.strategies --real UrbanSound8K --folds 1,3 --test-fold 2 --run RUN --per-class 10
+    python -m tests.bench.strategies --real UrbanSound8K --folds 1,3 --run RUN --per-class 5 --json FILE --png FILE
 
-For each setting: MMD (unbiased, Gaussian kernel of median width) of log-mel statistics to real clips of
-the test fold of the same class, mean over classes; and the share of clips that a classifier trained on real clips (RUN,
-from `usk train --mix real`) takes for their class. Beside them stand the parents themselves and the sums of the same
-parents' waveforms. `--png` draws parents and clips.
+For each setting: MMD of log-mel statistics (unbiased, Gaussian kernel of median width, mean over classes, with its
+interval) to the real clips of the recordings held out for validation, which gave no parents and trained no generator;
+and the share of clips that a classifier trained on real clips (RUN, from `usk train --mix real`) takes for their class.
+Beside them stand the parents themselves and the sums of the same parents' waveforms. No test fold is looked at. `--png`
+draws a clip of each class in each setting, between its parents.
 """
 
 from __future__ import annotations
@@ -14,64 +15,47 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.features import fit_length, log_mel
+from tests.bench.distance import RealReference, features_of
 from usk.classify.models import preset
 from usk.classify.runs import load_classifier
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.sources import open_source
+from usk.data.splits import held_out_groups
 from usk.diffusion.load import load_generator
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import Renderer, at_level, rms_db
-from usk.synth.settings import RenderConfig
+from usk.synth.settings import render_config
 
 SETTINGS = [
-    RenderConfig(strategy="slerp", level=1.0, eta=0.0, steps=50, refinements=0),  # as published
-    *(
-        RenderConfig(strategy=strategy, level=level, eta=eta)
-        for strategy, level, eta in (
-            ("slerp", 0.5, 0.0),
-            ("slerp", 0.5, 1.0),
-            ("midpoint", 0.5, 0.5),
-            ("decomposed", 0.3, 1.0),
-            ("decomposed", 0.4, 0.0),
-            ("decomposed", 0.4, 0.5),
-            ("decomposed", 0.4, 1.0),
-            ("decomposed", 0.5, 0.0),
-            ("decomposed", 0.5, 0.5),
-            ("decomposed", 0.5, 1.0),
-            ("decomposed", 0.65, 0.5),
-        )
-    ),
-    RenderConfig(strategy="decomposed", level=0.5, eta=0.5, steps=24),
+    render_config("published"),
+    render_config(level=1.0),
+    render_config(strategy="slerp"),
+    render_config(strategy="midpoint"),
+    render_config(strategy="decomposed", level=0.3),
+    render_config(strategy="decomposed"),
+    render_config(strategy="decomposed", guidance=2.0),
+    render_config(strategy="decomposed", level=0.7),
+    render_config(strategy="decomposed", level=0.7, guidance=2.0),
+    render_config(strategy="decomposed", eta=1.0, steps=20),
+    render_config(strategy="decomposed", eta=1.0, steps=20, guidance=2.0),
+    render_config(strategy="corrected"),
+    render_config(strategy="corrected", guidance=2.0),
+    render_config(strategy="barycentre"),
+    render_config(strategy="variation"),
+    render_config(strategy="variation", level=0.7),
+    render_config(strategy="variation", level=0.7, guidance=2.0),
+    render_config(strategy="sample"),
+    render_config(strategy="sample", guidance=2.0),
 ]
-
-
-def statistics(features: torch.Tensor) -> np.ndarray:
-    """Per-band mean, deviation and mean absolute change over time of log-mel in dB: [n, 3 * n_mels]."""
-    features = features.float() - features.float().mean(dim=(1, 2), keepdim=True)
-    change = features.diff(dim=2).abs().mean(dim=2)
-    return torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy()
-
-
-def mmd(first: np.ndarray, second: np.ndarray, width: float) -> float:
-    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3), Gaussian kernel, times 100."""
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * width**2))
-
-    n, m = len(first), len(second)
-    within_first = (kernel(first, first).sum() - n) / (n * (n - 1))
-    within_second = (kernel(second, second).sum() - m) / (m * (m - 1))
-    return float(100 * (within_first + within_second - 2 * kernel(first, second).mean()))
 
 
 def waveform_sums(plan: Plan, decoded: DecodedSource) -> list[np.ndarray]:
@@ -87,11 +71,18 @@ def waveform_sums(plan: Plan, decoded: DecodedSource) -> list[np.ndarray]:
     return sums
 
 
+def render_all(renderer: Renderer) -> list[np.ndarray]:
+    """The audio of every clip of a renderer's plan, in order."""
+    made: dict[int, np.ndarray] = {}
+    for batch in renderer.batches(0, len(renderer.plan)):
+        made.update(zip(batch, renderer.audio([renderer.plan.clips[i] for i in batch]), strict=True))
+    return [made[index] for index in range(len(renderer.plan))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--real", default="demo")
     parser.add_argument("--folds", default="1,3")
-    parser.add_argument("--test-fold", type=int, default=2)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--per-class", type=int, default=10)
@@ -99,110 +90,86 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     generator = load_generator(options.model)
-    source = open_source(options.real)
-    decoded = decode_source(source, generator.mel.sample_rate_hz)
+    decoded = decode_source(open_source(options.real), generator.mel.sample_rate_hz)
     source = decoded.source
-    chosen = source.select(folds=tuple(int(fold) for fold in options.folds.split(",")))
-    plan = draw_plan(chosen.clips, source.class_names, options.per_class, known_clips=source.clips)
-    labels = np.array([clip.label for clip in plan.clips])
+    folds = tuple(int(fold) for fold in options.folds.split(","))
+    chosen = source.select(folds=folds)
+    held = held_out_groups(source.clips)
+    unheard = [row for row, clip in enumerate(source.clips) if clip.group in held and clip.fold in folds]
+    reference = RealReference(
+        [decoded.audio(row) for row in unheard], [source.clips[row].label for row in unheard]
+    )
     model, record = load_classifier(options.run)
-    settings = preset(record["classifier"]).features
+    features = preset(record["classifier"]).features
     row_of = {clip.clip_id: row for row, clip in enumerate(source.clips)}
 
-    def features(audio: list[np.ndarray]) -> torch.Tensor:
-        n = settings.mel.image_samples
-        fitted = [fit_length(samples, n, settings.repeat_short) for samples in audio]
-        return torch.cat(
-            [
-                log_mel(torch.from_numpy(np.stack(fitted[i : i + 64])), settings.mel)
-                for i in range(0, len(fitted), 64)
-            ]
+    def plan_for(n_parents: int) -> Plan:
+        return draw_plan(
+            chosen.clips, source.class_names, options.per_class, n_parents=n_parents, known_clips=source.clips
         )
 
-    rng = np.random.default_rng(0)
-    target_rows, target_labels = [], []
-    for label in range(len(source.class_names)):
-        rows = [
-            row
-            for row, clip in enumerate(source.clips)
-            if clip.label == label and clip.fold == options.test_fold
-        ]
-        rows = rng.permutation(rows)[:40].tolist()
-        target_rows += rows
-        target_labels += [label] * len(rows)
-    target = statistics(features([decoded.audio(row) for row in target_rows]))
-    centre, spread = target.mean(axis=0), target.std(axis=0) + 1e-6
-    target = (target - centre) / spread
-    of = np.array(target_labels)
-    width = float(np.median(np.linalg.norm(target[:, None] - target[None], axis=-1)))
-
-    def measure(audio: list[np.ndarray]) -> dict[str, float]:
-        made = features(audio)
+    def measure(plan: Plan, audio: list[np.ndarray]) -> dict[str, Any]:
+        labels = [clip.label for clip in plan.clips]
         with torch.no_grad():
-            predicted = torch.cat([model(part).argmax(dim=1) for part in made.split(128)]).numpy()
-        values = (statistics(made) - centre) / spread
-        distances = [mmd(values[labels == label], target[of == label], width) for label in np.unique(labels)]
-        return {
-            "mmd": round(float(np.mean(distances)), 2),
-            "recognised": round(float((predicted == labels).mean()), 3),
-        }
+            predicted = torch.cat(
+                [model(part).argmax(dim=1) for part in features_of(audio, features).split(128)]
+            )
+        recognised = float((predicted.numpy() == np.array(labels)).mean())
+        return {**reference.distance(audio, labels), "recognised": round(recognised, 3)}
 
-    parents = [[decoded.audio(row_of[clip.parents[side]]) for clip in plan.clips] for side in (0, 1)]
-    rows = [
-        {"strategy": "first parents", **measure(parents[0])},
-        {"strategy": "second parents", **measure(parents[1])},
-        {"strategy": "waveform sums", **measure(waveform_sums(plan, decoded))},
+    def pictures(audio: list[np.ndarray]) -> torch.Tensor:
+        n = generator.mel.image_samples
+        return audio_to_image(stack_padded([np.resize(a, n) for a in audio], n), generator.mel)[0]
+
+    pairs = plan_for(2)
+    parents = [[decoded.audio(row_of[clip.parents[side]]) for clip in pairs.clips] for side in (0, 1)]
+    sums = waveform_sums(pairs, decoded)
+    n_drawn = len(pairs.counts())
+    rows: list[dict[str, Any]] = [
+        {"strategy": "first parents", **measure(pairs, parents[0])},
+        {"strategy": "second parents", **measure(pairs, parents[1])},
+        {"strategy": "waveform sums", **measure(pairs, sums)},
     ]
-    drawn = [
-        audio_to_image(
-            stack_padded(
-                [np.resize(a, generator.mel.image_samples) for a in parents[0][:10]],
-                generator.mel.image_samples,
-            ),
-            generator.mel,
-        )[0]
-    ]
-    with tempfile.TemporaryDirectory() as work:
-        for config in SETTINGS:
+    drawn = [pictures(parents[0][:n_drawn]), pictures(parents[1][:n_drawn]), pictures(sums[:n_drawn])]
+    for config in SETTINGS:
+        plan = plan_for(config.n_parents)
+        with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()
-            # Settings that invert alike share their parents' latents; only the first of them pays for the inversion.
-            latents = Path(work) / f"{config.level}-{config.steps}-{config.refinements}"
-            latents.mkdir(exist_ok=True)
-            renderer = Renderer(plan, decoded, generator, config, latents)
-            audio = []
-            for begin in range(0, len(plan), config.batch):
-                audio += renderer.audio(plan.clips[begin : begin + config.batch])
+            audio = render_all(Renderer(plan, decoded, generator, config, Path(work)))
             took_s = time.perf_counter() - started
-            drawn.append(renderer.images(plan.clips[:10]).cpu())
-            rows.append({**asdict(config), **measure(audio), "took_s": round(took_s, 1)})
-            Console(stderr=True).print(rows[-1])
-    drawn.append(
-        audio_to_image(
-            stack_padded(
-                [np.resize(a, generator.mel.image_samples) for a in parents[1][:10]],
-                generator.mel.image_samples,
-            ),
-            generator.mel,
-        )[0]
-    )
-    table = Table(
-        title=f"{len(plan)} clips, {generator.model_id}, parents of folds {options.folds}, against fold {options.test_fold}"
-    )
-    columns = ("strategy", "level", "eta", "steps", "mmd", "recognised", "took_s")
-    for name in columns:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in columns))
-    Console().print(table)
-    if options.json:
-        options.json.write_text(
-            json.dumps({"model": generator.model_id, "clips": len(plan), "rows": rows}, indent=1) + "\n"
+        drawn.append(pictures(audio[:n_drawn]))
+        rows.append({**config.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)})
+        Console(stderr=True).print(
+            {name: rows[-1][name] for name in ("strategy", "level", "mmd", "recognised")}
         )
+    show(rows, f"{len(pairs)} clips, {generator.model_id}, parents of folds {options.folds}")
+    if options.json:
+        result = {
+            "model": generator.model_id,
+            "clips": len(pairs),
+            "reference_clips": len(unheard),
+            "rows": rows,
+        }
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.png:
         from PIL import Image
 
         grid = torch.cat([torch.cat([image[0].flip(0) for image in row], dim=1) for row in drawn], dim=0)
         Image.fromarray(((grid.numpy() + 1) * 127.5).clip(0, 255).astype(np.uint8)).save(options.png)
+
+
+def show(rows: list[dict[str, Any]], title: str) -> None:
+    table = Table(title=title)
+    for name in ("strategy", "level", "steps", "eta", "guidance", "MMD", "recognised", "s a clip"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            *(str(row.get(name, "")) for name in ("strategy", "level", "steps", "eta", "guidance")),
+            f"{row['mmd']:.1f} ({row['low']:.1f} to {row['high']:.1f})",
+            f"{100 * row['recognised']:.0f} %",
+            str(row.get("s_per_clip", "")),
+        )
+    Console().print(table)
 
 
 if __name__ == "__main__":

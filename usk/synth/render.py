@@ -175,7 +175,7 @@ class ParentLatents:
                 np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio
             ]
         padded = stack_padded(audio, n_samples)
-        names = [self.decoded.class_name(row) for row in rows]
+        names = [self.decoded.class_name(row) for row in rows] if config.tell_class else []
 
         def encode(piece: slice) -> torch.Tensor:
             images, _ = audio_to_image(padded[piece].to(generator.device), generator.mel)
@@ -290,7 +290,7 @@ class Renderer:
                     alpha_cumprod=self.top,
                 )
             )
-        names = [self.plan.class_names[clip.label] for clip in planned]
+        names = [self.plan.class_names[clip.label] for clip in planned] if config.tell_class else []
         predict = generator.predictor(names, config.guidance)
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]

@@ -24,6 +24,7 @@ class RenderConfig:
     solver: str = "second-order"  # or "ddim", first-order
     refinements: int = 1  # of each step of the inversion
     eta: float = 0.0  # fresh noise on the way down; takes the first-order solver
+    tell_class: bool = True  # to class-conditional generators
     guidance: float = 1.0  # towards the class, of class-conditional generators
     crop: bool = True  # images only as wide as the clips need
     repeat_short: bool = (
@@ -90,6 +91,7 @@ QUALITIES = {
             level=1.0,
             solver="ddim",
             refinements=0,
+            tell_class=False,
             crop=False,
             repeat_short=False,
             griffin_lim_iterations=32,
