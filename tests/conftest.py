@@ -168,34 +168,72 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+def audio_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """audiodiffusion's audio encoder with random weights, in float16 (it has one size alone: 85 MB)."""
+    from usk.diffusion.load import quiet_libraries
+
+    folder = tmp_path_factory.mktemp("encoder") / "audio_encoder"
+    with quiet_libraries():
+        from audiodiffusion.audio_encoder import AudioEncoder
+
+        torch.manual_seed(1)
+        encoder = AudioEncoder()
+        for name, buffer in encoder.named_buffers():
+            if "running" in name:  # batch statistics as after training: not those of the identity
+                buffer.copy_(torch.rand_like(buffer) * 0.1 + (0.01 if name.endswith("var") else 0.0))
+        encoder.half().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Path]]:
     """A factory of audio-diffusion pipeline folders with a tiny random UNet: the same options give the same folder.
 
-    Options: `prediction_type`, `vae`, `scheduler` (class name), `mel_class` (its [library, class] in the index), and
-    whatever else the scheduler takes. Copy the folder before changing anything in it.
+    Options: `prediction_type`, `vae` (its number of image channels, 1 or 3; True is 1), `scheduler` (class name),
+    `mel_class` (its [library, class] in the index), `size` (height and width of the mel image), `attention` (blocks
+    with self-attention), `class_names` (of a class-conditional UNet), `conditional` (numbers in the encodings of a
+    conditional UNet; with 100 the folder has an audio encoder), and whatever else the scheduler takes. Copy the folder
+    before changing anything in it.
     """
     made: dict[str, Path] = {}
 
     def make(
         *,
         prediction_type: str = "epsilon",
-        vae: bool = False,
+        vae: int = 0,
         scheduler: str = "DDIMScheduler",
         mel_class: tuple[str, str] = ("audiodiffusion.mel", "Mel"),
+        size: tuple[int, int] = (TINY_MEL["y_res"], TINY_MEL["x_res"]),
+        attention: bool = False,
+        class_names: tuple[str, ...] = (),
+        conditional: int = 0,
         **scheduler_options: Any,
     ) -> Path:
-        key = repr((prediction_type, vae, scheduler, mel_class, sorted(scheduler_options.items())))
+        shape = (int(vae), scheduler, mel_class, size, attention, class_names, conditional)
+        key = repr((prediction_type, shape, sorted(scheduler_options.items())))
         if key not in made:
-            made[key] = tmp_path_factory.mktemp("pipeline") / "tiny"
-            options = {"prediction_type": prediction_type, **scheduler_options}
-            _write_pipeline(made[key], vae, scheduler, mel_class, options)
+            folder = tmp_path_factory.mktemp("pipeline") / "tiny"
+            _write_pipeline(folder, *shape, {"prediction_type": prediction_type, **scheduler_options})
+            if conditional == 100:
+                (folder / "audio_encoder").symlink_to(request.getfixturevalue("audio_encoder_folder"))
+            made[key] = folder
         return made[key]
 
     yield make
 
 
 def _write_pipeline(
-    folder: Path, vae: bool, scheduler: str, mel_class: tuple[str, str], scheduler_options: dict[str, Any]
+    folder: Path,
+    vae: int,
+    scheduler: str,
+    mel_class: tuple[str, str],
+    size: tuple[int, int],
+    attention: bool,
+    class_names: tuple[str, ...],
+    conditional: int,
+    scheduler_options: dict[str, Any],
 ) -> None:
     import diffusers
 
@@ -205,38 +243,49 @@ def _write_pipeline(
         from audiodiffusion.mel import Mel
 
         torch.manual_seed(0)
-        channels, height, width = (2, 8, 16) if vae else (1, 16, 32)
-        diffusers.UNet2DModel(
-            sample_size=(height, width),
-            in_channels=channels,
-            out_channels=channels,
-            layers_per_block=1,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D",) * 2,
-            up_block_types=("UpBlock2D",) * 2,
-            norm_num_groups=4,
-        ).save_pretrained(folder / "unet")
+        halvings = 1 if max(size) < 256 else 3  # in the VAE and in the UNet, so that attention stays small
+        scale = 2**halvings if vae else 1
+        channels, height, width = 2 if vae else 1, size[0] // scale, size[1] // scale
+        unet: dict[str, Any] = {
+            "sample_size": (height, width),
+            "in_channels": channels,
+            "out_channels": channels,
+            "layers_per_block": 1,
+            "block_out_channels": (*(8,) * halvings, 16),
+            "norm_num_groups": 4,
+            "num_class_embeds": len(class_names) + 1 if class_names else None,
+        }
+        kind = "CrossAttn" if conditional else "Attn" if attention else ""
+        unet |= {
+            "down_block_types": (*("DownBlock2D",) * halvings, f"{kind}DownBlock2D"),
+            "up_block_types": (f"{kind}UpBlock2D", *("UpBlock2D",) * halvings),
+        }
+        if conditional:
+            unet |= {"cross_attention_dim": conditional, "attention_head_dim": 4}
+        unet_class = "UNet2DConditionModel" if conditional else "UNet2DModel"
+        getattr(diffusers, unet_class)(**unet).save_pretrained(folder / "unet")
         if vae:
             diffusers.AutoencoderKL(
-                in_channels=1,
-                out_channels=1,
+                in_channels=vae,
+                out_channels=vae,
                 latent_channels=channels,
-                block_out_channels=(8, 8),
+                block_out_channels=(8,) * (halvings + 1),
                 norm_num_groups=4,
-                down_block_types=("DownEncoderBlock2D",) * 2,
-                up_block_types=("UpDecoderBlock2D",) * 2,
+                down_block_types=("DownEncoderBlock2D",) * (halvings + 1),
+                up_block_types=("UpDecoderBlock2D",) * (halvings + 1),
                 sample_size=16,
             ).save_pretrained(folder / "vqvae")
         getattr(diffusers, scheduler)(**scheduler_options).save_pretrained(folder / "scheduler")
-        Mel(**TINY_MEL).save_pretrained(folder / "mel")
+        Mel(**{**TINY_MEL, "y_res": size[0], "x_res": size[1]}).save_pretrained(folder / "mel")
     (folder / "model_index.json").write_text(
         json.dumps(
             {
                 "_class_name": "AudioDiffusionPipeline",
                 "mel": list(mel_class),
                 "scheduler": ["diffusers", scheduler],
-                "unet": ["diffusers", "UNet2DModel"],
+                "unet": ["diffusers", unet_class],
                 "vqvae": ["diffusers", "AutoencoderKL"] if vae else [None, None],
+                **({"id2label": dict(enumerate(class_names))} if class_names else {}),
             }
         )
     )

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
-from tests.sounds import TINY_MEL
+from tests.sounds import TINY_MEL, write_wav
 from usk.device import resolve_device
 from usk.diffusion import load
-from usk.diffusion.load import as_audiodiffusion, folder_fingerprint, load_generator, resolve_model
+from usk.diffusion.ddim import ddim_decode
+from usk.diffusion.encoder import ENCODER_MEL, encoder_images
+from usk.diffusion.load import (
+    Generator,
+    as_audiodiffusion,
+    folder_fingerprint,
+    load_generator,
+    quiet_libraries,
+    resolve_model,
+)
 from usk.errors import ModelError, UsageError
 from usk.mel.spectrogram import MelSettings
 
@@ -44,6 +58,22 @@ def refused(folder: Path | str, message: str, error: type[Exception] = ModelErro
     text = str(raised.value)
     assert message in text, text
     assert "\n" not in text and text.startswith("--")
+
+
+def copy_of(folder: Path, tmp_path: Path) -> Path:
+    """A copy that may be spoilt; its audio encoder, which is large, stays a link."""
+    return Path(shutil.copytree(folder, tmp_path / "model", symlinks=True))
+
+
+def says_the_same(generator: Generator, other: Generator) -> None:
+    """Network and VAE make the same of the same input, to the bit."""
+    torch.manual_seed(0)
+    noisy = torch.randn(2, *generator.latent_shape)
+    image = torch.rand(2, 1, generator.mel.n_mels, generator.mel.n_frames) * 2 - 1
+    for name, argument in (("predict", (noisy, 300)), ("to_latent", (image,)), ("to_image", (noisy,))):
+        ours, theirs = (getattr(each, name)(*argument) for each in (generator, other))
+        assert torch.equal(ours, theirs), name
+    assert generator.predict(noisy, 300).std() > 1e-3
 
 
 # --- what loads --------------------------------------------------------------------------------------------
@@ -99,6 +129,146 @@ def test_older_weights_in_bin_files_load(folder: Path) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in unet.state_dict().items())
 
 
+SUFFIXES = pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+
+
+def rewrite(folder: Path, suffix: str, change: Callable[[dict[str, Any]], Any], variant: str = "") -> None:
+    """A network's weights, changed and in another kind of file."""
+    from safetensors.torch import load_file, save_file
+
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    state = change(load_file(weights))
+    weights.unlink()
+    target = folder / f"diffusion_pytorch_model{variant}{suffix}"
+    if suffix == ".bin":
+        torch.save(state, target)
+    else:
+        save_file(state, target, {"format": "pt"})
+
+
+def halved(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensor.half() for name, tensor in state.items()}
+
+
+@SUFFIXES
+@pytest.mark.parametrize("variant", [".fp16", ".non_ema"])
+def test_weights_that_exist_only_as_a_variant_load(
+    tiny_pipeline: Factory, tmp_path: Path, suffix: str, variant: str
+) -> None:
+    plain, named = (copy_of(tiny_pipeline(vae=True), tmp_path / name) for name in ("plain", "named"))
+    for network in ("unet", "vqvae"):
+        rewrite(plain / network, ".safetensors", halved)
+        rewrite(named / network, suffix, halved, variant)
+    expected = load_generator(str(plain), device="cpu", precision="fp32")
+    generator = load_generator(str(named), device="cpu", precision="fp32")
+    assert {parameter.dtype for parameter in generator.unet.parameters()} == {torch.float32}
+    says_the_same(generator, expected)
+    with torch.no_grad():
+        noisy = torch.randn(1, 2, 8, 16)
+        theirs = as_audiodiffusion(named).unet(noisy, 10).sample
+    torch.testing.assert_close(generator.predict(noisy, 10), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_plain_weights_come_before_variants_and_safetensors_before_bin(folder: Path) -> None:
+    expected = load_generator(str(folder), device="cpu")
+    unet = folder / "unet"
+    for name in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin"):
+        (unet / name).write_bytes(b"no weights")
+    (unet / "optimizer.bin").write_bytes(b"no weights either")
+    says_the_same(load_generator(str(folder), device="cpu"), expected)
+    rewrite(unet, ".bin", dict)
+    says_the_same(load_generator(str(folder), device="cpu"), expected)
+
+
+def test_weights_in_the_root_of_the_folder_are_not_the_unets(folder: Path) -> None:
+    expected = load_generator(str(folder), device="cpu")
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    says_the_same(load_generator(str(folder), device="cpu"), expected)
+
+
+def test_weights_in_several_shards_load(tiny_pipeline: Factory, tmp_path: Path) -> None:
+    path = copy_of(tiny_pipeline(), tmp_path)
+    expected = load_generator(str(path), device="cpu")
+    (path / UNET).unlink()
+    expected.unet.save_pretrained(path / "unet", max_shard_size="40KB")  # type: ignore[operator]
+    assert len(list((path / "unet").glob("*-of-*.safetensors"))) > 1
+    says_the_same(load_generator(str(path), device="cpu"), expected)
+
+
+OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+
+
+@SUFFIXES
+def test_attention_weights_with_the_names_of_old_diffusers_load(
+    tiny_pipeline: Factory, tmp_path: Path, suffix: str
+) -> None:
+    new = tiny_pipeline(vae=True, attention=True)
+    old = copy_of(new, tmp_path)
+    renamed = []
+
+    def rename(state: dict[str, Any]) -> dict[str, Any]:
+        result = {}
+        for name, tensor in state.items():
+            before = name
+            for now, once in OLD_ATTENTION.items():
+                name = name.replace(now, once)
+            renamed.extend([name] if name != before else [])
+            result[name] = tensor
+        return result
+
+    for network, block in (
+        ("unet", "down_blocks.1.attentions.0"),
+        ("vqvae", "decoder.mid_block.attentions.0"),
+    ):
+        rewrite(old / network, suffix, rename)
+        assert {f"{block}.{name}.weight" for name in ("query", "key", "value", "proj_attn")} <= set(renamed)
+    generator, expected = (load_generator(str(path), device="cpu", precision="fp32") for path in (old, new))
+    says_the_same(generator, expected)
+    ours, theirs = as_audiodiffusion(old).unet.state_dict(), expected.unet.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("vae", [0, 1], ids=["pixels", "latents"])
+@pytest.mark.parametrize("size", [(64, 64), (64, 256), (256, 64), (256, 256), (128, 512), (512, 512)])
+def test_images_of_every_published_size_load(tiny_pipeline: Factory, size: tuple[int, int], vae: int) -> None:
+    path = tiny_pipeline(size=size, vae=vae)
+    generator = load_generator(str(path), device="cpu", precision="fp32")
+    scale = 2 if max(size) < 256 else 8  # of the factory's VAEs
+    shape = (2, size[0] // scale, size[1] // scale) if vae else (1, *size)
+    assert generator.latent_shape == shape
+    assert (generator.mel.n_mels, generator.mel.n_frames) == size
+    latent = generator.to_latent(torch.zeros(1, 1, *size))
+    assert latent.shape == (1, *shape) and generator.predict(latent, 10).shape == latent.shape
+    assert generator.to_image(latent).shape == (1, 1, *size)
+
+
+@pytest.mark.parametrize("vae", [0, 1], ids=["pixels", "latents"])
+def test_a_unet_that_names_no_size_takes_the_mels(tiny_pipeline: Factory, tmp_path: Path, vae: int) -> None:
+    path = copy_of(tiny_pipeline(vae=vae), tmp_path)
+    edit(path / "unet" / "config.json", sample_size=None)
+    assert load_generator(str(path), device="cpu").latent_shape == ((2, 8, 16) if vae else (1, 16, 32))
+
+
+def test_a_vae_of_colour_images_sees_grey_and_is_seen_as_audiodiffusion_sees_it(
+    tiny_pipeline: Factory,
+) -> None:
+    from PIL import Image
+
+    path = tiny_pipeline(vae=3)
+    generator, vae = load_generator(str(path), device="cpu", precision="fp32"), as_audiodiffusion(path).vqvae
+    image = torch.rand(2, 1, 16, 32) * 2 - 1
+    latent = generator.to_latent(image)
+    with torch.no_grad():
+        expected = vae.encode(torch.cat((image, image, image), dim=1)).latent_dist.mode() * 0.18215
+        colours = vae.decode(latent / 0.18215).sample
+    torch.testing.assert_close(latent, expected, atol=1e-6, rtol=1e-5)
+    pixels = ((colours / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255).round().astype("uint8")
+    grey = np.stack([np.asarray(Image.fromarray(picture, mode="RGB").convert("L")) for picture in pixels])
+    assert not np.array_equal(pixels[..., 0], grey)
+    ours = (generator.to_image(latent)[:, 0].numpy() / 2 + 0.5) * 255
+    assert np.abs(ours - grey).max() <= 1.01
+
+
 def test_half_precision_weights_are_computed_in_single(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -133,6 +303,316 @@ def test_a_generator_that_usk_did_not_fit_has_no_known_groups(folder: Path) -> N
     assert (generator.trained_on, generator.seen_groups, generator.license) == ([], frozenset(), "unknown")
 
 
+# --- told a class ------------------------------------------------------------------------------------------
+
+CLASSES = ("siren", "drill", "bark")
+
+
+@pytest.fixture
+def of_classes(tiny_pipeline: Factory) -> Generator:
+    return load_generator(str(tiny_pipeline(class_names=CLASSES)), device="cpu", precision="fp32")
+
+
+def told(generator: Generator, noisy: torch.Tensor, labels: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return generator.unet(noisy, 300, torch.tensor(labels)).sample
+
+
+def close(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_classes_are_read_back_in_the_order_of_their_labels(of_classes: Generator, folder: Path) -> None:
+    assert of_classes.class_names == CLASSES
+    assert load_generator(str(folder), device="cpu").class_names == ()
+
+
+def test_a_class_is_told_by_its_label_and_an_unknown_one_as_none_given(of_classes: Generator) -> None:
+    noisy = torch.randn(5, 1, 16, 32)
+    output = of_classes.predictor(["bark", "siren", "whale", "drill", ""])(noisy, 300)
+    close(output, told(of_classes, noisy, [2, 0, 3, 1, 3]))
+    close(of_classes.predict(noisy, 300), told(of_classes, noisy, [3] * 5))
+    same = noisy[:1].expand(4, -1, -1, -1)
+    each = of_classes.predictor([*CLASSES, "whale"])(same, 300)
+    assert all((each[i] - each[j]).abs().max() > 1e-3 for i in range(4) for j in range(i))
+
+
+def test_guidance_pushes_away_from_what_no_class_would_give(of_classes: Generator) -> None:
+    noisy, names, labels = torch.randn(3, 1, 16, 32), ["drill", "whale", "siren"], [1, 3, 0]
+    with_class, without = told(of_classes, noisy, labels), told(of_classes, noisy, [3] * 3)
+    close(of_classes.predictor(names, guidance=1.0)(noisy, 300), with_class)
+    for guidance in (2.5, 0.0, 0.3):
+        expected = without + guidance * (with_class - without)
+        close(of_classes.predictor(names, guidance)(noisy, 300), expected)
+    assert (with_class - without)[[0, 2]].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_an_item_does_not_hang_on_its_batch_mates(of_classes: Generator, guidance: float) -> None:
+    noisy, names = torch.randn(4, 1, 16, 32), ["bark", "whale", "siren", "bark"]
+    together = of_classes.predictor(names, guidance)(noisy, 300)
+    for row, name in enumerate(names):
+        alone = of_classes.predictor([name], guidance)(noisy[row : row + 1], 300)
+        close(alone, together[row : row + 1])
+
+
+def test_guidance_evaluates_twice_only_where_a_class_is_known(
+    of_classes: Generator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+    plain = load_generator(str(folder), device="cpu", precision="fp32")
+    for generator in (of_classes, plain):
+        generator.unet.register_forward_pre_hook(lambda unet, args: batches.append(len(args[0])))
+    noisy = torch.randn(2, 1, 16, 32)
+    of_classes.predictor(["drill", "whale"], 2.0)(noisy, 300)
+    of_classes.predictor(["whale", "whale"], 2.0)(noisy, 300)
+    of_classes.predictor(["drill", "whale"])(noisy, 300)
+    guided = plain.predictor(["drill", "whale"], 2.0)(noisy, 300)
+    assert batches == [4, 2, 2, 2]
+    assert torch.equal(guided, plain.predict(noisy, 300))
+
+
+@pytest.mark.parametrize(
+    "id2label",
+    [
+        KeyError,
+        None,
+        ["siren", "drill", "bark"],
+        {"0": "siren", "1": "drill"},
+        {"1": "a", "2": "b", "3": "c"},
+    ],
+)
+def test_a_class_conditional_pipeline_that_does_not_name_its_classes(
+    tiny_pipeline: Factory, tmp_path: Path, id2label: Any
+) -> None:
+    path = copy_of(tiny_pipeline(class_names=CLASSES), tmp_path)
+    edit(path / "model_index.json", id2label=id2label)
+    refused(path, "is class-conditional, but its model_index.json does not name 3 classes in id2label")
+
+
+def test_audiodiffusion_draws_with_a_class_conditional_unet_as_if_no_class_were_given(
+    tiny_pipeline: Factory, of_classes: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = as_audiodiffusion(tiny_pipeline(class_names=CLASSES))
+    noisy = torch.randn(2, 1, 16, 32)
+    untold = of_classes.predict(noisy, 300)
+    with torch.no_grad():
+        for arguments in ((), (None,)):
+            close(pipeline.unet(noisy, 300, *arguments).sample, untold)
+        close(pipeline.unet(sample=noisy, timestep=300).sample, untold)
+        labels = torch.tensor([1, 0])
+        expected = told(of_classes, noisy, [1, 0])
+        close(pipeline.unet(noisy, 300, labels).sample, expected)
+        close(pipeline.unet(noisy, 300, class_labels=labels).sample, expected)
+    drawn(pipeline, of_classes, of_classes.predict, monkeypatch)
+
+
+def drawn(
+    pipeline: Any, generator: Generator, predict: Any, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> None:
+    """The pipeline's own images are what our decoding makes of the same noise."""
+    pipeline.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(pipeline.mel, "image_to_audio", lambda image: np.zeros(8))
+    noise = torch.randn(2, *generator.latent_shape)
+    with quiet_libraries():
+        images, _ = pipeline(batch_size=2, noise=noise.clone(), steps=4, return_dict=False, **options)
+    ours = (
+        generator.to_image(ddim_decode(predict, noise, generator.schedule, 4))[:, 0].numpy() * 127.5 + 127.5
+    )
+    theirs = np.stack([np.asarray(image, dtype=np.float32) for image in images])
+    assert np.abs(ours - theirs).max() < 0.51 and theirs.std() > 5
+
+
+# --- told what a clip sounds like --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def conditional(tiny_pipeline: Factory) -> Generator:
+    return load_generator(str(tiny_pipeline(conditional=100)), device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def theirs(audio_encoder_folder: Path) -> Any:
+    """audiodiffusion's own encoder."""
+    with quiet_libraries():
+        from audiodiffusion.audio_encoder import AudioEncoder
+
+        return AudioEncoder.from_pretrained(
+            audio_encoder_folder, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
+
+
+def sounds(duration_s: float, sample_rate_hz: int, n: int = 2) -> np.ndarray:
+    """Noise that swells over a tone: [n, samples], each its own."""
+    rng = np.random.default_rng(round(duration_s * 10))
+    t = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
+    rows = [
+        0.3 * np.sin(2 * np.pi * 200 * 3**row * t)
+        + 0.2 * rng.standard_normal(len(t)) * np.sin(t * (row + 1)) ** 2
+        for row in range(n)
+    ]
+    return np.stack(rows).astype(np.float32)
+
+
+def encoded_by_both(
+    generator: Generator, theirs: Any, audio: np.ndarray, folder: Path
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What our encoder and audiodiffusion's make of the same WAV files, at the generator's rate."""
+    files = [
+        write_wav(folder / f"{row}.wav", samples, generator.mel.sample_rate_hz)
+        for row, samples in enumerate(audio)
+    ]
+    stored = np.stack([soundfile.read(file, dtype="float32")[0] for file in files])
+    with quiet_libraries():
+        expected = theirs.encode([str(file) for file in files])
+    return generator.encodings(torch.from_numpy(stored)), expected  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "silent_s"),
+    [(2.0, None), (110_591 / 22_050, None), (110_593 / 22_050, None), (12.0, None), (11.0, (5.1, 11.0))],
+    ids=["shorter than an image", "an image", "a little more", "two images and a rest", "a silent image"],
+)
+def test_encodings_are_those_of_audiodiffusions_encoder(
+    conditional: Generator,
+    theirs: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    duration_s: float,
+    silent_s: tuple[float, float] | None,
+) -> None:
+    monkeypatch.setattr(conditional, "mel", ENCODER_MEL)
+    audio = sounds(duration_s, 22_050)
+    if silent_s:
+        audio[:, slice(*(round(second * 22_050) for second in silent_s))] = 0.0
+        audio[:, 110_591:] = 0.0
+    ours, expected = encoded_by_both(conditional, theirs, audio, tmp_path)
+    assert ours.shape == (2, 1, 100) and ours.dtype == torch.float32
+    apart = float((expected[0] - expected[1]).abs().max())
+    assert float((ours[:, 0] - expected).abs().max()) < 2e-3 * apart
+
+
+def test_encodings_of_a_generator_with_another_rate_are_resampled(
+    conditional: Generator, theirs: Any, tmp_path: Path
+) -> None:
+    assert conditional.mel.sample_rate_hz == 8_000
+    ours, expected = encoded_by_both(conditional, theirs, sounds(6.0, 8_000), tmp_path)
+    apart = float((expected[0] - expected[1]).abs().max())
+    assert float((ours[:, 0] - expected).abs().max()) < 1e-2 * apart
+
+
+def test_the_encoder_sees_the_bytes_that_audiodiffusion_shows_it(theirs: Any) -> None:
+    audio = sounds(110_591 / 22_050, 22_050)
+    ours = encoder_images(torch.from_numpy(audio))
+    for image, samples in zip(ours, audio, strict=True):
+        theirs.mel.load_audio(raw_audio=samples)
+        expected = np.asarray(theirs.mel.audio_slice_to_image(0))
+        difference = np.abs(image[0].numpy() * 255 - expected)
+        assert image.shape == (1, 96, 216) and difference.max() < 1.01 and (difference > 0.01).mean() < 1e-3
+    assert torch.equal(encoder_images(torch.zeros(1, 110_591)), torch.ones(1, 1, 96, 216))
+
+
+def test_a_clips_encoding_does_not_hang_on_its_batch_mates(conditional: Generator) -> None:
+    audio = torch.from_numpy(sounds(1.0, 8_000, n=3))
+    together = conditional.encodings(audio)
+    assert together is not None
+    for row in range(3):
+        alone = conditional.encodings(audio[row : row + 1])
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_conditional_unet_is_told_the_encodings(conditional: Generator) -> None:
+    noisy, encodings = torch.randn(3, 1, 16, 32), torch.randn(3, 1, 100)
+    output = conditional.predictor((), encodings=encodings)(noisy, 300)
+    with torch.no_grad():
+        close(output, conditional.unet(noisy, 300, encodings).sample)
+        other = conditional.unet(noisy, 300, encodings.flip(0)).sample
+    assert (output - other)[0].abs().max() > 1e-4
+    guided = conditional.predictor(["siren"] * 3, guidance=3.0, encodings=encodings)(noisy, 300)
+    assert torch.equal(guided, output)
+
+
+def test_a_conditional_unet_that_is_told_nothing_says_so(conditional: Generator) -> None:
+    with pytest.raises(ModelError, match=r"^--model tiny@[0-9a-f]{12} is conditional: .* encodings for$"):
+        conditional.predict(torch.randn(1, 1, 16, 32), 300)
+
+
+def test_an_unconditional_generator_has_no_encodings(folder: Path) -> None:
+    generator = load_generator(str(folder), device="cpu", precision="fp32")
+    assert generator.encoder is None and generator.encodings(torch.zeros(2, 8_000)) is None
+    noisy = torch.randn(2, 1, 16, 32)
+    output = generator.predictor((), encodings=torch.randn(2, 1, 100))(noisy, 300)
+    assert torch.equal(output, generator.predict(noisy, 300))
+
+
+def test_a_unet_that_is_told_both_a_class_and_encodings(tiny_pipeline: Factory) -> None:
+    path = tiny_pipeline(conditional=100, class_names=CLASSES)
+    generator = load_generator(str(path), device="cpu", precision="fp32")
+    noisy, encodings = torch.randn(2, 1, 16, 32), torch.randn(2, 1, 100)
+
+    def expected(unet: Any, labels: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            return unet(noisy, 300, encodings, class_labels=torch.tensor(labels)).sample
+
+    with_class, without = (expected(generator.unet, labels) for labels in ([2, 3], [3, 3]))
+    close(
+        generator.predictor(["bark", "whale"], 2.0, encodings)(noisy, 300),
+        without + 2.0 * (with_class - without),
+    )
+    with torch.no_grad():
+        close(as_audiodiffusion(path).unet(noisy, 300, encodings).sample, without)
+
+
+def test_audiodiffusion_draws_with_a_conditional_unet(
+    tiny_pipeline: Factory, conditional: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = as_audiodiffusion(tiny_pipeline(conditional=100))
+    encodings = torch.randn(2, 1, 100)
+    predict = conditional.predictor((), encodings=encodings)
+    drawn(pipeline, conditional, predict, monkeypatch, encoding=encodings)
+
+
+def test_the_encoder_comes_from_the_hub_if_the_folder_has_none(
+    tiny_pipeline: Factory, tmp_path: Path, audio_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_of(tiny_pipeline(conditional=100), tmp_path)
+    (path / "audio_encoder").unlink()
+    asked = []
+
+    def download(hub_id: str, **options: Any) -> str:
+        asked.append((hub_id, sorted(options["allow_patterns"])))
+        return str(audio_encoder_folder)
+
+    with pytest.raises(ModelError) as raised:
+        load_generator(str(path), device="cpu")
+    text = str(raised.value)
+    assert (
+        "is conditional, and its audio encoder teticio/audio-encoder cannot be reached (no network?)" in text
+    )
+    assert text.startswith("--model ") and text.endswith(f"put its files into {path}/audio_encoder")
+    assert "\n" not in text
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    encoder = load_generator(str(path), device="cpu").encoder
+    assert asked == [("teticio/audio-encoder", ["*.bin", "*.json", "*.safetensors"])]
+    assert encoder is not None and not encoder.training
+
+
+def test_encodings_of_another_size_are_refused(tiny_pipeline: Factory) -> None:
+    refused(
+        tiny_pipeline(conditional=64),
+        "is conditional on encodings of 64 numbers; usk knows audio-diffusion's",
+    )
+
+
+def test_an_encoder_without_weights_is_refused(tiny_pipeline: Factory, tmp_path: Path) -> None:
+    path = copy_of(tiny_pipeline(conditional=100), tmp_path)
+    (path / "audio_encoder").unlink()
+    (path / "audio_encoder").mkdir()
+    refused(
+        path, "its weights cannot be loaded: audio_encoder has no diffusion_pytorch_model.safetensors or .bin"
+    )
+
+
 def test_loading_leaves_the_warning_filters_alone(folder: Path) -> None:
     before = list(warnings.filters)
     load_generator(str(folder), device="cpu")
@@ -154,6 +634,18 @@ def drop_a_tensor(folder: Path) -> None:
     save_file(state, folder / UNET, {"format": "pt"})
 
 
+def reshape_output(folder: Path, channels: int) -> None:
+    """The UNet with another number of output channels."""
+    edit(folder / "unet/config.json", out_channels=channels)
+
+    def widen(state: dict[str, Any]) -> dict[str, Any]:
+        for name in ("conv_out.weight", "conv_out.bias"):
+            state[name] = torch.cat([state[name]] * channels)
+        return state
+
+    rewrite(folder / "unet", ".safetensors", widen)
+
+
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no index": (
         lambda f: (f / "model_index.json").unlink(),
@@ -161,17 +653,40 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no mel": (lambda f: shutil.rmtree(f / "mel"), "mel/mel_config.json is missing"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler/scheduler_config.json is missing"),
-    "no UNet": (lambda f: shutil.rmtree(f / "unet"), "its weights cannot be loaded"),
-    "no weights": (lambda f: (f / UNET).unlink(), "its weights cannot be loaded"),
-    "empty weights": (lambda f: (f / UNET).write_bytes(b""), "its weights cannot be loaded"),
+    "no UNet": (
+        lambda f: shutil.rmtree(f / "unet"),
+        "its weights cannot be loaded: unet has no diffusion_pytorch_model.safetensors or .bin",
+    ),
+    "no weights": (
+        lambda f: (f / UNET).unlink(),
+        "its weights cannot be loaded: unet has no diffusion_pytorch_model.safetensors or .bin",
+    ),
+    "weights of another library": (
+        lambda f: (f / UNET).rename(f / "unet/diffusion_flax_model.safetensors"),
+        "its weights cannot be loaded: unet has no diffusion_pytorch_model.safetensors or .bin",
+    ),
+    "empty weights": (lambda f: (f / UNET).write_bytes(b""), f"{UNET} is damaged or not whole"),
     "cut weights": (
         lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-999]),
-        "its weights cannot be loaded",
+        f"its weights cannot be loaded: {UNET} is damaged or not whole; fetch it again",
     ),
+    "a pointer of Git LFS": (
+        lambda f: (f / UNET).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
+        f"its weights cannot be loaded: {UNET} is a pointer of Git LFS; run `git lfs pull`",
+    ),
+    "no config": (lambda f: (f / "unet/config.json").unlink(), "its weights cannot be loaded"),
     "a tensor less": (drop_a_tensor, "its weights cannot be loaded: conv_in.weight is missing"),
     "other shapes": (
         lambda f: edit(f / "unet/config.json", block_out_channels=[16, 32]),
-        "its weights cannot be loaded",
+        "its weights cannot be loaded: Error(s) in loading state_dict for UNet2DModel: size mismatch for ",
+    ),
+    "a UNet that predicts variances": (
+        lambda f: reshape_output(f, 2),
+        "its UNet makes 2 channels of 1; usk needs one that predicts the noise alone",
+    ),
+    "a UNet that embeds other things": (
+        lambda f: edit(f / "unet/config.json", class_embed_type="identity"),
+        "its UNet wants to be told things that usk does not know (class_embed_type)",
     ),
     "index is no JSON": (
         lambda f: (f / "model_index.json").write_text("{"),
@@ -202,9 +717,9 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         "names no UNet2DModel and mel",
     ),
     "a strange index": (lambda f: edit(f / "model_index.json", unet="UNet"), "names no UNet2DModel and mel"),
-    "a conditional UNet": (
+    "a UNet of another class": (
         lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
-        "is conditional",
+        "is conditional on encodings of 1280 numbers",
     ),
     "another image size": (
         lambda f: edit(f / "mel/mel_config.json", x_res=64),
@@ -229,6 +744,123 @@ def test_a_folder_that_is_no_whole_pipeline_is_a_model_error(
     refused(folder, message)
 
 
+@pytest.mark.parametrize(("vae_channels", "mel"), [(3, {}), (2, {"x_res": 64})], ids=["channels", "size"])
+def test_a_unet_that_does_not_fit_its_vae_is_refused(
+    tiny_pipeline: Factory, tmp_path: Path, vae_channels: int, mel: dict[str, int]
+) -> None:
+    import diffusers
+
+    path = copy_of(tiny_pipeline(vae=True), tmp_path)
+    edit(path / "mel" / "mel_config.json", **mel)
+    with quiet_libraries():
+        vae = diffusers.AutoencoderKL.from_pretrained(path / "vqvae")
+        diffusers.AutoencoderKL.from_config({**vae.config, "latent_channels": vae_channels}).save_pretrained(
+            path / "vqvae"
+        )
+    made = f"{vae_channels} x 8 x {mel.get('x_res', 32) // 2}"
+    refused(path, f"its UNet takes 2 x 8 x 16 but its mel and VAE make {made} images")
+
+
+class Code:
+    """Unpickled with its `__reduce__`, it leaves a file behind."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.canary),)
+
+
+def zipped(content: Any, file: Path) -> None:
+    torch.save(content, file)
+
+
+def legacy(content: Any, file: Path) -> None:
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+
+
+def pickled(content: Any, file: Path) -> None:
+    file.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("write", [zipped, legacy, pickled])
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin"])
+def test_code_in_weights_is_refused_and_does_not_run(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Any, Path], None],
+    name: str,
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    canary = tmp_path / "canary"
+    (folder / UNET).unlink()
+    write({"conv_in.weight": Code(canary)}, folder / "unet" / name)
+    refused(
+        folder,
+        f"unet/{name} is refused: it is not plain tensors, and unpickling anything else could run code",
+    )
+    with pytest.raises(ModelError, match="is refused: it is not plain tensors"):
+        as_audiodiffusion(folder)
+    assert not canary.exists()
+    if write is not pickled:  # the file does carry the code
+        torch.load(folder / "unet" / name, weights_only=False)
+    else:
+        pickle.loads((folder / "unet" / name).read_bytes())
+    assert canary.is_dir()
+
+
+BIN = "unet/diffusion_pytorch_model.bin"
+SPOILT_BIN: dict[str, tuple[Callable[[dict[str, Any], Path], Any], str]] = {
+    "cut": (
+        lambda state, file: (zipped(state, file), file.write_bytes(file.read_bytes()[:-999])),
+        f"its weights cannot be loaded: {BIN} is damaged or not whole",
+    ),
+    "cut, as torch wrote it once": (
+        lambda state, file: (legacy(state, file), file.write_bytes(file.read_bytes()[:-999])),
+        f"its weights cannot be loaded: {BIN} is damaged or not whole",
+    ),
+    "empty": (lambda state, file: file.write_bytes(b""), f"{BIN} is damaged or not whole"),
+    "no tensors": (lambda state, file: zipped([1, 2], file), "its weights cannot be loaded"),
+    "a tensor less": (
+        lambda state, file: (state.pop("conv_in.bias"), zipped(state, file)),
+        "its weights cannot be loaded: conv_in.bias is missing",
+    ),
+    "another shape": (
+        lambda state, file: zipped({**state, "conv_in.bias": torch.zeros(3)}, file),
+        "its weights cannot be loaded: Error(s) in loading state_dict for UNet2DModel: size mismatch for conv_in.bias",
+    ),
+    "a pointer of Git LFS": (
+        lambda state, file: file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
+        f"its weights cannot be loaded: {BIN} is a pointer of Git LFS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT_BIN.values(), ids=SPOILT_BIN.keys())
+def test_spoilt_weights_in_a_bin_file_are_a_model_error(folder: Path, spoil: Callable, message: str) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(folder / UNET)
+    (folder / UNET).unlink()
+    spoil(state, folder / BIN)
+    refused(folder, message)
+
+
+def test_loading_logs_nothing(tiny_pipeline: Factory, tmp_path: Path) -> None:
+    path = copy_of(tiny_pipeline(vae=True), tmp_path)
+    rewrite(path / "unet", ".bin", lambda state: {**state, "ema.decay": torch.ones(1)})
+    logger, records = logging.getLogger("diffusers"), []
+    handler, level = logging.Handler(), logger.level
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        load_generator(str(path), device="cpu")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == [] and logger.level == level
+
+
 @pytest.mark.parametrize("name", ["./nothing/here", "nothing", "a/b/c", "~/nothing"])
 def test_a_folder_that_is_not_there_names_the_ways_on(name: str) -> None:
     refused(name, "no such pipeline folder; give a folder, a Hub id (user/name), or `embedded`")
@@ -243,7 +875,7 @@ def test_a_file_is_no_pipeline(tmp_path: Path) -> None:
     "name", ["teticio/audio-diffusion-ddim-256", "teticio/audio-diffusion-ddim-256@main"]
 )
 def test_a_hub_id_without_network_names_the_ways_on(name: str) -> None:
-    refused(name, "teticio/audio-diffusion-ddim-256 cannot be downloaded (no network?); use --model embedded")
+    refused(name, "teticio/audio-diffusion-ddim-256 cannot be reached (no network?); use --model embedded")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import numpy as np
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
+from usk.hub import first_line, hub_errors
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 MANIFEST_FILE = "usk.json"
@@ -592,44 +593,20 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
 def _open_hub(typed: str, columns: Columns) -> Source:
     import datasets
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     hub_id, _, revision = typed.partition("@")
+    subject = f"the Hub dataset {hub_id}"
+    instead = "name a local folder with --real or $USK_REAL, or try `usk demo`"
     try:
-        commit = HfApi().dataset_info(hub_id, revision=revision or None).sha
-        loaded = datasets.load_dataset(hub_id, revision=commit)
-    except RevisionNotFoundError as error:
-        raise SourceError(f"{hub_id} has no revision {revision} on the Hub") from error
-    except GatedRepoError as error:
-        raise SourceError(
-            f"{hub_id} is gated: accept its terms on its Hub page, then `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise SourceError(f"{hub_id} is no dataset on the Hub (or private: `hf auth login`)") from error
-    except Exception as error:
-        if not _is_network_error(error):
-            raise
-        raise SourceError(
-            f"the Hub dataset {hub_id} cannot be reached (no network?); name a local folder with --real or $USK_REAL, "
-            "or try `usk demo`"
-        ) from error
+        with hub_errors(subject, instead, SourceError, revision):
+            commit = HfApi().dataset_info(hub_id, revision=revision or None).sha
+            loaded = datasets.load_dataset(hub_id, revision=commit)
+    except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
+        # A loading script, files of no known format, shards that do not fit together: no source for usk.
+        raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error
     name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
     folder = Path(constants.HF_HUB_CACHE)
     return _from_dataset(loaded, name, "Hub dataset", typed, str(commit), f"hub-{commit}", columns, folder)
-
-
-def _is_network_error(error: BaseException) -> bool:
-    """Whether a failure to connect stands anywhere in the chain of causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) or type(seen).__name__ in (
-            "ConnectError",
-            "OfflineModeIsEnabled",
-            "ConnectTimeout",
-        ):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _from_dataset(

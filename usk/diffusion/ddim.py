@@ -38,7 +38,10 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> NoiseSchedule:
-        """From the config of a diffusers `DDIMScheduler` or `DDPMScheduler`."""
+        """From the config of a diffusers `DDIMScheduler` or `DDPMScheduler`.
+
+        `timestep_spacing` and `steps_offset` are left aside: usk chooses its own timesteps, and any are valid DDIM steps.
+        """
         from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
 
         prediction = str(config.get("prediction_type", "epsilon"))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import pickle
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +19,22 @@ import torch
 
 from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, Predictor
+from usk.diffusion.encoder import ENCODER_SIZE, encode_audio
 from usk.errors import ModelError, sample_of
+from usk.hub import causes, first_line, hub_errors
 from usk.mel.spectrogram import MelSettings
 
 EMBEDDED = "embedded"
 PUBLISHED = "teticio/audio-diffusion-ddim-256"
 VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
 TRAINED_ON_FILE = "trained_on.json"
+AUDIO_ENCODER = "teticio/audio-encoder"  # what published conditional pipelines were trained with
+AUDIO_ENCODER_FOLDER = "audio_encoder"  # in a pipeline folder that brings its encoder along
+NETWORK_FILES = ("*.json", "*.safetensors", "*.bin")
+WEIGHTS = re.compile(
+    r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)"
+)
+LUMA = (0.299, 0.587, 0.114)  # red, green and blue in a grey image (ITU-R 601), as audiodiffusion mixes them
 
 
 @dataclass
@@ -41,42 +53,64 @@ class Generator:
     license: str = "unknown"
     frame_multiple: int = 1  # images may be cropped in time to multiples of this
     class_names: tuple[str, ...] = ()  # what a class-conditional UNet can be told; empty for others
+    encoder: Any | None = None  # of the audio that a conditional UNet is told; None for others
 
     @property
     def seen_groups(self) -> frozenset[str]:
         """Recordings that the network was fitted on; none are known of a generator that usk did not fit."""
         return frozenset(group for part in self.trained_on for group in part.get("groups", ()))
 
+    def encodings(self, audio: torch.Tensor) -> torch.Tensor | None:
+        """What a conditional UNet is told of clips [batch, samples] at the mel's sample rate: [batch, 1, 100] float32.
+
+        None for an unconditional one, which is told nothing.
+        """
+        if self.encoder is None:
+            return None
+        return encode_audio(self.encoder, audio, self.mel.sample_rate_hz).to(self.device)
+
     def predict(self, noisy: torch.Tensor, timestep: int) -> torch.Tensor:
         """The network's raw output for a batch [batch, channels, height, width], float32, told no class."""
         return self.predictor(())(noisy, timestep)
 
-    def predictor(self, class_names: Sequence[str], guidance: float = 1.0) -> Predictor:
+    def predictor(
+        self, class_names: Sequence[str], guidance: float = 1.0, encodings: torch.Tensor | None = None
+    ) -> Predictor:
         """The network for a batch whose items have these classes, for `ddim_encode` and `ddim_decode`.
 
         Classes that the generator was not trained on, and all of them where it is not class-conditional, count as
         not given. `guidance` above 1 pushes away from what it would predict without a class, at the price of a second
         evaluation (classifier-free guidance, Ho & Salimans, arXiv 2207.12598); it does nothing where no class is
         known.
+
+        `encodings` [batch, n, dimensions] are what a conditional UNet is told beside that (see `encodings`); without
+        them it raises ModelError. Others are told nothing of them.
         """
+        if self.encoder is not None and encodings is None:
+            raise ModelError(
+                f"--model {self.model_id} is conditional: it can only draw clips that it is given encodings for"
+            )
         none = len(self.class_names)
         known = [self.class_names.index(name) if name in self.class_names else none for name in class_names]
         guided = guidance != 1.0 and any(label != none for label in known)
 
         def predict(noisy: torch.Tensor, timestep: int) -> torch.Tensor:
-            batch, labels = noisy, None
+            batch, told = noisy, {}
             if self.class_names:
-                labels = torch.tensor(known or [none] * len(noisy), device=noisy.device)
-                if guided:
-                    batch = torch.cat((noisy, noisy))
-                    labels = torch.cat((labels, torch.full_like(labels, none)))
+                told["class_labels"] = torch.tensor(known or [none] * len(noisy), device=noisy.device)
+            if self.encoder is not None and encodings is not None:
+                told["encoder_hidden_states"] = encodings.to(noisy.device)
+            if guided:
+                batch = torch.cat((noisy, noisy))
+                told = {key: torch.cat((value, value)) for key, value in told.items()}
+                told["class_labels"][len(noisy) :] = none
             with torch.no_grad(), autocast(self.device, self.precision):
                 output = self.unet(
-                    batch.to(memory_format=torch.channels_last), timestep, labels, return_dict=False
+                    batch.to(memory_format=torch.channels_last), timestep, **told, return_dict=False
                 )[0].float()
             if guided:
-                told, untold = output.chunk(2)
-                output = untold + guidance * (told - untold)
+                with_class, without = output.chunk(2)
+                output = without + guidance * (with_class - without)
             return output
 
         return predict
@@ -86,14 +120,18 @@ class Generator:
         if self.vae is None:
             return image
         with torch.no_grad():
-            return VAE_SCALE * self.vae.encode(image).latent_dist.mode()
+            grey = image.expand(-1, self.vae.config.in_channels, -1, -1)
+            return VAE_SCALE * self.vae.encode(grey).latent_dist.mode()
 
     def to_image(self, latent: torch.Tensor) -> torch.Tensor:
         """The inverse of `to_latent`, clamped to [-1, 1]."""
         if self.vae is None:
             return latent.clamp(-1, 1)
         with torch.no_grad():
-            return self.vae.decode(latent / VAE_SCALE).sample[:, :1].clamp(-1, 1)
+            image = self.vae.decode(latent / VAE_SCALE).sample.clamp(-1, 1)
+        if image.shape[1] == 3:
+            image = torch.einsum("bchw,c->bhw", image, torch.tensor(LUMA, device=image.device))[:, None]
+        return image
 
 
 def resolve_model(model: str, device: torch.device) -> str:
@@ -120,37 +158,15 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     name = resolve_model(model, on)
     folder, model_id = _locate(name)
     index = _read_json(folder / "model_index.json", name)
-    unet_class, has_vae = _class_name(index, "unet"), bool(_class_name(index, "vqvae"))
-    if unet_class == "UNet2DConditionModel":
-        raise ModelError(
-            f"--model {name} is conditional (UNet2DConditionModel); usk needs an unconditional pipeline"
-        )
-    if unet_class != "UNet2DModel" or "mel" not in index:
-        raise ModelError(
-            f"--model {name} is no audio-diffusion pipeline: model_index.json names no UNet2DModel and mel"
-        )
-    with quiet_libraries():
-        from diffusers import AutoencoderKL, UNet2DModel  # type: ignore[attr-defined,unused-ignore]
-
-        try:
-            unet = _load_network(UNet2DModel, folder, "unet")
-            vae = _load_network(AutoencoderKL, folder, "vqvae") if has_vae else None
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"--model {name}: its weights cannot be loaded: {first_line}") from error
+    unet, vae = _load_networks(folder, index, name)
+    class_names = _class_names(index, unet, name)
     try:
         mel = MelSettings.from_audiodiffusion(_read_json(folder / "mel" / "mel_config.json", name))
     except (TypeError, ValueError) as error:
         raise ModelError(f"--model {name}: mel/mel_config.json is not understood: {error}") from error
     schedule = NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json", name))
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else tuple(size)
-    shape = (int(unet.config.in_channels), int(height), int(width))
-    if vae is None and shape != (1, mel.n_mels, mel.n_frames):
-        raise ModelError(
-            f"--model {name}: its UNet takes {shape[0]} x {shape[1]} x {shape[2]} but its mel makes "
-            f"1 x {mel.n_mels} x {mel.n_frames} images"
-        )
+    shape = _latent_shape(unet, vae, mel, name)
+    encoder = _load_encoder(folder, unet, name) if _is_conditional(unet) else None
     trained_on, licence = [], "unknown"
     if (folder / TRAINED_ON_FILE).is_file():
         record = _read_json(folder / TRAINED_ON_FILE, name)
@@ -159,7 +175,7 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
                 f"--model {name}: {TRAINED_ON_FILE} does not say what the generator was trained on"
             )
         trained_on, licence = record["sources"], str(record.get("license", "unknown"))
-    for network in (unet, vae):
+    for network in (unet, vae, encoder):
         if network is not None:
             network.eval().requires_grad_(False).to(on, memory_format=torch.channels_last)
     return Generator(
@@ -173,7 +189,8 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         precision=default_precision(on) if precision == "auto" else precision,
         trained_on=trained_on,
         license=licence,
-        class_names=_class_names(index, unet, name),
+        class_names=class_names,
+        encoder=encoder,
         frame_multiple=frame_multiple(unet, shape, mel),
     )
 
@@ -182,6 +199,57 @@ def frame_multiple(unet: Any, latent_shape: tuple[int, int, int], mel: MelSettin
     """What an image's width in frames must be a multiple of: the VAE's factor times the UNet's halvings."""
     halvings = 2 ** (len(unet.config.block_out_channels) - 1)
     return int(mel.n_frames // latent_shape[2] * halvings)
+
+
+def _load_networks(folder: Path, index: dict[str, Any], name: str) -> tuple[Any, Any | None]:
+    """The UNet and, where the pipeline has one, the VAE: float32, on the CPU."""
+    unet_class = _class_name(index, "unet")
+    if unet_class not in ("UNet2DModel", "UNet2DConditionModel") or "mel" not in index:
+        raise ModelError(
+            f"--model {name} is no audio-diffusion pipeline: model_index.json names no UNet2DModel and mel"
+        )
+    with quiet_libraries():
+        import diffusers
+
+        unet = _load_network(getattr(diffusers, unet_class), folder / "unet", name)
+        vae = None
+        if _class_name(index, "vqvae"):
+            vae = _load_network(diffusers.AutoencoderKL, folder / "vqvae", name)  # type: ignore[attr-defined,unused-ignore]
+    wanted = [
+        key for key in ("class_embed_type", "addition_embed_type", "encoder_hid_dim") if unet.config.get(key)
+    ]
+    if wanted:
+        raise ModelError(
+            f"--model {name}: its UNet wants to be told things that usk does not know ({', '.join(wanted)})"
+        )
+    if unet.config.out_channels != unet.config.in_channels:
+        raise ModelError(
+            f"--model {name}: its UNet makes {unet.config.out_channels} channels of {unet.config.in_channels}; "
+            "usk needs one that predicts the noise alone, not its variance"
+        )
+    return unet, vae
+
+
+def _is_conditional(unet: Any) -> bool:
+    """Whether the UNet attends to encodings."""
+    return type(unet).__name__ == "UNet2DConditionModel"
+
+
+def _latent_shape(unet: Any, vae: Any | None, mel: MelSettings, name: str) -> tuple[int, int, int]:
+    """Channels, height and width of what the UNet denoises, which must be what the mel (and the VAE) make."""
+    scale = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+    channels = 1 if vae is None else int(vae.config.latent_channels)
+    made = (channels, mel.n_mels // scale, mel.n_frames // scale)
+    size = unet.config.sample_size
+    if size is None:  # not said: whatever comes
+        size = made[1:]
+    taken = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+    if taken != made:
+        raise ModelError(
+            f"--model {name}: its UNet takes {' x '.join(map(str, taken))} but its mel {'makes' if vae is None else 'and VAE make'} "
+            f"{' x '.join(map(str, made))} images"
+        )
+    return made
 
 
 def _class_names(index: dict[str, Any], unet: Any, name: str) -> tuple[str, ...]:
@@ -198,14 +266,107 @@ def _class_names(index: dict[str, Any], unet: Any, name: str) -> tuple[str, ...]
     return tuple(str(named[str(label)]) for label in range(n_labels - 1))
 
 
+def _load_encoder(folder: Path, unet: Any, name: str) -> Any:
+    """audiodiffusion's audio encoder for a conditional UNet: the pipeline's own, else the published one."""
+    sizes = unet.config.cross_attention_dim
+    if any(size != ENCODER_SIZE for size in ([sizes] if isinstance(sizes, int) else sizes)):
+        raise ModelError(
+            f"--model {name} is conditional on encodings of {sizes} numbers; usk knows audio-diffusion's audio encoder, "
+            f"which makes {ENCODER_SIZE}"
+        )
+    own = folder / AUDIO_ENCODER_FOLDER
+    if not own.is_dir():
+        from huggingface_hub import snapshot_download
+
+        with hub_errors(
+            f"--model {name} is conditional, and its audio encoder {AUDIO_ENCODER}",
+            f"put its files into {own}",
+            ModelError,
+        ):
+            own = Path(snapshot_download(AUDIO_ENCODER, allow_patterns=list(NETWORK_FILES)))
+    with quiet_libraries():
+        from audiodiffusion.audio_encoder import AudioEncoder
+
+        return _load_network(AudioEncoder, own, name)
+
+
 def _load_network(network_class: Any, folder: Path, name: str) -> Any:
-    """One network in float32. diffusers would give tensors that the file lacks random values, with a mere warning."""
-    network, report = network_class.from_pretrained(
-        folder, subfolder=name, torch_dtype=torch.float32, output_loading_info=True
-    )
-    if report["missing_keys"]:
-        raise ValueError(f"{sample_of(sorted(report['missing_keys']))} is missing")
+    """The network in `folder`, in float32. Tensors that its file lacks raise ModelError: diffusers would make them up.
+
+    Weights in `.bin` files are unpickled as plain tensors or not at all. Old names of attention weights (diffusers
+    before 0.17: query, key, value, proj_attn) are understood.
+    """
+    weights: Path | None = None
+    try:
+        weights, variant = _weights_file(folder)
+        with _quiet_log():
+            network, report = network_class.from_pretrained(
+                folder,
+                torch_dtype=torch.float32,
+                use_safetensors=weights.suffix == ".safetensors",
+                variant=variant,
+                low_cpu_mem_usage=False,  # with and without accelerate, the same way through diffusers
+                output_loading_info=True,
+            )
+        if report["missing_keys"]:
+            raise ValueError(f"{sample_of(sorted(report['missing_keys']))} is missing")
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
+        raise ModelError(f"--model {name}: {_why_not_loaded(error, weights)}") from error
     return network
+
+
+def _weights_file(folder: Path) -> tuple[Path, str | None]:
+    """A network's weights (of many shards, one) and the variant in their name: plain ones before fp16 before others."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [(file, match) for file in files if (match := WEIGHTS.fullmatch(file.name))]
+    if not found:
+        raise FileNotFoundError(f"{folder.name} has no diffusion_pytorch_model.safetensors or .bin")
+    file, match = min(
+        found,
+        key=lambda pair: (
+            pair[1]["variant"] is not None,
+            pair[1]["variant"] != "fp16",
+            pair[1]["kind"] != "safetensors",
+        ),
+    )
+    return file, match["variant"]
+
+
+def _why_not_loaded(error: Exception, weights: Path | None) -> str:
+    """Why a network did not load, in one line."""
+    reason = first_line(error)
+    if weights is not None:
+        file = f"{weights.parent.name}/{weights.name}"
+        if "git-lfs" in reason:
+            reason = f"{file} is a pointer of Git LFS; run `git lfs pull` in its folder"
+        elif any(isinstance(cause, pickle.UnpicklingError) for cause in causes(error)):
+            return (
+                f"{file} is refused: it is not plain tensors, and unpickling anything else could run code; "
+                "ask its author for safetensors"
+            )
+        elif reason.startswith(("Unable to load weights", "Unable to locate the file")):
+            reason = f"{file} is damaged or not whole; fetch it again"
+    return f"its weights cannot be loaded: {reason}"
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """diffusers logs what it then returns or raises."""
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def embedded_folder() -> Path:
@@ -244,32 +405,12 @@ def _locate(name: str) -> tuple[Path, str]:
 
 def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    try:
-        folder = Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.bin"])
-        )
-    except RevisionNotFoundError as error:
-        raise ModelError(f"--model {hub_id} has no revision {revision}") from error
-    except GatedRepoError as error:
-        raise ModelError(
-            f"--model {hub_id} is gated: accept its terms on its Hub page, then `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"--model {hub_id} is not on the Hub (or private: `hf auth login`)") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise ModelError(
-            f"--model {hub_id} cannot be downloaded (no network?); use --model embedded, or a pipeline folder"
-        ) from error
+    subject = f"--model {hub_id}"
+    with hub_errors(subject, "use --model embedded, or a pipeline folder", ModelError, revision):
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(NETWORK_FILES)))
     if not (folder / "model_index.json").is_file():
-        raise ModelError(f"--model {hub_id} is no pipeline: it has no model_index.json")
+        raise ModelError(f"{subject} is no pipeline: it has no model_index.json")
     return folder, f"{hub_id}@{folder.name}"
 
 
@@ -294,21 +435,41 @@ def _class_name(index: dict[str, Any], component: str) -> str:
 
 
 def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
-    """The folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever it calls its mel class."""
+    """The folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever it calls its mel class.
+
+    Its UNet, if class-conditional, is told that no class is given wherever it is called without one, as the pipeline
+    calls it.
+    """
+    root = Path(folder)
+    index = _read_json(root / "model_index.json", str(root))
+    unet, vae = _load_networks(root, index, str(root))
+    if unet.config.num_class_embeds:
+        unet.register_forward_pre_hook(_tell_no_class, with_kwargs=True)
     with quiet_libraries():
         from audiodiffusion.mel import Mel
         from audiodiffusion.pipeline_audio_diffusion import AudioDiffusionPipeline
-        from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
+        from diffusers import DDIMScheduler, DDPMScheduler
 
-        root = Path(folder)
-        index = _read_json(root / "model_index.json", str(root))
         scheduler_class = (
             DDPMScheduler if _class_name(index, "scheduler") == "DDPMScheduler" else DDIMScheduler
         )
-        with_vae = bool(_class_name(index, "vqvae"))
         return AudioDiffusionPipeline(
-            vqvae=AutoencoderKL.from_pretrained(root, subfolder="vqvae") if with_vae else None,
-            unet=UNet2DModel.from_pretrained(root, subfolder="unet"),
+            vqvae=vae,
+            unet=unet,
             mel=Mel.from_pretrained(root, subfolder="mel"),
             scheduler=scheduler_class.from_pretrained(root, subfolder="scheduler"),
         )
+
+
+def _tell_no_class(
+    unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A forward pre-hook: fills in the last label, which means that no class is given, where there is none."""
+    position = 3 if _is_conditional(unet) else 2  # of class_labels among forward's parameters
+    if (args[position] if len(args) > position else kwargs.get("class_labels")) is not None:
+        return args, kwargs
+    sample = args[0] if args else kwargs["sample"]
+    none = torch.full((len(sample),), unet.config.num_class_embeds - 1, device=sample.device)
+    if len(args) > position:
+        return (*args[:position], none, *args[position + 1 :]), kwargs
+    return args, {**kwargs, "class_labels": none}

@@ -1,0 +1,219 @@
+"""Failed Hub calls: each real error class of the Hub client, for a model and for a dataset, becomes its own one line."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import huggingface_hub
+import pytest
+from huggingface_hub import errors as hub
+
+from usk.data.sources import open_source
+from usk.diffusion.load import load_generator
+from usk.errors import ModelError, SourceError, UskError
+from usk.hub import first_line, hub_errors
+
+AWAY = "cannot be reached (no network?); "
+
+
+def http(kind: type[Exception], status: int) -> Exception:
+    response: Any = SimpleNamespace(headers={}, request=None, status_code=status)
+    return kind(f"{status} Client Error\nfor a url", response=response)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def connect_error() -> Exception:
+    """What the Hub client's own HTTP library raises where nothing answers."""
+    library = sys.modules[hub.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
+    return library.ConnectError("[Errno 111] Connection refused")
+
+
+FAILURES: dict[str, tuple[Callable[[], Exception], str]] = {
+    "no such repo": (
+        lambda: http(hub.RepositoryNotFoundError, 404),
+        "is not on the Hub, or private: check its name, or `hf auth login`",
+    ),
+    "gated": (lambda: http(hub.GatedRepoError, 403), "is gated: accept its terms on its Hub page, then"),
+    "no such revision": (lambda: http(hub.RevisionNotFoundError, 404), "has no revision v9 on the Hub"),
+    "disabled": (lambda: http(hub.DisabledRepoError, 403), "was disabled on the Hub; "),
+    "a strange name": (lambda: hub.HFValidationError("Repo id must ..."), "is no valid Hub id"),
+    "a bad token": (
+        lambda: http(hub.HfHubHTTPError, 401),
+        "is refused: the Hub does not accept your token; `hf auth login`, or unset HF_TOKEN",
+    ),
+    "no rights": (lambda: http(hub.HfHubHTTPError, 403), "is refused: your token may not read it"),
+    "too many requests": (lambda: http(hub.HfHubHTTPError, 429), "the Hub wants fewer requests"),
+    "the Hub is down": (
+        lambda: caused(hub.LocalEntryNotFoundError("not cached"), http(hub.HfHubHTTPError, 503)),
+        "the Hub answers with status 503; try again later, or ",
+    ),
+    "offline mode": (
+        lambda: hub.OfflineModeIsEnabled("offline"),
+        "cannot be reached, for HF_HUB_OFFLINE is set: unset it, or ",
+    ),
+    "offline mode, not cached": (
+        lambda: caused(hub.LocalEntryNotFoundError("not cached"), hub.OfflineModeIsEnabled("offline")),
+        "cannot be reached, for HF_HUB_OFFLINE is set: unset it, or ",
+    ),
+    "not cached": (lambda: hub.LocalEntryNotFoundError("not cached"), AWAY),
+    "no connection, not cached": (
+        lambda: caused(hub.LocalEntryNotFoundError("not cached"), connect_error()),
+        AWAY,
+    ),
+    "no connection": (connect_error, AWAY),
+    "a firewall": (lambda: caused(connect_error(), PermissionError(errno.EACCES, "Permission denied")), AWAY),
+    "connection reset": (lambda: ConnectionResetError(errno.ECONNRESET, "reset"), AWAY),
+    "no name service": (lambda: socket.gaierror(socket.EAI_NONAME, "Name or service not known"), AWAY),
+    "a strange certificate": (lambda: ssl.SSLCertVerificationError(1, "certificate verify failed"), AWAY),
+    "no route": (lambda: OSError(errno.ENETUNREACH, "Network is unreachable"), AWAY),
+    "no answer": (lambda: TimeoutError("timed out"), AWAY),
+    "disk full": (
+        lambda: OSError(errno.ENOSPC, "No space left on device"),
+        "cannot be downloaded: the disk of",
+    ),
+    "quota full": (
+        lambda: OSError(errno.EDQUOT, "Quota exceeded", "/there/blob"),
+        "cannot be downloaded: the disk of /there/blob is full; free some space, or move the cache with $HF_HOME",
+    ),
+    "unwritable cache": (
+        lambda: PermissionError(errno.EACCES, "Permission denied", "/there/models"),
+        "cannot be downloaded: /there/models cannot be written; mend its permissions, or move the cache with $HF_HOME",
+    ),
+    "read-only disk": (lambda: OSError(errno.EROFS, "Read-only", "/there"), "/there cannot be written"),
+    "a cut download": (
+        lambda: OSError("Consistency check failed: file should be of size 9\nbut has size 3"),
+        "cannot be downloaded: Consistency check failed: file should be of size 9",
+    ),
+}
+each_failure = pytest.mark.parametrize(("make", "message"), FAILURES.values(), ids=FAILURES.keys())
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return call
+
+
+def one_line(raised: pytest.ExceptionInfo[Exception], begin: str, message: str) -> str:
+    text = str(raised.value)
+    assert text.startswith(begin) and message in text and "\n" not in text, text
+    return text
+
+
+@each_failure
+def test_a_model_that_the_hub_does_not_give(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
+) -> None:
+    failure = make()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(failure))
+    with pytest.raises(ModelError) as raised:
+        load_generator("user/name@v9", device="cpu")
+    text = one_line(raised, "--model user/name ", message)
+    assert raised.value.__cause__ is failure
+    if message.endswith((" ", "or ")):
+        assert text.endswith("use --model embedded, or a pipeline folder")
+
+
+@each_failure
+def test_a_dataset_that_the_hub_does_not_give(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", raising(make()))
+    with pytest.raises(SourceError) as raised:
+        open_source("user/name@v9")
+    text = one_line(raised, "the Hub dataset user/name ", message)
+    if message.endswith((" ", "or ")):
+        assert text.endswith("name a local folder with --real or $USK_REAL, or try `usk demo`")
+
+
+FAILURES_OF_DATASETS: dict[str, tuple[Callable[[], Exception], str]] = {
+    "gated": (
+        lambda: datasets.exceptions.DatasetNotFoundError(
+            "Dataset 'user/name' is a gated dataset on the Hub."
+        ),
+        "is gated: accept its terms on its Hub page",
+    ),
+    "disk full": (
+        lambda: caused(
+            datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset"),
+            OSError(errno.ENOSPC, "No space left on device", "/there/x.arrow"),
+        ),
+        "cannot be downloaded: the disk of /there/x.arrow is full",
+    ),
+    "no data": (
+        lambda: datasets.exceptions.DataFilesNotFoundError("No (supported) data files found in user/name"),
+        "cannot be downloaded: No (supported) data files found in user/name",
+    ),
+    "a loading script": (
+        lambda: RuntimeError("Dataset scripts are no longer supported, but found name.py"),
+        "cannot be loaded as a data set: Dataset scripts are no longer supported, but found name.py",
+    ),
+    "shards that differ": (
+        lambda: datasets.exceptions.DatasetGenerationCastError("An error occurred\nAll the data files must"),
+        "cannot be loaded as a data set: An error occurred",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), FAILURES_OF_DATASETS.values(), ids=FAILURES_OF_DATASETS.keys())
+def test_a_dataset_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
+) -> None:
+    info = SimpleNamespace(sha="0" * 40)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, *args, **kwargs: info)
+    monkeypatch.setattr(datasets, "load_dataset", raising(make()))
+    with pytest.raises(SourceError) as raised:
+        open_source("user/name")
+    one_line(raised, "the Hub dataset user/name ", message)
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), TypeError("x"), AssertionError()])
+def test_a_bug_stays_one(bug: Exception) -> None:
+    with pytest.raises(type(bug)) as raised, hub_errors("--model a/b", "go on", ModelError):
+        raise bug
+    assert raised.value is bug
+
+
+def test_an_error_of_ours_is_said_once() -> None:
+    ours = UskError("said")
+    with pytest.raises(UskError) as raised, hub_errors("--model a/b", "go on", ModelError):
+        raise ours from ConnectionError()
+    assert raised.value is ours
+
+
+def test_a_chain_of_causes_may_be_a_ring() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    with pytest.raises(ValueError, match="one"), hub_errors("--model a/b", "go on", ModelError):
+        raise one
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb", "a"),
+        ("\n  a:\n\tb\nc", "a: b"),
+        ("a:", "a:"),
+        ("", "ValueError"),
+    ],
+)
+def test_the_first_line_of_a_librarys_error(text: str, expected: str) -> None:
+    assert first_line(ValueError(text)) == expected
+
+
+def test_nothing_of_the_hub_is_imported_before_a_call_fails() -> None:
+    code = "import sys, usk.hub; assert not {'huggingface_hub', 'datasets', 'httpx2'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

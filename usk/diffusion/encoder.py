@@ -1,0 +1,55 @@
+"""What a conditional audio-diffusion model is told of a clip: audiodiffusion's audio encoder, over batches.
+
+The network (`audiodiffusion.audio_encoder.AudioEncoder`) looks at mel images of five seconds; a longer clip's encoding is
+the mean over its images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from usk.mel.spectrogram import SILENCE_POWER, MelSettings, audio_to_image, to_db
+
+ENCODER_MEL = MelSettings(
+    sample_rate_hz=22_050, n_fft=2_048, hop_samples=512, n_mels=96, n_frames=216, top_db=80.0
+)
+ENCODER_SIZE = 100  # numbers in an encoding
+
+
+def encode_audio(encoder: Any, audio: torch.Tensor, sample_rate_hz: int) -> torch.Tensor:
+    """The encodings of clips [batch, samples] at `sample_rate_hz`: float32 [batch, 1, 100], on the encoder's device.
+
+    Equal to `AudioEncoder.encode` with `pool="average"` for files that hold the same samples: shorter clips are padded
+    with silence to one image, what is left over behind the last whole image is not heard.
+    """
+    device = next(encoder.parameters()).device
+    audio = _resampled(audio.float(), sample_rate_hz).to(device)
+    length = ENCODER_MEL.image_samples
+    n_images = max(audio.shape[1] // length, 1)
+    audio = torch.nn.functional.pad(audio, (0, max(n_images * length - audio.shape[1], 0)))
+    images = encoder_images(audio[:, : n_images * length].reshape(-1, length))
+    with torch.no_grad():
+        return encoder(images).reshape(len(audio), n_images, ENCODER_SIZE).mean(dim=1, keepdim=True)
+
+
+def encoder_images(audio: torch.Tensor) -> torch.Tensor:
+    """Audio [batch, image samples] as the encoder was trained to see it: [batch, 1, 96, 216] in whole 255ths of [0, 1].
+
+    A silent image is 1 everywhere: its reference is the floor itself.
+    """
+    image, reference_db = audio_to_image(audio, ENCODER_MEL)
+    image[reference_db <= to_db(torch.tensor(SILENCE_POWER, device=audio.device))] = 1.0
+    return ((image + 1.0) / 2.0 * 255.0 + 0.5).floor() / 255.0
+
+
+def _resampled(audio: torch.Tensor, sample_rate_hz: int) -> torch.Tensor:
+    """The same clips at the encoder's rate, resampled as `librosa.load` and `usk.data.decode` do."""
+    if sample_rate_hz == ENCODER_MEL.sample_rate_hz:
+        return audio
+    import soxr
+
+    samples = audio.T.contiguous().cpu().numpy()  # soxr takes clips side by side for channels
+    resampled = soxr.resample(samples, sample_rate_hz, ENCODER_MEL.sample_rate_hz, quality="HQ")
+    return torch.from_numpy(resampled).T.contiguous()

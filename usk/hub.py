@@ -1,0 +1,143 @@
+"""What a failed call to the Hugging Face Hub means for the user: one line that names the fix."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from usk.errors import UskError
+
+# Known by module and name: huggingface_hub has spoken through requests, httpx and httpx2, datasets through aiohttp.
+CONNECTION_ERRORS = frozenset(
+    {
+        ("httpx", "TransportError"),
+        ("httpx2", "TransportError"),
+        ("httpcore", "NetworkError"),
+        ("requests", "ConnectionError"),
+        ("requests", "Timeout"),
+        ("urllib3", "HTTPError"),
+        ("aiohttp", "ClientConnectionError"),
+        ("huggingface_hub", "RevisionResolutionError"),
+        ("huggingface_hub", "XetDownloadError"),
+    }
+)
+UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN})
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@contextmanager
+def hub_errors(
+    subject: str, instead: str, error: type[UskError], revision: str | None = None
+) -> Iterator[None]:
+    """Failures of the Hub calls inside become `error`, one line: `subject`, what happened, what to do about it.
+
+    Args:
+        subject: what was wanted, as messages begin: `--model user/name`.
+        instead: what the user can do without the Hub, as an imperative.
+        revision: the one that was asked for.
+
+    Whatever is no failure of the Hub, the network or the disk passes through as it is.
+    """
+    try:
+        yield
+    except UskError:
+        raise
+    except Exception as failure:
+        meaning = _meaning(failure, instead, revision)
+        if meaning is None:
+            raise
+        raise error(f"{subject} {meaning}") from failure
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from or while handling, and so on."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, as far as it fits one line: its first line, or its class if it has none.
+
+    A first line that only announces the next one (it ends in a colon) is joined to it.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _meaning(failure: BaseException, instead: str, revision: str | None) -> str | None:
+    """What the failure comes down to; None if it has nothing to do with the Hub.
+
+    The outermost cause that says something decides. That the file is in no cache (`LocalEntryNotFoundError`) says
+    little: the Hub client raises it for whatever kept it from the Hub, which is further in.
+    """
+    from huggingface_hub import errors as hub
+
+    away = f"cannot be reached (no network?); {instead}"
+    not_cached = False
+    for link in causes(failure):
+        if isinstance(link, hub.RevisionNotFoundError):
+            return f"has no revision {revision} on the Hub"
+        if isinstance(link, hub.GatedRepoError) or _is_gated_dataset(link):
+            return "is gated: accept its terms on its Hub page, then `hf auth login`"
+        if isinstance(link, hub.DisabledRepoError):
+            return f"was disabled on the Hub; {instead}"
+        if isinstance(link, hub.RepositoryNotFoundError):
+            return "is not on the Hub, or private: check its name, or `hf auth login`"
+        if isinstance(link, hub.HFValidationError):
+            return "is no valid Hub id, which looks like user/name or user/name@revision"
+        if type(link).__name__ == "OfflineModeIsEnabled":  # datasets has one of its own
+            return f"cannot be reached, for HF_HUB_OFFLINE is set: unset it, or {instead}"
+        if isinstance(link, hub.HfHubHTTPError):
+            return _refusal(link.response.status_code, instead)
+        if _is_connection_error(link):
+            return away
+        if isinstance(link, OSError) and link.errno in DISK_FULL:
+            return f"cannot be downloaded: the disk of {_place(link)} is full; free some space, or move the cache with $HF_HOME"
+        if isinstance(link, OSError) and link.errno in UNWRITABLE:
+            return f"cannot be downloaded: {_place(link)} cannot be written; mend its permissions, or move the cache with $HF_HOME"
+        not_cached = not_cached or isinstance(link, hub.LocalEntryNotFoundError)
+    if not_cached:
+        return away
+    return f"cannot be downloaded: {first_line(failure)}" if isinstance(failure, OSError) else None
+
+
+def _is_gated_dataset(error: BaseException) -> bool:
+    """Whether it is how `datasets.load_dataset` says so: by the message of its own error alone."""
+    return type(error).__name__ == "DatasetNotFoundError" and "gated" in str(error)
+
+
+def _refusal(status: int, instead: str) -> str:
+    """What an HTTP status of the Hub means that has no error class of its own."""
+    if status == 401:
+        return "is refused: the Hub does not accept your token; `hf auth login`, or unset HF_TOKEN"
+    if status == 403:
+        return "is refused: your token may not read it; `hf auth login` with one that may"
+    if status == 429:
+        return "cannot be downloaded: the Hub wants fewer requests; try again in a few minutes"
+    return f"cannot be downloaded: the Hub answers with status {status}; try again later, or {instead}"
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)):
+        return True
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
+        return True
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return not names.isdisjoint(CONNECTION_ERRORS)
+
+
+def _place(error: OSError) -> str:
+    """The file that could not be written, else the cache."""
+    from huggingface_hub import constants
+
+    return str(error.filename or constants.HF_HUB_CACHE)
