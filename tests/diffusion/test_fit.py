@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import signal
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +22,16 @@ from tests.sounds import tone, write_wav
 from usk.data.decode import decode_source
 from usk.data.sources import Source, open_source
 from usk.data.splits import held_out_groups
+from usk.diffusion import training
 from usk.diffusion.ddim import ddim_decode, ddim_encode
-from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of
-from usk.diffusion.load import as_audiodiffusion, load_generator
+from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of, preview
+from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
+from usk.diffusion.networks import new_networks
+from usk.diffusion.training import Drawn, FitClips, Fitting, Stopped, StopSignals
+from usk.diffusion.workers import Workers
 from usk.errors import UsageError
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
+from usk.share.cards import write_generator_card
 
 MEL = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
 TINY = FitConfig(
@@ -54,6 +65,16 @@ def source(tmp_path: Path) -> Source:
 
 class Killed(KeyboardInterrupt):
     pass
+
+
+def fitting_of(source: Source, config: FitConfig, class_names: tuple[str, ...] = ()) -> Fitting:
+    """A run on all clips of `source`, before its first step."""
+    images, frames = images_of(decode_source(source, 8_000), MEL)
+    labels = np.array([clip.label for clip in source.clips])
+    clips = FitClips(images, frames, labels, np.zeros(len(images), dtype=bool))
+    cpu = torch.device("cpu")
+    resolved = config.resolved()
+    return Fitting(clips, new_networks(resolved, MEL, class_names, cpu), resolved, Path(), Workers(cpu))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -268,10 +289,11 @@ def test_images_that_cannot_be_halved_are_a_usage_error(source: Source, tmp_path
 
 def test_images_are_the_clips_beginnings_and_short_ones_are_known(source: Source) -> None:
     decoded = decode_source(source, 8_000)
-    images, full = images_of(decoded, MEL)
+    images, frames = images_of(decoded, MEL)
     expected, _ = audio_to_image(stack_padded([decoded.audio(5)], MEL.image_samples), MEL)
     np.testing.assert_allclose(images[5], expected[0, 0].numpy(), atol=1e-3)
-    assert full.tolist() == [clip.duration_s > 0.5 for clip in decoded.source.clips]
+    # 0.55 s fill the image of 32 frames, 0.3 s are 2,400 samples, 18 hops of 128 and a rest.
+    assert frames.tolist() == [MEL.n_frames if clip.duration_s > 0.5 else 18 for clip in decoded.source.clips]
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -287,3 +309,324 @@ def test_training_lowers_the_validation_loss(source: Source, tmp_path: Path, pre
     )
     log = fit([source], tmp_path / "out", config, mel=MEL).log
     assert log[-1]["validation_loss"] < 0.8 * log[0]["validation_loss"]
+
+
+# --- clips, classes, draws ---------------------------------------------------------------------------------
+
+
+def test_a_short_clip_is_repeated_and_rolled_and_without_a_shift_left_as_it_is() -> None:
+    short = np.array([[1, 2, 3, 0, 0, 0, 0, 0], [4, 5, 6, 0, 0, 0, 0, 0]], dtype=np.float16)
+    long = np.arange(16, dtype=np.float16).reshape(2, 8)
+    zeros = np.zeros(2, dtype=np.int64)
+    clips = FitClips(np.stack((short, long)), np.array([3, 8]), zeros, zeros.astype(bool))
+    np.testing.assert_array_equal(clips.image(0), short)
+    assert clips.image(0, 2).tolist() == [[3, 1, 2, 3, 1, 2, 3, 1], [6, 4, 5, 6, 4, 5, 6, 4]]
+    np.testing.assert_array_equal(clips.image(1, 3), np.roll(long, -3, axis=1))
+
+
+def test_training_hears_short_clips_both_as_they_are_and_repeated(source: Source) -> None:
+    fitting = fitting_of(source, replace(TINY, batch=64))
+    short = fitting.training.frames < MEL.n_frames
+    fitting.training = fitting.training[short]
+    ends = fitting.draw("unet", 0, 0).images[:, 0, :, -4:].amax(dim=(1, 2))
+    silent = int((ends == -1).sum())
+    assert 16 < silent < 48
+
+
+@pytest.mark.slow
+def test_a_class_conditional_fit_names_its_classes(
+    usk: Callable[..., Any], tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    previewed: list[Any] = []  # it takes longer than all the rest
+    monkeypatch.setattr("usk.diffusion.fit.preview", lambda *given: previewed.extend(given))
+    out = tmp_path / "gen"
+    ran = usk(
+        "fit", "--real", tone_folder, "--out", out, "--steps", 1, "--batch", 2, "--device", "cpu", "--class-conditional",
+        "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    names = json.loads((out / "model_index.json").read_text())["id2label"]
+    assert names == {"0": "high", "1": "low", "2": "middle"}
+    generator = load_generator(str(out), device="cpu")
+    assert generator.class_names == ("high", "low", "middle")
+    assert generator.unet.class_embedding.weight.shape[0] == 4  # type: ignore[union-attr]
+    _, images, _, shown = previewed
+    assert len(images) == len(shown) == 8 and set(shown) <= {"high", "low", "middle"}
+    assert "told classes | high, low, middle |" in (out / "README.md").read_text()
+
+
+def test_a_class_conditional_generator_hears_what_it_is_told(source: Source, tmp_path: Path) -> None:
+    config = replace(
+        TINY, class_conditional=True, steps=80, batch=8, learning_rate=5e-3, ema_decay=0.9, checkpoint_every_s=60.0,
+        validate_every=1_000,
+    )  # fmt: skip
+    result = fit([source], tmp_path / "out", config, mel=MEL)
+    generator = load_generator(str(result.folder), device="cpu", precision="fp32")
+    held = [row for row, clip in enumerate(source.clips) if clip.group in held_out_groups(source.clips)]
+    images = torch.from_numpy(images_of(decode_source(source, 8_000), MEL)[0][held].astype(np.float32))[
+        :, None
+    ]
+    right = [source.class_names[source.clips[row].label] for row in held]
+    wrong = [{"low": "high", "high": "low"}[name] for name in right]
+    assert {*right} == {"low", "high"}
+
+    def loss(names: list[str]) -> float:
+        losses = []
+        for timestep in (500, 700, 900):
+            alpha = generator.schedule.alpha(timestep)
+            noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(timestep))
+            output = generator.predictor(names)(alpha**0.5 * images + (1 - alpha) ** 0.5 * noise, timestep)
+            target = alpha**0.5 * noise - (1 - alpha) ** 0.5 * images
+            losses.append(float((output - target).square().mean()))
+        return float(np.mean(losses))
+
+    assert loss(right) < 0.9 * loss(wrong)
+
+
+def test_labels_left_out_are_the_last_one(source: Source) -> None:
+    names = ("high", "low")
+    told, untold, some = (
+        fitting_of(source, replace(TINY, batch=400, class_dropout=share, class_conditional=True), names)
+        for share in (0.0, 1.0, 0.15)
+    )
+    labels = told.draw("unet", 0, 0).labels
+    assert set(labels.tolist()) == {0, 1}
+    assert set(untold.draw("unet", 0, 0).labels.tolist()) == {2}
+    mixed = some.draw("unet", 0, 0).labels
+    left_out = mixed == 2
+    assert torch.equal(mixed[~left_out], labels[~left_out])
+    assert 0.10 < float(left_out.float().mean()) < 0.20
+    untold.config = replace(untold.config, batch=4)
+    untold.gradients("unet", untold.networks.unet, untold.unet_loss, 0)
+    gradient = untold.networks.unet.class_embedding.weight.grad.abs().sum(dim=1)
+    assert gradient[2] > 0 and gradient[:2].sum() == 0
+
+
+def test_every_micro_batch_of_every_step_is_drawn_anew_and_again_the_same(source: Source) -> None:
+    fitting = fitting_of(source, TINY)
+    draws = {(step, part): fitting.draw("unet", step, part) for step in range(3) for part in range(3)}
+    for key, drawn in draws.items():
+        assert all(torch.equal(a, b) for a, b in zip(drawn, fitting.draw("unet", *key), strict=True))
+    noise = [tuple(drawn.noise.flatten()[:8].tolist()) for drawn in draws.values()]
+    assert len(set(noise)) == len(noise)
+
+
+def moved(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Mean absolute difference of two sets of weights."""
+    return float(np.mean([float((a[name] - b[name]).abs().mean()) for name in a]))
+
+
+@each_kind
+def test_accumulated_batches_are_one_large_batch(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FitConfig
+) -> None:
+    config = replace(config, steps=5, learning_rate=0.2, ema_decay=0.0, validate_every=100)
+    apart = fit([source], tmp_path / "apart", replace(config, accumulate=2), mel=MEL)
+    less = fit([source], tmp_path / "less", config, mel=MEL)
+    draw = Fitting.draw
+
+    def draw_together(fitting: Fitting, stage: str, step: int, part: int) -> Drawn:
+        assert part == 0
+        half = copy.copy(fitting)
+        half.config = replace(fitting.config, batch=config.batch)
+        return Drawn(
+            *(torch.cat(pair) for pair in zip(*(draw(half, stage, step, p) for p in (0, 1)), strict=True))
+        )
+
+    monkeypatch.setattr(Fitting, "draw", draw_together)
+    together = fit([source], tmp_path / "together", replace(config, batch=2 * config.batch), mel=MEL)
+    a, b, c = (weights(result.folder) for result in (apart, together, less))
+    assert moved(a, b) < 0.02 * moved(a, c)
+
+
+@each_kind
+def test_accumulated_gradients_are_those_of_the_mean_over_all_clips(
+    source: Source, config: FitConfig
+) -> None:
+    """AdamW and clipping hide the gradient's size from the test above."""
+    fitting = fitting_of(source, replace(config, accumulate=3))
+    networks = {"unet": (fitting.networks.unet, fitting.unet_loss)}
+    if config.latent:
+        networks["vae"] = (fitting.networks.vae, fitting.vae_loss)
+    for stage, (network, loss_of) in networks.items():
+        mean = fitting.gradients(stage, network, loss_of, 5)
+        accumulated = [parameter.grad.clone() for parameter in network.parameters()]
+        network.zero_grad()
+        drawn = Drawn(
+            *(torch.cat(parts) for parts in zip(*(fitting.draw(stage, 5, p) for p in range(3)), strict=True))
+        )
+        loss = loss_of(drawn)
+        loss.backward()
+        # The VAE's pull to a Gaussian is summed over a clip and averaged over clips, as the rest is.
+        assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
+        for expected, actual in zip(network.parameters(), accumulated, strict=True):
+            torch.testing.assert_close(actual, expected.grad, atol=1e-5, rtol=1e-3)
+
+
+@each_kind
+def test_checkpointing_computes_the_same_with_activations_computed_again(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FitConfig
+) -> None:
+    import torch.utils.checkpoint
+
+    calls: list[int] = []
+    real = torch.utils.checkpoint.checkpoint
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    config = replace(config, steps=4, learning_rate=0.2, ema_decay=0.0)
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
+    kept = fit([source], tmp_path / "kept", config, mel=MEL)
+    assert not calls
+    again = fit([source], tmp_path / "again", replace(config, checkpointing=True), mel=MEL)
+    assert calls
+    a, b = weights(kept.folder), weights(again.folder)
+    assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
+
+
+def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
+    heard: list[list[int]] = []
+
+    class Recorder(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, timestep: int, labels: torch.Tensor, return_dict: bool) -> Any:
+            heard.append(labels.tolist())
+            return (torch.zeros_like(noisy),)
+
+    networks = new_networks(TINY.resolved(), MEL, ("a", "b"), torch.device("cpu"))
+    generator: Generator = networks.generator(torch.device("cpu"), "fp32")
+    generator.unet = Recorder()
+    images = np.zeros((4, 16, 32), dtype=np.float32)
+    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], steps=2)
+    # Up: the four images. Down: both first parents, then the mix of two a, and that of b and a, which is of neither.
+    assert heard == [[0, 0, 1, 0]] * 2 + [[0, 1, 0, 2]] * 2
+
+
+# --- stopping ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bf16 is possible, runs of the command line choose by the clock; runs that are compared must not."""
+    monkeypatch.setattr(training, "default_precision", lambda device: "fp32")
+
+
+@pytest.mark.usefixtures("single_precision")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_step_and_the_same_command_goes_on(
+    usk: Callable[..., Any],
+    tone_folder: Path,
+    tiny_pipeline: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+) -> None:
+    def command(out: str) -> Any:
+        return usk(
+            "fit", "--real", tone_folder, "--from", tiny_pipeline(), "--out", tmp_path / out, "--steps", 6, "--batch", 2,
+            "--learning-rate", 0.1, "--device", "cpu", "--quiet",
+        )  # fmt: skip
+
+    assert command("undisturbed").code == 0
+    draw = Fitting.draw
+
+    def draw_and_stop(fitting: Fitting, stage: str, step: int, part: int) -> Drawn:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return draw(fitting, stage, step, part)
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitting, "draw", draw_and_stop)
+        ran = command("stopped")
+    assert (ran.code, ran.out) == (code, "")
+    assert (
+        ran.err
+        == "usk: stopped after step 3; the checkpoint is written, and the same command goes on from there\n"
+    )
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert torch.load(tmp_path / "stopped" / "unet-checkpoint.pt")["step"] == 3
+    assert command("stopped").code == 0
+    expected, actual = weights(tmp_path / "undisturbed"), weights(tmp_path / "stopped")
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    with StopSignals(patient=True) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == signal.SIGINT
+
+
+def test_ignored_signals_stay_ignored_and_other_threads_train_too(source: Source, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.number
+    finally:
+        signal.signal(signal.SIGINT, before)
+    one = replace(TINY, steps=1)
+    thread = threading.Thread(target=lambda: fit([source], tmp_path / "out", one, mel=MEL))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "out" / "model_index.json").is_file()
+
+
+def test_a_library_call_that_is_stopped_raises_our_error(source: Source, tmp_path: Path) -> None:
+    def stop(progress: FitProgress) -> None:
+        if (progress.stage, progress.step) == ("vae", 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="stopped after step 2"):
+        fit([source], tmp_path / "out", LATENT, mel=MEL, report=stop)
+    assert (tmp_path / "out" / "vae-checkpoint.pt").is_file()
+
+
+def test_a_folder_that_an_older_usk_began_goes_on(source: Source, tmp_path: Path) -> None:
+    def kill(progress: FitProgress) -> None:
+        raise Killed
+
+    config = replace(TINY, learning_rate=4e-4)
+    with pytest.raises(Killed):
+        fit([source], tmp_path / "out", config, mel=MEL, report=kill)
+    record = json.loads((tmp_path / "out" / "fit.json").read_text())
+    for name in ("accumulate", "base", "checkpointing", "class_conditional", "class_dropout"):
+        del record["config"][name]
+    (tmp_path / "out" / "fit.json").write_text(json.dumps(record))
+    assert fit([source], tmp_path / "out", config, mel=MEL).log
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--batch", 0), "--batch must be at least 1, not 0"),
+        (("--steps", 0), "--steps must be at least 1, not 0"),
+        (("--accumulate", 0), "--accumulate must be at least 1, not 0"),
+        (("--accumulate", -2), "--accumulate must be at least 1, not -2"),
+        (("--minutes", 0), "--minutes must be greater than 0, not 0"),
+        (("--learning-rate", 0), "--learning-rate must be greater than 0, not 0"),
+        (("--learning-rate", "nan"), "--learning-rate must be greater than 0, not nan"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_one_line(
+    usk: Callable[..., Any], tone_folder: Path, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    ran = usk("fit", "--real", tone_folder, "--out", tmp_path / "out", *options, "--quiet")
+    assert (ran.code, ran.out, ran.err) == (2, "", f"usk: {message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_recordings_to_hold_any_out_still_train(tone_folder: Path, tmp_path: Path) -> None:
+    config = replace(TINY, steps=2, validate_every=1)
+    result = fit([open_source(tone_folder)], tmp_path / "out", config, mel=MEL)
+    assert not result.trained_on["sources"][0]["held_out_groups"]
+    assert [row["validation_loss"] for row in result.log] == [None, None]
+    write_generator_card(result.folder)
+    assert "validation loss" not in (result.folder / "README.md").read_text()

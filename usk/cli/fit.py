@@ -37,7 +37,24 @@ def command(
         float | None, typer.Option("--minutes", help="Stop after this long instead of after --steps.")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images in a training batch.")] = 16,
-    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 4e-4,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            "--accumulate", help="Batches a step: as a batch that many times larger, in the memory of one."
+        ),
+    ] = 1,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", help="By default 4e-4, with --from 1e-4."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Train this generator further: embedded, a pipeline folder, or a Hub id (user/name@revision).",
+        ),
+    ] = None,
     latent: Annotated[
         bool, typer.Option("--latent", help="Train a small VAE first and the UNet on its latents.")
     ] = False,
@@ -48,26 +65,41 @@ def command(
             help="Tell the UNet each clip's class: needed for `usk synth --strategy sample`.",
         ),
     ] = False,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing", help="Compute activations twice instead of keeping them: less memory, slower."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on."""
-    display = display_for(ctx, as_json, quiet)
+    """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on.
+
+    On several GPUs: torchrun --nproc-per-node N -m usk fit ...
+    """
     from usk.data.sources import open_source
     from usk.diffusion.fit import FitConfig, FitProgress, fit
+    from usk.diffusion.training import Stopped
+    from usk.diffusion.workers import is_main_process
     from usk.share.cards import write_generator_card
     from usk.show.console import facts_table
+
+    display = display_for(ctx, as_json, quiet or not is_main_process())
 
     config = FitConfig(
         steps=steps,
         minutes=minutes,
         batch=batch,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         latent=latent,
         class_conditional=class_conditional,
+        base=base,
+        checkpointing=checkpointing,
         seed=seed,
         device=device,
     )
@@ -84,15 +116,23 @@ def command(
                 text += f" · validation {state.validation_loss:.4f}"
             training(round(1_000 * state.done), 1_000, text)
 
-        result = fit(
-            sources,
-            out,
-            config,
-            folds=split_numbers(folds, "--folds"),
-            skip_bad=skip_bad,
-            report=report,
-            decoding=bars("decoding"),
-        )
+        try:
+            result = fit(
+                sources,
+                out,
+                config,
+                folds=split_numbers(folds, "--folds"),
+                skip_bad=skip_bad,
+                report=report,
+                decoding=bars("decoding"),
+                warn=display.warn,
+            )
+        except Stopped as stopped:
+            if is_main_process():
+                raise
+            raise typer.Exit(stopped.exit_code) from None
+    if not is_main_process():
+        return
     write_generator_card(result.folder)
     last = result.log[-1] if result.log else {}
     facts = {

@@ -156,20 +156,20 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     """
     on = resolve_device(device)
     name = resolve_model(model, on)
-    folder, model_id = _locate(name)
-    index = _read_json(folder / "model_index.json", name)
+    folder, model_id = locate_pipeline(name)
+    index = read_pipeline_json(folder / "model_index.json", name)
     unet, vae = _load_networks(folder, index, name)
     class_names = _class_names(index, unet, name)
     try:
-        mel = MelSettings.from_audiodiffusion(_read_json(folder / "mel" / "mel_config.json", name))
+        mel = MelSettings.from_audiodiffusion(read_pipeline_json(folder / "mel" / "mel_config.json", name))
     except (TypeError, ValueError) as error:
         raise ModelError(f"--model {name}: mel/mel_config.json is not understood: {error}") from error
-    schedule = NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json", name))
+    schedule = NoiseSchedule.from_config(read_pipeline_json(folder / "scheduler" / "scheduler_config.json", name))
     shape = _latent_shape(unet, vae, mel, name)
     encoder = _load_encoder(folder, unet, name) if _is_conditional(unet) else None
     trained_on, licence = [], "unknown"
     if (folder / TRAINED_ON_FILE).is_file():
-        record = _read_json(folder / TRAINED_ON_FILE, name)
+        record = read_pipeline_json(folder / TRAINED_ON_FILE, name)
         if not isinstance(record.get("sources"), list):
             raise ModelError(
                 f"--model {name}: {TRAINED_ON_FILE} does not say what the generator was trained on"
@@ -203,7 +203,7 @@ def frame_multiple(unet: Any, latent_shape: tuple[int, int, int], mel: MelSettin
 
 def _load_networks(folder: Path, index: dict[str, Any], name: str) -> tuple[Any, Any | None]:
     """The UNet and, where the pipeline has one, the VAE: float32, on the CPU."""
-    unet_class = _class_name(index, "unet")
+    unet_class = component_class(index, "unet")
     if unet_class not in ("UNet2DModel", "UNet2DConditionModel") or "mel" not in index:
         raise ModelError(
             f"--model {name} is no audio-diffusion pipeline: model_index.json names no UNet2DModel and mel"
@@ -213,7 +213,7 @@ def _load_networks(folder: Path, index: dict[str, Any], name: str) -> tuple[Any,
 
         unet = _load_network(getattr(diffusers, unet_class), folder / "unet", name)
         vae = None
-        if _class_name(index, "vqvae"):
+        if component_class(index, "vqvae"):
             vae = _load_network(diffusers.AutoencoderKL, folder / "vqvae", name)  # type: ignore[attr-defined,unused-ignore]
     wanted = [
         key for key in ("class_embed_type", "addition_embed_type", "encoder_hid_dim") if unet.config.get(key)
@@ -385,7 +385,7 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _locate(name: str) -> tuple[Path, str]:
+def locate_pipeline(name: str) -> tuple[Path, str]:
     """The pipeline folder of `name`, downloaded if it is a Hub id, and its id@revision."""
     if name == EMBEDDED:
         folder = embedded_folder()
@@ -414,7 +414,7 @@ def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
     return folder, f"{hub_id}@{folder.name}"
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
+def read_pipeline_json(path: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -428,7 +428,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def _class_name(index: dict[str, Any], component: str) -> str:
+def component_class(index: dict[str, Any], component: str) -> str:
     """The class of a component in `model_index.json`, which has [library, class]; empty where there is none."""
     entry = index.get(component)
     return str(entry[1] or "") if isinstance(entry, list) and len(entry) == 2 else ""
@@ -441,7 +441,7 @@ def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
     calls it.
     """
     root = Path(folder)
-    index = _read_json(root / "model_index.json", str(root))
+    index = read_pipeline_json(root / "model_index.json", str(root))
     unet, vae = _load_networks(root, index, str(root))
     if unet.config.num_class_embeds:
         unet.register_forward_pre_hook(_tell_no_class, with_kwargs=True)
@@ -451,7 +451,7 @@ def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
         from diffusers import DDIMScheduler, DDPMScheduler
 
         scheduler_class = (
-            DDPMScheduler if _class_name(index, "scheduler") == "DDPMScheduler" else DDIMScheduler
+            DDPMScheduler if component_class(index, "scheduler") == "DDPMScheduler" else DDIMScheduler
         )
         return AudioDiffusionPipeline(
             vqvae=vae,

@@ -126,7 +126,9 @@ def write_generator_card(folder: Path) -> None:
     def read(name: str) -> Any:
         return json.loads((folder / name).read_text(encoding="utf-8"))
 
-    trained_on = read("trained_on.json")
+    trained_on, training = read("trained_on.json"), read("training.json")
+    unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
+    config, size = training["config"], unet["sample_size"]
     metadata = {
         **license_metadata(trained_on["license"]),
         "library_name": "diffusers",
@@ -135,7 +137,10 @@ def write_generator_card(folder: Path) -> None:
     values = {
         "version": __version__,
         "trained_on": trained_on,
-        "training": read("training.json"),
+        "training": training,
+        "images_a_step": config["batch"] * config.get("accumulate", 1) * training.get("processes", 1),
+        "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
+        "class_names": list(named.values()),
         "mel": MelSettings.from_audiodiffusion(read("mel/mel_config.json")).as_dict(),
         "round_trip": read("round_trip.json") if (folder / "round_trip.json").is_file() else None,
     }

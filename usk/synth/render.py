@@ -134,6 +134,23 @@ class ParentLatents:
         both = torch.stack(pairs, dim=1).to(self.generator.device)
         return both[0], both[1]
 
+    def audio(self, rows: Sequence[int], width: int) -> torch.Tensor:
+        """The parents at `rows` as long as an image of `width` frames: [len(rows), samples]."""
+        n_samples = self.generator.mel.samples_of(width)
+        clips = [self.decoded.audio(row) for row in rows]
+        if self.config.repeat_short:
+            clips = [np.resize(clip, n_samples) if len(clip) < n_samples else clip for clip in clips]
+        return stack_padded(clips, n_samples)
+
+    def encodings(self, rows: Sequence[Sequence[int]], weights: torch.Tensor, width: int) -> torch.Tensor | None:
+        """What a conditional generator is told of clips mixed from the parents at `rows` [parents][batch] with `weights`
+        [batch, parents]: their encodings mixed like their signal, [batch, n, dimensions]. None for other generators."""
+        if self.generator.encoder is None:
+            return None
+        encoded = [self.generator.encodings(self.audio(of_side, width)) for of_side in rows]
+        together = torch.stack([encoding for encoding in encoded if encoding is not None])
+        return torch.einsum("kb...,bk->b...", together, weights.to(together))
+
     def latent_width(self, width: int) -> int:
         """An image's width in frames as its latents'."""
         return width * self.generator.latent_shape[2] // self.generator.mel.n_frames
@@ -168,21 +185,16 @@ class ParentLatents:
     def _encode(self, width: int, batch: int) -> torch.Tensor:
         generator, config = self.generator, self.config
         rows = self.rows_of_width[width][batch * self.batch : (batch + 1) * self.batch]
-        n_samples = generator.mel.samples_of(width)
-        audio = [self.decoded.audio(row) for row in rows]
-        if config.repeat_short:
-            audio = [
-                np.resize(samples, n_samples) if len(samples) < n_samples else samples for samples in audio
-            ]
-        padded = stack_padded(audio, n_samples)
+        audio = self.audio(rows, width)
         names = [self.decoded.class_name(row) for row in rows] if config.tell_class else []
 
         def encode(piece: slice) -> torch.Tensor:
-            images, _ = audio_to_image(padded[piece].to(generator.device), generator.mel)
+            images, _ = audio_to_image(audio[piece].to(generator.device), generator.mel)
             clean = generator.to_latent(images)
             noisy = clean
             if self.strategy.inverts:
-                noisy = config.walk.up(generator.predictor(names[piece]), clean, generator.schedule)
+                predict = generator.predictor(names[piece], encodings=generator.encodings(audio[piece]))
+                noisy = config.walk.up(predict, clean, generator.schedule)
             return torch.stack((noisy, clean)).cpu()
 
         return torch.cat(self.pieces.run(len(rows), encode), dim=1)
@@ -273,17 +285,16 @@ class Renderer:
         """Mel images [len(planned), 1, n_mels, width] of planned clips of one width, before cutting to length."""
         generator, config = self.generator, self.config
         (width,) = {self.width(clip) for clip in planned}
-        parents = [
-            self.latents([self.row_of[clip.parents[side]] for clip in planned], width)
-            for side in range(config.n_parents)
-        ]
+        rows = [[self.row_of[clip.parents[side]] for clip in planned] for side in range(config.n_parents)]
+        parents = [self.latents(of_side, width) for of_side in rows]
+        weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
         shape = (*generator.latent_shape[:2], self.latents.latent_width(width))
         with self.stages("mix"):
             mixed = self.strategy.mix(
                 Ingredients(
                     noisy=torch.stack([noisy for noisy, _ in parents]),
                     clean=torch.stack([clean for _, clean in parents]),
-                    weights=torch.tensor([clip.weights for clip in planned], device=generator.device),
+                    weights=weights,
                     fresh=_gaussian([clip.seed ^ MIXING_STREAM for clip in planned], shape).to(
                         generator.device
                     ),
@@ -291,7 +302,9 @@ class Renderer:
                 )
             )
         names = [self.plan.class_names[clip.label] for clip in planned] if config.tell_class else []
-        predict = generator.predictor(names, config.guidance)
+        predict = generator.predictor(
+            names, config.guidance, self.latents.encodings(rows, weights, width)
+        )
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]
             return generator.to_image(config.walk.down(predict, mixed, generator.schedule, config.eta, seeds))

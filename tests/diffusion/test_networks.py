@@ -1,0 +1,435 @@
+"""`usk fit --from`: what is taken over from a generator, what is added to it, and what stays on record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.sounds import tone, write_wav
+from usk.diffusion import training
+from usk.diffusion.fit import FitConfig, fit
+from usk.diffusion.load import as_audiodiffusion, load_generator
+from usk.diffusion.networks import Networks, load_base, tell_classes
+from usk.diffusion.training import Drawn, Fitting
+from usk.errors import UsageError
+from usk.mel.spectrogram import MelSettings
+
+Factory = Callable[..., Path]
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+CPU = torch.device("cpu")
+STILL = ("--learning-rate", 1e-30)  # nothing moves: what is written is what was taken over
+
+
+@pytest.fixture(autouse=True)
+def _single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bf16 is possible, runs choose by the clock; runs that are compared must not."""
+    monkeypatch.setattr(training, "default_precision", lambda device: "fp32")
+
+
+@pytest.fixture
+def fit_from(usk: Callable[..., Any], tone_folder: Path, tmp_path: Path) -> Callable[..., Any]:
+    """`usk fit --from MODEL`, two steps on the tones (classes high, low, middle), into `tmp_path / out`."""
+
+    def run(model: object, out: str, *more: object, real: Path = tone_folder) -> Any:
+        return usk(
+            "fit", "--real", real, "--from", model, "--out", tmp_path / out, "--steps", 2, "--batch", 4, "--device", "cpu",
+            *more,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def conditional(fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path) -> Path:
+    """A generator that knows high, low and middle, each row of its embedding different."""
+    assert fit_from(tiny_pipeline(), "conditional", "--class-conditional", *STILL).code == 0
+    folder = tmp_path / "conditional"
+    state = load_file(folder / WEIGHTS)
+    table = state["class_embedding.weight"]
+    state["class_embedding.weight"] = torch.randn(
+        table.shape, generator=torch.Generator().manual_seed(0)
+    ).half()
+    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def other_classes(tmp_path: Path) -> Path:
+    """Class folders with a class that is shared with the tones and two that are not."""
+    for number, name in enumerate(("middle", "whistle", "click")):
+        for recording in range(4):
+            samples = tone(400.0 * (number + 1) + 20 * recording, 0.4)
+            write_wav(tmp_path / "other" / name / f"rec{recording}" / "a.wav", samples)
+    return tmp_path / "other"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def unet_state(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_generator(str(folder), device="cpu", precision="fp32").unet.state_dict())
+
+
+# --- what is taken over ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prediction_type": "epsilon", "scheduler": "DDPMScheduler"},
+        {"prediction_type": "sample", "beta_schedule": "squaredcos_cap_v2", "clip_sample": False},
+        {"prediction_type": "v_prediction", "vae": True, "beta_schedule": "scaled_linear", "beta_end": 0.012},
+    ],
+    ids=["DDPM epsilon", "DDIM sample", "latent v"],
+)
+def test_networks_schedule_and_mel_are_the_bases(
+    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    folder = tiny_pipeline(**options)
+    ran = fit_from(folder, "out", *STILL, "--json")
+    assert ran.code == 0, ran.err
+    base, fitted = (
+        load_generator(str(path), device="cpu", precision="fp32") for path in (folder, tmp_path / "out")
+    )
+    assert (fitted.mel, fitted.latent_shape) == (base.mel, base.latent_shape)
+    for network in ("unet", "vae"):
+        before, after = getattr(base, network), getattr(fitted, network)
+        assert (before is None) == (after is None)
+        if before is not None:
+            ignored = {"_name_or_path", "_diffusers_version"}
+            assert {k: v for k, v in after.config.items() if k not in ignored} == {
+                k: v for k, v in before.config.items() if k not in ignored
+            }
+            expected, actual = before.state_dict(), after.state_dict()
+            assert expected.keys() == actual.keys()
+            assert all(torch.allclose(expected[n], actual[n], atol=1e-3, rtol=1e-3) for n in expected)
+    assert read(tmp_path / "out/scheduler/scheduler_config.json") == read(
+        folder / "scheduler/scheduler_config.json"
+    )
+    pipeline = as_audiodiffusion(tmp_path / "out")
+    assert type(pipeline.scheduler).__name__ == options.get("scheduler", "DDIMScheduler")
+    assert torch.equal(pipeline.scheduler.alphas_cumprod, base.schedule.alphas_cumprod)
+    assert pipeline.scheduler.config.prediction_type == options["prediction_type"]
+    record = read(tmp_path / "out/training.json")
+    assert record["from"] == record["config"]["base"] == base.model_id
+    assert record["config"]["channels"] == [8, 16]
+    assert record["config"]["prediction_type"] == options["prediction_type"]
+    assert record["config"]["beta_schedule"] == options.get("beta_schedule", "linear")
+    assert record["config"]["latent"] == options.get("vae", False)
+
+
+def test_it_learns_and_more_gently_than_from_nothing(
+    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path
+) -> None:
+    folder = tiny_pipeline(vae=True)
+    assert fit_from(folder, "out").code == 0
+    assert read(tmp_path / "out/training.json")["config"]["learning_rate"] == 1e-4
+    assert fit_from(folder, "fast", "--learning-rate", 0.1).code == 0
+    before, after = unet_state(folder), unet_state(tmp_path / "fast")
+    assert all(
+        not torch.allclose(before[n], after[n], atol=1e-3) for n in before if n.endswith("conv1.weight")
+    )
+    vaes = [
+        load_file(path / "vqvae/diffusion_pytorch_model.safetensors") for path in (folder, tmp_path / "fast")
+    ]
+    assert all(torch.allclose(vaes[0][n], vaes[1][n].float(), atol=1e-3, rtol=1e-3) for n in vaes[0])
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "scaled_linear", "num_train_timesteps": 500},
+        {"trained_betas": [0.001 * (1 + step % 7) for step in range(200)], "num_train_timesteps": 200},
+    ],
+    ids=lambda schedule: str(schedule.get("beta_schedule", "trained betas")),
+)
+def test_the_loss_is_that_of_the_bases_noise_and_prediction(
+    tmp_path: Path, prediction_type: str, schedule: dict[str, Any]
+) -> None:
+    """A UNet that says what diffusers' own DDPMScheduler holds to be right has no loss, and another has one."""
+    scheduler = diffusers.DDPMScheduler(prediction_type=prediction_type, **schedule)
+    mel = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
+    n_train = len(scheduler.alphas_cumprod)
+    images, noise = torch.randn(2, 4, 1, 16, 32).unbind()
+    timesteps = torch.tensor([0, n_train // 3, n_train // 2, n_train - 1])
+
+    class Oracle(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, t: torch.Tensor, labels: None, return_dict: bool) -> Any:
+            torch.testing.assert_close(noisy, scheduler.add_noise(images, noise, t))
+            answers = {
+                "epsilon": noise,
+                "v_prediction": scheduler.get_velocity(images, noise, t),
+                "sample": images,
+            }
+            return (answers[prediction_type],)
+
+    config = json.loads(scheduler.to_json_string())
+    networks = Networks(Oracle(), None, False, (1, 16, 32), mel, config, ())
+    fitting = object.__new__(Fitting)
+    fitting.networks, fitting.device, fitting.precision = networks, CPU, "fp32"
+    drawn = Drawn(images, torch.zeros(4, dtype=torch.long), timesteps, noise)
+    assert float(fitting.unet_loss(drawn)) < 1e-9
+    assert fitting.networks.schedule.n_train == n_train
+
+
+def test_the_embedded_generator_can_be_trained_further(
+    fit_from: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("usk.diffusion.fit.preview", lambda *_: None)  # takes longer than all the rest
+    ran = fit_from("embedded", "out", "--steps", 1, "--json")
+    assert ran.code == 0, ran.err
+    assert "cannot be ruled out" not in ran.err
+    heard = load_generator(str(tmp_path / "out"), device="cpu")
+    assert [part["source"] for part in heard.trained_on] == ["urbansound8k", "demo", "tones"]
+    assert heard.license == "CC BY-NC 3.0"
+    assert heard.seen_groups > load_generator("embedded", device="cpu").seen_groups
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| fitted from | embedded@" in card
+    assert "license: cc-by-nc-3.0" in card
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
+    tone_folder: Path, tiny_pipeline: Factory, tmp_path: Path
+) -> None:
+    """The base has dropout, which draws from torch's global state."""
+    from usk.data.sources import open_source
+
+    base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
+    settings = read(base / "unet/config.json") | {"dropout": 0.3}
+    (base / "unet/config.json").write_text(json.dumps(settings))
+    config = FitConfig(
+        steps=5, batch=4, learning_rate=0.1, base=str(base), device="cpu", precision="fp32", checkpoint_every_s=0.0,
+        validate_every=2,
+    )  # fmt: skip
+    source = open_source(str(tone_folder))
+    undisturbed = fit([source], tmp_path / "undisturbed", config)
+
+    def kill(progress: Any) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit([source], tmp_path / "killed", config, report=kill)
+    torch.manual_seed(12345)
+    resumed = fit([source], tmp_path / "killed", config)
+    expected, actual = unet_state(undisturbed.folder), unet_state(resumed.folder)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert [row["loss"] for row in resumed.log] == [row["loss"] for row in undisturbed.log]
+    different = fit([source], tmp_path / "no-dropout", replace(config, base=str(tiny_pipeline())))
+    assert not torch.equal(expected["conv_in.weight"], unet_state(different.folder)["conv_in.weight"])
+
+
+def test_a_base_that_has_changed_since_is_refused(
+    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
+    with monkeypatch.context() as patch:
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("usk.diffusion.fit.preview", stop)
+        assert fit_from(base, "out", "--quiet").code == 130
+    state = load_file(base / WEIGHTS)
+    state["conv_in.bias"] += 1
+    save_file(state, base / WEIGHTS, {"format": "pt"})
+    ran = fit_from(base, "out", "--quiet")
+    assert ran.code == 2
+    assert "fitted with other settings or clips" in ran.err
+
+
+# --- classes -----------------------------------------------------------------------------------------------
+
+
+def test_classes_added_to_a_base_change_nothing_at_first(
+    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path
+) -> None:
+    folder = tiny_pipeline()
+    assert fit_from(folder, "out", "--class-conditional", *STILL).code == 0
+    fitted = load_generator(str(tmp_path / "out"), device="cpu", precision="fp32")
+    assert fitted.class_names == ("high", "low", "middle")
+    table = fitted.unet.class_embedding.weight  # type: ignore[union-attr]
+    assert table.shape == (4, 32) and not table.any()
+    base = load_base(str(folder), CPU)
+    noisy = torch.randn(4, 1, 16, 32)
+    expected = base.generator.predict(noisy, 300)
+    told = base.networks(fitted.class_names).generator(CPU, "fp32")
+    assert torch.equal(told.predictor(["high", "low", "middle", "?"])(noisy, 300), expected)
+    assert fit_from(folder, "learnt", "--class-conditional", "--learning-rate", 0.1).code == 0
+    learnt = load_generator(str(tmp_path / "learnt"), device="cpu").unet.class_embedding.weight  # type: ignore[union-attr]
+    assert (learnt.abs().sum(dim=1) > 0).sum() >= 2
+
+
+def test_other_classes_keep_the_rows_of_shared_names(
+    fit_from: Callable[..., Any], conditional: Path, other_classes: Path, tmp_path: Path
+) -> None:
+    ran = fit_from(conditional, "out", "--class-conditional", *STILL, real=other_classes)
+    assert ran.code == 0, ran.err
+    fitted = load_generator(str(tmp_path / "out"), device="cpu")
+    assert fitted.class_names == ("click", "middle", "whistle")
+    before, after = (
+        unet_state(folder)["class_embedding.weight"] for folder in (conditional, tmp_path / "out")
+    )
+    middle, none = before[2:]
+    assert torch.equal(after, torch.stack((none, middle, none, none)))
+    assert not torch.equal(middle, none)
+
+
+def test_the_same_classes_in_another_order_keep_their_rows() -> None:
+    unet = diffusers.UNet2DModel(
+        sample_size=(8, 8), in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8,),
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4, num_class_embeds=3,
+    )  # fmt: skip
+    a, b, none = unet.class_embedding.weight.detach().clone()
+    tell_classes(unet, ("a", "b"), ("b", "a"))
+    assert torch.equal(unet.class_embedding.weight, torch.stack((b, a, none)))
+    assert unet.config.num_class_embeds == 3
+
+
+def test_a_class_conditional_base_stays_so_where_it_knows_all_classes(
+    fit_from: Callable[..., Any], conditional: Path, tone_folder: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(tone_folder / "low")
+    ran = fit_from(conditional, "out", "--learning-rate", 0.1)
+    assert ran.code == 0, ran.err
+    assert load_generator(str(tmp_path / "out"), device="cpu").class_names == ("high", "low", "middle")
+    before, after = (
+        unet_state(folder)["class_embedding.weight"] for folder in (conditional, tmp_path / "out")
+    )
+    moved = (after - before).abs().mean(dim=1)
+    assert moved[1] < 0.05 * min(moved[0], moved[2])  # low was not told of: weight decay alone
+
+
+def test_a_class_that_the_base_does_not_know_needs_the_flag(
+    fit_from: Callable[..., Any], conditional: Path, other_classes: Path, tmp_path: Path
+) -> None:
+    ran = fit_from(conditional, "out", "--quiet", real=other_classes)
+    assert ran.code == 2
+    assert "is class-conditional and does not know click, whistle; add --class-conditional" in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+# --- what stays on record ----------------------------------------------------------------------------------
+
+
+def test_a_base_that_says_nothing_is_noted_and_warned_of(
+    usk: Callable[..., Any], fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path
+) -> None:
+    folder = tiny_pipeline()
+    ran = fit_from(folder, "out", "--json")
+    name = load_generator(str(folder), device="cpu").model_id
+    flat = " ".join(ran.err.split())
+    assert (
+        f"--from {name} does not say what it was trained on: leaks from its training data cannot be ruled out"
+        in flat
+    )
+    assert f"the licence of {name} is unknown" in flat
+    fitted = load_generator(str(tmp_path / "out"), device="cpu")
+    unknown, ours = fitted.trained_on
+    assert unknown["source"] == "unknown clips of tiny" and unknown["groups"] == [] and "note" in unknown
+    assert fitted.seen_groups == set(ours["groups"]) and fitted.license == "unknown"
+    card = (tmp_path / "out/README.md").read_text()
+    assert "cannot be known" in card and "every recording that is known" in card
+    assert usk("info", tmp_path / "out", "--json").value["licence"] == "unknown"
+    again = fit_from(tmp_path / "out", "further", "--json")
+    assert "unknown" in again.err  # its licence
+    further = load_generator(str(tmp_path / "further"), device="cpu").trained_on
+    assert further == [unknown, ours, ours]
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [("CC BY-NC 3.0", "CC BY-NC 3.0"), ("unknown", "unknown")],
+)
+def test_the_licence_is_the_stricter_and_the_sources_are_both(
+    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path, licence: str, expected: str
+) -> None:
+    """The tones' own licence is unknown."""
+    base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
+    part = {
+        "source": "field", "revision": "r1", "license": licence, "folds": [2], "clips": 3, "groups": ["field/a", "field/b"],
+        "held_out_groups": ["field/c"],
+    }  # fmt: skip
+    (base / "trained_on.json").write_text(json.dumps({"license": licence, "sources": [part]}))
+    ran = fit_from(base, "out", "--json")
+    assert ran.code == 0, ran.err
+    fitted = load_generator(str(tmp_path / "out"), device="cpu")
+    assert fitted.license == expected == ran.value["licence"]
+    assert fitted.trained_on[0] == part and fitted.trained_on[1]["source"] == "tones"
+    assert fitted.seen_groups > {"field/a", "field/b"}
+    assert "cannot be ruled out" not in ran.err
+    assert ("is unknown: look it up" in " ".join(ran.err.split())) == (licence == "unknown")
+
+
+# --- wrong input -------------------------------------------------------------------------------------------
+
+
+def conditional_pipeline(folder: Path, tiny: Path) -> Path:
+    shutil.copytree(tiny, folder)
+    shutil.rmtree(folder / "unet")
+    diffusers.UNet2DConditionModel(
+        sample_size=(16, 32), in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn", norm_num_groups=4, cross_attention_dim=4, attention_head_dim=4,
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    index = read(folder / "model_index.json") | {"unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def class_embedding_of_another_kind(folder: Path, tiny: Path) -> Path:
+    shutil.copytree(tiny, folder)
+    diffusers.UNet2DModel.from_config(
+        {**read(tiny / "unet/config.json"), "class_embed_type": "timestep"}
+    ).save_pretrained(folder / "unet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "code", "message"),
+    [
+        (lambda f, tiny: tiny, ("--latent",), 2, "--latent cannot be used with --from"),
+        (lambda f, tiny: f / "nowhere", (), 1, "nowhere: no such pipeline folder"),
+        (
+            lambda f, tiny: "someone/something",
+            (),
+            1,
+            "--from someone/something cannot be downloaded (no network?)",
+        ),
+        (conditional_pipeline, (), 1, "is conditional (UNet2DConditionModel)"),
+        (class_embedding_of_another_kind, (), 1, "its UNet takes classes as 'timestep'"),
+    ],
+    ids=["latent", "no folder", "no network", "conditional", "class embedding"],
+)
+def test_a_base_that_cannot_be_used_is_one_line(
+    fit_from: Callable[..., Any],
+    tiny_pipeline: Factory,
+    tmp_path: Path,
+    model: Callable[[Path, Path], Path],
+    options: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    ran = fit_from(model(tmp_path / "base", tiny_pipeline()), "out", *options, "--quiet")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
+    assert message in ran.err and "--from" in ran.err and "--model" not in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_mel_settings_beside_a_base_are_a_usage_error(tiny_pipeline: Factory, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mel settings cannot be chosen"):
+        fit([], tmp_path / "out", FitConfig(base=str(tiny_pipeline())), mel=MelSettings())
