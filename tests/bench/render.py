@@ -170,7 +170,7 @@ def clips_of(folder: Path) -> dict[str, np.ndarray]:
     """The audio of a synthetic dataset by clip id."""
     decoded = decode_source(open_source(folder))
     return {
-        clip.clip_id.partition("/")[2]: decoded.audio(row) for row, clip in enumerate(decoded.source.clips)
+        clip.clip_id.rpartition("/")[2]: decoded.audio(row) for row, clip in enumerate(decoded.source.clips)
     }
 
 

@@ -191,6 +191,58 @@ def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object
     assert all(0.2 <= row["weights"][1] <= 0.4 for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "more", "n_parents"),
+    [
+        ("slerp", (), 2), ("midpoint", (), 2), ("corrected", (), 2), ("variation", (), 1), ("barycentre", (), 3),
+        ("barycentre", ("--parents", 2, "--alpha", "beta:0.5"), 2), ("sample", ("--guidance", 2), 1),
+    ],
+)  # fmt: skip
+def test_every_strategy_makes_a_dataset_that_trains(
+    usk: Command,
+    urbansound8k_folder: Path,
+    tiny_pipeline: Callable[..., Path],
+    tmp_path: Path,
+    strategy: str,
+    more: tuple[Any, ...],
+    n_parents: int,
+) -> None:
+    from datasets import Audio, load_dataset
+
+    out = tmp_path / "synth"
+    model = tiny_pipeline(class_names=("siren", "dog_bark"))  # one class of three is unknown to it
+    made = usk(
+        "synth", "--real", urbansound8k_folder, "--model", model, "--out", out, "--per-class", 2, "--quality", "draft",
+        "--strategy", strategy, *more, "--folds", "1,2", "--across-folds", "--json",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    rows = load_dataset(str(out), split="train").cast_column("audio", Audio(decode=False))
+    assert len(rows) == 6
+    for row in rows:
+        assert len(row["parents"]) == len(set(row["parent_groups"])) == len(row["weights"]) == n_parents
+        assert (row["strategy"], sum(row["weights"])) == (strategy, pytest.approx(1))
+    assert f"| strategy | `{strategy}`: " in (out / "README.md").read_text()
+    trained = usk(
+        "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--out", tmp_path / "runs",
+        "--epochs", 1, "--folds", "3", "--json",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    assert trained.value["runs"][0]["n_synthetic"] > 0
+
+
+def test_presets_are_printed_and_stored(usk: Command, synth_of: list[object], tmp_path: Path) -> None:
+    made = usk(*synth_of, "--quality", "published", "--json")
+    assert made.code == 0, made.err
+    stored = json.loads((tmp_path / "synth" / "usk.json").read_text())["render"]
+    assert stored == made.value["settings"]
+    assert (stored["strategy"], stored["level"], stored["steps"], stored["solver"]) == (
+        "slerp",
+        1.0,
+        1,
+        "ddim",
+    )
+
+
 def test_info_on_nothing_shows_the_installation_and_its_cache(
     usk: Command, urbansound8k_folder: Path
 ) -> None:

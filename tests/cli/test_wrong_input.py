@@ -212,7 +212,42 @@ def bad_alpha(world: World) -> Case:
 
 
 def bad_strategy(world: World) -> Case:
-    return world.synth(None, "--strategy", "best"), 2, ["--strategy best", "slerp, midpoint, decomposed"]
+    return world.synth(None, "--strategy", "best"), 2, ["--strategy best", "decomposed, slerp, midpoint"]
+
+
+def bad_quality(world: World) -> Case:
+    return world.synth(None, "--quality", "best"), 2, ["--quality best", "draft, standard, published"]
+
+
+def too_many_parents(world: World) -> Case:
+    return world.synth(None, "--parents", 3), 2, ["--parents 3", "decomposed takes 2", "barycentre"]
+
+
+def more_parents_than_recordings(world: World) -> Case:
+    command = world.synth(None, "--strategy", "barycentre", "--parents", 9)
+    return command, 1, ["cannot be interpolated", "9 recordings", "--across-folds"]
+
+
+def weight_of_many_parents(world: World) -> Case:
+    command = world.synth(None, "--strategy", "barycentre", "--parents", 3, "--alpha", "0.3")
+    return command, 2, ["--alpha", "beta:1"]
+
+
+def sample_without_classes(world: World) -> Case:
+    return world.synth(None, "--strategy", "sample"), 2, ["--strategy sample", "usk fit --class-conditional"]
+
+
+def sample_at_a_level(world: World) -> Case:
+    return world.synth(None, "--strategy", "sample", "--level", 0.5), 2, ["--level 0.5", "sample works at 1"]
+
+
+def noise_with_the_second_order_solver(world: World) -> Case:
+    command = world.synth(None, "--eta", 0.5, "--solver", "second-order")
+    return command, 2, ["--eta 0.5", "--solver ddim"]
+
+
+def bad_precision(world: World) -> Case:
+    return world.synth(None, "--precision", "fp8"), 2, ["--precision fp8", "auto, fp32 or bf16"]
 
 
 def bad_steps(world: World) -> Case:
@@ -378,7 +413,8 @@ CASES = [
     no_audio_at_all, metadata_without_rows, metadata_out_of_the_folder, zero_bytes, truncated, truncated_header,
     renamed, silence, one_sample, nan_samples, bad_clips_in_training, nothing_usable, class_with_one_recording,
     class_with_one_clip, recordings_in_different_folds, unknown_class, unknown_fold, unknown_test_fold,
-    fold_that_is_no_number, per_class_zero, per_class_negative, negative_seed, bad_alpha, bad_strategy, bad_steps,
+    fold_that_is_no_number, per_class_zero, per_class_negative, negative_seed, bad_alpha, bad_strategy, bad_steps, bad_quality, too_many_parents, more_parents_than_recordings,
+    weight_of_many_parents, sample_without_classes, sample_at_a_level, noise_with_the_second_order_solver, bad_precision,
     out_holds_something_else, fit_out_holds_something_else, out_is_a_file, out_cannot_be_written,
     runs_cannot_be_written, generator_cannot_be_written, synth_without_cuda, train_without_cuda, fit_without_cuda,
     unknown_device, model_without_an_index, model_that_is_missing, model_of_another_kind, model_with_damaged_weights,

@@ -912,3 +912,30 @@ def test_a_generator_says_the_same_on_cuda(tiny_pipeline: Factory) -> None:
     )
     expected = cpu.predict(noisy, 10)
     torch.testing.assert_close(cuda.predict(noisy.to("cuda"), 10).cpu(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_a_compiled_generator_says_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load_generator(str(folder), device="cpu", precision="fp32")
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend="eager"))
+    noisy = torch.randn(2, *generator.latent_shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        said = generator.compiled().predict(noisy, 10)
+    torch.testing.assert_close(said, generator.predict(noisy, 10))
+
+
+def test_where_torch_cannot_compile_one_line_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load_generator(str(folder), device="cpu", precision="fp32")
+
+    def broken(_: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("Failed to find C++ compiler\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(
+        UsageError, match=r"--compile does not work here \(Failed to find C\+\+ compiler\); leave"
+    ):
+        generator.compiled()

@@ -434,3 +434,31 @@ def test_a_sample_owes_its_parent_length_and_loudness_alone(
         assert rms_db(samples_of(row)) == pytest.approx(
             rms_db(parent[: generator.mel.image_samples]), abs=0.1
         )
+
+
+def test_a_conditional_generator_is_told_its_parents_encodings_mixed(
+    decoded: DecodedSource, tiny_pipeline: Callable[..., Path], tmp_path: Path
+) -> None:
+    generator = load_generator(str(tiny_pipeline(conditional=100)), "cpu", precision="fp32")
+    told: list[torch.Tensor] = []
+
+    class Listening:
+        def __call__(self, noisy: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            told.append(kwargs["encoder_hidden_states"])
+            return generator.unet(noisy, *args, **kwargs)
+
+    listening = replace(generator, unet=Listening())  # type: ignore[arg-type]
+    plan = plan_from(decoded, per_class=1, alpha="0.3")
+    renderer = renderer_of(decoded, listening, tmp_path, plan, steps=1, batch=16)
+    assert renderer.images(plan.clips).isfinite().all()
+    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    width = generator.mel.n_frames
+
+    def encoding(side: int) -> torch.Tensor:
+        rows = [row_of[clip.parents[side]] for clip in plan.clips]
+        encoded = generator.encodings(renderer.latents.audio(rows, width))
+        assert encoded is not None
+        return encoded
+
+    torch.testing.assert_close(told[-1], 0.7 * encoding(0) + 0.3 * encoding(1), rtol=1e-4, atol=1e-4)
+    assert len(told) == 3  # both looks at the step up, and the one down

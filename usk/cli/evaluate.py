@@ -13,7 +13,8 @@ def command(
     ctx: typer.Context,
     runs: Annotated[str, typer.Argument(metavar="[RUNS]", help="Folder of the runs.")] = "runs",
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Mix that the others are compared with. [default: real]")
+        str | None,
+        typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

@@ -24,7 +24,7 @@ def command(
         typer.Option(
             "--real",
             metavar="SRC",
-            help="Clips to train on; repeatable. [default: $USK_REAL, else the Hub's UrbanSound8K]",
+            help="Clips to train on; repeatable. \\[default: $USK_REAL, else the Hub's UrbanSound8K]",
         ),
     ] = None,
     out: Annotated[str, typer.Option("--out", help="Folder of the generator.")] = "generator",

@@ -17,11 +17,12 @@ RealOption = Annotated[
     typer.Option(
         "--real",
         metavar="SRC",
-        help="Real clips: a folder, a Hub id, or demo. [default: $USK_REAL, else the Hub's UrbanSound8K]",
+        help="Real clips: a folder, a Hub id, or demo. \\[default: $USK_REAL, else the Hub's UrbanSound8K]",
     ),
 ]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Generator: auto, embedded, a pipeline folder, or a Hub id[@revision].")
+    str,
+    typer.Option("--model", help="Generator: auto, embedded, a pipeline folder, or a Hub id\\[@revision]."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="What the plan is drawn with.")]

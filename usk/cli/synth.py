@@ -65,8 +65,11 @@ def command(
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, bf16 or fp32.")] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", help="Clips that are rendered together. [default: what fits]")
+        int | None, typer.Option("--batch", help="Clips that are rendered together. \\[default: what fits]")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: pays for thousands of clips.")
+    ] = False,
     classes: Annotated[
         str | None, typer.Option("--classes", help="Only these classes, joined by commas.")
     ] = None,
@@ -152,6 +155,7 @@ def command(
             config,
             model=model,
             device=device,
+            compiled=compiled,
             progress=bars("rendering clips"),
             decoding=bars("decoding"),
             announce=announce,

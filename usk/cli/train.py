@@ -28,7 +28,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--mix",
-            help="What to train on: real, synth, real,synth, real:0.1,synth, or any SRC. Repeatable. [default: real]",
+            help="What to train on: real, synth, real,synth, real:0.1,synth, or any SRC. Repeatable. \\[default: real]",
         ),
     ] = None,
     real: RealOption = None,
@@ -44,7 +44,7 @@ def command(
     ] = "folds",
     folds: Annotated[
         str | None,
-        typer.Option("--folds", help="Test folds, joined by commas. [default: all that are clean]"),
+        typer.Option("--folds", help="Test folds, joined by commas. \\[default: all that are clean]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Train this many times with different seeds.")] = 1,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, counted on the real clips.")] = None,

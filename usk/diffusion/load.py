@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.diffusion.encoder import ENCODER_SIZE, encode_audio
-from usk.errors import ModelError, sample_of
+from usk.errors import ModelError, UsageError, sample_of
 from usk.hub import causes, first_line, hub_errors
 from usk.mel.spectrogram import MelSettings
 
@@ -115,6 +115,27 @@ class Generator:
 
         return predict
 
+    def compiled(self) -> Generator:
+        """This generator with its UNet compiled by torch, which takes a minute or more at its first evaluation.
+
+        Raises UsageError where torch cannot compile (no C++ compiler, for example).
+        """
+        import torch._dynamo.exc
+        import torch._inductor.exc
+
+        compiled = replace(self, unet=torch.compile(self.unet))  # type: ignore[arg-type]
+        if self.encoder is None:
+            try:
+                compiled.predict(torch.zeros(1, *self.latent_shape, device=self.device), 0)
+            except (
+                torch._dynamo.exc.TorchDynamoException,
+                torch._inductor.exc.InductorError,
+                RuntimeError,
+            ) as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise UsageError(f"--compile does not work here ({reason}); leave it out") from error
+        return compiled
+
     def to_latent(self, image: torch.Tensor) -> torch.Tensor:
         """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises [batch, *latent_shape]."""
         if self.vae is None:
@@ -164,7 +185,9 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         mel = MelSettings.from_audiodiffusion(read_pipeline_json(folder / "mel" / "mel_config.json", name))
     except (TypeError, ValueError) as error:
         raise ModelError(f"--model {name}: mel/mel_config.json is not understood: {error}") from error
-    schedule = NoiseSchedule.from_config(read_pipeline_json(folder / "scheduler" / "scheduler_config.json", name))
+    schedule = NoiseSchedule.from_config(
+        read_pipeline_json(folder / "scheduler" / "scheduler_config.json", name)
+    )
     shape = _latent_shape(unet, vae, mel, name)
     encoder = _load_encoder(folder, unet, name) if _is_conditional(unet) else None
     trained_on, licence = [], "unknown"

@@ -16,12 +16,12 @@ from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import (
     VAE_SCALE,
     Generator,
-    frame_multiple,
     component_class,
-    locate_pipeline,
-    read_pipeline_json,
+    frame_multiple,
     load_generator,
+    locate_pipeline,
     quiet_libraries,
+    read_pipeline_json,
     resolve_model,
 )
 from usk.errors import ModelError, UsageError, sample_of

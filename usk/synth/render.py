@@ -142,7 +142,9 @@ class ParentLatents:
             clips = [np.resize(clip, n_samples) if len(clip) < n_samples else clip for clip in clips]
         return stack_padded(clips, n_samples)
 
-    def encodings(self, rows: Sequence[Sequence[int]], weights: torch.Tensor, width: int) -> torch.Tensor | None:
+    def encodings(
+        self, rows: Sequence[Sequence[int]], weights: torch.Tensor, width: int
+    ) -> torch.Tensor | None:
         """What a conditional generator is told of clips mixed from the parents at `rows` [parents][batch] with `weights`
         [batch, parents]: their encodings mixed like their signal, [batch, n, dimensions]. None for other generators."""
         if self.generator.encoder is None:
@@ -302,9 +304,7 @@ class Renderer:
                 )
             )
         names = [self.plan.class_names[clip.label] for clip in planned] if config.tell_class else []
-        predict = generator.predictor(
-            names, config.guidance, self.latents.encodings(rows, weights, width)
-        )
+        predict = generator.predictor(names, config.guidance, self.latents.encodings(rows, weights, width))
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]
             return generator.to_image(config.walk.down(predict, mixed, generator.schedule, config.eta, seeds))

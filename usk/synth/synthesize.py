@@ -90,6 +90,7 @@ def synthesize(
     *,
     model: str | Generator = "auto",
     device: str = "auto",
+    compiled: bool = False,
     progress: Progress | None = None,
     decoding: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -99,7 +100,7 @@ def synthesize(
 
     Called again with the same arguments after an interruption it goes on where it stopped, and ends with the same
     rows. `announce` gets the resolved settings before the work begins; `progress` (done, of) after each batch;
-    `stages` is for timing them.
+    `stages` is for timing them. `compiled` compiles the network first.
 
     Raises: UskError with one line that names the fix.
     """
@@ -107,6 +108,8 @@ def synthesize(
     started = time.monotonic()
     render = config.render
     generator = model if isinstance(model, Generator) else load_generator(model, device, render.precision)
+    if compiled:
+        generator = generator.compiled()
     if render.strategy == "sample" and not generator.class_names:
         raise UsageError(
             f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "

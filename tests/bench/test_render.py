@@ -1,0 +1,85 @@
+"""The benchmark of rendering: its recipe is what the preset `published` repeats, and it runs from end to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.bench import render
+from tests.bench.distance import RealReference
+from tests.bench.recipe import Recipe
+from tests.sounds import tone
+from usk.data.sources import open_source
+from usk.diffusion.load import load_generator
+from usk.mel.invert import log_mel_error_db
+from usk.synth.render import Renderer
+from usk.synth.settings import render_config
+from usk.synth.synthesize import SynthConfig, plan_for
+
+Factory = Callable[..., Path]
+
+
+def test_the_published_preset_makes_what_audiodiffusion_makes(
+    tiny_pipeline: Factory, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    """Within the 8 bits of audiodiffusion's images, and what they grow to on the way up and down."""
+    folder = tiny_pipeline(prediction_type="v_prediction", class_names=("siren", "dog_bark", "car_horn"))
+    generator = load_generator(str(folder), "cpu", precision="fp32")
+    config = SynthConfig(per_class=2, render=render_config("published"))
+    decoded, plan = plan_for(open_source(urbansound8k_folder), config, generator.mel.sample_rate_hz)
+    recipe = Recipe.load(folder, torch.device("cpu"))
+    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    theirs = [
+        recipe.clip(*(decoded.audio(row_of[parent]) for parent in clip.parents))[1] for clip in plan.clips
+    ]
+    assert recipe.evaluations == 150 * len(plan)
+    ours = Renderer(plan, decoded, generator, config.render, tmp_path).images(plan.clips)
+    image = torch.from_numpy(np.stack(theirs))[:, None]
+    assert log_mel_error_db(ours, image, generator.mel).mean() < 0.5
+    assert log_mel_error_db(ours, image.roll(1, dims=0), generator.mel).mean() > 2
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_says_what_was_given_up(
+    tiny_pipeline: Factory, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tmp_path / "result.json"
+    arguments = [
+        "render", "--real", urbansound8k_folder, "--folds", "1,2", "--held-out", 3, "--model",
+        tiny_pipeline(prediction_type="v_prediction"),
+        "--per-class", 2, "--recipe-clips", 6, "--presets", "standard,published", "--json", saved,
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    render.main()
+    result = json.loads(saved.read_text())
+    recipe, standard, published = result["rows"]
+    assert recipe["evaluations_per_clip"] == 150
+    assert standard["evaluations_per_clip"] < published["evaluations_per_clip"] <= 150
+    assert result["published_differs_from_recipe_db"] < 0.5
+    for row in result["rows"]:
+        assert row["clips_per_s"] > 0 and row["round_trip_db"] >= 0
+        assert row["distance"]["low"] <= row["distance"]["mmd"] <= row["distance"]["high"]
+
+
+def test_the_distance_to_the_same_sounds_is_nothing_and_to_others_is_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(frequency_hz: float, n: int) -> list[np.ndarray]:
+        return [
+            tone(frequency_hz * (1 + 0.02 * rng.standard_normal()), 0.5)
+            + 0.02 * rng.standard_normal(11_025).astype(np.float32)
+            for _ in range(n)
+        ]
+
+    reference = RealReference(noisy(300, 16) + noisy(1_500, 16), [0] * 16 + [1] * 16)
+    same = reference.distance(noisy(300, 16) + noisy(1_500, 16), [0] * 16 + [1] * 16)
+    swapped = reference.distance(noisy(300, 16) + noisy(1_500, 16), [1] * 16 + [0] * 16)
+    assert same["low"] <= same["mmd"] <= same["high"]
+    assert abs(same["mmd"]) < 10 < swapped["mmd"]
+    assert swapped["low"] > same["high"]
