@@ -17,6 +17,7 @@ import resource
 import shutil
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.distance import RealReference
 from tests.bench.recipe import Recipe
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.sources import open_source
 from usk.device import default_precision, resolve_device
 from usk.diffusion.load import Generator, embedded_folder, load_generator, quiet_libraries
+from usk.evaluate.quality import RealReference, log_mel_statistics
 from usk.mel.invert import log_mel_error_db
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 from usk.synth.plan import Plan
@@ -315,7 +316,9 @@ def add_quality(
     if not target:
         return
     reference = RealReference(
-        [everything.audio(row) for row in target], [everything.source.clips[row].label for row in target]
+        [everything.audio(row) for row in target],
+        [everything.source.clips[row].label for row in target],
+        log_mel_statistics,
     )
     some = rng.permutation(target)[:48].tolist()
     planned = plan.clips[: len(made)]
@@ -329,7 +332,7 @@ def add_quality(
             audio = [of_preset[clip.clip_id] for clip in planned]
         else:
             audio = [samples for samples, _ in made]
-        row["distance"] = reference.distance(audio, labels)
+        row["distance"] = asdict(reference.distance(reference.place(audio), labels))
     result["distance_to"] = f"{len(target)} real clips of fold {held}; {len(planned)} pairs"
 
 

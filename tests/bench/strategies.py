@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.distance import RealReference, features_of
 from usk.classify.models import preset
 from usk.classify.runs import load_classifier
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.sources import open_source
 from usk.data.splits import held_out_groups
 from usk.diffusion.load import load_generator
+from usk.evaluate.quality import RealReference, features_of, log_mel_statistics
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import Renderer, at_level, rms_db
@@ -97,7 +98,9 @@ def main() -> None:
     held = held_out_groups(source.clips)
     unheard = [row for row, clip in enumerate(source.clips) if clip.group in held and clip.fold in folds]
     reference = RealReference(
-        [decoded.audio(row) for row in unheard], [source.clips[row].label for row in unheard]
+        [decoded.audio(row) for row in unheard],
+        [source.clips[row].label for row in unheard],
+        log_mel_statistics,
     )
     model, record = load_classifier(options.run)
     features = preset(record["classifier"]).features
@@ -115,7 +118,10 @@ def main() -> None:
                 [model(part).argmax(dim=1) for part in features_of(audio, features).split(128)]
             )
         recognised = float((predicted.numpy() == np.array(labels)).mean())
-        return {**reference.distance(audio, labels), "recognised": round(recognised, 3)}
+        return {
+            **asdict(reference.distance(reference.place(audio), labels)),
+            "recognised": round(recognised, 3),
+        }
 
     def pictures(audio: list[np.ndarray]) -> torch.Tensor:
         n = generator.mel.image_samples

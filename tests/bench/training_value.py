@@ -20,7 +20,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.runs import read_run
 from usk.classify.train import SELECTION_WINDOW_EPOCHS, TrainConfig, train
 from usk.data.sources import open_source
 from usk.synth.settings import RenderConfig, render_config
@@ -39,7 +38,8 @@ CANDIDATES: dict[str, RenderConfig] = {
 
 def validation_accuracy(folder: Path) -> float:
     """The accuracy that chose the epoch: the best mean over a few consecutive epochs."""
-    history = [epoch["validation_accuracy"] for epoch in read_run(folder)["history"]]
+    epochs = json.loads((folder / "history.json").read_text())
+    history = [epoch["validation_accuracy"] for epoch in epochs]
     window = SELECTION_WINDOW_EPOCHS
     return float(max(np.mean(history[max(0, end - window) : end]) for end in range(1, len(history) + 1)))
 

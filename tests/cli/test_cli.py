@@ -15,7 +15,7 @@ from usk import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "usk" / "diffusion" / "embedded" / "model_index.json"
-COMMANDS = ("demo", "synth", "train", "eval", "fit", "info")
+COMMANDS = ("demo", "synth", "train", "eval", "audit", "fit", "info")
 HEAVY = ("torch", "numpy", "rich", "datasets", "pyarrow", "diffusers", "soundfile")
 
 Command = Callable[..., Any]
@@ -136,7 +136,9 @@ def test_synth_and_train_in_tables(
     assert made.code == 0
     assert "9 made now" in made.out
     assert "Next: usk train" in made.out
-    assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err
+    assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
+        "\n", ""
+    )
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
     command = [
         "train",

@@ -90,6 +90,7 @@ def _generator(model: str) -> dict[str, Any]:
             f"{part['source']} folds {part['folds']} ({len(part['groups'])} recordings);"
             for part in generator.trained_on
         ],
+        "classes told": list(generator.class_names) or "none",
         "licence": generator.license,
     }
 

@@ -143,10 +143,9 @@ def command(
         return
     from usk.show.console import plan_table, settings_line
 
-    def announce(settings: dict[str, object]) -> None:
-        display.note(
-            f"model {settings['model']} ({settings['precision']}); " + settings_line(config.render.as_dict())
-        )
+    def announce(settings: dict[str, Any]) -> None:
+        resolved = {**settings["render"], "precision": settings["precision"], "batch": settings["batch"]}
+        display.note(f"model {settings['model']}; {settings_line(resolved)}")
 
     with display.progress() as bars:
         result = synthesize(

@@ -214,6 +214,64 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
     return [mixes, classes, *sentences, *notes]
 
 
+def audit_tables(audit: Any) -> list[RenderableType]:
+    """What one `usk.evaluate.quality.Audit` found: by test fold, by class, and in sentences."""
+    folds = Table(title=escape(f"{audit.dataset}: {audit.clips} clips"), title_justify="left")
+    for name in ("test fold", "may train", "would leak", "recordings that the generator heard"):
+        folds.add_column(name, justify="right")
+    for part in audit.folds:
+        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), str(part.generator_heard))
+    classes = Table(
+        title=escape(f"MMD to real clips, in {audit.embedding} (lower is closer)"), title_justify="left"
+    )
+    classes.add_column("class")
+    for name in ("clips", "near-copies", "MMD", "95 % interval", "real clips", "real to real"):
+        classes.add_column(name, justify="right")
+    for part in audit.classes:
+        classes.add_row(
+            escape(part.class_name),
+            str(part.clips),
+            str(part.near_copies),
+            *_distance_cells(part.distance),
+            str(part.distance.n_real),
+            _distance_cells(part.baseline)[0],
+        )
+    classes.add_section()
+    classes.add_row(
+        "all",
+        str(audit.clips),
+        str(len(audit.near_copies)),
+        *_distance_cells(audit.distance),
+        str(audit.distance.n_real),
+        _distance_cells(audit.baseline)[0],
+    )
+    found = [
+        f"[bold]{label}[/bold]: {len(names)}: {escape(', '.join(names[:3]))}{' ...' if len(names) > 3 else ''}"
+        for label, names in (
+            ("wrong provenance", audit.wrong_provenance),
+            ("silent", audit.silent),
+            ("clipped", audit.clipped),
+            ("too short", audit.short),
+            ("near-copies of a parent", audit.near_copies),
+        )
+        if names
+    ]
+    if audit.asked_leaks:
+        found.insert(
+            0, f"[bold red]leaks[/bold red]: {audit.asked_leaks} clips would leak into the folds asked about"
+        )
+    if not found:
+        found = ["no wrong provenance, no leaks into the folds asked about, no defects, no near-copies"]
+    return [folds, classes, *found, *(f"[dim]{escape(note)}[/dim]" for note in audit.notes)]
+
+
+def _distance_cells(distance: Any) -> tuple[str, str]:
+    if distance.mmd is None:
+        return "", ""
+    interval = "" if distance.low is None else f"{distance.low:.1f} to {distance.high:.1f}"
+    return f"{distance.mmd:.1f}", interval
+
+
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     """Two columns: what, and its value."""
     table = Table(title=escape(title), title_justify="left", show_header=False)

@@ -90,6 +90,11 @@ def widths(n_frames: int, multiple: int) -> list[int]:
     return sorted({min(n_frames, width) for width in quarters})
 
 
+def batch_of(config: RenderConfig, device: torch.device) -> int:
+    """Clips that are rendered together, until they do not fit."""
+    return config.batch or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"])
+
+
 class ParentLatents:
     """Parents' latents, encoded in fixed batches on first use and kept on disk beside the plan.
 
@@ -231,7 +236,7 @@ class Renderer:
         self.plan, self.decoded, self.generator, self.config = plan, decoded, generator, config
         self.stages = stages or Stages()
         self.strategy = strategy_named(config.strategy)
-        self.batch = config.batch or AUTO_BATCH.get(generator.device.type, AUTO_BATCH["cpu"])
+        self.batch = batch_of(config, generator.device)
         self.pieces = Pieces(self.batch)
         self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
         self.top = config.walk.top(generator.schedule)

@@ -18,7 +18,7 @@ from usk.diffusion.load import Generator, load_generator
 from usk.errors import UsageError
 from usk.share.cards import dataset_card
 from usk.synth.plan import Alpha, Plan, draw_plan
-from usk.synth.render import Renderer, Stages
+from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
 from usk.synth.store import ShardSpan, SynthStore
 
@@ -137,7 +137,7 @@ def synthesize(
     }
     store = SynthStore(Path(out), plan, settings, generator.mel.sample_rate_hz, ROWS_PER_SHARD)
     store.claim()
-    announce(settings)
+    announce({**settings, "batch": batch_of(render, generator.device)})
     done_before = store.n_done()
     done = done_before
     if progress is not None:
