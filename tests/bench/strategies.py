@@ -26,15 +26,17 @@ from rich.table import Table
 
 from usk.classify.models import preset
 from usk.classify.runs import load_classifier
-from usk.data.decode import DecodedSource, decode_source
+from usk.data.decode import decode_source
 from usk.data.sources import open_source
 from usk.data.splits import held_out_groups
 from usk.diffusion.load import load_generator
 from usk.evaluate.quality import RealReference, features_of, log_mel_statistics
 from usk.mel.spectrogram import audio_to_image, stack_padded
+from usk.synth.maker import ClipMaker
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import Renderer, at_level, rms_db
+from usk.synth.render import Renderer
 from usk.synth.settings import render_config
+from usk.synth.waveform import WaveformSums
 
 SETTINGS = [
     render_config("published"),
@@ -59,25 +61,12 @@ SETTINGS = [
 ]
 
 
-def waveform_sums(plan: Plan, decoded: DecodedSource) -> list[np.ndarray]:
-    """The control: both parents' waveforms at equal level, weighed by alpha and summed, at the mean length."""
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
-    sums = []
-    for clip in plan.clips:
-        first, second = (decoded.audio(row_of[parent]) for parent in clip.parents)
-        length = (len(first) + len(second)) // 2
-        parts = [np.resize(part, length) / 10 ** (rms_db(part) / 20) for part in (first, second)]
-        level = (1 - clip.alpha) * rms_db(first) + clip.alpha * rms_db(second)
-        sums.append(at_level((1 - clip.alpha) * parts[0] + clip.alpha * parts[1], level)[0])
-    return sums
-
-
-def render_all(renderer: Renderer) -> list[np.ndarray]:
-    """The audio of every clip of a renderer's plan, in order."""
+def make_all(maker: ClipMaker) -> list[np.ndarray]:
+    """The audio of every clip of a maker's plan, in order."""
     made: dict[int, np.ndarray] = {}
-    for batch in renderer.batches(0, len(renderer.plan)):
-        made.update(zip(batch, renderer.audio([renderer.plan.clips[i] for i in batch]), strict=True))
-    return [made[index] for index in range(len(renderer.plan))]
+    for batch in maker.batches(0, len(maker.plan)):
+        made.update(zip(batch, maker.audio([maker.plan.clips[i] for i in batch]), strict=True))
+    return [made[index] for index in range(len(maker.plan))]
 
 
 def main() -> None:
@@ -129,19 +118,19 @@ def main() -> None:
 
     pairs = plan_for(2)
     parents = [[decoded.audio(row_of[clip.parents[side]]) for clip in pairs.clips] for side in (0, 1)]
-    sums = waveform_sums(pairs, decoded)
+    sums = make_all(WaveformSums(pairs, decoded, render_config(strategy="waveform")))
     n_drawn = len(pairs.counts())
     rows: list[dict[str, Any]] = [
         {"strategy": "first parents", **measure(pairs, parents[0])},
         {"strategy": "second parents", **measure(pairs, parents[1])},
-        {"strategy": "waveform sums", **measure(pairs, sums)},
+        {"strategy": "waveform (control)", **measure(pairs, sums)},
     ]
     drawn = [pictures(parents[0][:n_drawn]), pictures(parents[1][:n_drawn]), pictures(sums[:n_drawn])]
     for config in SETTINGS:
         plan = plan_for(config.n_parents)
         with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()
-            audio = render_all(Renderer(plan, decoded, generator, config, Path(work)))
+            audio = make_all(Renderer(plan, decoded, generator, config, Path(work)))
             took_s = time.perf_counter() - started
         drawn.append(pictures(audio[:n_drawn]))
         rows.append({**config.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)})

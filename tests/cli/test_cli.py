@@ -198,6 +198,7 @@ def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object
     [
         ("slerp", (), 2), ("midpoint", (), 2), ("corrected", (), 2), ("variation", (), 1), ("barycentre", (), 3),
         ("barycentre", ("--parents", 2, "--alpha", "beta:0.5"), 2), ("sample", ("--guidance", 2), 1),
+        ("waveform", ("--alpha", "0.4"), 2),
     ],
 )  # fmt: skip
 def test_every_strategy_makes_a_dataset_that_trains(

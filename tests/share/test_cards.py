@@ -44,7 +44,7 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
     base = {
         "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
         "model": "tiny@abc", "trained_on": [], "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
-        "render": render_config(steps=2).as_dict(), "alpha": "0.5", "plan_seed": 0,
+        "render": render_config(steps=2).as_dict(), "alpha": "0.5", "sample_rate_hz": 8_000, "plan_seed": 0,
         "plan_sha256": "0" * 64, "has_groups": True, "license": "unknown", "shards": {},
     }  # fmt: skip
     card = dataset_card({**base, **manifest}, Plan(class_names, clips), Path())

@@ -20,8 +20,9 @@ from usk.data.sources import open_source
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import ModelError, UsageError
 from usk.mel.spectrogram import audio_to_image, stack_padded
+from usk.synth.maker import PEAK_LIMIT, at_level, rms_db
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import PEAK_LIMIT, Pieces, Renderer, at_level, rms_db, widths
+from usk.synth.render import Pieces, Renderer, widths
 from usk.synth.settings import render_config
 
 RATE_HZ = 8_000

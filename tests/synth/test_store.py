@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
     "render": render_config(steps=2).as_dict(),
     "alpha": "0.5",
+    "sample_rate_hz": 8_000,
     "plan_seed": 0,
     "has_groups": True,
     "license": "unknown",

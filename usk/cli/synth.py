@@ -42,7 +42,7 @@ def command(
         str | None,
         typer.Option(
             "--strategy",
-            help="decomposed, slerp, midpoint, corrected, barycentre, variation or sample.",
+            help="decomposed, slerp, midpoint, corrected, barycentre, variation, sample or waveform.",
         ),
     ] = None,
     parents: Annotated[
@@ -145,6 +145,7 @@ def command(
 
     def announce(settings: dict[str, Any]) -> None:
         resolved = {**settings["render"], "precision": settings["precision"], "batch": settings["batch"]}
+        resolved = {name: value for name, value in resolved.items() if value is not None}
         display.note(f"model {settings['model']}; {settings_line(resolved)}")
 
     with display.progress() as bars:

@@ -82,7 +82,7 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
 
     n_bytes = sum((folder / name).stat().st_size for name in manifest["shards"])
     split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
-    features = dataset_features(plan.class_names, manifest["mel"]["sample_rate_hz"])
+    features = dataset_features(plan.class_names, manifest["sample_rate_hz"])
     info = DatasetInfo(
         features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
     )

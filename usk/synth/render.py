@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ from usk.diffusion.load import Generator
 from usk.errors import ModelError, disk_errors
 from usk.mel.invert import image_to_audio
 from usk.mel.spectrogram import audio_to_image, stack_padded
+from usk.synth.maker import ClipMaker
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
-from usk.synth.store import encode_flac, write_whole
+from usk.synth.store import write_whole
 from usk.synth.strategies import Ingredients, strategy_named
 
-PEAK_LIMIT = 0.99
 AUTO_BATCH = {"cuda": 64, "cpu": 16}
 LATENTS_IN_MEMORY_BYTES = 512 * 2**20
 LATENTS_ON_DISK_BYTES = 8 * 2**30
@@ -207,22 +207,8 @@ class ParentLatents:
         return torch.cat(self.pieces.run(len(rows), encode), dim=1)
 
 
-def rms_db(audio: np.ndarray) -> float:
-    """Root mean square level in dB of full scale."""
-    return float(10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20))
-
-
-def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
-    """`audio` scaled to an RMS of `target_db`, or less where it would clip; and the gain in dB that was applied."""
-    gain_db = target_db - rms_db(audio)
-    peak = float(np.abs(audio).max())
-    if peak > 0:
-        gain_db = min(gain_db, float(20 * np.log10(PEAK_LIMIT / peak)))
-    return (audio * 10 ** (gain_db / 20)).astype(np.float32), gain_db
-
-
-class Renderer:
-    """Turns pieces of a plan into audio, and audio into dataset rows."""
+class Renderer(ClipMaker):
+    """Makes clips through a generator."""
 
     def __init__(
         self,
@@ -233,12 +219,13 @@ class Renderer:
         work: Path,
         stages: Stages | None = None,
     ) -> None:
-        self.plan, self.decoded, self.generator, self.config = plan, decoded, generator, config
+        super().__init__(plan, decoded, config, generator.model_id, generator.mel.image_samples)
+        if self.strategy.mix is None:
+            raise ValueError(f"{config.strategy} takes no generator")
+        self.generator, self.mix = generator, self.strategy.mix
         self.stages = stages or Stages()
-        self.strategy = strategy_named(config.strategy)
         self.batch = batch_of(config, generator.device)
         self.pieces = Pieces(self.batch)
-        self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
         self.top = config.walk.top(generator.schedule)
         width_of_parent: dict[int, int] = {}
         for clip in plan.clips:
@@ -251,10 +238,6 @@ class Renderer:
         self.latents = ParentLatents(
             rows_of_width, decoded, generator, config, work, self.batch, self.pieces, self.stages
         )
-
-    def length(self, clip: PlannedClip) -> int:
-        """Samples of a clip: the mean of its parents'."""
-        return int(np.mean([self.decoded.n_samples(self.row_of[parent]) for parent in clip.parents]))
 
     def width(self, clip: PlannedClip) -> int:
         """Frames of the image that a clip is cut from."""
@@ -297,7 +280,7 @@ class Renderer:
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
         shape = (*generator.latent_shape[:2], self.latents.latent_width(width))
         with self.stages("mix"):
-            mixed = self.strategy.mix(
+            mixed = self.mix(
                 Ingredients(
                     noisy=torch.stack([noisy for noisy, _ in parents]),
                     clean=torch.stack([clean for _, clean in parents]),
@@ -313,36 +296,6 @@ class Renderer:
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]
             return generator.to_image(config.walk.down(predict, mixed, generator.schedule, config.eta, seeds))
-
-    def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
-        """The dataset row of a planned clip, its audio at its parents' loudness."""
-        longest = self.generator.mel.image_samples
-        levels_db = [rms_db(self.decoded.audio(self.row_of[parent])[:longest]) for parent in clip.parents]
-        weights = clip.weights
-        if not self.strategy.weighted:
-            weights = (1 / len(clip.parents),) * len(clip.parents)
-        audio, gain_db = at_level(samples, float(np.dot(weights, levels_db)))
-        return {
-            "clip_id": clip.clip_id,
-            "audio": {
-                "bytes": encode_flac(audio, self.generator.mel.sample_rate_hz),
-                "path": f"{clip.clip_id}.flac",
-            },
-            "label": clip.label,
-            "group": clip.clip_id,
-            "fold": clip.fold,
-            "parents": list(clip.parents),
-            "parent_groups": list(clip.parent_groups),
-            "parent_folds": list(clip.parent_folds),
-            "strategy": self.config.strategy,
-            "alpha": round(1 - weights[0], 6),
-            "weights": list(weights),
-            "seed": clip.seed,
-            "steps": self.config.steps,
-            "model": self.generator.model_id,
-            "gain_db": round(gain_db, 4),
-            "judge_score": None,
-        }
 
 
 def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:

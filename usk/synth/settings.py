@@ -71,6 +71,8 @@ class RenderConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides what the clips sound like; the batch does not."""
+        if strategy_named(self.strategy).mix is None:
+            return {"strategy": self.strategy, "n_parents": self.n_parents}
         return {name: value for name, value in asdict(self).items() if name != "batch"}
 
 

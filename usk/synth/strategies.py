@@ -45,7 +45,8 @@ class Ingredients:
 class Strategy:
     """One row of the table."""
 
-    mix: Callable[[Ingredients], torch.Tensor]  # to latents at the level, [batch, channels, height, width]
+    # To latents at the level, [batch, channels, height, width]; None: no generator, the waveforms are summed.
+    mix: Callable[[Ingredients], torch.Tensor] | None
     help: str
     n_parents: int | None = 2  # None: as many as asked for
     inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
@@ -97,6 +98,12 @@ STRATEGIES: dict[str, Strategy] = {
         weighted=False,
     ),
 }
+
+
+WAVEFORM = "waveform"
+STRATEGIES[WAVEFORM] = Strategy(
+    None, "the control: parents' waveforms summed, without a generator", inverts=False
+)
 
 
 def strategy_named(name: str) -> Strategy:

@@ -17,10 +17,13 @@ from usk.data.sources import Source
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import UsageError
 from usk.share.cards import dataset_card
+from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
 from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
 from usk.synth.store import ShardSpan, SynthStore
+from usk.synth.strategies import strategy_named
+from usk.synth.waveform import NO_MODEL, SAMPLE_RATE_HZ, WaveformSums
 
 ROWS_PER_SHARD = 128
 SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
@@ -107,46 +110,46 @@ def synthesize(
     config = config or SynthConfig()
     started = time.monotonic()
     render = config.render
-    generator = model if isinstance(model, Generator) else load_generator(model, device, render.precision)
-    if compiled:
-        generator = generator.compiled()
-    if render.strategy == "sample" and not generator.class_names:
-        raise UsageError(
-            f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "
-            "make one with usk fit --class-conditional, or choose another strategy"
-        )
-    # Steps that do not fit the level are refused here, before anything is written.
-    render.walk.top(generator.schedule)
-    decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz, decoding)
-    settings = {
+    generator = None
+    if strategy_named(render.strategy).mix is not None:
+        generator = _ready_generator(model, device, render, compiled)
+    rate_hz = generator.mel.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
+    decoded, plan = plan_for(source, config, rate_hz, decoding)
+    settings: dict[str, Any] = {
         "source": {
             "name": source.name,
             "kind": source.kind,
             "revision": source.revision,
             "license": source.license,
         },
-        "model": generator.model_id,
-        "trained_on": generator.trained_on,
-        "mel": generator.mel.as_dict(),
-        "precision": generator.precision,
+        "model": generator.model_id if generator is not None else NO_MODEL,
+        "trained_on": generator.trained_on if generator is not None else [],
+        "mel": generator.mel.as_dict() if generator is not None else None,
+        "sample_rate_hz": rate_hz,
+        "precision": generator.precision if generator is not None else None,
         "render": render.as_dict(),
         "alpha": config.alpha,
         "plan_seed": config.seed,
         "has_groups": source.has_groups,
         "license": strictest_license([source.license, *_known_license(generator)]),
     }
-    store = SynthStore(Path(out), plan, settings, generator.mel.sample_rate_hz, ROWS_PER_SHARD)
+    store = SynthStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     store.claim()
-    announce({**settings, "batch": batch_of(render, generator.device)})
+    announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
     done_before = store.n_done()
     done = done_before
     if progress is not None:
         progress(done, len(plan))
-    renderer = Renderer(plan, decoded, generator, render, store.work, stages)
+    stages = stages or Stages()
+    maker: ClipMaker
+    if generator is not None:
+        maker = Renderer(plan, decoded, generator, render, store.work, stages)
+    else:
+        maker = WaveformSums(plan, decoded, render)
 
     def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
         store.write_shard(
-            shard, [renderer.row(plan.clips[index], audio[index]) for index in range(shard.begin, shard.end)]
+            shard, [maker.row(plan.clips[index], audio[index]) for index in range(shard.begin, shard.end)]
         )
 
     # Compressing and writing go on in the background while the device renders the next shard.
@@ -154,8 +157,8 @@ def synthesize(
         behind: deque[Future[None]] = deque()
         for shard in store.missing():
             audio: dict[int, Any] = {}
-            for indices in renderer.batches(shard.begin, shard.end):
-                made = renderer.audio([plan.clips[index] for index in indices])
+            for indices in maker.batches(shard.begin, shard.end):
+                made = maker.audio([plan.clips[index] for index in indices])
                 audio.update(zip(indices, made, strict=True))
                 done += len(made)
                 if progress is not None:
@@ -163,12 +166,12 @@ def synthesize(
             behind.append(background.submit(package, shard, audio))
             while len(behind) > SHARDS_BEHIND:
                 behind.popleft().result()
-        with renderer.stages("writing left over"):
+        with stages("writing left over"):
             while behind:
                 behind.popleft().result()
     store.finish(dataset_card(store.manifest, plan, store.folder))
-    longest_s = generator.mel.image_s
     notes = [*decoded.source.notes, *plan.notes]
+    longest_s = generator.mel.image_s if generator is not None else float("inf")
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
         notes.append(
@@ -179,11 +182,23 @@ def synthesize(
         plan=plan,
         n_made=len(plan) - done_before,
         elapsed_s=time.monotonic() - started,
-        model=generator.model_id,
+        model=generator.model_id if generator is not None else NO_MODEL,
         notes=tuple(notes),
         settings=settings,
     )
 
 
-def _known_license(generator: Generator) -> Sequence[str]:
-    return [generator.license] if generator.trained_on else []
+def _ready_generator(model: str | Generator, device: str, render: RenderConfig, compiled: bool) -> Generator:
+    """The generator, if it can do what the settings ask of it: refused before anything is written."""
+    generator = model if isinstance(model, Generator) else load_generator(model, device, render.precision)
+    if render.strategy == "sample" and not generator.class_names:
+        raise UsageError(
+            f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "
+            "make one with usk fit --class-conditional, or choose another strategy"
+        )
+    render.walk.top(generator.schedule)  # steps that do not fit the level
+    return generator.compiled() if compiled else generator
+
+
+def _known_license(generator: Generator | None) -> Sequence[str]:
+    return [generator.license] if generator is not None and generator.trained_on else []
