@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from usk.classify.predict import predict
     from usk.classify.train import TrainConfig, TrainResult, train
     from usk.data.clip import Clip
     from usk.data.sources import Source, open_source
@@ -47,6 +48,7 @@ _WHERE = {
     "compare": "usk.evaluate.compare:compare_runs",
     "fit": "usk.diffusion.fit",
     "load_generator": "usk.diffusion.load",
+    "predict": "usk.classify.predict",
     "open_source": "usk.data.sources",
     "synthesize": "usk.synth.synthesize",
     "train": "usk.classify.train",
@@ -71,6 +73,7 @@ __all__ = [
     "fit",
     "load_generator",
     "open_source",
+    "predict",
     "render_config",
     "synthesize",
     "train",

@@ -214,6 +214,22 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
     return [mixes, classes, *sentences, *notes]
 
 
+def predictions_table(predictions: Sequence[Any]) -> Table:
+    """One row a clip: its class, or why it has none."""
+    table = Table(title=f"{len(predictions)} clips", title_justify="left")
+    table.add_column("clip", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    table.add_column("next best")
+    for one in predictions:
+        if one.problem is not None:
+            table.add_row(escape(one.file), f"[yellow]{escape(one.problem)}[/yellow]", "", "")
+            continue
+        following = f"{escape(one.next_class)} {one.next_probability:.2f}" if one.next_class else ""
+        table.add_row(escape(one.file), escape(one.class_name), f"{one.probability:.2f}", following)
+    return table
+
+
 def audit_tables(audit: Any) -> list[RenderableType]:
     """What one `usk.evaluate.quality.Audit` found: by test fold, by class, and in sentences."""
     folds = Table(title=escape(f"{audit.dataset}: {audit.clips} clips"), title_justify="left")

@@ -1,0 +1,121 @@
+"""A trained classifier on new files, through the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.sounds import tone, write_wav
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
+    ran = usk(
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--folds",
+        1,
+        "--epochs",
+        6,
+        "--out",
+        tmp_path / "runs",
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    return Path(ran.value["runs"][0]["folder"])
+
+
+def test_predictions_are_those_of_the_run(usk: Command, trained: Path, urbansound8k_folder: Path) -> None:
+    """The same files, read from disk: the probabilities that the run stored (bf16 may round them)."""
+    stored = {row["clip_id"]: row for row in pq.read_table(trained / "predictions.parquet").to_pylist()}
+    ran = usk("predict", urbansound8k_folder / "audio" / "fold1", "--run", trained, "--json")
+    assert ran.code == 0, ran.err
+    assert len(ran.value) == len(stored) == 18
+    names = json.loads((trained / "run.json").read_text())["class_names"]
+    for one in ran.value:
+        row = stored[f"urbansound8k/{Path(one['file']).name}"]
+        np.testing.assert_allclose(
+            [one["probabilities"][name] for name in names], row["probabilities"], atol=0.03
+        )
+        best = max(one["probabilities"].values())
+        assert one["probability"] == best == one["probabilities"][one["class_name"]]
+        assert sorted(one["probabilities"].values())[-2] == one["next_probability"]
+
+
+def test_a_bad_file_is_named_and_the_rest_goes_on(usk: Command, trained: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
+    (tmp_path / "in" / "bad.wav").write_bytes(b"not audio at all")
+    write_wav(tmp_path / "in" / "silent.wav", np.zeros(8_000, np.float32))
+    ran = usk("predict", tmp_path / "in", "--run", trained.parent)
+    assert ran.code == 1
+    assert "not an audio file" in ran.out and "silent" in ran.out
+    by_name = {
+        Path(one["file"]).name: one
+        for one in usk("predict", tmp_path / "in", "--run", trained, "--json").value
+    }
+    assert by_name["good.wav"]["problem"] is None and by_name["good.wav"]["class_name"]
+    assert by_name["bad.wav"]["class_name"] is None and by_name["silent.wav"]["problem"] == "silent"
+
+
+def test_a_long_file_is_the_mean_of_its_windows(usk: Command, trained: Path, tmp_path: Path) -> None:
+    n = 172 * 512 - 1
+    parts = [tone(500, n / 22_050), tone(2_000, n / 22_050)]
+    for name, samples in {"a": parts[0], "b": parts[1], "both": np.concatenate(parts)}.items():
+        write_wav(tmp_path / f"{name}.wav", samples)
+    files = [tmp_path / f"{name}.wav" for name in ("a", "b", "both")]
+    first, second, both = (
+        one["probabilities"] for one in usk("predict", *files, "--run", trained, "--json").value
+    )
+    for name in both:
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2, abs=2e-3)
+
+
+def test_a_source_is_classified_clip_by_clip(
+    usk: Command, trained: Path, tmp_path: Path, urbansound8k_folder: Path
+) -> None:
+    made = usk(
+        "synth",
+        "--real",
+        urbansound8k_folder,
+        "--strategy",
+        "waveform",
+        "--per-class",
+        2,
+        "--out",
+        tmp_path / "s",
+    )
+    assert made.code == 0
+    ran = usk("predict", tmp_path / "s", "--run", trained, "--json")
+    assert ran.code == 0, ran.err
+    assert len(ran.value) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere.wav"], 1, "nowhere.wav"),
+        (["{good}", "--run", "nothing"], 2, "--run nothing is no run; train one with usk train"),
+        (["{good}", "--run", "{two}"], 2, "holds 2 runs; name one of them"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    usk: Command, trained: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    write_wav(tmp_path / "good.wav", tone(440, 0.5))
+    for name in ("one", "two"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        (tmp_path / "two" / name / "run.json").write_text("{}")
+    places = {"good": tmp_path / "good.wav", "two": tmp_path / "two"}
+    given = [argument.format(**places) for argument in arguments]
+    ran = usk("predict", *given, *([] if "--run" in given else ["--run", trained]), "--quiet")
+    assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
+    assert message in ran.err
