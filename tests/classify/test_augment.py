@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from usk.classify.augment import augment_batch, check_augment
+from usk.classify.augment import AUGMENTATIONS, PRESETS, Augmented, augment_batch, augmentations_named
 from usk.errors import UsageError
+
+ALL = augmentations_named("strong")
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -15,29 +17,28 @@ def draw(seed: int = 0) -> torch.Generator:
 
 def test_none_changes_and_draws_nothing() -> None:
     batch, generator = torch.randn(3, 16, 20), draw()
-    assert augment_batch(batch, "none", generator) is batch
+    assert augment_batch(batch, augmentations_named("none"), generator).batch is batch
     assert torch.equal(generator.get_state(), draw().get_state())
 
 
-def test_the_same_generator_gives_the_same_batch() -> None:
-    batch = torch.randn(4, 16, 20)
-    first = augment_batch(batch, "basic", draw(1))
-    assert first.shape == batch.shape
-    assert torch.equal(first, augment_batch(batch, "basic", draw(1)))
-    assert not torch.equal(first, augment_batch(batch, "basic", draw(2)))
-
-
-def test_the_batch_itself_stays_as_it_is() -> None:
-    batch = torch.randn(4, 16, 20)
+@pytest.mark.parametrize("name", [*AUGMENTATIONS, "mixup", "basic", "strong"])
+def test_the_same_generator_gives_the_same_batch_and_leaves_the_old_one_alone(name: str) -> None:
+    names = augmentations_named(name)
+    batch = torch.randn(6, 16, 20)
     before = batch.clone()
-    augment_batch(batch, "basic", draw())
+    first = augment_batch(batch, names, draw(1)).batch
+    assert first.shape == batch.shape and first.isfinite().all()
     assert torch.equal(batch, before)
+    assert torch.equal(first, augment_batch(batch, names, draw(1)).batch)
+    assert not torch.equal(first, augment_batch(batch, names, draw(2)).batch)
+    assert not torch.equal(first, batch)
 
 
 def test_a_clip_is_shifted_in_time_within_6_db_and_masked_in_places() -> None:
     torch.manual_seed(0)
     batch = torch.randn(200, 32, 40)
-    for before, after in zip(batch, augment_batch(batch, "basic", draw()), strict=True):
+    made = augment_batch(batch, augmentations_named("basic"), draw()).batch
+    for before, after in zip(batch, made, strict=True):
         best = (torch.inf, 0, torch.zeros(1))
         for shift in range(40):
             rest = after - before.roll(shift, dims=1)
@@ -52,7 +53,58 @@ def test_a_clip_is_shifted_in_time_within_6_db_and_masked_in_places() -> None:
         assert masked <= 1 / 8 + 1 / 5
 
 
-def test_an_unknown_augmentation_is_a_usage_error() -> None:
-    assert check_augment("basic") == "basic"
-    with pytest.raises(UsageError, match="--augment more is not known; choose auto, none or basic"):
-        check_augment("more")
+def test_stretching_moves_a_tone_burst_and_keeps_its_bands() -> None:
+    batch = torch.full((64, 8, 100), -60.0)
+    batch[:, 3, 40] = 0.0
+    made = AUGMENTATIONS["stretch"](batch, draw())
+    assert (made.amax(dim=2).argmax(dim=1) == 3).all()
+    places = made[:, 3].argmax(dim=1)
+    assert places.min() >= 40 / 1.25 - 1 and places.max() <= 40 * 1.25 + 1
+    assert len(places.unique()) > 5
+
+
+def test_pitch_moves_by_at_most_two_bands() -> None:
+    batch = torch.zeros(64, 16, 10)
+    batch[:, 8] = 1.0
+    places = AUGMENTATIONS["pitch"](batch, draw())[:, :, 0].argmax(dim=1)
+    assert set(places.tolist()) == {6, 7, 8, 9, 10}
+
+
+def test_noise_raises_the_floor_and_not_the_clip() -> None:
+    batch = torch.full((64, 16, 20), -80.0)
+    batch[:, :8] = -20.0
+    made = AUGMENTATIONS["noise"](batch, draw())
+    assert (made >= batch - 1e-3).all()
+    floor = made[:, 8:].mean(dim=(1, 2)) - (-23.0)  # of the mean power: half of the bins at -20 dB
+    assert floor.min() > -40 - 4 and floor.max() < -10
+    assert floor.max() - floor.min() > 15
+    assert (made[:, :8].mean(dim=(1, 2)) + 20).abs().max() < 1
+
+
+def test_mixup_mixes_clips_and_their_losses_alike() -> None:
+    batch = torch.randn(256, 4, 5)
+    made = augment_batch(batch, ("mixup",), draw())
+    assert made.partners is not None and made.shares is not None
+    assert (made.shares >= 0).all() and (made.shares <= 0.5).all()
+    assert sorted(made.partners.tolist()) == list(range(256))
+    share = made.shares[:, None, None]
+    torch.testing.assert_close(made.batch, (1 - share) * batch + share * batch[made.partners])
+    # min(B, 1 - B) of Beta(0.2, 0.2): most are near nothing, the mean is about 0.13
+    assert 0.08 < made.shares.mean() < 0.18
+    labels = torch.arange(256).float()
+    expected = ((1 - made.shares) * labels + made.shares * labels[made.partners]).mean()
+    torch.testing.assert_close(made.loss(lambda of: of, labels), expected)
+    torch.testing.assert_close(Augmented(batch).loss(lambda of: of, labels), labels.mean())
+
+
+def test_names_join_and_keep_their_order() -> None:
+    assert augmentations_named("basic") == ("shift", "gain", "mask")
+    assert augmentations_named("mixup+mask+shift") == ("shift", "mask", "mixup")
+    assert augmentations_named("basic+mixup") == ("shift", "gain", "mask", "mixup")
+    assert PRESETS["strong"] == ALL
+
+
+@pytest.mark.parametrize("name", ["more", "basic+more", "", "basic+"])
+def test_an_unknown_augmentation_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="is not known; choose auto, none, basic, strong, stretch"):
+        augmentations_named(name)

@@ -1,38 +1,150 @@
-"""Augmentation of log-mel batches during training: parameters drawn first, then applied."""
+"""Classical augmentation of log-mel batches during training: what synthetic clips have to beat.
+
+Everything works on features that are computed once, on whatever device they live. Parameters are drawn first, on the
+CPU, from the run's own generator, then applied.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from usk.errors import UsageError
 
-AUGMENTS = ("none", "basic")
+MIXUP_ALPHA = 0.2
 
 
-def check_augment(name: str) -> str:
-    if name not in AUGMENTS:
-        raise UsageError(f"--augment {name} is not known; choose auto, {' or '.join(AUGMENTS)}")
-    return name
-
-
-def augment_batch(batch: torch.Tensor, name: str, draw: torch.Generator) -> torch.Tensor:
-    """Augment log-mel features [batch, n_mels, n_frames] in dB.
-
-    `basic`: a circular shift in time, a gain within +- 6 dB, and one mask each over at most an eighth of the bands
-    and a fifth of the frames, filled with the clip's mean (SpecAugment, arXiv 1904.08779).
-    """
-    if name == "none":
-        return batch
+def shift(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Each clip rolled in time, by any number of frames."""
     n, n_mels, n_frames = batch.shape
     shifts = torch.randint(n_frames, (n,), generator=draw)
-    gains_db = torch.rand(n, generator=draw) * 12 - 6
+    index = (torch.arange(n_frames)[None, :] - shifts[:, None]) % n_frames
+    return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
+
+
+def gain(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Louder or softer by up to 6 dB."""
+    gains_db = torch.rand(len(batch), generator=draw) * 12 - 6
+    return batch + gains_db[:, None, None].to(batch)
+
+
+def mask(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """One mask each over at most an eighth of the bands and a fifth of the frames, filled with the clip's mean.
+
+    SpecAugment (Park et al., arXiv 1904.08779).
+    """
+    n, n_mels, n_frames = batch.shape
     widths = (torch.rand(2, n, generator=draw) * torch.tensor([[n_mels / 8], [n_frames / 5]])).long()
     places = (torch.rand(2, n, generator=draw) * (torch.tensor([[n_mels], [n_frames]]) - widths)).long()
     frames, bands = torch.arange(n_frames), torch.arange(n_mels)
-    index = (frames[None, :] - shifts[:, None]) % n_frames
-    shifted = batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
-    shifted = shifted + gains_db[:, None, None].to(batch)
     in_bands = (bands >= places[0][:, None]) & (bands < (places[0] + widths[0])[:, None])
     in_frames = (frames >= places[1][:, None]) & (frames < (places[1] + widths[1])[:, None])
     masked = (in_bands[:, :, None] | in_frames[:, None, :]).to(batch.device)
-    return torch.where(masked, shifted.mean(dim=(1, 2), keepdim=True), shifted)
+    return torch.where(masked, batch.mean(dim=(1, 2), keepdim=True), batch)
+
+
+def stretch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Faster or slower by up to a quarter, frames interpolated; what runs out begins again."""
+    n, n_mels, n_frames = batch.shape
+    rates = torch.exp((torch.rand(n, generator=draw) * 2 - 1) * math.log(1.25))
+    at = (torch.arange(n_frames)[None, :] * rates[:, None]) % n_frames
+    before = at.long()
+    share = (at - before)[:, None, :].to(batch)
+
+    def frames(index: torch.Tensor) -> torch.Tensor:
+        return batch.gather(2, (index % n_frames)[:, None, :].expand(-1, n_mels, -1).to(batch.device))
+
+    return (1 - share) * frames(before) + share * frames(before + 1)
+
+
+def pitch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Higher or lower by up to two mel bands, the band at the edge repeated: a small pitch shift, formants and all."""
+    n, n_mels, n_frames = batch.shape
+    steps = torch.randint(-2, 3, (n,), generator=draw)
+    index = (torch.arange(n_mels)[None, :] - steps[:, None]).clamp(0, n_mels - 1)
+    return batch.gather(1, index[:, :, None].expand(-1, -1, n_frames).to(batch.device))
+
+
+def noise(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """White in the mel bands, 10 to 40 dB below the clip's mean power, added as power."""
+    below_db = 10 + 30 * torch.rand(len(batch), generator=draw)
+    spread = -torch.log(torch.rand(batch.shape, generator=draw).clamp_min(1e-6))  # power of Gaussian noise
+    nats = batch * (math.log(10) / 10)
+    level = torch.logsumexp(nats.flatten(1), dim=1) - math.log(nats[0].numel())
+    floor = (level - below_db.to(batch) * (math.log(10) / 10))[:, None, None] + spread.to(batch).log()
+    return torch.logaddexp(nats, floor) * (10 / math.log(10))
+
+
+AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
+    "stretch": stretch,
+    "pitch": pitch,
+    "shift": shift,
+    "gain": gain,
+    "noise": noise,
+    "mask": mask,
+}
+MIXUP = "mixup"
+PRESETS = {
+    "none": (),
+    "basic": ("shift", "gain", "mask"),
+    "strong": (*AUGMENTATIONS, MIXUP),
+}
+
+
+def augmentations_named(text: str) -> tuple[str, ...]:
+    """`basic`, `strong`, single names, or several joined by `+`, in the order in which they are applied.
+
+    Raises UsageError for a name that is not known.
+    """
+    wanted: set[str] = set()
+    for name in text.split("+"):
+        if name in PRESETS:
+            wanted |= set(PRESETS[name])
+        elif name in (*AUGMENTATIONS, MIXUP):
+            wanted.add(name)
+        else:
+            known = ", ".join((*PRESETS, *AUGMENTATIONS))
+            raise UsageError(
+                f"--augment {text} is not known; choose auto, {known} or {MIXUP}, or join some with +"
+            )
+    return tuple(name for name in (*AUGMENTATIONS, MIXUP) if name in wanted)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A batch, and what each of its clips was mixed with: the batch's clip `partners` [batch], of which it holds `shares`
+    [batch]; None without mixup."""
+
+    batch: torch.Tensor
+    partners: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
+
+    def loss(self, losses_of: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        """The mean loss; `losses_of` gives one a clip [batch] for labels [batch]."""
+        own = losses_of(labels)
+        if self.partners is None or self.shares is None:
+            return own.mean()
+        return ((1 - self.shares) * own + self.shares * losses_of(labels[self.partners])).mean()
+
+
+def augment_batch(batch: torch.Tensor, names: tuple[str, ...], draw: torch.Generator) -> Augmented:
+    """Augment log-mel features [batch, n_mels, n_frames] in dB by what `augmentations_named` gave.
+
+    `mixup` (Zhang et al., arXiv 1710.09412) adds to each clip a share, drawn from Beta(0.2, 0.2) and at most one half, of
+    another of the batch.
+    """
+    for name in names:
+        if name != MIXUP:
+            batch = AUGMENTATIONS[name](batch, draw)
+    if MIXUP not in names:
+        return Augmented(batch)
+    partners = torch.randperm(len(batch), generator=draw).to(batch.device)
+    # A Beta variable is a ratio of Gamma ones; torch draws those from a given generator only so.
+    gammas = torch._standard_gamma(torch.full((2, len(batch)), MIXUP_ALPHA), generator=draw)
+    shares = (gammas[0] / gammas.sum(dim=0).clamp_min(1e-30)).nan_to_num(0.0)
+    shares = torch.minimum(shares, 1 - shares).to(batch)
+    mixed = batch + shares[:, None, None] * (batch[partners] - batch)
+    return Augmented(mixed, partners, shares)

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from usk.classify.augment import augment_batch, check_augment
+from usk.classify.augment import augment_batch, augmentations_named
 from usk.classify.features import features_of
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
 from usk.classify.runs import FORMAT, Run, find_run, save_run
@@ -108,7 +109,8 @@ def train(
         raise UsageError(f"--learning-rate must be above 0, not {config.learning_rate:g}")
     if config.folds and config.protocol != "folds":
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
-    augment = check_augment(recipe.augment if config.augment == "auto" else config.augment)
+    augment = recipe.augment if config.augment == "auto" else config.augment
+    augmentations_named(augment)  # refused before anything is decoded
     device = resolve_device(config.device)
     parsed = [parse_mix(text) for text in dict.fromkeys(mixes)]
     if not parsed:
@@ -338,7 +340,8 @@ class _Job:
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=settings["learning_rate"], weight_decay=recipe.weight_decay
         )
-        loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
+        augmentations = augmentations_named(settings["augment"])
         draw = torch.Generator().manual_seed(seed)
         steps_per_epoch = steps // settings["epochs"]
         order = torch.empty(0, dtype=torch.int64)
@@ -359,9 +362,10 @@ class _Job:
                 if len(order) < settings["batch"]:
                     order = torch.cat((order, torch.randperm(len(features), generator=draw)))
                 chosen, order = order[: settings["batch"]], order[settings["batch"] :]
-                batch = augment_batch(features[chosen.to(device)].float(), settings["augment"], draw)
+                made = augment_batch(features[chosen.to(device)].float(), augmentations, draw)
                 with autocast(device, settings["precision"]):
-                    loss = loss_of(model(batch), labels[chosen.to(device)])
+                    logits = model(made.batch)
+                    loss = made.loss(partial(losses_of, logits), labels[chosen.to(device)])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

@@ -52,7 +52,12 @@ def command(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Peak learning rate.")
     ] = None,
-    augment: Annotated[str, typer.Option("--augment", help="auto, none or basic.")] = "auto",
+    augment: Annotated[
+        str,
+        typer.Option(
+            "--augment", help="auto (the classifier's), none, basic, strong, or names: shift+mask+mixup."
+        ),
+    ] = "auto",
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
     label_column: LabelColumnOption = None,
