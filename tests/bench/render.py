@@ -125,22 +125,23 @@ def round_trip_db(generator: Generator, decoded: DecodedSource, rows: list[int],
 
 
 def run_usk(
-    generator: Generator, options: argparse.Namespace, quality: str, plan_config: dict[str, Any], folder: Path
+    generator: Generator, options: argparse.Namespace, name: str, plan_config: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """One preset through `usk.synthesize`, shards and all."""
+    """One preset through `usk.synthesize`, shards and all; `name` is `preset` or `preset:precision`."""
     device = generator.device
-    render = render_config(quality, batch=options.batch)
+    quality, _, precision = name.partition(":")
+    render = render_config(quality, batch=options.batch, precision=precision or None)
     generator.precision = default_precision(device) if render.precision == "auto" else render.precision
     config = SynthConfig(render=render, **plan_config)
     source = open_source(options.real)
     decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz)
     warm = SynthConfig(**{**plan_config, "per_class": 1}, render=render)
-    synthesize(source, folder / f"warm-{quality}", warm, model=generator)
+    synthesize(source, folder / f"warm-{name}", warm, model=generator)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stages = Stages(lambda: synchronise(device))
     started = time.perf_counter()
-    synthesize(source, folder / quality, config, model=generator, stages=stages)
+    synthesize(source, folder / name, config, model=generator, stages=stages)
     took_s = time.perf_counter() - started
     up, down = render.walk.evaluations()
     renderer = Renderer(plan, decoded, generator, render, folder)
@@ -155,7 +156,7 @@ def run_usk(
     flop += sum(down * flop_at[renderer.width(clip)] for clip in plan.clips)
     in_network_s = stages.spent_s["encode"] + stages.spent_s["decode"]
     return {
-        "what": f"usk {quality}",
+        "what": f"usk {name}",
         "clips": len(plan),
         "took_s": round(took_s, 2),
         "clips_per_s": round(len(plan) / took_s, 4),
@@ -176,10 +177,16 @@ def clips_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def equal_to_recipe_db(
-    generator: Generator, decoded: DecodedSource, plan: Plan, images: list[np.ndarray], work: Path
+    generator: Generator,
+    decoded: DecodedSource,
+    plan: Plan,
+    images: list[np.ndarray],
+    work: Path,
+    precision: str,
 ) -> float:
     """Mean log-mel L1 in dB between the recipe's images and usk's at the preset `published`."""
-    generator.precision = "fp32"
+    generator.precision = precision
+    work.mkdir()
     renderer = Renderer(plan, decoded, generator, render_config("published"), work)
     ours = renderer.images(plan.clips[: len(images)]).cpu()
     theirs = torch.from_numpy(np.stack(images))[:, None]
@@ -200,8 +207,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = resolve_device(options.device)
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
         folder = Path(options.model)
         if options.model == RANDOM_256:
             folder = work / RANDOM_256
@@ -242,8 +249,8 @@ def main() -> None:
                 "peak_mb": round(peak_mb(device)),
             }
         ]
-        for quality in options.presets.split(","):
-            rows.append(run_usk(generator, options, quality, plan_config, work))
+        for name in options.presets.split(","):
+            rows.append(run_usk(generator, options, name, plan_config, work))
             rows[-1]["ratio"] = round(rows[-1]["clips_per_s"] / rows[0]["clips_per_s"], 1)
             Console(stderr=True).print(rows[-1])
         result: dict[str, Any] = {
@@ -254,12 +261,16 @@ def main() -> None:
             "rows": rows,
         }
         if options.model != RANDOM_256:
-            work_of_images = work / "images"
-            work_of_images.mkdir()
             images = [image for _, image in made]
-            result["published_differs_from_recipe_db"] = round(
-                equal_to_recipe_db(generator, decoded, plan, images, work_of_images), 3
-            )
+            result["published_differs_from_recipe_db"] = {
+                precision: round(
+                    equal_to_recipe_db(
+                        generator, decoded, plan, images, work / f"images-{precision}", precision
+                    ),
+                    3,
+                )
+                for precision in ("fp32", "bf16")
+            }
             add_quality(result, generator, options, plan, made, work)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
@@ -324,11 +335,12 @@ def add_quality(
     planned = plan.clips[: len(made)]
     labels = [clip.label for clip in planned]
     for row in result["rows"]:
-        quality = row["what"].removeprefix("usk ") if row["what"].startswith("usk") else "published"
-        generator.precision = "fp32" if quality == "published" else default_precision(generator.device)
+        name = row["what"].removeprefix("usk ") if row["what"].startswith("usk") else "published"
+        quality = name.partition(":")[0]
+        generator.precision = row["precision"]
         row["round_trip_db"] = round(round_trip_db(generator, everything, some, quality), 3)
         if row["what"].startswith("usk"):
-            of_preset = clips_of(work / quality)
+            of_preset = clips_of(work / name)
             audio = [of_preset[clip.clip_id] for clip in planned]
         else:
             audio = [samples for samples, _ in made]
