@@ -102,7 +102,8 @@ def test_a_source_is_classified_clip_by_clip(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere.wav"], 1, "nowhere.wav"),
+        (["nowhere.wav"], 1, "nowhere.wav is not there"),
+        (["clips/nowhere.wav"], 1, "clips/nowhere.wav is not there"),
         (["{good}", "--run", "nothing"], 2, "--run nothing is no run; train one with usk train"),
         (["{good}", "--run", "{two}"], 2, "holds 2 runs; name one of them"),
     ],

@@ -136,7 +136,7 @@ def test_synth_and_train_in_tables(
     assert made.code == 0
     assert "9 made now" in made.out
     assert "Next: usk train" in made.out
-    assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
+    assert "strategy slerp, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
         "\n", ""
     )
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
@@ -213,12 +213,14 @@ def test_every_strategy_makes_a_dataset_that_trains(
     from datasets import Audio, load_dataset
 
     out = tmp_path / "synth"
-    model = tiny_pipeline(class_names=("siren", "dog_bark"))  # one class of three is unknown to it
+    # One class of three is unknown to it, except where the class is all that it goes by.
+    model = tiny_pipeline(class_names=("siren", "dog_bark", *(("car_horn",) if strategy == "sample" else ())))
     made = usk(
         "synth", "--real", urbansound8k_folder, "--model", model, "--out", out, "--per-class", 2, "--quality", "draft",
         "--strategy", strategy, *more, "--folds", "1,2", "--across-folds", "--json",
     )  # fmt: skip
     assert made.code == 0, made.err
+    assert ("does not know car_horn" in made.err) == (strategy not in ("sample", "waveform"))
     rows = load_dataset(str(out), split="train").cast_column("audio", Audio(decode=False))
     assert len(rows) == 6
     for row in rows:

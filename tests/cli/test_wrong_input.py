@@ -220,7 +220,7 @@ def bad_quality(world: World) -> Case:
 
 
 def too_many_parents(world: World) -> Case:
-    return world.synth(None, "--parents", 3), 2, ["--parents 3", "decomposed takes 2", "barycentre"]
+    return world.synth(None, "--parents", 3), 2, ["--parents 3", "slerp takes 2", "barycentre"]
 
 
 def more_parents_than_recordings(world: World) -> Case:
@@ -235,6 +235,23 @@ def weight_of_many_parents(world: World) -> Case:
 
 def sample_without_classes(world: World) -> Case:
     return world.synth(None, "--strategy", "sample"), 2, ["--strategy sample", "usk fit --class-conditional"]
+
+
+def guidance_without_classes(world: World) -> Case:
+    return world.synth(None, "--guidance", 2), 2, ["--guidance 2", "class-conditional"]
+
+
+def guidance_of_the_published_recipe(world: World) -> Case:
+    return world.synth(None, "--guidance", 2, "--quality", "published"), 2, ["--guidance 2", "told the class"]
+
+
+def level_that_is_no_number(world: World) -> Case:
+    return world.synth(None, "--level", "nan"), 2, ["--level must lie above 0 and up to 1, not nan"]
+
+
+def fit_with_a_negative_seed(world: World) -> Case:
+    command = ["fit", "--real", world.urban, "--out", world.out, "--seed", -1]
+    return command, 2, ["--seed must be 0 or more, not -1"]
 
 
 def sample_at_a_level(world: World) -> Case:
@@ -415,6 +432,7 @@ CASES = [
     class_with_one_clip, recordings_in_different_folds, unknown_class, unknown_fold, unknown_test_fold,
     fold_that_is_no_number, per_class_zero, per_class_negative, negative_seed, bad_alpha, bad_strategy, bad_steps, bad_quality, too_many_parents, more_parents_than_recordings,
     weight_of_many_parents, sample_without_classes, sample_at_a_level, noise_with_the_second_order_solver, bad_precision,
+    guidance_without_classes, guidance_of_the_published_recipe, level_that_is_no_number, fit_with_a_negative_seed,
     out_holds_something_else, fit_out_holds_something_else, out_is_a_file, out_cannot_be_written,
     runs_cannot_be_written, generator_cannot_be_written, synth_without_cuda, train_without_cuda, fit_without_cuda,
     unknown_device, model_without_an_index, model_that_is_missing, model_of_another_kind, model_with_damaged_weights,

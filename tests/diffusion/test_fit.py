@@ -103,6 +103,9 @@ def test_the_result_is_a_whole_pipeline_folder(source: Source, tmp_path: Path, c
             generator.to_latent(torch.from_numpy(images.astype(np.float32))[:, None]).std()
         ) == pytest.approx(1, abs=0.15)
     assert type(as_audiodiffusion(result.folder).unet).__name__ == "UNet2DModel"
+    index = json.loads((result.folder / "model_index.json").read_text())
+    assert index["_class_name"] == "AudioDiffusionPipeline"
+    assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
     with Image.open(result.folder / "preview.png") as picture:
         assert picture.size == (2 * 4 * 32, 2 * 4 * 16)
     assert not list(result.folder.glob("*checkpoint*")) and not list(result.folder.rglob("*.part"))

@@ -66,12 +66,24 @@ def test_the_distance_to_the_same_sounds_is_nothing_and_to_others_is_not() -> No
 
     labels = [0] * 16 + [1] * 16
     reference = RealReference(both(), labels, log_mel_statistics)
-    same = reference.distance(reference.place(both()), labels)
+    noisy = both()
+    same = reference.distance(reference.place(noisy), labels)
     swapped = reference.distance(reference.place(both()), labels[::-1])
     assert None not in (same.mmd, same.low, same.high, swapped.low, swapped.mmd)
+    assert same.mmd == pytest.approx(
+        np.mean(
+            [
+                mmd(reference.place(noisy)[side], reference.values[side], reference.width)
+                for side in (slice(0, 16), slice(16, 32))
+            ]
+        ),
+        abs=0.01,
+    )
     assert same.low <= same.mmd <= same.high  # type: ignore[operator]
     assert abs(same.mmd) < 10 < swapped.low  # type: ignore[operator, arg-type]
     assert (same.n, same.n_real) == (32, 32)
+    few = reference.distance(reference.place(both()[:3]), [0, 0, 0])
+    assert few.mmd is not None and few.low is None, "three clips are too few for an interval"
     alone = reference.distance(reference.place(both()[:1]), [0])
     assert (alone.mmd, alone.low, alone.n) == (None, None, 1)
 
@@ -110,6 +122,8 @@ def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: P
     assert found["embedding"] == "log-mel statistics"
     assert {part["class_name"] for part in found["classes"]} == {"car_horn", "dog_bark", "siren"}
     assert all(part["clips"] == 4 and part["distance"]["mmd"] is not None for part in found["classes"])
+    assert {part["generator_heard"] for part in found["folds"]} == {None}, "the tiny generator does not say"
+    assert "trained on is not known" in found["notes"][1]
     shown = usk("audit", made, "--real", urbansound8k_folder)
     assert shown.code == 0
     assert "real to real" in shown.out and "MMD to real clips, in log-mel statistics" in shown.out
@@ -159,6 +173,8 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
         names[0]: np.full(4_000, 1e-4, np.float32),
         names[1]: np.sign(np.sin(np.arange(4_000) / 9)).astype(np.float32),
         names[2]: tone(500, 0.05),
+        names[4]: np.zeros(4_000, np.float32),
+        names[5]: tone(500, 0.002),
     }
 
     def audio(row: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +191,7 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     def last(of: list[str]) -> list[str]:
         return [name.rpartition("/")[2] for name in of]
 
+    assert last(found["unusable"]) == [names[4], names[5]], "and the rest is looked at all the same"
     assert last(found["silent"]) == [names[0]]
     assert last(found["clipped"]) == [names[1]]
     assert last(found["short"]) == [names[2]]

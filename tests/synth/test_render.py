@@ -344,6 +344,16 @@ def test_a_batch_that_does_not_fit_is_halved(fits: int) -> None:
     assert fits / 2 < pieces.batch <= fits
 
 
+def test_work_that_finds_less_room_for_what_comes_next_is_done_once() -> None:
+    pieces = Pieces(8)
+
+    def work(piece: slice) -> list[int]:
+        pieces.batch = 2  # as encoding does inside decoding
+        return list(range(piece.start, piece.stop))
+
+    assert [item for part in pieces.run(11, work) for item in part] == list(range(11))
+
+
 def test_a_single_clip_that_does_not_fit_is_a_model_error() -> None:
     def work(_: slice) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")

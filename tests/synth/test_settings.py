@@ -46,6 +46,12 @@ def test_fresh_noise_takes_the_solver_that_can_add_it() -> None:
     assert render_config(eta=0.5).solver == "ddim"
 
 
+def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() -> None:
+    assert render_config("published", strategy="sample").tell_class
+    assert render_config("published", strategy="variation").tell_class
+    assert not render_config("published").tell_class
+
+
 def test_what_is_none_is_not_given() -> None:
     assert render_config(strategy=None, level=None, eta=None) == RenderConfig()
 
@@ -55,7 +61,7 @@ def test_what_is_none_is_not_given() -> None:
     [
         ({"quality": "best"}, "--quality best is not known; choose one of draft, standard, published"),
         ({"strategy": "best"}, f"--strategy best is not known; choose one of {', '.join(STRATEGIES)}"),
-        ({"n_parents": 3}, "--parents 3: --strategy decomposed takes 2; only barycentre takes any number"),
+        ({"n_parents": 3}, "--parents 3: --strategy slerp takes 2; only barycentre takes any number"),
         (
             {"strategy": "variation", "n_parents": 2},
             "--parents 2: --strategy variation takes 1; only barycentre",

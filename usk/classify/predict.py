@@ -18,8 +18,7 @@ from usk.data.decode import decode
 from usk.data.sources import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef, open_source
 from usk.errors import SourceError, UsageError, sample_of
 
-BATCH_FILES = 32
-MAX_WINDOWS = 64  # of one file that are looked at
+BATCH_FILES = 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,8 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
             found.append((item, FileRef(path)))
         elif path.is_dir() and (files := _files_below(path)):
             found += [(str(file), FileRef(file)) for file in files]
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
+            raise SourceError(f"{item} is not there; name an audio file, a folder of them, or a source")
         else:
             source = open_source(item)
             found += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
@@ -153,7 +154,7 @@ def _windows(samples: np.ndarray, settings: FeatureSettings) -> Iterator[np.ndar
         yield fit_length(samples, n, False)
         return
     yield fit_length(samples, n, True)
-    for begin in range(n, min(len(samples), MAX_WINDOWS * n), n):
+    for begin in range(n, len(samples), n):
         rest = samples[begin : begin + n]
         if len(rest) >= n / 2:
             yield fit_length(rest, n, True)

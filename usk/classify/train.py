@@ -28,7 +28,15 @@ from usk.classify.features import features_of
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
 from usk.classify.runs import FORMAT, Run, find_run, save_run
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.mix import Mix, TrainingRows, foreign_parents, label_map, parse_mix, training_rows
+from usk.data.mix import (
+    Mix,
+    TrainingRows,
+    foreign_parents,
+    label_map,
+    parse_mix,
+    training_rows,
+    unknown_generator,
+)
 from usk.data.sources import Source, looks_like_hub_id, open_source
 from usk.data.splits import PROTOCOLS, Split, fold_split, holdout_split, seed_9010_split
 from usk.device import autocast, default_precision, resolve_device
@@ -127,6 +135,7 @@ def train(
     base = sources["real"]
     notes = [note for source in sources.values() for note in source.notes]
     notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
+    notes += filter(None, map(unknown_generator, sources.values()))
     splits, left_out = _splits(base, parsed, sources, config)
     notes += left_out
     if splits and splits[0].optimistic:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from usk.cli.options import JsonOption, QuietOption, RealOption, display_for, real_location, split_numbers
+from usk.cli.options import (
+    FoldColumnOption,
+    GroupColumnOption,
+    JsonOption,
+    LabelColumnOption,
+    QuietOption,
+    RealOption,
+    display_for,
+    real_location,
+    split_numbers,
+)
 
 FOUND_LEAKS = 3
 
@@ -23,6 +33,9 @@ def command(
     run: Annotated[
         Path | None, typer.Option("--run", help="Embed with this run's classifier, not log-mel statistics.")
     ] = None,
+    label_column: LabelColumnOption = None,
+    group_column: GroupColumnOption = None,
+    fold_column: FoldColumnOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -38,7 +51,14 @@ def command(
         raise UsageError(
             f"--run {run} is no run; give a folder that usk train made, for example under ./runs"
         )
-    synthetic, source = open_source(dataset), open_source(real_location(real), skip_bad=True)
+    synthetic = open_source(dataset)
+    source = open_source(
+        real_location(real),
+        skip_bad=True,
+        label_column=label_column,
+        group_column=group_column,
+        fold_column=fold_column,
+    )
     for note in source.notes:
         display.warn(note)
     with display.progress() as bars:

@@ -8,7 +8,10 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
+    FoldColumnOption,
+    GroupColumnOption,
     JsonOption,
+    LabelColumnOption,
     QuietOption,
     SkipBadOption,
     display_for,
@@ -74,6 +77,9 @@ def command(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
+    label_column: LabelColumnOption = None,
+    group_column: GroupColumnOption = None,
+    fold_column: FoldColumnOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -103,7 +109,16 @@ def command(
         seed=seed,
         device=device,
     )
-    sources = [open_source(location, skip_bad=skip_bad) for location in real or [real_location(None)]]
+    sources = [
+        open_source(
+            location,
+            skip_bad=skip_bad,
+            label_column=label_column,
+            group_column=group_column,
+            fold_column=fold_column,
+        )
+        for location in real or [real_location(None)]
+    ]
     for source in sources:
         for note in source.notes:
             display.warn(note)

@@ -54,7 +54,11 @@ def command(
     steps: Annotated[int | None, typer.Option("--steps", help="Solver steps each way.")] = None,
     solver: Annotated[str | None, typer.Option("--solver", help="second-order or ddim.")] = None,
     refinements: Annotated[
-        int | None, typer.Option("--refinements", help="Further looks at each step of the inversion.")
+        int | None,
+        typer.Option(
+            "--refinements",
+            help="Further looks of the inversion: at each step of ddim, at the first of second-order.",
+        ),
     ] = None,
     eta: Annotated[
         float | None, typer.Option("--eta", help="Fresh noise on the way down: 0 none, 1 as DDPM.")

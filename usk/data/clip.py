@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+NO_MODEL = "none"
+"""The `model` of synthetic clips that were made without a generator."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

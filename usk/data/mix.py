@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from usk.data.clip import Clip
+from usk.data.clip import NO_MODEL, Clip
 from usk.data.sources import Source
 from usk.data.splits import Split, stable_order
 from usk.errors import LeakError, UsageError, UskError
@@ -156,6 +156,17 @@ def label_map(source: Source, real: Source) -> np.ndarray:
     return np.array(
         [real.class_names.index(name) if name in real.class_names else -1 for name in source.class_names],
         dtype=np.int64,
+    )
+
+
+def unknown_generator(source: Source) -> str | None:
+    """A warning if what a synthetic source's generator was trained on is not known, else None."""
+    models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
+    if not models or source.model_groups:
+        return None
+    return (
+        f"what {', '.join(models)} was trained on is not known: whether it has heard recordings that validate or test "
+        "cannot be checked"
     )
 
 

@@ -113,7 +113,9 @@ class NoiseSchedule:
     def noise_ratio(self, timestep: int) -> float:
         """sqrt((1 - a_t) / a_t): the noise beside a signal of scale one."""
         alpha = self.alpha(timestep)
-        return float(((1 - alpha) / alpha) ** 0.5)
+        return float(
+            ((1 - alpha) / max(alpha, 1e-8)) ** 0.5
+        )  # at zero terminal SNR there is no signal at all
 
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
         """The noise that the network's raw output means for `sample` at cumulative alpha `alpha`."""

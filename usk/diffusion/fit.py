@@ -276,9 +276,9 @@ def write_pipeline(
         "training.json": record,
     }
     index: dict[str, Any] = {
-        "component_class": "AudioDiffusionPipeline",
+        "_class_name": "AudioDiffusionPipeline",
         "mel": ["audiodiffusion.mel", "Mel"],
-        "scheduler": ["diffusers", networks.scheduler_config["component_class"]],
+        "scheduler": ["diffusers", networks.scheduler_config["_class_name"]],
         "unet": ["diffusers", "UNet2DModel"],
         "vqvae": ["diffusers", "AutoencoderKL"] if networks.vae is not None else [None, None],
     }

@@ -56,6 +56,8 @@ class FitConfig:
         for flag, count in counts.items():
             if count < 1:
                 raise UsageError(f"{flag} must be at least 1, not {count}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must be 0 or more, not {self.seed}")
         amounts = {"--learning-rate": rate, "--minutes": 1.0 if self.minutes is None else self.minutes}
         for flag, amount in amounts.items():
             if not 0.0 < amount < math.inf:

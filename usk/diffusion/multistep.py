@@ -1,9 +1,10 @@
 """Second-order inversion and decoding: one network evaluation a step, the one before it reused.
 
-Both directions solve the probability-flow ODE of a diffusion model (Song et al., arXiv 2011.13456). Up, in
-x / sqrt(a) over s = sqrt((1 - a) / a), its slope is the predicted noise: explicit two-step Adams-Bashforth. Down,
-DPM-Solver++(2M) in the predicted x_0 over the log signal-to-noise ratio (Lu et al., arXiv 2211.01095), which bears
-larger steps there and lets x_0 be clamped as the scheduler asks.
+Both directions solve the probability-flow ODE of a diffusion model (Song et al., arXiv 2011.13456). Up, explicit two-step
+Adams-Bashforth: in x / sqrt(a) over s = sqrt((1 - a) / a), where the slope is the predicted noise, and from s = 1 on in
+x / sqrt(1 - a) over 1 / s, where it is the predicted x_0 (s itself grows without bound). Down, DPM-Solver++(2M) in the
+predicted x_0 over the log signal-to-noise ratio (Lu et al., arXiv 2211.01095), which bears larger steps there and lets
+x_0 be clamped as the scheduler asks.
 """
 
 from __future__ import annotations
@@ -42,19 +43,27 @@ def encode_second_order(
     for _ in range(1 + refinements):
         slope = schedule.epsilon(predict(upper, nodes[0]).float(), upper, first_alpha)
         upper = first_alpha**0.5 * sample + (1 - first_alpha) ** 0.5 * slope
-    scaled = upper / first_alpha**0.5
-    before: tuple[torch.Tensor, float] | None = None  # the slope at the node before, and the step from there
+    sample = upper
+    before: tuple[float, torch.Tensor, torch.Tensor] | None = (
+        None  # noise ratio, noise and x_0 at the node before
+    )
     for node, following in itertools.pairwise(nodes):
-        alpha, width = schedule.alpha(node), schedule.noise_ratio(following) - schedule.noise_ratio(node)
-        sample = alpha**0.5 * scaled
-        slope = schedule.epsilon(predict(sample, node).float(), sample, alpha)
-        if before is None:
-            scaled = scaled + width * slope
-        else:
-            bend = width / (2 * before[1])
-            scaled = scaled + width * ((1 + bend) * slope - bend * before[0])
-        before = (slope, width)
-    return schedule.alpha(nodes[-1]) ** 0.5 * scaled
+        alpha, alpha_to = schedule.alpha(node), schedule.alpha(following)
+        ratio, ratio_to = schedule.noise_ratio(node), schedule.noise_ratio(following)
+        output = predict(sample, node).float()
+        noise, origin = schedule.epsilon(output, sample, alpha), schedule.clean(output, sample, alpha)
+        if ratio < 1:  # mostly signal: x / sqrt(a) over the noise ratio, whose slope is the noise
+            slope = noise
+            if before is not None:
+                slope = noise + (ratio_to - ratio) / (2 * (ratio - before[0])) * (noise - before[1])
+            sample = alpha_to**0.5 * (sample / alpha**0.5 + (ratio_to - ratio) * slope)
+        else:  # mostly noise: x / sqrt(1 - a) over the inverse of the ratio, whose slope is x_0
+            width, slope = 1 / ratio_to - 1 / ratio, origin
+            if before is not None:
+                slope = origin + width / (2 * (1 / ratio - 1 / before[0])) * (origin - before[2])
+            sample = (1 - alpha_to) ** 0.5 * (sample / (1 - alpha) ** 0.5 + width * slope)
+        before = (ratio, noise, origin)
+    return sample
 
 
 def decode_second_order(

@@ -231,7 +231,7 @@ def load_base(name: str, device: torch.device) -> Base:
         raise ModelError(
             f"--from {name}: its UNet takes classes as {unet.config.class_embed_type!r}; usk fit knows class numbers alone"
         )
-    scheduler_config.setdefault("component_class", component_class(index, "scheduler") or "DDIMScheduler")
+    scheduler_config.setdefault("_class_name", component_class(index, "scheduler") or "DDIMScheduler")
     return Base(generator, scheduler_config)
 
 

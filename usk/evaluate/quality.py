@@ -16,7 +16,7 @@ import torch
 
 from usk.classify.features import FOUR_SECONDS, FeatureSettings, fit_length, log_mel
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.mix import leaking
+from usk.data.mix import leaking, unknown_generator
 from usk.data.sources import Source
 from usk.data.splits import fold_split
 from usk.errors import SourceError, UsageError
@@ -28,6 +28,7 @@ SHORT_S = 0.1
 NEAR_COPY_PERCENTILE = 1.0  # of the distances between real clips of different recordings
 REFERENCE_CLIPS = 100  # real clips of a class that distances are measured to, at most
 N_RESAMPLES = 200
+INTERVAL_CLIPS = 4
 
 Embedding = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Clips at 22.05 kHz to vectors [n, dimensions]."""
@@ -50,7 +51,12 @@ def features_of(audio: Sequence[np.ndarray], settings: FeatureSettings = FOUR_SE
 
 def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
     """Per-band mean, deviation and mean absolute change over time of log-mel in dB, loudness removed: [n, 192]."""
-    features = features_of(audio).float()
+    parts = [_statistics(features_of(audio[begin : begin + 64])) for begin in range(0, len(audio), 64)]
+    return np.concatenate(parts)
+
+
+def _statistics(features: torch.Tensor) -> np.ndarray:
+    features = features.float()
     features = features - features.mean(dim=(1, 2), keepdim=True)
     change = features.diff(dim=2).abs().mean(dim=2)
     return torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy()
@@ -82,8 +88,23 @@ def classifier_embedding(run: Path) -> Embedding:
 # --- distances: pure ---------------------------------------------------------------------------------------------
 
 
+def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Between the rows of [n, d] and [m, d]: [n, m], without a block of n x m x d numbers."""
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    norms = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None]
+    return np.maximum(norms - 2 * first @ second.T, 0.0)
+
+
 def _kernel(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
-    return np.exp(-((first[:, None] - second[None]) ** 2).sum(-1) / (2 * width**2))
+    return np.exp(-squared_distances(first, second) / (2 * width**2))
+
+
+def _unbiased(within_first: np.ndarray, within_second: np.ndarray, between: np.ndarray) -> float:
+    """The estimate from kernels [n, n], [m, m] and [n, m], times 100."""
+    n, m = between.shape
+    first = (within_first.sum() - within_first.trace()) / (n * (n - 1))
+    second = (within_second.sum() - within_second.trace()) / (m * (m - 1))
+    return float(100 * (first + second - 2 * between.mean()))
 
 
 def mmd(first: np.ndarray, second: np.ndarray, width: float) -> float:
@@ -95,14 +116,15 @@ def mmd(first: np.ndarray, second: np.ndarray, width: float) -> float:
     n, m = len(first), len(second)
     if n < 2 or m < 2:
         raise ValueError("an unbiased discrepancy needs two clips on each side")
-    within_first = (_kernel(first, first, width).sum() - n) / (n * (n - 1))
-    within_second = (_kernel(second, second, width).sum() - m) / (m * (m - 1))
-    return float(100 * (within_first + within_second - 2 * _kernel(first, second, width).mean()))
+    return _unbiased(
+        _kernel(first, first, width), _kernel(second, second, width), _kernel(first, second, width)
+    )
 
 
 @dataclass(frozen=True)
 class Distance:
-    """MMD to real clips, its 95 % interval, and how many clips stand on each side. None where there are too few."""
+    """MMD to real clips, its 95 % interval, and how many clips stand on each side. None where there are too few: an
+    interval takes `INTERVAL_CLIPS` of a class."""
 
     mmd: float | None
     low: float | None
@@ -119,7 +141,7 @@ class RealReference:
         self.embedding = embedding
         self.centre, self.spread = raw.mean(axis=0), raw.std(axis=0) + 1e-6
         self.values, self.labels = (raw - self.centre) / self.spread, np.array(labels)
-        apart = np.linalg.norm(self.values[:, None] - self.values[None], axis=-1)
+        apart = np.sqrt(squared_distances(self.values, self.values))
         self.width = float(np.median(apart[np.triu_indices(len(apart), 1)])) if len(apart) > 1 else 1.0
 
     def place(self, audio: Sequence[np.ndarray]) -> np.ndarray:
@@ -142,24 +164,27 @@ class RealReference:
         if not rows:
             return Distance(None, None, None, n, n_real)
 
-        def mean(chosen: dict[int, np.ndarray]) -> float:
-            parts = [
-                mmd(values[some], self.values[self.labels == label], self.width)
-                for label, some in chosen.items()
-            ]
-            return float(np.mean(parts))
-
-        rng = np.random.default_rng(0)
-        halves = [
-            mean(
-                {
-                    label: rng.choice(all_, max(2, len(all_) // 2), replace=False)
-                    for label, all_ in rows.items()
-                }
+        kernels = []
+        for label, own in rows.items():
+            real = self.values[self.labels == label]
+            kernels.append(
+                (
+                    _kernel(values[own], values[own], self.width),
+                    _kernel(real, real, self.width),
+                    _kernel(values[own], real, self.width),
+                )
             )
-            for _ in range(N_RESAMPLES)
-        ]
-        value = mean(rows)
+        value = float(np.mean([_unbiased(*of_class) for of_class in kernels]))
+        if min(len(own) for own in rows.values()) < INTERVAL_CLIPS:
+            return Distance(round(value, 2), None, None, n, n_real)
+        rng = np.random.default_rng(0)
+        halves = []
+        for _ in range(N_RESAMPLES):
+            parts = []
+            for within, real_within, between in kernels:
+                half = rng.choice(len(within), len(within) // 2, replace=False)
+                parts.append(_unbiased(within[np.ix_(half, half)], real_within, between[half]))
+            halves.append(np.mean(parts))
         low, high = np.percentile(np.array(halves) - np.mean(halves), [2.5, 97.5])
         return Distance(
             round(value, 2), round(value + float(low), 2), round(value + float(high), 2), n, n_real
@@ -176,7 +201,8 @@ class FoldLeaks:
     fold: int
     usable: int
     leaking: int
-    generator_heard: int  # recordings of the test and validation parts that the generator was fitted on
+    # Recordings of the test and validation parts that the generator was fitted on; None where that is not known.
+    generator_heard: int | None
 
 
 @dataclass(frozen=True)
@@ -200,6 +226,7 @@ class Audit:
     wrong_provenance: tuple[str, ...]  # rows whose parents are not what the row says
     folds: tuple[FoldLeaks, ...]
     asked_leaks: int  # in the test folds that were asked about
+    unusable: tuple[str, ...]  # cannot be decoded, hold NaN, or are silent or far too short outright
     silent: tuple[str, ...]
     clipped: tuple[str, ...]
     short: tuple[str, ...]
@@ -267,13 +294,15 @@ def audit(
     wrong = wrong_provenance(synthetic, real)
     folds = tuple(_fold_leaks(synthetic, real, fold) for fold in real.folds) if len(real.folds) > 1 else ()
     asked = sum(part.leaking for part in folds if part.fold in test_folds)
-    decoded = decode_source(synthetic, FOUR_SECONDS.mel.sample_rate_hz, progress=progress)
+    decoded = decode_source(synthetic, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
+    usable = {clip.clip_id for clip in decoded.source.clips}
+    unusable = tuple(clip.clip_id for clip in synthetic.clips if clip.clip_id not in usable)
     originals = decode_source(real, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     silent, clipped, short = _defects(decoded)
     embedding = classifier_embedding(run) if run is not None else log_mel_statistics
     reference, reference_rows = _reference(originals, embedding)
     label_of = {name: label for label, name in enumerate(originals.source.class_names)}
-    labels = [label_of.get(synthetic.class_names[clip.label], -1) for clip in synthetic.clips]
+    labels = [label_of.get(synthetic.class_names[clip.label], -1) for clip in decoded.source.clips]
     values = reference.place([decoded.audio(row) for row in range(len(decoded))])
     near = _near_copies(decoded, values, originals, reference, reference_rows)
     recordings = [originals.source.clips[row].group for row in reference_rows]
@@ -298,10 +327,11 @@ def audit(
         wrong_provenance=tuple(wrong),
         folds=folds,
         asked_leaks=asked,
+        unusable=unusable,
         silent=silent,
         clipped=clipped,
         short=short,
-        near_copies=tuple(synthetic.clips[row].clip_id for row in near),
+        near_copies=tuple(decoded.source.clips[row].clip_id for row in near),
         classes=classes,
         distance=reference.distance(values, labels),
         baseline=Distance(
@@ -313,6 +343,7 @@ def audit(
         ),
         notes=(
             f"distances are to {len(reference_rows)} real clips, at most {REFERENCE_CLIPS} a class, the parents among them",
+            *([unknown] if (unknown := unknown_generator(synthetic)) else []),
         ),
     )
 
@@ -321,7 +352,8 @@ def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     split = fold_split(real.clips, fold)
     leaks = int(leaking(synthetic, real, split).sum())
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    return FoldLeaks(fold, len(synthetic) - leaks, leaks, len(synthetic.model_groups & judged))
+    heard = None if unknown_generator(synthetic) else len(synthetic.model_groups & judged)
+    return FoldLeaks(fold, len(synthetic) - leaks, leaks, heard)
 
 
 def _defects(decoded: DecodedSource) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -376,7 +408,7 @@ def _near_copies(
 ) -> list[int]:
     """Rows of synthetic clips nearer to a parent than nearly any two real clips of different recordings are."""
     groups = np.array([originals.source.clips[row].group for row in reference_rows])
-    apart = np.linalg.norm(reference.values[:, None] - reference.values[None], axis=-1)
+    apart = np.sqrt(squared_distances(reference.values, reference.values))
     apart[groups[:, None] == groups[None]] = np.inf
     nearest = apart.min(axis=1)
     if not np.isfinite(nearest).any():

@@ -102,6 +102,7 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])}
         for part in manifest["trained_on"]
     ]
+    unknown_parts = [part["note"] for part in manifest["trained_on"] if "note" in part]
     values = {
         "version": __version__,
         "manifest": manifest,
@@ -112,6 +113,7 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "n_parents": len({parent for clip in plan.clips for parent in clip.parents}),
         "n_recordings": len({group for clip in plan.clips for group in clip.parent_groups}),
         "generator_parts": generator_parts,
+        "unknown_parts": unknown_parts,
         "alpha_text": Alpha.parse(manifest["alpha"]).text,
         "strategy": strategy_named(manifest["render"]["strategy"]),
         "across_folds": any(clip.fold == 0 for clip in plan.clips),

@@ -236,7 +236,8 @@ def audit_tables(audit: Any) -> list[RenderableType]:
     for name in ("test fold", "may train", "would leak", "recordings that the generator heard"):
         folds.add_column(name, justify="right")
     for part in audit.folds:
-        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), str(part.generator_heard))
+        heard = "unknown" if part.generator_heard is None else str(part.generator_heard)
+        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard)
     classes = Table(
         title=escape(f"MMD to real clips, in {audit.embedding} (lower is closer)"), title_justify="left"
     )
@@ -265,6 +266,7 @@ def audit_tables(audit: Any) -> list[RenderableType]:
         f"[bold]{label}[/bold]: {len(names)}: {escape(', '.join(names[:3]))}{' ...' if len(names) > 3 else ''}"
         for label, names in (
             ("wrong provenance", audit.wrong_provenance),
+            ("unusable", audit.unusable),
             ("silent", audit.silent),
             ("clipped", audit.clipped),
             ("too short", audit.short),

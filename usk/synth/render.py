@@ -63,8 +63,9 @@ class Pieces:
         done: list[Result] = []
         begin = 0
         while begin < n:
+            end = min(begin + self.batch, n)  # `work` may find that less fits, for what comes next
             try:
-                done.append(work(slice(begin, min(begin + self.batch, n))))
+                done.append(work(slice(begin, end)))
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -72,11 +73,11 @@ class Pieces:
                     raise ModelError(
                         "--model: out of memory even one clip at a time; use a smaller model, or --device cpu"
                     ) from error
-                self.batch = max(1, min(self.batch, n - begin) // 2)
+                self.batch = max(1, min(self.batch, end - begin) // 2)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
-            begin += self.batch
+            begin = end
         return done
 
 

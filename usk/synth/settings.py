@@ -9,7 +9,7 @@ from usk.diffusion.walk import Walk
 from usk.errors import UsageError
 from usk.synth.strategies import strategy_named
 
-DEFAULT_STRATEGY = "decomposed"
+DEFAULT_STRATEGY = "slerp"
 DEFAULT_QUALITY = "standard"
 
 
@@ -116,6 +116,9 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     strategy = strategy_named(chosen.get("strategy", preset.config.strategy))
     chosen.setdefault("n_parents", 3 if strategy.n_parents is None else strategy.n_parents)
     chosen.setdefault("level", preset.config.level if strategy.level is None else strategy.level)
+    chosen.setdefault("tell_class", preset.config.tell_class or not strategy.inverts)
+    if not 0.0 < float(chosen["level"]) <= 1.0:
+        raise UsageError(f"--level must lie above 0 and up to 1, not {chosen['level']}")
     if chosen.get("eta", 0.0) > 0:
         chosen.setdefault("solver", "ddim")
     chosen.setdefault("steps", max(1, round(preset.steps * float(chosen["level"]))))

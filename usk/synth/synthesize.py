@@ -7,15 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.sources import Source
 from usk.diffusion.load import Generator, load_generator
-from usk.errors import UsageError
+from usk.errors import UsageError, sample_of
 from usk.share.cards import dataset_card
 from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
@@ -23,7 +24,7 @@ from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
 from usk.synth.store import ShardSpan, SynthStore
 from usk.synth.strategies import strategy_named
-from usk.synth.waveform import NO_MODEL, SAMPLE_RATE_HZ, WaveformSums
+from usk.synth.waveform import SAMPLE_RATE_HZ, WaveformSums
 
 ROWS_PER_SHARD = 128
 SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
@@ -115,6 +116,7 @@ def synthesize(
         generator = _ready_generator(model, device, render, compiled)
     rate_hz = generator.mel.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     decoded, plan = plan_for(source, config, rate_hz, decoding)
+    notes = _classes_untold(generator, render, plan)
     settings: dict[str, Any] = {
         "source": {
             "name": source.name,
@@ -131,7 +133,7 @@ def synthesize(
         "alpha": config.alpha,
         "plan_seed": config.seed,
         "has_groups": source.has_groups,
-        "license": strictest_license([source.license, *_known_license(generator)]),
+        "license": strictest_license([source.license, *_licenses(generator)]),
     }
     store = SynthStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     store.claim()
@@ -170,7 +172,7 @@ def synthesize(
             while behind:
                 behind.popleft().result()
     store.finish(dataset_card(store.manifest, plan, store.folder))
-    notes = [*decoded.source.notes, *plan.notes]
+    notes += [*decoded.source.notes, *plan.notes]
     longest_s = generator.mel.image_s if generator is not None else float("inf")
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
@@ -190,15 +192,44 @@ def synthesize(
 
 def _ready_generator(model: str | Generator, device: str, render: RenderConfig, compiled: bool) -> Generator:
     """The generator, if it can do what the settings ask of it: refused before anything is written."""
-    generator = model if isinstance(model, Generator) else load_generator(model, device, render.precision)
-    if render.strategy == "sample" and not generator.class_names:
+    if isinstance(model, Generator):
+        generator = model if render.precision == "auto" else replace(model, precision=render.precision)
+    else:
+        generator = load_generator(model, device, render.precision)
+    if render.strategy == "sample" and not (generator.class_names and render.tell_class):
         raise UsageError(
             f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "
             "make one with usk fit --class-conditional, or choose another strategy"
+        )
+    if render.guidance != 1.0 and not (generator.class_names and render.tell_class):
+        raise UsageError(
+            f"--guidance {render.guidance:g} needs a class-conditional generator that is told the class, which "
+            f"{generator.model_id} is not here; leave it out"
         )
     render.walk.top(generator.schedule)  # steps that do not fit the level
     return generator.compiled() if compiled else generator
 
 
-def _known_license(generator: Generator | None) -> Sequence[str]:
-    return [generator.license] if generator is not None and generator.trained_on else []
+def _classes_untold(generator: Generator | None, render: RenderConfig, plan: Plan) -> list[str]:
+    """A note naming classes that a class-conditional generator does not know.
+
+    Raises UsageError where the class is all that a clip is drawn from.
+    """
+    if generator is None or not generator.class_names or not render.tell_class:
+        return []
+    unknown = [name for name in plan.counts() if name not in generator.class_names]
+    if not unknown:
+        return []
+    if render.strategy == "sample":
+        raise UsageError(
+            f"--strategy sample: {generator.model_id} does not know {sample_of(unknown)}; it knows "
+            f"{', '.join(generator.class_names)}. Choose among them with --classes, or fit a generator to these clips"
+        )
+    return [
+        f"the generator does not know {sample_of(unknown)}: their clips are made without telling it a class"
+    ]
+
+
+def _licenses(generator: Generator | None) -> Sequence[str]:
+    """What the generator passes on; unknown where it does not say what it was trained on."""
+    return [generator.license] if generator is not None else []

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource
 from usk.synth.maker import ClipMaker, rms_db
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
 
-NO_MODEL = "none"
 SAMPLE_RATE_HZ = 22_050
 BATCH = 64
 
