@@ -170,7 +170,7 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize(
-    "other", [("--per-class", 3), ("--level", 0.25), ("--seed", 1), ("--strategy", "slerp")]
+    "other", [("--per-class", 3), ("--level", 0.25), ("--seed", 1), ("--strategy", "midpoint")]
 )
 def test_another_plan_into_the_same_folder_is_refused(
     usk: Callable[..., Any], arguments: list[object], tmp_path: Path, other: tuple[object, ...]
