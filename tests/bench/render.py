@@ -135,7 +135,7 @@ def run_usk(
     config = SynthConfig(render=render, **plan_config)
     source = open_source(options.real)
     decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz)
-    warm = SynthConfig(**{**plan_config, "per_class": 1}, render=render)
+    warm = SynthConfig(**{**plan_config, "per_class": 1, "classes": source.class_names[:1]}, render=render)
     synthesize(source, folder / f"warm-{name}", warm, model=generator)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--recipe-clips", type=int, default=10, help="clips that the recipe makes")
+    parser.add_argument("--round-trip-clips", type=int, default=48)
     parser.add_argument("--presets", default="draft,standard,published")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -287,7 +288,6 @@ def main() -> None:
     ):
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
-        distance = row.get("distance")
         table.add_row(
             row["what"],
             f"{row['clips_per_s']:.3f}",
@@ -296,7 +296,7 @@ def main() -> None:
             f"{100 * row['share_of_matrix_rate']:.0f} %",
             str(row["peak_mb"]),
             f"{row['round_trip_db']:.2f}" if "round_trip_db" in row else "",
-            f"{distance['mmd']:.1f} ({distance['low']:.1f} to {distance['high']:.1f})" if distance else "",
+            _distance_text(row.get("distance")),
         )
     Console().print(table)
     if options.json:
@@ -331,7 +331,7 @@ def add_quality(
         [everything.source.clips[row].label for row in target],
         log_mel_statistics,
     )
-    some = rng.permutation(target)[:48].tolist()
+    some = rng.permutation(target)[: options.round_trip_clips].tolist()
     planned = plan.clips[: len(made)]
     labels = [clip.label for clip in planned]
     for row in result["rows"]:
@@ -346,6 +346,13 @@ def add_quality(
             audio = [samples for samples, _ in made]
         row["distance"] = asdict(reference.distance(reference.place(audio), labels))
     result["distance_to"] = f"{len(target)} real clips of fold {held}; {len(planned)} pairs"
+
+
+def _distance_text(distance: dict[str, Any] | None) -> str:
+    if distance is None or distance["mmd"] is None:
+        return ""
+    interval = "" if distance["low"] is None else f" ({distance['low']:.1f} to {distance['high']:.1f})"
+    return f"{distance['mmd']:.1f}{interval}"
 
 
 def _cpu_name() -> str:

@@ -62,4 +62,4 @@ def test_the_benchmark_runs_and_says_what_was_given_up(
     assert result["published_differs_from_recipe_db"]["fp32"] < 0.5
     for row in result["rows"]:
         assert row["clips_per_s"] > 0 and row["round_trip_db"] >= 0
-        assert row["distance"]["low"] <= row["distance"]["mmd"] <= row["distance"]["high"]
+        assert row["distance"]["mmd"] is not None and row["distance"]["n"] == 6
