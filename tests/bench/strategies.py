@@ -39,7 +39,7 @@ from usk.synth.settings import render_config
 from usk.synth.waveform import WaveformSums
 
 SETTINGS = [
-    render_config("published", precision="auto"),
+    render_config("published"),
     render_config(level=1.0),
     render_config(strategy="slerp"),
     render_config(strategy="midpoint"),

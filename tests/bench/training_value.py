@@ -32,7 +32,7 @@ CANDIDATES: dict[str, RenderConfig] = {
     "variation": render_config(strategy="variation"),
     "variation 0.7, guidance 2": render_config(strategy="variation", level=0.7, guidance=2.0),
     "sample, guidance 2": render_config(strategy="sample", guidance=2.0),
-    "published": render_config("published", precision="auto"),
+    "published": render_config("published"),
 }
 
 

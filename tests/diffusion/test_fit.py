@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -493,8 +493,10 @@ def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
     heard: list[list[int]] = []
 
     class Recorder(torch.nn.Module):
-        def forward(self, noisy: torch.Tensor, timestep: int, labels: torch.Tensor, return_dict: bool) -> Any:
-            heard.append(labels.tolist())
+        def forward(
+            self, noisy: torch.Tensor, timestep: int, class_labels: torch.Tensor, return_dict: bool
+        ) -> Any:
+            heard.append(class_labels.tolist())
             return (torch.zeros_like(noisy),)
 
     networks = new_networks(TINY.resolved(), MEL, ("a", "b"), torch.device("cpu"))
@@ -510,12 +512,20 @@ def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A job in the background ignores Ctrl-C, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bf16 is possible, runs of the command line choose by the clock; runs that are compared must not."""
     monkeypatch.setattr(training, "default_precision", lambda device: "fp32")
 
 
-@pytest.mark.usefixtures("single_precision")
+@pytest.mark.usefixtures("single_precision", "hears_ctrl_c")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     usk: Callable[..., Any],
@@ -556,6 +566,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
         signal.raise_signal(signal.SIGINT)

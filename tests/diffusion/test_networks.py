@@ -189,7 +189,10 @@ def test_the_embedded_generator_can_be_trained_further(
     fit_from: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("usk.diffusion.fit.preview", lambda *_: None)  # takes longer than all the rest
-    ran = fit_from("embedded", "out", "--steps", 1, "--json")
+    refused = fit_from("embedded", "other", "--steps", 1, "--quiet")
+    assert (refused.code, refused.err.count("\n")) == (2, 1), "it knows other classes than these clips have"
+    assert "--class-conditional" in refused.err
+    ran = fit_from("embedded", "out", "--steps", 1, "--class-conditional", "--json")
     assert ran.code == 0, ran.err
     assert "cannot be ruled out" not in ran.err
     heard = load_generator(str(tmp_path / "out"), device="cpu")
@@ -408,10 +411,15 @@ def class_embedding_of_another_kind(folder: Path, tiny: Path) -> Path:
             lambda f, tiny: "someone/something",
             (),
             1,
-            "--from someone/something cannot be downloaded (no network?)",
+            "--from someone/something cannot be reached (no network?)",
         ),
-        (conditional_pipeline, (), 1, "is conditional (UNet2DConditionModel)"),
-        (class_embedding_of_another_kind, (), 1, "its UNet takes classes as 'timestep'"),
+        (conditional_pipeline, (), 1, "is conditional on encodings of 4 numbers"),
+        (
+            class_embedding_of_another_kind,
+            (),
+            1,
+            "its UNet wants to be told things that usk does not know (class_embed_type)",
+        ),
     ],
     ids=["latent", "no folder", "no network", "conditional", "class embedding"],
 )

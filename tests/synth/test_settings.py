@@ -15,7 +15,7 @@ def test_the_published_preset_is_the_published_recipe() -> None:
     config = render_config("published")
     assert (config.strategy, config.level, config.steps, config.solver) == ("slerp", 1.0, 50, "ddim")
     assert config.walk.evaluations() == (50, 50)  # of each parent, and of the clip
-    assert not config.crop and not config.repeat_short and config.eta == 0 and config.precision == "fp32"
+    assert not config.crop and not config.repeat_short and config.eta == 0 and not config.tell_class
 
 
 def test_the_default_is_the_standard_preset() -> None:

@@ -97,7 +97,6 @@ QUALITIES = {
             crop=False,
             repeat_short=False,
             griffin_lim_iterations=32,
-            precision="fp32",
         ),
         steps=50,
     ),
