@@ -23,12 +23,18 @@ from usk.errors import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
-# `python -m usk`, but in single precision: where bf16 is possible, runs choose by the clock.
+# `python -m usk`, but in single precision: where bf16 is possible, runs choose by the clock. Where the system lists a
+# process's threads, none of the group's may be left: at exit one that drops a tensor would abort the process.
 LAUNCHED = """
+import pathlib
 import usk.diffusion.training as training
 training.default_precision = lambda device: "fp32"
 from usk.cli.app import main
-main()
+try:
+    main()
+finally:
+    threads = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    assert not any("gloo" in name for name in threads), threads
 """
 
 

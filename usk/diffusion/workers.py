@@ -7,6 +7,7 @@ with N times `--accumulate`. Both launchers say who is who in the environment (R
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -92,6 +93,9 @@ def workers(device: str) -> Iterator[Workers]:
             )
         on = torch.device("cuda", local)
         torch.cuda.set_device(on)
+    # Its functions take the group that exists when it is imported (diffusers does so) as a default, which would keep
+    # the group's threads alive after its end: they abort the process if it exits while one drops a tensor.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Workers(on, rank, count)
