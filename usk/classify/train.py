@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from usk.classify.augment import augment_batch, augmentations_named
+from usk.classify.augment import augment_batch
 from usk.classify.features import features_of
-from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
+from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
 from usk.classify.runs import FORMAT, Run, find_run, save_run
 from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_runs
 from usk.data.decode import DecodedSource, Progress, decode_source
@@ -118,13 +118,13 @@ def train(
     if config.folds and config.protocol != "folds":
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
     augment = recipe.augment if config.augment == "auto" else config.augment
-    augmentations_named(augment)  # refused before anything is decoded
+    recipe.augmentations(augment)  # refused before anything is decoded
     device = resolve_device(config.device)
     parsed = [parse_mix(text) for text in dict.fromkeys(mixes)]
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
     shots = parse_shots(config.shots)
-    rate_hz = recipe.features.mel.sample_rate_hz
+    rate_hz = recipe.features.sample_rate_hz
     parts = Parts.open(real, parsed, synth, config.folds, config.seeds, shots)  # all before any is decoded
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
@@ -154,6 +154,7 @@ def train(
         )
     settings = {
         "classifier": config.classifier,
+        **({"classifier_revision": recipe.revision} if recipe.revision else {}),
         "protocol": config.protocol,
         "augment": augment,
         "epochs": config.epochs or recipe.epochs,
@@ -292,6 +293,7 @@ class _Job:
             probabilities,
             weights,
             history,
+            self.recipe.files(real.class_names) if self.recipe.files is not None else None,
         )
 
     def _fit(
@@ -308,15 +310,11 @@ class _Job:
         labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
         probe = features[:: max(1, len(features) // 512)].float()
         torch.manual_seed(seed)
-        network = recipe.build(len(self.sources["real"].class_names))
-        deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
-        model = Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3))
+        model = recipe.model(len(self.sources["real"].class_names), probe)
         model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=settings["learning_rate"], weight_decay=recipe.weight_decay
-        )
+        optimiser = recipe.optimiser(model, settings["learning_rate"], recipe.weight_decay)
         losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-        augmentations = augmentations_named(settings["augment"])
+        augmentations = recipe.augmentations(settings["augment"])
         draw = torch.Generator().manual_seed(seed)
         per_epoch = steps // settings["epochs"]
         order = torch.empty(0, dtype=torch.int64)
@@ -333,7 +331,8 @@ class _Job:
                 if recipe.cosine:
                     warm_up = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
                     decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-                    optimiser.param_groups[0]["lr"] = settings["learning_rate"] * warm_up * decay
+                    for group in optimiser.param_groups:
+                        group["lr"] = settings["learning_rate"] * warm_up * decay
                 if len(order) < settings["batch"]:
                     order = torch.cat((order, torch.randperm(len(features), generator=draw)))
                 chosen, order = order[: settings["batch"]], order[settings["batch"] :]

@@ -37,7 +37,10 @@ def command(
     ] = "synth",
     out: Annotated[str, typer.Option("--out", help="Folder of the runs.")] = "runs",
     classifier: Annotated[
-        str, typer.Option("--classifier", help="small, or cnn (the published one).")
+        str,
+        typer.Option(
+            "--classifier", help="small, cnn (the published one), sb-cnn, resnet, or hf:FOLDER-OR-ID."
+        ),
     ] = "small",
     protocol: Annotated[
         str, typer.Option("--protocol", help="folds, holdout, or seed-9010 (as published; optimistic).")
