@@ -326,7 +326,7 @@ def test_the_published_protocol_is_called_optimistic(bands: Source, tmp_path: Pa
         ({"protocol": "holdout"}, "--folds belongs to --protocol folds, not to holdout"),
         ({"folds": (9,)}, "--folds 9: the source has no such fold; it has 1, 2, 3"),
         ({"augment": "more"}, "--augment more is not known"),
-        ({"classifier": "resnet"}, "--classifier resnet is not known"),
+        ({"classifier": "vgg"}, "--classifier vgg is not known"),
         ({"batch": 0}, "--batch must be at least 1, not 0"),
         ({"learning_rate": -1.0}, "--learning-rate must be above 0, not -1"),
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.classify.features import FeatureSettings, fit_length, log_mel
+from usk.classify.features import Features, fit_length
 from usk.classify.models import preset
 from usk.classify.runs import RUN_FILE, load_classifier
 from usk.data.decode import decode
@@ -92,7 +92,7 @@ def predict(
     """
     folder = find_classifier(run)
     model, record = load_classifier(folder)
-    settings, names = preset(record["classifier"]).features, record["class_names"]
+    settings, names = preset(record["classifier"], folder).features, record["class_names"]
     clips = audio_of([what] if isinstance(what, str) else what)
     predictions = []
     for begin in range(0, len(clips), BATCH_FILES):
@@ -105,14 +105,14 @@ def predict(
 def _batch(
     clips: Sequence[tuple[str, AudioRef]],
     model: torch.nn.Module,
-    settings: FeatureSettings,
+    settings: Features,
     names: Sequence[str],
 ) -> Iterator[Prediction]:
     windows: list[np.ndarray] = []
     of_clip: list[list[int] | str] = []  # a clip's windows, or its problem
     for _, ref in clips:
         try:
-            samples = decode(ref, settings.mel.sample_rate_hz)
+            samples = decode(ref, settings.sample_rate_hz)
         except BadAudioError as error:
             of_clip.append(str(error))
             continue
@@ -126,7 +126,7 @@ def _batch(
     if windows:
         with torch.no_grad():
             parts = [
-                model(log_mel(torch.from_numpy(np.stack(windows[i : i + 64])), settings.mel)).softmax(dim=1)
+                model(settings.of_audio(torch.from_numpy(np.stack(windows[i : i + 64])))).softmax(dim=1)
                 for i in range(0, len(windows), 64)
             ]
         probabilities = torch.cat(parts).numpy()
@@ -147,9 +147,9 @@ def _batch(
         )
 
 
-def _windows(samples: np.ndarray, settings: FeatureSettings) -> Iterator[np.ndarray]:
+def _windows(samples: np.ndarray, settings: Features) -> Iterator[np.ndarray]:
     """Consecutive windows of what the classifier looks at; a rest shorter than half a window is left out."""
-    n = settings.mel.image_samples
+    n = settings.n_samples
     if not settings.repeat_short:  # trained on beginnings alone
         yield fit_length(samples, n, False)
         return

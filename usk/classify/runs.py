@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def run_name(record: dict[str, Any]) -> str:
     """A folder name that says mix, classifier, split and seed, and differs wherever anything else does."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
     mix = re.sub(r"[^A-Za-z0-9.+-]+", "-", record["mix"].replace(",", "+")).strip("-")[-60:]
-    return f"{mix}_{record['classifier']}_{record['split']}_seed{record['seed']}_{digest}"
+    classifier = re.sub(r"[^A-Za-z0-9.+-]+", "-", record["classifier"])[-60:]
+    return f"{mix}_{classifier}_{record['split']}_seed{record['seed']}_{digest}"
 
 
 def find_run(out: Path, identity: dict[str, Any]) -> Run | None:
@@ -55,8 +57,9 @@ def save_run(
     probabilities: np.ndarray,
     weights: dict[str, torch.Tensor],
     history: list[dict[str, Any]],
+    files: Mapping[str, str] | None = None,
 ) -> Run:
-    """Write a run beside its final place, then move it there in one step."""
+    """Write a run beside its final place, then move it there in one step; `files` are further texts by their names in it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from safetensors.torch import save
@@ -80,6 +83,9 @@ def save_run(
             (partial / "model.safetensors").write_bytes(
                 save({name: tensor.contiguous() for name, tensor in weights.items()})
             )
+            for name, text in (files or {}).items():
+                (partial / name).parent.mkdir(exist_ok=True)
+                (partial / name).write_text(text, encoding="utf-8")
             (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
             (partial / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             if folder.exists():
@@ -91,14 +97,12 @@ def save_run(
 
 
 def load_classifier(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The trained network of a run, in evaluation mode, and its record. It takes features in dB [batch, mels, frames]."""
+    """The trained network of a run, in evaluation mode, and its record. It takes its preset's features [batch, bands, frames]."""
     from safetensors.torch import load_file
 
-    from usk.classify.models import Standardised, preset
+    from usk.classify.models import preset
 
     record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    recipe = preset(record["classifier"])
-    bands = torch.zeros(recipe.features.mel.n_mels, 1)
-    model = Standardised(recipe.build(len(record["class_names"])), bands, bands + 1)
+    model = preset(record["classifier"], folder).model(len(record["class_names"]))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval(), record

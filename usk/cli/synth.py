@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,12 @@ from usk.cli.options import (
     split_names,
     split_numbers,
 )
+
+if TYPE_CHECKING:
+    from usk.data.shots import ShotsOf
+    from usk.data.sources import Source
+    from usk.show.console import Display
+    from usk.synth.synthesize import SynthResult
 
 
 def command(
@@ -80,6 +86,19 @@ def command(
     folds: Annotated[
         str | None, typer.Option("--folds", help="Only parents of these folds, joined by commas.")
     ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            "--shots",
+            help="Only parents that usk train --shots trains on, 50,100,full: OUT gets a dataset for each, test fold and seed.",
+        ),
+    ] = None,
+    test_folds: Annotated[
+        str | None, typer.Option("--test-folds", help="With --shots: test folds. \\[default: all]")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", help="With --shots: draws of them, as for usk train --seeds.")
+    ] = 1,
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
     ] = False,
@@ -98,7 +117,10 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display = display_for(ctx, as_json, quiet)
+    from usk.data.shots import parse_shots
     from usk.data.sources import open_source
+    from usk.errors import UsageError
+    from usk.synth.few_shot import shots_cells, synthesize_shots
     from usk.synth.settings import render_config
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
@@ -133,17 +155,28 @@ def command(
     )
     for note in source.notes:
         display.warn(note)
+    cells: list[ShotsOf] | None = None
+    if shots is not None:
+        cells = shots_cells(source, parse_shots(shots), split_numbers(test_folds, "--test-folds"), seeds)
+    elif test_folds is not None or seeds != 1:
+        raise UsageError(f"{'--test-folds' if test_folds else '--seeds'} belongs to --shots; add --shots")
     if dry_run:
         from usk.show.console import pairs_table, plan_table
 
+        rows: list[dict[str, Any]] = []
+        tables: list[Any] = []
         with display.progress() as bars:
-            _, plan = plan_for(source, config, decoding=bars("decoding"))
-        for note in plan.notes:
-            display.warn(note)
-        rows = [{**asdict(clip), "class": plan.class_names[clip.label]} for clip in plan.clips]
-        display.result(
-            rows, plan_table(plan.counts(), f"plan: {len(plan)} clips"), pairs_table(rows[:10], len(plan))
-        )
+            for cell in cells if cells is not None else (None,):
+                _, plan = plan_for(source, replace(config, shots=cell), decoding=bars("decoding"))
+                for note in plan.notes:
+                    display.warn(note)
+                named = {} if cell is None else {"dataset": cell.name}
+                rows += [
+                    {**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips
+                ]
+                title = f"plan: {len(plan)} clips" + (f" in {cell.name}" if cell is not None else "")
+                tables.append(plan_table(plan.counts(), title))
+        display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
         return
     from usk.show.console import plan_table, settings_line
 
@@ -153,17 +186,21 @@ def command(
         display.note(f"model {settings['model']}; {settings_line(resolved)}")
 
     with display.progress() as bars:
-        result = synthesize(
-            source,
-            out,
-            config,
-            model=model,
-            device=device,
-            compiled=compiled,
-            progress=bars("rendering clips"),
-            decoding=bars("decoding"),
-            announce=announce,
-        )
+        options: dict[str, Any] = {
+            "model": model,
+            "device": device,
+            "compiled": compiled,
+            "progress": bars("rendering clips"),
+            "decoding": bars("decoding"),
+            "announce": announce,
+        }
+        if cells is not None:
+            results = synthesize_shots(source, out, cells, config, **options)
+        else:
+            result = synthesize(source, out, config, **options)
+    if cells is not None:
+        _show_shots(display, source, out, shots, cells, results)
+        return
     for note in result.notes:
         if note not in source.notes:
             display.warn(note)
@@ -181,4 +218,46 @@ def command(
         },
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth",
+    )
+
+
+def _show_shots(
+    display: Display,
+    source: Source,
+    out: str,
+    shots: str | None,
+    cells: list[ShotsOf],
+    results: list[SynthResult],
+) -> None:
+    """The result of `--shots`: a line a dataset."""
+    from usk.show.console import facts_table
+
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        if note not in source.notes:
+            display.warn(note)
+    made, elapsed_s = sum(result.n_made for result in results), sum(result.elapsed_s for result in results)
+    display.result(
+        {
+            "folder": out,
+            "made": made,
+            "elapsed_s": round(elapsed_s, 2),
+            "datasets": [
+                {
+                    "folder": str(result.folder),
+                    **asdict(cell),
+                    "clips": len(result.plan),
+                    "made": result.n_made,
+                    "parents": len({parent for clip in result.plan.clips for parent in clip.parents}),
+                    "model": result.model,
+                    "notes": list(result.notes),
+                }
+                for cell, result in zip(cells, results, strict=True)
+            ],
+        },
+        facts_table(
+            f"{len(cells)} datasets in {out}",
+            {cell.name: f"{len(result.plan)} clips" for cell, result in zip(cells, results, strict=True)},
+        ),
+        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
+        + (f" --synth {out}" if out != "synth" else ""),
     )

@@ -37,7 +37,10 @@ def command(
     ] = "synth",
     out: Annotated[str, typer.Option("--out", help="Folder of the runs.")] = "runs",
     classifier: Annotated[
-        str, typer.Option("--classifier", help="small, or cnn (the published one).")
+        str,
+        typer.Option(
+            "--classifier", help="small, cnn (the published one), sb-cnn, resnet, or hf:FOLDER-OR-ID."
+        ),
     ] = "small",
     protocol: Annotated[
         str, typer.Option("--protocol", help="folds, holdout, or seed-9010 (as published; optimistic).")
@@ -47,6 +50,13 @@ def command(
         typer.Option("--folds", help="Test folds, joined by commas. \\[default: all that are clean]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Train this many times with different seeds.")] = 1,
+    shots: Annotated[
+        str,
+        typer.Option(
+            "--shots",
+            help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone.",
+        ),
+    ] = "full",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, counted on the real clips.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Clips in a training batch.")] = None,
     learning_rate: Annotated[
@@ -78,6 +88,7 @@ def command(
         protocol=protocol,
         folds=split_numbers(folds, "--folds"),
         seeds=seeds,
+        shots=shots,
         epochs=epochs,
         batch=batch,
         learning_rate=learning_rate,
@@ -96,11 +107,11 @@ def command(
         training = bars("training")
 
         def report(state: TrainProgress) -> None:
-            done = state.run * state.epochs + state.epoch
             chosen_on = (
                 "" if isnan(state.validation_accuracy) else f" · validation {state.validation_accuracy:.0%}"
             )
-            training(done, state.n_runs * state.epochs, state.label + chosen_on)
+            text = f"run {state.run + 1}/{state.n_runs} · {state.label} · epoch {state.epoch}/{state.epochs}"
+            training(state.done_steps, state.all_steps, text + chosen_on)
 
         result = train(
             source,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.classify.features import FOUR_SECONDS, FeatureSettings, fit_length, log_mel
+from usk.classify.features import FOUR_SECONDS, Features, fit_length
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.mix import leaking, unknown_generator
 from usk.data.sources import Source
@@ -37,13 +37,13 @@ Embedding = Callable[[Sequence[np.ndarray]], np.ndarray]
 # --- embeddings ----------------------------------------------------------------------------------------------
 
 
-def features_of(audio: Sequence[np.ndarray], settings: FeatureSettings = FOUR_SECONDS) -> torch.Tensor:
+def features_of(audio: Sequence[np.ndarray], settings: Features = FOUR_SECONDS) -> torch.Tensor:
     """Log-mel features in dB of clips at the settings' rate: [n, n_mels, n_frames]."""
-    n = settings.mel.image_samples
+    n = settings.n_samples
     fitted = [fit_length(samples, n, settings.repeat_short) for samples in audio]
     return torch.cat(
         [
-            log_mel(torch.from_numpy(np.stack(fitted[begin : begin + 64])), settings.mel)
+            settings.of_audio(torch.from_numpy(np.stack(fitted[begin : begin + 64])))
             for begin in range(0, len(fitted), 64)
         ]
     )
@@ -68,7 +68,7 @@ def classifier_embedding(run: Path) -> Embedding:
     from usk.classify.runs import load_classifier
 
     model, record = load_classifier(run)
-    settings = preset(record["classifier"]).features
+    settings = preset(record["classifier"], Path(run)).features
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
 
     def embed(audio: Sequence[np.ndarray]) -> np.ndarray:
