@@ -165,7 +165,7 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
         f"points to {comparison.baseline}",
         "95 % interval",
         "pairs up",
-        "p (Holm)",
+        "exact p (Holm)",
     ):
         mixes.add_column(escape(name), justify="right")
     for row in comparison.rows:
@@ -205,13 +205,28 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
                 for mix in others
             ),
         )
+    mistakes = Table(title="mistakes that changed most, clips a run", title_justify="left")
+    for name in ("mix", "class", "taken for"):
+        mistakes.add_column(name)
+    for name in ("of", comparison.baseline, "mix", "points"):
+        mistakes.add_column(escape(name), justify="right")
+    for change in comparison.confusions:
+        mistakes.add_row(
+            escape(change.mix),
+            escape(change.class_name),
+            escape(change.taken_for),
+            f"{change.support:g}",
+            f"{change.baseline_clips:.1f}",
+            f"{change.clips:.1f}",
+            f"{change.difference_points:+.1f}",
+        )
     sentences = [
         f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
         for row in comparison.rows
         if not row.is_baseline
     ]
     notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
-    return [mixes, classes, *sentences, *notes]
+    return [mixes, classes, *([mistakes] if comparison.confusions else []), *sentences, *notes]
 
 
 def predictions_table(predictions: Sequence[Any]) -> Table:
