@@ -83,6 +83,24 @@ def command(
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
     ] = False,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Score the clips with classifiers of their folds and keep the best."),
+    ] = False,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            "--keep", help="With --judge: the share of the clips made that is kept. \\[default: 0.5]"
+        ),
+    ] = None,
+    judge_threshold: Annotated[
+        float | None,
+        typer.Option("--judge-threshold", help="With --judge: keep only clips with this score or more."),
+    ] = None,
+    test_folds: Annotated[
+        str | None,
+        typer.Option("--test-folds", help="With --judge: folds to be tested; one judge hears all others."),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
@@ -99,6 +117,8 @@ def command(
     """
     display = display_for(ctx, as_json, quiet)
     from usk.data.sources import open_source
+    from usk.errors import UsageError
+    from usk.synth.judge import JudgeConfig
     from usk.synth.settings import render_config
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
@@ -114,6 +134,13 @@ def command(
         "precision": precision,
         "batch": batch,
     }
+    for flag, value in (
+        ("--keep", keep),
+        ("--judge-threshold", judge_threshold),
+        ("--test-folds", test_folds),
+    ):
+        if value is not None and not judge:
+            raise UsageError(f"{flag} {value} belongs to --judge; add --judge, or leave it out")
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,
@@ -123,6 +150,9 @@ def command(
         across_folds=across_folds,
         skip_bad=skip_bad,
         render=render_config(quality, **chosen),
+        judge=JudgeConfig(keep, judge_threshold, split_numbers(test_folds, "--test-folds"))
+        if judge
+        else None,
     )
     source = open_source(
         real_location(real),
@@ -162,11 +192,21 @@ def command(
             compiled=compiled,
             progress=bars("rendering clips"),
             decoding=bars("decoding"),
+            judging=bars("fitting judges"),
             announce=announce,
         )
     for note in result.notes:
         if note not in source.notes:
             display.warn(note)
+    judged: list[str] = []
+    if result.rejected is not None:
+        means = [
+            sum(result.judge_scores[clip.clip_id] for clip in part.clips) / max(1, len(part))
+            for part in (result.plan, result.rejected)
+        ]
+        judged = [
+            f"judge: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected ({means[1]:.2f})"
+        ]
     each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
     display.result(
         {
@@ -178,7 +218,13 @@ def command(
             "model": result.model,
             "notes": list(result.notes),
             "settings": result.settings["render"],
+            **(
+                {"rejected": len(result.rejected), "judge": result.settings["judge"]}
+                if result.rejected is not None
+                else {}
+            ),
         },
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
+        *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth",
     )

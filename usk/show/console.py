@@ -248,11 +248,17 @@ def predictions_table(predictions: Sequence[Any]) -> Table:
 def audit_tables(audit: Any) -> list[RenderableType]:
     """What one `usk.evaluate.quality.Audit` found: by test fold, by class, and in sentences."""
     folds = Table(title=escape(f"{audit.dataset}: {audit.clips} clips"), title_justify="left")
-    for name in ("test fold", "may train", "would leak", "recordings that the generator heard"):
+    for name in (
+        "test fold",
+        "may train",
+        "would leak",
+        "recordings the generator heard",
+        "the judges heard",
+    ):
         folds.add_column(name, justify="right")
     for part in audit.folds:
         heard = "unknown" if part.generator_heard is None else str(part.generator_heard)
-        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard)
+        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard, str(part.judges_heard))
     classes = Table(
         title=escape(f"MMD to real clips, in {audit.embedding} (lower is closer)"), title_justify="left"
     )
