@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
     from usk.mel.spectrogram import MelSettings
+    from usk.synth.judge import JudgeConfig
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
@@ -36,6 +37,7 @@ _WHERE = {
     "FitConfig": "usk.diffusion.fit",
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.load",
+    "JudgeConfig": "usk.synth.judge",
     "MelSettings": "usk.mel.spectrogram",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
@@ -60,6 +62,7 @@ __all__ = [
     "FitConfig",
     "FitResult",
     "Generator",
+    "JudgeConfig",
     "MelSettings",
     "RenderConfig",
     "Source",

@@ -162,7 +162,7 @@ def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
         (["--shots", 999], "--shots 999: the training part of fold1 has"),
         (["--shots", 6, "--folds", 1], "--shots takes its clips from the training part of --test-folds"),
         (["--shots", 6, "--seeds", 0], "--seeds must be at least 1, not 0"),
-        (["--test-folds", 2], "--test-folds belongs to --shots; add --shots"),
+        (["--test-folds", 2], "--test-folds 2 belongs to --shots or --judge; add one"),
         (["--seeds", 2], "--seeds belongs to --shots; add --shots"),
         (["--shots", 3, "--test-folds", 2], "--shots 3 is too few: class"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from usk.errors import SourceError, UsageError
-from usk.evaluate.compare import Comparison, MixRow, compare, compare_runs, read_runs, verdict
+from usk.evaluate.compare import (
+    Comparison,
+    MixRow,
+    Significance,
+    compare,
+    compare_runs,
+    read_runs,
+    verdict,
+)
 from usk.evaluate.stats import PairedDifference
 
 CLASS_NAMES = ["air", "bark", "drill", "siren"]
@@ -68,10 +78,10 @@ def rewrite(folder: Path, column: str, values: Any) -> None:
     pq.write_table(table.set_column(index, column, pa.array(values)), folder / "predictions.parquet")
 
 
-def write_grid(root: Path, gain: float = 0.2) -> None:
+def write_grid(root: Path, gain: float = 0.2, seeds: tuple[int, ...] = (0, 1)) -> None:
     """2 mixes x 2 folds x 2 seeds."""
     for fold in (1, 2):
-        for seed in (0, 1):
+        for seed in seeds:
             write_run(root, "real,synth", fold, seed, skill=0.6 + gain)
             write_run(root, "real", fold, seed, skill=0.6)
 
@@ -101,7 +111,9 @@ def test_two_mixes_two_folds_two_seeds(tmp_path: Path) -> None:
     assert (both.pairs_up, both.pairs, both.difference.n_groups) == (4, 4, 40)
     assert both.p_value == both.p_value_holm == pytest.approx(0.125)
     assert both.sentence.startswith("+20.0 points, 95 % interval +")
-    assert both.sentence.endswith("4 of 4 fold-seed pairs up: better than real")
+    assert both.sentence.endswith(
+        "4 of 4 fold-seed pairs up: too few pairs to tell it from none (the exact test needs 6 or more)"
+    )
     assert comparison.warning is None and comparison.notes == []
 
 
@@ -119,10 +131,10 @@ def test_classes_carry_support_and_recall(tmp_path: Path) -> None:
 
 
 def test_the_baseline_can_be_named_and_turns_the_sign(tmp_path: Path) -> None:
-    write_grid(tmp_path)
+    write_grid(tmp_path, seeds=(0, 1, 2))
     comparison = only(compare_runs(tmp_path, baseline="real,synth"))
     assert [row.mix for row in comparison.rows] == ["real,synth", "real"]
-    assert comparison.rows[1].sentence.endswith("0 of 4 fold-seed pairs up: worse than real,synth")
+    assert comparison.rows[1].sentence.endswith("0 of 6 fold-seed pairs up: worse than real,synth")
     with pytest.raises(UsageError, match="--baseline nothing"):
         compare_runs(tmp_path, baseline="nothing")
 
@@ -200,14 +212,14 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path) -> None:
 
 
 def test_optimistic_runs_carry_the_warning(tmp_path: Path) -> None:
-    for seed in range(3):
+    for seed in range(6):
         for mix in ("real", "real,synth"):
             protocol = {"protocol": "seed-9010", "split": f"seed{seed}-9010"}
             write_run(tmp_path, mix, 1, seed, optimistic=True, **protocol)
     comparison = only(compare_runs(tmp_path))
     assert comparison.optimistic
     assert comparison.warning == "epoch chosen on the test part: optimistic"
-    assert "0 of 3 split-seed pairs up: not distinguishable from real" in comparison.rows[1].sentence
+    assert "0 of 6 split-seed pairs up: not distinguishable from none" in comparison.rows[1].sentence
 
 
 def test_unequal_work_and_many_mixes_are_noted(tmp_path: Path) -> None:
@@ -327,22 +339,28 @@ def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
             3,
             "+3.1 points, 95 % interval +1.0 to +5.2, 9 of 9 fold-seed pairs up: better than real",
         ),
-        (-1.0, 7.2, 9, 3, "9 of 9 fold-seed pairs up: not distinguishable from real"),
+        (
+            -1.0,
+            7.2,
+            9,
+            3,
+            "not distinguishable from real (p 0.0039, but the interval over other recordings holds 0)",
+        ),
         (
             1.0,
             5.2,
             2,
             2,
-            "2 of 2 fold-seed pairs up: too few pairs to tell it from real (3 or more are needed)",
+            "2 of 2 fold-seed pairs up: too few pairs to tell it from real (the exact test needs 6 or more)",
         ),
         (
             1.0,
             5.2,
             1,
             1,
-            "+5.2, one fold-seed pair: too few pairs to tell it from real (3 or more are needed)",
+            "+5.2, one fold-seed pair: too few pairs to tell it from real (the exact test needs 6 or more)",
         ),
-        (1.0, 5.2, 3, 1, "one seed (the luck of training is not in the interval): better than real"),
+        (1.0, 5.2, 6, 1, "one seed (the luck of training is not in the interval): better than real"),
         (
             None,
             None,
@@ -354,4 +372,66 @@ def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
 )
 def test_the_plain_sentence(low: float, high: float, n_pairs: int, n_seeds: int, expected: str) -> None:
     made = PairedDifference(3.1, low, high, n_pairs, n_pairs, 3, n_seeds, 100, 400)
-    assert verdict(made, "real").endswith(expected)
+    exact = Significance(2 / 2**n_pairs, 2 / 2**n_pairs, 1)
+    assert verdict(made, "real", significance=exact).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "expected"),
+    [
+        (1.0, 5.2, 0.02, "synthetic clips help"),
+        (-5.2, -1.0, 0.02, "synthetic clips hurt"),
+        (-0.3, 5.2, 0.2, "not distinguishable from none"),
+        (
+            1.0,
+            5.2,
+            0.12,
+            "not distinguishable from none (the interval is clear of 0, but not the exact test: p 0.12)",
+        ),
+        (
+            -0.3,
+            5.2,
+            0.02,
+            "not distinguishable from none (p 0.02, but the interval over other recordings holds 0)",
+        ),
+    ],
+)
+def test_interval_and_corrected_test_must_agree(
+    low: float, high: float, p_value: float, expected: str
+) -> None:
+    made = PairedDifference(3.1, low, high, 9, 9, 3, 3, 100, 400)
+    said = verdict(made, "real", significance=Significance(p_value / 4, p_value, 4), adds_synthetic=True)
+    assert said.partition(" pairs up: ")[2] == expected
+
+
+def test_synthetic_clips_that_help_are_said_to(tmp_path: Path) -> None:
+    write_grid(tmp_path, seeds=(0, 1, 2))
+    for fold, seed in itertools.product((1, 2), (0, 1, 2)):  # fewer real clips: not synthetic clips alone
+        write_run(tmp_path, "real:0.1,synth", fold, seed, skill=0.9, n_real=10)
+    comparison = only(compare_runs(tmp_path))
+    both = row_of(comparison, "real,synth")
+    assert both.sentence.endswith(
+        "6 of 6 fold-seed pairs up: too few pairs to tell it from none (the exact test needs 7 or more)"
+    ), "two mixes are compared"
+    assert (both.p_value, both.p_value_holm) == (2 / 64, 4 / 64)
+    for run in tmp_path.glob("real:0.1*"):
+        shutil.rmtree(run)
+    assert row_of(only(compare_runs(tmp_path)), "real,synth").sentence.endswith(
+        "6 of 6 fold-seed pairs up: synthetic clips help"
+    )
+
+
+def test_mistakes_that_changed_are_named_largest_first(tmp_path: Path) -> None:
+    labels = np.arange(N_CLIPS) % 3
+    for mix, wrong in (("real", 12), ("real,synth", 2)):
+        for fold in (1, 2):
+            folder = write_run(tmp_path, mix, fold, skill=1.0)
+            predicted = labels.copy()
+            predicted[np.flatnonzero(labels == 1)[:wrong]] = 2  # barks taken for drills
+            predicted[np.flatnonzero(labels == 0)[: fold if mix == "real" else 0]] = 3
+            rewrite(folder, "predicted", predicted)
+    first, second = only(compare_runs(tmp_path)).as_dict()["confusions"]
+    assert (first["mix"], first["class_name"], first["taken_for"]) == ("real,synth", "bark", "drill")
+    assert (first["support"], first["baseline_clips"], first["clips"]) == (27, 12, 2)
+    assert first["difference_points"] == pytest.approx(-1000 / 27)
+    assert (second["class_name"], second["taken_for"], second["baseline_clips"]) == ("air", "siren", 1.5)

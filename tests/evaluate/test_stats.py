@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usk.evaluate.stats import Pair, PairedDifference, holm, mean_interval, paired_bootstrap, sign_test
+from usk.evaluate.stats import (
+    SIGNIFICANCE,
+    Pair,
+    PairedDifference,
+    fewest_pairs,
+    holm,
+    mean_interval,
+    paired_bootstrap,
+    sign_flip_test,
+)
 
 
 def make_pairs(
@@ -187,12 +196,66 @@ def test_mean_interval() -> None:
         mean_interval([])
 
 
-def test_sign_test() -> None:
-    assert sign_test([1.0] * 9) == pytest.approx(2 / 2**9)
-    assert sign_test([-1.0] * 9) == pytest.approx(2 / 2**9)
-    assert sign_test([0.1, 0.2, 0.0, -0.1, 0.3]) == pytest.approx(10 / 16)  # the tie is dropped: 3 of 4
-    assert sign_test([0.0, 0.0]) == 1.0
-    assert sign_test([]) == 1.0
+def test_sign_flips_known_values() -> None:
+    assert sign_flip_test([1.0] * 9) == sign_flip_test([-1.0] * 9) == 2 / 2**9
+    assert sign_flip_test([3.0, 2.0, -1.0]) == 4 / 8  # +-6 and +-4 lie as far as 4
+    assert sign_flip_test([3.0, 2.0, -1.0, 0.0]) == 4 / 8  # a zero says nothing
+    assert sign_flip_test([0.1, 0.2, -0.3]) == 1.0  # a tie in spite of rounding
+    assert sign_flip_test([0.0, 0.0]) == sign_flip_test([]) == sign_flip_test([0.2]) == 1.0
+
+
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=9), st.floats(0.001, 1000))
+def test_sign_flips_are_those_of_scipy_and_know_neither_sign_order_nor_unit(
+    whole: list[int], unit: float
+) -> None:
+    from scipy.stats import permutation_test
+
+    p = sign_flip_test(whole)
+    assert p == sign_flip_test([-value for value in whole]) == sign_flip_test(whole[::-1])
+    assert p == sign_flip_test([unit * value for value in whole])
+    if len(whole) > 1 and any(whole):
+        theirs = permutation_test((np.array(whole, float),), np.sum, permutation_type="samples")
+        # Theirs counts twice what reaches the total on its own side: the same, as the signs mirror.
+        assert p == pytest.approx(theirs.pvalue)
+
+
+def test_many_pairs_are_drawn_and_come_close_to_all() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.5, 1, 16)
+    twice = np.concatenate((values, 1e-7 * values[:2]))  # 18 pairs, two that change next to nothing
+    assert sign_flip_test(twice) == pytest.approx(sign_flip_test(values), abs=0.01)
+    assert sign_flip_test(np.ones(30)) == 1 / (2**15 + 1), "never zero"
+
+
+@pytest.mark.parametrize("n_comparisons", [1, 2, 4, 9])
+def test_the_fewest_pairs_are_those_that_the_corrected_test_needs(n_comparisons: int) -> None:
+    n = fewest_pairs(n_comparisons)
+    corrected = [
+        holm([sign_flip_test([1.0] * pairs)] * n_comparisons)[0] <= SIGNIFICANCE for pairs in (n - 1, n)
+    ]
+    assert corrected == [False, True]
+
+
+def test_where_mixes_do_the_same_the_verdict_is_wrong_at_most_as_often_as_it_says() -> None:
+    """2 folds x 4 seeds whose trainings and recordings vary, no mix better; the exact test alone, and both together."""
+    rng = np.random.default_rng(7)
+    n_trials, found, both = 400, 0, 0
+    for _ in range(n_trials):
+        pairs = []
+        for split in range(2):
+            groups = np.repeat([f"{split}-{i}" for i in range(15)], 3)
+            hard = np.repeat(rng.normal(0, 0.2, 15), 3)
+            for seed in range(4):
+                first, second = (rng.random(len(groups)) < 0.6 + hard + rng.normal(0, 0.05) for _ in range(2))
+                pairs.append(Pair(f"fold{split}", seed, groups, first, second))
+        is_found = sign_flip_test([pair.difference for pair in pairs]) <= SIGNIFICANCE
+        found += is_found
+        if is_found:
+            low, high = bounds(paired_bootstrap(pairs, n_resamples=300))
+            both += low > 0 or high < 0
+    assert found / n_trials <= 0.05 + 3 * (0.05 * 0.95 / n_trials) ** 0.5
+    assert both <= found
+    assert found / n_trials >= 0.01, "a test that never finds anything would pass too"
 
 
 def test_holm_known_values() -> None:

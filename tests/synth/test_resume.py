@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 # Imports once, then runs `usk ARGUMENTS` in a forked process for every line that it reads, printing its id and, once
 # it ended, its exit code. Small shards make many moments at which something has just been or is being written.
 LAUNCHER = """
-import json, os, sys
+import dataclasses, json, os, sys
 import datasets, diffusers, pyarrow.parquet, soundfile, soxr, yaml, jinja2
 import usk.classify.train, usk.show.console
 import usk.synth.synthesize as synthesize
@@ -32,6 +32,9 @@ from usk.cli.app import main
 with __import__("usk.diffusion.load", fromlist=["x"]).quiet_libraries():
     import audiodiffusion.pipeline_audio_diffusion
 synthesize.ROWS_PER_SHARD = 6
+from usk.classify import models
+models.CLASSIFIERS["small"] = dataclasses.replace(models.CLASSIFIERS["small"], epochs=1, batch=4)
+usk.synth.judge.MIN_STEPS = 3
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -143,6 +146,36 @@ def test_ten_kills_at_random_moments_lose_nothing(
 
     loaded = load_dataset(str(killed), split="train")
     assert len(set(loaded["clip_id"])) == 96
+
+
+def test_a_judged_run_that_is_killed_ends_with_the_same_rows(
+    launcher: Launcher, arguments: list[object], tmp_path: Path
+) -> None:
+    once, killed = tmp_path / "once", tmp_path / "killed"
+    command = [*arguments, "--judge", "--per-class", 6]
+    launcher.start(*command, "--out", once)
+    assert launcher.exit_code() == 0
+    undisturbed = contents(once)
+    assert {"rejected/rejected-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"} <= set(
+        undisturbed
+    )
+    random_moment = random.Random(1)
+    stages = []
+    for _ in range(8):  # plan, latents, judges, clips that wait, kept ones, rejected ones
+        n_files = written(killed)
+        process = launcher.start(*command, "--out", killed)
+        while written(killed) < n_files + 3 and not finished(killed):
+            time.sleep(0.002)
+        time.sleep(random_moment.uniform(0, 0.02))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        if launcher.exit_code() == 0:
+            break
+        stages.append(written(killed))
+    assert len(set(stages)) >= 4, "the kills fell too close together to show anything"
+    launcher.start(*command, "--out", killed)
+    assert launcher.exit_code() == 0
+    assert contents(killed) == undisturbed
 
 
 def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(

@@ -148,6 +148,11 @@ def train(
             for name, source in sources.items()
             if source.model_groups & {clip.group for clip in base.clips}
         ]
+        notes += [
+            f"the judge of {name} has heard recordings that seed-9010 tests: more optimistic still"
+            for name, source in sources.items()
+            if any(clip.judge_folds for clip in source.clips)
+        ]
     if any(not len(split.validation) for split in splits):
         notes.append(
             "too few recordings to hold any out for validation: the last epoch counts, none is chosen"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,7 +94,11 @@ def command(
         ),
     ] = None,
     test_folds: Annotated[
-        str | None, typer.Option("--test-folds", help="With --shots: test folds. \\[default: all]")
+        str | None,
+        typer.Option(
+            "--test-folds",
+            help="Folds to be tested. With --shots: a dataset for each (default: all). With --judge: one judge hears all others.",
+        ),
     ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", help="With --shots: draws of them, as for usk train --seeds.")
@@ -102,6 +106,20 @@ def command(
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
     ] = False,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Score the clips with classifiers of their folds and keep the best."),
+    ] = False,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            "--keep", help="With --judge: the share of the clips made that is kept. \\[default: 0.5]"
+        ),
+    ] = None,
+    judge_threshold: Annotated[
+        float | None,
+        typer.Option("--judge-threshold", help="With --judge: keep only clips with this score or more."),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
@@ -120,7 +138,8 @@ def command(
     from usk.data.shots import parse_shots
     from usk.data.sources import open_source
     from usk.errors import UsageError
-    from usk.synth.few_shot import shots_cells, synthesize_shots
+    from usk.synth.few_shot import of_cell, shots_cells, synthesize_shots
+    from usk.synth.judge import JudgeConfig
     from usk.synth.settings import render_config
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
@@ -136,6 +155,14 @@ def command(
         "precision": precision,
         "batch": batch,
     }
+    for flag, value in (("--keep", keep), ("--judge-threshold", judge_threshold)):
+        if value is not None and not judge:
+            raise UsageError(f"{flag} {value} belongs to --judge; add --judge, or leave it out")
+    tested = split_numbers(test_folds, "--test-folds")
+    if tested and not judge and shots is None:
+        raise UsageError(f"--test-folds {test_folds} belongs to --shots or --judge; add one, or leave it out")
+    if seeds != 1 and shots is None:
+        raise UsageError("--seeds belongs to --shots; add --shots, or leave it out")
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,
@@ -145,6 +172,7 @@ def command(
         across_folds=across_folds,
         skip_bad=skip_bad,
         render=render_config(quality, **chosen),
+        judge=JudgeConfig(keep, judge_threshold, tested if shots is None else ()) if judge else None,
     )
     source = open_source(
         real_location(real),
@@ -157,9 +185,7 @@ def command(
         display.warn(note)
     cells: list[ShotsOf] | None = None
     if shots is not None:
-        cells = shots_cells(source, parse_shots(shots), split_numbers(test_folds, "--test-folds"), seeds)
-    elif test_folds is not None or seeds != 1:
-        raise UsageError(f"{'--test-folds' if test_folds else '--seeds'} belongs to --shots; add --shots")
+        cells = shots_cells(source, parse_shots(shots), tested, seeds)
     if dry_run:
         from usk.show.console import pairs_table, plan_table
 
@@ -167,7 +193,9 @@ def command(
         tables: list[Any] = []
         with display.progress() as bars:
             for cell in cells if cells is not None else (None,):
-                _, plan = plan_for(source, replace(config, shots=cell), decoding=bars("decoding"))
+                _, plan = plan_for(
+                    source, config if cell is None else of_cell(config, cell), decoding=bars("decoding")
+                )
                 for note in plan.notes:
                     display.warn(note)
                 named = {} if cell is None else {"dataset": cell.name}
@@ -192,6 +220,7 @@ def command(
             "compiled": compiled,
             "progress": bars("rendering clips"),
             "decoding": bars("decoding"),
+            "judging": bars("fitting judges"),
             "announce": announce,
         }
         if cells is not None:
@@ -204,6 +233,15 @@ def command(
     for note in result.notes:
         if note not in source.notes:
             display.warn(note)
+    judged: list[str] = []
+    if result.rejected is not None:
+        means = [
+            sum(result.judge_scores[clip.clip_id] for clip in part.clips) / max(1, len(part))
+            for part in (result.plan, result.rejected)
+        ]
+        judged = [
+            f"judge: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected ({means[1]:.2f})"
+        ]
     each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
     display.result(
         {
@@ -215,8 +253,14 @@ def command(
             "model": result.model,
             "notes": list(result.notes),
             "settings": result.settings["render"],
+            **(
+                {"rejected": len(result.rejected), "judge": result.settings["judge"]}
+                if result.rejected is not None
+                else {}
+            ),
         },
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
+        *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth",
     )
 

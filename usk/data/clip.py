@@ -32,6 +32,7 @@ class Clip:
     model: str = ""
     gain_db: float = 0.0
     judge_score: float | None = None
+    judge_folds: tuple[int, ...] = ()  # what the judge that scored it has heard
 
     @property
     def is_synthetic(self) -> bool:
@@ -70,4 +71,5 @@ def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
         "model": str(row["model"]),
         "gain_db": float(row["gain_db"]),
         "judge_score": None if row["judge_score"] is None else float(row["judge_score"]),
+        "judge_folds": tuple(int(fold) for fold in row.get("judge_folds") or ()),
     }

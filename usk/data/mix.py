@@ -91,7 +91,7 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
     """Which clips of `source` must not train in `split`: bool [len(source)].
 
     A clip leaks if a recording that it (or a parent of it) was cut from is in the validation or test part, or if
-    the generator that made it was fitted on such a recording. Where the protocol itself cuts recordings apart
+    the generator that made it, or the judge that chose it, was fitted on such a recording. Where the protocol itself cuts recordings apart
     (`seed-9010`), the same clips are compared in place of the same recordings.
     """
     judged = np.union1d(split.validation, split.test).tolist()
@@ -106,9 +106,29 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
         )
     judged_groups = {real.clips[row].group for row in judged}
     heard = bool(source.model_groups & judged_groups)
+    judges = judges_that_heard(source, real, split)
     return np.array(
-        [bool(clip.lineage & judged_groups) or (heard and clip.is_synthetic) for clip in source.clips],
+        [
+            bool(clip.lineage & judged_groups)
+            or (clip.is_synthetic and (heard or clip.judge_folds in judges))
+            for clip in source.clips
+        ],
         dtype=bool,
+    )
+
+
+def judges_that_heard(source: Source, real: Source, split: Split) -> frozenset[tuple[int, ...]]:
+    """The judges of a synthetic source, by their folds, that were fitted on recordings which validate or test in `split`.
+
+    A judge whose recordings are not on record (a copy without the manifest) is held to its folds: it must have heard none
+    that is tested.
+    """
+    judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
+    tested = {real.clips[row].fold for row in split.test.tolist()}
+    return frozenset(
+        folds
+        for folds in {clip.judge_folds for clip in source.clips if clip.judge_folds}
+        if (source.judge_groups[folds] & judged if folds in source.judge_groups else tested & set(folds))
     )
 
 
@@ -118,6 +138,8 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
     heard = len(source.model_groups & judged)
     if heard and split.by_group:
         return f"its generator was trained on {heard} of the recordings that validate or test"
+    if split.by_group and judges_that_heard(source, real, split):
+        return "their parents' recordings, or recordings that their judge was fitted on, validate or test"
     return "their parents' recordings validate or test"
 
 

@@ -11,8 +11,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,6 +181,8 @@ class Source:
     model_groups: frozenset[str] = (
         frozenset()
     )  # recordings that the generator of a synthetic dataset was fitted on
+    # Recordings that the judges of a synthetic dataset were fitted on, by the folds that name a judge (`Clip.judge_folds`).
+    judge_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -532,6 +534,10 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
             kind="synthetic dataset",
             license=str(manifest.get("license", "unknown")),
             model_groups=seen,
+            judge_groups={
+                tuple(part["folds"]): frozenset(part["groups"])
+                for part in (manifest.get("judge") or {}).get("heard", ())
+            },
         )
     return source
 
@@ -552,6 +558,10 @@ def _complete_shards(path: Path, typed: str, manifest: dict[str, Any]) -> list[P
     """A dataset of ours is usable only whole: every shard there, with the rows that the plan gave it."""
     import pyarrow.parquet as pq
 
+    if not manifest["shards"]:
+        raise SourceError(
+            f"{typed} is unfinished: its clips are not judged yet; run the same `usk synth` again and it goes on where it stopped"
+        )
     files = [path / name for name in manifest["shards"]]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -695,6 +705,7 @@ def _from_columns(
         number = {value: index for index, value in enumerate(kinds)}
         labels = [number[value] for value in values]
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
+    provenance = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
     id_column = _pick(ID_COLUMNS, data, None, "", typed)
@@ -708,7 +719,7 @@ def _from_columns(
     folds = _fold_numbers(data[fold_column]) if fold_column else [0] * len(ids)
     clips = []
     for row, label in enumerate(labels):
-        extra = provenance_of({column: data[column][row] for column in PROVENANCE_COLUMNS}) if is_ours else {}
+        extra = provenance_of({column: data[column][row] for column in provenance}) if is_ours else {}
         clips.append(Clip(ids[row], label, groups[row], folds[row], **extra))
     notes = () if group_column else (_no_groups_note("name the column with --group-column"),)
     source = Source(

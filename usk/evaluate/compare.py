@@ -21,18 +21,20 @@ import numpy as np
 from usk.errors import SourceError, UsageError
 from usk.evaluate import metrics
 from usk.evaluate.stats import (
+    SIGNIFICANCE,
     MeanInterval,
     Pair,
     PairedDifference,
+    fewest_pairs,
     holm,
     mean_interval,
     paired_bootstrap,
-    sign_test,
+    sign_flip_test,
 )
 
 FORMAT = 1
 DEFAULT_BASELINE = "real"
-MIN_PAIRS_FOR_VERDICT = 3
+CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
 _COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
 
@@ -228,6 +230,24 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
+class ConfusionChange:
+    """Clips of `class_name` taken for `taken_for`: how many a run, on average over the pairs, with the baseline and
+    with `mix`, of `support` test clips a run."""
+
+    mix: str
+    class_name: str
+    taken_for: str
+    support: float
+    baseline_clips: float
+    clips: float
+
+    @property
+    def difference_points(self) -> float:
+        """Of the class's clips."""
+        return 100 * (self.clips - self.baseline_clips) / self.support
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All mixes of one protocol, classifier, augmentation and number of shots on one set of real data; baseline row first."""
 
@@ -239,6 +259,7 @@ class Comparison:
     baseline: str
     rows: list[MixRow]
     classes: list[ClassRow]
+    confusions: list[ConfusionChange]  # that changed most, by mix; a description, without a test
     optimistic: bool
     warning: str | None  # set where `optimistic` is
     notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
@@ -254,7 +275,10 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold: NaN and infinity become None."""
-        return {"title": self.title, **_json_safe(dataclasses.asdict(self))}
+        plain = dataclasses.asdict(self)
+        for shown, change in zip(plain["confusions"], self.confusions, strict=True):
+            shown["difference_points"] = change.difference_points
+        return {"title": self.title, **_json_safe(plain)}
 
 
 def compare_runs(folder: str | Path = "runs", baseline: str | None = None) -> list[Comparison]:
@@ -296,13 +320,16 @@ def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
         by_mix[run.mix].append(run)
     pairs = {mix: _pairs(by_mix[baseline], members) for mix, members in by_mix.items() if mix != baseline}
     compared = {mix: [_pair(*both) for both in made] for mix, made in pairs.items() if made}
-    p_values = {mix: sign_test([pair.difference for pair in made]) for mix, made in compared.items()}
+    p_values = {mix: sign_flip_test([pair.difference for pair in made]) for mix, made in compared.items()}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     rows = [
-        dataclasses.replace(
-            _mix_row(mix, members, baseline, by_mix[baseline], compared.get(mix, [])),
-            p_value=p_values.get(mix),
-            p_value_holm=corrected.get(mix),
+        _mix_row(
+            mix,
+            members,
+            baseline,
+            by_mix[baseline],
+            compared.get(mix, []),
+            Significance(p_values[mix], corrected[mix], len(p_values)) if mix in p_values else None,
         )
         for mix, members in by_mix.items()
     ]
@@ -317,6 +344,7 @@ def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
         baseline=baseline,
         rows=rows,
         classes=_class_rows(by_mix, pairs),
+        confusions=[change for mix, made in pairs.items() if made for change in _confusions(mix, made)],
         optimistic=optimistic,
         warning=OPTIMISTIC if optimistic else None,
         notes=_notes(rows, pairs, len(runs) - len(newest), sorted({run.epochs for run in newest.values()})),
@@ -356,8 +384,8 @@ def _mix_row(
     baseline: str,
     baseline_runs: Sequence[RunRecord],
     pairs: Sequence[Pair],
+    significance: Significance | None,
 ) -> MixRow:
-    """The row of `mix`, still without its p values."""
     is_baseline = mix == baseline
     difference = paired_bootstrap(pairs) if pairs else None
     kind = "fold-seed" if runs[0].protocol == "folds" else "split-seed"
@@ -374,14 +402,46 @@ def _mix_row(
         dropped=_rounded_mean(run.dropped for run in runs),
         difference=difference,
         n_unpaired=0 if is_baseline else len(runs) + len(baseline_runs) - 2 * len(pairs),
-        p_value=None,
-        p_value_holm=None,
-        sentence="the baseline" if is_baseline else verdict(difference, baseline, kind),
+        p_value=significance.p_value if significance else None,
+        p_value_holm=significance.p_value_holm if significance else None,
+        sentence="the baseline"
+        if is_baseline
+        else verdict(difference, baseline, kind, significance, _adds_synthetic(runs, baseline_runs)),
     )
 
 
-def verdict(difference: PairedDifference | None, baseline: str, kind: str = "fold-seed") -> str:
-    """The plain sentence: by how much, how sure, and from three pairs on whether the interval excludes 0."""
+def _adds_synthetic(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord]) -> bool:
+    """Whether all that a mix has beyond the baseline is synthetic clips."""
+    real = {run.key: run.n_real for run in baseline_runs}
+    return (
+        all(run.n_synthetic > 0 and run.n_real == real.get(run.key, run.n_real) for run in runs)
+        and not any(run.n_synthetic for run in baseline_runs)
+        and any(run.n_real for run in runs)
+    )
+
+
+@dataclass(frozen=True)
+class Significance:
+    """Of one mix against the baseline: its exact p value, the same corrected for all `n_compared` mixes."""
+
+    p_value: float
+    p_value_holm: float
+    n_compared: int
+
+
+def verdict(
+    difference: PairedDifference | None,
+    baseline: str,
+    kind: str = "fold-seed",
+    significance: Significance | None = None,
+    adds_synthetic: bool = False,
+) -> str:
+    """The plain sentence: by how much, how sure, and what follows.
+
+    A difference counts where its interval (other recordings, other seeds) is clear of 0 and the exact test, corrected
+    for the number of mixes, finds it too (other trainings on these very data). `adds_synthetic` says it in the words
+    of the question that usk is for.
+    """
     if difference is None:
         return f"no run shares a split and seed with {baseline}: train both with the same --folds and --seeds"
     said = [f"{_points(difference.difference_points)} points"]
@@ -393,19 +453,31 @@ def verdict(difference: PairedDifference | None, baseline: str, kind: str = "fol
         said.append(f"{difference.n_pairs_up} of {difference.n_pairs} {kind} pairs up")
         if difference.n_seeds == 1:
             said.append("one seed (the luck of training is not in the interval)")
-    return f"{', '.join(said)}: {_judgement(difference, baseline)}"
+    return f"{', '.join(said)}: {_judgement(difference, baseline, significance, adds_synthetic)}"
 
 
-def _judgement(difference: PairedDifference, baseline: str) -> str:
-    if difference.n_pairs < MIN_PAIRS_FOR_VERDICT:
-        return f"too few pairs to tell it from {baseline} ({MIN_PAIRS_FOR_VERDICT} or more are needed)"
-    if difference.low_points is None or difference.high_points is None:
-        return f"no interval, a test part holds a single recording; not distinguishable from {baseline}"
-    if difference.low_points > 0:
-        return f"better than {baseline}"
-    if difference.high_points < 0:
-        return f"worse than {baseline}"
-    return f"not distinguishable from {baseline}"
+def _judgement(
+    difference: PairedDifference, baseline: str, significance: Significance | None, adds_synthetic: bool
+) -> str:
+    needed = fewest_pairs(significance.n_compared if significance else 1)
+    against = "none" if adds_synthetic else baseline
+    if difference.n_pairs < needed:
+        return f"too few pairs to tell it from {against} (the exact test needs {needed} or more)"
+    low, high = difference.low_points, difference.high_points
+    if low is None or high is None:
+        return f"no interval, a test part holds a single recording; not distinguishable from {against}"
+    p_value = significance.p_value_holm if significance else 1.0
+    clear, found = low > 0 or high < 0, p_value <= SIGNIFICANCE
+    if clear and found:
+        if adds_synthetic:
+            return "synthetic clips help" if low > 0 else "synthetic clips hurt"
+        return f"{'better' if low > 0 else 'worse'} than {baseline}"
+    why = ""
+    if clear:
+        why = f" (the interval is clear of 0, but not the exact test: p {p_value:.2g})"
+    elif found:
+        why = f" (p {p_value:.2g}, but the interval over other recordings holds 0)"
+    return f"not distinguishable from {against}{why}"
 
 
 def _points(value: float) -> str:
@@ -437,6 +509,27 @@ def _recall_difference(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> np.ndarr
     """Recall less the baseline's, in points, [classes]; NaN for a class without clips."""
     baseline, other = zip(*pairs, strict=True)
     return 100 * (_pooled_recall(other) - _pooled_recall(baseline))
+
+
+def _confusions(mix: str, pairs: Sequence[tuple[RunRecord, RunRecord]]) -> list[ConfusionChange]:
+    """The mistakes of `mix` that changed most against the baseline, over all pairs."""
+    names = pairs[0][0].class_names
+    before, after = (
+        sum(metrics.confusion_matrix(pair[side].labels, pair[side].predicted, len(names)) for pair in pairs)
+        for side in (0, 1)
+    )
+    before, after = np.asarray(before), np.asarray(after)
+    return [
+        ConfusionChange(
+            mix,
+            names[true],
+            names[predicted],
+            float(before[true].sum()) / len(pairs),
+            float(before[true, predicted]) / len(pairs),
+            float(after[true, predicted]) / len(pairs),
+        )
+        for true, predicted in metrics.changed_confusions(before, after)[:CONFUSIONS_SHOWN]
+    ]
 
 
 def _pooled_recall(runs: Sequence[RunRecord]) -> np.ndarray:
@@ -471,7 +564,7 @@ def _notes(
     if len(pairs) > 1:
         notes.append(
             f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, "
-            "the Holm p value holds for all together"
+            "the exact p values are corrected for all together (Holm)"
         )
     return notes
 

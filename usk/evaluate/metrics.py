@@ -51,3 +51,12 @@ def class_recall(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> t
     support = counts.sum(axis=1)
     recall = np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan)
     return recall, support
+
+
+def changed_confusions(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]]:
+    """(true, predicted) class numbers of the mistakes whose counts differ between two confusion matrices over the same
+    clips, [n_classes, n_classes] each; the largest change first, then by class number."""
+    change = np.asarray(after) - np.asarray(before)
+    np.fill_diagonal(change, 0)
+    cells = [(int(true), int(predicted)) for true, predicted in np.argwhere(change)]
+    return sorted(cells, key=lambda cell: (-abs(int(change[cell])), cell))

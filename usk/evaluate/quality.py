@@ -203,6 +203,7 @@ class FoldLeaks:
     leaking: int
     # Recordings of the test and validation parts that the generator was fitted on; None where that is not known.
     generator_heard: int | None
+    judges_heard: int  # the same of the judges of clips that could train there otherwise
 
 
 @dataclass(frozen=True)
@@ -353,7 +354,9 @@ def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     leaks = int(leaking(synthetic, real, split).sum())
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     heard = None if unknown_generator(synthetic) else len(synthetic.model_groups & judged)
-    return FoldLeaks(fold, len(synthetic) - leaks, leaks, heard)
+    judges = {clip.judge_folds for clip in synthetic.clips if not clip.lineage & judged}
+    by_judges = {group for folds in judges for group in synthetic.judge_groups.get(folds, ())}
+    return FoldLeaks(fold, len(synthetic) - leaks, leaks, heard, len(by_judges & judged))
 
 
 def _defects(decoded: DecodedSource) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

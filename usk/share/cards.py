@@ -82,19 +82,27 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
 
     n_bytes = sum((folder / name).stat().st_size for name in manifest["shards"])
     split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
-    features = dataset_features(plan.class_names, manifest["sample_rate_hz"])
+    judge = manifest.get("judge")
+    features = dataset_features(plan.class_names, manifest["sample_rate_hz"], judge is not None)
     info = DatasetInfo(
         features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
     )
+    rejected = manifest.get("rejected", {})
+    configs = [
+        {"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}
+    ]
+    if rejected:  # what load_dataset(DIR) returns stays the default configuration alone
+        configs.append(
+            {"config_name": "rejected", "data_files": [{"split": "train", "path": list(rejected)}]}
+        )
+    described = info._to_yaml_dict()
     metadata = {
         **license_metadata(manifest["license"]),
         "task_categories": ["audio-classification"],
         "tags": ["synthetic", "usk", "audio-diffusion"],
         "size_categories": [size_category(len(plan))],
-        "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}
-        ],
-        "dataset_info": info._to_yaml_dict(),
+        "configs": configs,
+        "dataset_info": [{"config_name": "default", **described}] if rejected else described,
     }
     counts = plan.counts()
     folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
@@ -117,6 +125,8 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "alpha_text": Alpha.parse(manifest["alpha"]).text,
         "strategy": strategy_named(manifest["render"]["strategy"]),
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
+        "judge": judge,
+        "n_rejected": sum(rejected.values()),
     }
     return render_card("dataset.md", metadata, values)
 

@@ -172,7 +172,7 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
         f"points to {comparison.baseline}",
         "95 % interval",
         "pairs up",
-        "p (Holm)",
+        "exact p (Holm)",
     ):
         mixes.add_column(escape(name), justify="right")
     for row in comparison.rows:
@@ -212,13 +212,28 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
                 for mix in others
             ),
         )
+    mistakes = Table(title="mistakes that changed most, clips a run", title_justify="left")
+    for name in ("mix", "class", "taken for"):
+        mistakes.add_column(name)
+    for name in ("of", comparison.baseline, "mix", "points"):
+        mistakes.add_column(escape(name), justify="right")
+    for change in comparison.confusions:
+        mistakes.add_row(
+            escape(change.mix),
+            escape(change.class_name),
+            escape(change.taken_for),
+            f"{change.support:g}",
+            f"{change.baseline_clips:.1f}",
+            f"{change.clips:.1f}",
+            f"{change.difference_points:+.1f}",
+        )
     sentences = [
         f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
         for row in comparison.rows
         if not row.is_baseline
     ]
     notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
-    return [mixes, classes, *sentences, *notes]
+    return [mixes, classes, *([mistakes] if comparison.confusions else []), *sentences, *notes]
 
 
 def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
@@ -284,11 +299,17 @@ def predictions_table(predictions: Sequence[Any]) -> Table:
 def audit_tables(audit: Any) -> list[RenderableType]:
     """What one `usk.evaluate.quality.Audit` found: by test fold, by class, and in sentences."""
     folds = Table(title=escape(f"{audit.dataset}: {audit.clips} clips"), title_justify="left")
-    for name in ("test fold", "may train", "would leak", "recordings that the generator heard"):
+    for name in (
+        "test fold",
+        "may train",
+        "would leak",
+        "recordings the generator heard",
+        "the judges heard",
+    ):
         folds.add_column(name, justify="right")
     for part in audit.folds:
         heard = "unknown" if part.generator_heard is None else str(part.generator_heard)
-        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard)
+        folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard, str(part.judges_heard))
     classes = Table(
         title=escape(f"MMD to real clips, in {audit.embedding} (lower is closer)"), title_justify="left"
     )

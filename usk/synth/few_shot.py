@@ -38,6 +38,12 @@ def shots_cells(
     return cells
 
 
+def of_cell(config: SynthConfig, cell: ShotsOf) -> SynthConfig:
+    """`config` for one dataset. Its judge, if there is one, hears the dataset's shots alone."""
+    judge = None if config.judge is None else replace(config.judge, test_folds=(cell.test_fold,))
+    return replace(config, shots=cell, judge=judge)
+
+
 def synthesize_shots(
     source: Source,
     out: str | os.PathLike[str],
@@ -49,6 +55,7 @@ def synthesize_shots(
     compiled: bool = False,
     progress: Progress | None = None,
     decoding: Progress | None = None,
+    judging: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> list[SynthResult]:
     """Make one dataset for each of `cells` (of `shots_cells`) under `out`, where `usk train --synth OUT` finds it.
@@ -74,11 +81,12 @@ def synthesize_shots(
             synthesize(
                 source,
                 Path(out) / cell.name,
-                replace(config, shots=cell),
+                of_cell(config, cell),
                 model=model,
                 device=device,
                 progress=whole,
                 decoding=decoding,
+                judging=judging,
                 announce=announce if not results else lambda _: None,
             )
         )

@@ -184,7 +184,7 @@ def draw_plan(
             notes.append(
                 f"{class_names[label]}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
             )
-        shares = _proportional(per_class, [len(pool) for pool in folds.values()])
+        shares = proportional(per_class, [len(pool) for pool in folds.values()])
         of_class: list[PlannedClip] = []
         for (fold, pool), count in zip(folds.items(), shares, strict=True):
             rng = np.random.default_rng([seed, label, fold])
@@ -208,7 +208,7 @@ def draw_plan(
     return Plan(tuple(class_names), tuple(turns), tuple(notes))
 
 
-def _proportional(total: int, sizes: Sequence[int]) -> list[int]:
+def proportional(total: int, sizes: Sequence[int]) -> list[int]:
     """`total` split in proportion to `sizes`, by largest remainders."""
     exact = [total * size / sum(sizes) for size in sizes]
     counts = [int(value) for value in exact]

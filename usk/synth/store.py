@@ -3,8 +3,9 @@
 DIR/usk.json                        what was asked for, the shards and their rows
 DIR/plan.jsonl                      every clip to make
 DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
+DIR/rejected/                       with a judge: the clips that it did not keep, a configuration of their own
 DIR/README.md                       the dataset card, written last
-DIR/.work/                          parents' latents, gone at the end
+DIR/.work/                          parents' latents, judges and clips to be judged; gone at the end
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ WORK_FOLDER = ".work"
 FORMAT = 1
 
 
-def dataset_features(class_names: Sequence[str], sample_rate_hz: int) -> Any:
-    """The columns of a synthetic dataset as `datasets.Features`."""
+def dataset_features(class_names: Sequence[str], sample_rate_hz: int, judged: bool = False) -> Any:
+    """The columns of a synthetic dataset as `datasets.Features`; those of a judged one say what its judge has heard."""
     from datasets import Audio, ClassLabel, Features, List, Value
 
     return Features(
@@ -51,6 +52,7 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int) -> Any:
             "model": Value("string"),
             "gain_db": Value("float64"),
             "judge_score": Value("float64"),
+            **({"judge_folds": List(Value("int64"))} if judged else {}),
         }
     )
 
@@ -150,7 +152,7 @@ class SynthStore:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
         differing = sorted(
             key
-            for key in {*there, *self.manifest} - {"plan_sha256", "shards"}
+            for key in {*there, *self.manifest} - {"plan_sha256", "shards", "rejected"}
             if there.get(key) != self.manifest.get(key)
         )
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
@@ -169,17 +171,102 @@ class SynthStore:
     def write_shard(self, shard: ShardSpan, rows: Sequence[dict[str, Any]]) -> None:
         """Write one shard; `rows` are in the plan's order, `audio` as FLAC bytes."""
         import pyarrow as pa
+
+        features = dataset_features(self.plan.class_names, self.sample_rate_hz, "judge" in self.manifest)
+        self.write_table(shard.name, pa.Table.from_pylist(list(rows), schema=features.arrow_schema))
+
+    def write_table(self, name: str, table: Any) -> None:
         import pyarrow.parquet as pq
 
-        features = dataset_features(self.plan.class_names, self.sample_rate_hz)
-        table = pa.Table.from_pylist(list(rows), schema=features.arrow_schema)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         with disk_errors(self.folder):
-            write_whole(self.folder / shard.name, buffer.getvalue())
+            write_whole(self.folder / name, buffer.getvalue())
 
     def finish(self, card: str) -> None:
         """Write the card and remove what only the rendering needed."""
         with disk_errors(self.folder):
             write_whole(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+class JudgedStore(SynthStore):
+    """The same with a judge: all clips are made and scored beside the dataset, then `settle` says which are its own.
+
+    Until then the manifest names no shards, so that nobody takes the folder for a dataset. The clips that wait are gone
+    only after everything else is written: killed at any moment, the same call ends with the same files.
+    """
+
+    def __init__(
+        self, folder: Path, plan: Plan, settings: dict[str, Any], sample_rate_hz: int, rows_per_shard: int
+    ) -> None:
+        super().__init__(folder, plan, settings, sample_rate_hz, rows_per_shard)
+        self.rows_per_shard = rows_per_shard
+        self.shards = [
+            replace(shard, name=f"{WORK_FOLDER}/made-{index:05d}-of-{len(self.shards):05d}.parquet")
+            for index, shard in enumerate(self.shards)
+        ]
+        self.manifest |= {"shards": {}, "rejected": {}}
+
+    def missing(self) -> list[ShardSpan]:
+        return [] if self._settled() else super().missing()
+
+    def _settled(self) -> bool:
+        """Whether the clips were divided and all of them are still there; their shards are then in the manifest."""
+        there = json.loads((self.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        names = [*there["shards"], *there["rejected"]]
+        if not there["shards"] or not all((self.folder / name).is_file() for name in names):
+            return False
+        self.manifest |= {"shards": there["shards"], "rejected": there["rejected"]}
+        return True
+
+    def scores(self) -> dict[str, float]:
+        """The score of every clip that was made, by its id."""
+        import pyarrow.parquet as pq
+
+        names = [shard.name for shard in self.shards]
+        if self._settled():
+            names = [*self.manifest["shards"], *self.manifest["rejected"]]
+        found: dict[str, float] = {}
+        for name in names:
+            table = pq.read_table(self.folder / name, columns=["clip_id", "judge_score"], partitioning=None)
+            found |= zip(*(column.to_pylist() for column in table.columns), strict=True)
+        return found
+
+    def settle(self, kept: set[str]) -> None:
+        """Divide the clips into the dataset's (`kept`, by id) and the rejected ones."""
+        if self._settled():
+            return
+        everything = {clip.clip_id for clip in self.plan.clips}
+        shards = self._divide("data/train", kept)
+        rejected = self._divide("rejected/rejected", everything - kept)
+        self.manifest |= {"shards": shards, "rejected": rejected}
+        with disk_errors(self.folder):
+            write_whole(self.folder / MANIFEST_FILE, (json.dumps(self.manifest, indent=1) + "\n").encode())
+
+    def _divide(self, prefix: str, members: set[str]) -> dict[str, int]:
+        """Shards `prefix`-00000-of-... with the clips whose ids are `members`, in the plan's order: rows by name."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        n_shards = -(-len(members) // self.rows_per_shard)
+        written: dict[str, int] = {}
+        if not n_shards:
+            return written
+        with disk_errors(self.folder):
+            (self.folder / prefix).parent.mkdir(exist_ok=True)
+        ids = pa.array(sorted(members))
+        waiting: Any = None
+        for shard in self.shards:
+            table = pq.read_table(self.folder / shard.name, partitioning=None)
+            own = table.filter(pc.is_in(table["clip_id"], value_set=ids))
+            waiting = own if waiting is None else pa.concat_tables([waiting, own])
+            while len(waiting) >= self.rows_per_shard or (shard is self.shards[-1] and len(waiting)):
+                name = f"{prefix}-{len(written):05d}-of-{n_shards:05d}.parquet"
+                part = waiting.slice(0, self.rows_per_shard).combine_chunks()
+                if not (self.folder / name).is_file():  # by a run that was stopped here
+                    self.write_table(name, part)
+                written[name] = len(part)
+                waiting = waiting.slice(self.rows_per_shard)
+        return written

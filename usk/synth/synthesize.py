@@ -16,14 +16,16 @@ from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.shots import ShotsOf
 from usk.data.sources import Source
+from usk.device import resolve_device
 from usk.diffusion.load import Generator, load_generator
-from usk.errors import SourceError, UsageError, sample_of
+from usk.errors import SourceError, UsageError, UskError, sample_of
 from usk.share.cards import dataset_card
+from usk.synth.judge import JudgeConfig, Jury, best, judge_of
 from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
 from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
-from usk.synth.store import ShardSpan, SynthStore
+from usk.synth.store import JudgedStore, ShardSpan, SynthStore
 from usk.synth.strategies import strategy_named
 from usk.synth.waveform import SAMPLE_RATE_HZ, WaveformSums
 
@@ -33,7 +35,10 @@ SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What to make. `per_class` clips of each class, from parents of the given classes and folds (all, if empty)."""
+    """What to make. `per_class` clips of each class, from parents of the given classes and folds (all, if empty).
+
+    With a judge that is how many are kept; more are made.
+    """
 
     per_class: int = 100
     alpha: str = "0.5"  # as `Alpha.parse` reads it
@@ -44,11 +49,26 @@ class SynthConfig:
     shots: ShotsOf | None = None  # parents are these shots alone, paired whatever their folds
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
+    judge: JudgeConfig | None = None
 
     def __post_init__(self) -> None:
         if self.per_class < 1:
             raise UsageError(f"--per-class must be at least 1, not {self.per_class}")
         Alpha.parse(self.alpha)
+        if self.judge is not None and self.across_folds and not self.one_judge:
+            raise UsageError(
+                "--judge with --across-folds needs one judge for all clips: name the folds that will be tested with --test-folds"
+            )
+
+    @property
+    def to_make(self) -> int:
+        """Clips of each class to make, of which a judge keeps `per_class`."""
+        return self.per_class if self.judge is None else self.judge.to_make(self.per_class)
+
+    @property
+    def one_judge(self) -> bool:
+        """Whether one judge hears all that parents are drawn from, for the dataset is meant for one round."""
+        return self.judge is not None and bool(self.judge.test_folds)
 
 
 @dataclass(frozen=True)
@@ -56,12 +76,14 @@ class SynthResult:
     """What was made: the folder, clips by class and fold, and how fast."""
 
     folder: Path
-    plan: Plan
+    plan: Plan  # of the clips that the dataset has
     n_made: int  # in this call; the others were there already
     elapsed_s: float
     model: str
     notes: tuple[str, ...]
     settings: dict[str, Any]
+    rejected: Plan | None = None  # of the clips that a judge did not keep
+    judge_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
 
 
 def plan_for(
@@ -72,7 +94,8 @@ def plan_for(
     Clips that cannot be used are found by decoding them, so the plan is drawn after it.
     """
     everything = decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
-    wanted = {clip.clip_id for clip in everything.source.select(config.classes, config.folds).clips}
+    folds = _parents_folds(everything.source, config)
+    wanted = {clip.clip_id for clip in everything.source.select(config.classes, folds).clips}
     if config.shots is not None:
         shots = config.shots.split(everything.source.clips).train
         wanted &= {everything.source.clips[row].clip_id for row in shots.tolist()}
@@ -83,7 +106,7 @@ def plan_for(
         plan = draw_plan(
             decoded.source.clips,
             source.class_names,
-            config.per_class,
+            config.to_make,
             seed=config.seed,
             alpha=config.alpha,
             n_parents=config.render.n_parents,
@@ -97,6 +120,25 @@ def plan_for(
     return decoded, plan
 
 
+def _parents_folds(source: Source, config: SynthConfig) -> tuple[int, ...]:
+    """The folds that give parents: those chosen, all if empty, without the ones that a judge must not hear."""
+    tested = config.judge.test_folds if config.judge is not None else ()
+    if not tested:
+        return config.folds
+    for fold in tested:
+        if fold not in source.folds:
+            known = ", ".join(map(str, source.folds))
+            raise UsageError(f"--test-folds {fold}: {source.location} has no such fold; it has {known}")
+        if fold in config.folds:
+            raise UsageError(
+                f"--folds and --test-folds both name fold {fold}; a tested fold gives no parents"
+            )
+    left = tuple(fold for fold in config.folds or source.folds if fold not in tested)
+    if not left:
+        raise UsageError(f"--test-folds names every fold of {source.location}; none is left to give parents")
+    return left
+
+
 def synthesize(
     source: Source,
     out: str | os.PathLike[str] = "synth",
@@ -107,6 +149,7 @@ def synthesize(
     compiled: bool = False,
     progress: Progress | None = None,
     decoding: Progress | None = None,
+    judging: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
     stages: Stages | None = None,
 ) -> SynthResult:
@@ -146,11 +189,22 @@ def synthesize(
         "has_groups": source.has_groups,
         "license": strictest_license([source.license, *_licenses(generator)]),
     }
-    store = SynthStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
+    jury: Jury | None = None
+    store: SynthStore
+    if config.judge is None:
+        store = SynthStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
+    else:
+        known = decode_source(source, rate_hz, skip_bad=config.skip_bad).source.clips
+        judge_device = generator.device if generator is not None else resolve_device(device)
+        jury = Jury(decoded, known, plan.clips, config.judge, config.one_judge, config.seed, judge_device)
+        settings["judge"] = jury.as_dict()
+        store = JudgedStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     store.claim()
     announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
     done_before = store.n_done()
     done = done_before
+    if jury is not None and store.missing():
+        jury.prepare(store.work, judging)
     if progress is not None:
         progress(done, len(plan))
     stages = stages or Stages()
@@ -161,9 +215,11 @@ def synthesize(
         maker = WaveformSums(plan, decoded, render)
 
     def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
-        store.write_shard(
-            shard, [maker.row(plan.clips[index], audio[index]) for index in range(shard.begin, shard.end)]
-        )
+        clips = plan.clips[shard.begin : shard.end]
+        rows = [maker.row(clip, audio[shard.begin + place]) for place, clip in enumerate(clips)]
+        if jury is not None:
+            jury.score(clips, rows, rate_hz)
+        store.write_shard(shard, rows)
 
     # Compressing and writing go on in the background while the device renders the next shard.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as background:
@@ -182,6 +238,12 @@ def synthesize(
         with stages("writing left over"):
             while behind:
                 behind.popleft().result()
+    made_plan, rejected, scores = plan, None, dict[str, float]()
+    if isinstance(store, JudgedStore) and jury is not None:
+        scores = store.scores()
+        plan, rejected = _judged(plan, jury, scores, config.per_class)
+        store.settle({clip.clip_id for clip in plan.clips})
+        notes += _judges_notes(plan, made_plan, config.per_class)
     store.finish(dataset_card(store.manifest, plan, store.folder))
     notes += [*decoded.source.notes, *plan.notes]
     longest_s = generator.mel.image_s if generator is not None else float("inf")
@@ -193,12 +255,37 @@ def synthesize(
     return SynthResult(
         folder=store.folder,
         plan=plan,
-        n_made=len(plan) - done_before,
+        n_made=len(made_plan) - done_before,
         elapsed_s=time.monotonic() - started,
         model=generator.model_id if generator is not None else NO_MODEL,
         notes=tuple(notes),
         settings=settings,
+        rejected=rejected,
+        judge_scores=scores,
     )
+
+
+def _judged(plan: Plan, jury: Jury, scores: dict[str, float], per_class: int) -> tuple[Plan, Plan]:
+    """The clips that are kept, and the rejected ones. Raises UskError if none is kept."""
+    in_order = [scores[clip.clip_id] for clip in plan.clips]
+    judges = [judge_of(clip, jury.everywhere) for clip in plan.clips]
+    kept = best(plan.clips, judges, in_order, per_class, jury.config)
+    if not kept:
+        raise UskError(
+            f"--judge-threshold {jury.config.threshold}: no clip reaches it, the best has {max(in_order)}; "
+            "choose a lower one and a new --out"
+        )
+    return (
+        replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in kept)),
+        replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id not in kept)),
+    )
+
+
+def _judges_notes(kept: Plan, made: Plan, per_class: int) -> list[str]:
+    """A note naming classes of which the judge kept fewer than were asked for."""
+    counts = {name: sum(by_fold.values()) for name, by_fold in kept.counts().items()}
+    few = [f"{name} ({counts.get(name, 0)})" for name in made.counts() if counts.get(name, 0) < per_class]
+    return [f"fewer than {per_class} clips reach --judge-threshold: {', '.join(few)}"] if few else []
 
 
 def _ready_generator(model: str | Generator, device: str, render: RenderConfig, compiled: bool) -> Generator:
