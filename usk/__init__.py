@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from usk.classify.predict import predict
+    from usk.classify.classifier import AudioClassifier
+    from usk.classify.predict import load_classifier, predict
     from usk.classify.train import TrainConfig, TrainResult, train
     from usk.data.clip import Clip
     from usk.data.sources import Source, open_source
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
 _WHERE = {
+    "AudioClassifier": "usk.classify.classifier",
     "Clip": "usk.data.clip",
     "Comparison": "usk.evaluate.compare",
     "FitConfig": "usk.diffusion.fit",
@@ -47,6 +49,7 @@ _WHERE = {
     "UskError": "usk.errors",
     "compare": "usk.evaluate.compare:compare_runs",
     "fit": "usk.diffusion.fit",
+    "load_classifier": "usk.classify.predict",
     "load_generator": "usk.diffusion.load",
     "predict": "usk.classify.predict",
     "open_source": "usk.data.sources",
@@ -55,6 +58,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "AudioClassifier",
     "Clip",
     "Comparison",
     "FitConfig",
@@ -71,6 +75,7 @@ __all__ = [
     "__version__",
     "compare",
     "fit",
+    "load_classifier",
     "load_generator",
     "open_source",
     "predict",

@@ -24,10 +24,12 @@ import torch
 from torch import nn
 
 from usk.classify.augment import augment_batch, augmentations_named
+from usk.classify.classifier import AudioClassifier
 from usk.classify.features import features_of
-from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
-from usk.classify.runs import FORMAT, Run, find_run, save_run
+from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
+from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, save_run
 from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.licenses import strictest_license
 from usk.data.mix import (
     Mix,
     TrainingRows,
@@ -37,10 +39,13 @@ from usk.data.mix import (
     training_rows,
     unknown_generator,
 )
-from usk.data.sources import Source, looks_like_hub_id, open_source
+from usk.data.pinned import looks_like_hub_id
+from usk.data.sources import Source, open_source
 from usk.data.splits import PROTOCOLS, Split, fold_split, holdout_split, seed_9010_split
 from usk.device import autocast, default_precision, resolve_device
 from usk.errors import LeakError, UsageError
+from usk.evaluate import metrics
+from usk.share.cards import run_card
 
 SELECTION_WINDOW_EPOCHS = 5
 
@@ -180,7 +185,7 @@ def train(
 def _named_source(name: str, synth: Source | str | os.PathLike[str] | None) -> Source:
     if name != "synth":
         try:
-            return open_source(name)
+            return open_source(name, flag="--mix")
         except UsageError:
             raise
         except Exception as error:
@@ -195,7 +200,7 @@ def _named_source(name: str, synth: Source | str | os.PathLike[str] | None) -> S
         return synth
     if not Path(synth).expanduser().exists() and not looks_like_hub_id(str(synth)):
         raise UsageError(f"--synth {synth}: no such dataset; make one with `usk synth --per-class 100`")
-    return open_source(synth)
+    return open_source(synth, flag="--synth")
 
 
 def _splits(
@@ -234,6 +239,55 @@ def _split_seeds(splits: Sequence[Split], config: TrainConfig) -> list[tuple[Spl
     if config.protocol == "folds":
         return [(split, seed) for split in splits for seed in range(config.seeds)]
     return [(split, seed) for seed, split in enumerate(splits)]
+
+
+def _input_of(source: Source, trained: bool) -> dict[str, Any]:
+    """What a run's record says of one source; `trained` if it is part of the mix, not just of the test."""
+    made = [clip for clip in source.clips if clip.is_synthetic]
+    return {
+        "source": source.name,
+        "kind": source.kind,
+        "revision": source.revision,
+        "hub_id": source.hub_id,
+        "license": source.license,
+        "models": sorted({clip.model for clip in made}),
+        "strategies": sorted({clip.strategy for clip in made}),
+        "urbansound8k": any(
+            group.startswith("urbansound8k/") for clip in source.clips for group in clip.lineage
+        ),
+        "trained": trained,
+    }
+
+
+def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
+    """Sentences on leaks between sources and the real one that nothing here can rule out."""
+    found = [
+        warning(source)
+        for source in others
+        for warning in (unknown_generator, partial(foreign_parents, real=real))
+    ]
+    if not real.has_groups:
+        found.append(f"{real.name} names no recordings: several clips of one may lie on both sides")
+    return [sentence for sentence in found if sentence]
+
+
+def _card(
+    record: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, classifier: AudioClassifier
+) -> str:
+    """The model card of a run."""
+    names, predicted = record["class_names"], probabilities.argmax(axis=1)
+    recall, support = metrics.class_recall(labels, predicted, len(names))
+    return run_card(
+        {
+            **record,
+            "mel": classifier.feature_settings.mel.as_dict(),
+            "repeat_short": classifier.feature_settings.repeat_short,
+        },
+        metrics.accuracy(labels, predicted),
+        metrics.macro_f1(labels, predicted, len(names)),
+        [(name, int(n), float(value)) for name, n, value in zip(names, support, recall, strict=True)],
+        type(classifier.network).__name__,
+    )
 
 
 class _Job:
@@ -303,7 +357,10 @@ class _Job:
             label = f"{mix.text} · {split.name} · seed {seed}"
             report(TrainProgress(index, n_runs, label, epoch, self.settings["epochs"], accuracy))
 
-        probabilities, weights, history, best_epoch = self._fit(rows, split, seed, steps, after_epoch)
+        probabilities, classifier, history, best_epoch = self._fit(rows, split, seed, steps, after_epoch)
+        labels = self.labels["real"][split.test].numpy()
+        names = {"real", *(part.name for part in mix.parts)}
+        used = [source for name, source in sorted(self.sources.items()) if name in names]
         record = {
             **identity,
             "n_real": rows.count(self.sources, synthetic=False),
@@ -311,7 +368,15 @@ class _Job:
             "dropped": rows.dropped,
             "n_validation": len(split.validation),
             "n_test": len(split.test),
+            "n_test_recordings": len({real.clips[row].group for row in split.test}),
             "best_epoch": best_epoch,
+            "inputs": {
+                name: _input_of(source, any(part.name == name for part in mix.parts))
+                for name, source in sorted(self.sources.items())
+                if name in names
+            },
+            "leaks": _not_ruled_out([source for source in used if source is not real], real),
+            "license": strictest_license(source.license for source in used),
             "device": str(self.device),
             "took_s": round(time.monotonic() - started, 1),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -322,10 +387,11 @@ class _Job:
             record,
             test_ids,
             [real.clips[row].group for row in split.test],
-            self.labels["real"][split.test].numpy(),
+            labels,
             probabilities,
-            weights,
+            classifier,
             history,
+            _card(record, labels, probabilities, classifier),
         )
 
     def _fit(
@@ -335,16 +401,19 @@ class _Job:
         seed: int,
         steps: int,
         after_epoch: Callable[[int, float], None],
-    ) -> tuple[np.ndarray, dict[str, torch.Tensor], list[dict[str, Any]], int]:
-        """Train one network: test probabilities [n_test, n_classes], its weights, its history, the chosen epoch."""
+    ) -> tuple[np.ndarray, AudioClassifier, list[dict[str, Any]], int]:
+        """Train one classifier: test probabilities [n_test, n_classes], itself on the CPU, its history, the chosen epoch."""
         settings, recipe, device = self.settings, self.recipe, self.device
         features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
         labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
         probe = features[:: max(1, len(features) // 512)].float()
         torch.manual_seed(seed)
-        network = recipe.build(len(self.sources["real"].class_names))
+        names = self.sources["real"].class_names
+        model = AudioClassifier(
+            **classifier_settings(settings["classifier"], recipe, names, settings["precision"])
+        )
         deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
-        model = Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3))
+        model.standardise_by(mean_db[:, None], deviation_db[:, None].clamp_min(1e-3))
         model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=settings["learning_rate"], weight_decay=recipe.weight_decay
@@ -395,8 +464,8 @@ class _Job:
             after_epoch(epoch, accuracy)
         assert best is not None
         model.load_state_dict(best[2])
-        weights = {name: tensor.cpu() for name, tensor in best[2].items()}
-        return self._probabilities(model, split.test), weights, history, best[1]
+        probabilities = self._probabilities(model, split.test)
+        return probabilities, model.cpu().to(memory_format=torch.contiguous_format), history, best[1]
 
     def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
         """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,7 +30,12 @@ def command(
         typer.Option("--test-folds", help="Folds that no clip may leak into, joined by commas."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Embed with this run's classifier, not log-mel statistics.")
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN|ID",
+            help="Embed with this run's classifier (a folder, or a Hub id), not log-mel statistics.",
+        ),
     ] = None,
     label_column: LabelColumnOption = None,
     group_column: GroupColumnOption = None,
@@ -41,17 +45,13 @@ def command(
 ) -> None:
     """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
     display = display_for(ctx, as_json, quiet)
-    from usk.classify.runs import RUN_FILE
+    from usk.classify.predict import find_classifier
     from usk.data.sources import open_source
-    from usk.errors import UsageError
     from usk.evaluate.quality import audit
     from usk.show.console import audit_tables
 
-    if run is not None and not (run / RUN_FILE).is_file():
-        raise UsageError(
-            f"--run {run} is no run; give a folder that usk train made, for example under ./runs"
-        )
-    synthetic = open_source(dataset)
+    classifier = find_classifier(run) if run is not None else None
+    synthetic = open_source(dataset, flag="usk audit")
     source = open_source(
         real_location(real),
         skip_bad=True,
@@ -66,7 +66,7 @@ def command(
             synthetic,
             source,
             test_folds=split_numbers(test_folds, "--test-folds"),
-            run=run,
+            run=classifier,
             progress=bars("decoding"),
         )
     display.result(found.as_dict(), *audit_tables(found))

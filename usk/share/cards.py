@@ -16,7 +16,39 @@ from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan
 from usk.synth.strategies import strategy_named
 
-HUB_LICENSES = {"CC BY-NC 3.0": "cc-by-nc-3.0", "CC0-1.0": "cc0-1.0"}
+# The Hub's names of licences that clips are commonly under; others become `other` with a name of their own.
+HUB_LICENSES = frozenset(
+    [
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc0-1.0",
+        "apache-2.0",
+        "mit",
+        "gpl-3.0",
+        "odbl",
+        "pddl",
+    ]
+)
+AUDIT_FILE = "audit.json"
+PLACE = "path/to/this/folder"
+"""Stands for the dataset, generator or run in its card until it has a place on the Hub (see `addressed`)."""
+URBANSOUND8K = (
+    "The recordings are from UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
+    'J. P. Bello,\n"A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.'
+)
 
 
 def _templates() -> Path:
@@ -31,8 +63,26 @@ def _templates() -> Path:
 
 def escape_markdown(value: object) -> str:
     """`value` as plain text inside Markdown: control and line-break characters dropped, specials escaped."""
-    text = "".join(character if character.isprintable() else " " for character in str(value))
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", one_line(value))
+
+
+def one_line(value: object) -> str:
+    """`value` as text without line breaks and control characters."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
+
+
+def code_span(value: object) -> str:
+    """`value` between backticks, also inside a table."""
+    return (
+        "`" + one_line(value).replace("`", "'").replace("|", "\\|").strip() + "`"
+        if str(value).strip()
+        else ""
+    )
+
+
+def addressed(card: str, hub_id: str) -> str:
+    """A card's text with `hub_id` (`user/name`) in the examples in place of the folder."""
+    return card.replace(PLACE, hub_id)
 
 
 def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
@@ -48,9 +98,23 @@ def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any])
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = escape_markdown
-    body = environment.get_template(template).render(**values)
-    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    environment.filters.update(md=escape_markdown, code=code_span)
+    body = environment.get_template(template).render(**values, place=PLACE, citation=URBANSOUND8K)
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes whatever a YAML 1.2 reader, as the Hub's is, could take for something else than PyYAML does."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Any, value: str) -> Any:
+        plain = re.fullmatch(r"[A-Za-z][\w /.<-]*", value) and value.strip() == value
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+    Dumper.add_representer(str, text)
+    head = yaml.dump(
+        metadata, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=10**6
+    )
     return f"---\n{head}---\n{body}"
 
 
@@ -67,10 +131,11 @@ def size_category(n_rows: int) -> str:
 
 
 def license_metadata(name: str) -> dict[str, str]:
-    """The Hub's `license` fields for one of our licence names."""
-    if name in HUB_LICENSES:
-        return {"license": HUB_LICENSES[name]}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.-]+", "-", name.lower()) or "unknown"}
+    """The Hub's `license` fields for a licence's name."""
+    short = re.sub(r"[^a-z0-9.-]+", "-", name.lower())
+    if short in HUB_LICENSES:
+        return {"license": short}
+    return {"license": "other", "license_name": short or "unknown"}
 
 
 def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
@@ -86,10 +151,14 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
     info = DatasetInfo(
         features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
     )
+    source = manifest["source"]
     metadata = {
+        "pretty_name": f"Synthetic clips from {one_line(source['name'])}",
         **license_metadata(manifest["license"]),
+        "annotations_creators": ["machine-generated"],
+        "source_datasets": [source_dataset(source)],
         "task_categories": ["audio-classification"],
-        "tags": ["synthetic", "usk", "audio-diffusion"],
+        "tags": ["audio", "synthetic", "usk", "audio-diffusion"],
         "size_categories": [size_category(len(plan))],
         "configs": [
             {"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}
@@ -103,6 +172,8 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         for part in manifest["trained_on"]
     ]
     unknown_parts = [part["note"] for part in manifest["trained_on"] if "note" in part]
+    strategy = strategy_named(manifest["render"]["strategy"])
+    parts_known = strategy.mix is None or bool(generator_parts and not unknown_parts)
     values = {
         "version": __version__,
         "manifest": manifest,
@@ -115,10 +186,117 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "generator_parts": generator_parts,
         "unknown_parts": unknown_parts,
         "alpha_text": Alpha.parse(manifest["alpha"]).text,
-        "strategy": strategy_named(manifest["render"]["strategy"]),
+        "strategy": strategy,
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
+        "tested": _tested_folds(plan, manifest, parts_known),
+        "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
+        "audit": _audit_of(folder),
+        "urbansound8k": "urbansound8k" in (source["name"], *(part["source"] for part in generator_parts)),
     }
     return render_card("dataset.md", metadata, values)
+
+
+def source_dataset(source: dict[str, Any]) -> str:
+    """The Hub's `source_datasets` entry for what clips come from: a Hub id, else a name, else `original`."""
+    if source.get("hub_id"):
+        return str(source["hub_id"])
+    return "extended|urbansound8k" if source["name"] == "urbansound8k" else "original"
+
+
+def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
+    """For each fold of the parents: how many clips have no parent in it, and whether the generator has heard it."""
+    name = manifest["source"]["name"]
+    heard = {fold for part in manifest["trained_on"] if part["source"] == name for fold in part["folds"]}
+    rows = []
+    for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds}):
+        clean = sum(fold not in clip.parent_folds for clip in plan.clips)
+        known = "no" if generator_known else "unknown"
+        rows.append({"fold": fold, "clean": clean, "heard": "yes" if fold in heard else known})
+    return rows
+
+
+def _audit_of(folder: Path) -> dict[str, Any] | None:
+    """What `usk audit --save` left beside a dataset, if it did."""
+    try:
+        found = json.loads((folder / AUDIT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def run_card(
+    record: dict[str, Any],
+    accuracy: float,
+    macro_f1: float,
+    recalls: list[tuple[str, int, float]],
+    network: str,
+) -> str:
+    """The README.md of a run: its results with their protocol, what trained it, and what cannot be ruled out.
+
+    Args:
+        record: what run.json holds.
+        accuracy, macro_f1: on the test part, 0 to 1.
+        recalls: (class, test clips, recall) in class order.
+        network: the class of its network in `usk/classify/models.py`.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    from usk import __version__
+
+    real = record["inputs"]["real"]
+    optimistic = ", optimistic" if record["optimistic"] else ""
+    test_part = (
+        f"fold {record['fold']}"
+        if record["fold"] is not None
+        else f"{record['protocol']}, seed {record['seed']}"
+    )
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            dataset_type=real["hub_id"] or one_line(real["source"]),
+            dataset_name=one_line(real["source"]),
+            dataset_split="test",
+            dataset_revision=real["revision"],
+            dataset_args={"protocol": record["protocol"], "test": record["split"], "seed": record["seed"]},
+            metric_type=kind,
+            metric_name=f"{label} ({record['protocol']}{optimistic})",
+            metric_value=round(value, 4),
+        )
+        for kind, label, value in (("accuracy", "accuracy", accuracy), ("f1", "macro F1", macro_f1))
+    ]
+    parts = [{"name": name, **part} for name, part in record["inputs"].items()]
+    used = [part["hub_id"] for part in parts if part["hub_id"]]
+    mix = ", ".join(part["name"] for part in parts if part["trained"])
+    licence = license_metadata(record["license"])
+    data = ModelCardData(
+        license=licence["license"],
+        license_name=licence.get("license_name"),
+        library_name="usk",
+        pipeline_tag="audio-classification",
+        tags=["audio", "usk"],
+        datasets=used or None,
+        model_name=f"{record['classifier']} on {one_line(mix)}",
+        eval_results=results,
+    )
+    values = {
+        "version": __version__,
+        "record": record,
+        "class_names": record["class_names"],
+        "mix": mix,
+        "parts": parts,
+        "leaks": record["leaks"],
+        "license": record["license"],
+        "test_part": test_part,
+        "accuracy": accuracy,
+        "macro_f1": macro_f1,
+        "recalls": [{"name": name, "support": n, "recall": recall} for name, n, recall in recalls],
+        "n_test_recordings": record["n_test_recordings"],
+        "mel": MelSettings(**record["mel"]),
+        "repeat_short": record["repeat_short"],
+        "network": network,
+        "urbansound8k": any(part["urbansound8k"] for part in parts),
+    }
+    return render_card("run.md", data.to_dict(), values)
 
 
 def write_generator_card(folder: Path) -> None:
@@ -131,10 +309,12 @@ def write_generator_card(folder: Path) -> None:
     trained_on, training = read("trained_on.json"), read("training.json")
     unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
     config, size = training["config"], unet["sample_size"]
+    hub_ids = sorted({part["hub_id"] for part in trained_on["sources"] if part.get("hub_id")})
     metadata = {
         **license_metadata(trained_on["license"]),
         "library_name": "diffusers",
-        "tags": ["usk", "audio-diffusion", "mel-spectrogram"],
+        "tags": ["audio", "usk", "audio-diffusion", "mel-spectrogram"],
+        **({"datasets": hub_ids} if hub_ids else {}),
     }
     values = {
         "version": __version__,
