@@ -116,22 +116,23 @@ def classifier_in(folder: Path) -> AudioClassifier:
 
     In evaluation mode, on the CPU. Raises ModelError for one that is damaged or not ours.
     """
+    model = AudioClassifier(**settings_of(folder))
+    read_weights(model, folder / WEIGHTS_FILE)
+    return model
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What the classifier in a folder is made with. Raises ModelError for one that is damaged or not ours."""
     if (folder / CONFIG_FILE).is_file():
         settings = _read_object(folder / CONFIG_FILE)
         check_settings(settings)
-        settings = {name: settings[name] for name in SETTINGS & settings.keys()}
-    else:  # a run from before its folder had one
-        record = _read_object(folder / RUN_FILE)
-        try:
-            recipe = preset(record["classifier"])
-            settings = classifier_settings(
-                record["classifier"], recipe, record["class_names"], record["precision"]
-            )
-        except KeyError as error:
-            raise ModelError(f"{folder} is a damaged run: {RUN_FILE} lacks {error.args[0]}") from error
-    model = AudioClassifier(**settings)
-    read_weights(model, folder / WEIGHTS_FILE)
-    return model
+        return {name: settings[name] for name in SETTINGS & settings.keys()}
+    record = _read_object(folder / RUN_FILE)  # a run from before its folder had one
+    try:
+        name, class_names, precision = (record[key] for key in ("classifier", "class_names", "precision"))
+    except KeyError as error:
+        raise ModelError(f"{folder} is a damaged run: {RUN_FILE} lacks {error.args[0]}") from error
+    return classifier_settings(name, preset(name), class_names, precision)
 
 
 def classifier_settings(

@@ -7,20 +7,19 @@ from typing import Annotated
 import typer
 
 from usk.cli.options import (
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     QuietOption,
+    Reading,
     RealOption,
     display_for,
-    real_location,
+    reads_clips,
     split_numbers,
 )
 
 FOUND_LEAKS = 3
 
 
+@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="[SRC]", help="Synthetic dataset.")] = "synth",
@@ -37,9 +36,7 @@ def command(
             help="Embed with this run's classifier (a folder, or a Hub id), not log-mel statistics.",
         ),
     ] = None,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -52,13 +49,7 @@ def command(
 
     classifier = find_classifier(run) if run is not None else None
     synthetic = open_source(dataset, flag="usk audit")
-    source = open_source(
-        real_location(real),
-        skip_bad=True,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    source = reading.open(real)
     for note in source.notes:
         display.warn(note)
     with display.progress() as bars:

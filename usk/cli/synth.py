@@ -9,22 +9,20 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     ModelOption,
     QuietOption,
+    Reading,
     RealOption,
     SeedOption,
-    SkipBadOption,
     display_for,
-    real_location,
+    reads_clips,
     split_names,
     split_numbers,
 )
 
 
+@reads_clips()
 def command(
     ctx: typer.Context,
     per_class: Annotated[int, typer.Option("--per-class", help="Clips to make of each class.")] = 100,
@@ -86,10 +84,7 @@ def command(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
-    skip_bad: SkipBadOption = False,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -98,7 +93,6 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display = display_for(ctx, as_json, quiet)
-    from usk.data.sources import open_source
     from usk.synth.settings import render_config
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
@@ -121,16 +115,10 @@ def command(
         classes=split_names(classes),
         folds=split_numbers(folds, "--folds"),
         across_folds=across_folds,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
         render=render_config(quality, **chosen),
     )
-    source = open_source(
-        real_location(real),
-        skip_bad=skip_bad,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    source = reading.open(real)
     for note in source.notes:
         display.warn(note)
     if dry_run:

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.sources import AudioRef, BadAudioError, Source
+from usk.data.sources import MAX_DURATION_S, AudioRef, BadAudioError, Source
 from usk.errors import SourceError, sample_of
 
 MIN_DURATION_S = 0.01
-MAX_DURATION_S = 600.0
 SILENT_PEAK = 1e-5  # -100 dB below full scale
 FULL_SCALE = 32_767
 CACHE_VERSION = 1

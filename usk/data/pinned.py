@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from usk.errors import UskError
 from usk.hub import hub_errors
@@ -34,11 +33,6 @@ class Pinned:
     kind: str  # "dataset" or "model"
     commit: str
     files: tuple[str, ...]
-    license: str | None  # as its card says it; None where it does not
-
-    @property
-    def id_at_commit(self) -> str:
-        return f"{self.hub_id}@{self.commit}"
 
 
 def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]) -> Pinned:
@@ -50,7 +44,7 @@ def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]
         ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
         info = ask(hub_id, revision=revision or None)
     files = tuple(file.rfilename for file in info.siblings or () if is_inside(file.rfilename))
-    return Pinned(hub_id, kind, str(info.sha), files, _license_of(info.card_data))
+    return Pinned(hub_id, kind, str(info.sha), files)
 
 
 def download(
@@ -65,21 +59,3 @@ def download(
                 pinned.hub_id, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(patterns)
             )
         )
-
-
-def _license_of(card_data: Any) -> str | None:
-    """The licence in a card's metadata, by its own name where it has one."""
-    if card_data is None:
-        return None
-    return license_of_metadata(card_data.to_dict())
-
-
-def license_of_metadata(metadata: dict[str, Any]) -> str | None:
-    """The licence that a card's metadata states: of several the strictest, of `other` its name; None if none."""
-    from usk.data.licenses import strictest_license
-
-    stated = metadata.get("license")
-    names = [name for name in (stated if isinstance(stated, list) else [stated]) if isinstance(name, str)]
-    named = metadata.get("license_name")
-    names = [named if name == "other" and isinstance(named, str) else name for name in names]
-    return strictest_license(names) if names else None

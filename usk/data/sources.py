@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +21,8 @@ import numpy as np
 
 from usk.data.checks import first_wrong, wrong_folds, wrong_labels, wrong_manifest, wrong_provenance_row
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
-from usk.data.licenses import UNKNOWN, strictest_license
-from usk.data.pinned import download, license_of_metadata, looks_like_hub_id, pin
+from usk.data.licenses import UNKNOWN, license_of_card, one_license
+from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
 from usk.hub import first_line, hub_errors
@@ -32,6 +31,9 @@ LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
 )
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+MAX_DURATION_S = 600.0
+MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
+MAX_RATE_HZ = 1_000_000
 MANIFEST_FILE = "usk.json"
 OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
 
@@ -136,6 +138,7 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("truncated")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
+            _refuse_long(file.frames, file.channels, file.samplerate)
             samples = file.read(dtype="float32", always_2d=True)
             if file.frames > 0 and len(samples) < file.frames:
                 raise BadAudioError("truncated")
@@ -144,13 +147,21 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("not an audio file that libsndfile can read") from None
 
 
+def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
+    """Raise BadAudioError for what would decode to too much: a few kilobytes can say that they are hours."""
+    if frames > MAX_DURATION_S * rate_hz:
+        raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
+    if frames * channels > MAX_DECODED_SAMPLES:
+        raise BadAudioError(f"more than {MAX_DECODED_SAMPLES / 1e6:.0f} million samples; cut it into clips")
+
+
 def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
     """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
     if isinstance(cell, dict):
         if cell.get("bytes"):
             return read_audio_bytes(cell["bytes"])
         if cell.get("array") is not None:
-            return np.asarray(cell["array"], dtype=np.float32), int(cell["sampling_rate"])
+            return _read_array(cell["array"], cell.get("sampling_rate"))
         cell = cell.get("path")
     if isinstance(cell, bytes):
         return read_audio_bytes(cell)
@@ -162,6 +173,18 @@ def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise BadAudioError("its file is missing")
     return read_audio_bytes(path.read_bytes())
+
+
+def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
+    """Samples that are stored decoded, with their rate."""
+    try:
+        samples, rate = np.asarray(values, dtype=np.float32), int(rate_hz)
+    except (TypeError, ValueError):
+        raise BadAudioError("its array holds no samples at a rate") from None
+    if samples.ndim not in (1, 2) or not 0 < rate <= MAX_RATE_HZ:
+        raise BadAudioError("its array holds no samples at a rate")
+    _refuse_long(len(samples), samples.size // max(1, len(samples)), rate)
+    return samples, rate
 
 
 @lru_cache(maxsize=2)  # the group being read and the one before it: a group of audio may be large
@@ -293,6 +316,10 @@ def _advice(flag: str) -> str:
         return "give --real a folder of clips, a Hub id (user/name), or `demo`"
     if flag == "usk predict":
         return "give usk predict audio files, a folder of them, or a source (a dataset, a Hub id, `demo`)"
+    if flag == "usk info":
+        return (
+            "give usk info a folder (clips, a dataset, a generator, a run), a Hub id (user/name), or `demo`"
+        )
     return f"give {flag} the folder of a dataset (make one with `usk synth`), or a Hub id (user/name)"
 
 
@@ -548,38 +575,19 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     source = _from_columns(
         data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns
     )
-    stated = _license_of_card(path)
+    stated = license_of_card(path)
     if manifest is not None:
         seen = frozenset(g for part in manifest.get("trained_on", ()) for g in part.get("groups", ()))
         licenses = [str(manifest.get("license", UNKNOWN)), *([stated] if stated else [])]
-        source = replace(source, kind="synthetic dataset", license=_one_license(licenses), model_groups=seen)
+        source = replace(source, kind="synthetic dataset", license=one_license(licenses), model_groups=seen)
     return source if manifest is not None else _licensed(source, stated)
-
-
-def _one_license(names: Sequence[str]) -> str:
-    """One licence where several are stated, which may be two spellings of the same: the strictest, as first spelt."""
-    spelt = {re.sub(r"[^a-z0-9.]+", "-", name.lower()): name for name in reversed(names)}
-    return strictest_license(spelt.values())
 
 
 def _licensed(source: Source, stated: str | None) -> Source:
     """A dataset from elsewhere under the licence that its card states; UrbanSound8K's is known without."""
     known = "CC BY-NC 3.0" if source.name == "urbansound8k" else None
     names = [name for name in (known, stated) if name]
-    return replace(source, license=_one_license(names)) if names else source
-
-
-def _license_of_card(path: Path) -> str | None:
-    """The licence in the metadata of a dataset's README.md, if it has one."""
-    card = path / "README.md"
-    if not card.is_file():
-        return None
-    from huggingface_hub import DatasetCard
-
-    try:
-        return license_of_metadata(DatasetCard.load(card).data.to_dict())
-    except Exception:  # a file that somebody wrote: what it does not say, it does not say
-        return None
+    return replace(source, license=one_license(names)) if names else source
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -645,6 +653,7 @@ def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
     """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
     import datasets
     from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
     hub_id, _, revision = typed.partition("@")
     subject = f"the Hub dataset {hub_id}"
@@ -666,10 +675,15 @@ def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
             # A loading script, files of no known format, shards that do not fit together: no source for usk.
             raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error
         name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
-        folder = Path(constants.HF_HUB_CACHE)
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="dataset")
         key = f"hub-{pinned.commit}"
         source = _from_dataset(loaded, name, "Hub dataset", typed, pinned.commit, key, columns, folder)
-        source = _licensed(source, pinned.license)
+        card = (
+            download(pinned, ["README.md"], subject, instead, SourceError)
+            if "README.md" in pinned.files
+            else None
+        )
+        source = _licensed(source, license_of_card(card) if card is not None else None)
     return replace(source, hub_id=hub_id)
 
 
