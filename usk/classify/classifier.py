@@ -171,7 +171,7 @@ def check_settings(settings: Any) -> None:
 def _what_is_wrong(settings: Any) -> str | None:
     if not isinstance(settings, dict) or not settings.keys() >= SETTINGS - {"precision"}:
         return "it is not one that usk wrote"
-    if settings["architecture"] not in CLASSIFIERS:
+    if settings["architecture"] not in list(CLASSIFIERS):  # which need not be a name
         return f"this usk knows no architecture {settings['architecture']!r}; update usk"
     if settings.get("precision", "fp32") not in ("fp32", "bf16"):
         return f"the precision {settings['precision']!r} is neither fp32 nor bf16"

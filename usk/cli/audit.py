@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,10 @@ def command(
             help="Embed with this run's classifier (a folder, or a Hub id), not log-mel statistics.",
         ),
     ] = None,
+    save: Annotated[
+        bool,
+        typer.Option("--save", help="Keep the figures in the dataset's folder and show them in its card."),
+    ] = False,
     reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -45,6 +50,7 @@ def command(
     from usk.classify.predict import find_classifier
     from usk.data.sources import open_source
     from usk.evaluate.quality import audit
+    from usk.share.cards import save_audit
     from usk.show.console import audit_tables
 
     classifier = find_classifier(run) if run is not None else None
@@ -60,6 +66,8 @@ def command(
             run=classifier,
             progress=bars("decoding"),
         )
+    if save:
+        save_audit(Path(dataset), found.as_dict(), f"{source.name} ({source.revision})")
     display.result(found.as_dict(), *audit_tables(found))
     if found.leaks:
         raise typer.Exit(FOUND_LEAKS)

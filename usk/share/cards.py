@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from usk.errors import UskError
+from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan
 from usk.synth.strategies import strategy_named
@@ -88,7 +88,6 @@ def addressed(card: str, hub_id: str) -> str:
 def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
     """A card: YAML metadata and the rendered template of `cards/`."""
     import jinja2
-    import yaml  # type: ignore[import-untyped,unused-ignore]
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_templates()),
@@ -100,22 +99,32 @@ def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any])
     )
     environment.filters.update(md=escape_markdown, code=code_span)
     body = environment.get_template(template).render(**values, place=PLACE, citation=URBANSOUND8K)
+    return f"---\n{metadata_yaml(metadata)}---\n{body}"
+
+
+def metadata_yaml(metadata: dict[str, Any]) -> str:
+    """Metadata as YAML. Quoted is whatever a reader of YAML 1.2, as the Hub's is, could take for something else."""
+    import yaml  # type: ignore[import-untyped,unused-ignore]
 
     class Dumper(yaml.SafeDumper):
-        """Quotes whatever a YAML 1.2 reader, as the Hub's is, could take for something else than PyYAML does."""
-
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
     def text(dumper: Any, value: str) -> Any:
-        plain = re.fullmatch(r"[A-Za-z][\w /.<-]*", value) and value.strip() == value
+        plain = re.fullmatch(r"[A-Za-z][\w /.<|-]*", value) and value.strip() == value
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
     Dumper.add_representer(str, text)
-    head = yaml.dump(
-        metadata, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=10**6
+    return str(
+        yaml.dump(
+            metadata,
+            Dumper=Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=False,
+            width=10**6,
+        )
     )
-    return f"---\n{head}---\n{body}"
 
 
 def size_category(n_rows: int) -> str:
@@ -222,6 +231,30 @@ def _audit_of(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
+    """Keep what `usk audit` found of a dataset that usk made beside it, and write its card again with the figures.
+
+    Args:
+        found: `Audit.as_dict()`.
+        real: what it was compared with, with its revision.
+
+    Raises UsageError for a folder that is no such dataset, or cannot be written.
+    """
+    try:
+        manifest = json.loads((folder / "usk.json").read_text(encoding="utf-8"))
+        plan = Plan.from_jsonl((folder / "plan.jsonl").read_text(encoding="utf-8"), manifest["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--save writes into the folder of a dataset that usk synth made, which {folder} is not"
+        ) from error
+    kept = {**found, "dataset": folder.resolve().name, "real": real}
+    try:
+        (folder / AUDIT_FILE).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(dataset_card(manifest, plan, folder), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--save: {folder} cannot be written ({error.strerror})") from error
 
 
 def run_card(

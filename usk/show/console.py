@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+
+def escape(text: str) -> str:
+    """`text` as it stands: no markup, and no control characters that a terminal would obey."""
+    shown = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return escape_markup("".join(shown))
 
 
 class Display:
