@@ -19,7 +19,7 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
     if n_classes is not None:
         outside = [value for value in values if not (_is_int(value) and 0 <= value < n_classes)]
         return f"{len(outside)} rows have labels outside its {n_classes} classes" if outside else None
-    bad = [value for value in values if not (isinstance(value, str) or _is_finite(value))]
+    bad = [value for value in values if not (isinstance(value, (str, bool)) or _is_finite(value))]
     return f"{len(bad)} rows are neither names nor numbers" if bad else None
 
 
