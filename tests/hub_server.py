@@ -121,6 +121,7 @@ class Failure:
     headers: dict[str, str]
     cut: int | None
     lost: bool
+    done: bool
     times: int
     skip: int
 
@@ -153,6 +154,8 @@ class HubServer:
     def __init__(self) -> None:
         self.users: dict[str, tuple[str, str]] = {}  # token: name, role
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.organisations: dict[str, list[str]] = {}  # user: those that it may make repos under
+        self.ignored = ""  # what a .gitignore keeps out, as a regular expression
         self.failures: list[Failure] = []
         self.requests: list[tuple[str, str, int]] = []
         self.lock = threading.RLock()
@@ -215,6 +218,7 @@ class HubServer:
         headers: dict[str, str] | None = None,
         cut: int | None = None,
         lost: bool = False,
+        done: bool = False,
         times: int = 1,
         skip: int = 0,
     ) -> Failure:
@@ -223,10 +227,11 @@ class HubServer:
         Args:
             status: answer with it; `code` becomes X-Error-Code; statuses from 500 answer in HTML, as proxies do.
             cut: close the connection after so many bytes of the request's body or, if it has none, of the answer's.
+            done: do what was asked, and then answer with `status` all the same.
             lost: do what was asked and close the connection without an answer.
             times: so many requests in all, after letting `skip` of them through.
         """
-        made = Failure(method, path, status, code, message, headers or {}, cut, lost, times, skip)
+        made = Failure(method, path, status, code, message, headers or {}, cut, lost, done, times, skip)
         with self.lock:
             self.failures.append(made)
         return made
@@ -288,7 +293,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _failed(self, failure: Failure) -> bool:
         """Fail before anything is done; False if the failure comes with the answer."""
         if failure.status is not None:
-            self._body()
+            body = self._body()
+            if failure.done:
+                with self.server_hub.lock:
+                    self._route(body)
             refused = Refused(failure.status, failure.message, failure.code)
             status, headers, content = self._refusal(refused)
             if failure.status >= 500:
@@ -398,7 +406,7 @@ class _Handler(BaseHTTPRequestHandler):
             return {
                 "type": "user",
                 "name": user[0],
-                "orgs": [],
+                "orgs": [{"name": name} for name in self.server_hub.organisations.get(user[0], ())],
                 "auth": {"type": "access_token", "accessToken": {"displayName": "laptop", "role": user[1]}},
             }
         if parts == ["repos", "create"]:
@@ -421,7 +429,7 @@ class _Handler(BaseHTTPRequestHandler):
             if action == "commits":
                 return _history(repo, self._commit(repo, revision))
             if action == "preupload":
-                return _preupload(repo, revision, json.loads(body))
+                return _preupload(repo, revision, json.loads(body), self.server_hub.ignored)
             if action == "commit":
                 commit = _apply(
                     repo, revision, [json.loads(line) for line in body.splitlines() if line.strip()]
@@ -443,13 +451,14 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(401, "Invalid username or password.")
         type, owner = asked.get("type", "model"), asked.get("organization") or user[0]
         id = f"{owner}/{asked['name']}"
-        if owner != user[0] or user[1] != "write":
+        may = {user[0], *self.server_hub.organisations.get(user[0], ())}
+        if owner not in may or user[1] != "write":
             raise Refused(
                 403,
                 f'You don\'t have the rights to create a {type} under the namespace "{owner}"',
             )
         if (type, id) in self.server_hub.repos:
-            raise Refused(409, f"You already created this {type} repo")
+            raise Refused(409, f"You already created this {type} repo: {id}")
         self.server_hub.create_repo(type, id, private=asked.get("visibility") == "private")
         prefix = "" if type == "model" else f"{type}s/"
         return {"url": f"{self.server_hub.endpoint}/{prefix}{id}", "name": id, "id": "0" * 24}
@@ -644,7 +653,7 @@ def _history(repo: Repo, commit: Commit) -> Any:
     ]
 
 
-def _preupload(repo: Repo, revision: str, asked: dict[str, Any]) -> Any:
+def _preupload(repo: Repo, revision: str, asked: dict[str, Any], ignored: str) -> Any:
     if revision not in repo.branches:
         raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
     there = repo.files(revision)
@@ -658,7 +667,7 @@ def _preupload(repo: Repo, revision: str, asked: dict[str, Any]) -> Any:
             {
                 "path": path,
                 "uploadMode": "lfs" if lfs else "regular",
-                "shouldIgnore": False,
+                "shouldIgnore": bool(ignored and re.search(ignored, path)),
                 "oid": commit.blobs[path].etag if path in there else None,
             }
         )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
     from usk.mel.spectrogram import MelSettings
+    from usk.share.hub import PushConfig, PushPlan, PushResult, push
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
@@ -39,6 +40,10 @@ _WHERE = {
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.load",
     "MelSettings": "usk.mel.spectrogram",
+    "PushConfig": "usk.share.hub",
+    "PushPlan": "usk.share.hub",
+    "PushResult": "usk.share.hub",
+    "push": "usk.share.hub",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
     "Source": "usk.data.sources",
@@ -65,6 +70,9 @@ __all__ = [
     "FitResult",
     "Generator",
     "MelSettings",
+    "PushConfig",
+    "PushPlan",
+    "PushResult",
     "RenderConfig",
     "Source",
     "SynthConfig",
@@ -79,6 +87,7 @@ __all__ = [
     "load_generator",
     "open_source",
     "predict",
+    "push",
     "render_config",
     "synthesize",
     "train",

@@ -47,6 +47,11 @@ class Display:
         if not self.quiet:
             self.err.print(f"[yellow]note:[/yellow] {escape(text)}")
 
+    def before(self, *shown: RenderableType) -> None:
+        """What someone must see before agreeing to it."""
+        for renderable in shown:
+            self.err.print(renderable)
+
     def result(self, value: Any, *shown: RenderableType) -> None:
         """The command's result: `value` as JSON, or `shown` as people read it."""
         if self.as_json:

@@ -1,6 +1,6 @@
 """The folder of a synthetic dataset: its manifest and plan, shards written whole or not at all, and its card.
 
-DIR/usk.json                        what was asked for, the shards and their rows
+DIR/usk.json                        what was asked for, the shards and their rows, at the end their hashes
 DIR/plan.jsonl                      every clip to make
 DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
 DIR/README.md                       the dataset card, written last
@@ -9,6 +9,7 @@ DIR/.work/                          parents' latents, gone at the end
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
 WORK_FOLDER = ".work"
+SHARD_HASHES = "shards_sha256"
 FORMAT = 1
 
 
@@ -64,6 +66,11 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
     return buffer.getvalue()
 
 
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_whole(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
@@ -99,6 +106,7 @@ class SynthStore:
     ) -> None:
         """Args: `settings` is all that decides the result beside the plan; JSON-safe."""
         self.folder, self.plan, self.sample_rate_hz = folder, plan, sample_rate_hz
+        self.written: set[str] = set()  # shards, in this process
         n_shards = max(1, -(-len(plan) // rows_per_shard))
         self.shards = [
             ShardSpan(
@@ -150,7 +158,7 @@ class SynthStore:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
         differing = sorted(
             key
-            for key in {*there, *self.manifest} - {"plan_sha256", "shards"}
+            for key in {*there, *self.manifest} - {"plan_sha256", "shards", SHARD_HASHES}
             if there.get(key) != self.manifest.get(key)
         )
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
@@ -177,9 +185,18 @@ class SynthStore:
         pq.write_table(table, buffer, compression="zstd")
         with disk_errors(self.folder):
             write_whole(self.folder / shard.name, buffer.getvalue())
+        self.written.add(shard.name)
 
     def finish(self, card: str) -> None:
-        """Write the card and remove what only the rendering needed."""
+        """Note the shards' hashes in the manifest, write the card and remove what only the rendering needed."""
         with disk_errors(self.folder):
+            there = json.loads((self.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+            hashes = {shard.name: file_sha256(self.folder / shard.name) for shard in self.shards}
+            # What was noted when a shard was made stays, so that one changed since is not taken for made.
+            known = {
+                name: noted for name, noted in there.get(SHARD_HASHES, {}).items() if name not in self.written
+            }
+            manifest = {**self.manifest, SHARD_HASHES: hashes | known}
+            write_whole(self.folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
             write_whole(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)
