@@ -244,6 +244,28 @@ def test_pickled_weights_are_never_asked_for(hub: LocalHub, trained: Path, tmp_p
     assert not any("pytorch_model" in path for _, path, _ in hub.requests)
 
 
+def test_a_pushed_run_predicts_and_its_card_says_where_it_is(
+    usk: Command, hub: LocalHub, trained: Path, urbansound8k_folder: Path
+) -> None:
+    hub.add_user("me", "hf_me")
+    hub.login("hf_me")
+    assert usk("push", trained, "me/ears", "--tag", "v1", "--yes").code == 0
+    clips = urbansound8k_folder / "audio" / "fold1"
+    ran = usk("predict", clips, "--run", "me/ears@v1", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.value == usk("predict", clips, "--run", trained, "--json").value
+    card = hub.repo("model", "me/ears").files("v1")["README.md"].decode()
+    assert "usk predict my-clips/ --run me/ears" in card and 'usk.load_classifier("me/ears")' in card
+    assert "model-index:" in card
+
+
+def test_a_hub_that_is_busy_is_asked_again(hub: LocalHub, trained: Path) -> None:
+    hub.create_repo("model", "me/ears", trained)
+    hub.fail("GET", "/api/models/me/ears", 503)
+    hub.fail("GET", "resolve/.*/config.json", 503)
+    assert library.load_classifier("me/ears").class_names
+
+
 # --- generators
 
 

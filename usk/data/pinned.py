@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from usk.errors import UskError
-from usk.hub import hub_errors
+from usk.hub import hub_errors, retried
 
 
 def looks_like_hub_id(typed: str) -> bool:
@@ -42,7 +42,7 @@ def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]
     hub_id, _, revision = typed.partition("@")
     with hub_errors(subject, instead, error, revision):
         ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
-        info = ask(hub_id, revision=revision or None)
+        info = retried(lambda: ask(hub_id, revision=revision or None))
     files = tuple(file.rfilename for file in info.siblings or () if is_inside(file.rfilename))
     return Pinned(hub_id, kind, str(info.sha), files)
 
@@ -53,9 +53,10 @@ def download(
     """The folder in the Hub's cache with the files of `pinned` that match."""
     from huggingface_hub import snapshot_download
 
-    with hub_errors(subject, instead, error, pinned.commit):
-        return Path(
-            snapshot_download(
-                pinned.hub_id, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(patterns)
-            )
+    def fetch() -> str:
+        return snapshot_download(
+            pinned.hub_id, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(patterns)
         )
+
+    with hub_errors(subject, instead, error, pinned.commit):
+        return Path(retried(fetch))

@@ -25,7 +25,7 @@ from usk.data.licenses import UNKNOWN, license_of_card, one_license
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
-from usk.hub import first_line, hub_errors
+from usk.hub import first_line, hub_errors, retried
 
 LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
@@ -670,7 +670,7 @@ def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
     else:
         try:
             with hub_errors(subject, instead, SourceError, revision):
-                loaded = datasets.load_dataset(hub_id, revision=pinned.commit)
+                loaded = retried(lambda: datasets.load_dataset(hub_id, revision=pinned.commit))
         except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
             # A loading script, files of no known format, shards that do not fit together: no source for usk.
             raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error

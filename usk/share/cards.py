@@ -44,7 +44,7 @@ HUB_LICENSES = frozenset(
 )
 AUDIT_FILE = "audit.json"
 PLACE = "path/to/this/folder"
-"""Stands for the dataset, generator or run in its card until it has a place on the Hub (see `addressed`)."""
+"""Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
 URBANSOUND8K = (
     "The recordings are from UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
     'J. P. Bello,\n"A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.'
@@ -78,11 +78,6 @@ def code_span(value: object) -> str:
         if str(value).strip()
         else ""
     )
-
-
-def addressed(card: str, hub_id: str) -> str:
-    """A card's text with `hub_id` (`user/name`) in the examples in place of the folder."""
-    return card.replace(PLACE, hub_id)
 
 
 def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
