@@ -256,6 +256,34 @@ def test_the_run_card_as_the_hub_reads_it() -> None:
     ]  # fmt: skip
 
 
+def test_a_run_card_names_no_paths() -> None:
+    inputs = {
+        name: {"source": "sums", "kind": "k", "revision": "1", "hub_id": hub_id, "license": "mit", "models": [],
+               "strategies": ["waveform"], "urbansound8k": False, "trained": True}
+        for name, hub_id in (("real", ""), ("/home/somebody/sums", ""), ("me/x@v1", "me/x"))
+    }  # fmt: skip
+    metadata, body = run_card_of(("a",), inputs=inputs, n_synthetic=2)
+    assert "somebody" not in f"{metadata}{body}"
+    assert metadata["model-index"][0]["name"] == "small on real, sums, me/x@v1"
+    assert metadata["datasets"] == ["me/x"]
+    assert "The clips of sums were made without a generator (`waveform`)." in body
+
+
+def test_the_cards_own_check_finds_the_clips_that_leak(hostile_dataset: Path) -> None:
+    """The lines of the card, run as they stand."""
+    from datasets import load_dataset
+
+    card = (hostile_dataset / "README.md").read_text()
+    lines = [line for line in card.splitlines() if line.startswith(("tested = ", "clean = "))]
+    clips = load_dataset(str(hostile_dataset), split="train")
+    found: dict[str, Any] = {"clips": clips}
+    exec("\n".join(lines), found)
+    leaking = [
+        row for row in clips.select_columns("parent_groups") if found["tested"] & set(row["parent_groups"])
+    ]
+    assert leaking and len(found["clean"]) == len(clips) - len(leaking)
+
+
 def test_the_published_protocol_is_called_optimistic_in_the_card() -> None:
     metadata, body = run_card_of(("a",), protocol="seed-9010", split="seed0", fold=None, optimistic=True)
     assert "**These figures are optimistic.**" in body and "chosen on the test part" in body

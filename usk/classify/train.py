@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from usk.classify.classifier import AudioClassifier
 from usk.classify.features import features_of
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
 from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, save_run
+from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import (
@@ -250,7 +251,7 @@ def _input_of(source: Source, trained: bool) -> dict[str, Any]:
         "revision": source.revision,
         "hub_id": source.hub_id,
         "license": source.license,
-        "models": sorted({clip.model for clip in made}),
+        "models": sorted({clip.model for clip in made} - {NO_MODEL}),
         "strategies": sorted({clip.strategy for clip in made}),
         "urbansound8k": any(
             group.startswith("urbansound8k/") for clip in source.clips for group in clip.lineage
@@ -260,7 +261,9 @@ def _input_of(source: Source, trained: bool) -> dict[str, Any]:
 
 
 def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
-    """Sentences on leaks between sources and the real one that nothing here can rule out."""
+    """Sentences on leaks between sources and the real one that nothing here can rule out, without paths."""
+    others = [replace(source, location=source.hub_id or source.name) for source in others]
+    real = replace(real, location=real.hub_id or real.name)
     found = [
         warning(source)
         for source in others

@@ -292,7 +292,11 @@ def run_card(
         )
         for kind, label, value in (("accuracy", "accuracy", accuracy), ("f1", "macro F1", macro_f1))
     ]
-    parts = [{"name": name, **part} for name, part in record["inputs"].items()]
+    # A folder is named as its dataset is, not by its path on somebody's disk.
+    parts = [
+        {"name": name if name in ("real", "synth") or part["hub_id"] else part["source"], **part}
+        for name, part in record["inputs"].items()
+    ]
     used = [part["hub_id"] for part in parts if part["hub_id"]]
     mix = ", ".join(part["name"] for part in parts if part["trained"])
     licence = license_metadata(record["license"])
