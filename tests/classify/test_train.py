@@ -50,7 +50,7 @@ def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source
     assert [(run.record["split"], run.record["seed"]) for run in result.runs] == [("fold2", 0), ("fold2", 1)]
     for run in result.runs:
         assert sorted(file.name for file in run.folder.iterdir()) == [
-            "history.json", "model.safetensors", "predictions.parquet", "run.json",
+            "README.md", "config.json", "history.json", "model.safetensors", "predictions.parquet", "run.json",
         ]  # fmt: skip
         rows = predictions(run.folder)
         split = fold_split(bands.clips, 2)

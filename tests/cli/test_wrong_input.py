@@ -87,7 +87,7 @@ def file_as_source(world: World) -> Case:
 
 
 def empty_source_name(world: World) -> Case:
-    return ["info", ""], 1, ["--real"]
+    return ["info", ""], 1, ["usk info"]
 
 
 def rows_without_audio(world: World) -> Case:

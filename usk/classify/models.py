@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, MIXUP, PRESETS, augmentations_named
-from usk.classify.features import FIRST_SECOND, FOUR_SECONDS, FOUR_SECONDS_128, Features
+from usk.classify.features import (
+    FIRST_SECOND,
+    FOUR_SECONDS,
+    FOUR_SECONDS_128,
+    Features,
+    FeatureSettings,
+)
 from usk.classify.networks import FrequencyResNet, SbCnn, adam_with_l2
 from usk.errors import UsageError
 
@@ -89,9 +95,15 @@ class ClassifierPreset:
     standardise: bool = True  # by the bands of the training features; else the network takes them as they are
     augmentable: tuple[str, ...] = (*AUGMENTATIONS, MIXUP)  # what can be done to its features
     revision: str = ""  # of the checkpoint that training begins with
-    files: Callable[[Sequence[str]], dict[str, str]] | None = (
-        None  # class names -> what a run keeps beside its weights
-    )
+    # Class names -> `config` and `extractor` of a transformer, which rebuild it without its checkpoint.
+    transformer: Callable[[Sequence[str]], dict[str, Any]] | None = None
+
+    def described(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """What a configuration says of the network's features, JSON-safe (see `AudioClassifier`)."""
+        if self.transformer is not None:
+            return {"transformer": self.transformer(class_names)}
+        assert isinstance(self.features, FeatureSettings)
+        return {"mel": self.features.mel.as_dict(), "repeat_short": self.features.repeat_short}
 
     def augmentations(self, text: str) -> tuple[str, ...]:
         """What `--augment` means here: presets leave out what these features cannot have, a name is refused."""
@@ -130,15 +142,13 @@ DEFAULT_CLASSIFIER = "small"
 TRANSFORMER = "hf:"
 
 
-def preset(name: str, run: Path | None = None) -> ClassifierPreset:
-    """The classifier called `name`: one of the table, or `hf:` and a folder or Hub id of a `transformers` audio classifier.
-
-    The latter is opened here; where it was trained already, from the folder of its run.
-    """
+def preset(name: str) -> ClassifierPreset:
+    """The classifier called `name`: one of the table, or `hf:` and a folder or Hub id of a `transformers` audio
+    classifier, which is opened here."""
     if name.startswith(TRANSFORMER):
-        from usk.classify.transformer import transformer_of_run, transformer_preset
+        from usk.classify.transformer import transformer_preset
 
-        return transformer_preset(name.removeprefix(TRANSFORMER)) if run is None else transformer_of_run(run)
+        return transformer_preset(name.removeprefix(TRANSFORMER))
     if name not in CLASSIFIERS:
         raise UsageError(
             f"--classifier {name} is not known; choose one of {', '.join(CLASSIFIERS)}, or hf:FOLDER-OR-ID"

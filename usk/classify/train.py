@@ -23,17 +23,22 @@ import torch
 from torch import nn
 
 from usk.classify.augment import augment_batch
-from usk.classify.features import features_of
+from usk.classify.classifier import AudioClassifier
+from usk.classify.features import FeatureSettings, features_of
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
-from usk.classify.runs import FORMAT, Run, find_run, save_run
+from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, save_run
 from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_runs
+from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.licenses import strictest_license
 from usk.data.mix import TrainingRows, foreign_parents, label_map, parse_mix, unknown_generator
 from usk.data.shots import parse_shots
 from usk.data.sources import Source
 from usk.data.splits import PROTOCOLS, Split
 from usk.device import autocast, default_precision, resolve_device
 from usk.errors import UsageError
+from usk.evaluate import metrics
+from usk.share.cards import run_card
 
 SELECTION_WINDOW_EPOCHS = 5
 FEW_SHOT_CLIPS = 512
@@ -194,6 +199,61 @@ def steps_per_epoch(split: Split, batch: int) -> int:
     return math.ceil(clips / batch)
 
 
+def _input_of(source: Source, trained: bool) -> dict[str, Any]:
+    """What a run's record says of one source; `trained` if it is part of the mix, not just of the test."""
+    made = [clip for clip in source.clips if clip.is_synthetic]
+    return {
+        "source": source.name,
+        "kind": source.kind,
+        "revision": source.revision,
+        "hub_id": source.hub_id,
+        "license": source.license,
+        "models": sorted({clip.model for clip in made} - {NO_MODEL}),
+        "strategies": sorted({clip.strategy for clip in made}),
+        "urbansound8k": any(
+            group.startswith("urbansound8k/") for clip in source.clips for group in clip.lineage
+        ),
+        "trained": trained,
+    }
+
+
+def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
+    """Sentences on leaks between sources and the real one that nothing here can rule out, without paths."""
+    others = [replace(source, location=source.hub_id or source.name) for source in others]
+    real = replace(real, location=real.hub_id or real.name)
+    found = [
+        warning(source)
+        for source in others
+        for warning in (unknown_generator, partial(foreign_parents, real=real))
+    ]
+    if not real.has_groups:
+        found.append(f"{real.name} names no recordings: several clips of one may lie on both sides")
+    return [sentence for sentence in found if sentence]
+
+
+def _card(
+    record: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, classifier: AudioClassifier
+) -> str:
+    """The model card of a run."""
+    names, predicted = record["class_names"], probabilities.argmax(axis=1)
+    recall, support = metrics.class_recall(labels, predicted, len(names))
+    features = classifier.feature_settings
+    heard = {
+        "seconds": features.n_samples / features.sample_rate_hz,
+        "sample_rate_hz": features.sample_rate_hz,
+        "repeat_short": features.repeat_short,
+        "transformer": not isinstance(features, FeatureSettings),
+    }
+    return run_card(
+        {**record, "heard": heard},
+        metrics.accuracy(labels, predicted),
+        metrics.macro_f1(labels, predicted, len(names)),
+        [(name, int(n), float(value)) for name, n, value in zip(names, support, recall, strict=True)],
+        type(classifier.network).__name__,
+        type(classifier.network).__module__.replace(".", "/") + ".py",
+    )
+
+
 class _Job:
     """Everything that the runs of one call share."""
 
@@ -273,9 +333,12 @@ class _Job:
     ) -> Run:
         real, rows, split = self.sources["real"], plan.rows, plan.split
         started = time.monotonic()
-        probabilities, weights, history, best_epoch = self._fit(
+        probabilities, classifier, history, best_epoch = self._fit(
             rows, split, plan.seed, identity["steps"], after_epoch
         )
+        labels = self.labels["real"][split.test].numpy()
+        names = {"real", *(part.name for part in plan.mix.parts)}
+        used = [source for name, source in sorted(self.sources.items()) if name in names]
         record = {
             **identity,
             "n_real": rows.count(self.sources, synthetic=False),
@@ -283,7 +346,15 @@ class _Job:
             "dropped": rows.dropped,
             "n_validation": len(split.validation),
             "n_test": len(split.test),
+            "n_test_recordings": len({real.clips[row].group for row in split.test}),
             "best_epoch": best_epoch,
+            "inputs": {
+                name: _input_of(source, any(part.name == name for part in plan.mix.parts))
+                for name, source in sorted(self.sources.items())
+                if name in names
+            },
+            "leaks": _not_ruled_out([source for source in used if source is not real], real),
+            "license": strictest_license(source.license for source in used),
             "device": str(self.device),
             "took_s": round(time.monotonic() - started, 1),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -294,11 +365,11 @@ class _Job:
             record,
             [real.clips[row].clip_id for row in split.test],
             [real.clips[row].group for row in split.test],
-            self.labels["real"][split.test].numpy(),
+            labels,
             probabilities,
-            weights,
+            classifier,
             history,
-            self.recipe.files(real.class_names) if self.recipe.files is not None else None,
+            _card(record, labels, probabilities, classifier),
         )
 
     def _fit(
@@ -308,14 +379,18 @@ class _Job:
         seed: int,
         steps: int,
         after_epoch: Callable[[int, float], None],
-    ) -> tuple[np.ndarray, dict[str, torch.Tensor], list[dict[str, Any]], int]:
-        """Train one network: test probabilities [n_test, n_classes], its weights, its history, the chosen epoch."""
+    ) -> tuple[np.ndarray, AudioClassifier, list[dict[str, Any]], int]:
+        """Train one classifier: test probabilities [n_test, n_classes], itself on the CPU, its history, the chosen epoch."""
         settings, recipe, device = self.settings, self.recipe, self.device
         features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
         labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
         probe = features[:: max(1, len(features) // 512)].float()
         torch.manual_seed(seed)
-        model = recipe.model(len(self.sources["real"].class_names), probe)
+        names = self.sources["real"].class_names
+        model = AudioClassifier(
+            **classifier_settings(settings["classifier"], recipe, names, settings["precision"])
+        )
+        model.begin(recipe, probe)
         model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = recipe.optimiser(model, settings["learning_rate"], recipe.weight_decay)
         losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
@@ -365,8 +440,8 @@ class _Job:
             after_epoch(epoch, accuracy)
         assert best is not None
         model.load_state_dict(best[2])
-        weights = {name: tensor.cpu() for name, tensor in best[2].items()}
-        return self._probabilities(model, split.test), weights, history, best[1]
+        probabilities = self._probabilities(model, split.test)
+        return probabilities, model.cpu().to(memory_format=torch.contiguous_format), history, best[1]
 
     def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
         """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""

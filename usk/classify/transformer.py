@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from usk.errors import ModelError, UsageError
 from usk.hub import first_line, hub_errors
 
 CLIP_S = 4.0
-RUN_FOLDER = "transformer"  # in a run: what rebuilds the network and its features without the checkpoint
+MAX_PARAMETERS = 2_000_000_000
 EXTRACTOR_FILE = "preprocessor_config.json"
 OF_LEVELS = ("gain", "noise")  # augmentations that need features in dB, which only the extractor knows
 OF_BANDS = ("pitch",)
@@ -176,12 +177,27 @@ def transformer_preset(place: str) -> ClassifierPreset:
     return _preset(build, features, config, extractor, _fingerprint(folder))
 
 
-def transformer_of_run(run: Path) -> ClassifierPreset:
-    """The same from what its run keeps: the network's shape, without the checkpoint's weights."""
+def transformer_described(described: Mapping[str, Any], name: str) -> ClassifierPreset:
+    """The same from its `config` and `extractor`: the network's shape, without the checkpoint's weights.
+
+    Raises ModelError for ones that are not understood, or for a network too large to be one.
+    """
     library = transformers()
-    folder = run / RUN_FOLDER
-    config, extractor = _described(folder, f"--run {run}")
-    features = ExtractorFeatures.of(extractor)
+    subject = f"the classifier {name}"
+    with tempfile.TemporaryDirectory() as folder:  # where the library's own, careful readers find them
+        for file, part in (("config.json", "config"), (EXTRACTOR_FILE, "extractor")):
+            (Path(folder) / file).write_text(json.dumps(described[part]), encoding="utf-8")
+        config, extractor = _described(Path(folder), subject)
+    try:
+        features = ExtractorFeatures.of(extractor)
+        with torch.device("meta"):
+            size = sum(
+                p.numel() for p in library.AutoModelForAudioClassification.from_config(config).parameters()
+            )
+    except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{subject} cannot be built: {first_line(error)}") from error
+    if size > MAX_PARAMETERS:
+        raise ModelError(f"{subject} wants {size} parameters; usk builds up to {MAX_PARAMETERS}")
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
@@ -208,17 +224,17 @@ def _preset(
         augment="basic",
         standardise=False,
         augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name not in barred),
-        files=partial(_files, config, extractor),
+        transformer=partial(_described_by, config, extractor),
         revision=revision,
     )
 
 
-def _files(config: Any, extractor: Any, class_names: Sequence[str]) -> dict[str, str]:
+def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> dict[str, Any]:
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: label for label, name in enumerate(class_names)}
     return {
-        f"{RUN_FOLDER}/config.json": config.to_json_string(use_diff=False),
-        f"{RUN_FOLDER}/{EXTRACTOR_FILE}": extractor.to_json_string(),
+        "config": json.loads(config.to_json_string(use_diff=False)),
+        "extractor": json.loads(extractor.to_json_string()),
     }
 
 

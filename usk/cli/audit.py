@@ -8,20 +8,19 @@ from typing import Annotated
 import typer
 
 from usk.cli.options import (
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     QuietOption,
+    Reading,
     RealOption,
     display_for,
-    real_location,
+    reads_clips,
     split_numbers,
 )
 
 FOUND_LEAKS = 3
 
 
+@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="[SRC]", help="Synthetic dataset.")] = "synth",
@@ -31,34 +30,32 @@ def command(
         typer.Option("--test-folds", help="Folds that no clip may leak into, joined by commas."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Embed with this run's classifier, not log-mel statistics.")
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN|ID",
+            help="Embed with this run's classifier (a folder, or a Hub id), not log-mel statistics.",
+        ),
     ] = None,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    save: Annotated[
+        bool,
+        typer.Option("--save", help="Keep the figures in the dataset's folder and show them in its card."),
+    ] = False,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
     display = display_for(ctx, as_json, quiet)
-    from usk.classify.runs import RUN_FILE
+    from usk.classify.predict import find_classifier
     from usk.data.sources import open_source
-    from usk.errors import UsageError
     from usk.evaluate.quality import audit
+    from usk.share.cards import save_audit
     from usk.show.console import audit_tables
 
-    if run is not None and not (run / RUN_FILE).is_file():
-        raise UsageError(
-            f"--run {run} is no run; give a folder that usk train made, for example under ./runs"
-        )
-    synthetic = open_source(dataset)
-    source = open_source(
-        real_location(real),
-        skip_bad=True,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    classifier = find_classifier(run) if run is not None else None
+    synthetic = open_source(dataset, flag="usk audit")
+    source = reading.open(real)
     for note in source.notes:
         display.warn(note)
     with display.progress() as bars:
@@ -66,9 +63,11 @@ def command(
             synthetic,
             source,
             test_folds=split_numbers(test_folds, "--test-folds"),
-            run=run,
+            run=classifier,
             progress=bars("decoding"),
         )
+    if save:
+        save_audit(Path(dataset), found.as_dict(), f"{source.name} ({source.revision})")
     display.result(found.as_dict(), *audit_tables(found))
     if found.leaks:
         raise typer.Exit(FOUND_LEAKS)

@@ -9,17 +9,14 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     ModelOption,
     QuietOption,
+    Reading,
     RealOption,
     SeedOption,
-    SkipBadOption,
     display_for,
-    real_location,
+    reads_clips,
     split_names,
     split_numbers,
 )
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from usk.synth.synthesize import SynthResult
 
 
+@reads_clips()
 def command(
     ctx: typer.Context,
     per_class: Annotated[int, typer.Option("--per-class", help="Clips to make of each class.")] = 100,
@@ -123,10 +121,7 @@ def command(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
-    skip_bad: SkipBadOption = False,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -136,7 +131,6 @@ def command(
     """
     display = display_for(ctx, as_json, quiet)
     from usk.data.shots import parse_shots
-    from usk.data.sources import open_source
     from usk.errors import UsageError
     from usk.synth.few_shot import of_cell, shots_cells, synthesize_shots
     from usk.synth.judge import JudgeConfig
@@ -170,17 +164,11 @@ def command(
         classes=split_names(classes),
         folds=split_numbers(folds, "--folds"),
         across_folds=across_folds,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
         render=render_config(quality, **chosen),
         judge=JudgeConfig(keep, judge_threshold, tested if shots is None else ()) if judge else None,
     )
-    source = open_source(
-        real_location(real),
-        skip_bad=skip_bad,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    source = reading.open(real)
     for note in source.notes:
         display.warn(note)
     cells: list[ShotsOf] | None = None

@@ -9,19 +9,17 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     QuietOption,
+    Reading,
     RealOption,
-    SkipBadOption,
     display_for,
-    real_location,
+    reads_clips,
     split_numbers,
 )
 
 
+@reads_clips()
 def command(
     ctx: typer.Context,
     mix: Annotated[
@@ -69,17 +67,13 @@ def command(
         ),
     ] = "auto",
     device: DeviceOption = "auto",
-    skip_bad: SkipBadOption = False,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
-    from usk.data.sources import open_source
     from usk.evaluate.compare import read_run
     from usk.show.console import runs_table, settings_line
 
@@ -94,15 +88,9 @@ def command(
         learning_rate=learning_rate,
         augment=augment,
         device=device,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
     )
-    source = open_source(
-        real_location(real),
-        skip_bad=skip_bad,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    source = reading.open(real)
     with display.progress() as bars:
         training = bars("training")
 

@@ -209,10 +209,15 @@ def foreign_parents(source: Source, real: Source) -> str | None:
     """A warning if leaks between `source` and `real` cannot be ruled out by names, else None."""
     if source is real:
         return None
-    if not source.is_synthetic:
-        return f"{source.location} is another real source: leaks into {real.location} are ruled out by recording names alone"
-    theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
     ours = {clip.group.partition("/")[0] for clip in real.clips}
+    if not source.is_synthetic:
+        if {clip.group.partition("/")[0] for clip in source.clips} & ours:
+            return f"{source.location} is another real source: leaks into {real.location} are ruled out by recording names alone"
+        return (
+            f"{source.location} names no parents (no provenance) and counts as another real source: if its clips were made "
+            f"from those of {real.location}, leaks cannot be ruled out"
+        )
+    theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
     if theirs & ours:
         return None
     return (

@@ -64,11 +64,10 @@ def _statistics(features: torch.Tensor) -> np.ndarray:
 
 def classifier_embedding(run: Path) -> Embedding:
     """What the classifier of a run sees before its last linear layer: [n, its inputs]."""
-    from usk.classify.models import preset
-    from usk.classify.runs import load_classifier
+    from usk.classify.runs import classifier_in
 
-    model, record = load_classifier(run)
-    settings = preset(record["classifier"], Path(run)).features
+    model = classifier_in(run)
+    settings = model.feature_settings
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
 
     def embed(audio: Sequence[np.ndarray]) -> np.ndarray:

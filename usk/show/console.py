@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+
+def escape(text: str) -> str:
+    """`text` as it stands: no markup, and no control characters that a terminal would obey."""
+    shown = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return escape_markup("".join(shown))
 
 
 class Display:
@@ -40,6 +46,11 @@ class Display:
     def warn(self, text: str) -> None:
         if not self.quiet:
             self.err.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+    def before(self, *shown: RenderableType) -> None:
+        """What someone must see before agreeing to it."""
+        for renderable in shown:
+            self.err.print(renderable)
 
     def result(self, value: Any, *shown: RenderableType) -> None:
         """The command's result: `value` as JSON, or `shown` as people read it."""

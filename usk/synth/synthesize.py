@@ -176,6 +176,7 @@ def synthesize(
             "kind": source.kind,
             "revision": source.revision,
             "license": source.license,
+            **({"hub_id": source.hub_id} if source.hub_id else {}),
         },
         "model": generator.model_id if generator is not None else NO_MODEL,
         "trained_on": generator.trained_on if generator is not None else [],
