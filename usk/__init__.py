@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
     from usk.mel.spectrogram import MelSettings
+    from usk.show.report import ReportConfig, ReportResult, report
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
@@ -39,6 +40,8 @@ _WHERE = {
     "MelSettings": "usk.mel.spectrogram",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
+    "ReportConfig": "usk.show.report",
+    "ReportResult": "usk.show.report",
     "Source": "usk.data.sources",
     "SynthConfig": "usk.synth.synthesize",
     "SynthResult": "usk.synth.synthesize",
@@ -49,6 +52,7 @@ _WHERE = {
     "fit": "usk.diffusion.fit",
     "load_generator": "usk.diffusion.load",
     "predict": "usk.classify.predict",
+    "report": "usk.show.report",
     "open_source": "usk.data.sources",
     "synthesize": "usk.synth.synthesize",
     "train": "usk.classify.train",
@@ -62,6 +66,8 @@ __all__ = [
     "Generator",
     "MelSettings",
     "RenderConfig",
+    "ReportConfig",
+    "ReportResult",
     "Source",
     "SynthConfig",
     "SynthResult",
@@ -75,6 +81,7 @@ __all__ = [
     "open_source",
     "predict",
     "render_config",
+    "report",
     "synthesize",
     "train",
 ]
