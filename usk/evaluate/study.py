@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from usk.errors import SourceError
 from usk.evaluate.compare import Comparison, RunRecord, compare, read_runs
 from usk.evaluate.metrics import confusion_matrix
 
@@ -97,6 +96,7 @@ class Study:
     by_synthetic: tuple[SweepPoint, ...]
     curves: tuple[Curve, ...]
     settings: dict[str, Any]  # what the runs share in run.json
+    notes: tuple[str, ...] = ()
 
 
 def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
@@ -148,6 +148,11 @@ def _study(comparison: Comparison, members: dict[str, list[RunRecord]]) -> Study
             if (curve := _curve(mix, figure, found)) is not None
         ),
         settings=_shared_settings(everything),
+        notes=tuple(
+            f"{run.folder.name}: history.json cannot be read, so its learning curve is missing"
+            for run in everything
+            if read_history(run.folder) is None
+        ),
     )
 
 
@@ -205,28 +210,22 @@ def _sweep(runs: Sequence[RunRecord], count: str) -> tuple[SweepPoint, ...]:
     )
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """What `usk train` noted of each epoch; empty for a run without.
-
-    Raises SourceError where the file is there and cannot be read.
-    """
+def read_history(folder: Path) -> list[dict[str, Any]] | None:
+    """What `usk train` noted of each epoch; empty for a run without, None where the file cannot be read."""
     file = folder / "history.json"
     if not file.is_file():
         return []
     try:
-        history = json.loads(file.read_text(encoding="utf-8"))
-        return [dict(epoch) for epoch in history]
-    except (OSError, TypeError, ValueError) as error:
-        raise SourceError(
-            f"{file} cannot be read; delete it (the report goes without learning curves) or train the run again"
-        ) from error
+        return [dict(epoch) for epoch in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, TypeError, ValueError):
+        return None
 
 
 def _curve(mix: str, figure: str, runs: Sequence[RunRecord]) -> Curve | None:
     """Over the epochs that every run with a history reached; None where no run noted the figure."""
     noted = []
     for run in runs:
-        history = read_history(run.folder)
+        history = read_history(run.folder) or []
         values = [float(epoch[figure]) for epoch in history if isinstance(epoch.get(figure), int | float)]
         if values and len(values) == len(history):
             noted.append(values)

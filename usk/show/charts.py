@@ -318,8 +318,9 @@ def class_chart(study: Study, mix: str) -> Chart | None:
         colors = [palette.up if value >= 0 else palette.down for value in values]
         axes.barh(range(len(rows)), values, height=0.62, color=colors)
         axes.axvline(0, color=palette.muted, lw=1.2)
-        room = max(4.0, max(map(abs, values)))
-        axes.set_xlim(min(0.0, *values) - 0.3 * room, max(0.0, *values) + 0.3 * room)
+        low, high = min(0.0, *values), max(0.0, *values)
+        room = 0.22 * max(4.0, high - low)  # for the figures at the bars' ends
+        axes.set_xlim(low - 1.25 * room, high + room)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [short(row.class_name, 16 if narrow else 22) for row in rows])
         for number, value in enumerate(values):
@@ -390,7 +391,7 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
             tuple((true, other, _points(100 * value)) for value, true, other in pairs),
         ),
         draw,
-        lambda narrow: 0.4 * 3 + 3 * 4.0 + 1.0 if narrow else 3.9,
+        lambda narrow: 13.0 if narrow else 3.7,
     )  # fmt: skip
 
 

@@ -204,6 +204,7 @@ def _page(
     parts = [_study(study) for study in studies]
     return environment.get_template("report.html").render(
         version=__version__,
+        split=assets is not None,
         title=_title(studies, shown),
         lead=_lead(studies, shown),
         policy=_policy(script, split=assets is not None),
@@ -294,7 +295,7 @@ def _study(study: Study) -> dict[str, Any]:
         "heading": comparison.title,
         "warning": comparison.warning,
         "verdicts": verdicts,
-        "notes": comparison.notes,
+        "notes": [*comparison.notes, *study.notes],
         "table": _mixes(study),
         "charts": [_chart(chart) for chart in charts_of(study)],
     }
@@ -390,18 +391,16 @@ def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
         }
 
     kept = sum(not one.rejected for one in shown.clips)
-    everything = "All" if kept == shown.n_all else f"{kept:,} of"
-    beside = "beside its parents" if shown.real_name else "(their parents' sound was not given)"
+    beside = "beside its parents" if shown.real_name else "(its parents' sound was not given)"
     data = {
         "clips": [clip(at, one) for at, one in enumerate(shown.clips)],
         "sounds": [sound(one) for one in sounds],
     }
     return {
-        "lead": f"{everything} {shown.n_all:,} synthetic clips, each {beside}. Distances are between log-mel statistics; "
-        "1 is what lies between two real clips in the median.",
+        "lead": f"Each synthetic clip {beside}. Distances are between log-mel statistics: 1 is what lies between two "
+        "real clips in the median.",
         "notes": shown.notes,
-        "low_db": f"−{shown.range_db - shown.loudest_db:.0f}",
-        "high_db": _points(shown.loudest_db).removesuffix(".0"),
+        "low_db": f"−{shown.range_db:.0f}",
         "has_rejected": kept < len(shown.clips),
         "data": _markup()(_script_json(data)),
         "media": [] if assets is not None else _media(shown),
@@ -537,8 +536,8 @@ def _settings(manifest: dict[str, Any], studies: Sequence[Study]) -> list[dict[s
         ]
         facts |= {f"source {name}": value for name, value in source.items()}
         facts |= {"generator heard": "; ".join(heard) or "unknown"}
-        facts |= manifest.get("render", {})
-        facts |= {f"mel {name}": value for name, value in manifest.get("mel", {}).items()}
+        facts |= {name: value for name, value in manifest.get("render", {}).items() if name not in facts}
+        facts |= {f"mel {name}": value for name, value in (manifest.get("mel") or {}).items()}
         parts.append({"title": "Configuration of the clips", "facts": _plain(facts)})
     for study in studies:
         parts.append(

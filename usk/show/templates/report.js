@@ -67,6 +67,7 @@
   };
   const player = new Audio();
   player.id = "player";
+  document.body.append(player);
   let playing = null; // {panel, head, sound, gallery}
   const stopPlaying = () => {
     player.pause();
