@@ -17,7 +17,7 @@ import usk as library
 from tests.runs import write_run
 from usk.evaluate.study import study_runs
 from usk.show import report as module
-from usk.show.report import ReportConfig, _script_json, commands, report
+from usk.show.report import ReportConfig, _script_json, commands, report, verdict_kind
 from usk.synth.settings import render_config
 
 Command = Callable[..., Any]
@@ -124,6 +124,21 @@ def test_the_audit_is_on_the_page(usk: Command, study_folder: Path) -> None:
     page = Path("report.html").read_text()
     assert "Clips by test fold" in page
     assert "wrong provenance</strong> none" in page
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("better than real", "better"),
+        ("synthetic clips help", "better"),
+        ("worse than real:0.1", "worse"),
+        ("synthetic clips hurt", "worse"),
+        ("not distinguishable from better than: this", "open"),
+        ("too few pairs to tell it from real (3 or more are needed)", "open"),
+    ],
+)
+def test_the_verdicts_mark_follows_its_sentence(ending: str, kind: str) -> None:
+    assert verdict_kind(f"+3.1 points, 9 of 9 fold-seed pairs up: {ending}") == kind
 
 
 def test_data_in_the_page_ends_no_script() -> None:

@@ -273,14 +273,20 @@ def _points(value: float) -> str:
     return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
 
 
+def verdict_kind(sentence: str) -> str:
+    """`better`, `worse` or `open`, as the sentence of `usk eval` ends."""
+    if re.search(r": (better than .*|synthetic clips help)$", sentence):
+        return "better"
+    return "worse" if re.search(r": (worse than .*|synthetic clips hurt)$", sentence) else "open"
+
+
 def _study(study: Study) -> dict[str, Any]:
     comparison = study.comparison
     verdicts = []
     for row in comparison.rows:
         if row.difference is None:
             continue
-        kind = row.sentence.rpartition(": ")[2].partition(" ")[0]
-        known = kind if kind in ("better", "worse") else "open"
+        known = verdict_kind(row.sentence)
         verdicts.append(
             {
                 "mix": row.mix,
@@ -537,6 +543,10 @@ def _settings(manifest: dict[str, Any], studies: Sequence[Study]) -> list[dict[s
         facts |= {f"source {name}": value for name, value in source.items()}
         facts |= {"generator heard": "; ".join(heard) or "unknown"}
         facts |= {name: value for name, value in manifest.get("render", {}).items() if name not in facts}
+        judge = manifest.get("judge") or {}
+        facts |= {
+            f"judge {name}": value for name, value in judge.items() if isinstance(value, str | float | int)
+        }
         facts |= {f"mel {name}": value for name, value in (manifest.get("mel") or {}).items()}
         parts.append({"title": "Configuration of the clips", "facts": _plain(facts)})
     for study in studies:
@@ -599,9 +609,16 @@ def commands(manifest: dict[str, Any], studies: Sequence[Study], config: ReportC
 def _synth_command(manifest: dict[str, Any], out: str) -> str:
     render = manifest["render"]
     line = ["usk", "synth", "--strategy", str(render["strategy"])]
-    counts = manifest.get("per_class") or _most_of_a_class(out)
-    if counts:
-        line += ["--per-class", str(counts)]
+    judge = manifest.get("judge") or {}
+    made = _most_of_a_class(out)
+    if made:  # of those made, a judge keeps a share
+        line += ["--per-class", str(int(made * (judge.get("keep") or 1) + 1e-9))]
+    if judge:
+        line.append("--judge")
+        for flag, name in (("--keep", "keep"), ("--judge-threshold", "threshold")):
+            line += [flag, f"{judge[name]:g}"] if judge.get(name) is not None else []
+        if judge.get("test_folds"):
+            line += ["--test-folds", ",".join(map(str, judge["test_folds"]))]
     if manifest.get("source", {}).get("name") == "demo":
         line += ["--real", "demo"]
     line += ["--alpha", str(manifest.get("alpha", "0.5")), "--seed", str(manifest.get("plan_seed", 0))]
