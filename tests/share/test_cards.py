@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
 from usk.diffusion.load import load_generator
-from usk.mel.spectrogram import MelSettings
 from usk.share import bundle
 from usk.share.cards import (
     PLACE,
