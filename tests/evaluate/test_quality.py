@@ -245,7 +245,7 @@ def test_an_audio_model_of_transformers_can_embed(
 ) -> None:
     from usk.evaluate.embeddings import transformers_embedding
 
-    embed = transformers_embedding(str(tiny_listeners[kind]))
+    embed = transformers_embedding(str(tiny_listeners[kind])).embed
     clips = [tone(440, 0.5), tone(440, 0.01), tone(880, 12)]
     vectors = embed(clips)
     assert vectors.shape == (3, dimensions) and np.isfinite(vectors).all()
@@ -264,7 +264,7 @@ def test_an_embedding_that_cannot_be_is_one_line(
     common = ("audit", made, "--real", urbansound8k_folder, "--quiet")
     for given, code, message in (
         (("--embedding", tmp_path / "empty"), 2, "is no audio model that transformers can load"),
-        (("--embedding", "nobody/nothing"), 2, "--embedding nobody/nothing"),
+        (("--embedding", "nobody/nothing"), 2, "--embedding nobody/nothing cannot be reached (no network?)"),
         (("--embedding", "log-mel", "--run", tmp_path), 2, "--run"),
         (("--seeds", 3), 2, "--seeds belongs to --tstr"),
         (("--epochs", 3), 2, "--epochs belongs to --tstr"),

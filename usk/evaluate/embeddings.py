@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +92,7 @@ def classifier_embedding(run: Path) -> Embed:
     return embed
 
 
-def transformers_embedding(model_id: str) -> Embed:
+def transformers_embedding(model_id: str) -> Embedding:
     """What an audio model of the `transformers` library makes of a clip: [n, dimensions].
 
     `model_id` is a folder or a Hub id with optional `@revision`. A model that joins text and audio (CLAP) gives its audio
@@ -111,14 +109,15 @@ def transformers_embedding(model_id: str) -> Embed:
         ) from error
     import soxr
 
-    is_folder = Path(model_id).is_dir()
-    name, _, revision = (model_id, "", "") if is_folder else model_id.partition("@")
     subject, instead = f"--embedding {model_id}", f"name a folder of the model, or use --embedding {LOG_MEL}"
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    folder, name = Path(model_id), model_id
+    if not folder.is_dir():
+        with hub_errors(subject, instead, UsageError, model_id.partition("@")[2]):
+            folder = _download(model_id)
+        name = f"{model_id.partition('@')[0]}@{folder.name}"
     try:
-        with nullcontext() if is_folder else hub_errors(subject, instead, UsageError, revision or None):
-            extractor = transformers.AutoFeatureExtractor.from_pretrained(name, **options)
-            model = transformers.AutoModel.from_pretrained(name, **options).eval()
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{subject} is no audio model that transformers can load: {first_line(error)}"
@@ -144,7 +143,20 @@ def transformers_embedding(model_id: str) -> Embed:
         pooled = getattr(made, "pooler_output", None)
         return (made.last_hidden_state.mean(dim=1) if pooled is None else pooled)[0].numpy()
 
-    return lambda audio: np.stack([one(samples) for samples in audio])
+    return Embedding(name, lambda audio: np.stack([one(samples) for samples in audio]))
+
+
+def _download(model_id: str) -> Path:
+    """A model of the Hub on this disk: its settings and safetensors weights, pickled ones where there are no others."""
+    from huggingface_hub import snapshot_download
+
+    hub_id, _, revision = model_id.partition("@")
+    for weights in ("*.safetensors", "*.bin"):
+        patterns = ["*.json", "*.txt", weights]
+        folder = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=patterns))
+        if any(folder.glob(weights)):
+            break
+    return folder
 
 
 def latest_run(runs: Path, class_names: Sequence[str]) -> Path | None:
@@ -177,4 +189,4 @@ def embedding_named(
         return Embedding(f"classifier of {run.name}, before its last layer", classifier_embedding(run))
     if name in (AUTO, LOG_MEL):
         return Embedding("log-mel statistics", log_mel_statistics)
-    return Embedding(name, transformers_embedding(name))
+    return transformers_embedding(name)
