@@ -34,6 +34,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from tests.hub_server import LocalHub  # noqa: E402
 from tests.sounds import TINY_MEL, TONES_HZ, URBAN_CLASSES, tone, write_wav  # noqa: E402
 
 settings.register_profile("usk", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -289,6 +290,16 @@ def _write_pipeline(
             }
         )
     )
+
+
+# --- the Hub -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A Hub of its own on this machine, which the real client in this process talks to. See `tests.hub_server`."""
+    with LocalHub(monkeypatch, tmp_path_factory.mktemp("hub")) as server, server.client_here():
+        yield server
 
 
 # --- the command line --------------------------------------------------------------------------------------

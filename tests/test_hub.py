@@ -172,7 +172,7 @@ FAILURES_OF_DATASETS: dict[str, tuple[Callable[[], Exception], str]] = {
 def test_a_dataset_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
 ) -> None:
-    info = SimpleNamespace(sha="0" * 40)
+    info = SimpleNamespace(sha="0" * 40, siblings=[], card_data=None)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, *args, **kwargs: info)
     monkeypatch.setattr(datasets, "load_dataset", raising(make()))
     with pytest.raises(SourceError) as raised:

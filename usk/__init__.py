@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from usk.classify.predict import predict
+    from usk.classify.classifier import AudioClassifier
+    from usk.classify.predict import load_classifier, predict
     from usk.classify.train import TrainConfig, TrainResult, train
     from usk.data.clip import Clip
     from usk.data.sources import Source, open_source
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
     from usk.mel.spectrogram import MelSettings
+    from usk.share.hub import PushConfig, PushPlan, PushResult, push
     from usk.synth.judge import JudgeConfig
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
 _WHERE = {
+    "AudioClassifier": "usk.classify.classifier",
     "Clip": "usk.data.clip",
     "Comparison": "usk.evaluate.compare",
     "FitConfig": "usk.diffusion.fit",
@@ -39,6 +42,10 @@ _WHERE = {
     "Generator": "usk.diffusion.load",
     "JudgeConfig": "usk.synth.judge",
     "MelSettings": "usk.mel.spectrogram",
+    "PushConfig": "usk.share.hub",
+    "PushPlan": "usk.share.hub",
+    "PushResult": "usk.share.hub",
+    "push": "usk.share.hub",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
     "Source": "usk.data.sources",
@@ -49,6 +56,7 @@ _WHERE = {
     "UskError": "usk.errors",
     "compare": "usk.evaluate.compare:compare_runs",
     "fit": "usk.diffusion.fit",
+    "load_classifier": "usk.classify.predict",
     "load_generator": "usk.diffusion.load",
     "predict": "usk.classify.predict",
     "open_source": "usk.data.sources",
@@ -57,6 +65,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "AudioClassifier",
     "Clip",
     "Comparison",
     "FitConfig",
@@ -64,6 +73,9 @@ __all__ = [
     "Generator",
     "JudgeConfig",
     "MelSettings",
+    "PushConfig",
+    "PushPlan",
+    "PushResult",
     "RenderConfig",
     "Source",
     "SynthConfig",
@@ -74,9 +86,11 @@ __all__ = [
     "__version__",
     "compare",
     "fit",
+    "load_classifier",
     "load_generator",
     "open_source",
     "predict",
+    "push",
     "render_config",
     "synthesize",
     "train",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 from typing import Any
 
 import torch
@@ -11,16 +13,33 @@ from usk.errors import UsageError
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises UsageError for a device that is not there."""
+    """`auto` takes CUDA where there is one. Raises UsageError for a device that is not there.
+
+    For a CPU it sets the process's memory up as well, see `keep_freed_memory`.
+    """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
     except RuntimeError:
         raise UsageError(f"--device {device} is no device that torch knows; use auto, cpu or cuda") from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu, or --device auto")
+    if resolved.type == "cpu":
+        keep_freed_memory()
     return resolved
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what this process frees for its next tensors, instead of giving it back to the system.
+
+    By default every tensor above some megabytes comes as fresh pages that the system clears first: a fifth of the time
+    of a small network on a CPU. The process holds on to its peak instead. Does nothing where there is no glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h; 32 MB is the most it takes
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def default_precision(device: torch.device) -> str:

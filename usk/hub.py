@@ -1,12 +1,15 @@
-"""What a failed call to the Hugging Face Hub means for the user: one line that names the fix."""
+"""Calls to the Hugging Face Hub: trying again where that helps, and what a failure means for the user, in one line."""
 
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from usk.errors import UskError
 
@@ -27,11 +30,49 @@ CONNECTION_ERRORS = frozenset(
 UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN})
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+WAITS_S = (1.0, 2.0, 4.0, 8.0)
+LONGEST_WAIT_S = 90.0  # who is asked to wait longer than this is told so instead
+
+T = TypeVar("T")
+
+
+def retried(call: Callable[[], T], sleep: Callable[[float], object] = time.sleep) -> T:
+    """`call()`, again where the Hub is out of order for a moment and its client does not try again by itself.
+
+    That is a 503 (or a page that a proxy sends in place of JSON), and a 429 that says when to come back; at most four
+    times more. Everything else is raised at once: other statuses, and connections that broke.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for wait_s in WAITS_S:
+        try:
+            return call()
+        except HfHubHTTPError as failure:
+            status, asked_s = failure.response.status_code, _asked_wait_s(failure.response.headers)
+            if status != 503 and not (status == 429 and asked_s is not None):
+                raise
+            if asked_s is not None and asked_s > LONGEST_WAIT_S:
+                raise
+            sleep(max(wait_s, asked_s or 0.0))
+        except json.JSONDecodeError:
+            sleep(wait_s)
+    return call()
+
+
+def _asked_wait_s(headers: Any) -> float | None:
+    """When the Hub wants the next request: its `Retry-After`, else the reset of its rate limit."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    after = str(headers.get("Retry-After") or "").strip()
+    if after.isdigit():
+        return float(after)
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
 
 
 @contextmanager
 def hub_errors(
-    subject: str, instead: str, error: type[UskError], revision: str | None = None
+    subject: str, instead: str, error: type[UskError], revision: str | None = None, writing: bool = False
 ) -> Iterator[None]:
     """Failures of the Hub calls inside become `error`, one line: `subject`, what happened, what to do about it.
 
@@ -39,6 +80,7 @@ def hub_errors(
         subject: what was wanted, as messages begin: `--model user/name`.
         instead: what the user can do without the Hub, as an imperative.
         revision: the one that was asked for.
+        writing: whether something was to be pushed, not read.
 
     Whatever is no failure of the Hub, the network or the disk passes through as it is.
     """
@@ -47,7 +89,7 @@ def hub_errors(
     except UskError:
         raise
     except Exception as failure:
-        meaning = _meaning(failure, instead, revision)
+        meaning = _meaning(failure, instead, revision, writing)
         if meaning is None:
             raise
         raise error(f"{subject} {meaning}") from failure
@@ -74,7 +116,7 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def _meaning(failure: BaseException, instead: str, revision: str | None) -> str | None:
+def _meaning(failure: BaseException, instead: str, revision: str | None, writing: bool) -> str | None:
     """What the failure comes down to; None if it has nothing to do with the Hub.
 
     The outermost cause that says something decides. That the file is in no cache (`LocalEntryNotFoundError`) says
@@ -82,9 +124,12 @@ def _meaning(failure: BaseException, instead: str, revision: str | None) -> str 
     """
     from huggingface_hub import errors as hub
 
+    done = "pushed" if writing else "downloaded"
     away = f"cannot be reached (no network?); {instead}"
     not_cached = False
     for link in causes(failure):
+        if isinstance(link, hub.LocalTokenNotFoundError):
+            return "needs a Hugging Face account: `hf auth login`, or set HF_TOKEN"
         if isinstance(link, hub.RevisionNotFoundError):
             return f"has no revision {revision} on the Hub"
         if isinstance(link, hub.GatedRepoError) or _is_gated_dataset(link):
@@ -98,17 +143,21 @@ def _meaning(failure: BaseException, instead: str, revision: str | None) -> str 
         if type(link).__name__ == "OfflineModeIsEnabled":  # datasets has one of its own
             return f"cannot be reached, for HF_HUB_OFFLINE is set: unset it, or {instead}"
         if isinstance(link, hub.HfHubHTTPError):
-            return _refusal(link.response.status_code, instead)
+            return _refusal(link, instead, writing)
         if _is_connection_error(link):
             return away
         if isinstance(link, OSError) and link.errno in DISK_FULL:
             return f"cannot be downloaded: the disk of {_place(link)} is full; free some space, or move the cache with $HF_HOME"
+        if isinstance(link, OSError) and link.errno in UNWRITABLE and writing:
+            return f"cannot be pushed: {link.filename} cannot be read; mend its permissions"
         if isinstance(link, OSError) and link.errno in UNWRITABLE:
             return f"cannot be downloaded: {_place(link)} cannot be written; mend its permissions, or move the cache with $HF_HOME"
         not_cached = not_cached or isinstance(link, hub.LocalEntryNotFoundError)
     if not_cached:
         return away
-    return f"cannot be downloaded: {first_line(failure)}" if isinstance(failure, OSError) else None
+    if writing and isinstance(failure, json.JSONDecodeError):
+        return f"cannot be pushed: the Hub's answer cannot be read; try again later, or {instead}"
+    return f"cannot be {done}: {first_line(failure)}" if isinstance(failure, OSError) else None
 
 
 def _is_gated_dataset(error: BaseException) -> bool:
@@ -116,15 +165,23 @@ def _is_gated_dataset(error: BaseException) -> bool:
     return type(error).__name__ == "DatasetNotFoundError" and "gated" in str(error)
 
 
-def _refusal(status: int, instead: str) -> str:
+def _refusal(failure: Any, instead: str, writing: bool) -> str:
     """What an HTTP status of the Hub means that has no error class of its own."""
+    response = failure.response
+    status, done = response.status_code, "pushed" if writing else "downloaded"
     if status == 401:
-        return "is refused: the Hub does not accept your token; `hf auth login`, or unset HF_TOKEN"
+        said = f"{failure} {response.headers.get('X-Error-Message', '')}"
+        why = "your token has expired" if "expired" in said else "the Hub does not accept your token"
+        return f"is refused: {why}; `hf auth login`, or {'set another' if writing else 'unset'} HF_TOKEN"
+    if status == 403 and writing:
+        return "is refused: your token or account may not write there; `hf auth login` with one that may, or name another repo"
     if status == 403:
         return "is refused: your token may not read it; `hf auth login` with one that may"
     if status == 429:
-        return "cannot be downloaded: the Hub wants fewer requests; try again in a few minutes"
-    return f"cannot be downloaded: the Hub answers with status {status}; try again later, or {instead}"
+        return f"cannot be {done}: the Hub wants fewer requests; try again in a few minutes"
+    if status in (409, 412) and writing:
+        return "was changed on the Hub meanwhile; run the same command again, and look at its new plan"
+    return f"cannot be {done}: the Hub answers with status {status}; try again later, or {instead}"
 
 
 def _is_connection_error(error: BaseException) -> bool:

@@ -50,7 +50,7 @@ def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source
     assert [(run.record["split"], run.record["seed"]) for run in result.runs] == [("fold2", 0), ("fold2", 1)]
     for run in result.runs:
         assert sorted(file.name for file in run.folder.iterdir()) == [
-            "history.json", "model.safetensors", "predictions.parquet", "run.json",
+            "README.md", "config.json", "history.json", "model.safetensors", "predictions.parquet", "run.json",
         ]  # fmt: skip
         rows = predictions(run.folder)
         split = fold_split(bands.clips, 2)
@@ -326,7 +326,7 @@ def test_the_published_protocol_is_called_optimistic(bands: Source, tmp_path: Pa
         ({"protocol": "holdout"}, "--folds belongs to --protocol folds, not to holdout"),
         ({"folds": (9,)}, "--folds 9: the source has no such fold; it has 1, 2, 3"),
         ({"augment": "more"}, "--augment more is not known"),
-        ({"classifier": "resnet"}, "--classifier resnet is not known"),
+        ({"classifier": "vgg"}, "--classifier vgg is not known"),
         ({"batch": 0}, "--batch must be at least 1, not 0"),
         ({"learning_rate": -1.0}, "--learning-rate must be above 0, not -1"),
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),

@@ -87,7 +87,7 @@ def file_as_source(world: World) -> Case:
 
 
 def empty_source_name(world: World) -> Case:
-    return ["info", ""], 1, ["--real"]
+    return ["info", ""], 1, ["usk info"]
 
 
 def rows_without_audio(world: World) -> Case:
@@ -382,7 +382,7 @@ def mix_without_its_synth_path(world: World) -> Case:
 
 
 def unknown_classifier(world: World) -> Case:
-    return world.train("--classifier", "resnet"), 2, ["--classifier resnet", "small, cnn"]
+    return world.train("--classifier", "vgg"), 2, ["--classifier vgg", "small, cnn"]
 
 
 def unknown_protocol(world: World) -> Case:

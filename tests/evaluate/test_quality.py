@@ -304,7 +304,12 @@ def test_wrong_input_is_one_line(
         ((made, "--real", urbansound8k_folder, "--test-folds", 9), 2, "--test-folds 9: "),
         ((made, "--real", urbansound8k_folder, "--run", tmp_path), 2, "--run"),
         ((urbansound8k_folder, "--real", urbansound8k_folder), 1, "its clips name no parents"),
-        ((tmp_path / "nowhere", "--real", urbansound8k_folder), 1, "nowhere"),
+        (
+            (tmp_path / "nowhere", "--real", urbansound8k_folder),
+            1,
+            "give usk audit the folder of a dataset (make one",
+        ),
+        (("runs/nowhere", "--real", urbansound8k_folder), 1, "give usk audit the folder of a dataset"),
     ):
         ran = usk("audit", *arguments, "--quiet")
         assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
@@ -320,3 +325,21 @@ def test_an_audit_changes_nothing(made: Path, urbansound8k_folder: Path, usk: Co
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     usk("audit", made, "--real", urbansound8k_folder)
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+def test_saved_figures_stand_in_the_card(
+    made: Path, urbansound8k_folder: Path, usk: Command, tmp_path: Path
+) -> None:
+    before = (made / "README.md").read_text()
+    assert "## Audit" not in before
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")
+    assert ran.code == 0, ran.err
+    card = (made / "README.md").read_text()
+    without = card[: card.index("\n## Audit")] + card[card.index("\n## Use") :]
+    assert without == before
+    assert f"| {ran.value['distance']['mmd']} (" in card or f"| {ran.value['distance']['mmd']} |" in card
+    assert f"| near-copies of a parent | {len(ran.value['near_copies'])} |" in card
+    assert str(tmp_path) not in card + (made / "audit.json").read_text()
+    assert open_source(made).is_synthetic
+    refused = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")
+    assert refused.code == 0 and (made / "README.md").read_text() == card

@@ -13,12 +13,25 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from hypothesis import given
+from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usk.data.licenses import strictest_license
+from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
 from usk.diffusion.load import load_generator
-from usk.share.cards import dataset_card, escape_markdown, license_metadata, render_card, size_category
+from usk.share import bundle
+from usk.share.cards import (
+    PLACE,
+    code_span,
+    dataset_card,
+    escape_markdown,
+    license_metadata,
+    metadata_yaml,
+    render_card,
+    run_card,
+    size_category,
+)
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig, render_config
 from usk.synth.synthesize import SynthConfig, synthesize
@@ -35,6 +48,9 @@ HOSTILE = (
 )
 
 
+SOURCE = {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"}
+
+
 def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[dict[str, Any], str]:
     """(metadata, body) of a dataset card for one clip of every class."""
     clips = tuple(
@@ -42,12 +58,32 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
         for label in range(len(class_names))
     )
     base = {
-        "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
+        "source": SOURCE,
         "model": "tiny@abc", "trained_on": [], "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
         "render": render_config(steps=2).as_dict(), "alpha": "0.5", "sample_rate_hz": 8_000, "plan_seed": 0,
         "plan_sha256": "0" * 64, "has_groups": True, "license": "unknown", "shards": {},
     }  # fmt: skip
     card = dataset_card({**base, **manifest}, Plan(class_names, clips), Path())
+    start, head, body = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(head), body
+
+
+def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[dict[str, Any], str]:
+    """(metadata, body) of the card of a run that knows these classes."""
+    source = {
+        "source": "tones", "kind": "class folders", "revision": "abc", "hub_id": "", "license": "unknown", "models": [],
+        "strategies": [], "urbansound8k": False, "trained": True,
+    }  # fmt: skip
+    base = {
+        "classifier": "small", "protocol": "folds", "split": "fold2", "fold": 2, "seed": 0, "optimistic": False,
+        "class_names": list(class_names), "n_real": 30, "n_synthetic": 0, "n_test": 9, "n_test_recordings": 3,
+        "n_validation": 6, "best_epoch": 4, "epochs": 5, "steps": 50, "batch": 32, "learning_rate": 0.002,
+        "precision": "fp32", "augment": "none", "dropped": 0, "inputs": {"real": source}, "leaks": [],
+        "license": "unknown", "heard": {"seconds": 4.0, "sample_rate_hz": 22_050, "repeat_short": True, "transformer": False},
+    }  # fmt: skip
+    recalls = [(name, 1, 0.5) for name in class_names]
+    card = run_card({**base, **record}, 0.5, 0.4, recalls, "SmallCnn", "usk/classify/models.py")
     start, head, body = card.split("---\n", 2)
     assert start == ""
     return yaml.safe_load(head), body
@@ -127,6 +163,183 @@ def test_licences_in_the_hubs_words() -> None:
     metadata, body = card_of(("a",), license="CC BY-NC 3.0")
     assert metadata["license"] == "cc-by-nc-3.0"
     assert r"CC BY\-NC 3.0: inherited from the parents" in body
+
+
+LICENSES = st.sampled_from(
+    [
+        "CC0-1.0",
+        "mit",
+        "apache-2.0",
+        "cc-by-4.0",
+        "CC BY-NC 3.0",
+        "cc-by-nc-sa-4.0",
+        "unknown",
+        "gpl-3.0",
+        "other",
+    ]
+) | st.text(max_size=12)
+
+
+@given(
+    st.lists(LICENSES, max_size=5),
+    st.sampled_from(["CC BY-NC 3.0", "cc-by-nc-nd-4.0", "Non-Commercial only"]),
+)
+def test_non_commercial_never_becomes_permissive(others: list[str], restricted: str) -> None:
+    for inherited in (strictest_license([*others, restricted]), one_license([*others, restricted])):
+        assert is_noncommercial(inherited)
+        stated = license_metadata(inherited)
+        assert is_noncommercial(stated.get("license_name", stated["license"]))
+
+
+@given(st.lists(LICENSES, min_size=1, max_size=5))
+def test_a_licence_that_is_inherited_is_one_of_those_given(names: list[str]) -> None:
+    assert strictest_license(names) in names
+    assert strictest_license([*names, "CC0-1.0"]) == strictest_license(names) or strictest_license(names) in (
+        "cc0-1.0", "CC0-1.0"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "stated"),
+    [
+        ("license: cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("license: [mit, cc-by-nc-4.0]", "cc-by-nc-4.0"),
+        ("license: other\nlicense_name: non-commercial", "non-commercial"),
+        ("license: {a: b}", None),
+        ("license: [", None),
+        ("license: !!python/object/apply:os.system ['true']", None),
+        ("tags: [x]", None),
+    ],
+)
+def test_the_licence_that_a_card_states(tmp_path: Path, head: str, stated: str | None) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{head}\n---\n# Card\n")
+    assert license_of_card(tmp_path) == stated
+
+
+# --- metadata, as the Hub's own library reads it
+
+
+def test_the_dataset_card_as_the_hub_reads_it() -> None:
+    metadata, body = card_of(("a",), license="CC BY-NC 3.0")
+    card = DatasetCard(f"---\n{yaml.safe_dump(metadata)}---\n{body}")
+    data = card.data.to_dict()
+    assert data["license"] == "cc-by-nc-3.0" and data["size_categories"] == ["n<1K"]
+    assert data["task_categories"] == ["audio-classification"] and "synthetic" in data["tags"]
+    assert data["source_datasets"] == ["original"] and data["annotations_creators"] == ["machine-generated"]
+    assert data["configs"][0]["config_name"] == "default"
+    assert data["dataset_info"]["splits"][0]["num_examples"] == 1
+    assert card_of(("a",), source={**SOURCE, "name": "urbansound8k"})[0]["source_datasets"] == [
+        "extended|urbansound8k"
+    ]
+    assert card_of(("a",), source={**SOURCE, "hub_id": "me/x"})[0]["source_datasets"] == ["me/x"]
+
+
+def test_the_run_card_as_the_hub_reads_it() -> None:
+    metadata, body = run_card_of(("a", "b"))
+    card = ModelCard(f"---\n{yaml.safe_dump(metadata)}---\n{body}")
+    accuracy, f1 = card.data.eval_results
+    assert (accuracy.metric_type, accuracy.metric_value, f1.metric_type, f1.metric_value) == (
+        "accuracy", 0.5, "f1", 0.4
+    )  # fmt: skip
+    assert accuracy.dataset_revision == "abc" and accuracy.dataset_args["test"] == "fold2"
+    assert accuracy.metric_name == "accuracy (folds)"
+    assert (card.data.library_name, card.data.pipeline_tag) == ("usk", "audio-classification")
+    assert model_index_to_eval_results(eval_results_to_model_index("n", card.data.eval_results))[1] == [
+        accuracy,
+        f1,
+    ]
+    assert "fold 2: 9 clips of 3 recordings" in body and "| accuracy | 50.0 % |" in body
+    assert "No clip of the test part, and none of its recordings, trained." in body
+    assert table_of(body.replace("## Results", "## R", 1).replace("| class |", "## T\n| class |", 1), "T")[2:] == [
+        "| a | 1 | 50.0 % |", "| b | 1 | 50.0 % |"
+    ]  # fmt: skip
+
+
+def test_a_run_card_names_no_paths() -> None:
+    inputs = {
+        name: {"source": "sums", "kind": "k", "revision": "1", "hub_id": hub_id, "license": "mit", "models": [],
+               "strategies": ["waveform"], "urbansound8k": False, "trained": True}
+        for name, hub_id in (("real", ""), ("/home/somebody/sums", ""), ("me/x@v1", "me/x"))
+    }  # fmt: skip
+    metadata, body = run_card_of(("a",), inputs=inputs, n_synthetic=2)
+    assert "somebody" not in f"{metadata}{body}"
+    assert metadata["model-index"][0]["name"] == "small on real, sums, me/x@v1"
+    assert metadata["datasets"] == ["me/x"]
+    assert "The clips of sums were made without a generator (`waveform`)." in body
+
+
+def test_the_cards_own_check_finds_the_clips_that_leak(hostile_dataset: Path) -> None:
+    """The lines of the card, run as they stand."""
+    from datasets import load_dataset
+
+    card = (hostile_dataset / "README.md").read_text()
+    lines = [line for line in card.splitlines() if line.startswith(("tested = ", "clean = "))]
+    clips = load_dataset(str(hostile_dataset), split="train")
+    found: dict[str, Any] = {"clips": clips}
+    exec("\n".join(lines), found)
+    leaking = [
+        row for row in clips.select_columns("parent_groups") if found["tested"] & set(row["parent_groups"])
+    ]
+    assert leaking and len(found["clean"]) == len(clips) - len(leaking)
+
+
+def test_the_published_protocol_is_called_optimistic_in_the_card() -> None:
+    metadata, body = run_card_of(("a",), protocol="seed-9010", split="seed0", fold=None, optimistic=True)
+    assert "**These figures are optimistic.**" in body and "chosen on the test part" in body
+    names = [r["name"] for r in metadata["model-index"][0]["results"][0]["metrics"]]
+    assert names and all("optimistic" in name for name in names)
+
+
+def test_a_run_card_says_which_leaks_cannot_be_ruled_out() -> None:
+    _, body = run_card_of(("a",), leaks=["you/x names no parents: leaks cannot be ruled out"], dropped=3)
+    assert "What cannot be ruled out:\n\n- you/x names no parents: leaks cannot be ruled out\n" in body
+    assert "No clip of the test part" not in body
+    assert "3 synthetic clips were left out" in body
+
+
+NAMES = st.lists(st.text(min_size=1, max_size=15), min_size=1, max_size=4, unique=True)
+
+
+def headings(body: str) -> list[str]:
+    return [line for line in body.splitlines() if line.startswith("#")][1:]
+
+
+@settings(max_examples=25)
+@given(NAMES | st.permutations(HOSTILE).map(list))
+def test_no_class_name_breaks_a_card(names: list[str]) -> None:
+    """YAML gives the names back; Markdown keeps its headings, rows and cells."""
+    for make in (card_of, run_card_of):
+        metadata, body = make(tuple(names))
+        assert headings(body) == headings(make(("a",))[1])
+        assert all(line.endswith("|") for line in body.splitlines() if line.startswith("|"))
+        assert yaml.safe_load(metadata_yaml(metadata)) == metadata
+    metadata, body = card_of(tuple(names))
+    told = metadata["dataset_info"]["features"][2]["dtype"]["class_label"]["names"]
+    assert list(told.values()) == names
+    assert [cells(line)[1:] for line in table_of(body, "Clips by class and fold")[2:]] == [["1", "1"]] * len(
+        names
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["1e3", "0o17", "null", "yes", "-", "12:30:00", "1_000", ".5", "~", "2026-01-01"]
+)
+def test_names_that_yaml_readers_take_for_something_else_are_quoted(name: str) -> None:
+    head = metadata_yaml({"names": [name, "dog_bark", 3]})
+    assert f'- "{name}"\n' in head or f"- '{name}'\n" in head
+    assert "- dog_bark\n" in head and "- 3\n" in head
+
+
+@given(st.text(max_size=20))
+def test_code_stays_in_its_cell(text: str) -> None:
+    shown = code_span(text)
+    assert len(shown.splitlines()) <= 1 and shown.count("`") in (0, 2)
+    assert len(cells(f"| {shown} |")) == 1
+
+
+def test_cards_leave_their_place_open_for_push_to_fill() -> None:
+    for _, body in (card_of(("a",)), run_card_of(("a",))):
+        assert bundle.PLACE == PLACE in body
 
 
 @pytest.mark.parametrize(

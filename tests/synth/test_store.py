@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -304,6 +305,11 @@ def test_the_manifest_names_each_shards_rows(tmp_path: Path) -> None:
     fill(store_at(tmp_path / "out"))
     manifest = json.loads((tmp_path / "out" / "usk.json").read_text())
     assert list(manifest["shards"].values()) == [4, 4, 2]
+    hashes = {
+        name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+        for name in manifest["shards"]
+    }
+    assert manifest["shards_sha256"] == hashes
     assert manifest["plan_sha256"] == plan_of(10).sha256
 
 
@@ -337,12 +343,26 @@ def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
     make(tmp_path / "undisturbed", None)
     n_writes = len(writes)
     kinds = [name.partition("-")[0] for name in writes]
-    assert kinds[:2] == ["usk.json", "plan.jsonl"] and kinds[-2:] == ["train", "README.md"]
+    assert kinds[:2] == ["usk.json", "plan.jsonl"] and kinds[-3:] == ["train", "usk.json", "README.md"]
     assert "latents" in kinds
     for nth in range(n_writes):
         folder = tmp_path / f"made{nth}"
         with pytest.raises(UskError, match=r"the disk of .*made\d is full"):
             make(folder, nth)
         assert not list(folder.rglob("*.part"))
-        assert make(folder, None).n_made == (0 if nth == n_writes - 1 else 6)
+        assert make(folder, None).n_made == (0 if nth >= n_writes - 2 else 6)  # hashes and card come last
         assert len(open_source(folder)) == 6
+
+
+def test_the_hash_of_a_shard_that_was_changed_stays_that_of_what_was_made(tmp_path: Path) -> None:
+    """Running `usk synth` again must not pass a changed shard off as made; one that was deleted is made anew."""
+    fill(store_at(tmp_path / "out"))
+    manifest = (tmp_path / "out" / "usk.json").read_bytes()
+    shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole + b"changed")
+    fill(store_at(tmp_path / "out"))
+    assert (tmp_path / "out" / "usk.json").read_bytes() == manifest
+    shard.unlink()
+    fill(store_at(tmp_path / "out"))
+    assert shard.read_bytes() == whole and (tmp_path / "out" / "usk.json").read_bytes() == manifest

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from usk.data.decode import DecodedSource, Progress
 from usk.mel.spectrogram import MelSettings, mel_power, to_db
+
+
+class Features(Protocol):
+    """What a classifier is given of a clip: images [bands, frames] of its first `n_samples`."""
+
+    @property
+    def sample_rate_hz(self) -> int: ...
+    @property
+    def n_samples(self) -> int: ...
+    @property
+    def repeat_short(self) -> bool:
+        """Whether a short clip is repeated to fill it; else silence follows."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def of_audio(self, audio: torch.Tensor) -> torch.Tensor:
+        """Audio [batch, n_samples] to features [batch, bands, frames]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,9 +42,24 @@ class FeatureSettings:
     def shape(self) -> tuple[int, int]:
         return self.mel.n_mels, self.mel.n_frames
 
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.mel.sample_rate_hz
+
+    @property
+    def n_samples(self) -> int:
+        return self.mel.image_samples
+
+    def of_audio(self, audio: torch.Tensor) -> torch.Tensor:
+        """`log_mel`."""
+        return log_mel(audio, self.mel)
+
 
 FOUR_SECONDS = FeatureSettings(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=172), repeat_short=True
+)
+FOUR_SECONDS_128 = FeatureSettings(
+    MelSettings(n_fft=1_024, hop_samples=512, n_mels=128, n_frames=172), repeat_short=True
 )
 FIRST_SECOND = FeatureSettings(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=44), repeat_short=False
@@ -46,16 +81,14 @@ def log_mel(audio: torch.Tensor, mel: MelSettings) -> torch.Tensor:
     return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - mel.top_db)
 
 
-def features_of(
-    decoded: DecodedSource, settings: FeatureSettings, progress: Progress | None = None
-) -> torch.Tensor:
-    """Log-mel features of every clip in dB: float16 [n, n_mels, n_frames] on the CPU."""
+def features_of(decoded: DecodedSource, settings: Features, progress: Progress | None = None) -> torch.Tensor:
+    """Features of every clip: float16 [n, bands, frames] on the CPU; log-mel ones in dB."""
     features = torch.empty(len(decoded), *settings.shape, dtype=torch.float16)
-    n_samples = settings.mel.image_samples
+    n_samples = settings.n_samples
     for begin in range(0, len(decoded), 64):
         rows = range(begin, min(begin + 64, len(decoded)))
         batch = np.stack([fit_length(decoded.audio(row), n_samples, settings.repeat_short) for row in rows])
-        features[begin : rows.stop] = log_mel(torch.from_numpy(batch), settings.mel).half()
+        features[begin : rows.stop] = settings.of_audio(torch.from_numpy(batch)).half()
         if progress is not None:
             progress(rows.stop, len(decoded))
     return features

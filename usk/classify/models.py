@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from usk.classify.features import FIRST_SECOND, FOUR_SECONDS, FeatureSettings
+from usk.classify.augment import AUGMENTATIONS, MIXUP, PRESETS, augmentations_named
+from usk.classify.features import (
+    FIRST_SECOND,
+    FOUR_SECONDS,
+    FOUR_SECONDS_128,
+    Features,
+    FeatureSettings,
+)
+from usk.classify.networks import FrequencyResNet, SbCnn, adam_with_l2
 from usk.errors import UsageError
 
 
@@ -65,12 +74,16 @@ class SmallCnn(nn.Module):
         return self.head(torch.cat((over_time.mean(dim=2), over_time.amax(dim=2)), dim=1))
 
 
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+
+
 @dataclass(frozen=True)
 class ClassifierPreset:
     """A network, its features and its training recipe."""
 
     build: Callable[[int], nn.Module]
-    features: FeatureSettings
+    features: Features
     epochs: int
     batch: int
     learning_rate: float
@@ -78,18 +91,68 @@ class ClassifierPreset:
     cosine: bool  # learning rate: warm-up and cosine decay, or constant
     label_smoothing: float
     augment: str  # what `--augment auto` means
+    optimiser: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw
+    standardise: bool = True  # by the bands of the training features; else the network takes them as they are
+    augmentable: tuple[str, ...] = (*AUGMENTATIONS, MIXUP)  # what can be done to its features
+    revision: str = ""  # of the checkpoint that training begins with
+    # Class names -> `config` and `extractor` of a transformer, which rebuild it without its checkpoint.
+    transformer: Callable[[Sequence[str]], dict[str, Any]] | None = None
+
+    def described(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """What a configuration says of the network's features, JSON-safe (see `AudioClassifier`)."""
+        if self.transformer is not None:
+            return {"transformer": self.transformer(class_names)}
+        assert isinstance(self.features, FeatureSettings)
+        return {"mel": self.features.mel.as_dict(), "repeat_short": self.features.repeat_short}
+
+    def augmentations(self, text: str) -> tuple[str, ...]:
+        """What `--augment` means here: presets leave out what these features cannot have, a name is refused."""
+        names = augmentations_named(text)
+        spelt = [name for name in text.split("+") if name not in PRESETS and name not in self.augmentable]
+        if spelt:
+            raise UsageError(
+                f"--augment {'+'.join(spelt)} cannot be done to this classifier's features; "
+                f"choose among none, basic, strong, {', '.join(self.augmentable)}"
+            )
+        return tuple(name for name in names if name in self.augmentable)
+
+    def model(self, n_classes: int, probe: torch.Tensor | None = None) -> nn.Module:
+        """A new network that takes features [batch, bands, frames]; `probe` are some that it is to train on."""
+        network = self.build(n_classes)
+        if not self.standardise:
+            return network
+        if probe is None:
+            bands = torch.zeros(self.features.shape[0], 1)
+            return Standardised(network, bands, bands + 1)
+        deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
+        return Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3))
 
 
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "cnn": ClassifierPreset(PublishedCnn, FIRST_SECOND, 50, 128, 1e-3, 0.0, False, 0.0, "none"),
+    "sb-cnn": ClassifierPreset(
+        SbCnn, FOUR_SECONDS_128, 50, 32, 1e-3, 0.0, False, 0.0, "basic", optimiser=adam_with_l2
+    ),
+    "resnet": ClassifierPreset(FrequencyResNet, FOUR_SECONDS, 30, 32, 2e-3, 0.05, True, 0.1, "basic"),
 }
 DEFAULT_CLASSIFIER = "small"
 
 
+TRANSFORMER = "hf:"
+
+
 def preset(name: str) -> ClassifierPreset:
+    """The classifier called `name`: one of the table, or `hf:` and a folder or Hub id of a `transformers` audio
+    classifier, which is opened here."""
+    if name.startswith(TRANSFORMER):
+        from usk.classify.transformer import transformer_preset
+
+        return transformer_preset(name.removeprefix(TRANSFORMER))
     if name not in CLASSIFIERS:
-        raise UsageError(f"--classifier {name} is not known; choose one of {', '.join(CLASSIFIERS)}")
+        raise UsageError(
+            f"--classifier {name} is not known; choose one of {', '.join(CLASSIFIERS)}, or hf:FOLDER-OR-ID"
+        )
     return CLASSIFIERS[name]
 
 

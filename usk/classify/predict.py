@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.classify.features import FeatureSettings, fit_length, log_mel
-from usk.classify.models import preset
-from usk.classify.runs import RUN_FILE, load_classifier
-from usk.data.decode import decode
+from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier
+from usk.classify.features import Features, fit_length
+from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in
+from usk.data.decode import as_kept, decode, from_kept
+from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.sources import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef, open_source
-from usk.errors import SourceError, UsageError, sample_of
+from usk.errors import ModelError, SourceError, UsageError, sample_of
 
 BATCH_FILES = 16
 
@@ -37,23 +41,63 @@ class Prediction:
         return asdict(self)
 
 
-def find_classifier(run: str | os.PathLike[str]) -> Path:
-    """The folder of a run: itself, or the only one under a folder of runs. Raises UsageError with those to choose from."""
-    folder = Path(run)
-    if (folder / RUN_FILE).is_file():
+def find_classifier(run: str | os.PathLike[str], flag: str = "--run") -> Path:
+    """The folder of a run: itself, the only one under a folder of runs, or that of a Hub id (`user/name[@revision]`).
+
+    Raises: UsageError with those to choose from, ModelError where the Hub does not give it.
+    """
+    folder = Path(run).expanduser()
+    if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file():
         return folder
     runs = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}")) if folder.is_dir() else []
     if len(runs) == 1:
         return runs[0]
     if runs:
         raise UsageError(
-            f"--run {folder} holds {len(runs)} runs; name one of them: {sample_of([str(path) for path in runs])}"
+            f"{flag} {folder} holds {len(runs)} runs; name one of them: {sample_of([str(path) for path in runs])}"
         )
-    raise UsageError(f"--run {folder} is no run; train one with usk train, and name its folder under ./runs")
+    if not folder.exists() and looks_like_hub_id(str(run)):
+        return _download_classifier(str(run), flag)
+    raise UsageError(
+        f"{flag} {folder} is no run; train one with usk train, and name its folder under ./runs, or a Hub id"
+    )
+
+
+def _download_classifier(run: str, flag: str) -> Path:
+    subject = f"{flag} {run}, which is no folder here,"
+    instead = "name the folder of a run that usk train made"
+    pinned = pin(run, "model", subject, instead, ModelError)
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in pinned.files]
+    if missing:
+        raise ModelError(f"{flag} {run} is no classifier of usk: it has no {' and no '.join(missing)}")
+    wanted = (CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE)
+    return download(pinned, wanted, subject, instead, ModelError)
+
+
+def load_classifier(run: str | os.PathLike[str]) -> AudioClassifier:
+    """The classifier of a run, ready to use: its folder, a folder that holds one run alone, or a Hub id[@revision].
+
+    It is data that is loaded, never code: JSON and safetensors. Raises as `find_classifier` does, and ModelError for
+    a damaged one.
+    """
+    return classifier_in(find_classifier(run))
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRef:
+    """A file that was named and is not there."""
+
+    name: str
+
+    def read(self) -> tuple[np.ndarray, int]:
+        raise BadAudioError("is not there")
 
 
 def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
-    """Names and places of all clips that are meant: files, every audio file below folders, or whole sources."""
+    """Names and places of all clips that are meant: files, every audio file below folders, or whole sources.
+
+    Raises SourceError if none of them is there; some that are missing are named by their predictions.
+    """
     found: list[tuple[str, AudioRef]] = []
     for item in what:
         path = Path(item)
@@ -62,10 +106,16 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
         elif path.is_dir() and (files := _files_below(path)):
             found += [(str(file), FileRef(file)) for file in files]
         elif path.suffix.lower() in AUDIO_SUFFIXES:
-            raise SourceError(f"{item} is not there; name an audio file, a folder of them, or a source")
+            found.append((item, MissingRef(item)))
         else:
-            source = open_source(item)
+            source = open_source(item, flag="usk predict")
             found += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
+    missing = [name for name, ref in found if isinstance(ref, MissingRef)]
+    if missing and len(missing) == len(found):
+        raise SourceError(
+            f"{sample_of(missing)} {'is' if len(missing) == 1 else 'are'} not there; "
+            "name an audio file, a folder of them, or a source"
+        )
     if not found:
         raise SourceError("there is nothing to predict; name audio files, a folder of them, or a source")
     return found
@@ -78,41 +128,64 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def predict(
-    what: str | Sequence[str],
-    run: str | os.PathLike[str] = "runs",
+    what: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    run: str | os.PathLike[str] | AudioClassifier = "runs",
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Classify files, folders and sources with the classifier of a run.
+    """Classify files, folders and sources with the classifier of a run (a folder, a Hub id), or one that is loaded.
 
     Clips longer than what the classifier looks at are cut into windows of that length, and their probabilities averaged;
     others are repeated or padded as in training. A clip that cannot be read gets a `problem` and the rest goes on.
 
     Raises: UsageError for a run that is none, SourceError where there is nothing to read.
     """
-    folder = find_classifier(run)
-    model, record = load_classifier(folder)
-    settings, names = preset(record["classifier"]).features, record["class_names"]
-    clips = audio_of([what] if isinstance(what, str) else what)
+    model = run if isinstance(run, AudioClassifier) else load_classifier(run)
+    clips = audio_of(
+        [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(w) for w in what]
+    )
     predictions = []
     for begin in range(0, len(clips), BATCH_FILES):
-        predictions += list(_batch(clips[begin : begin + BATCH_FILES], model, settings, names))
+        predictions += list(_batch(clips[begin : begin + BATCH_FILES], model))
         if progress is not None:
             progress(len(predictions), len(clips))
     return predictions
 
 
-def _batch(
-    clips: Sequence[tuple[str, AudioRef]],
-    model: torch.nn.Module,
-    settings: FeatureSettings,
-    names: Sequence[str],
-) -> Iterator[Prediction]:
+CSV_COLUMNS = ("file", "class", "probability", "next_class", "next_probability", "problem")
+
+
+def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -> None:
+    """A row a clip, with a column of probabilities for each class at the end. `-` is standard output.
+
+    Raises UsageError where the file cannot be written.
+    """
+    classes = list(dict.fromkeys(name for one in predictions for name in one.probabilities))
+    with contextlib.ExitStack() as stack:
+        if os.fspath(path) == "-":
+            file: Any = sys.stdout
+        else:
+            try:
+                file = stack.enter_context(Path(path).open("w", newline="", encoding="utf-8"))
+            except OSError as error:
+                raise UsageError(f"--csv {path} cannot be written ({error.strerror})") from error
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*CSV_COLUMNS, *(f"p({name})" for name in classes)])
+        for one in predictions:
+            row = (
+                one.file, one.class_name, one.probability, one.next_class, one.next_probability, one.problem,
+                *(one.probabilities.get(name) for name in classes),
+            )  # fmt: skip
+            writer.writerow(["" if value is None else value for value in row])
+
+
+def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Iterator[Prediction]:
+    settings, names = model.feature_settings, model.class_names
     windows: list[np.ndarray] = []
     of_clip: list[list[int] | str] = []  # a clip's windows, or its problem
     for _, ref in clips:
         try:
-            samples = decode(ref, settings.mel.sample_rate_hz)
+            samples = from_kept(*as_kept(decode(ref, settings.sample_rate_hz)))
         except BadAudioError as error:
             of_clip.append(str(error))
             continue
@@ -122,14 +195,11 @@ def _batch(
         own = list(_windows(samples, settings))
         of_clip.append(list(range(len(windows), len(windows) + len(own))))
         windows += own
-    probabilities = np.zeros((0, len(names)), np.float32)
-    if windows:
-        with torch.no_grad():
-            parts = [
-                model(log_mel(torch.from_numpy(np.stack(windows[i : i + 64])), settings.mel)).softmax(dim=1)
-                for i in range(0, len(windows), 64)
-            ]
-        probabilities = torch.cat(parts).numpy()
+    parts = [
+        model.probabilities(torch.from_numpy(np.stack(windows[i : i + 64]))).numpy()
+        for i in range(0, len(windows), 64)
+    ]
+    probabilities = np.concatenate(parts) if parts else np.zeros((0, len(names)), np.float32)
     for (name, _), rows in zip(clips, of_clip, strict=True):
         if isinstance(rows, str):
             yield Prediction(name, None, None, None, None, {}, rows)
@@ -147,9 +217,9 @@ def _batch(
         )
 
 
-def _windows(samples: np.ndarray, settings: FeatureSettings) -> Iterator[np.ndarray]:
+def _windows(samples: np.ndarray, settings: Features) -> Iterator[np.ndarray]:
     """Consecutive windows of what the classifier looks at; a rest shorter than half a window is left out."""
-    n = settings.mel.image_samples
+    n = settings.n_samples
     if not settings.repeat_short:  # trained on beginnings alone
         yield fit_length(samples, n, False)
         return

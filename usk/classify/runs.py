@@ -1,4 +1,11 @@
-"""A run on disk: its configuration, its predictions, its weights. Written whole or not at all."""
+"""A run on disk, written whole or not at all, in the shape of a model on the Hub:
+
+RUN/config.json, model.safetensors   the classifier, features and class names included: all that `from_pretrained` needs
+RUN/run.json                         what it was trained on and how
+RUN/predictions.parquet              what it says of each test clip
+RUN/history.json                     its epochs
+RUN/README.md                        the model card
+"""
 
 from __future__ import annotations
 
@@ -7,16 +14,26 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from usk.errors import disk_errors
+from usk.classify.classifier import (
+    CONFIG_FILE,
+    SETTINGS,
+    WEIGHTS_FILE,
+    AudioClassifier,
+    check_settings,
+    read_weights,
+)
+from usk.classify.models import ClassifierPreset, preset
+from usk.errors import ModelError, disk_errors
 
 RUN_FILE = "run.json"
+CARD_FILE = "README.md"
 FORMAT = 1
 
 
@@ -33,7 +50,8 @@ def run_name(record: dict[str, Any]) -> str:
     """A folder name that says mix, classifier, split and seed, and differs wherever anything else does."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
     mix = re.sub(r"[^A-Za-z0-9.+-]+", "-", record["mix"].replace(",", "+")).strip("-")[-60:]
-    return f"{mix}_{record['classifier']}_{record['split']}_seed{record['seed']}_{digest}"
+    classifier = re.sub(r"[^A-Za-z0-9.+-]+", "-", record["classifier"])[-60:]
+    return f"{mix}_{classifier}_{record['split']}_seed{record['seed']}_{digest}"
 
 
 def find_run(out: Path, identity: dict[str, Any]) -> Run | None:
@@ -53,13 +71,13 @@ def save_run(
     groups: list[str],
     labels: np.ndarray,
     probabilities: np.ndarray,
-    weights: dict[str, torch.Tensor],
+    classifier: AudioClassifier,
     history: list[dict[str, Any]],
+    card: str,
 ) -> Run:
-    """Write a run beside its final place, then move it there in one step."""
+    """Write a run beside its final place, then move it there in one step. `card` is its README.md."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from safetensors.torch import save
 
     folder = out / run_name(identity)
     partial = out / f".{folder.name}.part-{os.getpid()}"
@@ -77,9 +95,8 @@ def save_run(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             pq.write_table(table, partial / "predictions.parquet")
-            (partial / "model.safetensors").write_bytes(
-                save({name: tensor.contiguous() for name, tensor in weights.items()})
-            )
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")  # before the mixin would write its own
+            classifier.save_pretrained(partial)
             (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
             (partial / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             if folder.exists():
@@ -90,15 +107,52 @@ def save_run(
     return Run(folder, record)
 
 
-def load_classifier(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The trained network of a run, in evaluation mode, and its record. It takes features in dB [batch, mels, frames]."""
-    from safetensors.torch import load_file
+def load_classifier(folder: Path) -> tuple[AudioClassifier, dict[str, Any]]:
+    """The classifier of a run and its record. Raises ModelError for a run that is damaged or not one of ours."""
+    return classifier_in(folder), _read_object(folder / RUN_FILE)
 
-    from usk.classify.models import Standardised, preset
 
-    record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    recipe = preset(record["classifier"])
-    bands = torch.zeros(recipe.features.mel.n_mels, 1)
-    model = Standardised(recipe.build(len(record["class_names"])), bands, bands + 1)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval(), record
+def classifier_in(folder: Path) -> AudioClassifier:
+    """The classifier in a run's folder, or in one that holds its `config.json` and `model.safetensors` alone.
+
+    In evaluation mode, on the CPU. Raises ModelError for one that is damaged or not ours.
+    """
+    model = AudioClassifier(**settings_of(folder))
+    read_weights(model, folder / WEIGHTS_FILE)
+    return model
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What the classifier in a folder is made with. Raises ModelError for one that is damaged or not ours."""
+    if (folder / CONFIG_FILE).is_file():
+        settings = _read_object(folder / CONFIG_FILE)
+        check_settings(settings)
+        return {name: settings[name] for name in SETTINGS & settings.keys()}
+    record = _read_object(folder / RUN_FILE)  # a run from before its folder had one
+    try:
+        name, class_names, precision = (record[key] for key in ("classifier", "class_names", "precision"))
+    except KeyError as error:
+        raise ModelError(f"{folder} is a damaged run: {RUN_FILE} lacks {error.args[0]}") from error
+    return classifier_settings(name, preset(name), class_names, precision)
+
+
+def classifier_settings(
+    architecture: str, recipe: ClassifierPreset, class_names: Sequence[str], precision: str
+) -> dict[str, Any]:
+    """What an `AudioClassifier` is made with."""
+    return {
+        "architecture": architecture,
+        "class_names": list(class_names),
+        "precision": precision,
+        **recipe.described(class_names),
+    }
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file.parent} is a damaged run: {file.name} cannot be read") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file.parent} is a damaged run: {file.name} is not a run's")
+    return content

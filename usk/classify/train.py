@@ -1,4 +1,4 @@
-"""`usk.train`: mixes x splits x seeds of one classifier, with equal work for every mix.
+"""`usk.train`: mixes x splits x shots x seeds of one classifier, with equal work for every mix.
 
 All mixes of a split get the same number of optimiser steps (that of the real training part times the epochs), the
 same seeds, and the same validation and test clips. The epoch is chosen on the validation part.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import copy
 import datetime
 import hashlib
-import itertools
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from usk.classify.augment import augment_batch, augmentations_named
-from usk.classify.features import features_of
-from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
-from usk.classify.runs import FORMAT, Run, find_run, save_run
+from usk.classify.augment import augment_batch
+from usk.classify.classifier import AudioClassifier
+from usk.classify.features import FeatureSettings, features_of
+from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
+from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, save_run
+from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_runs
+from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.mix import (
-    Mix,
-    TrainingRows,
-    foreign_parents,
-    label_map,
-    parse_mix,
-    training_rows,
-    unknown_generator,
-)
-from usk.data.sources import Source, looks_like_hub_id, open_source
-from usk.data.splits import PROTOCOLS, Split, fold_split, holdout_split, seed_9010_split
+from usk.data.licenses import strictest_license
+from usk.data.mix import TrainingRows, foreign_parents, label_map, parse_mix, unknown_generator
+from usk.data.shots import parse_shots
+from usk.data.sources import Source
+from usk.data.splits import PROTOCOLS, Split
 from usk.device import autocast, default_precision, resolve_device
-from usk.errors import LeakError, UsageError
+from usk.errors import UsageError
+from usk.evaluate import metrics
+from usk.share.cards import run_card
 
 SELECTION_WINDOW_EPOCHS = 5
+FEW_SHOT_CLIPS = 512
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class TrainConfig:
     protocol: str = "folds"
     folds: tuple[int, ...] = ()  # test folds; empty: every fold that all mixes can be tested on
     seeds: int = 1
+    shots: str = "full"  # real clips in all, joined by commas: 50,100,full
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
@@ -66,8 +66,10 @@ class TrainConfig:
 class TrainProgress:
     """What training reports after each epoch."""
 
-    run: int  # from 0
+    run: int  # from 0, those that were there already included
     n_runs: int
+    done_steps: int  # optimiser steps so far, in this call
+    all_steps: int  # of all runs that this call trains
     label: str
     epoch: int
     epochs: int
@@ -101,6 +103,9 @@ def train(
         mixes: such as `real`, `real,synth`, `real:0.1,synth`; any source's location may stand for a name.
         synth: the source that `synth` means.
 
+    With `config.shots`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
+    be one dataset, or the folder of `usk synth --shots`, where each run finds its own.
+
     Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
     """
     config = config or TrainConfig()
@@ -118,26 +123,27 @@ def train(
     if config.folds and config.protocol != "folds":
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
     augment = recipe.augment if config.augment == "auto" else config.augment
-    augmentations_named(augment)  # refused before anything is decoded
+    recipe.augmentations(augment)  # refused before anything is decoded
     device = resolve_device(config.device)
     parsed = [parse_mix(text) for text in dict.fromkeys(mixes)]
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
-    rate_hz = recipe.features.mel.sample_rate_hz
-    opened = {"real": real}  # all of them before any is decoded: what is missing is said at once
-    for name in dict.fromkeys(part.name for mix in parsed for part in mix.parts if part.name != "real"):
-        opened[name] = _named_source(name, synth)
+    shots = parse_shots(config.shots)
+    rate_hz = recipe.features.sample_rate_hz
+    parts = Parts.open(real, parsed, synth, config.folds, config.seeds, shots)  # all before any is decoded
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
-        for name, source in opened.items()
+        for name, source in parts.opened.items()
     }
     sources = {name: part.source for name, part in decoded.items()}
     base = sources["real"]
     notes = [note for source in sources.values() for note in source.notes]
     notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
     notes += filter(None, map(unknown_generator, sources.values()))
-    splits, left_out = _splits(base, parsed, sources, config)
-    notes += left_out
+    planned, splits, left_out = plan_runs(
+        replace(parts, opened=sources), parsed, config.protocol, config.folds, config.seeds, shots
+    )
+    notes += [*left_out, *generator_beyond_shots(planned, sources)]
     if splits and splits[0].optimistic:
         notes.append(
             "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
@@ -158,6 +164,7 @@ def train(
         )
     settings = {
         "classifier": config.classifier,
+        **({"classifier_revision": recipe.revision} if recipe.revision else {}),
         "protocol": config.protocol,
         "augment": augment,
         "epochs": config.epochs or recipe.epochs,
@@ -166,7 +173,13 @@ def train(
         "precision": default_precision(device) if config.precision == "auto" else config.precision,
     }
     announce(
-        {**settings, "device": str(device), "splits": [split.name for split in splits], "seeds": config.seeds}
+        {
+            **settings,
+            "device": str(device),
+            "splits": [split.name for split in splits],
+            "seeds": config.seeds,
+            **({} if shots == (None,) else {"shots": ["full" if n is None else n for n in shots]}),
+        }
     )
     job = _Job(decoded, sources, recipe, settings, device, Path(out))
     try:
@@ -175,70 +188,70 @@ def train(
         raise UsageError(
             f"--out {out} cannot be written ({error.strerror}); choose another folder"
         ) from error
-    runs: list[Run] = []
-    planned = [(mix, split, seed) for split, seed in _split_seeds(splits, config) for mix in parsed]
-    for index, (mix, split, seed) in enumerate(planned):
-        runs.append(job.run(mix, split, seed, index, len(planned), report))
+    runs = job.sweep(planned, report)
     return TrainResult(tuple(runs), tuple(dict.fromkeys(notes)), settings)
 
 
-def _named_source(name: str, synth: Source | str | os.PathLike[str] | None) -> Source:
-    if name != "synth":
-        try:
-            return open_source(name)
-        except UsageError:
-            raise
-        except Exception as error:
-            if "/" in name or Path(name).exists():
-                raise
-            raise UsageError(
-                f"--mix names {name!r}, which is neither real, synth nor a source (a folder, a Hub id, demo)"
-            ) from error
-    if synth is None:
-        raise UsageError("--mix names synth; give --synth a synthetic dataset, or make one with `usk synth`")
-    if isinstance(synth, Source):
-        return synth
-    if not Path(synth).expanduser().exists() and not looks_like_hub_id(str(synth)):
-        raise UsageError(f"--synth {synth}: no such dataset; make one with `usk synth --per-class 100`")
-    return open_source(synth)
+def steps_per_epoch(split: Split, batch: int) -> int:
+    """Optimiser steps of an epoch, the same for every mix: a pass over the real training part, but at least over
+    `FEW_SHOT_CLIPS` clips where it was cut to fewer shots."""
+    clips = len(split.train) if split.shots is None else max(len(split.train), FEW_SHOT_CLIPS)
+    return math.ceil(clips / batch)
 
 
-def _splits(
-    real: Source, mixes: Sequence[Mix], sources: dict[str, Source], config: TrainConfig
-) -> tuple[list[Split], list[str]]:
-    """The splits to train, and why others were left out. Folds that were asked for by number must all work."""
-    if config.protocol != "folds":
-        draw = holdout_split if config.protocol == "holdout" else seed_9010_split
-        drawn = [draw(real.clips, seed) for seed in range(config.seeds)]
-        for split, mix in itertools.product(drawn, mixes):
-            training_rows(mix, sources, real, split)  # refused now, not after hours of other runs
-        return drawn, []
-    splits, left_out = [], []
-    refusal: LeakError | None = None
-    for fold in config.folds or real.folds:
-        split = fold_split(real.clips, fold)
-        try:
-            for mix in mixes:
-                training_rows(mix, sources, real, split)
-        except LeakError as error:
-            if config.folds:
-                raise
-            refusal = error
-            left_out.append(
-                f"fold {fold} is not tested: {str(error).partition(': ')[2].partition('; test')[0]}"
-            )
-            continue
-        splits.append(split)
-    if not splits and refusal is not None:
-        raise refusal
-    return splits, left_out
+def _input_of(source: Source, trained: bool) -> dict[str, Any]:
+    """What a run's record says of one source; `trained` if it is part of the mix, not just of the test."""
+    made = [clip for clip in source.clips if clip.is_synthetic]
+    return {
+        "source": source.name,
+        "kind": source.kind,
+        "revision": source.revision,
+        "hub_id": source.hub_id,
+        "license": source.license,
+        "models": sorted({clip.model for clip in made} - {NO_MODEL}),
+        "strategies": sorted({clip.strategy for clip in made}),
+        "urbansound8k": any(
+            group.startswith("urbansound8k/") for clip in source.clips for group in clip.lineage
+        ),
+        "trained": trained,
+    }
 
 
-def _split_seeds(splits: Sequence[Split], config: TrainConfig) -> list[tuple[Split, int]]:
-    """Folds are crossed with seeds; `holdout` and `seed-9010` draw one split a seed."""
-    if config.protocol == "folds":
-        return [(split, seed) for split in splits for seed in range(config.seeds)]
-    return [(split, seed) for seed, split in enumerate(splits)]
+def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
+    """Sentences on leaks between sources and the real one that nothing here can rule out, without paths."""
+    others = [replace(source, location=source.hub_id or source.name) for source in others]
+    real = replace(real, location=real.hub_id or real.name)
+    found = [
+        warning(source)
+        for source in others
+        for warning in (unknown_generator, partial(foreign_parents, real=real))
+    ]
+    if not real.has_groups:
+        found.append(f"{real.name} names no recordings: several clips of one may lie on both sides")
+    return [sentence for sentence in found if sentence]
+
+
+def _card(
+    record: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, classifier: AudioClassifier
+) -> str:
+    """The model card of a run."""
+    names, predicted = record["class_names"], probabilities.argmax(axis=1)
+    recall, support = metrics.class_recall(labels, predicted, len(names))
+    features = classifier.feature_settings
+    heard = {
+        "seconds": features.n_samples / features.sample_rate_hz,
+        "sample_rate_hz": features.sample_rate_hz,
+        "repeat_short": features.repeat_short,
+        "transformer": not isinstance(features, FeatureSettings),
+    }
+    return run_card(
+        {**record, "heard": heard},
+        metrics.accuracy(labels, predicted),
+        metrics.macro_f1(labels, predicted, len(names)),
+        [(name, int(n), float(value)) for name, n, value in zip(names, support, recall, strict=True)],
+        type(classifier.network).__name__,
+        type(classifier.network).__module__.replace(".", "/") + ".py",
+    )
 
 
 class _Job:
@@ -267,28 +280,43 @@ class _Job:
             self._features[name] = features_of(self.decoded[name], self.recipe.features).to(self.device)
         return self._features[name]
 
-    def run(
-        self,
-        mix: Mix,
-        split: Split,
-        seed: int,
-        index: int,
-        n_runs: int,
-        report: Callable[[TrainProgress], None],
-    ) -> Run:
-        real = self.sources["real"]
-        rows = training_rows(mix, self.sources, real, split)
-        test_ids = [real.clips[row].clip_id for row in split.test]
+    def sweep(self, planned: Sequence[PlannedRun], report: Callable[[TrainProgress], None]) -> list[Run]:
+        """Every planned run, trained where `out` has not got it."""
+        identities = [self._identity(run) for run in planned]
+        found = [find_run(self.out, identity) for identity in identities]
+        all_steps = sum(i["steps"] for i, run in zip(identities, found, strict=True) if run is None)
+        last_use = {part.name: index for index, run in enumerate(planned) for part in run.mix.parts}
+        epochs = self.settings["epochs"]
+
+        def after_epoch(index: int, before: int, steps: int, epoch: int, accuracy: float) -> None:
+            done = before + epoch * steps // epochs
+            label = planned[index].label
+            report(TrainProgress(index, len(planned), done, all_steps, label, epoch, epochs, accuracy))
+
+        done_steps = 0
+        runs: list[Run] = []
+        for index, (plan, identity, run) in enumerate(zip(planned, identities, found, strict=True)):
+            if run is None:
+                run = self._train(plan, identity, partial(after_epoch, index, done_steps, identity["steps"]))
+                done_steps += identity["steps"]
+            runs.append(run)
+            for name in [name for name, last in last_use.items() if last == index and name != "real"]:
+                self._features.pop(name, None)  # many few-shot datasets would not fit together
+        return runs
+
+    def _identity(self, plan: PlannedRun) -> dict[str, Any]:
+        """All that decides a run, JSON-safe."""
+        real, split, settings = self.sources["real"], plan.split, self.settings
         everything = sorted(clip.clip_id for clip in real.clips)
         data = hashlib.sha256("\n".join([real.name, *everything]).encode()).hexdigest()[:12]
-        steps = self.settings["epochs"] * math.ceil(len(split.train) / self.settings["batch"])
-        identity = {
+        return {
             "format": FORMAT,
-            "mix": mix.text,
-            **self.settings,
+            "mix": plan.mix.text,
+            **settings,
             "split": split.name,
-            "seed": seed,
-            "steps": steps,
+            "seed": plan.seed,
+            **({} if split.shots is None else {"shots": split.shots}),
+            "steps": settings["epochs"] * steps_per_epoch(split, settings["batch"]),
             "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
             "optimistic": split.optimistic,
             "data": data,
@@ -296,19 +324,21 @@ class _Job:
             "sources": {
                 name: {"name": source.name, "revision": source.revision, "clips": len(source)}
                 for name, source in sorted(self.sources.items())
-                if name == "real" or name in {p.name for p in mix.parts}
+                if name == "real" or name in {part.name for part in plan.mix.parts}
             },
         }
-        found = find_run(self.out, identity)
-        if found is not None:
-            return found
+
+    def _train(
+        self, plan: PlannedRun, identity: dict[str, Any], after_epoch: Callable[[int, float], None]
+    ) -> Run:
+        real, rows, split = self.sources["real"], plan.rows, plan.split
         started = time.monotonic()
-
-        def after_epoch(epoch: int, accuracy: float) -> None:
-            label = f"{mix.text} · {split.name} · seed {seed}"
-            report(TrainProgress(index, n_runs, label, epoch, self.settings["epochs"], accuracy))
-
-        probabilities, weights, history, best_epoch = self._fit(rows, split, seed, steps, after_epoch)
+        probabilities, classifier, history, best_epoch = self._fit(
+            rows, split, plan.seed, identity["steps"], after_epoch
+        )
+        labels = self.labels["real"][split.test].numpy()
+        names = {"real", *(part.name for part in plan.mix.parts)}
+        used = [source for name, source in sorted(self.sources.items()) if name in names]
         record = {
             **identity,
             "n_real": rows.count(self.sources, synthetic=False),
@@ -316,7 +346,15 @@ class _Job:
             "dropped": rows.dropped,
             "n_validation": len(split.validation),
             "n_test": len(split.test),
+            "n_test_recordings": len({real.clips[row].group for row in split.test}),
             "best_epoch": best_epoch,
+            "inputs": {
+                name: _input_of(source, any(part.name == name for part in plan.mix.parts))
+                for name, source in sorted(self.sources.items())
+                if name in names
+            },
+            "leaks": _not_ruled_out([source for source in used if source is not real], real),
+            "license": strictest_license(source.license for source in used),
             "device": str(self.device),
             "took_s": round(time.monotonic() - started, 1),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -325,12 +363,13 @@ class _Job:
             self.out,
             identity,
             record,
-            test_ids,
+            [real.clips[row].clip_id for row in split.test],
             [real.clips[row].group for row in split.test],
-            self.labels["real"][split.test].numpy(),
+            labels,
             probabilities,
-            weights,
+            classifier,
             history,
+            _card(record, labels, probabilities, classifier),
         )
 
     def _fit(
@@ -340,24 +379,24 @@ class _Job:
         seed: int,
         steps: int,
         after_epoch: Callable[[int, float], None],
-    ) -> tuple[np.ndarray, dict[str, torch.Tensor], list[dict[str, Any]], int]:
-        """Train one network: test probabilities [n_test, n_classes], its weights, its history, the chosen epoch."""
+    ) -> tuple[np.ndarray, AudioClassifier, list[dict[str, Any]], int]:
+        """Train one classifier: test probabilities [n_test, n_classes], itself on the CPU, its history, the chosen epoch."""
         settings, recipe, device = self.settings, self.recipe, self.device
         features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
         labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
         probe = features[:: max(1, len(features) // 512)].float()
         torch.manual_seed(seed)
-        network = recipe.build(len(self.sources["real"].class_names))
-        deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
-        model = Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3))
-        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=settings["learning_rate"], weight_decay=recipe.weight_decay
+        names = self.sources["real"].class_names
+        model = AudioClassifier(
+            **classifier_settings(settings["classifier"], recipe, names, settings["precision"])
         )
+        model.begin(recipe, probe)
+        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = recipe.optimiser(model, settings["learning_rate"], recipe.weight_decay)
         losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-        augmentations = augmentations_named(settings["augment"])
+        augmentations = recipe.augmentations(settings["augment"])
         draw = torch.Generator().manual_seed(seed)
-        steps_per_epoch = steps // settings["epochs"]
+        per_epoch = steps // settings["epochs"]
         order = torch.empty(0, dtype=torch.int64)
         history: list[dict[str, Any]] = []
         # The epoch with the best mean validation accuracy (then likelihood) over itself and the epochs before: on a few dozen recordings a
@@ -368,11 +407,12 @@ class _Job:
         for epoch in range(1, settings["epochs"] + 1):
             model.train()
             total = 0.0
-            for step in range((epoch - 1) * steps_per_epoch, epoch * steps_per_epoch):
+            for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
                 if recipe.cosine:
                     warm_up = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
                     decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-                    optimiser.param_groups[0]["lr"] = settings["learning_rate"] * warm_up * decay
+                    for group in optimiser.param_groups:
+                        group["lr"] = settings["learning_rate"] * warm_up * decay
                 if len(order) < settings["batch"]:
                     order = torch.cat((order, torch.randperm(len(features), generator=draw)))
                 chosen, order = order[: settings["batch"]], order[settings["batch"] :]
@@ -388,7 +428,7 @@ class _Job:
             history.append(
                 {
                     "epoch": epoch,
-                    "loss": round(total / steps_per_epoch, 5),
+                    "loss": round(total / per_epoch, 5),
                     "validation_accuracy": None if math.isnan(accuracy) else round(accuracy, 5),
                     "validation_loss": None if math.isnan(likelihood) else round(-likelihood, 5),
                 }
@@ -400,8 +440,8 @@ class _Job:
             after_epoch(epoch, accuracy)
         assert best is not None
         model.load_state_dict(best[2])
-        weights = {name: tensor.cpu() for name, tensor in best[2].items()}
-        return self._probabilities(model, split.test), weights, history, best[1]
+        probabilities = self._probabilities(model, split.test)
+        return probabilities, model.cpu().to(memory_format=torch.contiguous_format), history, best[1]
 
     def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
         """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""

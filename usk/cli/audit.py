@@ -10,20 +10,19 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     QuietOption,
+    Reading,
     RealOption,
     display_for,
-    real_location,
+    reads_clips,
     split_numbers,
 )
 
 FOUND_LEAKS = 3
 
 
+@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="[SRC]", help="Synthetic dataset.")] = "synth",
@@ -33,7 +32,12 @@ def command(
         typer.Option("--test-folds", help="Folds that no clip may leak into, joined by commas."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Compare sounds in what this run's classifier makes of them.")
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN|ID",
+            help="Compare sounds in what this run's classifier (a folder, or a Hub id) makes of them.",
+        ),
     ] = None,
     embedding: Annotated[
         str,
@@ -51,38 +55,34 @@ def command(
     seeds: Annotated[int, typer.Option("--seeds", help="With --tstr: trainings with different seeds.")] = 1,
     epochs: Annotated[int | None, typer.Option("--epochs", help="With --tstr: epochs of each.")] = None,
     device: DeviceOption = "auto",
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    save: Annotated[
+        bool,
+        typer.Option("--save", help="Keep the figures in the dataset's folder and show them in its card."),
+    ] = False,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
     display = display_for(ctx, as_json, quiet)
-    from usk.classify.runs import RUN_FILE
+    from usk.classify.predict import find_classifier
     from usk.classify.train import TrainProgress
     from usk.data.sources import open_source
     from usk.errors import UsageError
     from usk.evaluate.embeddings import embedding_named
     from usk.evaluate.quality import audit
     from usk.evaluate.transfer import train_on_synthetic
+    from usk.share.cards import save_audit
     from usk.show.console import audit_tables
 
-    if run is not None and not (run / RUN_FILE).is_file():
-        raise UsageError(
-            f"--run {run} is no run; give a folder that usk train made, for example under ./runs"
-        )
     for flag, given in (("--seeds", seeds != 1), ("--epochs", epochs is not None)):
         if given and not tstr:
             raise UsageError(f"{flag} belongs to --tstr; add --tstr, or leave it out")
-    synthetic = open_source(dataset)
-    source = open_source(
-        real_location(real),
-        skip_bad=True,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    if run is not None and embedding != "auto":
+        raise UsageError(f"--run and --embedding {embedding} are two embeddings; give one of them")
+    classifier = find_classifier(run) if run is not None else None
+    synthetic = open_source(dataset, flag="usk audit")
+    source = reading.open(real)
     for note in source.notes:
         display.warn(note)
     folds = split_numbers(test_folds, "--test-folds")
@@ -91,7 +91,7 @@ def command(
             synthetic,
             source,
             test_folds=folds,
-            embedding=embedding_named(embedding, run, class_names=source.class_names),
+            embedding=embedding_named(embedding, classifier, class_names=source.class_names),
             progress=bars("decoding"),
             embedding_progress=bars("embedding"),
         )
@@ -105,6 +105,8 @@ def command(
                 synthetic, source, folds, epochs=epochs, seeds=seeds, device=device, report=report
             )
             found = replace(found, transfer=tuple(transfer))
+    if save:
+        save_audit(Path(dataset), found.as_dict(), f"{source.name} ({source.revision})")
     display.result(found.as_dict(), *audit_tables(found))
     if found.leaks:
         raise typer.Exit(FOUND_LEAKS)

@@ -37,7 +37,8 @@ def guarded(call: Callable[[], object]) -> int:
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
-        sys.stderr.write(f"usk: {' '.join(str(error).split())}\n")
+        line = " ".join(str(error).split())  # and nothing that a terminal would obey
+        sys.stderr.write(f"usk: {''.join(c if c.isprintable() else chr(0xFFFD) for c in line)}\n")
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()

@@ -22,10 +22,11 @@ def command(
     """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class."""
     display = display_for(ctx, as_json, quiet)
     from usk.evaluate.compare import compare_runs
-    from usk.show.console import comparison_tables
+    from usk.show.console import comparison_tables, shots_tables
 
     comparisons = compare_runs(runs, baseline)
     display.result(
         [comparison.as_dict() for comparison in comparisons],
+        *shots_tables(comparisons),
         *(shown for comparison in comparisons for shown in comparison_tables(comparison)),
     )

@@ -8,18 +8,16 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     QuietOption,
-    SkipBadOption,
+    Reading,
     display_for,
-    real_location,
+    reads_clips,
     split_numbers,
 )
 
 
+@reads_clips()
 def command(
     ctx: typer.Context,
     real: Annotated[
@@ -76,10 +74,7 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: DeviceOption = "auto",
-    skip_bad: SkipBadOption = False,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -87,7 +82,6 @@ def command(
 
     On several GPUs: torchrun --nproc-per-node N -m usk fit ...
     """
-    from usk.data.sources import open_source
     from usk.diffusion.fit import FitConfig, FitProgress, fit
     from usk.diffusion.training import Stopped
     from usk.diffusion.workers import is_main_process
@@ -109,16 +103,8 @@ def command(
         seed=seed,
         device=device,
     )
-    sources = [
-        open_source(
-            location,
-            skip_bad=skip_bad,
-            label_column=label_column,
-            group_column=group_column,
-            fold_column=fold_column,
-        )
-        for location in real or [real_location(None)]
-    ]
+    locations: list[str | None] = [*real] if real else [None]
+    sources = [reading.open(location) for location in locations]
     for source in sources:
         for note in source.notes:
             display.warn(note)
@@ -137,7 +123,7 @@ def command(
                 out,
                 config,
                 folds=split_numbers(folds, "--folds"),
-                skip_bad=skip_bad,
+                skip_bad=reading.skip_bad,
                 report=report,
                 decoding=bars("decoding"),
                 warn=display.warn,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from usk.cli.options import JsonOption, QuietOption, display_for
+
+if TYPE_CHECKING:
+    from usk.data.sources import Source
 
 
 def command(
@@ -25,31 +28,80 @@ def command(
     display = display_for(ctx, as_json, quiet)
     from usk.show.console import counts_table, facts_table
 
+    kind, folder = ("installation", None) if what is None else _kind_of(what)
     if what is None:
         facts = _installation()
         display.result(facts, facts_table("usk", facts))
-    elif what == "embedded" or (Path(what) / "model_index.json").is_file():
+    elif kind == "generator":
         facts = _generator(what)
         display.result(facts, facts_table(what, facts))
-    elif (Path(what) / "run.json").is_file():
-        from usk.evaluate.compare import read_run
-
-        run = read_run(what)
-        facts = {
-            "mix": run.mix,
-            "classifier": run.classifier,
-            "split": run.split,
-            "seed": run.seed,
-            "accuracy": round(run.accuracy, 4),
-            "macro F1": round(run.macro_f1, 4),
-            "real clips": run.n_real,
-            "synthetic clips": run.n_synthetic,
-            "best epoch": run.best_epoch,
-        }
+    elif folder is not None:
+        facts = _run(folder)
         display.result(facts, facts_table(what, facts))
     else:
         facts, classes = _source(what)
         display.result({**facts, "classes": classes}, facts_table(what, facts), counts_table(classes))
+
+
+def _kind_of(what: str) -> tuple[str, Path | None]:
+    """What SRC is: `generator`, `run` with its folder, or `source`. Of a Hub id that is both, the dataset."""
+    from usk.data.pinned import looks_like_hub_id
+
+    path = Path(what).expanduser()
+    if what == "embedded" or (path / "model_index.json").is_file():
+        return "generator", None
+    if any((path / name).is_file() for name in ("run.json", "model.safetensors")):
+        return "run", path
+    return _kind_on_hub(what) if not path.exists() and looks_like_hub_id(what) else ("source", None)
+
+
+def _kind_on_hub(what: str) -> tuple[str, Path | None]:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from usk.data.pinned import download, pin
+    from usk.errors import SourceError
+    from usk.hub import causes
+
+    subject, instead = f"{what}, which is no folder here,", "name a folder"
+    try:
+        pin(what, "dataset", subject, instead, SourceError)
+        return "source", None
+    except SourceError as error:
+        if not any(isinstance(cause, RepositoryNotFoundError) for cause in causes(error)):
+            raise
+    pinned = pin(what, "model", subject, instead, SourceError)
+    if "model_index.json" in pinned.files:
+        return "generator", None
+    if {"config.json", "model.safetensors"} <= set(pinned.files):
+        wanted = ("config.json", "run.json", "predictions.parquet")
+        return "run", download(pinned, wanted, subject, instead, SourceError)
+    raise SourceError(
+        f"{what} is a model on the Hub, but neither a generator nor a classifier that usk knows"
+    )
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    from usk.classify.runs import settings_of
+    from usk.evaluate.compare import read_run
+
+    settings = settings_of(folder)
+    facts: dict[str, Any] = {"kind": "classifier", "classes": settings["class_names"]}
+    if not (folder / "run.json").is_file():
+        return {**facts, "classifier": settings["architecture"]}
+    run = read_run(folder)
+    return {
+        **facts,
+        "mix": run.mix,
+        "classifier": run.classifier,
+        "split": run.split,
+        "seed": run.seed,
+        "accuracy": round(run.accuracy, 4),
+        "macro F1": round(run.macro_f1, 4),
+        **({"note": "protocol seed-9010: optimistic"} if run.optimistic else {}),
+        "real clips": run.n_real,
+        "synthetic clips": run.n_synthetic,
+        "best epoch": run.best_epoch,
+    }
 
 
 def _installation() -> dict[str, Any]:
@@ -95,10 +147,28 @@ def _generator(model: str) -> dict[str, Any]:
     }
 
 
+def _provenance(source: Source) -> dict[str, Any]:
+    """What a source says of where its synthetic clips come from."""
+    made = [clip for clip in source.clips if clip.is_synthetic]
+    if not made:
+        return {}
+    from usk.data.mix import unknown_generator
+
+    return {
+        "synthetic clips": len(made),
+        "strategies": sorted({clip.strategy for clip in made}),
+        "made by": sorted({clip.model for clip in made}),
+        "recordings of parents": len({group for clip in made for group in clip.parent_groups}),
+        "recordings the generator heard": len(source.model_groups)
+        if unknown_generator(source) is None
+        else "unknown: leaks from it cannot be ruled out",
+    }
+
+
 def _source(location: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from usk.data.sources import open_source
 
-    source = open_source(location, skip_bad=True)
+    source = open_source(location, skip_bad=True, flag="usk info")
     facts = {
         "kind": source.kind,
         "name": source.name,
@@ -108,6 +178,7 @@ def _source(location: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "recordings": len({clip.group for clip in source.clips}),
         "folds": list(source.folds),
         "licence": source.license,
+        **_provenance(source),
         "notes": list(source.notes),
     }
     rows = []

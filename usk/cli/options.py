@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from usk.data.sources import Source
     from usk.show.console import Display
 
 DEFAULT_REAL = "danavery/urbansound8K"
@@ -36,6 +41,66 @@ GroupColumnOption = Annotated[
 FoldColumnOption = Annotated[str | None, typer.Option("--fold-column", help="Fold column of a dataset.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the sources of a command are to be read: what `--skip-bad` and the column options say."""
+
+    skip_bad: bool = False
+    label_column: str | None = None
+    group_column: str | None = None
+    fold_column: str | None = None
+
+    def open(self, location: str | None) -> Source:
+        """The real clips at `location`, else where `$USK_REAL` says, else the Hub's."""
+        from usk.data.sources import open_source
+
+        return open_source(
+            real_location(location),
+            skip_bad=self.skip_bad,
+            label_column=self.label_column,
+            group_column=self.group_column,
+            fold_column=self.fold_column,
+        )
+
+
+READING_OPTIONS = {
+    "skip_bad": (SkipBadOption, False),
+    "label_column": (LabelColumnOption, None),
+    "group_column": (GroupColumnOption, None),
+    "fold_column": (FoldColumnOption, None),
+}
+
+
+def reads_clips(*, skip_bad: bool | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command with a parameter `reading: Reading`: in its place stand the options that say how to read clips.
+
+    `skip_bad` given is what it always is, without an option.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = {name: it for name, it in READING_OPTIONS.items() if skip_bad is None or name != "skip_bad"}
+
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            chosen = {name: kwargs.pop(name) for name in options}
+            command(*args, **kwargs, reading=Reading(**{"skip_bad": bool(skip_bad), **chosen}))
+
+        own = inspect.signature(command, eval_str=True)
+        parameters = []
+        for parameter in own.parameters.values():
+            if parameter.name == "reading":
+                parameters += [
+                    inspect.Parameter(name, parameter.kind, default=default, annotation=annotation)
+                    for name, (annotation, default) in options.items()
+                ]
+            else:
+                parameters.append(parameter)
+        wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return wrapped
+
+    return decorate
 
 
 def real_location(given: str | None) -> str:

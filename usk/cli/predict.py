@@ -8,25 +8,42 @@ import typer
 
 from usk.cli.options import JsonOption, QuietOption, display_for
 
-SOME_UNREAD = 1
+NONE_READ = 1
 
 
 def command(
     ctx: typer.Context,
     what: Annotated[list[str], typer.Argument(metavar="FILE|FOLDER|SRC...", help="What to classify.")],
     run: Annotated[
-        str, typer.Option("--run", help="Folder of a run, or of runs that holds only one.")
+        str,
+        typer.Option(
+            "--run",
+            metavar="RUN|ID",
+            help="Folder of a run, or of runs that holds only one; or a Hub id\\[@revision].",
+        ),
     ] = "runs",
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="PATH", help="Write a CSV file; - is standard output.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Classify audio files, folders of them, or sources. Goes on past a bad file, and then ends with exit code 1."""
+    """Classify audio files, folders of them, or sources. Goes on past a bad file; exit code 1 if none could be read."""
     display = display_for(ctx, as_json, quiet)
-    from usk.classify.predict import predict
+    from usk.classify.predict import predict, write_csv
+    from usk.errors import UsageError, sample_of
     from usk.show.console import predictions_table
 
+    if csv_file == "-" and display.as_json:
+        raise UsageError("--csv - and --json both want standard output; give --csv a file")
     with display.progress() as bars:
         predictions = predict(what, run, progress=bars("classifying"))
-    display.result([one.as_dict() for one in predictions], predictions_table(predictions))
-    if any(one.problem for one in predictions):
-        raise typer.Exit(SOME_UNREAD)
+    if csv_file is not None:
+        write_csv(predictions, csv_file)
+    if csv_file != "-":
+        display.result([one.as_dict() for one in predictions], predictions_table(predictions))
+    bad = [f"{one.file} ({one.problem})" for one in predictions if one.problem]
+    if bad:
+        display.warn(f"{len(bad)} of {len(predictions)} clips could not be read: {sample_of(bad)}")
+    if len(bad) == len(predictions):
+        raise typer.Exit(NONE_READ)

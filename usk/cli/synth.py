@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     ModelOption,
     QuietOption,
+    Reading,
     RealOption,
     SeedOption,
-    SkipBadOption,
     display_for,
-    real_location,
+    reads_clips,
     split_names,
     split_numbers,
 )
 
+if TYPE_CHECKING:
+    from usk.data.shots import ShotsOf
+    from usk.data.sources import Source
+    from usk.show.console import Display
+    from usk.synth.synthesize import SynthResult
 
+
+@reads_clips()
 def command(
     ctx: typer.Context,
     per_class: Annotated[int, typer.Option("--per-class", help="Clips to make of each class.")] = 100,
@@ -80,6 +84,23 @@ def command(
     folds: Annotated[
         str | None, typer.Option("--folds", help="Only parents of these folds, joined by commas.")
     ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            "--shots",
+            help="Only parents that usk train --shots trains on, 50,100,full: OUT gets a dataset for each, test fold and seed.",
+        ),
+    ] = None,
+    test_folds: Annotated[
+        str | None,
+        typer.Option(
+            "--test-folds",
+            help="Folds to be tested. With --shots: a dataset for each (default: all). With --judge: one judge hears all others.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", help="With --shots: draws of them, as for usk train --seeds.")
+    ] = 1,
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
     ] = False,
@@ -97,17 +118,10 @@ def command(
         float | None,
         typer.Option("--judge-threshold", help="With --judge: keep only clips with this score or more."),
     ] = None,
-    test_folds: Annotated[
-        str | None,
-        typer.Option("--test-folds", help="With --judge: folds to be tested; one judge hears all others."),
-    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
-    skip_bad: SkipBadOption = False,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -116,8 +130,9 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display = display_for(ctx, as_json, quiet)
-    from usk.data.sources import open_source
+    from usk.data.shots import parse_shots
     from usk.errors import UsageError
+    from usk.synth.few_shot import of_cell, shots_cells, synthesize_shots
     from usk.synth.judge import JudgeConfig
     from usk.synth.settings import render_config
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
@@ -134,13 +149,14 @@ def command(
         "precision": precision,
         "batch": batch,
     }
-    for flag, value in (
-        ("--keep", keep),
-        ("--judge-threshold", judge_threshold),
-        ("--test-folds", test_folds),
-    ):
+    for flag, value in (("--keep", keep), ("--judge-threshold", judge_threshold)):
         if value is not None and not judge:
             raise UsageError(f"{flag} {value} belongs to --judge; add --judge, or leave it out")
+    tested = split_numbers(test_folds, "--test-folds")
+    if tested and not judge and shots is None:
+        raise UsageError(f"--test-folds {test_folds} belongs to --shots or --judge; add one, or leave it out")
+    if seeds != 1 and shots is None:
+        raise UsageError("--seeds belongs to --shots; add --shots, or leave it out")
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,
@@ -148,32 +164,35 @@ def command(
         classes=split_names(classes),
         folds=split_numbers(folds, "--folds"),
         across_folds=across_folds,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
         render=render_config(quality, **chosen),
-        judge=JudgeConfig(keep, judge_threshold, split_numbers(test_folds, "--test-folds"))
-        if judge
-        else None,
+        judge=JudgeConfig(keep, judge_threshold, tested if shots is None else ()) if judge else None,
     )
-    source = open_source(
-        real_location(real),
-        skip_bad=skip_bad,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    source = reading.open(real)
     for note in source.notes:
         display.warn(note)
+    cells: list[ShotsOf] | None = None
+    if shots is not None:
+        cells = shots_cells(source, parse_shots(shots), tested, seeds)
     if dry_run:
         from usk.show.console import pairs_table, plan_table
 
+        rows: list[dict[str, Any]] = []
+        tables: list[Any] = []
         with display.progress() as bars:
-            _, plan = plan_for(source, config, decoding=bars("decoding"))
-        for note in plan.notes:
-            display.warn(note)
-        rows = [{**asdict(clip), "class": plan.class_names[clip.label]} for clip in plan.clips]
-        display.result(
-            rows, plan_table(plan.counts(), f"plan: {len(plan)} clips"), pairs_table(rows[:10], len(plan))
-        )
+            for cell in cells if cells is not None else (None,):
+                _, plan = plan_for(
+                    source, config if cell is None else of_cell(config, cell), decoding=bars("decoding")
+                )
+                for note in plan.notes:
+                    display.warn(note)
+                named = {} if cell is None else {"dataset": cell.name}
+                rows += [
+                    {**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips
+                ]
+                title = f"plan: {len(plan)} clips" + (f" in {cell.name}" if cell is not None else "")
+                tables.append(plan_table(plan.counts(), title))
+        display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
         return
     from usk.show.console import plan_table, settings_line
 
@@ -183,18 +202,22 @@ def command(
         display.note(f"model {settings['model']}; {settings_line(resolved)}")
 
     with display.progress() as bars:
-        result = synthesize(
-            source,
-            out,
-            config,
-            model=model,
-            device=device,
-            compiled=compiled,
-            progress=bars("rendering clips"),
-            decoding=bars("decoding"),
-            judging=bars("fitting judges"),
-            announce=announce,
-        )
+        options: dict[str, Any] = {
+            "model": model,
+            "device": device,
+            "compiled": compiled,
+            "progress": bars("rendering clips"),
+            "decoding": bars("decoding"),
+            "judging": bars("fitting judges"),
+            "announce": announce,
+        }
+        if cells is not None:
+            results = synthesize_shots(source, out, cells, config, **options)
+        else:
+            result = synthesize(source, out, config, **options)
+    if cells is not None:
+        _show_shots(display, source, out, shots, cells, results)
+        return
     for note in result.notes:
         if note not in source.notes:
             display.warn(note)
@@ -227,4 +250,46 @@ def command(
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
         *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth",
+    )
+
+
+def _show_shots(
+    display: Display,
+    source: Source,
+    out: str,
+    shots: str | None,
+    cells: list[ShotsOf],
+    results: list[SynthResult],
+) -> None:
+    """The result of `--shots`: a line a dataset."""
+    from usk.show.console import facts_table
+
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        if note not in source.notes:
+            display.warn(note)
+    made, elapsed_s = sum(result.n_made for result in results), sum(result.elapsed_s for result in results)
+    display.result(
+        {
+            "folder": out,
+            "made": made,
+            "elapsed_s": round(elapsed_s, 2),
+            "datasets": [
+                {
+                    "folder": str(result.folder),
+                    **asdict(cell),
+                    "clips": len(result.plan),
+                    "made": result.n_made,
+                    "parents": len({parent for clip in result.plan.clips for parent in clip.parents}),
+                    "model": result.model,
+                    "notes": list(result.notes),
+                }
+                for cell, result in zip(cells, results, strict=True)
+            ],
+        },
+        facts_table(
+            f"{len(cells)} datasets in {out}",
+            {cell.name: f"{len(result.plan)} clips" for cell, result in zip(cells, results, strict=True)},
+        ),
+        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
+        + (f" --synth {out}" if out != "synth" else ""),
     )

@@ -9,19 +9,17 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    FoldColumnOption,
-    GroupColumnOption,
     JsonOption,
-    LabelColumnOption,
     QuietOption,
+    Reading,
     RealOption,
-    SkipBadOption,
     display_for,
-    real_location,
+    reads_clips,
     split_numbers,
 )
 
 
+@reads_clips()
 def command(
     ctx: typer.Context,
     mix: Annotated[
@@ -37,7 +35,10 @@ def command(
     ] = "synth",
     out: Annotated[str, typer.Option("--out", help="Folder of the runs.")] = "runs",
     classifier: Annotated[
-        str, typer.Option("--classifier", help="small, or cnn (the published one).")
+        str,
+        typer.Option(
+            "--classifier", help="small, cnn (the published one), sb-cnn, resnet, or hf:FOLDER-OR-ID."
+        ),
     ] = "small",
     protocol: Annotated[
         str, typer.Option("--protocol", help="folds, holdout, or seed-9010 (as published; optimistic).")
@@ -47,6 +48,13 @@ def command(
         typer.Option("--folds", help="Test folds, joined by commas. \\[default: all that are clean]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Train this many times with different seeds.")] = 1,
+    shots: Annotated[
+        str,
+        typer.Option(
+            "--shots",
+            help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone.",
+        ),
+    ] = "full",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, counted on the real clips.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Clips in a training batch.")] = None,
     learning_rate: Annotated[
@@ -59,17 +67,13 @@ def command(
         ),
     ] = "auto",
     device: DeviceOption = "auto",
-    skip_bad: SkipBadOption = False,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
-    from usk.data.sources import open_source
     from usk.evaluate.compare import read_run
     from usk.show.console import runs_table, settings_line
 
@@ -78,29 +82,24 @@ def command(
         protocol=protocol,
         folds=split_numbers(folds, "--folds"),
         seeds=seeds,
+        shots=shots,
         epochs=epochs,
         batch=batch,
         learning_rate=learning_rate,
         augment=augment,
         device=device,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
     )
-    source = open_source(
-        real_location(real),
-        skip_bad=skip_bad,
-        label_column=label_column,
-        group_column=group_column,
-        fold_column=fold_column,
-    )
+    source = reading.open(real)
     with display.progress() as bars:
         training = bars("training")
 
         def report(state: TrainProgress) -> None:
-            done = state.run * state.epochs + state.epoch
             chosen_on = (
                 "" if isnan(state.validation_accuracy) else f" · validation {state.validation_accuracy:.0%}"
             )
-            training(done, state.n_runs * state.epochs, state.label + chosen_on)
+            text = f"run {state.run + 1}/{state.n_runs} · {state.label} · epoch {state.epoch}/{state.epochs}"
+            training(state.done_steps, state.all_steps, text + chosen_on)
 
         result = train(
             source,

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.sources import AudioRef, BadAudioError, Source
+from usk.data.sources import MAX_DURATION_S, AudioRef, BadAudioError, Source
 from usk.errors import SourceError, sample_of
 
 MIN_DURATION_S = 0.01
-MAX_DURATION_S = 600.0
 SILENT_PEAK = 1e-5  # -100 dB below full scale
 FULL_SCALE = 32_767
 CACHE_VERSION = 1
@@ -79,6 +78,17 @@ def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
+def as_kept(samples: np.ndarray) -> tuple[np.ndarray, float]:
+    """Samples as the cache keeps them: 16-bit integers [n] relative to the clip's peak, and that peak."""
+    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    return np.rint(samples * (FULL_SCALE / peak if peak else 0.0)).astype("<i2"), peak
+
+
+def from_kept(kept: np.ndarray, peak: float) -> np.ndarray:
+    """The inverse of `as_kept`: float32 [n]."""
+    return kept.astype(np.float32) * np.float32(peak / FULL_SCALE)
+
+
 @dataclass(frozen=True)
 class DecodedSource:
     """A source whose every clip is decoded: `audio(row)` is float32 [n] at `sample_rate_hz`."""
@@ -97,7 +107,7 @@ class DecodedSource:
         """Mono float32 samples of one clip."""
         cached = self._rows[row]
         begin, end = self._offsets[cached], self._offsets[cached + 1]
-        return self._samples[begin:end].astype(np.float32) * np.float32(self._peaks[cached] / FULL_SCALE)
+        return from_kept(self._samples[begin:end], self._peaks[cached])
 
     def n_samples(self, row: int) -> int:
         """How long one clip is."""
@@ -214,11 +224,11 @@ def _build(
                 else:
                     index["bad"][name] = str(result)
                     index["retry"] |= isinstance(result, UnreadError)
-                peak = float(np.abs(samples).max()) if len(samples) else 0.0
+                kept, peak = as_kept(samples)
                 index["names"].append(name)
                 index["lengths"].append(len(samples))
                 index["peaks"].append(peak)
-                file.write(np.rint(samples * (FULL_SCALE / peak if peak else 0.0)).astype("<i2").tobytes())
+                file.write(kept.tobytes())
                 if progress is not None:
                     progress(done, len(source))
             file.flush()

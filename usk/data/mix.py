@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from usk.data.clip import NO_MODEL, Clip
+from usk.data.shots import made_elsewhere
 from usk.data.sources import Source
 from usk.data.splits import Split, stable_order
 from usk.errors import LeakError, UsageError, UskError
@@ -58,7 +59,8 @@ def parse_mix(text: str) -> Mix:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of each part of a mix that train in one split, and how many were dropped as leaks."""
+    """The rows of each part of a mix that train in one split, and how many were dropped: leaks, and synthetic clips that
+    were made from more than the split's shots."""
 
     parts: tuple[tuple[str, np.ndarray], ...]  # part name, rows of its source
     dropped: int
@@ -144,7 +146,9 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
 def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
     """Which rows of each part train in `split`.
 
-    Raises LeakError if a part would be left empty, UsageError for a part that trains nothing.
+    With shots, a synthetic clip trains only if all its parents are among them.
+
+    Raises LeakError if a part would be left empty by leaks, UsageError for a part that trains nothing.
     """
     chosen = []
     dropped = 0
@@ -160,7 +164,16 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
                     f"{why_emptied(source, real, split)}; test another fold (--folds), or use clips of a generator that has not heard it (usk fit)"
                 )
-            rows = share_of(source.clips, np.flatnonzero(~leaks), part.fraction)
+            elsewhere = made_elsewhere(source, real, split) & ~leaks
+            dropped += int(elsewhere.sum())
+            if (leaks | elsewhere).all():
+                fold = split.name.removeprefix("fold")
+                fix = f"usk synth --shots {split.shots} --test-folds {fold} makes such clips"
+                raise UsageError(
+                    f"--mix {mix.text}: none of the {len(source)} clips of {part.name} was made from the {split.shots} shots of "
+                    f"{split.name} alone; {fix if fold.isdigit() else 'only --protocol folds can have such clips'}"
+                )
+            rows = share_of(source.clips, np.flatnonzero(~leaks & ~elsewhere), part.fraction)
         if not len(rows):
             raise UsageError(f"--mix {mix.text}: {part.name} has no clip to train on in {split.name}")
         chosen.append((part.name, rows))
@@ -196,10 +209,15 @@ def foreign_parents(source: Source, real: Source) -> str | None:
     """A warning if leaks between `source` and `real` cannot be ruled out by names, else None."""
     if source is real:
         return None
-    if not source.is_synthetic:
-        return f"{source.location} is another real source: leaks into {real.location} are ruled out by recording names alone"
-    theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
     ours = {clip.group.partition("/")[0] for clip in real.clips}
+    if not source.is_synthetic:
+        if {clip.group.partition("/")[0] for clip in source.clips} & ours:
+            return f"{source.location} is another real source: leaks into {real.location} are ruled out by recording names alone"
+        return (
+            f"{source.location} names no parents (no provenance) and counts as another real source: if its clips were made "
+            f"from those of {real.location}, leaks cannot be ruled out"
+        )
+    theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
     if theirs & ours:
         return None
     return (

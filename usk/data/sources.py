@@ -19,13 +19,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from usk.data.checks import first_wrong, wrong_folds, wrong_labels, wrong_manifest, wrong_provenance_row
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
+from usk.data.licenses import UNKNOWN, license_of_card, one_license
+from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
-from usk.hub import first_line, hub_errors
+from usk.hub import first_line, hub_errors, retried
 
+LEAKS_UNKNOWN = (
+    "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
+)
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+MAX_DURATION_S = 600.0
+MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
+MAX_RATE_HZ = 1_000_000
 MANIFEST_FILE = "usk.json"
+OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
 
 LABEL_COLUMNS = ("label", "class", "category", "target", "classID", "class_id", "labels", "y")
 GROUP_COLUMNS = (
@@ -128,6 +138,7 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("truncated")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
+            _refuse_long(file.frames, file.channels, file.samplerate)
             samples = file.read(dtype="float32", always_2d=True)
             if file.frames > 0 and len(samples) < file.frames:
                 raise BadAudioError("truncated")
@@ -136,13 +147,21 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("not an audio file that libsndfile can read") from None
 
 
+def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
+    """Raise BadAudioError for what would decode to too much: a few kilobytes can say that they are hours."""
+    if frames > MAX_DURATION_S * rate_hz:
+        raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
+    if frames * channels > MAX_DECODED_SAMPLES:
+        raise BadAudioError(f"more than {MAX_DECODED_SAMPLES / 1e6:.0f} million samples; cut it into clips")
+
+
 def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
     """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
     if isinstance(cell, dict):
         if cell.get("bytes"):
             return read_audio_bytes(cell["bytes"])
         if cell.get("array") is not None:
-            return np.asarray(cell["array"], dtype=np.float32), int(cell["sampling_rate"])
+            return _read_array(cell["array"], cell.get("sampling_rate"))
         cell = cell.get("path")
     if isinstance(cell, bytes):
         return read_audio_bytes(cell)
@@ -154,6 +173,18 @@ def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise BadAudioError("its file is missing")
     return read_audio_bytes(path.read_bytes())
+
+
+def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
+    """Samples that are stored decoded, with their rate."""
+    try:
+        samples, rate = np.asarray(values, dtype=np.float32), int(rate_hz)
+    except (TypeError, ValueError):
+        raise BadAudioError("its array holds no samples at a rate") from None
+    if samples.ndim not in (1, 2) or not 0 < rate <= MAX_RATE_HZ:
+        raise BadAudioError("its array holds no samples at a rate")
+    _refuse_long(len(samples), samples.size // max(1, len(samples)), rate)
+    return samples, rate
 
 
 @lru_cache(maxsize=2)  # the group being read and the one before it: a group of audio may be large
@@ -183,6 +214,7 @@ class Source:
     )  # recordings that the generator of a synthetic dataset was fitted on
     # Recordings that the judges of a synthetic dataset were fitted on, by the folds that name a judge (`Clip.judge_folds`).
     judge_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
+    hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -246,6 +278,7 @@ def open_source(
     label_column: str | None = None,
     group_column: str | None = None,
     fold_column: str | None = None,
+    flag: str = "--real",
 ) -> Source:
     """Open a source of clips.
 
@@ -254,41 +287,45 @@ def open_source(
             Hugging Face dataset (Parquet folder or `save_to_disk`), a Hub id with optional `@revision`, or `demo`.
         skip_bad: leave out metadata rows whose audio file is missing, instead of raising.
         label_column, group_column, fold_column: of a dataset; found by name and type where they are None.
+        flag: where the user named it, for messages: `--real` (real clips), or another (a synthetic dataset).
 
     Raises: SourceError, with a one-line message that names the fix.
     """
     typed = os.fspath(location)
     if not typed.strip():
-        raise SourceError(
-            "no source is named; give --real a folder of clips, a Hub id (user/name), or `demo`"
-        )
+        raise SourceError(f"no source is named; {_advice(flag)}")
     columns = Columns(label_column, group_column, fold_column)
     if typed == "demo":
         return _open_demo()
     path = Path(typed).expanduser()
     if path.is_dir():
-        opener = _opener_for(path)
+        opener = _opener_for(path, flag)
         source = opener(path, typed, skip_bad, columns)
     elif path.exists():
         raise SourceError(f"{typed} is a file; a source is a folder, a Hub id, or `demo`")
     elif looks_like_hub_id(typed):
-        source = _open_hub(typed, columns)
+        source = _open_hub(typed, columns, flag)
     else:
-        raise SourceError(
-            f"{typed}: no such folder; give --real a folder of clips, a Hub id (user/name), or `demo`"
-        )
+        raise SourceError(f"{typed}: no such folder; {_advice(flag)}")
     if not source.clips:
         raise SourceError(f"{typed} holds no clips")
     return source
 
 
-def looks_like_hub_id(typed: str) -> bool:
-    """Whether this can be `user/name` or `user/name@revision`."""
-    name = typed.partition("@")[0]
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/"))
+def _advice(flag: str) -> str:
+    """What to give where a source is missing."""
+    if flag == "--real":
+        return "give --real a folder of clips, a Hub id (user/name), or `demo`"
+    if flag == "usk predict":
+        return "give usk predict audio files, a folder of them, or a source (a dataset, a Hub id, `demo`)"
+    if flag == "usk info":
+        return (
+            "give usk info a folder (clips, a dataset, a generator, a run), a Hub id (user/name), or `demo`"
+        )
+    return f"give {flag} the folder of a dataset (make one with `usk synth`), or a Hub id (user/name)"
 
 
-def _opener_for(path: Path) -> Callable[[Path, str, bool, Columns], Source]:
+def _opener_for(path: Path, flag: str) -> Callable[[Path, str, bool, Columns], Source]:
     if _urbansound8k_root(path) is not None:
         return _open_urbansound8k
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
@@ -298,7 +335,7 @@ def _opener_for(path: Path) -> Callable[[Path, str, bool, Columns], Source]:
     if (path / MANIFEST_FILE).is_file() or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
         return _open_parquet
     if not any(path.iterdir()):
-        raise SourceError(f"{path} is empty; give --real a folder of clips, a Hub id, or `demo`")
+        raise SourceError(f"{path} is empty; {_advice(flag)}")
     return _open_class_folders
 
 
@@ -496,7 +533,7 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     from datasets import Features
 
     manifest = read_manifest(path)
-    files = sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
+    files = sorted(file for pattern in ("*.parquet", "data/*.parquet") for file in path.glob(pattern))
     if manifest is not None:
         files = _complete_shards(path, typed, manifest)
     if not files:
@@ -511,9 +548,22 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
             raise SourceError(
                 f"{typed}: {file.name} is no whole Parquet file; copy or make it again"
             ) from error
-        features = dict(Features.from_arrow_schema(parquet.schema_arrow))
+        try:
+            own = dict(Features.from_arrow_schema(parquet.schema_arrow))
+        except Exception as error:  # whatever its metadata makes `datasets` do
+            raise SourceError(
+                f"{typed}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
+            ) from error
+        if features and own != features:
+            raise SourceError(f"{typed}: {file.name} has other columns than the files before it")
+        features = own
         audio_column = _audio_column(features, typed)
-        tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
+        try:
+            tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{typed}: {file.name} is damaged ({first_line(error)}); copy or make it again"
+            ) from error
         for group in range(parquet.num_row_groups):
             places += [(file, group, row) for row in range(parquet.metadata.row_group(group).num_rows)]
     data: dict[str, list[Any]] = {
@@ -527,19 +577,28 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     source = _from_columns(
         data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns
     )
+    stated = license_of_card(path)
     if manifest is not None:
         seen = frozenset(g for part in manifest.get("trained_on", ()) for g in part.get("groups", ()))
+        licenses = [str(manifest.get("license", UNKNOWN)), *([stated] if stated else [])]
         source = replace(
             source,
             kind="synthetic dataset",
-            license=str(manifest.get("license", "unknown")),
+            license=one_license(licenses),
             model_groups=seen,
             judge_groups={
                 tuple(part["folds"]): frozenset(part["groups"])
                 for part in (manifest.get("judge") or {}).get("heard", ())
             },
         )
-    return source
+    return source if manifest is not None else _licensed(source, stated)
+
+
+def _licensed(source: Source, stated: str | None) -> Source:
+    """A dataset from elsewhere under the licence that its card states; UrbanSound8K's is known without."""
+    known = "CC BY-NC 3.0" if source.name == "urbansound8k" else None
+    names = [name for name in (known, stated) if name]
+    return replace(source, license=one_license(names)) if names else source
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -549,9 +608,14 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        return dict(manifest)
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{file} is not valid JSON; make the dataset again into a new folder") from error
+    wrong = wrong_manifest(manifest)
+    if wrong:
+        raise SourceError(
+            f"{file} is not one that usk wrote: {wrong}; make the dataset again, or delete the file"
+        )
+    return dict(manifest)
 
 
 def _complete_shards(path: Path, typed: str, manifest: dict[str, Any]) -> list[Path]:
@@ -600,23 +664,42 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
     )
 
 
-def _open_hub(typed: str, columns: Columns) -> Source:
+def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
+    """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
     import datasets
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
     hub_id, _, revision = typed.partition("@")
     subject = f"the Hub dataset {hub_id}"
-    instead = "name a local folder with --real or $USK_REAL, or try `usk demo`"
-    try:
-        with hub_errors(subject, instead, SourceError, revision):
-            commit = HfApi().dataset_info(hub_id, revision=revision or None).sha
-            loaded = datasets.load_dataset(hub_id, revision=commit)
-    except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
-        # A loading script, files of no known format, shards that do not fit together: no source for usk.
-        raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error
-    name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
-    folder = Path(constants.HF_HUB_CACHE)
-    return _from_dataset(loaded, name, "Hub dataset", typed, str(commit), f"hub-{commit}", columns, folder)
+    instead = (
+        "name a local folder with --real or $USK_REAL, or try `usk demo`"
+        if flag == "--real"
+        else _advice(flag)
+    )
+    pinned = pin(typed, "dataset", subject, instead, SourceError)
+    if MANIFEST_FILE in pinned.files:
+        folder = download(pinned, OWN_FILES, subject, instead, SourceError)
+        source = _open_parquet(folder, typed, False, columns)
+        source = replace(source, name=hub_id, revision=pinned.commit, cache_key=f"hub-{pinned.commit}")
+    else:
+        try:
+            with hub_errors(subject, instead, SourceError, revision):
+                loaded = retried(lambda: datasets.load_dataset(hub_id, revision=pinned.commit))
+        except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
+            # A loading script, files of no known format, shards that do not fit together: no source for usk.
+            raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error
+        name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="dataset")
+        key = f"hub-{pinned.commit}"
+        source = _from_dataset(loaded, name, "Hub dataset", typed, pinned.commit, key, columns, folder)
+        card = (
+            download(pinned, ["README.md"], subject, instead, SourceError)
+            if "README.md" in pinned.files
+            else None
+        )
+        source = _licensed(source, license_of_card(card) if card is not None else None)
+    return replace(source, hub_id=hub_id)
 
 
 def _from_dataset(
@@ -687,17 +770,13 @@ def _from_columns(
     if label_column is None:
         raise SourceError(f"{typed} has no label column among {', '.join(data)}; name it with --label-column")
     values = data[label_column]
-    if any(value is None for value in values):
-        raise SourceError(
-            f"{typed}: {sum(v is None for v in values)} rows have no value in the label column {label_column}"
-        )
     feature = features.get(label_column)
-    if isinstance(feature, ClassLabel):
-        class_names = tuple(feature.names)
-        if any(not 0 <= int(value) < len(class_names) for value in values):
-            raise SourceError(
-                f"{typed}: the column {label_column} has labels outside its {len(class_names)} classes"
-            )
+    named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    wrong = wrong_labels(values, None if named is None else len(named))
+    if wrong:
+        raise SourceError(f"{typed}: the label column {label_column}: {wrong}")
+    if named is not None:
+        class_names = named
         labels = [int(value) for value in values]
     else:
         kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
@@ -705,7 +784,7 @@ def _from_columns(
         number = {value: index for index, value in enumerate(kinds)}
         labels = [number[value] for value in values]
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
-    provenance = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
+    stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
     id_column = _pick(ID_COLUMNS, data, None, "", typed)
@@ -715,13 +794,37 @@ def _from_columns(
     ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
     if not ids or len(set(ids)) != len(ids):
         ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
-    groups = [f"{prefix}{value}" for value in data[group_column]] if group_column else ids
-    folds = _fold_numbers(data[fold_column]) if fold_column else [0] * len(ids)
-    clips = []
-    for row, label in enumerate(labels):
-        extra = provenance_of({column: data[column][row] for column in provenance}) if is_ours else {}
-        clips.append(Clip(ids[row], label, groups[row], folds[row], **extra))
-    notes = () if group_column else (_no_groups_note("name the column with --group-column"),)
+    notes = [] if group_column else [_no_groups_note("name the column with --group-column")]
+    groups = ids
+    if group_column:
+        own = data[group_column]
+        groups = [ids[row] if value is None else f"{prefix}{value}" for row, value in enumerate(own)]
+        if None in own:
+            notes.append(
+                f"{own.count(None)} rows name no recording in the column {group_column}: each counts as its own"
+            )
+    folds = [0] * len(ids)
+    if fold_column:
+        folds = _fold_numbers(data[fold_column], keep_zero=is_ours)
+        wrong = wrong_folds(folds)
+        if wrong:
+            raise SourceError(
+                f"{typed}: the fold column {fold_column}: {wrong}; name another with --fold-column"
+            )
+    provenance = [
+        {column: data[column][row] for column in stored}
+        for row in range(len(labels) if is_ours else 0)
+    ]
+    wrong = first_wrong(provenance, wrong_provenance_row)
+    if wrong:
+        raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
+    orphans = sum(not row["parents"] for row in provenance)
+    if orphans:
+        notes.append(f"{orphans} of {len(labels)} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
+    clips = [
+        Clip(ids[row], label, groups[row], folds[row], **(provenance_of(provenance[row]) if is_ours else {}))
+        for row, label in enumerate(labels)
+    ]
     source = Source(
         name=name,
         kind=kind,
@@ -731,14 +834,17 @@ def _from_columns(
         class_names=class_names,
         clips=tuple(clips),
         audio=audio,
-        notes=notes,
+        notes=tuple(notes),
         has_groups=group_column is not None,
     )
     return source if is_ours else _with_folds(source)
 
 
-def _fold_numbers(values: Sequence[Any]) -> list[int]:
-    """Fold names as numbers from 1: integers (or names that end in one) keep theirs, others are counted in order."""
+def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
+    """Fold names as numbers from 1: integers (or names that end in one) keep theirs, others are counted in order.
+
+    `keep_zero` is for synthetic clips, where 0 says that the parents come from different folds.
+    """
     try:
         numbers = [int(value) for value in values]
     except (TypeError, ValueError):
@@ -749,4 +855,4 @@ def _fold_numbers(values: Sequence[Any]) -> list[int]:
                 value: index for index, value in enumerate(sorted({str(value) for value in values}), start=1)
             }
             numbers = [order[str(value)] for value in values]
-    return [number + 1 for number in numbers] if 0 in numbers else numbers
+    return [number + 1 for number in numbers] if 0 in numbers and not keep_zero else numbers

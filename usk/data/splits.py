@@ -68,6 +68,7 @@ class Split:
     test: np.ndarray
     optimistic: bool = False  # the epoch is chosen on the test part (`seed-9010` alone)
     by_group: bool = True  # whether recordings are kept whole on one side
+    shots: int | None = None  # how many clips the training part was cut to (usk.data.shots)
 
 
 def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:

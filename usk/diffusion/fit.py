@@ -189,8 +189,9 @@ def _clips_of(
                 "license": source.license,
                 "folds": sorted(folds) if folds else list(source.folds),
                 "clips": int((~is_held).sum()),
-                "groups": sorted({clip.group for clip in decoded.source.clips} - held),
+                "groups": sorted(_heard(decoded.source, held)),
                 "held_out_groups": sorted(held),
+                **({"hub_id": source.hub_id} if source.hub_id else {}),
             }
         )
     if not any(part["clips"] for part in parts):
@@ -202,6 +203,12 @@ def _clips_of(
         np.concatenate([part.held_out for part in clips]),
     )
     return together, parts
+
+
+def _heard(source: Source, held: frozenset[str]) -> set[str]:
+    """The recordings whose sound trains: of synthetic clips, their parents', and what their own generator had heard."""
+    chosen = [clip for clip in source.clips if clip.group not in held]
+    return {group for clip in chosen for group in clip.lineage} | source.model_groups
 
 
 def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str, Any]]) -> None:

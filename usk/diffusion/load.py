@@ -21,7 +21,7 @@ from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.diffusion.encoder import ENCODER_SIZE, encode_audio
 from usk.errors import ModelError, UsageError, sample_of
-from usk.hub import causes, first_line, hub_errors
+from usk.hub import causes, first_line, hub_errors, retried
 from usk.mel.spectrogram import MelSettings
 
 EMBEDDED = "embedded"
@@ -306,7 +306,8 @@ def _load_encoder(folder: Path, unet: Any, name: str) -> Any:
             f"put its files into {own}",
             ModelError,
         ):
-            own = Path(snapshot_download(AUDIO_ENCODER, allow_patterns=list(NETWORK_FILES)))
+            patterns = list(NETWORK_FILES)
+            own = Path(retried(lambda: snapshot_download(AUDIO_ENCODER, allow_patterns=patterns)))
     with quiet_libraries():
         from audiodiffusion.audio_encoder import AudioEncoder
 
@@ -431,7 +432,8 @@ def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
 
     subject = f"--model {hub_id}"
     with hub_errors(subject, "use --model embedded, or a pipeline folder", ModelError, revision):
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(NETWORK_FILES)))
+        patterns = list(NETWORK_FILES)
+        folder = Path(retried(lambda: snapshot_download(hub_id, revision=revision, allow_patterns=patterns)))
     if not (folder / "model_index.json").is_file():
         raise ModelError(f"{subject} is no pipeline: it has no model_index.json")
     return folder, f"{hub_id}@{folder.name}"

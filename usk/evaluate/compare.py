@@ -1,13 +1,14 @@
 """From run folders to what they show: which mix is better, by how much, and how sure that is.
 
-Runs are compared only with runs on the same real data under the same protocol, classifier and augmentation,
-and differences are taken only between runs of the same split and seed, on the very same test clips.
+Runs are compared only with runs on the same real data under the same protocol, classifier, augmentation and number of
+shots, and differences are taken only between runs of the same split and seed, on the very same test clips.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class RunRecord:
     best_epoch: int | None
     data: str  # fingerprint of the real source: the same for all its splits
     created: datetime
+    shots: int | None  # real clips in all that training was cut to; None: the whole training part
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
     labels: np.ndarray = field(repr=False)  # int64 [clips]
@@ -134,7 +136,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     created = datetime.fromisoformat(config["created"])
     texts = ("mix", "classifier", "protocol", "split", "augment", "data")
     numbers = ("seed", "n_real", "n_synthetic", "dropped", "epochs", "steps")
-    optional = ("fold", "best_epoch")
+    optional = ("fold", "best_epoch", "shots")
     return {
         **{name: str(config[name]) for name in texts},
         **{name: int(config[name]) for name in numbers},
@@ -247,12 +249,13 @@ class ConfusionChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All mixes of one protocol, classifier and augmentation on one set of real data; baseline row first."""
+    """All mixes of one protocol, classifier, augmentation and number of shots on one set of real data; baseline row first."""
 
     protocol: str
     classifier: str
     augment: str
     data: str
+    shots: int | None
     baseline: str
     rows: list[MixRow]
     classes: list[ClassRow]
@@ -262,8 +265,13 @@ class Comparison:
     notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
 
     @property
-    def title(self) -> str:
+    def setting(self) -> str:
+        """What all its runs share, but for the number of shots."""
         return f"{self.classifier}, protocol {self.protocol}, augment {self.augment}, data {self.data}"
+
+    @property
+    def title(self) -> str:
+        return self.setting if self.shots is None else f"{self.setting}, {self.shots} shots"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold: NaN and infinity become None."""
@@ -279,7 +287,8 @@ def compare_runs(folder: str | Path = "runs", baseline: str | None = None) -> li
 
 
 def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparison]:
-    """One comparison for each protocol, classifier, augmentation and real data, in order of their first run.
+    """One comparison for each protocol, classifier, augmentation and real data, in order of their first run; of those that
+    differ in shots alone, fewest first and the full training part last.
 
     The baseline is `baseline` where it was trained, else the mix `real`, else the first mix by time. Of
     several runs of one mix, split and seed the newest counts. Raises SourceError where paired runs were
@@ -293,7 +302,11 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
     alike: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
     for run in runs:
         alike[run.protocol, run.classifier, run.augment, run.data].append(run)
-    return [_comparison(members, baseline) for members in alike.values()]
+    return [
+        _comparison([run for run in members if run.shots == shots], baseline)
+        for members in alike.values()
+        for shots in sorted({run.shots for run in members}, key=lambda n: math.inf if n is None else n)
+    ]
 
 
 def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
@@ -327,6 +340,7 @@ def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
         classifier=first.classifier,
         augment=first.augment,
         data=first.data,
+        shots=first.shots,
         baseline=baseline,
         rows=rows,
         classes=_class_rows(by_mix, pairs),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from usk.classify.features import FOUR_SECONDS, FeatureSettings, fit_length, log_mel
+from usk.classify.features import FOUR_SECONDS, Features, fit_length
 from usk.data.decode import DecodedSource
 from usk.errors import UsageError
 from usk.hub import first_line, hub_errors
@@ -44,13 +44,16 @@ class Embedding:
         return np.concatenate(parts) if parts else np.zeros((0, 1))
 
 
-def features_of(audio: Sequence[np.ndarray], settings: FeatureSettings = FOUR_SECONDS) -> torch.Tensor:
-    """Log-mel features in dB of clips at the settings' rate: [n, n_mels, n_frames]."""
-    n = settings.mel.image_samples
-    fitted = [fit_length(samples, n, settings.repeat_short) for samples in audio]
+def features_of(audio: Sequence[np.ndarray], settings: Features = FOUR_SECONDS) -> torch.Tensor:
+    """Features (log-mel in dB) of clips at 22.05 kHz: [n, bands, frames]."""
+    import soxr
+
+    if settings.sample_rate_hz != RATE_HZ:
+        audio = [soxr.resample(samples, RATE_HZ, settings.sample_rate_hz, quality="HQ") for samples in audio]
+    fitted = [fit_length(samples, settings.n_samples, settings.repeat_short) for samples in audio]
     return torch.cat(
         [
-            log_mel(torch.from_numpy(np.stack(fitted[begin : begin + 64])), settings.mel)
+            settings.of_audio(torch.from_numpy(np.stack(fitted[begin : begin + 64])))
             for begin in range(0, len(fitted), 64)
         ]
     )
@@ -71,11 +74,10 @@ def _statistics(features: torch.Tensor) -> np.ndarray:
 
 def classifier_embedding(run: Path) -> Embed:
     """What the classifier of a run sees before its last linear layer: [n, its inputs]."""
-    from usk.classify.models import preset
-    from usk.classify.runs import load_classifier
+    from usk.classify.runs import classifier_in
 
-    model, record = load_classifier(run)
-    settings = preset(record["classifier"]).features
+    model = classifier_in(run)
+    settings = model.feature_settings
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
 
     def embed(audio: Sequence[np.ndarray]) -> np.ndarray:

@@ -42,36 +42,70 @@ def griffin_lim(
     Fast Griffin-Lim (Perraudin, Balazs & Sondergaard 2013), as torchaudio does it, but with each item's initial
     phase drawn from its own seed.
     """
-    window = torch.hann_window(settings.n_fft, device=magnitude.device)
     start = torch.stack(
         [
             torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(int(seed)))
             for seed in seeds
         ]
     ).to(magnitude.device)
-    angles = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * start)
-    previous = torch.zeros_like(angles)
+    # One at a time on a CPU: an item's spectrogram stays in the cache over all iterations.
+    items = 1 if magnitude.device.type == "cpu" else len(magnitude)
+    parts = zip(magnitude.split(items), start.split(items), strict=True)
+    return torch.cat([_griffin_lim(*part, settings, n_iterations, momentum) for part in parts])
+
+
+def _griffin_lim(
+    magnitude: torch.Tensor, start: torch.Tensor, settings: MelSettings, n_iterations: int, momentum: float
+) -> torch.Tensor:
+    """`griffin_lim` of one batch from phases `start` [batch, bins, frames], as shares of a turn.
+
+    Frames lie along the last axis, where `torch.stft` and `torch.istft` transpose them back and forth.
+    """
+    magnitude = magnitude.transpose(1, 2).contiguous()
+    frames = _Frames(settings, magnitude.shape[1], magnitude.device)
+    spectrum = torch.polar(magnitude, 2 * torch.pi * start.transpose(1, 2).contiguous())
+    previous = None
     step = momentum / (1 + momentum)
-    n_samples = (magnitude.shape[-1] - 1) * settings.hop_samples
     for _ in range(n_iterations):
-        audio = torch.istft(
-            magnitude * angles, settings.n_fft, settings.hop_samples, window=window, length=n_samples
-        )
-        rebuilt = torch.stft(
-            audio,
-            settings.n_fft,
-            settings.hop_samples,
-            window=window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        angles = rebuilt - step * previous
-        angles = angles / angles.abs().clamp_min(1e-16)
+        rebuilt = frames.spectrum(frames.audio(spectrum))
+        ahead = rebuilt if previous is None else torch.sub(rebuilt, previous, alpha=step)
+        real, imaginary = torch.view_as_real(ahead).unbind(-1)
+        scale = torch.addcmul(real * real, imaginary, imaginary).clamp_min_(1e-32).rsqrt_().mul_(magnitude)
+        spectrum = torch.complex(real * scale, imaginary * scale)
         previous = rebuilt
-    return torch.istft(
-        magnitude * angles, settings.n_fft, settings.hop_samples, window=window, length=n_samples
-    )
+    return frames.inside(frames.audio(spectrum))
+
+
+class _Frames:
+    """Hann-windowed frames of audio that begins half a window before its first sample, as `center=True` has it."""
+
+    def __init__(self, settings: MelSettings, n_frames: int, device: torch.device) -> None:
+        self.n_fft, self.hop, self.n_frames = settings.n_fft, settings.hop_samples, n_frames
+        self.window = torch.hann_window(self.n_fft, device=device)
+        self.n_samples = (n_frames - 1) * self.hop
+        weight = self._overlapped(self.window.square().expand(1, n_frames, self.n_fft))
+        self.gain = torch.zeros_like(weight)  # nothing outside the clip
+        self.inside(self.gain)[:] = 1 / self.inside(weight).clamp_min(1e-11)
+
+    def inside(self, audio: torch.Tensor) -> torch.Tensor:
+        """The clip itself [batch, n_samples] of audio with its margins."""
+        return audio[:, self.n_fft // 2 : self.n_fft // 2 + self.n_samples]
+
+    def audio(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Least-squares audio, with margins, of spectra [batch, frames, bins] (Griffin & Lim 1984, eq. 6)."""
+        return self._overlapped(torch.fft.irfft(spectrum, n=self.n_fft).mul_(self.window)).mul_(self.gain)
+
+    def spectrum(self, audio: torch.Tensor) -> torch.Tensor:
+        """Spectra [batch, frames, bins] of audio with its margins."""
+        return torch.fft.rfft(audio.unfold(1, self.n_fft, self.hop)[:, : self.n_frames] * self.window)
+
+    def _overlapped(self, frames: torch.Tensor) -> torch.Tensor:
+        blocks = -(-self.n_fft // self.hop)
+        out = frames.new_zeros(len(frames), self.n_frames + blocks - 1, self.hop)
+        for block in range(blocks):
+            part = frames[:, :, block * self.hop : (block + 1) * self.hop]
+            out[:, block : block + self.n_frames, : part.shape[-1]] += part
+        return out.flatten(1)
 
 
 def image_to_audio(

@@ -11,12 +11,44 @@ import re
 from pathlib import Path
 from typing import Any
 
-from usk.errors import UskError
+from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan
 from usk.synth.strategies import strategy_named
 
-HUB_LICENSES = {"CC BY-NC 3.0": "cc-by-nc-3.0", "CC0-1.0": "cc0-1.0"}
+# The Hub's names of licences that clips are commonly under; others become `other` with a name of their own.
+HUB_LICENSES = frozenset(
+    [
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc0-1.0",
+        "apache-2.0",
+        "mit",
+        "gpl-3.0",
+        "odbl",
+        "pddl",
+    ]
+)
+AUDIT_FILE = "audit.json"
+PLACE = "path/to/this/folder"
+"""Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
+URBANSOUND8K = (
+    "The recordings are from UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
+    'J. P. Bello,\n"A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.'
+)
 
 
 def _templates() -> Path:
@@ -31,14 +63,26 @@ def _templates() -> Path:
 
 def escape_markdown(value: object) -> str:
     """`value` as plain text inside Markdown: control and line-break characters dropped, specials escaped."""
-    text = "".join(character if character.isprintable() else " " for character in str(value))
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", one_line(value))
+
+
+def one_line(value: object) -> str:
+    """`value` as text without line breaks and control characters."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
+
+
+def code_span(value: object) -> str:
+    """`value` between backticks, also inside a table."""
+    return (
+        "`" + one_line(value).replace("`", "'").replace("|", "\\|").strip() + "`"
+        if str(value).strip()
+        else ""
+    )
 
 
 def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
     """A card: YAML metadata and the rendered template of `cards/`."""
     import jinja2
-    import yaml  # type: ignore[import-untyped,unused-ignore]
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_templates()),
@@ -48,10 +92,34 @@ def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any])
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = escape_markdown
-    body = environment.get_template(template).render(**values)
-    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return f"---\n{head}---\n{body}"
+    environment.filters.update(md=escape_markdown, code=code_span)
+    body = environment.get_template(template).render(**values, place=PLACE, citation=URBANSOUND8K)
+    return f"---\n{metadata_yaml(metadata)}---\n{body}"
+
+
+def metadata_yaml(metadata: dict[str, Any]) -> str:
+    """Metadata as YAML. Quoted is whatever a reader of YAML 1.2, as the Hub's is, could take for something else."""
+    import yaml  # type: ignore[import-untyped,unused-ignore]
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Any, value: str) -> Any:
+        plain = re.fullmatch(r"[A-Za-z][\w /.<|-]*", value) and value.strip() == value
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+    Dumper.add_representer(str, text)
+    return str(
+        yaml.dump(
+            metadata,
+            Dumper=Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=False,
+            width=10**6,
+        )
+    )
 
 
 def size_category(n_rows: int) -> str:
@@ -67,10 +135,11 @@ def size_category(n_rows: int) -> str:
 
 
 def license_metadata(name: str) -> dict[str, str]:
-    """The Hub's `license` fields for one of our licence names."""
-    if name in HUB_LICENSES:
-        return {"license": HUB_LICENSES[name]}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.-]+", "-", name.lower()) or "unknown"}
+    """The Hub's `license` fields for a licence's name."""
+    short = re.sub(r"[^a-z0-9.-]+", "-", name.lower())
+    if short in HUB_LICENSES:
+        return {"license": short}
+    return {"license": "other", "license_name": short or "unknown"}
 
 
 def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
@@ -96,10 +165,14 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
             {"config_name": "rejected", "data_files": [{"split": "train", "path": list(rejected)}]}
         )
     described = info._to_yaml_dict()
+    source = manifest["source"]
     metadata = {
+        "pretty_name": f"Synthetic clips from {one_line(source['name'])}",
         **license_metadata(manifest["license"]),
+        "annotations_creators": ["machine-generated"],
+        "source_datasets": [source_dataset(source)],
         "task_categories": ["audio-classification"],
-        "tags": ["synthetic", "usk", "audio-diffusion"],
+        "tags": ["audio", "synthetic", "usk", "audio-diffusion"],
         "size_categories": [size_category(len(plan))],
         "configs": configs,
         "dataset_info": [{"config_name": "default", **described}] if rejected else described,
@@ -111,6 +184,8 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         for part in manifest["trained_on"]
     ]
     unknown_parts = [part["note"] for part in manifest["trained_on"] if "note" in part]
+    strategy = strategy_named(manifest["render"]["strategy"])
+    parts_known = strategy.mix is None or bool(generator_parts and not unknown_parts)
     values = {
         "version": __version__,
         "manifest": manifest,
@@ -123,12 +198,151 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "generator_parts": generator_parts,
         "unknown_parts": unknown_parts,
         "alpha_text": Alpha.parse(manifest["alpha"]).text,
-        "strategy": strategy_named(manifest["render"]["strategy"]),
+        "strategy": strategy,
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
         "judge": judge,
         "n_rejected": sum(rejected.values()),
+        "tested": _tested_folds(plan, manifest, parts_known),
+        "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
+        "audit": _audit_of(folder),
+        "urbansound8k": "urbansound8k" in (source["name"], *(part["source"] for part in generator_parts)),
     }
     return render_card("dataset.md", metadata, values)
+
+
+def source_dataset(source: dict[str, Any]) -> str:
+    """The Hub's `source_datasets` entry for what clips come from: a Hub id, else a name, else `original`."""
+    if source.get("hub_id"):
+        return str(source["hub_id"])
+    return "extended|urbansound8k" if source["name"] == "urbansound8k" else "original"
+
+
+def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
+    """For each fold of the parents: how many clips have no parent in it, and whether the generator has heard it."""
+    name = manifest["source"]["name"]
+    heard = {fold for part in manifest["trained_on"] if part["source"] == name for fold in part["folds"]}
+    rows = []
+    for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds}):
+        clean = sum(fold not in clip.parent_folds for clip in plan.clips)
+        known = "no" if generator_known else "unknown"
+        rows.append({"fold": fold, "clean": clean, "heard": "yes" if fold in heard else known})
+    return rows
+
+
+def _audit_of(folder: Path) -> dict[str, Any] | None:
+    """What `usk audit --save` left beside a dataset, if it did."""
+    try:
+        found = json.loads((folder / AUDIT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
+    """Keep what `usk audit` found of a dataset that usk made beside it, and write its card again with the figures.
+
+    Args:
+        found: `Audit.as_dict()`.
+        real: what it was compared with, with its revision.
+
+    Raises UsageError for a folder that is no such dataset, or cannot be written.
+    """
+    from usk.synth.store import kept_of
+
+    try:
+        manifest = json.loads((folder / "usk.json").read_text(encoding="utf-8"))
+        plan = Plan.from_jsonl((folder / "plan.jsonl").read_text(encoding="utf-8"), manifest["class_names"])
+        plan = kept_of(plan, manifest, folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--save writes into the folder of a dataset that usk synth made, which {folder} is not"
+        ) from error
+    kept = {**found, "dataset": folder.resolve().name, "real": real}
+    try:
+        (folder / AUDIT_FILE).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(dataset_card(manifest, plan, folder), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--save: {folder} cannot be written ({error.strerror})") from error
+
+
+def run_card(
+    record: dict[str, Any],
+    accuracy: float,
+    macro_f1: float,
+    recalls: list[tuple[str, int, float]],
+    network: str,
+    module: str,
+) -> str:
+    """The README.md of a run: its results with their protocol, what trained it, and what cannot be ruled out.
+
+    Args:
+        record: what run.json holds, and `heard`: seconds, sample rate, how short clips are filled, and whether a
+            feature extractor of `transformers` makes its features.
+        accuracy, macro_f1: on the test part, 0 to 1.
+        recalls: (class, test clips, recall) in class order.
+        network, module: the class of its network and the file that has it.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    from usk import __version__
+
+    real = record["inputs"]["real"]
+    optimistic = ", optimistic" if record["optimistic"] else ""
+    test_part = (
+        f"fold {record['fold']}"
+        if record["fold"] is not None
+        else f"{record['protocol']}, seed {record['seed']}"
+    )
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            dataset_type=real["hub_id"] or one_line(real["source"]),
+            dataset_name=one_line(real["source"]),
+            dataset_split="test",
+            dataset_revision=real["revision"],
+            dataset_args={"protocol": record["protocol"], "test": record["split"], "seed": record["seed"]},
+            metric_type=kind,
+            metric_name=f"{label} ({record['protocol']}{optimistic})",
+            metric_value=round(value, 4),
+        )
+        for kind, label, value in (("accuracy", "accuracy", accuracy), ("f1", "macro F1", macro_f1))
+    ]
+    # A folder is named as its dataset is, not by its path on somebody's disk.
+    parts = [
+        {"name": name if name in ("real", "synth") or part["hub_id"] else part["source"], **part}
+        for name, part in record["inputs"].items()
+    ]
+    used = [part["hub_id"] for part in parts if part["hub_id"]]
+    mix = ", ".join(part["name"] for part in parts if part["trained"])
+    licence = license_metadata(record["license"])
+    data = ModelCardData(
+        license=licence["license"],
+        license_name=licence.get("license_name"),
+        library_name="usk",
+        pipeline_tag="audio-classification",
+        tags=["audio", "usk"],
+        datasets=used or None,
+        model_name=f"{record['classifier']} on {one_line(mix)}",
+        eval_results=results,
+    )
+    values = {
+        "version": __version__,
+        "record": record,
+        "class_names": record["class_names"],
+        "mix": mix,
+        "parts": parts,
+        "leaks": record["leaks"],
+        "license": record["license"],
+        "test_part": test_part,
+        "accuracy": accuracy,
+        "macro_f1": macro_f1,
+        "recalls": [{"name": name, "support": n, "recall": recall} for name, n, recall in recalls],
+        "n_test_recordings": record["n_test_recordings"],
+        "network": network,
+        "module": module,
+        "urbansound8k": any(part["urbansound8k"] for part in parts),
+    }
+    return render_card("run.md", data.to_dict(), values)
 
 
 def write_generator_card(folder: Path) -> None:
@@ -141,10 +355,12 @@ def write_generator_card(folder: Path) -> None:
     trained_on, training = read("trained_on.json"), read("training.json")
     unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
     config, size = training["config"], unet["sample_size"]
+    hub_ids = sorted({part["hub_id"] for part in trained_on["sources"] if part.get("hub_id")})
     metadata = {
         **license_metadata(trained_on["license"]),
         "library_name": "diffusers",
-        "tags": ["usk", "audio-diffusion", "mel-spectrogram"],
+        "tags": ["audio", "usk", "audio-diffusion", "mel-spectrogram"],
+        **({"datasets": hub_ids} if hub_ids else {}),
     }
     values = {
         "version": __version__,

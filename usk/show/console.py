@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+
+def escape(text: str) -> str:
+    """`text` as it stands: no markup, and no control characters that a terminal would obey."""
+    shown = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return escape_markup("".join(shown))
 
 
 class Display:
@@ -40,6 +46,11 @@ class Display:
     def warn(self, text: str) -> None:
         if not self.quiet:
             self.err.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+    def before(self, *shown: RenderableType) -> None:
+        """What someone must see before agreeing to it."""
+        for renderable in shown:
+            self.err.print(renderable)
 
     def result(self, value: Any, *shown: RenderableType) -> None:
         """The command's result: `value` as JSON, or `shown` as people read it."""
@@ -64,7 +75,10 @@ class Display:
             TimeRemainingColumn(),
         )
         hidden = self.quiet or not self.err.is_terminal  # a log gets no bars, nor empty lines in their place
-        with Progress(*columns, console=self.err, transient=True, disable=hidden) as bars:
+        # An epoch of a large classifier takes minutes: rich would forget it after 30 s and know no time left.
+        with Progress(
+            *columns, console=self.err, transient=True, disable=hidden, speed_estimate_period=600
+        ) as bars:
 
             def named(description: str) -> Callable[..., None]:
                 tasks: list[TaskID] = []
@@ -120,8 +134,11 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
 
 def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> Table:
     """One row a finished run."""
+    few_shot = any(record.get("shots") for record in records)
     table = Table(title="runs", title_justify="left")
     table.add_column("mix")
+    if few_shot:
+        table.add_column("shots", justify="right")
     table.add_column("classifier")
     table.add_column("test part")
     for name in ("seed", "real", "synthetic", "dropped", "best epoch", "accuracy", "time"):
@@ -129,7 +146,8 @@ def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]
     for record, accuracy in zip(records, accuracies, strict=True):
         table.add_row(
             escape(record["mix"]),
-            record["classifier"],
+            *([str(record.get("shots", "full"))] if few_shot else []),
+            escape(record["classifier"]),
             record["split"],
             str(record["seed"]),
             str(record["n_real"]),
@@ -227,6 +245,50 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
     ]
     notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
     return [mixes, classes, *([mistakes] if comparison.confusions else []), *sentences, *notes]
+
+
+def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
+    """A row a number of shots and mix, for comparisons that differ in shots alone; none for a single number of shots."""
+    alike: dict[str, list[Any]] = {}
+    for comparison in comparisons:
+        alike.setdefault(comparison.setting, []).append(comparison)
+    tables = []
+    for setting, members in alike.items():
+        if len(members) < 2:
+            continue
+        table = Table(title=escape(f"by shots: {setting}"), title_justify="left")
+        table.add_column("shots", justify="right")
+        table.add_column("mix")
+        for name in (
+            "runs",
+            "real",
+            "synthetic",
+            "accuracy %",
+            "macro F1 %",
+            "points",
+            "95 % interval",
+            "pairs up",
+        ):
+            table.add_column(name, justify="right")
+        for comparison in members:
+            for row in comparison.rows:
+                difference = row.difference
+                known = difference is not None and difference.low_points is not None
+                table.add_row(
+                    "full" if comparison.shots is None else str(comparison.shots),
+                    escape(row.mix),
+                    str(row.n_runs),
+                    str(row.n_real),
+                    str(row.n_synthetic),
+                    _with_interval(row.accuracy),
+                    _with_interval(row.macro_f1),
+                    "" if difference is None else f"{difference.difference_points:+.1f}",
+                    f"{difference.low_points:+.1f} to {difference.high_points:+.1f}" if known else "",
+                    f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
+                    end_section=row is comparison.rows[-1],
+                )
+        tables.append(table)
+    return tables
 
 
 def predictions_table(predictions: Sequence[Any]) -> Table:

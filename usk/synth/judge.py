@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from usk.classify.augment import augment_batch, augmentations_named
-from usk.classify.features import FeatureSettings, fit_length, log_mel
-from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, Standardised, preset
+from usk.classify.features import Features, fit_length
+from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress
 from usk.data.splits import held_out_groups
@@ -227,11 +227,10 @@ class Jury:
     def _n_steps(self, hearing: Hearing) -> int:
         return max(MIN_STEPS, self.recipe.epochs * math.ceil(len(hearing.rows) / self.recipe.batch))
 
-    def _network(self) -> Standardised:
-        bands = torch.zeros(self.recipe.features.mel.n_mels, 1)
-        return Standardised(self.recipe.build(len(self.decoded.source.class_names)), bands, bands + 1)
+    def _network(self, probe: torch.Tensor | None = None) -> nn.Module:
+        return self.recipe.model(len(self.decoded.source.class_names), probe)
 
-    def _fit(self, hearing: Hearing, n_steps: int, report: Any) -> Standardised:
+    def _fit(self, hearing: Hearing, n_steps: int, report: Any) -> nn.Module:
         """One classifier, trained as `usk train` trains its preset, to the last step: no epoch is chosen.
 
         Its draws are its own, whatever was drawn before: fitted again, it is the same.
@@ -242,11 +241,7 @@ class Jury:
         labels = torch.tensor([self.decoded.source.clips[row].label for row in hearing.rows], device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            model = self._network()
-            deviation_db, mean_db = torch.std_mean(features.float().cpu(), dim=(0, 2))
-            model.mean_db.copy_(mean_db[:, None])
-            model.deviation_db.copy_(deviation_db[:, None].clamp_min(1e-3))
-            model.to(device).train()
+            model = self._network(features.float().cpu()).to(device).train()
             optimiser = torch.optim.AdamW(
                 model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
             )
@@ -299,24 +294,24 @@ class Jury:
         return torch.cat(parts).numpy()
 
 
-def features_at(audio: Iterable[np.ndarray], rate_hz: int, settings: FeatureSettings) -> torch.Tensor:
-    """Log-mel features in dB of clips at any rate: float16 [n, n_mels, n_frames].
+def features_at(audio: Iterable[np.ndarray], rate_hz: int, settings: Features) -> torch.Tensor:
+    """Features of clips at any rate: float16 [n, bands, frames].
 
     Real and synthetic clips come at the generator's rate, so that a judge knows neither by its bandwidth.
     """
     import soxr
 
-    parts, n_samples = [], settings.mel.image_samples
+    parts, n_samples = [], settings.n_samples
     batch: list[np.ndarray] = []
 
     def flush() -> None:
         if batch:
-            parts.append(log_mel(torch.from_numpy(np.stack(batch)), settings.mel).half())
+            parts.append(settings.of_audio(torch.from_numpy(np.stack(batch))).half())
             batch.clear()
 
     for samples in audio:
-        if rate_hz != settings.mel.sample_rate_hz:
-            samples = soxr.resample(samples, rate_hz, settings.mel.sample_rate_hz, quality="HQ")
+        if rate_hz != settings.sample_rate_hz:
+            samples = soxr.resample(samples, rate_hz, settings.sample_rate_hz, quality="HQ")
         batch.append(fit_length(np.ascontiguousarray(samples, np.float32), n_samples, settings.repeat_short))
         if len(batch) == 64:
             flush()

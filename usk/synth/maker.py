@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
     return (audio * 10 ** (gain_db / 20)).astype(np.float32), gain_db
 
 
-class ClipMaker:
+class ClipMaker(ABC):
     """Makes the audio of planned clips, in batches, and their dataset rows. Subclasses know how."""
 
     def __init__(
@@ -47,13 +48,13 @@ class ClipMaker:
         self.strategy = strategy_named(config.strategy)
         self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
 
+    @abstractmethod
     def batches(self, begin: int, end: int) -> list[list[int]]:
         """The plan's entries from `begin` to `end`, as `audio` takes them together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
         """Audio of the planned clips of one batch, at any level."""
-        raise NotImplementedError
 
     def length(self, clip: PlannedClip) -> int:
         """Samples of a clip: the mean of its parents'."""

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,17 @@ class Plan:
         return "".join(
             json.dumps({**asdict(clip), "class": self.class_names[clip.label]}) + "\n" for clip in self.clips
         )
+
+    @classmethod
+    def from_jsonl(cls, text: str, class_names: Sequence[str]) -> Plan:
+        """What `as_jsonl` wrote. Raises ValueError, KeyError or TypeError for text that it did not write."""
+        clips = []
+        for line in text.splitlines():
+            row: dict[str, Any] = json.loads(line)
+            del row["class"]
+            lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+            clips.append(PlannedClip(**(row | lists)))
+        return cls(tuple(class_names), tuple(clips))
 
     def counts(self) -> dict[str, dict[int, int]]:
         """Clips by class name and fold."""

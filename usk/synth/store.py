@@ -1,6 +1,6 @@
 """The folder of a synthetic dataset: its manifest and plan, shards written whole or not at all, and its card.
 
-DIR/usk.json                        what was asked for, the shards and their rows
+DIR/usk.json                        what was asked for, the shards and their rows, at the end their hashes
 DIR/plan.jsonl                      every clip to make
 DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
 DIR/rejected/                       with a judge: the clips that it did not keep, a configuration of their own
@@ -10,6 +10,7 @@ DIR/.work/                          parents' latents, judges and clips to be jud
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
 WORK_FOLDER = ".work"
+SHARD_HASHES = "shards_sha256"
 FORMAT = 1
 
 
@@ -66,6 +68,11 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
     return buffer.getvalue()
 
 
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_whole(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
@@ -93,6 +100,20 @@ class ShardSpan:
     end: int
 
 
+def kept_of(plan: Plan, manifest: dict[str, Any], folder: Path) -> Plan:
+    """The clips of a plan that its finished dataset has: all of them, or those that its judge kept."""
+    import pyarrow.parquet as pq
+
+    if "judge" not in manifest:
+        return plan
+    kept = {
+        clip_id
+        for name in manifest["shards"]
+        for clip_id in pq.read_table(folder / name, columns=["clip_id"], partitioning=None)[0].to_pylist()
+    }
+    return replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in kept))
+
+
 class SynthStore:
     """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
 
@@ -101,6 +122,7 @@ class SynthStore:
     ) -> None:
         """Args: `settings` is all that decides the result beside the plan; JSON-safe."""
         self.folder, self.plan, self.sample_rate_hz = folder, plan, sample_rate_hz
+        self.written: set[str] = set()  # shards, in this process
         n_shards = max(1, -(-len(plan) // rows_per_shard))
         self.shards = [
             ShardSpan(
@@ -152,7 +174,7 @@ class SynthStore:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
         differing = sorted(
             key
-            for key in {*there, *self.manifest} - {"plan_sha256", "shards", "rejected"}
+            for key in {*there, *self.manifest} - {"plan_sha256", "shards", "rejected", SHARD_HASHES}
             if there.get(key) != self.manifest.get(key)
         )
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
@@ -182,10 +204,21 @@ class SynthStore:
         pq.write_table(table, buffer, compression="zstd")
         with disk_errors(self.folder):
             write_whole(self.folder / name, buffer.getvalue())
+        self.written.add(name)
 
     def finish(self, card: str) -> None:
-        """Write the card and remove what only the rendering needed."""
+        """Note the shards' hashes in the manifest, write the card and remove what only the rendering needed."""
         with disk_errors(self.folder):
+            there = json.loads((self.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+            names = [*self.manifest["shards"], *self.manifest.get("rejected", {})]
+            hashes = {name: file_sha256(self.folder / name) for name in names}
+            # What was noted when a shard was made stays, so that one changed since is not taken for made.
+            known = {
+                name: noted for name, noted in there.get(SHARD_HASHES, {}).items() if name not in self.written
+            }
+            manifest = {**self.manifest, SHARD_HASHES: hashes | known}
+            if manifest != there:
+                write_whole(self.folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
             write_whole(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)
 

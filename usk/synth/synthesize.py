@@ -7,17 +7,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
+from usk.data.shots import ShotsOf
 from usk.data.sources import Source
 from usk.device import resolve_device
 from usk.diffusion.load import Generator, load_generator
-from usk.errors import UsageError, UskError, sample_of
+from usk.errors import SourceError, UsageError, UskError, sample_of
 from usk.share.cards import dataset_card
 from usk.synth.judge import JudgeConfig, Jury, best, judge_of
 from usk.synth.maker import ClipMaker
@@ -45,6 +46,7 @@ class SynthConfig:
     classes: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
     across_folds: bool = False
+    shots: ShotsOf | None = None  # parents are these shots alone, paired whatever their folds
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
     judge: JudgeConfig | None = None
@@ -94,19 +96,27 @@ def plan_for(
     everything = decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
     folds = _parents_folds(everything.source, config)
     wanted = {clip.clip_id for clip in everything.source.select(config.classes, folds).clips}
+    if config.shots is not None:
+        shots = config.shots.split(everything.source.clips).train
+        wanted &= {everything.source.clips[row].clip_id for row in shots.tolist()}
     decoded = everything.subset(
         [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in wanted]
     )
-    plan = draw_plan(
-        decoded.source.clips,
-        source.class_names,
-        config.to_make,
-        seed=config.seed,
-        alpha=config.alpha,
-        n_parents=config.render.n_parents,
-        across_folds=config.across_folds,
-        known_clips=everything.source.clips,
-    )
+    try:
+        plan = draw_plan(
+            decoded.source.clips,
+            source.class_names,
+            config.to_make,
+            seed=config.seed,
+            alpha=config.alpha,
+            n_parents=config.render.n_parents,
+            across_folds=config.across_folds or config.shots is not None,
+            known_clips=everything.source.clips,
+        )
+    except SourceError as error:
+        if config.shots is None or config.shots.shots is None:
+            raise
+        raise SourceError(f"--shots {config.shots.shots} is too few: {error}") from error
     return decoded, plan
 
 
@@ -166,6 +176,7 @@ def synthesize(
             "kind": source.kind,
             "revision": source.revision,
             "license": source.license,
+            **({"hub_id": source.hub_id} if source.hub_id else {}),
         },
         "model": generator.model_id if generator is not None else NO_MODEL,
         "trained_on": generator.trained_on if generator is not None else [],
@@ -175,6 +186,7 @@ def synthesize(
         "render": render.as_dict(),
         "alpha": config.alpha,
         "plan_seed": config.seed,
+        **({"shots": asdict(config.shots)} if config.shots is not None else {}),
         "has_groups": source.has_groups,
         "license": strictest_license([source.license, *_licenses(generator)]),
     }

@@ -1,0 +1,196 @@
+"""A run's folder alone gives its classifier back, to the bit; a folder that is not one says so in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from usk.classify.classifier import AudioClassifier, check_settings
+from usk.classify.features import FeatureSettings, features_of, fit_length
+from usk.classify.models import Standardised, preset
+from usk.classify.predict import load_classifier
+from usk.classify.runs import classifier_in
+from usk.classify.train import TrainConfig, train
+from usk.data.decode import decode_source
+from usk.data.sources import Source
+from usk.data.splits import fold_split
+from usk.errors import ModelError
+
+TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
+GOOD = {
+    "architecture": "small", "class_names": ["a", "b"], "repeat_short": True,
+    "mel": {"sample_rate_hz": 22_050, "n_fft": 1_024, "hop_samples": 512, "n_mels": 64, "n_frames": 172, "top_db": 80},
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(bands: Source, tmp_path: Path, tiny_classifier: Any) -> Path:
+    return train(bands, ["real"], out=tmp_path / "runs", config=TINY).runs[0].folder
+
+
+def audio_of_test_part(bands: Source, settings: FeatureSettings) -> torch.Tensor:
+    decoded = decode_source(bands, settings.mel.sample_rate_hz)
+    rows = fold_split(bands.clips, 2).test
+    n = settings.mel.image_samples
+    return torch.from_numpy(np.stack([fit_length(decoded.audio(row), n, True) for row in rows]))
+
+
+@pytest.mark.parametrize("load", [AudioClassifier.from_pretrained, load_classifier, classifier_in])
+def test_loading_reproduces_the_runs_predictions_exactly(
+    bands: Source, run: Path, load: Callable[[Path], AudioClassifier]
+) -> None:
+    model = load(run)
+    assert not model.training and model.class_names == bands.class_names
+    stored = np.array(pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist(), np.float32)
+    # As the run did it: features of the whole source in parts of 64, its test part in one batch.
+    features = features_of(decode_source(bands), model.feature_settings)
+    with torch.no_grad():
+        part = features[fold_split(bands.clips, 2).test.tolist()].float()
+        np.testing.assert_array_equal(model(part).softmax(dim=1).numpy(), stored)
+    audio = audio_of_test_part(bands, model.feature_settings)
+    np.testing.assert_allclose(model.probabilities(audio).numpy(), stored, atol=1e-4)
+
+
+def test_bf16_runs_predict_in_bf16(bands: Source, tmp_path: Path, tiny_classifier: Any) -> None:
+    config = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="bf16")
+    run = train(bands, ["real"], out=tmp_path / "runs", config=config).runs[0].folder
+    model = load_classifier(run)
+    assert model.precision == "bf16"
+    stored = np.array(pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist(), np.float32)
+    audio = audio_of_test_part(bands, model.feature_settings)
+    np.testing.assert_allclose(model.probabilities(audio).numpy(), stored, atol=1e-4)
+
+
+def test_a_run_holds_what_the_hub_needs(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    assert set(config) == {"architecture", "class_names", "mel", "repeat_short", "precision"}
+    assert config["mel"]["n_mels"] == 16
+    weights = load_file(run / "model.safetensors")
+    assert {"mean_db", "deviation_db"} < set(weights)
+    head = (run / "README.md").read_text().split("---\n")[1]
+    assert "library_name: usk" in head and "model-index:" in head
+
+
+def test_saving_a_loaded_classifier_gives_the_same_files(run: Path, tmp_path: Path) -> None:
+    AudioClassifier.from_pretrained(run).save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_run_from_before_config_json_still_loads(run: Path, tmp_path: Path) -> None:
+    """Its weights lie under the same names, and run.json says the rest."""
+    before = classifier_in(run)
+    (run / "config.json").unlink()
+    after = classifier_in(run)
+    assert after.feature_settings == before.feature_settings and after.class_names == before.class_names
+    bands = torch.zeros(16, 1)
+    plain = Standardised(preset("tiny").build(3), bands, bands + 1)
+    plain.load_state_dict(after.state_dict())
+
+
+def spoilt(run: Path, what: str) -> None:
+    weights = load_file(run / "model.safetensors")
+    first = next(name for name in weights if name.startswith("network"))
+    if what == "no weights":
+        (run / "model.safetensors").unlink()
+    elif what == "cut weights":
+        (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:100])
+    elif what == "a tensor too few":
+        del weights[first]
+        save_file(weights, run / "model.safetensors")
+    elif what == "a tensor too many":
+        save_file({**weights, "more": torch.zeros(1)}, run / "model.safetensors")
+    elif what == "NaN":
+        save_file({**weights, first: weights[first] * torch.nan}, run / "model.safetensors")
+    elif what == "no JSON":
+        (run / "config.json").write_text("{")
+    elif what == "a list":
+        (run / "config.json").write_text("[]")
+    else:
+        (run / "config.json").write_text(json.dumps({**GOOD, "architecture": what}))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no weights", "has no model.safetensors"),
+        ("cut weights", "cannot be loaded"),
+        ("a tensor too few", "cannot be loaded"),
+        ("a tensor too many", "cannot be loaded"),
+        ("NaN", "are not finite"),
+        ("no JSON", "config.json cannot be read"),
+        ("a list", "config.json is not a run's"),
+        ("os.system", "this usk knows no architecture 'os.system'; update usk"),
+    ],
+)
+def test_a_damaged_one_is_one_line(
+    usk: Callable[..., Any], run: Path, tmp_path: Path, what: str, message: str
+) -> None:
+    shutil.copytree(run, tmp_path / "spoilt")
+    spoilt(tmp_path / "spoilt", what)
+    ran = usk("predict", "demo", "--run", tmp_path / "spoilt", "--quiet")
+    assert (ran.code, ran.err.count("\n")) == (1, 1), ran.err
+    assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": []}, "class_names"),
+        ({"class_names": ["a", "a"]}, "class_names"),
+        ({"class_names": ["a", 1]}, "class_names"),
+        ({"class_names": "ab"}, "class_names"),
+        ({"class_names": [str(n) for n in range(10_001)]}, "class_names"),
+        ({"repeat_short": 1}, "repeat_short"),
+        ({"precision": "int4"}, "precision"),
+        ({"mel": {**GOOD["mel"], "n_frames": 10**9}}, "the mel setting n_frames must lie above 0"),  # type: ignore[dict-item]
+        ({"mel": {**GOOD["mel"], "hop_samples": 0}}, "the mel setting hop_samples"),  # type: ignore[dict-item]
+        ({"mel": {**GOOD["mel"], "top_db": float("nan")}}, "the mel setting top_db"),  # type: ignore[dict-item]
+        ({"mel": {**GOOD["mel"], "n_mels": 32}}, "takes 64 mel bands, not 32"),  # type: ignore[dict-item]
+        ({"mel": {**GOOD["mel"], "more": 1}}, "mel does not have the settings"),  # type: ignore[dict-item]
+        ({"mel": []}, "mel does not have the settings"),
+        ({"architecture": ["small"]}, "knows no architecture"),
+    ],
+)
+def test_settings_that_are_none(changes: dict[str, Any], message: str) -> None:
+    check_settings(GOOD)
+    with pytest.raises(ModelError, match=message):
+        check_settings({**GOOD, **changes})
+
+
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.lists(st.text(max_size=2))
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys((*GOOD, "precision"), VALUES)))
+def test_no_configuration_breaks_the_check(changes: dict[str, Any]) -> None:
+    """Whatever is accepted can be built."""
+    try:
+        check_settings({**GOOD, **changes})
+    except ModelError as error:
+        assert "\n" not in str(error)
+    else:
+        AudioClassifier(**{**GOOD, **changes})
+
+
+@pytest.mark.parametrize("settings", [None, [], "x", {}, {"architecture": "small"}])
+def test_no_settings_at_all(settings: Any) -> None:
+    with pytest.raises(ModelError, match="not one that usk wrote"):
+        check_settings(settings)

@@ -1,0 +1,190 @@
+"""`--classifier hf:`: tiny random models of transformers, one on spectrograms and one on waveforms, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from usk.classify.features import features_of
+from usk.classify.models import preset
+from usk.classify.train import TrainConfig, train
+from usk.data.decode import decode_source
+from usk.data.sources import Source
+from usk.errors import ModelError, UsageError
+
+transformers = pytest.importorskip("transformers")
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spectrogram transformer: 16 bands x 48 frames, made for 5 classes."""
+    folder = tmp_path_factory.mktemp("hf") / "ast"
+    config = transformers.ASTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=8,
+        frequency_stride=8, time_stride=8, max_length=48, num_mel_bins=16, num_labels=5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.ASTForAudioClassification(config).save_pretrained(folder)
+    transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=48).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A waveform transformer at 4 kHz."""
+    folder = tmp_path_factory.mktemp("hf") / "wav2vec2"
+    config = transformers.Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
+        conv_kernel=(10, 8), conv_stride=(10, 8), num_feat_extract_layers=2, num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, classifier_proj_size=8, num_labels=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=4_000).save_pretrained(folder)
+    return folder
+
+
+def test_features_are_the_extractors_own(ast: Path, wav2vec2: Path, bands: Source) -> None:
+    few = bands.subset(range(2))
+    for folder, shape, rate_hz in ((ast, (16, 48), 16_000), (wav2vec2, (1, 16_000), 4_000)):
+        settings = preset(f"hf:{folder}").features
+        assert (settings.shape, settings.sample_rate_hz) == (shape, rate_hz)
+        assert settings.n_samples == 4 * rate_hz
+        decoded = decode_source(few, rate_hz)
+        made = features_of(decoded, settings).float()
+        clip = np.resize(decoded.audio(1), 4 * rate_hz)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+        wanted = extractor(clip, sampling_rate=rate_hz, return_tensors="pt")["input_values"][0]
+        wanted = wanted[None] if folder == wav2vec2 else wanted.T
+        torch.testing.assert_close(made[1], wanted, atol=4e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["ast", "wav2vec2"])
+def test_a_model_is_fine_tuned_kept_and_used(
+    usk: Command, name: str, request: pytest.FixtureRequest, tone_folder: Path, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(name)
+    ran = usk(
+        "train", "--real", tone_folder, "--classifier", f"hf:{folder}", "--out", tmp_path / "runs", "--epochs", 2,
+        "--protocol", "holdout", "--augment", "strong", "--device", "cpu", "--learning-rate", 0.01, "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    run = ran.value["runs"][0]
+    assert run["classifier"] == f"hf:{folder}" and run["classifier_revision"]
+    kept = json.loads((Path(run["folder"]) / "transformer" / "config.json").read_text())
+    assert list(kept["id2label"].values()) == run["class_names"]
+    before = preset(f"hf:{folder}").model(3).state_dict()
+    after = load_file(Path(run["folder"]) / "model.safetensors")
+    inner = [key for key in before if key.endswith("q_proj.weight")]
+    assert inner and not torch.equal(before[inner[0]], after[inner[0]])
+
+    moved = tmp_path / "moved"  # the checkpoint itself is needed no more
+    shutil.move(folder, moved)
+    try:
+        said = usk("predict", tone_folder / "low" / "rec0", "--run", run["folder"], "--json")
+    finally:
+        shutil.move(moved, folder)
+    assert said.code == 0, said.err
+    assert {one["class_name"] for one in said.value} <= set(run["class_names"])
+
+
+def test_training_begins_from_the_checkpoint_with_a_new_head(ast: Path) -> None:
+    before = transformers.ASTForAudioClassification.from_pretrained(ast).state_dict()
+    after = preset(f"hf:{ast}").model(5).state_dict()  # as many classes as the checkpoint has
+    same = {key for key in before if torch.equal(before[key], after[f"model.{key}"])}
+    assert set(before) - same == {"classifier.dense.weight", "classifier.dense.bias"}
+    assert preset(f"hf:{ast}").model(3)(torch.zeros(2, 16, 48)).shape == (2, 3)
+
+
+def test_the_saved_weights_give_the_saved_predictions(ast: Path, bands: Source, tmp_path: Path) -> None:
+    from usk.classify.runs import load_classifier
+    from usk.data.splits import fold_split
+
+    config = TrainConfig(classifier=f"hf:{ast}", folds=(2,), epochs=1, device="cpu", precision="fp32")
+    run = train(bands, out=tmp_path, config=config).runs[0]
+    again = train(bands, out=tmp_path / "again", config=config).runs[0]
+    assert (run.folder / "model.safetensors").read_bytes() == (
+        again.folder / "model.safetensors"
+    ).read_bytes()
+    import pyarrow.parquet as pq
+
+    model, _ = load_classifier(run.folder)
+    test = fold_split(bands.clips, 2).test.tolist()
+    features = features_of(decode_source(bands, 16_000), preset(f"hf:{ast}").features)[test]
+    with torch.no_grad():
+        probabilities = model(features.float()).softmax(dim=1)
+    saved = pq.read_table(run.folder / "predictions.parquet").to_pydict()["probabilities"]
+    np.testing.assert_allclose(probabilities, saved, atol=1e-5)
+
+
+def test_augmentations_that_its_features_cannot_have_are_refused_by_name(ast: Path, wav2vec2: Path) -> None:
+    assert preset(f"hf:{ast}").augmentations("strong") == ("stretch", "pitch", "shift", "mask", "mixup")
+    assert preset(f"hf:{wav2vec2}").augmentations("strong+mixup") == ("stretch", "shift", "mask", "mixup")
+    with pytest.raises(UsageError, match=r"--augment pitch cannot be done to this classifier's features"):
+        preset(f"hf:{wav2vec2}").augmentations("basic+pitch")
+
+
+def spoilt(folder: Path, to: Path, name: str, text: str | None) -> Path:
+    shutil.copytree(folder, to)
+    (to / name).unlink()
+    if text is not None:
+        (to / name).write_text(text)
+    return to
+
+
+def test_what_is_no_audio_classifier_is_refused_in_one_line(
+    usk: Command, ast: Path, tone_folder: Path, tmp_path: Path
+) -> None:
+    bert = tmp_path / "bert"
+    transformers.BertConfig().save_pretrained(bert)
+    shutil.copy(ast / "preprocessor_config.json", bert)
+    remote = json.loads((ast / "config.json").read_text()) | {"model_type": "mine"}
+    remote["auto_map"] = {"AutoConfig": "mine.Config"}
+    deep = json.loads((ast / "config.json").read_text()) | {"num_hidden_layers": 4}
+    deeper = spoilt(ast, tmp_path / "g", "config.json", json.dumps(deep))
+    cases = [
+        (tmp_path / "nowhere", "no such folder; give a model's folder, or a Hub id"),
+        (bert, "is a bert model, which is no audio classifier of transformers"),
+        (spoilt(ast, tmp_path / "a", "config.json", None), "is no audio classifier: it has no config.json"),
+        (
+            spoilt(ast, tmp_path / "b", "preprocessor_config.json", None),
+            "it has no preprocessor_config.json",
+        ),
+        (spoilt(ast, tmp_path / "c", "config.json", "{"), "cannot be loaded"),
+        (spoilt(ast, tmp_path / "d", "model.safetensors", "junk"), "cannot be loaded"),
+        (spoilt(ast, tmp_path / "e", "model.safetensors", None), "cannot be loaded"),
+        (spoilt(ast, tmp_path / "f", "config.json", json.dumps(remote)), "cannot be loaded"),
+        (deeper, "holds other weights than its config.json says"),
+        ("user/name", "cannot be reached"),
+        ("", "no such folder"),
+    ]
+    for place, said in cases:
+        ran = usk("train", "--real", tone_folder, "--classifier", f"hf:{place}", "--out", tmp_path / "runs")
+        lines = ran.err.splitlines()
+        assert ran.code == 1, (place, ran.err)
+        assert lines[-1].startswith(f"usk: --classifier hf:{place}") and said in lines[-1], lines
+
+
+def test_without_the_library_the_fix_is_named(
+    usk: Command, tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ran = usk("train", "--real", tone_folder, "--classifier", "hf:user/name", "--out", tmp_path / "runs")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("usk: --classifier hf:... needs transformers")
+    assert "pip install 'usk[hf]'" in ran.err
+
+
+def test_a_broken_model_error_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        preset(f"hf:{tmp_path / 'nowhere'}")

@@ -1,0 +1,204 @@
+"""`--shots` through the real entry point: synth and train agree, sweeps resume, eval tells shots apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from torch import nn
+
+from usk.classify import models
+from usk.classify.features import FeatureSettings
+from usk.data.shots import ShotsOf
+from usk.data.sources import open_source
+from usk.mel.spectrogram import MelSettings
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
+
+    def build(n_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(16 * 8, n_classes))
+
+    tiny = models.ClassifierPreset(build, FeatureSettings(mel, True), 2, 32, 1e-2, 0.0, False, 0.0, "none")
+    monkeypatch.setitem(models.CLASSIFIERS, "tiny", tiny)
+    yield
+
+
+@pytest.fixture
+def few(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
+    """Waveform sums of 6 and 9 shots, for test fold 2, two seeds."""
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "few",
+        "--per-class", 2, "--shots", "6,9", "--test-folds", 2, "--seeds", 2, "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert [Path(made["folder"]).name for made in ran.value["datasets"]] == [
+        "6-shots-fold2-seed0", "9-shots-fold2-seed0", "6-shots-fold2-seed1", "9-shots-fold2-seed1",
+    ]  # fmt: skip
+    return tmp_path / "few"
+
+
+def train(usk: Command, real: Path, out: Path, *more: object) -> Any:
+    return usk(
+        "train",
+        "--real",
+        real,
+        "--classifier",
+        "tiny",
+        "--out",
+        out,
+        "--folds",
+        2,
+        "--device",
+        "cpu",
+        *more,
+        "--json",
+    )
+
+
+def parents_in(folder: Path) -> set[str]:
+    rows = pq.read_table(folder / "data").to_pylist()
+    return {parent for row in rows for parent in row["parents"]}
+
+
+def test_clips_are_made_from_the_shots_that_train_with_them(
+    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    clips = open_source(urbansound8k_folder).clips
+    for shots in (6, 9):
+        for seed in (0, 1):
+            cell = ShotsOf(shots, 2, seed)
+            trained = {clips[row].clip_id for row in cell.split(clips).train}
+            assert parents_in(few / cell.name) <= trained
+    mixes = ["--mix", "real", "--mix", "real,synth", "--synth", few]
+    ran = train(
+        usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--shots", "6,9,full", "--seeds", 2,
+        "--mix", "real,synth:0.5",
+    )  # fmt: skip
+    assert ran.code == 2 or ran.code == 1
+    assert "has no clips for the full training part" in ran.err
+    assert "usk synth --shots full --test-folds 2 --seeds 1 --out" in ran.err
+    ran = train(usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--shots", "6,9", "--seeds", 2)
+    assert ran.code == 0, ran.err
+    runs = ran.value["runs"]
+    assert [(r["seed"], r["shots"], r["mix"], r["n_real"], r["n_synthetic"], r["dropped"]) for r in runs] == [
+        (seed, shots, mix, shots, 6 if "synth" in mix else 0, 0)
+        for seed in (0, 1)
+        for shots in (6, 9)
+        for mix in ("real", "real,synth")
+    ]
+    assert len({run["steps"] for run in runs}) == 1
+
+    # The same sweep, further: what is there is found, the rest is trained.
+    ran = train(
+        usk, urbansound8k_folder, tmp_path / "runs", "--mix", "real", "--shots", "6,full", "--seeds", 1
+    )
+    assert ran.code == 0, ran.err
+    assert [run["folder"] == runs[0]["folder"] for run in ran.value["runs"]] == [True, False]
+    assert "shots" not in ran.value["runs"][1]
+
+    shown = usk("eval", tmp_path / "runs", "--json").value
+    assert [(c["shots"], [row["mix"] for row in c["rows"]]) for c in shown] == [
+        (6, ["real", "real,synth"]),
+        (9, ["real", "real,synth"]),
+        (None, ["real"]),
+    ]
+    assert [c["rows"][1]["difference"]["n_pairs"] for c in shown[:2]] == [2, 2]
+    tables = usk("eval", tmp_path / "runs").out
+    assert "by shots: tiny, protocol folds" in tables
+    assert ", 6 shots" in tables
+
+
+def test_clips_of_more_shots_are_left_out_of_fewer(
+    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    """One dataset by name instead of the folder of all: the rule decides, not the folder's name."""
+    big = few / "9-shots-fold2-seed0"
+    clips = open_source(urbansound8k_folder).clips
+    shots = {clips[row].clip_id for row in ShotsOf(6, 2, 0).split(clips).train}
+    rows = pq.read_table(big / "data").to_pylist()
+    usable = sum(shots.issuperset(row["parents"]) for row in rows)
+    assert 0 < usable < len(rows)
+    ran = train(
+        usk, urbansound8k_folder, tmp_path / "runs", "--mix", "real,synth", "--synth", big, "--shots", "6,9"
+    )
+    assert ran.code == 0, ran.err
+    assert [(r["n_synthetic"], r["dropped"]) for r in ran.value["runs"]] == [
+        (usable, len(rows) - usable),
+        (len(rows), 0),
+    ]
+
+
+def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
+    usk: Command, few: Path, urbansound8k_folder: Path
+) -> None:
+    arguments = [
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", few, "--per-class", 2,
+        "--shots", "6,full", "--test-folds", 2,
+    ]  # fmt: skip
+    planned = usk(*arguments, "--dry-run", "--json").value
+    assert {row["dataset"] for row in planned} == {"6-shots-fold2-seed0", "full-fold2"}
+    ran = usk(*arguments, "--json")
+    assert [made["made"] for made in ran.value["datasets"]] == [0, 6]
+    assert json.loads((few / "full-fold2" / "usk.json").read_text())["shots"] == {
+        "shots": None, "test_fold": 2, "seed": 0,
+    }  # fmt: skip
+    assert "2 datasets in" in usk(*arguments).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shots", "some"], "--shots some: write numbers of real clips joined by commas, or full"),
+        (["--shots", 6, "--test-folds", 9], "--folds 9: the source has no such fold"),
+        (["--shots", 999], "--shots 999: the training part of fold1 has"),
+        (["--shots", 6, "--folds", 1], "--shots takes its clips from the training part of --test-folds"),
+        (["--shots", 6, "--seeds", 0], "--seeds must be at least 1, not 0"),
+        (["--test-folds", 2], "--test-folds 2 belongs to --shots or --judge; add one"),
+        (["--seeds", 2], "--seeds belongs to --shots; add --shots"),
+        (["--shots", 3, "--test-folds", 2], "--shots 3 is too few: class"),
+    ],
+)
+def test_wrong_shots_for_synth(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path, arguments: list[object], said: str
+) -> None:
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "out", *arguments
+    )  # fmt: skip
+    assert ran.code in (1, 2)
+    assert ran.err.splitlines()[-1].startswith(f"usk: {said}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shots", "0"], "--shots 0: write numbers of real clips"),
+        (["--shots", "999"], "--shots 999: the training part of fold2 has"),
+    ],
+)
+def test_wrong_shots_for_train(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path, arguments: list[object], said: str
+) -> None:
+    ran = train(usk, urbansound8k_folder, tmp_path / "runs", *arguments)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith(f"usk: {said}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_shots_into_a_dataset_are_refused(
+    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", few / "6-shots-fold2-seed0",
+        "--shots", 6,
+    )  # fmt: skip
+    assert ran.code == 2
+    assert "is one dataset; choose another folder for the datasets of --shots" in ran.err

@@ -1,0 +1,785 @@
+"""A Hugging Face Hub for tests: a real HTTP server that speaks what `huggingface_hub` and `datasets` ask for.
+
+It knows users and their tokens, private repos, branches and tags, files in git and in large file storage, and can be
+told to fail. Everything is kept in memory; one lock, so that a request sees whole commits only.
+
+    hub.add_user("me", "hf_me")                    # may write; role="read" may not; role="expired" may nothing
+    hub.login("hf_me")                             # as HF_TOKEN, for the client in this process
+    hub.create_repo("dataset", "me/set", folder)   # a ready repo with a folder's files
+    hub.repo("dataset", "me/set").files()          # {path: content}; .commits, .tags, .branches, .private
+    hub.fail("POST", "/commit/", 503)              # the next such request only; times=, skip=, code=, headers=
+    hub.fail("PUT", "/storage/", cut=100)          # closes the connection after 100 bytes
+    hub.fail("POST", "/commit/", lost=True)        # does what was asked, and closes without an answer
+    hub.requests                                   # [(method, path, status), ...]; status 0: cut
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".arrow", ".flac", ".wav")
+LICENSES = {"other", "unknown", "apache-2.0", "mit", "gpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-3.0"}
+LICENSES |= {"cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0"}
+SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "n>1M"}
+GITATTRIBUTES = "".join(
+    f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES
+).encode()
+TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
+DATE = "2026-01-01T00:00:00.000Z"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One version of one file."""
+
+    content: bytes
+    lfs: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def oid(self) -> str:
+        """The git id: of the file, or of the pointer that stands for it in git."""
+        stored = self.content
+        if self.lfs:
+            size = len(self.content)
+            stored = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {size}\n".encode()
+        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.lfs else self.oid
+
+
+@dataclass(frozen=True)
+class Commit:
+    sha: str
+    parent: str | None
+    message: str
+    blobs: dict[str, Blob]
+
+
+@dataclass
+class Repo:
+    type: str
+    id: str
+    private: bool = False
+    commits: list[Commit] = field(default_factory=list)
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)  # large files by their SHA-256, committed or not
+
+    @property
+    def owner(self) -> str:
+        return self.id.partition("/")[0]
+
+    def commit_of(self, revision: str = "main") -> Commit | None:
+        sha = self.branches.get(revision) or self.tags.get(revision) or revision
+        return next((commit for commit in self.commits if commit.sha == sha), None)
+
+    def files(self, revision: str = "main") -> dict[str, bytes]:
+        """Paths and contents at a branch, tag or commit."""
+        commit = self.commit_of(revision)
+        if commit is None:
+            raise KeyError(revision)
+        return {path: blob.content for path, blob in commit.blobs.items()}
+
+    def add_commit(self, branch: str, message: str, blobs: dict[str, Blob]) -> Commit:
+        parent = self.branches.get(branch)
+        listing = sorted((path, blob.oid) for path, blob in blobs.items())
+        text = repr((self.type, self.id, len(self.commits), parent, message, listing))
+        commit = Commit(hashlib.sha1(text.encode()).hexdigest(), parent, message, dict(blobs))
+        self.commits.append(commit)
+        self.branches[branch] = commit.sha
+        return commit
+
+
+@dataclass
+class Failure:
+    """An instruction to fail: requests of `method` whose path matches, `times` of them after `skip`."""
+
+    method: str
+    path: str
+    status: int | None
+    code: str | None
+    message: str
+    headers: dict[str, str]
+    cut: int | None
+    lost: bool
+    done: bool
+    times: int
+    skip: int
+
+    def takes(self, method: str, path: str) -> bool:
+        """Whether this request is one to fail; counts it."""
+        if self.times <= 0 or self.method not in ("*", method) or not re.search(self.path, path):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return True
+
+
+class Refused(Exception):
+    """An error answer, as the Hub words it."""
+
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+
+class Cut(Exception):
+    """Close the connection, now."""
+
+
+class HubServer:
+    """The server and what it knows. `with HubServer() as hub:` starts and stops it."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, tuple[str, str]] = {}  # token: name, role
+        self.repos: dict[tuple[str, str], Repo] = {}
+        self.organisations: dict[str, list[str]] = {}  # user: those that it may make repos under
+        self.ignored = ""  # what a .gitignore keeps out, as a regular expression
+        self.failures: list[Failure] = []
+        self.requests: list[tuple[str, str, int]] = []
+        self.lock = threading.RLock()
+        hub = self
+
+        class Handler(_Handler):
+            server_hub = hub
+
+        self.http = _Server(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def add_user(self, name: str, token: str, role: str = "write") -> None:
+        """A token of a user; a user may have several. role: write, read or expired."""
+        self.users[token] = (name, role)
+
+    def repo(self, type: str, id: str) -> Repo:
+        """A repo that must be there."""
+        return self.repos[type, id]
+
+    def create_repo(self, type: str, id: str, folder: Path | None = None, private: bool = False) -> Repo:
+        """A repo with .gitattributes and, in a second commit, the files of a folder (hidden ones left out)."""
+        repo = self.repos[type, id] = Repo(type, id, private)
+        repo.add_commit("main", "initial commit", {".gitattributes": Blob(GITATTRIBUTES)})
+        if folder is not None:
+            self.commit_folder(repo, folder)
+        return repo
+
+    def commit_folder(self, repo: Repo, folder: Path, message: str = "Upload folder") -> Commit:
+        """A commit on main with exactly the files of `folder`."""
+        found = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        }
+        blobs = {path: Blob(content, path.endswith(LFS_SUFFIXES)) for path, content in found.items()}
+        repo.stored |= {blob.sha256: blob.content for blob in blobs.values() if blob.lfs}
+        return repo.add_commit("main", message, {".gitattributes": Blob(GITATTRIBUTES), **blobs})
+
+    def fail(
+        self,
+        method: str = "*",
+        path: str = "",
+        status: int | None = None,
+        *,
+        code: str | None = None,
+        message: str = "told to fail",
+        headers: dict[str, str] | None = None,
+        cut: int | None = None,
+        lost: bool = False,
+        done: bool = False,
+        times: int = 1,
+        skip: int = 0,
+    ) -> Failure:
+        """Make requests fail: `path` is a regular expression searched in the path with its query.
+
+        Args:
+            status: answer with it; `code` becomes X-Error-Code; statuses from 500 answer in HTML, as proxies do.
+            cut: close the connection after so many bytes of the request's body or, if it has none, of the answer's.
+            done: do what was asked, and then answer with `status` all the same.
+            lost: do what was asked and close the connection without an answer.
+            times: so many requests in all, after letting `skip` of them through.
+        """
+        made = Failure(method, path, status, code, message, headers or {}, cut, lost, done, times, skip)
+        with self.lock:
+            self.failures.append(made)
+        return made
+
+    def failure_of(self, method: str, path: str) -> Failure | None:
+        with self.lock:
+            return next((failure for failure in self.failures if failure.takes(method, path)), None)
+
+    def mend(self) -> None:
+        """No failures any more."""
+        with self.lock:
+            self.failures.clear()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that a client drops are no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server_hub: HubServer
+    failure: Failure | None
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _any(self) -> None:
+        hub = self.server_hub
+        self.failure = hub.failure_of(self.command, self.path)
+        if self.failure is not None and self._failed(self.failure):
+            return
+        body = self._body()
+        try:
+            with hub.lock:
+                status, headers, content = self._route(body)
+        except Refused as refused:
+            status, headers, content = self._refusal(refused)
+        if self.failure is not None and self.failure.lost:
+            self._close()
+            return
+        self._answer(status, headers, content)
+
+    def _guarded(self) -> None:
+        try:
+            self._any()
+        except (Cut, ConnectionError, TimeoutError):
+            self._close()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _guarded
+
+    def _close(self) -> None:
+        self.server_hub.requests.append((self.command, self.path, 0))
+        self.close_connection = True
+
+    def _failed(self, failure: Failure) -> bool:
+        """Fail before anything is done; False if the failure comes with the answer."""
+        if failure.status is not None:
+            body = self._body()
+            if failure.done:
+                with self.server_hub.lock:
+                    self._route(body)
+            refused = Refused(failure.status, failure.message, failure.code)
+            status, headers, content = self._refusal(refused)
+            if failure.status >= 500:
+                headers["Content-Type"], content = "text/html", b"<html>the proxy is out of order</html>"
+            self._answer(status, {**headers, **failure.headers}, content)
+            return True
+        length = int(self.headers.get("Content-Length", 0))
+        if failure.cut is not None and (length or "Transfer-Encoding" in self.headers):
+            self.rfile.read(min(failure.cut, length) if length else failure.cut)
+            raise Cut
+        return False
+
+    def _body(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        hub = self.server_hub
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            content = b""
+        if self.failure is not None and self.failure.cut is not None:
+            self.wfile.write(content[: self.failure.cut])
+            self.wfile.flush()
+            raise Cut
+        hub.requests.append((self.command, self.path, status))
+        self.wfile.write(content)
+
+    @staticmethod
+    def _refusal(refused: Refused) -> tuple[int, dict[str, str], bytes]:
+        headers = {"Content-Type": "application/json", "X-Error-Message": refused.message}
+        if refused.code is not None:
+            headers["X-Error-Code"] = refused.code
+        return refused.status, headers, json.dumps({"error": refused.message}).encode()
+
+    # --- who asks, and for what ----------------------------------------------------------------------------
+
+    def _user(self) -> tuple[str, str] | None:
+        """Name and role of the token, None without one. A wrong token is refused wherever it is shown."""
+        header = self.headers.get("Authorization")
+        if not header:
+            return None
+        user = self.server_hub.users.get(header.removeprefix("Bearer "))
+        if user is None:
+            raise Refused(401, "Invalid credentials in Authorization header")
+        if user[1] == "expired":
+            raise Refused(401, 'User Access Token "laptop" is expired')
+        return user
+
+    def _repo(self, type: str, id: str, write: bool = False) -> Repo:
+        user = self._user()
+        repo = self.server_hub.repos.get((type, id))
+        if repo is None or (repo.private and (user is None or user[0] != repo.owner)):
+            # A stranger is not told whether there is such a repo.
+            if user is None:
+                raise Refused(401, "Invalid username or password.", "RepoNotFound")
+            raise Refused(404, "Repository not found", "RepoNotFound")
+        if write:
+            if user is None:
+                raise Refused(401, "Invalid username or password.")
+            if user[0] != repo.owner or user[1] != "write":
+                raise Refused(403, "Forbidden: you must use a write token of the repo's owner")
+        return repo
+
+    @staticmethod
+    def _commit(repo: Repo, revision: str) -> Commit:
+        commit = repo.commit_of(revision)
+        if commit is None:
+            raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return commit
+
+    def _route(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        url = urlsplit(self.path)
+        parts = [unquote(part) for part in url.path.strip("/").split("/")]
+        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        if parts[0] == "storage":
+            return self._storage(parts[1:], body)
+        if parts[0] == "api":
+            if parts[1:] == ["validate-yaml"]:
+                status, value = _validate_card(json.loads(body)["content"])
+            else:
+                status, value = 200, self._api(parts[1:], query, body)
+            return status, {"Content-Type": "application/json"}, json.dumps(value).encode()
+        type = TYPES[parts.pop(0)] if parts[0] in TYPES else "model"
+        if len(parts) > 3 and parts[2] == "resolve":
+            return self._resolve(self._repo(type, "/".join(parts[:2])), parts[3], "/".join(parts[4:]))
+        if parts[2:] == ["info", "lfs", "objects", "batch"]:
+            id = "/".join(parts[:2]).removesuffix(".git")
+            value = self._lfs_batch(self._repo(type, id, write=True), json.loads(body))
+            return 200, {"Content-Type": "application/vnd.git-lfs+json"}, json.dumps(value).encode()
+        raise Refused(404, "Sorry, we can't find the page you are looking for.")
+
+    def _api(self, parts: list[str], query: dict[str, str], body: bytes) -> Any:
+        if parts == ["whoami-v2"]:
+            user = self._user()
+            if user is None:
+                raise Refused(401, "Invalid username or password.")
+            return {
+                "type": "user",
+                "name": user[0],
+                "orgs": [{"name": name} for name in self.server_hub.organisations.get(user[0], ())],
+                "auth": {"type": "access_token", "accessToken": {"displayName": "laptop", "role": user[1]}},
+            }
+        if parts == ["repos", "create"]:
+            return self._create(json.loads(body))
+        if parts[0] in TYPES and len(parts) >= 3:
+            rest = parts[3:]
+            action, revision = (
+                (rest[0], rest[1] if len(rest) > 1 else "main") if rest else ("revision", "main")
+            )
+            writes = self.command != "GET" and action != "paths-info"
+            repo = self._repo(TYPES[parts[0]], "/".join(parts[1:3]), writes)
+            if action == "revision":
+                return _info(repo, self._commit(repo, revision), blobs="blobs" in query)
+            if action == "tree":
+                return _tree(self._commit(repo, revision), "/".join(rest[2:]), query)
+            if action == "paths-info":
+                return _paths(self._commit(repo, revision), self.headers, body)
+            if action == "refs":
+                return _refs(repo)
+            if action == "commits":
+                return _history(repo, self._commit(repo, revision))
+            if action == "preupload":
+                return _preupload(repo, revision, json.loads(body), self.server_hub.ignored)
+            if action == "commit":
+                commit = _apply(
+                    repo, revision, [json.loads(line) for line in body.splitlines() if line.strip()]
+                )
+                url = f"{self.server_hub.endpoint}/{parts[0]}/{repo.id}/commit/{commit.sha}"
+                return {"success": True, "commitOid": commit.sha, "commitUrl": url}
+            if action == "lfs-verify":
+                asked = json.loads(body)
+                if len(repo.stored.get(asked["oid"], b"")) != asked["size"]:
+                    raise Refused(404, "LFS object not found")
+                return {}
+            if action in ("tag", "branch"):
+                return self._reference(repo, action, revision, body)
+        raise Refused(404, "Sorry, we can't find the page you are looking for.")
+
+    def _create(self, asked: dict[str, Any]) -> Any:
+        user = self._user()
+        if user is None:
+            raise Refused(401, "Invalid username or password.")
+        type, owner = asked.get("type", "model"), asked.get("organization") or user[0]
+        id = f"{owner}/{asked['name']}"
+        may = {user[0], *self.server_hub.organisations.get(user[0], ())}
+        if owner not in may or user[1] != "write":
+            raise Refused(
+                403,
+                f'You don\'t have the rights to create a {type} under the namespace "{owner}"',
+            )
+        if (type, id) in self.server_hub.repos:
+            raise Refused(409, f"You already created this {type} repo: {id}")
+        self.server_hub.create_repo(type, id, private=asked.get("visibility") == "private")
+        prefix = "" if type == "model" else f"{type}s/"
+        return {"url": f"{self.server_hub.endpoint}/{prefix}{id}", "name": id, "id": "0" * 24}
+
+    def _reference(self, repo: Repo, action: str, name: str, body: bytes) -> Any:
+        asked = json.loads(body) if body else {}
+        there = repo.tags if action == "tag" else repo.branches
+        if self.command == "DELETE":
+            if there.pop(name, None) is None:
+                raise Refused(404, f"{action} not found", "RevisionNotFound")
+            return {}
+        # A tag is posted to what it marks and named in the body; a branch is posted to its name.
+        at, name = (name, asked["tag"]) if action == "tag" else (asked.get("startingPoint", "main"), name)
+        sha = self._commit(repo, at).sha
+        if name in there:
+            raise Refused(409, f"Reference already exists: {action} {name}")
+        there[name] = sha
+        return {}
+
+    # --- contents ------------------------------------------------------------------------------------------
+
+    def _resolve(self, repo: Repo, revision: str, path: str) -> tuple[int, dict[str, str], bytes]:
+        commit = self._commit(repo, revision)
+        blob = commit.blobs.get(path)
+        if blob is None:
+            raise Refused(404, "Entry not found", "EntryNotFound")
+        headers = {
+            "ETag": f'"{blob.etag}"',
+            "X-Repo-Commit": commit.sha,
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+        }
+        if blob.lfs:
+            headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            return 200, headers, blob.content
+        size, (first, last) = len(blob.content), asked.groups()
+        begin = int(first) if first else max(0, size - int(last))
+        end = min(int(last) + 1, size) if first and last else size
+        if begin >= size:
+            return 416, {**headers, "Content-Range": f"bytes */{size}"}, b""
+        return 206, {**headers, "Content-Range": f"bytes {begin}-{end - 1}/{size}"}, blob.content[begin:end]
+
+    def _lfs_batch(self, repo: Repo, asked: dict[str, Any]) -> Any:
+        objects = []
+        for entry in asked["objects"]:
+            if entry["oid"] not in repo.stored:
+                base, plural = self.server_hub.endpoint, f"{repo.type}s"
+                entry = entry | {
+                    "actions": {
+                        "upload": {"href": f"{base}/storage/{plural}/{repo.id}/{entry['oid']}"},
+                        "verify": {"href": f"{base}/api/{plural}/{repo.id}/lfs-verify"},
+                    }
+                }
+            objects.append(entry)
+        return {"transfer": "basic", "objects": objects}
+
+    def _storage(self, parts: list[str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """What stands behind an upload's link: no account is asked for, the content must be what was announced."""
+        plural, owner, name, oid = parts
+        if self.command != "PUT" or hashlib.sha256(body).hexdigest() != oid:
+            raise Refused(400, "BadDigest")
+        self.server_hub.repos[TYPES[plural], f"{owner}/{name}"].stored[oid] = body
+        return 200, {"ETag": f'"{oid}"'}, b""
+
+
+def _validate_card(content: str) -> tuple[int, Any]:
+    """What the Hub refuses in a card's metadata, as far as usk writes it."""
+    import yaml
+
+    errors = []
+    try:
+        head = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, re.DOTALL)
+        metadata = yaml.safe_load(head[1]) if head else {}
+        if not isinstance(metadata, dict):
+            errors.append("metadata must be a mapping")
+            metadata = {}
+    except yaml.YAMLError as error:
+        metadata, errors = {}, [f"not valid YAML: {error}"]
+    if metadata.get("license", "other") not in LICENSES:
+        errors.append('"license" must be one of the known licences')
+    if metadata.get("license") == "other" and not re.fullmatch(
+        r"[a-z0-9.-]+", metadata.get("license_name", "x")
+    ):
+        errors.append('"license_name" must be of a-z, 0-9, . and -')
+    errors += [
+        f'"{name}" must be an array of strings'
+        for name in ("tags", "task_categories", "size_categories")
+        if not all(isinstance(entry, str) for entry in metadata.get(name, []))
+    ]
+    if not set(metadata.get("size_categories", ())) <= SIZES:
+        errors.append('"size_categories" has an unknown size')
+    return 400 if errors else 200, {"errors": [{"message": error} for error in errors], "warnings": []}
+
+
+def _info(repo: Repo, commit: Commit, blobs: bool) -> Any:
+    siblings = []
+    for path, blob in sorted(commit.blobs.items()):
+        entry: dict[str, Any] = {"rfilename": path}
+        if blobs:
+            entry |= {"size": len(blob.content), "blobId": blob.oid}
+            if blob.lfs:
+                entry["lfs"] = {"sha256": blob.sha256, "size": len(blob.content), "pointerSize": 130}
+        siblings.append(entry)
+    return {
+        "_id": "0" * 24,
+        "id": repo.id,
+        "author": repo.owner,
+        "sha": commit.sha,
+        "lastModified": DATE,
+        "createdAt": DATE,
+        "private": repo.private,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": [],
+        "siblings": siblings,
+    }
+
+
+def _file_entry(path: str, blob: Blob, expand: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": "file", "oid": blob.oid, "size": len(blob.content), "path": path}
+    if blob.lfs:
+        entry["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 130}
+    if expand:
+        entry["lastCommit"] = {"id": "0" * 40, "title": "a commit", "date": DATE}
+    return entry
+
+
+def _folder_entry(path: str, expand: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": path}
+    if expand:
+        entry["lastCommit"] = {"id": "0" * 40, "title": "a commit", "date": DATE}
+    return entry
+
+
+def _folders(commit: Commit) -> set[str]:
+    return {
+        "/".join(parts[:depth])
+        for parts in (path.split("/") for path in commit.blobs)
+        for depth in range(1, len(parts))
+    }
+
+
+def _tree(commit: Commit, folder: str, query: dict[str, str]) -> Any:
+    recursive, expand = (query.get(name, "").lower() in ("true", "1") for name in ("recursive", "expand"))
+    if folder and folder not in _folders(commit):
+        raise Refused(404, f"{folder} does not exist", "EntryNotFound")
+    prefix = f"{folder}/" if folder else ""
+
+    def listed(path: str) -> bool:
+        return path.startswith(prefix) and (recursive or "/" not in path[len(prefix) :])
+
+    folders = [_folder_entry(path, expand) for path in sorted(_folders(commit)) if listed(path)]
+    return folders + [
+        _file_entry(path, blob, expand) for path, blob in sorted(commit.blobs.items()) if listed(path)
+    ]
+
+
+def _paths(commit: Commit, headers: Any, body: bytes) -> Any:
+    if "json" in headers.get("Content-Type", ""):
+        asked = json.loads(body)
+    else:
+        asked = parse_qs(body.decode())
+        asked["expand"] = asked.get("expand", ["false"])[-1].lower() == "true"
+    paths = [asked["paths"]] if isinstance(asked["paths"], str) else asked["paths"]
+    expand, folders = bool(asked.get("expand")), _folders(commit)
+    files = [_file_entry(path, commit.blobs[path], expand) for path in paths if path in commit.blobs]
+    return files + [_folder_entry(path, expand) for path in paths if path in folders]
+
+
+def _refs(repo: Repo) -> Any:
+    def entries(kind: str, there: dict[str, str]) -> list[dict[str, str]]:
+        return [
+            {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha} for name, sha in there.items()
+        ]
+
+    return {"branches": entries("heads", repo.branches), "converts": [], "tags": entries("tags", repo.tags)}
+
+
+def _history(repo: Repo, commit: Commit) -> Any:
+    def line() -> Iterator[Commit]:
+        link: Commit | None = commit
+        while link is not None:
+            yield link
+            link = repo.commit_of(link.parent) if link.parent else None
+
+    return [
+        {"id": one.sha, "title": one.message, "message": "", "date": DATE, "authors": []} for one in line()
+    ]
+
+
+def _preupload(repo: Repo, revision: str, asked: dict[str, Any], ignored: str) -> Any:
+    if revision not in repo.branches:
+        raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+    there = repo.files(revision)
+    commit = repo.commit_of(revision)
+    assert commit is not None
+    answers = []
+    for entry in asked["files"]:
+        path = entry["path"]
+        lfs = path.endswith(LFS_SUFFIXES) or b"\0" in base64.b64decode(entry["sample"])
+        answers.append(
+            {
+                "path": path,
+                "uploadMode": "lfs" if lfs else "regular",
+                "shouldIgnore": bool(ignored and re.search(ignored, path)),
+                "oid": commit.blobs[path].etag if path in there else None,
+            }
+        )
+    return {"files": answers, "commitOid": commit.sha}
+
+
+def _apply(repo: Repo, branch: str, lines: list[dict[str, Any]]) -> Commit:
+    if branch not in repo.branches:
+        raise Refused(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+    head = repo.commit_of(branch)
+    assert head is not None
+    values = [(line["key"], line["value"]) for line in lines]
+    header = dict(values)["header"]
+    if header.get("parentCommit") not in (None, head.sha):
+        raise Refused(412, "A commit has happened since. Please refresh and try again.")
+    blobs = dict(head.blobs)
+    for key, value in values:
+        if key == "file":
+            blobs[value["path"]] = Blob(base64.b64decode(value["content"]))
+        elif key == "lfsFile":
+            if value["oid"] not in repo.stored:
+                raise Refused(400, f"LFS pointer of {value['path']} pointed to a file that does not exist")
+            blobs[value["path"]] = Blob(repo.stored[value["oid"]], lfs=True)
+        elif key in ("deletedFile", "deletedFolder"):
+            gone = [
+                path
+                for path in blobs
+                if path == value["path"]
+                or (key == "deletedFolder" and path.startswith(value["path"].rstrip("/") + "/"))
+            ]
+            if not gone:
+                raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+            for path in gone:
+                del blobs[path]
+    return repo.add_commit(branch, header["summary"], blobs)
+
+
+class LocalHub(HubServer):
+    """The server with the Hub client of this process pointed at it; made by the `hub` fixture."""
+
+    def __init__(self, monkeypatch: Any, folder: Path) -> None:
+        super().__init__()
+        self.monkeypatch, self.folder = monkeypatch, folder
+        self.slept_s: list[float] = []
+
+    def login(self, token: str | None) -> None:
+        """Use a token as a user's shell would, or none."""
+        if token is None:
+            self.monkeypatch.delenv("HF_TOKEN", raising=False)
+        else:
+            self.monkeypatch.setenv("HF_TOKEN", token)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For processes of their own: `usk_process(..., **hub.environment)`."""
+        return {"HF_ENDPOINT": self.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"} | {
+            "HF_HOME": str(self.folder)
+        }
+
+    @contextmanager
+    def client_here(self) -> Iterator[LocalHub]:
+        """Point huggingface_hub and datasets, imported already, at the server; a cache of its own; no waiting."""
+        import datasets.config
+        import huggingface_hub
+        from huggingface_hub import constants, file_download
+        from huggingface_hub.hf_api import HfApi
+        from huggingface_hub.hf_file_system import HfFileSystem
+        from huggingface_hub.utils import _http
+
+        patch = self.monkeypatch.setattr
+        clock = SimpleNamespace(**{**vars(time), "sleep": self.slept_s.append})
+        origins = frozenset({*_http._HUB_ORIGINS, _http._url_origin(self.endpoint)})
+        for module, name, value in (
+            (constants, "ENDPOINT", self.endpoint),
+            (
+                constants,
+                "HUGGINGFACE_CO_URL_TEMPLATE",
+                self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            ),
+            (constants, "HF_URL_HOSTS", frozenset({*constants.HF_URL_HOSTS, "127.0.0.1"})),
+            (constants, "HF_HUB_DISABLE_XET", True),
+            (constants, "HF_HUB_CACHE", str(self.folder / "hub")),
+            (constants, "HF_TOKEN_PATH", str(self.folder / "token")),
+            (constants, "HF_STORED_TOKENS_PATH", str(self.folder / "stored_tokens")),
+            (datasets.config, "HF_ENDPOINT", self.endpoint),
+            (
+                datasets.config,
+                "HUB_DATASETS_URL",
+                self.endpoint + "/datasets/{repo_id}/resolve/{revision}/{path}",
+            ),
+            (datasets.config, "HF_DATASETS_CACHE", self.folder / "datasets"),
+            (datasets.config, "DOWNLOADED_DATASETS_PATH", str(self.folder / "datasets/downloads")),
+            (datasets.config, "EXTRACTED_DATASETS_PATH", str(self.folder / "datasets/downloads/extracted")),
+            (_http, "_HUB_ORIGINS", origins),
+            # The client tells a repo's API by https, which the Hub speaks and this server does not.
+            (
+                _http,
+                "REPO_API_REGEX",
+                re.compile(_http.REPO_API_REGEX.pattern.replace("https:", "https?:"), re.VERBOSE),
+            ),
+            (_http, "time", clock),
+            (file_download, "time", clock),
+        ):
+            patch(module, name, value)
+        for api in {id(entry): entry for entry in vars(huggingface_hub.hf_api).values()}.values():
+            if isinstance(api, HfApi):  # the one whose methods are the module's functions
+                patch(api, "endpoint", self.endpoint)
+        HfFileSystem.clear_instance_cache()
+        huggingface_hub.close_session()
+        self.login(None)
+        try:
+            yield self
+        finally:
+            huggingface_hub.close_session()
+            HfFileSystem.clear_instance_cache()

@@ -1,0 +1,834 @@
+"""`usk push` against a Hub of the tests' own: what arrives, what is refused, and that no interruption leaves a half."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.hub_server import LocalHub, Repo
+from tests.synth.test_store import fill, plan_of, store_at
+from usk.classify import models
+from usk.data.sources import open_source
+from usk.diffusion.load import embedded_folder, load_generator
+from usk.errors import UskError
+from usk.share.hub import PushConfig, PushResult, push
+
+Command = Callable[..., Any]
+Tiny = Callable[..., Path]
+TOKEN = "hf_SecretOfTheTests"
+SET = ("dataset", "me/set")
+
+
+@pytest.fixture
+def account(hub: LocalHub) -> LocalHub:
+    """Logged in as `me`."""
+    hub.add_user("me", TOKEN)
+    hub.login(TOKEN)
+    return hub
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A finished synthetic dataset of ten clips in three shards."""
+    return fill(store_at(tmp_path / "synth")).folder
+
+
+def shared(folder: Path) -> dict[str, bytes]:
+    """What of a folder is to arrive."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes().replace(b"path/to/this/folder", b"me/set")
+        if path.suffix == ".md"
+        else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def pushed(repo: Repo, revision: str = "main") -> dict[str, bytes]:
+    return {path: content for path, content in repo.files(revision).items() if path != ".gitattributes"}
+
+
+def quick(folder: Path, repo_id: str = "me/set", **config: Any) -> PushResult | None:
+    """A push that waits for nothing."""
+    return push(folder, repo_id, PushConfig(**config), sleep=lambda _: None)
+
+
+# --- what arrives ------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_arrives_whole_and_tagged(usk: Command, account: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset, "me/set", "--tag", "v1", "--message", "the first", "--yes")
+    assert ran.code == 0, ran.err
+    repo = account.repo(*SET)
+    assert pushed(repo) == shared(dataset) and not repo.private
+    assert repo.tags == {"v1": repo.branches["main"]} and repo.commits[-1].message == "the first"
+    assert "Next: usk train --mix real,me/set@v1" in ran.out
+    for planned in (
+        "synthetic dataset",
+        "a new repo",
+        "public",
+        "6, ",
+        "unknown",
+        "Synthetic clips from tones",
+    ):
+        assert planned in ran.err, planned
+
+
+def test_plain_datasets_loads_byte_identical_audio(account: LocalHub, dataset: Path) -> None:
+    quick(dataset, tag="v1")
+    account.login(None)  # a stranger
+    there = datasets.load_dataset("me/set", revision="v1", split="train")
+    there = there.cast_column("audio", datasets.Audio(decode=False))
+    here = [row for file in sorted((dataset / "data").iterdir()) for row in pq.read_table(file).to_pylist()]
+    assert [row["audio"]["bytes"] for row in there] == [row["audio"]["bytes"] for row in here]
+    assert there["clip_id"] == [row["clip_id"] for row in here] and there.features["label"].names == [
+        "bark",
+        "horn",
+    ]
+
+
+@pytest.fixture
+def judged(usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset of three clips a class that its judge kept, three rejected ones beside."""
+    monkeypatch.setattr("usk.synth.judge.MIN_STEPS", 1)
+    recipe = models.CLASSIFIERS["small"]
+    monkeypatch.setitem(models.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--judge", "--out",
+        tmp_path / "judged", "--quiet",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return tmp_path / "judged"
+
+
+def test_a_judged_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_judge(
+    account: LocalHub, judged: Path
+) -> None:
+    quick(judged)
+    assert {path for path in pushed(account.repos[SET]) if path.endswith(".parquet")} == {
+        "data/train-00000-of-00001.parquet",
+        "rejected/rejected-00000-of-00001.parquet",
+    }
+    here, there = open_source(judged), open_source("me/set")
+    assert [clip.clip_id for clip in there.clips] == [clip.clip_id for clip in here.clips]
+    assert len(there) == 9 and there.judge_groups == here.judge_groups != {}
+    assert [clip.judge_folds for clip in there.clips] == [clip.judge_folds for clip in here.clips]
+    import datasets
+
+    loaded = datasets.load_dataset("me/set")
+    assert {name: len(part) for name, part in loaded.items()} == {"train": 9}
+
+
+def test_a_judged_dataset_whose_clips_were_moved_is_refused(account: LocalHub, judged: Path) -> None:
+    (shard,) = judged.glob("rejected/*.parquet")
+    manifest = json.loads((judged / "usk.json").read_text())
+    del manifest["shards_sha256"]
+    (judged / "usk.json").write_text(json.dumps(manifest))
+    shard.write_bytes(next(judged.glob("data/*.parquet")).read_bytes())  # kept ones, as many
+    with pytest.raises(UskError, match="has not just the clips of its plan"):
+        quick(judged)
+    shard.unlink()
+    with pytest.raises(UskError, match="is unfinished: 1 of 2 shards are missing"):
+        quick(judged)
+
+
+def test_what_only_making_it_needed_stays_here(account: LocalHub, dataset: Path) -> None:
+    extra = [
+        ".work/latents-0.npy",
+        ".cache/x",
+        "data/.train.part",
+        "data/train-00000-of-00003.parquet.tmp",
+        "notes.txt",
+    ]
+    extra += ["checkpoint.pt", ".env", ".git/config", "data/cache-1.arrow", "unet/model.safetensors"]
+    before = shared(dataset)
+    for name in extra:
+        (dataset / name).parent.mkdir(exist_ok=True)
+        (dataset / name).write_bytes(b"private")
+    quick(dataset)
+    assert pushed(account.repo(*SET)) == before
+
+
+def test_a_generator_arrives_without_checkpoints_and_is_used(
+    usk: Command, account: LocalHub, tiny_pipeline: Tiny, tmp_path: Path
+) -> None:
+    folder = tmp_path / "generator"
+    shutil.copytree(tiny_pipeline(), folder)
+    trained_on = {"license": "CC0-1.0", "sources": []}
+    (folder / "trained_on.json").write_text(json.dumps(trained_on))
+    before = shared(folder)
+    (folder / "fit.json").write_text("{}")
+    (folder / "unet-checkpoint.pt").write_bytes(b"optimiser")
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    ran = usk("push", folder, "me/gen", "--yes", "--private", "--json")
+    assert ran.code == 0, ran.err
+    repo = account.repo("model", "me/gen")
+    assert pushed(repo) == before and repo.private
+    assert ran.value["use"] == "usk synth --model me/gen" and ran.value["commit"] == repo.branches["main"]
+    assert "has no card" in ran.err
+    here, there = (load_generator(name, "cpu").unet.state_dict() for name in (str(folder), "me/gen"))
+    assert all(torch.equal(here[name], there[name]) for name in here) and here.keys() == there.keys()
+
+
+def test_the_plan_of_the_embedded_generator_states_its_licence(account: LocalHub) -> None:
+    plans: list[dict[str, Any]] = []
+    assert push(embedded_folder(), "me/gen", confirm=lambda plan: bool(plans.append(plan.facts))) is None
+    assert plans[0]["kind"] == "generator" and plans[0]["licence"] == "cc-by-nc-3.0"
+    assert account.repos == {}
+
+
+def test_a_run_arrives(usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path) -> None:
+    run = a_run(usk, urbansound8k_folder, tmp_path / "runs")
+    (run / "optimiser.pt").write_bytes(b"x")
+    ran = usk("push", run, "me/classifier", "--yes")
+    assert ran.code == 0, ran.err
+    files = pushed(account.repo("model", "me/classifier"))
+    assert set(files) >= {"run.json", "model.safetensors", "predictions.parquet", "history.json"}
+    assert all((run / path).read_bytes() == content for path, content in files.items() if path != "README.md")
+    assert "optimiser.pt" not in files and "Next: usk predict FILE --run me/classifier" in ran.out
+
+
+def a_run(usk: Command, real: Path, out: Path, *more: Any) -> Path:
+    ran = usk(
+        "train", "--real", real, "--folds", 1, "--epochs", 1, "--device", "cpu", "--out", out, *more, "--json"
+    )
+    assert ran.code == 0, ran.err
+    return Path(ran.value["runs"][-1]["folder"])
+
+
+@pytest.mark.slow
+def test_training_from_the_hub_equals_training_from_the_folder(
+    usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    made = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 6, "--out",
+        tmp_path / "synth", "--json",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert usk("push", tmp_path / "synth", "me/set", "--tag", "v1", "--yes").code == 0
+    from_folder = a_run(
+        usk, urbansound8k_folder, tmp_path / "a", "--mix", "real,synth", "--synth", tmp_path / "synth"
+    )
+    from_hub = a_run(usk, urbansound8k_folder, tmp_path / "b", "--mix", "real,me/set@v1")
+    here, there = (pq.read_table(run / "predictions.parquet").to_pydict() for run in (from_folder, from_hub))
+    assert here == there
+    records = [json.loads((run / "run.json").read_text()) for run in (from_folder, from_hub)]
+    assert records[0]["n_synthetic"] == records[1]["n_synthetic"] > 0
+    assert account.repo(*SET).branches["main"] in json.dumps(records[1])
+
+
+# --- again -------------------------------------------------------------------------------------------------
+
+
+def test_the_same_folder_again_makes_no_commit(usk: Command, account: LocalHub, dataset: Path) -> None:
+    usk("push", dataset, "me/set", "--yes")
+    n_requests = len(account.requests)
+    ran = usk("push", dataset, "me/set")  # nothing to ask about
+    assert ran.code == 0 and "already up to date" in ran.out
+    assert len(account.repo(*SET).commits) == 2
+    assert {method for method, *_ in account.requests[n_requests:]} == {"GET"}
+    tagged = usk("push", dataset, "me/set", "--tag", "v1", "--yes")
+    assert tagged.code == 0 and set(account.repo(*SET).tags) == {"v1"}
+    assert usk("push", dataset, "me/set", "--tag", "v1").code == 0
+
+
+def test_fewer_shards_replace_more_in_one_commit(account: LocalHub, dataset: Path, tmp_path: Path) -> None:
+    quick(dataset, tag="v1")
+    repo = account.repo(*SET)
+    account.repo(*SET).add_commit(
+        "main",
+        "by hand",
+        {**repo.commits[-1].blobs, **foreign("LICENSE", "data/table.csv", "pictures/a.png")},
+    )
+    smaller = fill(store_at(tmp_path / "smaller", plan_of(5))).folder
+    result = quick(smaller, tag="v2")
+    assert result is not None and (result.uploaded, result.deleted) == (5, 3)
+    files = pushed(repo)
+    assert {path: files.pop(path) for path in ("LICENSE", "data/table.csv", "pictures/a.png")}
+    assert files == shared(smaller) and len(repo.commits) == 4
+    assert pushed(repo, "v1") == shared(dataset)
+
+
+def foreign(*paths: str) -> dict[str, Any]:
+    from tests.hub_server import Blob
+
+    return {path: Blob(b"by hand") for path in paths}
+
+
+def test_a_branch_is_made_and_main_stays(account: LocalHub, dataset: Path) -> None:
+    result = quick(dataset, revision="trial/1")
+    repo = account.repo(*SET)
+    assert result is not None and result.use == "usk train --mix real,me/set@trial/1"
+    assert pushed(repo, "trial/1") == shared(dataset) and pushed(repo) == {}
+    quick(dataset, revision="trial/1")
+    assert len(repo.commits) == 2
+
+
+def test_a_tag_that_names_another_state_is_refused_before_anything_is_sent(
+    usk: Command, account: LocalHub, dataset: Path, tmp_path: Path
+) -> None:
+    quick(dataset, tag="v1")
+    before = dict(account.repo(*SET).branches)
+    smaller = fill(store_at(tmp_path / "smaller", plan_of(5))).folder
+    ran = usk("push", smaller, "me/set", "--tag", "v1", "--yes")
+    assert_line(ran, 2, "--tag v1 of me/set names another state already; choose a new name")
+    assert account.repo(*SET).branches == before
+
+
+# --- interruptions -----------------------------------------------------------------------------------------
+
+
+def n_requests_of(hub: LocalHub, act: Callable[[], object]) -> int:
+    before = len(hub.requests)
+    act()
+    return len(hub.requests) - before
+
+
+def cut_at(hub: LocalHub, request: int, lost: bool) -> None:
+    """The Hub is away from its `request`-th request on; `lost`: that one is still carried out, without an answer."""
+    if lost:
+        hub.fail(lost=True, skip=request)
+    hub.fail(cut=50, skip=request, times=10**9)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_first_push_cut_at_any_request_is_put_right_by_the_second(
+    account: LocalHub, dataset: Path, lost: bool
+) -> None:
+    n_requests = n_requests_of(account, lambda: quick(dataset, tag="v1"))
+    undisturbed = account.repos.pop(SET)
+    assert n_requests > 10
+    for request in range(n_requests):
+        account.repos.pop(SET, None)
+        cut_at(account, request, lost)
+        with pytest.raises(UskError, match="me/set"):
+            quick(dataset, tag="v1")
+        account.mend()
+        if SET in account.repos:
+            assert pushed(account.repo(*SET)) in ({}, shared(dataset))  # never a part of it
+        quick(dataset, tag="v1")
+        repo = account.repo(*SET)
+        assert repo.files() == undisturbed.files() and repo.tags == {"v1": repo.branches["main"]}, request
+        assert len(repo.commits) == 2, request
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_smaller_push_cut_at_any_request_is_put_right_by_the_second(
+    account: LocalHub, dataset: Path, tmp_path: Path, lost: bool
+) -> None:
+    smaller = fill(store_at(tmp_path / "smaller", plan_of(5, seed=7))).folder
+
+    def start() -> Repo:
+        account.repos.pop(SET, None)
+        repo = account.create_repo(*SET)
+        account.commit_folder(repo, dataset)
+        return repo
+
+    start()
+    n_requests = n_requests_of(account, lambda: quick(smaller, revision="main", tag="v2"))
+    for request in range(n_requests):
+        repo = start()
+        before = repo.files()
+        cut_at(account, request, lost)
+        with pytest.raises(UskError, match="me/set"):
+            quick(smaller, tag="v2")
+        account.mend()
+        assert repo.files() == before or pushed(repo) == shared(smaller)
+        quick(smaller, tag="v2")
+        assert pushed(repo) == shared(smaller) and repo.tags == {"v2": repo.branches["main"]}
+        assert len(repo.commits) == 3
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 1_000])
+def test_a_connection_cut_in_the_middle_of_an_upload_is_taken_up_again(
+    account: LocalHub, dataset: Path, n_bytes: int
+) -> None:
+    account.fail("PUT", "/storage/", cut=n_bytes)
+    quick(dataset)  # the client itself sends that file again
+    assert pushed(account.repo(*SET)) == shared(dataset)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "whoami"), ("GET", "/api/datasets/me/set$"), ("POST", "repos/create"), ("GET", "/refs"),
+        ("POST", "validate-yaml"), ("POST", "/commit/"), ("POST", "/tag/"), ("POST", "/branch/"),
+    ],
+)  # fmt: skip
+def test_a_503_is_waited_out_where_the_client_does_not(
+    account: LocalHub, dataset: Path, method: str, path: str
+) -> None:
+    account.fail(method, path, 503, times=2)
+    slept_s: list[float] = []
+    push(dataset, "me/set", PushConfig(tag="v1", revision="dev"), sleep=slept_s.append)
+    assert slept_s == [1, 2] and account.slept_s == []
+    repo = account.repo(*SET)
+    assert pushed(repo, "dev") == shared(dataset) and len(repo.commits) == 2
+
+
+def test_a_commit_whose_answer_a_503_hid_is_found_again(account: LocalHub, dataset: Path) -> None:
+    """The second try of the commit is refused (412), for its parent is no longer the head: it is done already."""
+    account.fail("POST", "/commit/", 503, done=True)
+    quick(dataset)
+    repo = account.repo(*SET)
+    assert pushed(repo) == shared(dataset) and len(repo.commits) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 500])
+def test_nothing_else_is_tried_again(usk: Command, account: LocalHub, dataset: Path, status: int) -> None:
+    account.fail("POST", "/commit/", status)
+    slept_s: list[float] = []
+    with pytest.raises(UskError, match="me/set"):
+        push(dataset, "me/set", sleep=slept_s.append)
+    commits = [path for method, path, _ in account.requests if "/commit/" in path]
+    assert slept_s == [] and len(commits) == 1
+
+
+def test_a_hub_that_stays_away_is_given_up(account: LocalHub, dataset: Path) -> None:
+    account.fail("POST", "/commit/", 503, times=100)
+    slept_s: list[float] = []
+    with pytest.raises(UskError, match="status 503; try again later, or run the same command again"):
+        push(dataset, "me/set", sleep=slept_s.append)
+    assert slept_s == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected_s"),
+    [
+        ({"Retry-After": "7"}, [7]),
+        ({"RateLimit": '"api";r=0;t=33'}, [33]),
+        ({"Retry-After": "0"}, [1]),
+        ({}, None),
+        ({"Retry-After": "3000"}, None),
+    ],
+)
+def test_a_429_is_waited_out_for_as_long_as_it_says(
+    account: LocalHub, dataset: Path, headers: dict[str, str], expected_s: list[float] | None
+) -> None:
+    account.fail("POST", "/commit/", 429, headers=headers)
+    slept_s: list[float] = []
+    if expected_s is None:
+        with pytest.raises(UskError, match="wants fewer requests"):
+            push(dataset, "me/set", sleep=slept_s.append)
+        expected_s = []
+    else:
+        push(dataset, "me/set", sleep=slept_s.append)
+    assert slept_s == expected_s
+
+
+def test_someone_elses_commit_in_between_is_not_overwritten(
+    account: LocalHub, dataset: Path, tmp_path: Path
+) -> None:
+    quick(dataset)
+    repo = account.repo(*SET)
+    smaller = fill(store_at(tmp_path / "smaller", plan_of(5))).folder
+
+    def meanwhile(plan: Any) -> bool:
+        repo.add_commit("main", "by another", {**repo.commits[-1].blobs, **foreign("usk.json")})
+        return True
+
+    with pytest.raises(UskError, match="was changed on the Hub meanwhile; run the same command again"):
+        push(smaller, "me/set", confirm=meanwhile, sleep=lambda _: None)
+    assert repo.commits[-1].message == "by another"
+
+
+def test_a_503_on_a_download_is_waited_out(
+    usk: Command, account: LocalHub, tiny_pipeline: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usk.diffusion import load
+
+    account.create_repo("model", "me/gen", tiny_pipeline())
+    slept_s: list[float] = []
+    real = load.retried
+    monkeypatch.setattr(load, "retried", lambda call: real(call, slept_s.append))
+    account.fail("GET", "/resolve/", 503, times=1)
+    assert load.load_generator("me/gen", "cpu").model_id.startswith("me/gen@")
+    assert slept_s == [1]
+
+
+# --- accounts ----------------------------------------------------------------------------------------------
+
+
+def assert_line(ran: Any, code: int, text: str) -> None:
+    lines = [line for line in ran.err.splitlines() if line.startswith("usk: ")]
+    assert (ran.code, len(lines)) == (code, 1) and text in lines[0], ran.err
+    assert "Traceback" not in ran.err and TOKEN not in ran.err + ran.out
+
+
+def test_without_a_token(usk: Command, hub: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset, "me/set", "--yes")
+    assert_line(ran, 1, "usk push needs a Hugging Face account: `hf auth login`, or set HF_TOKEN")
+
+
+def test_the_login_of_the_hub_client_is_used(usk: Command, hub: LocalHub, dataset: Path) -> None:
+    import huggingface_hub
+
+    hub.add_user("me", TOKEN)
+    huggingface_hub.login(TOKEN)
+    assert usk("push", dataset, "me/set", "--yes").code == 0
+    assert pushed(hub.repo(*SET)) == shared(dataset)
+
+
+@pytest.mark.parametrize(
+    ("role", "text"),
+    [
+        ("expired", "me/set is refused: your token has expired; `hf auth login`, or set another HF_TOKEN"),
+        (
+            "wrong",
+            "me/set is refused: the Hub does not accept your token; `hf auth login`, or set another HF_TOKEN",
+        ),
+        ("read", "your token may only read: make one that may write in the Hub's settings of me, then"),
+    ],
+)
+def test_tokens_that_do_not_do(usk: Command, hub: LocalHub, dataset: Path, role: str, text: str) -> None:
+    hub.login(TOKEN)
+    if role != "wrong":
+        hub.add_user("me", TOKEN, role)
+    assert_line(usk("push", dataset, "me/set", "--yes"), 1, text)
+    assert hub.repos == {}
+
+
+def test_a_name_of_someone_else(usk: Command, account: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset, "you/set", "--yes")
+    assert_line(
+        ran, 1, "you are me on the Hub and cannot make repos under you; push to me/set, or `hf auth login`"
+    )
+    account.create_repo("dataset", "you/open")
+    ran = usk("push", dataset, "you/open", "--yes")
+    assert_line(ran, 1, "you/open is refused: your token or account may not write there")
+    account.create_repo("dataset", "you/secret", private=True)  # looks like one that is not there
+    assert_line(usk("push", dataset, "you/secret", "--yes"), 1, "cannot make repos under you")
+
+
+def test_a_name_that_is_taken_by_something_else(
+    usk: Command, account: LocalHub, dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "table.csv").write_text("1,2")
+    repo = account.create_repo("dataset", "me/set", tmp_path / "other")
+    ran = usk("push", dataset, "me/set", "--yes")
+    assert_line(
+        ran, 2, "me/set is taken: it holds table.csv, not a synthetic dataset; push under another name"
+    )
+    assert len(repo.commits) == 2
+    account.create_repo("dataset", "me/empty")
+    assert usk("push", dataset, "me/empty", "--yes").code == 0
+
+
+def test_a_name_taken_in_the_same_moment(usk: Command, account: LocalHub, dataset: Path) -> None:
+    def meanwhile(plan: Any) -> bool:
+        account.create_repo("dataset", "me/set", private=True)
+        return True
+
+    with pytest.raises(UskError, match="appeared on the Hub meanwhile; run the same command again"):
+        push(dataset, "me/set", confirm=meanwhile, sleep=lambda _: None)
+
+
+def test_a_private_repo_that_one_may_not_see(usk: Command, account: LocalHub, dataset: Path) -> None:
+    """An organisation's: whether it is there is not told, until one wants to make it."""
+    account.organisations["me"] = ["lab"]
+    account.create_repo("dataset", "lab/set", private=True)
+    ran = usk("push", dataset, "lab/set", "--yes")
+    assert_line(ran, 1, "lab/set is not on the Hub, or private")
+
+
+def test_private_of_a_public_repo_is_refused_and_a_private_one_stays(
+    usk: Command, account: LocalHub, dataset: Path
+) -> None:
+    account.create_repo("dataset", "me/set")
+    assert_line(
+        usk("push", dataset, "me/set", "--private", "--yes"), 2, "--private: me/set is public already"
+    )
+    account.create_repo("dataset", "me/secret", private=True)
+    ran = usk("push", dataset, "me/secret", "--yes")
+    assert ran.code == 0 and account.repo("dataset", "me/secret").private and "private" in ran.err
+
+
+@pytest.mark.parametrize(
+    "name", ["set", "me/a/set", "me/", "/set", "me/..", "me/a b", "me/set.git", "https://x.co/me/set", ""]
+)
+def test_names_of_no_repo(usk: Command, account: LocalHub, dataset: Path, name: str) -> None:
+    assert_line(usk("push", dataset, name, "--yes"), 2, "is no name of a repo, which looks like user/name")
+    assert account.requests == []
+
+
+def test_a_revision_in_the_name_is_pointed_to_its_flag(
+    usk: Command, account: LocalHub, dataset: Path
+) -> None:
+    assert_line(
+        usk("push", dataset, "me/set@v1", "--yes"), 2, "name the repo alone, me/set, and give --tag v1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--tag", "a b"), ("--tag", "../v1"), ("--revision", "-x"), ("--tag", "v1."), ("--revision", "a" * 40)],
+)
+def test_names_of_no_branch_or_tag(
+    usk: Command, account: LocalHub, dataset: Path, flag: str, value: str
+) -> None:
+    assert_line(
+        usk("push", dataset, "me/set", f"{flag}={value}", "--yes"), 2, f"{flag} {value}: choose a name"
+    )
+
+
+def test_a_tag_as_a_branch(usk: Command, account: LocalHub, dataset: Path) -> None:
+    quick(dataset, tag="v1")
+    ran = usk("push", dataset, "me/set", "--revision", "v1", "--yes")
+    assert_line(ran, 2, "--revision v1 is a tag of me/set; name a branch")
+
+
+def test_no_network(usk: Command, account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        ran = usk("push", dataset, "me/set", "--yes")
+    assert_line(ran, 1, "me/set cannot be reached (no network?); run the same command again")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_line(usk("push", dataset, "me/set", "--yes"), 1, "HF_HUB_OFFLINE is set")
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_no_token_is_written_or_shown(
+    usk: Command,
+    account: LocalHub,
+    dataset: Path,
+    tmp_path: Path,
+    debug: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not by success, nor by failure at any request, in no file, log, output or traceback."""
+    import traceback
+
+    if debug:
+        monkeypatch.setenv("USK_DEBUG", debug)
+    caplog.set_level(logging.DEBUG)
+    n_requests = n_requests_of(account, lambda: quick(dataset, tag="v1"))
+    seen = [repr(account.repos.pop(SET))]
+    for request, status in [(request, status) for request in range(n_requests) for status in (401, 403, 500)]:
+        account.repos.pop(SET, None)
+        account.fail(status=status, skip=request, times=10**9, message="told to fail")
+        try:
+            quick(dataset, tag="v1")
+        except UskError as error:
+            shown = traceback.TracebackException.from_exception(error, capture_locals=False)
+            seen += [str(error), *shown.format()]
+        account.mend()
+    if debug:
+        account.fail(status=401, times=10**9)
+        with pytest.raises(UskError) as raised:
+            push(dataset, "me/set")
+        seen += traceback.format_exception(raised.value)
+        account.mend()
+    ran = usk("push", dataset, "me/set", "--yes", "--json")
+    seen += [ran.out, ran.err, caplog.text, *map(repr, account.repos.values())]
+    seen += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+    seen += [path.read_bytes().decode("latin-1") for path in Path.home().rglob("*") if path.is_file()]
+    seen += [path.read_bytes().decode("latin-1") for path in account.folder.rglob("*") if path.is_file()]
+    assert ran.code == 0 and not [text for text in seen if TOKEN in text]
+
+
+# --- folders -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_there(usk: Command, account: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset.parent / "snyth", "me/set", "--yes")
+    assert_line(ran, 2, f"snyth: no such folder; did you mean {dataset}?")
+    ran = usk("push", dataset.parent / "quite-other", "me/set", "--yes")
+    assert_line(ran, 2, "no such folder; usk push takes a synthetic dataset (usk synth), a run (usk train)")
+
+
+def test_folders_of_no_kind(usk: Command, account: LocalHub, tone_folder: Path, tmp_path: Path) -> None:
+    ran = usk("push", tone_folder, "me/set", "--yes")
+    assert_line(ran, 2, "is nothing that usk made: it has none of usk.json, run.json, model_index.json")
+    (tmp_path / "file").write_text("x")
+    assert_line(
+        usk("push", tmp_path / "file", "me/set", "--yes"), 2, "is a file; name the folder that it is in"
+    )
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    assert_line(usk("push", tmp_path / "runs", "me/set", "--yes"), 2, "holds 2 runs; name one of them: a, b")
+    (tmp_path / "fitting").mkdir()
+    (tmp_path / "fitting" / "fit.json").write_text("{}")
+    assert_line(
+        usk("push", tmp_path / "fitting", "me/set", "--yes"), 1, "not finished; run the same `usk fit` again"
+    )
+    assert_line(usk("push", tmp_path / "runs" / "a", "me/set", "--yes"), 1, "has no model.safetensors; train")
+    (tmp_path / "runs" / "a" / "model.safetensors").write_bytes(b"cut short")
+    assert_line(usk("push", tmp_path / "runs" / "a", "me/set", "--yes"), 1, "is damaged or cut short")
+    assert account.requests == []
+
+
+def spoil_rows(folder: Path) -> None:
+    shard = folder / "data" / "train-00001-of-00003.parquet"
+    pq.write_table(pq.read_table(shard).slice(0, 2), shard)
+
+
+def spoil_audio(folder: Path) -> None:
+    """The same rows with other sound: the clip ids say nothing of it, the hash does."""
+    shard = folder / "data" / "train-00001-of-00003.parquet"
+    table = pq.read_table(shard)
+    rows = table.to_pylist()
+    rows[0]["audio"]["bytes"] = rows[0]["audio"]["bytes"][:-1] + b"x"
+    pq.write_table(table.from_pylist(rows, schema=table.schema), shard)
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a shard is missing": (
+        lambda folder: (folder / "data" / "train-00001-of-00003.parquet").unlink(),
+        "is unfinished: 1 of 3 shards are missing; run the same `usk synth` again and it goes on",
+    ),
+    "rows are missing": (spoil_rows, "2 clips where it names 4"),
+    "a shard was changed": (spoil_audio, "was changed after it was made: its hash differs from usk.json"),
+    "a shard was cut": (
+        lambda folder: (folder / "data" / "train-00000-of-00003.parquet").write_bytes(b"PAR1"),
+        "is damaged; delete it and run the same `usk synth` again",
+    ),
+    "a shard too many": (
+        lambda folder: (folder / "data" / "train-00000-of-00009.parquet").write_bytes(b"PAR1"),
+        "has shards that its usk.json does not know",
+    ),
+    "no card": (
+        lambda folder: (folder / "README.md").unlink(),
+        "is unfinished: it has no card or no plan yet",
+    ),
+    "another plan": (
+        lambda folder: (folder / "plan.jsonl").write_text("{}\n"),
+        "is not the plan that usk.json names",
+    ),
+    "no manifest": (
+        lambda folder: (folder / "usk.json").write_text("{"),
+        "usk.json is damaged; make the folder again",
+    ),
+    "another manifest": (
+        lambda folder: (folder / "usk.json").write_text('{"kind": "x"}'),
+        "is not that of a synthetic dataset",
+    ),
+    "a free licence": (
+        lambda folder: (folder / "usk.json").write_text(
+            (folder / "usk.json").read_text().replace('"license": "unknown"', '"license": "CC BY-NC 3.0"')
+        ),
+        "states the licence unknown, but what it is made from is CC BY-NC 3.0: non-commercial",
+    ),
+    "metadata that is none": (
+        lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"),
+        "has metadata that is no YAML",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_dataset_that_is_not_whole_is_refused(
+    usk: Command, account: LocalHub, dataset: Path, how: str
+) -> None:
+    spoil, text = SPOILED[how]
+    spoil(dataset)
+    assert_line(usk("push", dataset, "me/set", "--yes"), 1, text)
+    assert account.requests == []
+
+
+def test_a_dataset_that_is_being_made_is_refused(usk: Command, account: LocalHub, tmp_path: Path) -> None:
+    folder = fill(store_at(tmp_path / "half"), n_shards=1).folder
+    assert_line(usk("push", folder, "me/set", "--yes"), 1, "is unfinished: 2 of 3 shards are missing")
+
+
+def test_a_generator_with_pickled_weights_is_refused(
+    usk: Command, account: LocalHub, tiny_pipeline: Tiny, tmp_path: Path
+) -> None:
+    folder = tmp_path / "generator"
+    shutil.copytree(tiny_pipeline(), folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    assert_line(
+        usk("push", folder, "me/gen", "--yes"), 1, "unet has its weights pickled (.bin) alone; what is shared"
+    )
+
+
+def test_metadata_that_the_hub_refuses(usk: Command, account: LocalHub, dataset: Path) -> None:
+    card = dataset / "README.md"
+    card.write_text(card.read_text().replace("license: other", "license: my-own"))
+    ran = usk("push", dataset, "me/set", "--yes")
+    assert_line(ran, 1, 'the Hub refuses the card\'s metadata: - "license" must be one of the known licences')
+
+
+def test_files_that_the_repo_ignores_are_missed(account: LocalHub, dataset: Path) -> None:
+    account.ignored = r"plan\.jsonl"
+    with pytest.raises(UskError, match=r"me/set lacks plan\.jsonl after the push; .* in its \.gitignore"):
+        quick(dataset)
+
+
+def test_paths_of_the_home_folder_are_pointed_out(usk: Command, account: LocalHub, dataset: Path) -> None:
+    (dataset / "README.md").write_text((dataset / "README.md").read_text() + f"\n{Path.home()}/recordings\n")
+    ran = usk("push", dataset, "me/set", "--yes")
+    assert ran.code == 0 and "README.md names folders below your home" in ran.err
+
+
+# --- asking ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_it_wants_yes(usk: Command, account: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset, "me/set")
+    assert_line(ran, 2, "nothing was pushed, for there is no terminal to ask on; add --yes to push this")
+    assert account.repos == {} and "to push" in ran.err  # the plan itself is shown
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
+def test_on_a_terminal_it_asks(
+    usk: Command, account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    import io
+    import sys
+
+    terminal = io.StringIO(answer)
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", terminal)
+    ran = usk("push", dataset, "me/set")
+    assert ran.code == code and "Push this?" in ran.err
+    assert (SET in account.repos) == (code == 0)
+
+
+def test_json_alone_is_on_standard_output(usk: Command, account: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset, "me/set", "--yes", "--json", "--tag", "v1")
+    assert ran.value == {
+        "repo_id": "me/set",
+        "kind": "synthetic dataset",
+        "url": f"{account.endpoint}/datasets/me/set",
+        "commit": account.repo(*SET).branches["main"],
+        "branch": "main",
+        "tag": "v1",
+        "up_to_date": False,
+        "uploaded": 6,
+        "deleted": 0,
+        "use": "usk train --mix real,me/set@v1",
+    }
+    quiet = usk("push", dataset, "me/set", "--yes", "--quiet", "--tag", "v2")
+    assert quiet.err == ""
+
+
+def test_progress_ends_at_all_of_it(account: LocalHub, dataset: Path) -> None:
+    from usk.share.bundle import SharedFile
+    from usk.share.hub import batches
+
+    steps: list[tuple[int, int, str]] = []
+    push(dataset, "me/set", progress=lambda *step: steps.append(step))
+    assert steps[-1][0] == steps[-1][1] and steps[-1][2] == "committing" and "README.md" in steps[0][2]
+    sizes = np.random.default_rng(0).integers(1, 40 * 2**20, 50)
+    files = tuple(SharedFile(f"{index}", int(size), "", Path()) for index, size in enumerate(sizes))
+    cut = list(batches(files))
+    assert [file for batch in cut for file in batch] == list(files)
+    assert all(len(batch) == 1 or sum(file.size for file in batch) <= 64 * 2**20 for batch in cut)
+    assert max(map(len, cut)) <= 8

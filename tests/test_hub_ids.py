@@ -1,0 +1,329 @@
+"""Hub ids wherever a source, generator or run is named, against the local Hub: pinned to a commit, read as data."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import usk as library
+from tests.hub_server import LocalHub
+from tests.sounds import tone
+from usk.classify.classifier import AudioClassifier
+from usk.data.sources import open_source
+from usk.errors import ModelError, SourceError
+from usk.synth.store import encode_flac
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def made(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
+    """A synthetic dataset of six clips."""
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 2, "--out", tmp_path / "synth"
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return tmp_path / "synth"
+
+
+@pytest.fixture
+def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
+    """A run on real clips."""
+    ran = usk(
+        "train", "--real", urbansound8k_folder, "--folds", 1, "--epochs", 2, "--out", tmp_path / "runs", "--json"
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return Path(ran.value["runs"][0]["folder"])
+
+
+def rows_of(seconds: float = 0.4, groups: bool = True) -> dict[str, list[Any]]:
+    """Real clips of somebody: two classes, two recordings each, two clips a recording."""
+    rows: dict[str, list[Any]] = {"audio": [], "label": [], **({"recording": []} if groups else {})}
+    for index in range(8):
+        sound = tone(300 + 50 * index, seconds, 8_000)
+        rows["audio"].append({"bytes": encode_flac(sound, 8_000), "path": f"{index}.flac"})
+        rows["label"].append(("hum", "whistle")[index % 2])
+        if groups:
+            rows["recording"].append(f"r{index // 2}-{index % 2}")
+    return rows
+
+
+def somebodys(folder: Path, license_name: str = "cc-by-nc-4.0", **columns: list[Any]) -> Path:
+    """A dataset folder that usk did not make, with a card that states a licence."""
+    rows = {**rows_of(), **columns}
+    features = datasets.Features(
+        {
+            "audio": datasets.Audio(sampling_rate=8_000),
+            **{name: datasets.Value("string") for name in rows if name != "audio"},
+        }
+    )
+    (folder / "data").mkdir(parents=True)
+    pq.write_table(
+        pa.table(rows, schema=features.arrow_schema), folder / "data" / "train-00000-of-00001.parquet"
+    )
+    (folder / "README.md").write_text(f"---\nlicense: {license_name}\n---\n# Hums\n")
+    return folder
+
+
+def probabilities(run: dict[str, Any]) -> np.ndarray:
+    return np.array(pq.read_table(Path(run["folder"]) / "predictions.parquet")["probabilities"].to_pylist())
+
+
+# --- datasets
+
+
+def test_training_on_a_hub_dataset_equals_training_on_its_folder(
+    usk: Command, hub: LocalHub, made: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    repo = hub.create_repo("dataset", "me/urban", made)
+    repo.tags["v1"] = commit = repo.branches["main"]
+    (tmp_path / "empty").mkdir()
+    hub.commit_folder(repo, tmp_path / "empty", "all gone")  # what the tag says counts, not what is newest
+    train = (
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--folds",
+        1,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "r",
+        "--json",
+    )
+    local = usk(*train, "--mix", "real,synth", "--synth", made)
+    by_mix = usk(*train, "--mix", "real,me/urban@v1")
+    by_flag = usk(*train, "--mix", "real,synth", "--synth", "me/urban@v1")
+    runs = [ran.value["runs"][0] for ran in (local, by_mix, by_flag)]
+    assert runs[0]["n_synthetic"] == runs[1]["n_synthetic"] > 0
+    np.testing.assert_array_equal(probabilities(runs[0]), probabilities(runs[1]))
+    np.testing.assert_array_equal(probabilities(runs[0]), probabilities(runs[2]))
+    assert runs[1]["sources"]["me/urban@v1"]["revision"] == commit
+    assert runs[1]["inputs"]["me/urban@v1"]["hub_id"] == runs[2]["inputs"]["synth"]["hub_id"] == "me/urban"
+    card = (Path(runs[1]["folder"]) / "README.md").read_text()
+    assert commit in card and "- me/urban\n" in card.split("---\n")[1]
+    assert not any("cannot be ruled out" in note for note in by_mix.value["notes"])
+
+
+def test_a_pushed_dataset_loads_without_usk_to_the_same_bytes(hub: LocalHub, made: Path) -> None:
+    hub.create_repo("dataset", "me/urban", made)
+    (shard,) = (made / "data").glob("*.parquet")
+    theirs = datasets.load_dataset("me/urban", split="train").cast_column(
+        "audio", datasets.Audio(decode=False)
+    )
+    ours = pq.read_table(shard)["audio"].to_pylist()
+    assert [cell["bytes"] for cell in theirs["audio"]] == [cell["bytes"] for cell in ours]
+
+
+def test_info_and_audit_of_a_hub_dataset(
+    usk: Command, hub: LocalHub, made: Path, urbansound8k_folder: Path
+) -> None:
+    commit = hub.create_repo("dataset", "me/urban", made).branches["main"]
+    facts = usk("info", "me/urban", "--json").value
+    assert (facts["kind"], facts["revision"], facts["licence"]) == (
+        "synthetic dataset",
+        commit,
+        "CC BY-NC 3.0",
+    )
+    assert (facts["synthetic clips"], facts["strategies"], facts["made by"]) == (6, ["waveform"], ["none"])
+    ran = usk("audit", "me/urban", "--real", urbansound8k_folder, "--json")
+    assert (ran.code, ran.value["clips"], ran.value["wrong_provenance"]) == (0, 6, [])
+
+
+def test_clips_made_from_a_hub_dataset_inherit_its_licence_and_say_its_commit(
+    usk: Command, hub: LocalHub, tmp_path: Path
+) -> None:
+    commit = hub.create_repo("dataset", "me/hums", somebodys(tmp_path / "hums")).branches["main"]
+    ran = usk(
+        "synth", "--real", f"me/hums@{commit}", "--strategy", "waveform", "--per-class", 1, "--across-folds",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    manifest = json.loads((tmp_path / "out" / "usk.json").read_text())
+    assert manifest["source"]["revision"] == commit
+    assert manifest["source"]["hub_id"] == "me/hums"
+    assert manifest["license"] == "cc-by-nc-4.0"
+    metadata = datasets.load_dataset_builder(
+        str(tmp_path / "out")
+    )  # the card's own configuration is accepted
+    assert metadata.info.splits["train"].num_examples == 2
+    head = (tmp_path / "out" / "README.md").read_text().split("---\n")[1]
+    assert "license: cc-by-nc-4.0\n" in head and "- me/hums\n" in head
+
+
+def test_a_hub_dataset_without_provenance_comes_with_a_warning(
+    usk: Command, hub: LocalHub, tmp_path: Path, tone_folder: Path
+) -> None:
+    labels = [("low", "high")[index % 2] for index in range(8)]
+    hub.create_repo("dataset", "you/tones", somebodys(tmp_path / "tones2", label=labels))
+    ran = usk(
+        "train", "--real", tone_folder, "--mix", "real,synth", "--synth", "you/tones", "--folds", 1, "--epochs", 1,
+        "--out", tmp_path / "runs", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    (warning,) = [note for note in ran.value["notes"] if "you/tones" in note]
+    assert "names no parents (no provenance)" in warning and "leaks cannot be ruled out" in warning
+    assert "you/tones names no parents" in ran.err
+    (run,) = ran.value["runs"]
+    (kept,) = run["leaks"]
+    assert kept == warning.replace(str(tone_folder), "tones") and run["license"] == "cc-by-nc-4.0"
+    assert "leaks cannot be ruled out" in (Path(run["folder"]) / "README.md").read_text()
+
+
+def test_a_manifest_that_leads_out_of_the_cache_is_refused(
+    usk: Command, hub: LocalHub, made: Path, tmp_path: Path
+) -> None:
+    (shard,) = (made / "data").glob("*.parquet")
+    shutil.copy(shard, tmp_path / "outside.parquet")
+    manifest = json.loads((made / "usk.json").read_text())
+    for name in ("../../../../outside.parquet", str(tmp_path / "outside.parquet")):
+        (made / "usk.json").write_text(json.dumps({**manifest, "shards": {name: 6}}))
+        hub.create_repo("dataset", f"you/evil{len(name)}", made)
+        for where in (f"you/evil{len(name)}", made):
+            ran = usk("info", where)
+            assert ran.code == 1
+            assert "leads out of the dataset's folder" in ran.err and ran.err.count("\n") == 1
+
+
+# --- classifiers
+
+
+def test_a_classifier_from_the_hub_predicts_what_the_run_does(
+    usk: Command, hub: LocalHub, trained: Path, urbansound8k_folder: Path
+) -> None:
+    commit = hub.create_repo("model", "me/ears", trained).branches["main"]
+    clips = urbansound8k_folder / "audio" / "fold1"
+    local = usk("predict", clips, "--run", trained, "--json")
+    remote = usk("predict", clips, "--run", f"me/ears@{commit[:40]}", "--json")
+    assert remote.code == local.code == 0, remote.err
+    assert remote.value == local.value
+    one = library.predict(clips, "me/ears")[0].as_dict()
+    assert one == local.value[0]
+    asked = [path for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path]
+    assert not any("predictions" in path or "history" in path for path in asked)
+
+
+def test_from_pretrained_alone_is_enough(hub: LocalHub, trained: Path) -> None:
+    hub.create_repo("model", "me/ears", trained)
+    far, near = AudioClassifier.from_pretrained("me/ears"), library.load_classifier(trained)
+    assert far.class_names == near.class_names and far.feature_settings == near.feature_settings
+    assert not far.training
+    for name, tensor in near.state_dict().items():
+        np.testing.assert_array_equal(far.state_dict()[name], tensor)
+
+
+def test_info_and_audit_take_a_run_on_the_hub(
+    usk: Command, hub: LocalHub, trained: Path, made: Path, urbansound8k_folder: Path
+) -> None:
+    hub.create_repo("model", "me/ears", trained)
+    assert usk("info", "me/ears", "--json").value == usk("info", trained, "--json").value
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--run", "me/ears", "--json")
+    assert ran.code == 0, ran.err
+    assert "classifier of" in ran.value["embedding"]
+
+
+def test_pickled_weights_are_never_asked_for(hub: LocalHub, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    shutil.copy(trained / "config.json", folder)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    hub.create_repo("model", "you/pickled", folder)
+    with pytest.raises(ModelError, match=r"no classifier of usk: it has no model\.safetensors"):
+        library.load_classifier("you/pickled")
+    with pytest.raises(Exception, match=r"model\.safetensors"):
+        AudioClassifier.from_pretrained("you/pickled")
+    assert not any("pytorch_model" in path for _, path, _ in hub.requests)
+
+
+def test_a_pushed_run_predicts_and_its_card_says_where_it_is(
+    usk: Command, hub: LocalHub, trained: Path, urbansound8k_folder: Path
+) -> None:
+    hub.add_user("me", "hf_me")
+    hub.login("hf_me")
+    assert usk("push", trained, "me/ears", "--tag", "v1", "--yes").code == 0
+    clips = urbansound8k_folder / "audio" / "fold1"
+    ran = usk("predict", clips, "--run", "me/ears@v1", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.value == usk("predict", clips, "--run", trained, "--json").value
+    card = hub.repo("model", "me/ears").files("v1")["README.md"].decode()
+    assert "usk predict my-clips/ --run me/ears" in card and 'usk.load_classifier("me/ears")' in card
+    assert "model-index:" in card
+
+
+def test_a_hub_that_is_busy_is_asked_again(hub: LocalHub, trained: Path) -> None:
+    hub.create_repo("model", "me/ears", trained)
+    hub.fail("GET", "/api/models/me/ears", 503)
+    hub.fail("GET", "resolve/.*/config.json", 503)
+    assert library.load_classifier("me/ears").class_names
+
+
+# --- generators
+
+
+def test_a_generator_on_the_hub_is_pinned_in_what_it_makes(
+    usk: Command, hub: LocalHub, tiny_pipeline: Callable[..., Path], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    repo = hub.create_repo("model", "me/brush", tiny_pipeline())
+    repo.tags["v2"] = commit = repo.branches["main"]
+    assert usk("info", "me/brush", "--json").value["id"] == f"me/brush@{commit}"
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--model", "me/brush@v2", "--per-class", 1, "--steps", 1,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert open_source(tmp_path / "out").clips[0].model == f"me/brush@{commit}"
+
+
+# --- what is not there
+
+
+@pytest.mark.parametrize(
+    ("command", "begin", "named"),
+    [
+        (["info", "me/nothing"], "me/nothing, which is no folder here,", "is not on the Hub, or private"),
+        (["info", "me/other"], "me/other is a model on the Hub", "neither a generator nor a classifier"),
+        (["predict", "demo", "--run", "runs/none"], "--run runs/none, which is no folder here,", "hf auth login"),
+        (["predict", "demo", "--run", "me/other"], "--run me/other is no classifier", "it has no config.json"),
+        (["audit", "me/nothing", "--real", "demo"], "the Hub dataset me/nothing", "is not on the Hub"),
+        (["train", "--real", "demo", "--synth", "me/nothing", "--mix", "synth"], "the Hub dataset me/nothing", ""),
+        (["train", "--real", "demo", "--mix", "real,me/hums@v9"], "the Hub dataset me/hums", "no revision v9"),
+        (["synth", "--real", "me/hums@v9"], "the Hub dataset me/hums", "has no revision v9 on the Hub"),
+    ],
+)  # fmt: skip
+def test_what_the_hub_does_not_have_is_one_line(
+    usk: Command,
+    hub: LocalHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    begin: str,
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub.create_repo("dataset", "me/hums", somebodys(tmp_path / "hums"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights.bin").write_bytes(b"x")
+    hub.create_repo("model", "me/other", tmp_path / "other")
+    ran = usk(*command, "--quiet")
+    assert (ran.code, ran.err.count("\n")) == (1, 1), ran.err
+    assert ran.err.startswith(f"usk: {begin}") and named in ran.err, ran.err
+
+
+def test_a_repository_is_never_run(hub: LocalHub, tmp_path: Path) -> None:
+    """A loading script beside the data: `datasets` refuses it, and usk says so."""
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    (folder / "scripted.py").write_text("raise SystemExit('ran')\n")
+    hub.create_repo("dataset", "you/scripted", folder)
+    with pytest.raises(SourceError, match="the Hub dataset you/scripted cannot be"):
+        open_source("you/scripted")

@@ -1,0 +1,233 @@
+"""A trained classifier that says all that it needs: `config.json` and `model.safetensors`, as the Hub keeps models."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+
+from usk.classify.features import Features, FeatureSettings
+from usk.classify.models import CLASSIFIERS, TRANSFORMER, ClassifierPreset, Standardised
+from usk.device import autocast
+from usk.errors import ModelError
+from usk.mel.spectrogram import MelSettings
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+SETTINGS = frozenset({"architecture", "class_names", "mel", "repeat_short", "precision", "transformer"})
+REQUIRED = frozenset({"architecture", "class_names"})
+
+# What a configuration from elsewhere may ask for, so that it cannot take all of the memory.
+MAX_CLASSES = 10_000
+LARGEST_MEL = {
+    "sample_rate_hz": 384_000, "n_fft": 32_768, "hop_samples": 32_768, "n_mels": 1_024, "n_frames": 16_384,
+    "top_db": 1_000,
+}  # fmt: skip
+
+
+class AudioClassifier(
+    Standardised,
+    PyTorchModelHubMixin,
+    library_name="usk",
+    pipeline_tag="audio-classification",
+    tags=["usk", "audio"],
+):
+    """A classifier with its features and class names. It takes features [batch, bands, frames], log-mel ones in dB.
+
+    `AudioClassifier.from_pretrained(folder_or_hub_id)` is all that it takes to have a run's classifier again, in
+    evaluation mode; `probabilities` gives what the run itself stored of its test clips.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        class_names: list[str],
+        mel: dict[str, Any] | None = None,
+        repeat_short: bool | None = None,
+        precision: str = "fp32",
+        transformer: dict[str, Any] | None = None,
+    ) -> None:
+        """Args:
+            architecture: its name in `usk.classify.models.CLASSIFIERS`, or `hf:` and the model that was fine-tuned.
+            mel: `MelSettings` as a dictionary; of those in the table.
+            repeat_short: whether clips shorter than the mel image are repeated, or followed by silence.
+            precision: what the run computed its predictions in, `fp32` or `bf16`.
+            transformer: `config` and `extractor` of a `transformers` classifier, as its own files have them.
+
+        Raises: ModelError for settings that are none.
+        """
+        check_settings(
+            {
+                "architecture": architecture, "class_names": class_names, "mel": mel, "repeat_short": repeat_short,
+                "precision": precision, "transformer": transformer,
+            }
+        )  # fmt: skip
+        settings: Features
+        if transformer is not None:
+            from usk.classify.transformer import transformer_described
+
+            recipe = transformer_described(transformer, architecture)
+            settings, standardise, network = recipe.features, False, recipe.build(len(class_names))
+        else:
+            settings, standardise = FeatureSettings(MelSettings(**(mel or {})), bool(repeat_short)), True
+            network = CLASSIFIERS[architecture].build(len(class_names))
+        bands = torch.zeros(settings.shape[0], 1)
+        super().__init__(network, bands, bands + 1)
+        self.standardise = standardise
+        self.architecture = architecture
+        self.class_names = tuple(class_names)
+        self.feature_settings = settings
+        self.precision = precision
+
+    def begin(self, recipe: ClassifierPreset, probe: torch.Tensor) -> None:
+        """Make it ready to be trained: from its checkpoint, if it has one, and standardised by features `probe`."""
+        if not self.standardise:
+            self.network.load_state_dict(recipe.build(len(self.class_names)).state_dict())
+            return
+        deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
+        self.mean_db.copy_(mean_db[:, None])
+        self.deviation_db.copy_(deviation_db[:, None].clamp_min(1e-3))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, n_classes] of features [batch, bands, frames]."""
+        return super().forward(features) if self.standardise else self.network(features)
+
+    @torch.no_grad()
+    def probabilities(self, audio: torch.Tensor) -> torch.Tensor:
+        """Class probabilities [batch, n_classes] of audio [batch, feature_settings.n_samples] at their sample rate.
+
+        Features are rounded as training keeps them, and the network runs in the run's precision.
+        """
+        features = self.feature_settings.of_audio(audio).half().float()
+        device = self.mean_db.device
+        with autocast(device, self.precision):
+            return self(features.to(device)).float().softmax(dim=1).cpu()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """As the mixin does, but a full disk stays the OSError that it is."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        (save_directory / WEIGHTS_FILE).write_bytes(save(tensors, metadata={"format": "pt"}))
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **settings: Any,
+    ) -> AudioClassifier:
+        """The mixin's way, but without its second choice of pickled weights, and with every tensor in its place."""
+        missing = sorted(REQUIRED - settings.keys())
+        if missing:
+            raise ModelError(
+                f"{model_id} is no classifier of usk: its {CONFIG_FILE} lacks {', '.join(missing)}"
+            )
+        model = cls(**{name: settings[name] for name in SETTINGS & settings.keys()})
+        if Path(model_id).is_dir():
+            file = Path(model_id) / WEIGHTS_FILE
+        else:
+            from huggingface_hub import hf_hub_download
+
+            file = Path(
+                hf_hub_download(
+                    model_id,
+                    WEIGHTS_FILE,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            )
+        read_weights(model, file)
+        return model.to(map_location)
+
+
+def read_weights(model: torch.nn.Module, file: str | os.PathLike[str]) -> None:
+    """Fill `model` from a safetensors file, which holds tensors alone, and set it to evaluation mode.
+
+    Raises ModelError if a tensor is missing, has another shape, is left over, or is not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from usk.hub import first_line
+
+    try:
+        tensors = load_file(file)
+        model.load_state_dict(tensors, strict=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{Path(file).parent} has no {WEIGHTS_FILE}; train the run again") from error
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ModelError(
+            f"the weights of {Path(file).parent} cannot be loaded: {first_line(error)}"
+        ) from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise ModelError(f"the weights of {Path(file).parent} are not finite: it can classify nothing")
+    model.eval()
+
+
+def check_settings(settings: Any) -> None:
+    """Raise ModelError, in one line, unless these are the settings of a classifier that this usk can build."""
+    wrong = _what_is_wrong(settings)
+    if wrong:
+        raise ModelError(f"{CONFIG_FILE} of the classifier: {wrong}")
+
+
+def _what_is_wrong(settings: Any) -> str | None:
+    if not isinstance(settings, dict) or not settings.keys() >= REQUIRED:
+        return "it is not one that usk wrote"
+    architecture, transformer = settings["architecture"], settings.get("transformer")
+    is_transformer = isinstance(architecture, str) and architecture.startswith(TRANSFORMER)
+    if not is_transformer and architecture not in list(CLASSIFIERS):  # which need not be a name
+        return f"this usk knows no architecture {architecture!r}; update usk"
+    if settings.get("precision", "fp32") not in ("fp32", "bf16"):
+        return f"the precision {settings['precision']!r} is neither fp32 nor bf16"
+    names = settings["class_names"]
+    if not _are_class_names(names):
+        return f"class_names are not 1 to {MAX_CLASSES} different names"
+    if is_transformer:
+        described = isinstance(transformer, dict) and all(
+            isinstance(transformer.get(part), dict) for part in ("config", "extractor")
+        )
+        return None if described else "it does not say which transformer it is"
+    if transformer is not None:
+        return f"the architecture {architecture} is no transformer"
+    if not isinstance(settings.get("repeat_short"), bool):
+        return "repeat_short is neither true nor false"
+    mel = settings.get("mel")
+    known = {setting.name for setting in fields(MelSettings)}
+    if not isinstance(mel, dict) or set(mel) != known:
+        return f"mel does not have the settings {', '.join(sorted(known))}"
+    for name, largest in LARGEST_MEL.items():
+        value = mel[name]
+        whole = isinstance(value, int) or (name == "top_db" and isinstance(value, float))
+        if not whole or isinstance(value, bool) or not math.isfinite(value) or not 0 < value <= largest:
+            return f"the mel setting {name} must lie above 0 and up to {largest}, not {value!r}"
+    shape = CLASSIFIERS[settings["architecture"]].features.shape
+    if mel["n_mels"] != shape[0]:
+        return f"the architecture {settings['architecture']} takes {shape[0]} mel bands, not {mel['n_mels']}"
+    return None
+
+
+def _are_class_names(names: Sequence[Any]) -> bool:
+    return (
+        isinstance(names, (list, tuple))
+        and 0 < len(names) <= MAX_CLASSES
+        and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names)
+    )

@@ -1,0 +1,199 @@
+"""What one `usk train` trains: mixes x splits x shots x seeds, and which dataset each part of a mix means there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from usk.data.mix import Mix, TrainingRows, training_rows
+from usk.data.shots import CELL_NAME, cell_name, few_shot_split
+from usk.data.sources import MANIFEST_FILE, Source, looks_like_hub_id, open_source
+from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
+from usk.errors import LeakError, UsageError
+
+Place = Source | str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One classifier to train. `mix.text` is what the user typed; its parts name the sources of this very run, of which
+    `rows` train. The training part of `split` is cut to its shots."""
+
+    mix: Mix
+    split: Split
+    seed: int
+    rows: TrainingRows
+
+    @property
+    def label(self) -> str:
+        shots = "" if self.split.shots is None else f" · {self.split.shots} shots"
+        return f"{self.mix.text}{shots} · {self.split.name} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The datasets that mixes name: whole ones by the name in the mix, and those of `usk synth --shots` by their folder,
+    of which each run takes its own."""
+
+    opened: dict[str, Source]
+    few_shot: dict[str, tuple[str, frozenset[str]]]  # name in the mix -> folder, names of the datasets in it
+
+    @classmethod
+    def open(
+        cls,
+        real: Source,
+        mixes: Sequence[Mix],
+        synth: Place,
+        folds: Sequence[int] = (),
+        seeds: int = 1,
+        shots: Sequence[int | None] = (None,),
+    ) -> Parts:
+        """Open whatever `mixes` name; what is missing is said at once. `real` and `synth` are what those words mean.
+
+        Of few-shot folders only what `folds` (all, if empty), `seeds` and `shots` can use is opened.
+        """
+        wanted = {
+            cell_name(n, f"fold{fold}", seed)
+            for n in shots
+            for fold in folds or real.folds
+            for seed in range(seeds)
+        }
+        opened, few_shot = {"real": real}, {}
+        for name in dict.fromkeys(part.name for mix in mixes for part in mix.parts if part.name != "real"):
+            folder = few_shot_folder(synth if name == "synth" else name)
+            if folder is None:
+                opened[name] = _named_source(name, synth)
+                continue
+            cells = sorted(wanted.intersection(path.name for path in folder.iterdir()))
+            few_shot[name] = (str(folder), frozenset(cells))
+            opened |= {f"{folder}/{cell}": open_source(folder / cell) for cell in cells}
+        return cls(opened, few_shot)
+
+    def mix_of(self, mix: Mix, split: Split, seed: int) -> Mix:
+        """`mix` with the names of few-shot folders replaced by the dataset in them for this split and seed.
+
+        Raises LeakError where there is none, for no other one may train there.
+        """
+        parts = []
+        for part in mix.parts:
+            if part.name in self.few_shot:
+                folder, cells = self.few_shot[part.name]
+                cell = cell_name(split.shots, split.name, seed)
+                if cell not in cells:
+                    raise LeakError(
+                        f"--mix {mix.text}, test part {split.name}: {folder} has no clips for {_shots(split.shots, seed)}; "
+                        f"test other folds (--folds), or make them: usk synth {_wanted(split, seed)} --out {folder}"
+                    )
+                part = replace(part, name=f"{folder}/{cell}")
+            parts.append(part)
+        return replace(mix, parts=tuple(parts))
+
+
+def _shots(shots: int | None, seed: int) -> str:
+    return "the full training part" if shots is None else f"{shots} shots of seed {seed}"
+
+
+def _wanted(split: Split, seed: int) -> str:
+    fold = split.name.removeprefix("fold")
+    return f"--shots {split.shots or 'full'} --test-folds {fold} --seeds {seed + 1}"
+
+
+def few_shot_folder(place: Place) -> Path | None:
+    """The folder, if it is one that `usk synth --shots` wrote: datasets named by shots, fold and seed."""
+    if place is None or isinstance(place, Source):
+        return None
+    folder = Path(place).expanduser()
+    if not folder.is_dir() or (folder / MANIFEST_FILE).exists():
+        return None
+    made = (path for path in folder.iterdir() if CELL_NAME.fullmatch(path.name))
+    return folder if any((path / MANIFEST_FILE).is_file() for path in made) else None
+
+
+def _named_source(name: str, synth: Place) -> Source:
+    if name != "synth":
+        try:
+            return open_source(name)
+        except UsageError:
+            raise
+        except Exception as error:
+            if "/" in name or Path(name).exists():
+                raise
+            raise UsageError(
+                f"--mix names {name!r}, which is neither real, synth nor a source (a folder, a Hub id, demo)"
+            ) from error
+    if synth is None:
+        raise UsageError("--mix names synth; give --synth a synthetic dataset, or make one with `usk synth`")
+    if isinstance(synth, Source):
+        return synth
+    if not Path(synth).expanduser().exists() and not looks_like_hub_id(str(synth)):
+        raise UsageError(f"--synth {synth}: no such dataset; make one with `usk synth --per-class 100`")
+    return open_source(synth)
+
+
+def plan_runs(
+    parts: Parts,
+    mixes: Sequence[Mix],
+    protocol: str,
+    folds: Sequence[int],
+    seeds: int,
+    shots: Sequence[int | None] = (None,),
+) -> tuple[list[PlannedRun], list[Split], list[str]]:
+    """Every run, refused now and not after hours of other runs; the splits; and why test folds were left out.
+
+    Folds are crossed with seeds; `holdout` and `seed-9010` draw one split a seed. Without `folds`, those that a mix
+    cannot be tested on without a leak are left out; those asked for by number must all work.
+    """
+    real = parts.opened["real"]
+
+    def runs_of(split: Split, seed: int) -> Iterator[PlannedRun]:
+        for n in shots:
+            cut = few_shot_split(split, real.clips, n, seed)
+            for mix in mixes:
+                own = parts.mix_of(mix, cut, seed)
+                yield PlannedRun(own, cut, seed, training_rows(own, parts.opened, real, cut))
+
+    if protocol != "folds":
+        draw = holdout_split if protocol == "holdout" else seed_9010_split
+        drawn = [draw(real.clips, seed) for seed in range(seeds)]
+        runs = [run for seed, split in enumerate(drawn) for run in runs_of(split, seed)]
+        return runs, drawn, []
+    runs, splits, left_out = [], [], []
+    refusal: LeakError | None = None
+    for fold in folds or real.folds:
+        split = fold_split(real.clips, fold)
+        try:
+            of_fold = list(itertools.chain.from_iterable(runs_of(split, seed) for seed in range(seeds)))
+        except LeakError as error:
+            if folds:
+                raise
+            refusal = error
+            left_out.append(
+                f"fold {fold} is not tested: {str(error).partition(': ')[2].partition('; test')[0]}"
+            )
+            continue
+        runs += of_fold
+        splits.append(split)
+    if not splits and refusal is not None:
+        raise refusal
+    return runs, splits, left_out
+
+
+def generator_beyond_shots(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
+    """Notes on few-shot runs whose synthetic clips come from a generator that has heard more than the shots."""
+    real = sources["real"]
+    notes = []
+    for name, source in sources.items():
+        if not source.model_groups:
+            continue
+        of = [run for run in runs if run.split.shots is not None and name in {p.name for p in run.mix.parts}]
+        if any(
+            source.model_groups - {real.clips[row].group for row in run.split.train.tolist()} for run in of
+        ):
+            notes.append(
+                f"the generator of {source.name} has heard more recordings than the shots (none that validates or tests): "
+                "few-shot is the classifier, not the generator"
+            )
+    return list(dict.fromkeys(notes))

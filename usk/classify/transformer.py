@@ -1,0 +1,285 @@
+"""Audio classifiers of `transformers`, with a new head for our classes: the one importer of that library.
+
+Nothing of a checkpoint is run as code: weights are safetensors, or `.bin` files that torch reads as weights alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from usk.classify.augment import AUGMENTATIONS, MIXUP
+from usk.classify.models import ClassifierPreset
+from usk.errors import ModelError, UsageError
+from usk.hub import first_line, hub_errors
+
+CLIP_S = 4.0
+MAX_PARAMETERS = 2_000_000_000
+EXTRACTOR_FILE = "preprocessor_config.json"
+OF_LEVELS = ("gain", "noise")  # augmentations that need features in dB, which only the extractor knows
+OF_BANDS = ("pitch",)
+
+
+def transformers() -> Any:
+    """The library; UsageError where it is not installed."""
+    try:
+        import transformers as library
+    except ImportError:
+        raise UsageError(
+            "--classifier hf:... needs transformers, which is not installed; pip install 'usk[hf]'"
+        ) from None
+    return library
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither the library's progress bars nor its report of the new head."""
+    log = transformers().utils.logging
+    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(before)
+        if bars:
+            log.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class ExtractorFeatures:
+    """What a model's own feature extractor makes of the first four seconds of a clip, short ones repeated.
+
+    Waveforms are images of one band; spectrograms are turned so that bands come first.
+    """
+
+    extractor: Any
+    shape: tuple[int, int]
+    bands_first: bool  # as the model wants them
+    is_waveform: bool
+    repeat_short: bool = True
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return int(self.extractor.sampling_rate)
+
+    @property
+    def n_samples(self) -> int:
+        return round(CLIP_S * self.sample_rate_hz)
+
+    @property
+    def input_name(self) -> str:
+        return str(self.extractor.model_input_names[0])
+
+    @classmethod
+    def of(cls, extractor: Any) -> ExtractorFeatures:
+        """Find out what the extractor makes by asking it once."""
+        silent = cls(extractor, (1, 1), True, False)
+        made = silent._extract(np.zeros((1, silent.n_samples), np.float32))[0]
+        if made.ndim == 1:
+            return cls(extractor, (1, len(made)), True, True)
+        bands = getattr(extractor, "num_mel_bins", None) or extractor.feature_size
+        bands_first = made.shape[0] == bands and made.shape[1] != bands
+        height, width = made.shape if bands_first else made.shape[::-1]
+        return cls(extractor, (height, width), bands_first, False)
+
+    def _extract(self, audio: np.ndarray) -> torch.Tensor:
+        made = self.extractor(list(audio), sampling_rate=self.sample_rate_hz, return_tensors="np")
+        return torch.from_numpy(np.asarray(made[self.input_name], dtype=np.float32))
+
+    def of_audio(self, audio: torch.Tensor) -> torch.Tensor:
+        """Audio [batch, n_samples] to [batch, bands, frames], in the extractor's own units."""
+        made = self._extract(audio.numpy())
+        if self.is_waveform:
+            return made[:, None]
+        return made if self.bands_first else made.transpose(1, 2)
+
+
+class TransformerClassifier(nn.Module):
+    """A model of `transformers` behind features [batch, bands, frames]."""
+
+    def __init__(self, model: nn.Module, features: ExtractorFeatures) -> None:
+        super().__init__()
+        self.model = model
+        self.input_name = features.input_name
+        self.is_waveform, self.bands_first = features.is_waveform, features.bands_first
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, n_classes]."""
+        wanted = features
+        if self.is_waveform:
+            wanted = features[:, 0]
+        elif not self.bands_first:
+            wanted = features.transpose(1, 2)
+        return self.model(**{self.input_name: wanted}).logits
+
+
+def transformer_preset(place: str) -> ClassifierPreset:
+    """The recipe for fine-tuning the audio classifier in a folder, or of a Hub id with optional `@revision`.
+
+    Every part of it is trained, at 5e-5 with warm-up and cosine decay.
+
+    Raises ModelError where there is none, UsageError where `transformers` is not installed.
+    """
+    library = transformers()
+    subject = f"--classifier hf:{place}"
+    folder = _located(place, subject)
+    config, extractor = _described(folder, subject)
+    if type(config) not in library.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
+        raise ModelError(
+            f"{subject} is a {config.model_type} model, which is no audio classifier of transformers; "
+            "take one such as MIT/ast-finetuned-audioset-10-10-0.4593"
+        )
+    try:
+        features = ExtractorFeatures.of(extractor)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ModelError(
+            f"{subject}: its feature extractor takes no mono audio ({first_line(error)})"
+        ) from error
+
+    def build(n_classes: int) -> nn.Module:
+        config.num_labels = n_classes
+        with _quiet():
+            try:
+                model, loaded = library.AutoModelForAudioClassification.from_pretrained(
+                    folder,
+                    config=config,
+                    ignore_mismatched_sizes=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+            except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+                raise ModelError(f"{subject} cannot be loaded: {first_line(error)}") from error
+        body = [name for name in model.state_dict() if name.startswith(f"{model.base_model_prefix}.")]
+        absent = set(body) & {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
+        if 10 * len(absent) > len(body):
+            raise ModelError(
+                f"{subject} holds other weights than its config.json says: {len(absent)} of {len(body)} tensors are missing"
+            )
+        head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        head.reset_parameters()  # new even where the checkpoint has as many classes of its own
+        return TransformerClassifier(model.float(), features)
+
+    build(2)  # what cannot be loaded is said now, not after decoding
+    return _preset(build, features, config, extractor, _fingerprint(folder))
+
+
+def transformer_described(described: Mapping[str, Any], name: str) -> ClassifierPreset:
+    """The same from its `config` and `extractor`: the network's shape, without the checkpoint's weights.
+
+    Raises ModelError for ones that are not understood, or for a network too large to be one.
+    """
+    library = transformers()
+    subject = f"the classifier {name}"
+    with tempfile.TemporaryDirectory() as folder:  # where the library's own, careful readers find them
+        for file, part in (("config.json", "config"), (EXTRACTOR_FILE, "extractor")):
+            (Path(folder) / file).write_text(json.dumps(described[part]), encoding="utf-8")
+        config, extractor = _described(Path(folder), subject)
+    try:
+        features = ExtractorFeatures.of(extractor)
+        with torch.device("meta"):
+            size = sum(
+                p.numel() for p in library.AutoModelForAudioClassification.from_config(config).parameters()
+            )
+    except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{subject} cannot be built: {first_line(error)}") from error
+    if size > MAX_PARAMETERS:
+        raise ModelError(f"{subject} wants {size} parameters; usk builds up to {MAX_PARAMETERS}")
+
+    def build(n_classes: int) -> nn.Module:
+        config.num_labels = n_classes
+        with _quiet():
+            model = library.AutoModelForAudioClassification.from_config(config)
+        return TransformerClassifier(model.float(), features)
+
+    return _preset(build, features, config, extractor, "")
+
+
+def _preset(
+    build: Any, features: ExtractorFeatures, config: Any, extractor: Any, revision: str
+) -> ClassifierPreset:
+    barred = (*OF_LEVELS, *OF_BANDS) if features.is_waveform else OF_LEVELS
+    return ClassifierPreset(
+        build,
+        features,
+        epochs=10,
+        batch=16,
+        learning_rate=5e-5,
+        weight_decay=0.01,
+        cosine=True,
+        label_smoothing=0.0,
+        augment="basic",
+        standardise=False,
+        augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name not in barred),
+        transformer=partial(_described_by, config, extractor),
+        revision=revision,
+    )
+
+
+def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> dict[str, Any]:
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: label for label, name in enumerate(class_names)}
+    return {
+        "config": json.loads(config.to_json_string(use_diff=False)),
+        "extractor": json.loads(extractor.to_json_string()),
+    }
+
+
+def _located(place: str, subject: str) -> Path:
+    """The folder of a model, downloaded if it is a Hub id."""
+    folder = Path(place).expanduser()
+    if place and folder.is_dir():
+        return folder
+    hub_id, _, revision = place.partition("@")
+    if not place or folder.exists() or hub_id.count("/") > 1 or place.startswith((".", "/", "~")):
+        raise ModelError(f"{subject}: no such folder; give a model's folder, or a Hub id (user/name)")
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(subject, "give a model's folder", ModelError, revision or None):
+        files = ["*.json", "*.safetensors"]
+        here = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files))
+        if not any(here.glob("*.safetensors")):
+            files.append("pytorch_model*.bin")
+            here = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files))
+    return here
+
+
+def _fingerprint(folder: Path) -> str:
+    """Twelve hex digits of SHA-256 over a model folder's weights and configurations."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _described(folder: Path, subject: str) -> tuple[Any, Any]:
+    """The model's configuration and feature extractor; ModelError where a file of theirs is missing or not understood."""
+    library = transformers()
+    for name in ("config.json", EXTRACTOR_FILE):
+        if not (folder / name).is_file():
+            raise ModelError(f"{subject} is no audio classifier: it has no {name}")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with _quiet():
+            config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{subject} cannot be loaded: {first_line(error)}") from error
+    if hasattr(config, "apply_spec_augment"):
+        config.apply_spec_augment = False  # --augment decides, and it draws from the run's seed
+    return config, extractor

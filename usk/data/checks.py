@@ -1,0 +1,115 @@
+"""What columns and manifests from elsewhere must hold before anything relies on them. Pure; each finding is half a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from usk.data.pinned import is_inside
+
+LARGEST_FOLD = 1_000_000
+
+
+def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
+    """Labels are names or numbers, in the range of the classes where those are named (`n_classes`)."""
+    missing = sum(value is None for value in values)
+    if missing:
+        return f"{missing} rows have no value in the column"
+    if n_classes is not None:
+        outside = [value for value in values if not (_is_int(value) and 0 <= value < n_classes)]
+        return f"{len(outside)} rows have labels outside its {n_classes} classes" if outside else None
+    bad = [value for value in values if not (isinstance(value, (str, bool)) or _is_finite(value))]
+    return f"{len(bad)} rows are neither names nor numbers" if bad else None
+
+
+def wrong_folds(folds: Sequence[int]) -> str | None:
+    """Folds are counted from 0 or 1."""
+    bad = [fold for fold in folds if not 0 <= fold <= LARGEST_FOLD]
+    return f"{len(bad)} rows have folds such as {bad[0]}, which are no folds" if bad else None
+
+
+def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the provenance columns of one row, None if nothing is.
+
+    A row may name no parents at all; what it names must be whole, or leaks would pass unseen.
+    """
+    for column in ("parents", "parent_groups"):
+        if not isinstance(row[column], list) or not all(
+            isinstance(name, str) and name for name in row[column]
+        ):
+            return f"{column} is no list of names"
+    if not isinstance(row["parent_folds"], list) or not all(map(_is_int, row["parent_folds"])):
+        return "parent_folds is no list of numbers"
+    if wrong_folds(row["parent_folds"]):
+        return "parent_folds has numbers that are no folds"
+    if len({len(row[column]) for column in ("parents", "parent_groups", "parent_folds")}) > 1:
+        return "parents, parent_groups and parent_folds differ in length"
+    for column in ("strategy", "model"):
+        if not isinstance(row[column], str):
+            return f"{column} is no text"
+    for column in ("seed", "steps"):
+        if not _is_int(row[column]) or row[column] < 0:
+            return f"{column} is no whole number from 0 on"
+    for column in ("alpha", "gain_db"):
+        if not _is_finite(row[column]):
+            return f"{column} is no finite number"
+    if row["judge_score"] is not None and not _is_finite(row["judge_score"]):
+        return "judge_score is no finite number"
+    folds = row.get("judge_folds") or []
+    if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
+        return "judge_folds is no list of folds"
+    return None
+
+
+def wrong_manifest(manifest: Any) -> str | None:
+    """What is wrong with a `usk.json` as far as reading the dataset relies on it, None if nothing is."""
+    if not isinstance(manifest, dict):
+        return "it is not a JSON object"
+    shards = manifest.get("shards")
+    if not isinstance(shards, dict) or not all(_is_int(rows) and rows >= 0 for rows in shards.values()):
+        return "shards does not say how many rows each has"
+    outside = [name for name in shards if not is_inside(name)]
+    if outside:
+        return f"the shard {outside[0]!r} leads out of the dataset's folder"
+    parts = manifest.get("trained_on", [])
+    if not isinstance(parts, list) or not all(isinstance(part, dict) and _has_groups(part) for part in parts):
+        return "trained_on does not list the recordings that the generator has heard"
+    judge = manifest.get("judge")
+    heard = judge.get("heard") if isinstance(judge, dict) else []
+    if not isinstance(judge, (dict, type(None))) or not isinstance(heard, list):
+        return "judge does not say what it has heard"
+    if not all(isinstance(part, dict) and _has_groups(part) and _has_folds(part) for part in heard):
+        return "judge does not list the recordings that it has heard"
+    if not isinstance(manifest.get("license", ""), str):
+        return "license is no text"
+    return None
+
+
+def _has_groups(part: dict[str, Any]) -> bool:
+    groups = part.get("groups", [])
+    return isinstance(groups, list) and all(isinstance(group, str) for group in groups)
+
+
+def _has_folds(part: dict[str, Any]) -> bool:
+    folds = part.get("folds")
+    return isinstance(folds, list) and all(_is_int(fold) for fold in folds)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def first_wrong(
+    rows: Sequence[Mapping[str, Any]], check: Callable[[Mapping[str, Any]], str | None]
+) -> str | None:
+    """The first finding of `check`, with its row and how many rows have one."""
+    found = [(index, finding) for index, row in enumerate(rows) if (finding := check(row))]
+    if not found:
+        return None
+    index, finding = found[0]
+    return f"row {index}: {finding}" + (f" ({len(found)} such rows)" if len(found) > 1 else "")

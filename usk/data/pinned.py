@@ -1,0 +1,62 @@
+"""A Hub id with its revision, resolved to a commit, and its files: what comes from the Hub is data, kept in its cache.
+
+Nothing from a repository is run, and no name in it leads out of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from usk.errors import UskError
+from usk.hub import hub_errors, retried
+
+
+def looks_like_hub_id(typed: str) -> bool:
+    """Whether this can be `user/name` or `user/name@revision`."""
+    name = typed.partition("@")[0]
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/"))
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative file name of a repository or manifest stays below its folder."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A dataset or model on the Hub at one commit."""
+
+    hub_id: str
+    kind: str  # "dataset" or "model"
+    commit: str
+    files: tuple[str, ...]
+
+
+def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]) -> Pinned:
+    """The dataset or model `user/name[@revision]` at its commit. Raises `error` in one line (see `usk.hub.hub_errors`)."""
+    from huggingface_hub import HfApi
+
+    hub_id, _, revision = typed.partition("@")
+    with hub_errors(subject, instead, error, revision):
+        ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+        info = retried(lambda: ask(hub_id, revision=revision or None))
+    files = tuple(file.rfilename for file in info.siblings or () if is_inside(file.rfilename))
+    return Pinned(hub_id, kind, str(info.sha), files)
+
+
+def download(
+    pinned: Pinned, patterns: Sequence[str], subject: str, instead: str, error: type[UskError]
+) -> Path:
+    """The folder in the Hub's cache with the files of `pinned` that match."""
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return snapshot_download(
+            pinned.hub_id, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(patterns)
+        )
+
+    with hub_errors(subject, instead, error, pinned.commit):
+        return Path(retried(fetch))

@@ -1,0 +1,102 @@
+"""Few-shot training parts: which n real clips train. `usk synth` and `usk train` ask the same function. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from usk.data.clip import Clip
+from usk.data.sources import Source
+from usk.data.splits import Split, fold_split, stable_order
+from usk.errors import UsageError
+
+FULL = "full"
+CELL_NAME = re.compile(r"(\d+-shots|full)-.+")
+
+
+def parse_shots(text: str) -> tuple[int | None, ...]:
+    """`50,100,full` as numbers of real clips in all, None for the whole training part; each once, in the given order."""
+    shots: list[int | None] = []
+    for piece in (part.strip() for part in text.split(",")):
+        if piece == FULL:
+            shots.append(None)
+        elif piece.isascii() and piece.isdigit() and int(piece):
+            shots.append(int(piece))
+        else:
+            raise UsageError(
+                f"--shots {text}: write numbers of real clips joined by commas, or full: --shots 50,100,full"
+            )
+    return tuple(dict.fromkeys(shots))
+
+
+def draw_shots(clips: Sequence[Clip], rows: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """`n` of `rows`, sorted: as many of each class as there are, and of as many recordings of a class as there are.
+
+    Classes take turns, and within a class its recordings do, in an order that is drawn by `seed` alone; so fewer shots
+    nest in more, and a clip's place depends on no other recording's. `rows` may hold any clips; all of them are
+    returned if there are no more than `n`.
+    """
+    recordings: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows.tolist():
+        recordings[clips[row].label][clips[row].group].append(row)
+    order: list[tuple[int, int, int]] = []  # turn of the class, place of the class in a turn, row
+    for label, groups in recordings.items():
+        turns: list[tuple[int, int, int]] = []  # turn of the recording, place of the recording, row
+        for group, members in groups.items():
+            place = stable_order(f"shots/{seed}/{group}")
+            members.sort(key=lambda row: stable_order(f"shots/{seed}/{clips[row].clip_id}"))
+            turns += [(turn, place, row) for turn, row in enumerate(members)]
+        class_place = stable_order(f"shots/{seed}/class {label}")
+        order += [(turn, class_place, row) for turn, (_, _, row) in enumerate(sorted(turns))]
+    return np.array(sorted(row for _, _, row in sorted(order)[:n]), dtype=np.int64)
+
+
+def few_shot_split(split: Split, clips: Sequence[Clip], shots: int | None, seed: int) -> Split:
+    """`split` with its training part cut to `shots` clips; validation and test stay whole. None changes nothing.
+
+    Raises UsageError if the training part has fewer.
+    """
+    if shots is None:
+        return split
+    if shots > len(split.train):
+        raise UsageError(
+            f"--shots {shots}: the training part of {split.name} has {len(split.train)} clips; "
+            "give fewer, or full for all of them"
+        )
+    return replace(split, train=draw_shots(clips, split.train, shots, seed), shots=shots)
+
+
+def made_elsewhere(source: Source, real: Source, split: Split) -> np.ndarray:
+    """Which synthetic clips of `source` have a parent that is no shot of `split`: bool [len(source)]; none without shots."""
+    if split.shots is None:
+        return np.zeros(len(source), dtype=bool)
+    ids = {real.clips[row].clip_id for row in split.train.tolist()}
+    return np.array(
+        [clip.is_synthetic and not ids.issuperset(clip.parents) for clip in source.clips], dtype=bool
+    )
+
+
+@dataclass(frozen=True)
+class ShotsOf:
+    """The shots that train where `test_fold` tests: `shots` clips (None: all), drawn by `seed`."""
+
+    shots: int | None
+    test_fold: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The folder of the clips made from them."""
+        return cell_name(self.shots, f"fold{self.test_fold}", self.seed)
+
+    def split(self, clips: Sequence[Clip]) -> Split:
+        return few_shot_split(fold_split(clips, self.test_fold), clips, self.shots, self.seed)
+
+
+def cell_name(shots: int | None, split_name: str, seed: int) -> str:
+    """`100-shots-fold2-seed0`, or `full-fold2`, which is the same for every seed."""
+    return f"{FULL}-{split_name}" if shots is None else f"{shots}-shots-{split_name}-seed{seed}"

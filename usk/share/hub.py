@@ -1,0 +1,472 @@
+"""`usk.push`: a folder onto the Hugging Face Hub in one commit, so that a repo is never half of what it was or will be.
+
+The plan is the difference between the folder's files and the repo's; the same folder again is no difference, and no
+commit. Large files are uploaded before the commit that names them: a push that was cut leaves the repo as it was, and
+the next one does not upload them again. The account is the Hub client's own; usk neither keeps nor shows a token.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from usk.errors import UsageError, UskError, sample_of
+from usk.hub import hub_errors, retried
+from usk.share.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+MAIN = "main"
+REF = re.compile(
+    r"(?!.*(\.\.|//|\.lock$))\w([\w./-]*\w)?", re.ASCII
+)  # names that git takes for branches and tags
+COMMIT = re.compile(r"[0-9a-f]{40}")
+BY_THE_WAY = re.compile(
+    r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?"
+)  # in a repo that holds nothing yet
+BATCH_FILES, BATCH_BYTES = 8, 64 * 2**20  # uploaded between two steps of the progress
+AGAIN = "run the same command again: what was uploaded is kept"
+
+T = TypeVar("T")
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    """How to push.
+
+    private: a new repo is visible to its owner alone.
+    revision: the branch to commit to, made if it is not there; `main` by default.
+    tag: name of the pushed state, as in `user/name@v1`.
+    message: of the commit.
+    """
+
+    private: bool = False
+    revision: str | None = None
+    tag: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """What a push would do."""
+
+    bundle: Bundle
+    repo_id: str
+    url: str
+    account: str
+    new_repo: bool
+    private: bool
+    branch: str
+    new_branch: bool
+    head: str | None  # the branch's commit, or the one that it will start from
+    upload: tuple[SharedFile, ...]
+    delete: tuple[str, ...]
+    tag: str | None
+    new_tag: bool
+    message: str
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the repo is as the folder, so that there is nothing to commit."""
+        return not (self.new_repo or self.new_branch or self.upload or self.delete)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The plan in words, for a table or as JSON."""
+        kept = len(self.bundle.files) - len(self.upload)
+        where = "a new repo" if self.new_repo else "a repo that is there"
+        return {
+            "kind": self.bundle.kind.name,
+            "repo": f"{self.url} ({where})",
+            "visibility": "private" if self.private else "public: anyone can download it",
+            "branch": self.branch + (" (new)" if self.new_branch else ""),
+            **({"tag": self.tag} if self.tag else {}),
+            "account": self.account,
+            "card": self.bundle.title or "none",
+            "licence": self.bundle.license,
+            "files": f"{len(self.bundle.files)}, {megabytes(self.bundle.size)}",
+            "upload": f"{len(self.upload)} files, {megabytes(sum(file.size for file in self.upload))}"
+            + (f"; {kept} are there already" if kept else ""),
+            **({"delete": f"{len(self.delete)}: {sample_of(list(self.delete))}"} if self.delete else {}),
+        }
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did. `commit` is the branch's head, whether this push made it or an earlier one did."""
+
+    repo_id: str
+    kind: str
+    url: str
+    commit: str
+    branch: str
+    tag: str | None
+    up_to_date: bool
+    uploaded: int
+    deleted: int
+    use: str
+    notes: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "notes"}
+
+
+def push(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    config: PushConfig | None = None,
+    *,
+    confirm: Callable[[PushPlan], bool] = lambda plan: True,
+    checking: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = lambda done, of, text: None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> PushResult | None:
+    """Share a synthetic dataset, a run or a generator as `repo_id` (`user/name`) on the Hub.
+
+    Afterwards the repo holds exactly the folder's files of that kind, beside files of other names that were there. Ask
+    `confirm` first, unless there is nothing to do; None if it says no.
+
+    Args:
+        checking: called with files read and their number.
+        progress: called with megabytes uploaded, their number, and the file.
+        sleep: waits between tries, in seconds.
+
+    Raises: UsageError, UskError; each one line that names the fix.
+    """
+    config, typed = config or PushConfig(), os.fspath(folder)
+    _check_names(repo_id, config)
+    bundle = open_bundle(typed, repo_id, checking)
+    from huggingface_hub import HfApi
+
+    from usk import __version__
+
+    api = HfApi(token=True, library_name="usk", library_version=__version__)
+    hub = _Hub(api, bundle, repo_id, config, sleep)
+    with hub_errors(repo_id, AGAIN, UskError, config.revision, writing=True), _quiet_client():
+        plan = hub.plan()
+        if plan.up_to_date and not plan.new_tag:
+            return hub.result(plan, str(plan.head), 0, 0)
+        if not confirm(plan):
+            return None
+        return hub.carry_out(plan, progress)
+
+
+def _check_names(repo_id: str, config: PushConfig) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    name, at, revision = repo_id.partition("@")
+    if at:
+        raise UsageError(
+            f"{repo_id}: name the repo alone, {name}, and give --tag {revision or 'NAME'} (or --revision for a branch)"
+        )
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        valid = False
+    else:
+        valid = repo_id.count("/") == 1
+    if not valid:
+        raise UsageError(
+            f"{repo_id!r} is no name of a repo, which looks like user/name (letters, digits, - _ .)"
+        )
+    for flag, value in (("--revision", config.revision), ("--tag", config.tag)):
+        if value is not None and (not REF.fullmatch(value) or COMMIT.fullmatch(value)):
+            raise UsageError(
+                f"{flag} {value}: choose a name of letters, digits, - _ . and /, which is no commit"
+            )
+    if config.message is not None and not config.message.strip():
+        raise UsageError("--message is empty; write what changed, or leave it out")
+
+
+class _Hub:
+    """One push's view of one repo."""
+
+    def __init__(
+        self, api: HfApi, bundle: Bundle, repo_id: str, config: PushConfig, sleep: Callable[[float], object]
+    ) -> None:
+        self.api, self.bundle, self.repo_id, self.config, self.sleep = api, bundle, repo_id, config, sleep
+        self.repo_type = bundle.kind.repo_type
+        self.branch = config.revision or MAIN
+        self.here: dict[str, Any] = {"repo_id": repo_id, "repo_type": self.repo_type}
+
+    def call(self, method: Callable[..., T], **arguments: Any) -> T:
+        """A call that the client does not repeat by itself."""
+        return retried(partial(method, **arguments), self.sleep)
+
+    def plan(self) -> PushPlan:
+        """What is to be done, after all that can be known beforehand to go wrong."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        account = self._account()
+        try:
+            info = self.call(self.api.repo_info, **self.here)
+        except RepositoryNotFoundError:
+            self._check_namespace(account)
+            info = None
+        head, new_branch, tags, there = None, False, {}, {}
+        if info is not None:
+            refs = self.call(self.api.list_repo_refs, **self.here)
+            branches = {ref.name: ref.target_commit for ref in refs.branches}
+            tags = {ref.name: ref.target_commit for ref in refs.tags}
+            if self.branch in tags and self.branch not in branches:
+                raise UsageError(f"--revision {self.branch} is a tag of {self.repo_id}; name a branch")
+            new_branch = self.branch not in branches
+            head = branches.get(self.branch) or branches.get(MAIN) or info.sha
+            there = self._files(str(head))
+            self._check_contents(there)
+            if self.config.private and not info.private:
+                raise UsageError(
+                    f"--private: {self.repo_id} is public already; make it private in its settings on the Hub, "
+                    "or leave --private out"
+                )
+        upload, delete = self._difference(there)
+        changes = bool(upload or delete or new_branch or info is None)
+        tag = self.config.tag
+        if tag in tags and (changes or tags[tag] != head):
+            raise UsageError(f"--tag {tag} of {self.repo_id} names another state already; choose a new name")
+        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return PushPlan(
+            bundle=self.bundle,
+            repo_id=self.repo_id,
+            url=f"{self.api.endpoint}/{prefix}{self.repo_id}",
+            account=account["name"],
+            new_repo=info is None,
+            private=self.config.private if info is None else bool(info.private),
+            branch=self.branch,
+            new_branch=new_branch or (info is None and self.branch != MAIN),
+            head=head,
+            upload=tuple(upload),
+            delete=tuple(delete),
+            tag=tag,
+            new_tag=tag is not None and tag not in tags,
+            message=self.config.message or f"{self.bundle.kind.name}, pushed with usk",
+        )
+
+    def _account(self) -> dict[str, Any]:
+        from huggingface_hub.errors import LocalTokenNotFoundError
+
+        try:
+            account = self.call(self.api.whoami)
+        except LocalTokenNotFoundError as error:
+            raise UskError(
+                "usk push needs a Hugging Face account: `hf auth login`, or set HF_TOKEN"
+            ) from error
+        token = (account.get("auth") or {}).get("accessToken") or {}
+        if token.get("role") == "read":
+            raise UskError(
+                f"your token may only read: make one that may write in the Hub's settings of {account['name']}, "
+                "then `hf auth login`, or set HF_TOKEN"
+            )
+        return account
+
+    def _check_namespace(self, account: dict[str, Any]) -> None:
+        """A repo that is not there can be made under one's own name or an organisation's."""
+        owner, name = self.repo_id.split("/")
+        mine = [account["name"], *(entry.get("name") for entry in account.get("orgs") or ())]
+        if owner.lower() not in {str(entry).lower() for entry in mine}:
+            raise UskError(
+                f"{self.repo_id}: you are {account['name']} on the Hub and cannot make repos under {owner}; "
+                f"push to {account['name']}/{name}, or `hf auth login` as {owner}"
+            )
+
+    def _files(self, commit: str) -> dict[str, Any]:
+        """The repo's files at a commit."""
+        from huggingface_hub.hf_api import RepoFile
+
+        entries = self.api.list_repo_tree(
+            **self.here, revision=commit, recursive=True
+        )  # tries again by itself
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+    def _check_contents(self, there: dict[str, Any]) -> None:
+        """A name that is taken by something else is not overwritten."""
+        others = sorted(path for path in there if not BY_THE_WAY.fullmatch(path))
+        if not others or self.bundle.kind.marker in there:
+            return
+        holds = next((f"a {kind.name}" for kind in KINDS if kind.marker in there), sample_of(others))
+        raise UsageError(
+            f"{self.repo_id} is taken: it holds {holds}, not a {self.bundle.kind.name}; push under another name"
+        )
+
+    def _difference(self, there: dict[str, Any]) -> tuple[list[SharedFile], list[str]]:
+        """Files that the repo lacks or has otherwise, and files of this kind that the folder no longer has."""
+
+        def same(file: SharedFile) -> bool:
+            entry = there.get(file.path)
+            if entry is None or entry.size != file.size:
+                return False
+            return file.sha256 == entry.lfs.sha256 if entry.lfs else file.git_id() == entry.blob_id
+
+        mine = {file.path for file in self.bundle.files}
+        # A card that someone wrote on the Hub is not deleted for the lack of one here.
+        gone = [
+            path
+            for path in there
+            if path not in mine and path != CARD_FILE and self.bundle.kind.files.fullmatch(path)
+        ]
+        return [file for file in self.bundle.files if not same(file)], sorted(gone)
+
+    def carry_out(self, plan: PushPlan, progress: Progress) -> PushResult:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if plan.new_repo:
+            try:
+                self.call(self.api.create_repo, **self.here, private=self.config.private)
+            except HfHubHTTPError as failure:
+                if (
+                    failure.response.status_code != 409
+                ):  # made meanwhile, perhaps by a try whose answer was lost
+                    raise
+            fresh = self.plan()
+            if fresh.private != plan.private:
+                raise UskError(f"{self.repo_id} appeared on the Hub meanwhile; run the same command again")
+            plan = fresh
+        if plan.new_branch:
+            self.call(
+                self.api.create_branch, **self.here, branch=self.branch, revision=plan.head, exist_ok=True
+            )
+        commit, uploaded, deleted = str(plan.head), 0, 0
+        if plan.upload or plan.delete:
+            try:
+                commit = self._commit(plan, progress)
+            except HfHubHTTPError as failure:
+                if failure.response.status_code not in (409, 412):
+                    raise
+                # Perhaps the commit that a lost answer was about. If it is, all is well.
+                commit = self._head_if_done(failure)
+            else:
+                self._check_done(commit)
+            uploaded, deleted = len(plan.upload), len(plan.delete)
+        if plan.new_tag:
+            self._tag(str(plan.tag), commit)
+        return self.result(plan, commit, uploaded, deleted)
+
+    def _commit(self, plan: PushPlan, progress: Progress) -> str:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        total = sum(file.size for file in plan.upload)
+        additions: list[CommitOperationAdd] = []
+        for batch in batches(plan.upload):
+            done = sum(addition.upload_info.size for addition in additions)
+            progress(done // 10**6, total // 10**6, f"uploading {batch[0].path}")
+            new = [CommitOperationAdd(file.path, file.data) for file in batch]
+            self.api.preupload_lfs_files(  # which tries again by itself
+                self.repo_id, new, repo_type=self.repo_type, revision=self.branch
+            )
+            additions += new
+        progress(total // 10**6, total // 10**6, "committing")
+        operations = [*additions, *(CommitOperationDelete(path, is_folder=False) for path in plan.delete)]
+        try:
+            info = self.call(
+                self.api.create_commit,
+                **self.here,
+                operations=operations,
+                commit_message=plan.message,
+                revision=self.branch,
+                parent_commit=plan.head,
+            )
+        except ValueError as error:
+            if "README.md" not in str(error):
+                raise
+            raise UskError(
+                f"{self.repo_id}: the Hub refuses the card's metadata: {' '.join(str(error).splitlines()[1:])}"
+            ) from error
+        return str(info.oid)
+
+    def _head_if_done(self, failure: Exception) -> str:
+        fresh = self.plan_again()
+        if not fresh.up_to_date:
+            raise failure
+        return str(fresh.head)
+
+    def plan_again(self) -> PushPlan:
+        """The plan against the repo as it is now, whatever is tagged."""
+        return _Hub(
+            self.api, self.bundle, self.repo_id, PushConfig(revision=self.config.revision), self.sleep
+        ).plan()
+
+    def _check_done(self, commit: str) -> None:
+        """The commit holds what it should: a repo's own .gitignore can keep files out without a word."""
+        upload, _ = self._difference(self._files(commit))
+        if upload:
+            names = sample_of([file.path for file in upload])
+            raise UskError(
+                f"{self.repo_id} lacks {names} after the push; delete what names them in its .gitignore, and push again"
+            )
+
+    def _tag(self, tag: str, commit: str) -> None:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            self.call(self.api.create_tag, **self.here, tag=tag, revision=commit)
+        except HfHubHTTPError as failure:
+            if failure.response.status_code != 409:
+                raise
+            refs = self.call(self.api.list_repo_refs, **self.here)
+            if {ref.name: ref.target_commit for ref in refs.tags}.get(tag) != commit:
+                raise UsageError(
+                    f"--tag {tag} of {self.repo_id} names another state already; choose a new name"
+                ) from failure
+
+    def result(self, plan: PushPlan, commit: str, uploaded: int, deleted: int) -> PushResult:
+        revision = self.config.tag or self.config.revision
+        return PushResult(
+            repo_id=self.repo_id,
+            kind=self.bundle.kind.name,
+            url=plan.url,
+            commit=commit,
+            branch=self.branch,
+            tag=self.config.tag,
+            up_to_date=plan.up_to_date,
+            uploaded=uploaded,
+            deleted=deleted,
+            use=self.bundle.kind.use.format(id=self.repo_id + (f"@{revision}" if revision else "")),
+            notes=self.bundle.notes,
+        )
+
+
+def batches(files: tuple[SharedFile, ...]) -> Iterator[list[SharedFile]]:
+    """Files in order, a few or some megabytes at a time."""
+    batch: list[SharedFile] = []
+    for file in files:
+        if batch and (len(batch) == BATCH_FILES or sum(one.size for one in batch) + file.size > BATCH_BYTES):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def megabytes(size: int) -> str:
+    """`3.2 MB`, or `12 kB` for little."""
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """The client's own progress bars would tear ours, and its advice about Parquet in a model repo is not for users."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+            yield
+    finally:
+        if shown:
+            enable_progress_bars()

@@ -1,0 +1,93 @@
+"""`usk synth --shots`: a dataset of its own for every number of shots, test fold and seed, made from those shots alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from usk.data.decode import Progress
+from usk.data.shots import ShotsOf
+from usk.data.sources import MANIFEST_FILE, Source
+from usk.diffusion.load import Generator, load_generator
+from usk.errors import UsageError
+from usk.synth.strategies import strategy_named
+from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
+
+
+def shots_cells(
+    source: Source, shots: Sequence[int | None], test_folds: Sequence[int] = (), seeds: int = 1
+) -> list[ShotsOf]:
+    """The datasets to make, `usk train`'s order: folds (all, if none are named), then seeds, then shots.
+
+    `full` draws nothing, so it comes once a fold. Raises UsageError for shots or folds that the source has not.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {seeds}")
+    cells = [
+        ShotsOf(n, fold, seed)
+        for fold in test_folds or source.folds
+        for seed in range(seeds)
+        for n in shots
+        if n is not None or seed == 0
+    ]
+    for cell in cells:
+        cell.split(source.clips)  # refused now, not after hours of other clips
+    return cells
+
+
+def of_cell(config: SynthConfig, cell: ShotsOf) -> SynthConfig:
+    """`config` for one dataset. Its judge, if there is one, hears the dataset's shots alone."""
+    judge = None if config.judge is None else replace(config.judge, test_folds=(cell.test_fold,))
+    return replace(config, shots=cell, judge=judge)
+
+
+def synthesize_shots(
+    source: Source,
+    out: str | os.PathLike[str],
+    cells: Sequence[ShotsOf],
+    config: SynthConfig | None = None,
+    *,
+    model: str | Generator = "auto",
+    device: str = "auto",
+    compiled: bool = False,
+    progress: Progress | None = None,
+    decoding: Progress | None = None,
+    judging: Progress | None = None,
+    announce: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> list[SynthResult]:
+    """Make one dataset for each of `cells` (of `shots_cells`) under `out`, where `usk train --synth OUT` finds it.
+
+    Takes what `synthesize` takes; `progress` counts over all of them.
+    """
+    config = config or SynthConfig()
+    if (Path(out) / MANIFEST_FILE).exists():
+        raise UsageError(f"--out {out} is one dataset; choose another folder for the datasets of --shots")
+    if config.folds:
+        raise UsageError("--shots takes its clips from the training part of --test-folds; leave --folds out")
+    if isinstance(model, str) and strategy_named(config.render.strategy).mix is not None:
+        model = load_generator(model, device, config.render.precision)
+        model = model.compiled() if compiled else model
+    results: list[SynthResult] = []
+
+    def whole(done: int, of: int) -> None:
+        if progress is not None:
+            progress(sum(len(made.plan) for made in results) + done, len(cells) * of)
+
+    for cell in cells:
+        results.append(
+            synthesize(
+                source,
+                Path(out) / cell.name,
+                of_cell(config, cell),
+                model=model,
+                device=device,
+                progress=whole,
+                decoding=decoding,
+                judging=judging,
+                announce=announce if not results else lambda _: None,
+            )
+        )
+    return results
