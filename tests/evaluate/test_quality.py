@@ -338,7 +338,7 @@ def test_saved_figures_stand_in_the_card(
     without = card[: card.index("\n## Audit")] + card[card.index("\n## Use") :]
     assert without == before
     assert f"| {ran.value['distance']['mmd']} (" in card or f"| {ran.value['distance']['mmd']} |" in card
-    assert f"| near-copies of a parent | {len(ran.value['near_copies'])} |" in card
+    assert f"| near-copies of a real clip | {len(ran.value['near_copies'])} |" in card
     assert str(tmp_path) not in card + (made / "audit.json").read_text()
     assert open_source(made).is_synthetic
     refused = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")

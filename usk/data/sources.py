@@ -812,8 +812,7 @@ def _from_columns(
                 f"{typed}: the fold column {fold_column}: {wrong}; name another with --fold-column"
             )
     provenance = [
-        {column: data[column][row] for column in stored}
-        for row in range(len(labels) if is_ours else 0)
+        {column: data[column][row] for column in stored} for row in range(len(labels) if is_ours else 0)
     ]
     wrong = first_wrong(provenance, wrong_provenance_row)
     if wrong:
