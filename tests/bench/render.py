@@ -26,12 +26,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.distance import RealReference
 from tests.bench.recipe import Recipe
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.sources import open_source
 from usk.device import default_precision, resolve_device
 from usk.diffusion.load import Generator, embedded_folder, load_generator, quiet_libraries
-from usk.evaluate.quality import RealReference, log_mel_statistics
+from usk.evaluate.embeddings import log_mel_statistics
 from usk.mel.invert import log_mel_error_db
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 from usk.synth.plan import Plan

@@ -24,13 +24,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.distance import RealReference
 from usk.classify.models import preset
 from usk.classify.runs import load_classifier
 from usk.data.decode import decode_source
 from usk.data.sources import open_source
 from usk.data.splits import held_out_groups
 from usk.diffusion.load import load_generator
-from usk.evaluate.quality import RealReference, features_of, log_mel_statistics
+from usk.evaluate.embeddings import features_of, log_mel_statistics
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.maker import ClipMaker
 from usk.synth.plan import Plan, draw_plan

@@ -1,7 +1,8 @@
-"""The audit: distances that know same from other, leaks and wrong provenance found, defects named."""
+"""The audit: leaks and wrong provenance found, defects and copies named, every figure with its embedding."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,82 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 
 from tests.sounds import tone
 from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError
-from usk.evaluate.quality import RealReference, audit, log_mel_statistics, mmd
+from usk.evaluate.embeddings import Embedding, log_mel_statistics
+from usk.evaluate.quality import audit
 from usk.synth.store import encode_flac
 
 Command = Callable[..., Any]
-
-
-@given(st.integers(0, 1000), st.floats(0.5, 5), st.integers(2, 30), st.integers(2, 30))
-def test_mmd_does_not_depend_on_sides_or_order(seed: int, width: float, n: int, m: int) -> None:
-    rng = np.random.default_rng(seed)
-    first, second = rng.standard_normal((n, 4)), rng.standard_normal((m, 4)) + 0.5
-    value = mmd(first, second, width)
-    assert value == pytest.approx(mmd(second, first, width), abs=1e-9)
-    assert value == pytest.approx(mmd(rng.permutation(first), second, width), abs=1e-9)
-
-
-def test_mmd_is_unbiased_and_rises_with_the_distance() -> None:
-    rng = np.random.default_rng(0)
-
-    def draw(shift: float) -> list[float]:
-        return [
-            mmd(rng.standard_normal((12, 3)), rng.standard_normal((15, 3)) + shift, 1.7) for _ in range(300)
-        ]
-
-    same = np.array(draw(0.0))
-    assert abs(same.mean()) < 3 * same.std() / np.sqrt(len(same))  # a biased one would be above zero
-    assert same.mean() + 3 < np.mean(draw(0.5)) < np.mean(draw(1.5))
-
-
-@pytest.mark.parametrize(("n", "m"), [(1, 5), (5, 1), (0, 5)])
-def test_mmd_of_a_single_clip_is_refused(n: int, m: int) -> None:
-    with pytest.raises(ValueError, match="two clips on each side"):
-        mmd(np.zeros((n, 2)), np.zeros((m, 2)), 1.0)
-
-
-def noisy_tones(frequency_hz: float, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    return [
-        tone(frequency_hz * (1 + 0.02 * rng.standard_normal()), 0.5)
-        + 0.02 * rng.standard_normal(11_025).astype(np.float32)
-        for _ in range(n)
-    ]
-
-
-def test_the_distance_to_the_same_sounds_is_nothing_and_to_others_is_not() -> None:
-    rng = np.random.default_rng(0)
-
-    def both() -> list[np.ndarray]:
-        return noisy_tones(300, 16, rng) + noisy_tones(1_500, 16, rng)
-
-    labels = [0] * 16 + [1] * 16
-    reference = RealReference(both(), labels, log_mel_statistics)
-    noisy = both()
-    same = reference.distance(reference.place(noisy), labels)
-    swapped = reference.distance(reference.place(both()), labels[::-1])
-    assert None not in (same.mmd, same.low, same.high, swapped.low, swapped.mmd)
-    assert same.mmd == pytest.approx(
-        np.mean(
-            [
-                mmd(reference.place(noisy)[side], reference.values[side], reference.width)
-                for side in (slice(0, 16), slice(16, 32))
-            ]
-        ),
-        abs=0.01,
-    )
-    assert same.low <= same.mmd <= same.high  # type: ignore[operator]
-    assert abs(same.mmd) < 10 < swapped.low  # type: ignore[operator, arg-type]
-    assert (same.n, same.n_real) == (32, 32)
-    few = reference.distance(reference.place(both()[:3]), [0, 0, 0])
-    assert few.mmd is not None and few.low is None, "three clips are too few for an interval"
-    alone = reference.distance(reference.place(both()[:1]), [0])
-    assert (alone.mmd, alone.low, alone.n) == (None, None, 1)
 
 
 # --- whole datasets --------------------------------------------------------------------------------------------
@@ -121,12 +56,23 @@ def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: P
     assert by_fold[1][1] + by_fold[2][1] == 12, "each clip's parents lie in fold 1 or in fold 2"
     assert found["embedding"] == "log-mel statistics"
     assert {part["class_name"] for part in found["classes"]} == {"car_horn", "dog_bark", "siren"}
-    assert all(part["clips"] == 4 and part["distance"]["mmd"] is not None for part in found["classes"])
+    for part in [*found["classes"], found]:
+        assert part["clips"] == (12 if part is found else 4)
+        distance, n_real = part["distance"], 54 if part is found else 18
+        assert distance["low"] <= distance["mmd"] <= distance["high"]
+        assert (distance["n"], distance["n_real"]) == (part["clips"], n_real)
+        for score in (part["density"], part["coverage"]):
+            assert 0 <= score["low"] <= score["value"] <= score["high"]
+            assert (score["n"], score["n_real"]) == (part["clips"], n_real)
+        near = part["nearness"]
+        assert near["to_real"] <= near["to_parents"] and near["real_to_real"] > found["near_copy_below"] > 0
+    assert found["transfer"] == []
     assert {part["generator_heard"] for part in found["folds"]} == {None}, "the tiny generator does not say"
     assert "trained on is not known" in found["notes"][1]
     shown = usk("audit", made, "--real", urbansound8k_folder)
     assert shown.code == 0
-    assert "real to real" in shown.out and "MMD to real clips, in log-mel statistics" in shown.out
+    assert "closeness to real clips, in log-mel statistics" in shown.out and "real to real" in shown.out
+    assert "distance to the nearest real clip (median), in log-mel statistics" in shown.out
 
 
 def test_leaks_into_a_fold_that_is_asked_about_end_with_3(
@@ -181,6 +127,9 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
         samples = spoilt.get(row["clip_id"])
         if row["clip_id"] == names[3]:
             samples = decoded.audio(row_of[row["parents"][0]])
+        if row["clip_id"] == names[6]:  # of a clip that is no parent of it
+            others = (clip for clip in real.clips if clip.group not in row["parent_groups"])
+            samples = decoded.audio(row_of[next(others).clip_id])
         if samples is None:
             return row["audio"]
         return {**row["audio"], "bytes": encode_flac(samples, 22_050)}
@@ -195,7 +144,7 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     assert last(found["silent"]) == [names[0]]
     assert last(found["clipped"]) == [names[1]]
     assert last(found["short"]) == [names[2]]
-    assert names[3] in last(found["near_copies"])
+    assert set(last(found["near_copies"])) >= {names[3], names[6]}
     assert not found["leaks"]
 
 
@@ -218,6 +167,127 @@ def test_a_runs_classifier_can_embed(
     found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
     assert found["embedding"] == f"classifier of {Path(run).name}, before its last layer"
     assert found["distance"]["mmd"] is not None
+
+
+def test_the_newest_run_on_real_clips_alone_embeds_by_default(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ("--real", urbansound8k_folder, "--epochs", 1, "--folds", 3)
+    usk("train", *common, "--mix", "real", "--mix", "real,synth", "--synth", made, "--quiet")
+    (run,) = (path.name for path in Path("runs").iterdir() if path.name.startswith("real_"))
+    (Path("runs") / "damaged").mkdir()
+    (Path("runs") / "damaged" / "run.json").write_text("{")
+    found = usk("audit", made, "--real", urbansound8k_folder, "--json").value
+    assert found["embedding"] == f"classifier of {run}, before its last layer"
+    plain = usk("audit", made, "--real", urbansound8k_folder, "--embedding", "log-mel", "--json").value
+    assert plain["embedding"] == "log-mel statistics" and plain["distance"] != found["distance"]
+
+
+def test_trained_on_synthetic_tested_on_real_by_class(
+    usk: Command, made: Path, urbansound8k_folder: Path
+) -> None:
+    common = ("audit", made, "--real", urbansound8k_folder, "--test-folds", 3, "--tstr", "--epochs", 6)
+    found = usk(*common, "--json").value["transfer"]
+    assert [part["class_name"] for part in found] == ["all", "car_horn", "dog_bark", "siren"]
+    for part in found:
+        assert (
+            part["synthetic"]["n_real"]
+            == part["real"]["n_real"]
+            == (18 if part["class_name"] == "all" else 6)
+        )
+        assert part["synthetic"]["n"] == 12
+        for score in (part["synthetic"], part["real"]):
+            assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+    by_class = [part["real"]["value"] for part in found]
+    assert by_class[0] == pytest.approx(np.mean(by_class[1:]), abs=1e-3), "as many clips of each class"
+    shown = usk(*common)
+    assert shown.code == 0 and "on synthetic" in shown.out
+
+
+@pytest.fixture(scope="module")
+def tiny_listeners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny random audio models of `transformers`: one that pools nothing, and a CLAP."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("listeners")
+    wave = hf.Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
+        conv_stride=(10, 10), conv_kernel=(10, 10), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        num_feat_extract_layers=2,
+    )  # fmt: skip
+    hf.Wav2Vec2Model(wave).save_pretrained(root / "wave")
+    hf.Wav2Vec2FeatureExtractor(sampling_rate=16_000).save_pretrained(root / "wave")
+    audio = {
+        "num_mel_bins": 64, "spec_size": 128, "patch_size": 4, "patch_stride": [4, 4], "patch_embeds_hidden_size": 8,
+        "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "window_size": 4, "num_hidden_layers": 2,
+        "projection_dim": 12,
+    }  # fmt: skip
+    text = {
+        "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "projection_dim": 12,
+    }  # fmt: skip
+    clap = hf.ClapConfig(audio_config=audio, text_config=text, projection_dim=12)
+    hf.ClapModel(clap).save_pretrained(root / "clap")
+    hf.ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1).save_pretrained(root / "clap")
+    return {"wave": root / "wave", "clap": root / "clap"}
+
+
+@pytest.mark.parametrize(("kind", "dimensions"), [("wave", 16), ("clap", 12)])
+def test_an_audio_model_of_transformers_can_embed(
+    usk: Command,
+    made: Path,
+    urbansound8k_folder: Path,
+    tiny_listeners: dict[str, Path],
+    kind: str,
+    dimensions: int,
+) -> None:
+    from usk.evaluate.embeddings import transformers_embedding
+
+    embed = transformers_embedding(str(tiny_listeners[kind])).embed
+    clips = [tone(440, 0.5), tone(440, 0.01), tone(880, 12)]
+    vectors = embed(clips)
+    assert vectors.shape == (3, dimensions) and np.isfinite(vectors).all()
+    assert np.array_equal(embed(clips[::-1]), vectors[::-1]), "each clip by itself"
+    if kind == "wave":
+        ran = usk("audit", made, "--real", urbansound8k_folder, "--embedding", tiny_listeners[kind], "--json")
+        assert ran.code == 0, ran.err
+        assert ran.value["embedding"] == str(tiny_listeners[kind])
+        assert ran.value["distance"]["mmd"] is not None
+
+
+def test_an_embedding_that_cannot_be_is_one_line(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    common = ("audit", made, "--real", urbansound8k_folder, "--quiet")
+    for given, code, message in (
+        (("--embedding", tmp_path / "empty"), 2, "is no audio model that transformers can load"),
+        (("--embedding", "nobody/nothing"), 2, "--embedding nobody/nothing cannot be reached (no network?)"),
+        (("--embedding", "log-mel", "--run", tmp_path), 2, "--run"),
+        (("--seeds", 3), 2, "--seeds belongs to --tstr"),
+        (("--epochs", 3), 2, "--epochs belongs to --tstr"),
+    ):
+        ran = usk(*common, *given)
+        assert (ran.code, ran.err.count("\n"), ran.out) == (code, 1, ""), ran.err
+        assert message in ran.err
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ran = usk(*common, "--embedding", tmp_path / "empty")
+    assert ran.code == 2 and "pip install 'usk[hf]'" in ran.err
+
+
+def test_two_embeddings_at_once_are_refused(tmp_path: Path) -> None:
+    from usk.evaluate.embeddings import embedding_named
+
+    with pytest.raises(UsageError, match="two embeddings"):
+        embedding_named("log-mel", tmp_path)
+
+
+def test_the_library_takes_any_embedding(made: Path, urbansound8k_folder: Path) -> None:
+    mine = Embedding("first two", lambda audio: log_mel_statistics(audio)[:, :2])
+    found = audit(open_source(made), open_source(urbansound8k_folder), embedding=mine)
+    assert found.embedding == "first two" and found.distance.mmd is not None
 
 
 def test_a_real_source_is_no_synthetic_dataset(urbansound8k_folder: Path) -> None:
@@ -268,7 +338,7 @@ def test_saved_figures_stand_in_the_card(
     without = card[: card.index("\n## Audit")] + card[card.index("\n## Use") :]
     assert without == before
     assert f"| {ran.value['distance']['mmd']} (" in card or f"| {ran.value['distance']['mmd']} |" in card
-    assert f"| near-copies of a parent | {len(ran.value['near_copies'])} |" in card
+    assert f"| near-copies of a real clip | {len(ran.value['near_copies'])} |" in card
     assert str(tmp_path) not in card + (made / "audit.json").read_text()
     assert open_source(made).is_synthetic
     refused = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")

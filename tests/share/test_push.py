@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 
 from tests.hub_server import LocalHub, Repo
 from tests.synth.test_store import fill, plan_of, store_at
+from usk.classify import models
+from usk.data.sources import open_source
 from usk.diffusion.load import embedded_folder, load_generator
 from usk.errors import UskError
 from usk.share.hub import PushConfig, PushResult, push
@@ -93,6 +96,51 @@ def test_plain_datasets_loads_byte_identical_audio(account: LocalHub, dataset: P
         "bark",
         "horn",
     ]
+
+
+@pytest.fixture
+def judged(usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset of three clips a class that its judge kept, three rejected ones beside."""
+    monkeypatch.setattr("usk.synth.judge.MIN_STEPS", 1)
+    recipe = models.CLASSIFIERS["small"]
+    monkeypatch.setitem(models.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--judge", "--out",
+        tmp_path / "judged", "--quiet",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return tmp_path / "judged"
+
+
+def test_a_judged_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_judge(
+    account: LocalHub, judged: Path
+) -> None:
+    quick(judged)
+    assert {path for path in pushed(account.repos[SET]) if path.endswith(".parquet")} == {
+        "data/train-00000-of-00001.parquet",
+        "rejected/rejected-00000-of-00001.parquet",
+    }
+    here, there = open_source(judged), open_source("me/set")
+    assert [clip.clip_id for clip in there.clips] == [clip.clip_id for clip in here.clips]
+    assert len(there) == 9 and there.judge_groups == here.judge_groups != {}
+    assert [clip.judge_folds for clip in there.clips] == [clip.judge_folds for clip in here.clips]
+    import datasets
+
+    loaded = datasets.load_dataset("me/set")
+    assert {name: len(part) for name, part in loaded.items()} == {"train": 9}
+
+
+def test_a_judged_dataset_whose_clips_were_moved_is_refused(account: LocalHub, judged: Path) -> None:
+    (shard,) = judged.glob("rejected/*.parquet")
+    manifest = json.loads((judged / "usk.json").read_text())
+    del manifest["shards_sha256"]
+    (judged / "usk.json").write_text(json.dumps(manifest))
+    shard.write_bytes(next(judged.glob("data/*.parquet")).read_bytes())  # kept ones, as many
+    with pytest.raises(UskError, match="has not just the clips of its plan"):
+        quick(judged)
+    shard.unlink()
+    with pytest.raises(UskError, match="is unfinished: 1 of 2 shards are missing"):
+        quick(judged)
 
 
 def test_what_only_making_it_needed_stays_here(account: LocalHub, dataset: Path) -> None:

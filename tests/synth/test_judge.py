@@ -393,6 +393,39 @@ def test_stopped_at_any_write_it_ends_with_the_same_files(
     assert contents(tmp_path / "swept") == undisturbed
 
 
+def test_the_audits_figures_in_the_card_leave_the_kept_clips_as_they_are(
+    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    usk(*arguments, "--out", tmp_path / "synth", "--quiet")
+    before = (tmp_path / "synth" / "README.md").read_text()
+    ran = usk("audit", tmp_path / "synth", "--real", urbansound8k_folder, "--save", "--quiet")
+    assert ran.code == 0, ran.err
+    after = (tmp_path / "synth" / "README.md").read_text()
+    assert "kept 15, rejected 15" in after and "KAD to real clips, in" in after
+    assert [line for line in before.splitlines() if line not in after.splitlines()] == []
+
+
+@pytest.mark.parametrize(
+    "judge_part",
+    [
+        "text",
+        {"heard": None},
+        {"heard": ["x"]},
+        {"heard": [{"folds": ["a"], "groups": []}]},
+        {"heard": [{"folds": [1], "groups": 3}]},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_does_not_say_what_the_judge_heard_is_refused(
+    usk: Command, arguments: list[Any], tmp_path: Path, judge_part: Any
+) -> None:
+    usk(*arguments, "--per-class", 1, "--out", tmp_path / "synth", "--quiet")
+    manifest = json.loads((tmp_path / "synth" / "usk.json").read_text())
+    (tmp_path / "synth" / "usk.json").write_text(json.dumps({**manifest, "judge": judge_part}))
+    with pytest.raises(SourceError, match="judge does not"):
+        open_source(tmp_path / "synth")
+
+
 def test_judges_are_fitted_once(
     usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from usk.cli.options import (
+    DeviceOption,
     JsonOption,
     QuietOption,
     Reading,
@@ -34,9 +36,25 @@ def command(
         typer.Option(
             "--run",
             metavar="RUN|ID",
-            help="Embed with this run's classifier (a folder, or a Hub id), not log-mel statistics.",
+            help="Compare sounds in what this run's classifier (a folder, or a Hub id) makes of them.",
         ),
     ] = None,
+    embedding: Annotated[
+        str,
+        typer.Option(
+            "--embedding",
+            help="auto (--run, else the newest run under ./runs trained on real alone, else log-mel), log-mel, or an audio model of transformers: a folder or a Hub id\\[@revision].",
+        ),
+    ] = "auto",
+    tstr: Annotated[
+        bool,
+        typer.Option(
+            "--tstr", help="Also train on synthetic clips alone, test on real ones: a few minutes a fold."
+        ),
+    ] = False,
+    seeds: Annotated[int, typer.Option("--seeds", help="With --tstr: trainings with different seeds.")] = 1,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="With --tstr: epochs of each.")] = None,
+    device: DeviceOption = "auto",
     save: Annotated[
         bool,
         typer.Option("--save", help="Keep the figures in the dataset's folder and show them in its card."),
@@ -48,24 +66,45 @@ def command(
     """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.predict import find_classifier
+    from usk.classify.train import TrainProgress
     from usk.data.sources import open_source
+    from usk.errors import UsageError
+    from usk.evaluate.embeddings import embedding_named
     from usk.evaluate.quality import audit
+    from usk.evaluate.transfer import train_on_synthetic
     from usk.share.cards import save_audit
     from usk.show.console import audit_tables
 
+    for flag, given in (("--seeds", seeds != 1), ("--epochs", epochs is not None)):
+        if given and not tstr:
+            raise UsageError(f"{flag} belongs to --tstr; add --tstr, or leave it out")
+    if run is not None and embedding != "auto":
+        raise UsageError(f"--run and --embedding {embedding} are two embeddings; give one of them")
     classifier = find_classifier(run) if run is not None else None
     synthetic = open_source(dataset, flag="usk audit")
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)
+    folds = split_numbers(test_folds, "--test-folds")
     with display.progress() as bars:
         found = audit(
             synthetic,
             source,
-            test_folds=split_numbers(test_folds, "--test-folds"),
-            run=classifier,
+            test_folds=folds,
+            embedding=embedding_named(embedding, classifier, class_names=source.class_names),
             progress=bars("decoding"),
+            embedding_progress=bars("embedding"),
         )
+        if tstr:
+            training = bars("training")
+
+            def report(state: TrainProgress) -> None:
+                training(state.run * state.epochs + state.epoch, state.n_runs * state.epochs, state.label)
+
+            transfer = train_on_synthetic(
+                synthetic, source, folds, epochs=epochs, seeds=seeds, device=device, report=report
+            )
+            found = replace(found, transfer=tuple(transfer))
     if save:
         save_audit(Path(dataset), found.as_dict(), f"{source.name} ({source.revision})")
     display.result(found.as_dict(), *audit_tables(found))

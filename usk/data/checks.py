@@ -56,6 +56,9 @@ def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
             return f"{column} is no finite number"
     if row["judge_score"] is not None and not _is_finite(row["judge_score"]):
         return "judge_score is no finite number"
+    folds = row.get("judge_folds") or []
+    if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
+        return "judge_folds is no list of folds"
     return None
 
 
@@ -72,6 +75,12 @@ def wrong_manifest(manifest: Any) -> str | None:
     parts = manifest.get("trained_on", [])
     if not isinstance(parts, list) or not all(isinstance(part, dict) and _has_groups(part) for part in parts):
         return "trained_on does not list the recordings that the generator has heard"
+    judge = manifest.get("judge")
+    heard = judge.get("heard") if isinstance(judge, dict) else []
+    if not isinstance(judge, (dict, type(None))) or not isinstance(heard, list):
+        return "judge does not say what it has heard"
+    if not all(isinstance(part, dict) and _has_groups(part) and _has_folds(part) for part in heard):
+        return "judge does not list the recordings that it has heard"
     if not isinstance(manifest.get("license", ""), str):
         return "license is no text"
     return None
@@ -80,6 +89,11 @@ def wrong_manifest(manifest: Any) -> str | None:
 def _has_groups(part: dict[str, Any]) -> bool:
     groups = part.get("groups", [])
     return isinstance(groups, list) and all(isinstance(group, str) for group in groups)
+
+
+def _has_folds(part: dict[str, Any]) -> bool:
+    folds = part.get("folds")
+    return isinstance(folds, list) and all(_is_int(fold) for fold in folds)
 
 
 def _is_int(value: Any) -> bool:

@@ -37,7 +37,8 @@ KINDS = (
         "dataset",
         MANIFEST_FILE,
         re.compile(
-            rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|audit\.json|data/train-\d{{5}}-of-\d{{5}}\.parquet"
+            rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|audit\.json|"
+            r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet"
         ),
         "usk train --mix real,{id}",
     ),
@@ -185,15 +186,19 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
     shards, again = manifest.get("shards"), "run the same `usk synth` again"
     if manifest.get("kind") != "synthetic dataset" or not isinstance(shards, dict):
         raise UskError(f"{root / MANIFEST_FILE} is not that of a synthetic dataset; {TAKES}")
-    missing = sorted(set(shards) - set(paths))
+    rejected = manifest.get("rejected", {})  # by a judge
+    every = {**shards, **rejected}
+    if not shards:
+        raise UskError(f"{root} is unfinished: its clips are not judged yet; {again}")
+    missing = sorted(set(every) - set(paths))
     if missing:
         raise UskError(
-            f"{root} is unfinished: {len(missing)} of {len(shards)} shards are missing; "
+            f"{root} is unfinished: {len(missing)} of {len(every)} shards are missing; "
             f"{again} and it goes on where it stopped"
         )
     if CARD_FILE not in paths or "plan.jsonl" not in paths:
         raise UskError(f"{root} is unfinished: it has no card or no plan yet; {again}")
-    over = sorted(path for path in paths if path.startswith("data/") and path not in shards)
+    over = sorted(path for path in paths if path.startswith(("data/", "rejected/")) and path not in every)
     if over:
         raise UskError(
             f"{root} has shards that its {MANIFEST_FILE} does not know ({sample_of(over)}); delete them"
@@ -204,18 +209,29 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
             f"{root / 'plan.jsonl'} is not the plan that {MANIFEST_FILE} names; make the dataset again"
         )
     planned = [json.loads(line)["clip_id"] for line in plan.splitlines()]
-    begin = 0
-    for name, rows in shards.items():
+    found: dict[str, list[str]] = {}
+    for name in every:
         try:
-            clip_ids = pq.read_table(root / name, columns=["clip_id"]).column(0).to_pylist()
+            found[name] = pq.read_table(root / name, columns=["clip_id"]).column(0).to_pylist()
         except (OSError, ValueError, KeyError) as error:
             raise UskError(f"{root / name} is damaged; delete it and {again}") from error
-        if clip_ids != planned[begin : begin + rows]:
-            raise UskError(
-                f"{root / name} differs from {MANIFEST_FILE}: {len(clip_ids)} clips where it names {rows}, or other "
-                f"ones; delete it and {again}"
-            )
-        begin += rows
+    expected = planned
+    for part in (shards, rejected):
+        if (
+            "judge" in manifest
+        ):  # which clips are where was decided when all were made; their order is the plan's
+            here = {clip_id for name in part for clip_id in found[name]}
+            expected = [clip_id for clip_id in planned if clip_id in here]
+        begin = 0
+        for name, rows in part.items():
+            if found[name] != expected[begin : begin + rows]:
+                raise UskError(
+                    f"{root / name} differs from {MANIFEST_FILE}: {len(found[name])} clips where it names {rows}, or "
+                    f"other ones; delete it and {again}"
+                )
+            begin += rows
+    if "judge" in manifest and sorted(planned) != sorted(name for names in found.values() for name in names):
+        raise UskError(f"{root} has not just the clips of its plan; delete it and make it again")
 
 
 def _compare_hashes(root: Path, manifest: dict[str, Any], files: list[SharedFile]) -> None:

@@ -247,9 +247,12 @@ def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
 
     Raises UsageError for a folder that is no such dataset, or cannot be written.
     """
+    from usk.synth.store import kept_of
+
     try:
         manifest = json.loads((folder / "usk.json").read_text(encoding="utf-8"))
         plan = Plan.from_jsonl((folder / "plan.jsonl").read_text(encoding="utf-8"), manifest["class_names"])
+        plan = kept_of(plan, manifest, folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"--save writes into the folder of a dataset that usk synth made, which {folder} is not"

@@ -327,29 +327,46 @@ def audit_tables(audit: Any) -> list[RenderableType]:
         heard = "unknown" if part.generator_heard is None else str(part.generator_heard)
         folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard, str(part.judges_heard))
     classes = Table(
-        title=escape(f"MMD to real clips, in {audit.embedding} (lower is closer)"), title_justify="left"
+        title=escape(
+            f"closeness to real clips, in {audit.embedding} (KAD: lower is closer; density 1: as real ones lie; coverage: up to 1)"
+        ),
+        title_justify="left",
     )
     classes.add_column("class")
-    for name in ("clips", "near-copies", "MMD", "95 % interval", "real clips", "real to real"):
+    for name in ("clips", "KAD", "95 % interval", "real to real", "density", "coverage", "real clips"):
         classes.add_column(name, justify="right")
+    copies = Table(
+        title=escape(f"distance to the nearest real clip (median), in {audit.embedding}"),
+        title_justify="left",
+    )
+    copies.add_column("class")
+    for name in ("near-copies", "to a parent", "to any real clip", "real, to another recording"):
+        copies.add_column(name, justify="right")
     for part in audit.classes:
         classes.add_row(
             escape(part.class_name),
             str(part.clips),
-            str(part.near_copies),
-            *_distance_cells(part.distance),
-            str(part.distance.n_real),
-            _distance_cells(part.baseline)[0],
+            *_closeness_cells(part),
         )
+        copies.add_row(escape(part.class_name), str(part.near_copies), *_nearness_cells(part.nearness))
     classes.add_section()
-    classes.add_row(
-        "all",
-        str(audit.clips),
-        str(len(audit.near_copies)),
-        *_distance_cells(audit.distance),
-        str(audit.distance.n_real),
-        _distance_cells(audit.baseline)[0],
+    classes.add_row("all", str(audit.clips), *_closeness_cells(audit))
+    copies.add_section()
+    copies.add_row("all", str(len(audit.near_copies)), *_nearness_cells(audit.nearness))
+    transfer = Table(
+        title="trained on synthetic clips alone and on real ones, tested on real ones: accuracy %, recall % by class",
+        title_justify="left",
     )
+    transfer.add_column("class")
+    for name in ("test clips", "on synthetic", "95 % interval", "on real", "95 % interval"):
+        transfer.add_column(name, justify="right")
+    for part in audit.transfer:
+        transfer.add_row(
+            escape(part.class_name),
+            str(part.synthetic.n_real),
+            *_percent_cells(part.synthetic),
+            *_percent_cells(part.real),
+        )
     found = [
         f"[bold]{label}[/bold]: {len(names)}: {escape(', '.join(names[:3]))}{' ...' if len(names) > 3 else ''}"
         for label, names in (
@@ -358,7 +375,7 @@ def audit_tables(audit: Any) -> list[RenderableType]:
             ("silent", audit.silent),
             ("clipped", audit.clipped),
             ("too short", audit.short),
-            ("near-copies of a parent", audit.near_copies),
+            ("near-copies of real clips", audit.near_copies),
         )
         if names
     ]
@@ -368,7 +385,41 @@ def audit_tables(audit: Any) -> list[RenderableType]:
         )
     if not found:
         found = ["no wrong provenance, no leaks into the folds asked about, no defects, no near-copies"]
-    return [folds, classes, *found, *(f"[dim]{escape(note)}[/dim]" for note in audit.notes)]
+    return [
+        folds,
+        classes,
+        copies,
+        *([transfer] if audit.transfer else []),
+        *found,
+        *(f"[dim]{escape(note)}[/dim]" for note in audit.notes),
+    ]
+
+
+def _closeness_cells(part: Any) -> list[str]:
+    """KAD, its interval and what lies between real clips, density, coverage, real clips."""
+    return [
+        *_distance_cells(part.distance),
+        _distance_cells(part.baseline)[0],
+        *(_score_cell(score) for score in (part.density, part.coverage)),
+        str(part.distance.n_real),
+    ]
+
+
+def _nearness_cells(nearness: Any) -> list[str]:
+    values = (nearness.to_parents, nearness.to_real, nearness.real_to_real)
+    return ["" if value is None else f"{value:.3g}" for value in values]
+
+
+def _score_cell(score: Any) -> str:
+    if score.value is None:
+        return ""
+    interval = "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
+    return f"{score.value:.2f}{interval}"
+
+
+def _percent_cells(score: Any) -> tuple[str, str]:
+    interval = "" if score.low is None else f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+    return f"{100 * score.value:.1f}", interval
 
 
 def _distance_cells(distance: Any) -> tuple[str, str]:

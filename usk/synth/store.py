@@ -100,6 +100,20 @@ class ShardSpan:
     end: int
 
 
+def kept_of(plan: Plan, manifest: dict[str, Any], folder: Path) -> Plan:
+    """The clips of a plan that its finished dataset has: all of them, or those that its judge kept."""
+    import pyarrow.parquet as pq
+
+    if "judge" not in manifest:
+        return plan
+    kept = {
+        clip_id
+        for name in manifest["shards"]
+        for clip_id in pq.read_table(folder / name, columns=["clip_id"], partitioning=None)[0].to_pylist()
+    }
+    return replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in kept))
+
+
 class SynthStore:
     """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
 
@@ -203,7 +217,8 @@ class SynthStore:
                 name: noted for name, noted in there.get(SHARD_HASHES, {}).items() if name not in self.written
             }
             manifest = {**self.manifest, SHARD_HASHES: hashes | known}
-            write_whole(self.folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
+            if manifest != there:
+                write_whole(self.folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
             write_whole(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)
 

@@ -1,0 +1,175 @@
+"""Distances between sets of clips: what is same, what is other, known values, and intervals that hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.sounds import tone
+from usk.evaluate.distances import (
+    RealClips,
+    covered,
+    densities,
+    kad,
+    median_distance,
+    mmd,
+    nearest_apart,
+    neighbourhoods,
+)
+from usk.evaluate.embeddings import log_mel_statistics
+
+
+@given(st.integers(0, 1000), st.floats(0.5, 5), st.integers(2, 30), st.integers(2, 30))
+def test_mmd_does_not_depend_on_sides_or_order(seed: int, width: float, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.standard_normal((n, 4)), rng.standard_normal((m, 4)) + 0.5
+    value = mmd(first, second, width)
+    assert value == pytest.approx(mmd(second, first, width), abs=1e-9)
+    assert value == pytest.approx(mmd(rng.permutation(first), second, width), abs=1e-9)
+
+
+def test_mmd_is_unbiased_and_rises_with_the_distance() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(shift: float) -> list[float]:
+        return [
+            mmd(rng.standard_normal((12, 3)), rng.standard_normal((15, 3)) + shift, 1.7) for _ in range(300)
+        ]
+
+    same = np.array(draw(0.0))
+    assert abs(same.mean()) < 3 * same.std() / np.sqrt(len(same))  # a biased one would be above zero
+    assert same.mean() + 3 < np.mean(draw(0.5)) < np.mean(draw(1.5))
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 5), (5, 1), (0, 5)])
+def test_mmd_of_a_single_clip_is_refused(n: int, m: int) -> None:
+    with pytest.raises(ValueError, match="two clips on each side"):
+        mmd(np.zeros((n, 2)), np.zeros((m, 2)), 1.0)
+
+
+def test_kad_takes_the_median_distance_of_the_real_clips_as_its_width() -> None:
+    real, made = np.array([[0.0], [1.0], [3.0]]), np.array([[0.0], [2.0]])
+    assert median_distance(real) == 2.0  # of 1, 2 and 3
+
+    def k(distance: float) -> float:
+        return float(np.exp(-(distance**2) / 8))
+
+    between = np.mean([k(d) for d in (0, 1, 3, 2, 1, 1)])
+    expected = 100 * (np.mean([k(1), k(2), k(3)]) + k(2) - 2 * between)
+    assert kad(real, made) == pytest.approx(expected)
+    assert median_distance(np.zeros((4, 2))) == median_distance(np.zeros((1, 2))) == 1.0
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 100))
+def test_kad_does_not_depend_on_the_unit(seed: int, unit: float) -> None:
+    rng = np.random.default_rng(seed)
+    real, made = rng.standard_normal((9, 3)), rng.standard_normal((7, 3)) + 0.3
+    assert kad(unit * real, unit * made) == pytest.approx(kad(real, made), abs=1e-6)
+
+
+def test_density_and_coverage_known_values() -> None:
+    real = np.arange(5.0)[:, None]  # with k = 1 each neighbourhood has radius 1
+    assert neighbourhoods(real, 1).tolist() == [1, 1, 1, 1, 1]
+    assert densities(real, np.array([[1.5], [0.0], [9.0]]), 1).tolist() == [2, 2, 0]
+    assert covered(real, np.array([[1.5], [0.0], [9.0]]), 1).tolist() == [True, True, True, False, False]
+    with pytest.raises(ValueError, match="6 real clips"):
+        neighbourhoods(real)
+
+
+@given(st.integers(0, 1000), st.integers(7, 30), st.integers(1, 30))
+def test_density_and_coverage_know_neither_place_nor_unit_nor_order(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    real, made = rng.standard_normal((n, 3)), rng.standard_normal((m, 3))
+    moved = (8 * real + 3, 8 * made + 3)
+    assert np.array_equal(densities(real, made), densities(*moved))
+    assert np.array_equal(covered(real, made), covered(*moved))
+    assert densities(real, made).mean() == pytest.approx(densities(rng.permutation(real), made).mean())
+    more = np.concatenate((made, rng.standard_normal((3, 3))))
+    assert (covered(real, made) <= covered(real, more)).all(), "more clips cover no less"
+    assert covered(real, real).all()
+
+
+def test_density_and_coverage_are_what_the_paper_says_of_equal_distributions() -> None:
+    """Density 1; coverage 1 - (N-1)...(N-k) / (M+N-1)...(M+N-k) (arXiv 2002.09797, section 3.3)."""
+    rng = np.random.default_rng(0)
+    n, m, k = 40, 30, 5
+    both = [
+        (densities(real, made, k).mean(), covered(real, made, k).mean())
+        for real, made in ((rng.standard_normal((n, 4)), rng.standard_normal((m, 4))) for _ in range(200))
+    ]
+    expected = 1 - np.prod([(n - i) / (m + n - i) for i in range(1, k + 1)])
+    assert np.mean(both, axis=0) == pytest.approx((1, expected), abs=0.03)
+
+
+def test_density_finds_crowding_and_coverage_what_is_left_out() -> None:
+    rng = np.random.default_rng(1)
+    real = np.concatenate((rng.standard_normal((40, 2)), rng.standard_normal((40, 2)) + 20))
+    one_mode = 0.3 * rng.standard_normal((80, 2))
+    clips = RealClips(real, [0] * 80, [f"r{i // 2}" for i in range(80)])
+    density, coverage = clips.density(one_mode, [0] * 80), clips.coverage(one_mode, [0] * 80)
+    assert density.low > 1  # type: ignore[operator]
+    assert 0.3 < coverage.low <= coverage.value <= coverage.high < 0.7  # type: ignore[operator]
+    assert (density.n, density.n_real, coverage.n_real) == (80, 80, 80)
+
+
+def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    real = rng.standard_normal((60, 3))
+    clips = RealClips(real, [0] * 60, [f"r{i}" for i in range(60)])
+    big = rng.standard_normal((4_000, 3)) * 1.2
+    truth = (densities(real, big).mean(), mmd(big, real, clips.widths[0]))
+    hits = np.zeros(2)
+    for _ in range(100):
+        some = rng.standard_normal((40, 3)) * 1.2
+        density, distance = clips.density(some, [0] * 40), clips.distance(some, [0] * 40)
+        hits += [
+            density.low <= truth[0] <= density.high,  # type: ignore[operator]
+            distance.low <= truth[1] <= distance.high,  # type: ignore[operator]
+        ]
+    assert (hits >= 85).all(), hits
+
+
+def test_few_clips_have_no_interval_and_fewer_no_figure() -> None:
+    rng = np.random.default_rng(0)
+    clips = RealClips(rng.standard_normal((11, 2)), [0] * 6 + [1] * 5, ["a"] * 6 + ["b"] * 5)
+    of_one = clips.density(rng.standard_normal((2, 2)), [0, 0])
+    assert of_one.value is not None and of_one.low is None
+    assert clips.coverage(rng.standard_normal((9, 2)), [0] * 9).low is None, "one recording"
+    none = clips.density(rng.standard_normal((9, 2)), [1] * 9)
+    assert (none.value, none.n, none.n_real) == (None, 9, 0), "five real clips have no five neighbours each"
+    assert clips.distance(rng.standard_normal((1, 2)), [0]).mmd is None
+    assert clips.distance(rng.standard_normal((3, 2)), [0] * 3).low is None
+
+
+def test_the_nearest_of_another_recording() -> None:
+    values = np.array([[0.0], [0.1], [2.0]])
+    assert nearest_apart(values, np.array(["a", "a", "b"])) == pytest.approx([2, 1.9, 1.9])
+    assert np.isinf(nearest_apart(values, np.array(["a", "a", "a"]))).all()
+
+
+def test_the_distance_to_the_same_sounds_is_nothing_and_to_others_is_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def both() -> np.ndarray:
+        return log_mel_statistics(
+            [
+                tone(frequency_hz * (1 + 0.02 * rng.standard_normal()), 0.5)
+                + 0.02 * rng.standard_normal(11_025).astype(np.float32)
+                for frequency_hz in [300] * 16 + [1_500] * 16
+            ]
+        )
+
+    labels = [0] * 16 + [1] * 16
+    clips = RealClips(both(), labels, [f"r{i}" for i in range(32)])
+    noisy = both()
+    same, swapped = clips.distance(noisy, labels), clips.distance(both(), labels[::-1])
+    assert same.mmd == pytest.approx(
+        np.mean([kad(clips.values[side], noisy[side]) for side in (slice(0, 16), slice(16, 32))]), abs=0.01
+    )
+    assert same.low <= same.mmd <= same.high  # type: ignore[operator]
+    assert abs(same.mmd) < 10 < swapped.low  # type: ignore[operator, arg-type]
+    assert (same.n, same.n_real) == (32, 32)
+    baseline = clips.baseline(0)
+    assert abs(baseline.mmd) < 10 and (baseline.n, baseline.n_real) == (8, 8)  # type: ignore[arg-type]
