@@ -66,6 +66,12 @@ def test_the_cards_travel_with_the_wheel() -> None:
     assert {path.name for path in (ROOT / "cards").iterdir()} >= {"dataset.md", "generator.md"}
 
 
+def test_the_reports_templates_lie_inside_the_package() -> None:
+    templates = ROOT / "usk" / "show" / "templates"
+    assert {path.name for path in templates.iterdir()} == {"report.html", "report.css", "report.js"}
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["usk"]
+
+
 def test_nothing_below_the_command_line_prints_and_console_alone_imports_rich() -> None:
     for path in (ROOT / "usk").rglob("*.py"):
         where = path.relative_to(ROOT / "usk").as_posix()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import compare_runs as compare
     from usk.mel.spectrogram import MelSettings
     from usk.share.hub import PushConfig, PushPlan, PushResult, push
+    from usk.show.report import ReportConfig, ReportResult, report
     from usk.synth.judge import JudgeConfig
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
@@ -48,6 +49,8 @@ _WHERE = {
     "push": "usk.share.hub",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
+    "ReportConfig": "usk.show.report",
+    "ReportResult": "usk.show.report",
     "Source": "usk.data.sources",
     "SynthConfig": "usk.synth.synthesize",
     "SynthResult": "usk.synth.synthesize",
@@ -59,6 +62,7 @@ _WHERE = {
     "load_classifier": "usk.classify.predict",
     "load_generator": "usk.diffusion.load",
     "predict": "usk.classify.predict",
+    "report": "usk.show.report",
     "open_source": "usk.data.sources",
     "synthesize": "usk.synth.synthesize",
     "train": "usk.classify.train",
@@ -77,6 +81,8 @@ __all__ = [
     "PushPlan",
     "PushResult",
     "RenderConfig",
+    "ReportConfig",
+    "ReportResult",
     "Source",
     "SynthConfig",
     "SynthResult",
@@ -92,6 +98,7 @@ __all__ = [
     "predict",
     "push",
     "render_config",
+    "report",
     "synthesize",
     "train",
 ]

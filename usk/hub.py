@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import socket
 import ssl
 import time
@@ -60,14 +61,12 @@ def retried(call: Callable[[], T], sleep: Callable[[float], object] = time.sleep
 
 
 def _asked_wait_s(headers: Any) -> float | None:
-    """When the Hub wants the next request: its `Retry-After`, else the reset of its rate limit."""
-    from huggingface_hub.utils import parse_ratelimit_headers
-
+    """When the Hub wants the next request: its `Retry-After`, else the reset of a rate limit that is used up."""
     after = str(headers.get("Retry-After") or "").strip()
     if after.isdigit():
         return float(after)
-    limit = parse_ratelimit_headers(headers)
-    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
+    reset = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", str(headers.get("RateLimit") or ""))
+    return float(reset[1]) if reset else None
 
 
 @contextmanager
@@ -136,6 +135,8 @@ def _meaning(failure: BaseException, instead: str, revision: str | None, writing
             return "is gated: accept its terms on its Hub page, then `hf auth login`"
         if isinstance(link, hub.DisabledRepoError):
             return f"was disabled on the Hub; {instead}"
+        if isinstance(link, hub.RepositoryNotFoundError) and _has_expired(link):
+            return _refusal(link, instead, writing)  # the client takes any 401 for a repo that is not there
         if isinstance(link, hub.RepositoryNotFoundError):
             return "is not on the Hub, or private: check its name, or `hf auth login`"
         if isinstance(link, hub.HFValidationError):
@@ -170,8 +171,7 @@ def _refusal(failure: Any, instead: str, writing: bool) -> str:
     response = failure.response
     status, done = response.status_code, "pushed" if writing else "downloaded"
     if status == 401:
-        said = f"{failure} {response.headers.get('X-Error-Message', '')}"
-        why = "your token has expired" if "expired" in said else "the Hub does not accept your token"
+        why = "your token has expired" if _has_expired(failure) else "the Hub does not accept your token"
         return f"is refused: {why}; `hf auth login`, or {'set another' if writing else 'unset'} HF_TOKEN"
     if status == 403 and writing:
         return "is refused: your token or account may not write there; `hf auth login` with one that may, or name another repo"
@@ -182,6 +182,11 @@ def _refusal(failure: Any, instead: str, writing: bool) -> str:
     if status in (409, 412) and writing:
         return "was changed on the Hub meanwhile; run the same command again, and look at its new plan"
     return f"cannot be {done}: the Hub answers with status {status}; try again later, or {instead}"
+
+
+def _has_expired(failure: Any) -> bool:
+    said = f"{failure} {failure.response.headers.get('X-Error-Message', '')}"
+    return failure.response.status_code == 401 and "expired" in said
 
 
 def _is_connection_error(error: BaseException) -> bool:

@@ -74,7 +74,10 @@ def test_bf16_runs_predict_in_bf16(bands: Source, tmp_path: Path, tiny_classifie
 
 def test_a_run_holds_what_the_hub_needs(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
-    assert set(config) == {"architecture", "class_names", "mel", "repeat_short", "precision"}
+    assert set(config) == {
+        "architecture", "class_names", "mel", "repeat_short", "precision", "transformer",
+    }  # fmt: skip
+    assert config["transformer"] is None
     assert config["mel"]["n_mels"] == 16
     weights = load_file(run / "model.safetensors")
     assert {"mean_db", "deviation_db"} < set(weights)

@@ -81,12 +81,12 @@ def test_a_model_is_fine_tuned_kept_and_used(
     assert ran.code == 0, ran.err
     run = ran.value["runs"][0]
     assert run["classifier"] == f"hf:{folder}" and run["classifier_revision"]
-    kept = json.loads((Path(run["folder"]) / "transformer" / "config.json").read_text())
+    kept = json.loads((Path(run["folder"]) / "config.json").read_text())["transformer"]["config"]
     assert list(kept["id2label"].values()) == run["class_names"]
     before = preset(f"hf:{folder}").model(3).state_dict()
     after = load_file(Path(run["folder"]) / "model.safetensors")
     inner = [key for key in before if key.endswith("q_proj.weight")]
-    assert inner and not torch.equal(before[inner[0]], after[inner[0]])
+    assert inner and not torch.equal(before[inner[0]], after[f"network.{inner[0]}"])
 
     moved = tmp_path / "moved"  # the checkpoint itself is needed no more
     shutil.move(folder, moved)

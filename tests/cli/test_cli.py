@@ -15,7 +15,7 @@ from usk import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "usk" / "diffusion" / "embedded" / "model_index.json"
-COMMANDS = ("demo", "synth", "train", "eval", "predict", "audit", "fit", "info")
+COMMANDS = ("demo", "synth", "train", "eval", "predict", "audit", "report", "fit", "info")
 HEAVY = ("torch", "numpy", "rich", "datasets", "pyarrow", "diffusers", "soundfile")
 
 Command = Callable[..., Any]

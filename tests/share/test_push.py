@@ -540,7 +540,37 @@ def test_a_private_repo_that_one_may_not_see(usk: Command, account: LocalHub, da
     account.organisations["me"] = ["lab"]
     account.create_repo("dataset", "lab/set", private=True)
     ran = usk("push", dataset, "lab/set", "--yes")
-    assert_line(ran, 1, "lab/set is not on the Hub, or private")
+    assert_line(ran, 1, "lab/set is taken by a private repo that me may not see; push under another name")
+
+
+def test_reading_what_one_may_not(usk: Command, account: LocalHub, dataset: Path, tone_folder: Path) -> None:
+    """The same accounts, on the way back."""
+    account.create_repo("dataset", "you/secret", dataset, private=True)
+    train = ("train", "--real", tone_folder, "--mix", "real,you/secret")
+    assert_line(
+        usk(*train), 1, "you/secret is not on the Hub, or private: check its name, or `hf auth login`"
+    )
+    account.add_user("me", "hf_old", "expired")
+    account.login("hf_old")
+    assert_line(usk(*train), 1, "is refused: your token has expired; `hf auth login`, or unset HF_TOKEN")
+    account.login("hf_mistyped")
+    assert_line(usk(*train), 1, "is refused: the Hub does not accept your token")
+
+
+@pytest.mark.slow
+def test_as_a_process_of_its_own(usk_process: Command, hub: LocalHub, dataset: Path) -> None:
+    """The client as it is, told by HF_ENDPOINT alone; a traceback of USK_DEBUG=1 without the token."""
+    hub.add_user("me", TOKEN)
+    environment = {**hub.environment, "HF_TOKEN": TOKEN}
+    process = usk_process("push", dataset, "me/set", "--yes", "--json", **environment)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and json.loads(out)["uploaded"] == 6, err
+    assert pushed(hub.repo(*SET)) == shared(dataset)
+    hub.fail("GET", "whoami", 401)
+    process = usk_process("push", dataset, "me/set", "--yes", **environment, USK_DEBUG="1", HF_DEBUG="1")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode != 0 and "Traceback" in err and "the Hub does not accept your token" in err
+    assert TOKEN not in out + err
 
 
 def test_private_of_a_public_repo_is_refused_and_a_private_one_stays(

@@ -29,7 +29,7 @@ from usk.classify.classifier import (
     check_settings,
     read_weights,
 )
-from usk.classify.models import ClassifierPreset, preset
+from usk.classify.models import TRANSFORMER, ClassifierPreset, preset
 from usk.errors import ModelError, disk_errors
 
 RUN_FILE = "run.json"
@@ -139,7 +139,10 @@ def settings_of(folder: Path) -> dict[str, Any]:
 def classifier_settings(
     architecture: str, recipe: ClassifierPreset, class_names: Sequence[str], precision: str
 ) -> dict[str, Any]:
-    """What an `AudioClassifier` is made with."""
+    """What an `AudioClassifier` is made with. A transformer from a folder goes by that folder's name alone."""
+    place = architecture.removeprefix(TRANSFORMER)
+    if place != architecture and Path(place).expanduser().is_dir():
+        architecture = TRANSFORMER + Path(place).expanduser().resolve().name
     return {
         "architecture": architecture,
         "class_names": list(class_names),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from usk import __version__
-from usk.cli import audit, demo, evaluate, fit, info, predict, push, synth, train
+from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, synth, train
 from usk.cli.errors import Commands, guarded
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command("train")(train.command)
 app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("audit")(audit.command)
+app.command("report")(report.command)
 app.command("fit")(fit.command)
 app.command("push")(push.command)
 app.command("info")(info.command)

@@ -75,4 +75,5 @@ def command(
         "  usk synth --real UrbanSound8K --per-class 100\n"
         "  usk train --real UrbanSound8K --mix real --mix real,synth --seeds 3\n"
         "  usk eval",
+        f"To look and listen: usk report --runs {root / 'runs'} --synth {root / 'synth'}",
     )

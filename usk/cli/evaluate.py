@@ -22,11 +22,17 @@ def command(
     """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class."""
     display = display_for(ctx, as_json, quiet)
     from usk.evaluate.compare import compare_runs
-    from usk.show.console import comparison_tables, shots_tables
+    from usk.show.console import comparison_tables, shots_tables, strips_table
 
     comparisons = compare_runs(runs, baseline)
+    drawn = []
+    if display.draws:
+        from usk.evaluate.study import study_runs
+
+        drawn = [strips_table(study) for study in study_runs(runs, baseline)]
     display.result(
         [comparison.as_dict() for comparison in comparisons],
         *shots_tables(comparisons),
         *(shown for comparison in comparisons for shown in comparison_tables(comparison)),
+        *drawn,
     )

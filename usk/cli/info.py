@@ -166,30 +166,46 @@ def _provenance(source: Source) -> dict[str, Any]:
 
 
 def _source(location: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    from usk.data.sources import open_source
+    from usk.data.sources import ParquetRef, open_source
 
     source = open_source(location, skip_bad=True, flag="usk info")
+    lengths_s = [
+        clip.duration_s or (ref.duration_s() if source.is_synthetic and isinstance(ref, ParquetRef) else 0.0)
+        for clip, ref in zip(source.clips, source.audio, strict=True)
+    ]
     facts = {
         "kind": source.kind,
         "name": source.name,
         "revision": source.revision,
         "clips": len(source),
         "classes": len(source.class_names),
-        "recordings": len({clip.group for clip in source.clips}),
+        "recordings": len({group for clip in source.clips for group in clip.lineage}),
         "folds": list(source.folds),
         "licence": source.license,
         **_provenance(source),
         "notes": list(source.notes),
     }
+    if source.is_synthetic:
+        scores = [clip.judge_score for clip in source.clips if clip.judge_score is not None]
+        facts |= {
+            "seconds": round(sum(lengths_s), 1),
+            **(
+                {"judged": len(scores), "mean judge score": round(sum(scores) / len(scores), 3)}
+                if scores
+                else {}
+            ),
+        }
     rows = []
     for label, name in enumerate(source.class_names):
         clips = [clip for clip in source.clips if clip.label == label]
+        seconds = sum(s for clip, s in zip(source.clips, lengths_s, strict=True) if clip.label == label)
         rows.append(
             {
                 "class": name,
                 "clips": len(clips),
-                "recordings": len({clip.group for clip in clips}),
-                "mean_s": sum(clip.duration_s for clip in clips) / len(clips) if clips else 0.0,
+                "recordings": len({group for clip in clips for group in clip.lineage}),
+                "seconds": round(seconds, 2),
+                "mean_s": seconds / len(clips) if clips else 0.0,
             }
         )
     return facts, rows

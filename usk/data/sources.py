@@ -87,6 +87,18 @@ class ParquetRef:
         column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
         return _read_cell(column[self.row].as_py(), self.path.parent)
 
+    def duration_s(self) -> float:
+        """From the header of the embedded file; 0 where there is none, or none that libsndfile reads."""
+        import soundfile
+
+        column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
+        cell = column[self.row].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else None
+        try:
+            return float(soundfile.info(io.BytesIO(content)).duration) if content else 0.0
+        except soundfile.LibsndfileError:
+            return 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetRef:

@@ -327,6 +327,10 @@ class _Hub:
                 ):  # made meanwhile, perhaps by a try whose answer was lost
                     raise
             fresh = self.plan()
+            if fresh.new_repo:
+                raise UskError(
+                    f"{self.repo_id} is taken by a private repo that {plan.account} may not see; push under another name"
+                )
             if fresh.private != plan.private:
                 raise UskError(f"{self.repo_id} appeared on the Hub meanwhile; run the same command again")
             plan = fresh
@@ -453,14 +457,17 @@ def megabytes(size: int) -> str:
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """The client's own progress bars would tear ours, and its advice about Parquet in a model repo is not for users."""
+    """The client's own bars and warnings would tear ours; its advice about Parquet in a model repo is not for users."""
+    from huggingface_hub import logging
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    shown = not are_progress_bars_disabled()
+    shown, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
+    if verbosity == logging.WARNING:  # its default; who asked for more gets it
+        logging.set_verbosity(logging.ERROR)
     if shown:
         disable_progress_bars()
     try:
@@ -468,5 +475,6 @@ def _quiet_client() -> Iterator[None]:
             warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
             yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             enable_progress_bars()

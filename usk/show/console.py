@@ -39,6 +39,11 @@ class Display:
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
 
+    @property
+    def draws(self) -> bool:
+        """Whether small charts can be read where results go: a terminal that knows more than ASCII."""
+        return not self.as_json and self.out.is_terminal and self.out.encoding.lower().startswith("utf")
+
     def note(self, text: str) -> None:
         if not self.quiet:
             self.err.print(f"[dim]{escape(text)}[/dim]")
@@ -447,4 +452,53 @@ def counts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             str(row["recordings"]),
             f"{row['mean_s']:.2f}" if row["mean_s"] else "",
         )
+    return table
+
+
+SPARKS = "▁▂▃▄▅▆▇█"
+STRIP_CELLS = 36
+
+
+def sparkline(values: Sequence[float], cells: int = 24) -> str:
+    """Values as a row of bars between their own extremes, at most `cells` wide (means of neighbours)."""
+    n = min(cells, len(values))
+    parts = [values[len(values) * i // n : len(values) * (i + 1) // n] for i in range(n)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    step = (high - low) / (len(SPARKS) - 1) or 1.0
+    return "".join(SPARKS[round((mean - low) / step)] for mean in means)
+
+
+def strip(values: Sequence[float], interval: Any, low: float, high: float, cells: int = STRIP_CELLS) -> str:
+    """Dots on a line from `low` to `high`: ● a value, ┃ the mean, ━ its interval."""
+
+    def cell(value: float) -> int:
+        return min(cells - 1, max(0, round((value - low) / ((high - low) or 1.0) * (cells - 1))))
+
+    line = ["·"] * cells
+    if interval.half_width is not None:
+        for place in range(cell(interval.low), cell(interval.high) + 1):
+            line[place] = "━"
+    for value in values:
+        line[cell(value)] = "●"
+    line[cell(interval.mean)] = "┃"
+    return "".join(line)
+
+
+def strips_table(study: Any) -> Table:
+    """Every run of one `usk.evaluate.study.Study` as a dot, and how its training went."""
+    bounds = [run.accuracy for run in study.runs]
+    for row in study.comparison.rows:
+        bounds += [bound for bound in (row.accuracy.low, row.accuracy.high) if bound is not None]
+    low, high = min(bounds), max(bounds)
+    curves = {curve.mix: curve.mean for curve in study.curves if curve.figure == "validation_accuracy"}
+    table = Table(title="accuracy: ● a run, ┃ mean, ━ 95 % interval", title_justify="left")
+    table.add_column("mix")
+    table.add_column(f"{100 * low:.1f} % to {100 * high:.1f} %", no_wrap=True)
+    if curves:
+        table.add_column("validation by epoch", no_wrap=True)
+    for row in study.comparison.rows:
+        values = [run.accuracy for run in study.runs if run.mix == row.mix]
+        line = [escape(row.mix), strip(values, row.accuracy, low, high)]
+        table.add_row(*line, *([sparkline(curves.get(row.mix, ()))] if curves else []))
     return table

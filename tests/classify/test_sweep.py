@@ -1,0 +1,145 @@
+"""A sweep: its order, one count of steps over all of it, what is skipped, and which dataset a run takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usk.classify.sweep import Parts, few_shot_folder, generator_beyond_shots, plan_runs
+from usk.classify.train import TrainConfig, train
+from usk.data.mix import parse_mix
+from usk.data.sources import Source
+from usk.errors import LeakError, UsageError
+
+TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
+
+
+@pytest.fixture(autouse=True)
+def _tiny(tiny_classifier: Any) -> Iterator[None]:
+    yield
+
+
+def test_splits_then_seeds_then_shots_then_mixes(bands: Source, children: Callable[..., Source]) -> None:
+    parts = Parts({"real": bands, "synth": children()}, {})
+    mixes = [parse_mix("real"), parse_mix("real,synth")]
+    runs, splits, left_out = plan_runs(parts, mixes, "folds", (), 2, (36, None))
+    assert [split.name for split in splits] == ["fold1", "fold2", "fold3"] and not left_out
+    assert [(run.split.name, run.seed, run.split.shots, run.mix.text) for run in runs] == [
+        (f"fold{fold}", seed, shots, mix)
+        for fold in (1, 2, 3)
+        for seed in (0, 1)
+        for shots in (36, None)
+        for mix in ("real", "real,synth")
+    ]
+    assert runs[0].label == "real · 36 shots · fold1 · seed 0"
+    assert runs[2].label == "real · fold1 · seed 0"
+
+
+def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    config = replace(TINY, shots="9,full", epochs=2)
+    train(bands, out=tmp_path, config=config, report=seen.append)
+    n_train = len(plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), 1)[1][0].train)
+    few, full = 2 * (512 // 16), 2 * -(-n_train // 16)
+    assert [(state.done_steps, state.all_steps) for state in seen] == [
+        (done, few + full) for done in (few // 2, few, few + full // 2, few + full)
+    ]
+    seen.clear()
+    again = train(bands, out=tmp_path, config=replace(config, seeds=2), report=seen.append)
+    assert [run.fresh for run in again.runs] == [False, False, True, True]
+    assert [(state.run, state.done_steps, state.all_steps) for state in seen] == [
+        (2, few // 2, few + full), (2, few, few + full),
+        (3, few + full // 2, few + full), (3, few + full, few + full),
+    ]  # fmt: skip
+
+
+def test_runs_of_the_full_training_part_are_found_whatever_shots_are_asked_for_with_them(
+    bands: Source, tmp_path: Path
+) -> None:
+    plain = train(bands, out=tmp_path, config=TINY).runs[0]
+    assert [
+        run.folder == plain.folder
+        for run in train(bands, out=tmp_path, config=replace(TINY, shots="full,9")).runs
+    ] == [True, False]
+
+
+def test_shots_train_on_themselves_alone(bands: Source, tmp_path: Path) -> None:
+    """What the other training clips sound like changes not a byte."""
+    config = replace(TINY, shots="9")
+    run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), 1, (9,))[0][0]
+    kept = {*run.split.train.tolist(), *run.split.validation.tolist(), *run.split.test.tolist()}
+    audio = tuple(
+        ref if row in kept else replace(ref, frequency_hz=5_000.0)  # type: ignore[type-var]
+        for row, ref in enumerate(bands.audio)
+    )
+    other = replace(bands, audio=audio, cache_key="other")
+    digests = {
+        hashlib.sha256(
+            (
+                train(source, out=tmp_path / name, config=config).runs[0].folder / "model.safetensors"
+            ).read_bytes()
+        ).hexdigest()
+        for name, source in (("one", bands), ("other", other))
+    }
+    assert len(digests) == 1
+
+
+def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
+    bands: Source, children: Callable[..., Source]
+) -> None:
+    own = children((1, 3), per_cell=1)
+    parts = Parts(
+        {"real": bands, "few/full-fold2": own},
+        {"synth": ("few", frozenset({"full-fold2", "9-shots-fold3-seed0"}))},
+    )
+    mix = parse_mix("real,synth:0.5")
+    runs, splits, left_out = plan_runs(parts, [mix], "folds", (), 2)
+    assert [split.name for split in splits] == ["fold2"]
+    assert left_out == [
+        f"fold {fold} is not tested: few has no clips for the full training part" for fold in (1, 3)
+    ]
+    assert {part.name for run in runs for part in run.mix.parts} == {"real", "few/full-fold2"}
+    assert {part.fraction for run in runs for part in run.mix.parts} == {1.0, 0.5}
+    with pytest.raises(LeakError, match=r"usk synth --shots 9 --test-folds 2 --seeds 1 --out few"):
+        plan_runs(parts, [mix], "folds", (2,), 1, (9,))
+
+
+def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) -> None:
+    assert few_shot_folder(tmp_path) is None
+    (tmp_path / "9-shots-fold1-seed0").mkdir()
+    assert few_shot_folder(tmp_path) is None  # nothing was written into it
+    (tmp_path / "9-shots-fold1-seed0" / "usk.json").write_text("{}")
+    assert few_shot_folder(tmp_path) == tmp_path
+    (tmp_path / "usk.json").write_text("{}")
+    assert few_shot_folder(tmp_path) is None
+    assert few_shot_folder(bands) is None and few_shot_folder("user/name") is None
+
+
+def test_a_generator_that_heard_more_than_the_shots_is_noted(
+    bands: Source, children: Callable[..., Source]
+) -> None:
+    heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - {
+        bands.clips[row].group
+        for row in plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), 1)[0][
+            0
+        ].split.validation
+    }
+    sources = {"real": bands, "synth": children(model_groups=heard)}
+    mix = [parse_mix("real,synth")]
+    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), 1, (30,))[0]
+    assert "few-shot is the classifier, not the generator" in generator_beyond_shots(few, sources)[0]
+    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), 1)[0]
+    assert generator_beyond_shots(full, sources) == []
+
+
+def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., Source]) -> None:
+    parts = Parts({"real": bands, "synth": children((1,), per_cell=1)}, {})
+    runs, _, _ = plan_runs(parts, [parse_mix("real")], "holdout", (), 2, (9,))
+    assert [(run.split.name, len(run.split.train)) for run in runs] == [("holdout0", 9), ("holdout1", 9)]
+    with pytest.raises(UsageError, match="only --protocol folds can have such clips"):
+        plan_runs(parts, [parse_mix("real,synth")], "holdout", (), 1, (3,))

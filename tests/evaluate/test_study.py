@@ -1,0 +1,103 @@
+"""What a report draws of runs: it must agree with the comparison, and leave out what does not count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.runs import write_run
+from usk.evaluate.study import Study, read_history, series_of, study_runs
+
+
+def grid(root: Path) -> Study:
+    for seed in (0, 1):
+        for fold in (1, 2):
+            write_run(root, "real", seed, fold, skill=0.5)
+            write_run(root, "real,synth", seed, fold, skill=0.7 + 0.1 * seed)
+    (study,) = study_runs(root)
+    return study
+
+
+def test_runs_and_pairs_agree_with_the_comparison(tmp_path: Path) -> None:
+    study = grid(tmp_path)
+    for row in study.comparison.rows:
+        accuracies = [run.accuracy for run in study.runs if run.mix == row.mix]
+        assert len(accuracies) == row.n_runs == 4
+        assert np.mean(accuracies) == pytest.approx(row.accuracy.mean)
+    differences = [pair.difference_points for pair in study.pairs]
+    assert len(differences) == 4
+    difference = study.comparison.rows[1].difference
+    assert difference is not None
+    assert np.mean(differences) == pytest.approx(difference.difference_points)
+
+
+def test_confusions_are_shares_of_the_true_class(tmp_path: Path) -> None:
+    study = grid(tmp_path)
+    real, both = study.confusions
+    assert (real.mix, both.mix) == ("real", "real,synth")
+    for confusion in study.confusions:
+        assert [sum(row) for row in confusion.shares if row] == pytest.approx([1.0] * 3)
+    # what is not right is taken for the next class
+    assert both.shares[0][0] > real.shares[0][0]  # type: ignore[index]
+    assert real.shares[0][1] == pytest.approx(1 - real.shares[0][0])  # type: ignore[index]
+    assert real.shares[0][2] == 0  # type: ignore[index]
+
+
+def test_of_several_runs_of_one_kind_the_newest_counts(tmp_path: Path) -> None:
+    write_run(tmp_path, "real", skill=0.2, created="2026-01-01T00:00:00+00:00")
+    write_run(tmp_path, "real", skill=0.9, created="2026-02-01T00:00:00+00:00")
+    (study,) = study_runs(tmp_path)
+    assert [run.accuracy for run in study.runs] == pytest.approx([0.9])
+
+
+def test_curves_are_means_with_extremes_over_the_shared_epochs(tmp_path: Path) -> None:
+    write_run(tmp_path, "real", 0, epochs=4)
+    write_run(tmp_path, "real", 1, epochs=3)
+    (study,) = study_runs(tmp_path)
+    curve = next(curve for curve in study.curves if curve.figure == "validation_accuracy")
+    assert curve.epochs == (1, 2, 3)
+    assert curve.mean == pytest.approx((0.105, 0.205, 0.305))
+    assert curve.low == pytest.approx((0.1, 0.2, 0.3))
+    assert curve.high == pytest.approx((0.11, 0.21, 0.31))
+
+
+def test_a_damaged_history_is_a_note_and_no_curve(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "real")
+    (run / "history.json").write_text("[{")
+    (study,) = study_runs(tmp_path)
+    assert study.curves == ()
+    assert "history.json cannot be read" in study.notes[0]
+    (run / "history.json").unlink()
+    assert read_history(run) == []
+
+
+def test_sweeps_join_the_sizes_of_one_series(tmp_path: Path) -> None:
+    for fraction, n_real, skill in (("real:0.1", 10, 0.3), ("real:0.5", 50, 0.5), ("real", 100, 0.6)):
+        write_run(tmp_path, fraction, n_real=n_real, skill=skill)
+    write_run(tmp_path, "real,synth", n_real=100, skill=0.7)
+    (study,) = study_runs(tmp_path)
+    assert [(p.series, p.n_clips) for p in study.by_real] == [("real", 10), ("real", 50), ("real", 100)]
+    assert [p.mean for p in study.by_real] == pytest.approx([0.3, 0.5, 0.6])
+    assert study.by_synthetic == ()
+
+
+def test_a_sweep_of_synthetic_clips_begins_without_any(tmp_path: Path) -> None:
+    write_run(tmp_path, "real", skill=0.5)
+    write_run(tmp_path, "real,synth:0.5", n_synthetic=45, skill=0.6)
+    write_run(tmp_path, "real,synth", n_synthetic=90, skill=0.7)
+    (study,) = study_runs(tmp_path)
+    assert [(p.series, p.n_clips, round(p.mean, 2)) for p in study.by_synthetic] == [
+        ("real,synth", 0, 0.5),
+        ("real,synth", 45, 0.6),
+        ("real,synth", 90, 0.7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mix", "series"),
+    [("real", "real"), ("real:0.1,synth", "real,synth"), ("real,./a:b", "real,./a:b"), ("synth:2", "synth")],
+)
+def test_the_series_of_a_mix(mix: str, series: str) -> None:
+    assert series_of(mix) == series

@@ -1,0 +1,82 @@
+"""Charts: colours left to the page, names as text, PNGs for papers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.runs import write_run
+from usk.evaluate.study import Study, study_runs
+from usk.show.charts import PAGE, charts_of, file_name, short
+
+HOSTILE = ("</svg><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}{0}$ --> ]]>")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1, 2):
+        write_run(root, "real", seed, skill=0.5, class_names=HOSTILE)
+        write_run(
+            root, "real,<b>synth</b>", seed, skill=0.6 + 0.1 * seed, class_names=HOSTILE, n_synthetic=40
+        )
+        write_run(root, "real:0.1", seed, skill=0.2, class_names=HOSTILE, n_real=10)
+    return study_runs(root)[0]
+
+
+def test_there_is_a_chart_for_everything_the_study_holds(study: Study) -> None:
+    names = [chart.name for chart in charts_of(study)]
+    assert names == [
+        "accuracy", "difference", "classes-real,<b>synth</b>", "classes-real:0.1", "confusion-real,<b>synth</b>",
+        "confusion-real:0.1", "sweep-real", "curve-validation_accuracy", "curve-loss",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_svgs_are_whole_and_hold_no_colours_scripts_or_addresses(study: Study, narrow: bool) -> None:
+    names: list[str] = []
+    for chart in charts_of(study):
+        svg = chart.svg(narrow)
+        root = ElementTree.fromstring(svg)
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert tags <= {"svg", "g", "path", "text", "tspan", "use", "defs", "clipPath", "rect"}
+        assert not re.search(r"#[0-9a-f]{6}\b(?!\")", re.sub(r'"#[^"]*"|url\(#[^)]*\)', "", svg)), chart.name
+        assert not [color for color in (PAGE.ink, *PAGE.series) if color in svg]
+        assert "var(--" in svg
+        assert set(re.findall(r"https?://[^\"]*", svg)) <= {
+            "http://www.w3.org/2000/svg",
+            "http://www.w3.org/1999/xlink",
+        }
+        names += re.findall(r'\sid="([^"]+)"', svg)
+    assert len(names) == len(set(names))  # they stand in one page
+
+
+def test_every_name_is_text_in_the_chart(study: Study) -> None:
+    svg = next(chart for chart in charts_of(study) if chart.name.startswith("classes")).svg(narrow=False)
+    texts = [
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(svg).iter()
+        if element.tag.endswith("text")
+    ]
+    assert {short(name) for name in HOSTILE} <= set(texts)
+
+
+def test_the_text_alternative_says_the_figures(study: Study) -> None:
+    accuracy, difference, *_ = charts_of(study)
+    assert "real 50.0 % ± 0.0" in accuracy.description
+    assert len(accuracy.table.rows) == 9
+    assert study.comparison.rows[1].sentence in difference.description
+    for chart in charts_of(study):
+        assert chart.description.endswith(".")
+        assert all(len(row) == len(chart.table.headers) for row in chart.table.rows)
+
+
+def test_pngs_have_names_for_any_file_system(study: Study, tmp_path: Path) -> None:
+    for chart in charts_of(study)[:3]:
+        file = tmp_path / "new" / file_name(chart)
+        assert re.fullmatch(r"[A-Za-z0-9.-]+\.png", file.name)
+        chart.png(file)
+        assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -1,0 +1,211 @@
+"""`usk report`: the file, its budget, its assets, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import usk as library
+from tests.runs import write_run
+from usk.evaluate.study import study_runs
+from usk.show import report as module
+from usk.show.report import ReportConfig, _script_json, commands, report, verdict_kind
+from usk.synth.settings import render_config
+
+Command = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def study_folder(tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with ./tones, ./synth of 9 clips and ./runs."""
+    monkeypatch.chdir(tmp_path)
+    config = library.SynthConfig(per_class=3, across_folds=True, render=render_config(strategy="waveform"))
+    library.synthesize(library.open_source("tones"), "synth", config)
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "runs", "real", seed, skill=0.5)
+        write_run(tmp_path / "runs", "real,synth", seed, skill=0.7 + 0.05 * seed)
+    return tmp_path
+
+
+def test_one_file_with_everything_inside(usk: Command, study_folder: Path) -> None:
+    made = usk("report", "--real", "tones", "--json").value
+    assert set(made) == {"page", "MB", "charts", "clips", "clips in all", "PNG files", "notes"}
+    assert (made["clips"], made["clips in all"], made["charts"], made["notes"]) == (9, 9, 6, [])
+    page = Path("report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<use [^>]*>", "", page))
+    for row in study_runs("runs")[0].comparison.rows[1:]:
+        assert row.sentence in page  # what usk eval says
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    assert len(data["clips"]) == 9
+    for sound in data["sounds"]:
+        for media in (sound["audio"], sound["picture"]):
+            assert f'id="m-{media["key"]}"' in page
+
+
+def test_the_library_writes_the_same_page(study_folder: Path) -> None:
+    result = library.report("page.html", ReportConfig(audit=False), real=library.open_source("tones"))
+    assert (result.n_clips, result.n_all_clips, result.pngs) == (9, 9, ())
+    assert result.n_bytes == Path("page.html").stat().st_size
+    assert "The audit was left out" in Path("page.html").read_text()
+
+
+def test_runs_alone_or_clips_alone(usk: Command, study_folder: Path) -> None:
+    shutil.move("synth", "elsewhere")
+    assert usk("report", "--json").value["clips"] == 0
+    page = Path("report.html").read_text()
+    assert 'id="compare"' in page
+    assert 'id="listen"' not in page
+    shutil.move("runs", "old-runs")
+    made = usk("report", "--synth", "elsewhere", "--real", "tones", "--json").value
+    assert (made["charts"], made["clips"]) == (0, 9)
+    page = Path("report.html").read_text()
+    assert 'id="compare"' not in page
+    assert 'id="listen"' in page
+
+
+def test_more_clips_than_fit_are_sampled_and_the_page_says_so(
+    usk: Command, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHART_ROOM_BYTES", 1_950_000)
+    made = usk("report", "--real", "tones", "--max-mb", 2, "--json").value
+    assert 0 < made["clips"] < 9
+    note = f"{made['clips']} of 9 clips are on this page, drawn evenly over classes and folds"
+    assert made["notes"] == [note]
+    assert note in Path("report.html").read_text()
+    assert made["MB"] <= 2
+
+
+def test_split_puts_assets_beside_the_page_and_clears_its_old_ones(usk: Command, study_folder: Path) -> None:
+    assets = study_folder / "report_files"
+    assets.mkdir()
+    for name in (f"{'0' * 16}.mp3", "mine.mp3"):
+        (assets / name).write_bytes(b"")
+    made = usk("report", "--real", "tones", "--split", "--json").value
+    page = Path("report.html").read_text()
+    files = {file.name for file in assets.iterdir()} - {"mine.mp3"}
+    assert "mine.mp3" in {file.name for file in assets.iterdir()}
+    assert f"{'0' * 16}.mp3" not in files
+    assert files == set(re.findall(r"report_files/([0-9a-f]{16}\.\w+)", page))
+    assert 'id="m-' not in page
+    assert made["clips"] == 9
+
+
+def test_png_exports_every_chart(usk: Command, study_folder: Path) -> None:
+    made = usk("report", "--real", "tones", "--no-audit", "--png", "charts", "--json").value
+    assert len(made["PNG files"]) == made["charts"] == 6
+    assert all(Path(file).read_bytes()[:4] == b"\x89PNG" for file in made["PNG files"])
+
+
+def test_without_the_real_clips_the_page_says_what_is_missing(usk: Command, study_folder: Path) -> None:
+    ran = usk("report")  # the Hub, which cannot be reached
+    assert ran.code == 0
+    assert "the parents' sound is left out" in ran.err
+    assert "name them with --real" in ran.err
+
+
+def test_rejected_clips_have_a_tab_of_their_own(usk: Command, study_folder: Path) -> None:
+    shutil.copytree("synth/data", "synth/rejected/data")
+    made = usk("report", "--real", "tones", "--json").value
+    assert made["clips in all"] == 18
+    assert 'id="rejected"' in Path("report.html").read_text()
+
+
+def test_the_audit_is_on_the_page(usk: Command, study_folder: Path) -> None:
+    usk("report", "--real", "tones")
+    page = Path("report.html").read_text()
+    assert "Clips by test fold" in page
+    assert "wrong provenance</strong> none" in page
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("better than real", "better"),
+        ("synthetic clips help", "better"),
+        ("worse than real:0.1", "worse"),
+        ("synthetic clips hurt", "worse"),
+        ("not distinguishable from better than: this", "open"),
+        ("too few pairs to tell it from real (3 or more are needed)", "open"),
+    ],
+)
+def test_the_verdicts_mark_follows_its_sentence(ending: str, kind: str) -> None:
+    assert verdict_kind(f"+3.1 points, 9 of 9 fold-seed pairs up: {ending}") == kind
+
+
+def test_data_in_the_page_ends_no_script() -> None:
+    texts = ["</script><script>x", "<!--", "]]>", "a & b \u2028"]
+    assert json.loads(_script_json(texts)) == texts
+    assert not re.search("[<>&\u2028]", _script_json(texts))
+
+
+def test_the_commands_that_reproduce_the_page_exist(study_folder: Path) -> None:
+    manifest = json.loads(Path("synth/usk.json").read_text())
+    lines = commands(manifest, study_runs("runs"), ReportConfig(max_mb=30, split=True, audit=False))
+    assert [line.split()[1] for line in lines] == ["synth", "train", "eval", "report"]
+    assert "--strategy waveform --per-class 3" in lines[0]
+    assert "--mix real --mix real,synth" in lines[1]
+    assert "--folds 1 --seeds 3 --epochs 4" in lines[1]
+    assert lines[3] == "usk report --max-mb 30 --split --no-audit"
+    for line in lines:
+        shown = subprocess.run(
+            [sys.executable, "-m", "usk", line.split()[1], "--help"], capture_output=True, text=True, check=True,
+            cwd=ROOT, env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        ).stdout  # fmt: skip
+        assert [option for option in re.findall(r"--[a-z-]+", line) if option not in shown] == []
+
+
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "nothing": (["--runs", "", "--synth", ""], 2, "neither runs nor a synthetic dataset"),
+    "no runs": (["--runs", "nowhere"], 2, "--runs nowhere: no such folder"),
+    "empty runs": (["--runs", "tones"], 1, "no runs under tones"),
+    "no dataset": (["--synth", "nowhere"], 1, "nowhere: no such folder"),
+    "real clips as dataset": (["--synth", "tones"], 1, "tones is no synthetic dataset"),
+    "other clips": (["--real", "demo"], 1, "no parent of synth is in demo; name the source"),
+    "no real clips": (["--real", "nowhere"], 1, "nowhere: no such folder"),
+    "too small": (["--max-mb", "0.1"], 2, "--max-mb 0.1: give the page 2 to 2000 MB"),
+    "a folder": (["--out", "tones"], 2, "--out tones is a folder; name a file"),
+    "no page": (["--out", "page.pdf"], 2, "--out page.pdf: browsers want a page's name to end in .html"),
+    "unknown mix": (["--baseline", "reel"], 2, "--baseline reel: no run has this mix"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_mistake_is_one_line_that_names_the_fix(usk: Command, study_folder: Path, name: str) -> None:
+    arguments, code, said = MISTAKES[name]
+    if name == "nothing":
+        shutil.rmtree("runs")
+        shutil.rmtree("synth")
+        arguments = []
+    ran = usk("report", "--quiet", *(["--real", "tones"] if "--real" not in arguments else []), *arguments)
+    assert ran.code == code
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+    assert not Path("report.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(usk: Command, study_folder: Path) -> None:
+    Path("blocked").write_text("")
+    ran = usk("report", "--quiet", "--real", "tones", "--no-audit", "--out", "blocked/report.html")
+    assert ran.code == 2
+    assert ran.err.startswith("usk: --out blocked/report.html cannot be written")
+
+
+def test_demo_clips_find_their_parents(usk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = library.open_source("demo")
+    few = source.select(classes=source.class_names[:2], folds=(1,))
+    library.synthesize(
+        few, "synth", library.SynthConfig(per_class=2, render=render_config(strategy="waveform"))
+    )
+    result = report(config=ReportConfig(runs=None, audit=False), real=few)
+    assert result.n_clips == 4
+    assert "its parents&#39; sound was not given" not in result.file.read_text()

@@ -1,0 +1,124 @@
+"""`usk report`: one HTML page to look at and listen to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usk.cli.options import (
+    FoldColumnOption,
+    GroupColumnOption,
+    JsonOption,
+    LabelColumnOption,
+    QuietOption,
+    RealOption,
+    display_for,
+    real_location,
+)
+
+if TYPE_CHECKING:
+    from usk.data.sources import Source
+    from usk.show.console import Display
+
+
+def command(
+    ctx: typer.Context,
+    runs: Annotated[
+        str | None, typer.Option("--runs", help="Folder of the runs. \\[default: runs, if it is there]")
+    ] = None,
+    synth: Annotated[
+        str | None,
+        typer.Option("--synth", metavar="SRC", help="Synthetic dataset. \\[default: synth, if it is there]"),
+    ] = None,
+    real: RealOption = None,
+    out: Annotated[str, typer.Option("--out", help="The page.")] = "report.html",
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
+    ] = None,
+    max_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--max-mb",
+            help="Largest page; of more clips a sample is shown. \\[default: 25, with --split no limit]",
+        ),
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Sounds and pictures as files beside the page, not inside.")
+    ] = False,
+    png: Annotated[
+        str | None, typer.Option("--png", metavar="DIR", help="The charts as PNG files too.")
+    ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit/--no-audit", help="Show what usk audit finds in the dataset.")
+    ] = True,
+    label_column: LabelColumnOption = None,
+    group_column: GroupColumnOption = None,
+    fold_column: FoldColumnOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write one HTML page: compare the runs, listen to clips between their parents, see what it all rests on.
+
+    It opens from disk in any browser, offline.
+    """
+    display = display_for(ctx, as_json, quiet)
+    from usk.show.console import facts_table
+    from usk.show.report import ReportConfig, report
+
+    config = ReportConfig(
+        runs=runs or ("runs" if Path("runs").is_dir() else None),
+        synth=synth or ("synth" if Path("synth").is_dir() else None),
+        baseline=baseline,
+        max_mb=max_mb,
+        split=split,
+        png=png,
+        audit=audit,
+    )
+    source = None
+    if config.synth is not None:
+        source = _parents(display, config.synth, real, (label_column, group_column, fold_column))
+    with display.progress() as bars:
+        made = report(out, config, real=source, bars=bars)
+    for note in made.notes:
+        display.warn(note)
+    facts = {
+        "page": str(made.file),
+        "MB": round(made.n_bytes / 1e6, 1),
+        "charts": made.n_charts,
+        "clips": made.n_clips,
+        "clips in all": made.n_all_clips,
+        "PNG files": [str(file) for file in made.pngs],
+    }
+    display.result({**facts, "notes": list(made.notes)}, facts_table("report", facts))
+
+
+def _parents(
+    display: Display, synth: str, real: str | None, columns: tuple[str | None, str | None, str | None]
+) -> Source | None:
+    """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
+    from usk.data.sources import open_source, read_manifest
+    from usk.errors import UskError
+
+    label_column, group_column, fold_column = columns
+    named = real or os.environ.get("USK_REAL")
+    folder = Path(synth).expanduser()
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    if not named and manifest and manifest.get("source", {}).get("name") == "demo":
+        named = "demo"
+    try:
+        return open_source(
+            named or real_location(None),
+            skip_bad=True,
+            label_column=label_column,
+            group_column=group_column,
+            fold_column=fold_column,
+        )
+    except UskError as error:
+        if named:
+            raise
+        display.warn(f"the parents' sound is left out: {error}")
+        return None

@@ -1,0 +1,257 @@
+"""What stands behind a comparison, as plain rows to draw: every run, every pair, confusions, sweeps, learning curves.
+
+Pure but for reading `history.json` beside each run; nothing here decides anything that `usk.evaluate.compare` does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usk.evaluate.compare import Comparison, RunRecord, compare, read_runs
+from usk.evaluate.metrics import confusion_matrix
+
+CURVE_FIGURES = ("validation_accuracy", "loss")
+
+
+@dataclass(frozen=True)
+class RunPoint:
+    """One run that counts; `accuracy` and `macro_f1` are fractions."""
+
+    name: str
+    mix: str
+    split: str
+    seed: int
+    accuracy: float
+    macro_f1: float
+    n_real: int
+    n_synthetic: int
+    dropped: int
+    best_epoch: int | None
+    epochs: int
+
+
+@dataclass(frozen=True)
+class PairPoint:
+    """One fold-seed pair: a mix's accuracy less the baseline's, in points."""
+
+    mix: str
+    split: str
+    seed: int
+    difference_points: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Shares of each true class's test clips by predicted class, [true][predicted], over all runs of a mix.
+
+    A row is None for a class without test clips.
+    """
+
+    mix: str
+    shares: tuple[tuple[float, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """Runs of one series at one size of its training data: mean accuracy and its extremes, fractions."""
+
+    series: str
+    n_clips: int
+    mean: float
+    low: float
+    high: float
+    n_runs: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure of training over the epochs of a mix's runs: the mean and the extremes, one value an epoch."""
+
+    mix: str
+    figure: str
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n_runs: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """One comparison and what stands behind it."""
+
+    comparison: Comparison
+    runs: tuple[RunPoint, ...]
+    pairs: tuple[PairPoint, ...]
+    confusions: tuple[Confusion, ...]  # baseline first, as in the comparison
+    by_real: tuple[SweepPoint, ...]  # empty where only one size was run
+    by_synthetic: tuple[SweepPoint, ...]
+    curves: tuple[Curve, ...]
+    settings: dict[str, Any]  # what the runs share in run.json
+    notes: tuple[str, ...] = ()
+
+
+def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
+    """`study` over every run under `folder`."""
+    return study(read_runs(folder), baseline)
+
+
+def study(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Study]:
+    """One study for each comparison of `usk.evaluate.compare.compare`, from the runs that count in it."""
+    return [_study(comparison, _members(comparison, runs)) for comparison in compare(runs, baseline)]
+
+
+def _members(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """By mix, baseline first: of several runs of one mix, split and seed the newest."""
+    alike = ("protocol", "classifier", "augment", "data")
+    newest = {
+        (run.mix, *run.key): run
+        for run in sorted(runs, key=lambda run: (run.created, str(run.folder)))
+        if all(getattr(run, name) == getattr(comparison, name) for name in alike)
+    }
+    members: dict[str, list[RunRecord]] = {row.mix: [] for row in comparison.rows}
+    for run in newest.values():
+        if run.mix in members:
+            members[run.mix].append(run)
+    return {mix: sorted(found, key=lambda run: run.key) for mix, found in members.items() if found}
+
+
+def _study(comparison: Comparison, members: dict[str, list[RunRecord]]) -> Study:
+    partners = {run.key: run for run in members.get(comparison.baseline, [])}
+    pairs = [
+        PairPoint(mix, run.split, run.seed, 100 * (run.accuracy - partners[run.key].accuracy))
+        for mix, found in members.items()
+        if mix != comparison.baseline
+        for run in found
+        if run.key in partners
+    ]
+    everything = [run for found in members.values() for run in found]
+    return Study(
+        comparison=comparison,
+        runs=tuple(_point(run) for run in everything),
+        pairs=tuple(pairs),
+        confusions=tuple(Confusion(mix, _shares(found)) for mix, found in members.items()),
+        by_real=_sweep(everything, "n_real"),
+        by_synthetic=_sweep(everything, "n_synthetic"),
+        curves=tuple(
+            curve
+            for figure in CURVE_FIGURES
+            for mix, found in members.items()
+            if (curve := _curve(mix, figure, found)) is not None
+        ),
+        settings=_shared_settings(everything),
+        notes=tuple(
+            f"{run.folder.name}: history.json cannot be read, so its learning curve is missing"
+            for run in everything
+            if read_history(run.folder) is None
+        ),
+    )
+
+
+def _point(run: RunRecord) -> RunPoint:
+    return RunPoint(
+        name=run.folder.name,
+        mix=run.mix,
+        split=run.split,
+        seed=run.seed,
+        accuracy=run.accuracy,
+        macro_f1=run.macro_f1,
+        n_real=run.n_real,
+        n_synthetic=run.n_synthetic,
+        dropped=run.dropped,
+        best_epoch=run.best_epoch,
+        epochs=run.epochs,
+    )
+
+
+def _shares(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
+    n_classes = len(runs[0].class_names)
+    counts = sum(
+        (confusion_matrix(run.labels, run.predicted, n_classes) for run in runs),
+        np.zeros((n_classes, n_classes), dtype=np.int64),
+    )
+    return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in counts)
+
+
+def series_of(mix: str) -> str:
+    """A mix without the fractions in it: `real:0.1,synth` and `real,synth` are two sizes of one series."""
+    return ",".join(re.sub(r":[0-9.]+$", "", part) for part in mix.split(","))
+
+
+def _sweep(runs: Sequence[RunRecord], count: str) -> tuple[SweepPoint, ...]:
+    """Accuracy by number of clips, for each series that was run at two sizes or more."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    whole: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for run in runs:  # folds differ by a few clips: a size is a mix's mean over its runs
+        whole[series_of(run.mix), run.mix].append(getattr(run, count))
+    for run in runs:
+        series = series_of(run.mix)
+        size = round(float(np.mean(whole[series, run.mix])))
+        found[series][size].append(run.accuracy)
+    swept = {series: sizes for series, sizes in found.items() if len(sizes) > 1}
+    if count == "n_synthetic":  # where a series begins: the same real clips and none of its own
+        for series, sizes in swept.items():
+            without = found.get(",".join(part for part in series.split(",") if part == "real"), {})
+            sizes.setdefault(0, []).extend(without.get(0, []))
+            if not sizes[0]:
+                del sizes[0]
+    return tuple(
+        SweepPoint(series, size, float(np.mean(values)), min(values), max(values), len(values))
+        for series, sizes in swept.items()
+        for size, values in sorted(sizes.items())
+    )
+
+
+def read_history(folder: Path) -> list[dict[str, Any]] | None:
+    """What `usk train` noted of each epoch; empty for a run without, None where the file cannot be read."""
+    file = folder / "history.json"
+    if not file.is_file():
+        return []
+    try:
+        return [dict(epoch) for epoch in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _curve(mix: str, figure: str, runs: Sequence[RunRecord]) -> Curve | None:
+    """Over the epochs that every run with a history reached; None where no run noted the figure."""
+    noted = []
+    for run in runs:
+        history = read_history(run.folder) or []
+        values = [float(epoch[figure]) for epoch in history if isinstance(epoch.get(figure), int | float)]
+        if values and len(values) == len(history):
+            noted.append(values)
+    if not noted:
+        return None
+    n_epochs = min(len(values) for values in noted)
+    table = np.array([one[:n_epochs] for one in noted])
+    if n_epochs < 2 or not np.isfinite(table).all():
+        return None
+    return Curve(
+        mix,
+        figure,
+        tuple(range(1, n_epochs + 1)),
+        tuple(table.mean(axis=0).tolist()),
+        tuple(table.min(axis=0).tolist()),
+        tuple(table.max(axis=0).tolist()),
+        len(noted),
+    )
+
+
+def _shared_settings(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """The entries of run.json in which all runs agree, without what is said elsewhere."""
+    records = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs]
+    spoken = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
+    return {
+        name: value
+        for name, value in records[0].items()
+        if name not in spoken and all(record.get(name) == value for record in records[1:])
+    }
