@@ -452,7 +452,7 @@ def _audit(found: Audit) -> dict[str, Any]:
         ("silent", found.silent, "look"),
         ("clipped", found.clipped, "look"),
         ("too short", found.short, "look"),
-        ("near-copies of a parent", found.near_copies, "look"),
+        ("near-copies of real clips", found.near_copies, "look"),
     ):
         shown = f"{len(names):,}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
         lines.append(
@@ -464,6 +464,10 @@ def _audit(found: Audit) -> dict[str, Any]:
     def cells(distance: Any) -> tuple[str, str]:
         interval = "" if distance.low is None else f"{distance.low:.1f} to {distance.high:.1f}"
         return ("" if distance.mmd is None else f"{distance.mmd:.1f}", interval)
+
+    def score(of: Any) -> str:
+        interval = "" if of.low is None else f" ({of.low:.2f} to {of.high:.2f})"
+        return "" if of.value is None else f"{of.value:.2f}{interval}"
 
     folds = Table(
         ("test fold", "may train", "would leak", "recordings that the generator heard"),
@@ -484,6 +488,8 @@ def _audit(found: Audit) -> dict[str, Any]:
             str(part.near_copies),
             *cells(part.distance),
             cells(part.baseline)[0],
+            score(part.density),
+            score(part.coverage),
         )
         for part in found.classes
     ]
@@ -494,15 +500,27 @@ def _audit(found: Audit) -> dict[str, Any]:
             str(len(found.near_copies)),
             *cells(found.distance),
             cells(found.baseline)[0],
+            score(found.density),
+            score(found.coverage),
         )
     )
     return {
         "found": lines,
         "folds": folds if found.folds else None,
         "classes": Table(
-            ("class", "clips", "near-copies", "MMD", "95 % interval", "real to real"), tuple(rows)
+            (
+                "class",
+                "clips",
+                "near-copies",
+                "KAD",
+                "95 % interval",
+                "real to real",
+                "density",
+                "coverage",
+            ),
+            tuple(rows),
         ),
-        "caption": f"MMD to real clips, in {found.embedding} (lower is closer)",
+        "caption": f"KAD to real clips (lower is closer), density and coverage, in {found.embedding}",
         "notes": [
             "clips that would leak into a test fold are left out of its training by usk train",
             *found.notes,
