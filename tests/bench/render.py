@@ -137,12 +137,12 @@ def run_usk(
     source = open_source(options.real)
     decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz)
     warm = SynthConfig(**{**plan_config, "per_class": 1, "classes": source.class_names[:1]}, render=render)
-    synthesize(source, folder / f"warm-{name}", warm, model=generator)
+    synthesize(source, folder / f"warm-{name}", warm, model=generator, keep_latents=False)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stages = Stages(lambda: synchronise(device))
     started = time.perf_counter()
-    synthesize(source, folder / name, config, model=generator, stages=stages)
+    synthesize(source, folder / name, config, model=generator, stages=stages, keep_latents=False)
     took_s = time.perf_counter() - started
     up, down = render.walk.evaluations()
     renderer = Renderer(plan, decoded, generator, render, folder)

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace, per_class: int, folder: Path) -> dict[str, 
         str(per_class),
         "--out",
         str(folder),
+        "--seed",
+        str(time.time_ns() % 2**31),  # no latents of these parents wait in the cache
         "--json",
         "--quiet",
         *(["--folds", options.folds] if options.folds else []),

@@ -21,6 +21,7 @@ from usk.diffusion.load import Generator, load_generator
 from usk.errors import SourceError, UsageError, UskError, sample_of
 from usk.share.cards import dataset_card
 from usk.synth.judge import JudgeConfig, Jury, best, judge_of
+from usk.synth.latents import keep, latents_key, reuse
 from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
 from usk.synth.render import Renderer, Stages, batch_of
@@ -152,12 +153,14 @@ def synthesize(
     judging: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
     stages: Stages | None = None,
+    keep_latents: bool = True,
 ) -> SynthResult:
     """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
 
     Called again with the same arguments after an interruption it goes on where it stopped, and ends with the same
     rows. `announce` gets the resolved settings before the work begins; `progress` (done, of) after each batch;
-    `stages` is for timing them. `compiled` compiles the network first.
+    `stages` is for timing them. `compiled` compiles the network first. `keep_latents` leaves the parents' latents in the
+    cache and takes those that an earlier dataset left there.
 
     Raises: UskError with one line that names the fix.
     """
@@ -210,8 +213,12 @@ def synthesize(
         progress(done, len(plan))
     stages = stages or Stages()
     maker: ClipMaker
+    key = ""
     if generator is not None:
         maker = Renderer(plan, decoded, generator, render, store.work, stages)
+        key = latents_key(maker.latents.rows_of_width, decoded, generator, render, maker.batch)
+        if keep_latents and store.missing():
+            reuse(store.work, key)
     else:
         maker = WaveformSums(plan, decoded, render)
 
@@ -245,6 +252,8 @@ def synthesize(
         plan, rejected = _judged(plan, jury, scores, config.per_class)
         store.settle({clip.clip_id for clip in plan.clips})
         notes += _judges_notes(plan, made_plan, config.per_class)
+    if keep_latents and isinstance(maker, Renderer):
+        keep(store.work, key)
     store.finish(dataset_card(store.manifest, plan, store.folder))
     notes += [*decoded.source.notes, *plan.notes]
     longest_s = generator.mel.image_s if generator is not None else float("inf")
