@@ -144,7 +144,9 @@ def run_usk(
     started = time.perf_counter()
     synthesize(source, folder / name, config, model=generator, stages=stages, keep_latents=False)
     took_s = time.perf_counter() - started
+    render = render.settled(bool(generator.class_names))
     up, down = render.walk.evaluations()
+    down *= 1 if render.guidance == 1.0 else 2
     renderer = Renderer(plan, decoded, generator, render, folder)
     of_parents: dict[str, int] = {}
     for clip in plan.clips:

@@ -41,23 +41,23 @@ from usk.synth.waveform import WaveformSums
 
 SETTINGS = [
     render_config("published"),
-    render_config(level=1.0),
-    render_config(strategy="slerp"),
-    render_config(strategy="midpoint"),
-    render_config(strategy="decomposed", level=0.3),
-    render_config(strategy="decomposed"),
+    render_config(level=1.0, guidance=1.0),
+    render_config(strategy="slerp", guidance=1.0),
+    render_config(strategy="midpoint", guidance=1.0),
+    render_config(strategy="decomposed", level=0.3, guidance=1.0),
+    render_config(strategy="decomposed", guidance=1.0),
     render_config(strategy="decomposed", guidance=2.0),
-    render_config(strategy="decomposed", level=0.7),
+    render_config(strategy="decomposed", level=0.7, guidance=1.0),
     render_config(strategy="decomposed", level=0.7, guidance=2.0),
-    render_config(strategy="decomposed", eta=1.0, steps=20),
+    render_config(strategy="decomposed", eta=1.0, steps=20, guidance=1.0),
     render_config(strategy="decomposed", eta=1.0, steps=20, guidance=2.0),
-    render_config(strategy="corrected"),
+    render_config(strategy="corrected", guidance=1.0),
     render_config(strategy="corrected", guidance=2.0),
-    render_config(strategy="barycentre"),
-    render_config(strategy="variation"),
-    render_config(strategy="variation", level=0.7),
+    render_config(strategy="barycentre", guidance=1.0),
+    render_config(strategy="variation", guidance=1.0),
+    render_config(strategy="variation", level=0.7, guidance=1.0),
     render_config(strategy="variation", level=0.7, guidance=2.0),
-    render_config(strategy="sample"),
+    render_config(strategy="sample", guidance=1.0),
     render_config(strategy="sample", guidance=2.0),
 ]
 
@@ -134,7 +134,8 @@ def main() -> None:
             audio = make_all(Renderer(plan, decoded, generator, config, Path(work)))
             took_s = time.perf_counter() - started
         drawn.append(pictures(audio[:n_drawn]))
-        rows.append({**config.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)})
+        settled = config.settled(bool(generator.class_names))
+        rows.append({**settled.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)})
         Console(stderr=True).print(
             {name: rows[-1][name] for name in ("strategy", "level", "mmd", "recognised")}
         )

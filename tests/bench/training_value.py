@@ -30,10 +30,10 @@ from usk.synth.synthesize import SynthConfig
 
 CANDIDATES: dict[str, RenderConfig] = {
     "waveform (control)": render_config(strategy="waveform"),
-    "slerp": render_config(strategy="slerp"),
-    "variation": render_config(strategy="variation"),
+    "slerp": render_config(strategy="slerp", guidance=1.0),
+    "variation": render_config(strategy="variation", guidance=1.0),
     "decomposed, guidance 2": render_config(strategy="decomposed", guidance=2.0),
-    "corrected": render_config(strategy="corrected"),
+    "corrected": render_config(strategy="corrected", guidance=1.0),
     "variation 0.7, guidance 2": render_config(strategy="variation", level=0.7, guidance=2.0),
     "sample, guidance 2": render_config(strategy="sample", guidance=2.0),
     "published": render_config("published"),

@@ -136,7 +136,7 @@ def test_synth_and_train_in_tables(
     assert made.code == 0
     assert "9 made now" in made.out
     assert "Next: usk train" in made.out
-    assert "strategy slerp, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
+    assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
         "\n", ""
     )
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"

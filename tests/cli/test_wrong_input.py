@@ -220,7 +220,7 @@ def bad_quality(world: World) -> Case:
 
 
 def too_many_parents(world: World) -> Case:
-    return world.synth(None, "--parents", 3), 2, ["--parents 3", "slerp takes 2", "barycentre"]
+    return world.synth(None, "--parents", 3), 2, ["--parents 3", "decomposed takes 2", "barycentre"]
 
 
 def more_parents_than_recordings(world: World) -> Case:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from usk.errors import UsageError
-from usk.synth.settings import QUALITIES, RenderConfig, render_config
+from usk.synth.settings import GUIDANCE, QUALITIES, RenderConfig, render_config
 from usk.synth.strategies import STRATEGIES
 
 
@@ -61,7 +61,7 @@ def test_what_is_none_is_not_given() -> None:
     [
         ({"quality": "best"}, "--quality best is not known; choose one of draft, standard, published"),
         ({"strategy": "best"}, f"--strategy best is not known; choose one of {', '.join(STRATEGIES)}"),
-        ({"n_parents": 3}, "--parents 3: --strategy slerp takes 2; only barycentre takes any number"),
+        ({"n_parents": 3}, "--parents 3: --strategy decomposed takes 2; only barycentre takes any number"),
         (
             {"strategy": "variation", "n_parents": 2},
             "--parents 2: --strategy variation takes 1; only barycentre",
@@ -85,3 +85,11 @@ def test_what_cannot_be_is_a_usage_error(given: dict[str, Any], message: str) ->
     with pytest.raises(UsageError) as refusal:
         render_config(**given)
     assert str(refusal.value).startswith(message)
+
+
+def test_guidance_goes_to_generators_that_are_told_the_class() -> None:
+    assert render_config().settled(class_conditional=True).guidance == GUIDANCE
+    assert render_config().settled(class_conditional=False).guidance == 1.0
+    assert render_config(tell_class=False).settled(class_conditional=True).guidance == 1.0
+    assert render_config("published").settled(class_conditional=True).guidance == 1.0
+    assert render_config(guidance=1.5).settled(class_conditional=True).guidance == 1.5

@@ -220,6 +220,7 @@ class Renderer(ClipMaker):
         work: Path,
         stages: Stages | None = None,
     ) -> None:
+        config = config.settled(bool(generator.class_names))
         super().__init__(plan, decoded, config, generator.model_id, generator.mel.image_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
@@ -293,6 +294,7 @@ class Renderer(ClipMaker):
                 )
             )
         names = [self.plan.class_names[clip.label] for clip in planned] if config.tell_class else []
+        assert config.guidance is not None  # settled
         predict = generator.predictor(names, config.guidance, self.latents.encodings(rows, weights, width))
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]

@@ -9,8 +9,9 @@ from usk.diffusion.walk import Walk
 from usk.errors import UsageError
 from usk.synth.strategies import strategy_named
 
-DEFAULT_STRATEGY = "slerp"
+DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
+GUIDANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class RenderConfig:
     refinements: int = 1  # of each step of the inversion
     eta: float = 0.0  # fresh noise on the way down; takes the first-order solver
     tell_class: bool = True  # to class-conditional generators
-    guidance: float = 1.0  # towards the class, of class-conditional generators
+    guidance: float | None = (
+        None  # towards the class; None: `GUIDANCE` where the generator is told it, else 1
+    )
     crop: bool = True  # images only as wide as the clips need
     repeat_short: bool = (
         True  # parents shorter than the image are repeated to fill it, or followed by silence
@@ -60,10 +63,16 @@ class RenderConfig:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
         if self.refinements < 0:
             raise UsageError(f"--refinements must be 0 or more, not {self.refinements}")
-        if not 0.0 <= self.guidance <= 20.0:
+        if self.guidance is not None and not 0.0 <= self.guidance <= 20.0:
             raise UsageError(f"--guidance must lie between 0 and 20, not {self.guidance}")
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"--batch must be at least 1, not {self.batch}")
+
+    def settled(self, class_conditional: bool) -> RenderConfig:
+        """With the guidance that such a generator gets."""
+        if self.guidance is not None:
+            return self
+        return replace(self, guidance=GUIDANCE if class_conditional and self.tell_class else 1.0)
 
     @property
     def walk(self) -> Walk:
@@ -94,6 +103,7 @@ QUALITIES = {
             solver="ddim",
             refinements=0,
             tell_class=False,
+            guidance=1.0,
             crop=False,
             repeat_short=False,
             griffin_lim_iterations=32,

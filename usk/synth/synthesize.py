@@ -170,6 +170,7 @@ def synthesize(
     generator = None
     if strategy_named(render.strategy).mix is not None:
         generator = _ready_generator(model, device, render, compiled)
+        render = render.settled(bool(generator.class_names))
     rate_hz = generator.mel.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     decoded, plan = plan_for(source, config, rate_hz, decoding)
     notes = _classes_untold(generator, render, plan)
@@ -309,7 +310,7 @@ def _ready_generator(model: str | Generator, device: str, render: RenderConfig, 
             f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "
             "make one with usk fit --class-conditional, or choose another strategy"
         )
-    if render.guidance != 1.0 and not (generator.class_names and render.tell_class):
+    if render.guidance not in (None, 1.0) and not (generator.class_names and render.tell_class):
         raise UsageError(
             f"--guidance {render.guidance:g} needs a class-conditional generator that is told the class, which "
             f"{generator.model_id} is not here; leave it out"
