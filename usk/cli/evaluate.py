@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,14 @@ def command(
         str | None,
         typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            metavar="DATASET",
+            help="Show what the runs say of this synthetic dataset in its card, with a chart.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -25,6 +34,8 @@ def command(
     from usk.show.console import comparison_tables, shots_tables, strips_table
 
     comparisons = compare_runs(runs, baseline)
+    if save is not None:
+        _save(save, runs, baseline)
     drawn = []
     if display.draws:
         from usk.evaluate.study import study_runs
@@ -36,3 +47,19 @@ def command(
         *(shown for comparison in comparisons for shown in comparison_tables(comparison)),
         *drawn,
     )
+
+
+def _save(dataset: Path, runs: str, baseline: str | None) -> None:
+    from usk.data.sources import open_source
+    from usk.errors import UsageError
+    from usk.evaluate.study import studies_of
+    from usk.share.cards import save_study
+    from usk.show.charts import accuracy_chart
+
+    studies = studies_of(open_source(dataset, flag="--save").revision, runs, baseline)
+    if not studies:
+        raise UsageError(
+            f"--save {dataset}: no run in {runs} was trained on it beside another mix; train some first: "
+            f"usk train --mix real --mix real,synth --synth {dataset}"
+        )
+    save_study(dataset, [study.comparison.as_dict() for study in studies], accuracy_chart(studies[0]).png)

@@ -104,6 +104,22 @@ def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list
     return study(read_runs(folder), baseline)
 
 
+def studies_of(revision: str, folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
+    """Those of `study_runs` that say what a dataset was worth: some mix in them was trained on this revision of it."""
+    runs = read_runs(folder)
+    mixes = {run.mix for run in runs if _trained_on(run, revision)}
+    return [
+        one
+        for one in study(runs, baseline)
+        if any(row.mix in mixes and not row.is_baseline for row in one.comparison.rows)
+    ]
+
+
+def _trained_on(run: RunRecord, revision: str) -> bool:
+    record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    return any(part.get("revision") == revision for part in record.get("sources", {}).values())
+
+
 def study(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Study]:
     """One study for each comparison of `usk.evaluate.compare.compare`, from the runs that count in it."""
     return [_study(comparison, _members(comparison, runs)) for comparison in compare(runs, baseline)]

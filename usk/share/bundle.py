@@ -14,9 +14,9 @@ from typing import Any
 from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.data.sources import MANIFEST_FILE
 from usk.errors import UsageError, UskError, sample_of
+from usk.share.cards import PLACE
 
 CARD_FILE = "README.md"
-PLACE = "path/to/this/folder"  # what cards say for the place that they do not know yet
 TAKES = "usk push takes a synthetic dataset (usk synth), a run (usk train) or a generator (usk fit)"
 
 
@@ -37,7 +37,7 @@ KINDS = (
         "dataset",
         MANIFEST_FILE,
         re.compile(
-            rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|audit\.json|"
+            rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|(audit|study)\.json|accuracy\.png|"
             r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet"
         ),
         "usk train --mix real,{id}",

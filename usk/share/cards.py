@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ HUB_LICENSES = frozenset(
     ]
 )
 AUDIT_FILE = "audit.json"
+STUDY_FILE = "study.json"
+CHART_FILE = "accuracy.png"
 PLACE = "path/to/this/folder"
 """Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
 URBANSOUND8K = (
@@ -204,7 +207,9 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "n_rejected": sum(rejected.values()),
         "tested": _tested_folds(plan, manifest, parts_known),
         "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
-        "audit": _audit_of(folder),
+        "audit": _kept_beside(folder, AUDIT_FILE, dict),
+        "studies": _kept_beside(folder, STUDY_FILE, list),
+        "chart": CHART_FILE,
         "urbansound8k": "urbansound8k" in (source["name"], *(part["source"] for part in generator_parts)),
     }
     return render_card("dataset.md", metadata, values)
@@ -229,13 +234,13 @@ def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -
     return rows
 
 
-def _audit_of(folder: Path) -> dict[str, Any] | None:
-    """What `usk audit --save` left beside a dataset, if it did."""
+def _kept_beside(folder: Path, name: str, kind: type) -> Any:
+    """What `--save` left beside a dataset, if it did."""
     try:
-        found = json.loads((folder / AUDIT_FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, kind) else None
 
 
 def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
@@ -247,19 +252,68 @@ def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
 
     Raises UsageError for a folder that is no such dataset, or cannot be written.
     """
+    _save(folder, AUDIT_FILE, {**found, "dataset": folder.resolve().name, "real": real})
+
+
+def save_study(folder: Path, comparisons: list[dict[str, Any]], chart: Callable[[Path], None]) -> None:
+    """The same for what `usk eval` says of runs that trained on it; `chart` draws their accuracies as a PNG file.
+
+    Args:
+        comparisons: `Comparison.as_dict()` of each.
+
+    Raises UsageError for a folder that is no such dataset, or cannot be written.
+    """
+    kept = []
+    for one in comparisons:
+        rows = [
+            {
+                "mix": _without_paths(row["mix"]),
+                **{
+                    name: row[name]
+                    for name in ("n_runs", "accuracy", "macro_f1", "n_real", "n_synthetic", "difference")
+                },
+                "sentence": row["sentence"].replace(row["mix"], _without_paths(row["mix"])),
+            }
+            for row in one["rows"]
+        ]
+        settings = {name: one[name] for name in ("protocol", "classifier", "augment", "shots", "optimistic")}
+        settings["classifier"] = _without_paths(settings["classifier"])
+        kept.append({**settings, "baseline": _without_paths(one["baseline"]), "rows": rows})
+    _manifest_and_plan(folder)  # before anything is written
+    try:
+        chart(folder / CHART_FILE)
+    except OSError as error:
+        raise UsageError(f"--save: {folder} cannot be written ({error.strerror})") from error
+    _save(folder, STUDY_FILE, kept)
+
+
+def _without_paths(text: str) -> str:
+    """A mix or classifier as others may read it: of a folder's place, its name."""
+    parts = []
+    for part in text.split(","):
+        kind, mark, place = part.rpartition(":") if part.startswith("hf:") else ("", "", part)
+        local = place.startswith((".", "/", "~")) or place.count("/") > 1
+        parts.append(f"{kind}{mark}{Path(place).name if local else place}")
+    return ",".join(parts)
+
+
+def _manifest_and_plan(folder: Path) -> tuple[dict[str, Any], Plan]:
     from usk.synth.store import kept_of
 
     try:
         manifest = json.loads((folder / "usk.json").read_text(encoding="utf-8"))
         plan = Plan.from_jsonl((folder / "plan.jsonl").read_text(encoding="utf-8"), manifest["class_names"])
-        plan = kept_of(plan, manifest, folder)
+        return manifest, kept_of(plan, manifest, folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"--save writes into the folder of a dataset that usk synth made, which {folder} is not"
         ) from error
-    kept = {**found, "dataset": folder.resolve().name, "real": real}
+
+
+def _save(folder: Path, name: str, kept: Any) -> None:
+    manifest, plan = _manifest_and_plan(folder)
     try:
-        (folder / AUDIT_FILE).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        (folder / name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(dataset_card(manifest, plan, folder), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--save: {folder} cannot be written ({error.strerror})") from error
