@@ -116,6 +116,8 @@ def test_it_loads_without_a_word_or_a_request_and_fits_the_screen(
     opened: Callable[..., Any], size: str
 ) -> None:
     tab = opened(size)
+    tab.wait_for_timeout(200)
+    assert (tab.evaluate("scrollY"), tab.evaluate("document.activeElement.tagName")) == (0, "BODY")
     for name in ("compare", "listen", "rejected", "trust"):
         tab.click(f"#tab-{name}")
         assert panel(tab) == name
@@ -138,6 +140,14 @@ def test_names_that_hold_html_stay_text(opened: Callable[..., Any]) -> None:
     assert HOSTILE_MIX in tab.locator("#compare .verdict .mix").first.text_content()
     assert tab.locator("#compare svg text", has_text="window.hacked=1").count() > 0
     assert tab.said == []
+
+
+def test_the_address_opens_a_tab_at_the_top(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.click("#tab-trust")
+    tab.reload()
+    tab.wait_for_timeout(200)
+    assert (panel(tab), tab.evaluate("scrollY")) == ("trust", 0)
 
 
 def test_tabs_follow_the_arrow_keys(opened: Callable[..., Any]) -> None:

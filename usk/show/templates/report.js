@@ -44,7 +44,7 @@
     const shown = tab.getAttribute("aria-controls");
     for (const [name, gallery] of Object.entries(galleries)) if (name !== shown) gallery.stop();
     if (galleries[shown]) galleries[shown].open();
-    try { history.replaceState(null, "", `#${shown}`); } catch { /* some browsers refuse on files */ }
+    try { history.replaceState(null, "", `#tab=${shown}`); } catch { /* some browsers refuse on files */ }
   };
   tabs.forEach((tab, number) => {
     tab.addEventListener("click", () => select(tab));
@@ -326,7 +326,8 @@
       gallery.key(event);
     });
   }
-  const asked = tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash);
+  // Not a panel's own id: browsers would scroll past the heading to it.
+  const asked = tabs.find((tab) => `#tab=${tab.getAttribute("aria-controls")}` === location.hash);
   select(asked || tabs[0], false);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 })();
