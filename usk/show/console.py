@@ -170,6 +170,23 @@ def _with_interval(interval: Any) -> str:
     return f"{100 * interval.mean:.1f}{spread}"
 
 
+def _mix_cells(row: Any) -> list[str]:
+    """What every table of mixes shows of one (a `MixRow`), from its name to the pairs that went up."""
+    difference = row.difference
+    known = difference is not None and difference.low_points is not None
+    return [
+        escape(row.mix),
+        str(row.n_runs),
+        str(row.n_real),
+        str(row.n_synthetic),
+        _with_interval(row.accuracy),
+        _with_interval(row.macro_f1),
+        "" if difference is None else f"{difference.difference_points:+.1f}",
+        f"{difference.low_points:+.1f} to {difference.high_points:+.1f}" if known else "",
+        f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
+    ]
+
+
 def comparison_tables(comparison: Any) -> list[RenderableType]:
     """A row a mix, the per-class recalls, and the sentences, of one `usk.evaluate.compare.Comparison`."""
     mixes = Table(
@@ -192,22 +209,8 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
     ):
         mixes.add_column(escape(name), justify="right")
     for row in comparison.rows:
-        difference = row.difference
-        interval = (
-            ""
-            if difference is None or difference.low_points is None
-            else (f"{difference.low_points:+.1f} to {difference.high_points:+.1f}")
-        )
         mixes.add_row(
-            escape(row.mix),
-            str(row.n_runs),
-            str(row.n_real),
-            str(row.n_synthetic),
-            _with_interval(row.accuracy),
-            _with_interval(row.macro_f1),
-            "" if difference is None else f"{difference.difference_points:+.1f}",
-            interval,
-            f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
+            *_mix_cells(row),
             "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",
         )
     others = [row.mix for row in comparison.rows if not row.is_baseline]
@@ -277,19 +280,9 @@ def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
             table.add_column(name, justify="right")
         for comparison in members:
             for row in comparison.rows:
-                difference = row.difference
-                known = difference is not None and difference.low_points is not None
                 table.add_row(
                     "full" if comparison.shots is None else str(comparison.shots),
-                    escape(row.mix),
-                    str(row.n_runs),
-                    str(row.n_real),
-                    str(row.n_synthetic),
-                    _with_interval(row.accuracy),
-                    _with_interval(row.macro_f1),
-                    "" if difference is None else f"{difference.difference_points:+.1f}",
-                    f"{difference.low_points:+.1f} to {difference.high_points:+.1f}" if known else "",
-                    f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
+                    *_mix_cells(row),
                     end_section=row is comparison.rows[-1],
                 )
         tables.append(table)
