@@ -36,7 +36,7 @@ def test_it_runs_and_saves_what_it_measured(
         sys,
         "argv",
         ["train", "--real", str(urbansound8k_folder), "--epochs", "1", "--workers", "0", "--device", "cpu",
-         "--json", str(file)],
+         "--as-published", "--json", str(file)],
     )  # fmt: skip
     train.main()
     result = json.loads(file.read_text())

@@ -27,7 +27,8 @@ def test_the_same_generator_gives_the_same_batch_and_leaves_the_old_one_alone(na
     batch = torch.randn(6, 16, 20)
     before = batch.clone()
     first = augment_batch(batch, names, draw(1)).batch
-    assert first.shape == batch.shape and first.isfinite().all()
+    n_frames = 10 if "crop" in names else 20
+    assert first.shape == (6, 16, n_frames) and first.isfinite().all()
     assert torch.equal(batch, before)
     assert torch.equal(first, augment_batch(batch, names, draw(1)).batch)
     assert not torch.equal(first, augment_batch(batch, names, draw(2)).batch)
@@ -37,7 +38,7 @@ def test_the_same_generator_gives_the_same_batch_and_leaves_the_old_one_alone(na
 def test_a_clip_is_shifted_in_time_within_6_db_and_masked_in_places() -> None:
     torch.manual_seed(0)
     batch = torch.randn(200, 32, 40)
-    made = augment_batch(batch, augmentations_named("basic"), draw()).batch
+    made = augment_batch(batch, ("shift", "gain", "mask"), draw()).batch
     for before, after in zip(batch, made, strict=True):
         best = (torch.inf, 0, torch.zeros(1))
         for shift in range(40):
@@ -51,6 +52,15 @@ def test_a_clip_is_shifted_in_time_within_6_db_and_masked_in_places() -> None:
         masked, _, gain_db = best
         assert abs(gain_db) <= 6
         assert masked <= 1 / 8 + 1 / 5
+
+
+def test_a_crop_is_half_of_the_clip_from_anywhere_in_it() -> None:
+    batch = torch.arange(21).float().expand(200, 4, 21)
+    made = AUGMENTATIONS["crop"](batch, draw())
+    assert made.shape == (200, 4, 11)
+    begins = made[:, 0, 0]
+    assert torch.equal(made, begins[:, None, None] + torch.arange(11).float().expand(200, 4, 11))
+    assert set(begins.tolist()) == set(range(11))
 
 
 def test_stretching_moves_a_tone_burst_and_keeps_its_bands() -> None:
@@ -98,9 +108,9 @@ def test_mixup_mixes_clips_and_their_losses_alike() -> None:
 
 
 def test_names_join_and_keep_their_order() -> None:
-    assert augmentations_named("basic") == ("shift", "gain", "mask")
+    assert augmentations_named("basic") == ("shift", "crop", "gain", "mask")
     assert augmentations_named("mixup+mask+shift") == ("shift", "mask", "mixup")
-    assert augmentations_named("basic+mixup") == ("shift", "gain", "mask", "mixup")
+    assert augmentations_named("basic+mixup") == ("shift", "crop", "gain", "mask", "mixup")
     assert PRESETS["strong"] == ALL
 
 

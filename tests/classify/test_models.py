@@ -139,3 +139,15 @@ def test_a_fresh_residual_block_passes_its_input_on() -> None:
     block = ResidualBlock(4, 4, halve=False)
     images = torch.rand(2, 4, 6, 6)
     torch.testing.assert_close(block(images), images)
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 0.3, 1.0])
+def test_relaxed_frequency_norm_is_a_mean_of_two_normalisations(relaxation: float) -> None:
+    torch.manual_seed(0)
+    images = 30 * torch.randn(3, 4, 5, 6) + torch.randn(3, 1, 5, 1) * 20 - 40
+    normalised = []
+    for axes in ((1, 2, 3), (1, 3)):
+        variance, mean = torch.var_mean(images, dim=axes, keepdim=True, correction=0)
+        normalised.append((images - mean) / (variance + 1e-5).sqrt())
+    expected = (1 - relaxation) * normalised[0] + relaxation * normalised[1]
+    torch.testing.assert_close(RelaxedFrequencyNorm(relaxation)(images), expected, atol=1e-5, rtol=1e-4)

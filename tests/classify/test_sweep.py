@@ -27,7 +27,7 @@ def _tiny(tiny_classifier: Any) -> Iterator[None]:
 def test_splits_then_seeds_then_shots_then_mixes(bands: Source, children: Callable[..., Source]) -> None:
     parts = Parts({"real": bands, "synth": children()}, {})
     mixes = [parse_mix("real"), parse_mix("real,synth")]
-    runs, splits, left_out = plan_runs(parts, mixes, "folds", (), 2, (36, None))
+    runs, splits, left_out = plan_runs(parts, mixes, "folds", (), range(2), (36, None))
     assert [split.name for split in splits] == ["fold1", "fold2", "fold3"] and not left_out
     assert [(run.split.name, run.seed, run.split.shots, run.mix.text) for run in runs] == [
         (f"fold{fold}", seed, shots, mix)
@@ -44,7 +44,9 @@ def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_pa
     seen: list[Any] = []
     config = replace(TINY, shots="9,full", epochs=2)
     train(bands, out=tmp_path, config=config, report=seen.append)
-    n_train = len(plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), 1)[1][0].train)
+    n_train = len(
+        plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1))[1][0].train
+    )
     few, full = 2 * (512 // 16), 2 * -(-n_train // 16)
     assert [(state.done_steps, state.all_steps) for state in seen] == [
         (done, few + full) for done in (few // 2, few, few + full // 2, few + full)
@@ -68,10 +70,17 @@ def test_runs_of_the_full_training_part_are_found_whatever_shots_are_asked_for_w
     ] == [True, False]
 
 
+def test_a_sweep_can_be_shared_by_its_seeds(bands: Source, tmp_path: Path) -> None:
+    whole = train(bands, out=tmp_path, config=replace(TINY, seeds=3, epochs=1))
+    part = train(bands, out=tmp_path / "part", config=replace(TINY, seeds=2, seed=1, epochs=1))
+    assert [run.record["seed"] for run in part.runs] == [1, 2]
+    assert [run.folder.name for run in part.runs] == [run.folder.name for run in whole.runs[1:]]
+
+
 def test_shots_train_on_themselves_alone(bands: Source, tmp_path: Path) -> None:
     """What the other training clips sound like changes not a byte."""
     config = replace(TINY, shots="9")
-    run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), 1, (9,))[0][0]
+    run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1), (9,))[0][0]
     kept = {*run.split.train.tolist(), *run.split.validation.tolist(), *run.split.test.tolist()}
     audio = tuple(
         ref if row in kept else replace(ref, frequency_hz=5_000.0)  # type: ignore[type-var]
@@ -98,7 +107,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
         {"synth": ("few", frozenset({"full-fold2", "9-shots-fold3-seed0"}))},
     )
     mix = parse_mix("real,synth:0.5")
-    runs, splits, left_out = plan_runs(parts, [mix], "folds", (), 2)
+    runs, splits, left_out = plan_runs(parts, [mix], "folds", (), range(2))
     assert [split.name for split in splits] == ["fold2"]
     assert left_out == [
         f"fold {fold} is not tested: few has no clips for the full training part" for fold in (1, 3)
@@ -106,7 +115,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
     assert {part.name for run in runs for part in run.mix.parts} == {"real", "few/full-fold2"}
     assert {part.fraction for run in runs for part in run.mix.parts} == {1.0, 0.5}
     with pytest.raises(LeakError, match=r"usk synth --shots 9 --test-folds 2 --seeds 1 --out few"):
-        plan_runs(parts, [mix], "folds", (2,), 1, (9,))
+        plan_runs(parts, [mix], "folds", (2,), range(1), (9,))
 
 
 def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) -> None:
@@ -125,21 +134,21 @@ def test_a_generator_that_heard_more_than_the_shots_is_noted(
 ) -> None:
     heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - {
         bands.clips[row].group
-        for row in plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), 1)[0][
+        for row in plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1))[0][
             0
         ].split.validation
     }
     sources = {"real": bands, "synth": children(model_groups=heard)}
     mix = [parse_mix("real,synth")]
-    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), 1, (30,))[0]
+    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
     assert "few-shot is the classifier, not the generator" in generator_beyond_shots(few, sources)[0]
-    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), 1)[0]
+    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
     assert generator_beyond_shots(full, sources) == []
 
 
 def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., Source]) -> None:
     parts = Parts({"real": bands, "synth": children((1,), per_cell=1)}, {})
-    runs, _, _ = plan_runs(parts, [parse_mix("real")], "holdout", (), 2, (9,))
+    runs, _, _ = plan_runs(parts, [parse_mix("real")], "holdout", (), range(2), (9,))
     assert [(run.split.name, len(run.split.train)) for run in runs] == [("holdout0", 9), ("holdout1", 9)]
     with pytest.raises(UsageError, match="only --protocol folds can have such clips"):
-        plan_runs(parts, [parse_mix("real,synth")], "holdout", (), 1, (3,))
+        plan_runs(parts, [parse_mix("real,synth")], "holdout", (), range(1), (3,))

@@ -48,7 +48,9 @@ class OneLayer(nn.Module):
 def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """One linear layer, and small shards, so that a few clips make several."""
     mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
-    tiny = models.ClassifierPreset(OneLayer, FeatureSettings(mel, True), 3, 16, 1e-2, 0.0, True, 0.0, "basic")
+    tiny = models.ClassifierPreset(
+        OneLayer, FeatureSettings(mel, True), 3, 16, 1e-2, 0.0, True, 0.0, "shift+mask"
+    )
     monkeypatch.setitem(models.CLASSIFIERS, "small", tiny)
     monkeypatch.setattr(judge, "MIN_STEPS", 40)
     monkeypatch.setattr(synthesize, "ROWS_PER_SHARD", 7)

@@ -25,6 +25,15 @@ def shift(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
 
 
+def crop(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Half of each clip's frames, from anywhere in it: what is learnt from is shorter, and half the work."""
+    n, n_mels, n_frames = batch.shape
+    kept = (n_frames + 1) // 2
+    begins = torch.randint(n_frames - kept + 1, (n,), generator=draw)
+    index = begins[:, None] + torch.arange(kept)[None, :]
+    return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
+
+
 def gain(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Louder or softer by up to 6 dB."""
     gains_db = torch.rand(len(batch), generator=draw) * 12 - 6
@@ -78,10 +87,12 @@ def noise(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return torch.logaddexp(nats, floor) * (10 / math.log(10))
 
 
+CROP = "crop"  # the one that changes the shape: for networks that take any number of frames
 AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "stretch": stretch,
     "pitch": pitch,
     "shift": shift,
+    CROP: crop,
     "gain": gain,
     "noise": noise,
     "mask": mask,
@@ -89,7 +100,7 @@ AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 MIXUP = "mixup"
 PRESETS = {
     "none": (),
-    "basic": ("shift", "gain", "mask"),
+    "basic": ("shift", CROP, "gain", "mask"),
     "strong": (*AUGMENTATIONS, MIXUP),
 }
 
@@ -131,7 +142,7 @@ class Augmented:
 
 
 def augment_batch(batch: torch.Tensor, names: tuple[str, ...], draw: torch.Generator) -> Augmented:
-    """Augment log-mel features [batch, n_mels, n_frames] in dB by what `augmentations_named` gave.
+    """Augment log-mel features [batch, n_mels, n_frames] in dB by what `augmentations_named` gave; `crop` halves the frames.
 
     `mixup` (Zhang et al., arXiv 1710.09412) adds to each clip a share, drawn from Beta(0.2, 0.2) and at most one half, of
     another of the batch.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from usk.classify.augment import AUGMENTATIONS, MIXUP, PRESETS, augmentations_named
+from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP, PRESETS, augmentations_named
 from usk.classify.features import (
     FIRST_SECOND,
     FOUR_SECONDS,
@@ -17,7 +17,7 @@ from usk.classify.features import (
     Features,
     FeatureSettings,
 )
-from usk.classify.networks import FrequencyResNet, SbCnn, adam_with_l2
+from usk.classify.networks import FrequencyResNet, RelaxedFrequencyNorm, SbCnn, adam_with_l2
 from usk.errors import UsageError
 
 
@@ -46,7 +46,8 @@ class PublishedCnn(nn.Module):
 
 
 class SmallCnn(nn.Module):
-    """The default: five normalised 3 x 3 convolutions, halving as they widen; mean and maximum over time.
+    """The default: five 3 x 3 convolutions, halving as they widen; mean and maximum over time. Input and halved images
+    are normalised band by band, which takes the places and microphones of a few recordings out of them.
 
     Takes log-mel [batch, 1, n_mels, n_frames]; 0.3 GFLOP for 64 x 172.
     """
@@ -54,16 +55,17 @@ class SmallCnn(nn.Module):
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         widths = (32, 64, 128, 192, 256)
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [RelaxedFrequencyNorm()]
         previous = 1
         for index, width in enumerate(widths):
-            layers += [
-                nn.Conv2d(previous, width, 3, stride=2 if index == 0 else 1, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
-            if 0 < index < len(widths) - 1:
-                layers.append(nn.MaxPool2d(2))
+            halved = 0 < index < len(widths) - 1
+            stride = 2 if index == 0 else 1
+            layers.append(nn.Conv2d(previous, width, 3, stride=stride, padding=1, bias=False))
+            if halved:
+                layers.append(nn.MaxPool2d(2))  # first, so that the rest has a quarter to do
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            if halved:
+                layers.append(RelaxedFrequencyNorm())
             previous = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * previous, n_classes))
@@ -132,7 +134,17 @@ CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "cnn": ClassifierPreset(PublishedCnn, FIRST_SECOND, 50, 128, 1e-3, 0.0, False, 0.0, "none"),
     "sb-cnn": ClassifierPreset(
-        SbCnn, FOUR_SECONDS_128, 50, 32, 1e-3, 0.0, False, 0.0, "basic", optimiser=adam_with_l2
+        SbCnn,
+        FOUR_SECONDS_128,
+        50,
+        32,
+        1e-3,
+        0.0,
+        False,
+        0.0,
+        "basic",
+        optimiser=adam_with_l2,
+        augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name != CROP),  # its patches are crops
     ),
     "resnet": ClassifierPreset(FrequencyResNet, FOUR_SECONDS, 30, 32, 2e-3, 0.05, True, 0.1, "basic"),
 }

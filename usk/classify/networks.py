@@ -75,12 +75,15 @@ class RelaxedFrequencyNorm(nn.Module):
         self.relaxation = relaxation
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        wide = images.float()
-        parts = []
-        for axes in ((1, 2, 3), (1, 3)):
-            variance, mean = torch.var_mean(wide, dim=axes, keepdim=True, correction=0)
-            parts.append((wide - mean) * torch.rsqrt(variance + 1e-5))
-        return torch.lerp(parts[0], parts[1], self.relaxation).to(images.dtype)
+        variance, mean = torch.var_mean(
+            images.float(), dim=(1, 3), keepdim=True, correction=0
+        )  # of each band
+        whole_mean = mean.mean(dim=2, keepdim=True)
+        whole_variance = (variance + (mean - whole_mean).square()).mean(dim=2, keepdim=True)
+        of_band = self.relaxation * torch.rsqrt(variance + 1e-5)
+        of_clip = (1 - self.relaxation) * torch.rsqrt(whole_variance + 1e-5)
+        scale, offset = of_band + of_clip, of_band * mean + of_clip * whole_mean
+        return images * scale.to(images.dtype) - offset.to(images.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -48,7 +48,7 @@ class Parts:
         mixes: Sequence[Mix],
         synth: Place,
         folds: Sequence[int] = (),
-        seeds: int = 1,
+        seeds: Sequence[int] = (0,),
         shots: Sequence[int | None] = (None,),
     ) -> Parts:
         """Open whatever `mixes` name; what is missing is said at once. `real` and `synth` are what those words mean.
@@ -56,10 +56,7 @@ class Parts:
         Of few-shot folders only what `folds` (all, if empty), `seeds` and `shots` can use is opened.
         """
         wanted = {
-            cell_name(n, f"fold{fold}", seed)
-            for n in shots
-            for fold in folds or real.folds
-            for seed in range(seeds)
+            cell_name(n, f"fold{fold}", seed) for n in shots for fold in folds or real.folds for seed in seeds
         }
         opened, few_shot = {"real": real}, {}
         for name in dict.fromkeys(part.name for mix in mixes for part in mix.parts if part.name != "real"):
@@ -138,7 +135,7 @@ def plan_runs(
     mixes: Sequence[Mix],
     protocol: str,
     folds: Sequence[int],
-    seeds: int,
+    seeds: Sequence[int],
     shots: Sequence[int | None] = (None,),
 ) -> tuple[list[PlannedRun], list[Split], list[str]]:
     """Every run, refused now and not after hours of other runs; the splits; and why test folds were left out.
@@ -157,15 +154,15 @@ def plan_runs(
 
     if protocol != "folds":
         draw = holdout_split if protocol == "holdout" else seed_9010_split
-        drawn = [draw(real.clips, seed) for seed in range(seeds)]
-        runs = [run for seed, split in enumerate(drawn) for run in runs_of(split, seed)]
+        drawn = [draw(real.clips, seed) for seed in seeds]
+        runs = [run for seed, split in zip(seeds, drawn, strict=True) for run in runs_of(split, seed)]
         return runs, drawn, []
     runs, splits, left_out = [], [], []
     refusal: LeakError | None = None
     for fold in folds or real.folds:
         split = fold_split(real.clips, fold)
         try:
-            of_fold = list(itertools.chain.from_iterable(runs_of(split, seed) for seed in range(seeds)))
+            of_fold = list(itertools.chain.from_iterable(runs_of(split, seed) for seed in seeds))
         except LeakError as error:
             if folds:
                 raise

@@ -51,7 +51,8 @@ class TrainConfig:
     classifier: str = DEFAULT_CLASSIFIER
     protocol: str = "folds"
     folds: tuple[int, ...] = ()  # test folds; empty: every fold that all mixes can be tested on
-    seeds: int = 1
+    seeds: int = 1  # how many
+    seed: int = 0  # the first of them
     shots: str = "full"  # real clips in all, joined by commas: 50,100,full
     epochs: int | None = None
     batch: int | None = None
@@ -114,6 +115,8 @@ def train(
         raise UsageError(f"--protocol {config.protocol} is not known; choose one of {', '.join(PROTOCOLS)}")
     if config.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {config.seeds}")
+    if config.seed < 0:
+        raise UsageError(f"--seed must be at least 0, not {config.seed}")
     if config.epochs is not None and config.epochs < 1:
         raise UsageError(f"--epochs must be at least 1, not {config.epochs}")
     if config.batch is not None and config.batch < 1:
@@ -129,8 +132,9 @@ def train(
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
     shots = parse_shots(config.shots)
+    seeds = range(config.seed, config.seed + config.seeds)
     rate_hz = recipe.features.sample_rate_hz
-    parts = Parts.open(real, parsed, synth, config.folds, config.seeds, shots)  # all before any is decoded
+    parts = Parts.open(real, parsed, synth, config.folds, seeds, shots)  # all before any is decoded
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
         for name, source in parts.opened.items()
@@ -141,7 +145,7 @@ def train(
     notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
     notes += filter(None, map(unknown_generator, sources.values()))
     planned, splits, left_out = plan_runs(
-        replace(parts, opened=sources), parsed, config.protocol, config.folds, config.seeds, shots
+        replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, shots
     )
     notes += [*left_out, *generator_beyond_shots(planned, sources)]
     if splits and splits[0].optimistic:
@@ -177,7 +181,7 @@ def train(
             **settings,
             "device": str(device),
             "splits": [split.name for split in splits],
-            "seeds": config.seeds,
+            "seeds": list(seeds),
             **({} if shots == (None,) else {"shots": ["full" if n is None else n for n in shots]}),
         }
     )

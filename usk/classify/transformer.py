@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from usk.classify.augment import AUGMENTATIONS, MIXUP
+from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.models import ClassifierPreset
 from usk.errors import ModelError, UsageError
 from usk.hub import first_line, hub_errors
@@ -211,7 +211,7 @@ def transformer_described(described: Mapping[str, Any], name: str) -> Classifier
 def _preset(
     build: Any, features: ExtractorFeatures, config: Any, extractor: Any, revision: str
 ) -> ClassifierPreset:
-    barred = (*OF_LEVELS, *OF_BANDS) if features.is_waveform else OF_LEVELS
+    barred = (CROP, *OF_LEVELS, *(OF_BANDS if features.is_waveform else ()))
     return ClassifierPreset(
         build,
         features,

@@ -48,6 +48,9 @@ def command(
         typer.Option("--folds", help="Test folds, joined by commas. \\[default: all that are clean]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Train this many times with different seeds.")] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", help="The first of them: several machines can share a sweep.")
+    ] = 0,
     shots: Annotated[
         str,
         typer.Option(
@@ -82,6 +85,7 @@ def command(
         protocol=protocol,
         folds=split_numbers(folds, "--folds"),
         seeds=seeds,
+        seed=seed,
         shots=shots,
         epochs=epochs,
         batch=batch,

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from usk.classify.augment import augment_batch, augmentations_named
+from usk.classify.augment import augment_batch
 from usk.classify.features import Features, fit_length
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
 from usk.data.clip import Clip
@@ -242,11 +242,9 @@ class Jury:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             model = self._network(features.float().cpu()).to(device).train()
-            optimiser = torch.optim.AdamW(
-                model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-            )
+            optimiser = recipe.optimiser(model, recipe.learning_rate, recipe.weight_decay)
             losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-            names = augmentations_named(recipe.augment)
+            names = recipe.augmentations(recipe.augment)
             draw = torch.Generator().manual_seed(self.seed)
             order = torch.empty(0, dtype=torch.int64)
             for step in range(n_steps):

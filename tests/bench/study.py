@@ -1,0 +1,253 @@
+"""The study: real clips with and without the best classical augmentation, and on top of it clips made in several ways.
+
+    python -m tests.bench.study tests/bench/study.toml --real UrbanSound8K --work DIR --workers 2 --json FILE --png FILE
+
+The configuration names the shots (real clips in all), the seeds, the test folds and the ways of making clips. Each seed
+draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
+what is there already is not made again: an interrupted study goes on, a finished one can be widened, and `usk eval
+DIR/runs` or `usk report` look at its runs as at any others. Each worker process keeps to one core (or to the GPU).
+`--only-results` compares what has been trained so far. `--json` writes comparisons without recall by class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.training_value import validation_accuracy
+from usk.classify.train import TrainConfig, train
+from usk.data.sources import open_source
+from usk.evaluate.compare import Comparison
+from usk.evaluate.study import Study, SweepPoint, study_runs
+from usk.show.charts import Chart, sweep_chart
+from usk.synth.few_shot import ShotsOf, shots_cells, synthesize_shots
+from usk.synth.judge import JudgeConfig
+from usk.synth.settings import render_config
+from usk.synth.synthesize import SynthConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the configuration says."""
+
+    test_folds: tuple[int, ...]
+    seeds: int
+    shots: tuple[int | None, ...]
+    classifier: str
+    plain: str
+    best: str
+    per_class: dict[str, int]
+    clips: dict[str, dict[str, Any]]
+    epochs: int | None = None
+    model: str = "embedded"
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        raw = tomllib.loads(path.read_text())
+        shots = tuple(None if n == "full" else int(n) for n in raw.pop("shots"))
+        return cls(test_folds=tuple(raw.pop("test_folds")), shots=shots, **raw)
+
+    def synth(self, name: str, shots: int | None) -> SynthConfig:
+        """How the clips called `name` are made of that many real ones."""
+        settings = dict(self.clips[name])
+        judge = JudgeConfig(classifier=self.classifier) if settings.pop("judge", False) else None
+        return SynthConfig(self.per_class[_said(shots)], render=render_config(**settings), judge=judge)
+
+
+def _said(shots: int | None) -> str:
+    return "full" if shots is None else str(shots)
+
+
+def begin_worker(numbers: Any) -> None:
+    """A worker keeps to a core of its own: two processes on the same two cores slow each other more than twofold."""
+    cores = sorted(os.sched_getaffinity(0))
+    with numbers.get_lock():
+        number, numbers.value = numbers.value, numbers.value + 1
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+    torch.set_num_threads(1)
+
+
+def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
+    """Make all clips of one cell (shots, test fold, seed) and train all its mixes."""
+    os.chdir(work)  # a mix names its clips by their folder here
+    source = open_source(real)
+    (made,) = shots_cells(source, (cell.shots,), (cell.test_fold,), 1) if cell.shots is None else (cell,)
+    for name in study.clips:
+        synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
+        print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
+    for mixes, augment in (
+        (["real"], study.plain),
+        (["real", *(f"real,{name}" for name in study.clips)], study.best),
+    ):
+        config = TrainConfig(
+            study.classifier,
+            folds=(cell.test_fold,),
+            seed=cell.seed,
+            shots=_said(cell.shots),
+            epochs=study.epochs,
+            augment=augment,
+        )
+        train(source, mixes, out="runs", config=config)
+    return f"{cell.name}, seed {cell.seed}: trained"
+
+
+def run(study: Config, real: str, work: Path, workers: int) -> None:
+    """Everything that `work` does not hold yet. `full` makes its clips once, so its other seeds wait for the first."""
+    cells = [
+        ShotsOf(n, fold, seed)
+        for n in study.shots
+        for fold in study.test_folds
+        for seed in range(study.seeds)
+    ]
+    first = [cell for cell in cells if cell.shots is not None or cell.seed == 0]
+    numbers = multiprocessing.get_context("spawn").Value("i", 0)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker, (numbers,)) as pool:
+        waiting: list[Future[str]] = []
+        for wave in (first, [cell for cell in cells if cell not in first]):
+            waiting = [pool.submit(work_on, study, real, str(work), cell) for cell in wave]
+            for done, future in zip(count(1), waiting, strict=False):
+                print(f"{done}/{len(waiting)} {future.result()}", file=sys.stderr, flush=True)
+
+
+def table_of(study: Config, comparisons: Sequence[Comparison]) -> Table:
+    """A row a mix, a column a number of shots: accuracy, and the difference to real clips with the best augmentation."""
+    table = Table(
+        title=f"accuracy %, and points above real clips with `{study.best}`: 95 % interval, pairs up"
+    )
+    table.add_column("trained on")
+    cells: dict[tuple[str, str], str] = {}
+    for comparison in comparisons:
+        for row in comparison.rows:
+            text = f"{100 * row.accuracy.mean:.1f}"
+            if (found := row.difference) is not None:
+                text += f"\n{found.difference_points:+.1f}"
+                if found.low_points is not None:
+                    text += f" ({found.low_points:+.1f} to {found.high_points:+.1f})"
+                text += f" {row.pairs_up}/{row.pairs}"
+            cells[f"{row.mix}, {comparison.augment}", _said(comparison.shots)] = text
+    for name in [_said(shots) for shots in by_size(study.shots)]:
+        table.add_column(f"{name} real")
+    for mix in dict.fromkeys(mix for mix, _ in cells):
+        table.add_row(mix, *(cells.get((mix, _said(shots)), "") for shots in by_size(study.shots)))
+    return table
+
+
+def by_size(shots: Sequence[int | None]) -> list[int | None]:
+    """Ascending, the full training part last."""
+    return sorted(shots, key=lambda n: float("inf") if n is None else n)
+
+
+def chart_of(study: Config, studies: Sequence[Study]) -> Chart | None:
+    """Accuracy against the number of real clips, a line for each way of training; None for a single number."""
+    points = []
+    for one in studies:
+        if one.comparison.augment != study.best:
+            continue
+        for row in one.comparison.rows:
+            scores = [run.accuracy for run in one.runs if run.mix == row.mix]
+            points.append(
+                SweepPoint(row.mix, row.n_real, row.accuracy.mean, min(scores), max(scores), row.n_runs)
+            )
+    names = ["real", *(f"real,{name}" for name in study.clips)]
+    points.sort(key=lambda point: (names.index(point.series), point.n_clips))
+    return sweep_chart(points, "real") if len({point.n_clips for point in points}) > 1 else None
+
+
+def validation_gains(study: Config, studies: Sequence[Study], runs: Path) -> list[dict[str, Any]]:
+    """What each kind of clips was worth on validation recordings, which choose defaults where test clips may not: points
+    above real clips with the best augmentation, the mean and its standard error over all cells (shots, folds, seeds)."""
+    scores: dict[str, dict[tuple[Any, ...], float]] = {}
+    for one in studies:
+        if one.comparison.augment == study.best:
+            for run in one.runs:
+                cell = (one.comparison.shots, run.split, run.seed)
+                scores.setdefault(run.mix, {})[cell] = validation_accuracy(runs / run.name)
+    rows = []
+    for mix, of in scores.items():
+        gains = [100 * (score - scores["real"][cell]) for cell, score in of.items() if cell in scores["real"]]
+        if mix != "real" and gains:
+            error = float(np.std(gains, ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else None
+            rows.append(
+                {
+                    "mix": mix,
+                    "gain_points": round(float(np.mean(gains)), 2),
+                    "standard_error": None if error is None else round(error, 2),
+                    "cells": len(gains),
+                    "cells_up": sum(gain > 0 for gain in gains),
+                }
+            )
+    return sorted(rows, key=lambda row: -row["gain_points"])
+
+
+def as_json(
+    study: Config, comparisons: Sequence[Comparison], validation: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The configuration, and each comparison without what it says of single classes."""
+    shown = []
+    for comparison in comparisons:
+        whole = comparison.as_dict()
+        shown.append({key: value for key, value in whole.items() if key not in ("classes", "confusions")})
+    return {
+        "config": asdict(study),
+        "machine": platform.machine(),
+        "validation": list(validation),
+        "comparisons": shown,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--real", default="demo")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the clips and the runs")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only-results", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_args()
+    study = Config.read(options.config)
+    real = options.real if options.real == "demo" else str(Path(options.real).absolute())
+    options.work.mkdir(parents=True, exist_ok=True)
+    if not options.only_results:
+        run(study, real, options.work.absolute(), options.workers)
+    studies = study_runs(options.work / "runs", "real")
+    comparisons = [one.comparison for one in studies]
+    validation = validation_gains(study, studies, options.work / "runs")
+    if options.json:
+        options.json.write_text(json.dumps(as_json(study, comparisons, validation), indent=1) + "\n")
+    if options.png and (chart := chart_of(study, studies)) is not None:
+        chart.png(options.png)
+    Console(width=200).print(table_of(study, comparisons))
+    table = Table(title="points above real clips alone on validation recordings, over all cells")
+    for column in ("trained on", "gain ± standard error", "cells up"):
+        table.add_column(column)
+    for row in validation:
+        spread = "" if row["standard_error"] is None else f" ± {row['standard_error']:.1f}"
+        table.add_row(
+            row["mix"], f"{row['gain_points']:+.1f}{spread}", f"{row['cells_up']} of {row['cells']}"
+        )
+    Console().print(table)
+    for comparison in comparisons:
+        for row in comparison.rows:
+            if not row.is_baseline:
+                Console().print(f"{_said(comparison.shots)} shots, {row.mix}: {row.sentence}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The study runs from its configuration, goes on where it was, and says what it found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import study
+
+CONFIG = """
+test_folds = [1]
+seeds = 1
+shots = ["40", "full"]
+classifier = "small"
+plain = "none"
+best = "basic"
+epochs = 1
+[per_class]
+40 = 1
+full = 1
+[clips.waveform]
+strategy = "waveform"
+[clips.judged]
+strategy = "waveform"
+judge = true
+"""
+
+
+@pytest.mark.slow
+def test_it_makes_trains_compares_and_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.toml").write_text(CONFIG)
+    monkeypatch.setenv("USK_CACHE", str(tmp_path / "cache"))
+    saved, chart = tmp_path / "study.json", tmp_path / "study.png"
+    words = [str(tmp_path / "study.toml"), "--real", "demo", "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", ["study", *words, "--json", str(saved), "--png", str(chart)])
+    study.main()
+    result = json.loads(saved.read_text())
+    found = {
+        (comparison["shots"], comparison["augment"]): [row["mix"] for row in comparison["rows"]]
+        for comparison in result["comparisons"]
+    }
+    mixes = ["real", "real,waveform", "real,judged"]
+    assert found == {
+        (40, "none"): ["real"],
+        (40, "basic"): mixes,
+        (None, "none"): ["real"],
+        (None, "basic"): mixes,
+    }
+    assert chart.stat().st_size > 5_000
+    shown = capsys.readouterr().out
+    assert "40 real" in shown and "full real" in shown and "real,judged, basic" in shown
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").glob("*/run.json")}
+    assert len(runs) == 8
+    study.main()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").glob("*/run.json")} == runs
