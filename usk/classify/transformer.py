@@ -23,8 +23,9 @@ from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, MIXUP
 from usk.classify.models import ClassifierPreset
-from usk.errors import ModelError, UsageError
-from usk.hub import first_line, hub_errors
+from usk.data.pinned import download, pin_or_cached
+from usk.errors import ModelError, UsageError, UskError
+from usk.hub import first_line
 
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
@@ -243,18 +244,22 @@ def _located(place: str, subject: str) -> Path:
     folder = Path(place).expanduser()
     if place and folder.is_dir():
         return folder
-    hub_id, _, revision = place.partition("@")
+    hub_id = place.partition("@")[0]
     if not place or folder.exists() or hub_id.count("/") > 1 or place.startswith((".", "/", "~")):
         raise ModelError(f"{subject}: no such folder; give a model's folder, or a Hub id (user/name)")
-    from huggingface_hub import snapshot_download
+    return download_pretrained(place, subject, "give a model's folder", ModelError)
 
-    with hub_errors(subject, "give a model's folder", ModelError, revision or None):
-        files = ["*.json", "*.safetensors"]
-        here = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files))
-        if not any(here.glob("*.safetensors")):
-            files.append("pytorch_model*.bin")
-            here = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files))
-    return here
+
+def download_pretrained(hub_id: str, subject: str, instead: str, error: type[UskError]) -> Path:
+    """The folder with a model of the Hub (`user/name[@revision]`): its JSON files and its weights.
+
+    Weights are safetensors; pickled ones are downloaded where there are no others. Raises `error` in one line (see
+    `usk.hub.hub_errors`).
+    """
+    pinned = pin_or_cached(hub_id, "model", subject, instead, error)
+    has_safetensors = any(name.endswith(".safetensors") and "/" not in name for name in pinned.files)
+    weights = "*.safetensors" if has_safetensors else "pytorch_model*.bin"
+    return download(pinned, ("*.json", weights), subject, instead, error)
 
 
 def _fingerprint(folder: Path) -> str:
