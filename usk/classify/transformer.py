@@ -1,4 +1,4 @@
-"""Audio classifiers of `transformers`, with a new head for our classes: the one importer of that library.
+"""Audio classifiers of `transformers`, with a new head for our classes; the one importer of that library.
 
 Nothing of a checkpoint is run as code: weights are safetensors, or `.bin` files that torch reads as weights alone.
 """
@@ -34,14 +34,18 @@ OF_LEVELS = ("gain", "noise")  # augmentations that need features in dB, which o
 OF_BANDS = ("pitch",)
 
 
-def transformers() -> Any:
-    """The library; UsageError where it is not installed."""
+def transformers(subject: str = "--classifier hf:...", instead: str = "") -> Any:
+    """The library. Raises UsageError where it is not installed.
+
+    Args:
+        subject: what needs it, as the message begins.
+        instead: what the user can do without it, as an imperative.
+    """
     try:
         import transformers as library
-    except ImportError:
-        raise UsageError(
-            "--classifier hf:... needs transformers, which is not installed; pip install 'usk[hf]'"
-        ) from None
+    except ImportError as error:
+        fix = f"pip install 'usk[hf]', or {instead}" if instead else "pip install 'usk[hf]'"
+        raise UsageError(f"{subject} needs transformers, which is not installed; {fix}") from error
     return library
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from usk.classify.features import FOUR_SECONDS, Features, fit_length
+from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
 from usk.errors import UsageError
 from usk.hub import first_line
@@ -103,24 +104,17 @@ def transformers_embedding(model_id: str) -> Embedding:
 
     Raises: UsageError with one line that names the fix.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(
-            f"--embedding {model_id} needs the transformers library: pip install 'usk[hf]', or use --embedding {LOG_MEL}"
-        ) from error
     import soxr
 
-    from usk.classify.transformer import download_pretrained
-
     subject, instead = f"--embedding {model_id}", f"name a folder of the model, or use --embedding {LOG_MEL}"
+    library = transformers(subject, f"use --embedding {LOG_MEL}")
     folder, name = Path(model_id), model_id
     if not folder.is_dir():
         folder = download_pretrained(model_id, subject, instead, UsageError)
         name = f"{model_id.partition('@')[0]}@{folder.name}"
     try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        extractor = library.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        model = library.AutoModel.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{subject} is no audio model that transformers can load: {first_line(error)}"
