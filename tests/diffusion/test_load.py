@@ -700,6 +700,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "model_index.json").write_bytes(b"\xff"),
         "model_index.json is not valid JSON",
     ),
+    "index is nested too deep": (
+        lambda f: (f / "model_index.json").write_text("[" * 100_000),
+        "model_index.json is not valid JSON",
+    ),
     "index is a list": (
         lambda f: (f / "model_index.json").write_text("[]"),
         "model_index.json is not a JSON object",

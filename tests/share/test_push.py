@@ -746,6 +746,14 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "usk.json").write_text("{"),
         "usk.json is damaged; make the folder again",
     ),
+    "a manifest that is a list": (
+        lambda folder: (folder / "usk.json").write_text("[]"),
+        "usk.json is damaged; make the folder again",
+    ),
+    "a manifest nested too deep": (
+        lambda folder: (folder / "usk.json").write_text("[" * 100_000),
+        "usk.json is damaged; make the folder again",
+    ),
     "another manifest": (
         lambda folder: (folder / "usk.json").write_text('{"kind": "x"}'),
         "is not that of a synthetic dataset",

@@ -444,7 +444,7 @@ def read_pipeline_json(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(
             f"--model {name} is no audio-diffusion pipeline: {path.parent.name}/{path.name} is missing"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deep
         raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not valid JSON") from error
     if not isinstance(content, dict):
         raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not a JSON object")
