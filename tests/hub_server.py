@@ -10,6 +10,7 @@ told to fail. Everything is kept in memory; one lock, so that a request sees who
     hub.fail("POST", "/commit/", 503)              # the next such request only; times=, skip=, code=, headers=
     hub.fail("PUT", "/storage/", cut=100)          # closes the connection after 100 bytes
     hub.fail("POST", "/commit/", lost=True)        # does what was asked, and closes without an answer
+    hub.stop()                                     # connections are refused from now on
     hub.requests                                   # [(method, path, status), ...]; status 0: cut
 """
 
@@ -712,6 +713,13 @@ class LocalHub(HubServer):
         super().__init__()
         self.monkeypatch, self.folder = monkeypatch, folder
         self.slept_s: list[float] = []
+
+    def stop(self) -> None:
+        """The server is gone: connections are refused, as without a network."""
+        import huggingface_hub
+
+        super().__exit__()
+        huggingface_hub.close_session()  # and with it the connections that are still open
 
     def login(self, token: str | None) -> None:
         """Use a token as a user's shell would, or none."""

@@ -21,11 +21,18 @@ def write_run(
     skill: float = 0.6,
     class_names: Sequence[str] = ("air", "bark", "siren"),
     n_clips: int = 60,
+    n_tested: int | None = None,
+    order: np.ndarray | None = None,
+    name: str | None = None,
     epochs: int = 4,
     **changes: Any,
 ) -> Path:
-    """`skill` is the share of test clips that the run gets right; the rest is taken for the next class."""
-    folder = root / f"run{len(list(root.glob('*'))) if root.is_dir() else 0}"
+    """A folder `root/name`, by default numbered. `changes` are of what run.json says.
+
+    `skill` is the share of test clips that the run gets right; the rest is taken for the next class. The first
+    `n_tested` classes (None: all) have test clips. `order` is that of the rows in predictions.parquet.
+    """
+    folder = root / (name or f"run{len(list(root.glob('*'))) if root.is_dir() else 0}")
     folder.mkdir(parents=True)
     config = {
         "format": 1,
@@ -38,27 +45,30 @@ def write_run(
         "augment": "none",
         "optimistic": False,
         "class_names": list(class_names),
-        "n_real": 100,
+        "n_real": 100 if "real" in mix else 0,
         "n_synthetic": 90 if "synth" in mix else 0,
-        "dropped": 0,
+        "dropped": 10 + fold if "synth" in mix else 0,
         "epochs": epochs,
         "steps": 50,
         "best_epoch": 3,
         "data": "abcdefabcdef",
         "created": f"2026-01-0{fold}T00:00:0{seed}+00:00",
+        "device": "cpu",
     } | changes
-    n = len(class_names)
-    labels = np.arange(n_clips) % n
+    n_tested = n_tested or len(class_names)
+    labels = np.arange(n_clips) % n_tested
     ranks = np.random.default_rng(100 * fold + seed).permutation(n_clips)
-    predicted = np.where(ranks < skill * n_clips, labels, (labels + 1) % n)
+    predicted = np.where(ranks < skill * n_clips, labels, (labels + 1) % n_tested)
+    probabilities = np.eye(len(class_names), dtype=np.float32)[predicted].tolist()
     rows = {
         "clip_id": [f"{fold}-{i:03d}" for i in range(n_clips)],
         "group": [f"{fold}-{i // 4}" for i in range(n_clips)],
         "label": labels,
         "predicted": predicted,
-        "probabilities": pa.array(np.eye(n, dtype=np.float32)[predicted].tolist(), pa.list_(pa.float32())),
+        "probabilities": pa.array(probabilities, pa.list_(pa.float32())),
     }
-    pq.write_table(pa.table(rows), folder / "predictions.parquet")
+    table = pa.table(rows) if order is None else pa.table(rows).take(order)
+    pq.write_table(table, folder / "predictions.parquet")
     (folder / "run.json").write_text(json.dumps(config))
     history = [
         {"epoch": e, "loss": 2 / e, "validation_accuracy": 0.1 * e + 0.01 * seed}

@@ -20,6 +20,7 @@ from tests.hub_server import LocalHub
 from tests.sounds import tone
 from usk.classify.classifier import AudioClassifier
 from usk.data.sources import open_source
+from usk.diffusion.load import load_generator
 from usk.errors import ModelError, SourceError
 from usk.synth.store import encode_flac
 
@@ -282,6 +283,69 @@ def test_a_generator_on_the_hub_is_pinned_in_what_it_makes(
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert open_source(tmp_path / "out").clips[0].model == f"me/brush@{commit}"
+
+
+def no_network(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.stop()
+
+
+def offline_mode(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def out_of_order(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("usk.hub.WAITS_S", ())
+    hub.fail(status=503, times=1_000)
+
+
+def not_public_any_more(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repo("model", "me/brush").private = True
+
+
+@pytest.mark.parametrize("away", [no_network, offline_mode, out_of_order, not_public_any_more])
+@pytest.mark.parametrize("revision", ["", "@v2", "@{commit}"])
+def test_a_downloaded_generator_is_found_without_the_hub(
+    hub: LocalHub,
+    tiny_pipeline: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    away: Callable[..., None],
+    revision: str,
+) -> None:
+    repo = hub.create_repo("model", "me/brush", tiny_pipeline())
+    repo.tags["v2"] = commit = repo.branches["main"]
+    name = "me/brush" + revision.format(commit=commit)
+    there = load_generator(name, "cpu")
+    away(hub, monkeypatch)
+    here = load_generator(name, "cpu")
+    assert here.model_id == there.model_id == f"me/brush@{commit}"
+    with pytest.raises(ModelError, match="--model me/brush "):
+        load_generator("me/brush@v1", "cpu")
+
+
+def test_a_generator_is_looked_for_in_the_cache_at_its_own_revision(
+    hub: LocalHub, tiny_pipeline: Callable[..., Path]
+) -> None:
+    """What `main` was when it was last asked for: neither an older nor another revision."""
+    repo = hub.create_repo("model", "me/brush", tiny_pipeline())
+    repo.tags["v1"] = old = repo.branches["main"]
+    load_generator("me/brush", "cpu")
+    new = hub.commit_folder(repo, tiny_pipeline(prediction_type="sample")).sha
+    load_generator("me/brush", "cpu")
+    load_generator("me/brush@v1", "cpu")
+    hub.stop()
+    assert load_generator("me/brush", "cpu").model_id == f"me/brush@{new}"
+    assert load_generator("me/brush@v1", "cpu").model_id == f"me/brush@{old}"
+    with pytest.raises(ModelError, match=r"cannot be reached \(no network\?\)"):
+        load_generator("me/brush@v2", "cpu")
+
+
+def test_what_is_no_pipeline_is_not_downloaded(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "large.safetensors").write_bytes(b"x")
+    hub.create_repo("model", "me/other", tmp_path / "other")
+    with pytest.raises(ModelError, match=r"--model me/other is no pipeline: it has no model_index\.json"):
+        load_generator("me/other", "cpu")
+    assert not any("/resolve/" in path for _, path, _ in hub.requests)
 
 
 # --- what is not there

@@ -118,6 +118,8 @@ def spoilt(run: Path, what: str) -> None:
         save_file({**weights, first: weights[first] * torch.nan}, run / "model.safetensors")
     elif what == "no JSON":
         (run / "config.json").write_text("{")
+    elif what == "nested too deep":
+        (run / "config.json").write_text("[" * 100_000)
     elif what == "a list":
         (run / "config.json").write_text("[]")
     else:
@@ -133,6 +135,7 @@ def spoilt(run: Path, what: str) -> None:
         ("a tensor too many", "cannot be loaded"),
         ("NaN", "are not finite"),
         ("no JSON", "config.json cannot be read"),
+        ("nested too deep", "config.json cannot be read"),
         ("a list", "config.json is not a run's"),
         ("os.system", "this usk knows no architecture 'os.system'; update usk"),
     ],

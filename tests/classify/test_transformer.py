@@ -14,9 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.hub_server import LocalHub
 from usk.classify.features import features_of
 from usk.classify.models import preset
 from usk.classify.train import TrainConfig, train
+from usk.classify.transformer import transformer_preset
 from usk.data.decode import decode_source
 from usk.data.sources import Source
 from usk.errors import ModelError, UsageError
@@ -173,6 +175,48 @@ def test_what_is_no_audio_classifier_is_refused_in_one_line(
         lines = ran.err.splitlines()
         assert ran.code == 1, (place, ran.err)
         assert lines[-1].startswith(f"usk: --classifier hf:{place}") and said in lines[-1], lines
+
+
+def pickled(folder: Path, to: Path) -> Path:
+    """The model with its weights as pickled tensors."""
+    shutil.copytree(folder, to)
+    torch.save(load_file(to / "model.safetensors"), to / "pytorch_model.bin")
+    (to / "model.safetensors").unlink()
+    return to
+
+
+def asked_for(hub: LocalHub) -> set[str]:
+    return {path.rpartition("/")[2] for _, path, _ in hub.requests if "/resolve/" in path}
+
+
+def test_a_model_of_the_hub_comes_without_pickled_weights(hub: LocalHub, ast: Path, tmp_path: Path) -> None:
+    both = pickled(ast, tmp_path / "both")
+    shutil.copy(ast / "model.safetensors", both)
+    repo = hub.create_repo("model", "me/ast", both)
+    repo.tags["v1"] = repo.branches["main"]
+    (tmp_path / "empty").mkdir()
+    hub.commit_folder(repo, tmp_path / "empty", "all gone")  # what the tag says counts, not what is newest
+    hub.fail("GET", "/api/models/me/ast", 503)  # asked again
+    there = transformer_preset("me/ast@v1")
+    assert asked_for(hub) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert there.revision == transformer_preset(str(ast)).revision
+    hub.stop()
+    assert transformer_preset("me/ast@v1").revision == there.revision
+    with pytest.raises(ModelError, match="--classifier hf:me/ast@v2 cannot be reached"):
+        transformer_preset("me/ast@v2")
+
+
+def test_a_model_of_the_hub_may_have_pickled_weights_alone(hub: LocalHub, ast: Path, tmp_path: Path) -> None:
+    hub.create_repo("model", "me/old", pickled(ast, tmp_path / "old"))
+    there = transformer_preset("me/old")
+    assert asked_for(hub) == {"config.json", "preprocessor_config.json", "pytorch_model.bin"}
+    for ours, theirs in zip(
+        there.build(5).model.base_model.parameters(), transformer_preset(str(ast)).build(5).model.base_model.parameters(),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(ours, theirs)
+    hub.stop()
+    assert transformer_preset("me/old").revision == there.revision
 
 
 def test_without_the_library_the_fix_is_named(

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 
+from tests.hub_server import LocalHub
 from tests.sounds import TINY_MEL, write_wav
 from usk.device import resolve_device
 from usk.diffusion import load
@@ -572,17 +573,9 @@ def test_audiodiffusion_draws_with_a_conditional_unet(
     drawn(pipeline, conditional, predict, monkeypatch, encoding=encodings)
 
 
-def test_the_encoder_comes_from_the_hub_if_the_folder_has_none(
-    tiny_pipeline: Factory, tmp_path: Path, audio_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_that_cannot_be_had_names_the_ways_on(tiny_pipeline: Factory, tmp_path: Path) -> None:
     path = copy_of(tiny_pipeline(conditional=100), tmp_path)
     (path / "audio_encoder").unlink()
-    asked = []
-
-    def download(hub_id: str, **options: Any) -> str:
-        asked.append((hub_id, sorted(options["allow_patterns"])))
-        return str(audio_encoder_folder)
-
     with pytest.raises(ModelError) as raised:
         load_generator(str(path), device="cpu")
     text = str(raised.value)
@@ -591,10 +584,21 @@ def test_the_encoder_comes_from_the_hub_if_the_folder_has_none(
     )
     assert text.startswith("--model ") and text.endswith(f"put its files into {path}/audio_encoder")
     assert "\n" not in text
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    encoder = load_generator(str(path), device="cpu").encoder
-    assert asked == [("teticio/audio-encoder", ["*.bin", "*.json", "*.safetensors"])]
-    assert encoder is not None and not encoder.training
+
+
+def test_the_encoder_comes_from_the_hub_if_the_folder_has_none(
+    hub: LocalHub, tiny_pipeline: Factory, tmp_path: Path, audio_encoder_folder: Path
+) -> None:
+    path = copy_of(tiny_pipeline(conditional=100), tmp_path)
+    (path / "audio_encoder").unlink()
+    hub.create_repo("model", "teticio/audio-encoder", audio_encoder_folder)
+    there = load_generator(str(path), device="cpu").encoder
+    assert there is not None and not there.training
+    hub.stop()
+    here = load_generator(str(path), device="cpu").encoder
+    assert here is not None
+    for name, tensor in there.state_dict().items():
+        assert torch.equal(here.state_dict()[name], tensor)
 
 
 def test_encodings_of_another_size_are_refused(tiny_pipeline: Factory) -> None:
@@ -694,6 +698,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "index is no text": (
         lambda f: (f / "model_index.json").write_bytes(b"\xff"),
+        "model_index.json is not valid JSON",
+    ),
+    "index is nested too deep": (
+        lambda f: (f / "model_index.json").write_text("[" * 100_000),
         "model_index.json is not valid JSON",
     ),
     "index is a list": (

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import runs
 from usk.errors import SourceError, UsageError
 from usk.evaluate.compare import (
     Comparison,
@@ -30,46 +31,10 @@ N_CLIPS = 80
 
 
 def write_run(root: Path, mix: str = "real", fold: int = 1, seed: int = 0, **changes: Any) -> Path:
-    """A run folder as `usk train` leaves it. `skill` is the share of its test clips that it gets right."""
-    skill, order = changes.pop("skill", 0.6), changes.pop("order", None)
-    folder = root / changes.pop("name", f"{mix.replace(',', '+')}-{changes.get('data', '')}fold{fold}-{seed}")
-    folder.mkdir(parents=True)
-    config = {
-        "format": 1,
-        "mix": mix,
-        "classifier": "small",
-        "protocol": "folds",
-        "split": f"fold{fold}",
-        "fold": fold,
-        "seed": seed,
-        "augment": "none",
-        "optimistic": False,
-        "class_names": CLASS_NAMES,
-        "n_real": 100 if "real" in mix else 0,
-        "n_synthetic": 90 if "synth" in mix else 0,
-        "dropped": 10 + fold if "synth" in mix else 0,
-        "epochs": 5,
-        "steps": 50,
-        "best_epoch": 3,
-        "data": "abcdefabcdef",
-        "created": f"2026-01-0{fold}T00:00:0{seed}+00:00",
-        "device": "cpu",
-    } | changes
-    labels = np.arange(N_CLIPS) % 3  # nobody tests the siren
-    rng = np.random.default_rng(100 * fold + seed)
-    ranks = rng.permutation(N_CLIPS)
-    predicted = np.where(ranks < skill * N_CLIPS, labels, (labels + 1) % 3)
-    rows = {
-        "clip_id": [f"{fold}-{i:03d}" for i in range(N_CLIPS)],
-        "group": [f"{fold}-{i // 4}" for i in range(N_CLIPS)],
-        "label": labels,
-        "predicted": predicted,
-        "probabilities": pa.array(np.eye(4, dtype=np.float32)[predicted].tolist(), pa.list_(pa.float32())),
-    }
-    table = pa.table(rows)
-    pq.write_table(table.take(order) if order is not None else table, folder / "predictions.parquet")
-    (folder / "run.json").write_text(json.dumps(config))
-    return folder
+    """A run of `tests.runs` on four classes, whose folder says which it is. Nobody tests the siren."""
+    name = f"{mix.replace(',', '+')}-{changes.get('data', '')}fold{fold}-{seed}"
+    options = {"name": name, "class_names": CLASS_NAMES, "n_clips": N_CLIPS, "n_tested": 3, "epochs": 5}
+    return runs.write_run(root, mix, seed, fold, **(options | changes))
 
 
 def rewrite(folder: Path, column: str, values: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.hub_server import LocalHub
 from tests.sounds import tone
 from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError
@@ -257,6 +260,28 @@ def test_an_audio_model_of_transformers_can_embed(
         assert ran.value["distance"]["mmd"] is not None
 
 
+@pytest.mark.parametrize("weights", ["safetensors", "bin", "both"])
+def test_an_audio_model_of_the_hub_can_embed(
+    hub: LocalHub, tiny_listeners: dict[str, Path], tmp_path: Path, weights: str
+) -> None:
+    from usk.evaluate.embeddings import transformers_embedding
+
+    folder = shutil.copytree(tiny_listeners["wave"], tmp_path / "wave")
+    if weights != "safetensors":
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    if weights == "bin":
+        (folder / "model.safetensors").unlink()
+    commit = hub.create_repo("model", "me/wave", folder).branches["main"]
+    there = transformers_embedding("me/wave@main")
+    assert there.name == f"me/wave@{commit}"
+    wanted = transformers_embedding(str(folder)).embed([tone(440, 0.5)])
+    np.testing.assert_array_equal(there.embed([tone(440, 0.5)]), wanted)
+    asked = {path.rpartition(".")[2] for _, path, _ in hub.requests if "/resolve/" in path}
+    assert asked == {"json", "bin" if weights == "bin" else "safetensors"}
+    hub.stop()
+    assert transformers_embedding("me/wave").name == there.name
+
+
 def test_an_embedding_that_cannot_be_is_one_line(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +299,9 @@ def test_an_embedding_that_cannot_be_is_one_line(
         assert message in ran.err
     monkeypatch.setitem(sys.modules, "transformers", None)
     ran = usk(*common, "--embedding", tmp_path / "empty")
-    assert ran.code == 2 and "pip install 'usk[hf]'" in ran.err
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert f"--embedding {tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
+    assert ran.err.endswith("pip install 'usk[hf]', or use --embedding log-mel\n")
 
 
 def test_two_embeddings_at_once_are_refused(tmp_path: Path) -> None:

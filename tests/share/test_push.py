@@ -446,15 +446,17 @@ def test_someone_elses_commit_in_between_is_not_overwritten(
 def test_a_503_on_a_download_is_waited_out(
     usk: Command, account: LocalHub, tiny_pipeline: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from usk.diffusion import load
+    from usk.data import pinned
+    from usk.diffusion.load import load_generator
 
     account.create_repo("model", "me/gen", tiny_pipeline())
     slept_s: list[float] = []
-    real = load.retried
-    monkeypatch.setattr(load, "retried", lambda call: real(call, slept_s.append))
+    real = pinned.retried
+    monkeypatch.setattr(pinned, "retried", lambda call: real(call, slept_s.append))
+    account.fail("GET", "/api/models/me/gen", 503, times=2)
     account.fail("GET", "/resolve/", 503, times=1)
-    assert load.load_generator("me/gen", "cpu").model_id.startswith("me/gen@")
-    assert slept_s == [1]
+    assert load_generator("me/gen", "cpu").model_id.startswith("me/gen@")
+    assert slept_s == [1, 2, 1]
 
 
 # --- accounts ----------------------------------------------------------------------------------------------
@@ -742,6 +744,14 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no manifest": (
         lambda folder: (folder / "usk.json").write_text("{"),
+        "usk.json is damaged; make the folder again",
+    ),
+    "a manifest that is a list": (
+        lambda folder: (folder / "usk.json").write_text("[]"),
+        "usk.json is damaged; make the folder again",
+    ),
+    "a manifest nested too deep": (
+        lambda folder: (folder / "usk.json").write_text("[" * 100_000),
         "usk.json is damaged; make the folder again",
     ),
     "another manifest": (

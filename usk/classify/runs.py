@@ -31,6 +31,7 @@ from usk.classify.classifier import (
 )
 from usk.classify.models import TRANSFORMER, ClassifierPreset, preset
 from usk.errors import ModelError, disk_errors
+from usk.json_file import read_json_object
 
 RUN_FILE = "run.json"
 CARD_FILE = "README.md"
@@ -109,7 +110,7 @@ def save_run(
 
 def load_classifier(folder: Path) -> tuple[AudioClassifier, dict[str, Any]]:
     """The classifier of a run and its record. Raises ModelError for a run that is damaged or not one of ours."""
-    return classifier_in(folder), _read_object(folder / RUN_FILE)
+    return classifier_in(folder), _read_record(folder / RUN_FILE)
 
 
 def classifier_in(folder: Path) -> AudioClassifier:
@@ -125,10 +126,10 @@ def classifier_in(folder: Path) -> AudioClassifier:
 def settings_of(folder: Path) -> dict[str, Any]:
     """What the classifier in a folder is made with. Raises ModelError for one that is damaged or not ours."""
     if (folder / CONFIG_FILE).is_file():
-        settings = _read_object(folder / CONFIG_FILE)
+        settings = _read_record(folder / CONFIG_FILE)
         check_settings(settings)
         return {name: settings[name] for name in SETTINGS & settings.keys()}
-    record = _read_object(folder / RUN_FILE)  # a run from before its folder had one
+    record = _read_record(folder / RUN_FILE)  # a run from before its folder had one
     try:
         name, class_names, precision = (record[key] for key in ("classifier", "class_names", "precision"))
     except KeyError as error:
@@ -151,11 +152,7 @@ def classifier_settings(
     }
 
 
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file.parent} is a damaged run: {file.name} cannot be read") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file.parent} is a damaged run: {file.name} is not a run's")
-    return content
+def _read_record(file: Path) -> dict[str, Any]:
+    """A JSON object of a run's folder. Raises ModelError where the file holds none."""
+    damaged = f"{file.parent} is a damaged run: {file.name}"
+    return read_json_object(file, ModelError, f"{damaged} cannot be read", f"{damaged} is not a run's")

@@ -1,4 +1,4 @@
-"""Audio classifiers of `transformers`, with a new head for our classes: the one importer of that library.
+"""Audio classifiers of `transformers`, with a new head for our classes; the one importer of that library.
 
 Nothing of a checkpoint is run as code: weights are safetensors, or `.bin` files that torch reads as weights alone.
 """
@@ -23,8 +23,9 @@ from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.models import ClassifierPreset
-from usk.errors import ModelError, UsageError
-from usk.hub import first_line, hub_errors
+from usk.data.pinned import download, pin_or_cached
+from usk.errors import ModelError, UsageError, UskError
+from usk.hub import first_line
 
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
@@ -33,14 +34,18 @@ OF_LEVELS = ("gain", "noise")  # augmentations that need features in dB, which o
 OF_BANDS = ("pitch",)
 
 
-def transformers() -> Any:
-    """The library; UsageError where it is not installed."""
+def transformers(subject: str = "--classifier hf:...", instead: str = "") -> Any:
+    """The library. Raises UsageError where it is not installed.
+
+    Args:
+        subject: what needs it, as the message begins.
+        instead: what the user can do without it, as an imperative.
+    """
     try:
         import transformers as library
-    except ImportError:
-        raise UsageError(
-            "--classifier hf:... needs transformers, which is not installed; pip install 'usk[hf]'"
-        ) from None
+    except ImportError as error:
+        fix = f"pip install 'usk[hf]', or {instead}" if instead else "pip install 'usk[hf]'"
+        raise UsageError(f"{subject} needs transformers, which is not installed; {fix}") from error
     return library
 
 
@@ -243,18 +248,22 @@ def _located(place: str, subject: str) -> Path:
     folder = Path(place).expanduser()
     if place and folder.is_dir():
         return folder
-    hub_id, _, revision = place.partition("@")
+    hub_id = place.partition("@")[0]
     if not place or folder.exists() or hub_id.count("/") > 1 or place.startswith((".", "/", "~")):
         raise ModelError(f"{subject}: no such folder; give a model's folder, or a Hub id (user/name)")
-    from huggingface_hub import snapshot_download
+    return download_pretrained(place, subject, "give a model's folder", ModelError)
 
-    with hub_errors(subject, "give a model's folder", ModelError, revision or None):
-        files = ["*.json", "*.safetensors"]
-        here = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files))
-        if not any(here.glob("*.safetensors")):
-            files.append("pytorch_model*.bin")
-            here = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files))
-    return here
+
+def download_pretrained(hub_id: str, subject: str, instead: str, error: type[UskError]) -> Path:
+    """The folder with a model of the Hub (`user/name[@revision]`): its JSON files and its weights.
+
+    Weights are safetensors; pickled ones are downloaded where there are no others. Raises `error` in one line (see
+    `usk.hub.hub_errors`).
+    """
+    pinned = pin_or_cached(hub_id, "model", subject, instead, error)
+    has_safetensors = any(name.endswith(".safetensors") and "/" not in name for name in pinned.files)
+    weights = "*.safetensors" if has_safetensors else "pytorch_model*.bin"
+    return download(pinned, ("*.json", weights), subject, instead, error)
 
 
 def _fingerprint(folder: Path) -> str:

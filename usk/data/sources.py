@@ -22,7 +22,7 @@ import numpy as np
 from usk.data.checks import first_wrong, wrong_folds, wrong_labels, wrong_manifest, wrong_provenance_row
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
 from usk.data.licenses import UNKNOWN, license_of_card, one_license
-from usk.data.pinned import download, looks_like_hub_id, pin
+from usk.data.pinned import cache_folder, download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
 from usk.hub import first_line, hub_errors, retried
@@ -679,8 +679,6 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
 def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
     """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
     import datasets
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
 
     hub_id, _, revision = typed.partition("@")
     subject = f"the Hub dataset {hub_id}"
@@ -702,8 +700,7 @@ def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
             # A loading script, files of no known format, shards that do not fit together: no source for usk.
             raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error
         name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="dataset")
-        key = f"hub-{pinned.commit}"
+        folder, key = cache_folder(hub_id, "dataset"), f"hub-{pinned.commit}"
         source = _from_dataset(loaded, name, "Hub dataset", typed, pinned.commit, key, columns, folder)
         card = (
             download(pinned, ["README.md"], subject, instead, SourceError)

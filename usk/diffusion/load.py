@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
+from usk.data.pinned import download, pin_or_cached
 from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.diffusion.encoder import ENCODER_SIZE, encode_audio
 from usk.errors import ModelError, UsageError, sample_of
-from usk.hub import causes, first_line, hub_errors, retried
+from usk.hub import causes, first_line
 from usk.mel.spectrogram import MelSettings
 
 EMBEDDED = "embedded"
@@ -298,20 +299,19 @@ def _load_encoder(folder: Path, unet: Any, name: str) -> Any:
             f"which makes {ENCODER_SIZE}"
         )
     own = folder / AUDIO_ENCODER_FOLDER
-    if not own.is_dir():
-        from huggingface_hub import snapshot_download
-
-        with hub_errors(
-            f"--model {name} is conditional, and its audio encoder {AUDIO_ENCODER}",
-            f"put its files into {own}",
-            ModelError,
-        ):
-            patterns = list(NETWORK_FILES)
-            own = Path(retried(lambda: snapshot_download(AUDIO_ENCODER, allow_patterns=patterns)))
+    place = own if own.is_dir() else _published_encoder(own, name)
     with quiet_libraries():
         from audiodiffusion.audio_encoder import AudioEncoder
 
-        return _load_network(AudioEncoder, own, name)
+        return _load_network(AudioEncoder, place, name)
+
+
+def _published_encoder(own: Path, name: str) -> Path:
+    """The folder with the encoder that published pipelines were trained with, for one that has none in `own`."""
+    subject = f"--model {name} is conditional, and its audio encoder {AUDIO_ENCODER}"
+    instead = f"put its files into {own}"
+    pinned = pin_or_cached(AUDIO_ENCODER, "model", subject, instead, ModelError)
+    return download(pinned, NETWORK_FILES, subject, instead, ModelError)
 
 
 def _load_network(network_class: Any, folder: Path, name: str) -> Any:
@@ -419,24 +419,22 @@ def locate_pipeline(name: str) -> tuple[Path, str]:
         if not (folder / "model_index.json").is_file():
             raise ModelError(f"--model {name} is no pipeline folder: it has no model_index.json")
         return folder, f"{folder.resolve().name}@{folder_fingerprint(folder)}"
-    hub_id, _, revision = name.partition("@")
+    hub_id = name.partition("@")[0]
     if folder.exists() or hub_id.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
             f"--model {name}: no such pipeline folder; give a folder, a Hub id (user/name), or `embedded`"
         )
-    return _download(hub_id, revision or None)
+    return _download(name)
 
 
-def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-
-    subject = f"--model {hub_id}"
-    with hub_errors(subject, "use --model embedded, or a pipeline folder", ModelError, revision):
-        patterns = list(NETWORK_FILES)
-        folder = Path(retried(lambda: snapshot_download(hub_id, revision=revision, allow_patterns=patterns)))
-    if not (folder / "model_index.json").is_file():
+def _download(name: str) -> tuple[Path, str]:
+    hub_id = name.partition("@")[0]
+    subject, instead = f"--model {hub_id}", "use --model embedded, or a pipeline folder"
+    pinned = pin_or_cached(name, "model", subject, instead, ModelError)
+    if "model_index.json" not in pinned.files:
         raise ModelError(f"{subject} is no pipeline: it has no model_index.json")
-    return folder, f"{hub_id}@{folder.name}"
+    folder = download(pinned, NETWORK_FILES, subject, instead, ModelError)
+    return folder, f"{hub_id}@{pinned.commit}"
 
 
 def read_pipeline_json(path: Path, name: str) -> dict[str, Any]:
@@ -446,7 +444,7 @@ def read_pipeline_json(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(
             f"--model {name} is no audio-diffusion pipeline: {path.parent.name}/{path.name} is missing"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deep
         raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not valid JSON") from error
     if not isinstance(content, dict):
         raise ModelError(f"--model {name}: {path.parent.name}/{path.name} is not a JSON object")

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from usk.classify.features import FOUR_SECONDS, Features, fit_length
+from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
 from usk.errors import UsageError
-from usk.hub import first_line, hub_errors
+from usk.hub import first_line
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Clips at 22.05 kHz to vectors [n, dimensions]."""
@@ -103,23 +104,17 @@ def transformers_embedding(model_id: str) -> Embedding:
 
     Raises: UsageError with one line that names the fix.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(
-            f"--embedding {model_id} needs the transformers library: pip install 'usk[hf]', or use --embedding {LOG_MEL}"
-        ) from error
     import soxr
 
     subject, instead = f"--embedding {model_id}", f"name a folder of the model, or use --embedding {LOG_MEL}"
+    library = transformers(subject, f"use --embedding {LOG_MEL}")
     folder, name = Path(model_id), model_id
     if not folder.is_dir():
-        with hub_errors(subject, instead, UsageError, model_id.partition("@")[2]):
-            folder = _download(model_id)
+        folder = download_pretrained(model_id, subject, instead, UsageError)
         name = f"{model_id.partition('@')[0]}@{folder.name}"
     try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        extractor = library.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        model = library.AutoModel.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{subject} is no audio model that transformers can load: {first_line(error)}"
@@ -146,19 +141,6 @@ def transformers_embedding(model_id: str) -> Embedding:
         return (made.last_hidden_state.mean(dim=1) if pooled is None else pooled)[0].numpy()
 
     return Embedding(name, lambda audio: np.stack([one(samples) for samples in audio]))
-
-
-def _download(model_id: str) -> Path:
-    """A model of the Hub on this disk: its settings and safetensors weights, pickled ones where there are no others."""
-    from huggingface_hub import snapshot_download
-
-    hub_id, _, revision = model_id.partition("@")
-    for weights in ("*.safetensors", "*.bin"):
-        patterns = ["*.json", "*.txt", weights]
-        folder = Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=patterns))
-        if any(folder.glob(weights)):
-            break
-    return folder
 
 
 def latest_run(runs: Path, class_names: Sequence[str]) -> Path | None:

@@ -14,6 +14,7 @@ from typing import Any
 from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.data.sources import MANIFEST_FILE
 from usk.errors import UsageError, UskError, sample_of
+from usk.json_file import read_json_object
 from usk.share.cards import PLACE
 
 CARD_FILE = "README.md"
@@ -115,7 +116,7 @@ def open_bundle(
         for path in (entry.relative_to(root).as_posix() for entry in root.rglob("*") if entry.is_file())
         if kind.files.fullmatch(path)
     )
-    record = _read_json(root / kind.marker)
+    record = _read_record(root / kind.marker)
     {"synthetic dataset": _check_dataset, "run": _check_run, "generator": _check_generator}[kind.name](
         root, record, paths
     )
@@ -166,14 +167,9 @@ def _kind_of(root: Path, typed: str) -> Kind:
     raise UsageError(f"{typed} is nothing that usk made: it has none of {markers}; {TAKES}")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UskError(f"{file} is damaged; make the folder again") from error
-    if not isinstance(content, dict):
-        raise UskError(f"{file} is damaged; make the folder again")
-    return content
+def _read_record(file: Path) -> dict[str, Any]:
+    """A JSON object of the folder. Raises UskError where the file holds none."""
+    return read_json_object(file, UskError, f"{file} is damaged; make the folder again")
 
 
 # --- whole? ------------------------------------------------------------------------------------------------
@@ -284,7 +280,7 @@ def _check_weights(file: Path) -> None:
 def _inherited_license(root: Path, kind: Kind, record: dict[str, Any]) -> str:
     """The licence that the records pass on."""
     if kind.name == "generator":
-        record = _read_json(root / "trained_on.json") if (root / "trained_on.json").is_file() else {}
+        record = _read_record(root / "trained_on.json") if (root / "trained_on.json").is_file() else {}
     return str(record.get("license", UNKNOWN))
 
 
