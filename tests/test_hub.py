@@ -118,30 +118,13 @@ def test_a_model_that_the_hub_does_not_give(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
 ) -> None:
     failure = make()
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", raising(failure))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(failure))
     with pytest.raises(ModelError) as raised:
         load_generator("user/name@v9", device="cpu")
     text = one_line(raised, "--model user/name ", message)
     assert raised.value.__cause__ is failure
     if message.endswith((" ", "or ")):
         assert text.endswith("use --model embedded, or a pipeline folder")
-
-
-OF_DOWNLOADS = ("no connection, not cached", "disk full", "unwritable cache", "a cut download")
-
-
-@pytest.mark.parametrize(("make", "message"), [FAILURES[name] for name in OF_DOWNLOADS], ids=OF_DOWNLOADS)
-def test_a_model_whose_files_the_hub_does_not_give(
-    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
-) -> None:
-    failure = make()
-    info = SimpleNamespace(sha="0" * 40, siblings=[SimpleNamespace(rfilename="model_index.json")])
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *args, **kwargs: info)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(failure))
-    with pytest.raises(ModelError) as raised:
-        load_generator("user/name@v9", device="cpu")
-    one_line(raised, "--model user/name ", message)
-    assert raised.value.__cause__ is failure
 
 
 @each_failure

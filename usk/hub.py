@@ -43,13 +43,16 @@ def retried(call: Callable[[], T], sleep: Callable[[float], object] = time.sleep
     That is a 503 (or a page that a proxy sends in place of JSON), and a 429 that says when to come back; at most four
     times more. Everything else is raised at once: other statuses, and connections that broke.
     """
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     for wait_s in WAITS_S:
         try:
             return call()
-        except HfHubHTTPError as failure:
-            status, asked_s = failure.response.status_code, _asked_wait_s(failure.response.headers)
+        except (HfHubHTTPError, LocalEntryNotFoundError) as failure:  # the latter: nor is it in the cache
+            refusal = next((link for link in causes(failure) if isinstance(link, HfHubHTTPError)), None)
+            if refusal is None:
+                raise
+            status, asked_s = refusal.response.status_code, _asked_wait_s(refusal.response.headers)
             if status != 503 and not (status == 429 and asked_s is not None):
                 raise
             if asked_s is not None and asked_s > LONGEST_WAIT_S:

@@ -456,7 +456,7 @@ def test_a_503_on_a_download_is_waited_out(
     account.fail("GET", "/api/models/me/gen", 503, times=2)
     account.fail("GET", "/resolve/", 503, times=1)
     assert load_generator("me/gen", "cpu").model_id.startswith("me/gen@")
-    assert slept_s == [1, 2, 1]
+    assert slept_s == [1, 2, 4]
 
 
 # --- accounts ----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.models import ClassifierPreset
-from usk.data.pinned import download, pin_or_cached
+from usk.data.pinned import download_model
 from usk.errors import ModelError, UsageError, UskError
 from usk.hub import first_line
 
@@ -260,10 +260,11 @@ def download_pretrained(hub_id: str, subject: str, instead: str, error: type[Usk
     Weights are safetensors; pickled ones are downloaded where there are no others. Raises `error` in one line (see
     `usk.hub.hub_errors`).
     """
-    pinned = pin_or_cached(hub_id, "model", subject, instead, error)
-    has_safetensors = any(name.endswith(".safetensors") and "/" not in name for name in pinned.files)
-    weights = "*.safetensors" if has_safetensors else "pytorch_model*.bin"
-    return download(pinned, ("*.json", weights), subject, instead, error)
+    for weights in ("*.safetensors", "pytorch_model*.bin"):
+        folder, _ = download_model(hub_id, ("*.json", weights), subject, instead, error)
+        if any(folder.glob(weights)):
+            break
+    return folder
 
 
 def _fingerprint(folder: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from usk.data.pinned import download, pin_or_cached
+from usk.data.pinned import download_model
 from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.diffusion.encoder import ENCODER_SIZE, encode_audio
@@ -310,8 +310,7 @@ def _published_encoder(own: Path, name: str) -> Path:
     """The folder with the encoder that published pipelines were trained with, for one that has none in `own`."""
     subject = f"--model {name} is conditional, and its audio encoder {AUDIO_ENCODER}"
     instead = f"put its files into {own}"
-    pinned = pin_or_cached(AUDIO_ENCODER, "model", subject, instead, ModelError)
-    return download(pinned, NETWORK_FILES, subject, instead, ModelError)
+    return download_model(AUDIO_ENCODER, NETWORK_FILES, subject, instead, ModelError)[0]
 
 
 def _load_network(network_class: Any, folder: Path, name: str) -> Any:
@@ -430,11 +429,12 @@ def locate_pipeline(name: str) -> tuple[Path, str]:
 def _download(name: str) -> tuple[Path, str]:
     hub_id = name.partition("@")[0]
     subject, instead = f"--model {hub_id}", "use --model embedded, or a pipeline folder"
-    pinned = pin_or_cached(name, "model", subject, instead, ModelError)
-    if "model_index.json" not in pinned.files:
-        raise ModelError(f"{subject} is no pipeline: it has no model_index.json")
-    folder = download(pinned, NETWORK_FILES, subject, instead, ModelError)
-    return folder, f"{hub_id}@{pinned.commit}"
+    index = "model_index.json"
+    for files in ((index,), NETWORK_FILES):  # first what says whether it is worth its gigabytes
+        folder, commit = download_model(name, files, subject, instead, ModelError)
+        if not (folder / index).is_file():
+            raise ModelError(f"{subject} is no pipeline: it has no {index}")
+    return folder, f"{hub_id}@{commit}"
 
 
 def read_pipeline_json(path: Path, name: str) -> dict[str, Any]:
