@@ -30,7 +30,7 @@ from usk.synth.store import write_whole
 from usk.synth.strategies import Ingredients, strategy_named
 
 AUTO_BATCH = {"cuda": 64, "cpu": 16}
-LATENTS_IN_MEMORY_BYTES = 512 * 2**20
+LATENTS_IN_MEMORY_BYTES = 128 * 2**20
 LATENTS_ON_DISK_BYTES = 8 * 2**30
 MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
 
