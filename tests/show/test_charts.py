@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.runs import write_run
-from usk.evaluate.study import Study, study_runs
-from usk.show.charts import PAGE, charts_of, file_name, short
+from usk.evaluate.study import Study, SweepPoint, study_runs
+from usk.show.charts import PAGE, Chart, charts_of, file_name, short, sweep_chart
 
 HOSTILE = ("</svg><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}{0}$ --> ]]>")
 
@@ -33,6 +33,50 @@ def test_there_is_a_chart_for_everything_the_study_holds(study: Study) -> None:
         "accuracy", "difference", "classes-real,<b>synth</b>", "classes-real:0.1", "confusion-real,<b>synth</b>",
         "confusion-real:0.1", "sweep-real", "curve-validation_accuracy", "curve-loss",
     ]  # fmt: skip
+
+
+def sweep(mixes: list[str], sizes: tuple[int, ...] = (50, 100, 6_895, 6_900)) -> Chart:
+    """Accuracies that rise with the size, and a little with the mix's place."""
+    found = sweep_chart(
+        [
+            SweepPoint(mix, size, mean, mean - 0.05, mean + 0.02, 3)
+            for place, mix in enumerate(mixes)
+            for size, mean in zip(sizes, (0.3 + 0.01 * place, 0.4, 0.6, 0.61), strict=False)
+        ],
+        "real",
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("n_mixes", [1, 3, 4, 8, 9])
+def test_every_series_of_a_sweep_can_be_told_from_the_others(n_mixes: int, narrow: bool) -> None:
+    mixes = ["real", *(f"real,/long/way/to/the/datasets/of/kind{number}" for number in range(1, n_mixes))]
+    svg = sweep(mixes).svg(narrow)
+    root = ElementTree.fromstring(svg)
+    texts = ["".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")]
+    assert "real" in texts
+    ends = [text for text in texts if re.search(r"/kind\d$", text) and len(text) <= 30]
+    assert len(set(ends)) == n_mixes - 1
+    assert [text for text in texts if "," in text and text[0].isdigit()] == ["6,895"]  # 6,900 would lie on it
+    drawn = dict(re.findall(r'<path id="(\w+)" d="([^"]+)"', svg))
+    used = re.findall(r'<use [^>]*href="#(\w+)"[^>]*style="fill: (var\(--series-\d\)); stroke', svg)
+    assert len({(drawn[marker], color) for marker, color in used}) == n_mixes
+    assert ("fill-opacity: 0.16" in svg) == (n_mixes <= 3)  # bands
+
+
+def test_a_sweep_says_its_figures(tmp_path: Path) -> None:
+    chart = sweep(["real", "real,synth"], (50, 100))
+    assert chart.description == (
+        "real from 30.0 % with 50 to 40.0 % with 100; real,synth from 31.0 % with 50 to 40.0 % with 100."
+    )
+    assert chart.table.rows[0] == ("real", "50", "3", "30.0", "25.0", "32.0")
+    assert "bands" in chart.caption
+    assert "side by side, with dots at the mean of real" in sweep(["real", *"abc"]).caption
+    assert sweep(["real"], (50,)).description == "real 30.0 % with 50."
+    chart.png(tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize("narrow", [False, True])

@@ -105,6 +105,98 @@ def test_png_exports_every_chart(usk: Command, study_folder: Path) -> None:
     assert all(Path(file).read_bytes()[:4] == b"\x89PNG" for file in made["PNG files"])
 
 
+def few_shot_runs(mixes: tuple[str, ...] = ("real", "real,synth"), **changes: Any) -> None:
+    """Beside the fixture's runs on all 100 real clips, those on 20 and 50 of them."""
+    for shots in (20, 50):
+        for seed in (0, 1, 2):
+            for place, mix in enumerate(mixes):
+                skill = 0.2 + 0.004 * shots + 0.05 * place
+                write_run(Path("runs"), mix, seed, skill=skill, shots=shots, n_real=shots, **changes)
+
+
+def test_runs_that_differ_in_shots_have_a_chart_over_them_first(usk: Command, study_folder: Path) -> None:
+    before = usk("report", "--no-audit", "--json").value["charts"]
+    assert "By shots" not in Path("report.html").read_text()
+    few_shot_runs()
+    made = usk("report", "--no-audit", "--png", "charts", "--json").value
+    assert made["charts"] == 3 * before + 1
+    assert made["PNG files"][0] == "charts/shots.png"
+    assert len({Path(file).name for file in made["PNG files"]}) == made["charts"]
+    assert Path("charts/shots.png").read_bytes()[:4] == b"\x89PNG"
+    page = Path("report.html").read_text()
+    compare = page[page.index('id="compare"') : page.index('id="listen"')]
+    headings = re.findall(r"<h2>(.*?)</h2>", compare)
+    setting = "small, protocol folds, augment none, data abcdefabcdef"
+    assert headings == [f"By shots: {setting}", f"{setting}, 20 shots", f"{setting}, 50 shots", setting]
+    sweep = compare[: compare.index("<h2>", compare.index("<h2>") + 1)]
+    assert "Accuracy against the number of real clips" in sweep
+    assert sweep.count("<svg") == 2
+    shown = [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>.*?</t[hd]>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", sweep, re.DOTALL)
+    ]
+    said = usk("eval", "--json").value
+    assert shown[0] == ["series", "real clips", "runs", "mean %", "lowest %", "highest %"]
+    assert [row[:4] for row in shown[1:]] == [
+        [row["mix"], str(row["n_real"]), str(row["n_runs"]), f"{100 * row['accuracy']['mean']:.1f}"]
+        for place in (0, 1)
+        for row in (comparison["rows"][place] for comparison in said)
+    ]
+    assert "usk train --mix real --mix real,synth --classifier small --augment none" in page
+    assert all(f"--seeds 3 --shots {shots} --epochs 4" in page for shots in (20, 50))
+
+
+def test_many_charts_leave_less_room_for_clips(
+    usk: Command, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usk.evaluate import gallery
+
+    budgets: list[int] = []
+    original = gallery.gallery
+
+    def spy(*args: Any, **kwargs: Any) -> gallery.Gallery:
+        budgets.append(kwargs["budget_bytes"])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(gallery, "gallery", spy)
+    monkeypatch.setattr(module, "CHART_ROOM_BYTES", 250_000)
+    few_shot_runs()
+    assert usk("report", "--no-audit", "--max-mb", 4, "--json").code == 0
+    page = Path("report.html").read_text()
+    media = sum(map(len, re.findall(r'id="m-[^>]*>(.*?)</script>', page)))
+    assert 250_000 < len(page.encode()) - media <= 4e6 - budgets[0]
+
+
+def test_several_settings_have_a_chart_over_shots_each(usk: Command, study_folder: Path) -> None:
+    few_shot_runs()
+    few_shot_runs(("real", "real,a", "real,b", "real,synth", "real,c"), classifier="resnet", optimistic=True)
+    made = usk("report", "--no-audit", "--png", "charts", "--json").value
+    names = [Path(file).name for file in made["PNG files"]]
+    assert names[:2] == ["shots-1.png", "shots-2.png"]
+    assert len(set(names)) == len(names) == made["charts"]
+    page = Path("report.html").read_text()
+    second = page[page.index("<h2>By shots: resnet") :]
+    assert "Careful" in second[: second.index("<figure")]
+    assert "optimistic" in second[: second.index("<figure")]
+
+
+def test_the_chart_in_the_datasets_card_is_over_shots_where_there_are_several(
+    usk: Command, study_folder: Path
+) -> None:
+    shutil.rmtree("runs")
+    trained_on = {"sources": {"synth": {"revision": library.open_source("synth").revision}}}
+    few_shot_runs(**trained_on)
+    assert usk("eval", "--save", "synth").code == 0
+    assert b"Accuracy against the number of real clips" in Path("synth/accuracy.png").read_bytes()
+    card = Path("synth/README.md").read_text()
+    assert all(f"augmentation `none`, {shots} real clips" in card for shots in (20, 50))
+    shutil.rmtree("runs")
+    for mix in ("real", "real,synth"):
+        write_run(Path("runs"), mix, **trained_on)
+    assert usk("eval", "--save", "synth").code == 0
+    assert b"Accuracy of each mix" in Path("synth/accuracy.png").read_bytes()
+
+
 def test_without_the_real_clips_the_page_says_what_is_missing(usk: Command, study_folder: Path) -> None:
     ran = usk("report")  # the Hub, which cannot be reached
     assert ran.code == 0

@@ -48,6 +48,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed in (0, 1):
         write_run(root / "runs", "real", seed, skill=0.5, class_names=HOSTILE)
         write_run(root / "runs", HOSTILE_MIX, seed, skill=0.7, class_names=HOSTILE)
+        for mix in ("real", HOSTILE_MIX, "real,a", "real,b"):  # and of one number of shots: a chart over them
+            write_run(root / "runs", mix, seed, skill=0.4, class_names=HOSTILE, shots=20, n_real=20)
     found = {}
     for name, split in (("whole", False), ("split", True)):
         asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder), split=split)

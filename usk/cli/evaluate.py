@@ -52,9 +52,9 @@ def command(
 def _save(dataset: Path, runs: str, baseline: str | None) -> None:
     from usk.data.sources import open_source
     from usk.errors import UsageError
-    from usk.evaluate.study import studies_of
+    from usk.evaluate.study import studies_of, sweeps_by_shots
     from usk.share.cards import save_study
-    from usk.show.charts import accuracy_chart
+    from usk.show.charts import accuracy_chart, shots_charts
 
     studies = studies_of(open_source(dataset, flag="--save").revision, runs, baseline)
     if not studies:
@@ -62,4 +62,5 @@ def _save(dataset: Path, runs: str, baseline: str | None) -> None:
             f"--save {dataset}: no run in {runs} was trained on it beside another mix; train some first: "
             f"usk train --mix real --mix real,synth --synth {dataset}"
         )
-    save_study(dataset, [study.comparison.as_dict() for study in studies], accuracy_chart(studies[0]).png)
+    chart, *_ = [*shots_charts(sweeps_by_shots(studies)), accuracy_chart(studies[0])]
+    save_study(dataset, [study.comparison.as_dict() for study in studies], chart.png)

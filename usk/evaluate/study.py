@@ -72,6 +72,15 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Comparisons that differ in shots alone, one after the other: a point for each mix and number of shots."""
+
+    setting: str  # `Comparison.setting`, which they share
+    warning: str | None  # and their warning
+    points: tuple[SweepPoint, ...]  # by mix, each from the fewest real clips on
+
+
+@dataclass(frozen=True)
 class Curve:
     """One figure of training over the epochs of a mix's runs: the mean and the extremes, one value an epoch."""
 
@@ -127,7 +136,7 @@ def study(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Study]
 
 def _members(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """By mix, baseline first: of several runs of one mix, split and seed the newest."""
-    alike = ("protocol", "classifier", "augment", "data")
+    alike = ("protocol", "classifier", "augment", "data", "shots")
     newest = {
         (run.mix, *run.key): run
         for run in sorted(runs, key=lambda run: (run.created, str(run.folder)))
@@ -220,9 +229,41 @@ def _sweep(runs: Sequence[RunRecord], count: str) -> tuple[SweepPoint, ...]:
             if not sizes[0]:
                 del sizes[0]
     return tuple(
-        SweepPoint(series, size, float(np.mean(values)), min(values), max(values), len(values))
+        _sweep_point(series, size, values)
         for series, sizes in swept.items()
         for size, values in sorted(sizes.items())
+    )
+
+
+def _sweep_point(series: str, size: int, values: Sequence[float]) -> SweepPoint:
+    return SweepPoint(series, size, float(np.mean(values)), min(values), max(values), len(values))
+
+
+def sweeps_by_shots(studies: Sequence[Study]) -> list[Sweep]:
+    """Accuracy by real clips in training, for each setting that was run with several numbers of shots.
+
+    A mix without real clips has no place on that scale and is left out.
+    """
+    alike: dict[str, list[Study]] = defaultdict(list)
+    for one in studies:
+        alike[one.comparison.setting].append(one)
+    return [
+        Sweep(setting, members[0].comparison.warning, points)
+        for setting, members in alike.items()
+        if len({one.comparison.shots for one in members}) > 1 and (points := _points_by_shots(members))
+    ]
+
+
+def _points_by_shots(studies: Sequence[Study]) -> tuple[SweepPoint, ...]:
+    """Mixes in order of their first comparison, baseline first."""
+    found: dict[str, list[SweepPoint]] = defaultdict(list)
+    for one in studies:
+        for row in one.comparison.rows:
+            if row.n_real:
+                values = [run.accuracy for run in one.runs if run.mix == row.mix]
+                found[row.mix].append(_sweep_point(row.mix, row.n_real, values))
+    return tuple(
+        point for points in found.values() for point in sorted(points, key=lambda point: point.n_clips)
     )
 
 

@@ -6,11 +6,12 @@ The one importer of matplotlib, inside its functions. Nothing is computed here b
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from usk.evaluate.study import Confusion, Curve, Study, SweepPoint
+    from usk.evaluate.study import Confusion, Curve, Study, Sweep, SweepPoint
 
 WIDE_IN, NARROW_IN = 8.4, 4.1  # widths in inches: a desktop's column and a phone's
 PNG_DPI = 200
 MAX_TICK_NAME = 22
-N_SERIES = 6
+N_SERIES = 8
+MARKERS = "os^DvPX"  # with the colours they tell 56 series apart
+MAX_BANDS = 3  # more of them hide each other
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ PAPER = Palette(
     on_heat="#ffffff",
     up="#0b6e69",
     down="#b3471d",
-    series=("#55606e", "#0b6e69", "#b3471d", "#6741b5", "#1f5fbf", "#a0286b"),
+    series=("#55606e", "#0b6e69", "#b3471d", "#6741b5", "#1f5fbf", "#a0286b", "#ad7600", "#5b8a1e"),
 )
 # Colours that no chart would choose: the SVG's are exchanged for the page's CSS variables.
 PAGE = Palette(
@@ -167,7 +170,7 @@ def _inline(document: str) -> str:
     svg = svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
     svg = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", svg)
     return re.sub(
-        r"#01010[1-8]|#01020[1-6]", lambda found: _VARIABLES[found[0]], re.sub(r"\s*\n\s*", " ", svg)
+        r"#01010[1-8]|#01020[1-8]", lambda found: _VARIABLES[found[0]], re.sub(r"\s*\n\s*", " ", svg)
     )
 
 
@@ -430,37 +433,49 @@ def sweep_chart(points: Sequence[SweepPoint], kind: str) -> Chart | None:
     """Accuracy against the number of `kind` ("real" or "synthetic") clips; None where only one size was run."""
     if not points:
         return None
-    names = list(dict.fromkeys(point.series for point in points))
+    series: dict[str, list[SweepPoint]] = {}
+    for point in points:
+        series.setdefault(point.series, []).append(point)
+    baseline = points[0].series
+    logarithmic = kind == "real" and min(point.n_clips for point in points) > 0
+    crowded = len(series) > MAX_BANDS
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
-        for number, name in enumerate(names):
-            of = [point for point in points if point.series == name]
-            sizes, color = [point.n_clips for point in of], palette.of(number)
-            axes.fill_between(
-                sizes, [100 * p.low for p in of], [100 * p.high for p in of], color=color, alpha=0.16, lw=0
-            )
-            axes.plot(sizes, [100 * p.mean for p in of], color=color, marker="o", ms=5, label=short(name, 30))
-        smallest = min(point.n_clips for point in points)
-        if kind == "real" and smallest > 0:
+        slots = _slots([point.n_clips for point in points], logarithmic)
+        if logarithmic:
             axes.set_xscale("log")
-            sizes = sorted({point.n_clips for point in points})
-            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.set_xticks(slots, [f"{size:,}" for size in slots])
             axes.minorticks_off()
+        drawn = _side_by_side(axes, palette, series, slots) if crowded else _bands(axes, palette, series)
         axes.set_xlabel(f"{kind} clips in training")
         axes.set_ylabel("test accuracy, %")
         axes.grid()
-        axes.legend(labelcolor=palette.ink)
+        # As the lines end, from the top down: the eye finds a line's name at its height.
+        order = sorted(series, key=lambda name: (-series[name][-1].n_clips, -series[name][-1].mean))
+        lines, labels = [drawn[name] for name in order], _told_apart(order, 30)
+        if not crowded:
+            axes.legend(lines, labels, labelcolor=palette.ink)
+        elif narrow:
+            figure.legend(lines, labels, labelcolor=palette.ink, loc="outside lower left")
+        else:
+            figure.legend(lines, labels, labelcolor=palette.ink, loc="outside right upper")
 
     ends = "; ".join(
         f"{name} from {_percent(of[0].mean)} % with {of[0].n_clips:,} to {_percent(of[-1].mean)} % with {of[-1].n_clips:,}"
-        for name in names
-        if (of := [point for point in points if point.series == name])
+        if len(of) > 1
+        else f"{name} {_percent(of[0].mean)} % with {of[0].n_clips:,}"
+        for name, of in series.items()
+    )
+    spread = (
+        f"bars reach from the lowest run to the highest; they stand side by side, with dots at the mean of {baseline}"
+        if crowded
+        else "bands reach from the lowest run to the highest"
     )
     return Chart(
         f"sweep-{kind}",
         f"Accuracy against the number of {kind} clips",
-        "Lines join means, bands reach from the lowest run to the highest.",
+        f"Lines join means, {spread}.",
         f"{ends}.",
         Table(
             ("series", f"{kind} clips", "runs", "mean %", "lowest %", "highest %"),
@@ -470,8 +485,87 @@ def sweep_chart(points: Sequence[SweepPoint], kind: str) -> Chart | None:
             ),
         ),
         draw,
-        lambda narrow: 3.2,
+        lambda narrow: 3.2 if not crowded else 3.4 + 0.25 * len(series) if narrow else 4.2,
     )  # fmt: skip
+
+
+def shots_charts(sweeps: Sequence[Sweep]) -> list[Chart]:
+    """One for each setting."""
+    charts = [chart for sweep in sweeps if (chart := sweep_chart(sweep.points, "real")) is not None]
+    return [
+        replace(
+            chart,
+            name="shots" if len(charts) == 1 else f"shots-{number}",
+            caption=f"Each mix trained on more and more real clips (--shots). {chart.caption}",
+        )
+        for number, chart in enumerate(charts, 1)
+    ]
+
+
+def _bands(axes: Axes, palette: Palette, series: dict[str, list[SweepPoint]]) -> dict[str, Any]:
+    """A line and a band a series; the lines by name."""
+    drawn = {}
+    for number, (name, of) in enumerate(series.items()):
+        sizes, color = [point.n_clips for point in of], palette.of(number)
+        low, high = [100 * point.low for point in of], [100 * point.high for point in of]
+        axes.fill_between(sizes, low, high, color=color, alpha=0.16, lw=0)
+        (drawn[name],) = axes.plot(
+            sizes, [100 * p.mean for p in of], color=color, marker=MARKERS[number], ms=5
+        )
+    return drawn
+
+
+def _side_by_side(
+    axes: Axes, palette: Palette, series: dict[str, list[SweepPoint]], slots: Sequence[int]
+) -> dict[str, Any]:
+    """A marker and a bar a point, those of one size beside each other; the markers by name.
+
+    The lines that join them are faint: on a slope, what is moved aside seems to lie lower or higher.
+    """
+    logarithmic, drawn = axes.get_xscale() == "log", {}
+    for point in next(iter(series.values())):
+        ends = [_aside(point.n_clips, side, slots, logarithmic) for side in (-0.6, 0.6)]
+        axes.plot(ends, [100 * point.mean] * 2, color=palette.of(0), lw=1, ls=(0, (2, 2)))
+    for number, (name, of) in enumerate(series.items()):
+        color, side = palette.of(number), number / (len(series) - 1) - 0.5
+        places = [_aside(point.n_clips, side, slots, logarithmic) for point in of]
+        means = [100 * point.mean for point in of]
+        axes.plot(places, means, color=color, lw=1, alpha=0.35)
+        axes.vlines(
+            places, [100 * p.low for p in of], [100 * p.high for p in of], color=color, lw=1.2, alpha=0.6
+        )
+        marker = MARKERS[number % len(MARKERS)]
+        (drawn[name],) = axes.plot(places, means, color=color, marker=marker, ms=5.5, lw=0)
+    return drawn
+
+
+def _slots(sizes: Iterable[int], logarithmic: bool) -> list[int]:
+    """Sizes that stand apart on an axis, smallest first: of those that would meet, the first."""
+    places = {size: math.log(size) if logarithmic else size for size in sizes}
+    span = max(places.values()) - min(places.values())
+    slots: list[int] = []
+    for size in sorted(places):
+        if not slots or places[size] - places[slots[-1]] > 0.09 * span:
+            slots.append(size)
+    return slots
+
+
+def _aside(size: int, side: float, slots: Sequence[int], logarithmic: bool) -> float:
+    """Where a size stands moved aside: `side` is -0.5 to 0.5 of the room that the series of one slot take."""
+    places = np.log(slots) if logarithmic else np.array(slots, dtype=float)
+    room = min(0.6 * np.diff(places).min(), 0.1 * (places[-1] - places[0])) if len(slots) > 1 else 0.0
+    return float(size * np.exp(side * room) if logarithmic else size + side * room)
+
+
+def _told_apart(names: Sequence[str], limit: int) -> list[str]:
+    """`short` names; those that begin alike keep their ends instead."""
+    cut, head = [short(name, limit) for name in names], limit // 3
+    return [
+        one
+        if cut.count(one) == 1 or len(name) <= limit
+        else f"{one[:head]}…{short(name, len(name))[head + 1 - limit :]}"
+        for name, one in zip(names, cut, strict=True)
+    ]
 
 
 def curve_chart(study: Study, figure_name: str) -> Chart | None:

@@ -21,20 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usk.errors import UsageError, disk_errors
-from usk.show.charts import Chart, Table, charts_of, file_name, paint
+from usk.show.charts import Chart, Table, charts_of, file_name, paint, shots_charts
 
 if TYPE_CHECKING:
     from usk.data.sources import Source
     from usk.evaluate.gallery import Gallery, Media, ShownClip, Sound
     from usk.evaluate.quality import Audit
-    from usk.evaluate.study import Study
+    from usk.evaluate.study import Study, Sweep
 
 DEFAULT_MAX_MB = 25.0
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
 ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "matplotlib")
-CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything that is no clip
+CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything that is no clip; half of it for charts
 
 Bars = Callable[[str], Callable[..., None]]
 
@@ -86,16 +86,18 @@ def report(
     """
     from usk.data.sources import open_source, read_manifest
     from usk.evaluate.gallery import gallery, rejected_source
-    from usk.evaluate.study import study_runs
+    from usk.evaluate.study import study_runs, sweeps_by_shots
 
     file = Path(out)
     _check(file, config)
     named = bars or (lambda name: lambda *_: None)
     notes: list[str] = []
     studies = study_runs(config.runs, config.baseline) if config.runs is not None else []
+    sweeps = sweeps_by_shots(studies)
+    synthetic = None if config.synth is None else open_source(config.synth)
+    compared = _compared(studies, sweeps)
     shown, found, manifest = None, None, {}
-    if config.synth is not None:
-        synthetic = open_source(config.synth)
+    if config.synth is not None and synthetic is not None:
         folder = Path(config.synth).expanduser()
         manifest = read_manifest(folder) or {} if folder.is_dir() else {}
         max_mb = config.max_mb if config.max_mb is not None or config.split else DEFAULT_MAX_MB
@@ -104,7 +106,7 @@ def report(
             real,
             paint,
             rejected=rejected_source(folder) if folder.is_dir() else None,
-            budget_bytes=None if max_mb is None else int(max_mb * 1e6) - CHART_ROOM_BYTES,
+            budget_bytes=None if max_mb is None else int(max_mb * 1e6) - _room_bytes(compared),
             embedded=not config.split,
             progress=named("compressing clips"),
             decoding=named("decoding"),
@@ -116,15 +118,18 @@ def report(
             from usk.evaluate.quality import audit
 
             found = audit(synthetic, real, progress=named("auditing"))
-    charts = [(number, chart) for number, study in enumerate(studies) for chart in charts_of(study)]
+    charts: list[tuple[int | None, Chart]] = [(None, chart) for chart in shots_charts(sweeps)]
+    for number, study in enumerate(studies):
+        charts += [(number if len(studies) > 1 else None, chart) for chart in charts_of(study)]
     pngs = []
     if config.png is not None:
-        several = len(studies) > 1
-        for number, chart in charts:
-            pngs.append(Path(config.png) / file_name(chart, number if several else None))
+        for place, chart in charts:
+            pngs.append(Path(config.png) / file_name(chart, place))
             chart.png(pngs[-1])
     assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}")
-    page = _page(studies, shown, found, manifest, real, config, assets.name if config.split else None)
+    page = _page(
+        studies, compared, shown, found, manifest, real, config, assets.name if config.split else None
+    )
     n_bytes = _write(file, page, assets if config.split else None, shown)
     return ReportResult(
         file=file,
@@ -178,6 +183,7 @@ def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) ->
 
 def _page(
     studies: Sequence[Study],
+    compared: dict[str, list[dict[str, Any]]],
     shown: Gallery | None,
     found: Audit | None,
     manifest: dict[str, Any],
@@ -201,7 +207,6 @@ def _page(
     stops = ", ".join("#" + bytes(color).hex() for color in paint(np.linspace(0, 1, 9)))
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8").replace("{{ gradient }}", stops)
     safe = _markup()
-    parts = [_study(study) for study in studies]
     return environment.get_template("report.html").render(
         version=__version__,
         split=assets is not None,
@@ -211,7 +216,7 @@ def _page(
         css=safe(style),
         js=safe(script),
         tabs=_tabs(studies, shown),
-        studies=parts,
+        **compared,
         listen=None if shown is None else _listen(shown, assets),
         audit=None if found is None else _audit(found),
         settings=_settings(manifest, studies),
@@ -278,6 +283,24 @@ def verdict_kind(sentence: str) -> str:
     if re.search(r": (better than .*|synthetic clips help)$", sentence):
         return "better"
     return "worse" if re.search(r": (worse than .*|synthetic clips hurt)$", sentence) else "open"
+
+
+def _compared(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> dict[str, list[dict[str, Any]]]:
+    """What the tab Compare shows: first what goes over several comparisons, then each of them."""
+    return {
+        "sweeps": [
+            {"heading": f"By shots: {sweep.setting}", "warning": sweep.warning, "charts": [_chart(chart)]}
+            for sweep, chart in zip(sweeps, shots_charts(sweeps), strict=True)
+        ],
+        "studies": [_study(study) for study in studies],
+    }
+
+
+def _room_bytes(compared: dict[str, list[dict[str, Any]]]) -> int:
+    """What clips leave of the budget: the room for charts and all else, and more where there are many charts."""
+    charts = (chart for parts in compared.values() for part in parts for chart in part["charts"])
+    n_bytes = sum(len(chart[width].encode()) for chart in charts for width in ("wide", "narrow"))
+    return CHART_ROOM_BYTES + max(0, n_bytes - CHART_ROOM_BYTES // 2)
 
 
 def _study(study: Study) -> dict[str, Any]:
@@ -677,6 +700,8 @@ def _train_command(study: Study, out: str) -> str:
     if folds and comparison.protocol == "folds":
         line += ["--folds", ",".join(folds)]
     line += ["--seeds", str(1 + max(run.seed for run in study.runs))]
+    if comparison.shots is not None:
+        line += ["--shots", str(comparison.shots)]
     epochs = {run.epochs for run in study.runs}
     if len(epochs) == 1:
         line += ["--epochs", str(epochs.pop())]
