@@ -30,12 +30,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.training_value import validation_accuracy
-from usk.classify.train import TrainConfig, train
+from usk.classify.train import SELECTION_WINDOW_EPOCHS, TrainConfig, train
 from usk.data.sources import open_source
 from usk.evaluate.compare import Comparison
-from usk.evaluate.study import Study, SweepPoint, study_runs
-from usk.show.charts import Chart, sweep_chart
+from usk.evaluate.study import Study, study_runs, sweeps_by_shots
+from usk.show.charts import shots_charts
 from usk.synth.few_shot import ShotsOf, shots_cells, synthesize_shots
 from usk.synth.judge import JudgeConfig
 from usk.synth.settings import render_config
@@ -153,20 +152,12 @@ def by_size(shots: Sequence[int | None]) -> list[int | None]:
     return sorted(shots, key=lambda n: float("inf") if n is None else n)
 
 
-def chart_of(study: Config, studies: Sequence[Study]) -> Chart | None:
-    """Accuracy against the number of real clips, a line for each way of training; None for a single number."""
-    points = []
-    for one in studies:
-        if one.comparison.augment != study.best:
-            continue
-        for row in one.comparison.rows:
-            scores = [run.accuracy for run in one.runs if run.mix == row.mix]
-            points.append(
-                SweepPoint(row.mix, row.n_real, row.accuracy.mean, min(scores), max(scores), row.n_runs)
-            )
-    names = ["real", *(f"real,{name}" for name in study.clips)]
-    points.sort(key=lambda point: (names.index(point.series), point.n_clips))
-    return sweep_chart(points, "real") if len({point.n_clips for point in points}) > 1 else None
+def validation_accuracy(folder: Path) -> float:
+    """A run's accuracy that chose its epoch: the best mean over a few consecutive ones."""
+    epochs = json.loads((folder / "history.json").read_text())
+    history = [epoch["validation_accuracy"] for epoch in epochs]
+    window = SELECTION_WINDOW_EPOCHS
+    return float(max(np.mean(history[max(0, end - window) : end]) for end in range(1, len(history) + 1)))
 
 
 def validation_gains(study: Config, studies: Sequence[Study], runs: Path) -> list[dict[str, Any]]:
@@ -231,8 +222,9 @@ def main() -> None:
     validation = validation_gains(study, studies, options.work / "runs")
     if options.json:
         options.json.write_text(json.dumps(as_json(study, comparisons, validation), indent=1) + "\n")
-    if options.png and (chart := chart_of(study, studies)) is not None:
-        chart.png(options.png)
+    augmented = [one for one in studies if one.comparison.augment == study.best]
+    if options.png and (charts := shots_charts(sweeps_by_shots(augmented))):
+        charts[0].png(options.png)
     Console(width=200).print(table_of(study, comparisons))
     table = Table(title="points above real clips alone on validation recordings, over all cells")
     for column in ("trained on", "gain ± standard error", "cells up"):
