@@ -146,6 +146,7 @@ def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
     ]  # fmt: skip
     planned = usk(*arguments, "--dry-run", "--json").value
     assert {row["dataset"] for row in planned} == {"6-shots-fold2-seed0", "full-fold2"}
+    assert usk(*arguments[:-1], "2,2", "--dry-run", "--json").value == planned
     ran = usk(*arguments, "--json")
     assert [made["made"] for made in ran.value["datasets"]] == [0, 6]
     assert json.loads((few / "full-fold2" / "usk.json").read_text())["shots"] == {
@@ -158,9 +159,13 @@ def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
     ("arguments", "said"),
     [
         (["--shots", "some"], "--shots some: write numbers of real clips joined by commas, or full"),
-        (["--shots", 6, "--test-folds", 9], "--folds 9: the source has no such fold"),
+        (["--shots", 6, "--test-folds", 9], "--test-folds 9: "),
         (["--shots", 999], "--shots 999: the training part of fold1 has"),
         (["--shots", 6, "--folds", 1], "--shots takes its clips from the training part of --test-folds"),
+        (
+            ["--shots", 6, "--folds", 1, "--dry-run"],
+            "--shots takes its clips from the training part of --test-folds; leave --folds out",
+        ),
         (["--shots", 6, "--seeds", 0], "--seeds must be at least 1, not 0"),
         (["--test-folds", 2], "--test-folds 2 belongs to --shots or --judge; add one"),
         (["--seeds", 2], "--seeds belongs to --shots; add --shots"),

@@ -425,6 +425,93 @@ def dataset_without_labels(world: World) -> Case:
     )
 
 
+def real_that_is_empty(world: World) -> Case:
+    return ["synth", "--real", "", "--out", world.out], 1, ["no source is named", "--real"]
+
+
+def audit_of_what_is_no_dataset(world: World) -> Case:
+    (world.root / "runs" / "one").mkdir(parents=True)
+    return ["audit", world.root / "runs", "--real", world.urban], 1, ["no source of clips", "give usk audit"]
+
+
+def audit_of_nothing(world: World) -> Case:
+    return ["audit", "nowhere", "--real", world.urban], 1, ["nowhere: no such folder", "give usk audit"]
+
+
+def report_of_no_dataset(world: World) -> Case:
+    command = ["report", "--synth", "nowhere", "--real", world.urban]
+    return command, 1, ["nowhere: no such folder", "give --synth the folder of a dataset", "usk synth"]
+
+
+def report_of_no_runs(world: World) -> Case:
+    return ["report", "--runs", "nowhere"], 2, ["--runs nowhere: no such folder", "usk train"]
+
+
+def info_on_nothing(world: World) -> Case:
+    return ["info", "nowhere"], 1, ["nowhere: no such folder", "give usk info a folder"]
+
+
+def push_of_nothing(world: World) -> Case:
+    return ["push", "nowhere", "me/x"], 2, ["nowhere: no such folder", "usk push takes"]
+
+
+def predict_without_a_run(world: World) -> Case:
+    return ["predict", world.clip(), "--run", "nowhere"], 2, ["--run nowhere is no run", "usk train"]
+
+
+def predictions_into_no_folder(world: World) -> Case:
+    return ["predict", world.clip(), "--csv", "nowhere/x.csv"], 2, ["--csv", "no folder nowhere", "make it"]
+
+
+def fit_on_an_unknown_fold(world: World) -> Case:
+    command = ["fit", "--real", world.urban, "--out", world.out, "--folds", 99]
+    return command, 2, ["--folds 99", "it has 1, 2, 3"]
+
+
+def train_with_shots_that_are_no_number(world: World) -> Case:
+    return world.train("--shots", "x"), 2, ["--shots x", "--shots 50,100,full"]
+
+
+def train_without_seeds(world: World) -> Case:
+    return world.train("--seeds", 0), 2, ["--seeds must be at least 1, not 0"]
+
+
+def judge_that_keeps_too_much(world: World) -> Case:
+    return world.synth(None, "--judge", "--keep", 2), 2, ["--keep must lie above 0 and up to 1, not 2"]
+
+
+def demo_without_epochs(world: World) -> Case:
+    return ["demo", "--out", world.out, "--epochs", 0], 2, ["--epochs must be at least 1, not 0"]
+
+
+def unknown_option(world: World) -> Case:
+    return world.synth(None, "--per-clas", 3), 2, ["--per-clas", "--per-class", "see usk synth --help"]
+
+
+def option_without_its_value(world: World) -> Case:
+    return world.synth(None, "--classes"), 2, ["'--classes' requires", "see usk synth --help"]
+
+
+def option_of_the_wrong_type(world: World) -> Case:
+    return world.train("--seeds", "many"), 2, ["'--seeds'", "integer", "see usk train --help"]
+
+
+def argument_that_is_missing(world: World) -> Case:
+    return ["push", world.tones], 2, ["missing argument 'USER/NAME'", "see usk push --help"]
+
+
+def argument_too_many(world: World) -> Case:
+    return ["eval", "runs", "more"], 2, ["(more)", "see usk eval --help"]
+
+
+def unknown_command(world: World) -> Case:
+    return ["evaluate"], 2, ["no such command 'evaluate'", "see usk --help"]
+
+
+def unknown_option_before_the_command(world: World) -> Case:
+    return ["--loud", "eval"], 2, ["--loud", "see usk --help"]
+
+
 CASES = [
     missing_folder, empty_folder, folder_without_audio, file_as_source, empty_source_name, rows_without_audio,
     no_audio_at_all, metadata_without_rows, metadata_out_of_the_folder, zero_bytes, truncated, truncated_header,
@@ -439,6 +526,11 @@ CASES = [
     unknown_mix, mix_with_a_bad_fraction, mix_without_its_synth, mix_without_its_synth_path, unknown_classifier,
     unknown_protocol, no_runs, default_source_without_network, hub_source_without_network,
     hub_source_in_training_without_network, hub_model_without_network, unknown_label_column, dataset_without_labels,
+    real_that_is_empty, audit_of_what_is_no_dataset, audit_of_nothing, report_of_no_dataset, report_of_no_runs,
+    info_on_nothing, push_of_nothing, predict_without_a_run, predictions_into_no_folder, fit_on_an_unknown_fold,
+    train_with_shots_that_are_no_number, train_without_seeds, judge_that_keeps_too_much, demo_without_epochs,
+    unknown_option, option_without_its_value, option_of_the_wrong_type, argument_that_is_missing, argument_too_many,
+    unknown_command, unknown_option_before_the_command,
 ]  # fmt: skip
 
 
@@ -467,9 +559,10 @@ def test_wrong_input_is_one_line_that_names_the_fix_and_loses_nothing(
     if case in (synth_without_cuda, train_without_cuda, fit_without_cuda):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(world.root)
+    monkeypatch.delenv("USK_REAL", raising=False)
     command, code, named = case(world)
     before = snapshot(world.root)
-    ran = usk(*command, "--quiet")
+    ran = usk("--quiet", *command)
     assert ran.code == code, ran.err
     assert ran.out == ""
     assert ran.err.startswith("usk: ")
@@ -478,6 +571,27 @@ def test_wrong_input_is_one_line_that_names_the_fix_and_loses_nothing(
     for text in named:
         assert text in ran.err
     assert snapshot(world.root) == before
+
+
+@pytest.mark.parametrize("case", [unknown_option, unknown_command, missing_folder, no_runs, per_class_zero])
+def test_an_error_beside_json_leaves_standard_output_empty(
+    usk: Command, world: World, case: Callable[[World], Case]
+) -> None:
+    command, code, _ = case(world)
+    ran = usk("--json", *command)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1)
+
+
+def test_an_empty_name_is_no_way_to_the_source_in_the_environment(
+    usk: Command, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USK_REAL", str(world.urban))
+    assert usk(*world.synth(), "--dry-run", "--quiet").code == 0
+    for command in ("synth", "train", "audit", "report"):
+        monkeypatch.chdir(world.root)
+        (world.root / "synth").mkdir(exist_ok=True)
+        ran = usk(command, "--real", "", "--quiet")
+        assert (ran.code, ran.err.count("\n")) == (1, 1)
 
 
 def test_a_class_name_with_a_line_break_still_makes_one_line(usk: Command, world: World) -> None:

@@ -168,7 +168,9 @@ def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -
             try:
                 file = stack.enter_context(Path(path).open("w", newline="", encoding="utf-8"))
             except OSError as error:
-                raise UsageError(f"--csv {path} cannot be written ({error.strerror})") from error
+                raise UsageError(
+                    f"--csv {path} cannot be written ({error.strerror}); name another file"
+                ) from error
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*CSV_COLUMNS, *(f"p({name})" for name in classes)])
         for one in predictions:

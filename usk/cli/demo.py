@@ -26,10 +26,13 @@ def command(
     from usk.classify.train import TrainConfig, TrainProgress, train
     from usk.data.sources import open_source
     from usk.diffusion.load import EMBEDDED
+    from usk.errors import UsageError
     from usk.evaluate.compare import compare_runs
     from usk.show.console import comparison_tables, plan_table
     from usk.synth.synthesize import SynthConfig, synthesize
 
+    if epochs < 1:
+        raise UsageError(f"--epochs must be at least 1, not {epochs}")  # before any clip is made
     root = Path(out)
     real = open_source("demo")
     for note in real.notes:

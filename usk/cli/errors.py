@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
+import typer
 from typer.core import TyperGroup
 
-from usk.errors import UskError
+from usk.errors import UsageError, UskError
+
+PARSER_ERROR = cast("type[Any]", typer.BadParameter.__mro__[1])
+"""What the parser of options raises: typer does not export it."""
 
 
 class InterruptedByUser(UskError):
@@ -18,12 +23,29 @@ class InterruptedByUser(UskError):
     exit_code = 130
 
 
+@contextmanager
+def parser_errors(command: Callable[[], str]) -> Iterator[None]:
+    """What the parser finds wrong, as an error of ours that names the `command` to ask for help."""
+    try:
+        yield
+    except PARSER_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # is no mistake: it prints the help
+            raise
+        said = error.format_message().rstrip(".")
+        raise UsageError(f"{said[:1].lower()}{said[1:]}; see {command()} --help") from error
+
+
 class Commands(TyperGroup):
-    """Hands Ctrl-C on as an error of ours, before typer makes a silent exit of it."""
+    """Hands Ctrl-C and the parser's errors on as errors of ours, before typer makes a silent exit or a box of them."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with parser_errors(lambda: "usk"):
+            return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with parser_errors(lambda: " ".join(filter(None, ("usk", ctx.invoked_subcommand)))):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise InterruptedByUser(
                 "stopped; what was finished is kept, and the same command goes on from there"

@@ -104,7 +104,7 @@ def reads_clips(*, skip_bad: bool | None = None) -> Callable[[Callable[..., None
 
 
 def real_location(given: str | None) -> str:
-    return given or os.environ.get("USK_REAL") or DEFAULT_REAL
+    return given if given is not None else os.environ.get("USK_REAL") or DEFAULT_REAL
 
 
 def display_for(ctx: typer.Context, as_json: bool, quiet: bool) -> Display:
@@ -120,11 +120,11 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 
 def split_numbers(text: str | None, flag: str) -> tuple[int, ...]:
-    """`1,3` as numbers."""
+    """`1,3` as numbers, each once."""
     from usk.errors import UsageError
 
     try:
-        return tuple(int(name) for name in split_names(text))
+        return tuple(dict.fromkeys(int(name) for name in split_names(text)))
     except ValueError:
         raise UsageError(
             f"{flag} {text}: write fold numbers joined by commas, for example {flag} 1,3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,10 @@ def command(
 
     if csv_file == "-" and display.as_json:
         raise UsageError("--csv - and --json both want standard output; give --csv a file")
+    if csv_file is not None and not Path(csv_file).absolute().parent.is_dir():
+        raise UsageError(
+            f"--csv {csv_file}: there is no folder {Path(csv_file).parent}; make it, or name another"
+        )
     with display.progress() as bars:
         predictions = predict(what, run, progress=bars("classifying"))
     if csv_file is not None:

@@ -104,21 +104,21 @@ def _parents(
     from usk.errors import UskError
 
     label_column, group_column, fold_column = columns
-    named = real or os.environ.get("USK_REAL")
+    named = real if real is not None else os.environ.get("USK_REAL") or None
     folder = Path(synth).expanduser()
     manifest = read_manifest(folder) if folder.is_dir() else None
-    if not named and manifest and manifest.get("source", {}).get("name") == "demo":
+    if named is None and manifest and manifest.get("source", {}).get("name") == "demo":
         named = "demo"
     try:
         return open_source(
-            named or real_location(None),
+            real_location(named),
             skip_bad=True,
             label_column=label_column,
             group_column=group_column,
             fold_column=fold_column,
         )
     except UskError as error:
-        if named:
+        if named is not None:
             raise
         display.warn(f"the parents' sound is left out: {error}")
         return None

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -348,7 +348,7 @@ def _opener_for(path: Path, flag: str) -> Callable[[Path, str, bool, Columns], S
         return _open_parquet
     if not any(path.iterdir()):
         raise SourceError(f"{path} is empty; {_advice(flag)}")
-    return _open_class_folders
+    return partial(_open_class_folders, flag=flag)
 
 
 def _urbansound8k_root(path: Path) -> Path | None:
@@ -440,7 +440,9 @@ def _fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
     return content.hexdigest()[:12], local.hexdigest()[:24]
 
 
-def _open_class_folders(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+def _open_class_folders(
+    path: Path, typed: str, skip_bad: bool, columns: Columns, flag: str = "--real"
+) -> Source:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     found = {
         folder.name: sorted(
@@ -457,7 +459,7 @@ def _open_class_folders(path: Path, typed: str, skip_bad: bool, columns: Columns
             else "it has no audio files in sub-folders"
         )
         raise SourceError(
-            f"{typed} is no source of clips: {hint} (UrbanSound8K needs metadata/UrbanSound8K.csv)"
+            f"{typed} is no source of clips: {hint} (UrbanSound8K needs metadata/UrbanSound8K.csv); {_advice(flag)}"
         )
     name = path.resolve().name
     files, clips = [], []

@@ -94,7 +94,7 @@ def report(
     notes: list[str] = []
     studies = study_runs(config.runs, config.baseline) if config.runs is not None else []
     sweeps = sweeps_by_shots(studies)
-    synthetic = None if config.synth is None else open_source(config.synth)
+    synthetic = None if config.synth is None else open_source(config.synth, flag="--synth")
     compared = _compared(studies, sweeps)
     shown, found, manifest = None, None, {}
     if config.synth is not None and synthetic is not None:

@@ -26,6 +26,11 @@ def shots_cells(
     """
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {seeds}")
+    if missing := sorted(set(test_folds) - set(source.folds)):
+        raise UsageError(
+            f"--test-folds {','.join(map(str, missing))}: {source.location} has no such fold; "
+            f"it has {', '.join(map(str, source.folds))}"
+        )
     cells = [
         ShotsOf(n, fold, seed)
         for fold in test_folds or source.folds
@@ -40,6 +45,8 @@ def shots_cells(
 
 def of_cell(config: SynthConfig, cell: ShotsOf) -> SynthConfig:
     """`config` for one dataset. Its judge, if there is one, hears the dataset's shots alone."""
+    if config.folds:
+        raise UsageError("--shots takes its clips from the training part of --test-folds; leave --folds out")
     judge = None if config.judge is None else replace(config.judge, test_folds=(cell.test_fold,))
     return replace(config, shots=cell, judge=judge)
 
@@ -65,8 +72,7 @@ def synthesize_shots(
     config = config or SynthConfig()
     if (Path(out) / MANIFEST_FILE).exists():
         raise UsageError(f"--out {out} is one dataset; choose another folder for the datasets of --shots")
-    if config.folds:
-        raise UsageError("--shots takes its clips from the training part of --test-folds; leave --folds out")
+    configs = [of_cell(config, cell) for cell in cells]
     if isinstance(model, str) and strategy_named(config.render.strategy).mix is not None:
         model = load_generator(model, device, config.render.precision)
         model = model.compiled() if compiled else model
@@ -76,12 +82,12 @@ def synthesize_shots(
         if progress is not None:
             progress(sum(len(made.plan) for made in results) + done, len(cells) * of)
 
-    for cell in cells:
+    for cell, of_it in zip(cells, configs, strict=True):
         results.append(
             synthesize(
                 source,
                 Path(out) / cell.name,
-                of_cell(config, cell),
+                of_it,
                 model=model,
                 device=device,
                 progress=whole,
