@@ -19,9 +19,8 @@ import platform
 import sys
 import tomllib
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import count
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from usk.data.sources import open_source
 from usk.evaluate.compare import Comparison
 from usk.evaluate.study import Study, study_runs, sweeps_by_shots
 from usk.show.charts import shots_charts
-from usk.synth.few_shot import ShotsOf, shots_cells, synthesize_shots
+from usk.synth.few_shot import ShotsOf, synthesize_shots
 from usk.synth.judge import JudgeConfig
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig
@@ -75,18 +74,22 @@ def _said(shots: int | None) -> str:
 
 def begin_worker(numbers: Any) -> None:
     """A worker keeps to a core of its own: two processes on the same two cores slow each other more than twofold."""
+    torch.set_num_threads(1)
+    if not hasattr(os, "sched_setaffinity"):  # macOS and Windows place processes as they like
+        return
     cores = sorted(os.sched_getaffinity(0))
     with numbers.get_lock():
         number, numbers.value = numbers.value, numbers.value + 1
     os.sched_setaffinity(0, {cores[number % len(cores)]})
-    torch.set_num_threads(1)
 
 
 def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     """Make all clips of one cell (shots, test fold, seed) and train all its mixes."""
     os.chdir(work)  # a mix names its clips by their folder here
     source = open_source(real)
-    (made,) = shots_cells(source, (cell.shots,), (cell.test_fold,), 1) if cell.shots is None else (cell,)
+    made = (
+        replace(cell, seed=0) if cell.shots is None else cell
+    )  # `full` draws nothing: one dataset for all seeds
     for name in study.clips:
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
@@ -117,10 +120,9 @@ def run(study: Config, real: str, work: Path, workers: int) -> None:
     first = [cell for cell in cells if cell.shots is not None or cell.seed == 0]
     numbers = multiprocessing.get_context("spawn").Value("i", 0)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker, (numbers,)) as pool:
-        waiting: list[Future[str]] = []
         for wave in (first, [cell for cell in cells if cell not in first]):
             waiting = [pool.submit(work_on, study, real, str(work), cell) for cell in wave]
-            for done, future in zip(count(1), waiting, strict=False):
+            for done, future in enumerate(waiting, 1):
                 print(f"{done}/{len(waiting)} {future.result()}", file=sys.stderr, flush=True)
 
 

@@ -75,9 +75,8 @@ class RelaxedFrequencyNorm(nn.Module):
         self.relaxation = relaxation
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        variance, mean = torch.var_mean(
-            images.float(), dim=(1, 3), keepdim=True, correction=0
-        )  # of each band
+        # Of each band; those of the whole clip follow from them, so the images are read once.
+        variance, mean = torch.var_mean(images.float(), dim=(1, 3), keepdim=True, correction=0)
         whole_mean = mean.mean(dim=2, keepdim=True)
         whole_variance = (variance + (mean - whole_mean).square()).mean(dim=2, keepdim=True)
         of_band = self.relaxation * torch.rsqrt(variance + 1e-5)
