@@ -52,6 +52,7 @@ def write_run(
         "steps": 50,
         "best_epoch": 3,
         "data": "abcdefabcdef",
+        "validation_accuracy": skill - 0.05,
         "created": f"2026-01-0{fold}T00:00:0{seed}+00:00",
         "device": "cpu",
     } | changes

@@ -29,7 +29,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.train import SELECTION_WINDOW_EPOCHS, TrainConfig, train
+from usk.classify.train import TrainConfig, train
 from usk.data.sources import open_source
 from usk.evaluate.compare import Comparison
 from usk.evaluate.study import Study, study_runs, sweeps_by_shots
@@ -154,15 +154,7 @@ def by_size(shots: Sequence[int | None]) -> list[int | None]:
     return sorted(shots, key=lambda n: float("inf") if n is None else n)
 
 
-def validation_accuracy(folder: Path) -> float:
-    """A run's accuracy that chose its epoch: the best mean over a few consecutive ones."""
-    epochs = json.loads((folder / "history.json").read_text())
-    history = [epoch["validation_accuracy"] for epoch in epochs]
-    window = SELECTION_WINDOW_EPOCHS
-    return float(max(np.mean(history[max(0, end - window) : end]) for end in range(1, len(history) + 1)))
-
-
-def validation_gains(study: Config, studies: Sequence[Study], runs: Path) -> list[dict[str, Any]]:
+def validation_gains(study: Config, studies: Sequence[Study]) -> list[dict[str, Any]]:
     """What each kind of clips was worth on validation recordings, which choose defaults where test clips may not: points
     above real clips with the best augmentation, the mean and its standard error over all cells (shots, folds, seeds)."""
     scores: dict[str, dict[tuple[Any, ...], float]] = {}
@@ -170,7 +162,8 @@ def validation_gains(study: Config, studies: Sequence[Study], runs: Path) -> lis
         if one.comparison.augment == study.best:
             for run in one.runs:
                 cell = (one.comparison.shots, run.split, run.seed)
-                scores.setdefault(run.mix, {})[cell] = validation_accuracy(runs / run.name)
+                assert run.validation_accuracy is not None
+                scores.setdefault(run.mix, {})[cell] = run.validation_accuracy
     rows = []
     for mix, of in scores.items():
         gains = [100 * (score - scores["real"][cell]) for cell, score in of.items() if cell in scores["real"]]
@@ -221,7 +214,7 @@ def main() -> None:
         run(study, real, options.work.absolute(), options.workers)
     studies = study_runs(options.work / "runs", "real")
     comparisons = [one.comparison for one in studies]
-    validation = validation_gains(study, studies, options.work / "runs")
+    validation = validation_gains(study, studies)
     if options.json:
         options.json.write_text(json.dumps(as_json(study, comparisons, validation), indent=1) + "\n")
     augmented = [one for one in studies if one.comparison.augment == study.best]

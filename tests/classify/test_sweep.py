@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,8 @@ def test_splits_then_seeds_then_shots_then_mixes(bands: Source, children: Callab
         for shots in (36, None)
         for mix in ("real", "real,synth")
     ]
-    assert runs[0].label == "real · 36 shots · fold1 · seed 0"
-    assert runs[2].label == "real · fold1 · seed 0"
+    assert runs[0].label == "real · 36 shots · none · fold1 · seed 0"
+    assert runs[2].label == "real · none · fold1 · seed 0"
 
 
 def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_path: Path) -> None:
@@ -152,3 +153,17 @@ def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., S
     assert [(run.split.name, len(run.split.train)) for run in runs] == [("holdout0", 9), ("holdout1", 9)]
     with pytest.raises(UsageError, match="only --protocol folds can have such clips"):
         plan_runs(parts, [parse_mix("real,synth")], "holdout", (), range(1), (3,))
+
+
+def test_every_mix_is_trained_with_each_augmentation(bands: Source, tmp_path: Path) -> None:
+    config = replace(TINY, epochs=1, shots="9", augment="none,auto,shift+mask,none")
+    result = train(bands, ["real"], out=tmp_path, config=config)
+    assert [run.record["augment"] for run in result.runs] == ["none", "shift+mask"]  # `auto` is none here
+    assert len({run.folder for run in result.runs}) == 2
+    for run in result.runs:
+        history = json.loads((run.folder / "history.json").read_text())
+        assert run.record["validation_accuracy"] == pytest.approx(history[0]["validation_accuracy"])
+    again = train(bands, ["real"], out=tmp_path, config=replace(config, augment="shift+mask"))
+    assert [run.fresh for run in again.runs] == [False]
+    with pytest.raises(UsageError, match="--augment loud is not known"):
+        train(bands, ["real"], out=tmp_path, config=replace(config, augment="none,loud"))

@@ -161,9 +161,12 @@ def test_unpaired_runs_are_counted_and_left_out(tmp_path: Path) -> None:
 def test_what_differs_in_more_than_the_mix_is_never_pooled(tmp_path: Path, change: dict[str, str]) -> None:
     write_grid(tmp_path)
     write_run(tmp_path, "real", 1, 0, name="other", created="2026-03-01T00:00:00", skill=0.1, **change)
-    first, second = compare_runs(tmp_path)
+    first, second, *best = compare_runs(tmp_path)
     assert [row.n_runs for row in first.rows] == [4, 4]
     assert [row.n_runs for row in second.rows] == [1]
+    assert len(best) == ("augment" in change) and not first.choices and not second.choices
+    for one in best:  # each mix with its better augmentation alone, never both
+        assert [row.n_runs for row in one.rows] == [4, 4] and one.choices[0].augment == "none"
     assert first.title != second.title
 
 
@@ -400,3 +403,78 @@ def test_mistakes_that_changed_are_named_largest_first(tmp_path: Path) -> None:
     assert (first["support"], first["baseline_clips"], first["clips"]) == (27, 12, 2)
     assert first["difference_points"] == pytest.approx(-1000 / 27)
     assert (second["class_name"], second["taken_for"], second["baseline_clips"]) == ("air", "siren", 1.5)
+
+
+def write_augmented(
+    root: Path, mix: str, augment: str, skill: float, validation: float | None, **changes: Any
+) -> None:
+    for seed in range(6):
+        name = f"{mix}-{augment}-{seed}-{changes.get('shots', '')}"
+        write_run(
+            root,
+            mix,
+            seed=seed,
+            name=name,
+            augment=augment,
+            skill=skill,
+            validation_accuracy=validation,
+            **changes,
+        )
+
+
+def test_each_mix_is_compared_with_the_augmentation_that_validation_clips_choose(tmp_path: Path) -> None:
+    write_augmented(tmp_path, "real", "none", skill=0.6, validation=0.5)
+    write_augmented(tmp_path, "real", "strong", skill=0.65, validation=0.7)
+    write_augmented(
+        tmp_path, "real", "basic", skill=0.7, validation=0.6
+    )  # better on test clips, which choose nothing
+    write_augmented(tmp_path, "real,synth", "basic", skill=0.8, validation=0.9)
+    comparisons = compare_runs(tmp_path)
+    assert sorted(one.augment for one in comparisons[:-1]) == ["basic", "none", "strong"]
+    best = comparisons[-1]
+    assert {choice.mix: choice.augment for choice in best.choices} == {
+        "real": "strong",
+        "real,synth": "basic",
+    }
+    real, both = best.rows
+    assert (real.mix, real.accuracy.mean) == ("real", pytest.approx(0.65))
+    assert both.difference is not None and both.difference.difference_points == pytest.approx(15)
+    assert both.pairs == 6 and both.sentence.endswith("synthetic clips help")
+    assert sorted(best.augments) == ["basic", "none", "strong"] and "best augmentation" in best.title
+    assert "real: strong (validation accuracy: " in best.notes[0] and "strong 70.0" in best.notes[0]
+    assert best.as_dict()["choices"][0]["validation_accuracy"]["none"] == pytest.approx(0.5)
+    basic = next(one for one in comparisons if one.augment == "basic")
+    assert row_of(basic, "real,synth").difference != both.difference and basic.choices == []
+
+
+def test_augmentations_are_chosen_over_the_runs_that_all_of_them_have(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0, name="a", augment="none", validation_accuracy=0.5)
+    write_run(
+        tmp_path, seed=1, name="b", augment="none", validation_accuracy=0.9
+    )  # an easy seed, without a partner
+    write_run(tmp_path, seed=0, name="c", augment="basic", validation_accuracy=0.6)
+    (choice,) = compare_runs(tmp_path)[-1].choices
+    assert (choice.augment, choice.validation_accuracy) == ("basic", {"none": 0.5, "basic": 0.6})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimistic": True, "protocol": "seed-9010"}, {"validation_accuracy": None}],
+    ids=["validation is the test", "not said"],
+)
+def test_no_augmentation_is_chosen_without_validation_clips_of_its_own(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    write_run(tmp_path, name="a", augment="none", **changes)
+    write_run(tmp_path, name="b", augment="basic", **changes)
+    assert [one.augment for one in compare_runs(tmp_path)] == ["none", "basic"]
+
+
+def test_augmentations_are_chosen_for_each_number_of_shots(tmp_path: Path) -> None:
+    for shots, better in ((50, "basic"), (None, "none")):
+        for augment in ("none", "basic"):
+            score = 0.8 if augment == better else 0.4
+            write_augmented(tmp_path, "real", augment, skill=0.6, validation=score, shots=shots)
+    best = [one for one in compare_runs(tmp_path) if one.choices]
+    assert [(one.shots, one.choices[0].augment) for one in best] == [(50, "basic"), (None, "none")]
+    assert len({one.setting for one in best}) == 1  # one table and one chart by shots

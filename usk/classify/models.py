@@ -118,6 +118,13 @@ class ClassifierPreset:
             )
         return tuple(name for name in names if name in self.augmentable)
 
+    def augments_of(self, text: str) -> tuple[str, ...]:
+        """What `--augment` lists, joined by commas, each once; `auto` is the preset's own. UsageError for unknown ones."""
+        wanted = dict.fromkeys(self.augment if one == "auto" else one for one in text.split(","))
+        for one in wanted:
+            self.augmentations(one)
+        return tuple(wanted)
+
     def model(self, n_classes: int, probe: torch.Tensor | None = None) -> nn.Module:
         """A new network that takes features [batch, bands, frames]; `probe` are some that it is to train on."""
         network = self.build(n_classes)

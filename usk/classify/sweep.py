@@ -1,4 +1,4 @@
-"""What one `usk train` trains: mixes x splits x shots x seeds, and which dataset each part of a mix means there."""
+"""What one `usk train` trains: mixes x augmentations x splits x shots x seeds, and which dataset each part of a mix means there."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class PlannedRun:
     mix: Mix
     split: Split
     seed: int
+    augment: str
     rows: TrainingRows
 
     @property
     def label(self) -> str:
         shots = "" if self.split.shots is None else f" · {self.split.shots} shots"
-        return f"{self.mix.text}{shots} · {self.split.name} · seed {self.seed}"
+        return f"{self.mix.text}{shots} · {self.augment} · {self.split.name} · seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def plan_runs(
     folds: Sequence[int],
     seeds: Sequence[int],
     shots: Sequence[int | None] = (None,),
+    augments: Sequence[str] = ("none",),
 ) -> tuple[list[PlannedRun], list[Split], list[str]]:
     """Every run, refused now and not after hours of other runs; the splits; and why test folds were left out.
 
@@ -150,7 +152,9 @@ def plan_runs(
             cut = few_shot_split(split, real.clips, n, seed)
             for mix in mixes:
                 own = parts.mix_of(mix, cut, seed)
-                yield PlannedRun(own, cut, seed, training_rows(own, parts.opened, real, cut))
+                rows = training_rows(own, parts.opened, real, cut)
+                for augment in augments:
+                    yield PlannedRun(own, cut, seed, augment, rows)
 
     if protocol != "folds":
         draw = holdout_split if protocol == "holdout" else seed_9010_split

@@ -31,7 +31,7 @@ from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_r
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
-from usk.data.mix import TrainingRows, foreign_parents, label_map, parse_mix, unknown_generator
+from usk.data.mix import foreign_parents, label_map, parse_mix, unknown_generator
 from usk.data.shots import parse_shots
 from usk.data.sources import Source
 from usk.data.splits import PROTOCOLS, Split
@@ -57,7 +57,7 @@ class TrainConfig:
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
-    augment: str = "auto"
+    augment: str = "auto"  # several joined by commas: every mix is trained with each of them
     device: str = "auto"
     precision: str = "auto"
     skip_bad: bool = False
@@ -125,8 +125,7 @@ def train(
         raise UsageError(f"--learning-rate must be above 0, not {config.learning_rate:g}")
     if config.folds and config.protocol != "folds":
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
-    augment = recipe.augment if config.augment == "auto" else config.augment
-    recipe.augmentations(augment)  # refused before anything is decoded
+    augments = recipe.augments_of(config.augment)  # refused before anything is decoded
     device = resolve_device(config.device)
     parsed = [parse_mix(text) for text in dict.fromkeys(mixes)]
     if not parsed:
@@ -145,7 +144,7 @@ def train(
     notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
     notes += filter(None, map(unknown_generator, sources.values()))
     planned, splits, left_out = plan_runs(
-        replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, shots
+        replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, shots, augments
     )
     notes += [*left_out, *generator_beyond_shots(planned, sources)]
     if splits and splits[0].optimistic:
@@ -170,7 +169,6 @@ def train(
         "classifier": config.classifier,
         **({"classifier_revision": recipe.revision} if recipe.revision else {}),
         "protocol": config.protocol,
-        "augment": augment,
         "epochs": config.epochs or recipe.epochs,
         "batch": config.batch or recipe.batch,
         "learning_rate": config.learning_rate or recipe.learning_rate,
@@ -179,6 +177,7 @@ def train(
     announce(
         {
             **settings,
+            "augment": list(augments),
             "device": str(device),
             "splits": [split.name for split in splits],
             "seeds": list(seeds),
@@ -317,6 +316,7 @@ class _Job:
             "format": FORMAT,
             "mix": plan.mix.text,
             **settings,
+            "augment": plan.augment,
             "split": split.name,
             "seed": plan.seed,
             **({} if split.shots is None else {"shots": split.shots}),
@@ -337,8 +337,8 @@ class _Job:
     ) -> Run:
         real, rows, split = self.sources["real"], plan.rows, plan.split
         started = time.monotonic()
-        probabilities, classifier, history, best_epoch = self._fit(
-            rows, split, plan.seed, identity["steps"], after_epoch
+        probabilities, classifier, history, best_epoch, score = self._fit(
+            plan, identity["steps"], after_epoch
         )
         labels = self.labels["real"][split.test].numpy()
         names = {"real", *(part.name for part in plan.mix.parts)}
@@ -352,6 +352,7 @@ class _Job:
             "n_test": len(split.test),
             "n_test_recordings": len({real.clips[row].group for row in split.test}),
             "best_epoch": best_epoch,
+            "validation_accuracy": None if math.isnan(score) else round(score, 5),
             "inputs": {
                 name: _input_of(source, any(part.name == name for part in plan.mix.parts))
                 for name, source in sorted(self.sources.items())
@@ -377,15 +378,12 @@ class _Job:
         )
 
     def _fit(
-        self,
-        rows: TrainingRows,
-        split: Split,
-        seed: int,
-        steps: int,
-        after_epoch: Callable[[int, float], None],
-    ) -> tuple[np.ndarray, AudioClassifier, list[dict[str, Any]], int]:
-        """Train one classifier: test probabilities [n_test, n_classes], itself on the CPU, its history, the chosen epoch."""
+        self, plan: PlannedRun, steps: int, after_epoch: Callable[[int, float], None]
+    ) -> tuple[np.ndarray, AudioClassifier, list[dict[str, Any]], int, float]:
+        """Train one classifier: test probabilities [n_test, n_classes], itself on the CPU, its history, the chosen epoch
+        and the validation accuracy that chose it (NaN without validation clips)."""
         settings, recipe, device = self.settings, self.recipe, self.device
+        rows, split, seed = plan.rows, plan.split, plan.seed
         features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
         labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
         probe = features[:: max(1, len(features) // 512)].float()
@@ -398,7 +396,7 @@ class _Job:
         model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = recipe.optimiser(model, settings["learning_rate"], recipe.weight_decay)
         losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-        augmentations = recipe.augmentations(settings["augment"])
+        augmentations = recipe.augmentations(plan.augment)
         draw = torch.Generator().manual_seed(seed)
         per_epoch = steps // settings["epochs"]
         order = torch.empty(0, dtype=torch.int64)
@@ -445,7 +443,13 @@ class _Job:
         assert best is not None
         model.load_state_dict(best[2])
         probabilities = self._probabilities(model, split.test)
-        return probabilities, model.cpu().to(memory_format=torch.contiguous_format), history, best[1]
+        return (
+            probabilities,
+            model.cpu().to(memory_format=torch.contiguous_format),
+            history,
+            best[1],
+            best[0][0],
+        )
 
     def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
         """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""

@@ -66,7 +66,9 @@ def command(
     augment: Annotated[
         str,
         typer.Option(
-            "--augment", help="auto (the classifier's), none, basic, strong, or names: shift+mask+mixup."
+            "--augment",
+            help="auto (the classifier's), none, basic, strong, or names: shift+mask+mixup. Several joined by commas: "
+            "none,basic,strong.",
         ),
     ] = "auto",
     device: DeviceOption = "auto",

@@ -1,7 +1,9 @@
 """From run folders to what they show: which mix is better, by how much, and how sure that is.
 
 Runs are compared only with runs on the same real data under the same protocol, classifier, augmentation and number of
-shots, and differences are taken only between runs of the same split and seed, on the very same test clips.
+shots, and differences are taken only between runs of the same split and seed, on the very same test clips. Where several
+augmentations were trained, each mix is also compared with the one that was best for it on validation clips: what synthetic
+clips add to the best that classical augmentation does.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from usk.evaluate.stats import (
 FORMAT = 1
 DEFAULT_BASELINE = "real"
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
+BEST = "best"  # in place of an augmentation: of each mix, the one that did best on validation clips
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
 _COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
 
@@ -65,6 +68,9 @@ class RunRecord:
     data: str  # fingerprint of the real source: the same for all its splits
     created: datetime
     shots: int | None  # real clips in all that training was cut to; None: the whole training part
+    validation_accuracy: (
+        float | None
+    )  # that chose the epoch, a fraction; None where nothing validated, or of an old run
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
     labels: np.ndarray = field(repr=False)  # int64 [clips]
@@ -141,10 +147,15 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         **{name: str(config[name]) for name in texts},
         **{name: int(config[name]) for name in numbers},
         **{name: None if config.get(name) is None else int(config[name]) for name in optional},
+        "validation_accuracy": _optional_float(config.get("validation_accuracy")),
         "optimistic": bool(config["optimistic"]),
         "class_names": tuple(str(name) for name in config["class_names"]),
         "created": created if created.tzinfo else created.replace(tzinfo=UTC),
     }
+
+
+def _optional_float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _predictions(folder: Path, n_classes: int) -> dict[str, Any]:
@@ -248,8 +259,26 @@ class ConfusionChange:
 
 
 @dataclass(frozen=True)
+class AugmentationChoice:
+    """The augmentation that `mix` goes with, chosen by mean accuracy on validation clips (fractions) over the splits and
+    seeds that all of its augmentations were trained with."""
+
+    mix: str
+    augment: str
+    validation_accuracy: dict[str, float]  # by augmentation
+
+    @property
+    def sentence(self) -> str:
+        """Such as `real: strong (validation accuracy: none 53.1, basic 55.0, strong 56.2 %)`."""
+        scores = ", ".join(f"{name} {100 * score:.1f}" for name, score in self.validation_accuracy.items())
+        return f"{self.mix}: {self.augment} (validation accuracy: {scores} %)"
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """All mixes of one protocol, classifier, augmentation and number of shots on one set of real data; baseline row first."""
+    """All mixes of one protocol, classifier, augmentation and number of shots on one set of real data; baseline row first.
+
+    Its augmentation is `BEST` where each mix goes with its own, which `choices` names."""
 
     protocol: str
     classifier: str
@@ -263,11 +292,19 @@ class Comparison:
     optimistic: bool
     warning: str | None  # set where `optimistic` is
     notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
+    choices: list[AugmentationChoice] = field(default_factory=list)
 
     @property
     def setting(self) -> str:
         """What all its runs share, but for the number of shots."""
-        return f"{self.classifier}, protocol {self.protocol}, augment {self.augment}, data {self.data}"
+        augment = "each mix with its best augmentation" if self.choices else f"augment {self.augment}"
+        return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data}"
+
+    @property
+    def augments(self) -> list[str]:
+        """Every augmentation that its runs were trained with, or chosen from."""
+        tried = dict.fromkeys(name for choice in self.choices for name in choice.validation_accuracy)
+        return list(tried) or [self.augment]
 
     @property
     def title(self) -> str:
@@ -290,9 +327,29 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
     """One comparison for each protocol, classifier, augmentation and real data, in order of their first run; of those that
     differ in shots alone, fewest first and the full training part last.
 
+    Where mixes were trained with several augmentations, comparisons of each mix at its best one follow; see `comparable`.
+
     The baseline is `baseline` where it was trained, else the mix `real`, else the first mix by time. Of
     several runs of one mix, split and seed the newest counts. Raises SourceError where paired runs were
     tested on different clips, UsageError where no run has the mix `baseline`.
+    """
+    return [_comparison(alike, baseline) for alike in comparable(runs, baseline)]
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Runs, oldest first, that differ in mix, split and seed alone; or in the augmentation too, which `choices` chose."""
+
+    runs: list[RunRecord]
+    choices: tuple[AugmentationChoice, ...] = ()
+
+
+def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparable]:
+    """What `compare` compares, in its order.
+
+    For each protocol, classifier, number of shots and real data where a mix was trained with several augmentations, there
+    is one more at the end: each mix with the augmentation of the best mean validation accuracy. None under a protocol
+    whose validation clips are the test clips, nor where a run does not say its validation accuracy.
     """
     runs = sorted(runs, key=lambda run: (run.created, str(run.folder)))
     mixes = list(dict.fromkeys(run.mix for run in runs))
@@ -300,17 +357,46 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
         known = "; ".join(mixes) or "none"
         raise UsageError(f"--baseline {baseline}: no run has this mix; there are {known}")
     alike: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
+    over_augments: dict[tuple[str, str, str], list[RunRecord]] = defaultdict(list)
     for run in runs:
         alike[run.protocol, run.classifier, run.augment, run.data].append(run)
-    return [
-        _comparison([run for run in members if run.shots == shots], baseline)
-        for members in alike.values()
-        for shots in sorted({run.shots for run in members}, key=lambda n: math.inf if n is None else n)
+        over_augments[run.protocol, run.classifier, run.data].append(run)
+    found = [Comparable(members) for several in alike.values() for members in _by_shots(several)]
+    best = [
+        _with_best_augmentation(members)
+        for several in over_augments.values()
+        for members in _by_shots(several)
     ]
+    return found + [one for one in best if one is not None]
 
 
-def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
-    """`runs`, oldest first, differ in mix, split and seed alone."""
+def _by_shots(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    every = sorted({run.shots for run in runs}, key=lambda n: math.inf if n is None else n)
+    return [[run for run in runs if run.shots == shots] for shots in every]
+
+
+def _with_best_augmentation(runs: Sequence[RunRecord]) -> Comparable | None:
+    """`runs`, oldest first, differ in mix, split, seed and augmentation: of each mix those with its best one."""
+    if any(run.optimistic or run.validation_accuracy is None for run in runs):
+        return None
+    scores: dict[str, dict[str, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        scores[run.mix][run.augment][run.key] = run.validation_accuracy or 0.0
+    if all(len(of_mix) == 1 for of_mix in scores.values()):
+        return None
+    choices = []
+    for mix, of_mix in scores.items():
+        common = set.intersection(*(set(of) for of in of_mix.values()))
+        if not common:
+            return None
+        means = {name: float(np.mean([of[key] for key in common])) for name, of in of_mix.items()}
+        choices.append(AugmentationChoice(mix, max(means, key=lambda name: means[name]), means))
+    chosen = {(choice.mix, choice.augment) for choice in choices}
+    return Comparable([run for run in runs if (run.mix, run.augment) in chosen], tuple(choices))
+
+
+def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
+    runs = alike.runs
     _check_class_names(runs)
     newest = {(run.mix, *run.key): run for run in runs}
     mixes = list(dict.fromkeys(run.mix for run in runs))
@@ -335,10 +421,11 @@ def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
     ]
     optimistic = any(run.optimistic for run in newest.values())
     first = runs[0]
+    choices = sorted(alike.choices, key=lambda choice: list(by_mix).index(choice.mix))
     return Comparison(
         protocol=first.protocol,
         classifier=first.classifier,
-        augment=first.augment,
+        augment=BEST if choices else first.augment,
         data=first.data,
         shots=first.shots,
         baseline=baseline,
@@ -347,7 +434,11 @@ def _comparison(runs: Sequence[RunRecord], wanted: str | None) -> Comparison:
         confusions=[change for mix, made in pairs.items() if made for change in _confusions(mix, made)],
         optimistic=optimistic,
         warning=OPTIMISTIC if optimistic else None,
-        notes=_notes(rows, pairs, len(runs) - len(newest), sorted({run.epochs for run in newest.values()})),
+        notes=[
+            *_choice_notes(choices),
+            *_notes(rows, pairs, len(runs) - len(newest), sorted({run.epochs for run in newest.values()})),
+        ],
+        choices=choices,
     )
 
 
@@ -537,6 +628,12 @@ def _pooled_recall(runs: Sequence[RunRecord]) -> np.ndarray:
     labels = np.concatenate([run.labels for run in runs])
     predicted = np.concatenate([run.predicted for run in runs])
     return metrics.class_recall(labels, predicted, len(runs[0].class_names))[0]
+
+
+def _choice_notes(choices: Sequence[AugmentationChoice]) -> list[str]:
+    if not choices:
+        return []
+    return ["augmentations chosen on validation clips: " + "; ".join(choice.sentence for choice in choices)]
 
 
 def _notes(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.evaluate.compare import Comparison, RunRecord, compare, read_runs
+from usk.evaluate.compare import Comparison, RunRecord, comparable, compare, read_runs
 from usk.evaluate.metrics import confusion_matrix
 
 CURVE_FIGURES = ("validation_accuracy", "loss")
@@ -36,6 +36,7 @@ class RunPoint:
     dropped: int
     best_epoch: int | None
     epochs: int
+    validation_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -131,17 +132,15 @@ def _trained_on(run: RunRecord, revision: str) -> bool:
 
 def study(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Study]:
     """One study for each comparison of `usk.evaluate.compare.compare`, from the runs that count in it."""
-    return [_study(comparison, _members(comparison, runs)) for comparison in compare(runs, baseline)]
+    return [
+        _study(comparison, _members(comparison, alike.runs))
+        for comparison, alike in zip(compare(runs, baseline), comparable(runs, baseline), strict=True)
+    ]
 
 
 def _members(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """By mix, baseline first: of several runs of one mix, split and seed the newest."""
-    alike = ("protocol", "classifier", "augment", "data", "shots")
-    newest = {
-        (run.mix, *run.key): run
-        for run in sorted(runs, key=lambda run: (run.created, str(run.folder)))
-        if all(getattr(run, name) == getattr(comparison, name) for name in alike)
-    }
+    """By mix, baseline first: of several `runs`, oldest first, of one mix, split and seed the newest."""
+    newest = {(run.mix, *run.key): run for run in runs}
     members: dict[str, list[RunRecord]] = {row.mix: [] for row in comparison.rows}
     for run in newest.values():
         if run.mix in members:
@@ -194,6 +193,7 @@ def _point(run: RunRecord) -> RunPoint:
         dropped=run.dropped,
         best_epoch=run.best_epoch,
         epochs=run.epochs,
+        validation_accuracy=run.validation_accuracy,
     )
 
 

@@ -692,7 +692,7 @@ def _most_of_a_class(folder: str) -> int:
 def _train_command(study: Study, out: str) -> str:
     comparison = study.comparison
     line = ["usk", "train", *(part for row in comparison.rows for part in ("--mix", row.mix))]
-    line += ["--classifier", comparison.classifier, "--augment", comparison.augment]
+    line += ["--classifier", comparison.classifier, "--augment", ",".join(comparison.augments)]
     line += ["--protocol", comparison.protocol]
     folds = sorted(
         {run.split.removeprefix("fold") for run in study.runs if run.split.startswith("fold")}, key=int
