@@ -2,8 +2,9 @@
 
     python -m tests.bench.study tests/bench/study.toml --real UrbanSound8K --work DIR --workers 2 --json FILE --png FILE
 
-The configuration names the shots (real clips in all), the seeds, the test folds and the ways of making clips. Each seed
-draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
+The configuration names the shots (real clips in all), the seeds, the test folds, the ways of making clips, the mixes that
+are trained with the best augmentation, and the augmentations that real clips alone are trained with, so that validation
+clips say which is best. Each seed draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
 what is there already is not made again: an interrupted study goes on, a finished one can be widened, and `usk eval
 DIR/runs` or `usk report` look at its runs as at any others. Each worker process keeps to one core (or to the GPU).
 `--only-results` compares what has been trained so far. `--json` writes comparisons without recall by class.
@@ -48,8 +49,9 @@ class Config:
     seeds: int
     shots: tuple[int | None, ...]
     classifier: str
-    plain: str
+    augments: tuple[str, ...]
     best: str
+    mixes: tuple[str, ...]
     per_class: dict[str, int]
     clips: dict[str, dict[str, Any]]
     epochs: int | None = None
@@ -59,7 +61,8 @@ class Config:
     def read(cls, path: Path) -> Config:
         raw = tomllib.loads(path.read_text())
         shots = tuple(None if n == "full" else int(n) for n in raw.pop("shots"))
-        return cls(test_folds=tuple(raw.pop("test_folds")), shots=shots, **raw)
+        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "augments", "mixes")}
+        return cls(shots=shots, **listed, **raw)
 
     def synth(self, name: str, shots: int | None) -> SynthConfig:
         """How the clips called `name` are made of that many real ones."""
@@ -93,10 +96,7 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     for name in study.clips:
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
-    for mixes, augment in (
-        (["real"], study.plain),
-        (["real", *(f"real,{name}" for name in study.clips)], study.best),
-    ):
+    for mixes, augment in ((["real"], ",".join(study.augments)), (study.mixes, study.best)):
         config = TrainConfig(
             study.classifier,
             folds=(cell.test_fold,),

@@ -15,8 +15,9 @@ test_folds = [1]
 seeds = 1
 shots = ["40", "full"]
 classifier = "small"
-plain = "none"
+augments = ["none", "basic"]
 best = "basic"
+mixes = ["real,waveform", "real,waveform,judged"]
 epochs = 1
 [per_class]
 40 = 1
@@ -44,16 +45,18 @@ def test_it_makes_trains_compares_and_saves(
         (comparison["shots"], comparison["augment"]): [row["mix"] for row in comparison["rows"]]
         for comparison in result["comparisons"]
     }
-    mixes = ["real", "real,waveform", "real,judged"]
+    mixes = ["real", "real,waveform", "real,waveform,judged"]
     assert found == {
         (40, "none"): ["real"],
         (40, "basic"): mixes,
         (None, "none"): ["real"],
         (None, "basic"): mixes,
+        (40, "best"): mixes,
+        (None, "best"): mixes,
     }
     assert chart.stat().st_size > 5_000
     shown = capsys.readouterr().out
-    assert "40 real" in shown and "full real" in shown and "real,judged, basic" in shown
+    assert "40 real" in shown and "full real" in shown and "real,waveform,judged, basic" in shown
     runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").glob("*/run.json")}
     assert len(runs) == 8
     study.main()

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from usk.classify import models
+from usk.classify.augment import augment_batch
 from usk.classify.sweep import Parts, few_shot_folder, generator_beyond_shots, plan_runs
 from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
@@ -167,3 +169,35 @@ def test_every_mix_is_trained_with_each_augmentation(bands: Source, tmp_path: Pa
     assert [run.fresh for run in again.runs] == [False]
     with pytest.raises(UsageError, match="--augment loud is not known"):
         train(bands, ["real"], out=tmp_path, config=replace(config, augment="none,loud"))
+
+
+def test_whatever_decides_a_run_makes_another_run(
+    bands: Source, tmp_path: Path, tiny_classifier: Any, monkeypatch: Any
+) -> None:
+    config = replace(TINY, epochs=1)
+
+    def fresh(real: Source = bands) -> bool:
+        (run,) = train(real, out=tmp_path, config=config).runs
+        return run.fresh
+
+    assert fresh() and not fresh()
+    moved = [replace(clip, label=(clip.label + 1) % 3) if clip.fold == 2 else clip for clip in bands.clips]
+    assert fresh(replace(bands, clips=moved))
+    renamed = [replace(clip, group=f"{clip.group}/{n % 2}") for n, clip in enumerate(bands.clips)]
+    assert fresh(replace(bands, clips=renamed))
+    monkeypatch.setitem(models.CLASSIFIERS, "tiny", replace(tiny_classifier, weight_decay=0.5))
+    assert fresh() and not fresh()
+
+
+def test_a_step_is_a_whole_batch_however_few_the_shots(
+    bands: Source, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sizes: list[int] = []
+
+    def counted(batch: Any, names: tuple[str, ...], draw: Any) -> Any:
+        sizes.append(len(batch))
+        return augment_batch(batch, names, draw)
+
+    monkeypatch.setattr("usk.classify.train.augment_batch", counted)
+    train(bands, out=tmp_path, config=replace(TINY, shots="5", epochs=1))
+    assert sizes == [16] * 32

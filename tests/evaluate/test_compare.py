@@ -156,6 +156,11 @@ def test_unpaired_runs_are_counted_and_left_out(tmp_path: Path) -> None:
         {"protocol": "holdout"},
         {"classifier": "cnn"},
         {"augment": "strong"},
+        {"learning_rate": 1e-6},
+        {"batch": 8},
+        {"recipe": "00000000"},
+        {"augmentations": "shift"},
+        {"classifier_revision": "0" * 40},
     ],
 )
 def test_what_differs_in_more_than_the_mix_is_never_pooled(tmp_path: Path, change: dict[str, str]) -> None:
@@ -478,3 +483,32 @@ def test_augmentations_are_chosen_for_each_number_of_shots(tmp_path: Path) -> No
     best = [one for one in compare_runs(tmp_path) if one.choices]
     assert [(one.shots, one.choices[0].augment) for one in best] == [(50, "basic"), (None, "none")]
     assert len({one.setting for one in best}) == 1  # one table and one chart by shots
+
+
+def test_augmentations_that_real_clips_were_not_trained_with_are_not_credited_to_synthetic_ones(
+    tmp_path: Path,
+) -> None:
+    write_augmented(tmp_path, "real", "none", skill=0.5, validation=0.5)
+    write_augmented(tmp_path, "real,synth", "none", skill=0.5, validation=0.5)
+    write_augmented(tmp_path, "real,synth", "basic", skill=0.8, validation=0.8)
+    assert not any(one.choices for one in compare_runs(tmp_path))
+    write_augmented(tmp_path, "real", "mask", skill=0.6, validation=0.6)
+    best = compare_runs(tmp_path)[-1]
+    assert {choice.mix: choice.augment for choice in best.choices} == {"real": "mask", "real,synth": "none"}
+
+
+def test_runs_in_two_precisions_are_paired_and_named(tmp_path: Path) -> None:
+    write_run(tmp_path, "real", precision="bf16")
+    write_run(tmp_path, "real,synth", precision="fp32")
+    comparison = only(compare_runs(tmp_path))
+    assert comparison.rows[1].pairs == 1 and "runs in bf16 and fp32 stand side by side" in comparison.notes
+
+
+def test_a_mix_with_pairs_enough_for_its_own_step_of_holm_is_judged(tmp_path: Path) -> None:
+    for seed in range(16):
+        write_run(tmp_path, "real", seed=seed, skill=0.5)
+        write_run(tmp_path, "a", seed=seed, skill=0.9)
+    for seed in range(6):
+        write_run(tmp_path, "b", seed=seed, skill=0.9)
+    row = row_of(only(compare_runs(tmp_path)), "b")
+    assert row.p_value_holm == pytest.approx(0.03125) and row.sentence.endswith("better than real")

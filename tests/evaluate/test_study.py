@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.runs import write_run
-from usk.evaluate.study import Study, read_history, series_of, study_runs, sweeps_by_shots
+from usk.evaluate.study import Study, read_history, series_of, studies_of, study_runs, sweeps_by_shots
 
 
 def grid(root: Path) -> Study:
@@ -134,8 +134,45 @@ def test_a_sweep_over_optimistic_runs_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mix", "series"),
-    [("real", "real"), ("real:0.1,synth", "real,synth"), ("real,./a:b", "real,./a:b"), ("synth:2", "synth")],
+    ("mix", "by_real", "by_synthetic"),
+    [
+        ("real", "real", "real"),
+        ("real:0.1,synth", "real,synth", "real:0.1,synth"),
+        ("real,./a:b", "real,./a:b", "real,./a:b"),
+        ("real,synth:0.5", "real,synth:0.5", "real,synth"),
+        ("synth:2", "synth:2", "synth"),
+    ],
 )
-def test_the_series_of_a_mix(mix: str, series: str) -> None:
-    assert series_of(mix) == series
+def test_the_series_of_a_mix(mix: str, by_real: str, by_synthetic: str) -> None:
+    assert (series_of(mix, "n_real"), series_of(mix, "n_synthetic")) == (by_real, by_synthetic)
+
+
+def test_a_sweep_of_synthetic_clips_begins_with_the_same_real_ones_alone(tmp_path: Path) -> None:
+    write_run(tmp_path, "real", skill=0.7)
+    write_run(tmp_path, "real:0.1", skill=0.3, n_real=10)
+    write_run(tmp_path, "real,synth:0.5", skill=0.8, n_synthetic=45)
+    write_run(tmp_path, "real,synth", skill=0.9)
+    (study,) = study_runs(tmp_path)
+    points = [(p.series, p.n_clips, round(p.mean, 2), p.n_runs) for p in study.by_synthetic]
+    assert points == [("real,synth", 0, 0.7, 1), ("real,synth", 45, 0.8, 1), ("real,synth", 90, 0.9, 1)]
+
+
+def test_a_dataset_is_credited_with_the_runs_that_count_alone(tmp_path: Path) -> None:
+    def sources(revision: str) -> dict[str, object]:
+        return {"sources": {"synth": {"revision": revision}}}
+
+    for fold in (1, 2):
+        write_run(tmp_path, "real", fold=fold)
+        write_run(
+            tmp_path, "real,synth", fold=fold, skill=0.3, created="2026-01-01T00:00:00", **sources("old")
+        )
+        write_run(
+            tmp_path, "real,synth", fold=fold, skill=0.9, created="2026-02-01T00:00:00", **sources("new")
+        )
+    assert studies_of("old", tmp_path) == []
+    (study,) = studies_of("new", tmp_path)
+    assert [row.accuracy.mean for row in study.comparison.rows] == pytest.approx([0.6, 0.9])
+    write_run(tmp_path, "real,synth", fold=2, skill=0.5, created="2026-03-01T00:00:00", **sources("other"))
+    assert studies_of("new", tmp_path) == []  # half of the mix's runs are of another dataset
+    (mixed,) = study_runs(tmp_path)
+    assert any("2 different datasets" in note for note in mixed.comparison.notes)

@@ -40,6 +40,25 @@ def gain(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return batch + gains_db[:, None, None].to(batch)
 
 
+def filtered(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Each clip through a random equaliser: 3 to 6 regions of bands, gains of up to 6 dB where they meet, linear between.
+
+    FilterAugment of the linear type (Nam et al., arXiv 2110.03282): another microphone, another room.
+    """
+    n, n_mels, _ = batch.shape
+    n_inner = torch.randint(2, 6, (n, 1), generator=draw)
+    inner = torch.randint(1, n_mels - 1, (n, 5), generator=draw)
+    gains_db = torch.rand(n, 7, generator=draw) * 12 - 6
+    inner = torch.where(torch.arange(5) < n_inner, inner, n_mels - 1).sort(dim=1).values
+    knots = torch.cat((torch.zeros(n, 1), inner, torch.full((n, 1), n_mels - 1.0)), dim=1)  # [clips, 7]
+    bands = torch.arange(n_mels).expand(n, -1)
+    left = (knots[:, None, 1:-1] <= bands[:, :, None]).sum(dim=2)  # the knot at or below each band
+    below, above = knots.gather(1, left), knots.gather(1, left + 1)
+    share = ((bands - below) / (above - below).clamp_min(1)).clamp(0, 1)
+    curve_db = (1 - share) * gains_db.gather(1, left) + share * gains_db.gather(1, left + 1)
+    return batch + curve_db[:, :, None].to(batch)
+
+
 def mask(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """One mask each over at most an eighth of the bands and a fifth of the frames, filled with the clip's mean.
 
@@ -93,6 +112,7 @@ AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]
     "pitch": pitch,
     "shift": shift,
     CROP: crop,
+    "filter": filtered,
     "gain": gain,
     "noise": noise,
     "mask": mask,
@@ -100,7 +120,7 @@ AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 MIXUP = "mixup"
 PRESETS = {
     "none": (),
-    "basic": ("shift", CROP, "gain", "mask"),
+    "basic": ("shift", CROP, "filter", "gain", "mask"),
     "strong": (*AUGMENTATIONS, MIXUP),
 }
 

@@ -310,13 +310,16 @@ class _Job:
     def _identity(self, plan: PlannedRun) -> dict[str, Any]:
         """All that decides a run, JSON-safe."""
         real, split, settings = self.sources["real"], plan.split, self.settings
-        everything = sorted(clip.clip_id for clip in real.clips)
+        names = real.class_names
+        everything = sorted(f"{c.clip_id}\t{names[c.label]}\t{c.group}\t{c.fold}" for c in real.clips)
         data = hashlib.sha256("\n".join([real.name, *everything]).encode()).hexdigest()[:12]
         return {
             "format": FORMAT,
             "mix": plan.mix.text,
             **settings,
             "augment": plan.augment,
+            "augmentations": "+".join(self.recipe.augmentations(plan.augment)),
+            "recipe": self.recipe.fingerprint(len(names)),
             "split": split.name,
             "seed": plan.seed,
             **({} if split.shots is None else {"shots": split.shots}),
@@ -324,7 +327,7 @@ class _Job:
             "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
             "optimistic": split.optimistic,
             "data": data,
-            "class_names": list(real.class_names),
+            "class_names": list(names),
             "sources": {
                 name: {"name": source.name, "revision": source.revision, "clips": len(source)}
                 for name, source in sorted(self.sources.items())
@@ -415,7 +418,7 @@ class _Job:
                     decay = 0.5 * (1 + math.cos(math.pi * step / steps))
                     for group in optimiser.param_groups:
                         group["lr"] = settings["learning_rate"] * warm_up * decay
-                if len(order) < settings["batch"]:
+                while len(order) < settings["batch"]:  # fewer shots than a batch holds: some come twice
                     order = torch.cat((order, torch.randperm(len(features), generator=draw)))
                 chosen, order = order[: settings["batch"]], order[settings["batch"] :]
                 made = augment_batch(features[chosen.to(device)].float(), augmentations, draw)

@@ -37,6 +37,7 @@ from usk.evaluate.stats import (
 FORMAT = 1
 DEFAULT_BASELINE = "real"
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
+RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe", "augmentations")
 BEST = "best"  # in place of an augmentation: of each mix, the one that did best on validation clips
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
 _COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
@@ -68,9 +69,12 @@ class RunRecord:
     data: str  # fingerprint of the real source: the same for all its splits
     created: datetime
     shots: int | None  # real clips in all that training was cut to; None: the whole training part
-    validation_accuracy: (
-        float | None
-    )  # that chose the epoch, a fraction; None where nothing validated, or of an old run
+    validation_accuracy: float | None  # that chose the epoch, a fraction; None without, or of an old run
+    recipe: tuple[
+        Any, ...
+    ]  # the entries `RECIPE` of run.json: what runs must share beyond what their title says
+    precision: str | None
+    revisions: frozenset[str]  # of the datasets that it trained on
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
     labels: np.ndarray = field(repr=False)  # int64 [clips]
@@ -148,6 +152,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         **{name: int(config[name]) for name in numbers},
         **{name: None if config.get(name) is None else int(config[name]) for name in optional},
         "validation_accuracy": _optional_float(config.get("validation_accuracy")),
+        "recipe": tuple(config.get(name) for name in RECIPE),
+        "precision": config.get("precision"),
+        "revisions": frozenset(str(part.get("revision")) for part in config.get("sources", {}).values()),
         "optimistic": bool(config["optimistic"]),
         "class_names": tuple(str(name) for name in config["class_names"]),
         "created": created if created.tzinfo else created.replace(tzinfo=UTC),
@@ -293,12 +300,16 @@ class Comparison:
     warning: str | None  # set where `optimistic` is
     notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
     choices: list[AugmentationChoice] = field(default_factory=list)
+    details: str = (
+        ""  # what tells it from a comparison of the same title: another learning rate, another recipe
+    )
 
     @property
     def setting(self) -> str:
         """What all its runs share, but for the number of shots."""
         augment = "each mix with its best augmentation" if self.choices else f"augment {self.augment}"
-        return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data}"
+        details = f", {self.details}" if self.details else ""
+        return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data}{details}"
 
     @property
     def augments(self) -> list[str]:
@@ -342,32 +353,54 @@ class Comparable:
 
     runs: list[RunRecord]
     choices: tuple[AugmentationChoice, ...] = ()
+    details: str = ""
 
 
 def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparable]:
     """What `compare` compares, in its order.
 
-    For each protocol, classifier, number of shots and real data where a mix was trained with several augmentations, there
-    is one more at the end: each mix with the augmentation of the best mean validation accuracy. None under a protocol
-    whose validation clips are the test clips, nor where a run does not say its validation accuracy.
+    For each protocol, classifier, number of shots and real data where the baseline was trained with several augmentations,
+    there is one more at the end: each mix with that of them that has the best mean validation accuracy. None under a
+    protocol whose validation clips are the test clips, nor where a run does not say its validation accuracy.
     """
     runs = sorted(runs, key=lambda run: (run.created, str(run.folder)))
     mixes = list(dict.fromkeys(run.mix for run in runs))
     if baseline is not None and baseline not in mixes:
         known = "; ".join(mixes) or "none"
         raise UsageError(f"--baseline {baseline}: no run has this mix; there are {known}")
-    alike: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
-    over_augments: dict[tuple[str, str, str], list[RunRecord]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
+    over_augments: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
+    details = _details(runs)
     for run in runs:
-        alike[run.protocol, run.classifier, run.augment, run.data].append(run)
-        over_augments[run.protocol, run.classifier, run.data].append(run)
-    found = [Comparable(members) for several in alike.values() for members in _by_shots(several)]
+        alike[run.protocol, run.classifier, run.augment, run.data, details[run.recipe]].append(run)
+        over_augments[
+            run.protocol, run.classifier, run.data, run.recipe[: RECIPE.index("augmentations")]
+        ].append(run)
+    found = [
+        Comparable(members, details=key[-1])
+        for key, several in alike.items()
+        for members in _by_shots(several)
+    ]
     best = [
-        _with_best_augmentation(members)
+        _with_best_augmentation(members, baseline)
         for several in over_augments.values()
         for members in _by_shots(several)
     ]
     return found + [one for one in best if one is not None]
+
+
+def _details(runs: Sequence[RunRecord]) -> dict[tuple[Any, ...], str]:
+    """What to call each recipe where runs of one title have several: the entries in which they differ."""
+    called = {run.recipe: "" for run in runs}
+    titled: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
+    for run in runs:
+        titled[run.protocol, run.classifier, run.augment, run.data].add(run.recipe)
+    for recipes in titled.values():
+        differ = [number for number in range(len(RECIPE)) if len({recipe[number] for recipe in recipes}) > 1]
+        for recipe in recipes:
+            said = [f"{RECIPE[number].replace('_', ' ')} {recipe[number]}" for number in differ]
+            called[recipe] = max(called[recipe], ", ".join(said), key=len)
+    return called
 
 
 def _by_shots(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -375,23 +408,34 @@ def _by_shots(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
     return [[run for run in runs if run.shots == shots] for shots in every]
 
 
-def _with_best_augmentation(runs: Sequence[RunRecord]) -> Comparable | None:
-    """`runs`, oldest first, differ in mix, split, seed and augmentation: of each mix those with its best one."""
+def _baseline_of(runs: Sequence[RunRecord], wanted: str | None) -> str:
+    mixes = list(dict.fromkeys(run.mix for run in runs))
+    return next((mix for mix in (wanted, DEFAULT_BASELINE) if mix in mixes), mixes[0])
+
+
+def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None) -> Comparable | None:
+    """`runs`, oldest first, differ in mix, split, seed and augmentation: of each mix those with its best one.
+
+    Augmentations that the baseline was not trained with do not count: what they do would pass for what the clips do.
+    """
     if any(run.optimistic or run.validation_accuracy is None for run in runs):
         return None
     scores: dict[str, dict[str, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         scores[run.mix][run.augment][run.key] = run.validation_accuracy or 0.0
-    if all(len(of_mix) == 1 for of_mix in scores.values()):
+    of_baseline = scores[_baseline_of(runs, wanted)]
+    if len(of_baseline) == 1:
         return None
     choices = []
-    for mix, of_mix in scores.items():
-        common = set.intersection(*(set(of) for of in of_mix.values()))
-        if not common:
-            return None
-        means = {name: float(np.mean([of[key] for key in common])) for name, of in of_mix.items()}
-        choices.append(AugmentationChoice(mix, max(means, key=lambda name: means[name]), means))
+    for mix, every in scores.items():
+        of_mix = {augment: of for augment, of in every.items() if augment in of_baseline}
+        common = set.intersection(*map(set, of_mix.values())) if of_mix else set()
+        if common:
+            means = {name: float(np.mean([of[key] for key in common])) for name, of in of_mix.items()}
+            choices.append(AugmentationChoice(mix, max(means, key=lambda name: means[name]), means))
     chosen = {(choice.mix, choice.augment) for choice in choices}
+    if _baseline_of(runs, wanted) not in {choice.mix for choice in choices}:
+        return None
     return Comparable([run for run in runs if (run.mix, run.augment) in chosen], tuple(choices))
 
 
@@ -399,9 +443,8 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
     runs = alike.runs
     _check_class_names(runs)
     newest = {(run.mix, *run.key): run for run in runs}
-    mixes = list(dict.fromkeys(run.mix for run in runs))
-    baseline = next((mix for mix in (wanted, DEFAULT_BASELINE) if mix in mixes), mixes[0])
-    by_mix: dict[str, list[RunRecord]] = {mix: [] for mix in [baseline, *mixes]}
+    baseline = _baseline_of(runs, wanted)
+    by_mix: dict[str, list[RunRecord]] = {mix: [] for mix in [baseline, *(run.mix for run in runs)]}
     for run in newest.values():
         by_mix[run.mix].append(run)
     pairs = {mix: _pairs(by_mix[baseline], members) for mix, members in by_mix.items() if mix != baseline}
@@ -436,9 +479,10 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
         warning=OPTIMISTIC if optimistic else None,
         notes=[
             *_choice_notes(choices),
-            *_notes(rows, pairs, len(runs) - len(newest), sorted({run.epochs for run in newest.values()})),
+            *_notes(rows, pairs, by_mix, len(runs) - len(newest)),
         ],
         choices=choices,
+        details=alike.details,
     )
 
 
@@ -552,12 +596,12 @@ def _judgement(
 ) -> str:
     needed = fewest_pairs(significance.n_compared if significance else 1)
     against = "none" if adds_synthetic else baseline
-    if difference.n_pairs < needed:
+    p_value = significance.p_value_holm if significance else 1.0
+    if difference.n_pairs < needed and p_value > SIGNIFICANCE:
         return f"too few pairs to tell it from {against} (the exact test needs {needed} or more)"
     low, high = difference.low_points, difference.high_points
     if low is None or high is None:
         return f"no interval, a test part holds a single recording; not distinguishable from {against}"
-    p_value = significance.p_value_holm if significance else 1.0
     clear, found = low > 0 or high < 0, p_value <= SIGNIFICANCE
     if clear and found:
         if adds_synthetic:
@@ -639,16 +683,25 @@ def _choice_notes(choices: Sequence[AugmentationChoice]) -> list[str]:
 def _notes(
     rows: Sequence[MixRow],
     pairs: Mapping[str, Sequence[tuple[RunRecord, RunRecord]]],
+    by_mix: Mapping[str, Sequence[RunRecord]],
     n_superseded: int,
-    epochs: Sequence[int],
 ) -> list[str]:
     notes = []
+    runs = [run for members in by_mix.values() for run in members]
+    epochs = sorted({run.epochs for run in runs})
+    precisions = sorted({run.precision for run in runs if run.precision})
     if n_superseded:
         notes.append(f"{n_superseded} older runs of the same mix, split and seed are left out")
     if len(epochs) > 1:
         notes.append(
             f"runs of {', '.join(map(str, epochs))} epochs stand side by side: train all for as many"
         )
+    if len(precisions) > 1:
+        notes.append(f"runs in {' and '.join(precisions)} stand side by side")
+    for mix, members in by_mix.items():
+        revisions = {run.revisions for run in members}
+        if len(revisions) > 1 and members[0].shots is None:
+            notes.append(f"{mix}: its runs were trained on {len(revisions)} different datasets of that name")
     for row in rows:
         if row.n_unpaired:
             notes.append(

@@ -115,25 +115,35 @@ def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list
 
 
 def studies_of(revision: str, folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
-    """Those of `study_runs` that say what a dataset was worth: some mix in them was trained on this revision of it."""
-    runs = read_runs(folder)
-    mixes = {run.mix for run in runs if _trained_on(run, revision)}
+    """Those of `study_runs` that say what a dataset was worth: all runs that count of some mix in them were trained on
+    this revision of it, or, of few shots, one was: there each seed and test fold has a dataset of its own."""
+
+    def is_of_it(comparison: Comparison, members: dict[str, list[RunRecord]]) -> bool:
+        holds = [
+            [revision in run.revisions for run in of_mix]
+            for mix, of_mix in members.items()
+            if mix != comparison.baseline
+        ]
+        return any(all(found) if comparison.shots is None else any(found) for found in holds)
+
     return [
-        one
-        for one in study(runs, baseline)
-        if any(row.mix in mixes and not row.is_baseline for row in one.comparison.rows)
+        _study(comparison, members)
+        for comparison, members in _compared(read_runs(folder), baseline)
+        if is_of_it(comparison, members)
     ]
-
-
-def _trained_on(run: RunRecord, revision: str) -> bool:
-    record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    return any(part.get("revision") == revision for part in record.get("sources", {}).values())
 
 
 def study(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Study]:
     """One study for each comparison of `usk.evaluate.compare.compare`, from the runs that count in it."""
+    return [_study(comparison, members) for comparison, members in _compared(runs, baseline)]
+
+
+def _compared(
+    runs: Sequence[RunRecord], baseline: str | None
+) -> list[tuple[Comparison, dict[str, list[RunRecord]]]]:
+    """Each comparison with the runs that count in it, by mix."""
     return [
-        _study(comparison, _members(comparison, alike.runs))
+        (comparison, _members(comparison, alike.runs))
         for comparison, alike in zip(compare(runs, baseline), comparable(runs, baseline), strict=True)
     ]
 
@@ -206,9 +216,15 @@ def _shares(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
     return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in counts)
 
 
-def series_of(mix: str) -> str:
-    """A mix without the fractions in it: `real:0.1,synth` and `real,synth` are two sizes of one series."""
-    return ",".join(re.sub(r":[0-9.]+$", "", part) for part in mix.split(","))
+def series_of(mix: str, count: str) -> str:
+    """A mix without the fractions of what is counted (`n_real` or `n_synthetic` clips): `real:0.1,synth` and `real,synth`
+    are two sizes of one series by real clips; by synthetic ones they are two series."""
+
+    def swept(part: str) -> str:
+        whole = re.sub(r":[0-9.]+$", "", part)
+        return whole if (whole == "real") == (count == "n_real") else part
+
+    return ",".join(map(swept, mix.split(",")))
 
 
 def _sweep(runs: Sequence[RunRecord], count: str) -> tuple[SweepPoint, ...]:
@@ -216,15 +232,17 @@ def _sweep(runs: Sequence[RunRecord], count: str) -> tuple[SweepPoint, ...]:
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     whole: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in runs:  # folds differ by a few clips: a size is a mix's mean over its runs
-        whole[series_of(run.mix), run.mix].append(getattr(run, count))
+        whole[series_of(run.mix, count), run.mix].append(getattr(run, count))
     for run in runs:
-        series = series_of(run.mix)
+        series = series_of(run.mix, count)
         size = round(float(np.mean(whole[series, run.mix])))
         found[series][size].append(run.accuracy)
     swept = {series: sizes for series, sizes in found.items() if len(sizes) > 1}
     if count == "n_synthetic":  # where a series begins: the same real clips and none of its own
         for series, sizes in swept.items():
-            without = found.get(",".join(part for part in series.split(",") if part == "real"), {})
+            without = found.get(
+                ",".join(part for part in series.split(",") if re.match("real(:|$)", part)), {}
+            )
             sizes.setdefault(0, []).extend(without.get(0, []))
             if not sizes[0]:
                 del sizes[0]
