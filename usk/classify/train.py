@@ -23,10 +23,11 @@ import torch
 from torch import nn
 
 from usk.classify.augment import augment_batch
+from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.features import FeatureSettings, features_of
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
-from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, save_run
+from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
 from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_runs
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
@@ -257,6 +258,23 @@ def _card(
     )
 
 
+def _figure(value: float) -> float | None:
+    """For JSON: None where there were no validation clips."""
+    return None if math.isnan(value) else round(value, 5)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A trained classifier on the CPU, and its test probabilities [n_test, n_classes]."""
+
+    probabilities: np.ndarray
+    classifier: AudioClassifier
+    history: list[dict[str, Any]]
+    best_epoch: int
+    validation_accuracy: float  # that chose it; NaN without validation clips
+    took_s: float
+
+
 class _Job:
     """Everything that the runs of one call share."""
 
@@ -339,10 +357,8 @@ class _Job:
         self, plan: PlannedRun, identity: dict[str, Any], after_epoch: Callable[[int, float], None]
     ) -> Run:
         real, rows, split = self.sources["real"], plan.rows, plan.split
-        started = time.monotonic()
-        probabilities, classifier, history, best_epoch, score = self._fit(
-            plan, identity["steps"], after_epoch
-        )
+        checkpoint = Checkpoint(self.out, run_name(identity))
+        fitted = self._fit(plan, identity["steps"], after_epoch, checkpoint)
         labels = self.labels["real"][split.test].numpy()
         names = {"real", *(part.name for part in plan.mix.parts)}
         used = [source for name, source in sorted(self.sources.items()) if name in names]
@@ -354,8 +370,8 @@ class _Job:
             "n_validation": len(split.validation),
             "n_test": len(split.test),
             "n_test_recordings": len({real.clips[row].group for row in split.test}),
-            "best_epoch": best_epoch,
-            "validation_accuracy": None if math.isnan(score) else round(score, 5),
+            "best_epoch": fitted.best_epoch,
+            "validation_accuracy": _figure(fitted.validation_accuracy),
             "inputs": {
                 name: _input_of(source, any(part.name == name for part in plan.mix.parts))
                 for name, source in sorted(self.sources.items())
@@ -364,27 +380,33 @@ class _Job:
             "leaks": _not_ruled_out([source for source in used if source is not real], real),
             "license": strictest_license(source.license for source in used),
             "device": str(self.device),
-            "took_s": round(time.monotonic() - started, 1),
+            "took_s": round(fitted.took_s, 1),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        return save_run(
+        run = save_run(
             self.out,
             identity,
             record,
             [real.clips[row].clip_id for row in split.test],
             [real.clips[row].group for row in split.test],
             labels,
-            probabilities,
-            classifier,
-            history,
-            _card(record, labels, probabilities, classifier),
+            fitted.probabilities,
+            fitted.classifier,
+            fitted.history,
+            _card(record, labels, fitted.probabilities, fitted.classifier),
         )
+        checkpoint.remove()
+        return run
 
     def _fit(
-        self, plan: PlannedRun, steps: int, after_epoch: Callable[[int, float], None]
-    ) -> tuple[np.ndarray, AudioClassifier, list[dict[str, Any]], int, float]:
-        """Train one classifier: test probabilities [n_test, n_classes], itself on the CPU, its history, the chosen epoch
-        and the validation accuracy that chose it (NaN without validation clips)."""
+        self,
+        plan: PlannedRun,
+        steps: int,
+        after_epoch: Callable[[int, float], None],
+        checkpoint: Checkpoint,
+    ) -> _Fitted:
+        """Train one classifier, from where `checkpoint` stands."""
+        started = time.monotonic()
         settings, recipe, device = self.settings, self.recipe, self.device
         rows, split, seed = plan.rows, plan.split, plan.seed
         features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
@@ -403,13 +425,20 @@ class _Job:
         draw = torch.Generator().manual_seed(seed)
         per_epoch = steps // settings["epochs"]
         order = torch.empty(0, dtype=torch.int64)
+        spent_s = 0.0
         history: list[dict[str, Any]] = []
         # The epoch with the best mean validation accuracy (then likelihood) over itself and the epochs before: on a few dozen recordings a
         # single epoch's accuracy is mostly luck. The published protocol takes the single best one.
         window = 1 if split.optimistic else SELECTION_WINDOW_EPOCHS
         recent: list[tuple[float, float]] = []
         best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
-        for epoch in range(1, settings["epochs"] + 1):
+        if (kept := checkpoint.load()) is not None:
+            model.load_state_dict(kept["model"])
+            optimiser.load_state_dict(kept["optimiser"])
+            draw.set_state(kept["draw"])
+            order, history, recent = kept["order"], kept["history"], kept["recent"]
+            best, spent_s = kept["best"], kept["spent_s"]
+        for epoch in range(len(history) + 1, settings["epochs"] + 1):
             model.train()
             total = 0.0
             for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
@@ -434,25 +463,33 @@ class _Job:
                 {
                     "epoch": epoch,
                     "loss": round(total / per_epoch, 5),
-                    "validation_accuracy": None if math.isnan(accuracy) else round(accuracy, 5),
-                    "validation_loss": None if math.isnan(likelihood) else round(-likelihood, 5),
+                    "validation_accuracy": _figure(accuracy),
+                    "validation_loss": _figure(-likelihood),
                 }
             )
             recent.append((accuracy, likelihood))
             score = tuple(np.mean(recent[-window:], axis=0).tolist())
             if best is None or math.isnan(accuracy) or score >= best[0]:
                 best = (score, epoch, copy.deepcopy(model.state_dict()))
+            checkpoint.keep(
+                {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "draw": draw.get_state(),
+                    "order": order,
+                    "history": history,
+                    "recent": recent,
+                    "best": best,
+                    "spent_s": spent_s + time.monotonic() - started,
+                }
+            )
             after_epoch(epoch, accuracy)
         assert best is not None
         model.load_state_dict(best[2])
         probabilities = self._probabilities(model, split.test)
-        return (
-            probabilities,
-            model.cpu().to(memory_format=torch.contiguous_format),
-            history,
-            best[1],
-            best[0][0],
-        )
+        classifier = model.cpu().to(memory_format=torch.contiguous_format)
+        took_s = spent_s + time.monotonic() - started
+        return _Fitted(probabilities, classifier, history, best[1], best[0][0], took_s)
 
     def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
         """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""

@@ -1,0 +1,90 @@
+"""A stopped training goes on from its last kept epoch and ends as an undisturbed one does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from usk.classify import checkpoint
+from usk.classify.train import TrainConfig, train
+from usk.data.sources import Source
+
+CONFIG = TrainConfig(
+    classifier="tiny", folds=(2,), device="cpu", precision="fp32", epochs=4, shots="30", augment="shift+mixup"
+)
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch(tiny_classifier: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(checkpoint, "KEEP_EVERY_S", 0.0)
+    yield
+
+
+def stopped_after(epoch: int, real: Source, out: Path) -> Path:
+    """The checkpoint that a training leaves which is stopped in the epoch after this one."""
+
+    def report(state: Any) -> None:
+        if state.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(real, out=out, config=CONFIG, report=report)
+    (file,) = out.glob(".*.checkpoint")
+    return file
+
+
+def results(folder: Path) -> tuple[np.ndarray, Any, dict[str, Any]]:
+    table = pq.read_table(folder / "predictions.parquet")
+    history = json.loads((folder / "history.json").read_text())
+    return np.array(table["probabilities"].to_pylist()), history, load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_stopped_run_ends_with_the_same_weights(bands: Source, tmp_path: Path, epoch: int) -> None:
+    (whole,) = train(bands, out=tmp_path / "whole", config=CONFIG).runs
+    stopped_after(epoch, bands, tmp_path / "stopped")
+    seen: list[int] = []
+    (run,) = train(
+        bands, out=tmp_path / "stopped", config=CONFIG, report=lambda state: seen.append(state.epoch)
+    ).runs
+    assert seen == list(range(epoch + 1, 5)) and run.fresh
+    for one, other in zip(results(whole.folder)[:2], results(run.folder)[:2], strict=True):
+        assert np.array_equal(one, other)
+    first, second = results(whole.folder)[2], results(run.folder)[2]
+    assert first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [run.folder.name]
+
+
+def test_another_run_does_not_take_it(bands: Source, tmp_path: Path) -> None:
+    stopped_after(2, bands, tmp_path)
+    seen: list[int] = []
+    train(bands, out=tmp_path, config=replace(CONFIG, seed=1), report=lambda state: seen.append(state.epoch))
+    assert seen == [1, 2, 3, 4]
+    assert len(list(tmp_path.glob(".*.checkpoint"))) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK no file of torch"])
+def test_a_damaged_checkpoint_is_no_checkpoint(bands: Source, tmp_path: Path, damage: bytes) -> None:
+    stopped_after(2, bands, tmp_path).write_bytes(damage)
+    seen: list[int] = []
+    train(bands, out=tmp_path, config=CONFIG, report=lambda state: seen.append(state.epoch))
+    assert seen == [1, 2, 3, 4]
+
+
+def test_short_trainings_keep_nothing(bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "KEEP_EVERY_S", 60.0)
+
+    def report(state: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(bands, out=tmp_path, config=CONFIG, report=report)
+    assert not list(tmp_path.glob(".*"))

@@ -1,0 +1,52 @@
+"""A run that is being trained, kept beside the finished ones: a stopped `usk train` goes on from the last epoch kept."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usk.errors import disk_errors
+
+KEEP_EVERY_S = 60.0
+
+
+class Checkpoint:
+    """The file of one run in `out`, hidden, and named as the run will be, so that it belongs to no other."""
+
+    def __init__(self, out: Path, run_name: str) -> None:
+        self.file = out / f".{run_name}.checkpoint"
+        self._kept_at = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """What was last kept, on the CPU; None without, and for a file that is damaged: training begins anew.
+
+        Random generators of torch are set as they were.
+        """
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            random = state.pop("random")
+        except (OSError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError):
+            return None
+        torch.set_rng_state(random["cpu"])
+        if random["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+        return dict(state)
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep tensors and plain values, whole or not at all, unless something was kept in the last minute."""
+        if time.monotonic() - self._kept_at < KEEP_EVERY_S:
+            return
+        cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        partial = self.file.with_name(f"{self.file.name}.part")
+        with disk_errors(self.file.parent):
+            torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, partial)
+            partial.replace(self.file)
+        self._kept_at = time.monotonic()
+
+    def remove(self) -> None:
+        """The run is finished."""
+        self.file.unlink(missing_ok=True)
