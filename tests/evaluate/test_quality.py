@@ -151,15 +151,21 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     assert not found["leaks"]
 
 
+@pytest.mark.parametrize("classifier", ["small", "sb-cnn"])
 def test_a_runs_classifier_can_embed(
-    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, classifier: str
 ) -> None:
+    """Also one that looks at several patches of each clip."""
+    from usk.evaluate.embeddings import classifier_embedding
+
     trained = usk(
         "train",
         "--real",
         urbansound8k_folder,
         "--out",
         tmp_path / "runs",
+        "--classifier",
+        classifier,
         "--epochs",
         1,
         "--folds",
@@ -167,6 +173,11 @@ def test_a_runs_classifier_can_embed(
         "--json",
     )
     run = trained.value["runs"][0]["folder"]
+    clips = [tone(440, 0.5), tone(880, 4), tone(1_760, 2)]
+    vectors = classifier_embedding(Path(run))(clips)
+    assert len(vectors) == 3
+    backwards = classifier_embedding(Path(run))(clips[::-1])
+    np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
     found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
     assert found["embedding"] == f"classifier of {Path(run).name}, before its last layer"
     assert found["distance"]["mmd"] is not None
