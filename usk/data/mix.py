@@ -160,9 +160,12 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
             leaks = leaking(source, real, split)
             dropped += int(leaks.sum())
             if leaks.all():
+                other = (
+                    "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
+                )
                 raise LeakError(
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
-                    f"{why_emptied(source, real, split)}; test another fold (--folds), or use clips of a generator that has not heard it (usk fit)"
+                    f"{why_emptied(source, real, split)}; {other}, or use clips of a generator that has not heard it (usk fit)"
                 )
             elsewhere = made_elsewhere(source, real, split) & ~leaks
             dropped += int(elsewhere.sum())
@@ -171,7 +174,7 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
                 fix = f"usk synth --shots {split.shots} --test-folds {fold} makes such clips"
                 raise UsageError(
                     f"--mix {mix.text}: none of the {len(source)} clips of {part.name} was made from the {split.shots} shots of "
-                    f"{split.name} alone; {fix if fold.isdigit() else 'only --protocol folds can have such clips'}"
+                    f"{split.name} alone; {fix if split.of_fold else 'only --protocol folds can have such clips'}"
                 )
             rows = share_of(source.clips, np.flatnonzero(~leaks & ~elsewhere), part.fraction)
         if not len(rows):

@@ -70,6 +70,11 @@ class Split:
     by_group: bool = True  # whether recordings are kept whole on one side
     shots: int | None = None  # how many clips the training part was cut to (usk.data.shots)
 
+    @property
+    def of_fold(self) -> bool:
+        """Whether a fold tests, and not a draw that ignores folds."""
+        return self.name.startswith("fold")
+
 
 def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
     """Stratified folds 1..n that keep recordings whole, the same for the same clips (scikit-learn's splitter)."""
