@@ -86,6 +86,17 @@ def test_leaks_into_a_fold_that_is_asked_about_end_with_3(
     assert "would leak into the folds asked about" in ran.out
 
 
+def test_leaks_into_the_only_fold_there_is_are_counted(made: Path, urbansound8k_folder: Path) -> None:
+    """Real clips of fold 2 alone: the clips that were made from them leak into it, those of fold 1 do not."""
+    real = open_source(urbansound8k_folder).select(folds=[2])
+    found = audit(open_source(made), real, test_folds=[2])
+    (fold,) = found.folds
+    assert fold.leaking == found.asked_leaks == sum(clip.fold == 2 for clip in open_source(made).clips) > 0
+    assert fold.usable == 12 - fold.leaking
+    alone = open_source(made).select(folds=[2])
+    assert audit(alone, real, test_folds=[2]).leaks and not audit(alone, real).leaks
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

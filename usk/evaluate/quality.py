@@ -16,7 +16,7 @@ from usk.classify.features import FOUR_SECONDS
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.mix import leaking, unknown_generator
 from usk.data.sources import Source
-from usk.data.splits import fold_split
+from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
 from usk.evaluate.distances import Distance, Nearness, RealClips, Score, nearest_apart, squared_distances
 from usk.evaluate.embeddings import Embedding, embedding_named, log_mel_statistics
@@ -143,7 +143,8 @@ def audit(
             f"no parent of {synthetic.location} is in {real.location}; name the source that it was made from with --real"
         )
     wrong = wrong_provenance(synthetic, real)
-    folds = tuple(_fold_leaks(synthetic, real, fold) for fold in real.folds) if len(real.folds) > 1 else ()
+    looked_at = real.folds if len(real.folds) > 1 else sorted(set(test_folds))
+    folds = tuple(_fold_leaks(synthetic, real, fold) for fold in looked_at)
     asked = sum(part.leaking for part in folds if part.fold in test_folds)
     decoded = decode_source(synthetic, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     usable = {clip.clip_id for clip in decoded.source.clips}
@@ -216,8 +217,16 @@ def audit(
     )
 
 
+def _split_testing(real: Source, fold: int) -> Split:
+    """The split in which `fold` tests. Where it is the only one, all clips test and none trains."""
+    if len(real.folds) > 1:
+        return fold_split(real.clips, fold)
+    none = np.array([], dtype=np.int64)
+    return Split(f"fold{fold}", none, none, np.arange(len(real)))
+
+
 def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
-    split = fold_split(real.clips, fold)
+    split = _split_testing(real, fold)
     leaks = int(leaking(synthetic, real, split).sum())
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     heard = None if unknown_generator(synthetic) else len(synthetic.model_groups & judged)
