@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,17 @@ def test_wrong_provenance_is_found(
     assert ran.code == 3
     assert len(ran.value["wrong_provenance"]) == 12
     assert all(message in line for line in ran.value["wrong_provenance"])
+
+
+def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urbansound8k_folder: Path) -> None:
+    real = open_source(urbansound8k_folder)
+    synth = replace(open_source(made), model_groups=frozenset({real.clips[0].group}))
+    then = replace(real, clips=tuple(replace(clip, group=f"{clip.group}-then") for clip in real.clips))
+    assert {part.generator_heard for part in audit(synth, real).folds} == {0, 1}
+    found = audit(synth, then)
+    assert {part.generator_heard for part in found.folds} == {None} and len(found.wrong_provenance) == 12
+    heard = replace(synth, model_groups=frozenset({real.clips[0].clip_id}))
+    assert {part.generator_heard for part in audit(heard, real).folds} == {0, 1}, "a clip of the recording"
 
 
 def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk: Command) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from usk.classify.features import FOUR_SECONDS
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.mix import leaking, unknown_generator
+from usk.data.mix import heard_by_generator, leaking, lineages, renamed_parents, unknown_generator
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
@@ -39,7 +39,8 @@ class FoldLeaks:
     fold: int
     usable: int
     leaking: int
-    # Recordings of the test and validation parts that the generator was fitted on; None where that is not known.
+    # Recordings of the test and validation parts that the generator is known to have heard; None for none, where not all that
+    # it heard is known.
     generator_heard: int | None
     judges_heard: int  # the same of the judges of clips that could train there otherwise
 
@@ -229,8 +230,10 @@ def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     split = _split_testing(real, fold)
     leaks = int(leaking(synthetic, real, split).sum())
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    heard = None if unknown_generator(synthetic) else len(synthetic.model_groups & judged)
-    judges = {clip.judge_folds for clip in synthetic.clips if not clip.lineage & judged}
+    unknown = unknown_generator(synthetic) or (synthetic.model_groups and renamed_parents(synthetic, real))
+    heard = len(heard_by_generator(synthetic, real) & judged) or (None if unknown else 0)
+    lineage_of = zip(synthetic.clips, lineages(synthetic, real), strict=True)
+    judges = {clip.judge_folds for clip, lineage in lineage_of if not lineage & judged}
     by_judges = {group for folds in judges for group in synthetic.judge_groups.get(folds, ())}
     return FoldLeaks(fold, len(synthetic) - leaks, leaks, heard, len(by_judges & judged))
 
