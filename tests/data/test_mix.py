@@ -20,6 +20,7 @@ from usk.data.mix import (
     parse_mix,
     share_of,
     training_rows,
+    unknown_generator,
 )
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
@@ -339,3 +340,44 @@ def test_parents_that_are_nowhere_in_the_real_clips_are_warned_about() -> None:
     assert "leaks are ruled out by recording names alone" in (foreign_parents(synth, moved) or "")
     some = source_of([*synth.clips, child("d", moved.clips[0], moved.clips[5])])
     assert foreign_parents(some, moved) is None
+
+
+def made_by(real: Source, heard: tuple[str, ...], **options: Any) -> Source:
+    """A clip between two of `real`'s by a generator that has heard these recordings."""
+    clip = replace(child("c", real.clips[0], real.clips[5]), model="gen@1")
+    return source_of([clip], model_groups=frozenset(heard), **options)
+
+
+def test_what_a_generator_was_trained_on_must_be_known_in_full() -> None:
+    real = real_source()
+    heard = (real.clips[0].group,)
+    assert unknown_generator(made_by(real, heard)) is None
+    assert (unknown_generator(made_by(real, ())) or "").startswith("what gen@1 was trained on is not known")
+    in_part = made_by(real, heard, model_unknown=True)
+    assert (unknown_generator(in_part) or "").startswith("a part of what gen@1 was trained on is not known")
+
+
+@pytest.mark.parametrize(
+    ("real_names", "heard", "named"),
+    [
+        ("city", ("city/000",), None),
+        ("city", ("urbansound8k/1", "city/of another fold"), None),
+        ("city", ("urbansound8k/1", "demo/siren-f1-r1"), "urbansound8k"),
+        ("city", ("demo/siren-f1-r1",), None),  # procedural sound is in no recording
+        ("demo", ("urbansound8k/1", "demo/siren-f1-r1"), None),
+        ("demo", ("urbansound8k/1",), None),
+        ("urbansound8k/siren", ("urbansound8k/1",), "urbansound8k"),  # sorted into a folder a class
+        ("urbansound8k/siren", ("urbansound8k/siren/1",), None),
+    ],
+)
+def test_a_generator_that_heard_what_has_other_names_is_warned_of(
+    real_names: str, heard: tuple[str, ...], named: str | None
+) -> None:
+    real = source_of([replace(c, group=c.group.replace("city", real_names)) for c in real_source().clips])
+    warning = foreign_parents(made_by(real, heard), real)
+    assert warning == (
+        named
+        and f"the generator of city has heard {named}: if city holds recordings of that under other names, leaks cannot "
+        "be ruled out"
+    )
+    assert foreign_parents(made_by(real, heard, model_unknown=True), real) is None, "that says more already"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -130,6 +131,40 @@ def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urban
     assert {part.generator_heard for part in found.folds} == {None} and len(found.wrong_provenance) == 12
     heard = replace(synth, model_groups=frozenset({real.clips[0].clip_id}))
     assert {part.generator_heard for part in audit(heard, real).folds} == {0, 1}, "a clip of the recording"
+
+
+def test_a_generator_that_is_known_in_part_is_not_called_known(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    """As `usk fit --from` records one that does not say what it was trained on: in warnings, the run and the audit."""
+    heard = next(clip.group for clip in open_source(urbansound8k_folder).clips if clip.fold == 1)
+    parts = [
+        {"source": "unknown clips of x", "folds": [], "clips": 0, "groups": [], "note": "it does not say"},
+        {"source": "urbansound8k", "folds": [1], "clips": 2, "groups": [heard]},
+    ]
+    manifest = json.loads((made / "usk.json").read_text())
+    for known, trained_on in ((True, parts[1:]), (False, parts)):
+        (made / "usk.json").write_text(json.dumps({**manifest, "trained_on": trained_on}))
+        assert open_source(made).model_unknown is not known
+        common = ("--real", urbansound8k_folder, "--json")
+        found = usk("audit", made, *common).value
+        assert [part["generator_heard"] for part in found["folds"]] == [1, *[0 if known else None] * 2]
+        train = ("train", *common, "--synth", made, "--mix", "real,synth", "--folds", 3, "--epochs", 1)
+        ran = usk(*train, "--out", tmp_path / str(known))
+        assert ran.code == 0, ran.err
+        assert usk("info", made, "--json").value["recordings the generator heard"] == (
+            1 if known else "1 and unknown: leaks from it cannot be ruled out"
+        )
+        record = json.loads((Path(ran.value["runs"][0]["folder"]) / "run.json").read_text())
+        for said in (found["notes"], record["leaks"], [" ".join(ran.err.split())]):
+            assert any("a part of what " in sentence for sentence in said) is not known
+
+
+def test_a_generator_that_heard_what_has_other_names_is_noted(made: Path, urbansound8k_folder: Path) -> None:
+    synth = replace(open_source(made), model_groups=frozenset({"elsewhere/1"}))
+    found = audit(synth, open_source(urbansound8k_folder))
+    assert "has heard elsewhere: if " in found.notes[1]
+    assert {part.generator_heard for part in found.folds} == {None}
 
 
 def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk: Command) -> None:

@@ -14,6 +14,8 @@ from usk.data.sources import Source
 from usk.data.splits import Split, stable_order
 from usk.errors import LeakError, SourceError, UsageError, UskError, sample_of
 
+DEMO = "demo"  # in front of the recordings of the demo corpus
+
 
 @dataclass(frozen=True)
 class MixPart:
@@ -236,13 +238,28 @@ def label_map(source: Source, real: Source) -> np.ndarray:
 
 
 def unknown_generator(source: Source) -> str | None:
-    """A warning if what a synthetic source's generator was trained on is not known, else None."""
+    """A warning if what a synthetic source's generator was trained on is not known, or a part of it, else None."""
     models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
-    if not models or source.model_groups:
+    if not models or (source.model_groups and not source.model_unknown):
+        return None
+    what = "a part of what" if source.model_groups else "what"
+    return (
+        f"{what} {', '.join(models)} was trained on is not known: whether it has heard recordings that validate or test "
+        "cannot be checked"
+    )
+
+
+def foreign_generator(source: Source, real: Source) -> str | None:
+    """A warning if all that the generator of `source` has heard is named as nothing of `real` is, else None: it may be the
+    same recordings under other names. The demo corpus is nobody else's."""
+    ours = {clip.group.rpartition("/")[0] for clip in real.clips}
+    theirs = {group.rpartition("/")[0] for group in heard_by_generator(source, real)}
+    elsewhere = sorted(theirs - {DEMO})
+    if theirs & ours or not elsewhere or ours == {DEMO} or unknown_generator(source):
         return None
     return (
-        f"what {', '.join(models)} was trained on is not known: whether it has heard recordings that validate or test "
-        "cannot be checked"
+        f"the generator of {source.location} has heard {sample_of(elsewhere)}: if {real.location} holds recordings of that "
+        "under other names, leaks cannot be ruled out"
     )
 
 
@@ -270,4 +287,4 @@ def foreign_parents(source: Source, real: Source) -> str | None:
             f"no parent of {source.location} is a clip of {real.location}: leaks are ruled out by recording names alone, "
             "and not at all if its files were renamed or moved since"
         )
-    return None
+    return foreign_generator(source, real)

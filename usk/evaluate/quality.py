@@ -14,7 +14,14 @@ import numpy as np
 
 from usk.classify.features import FOUR_SECONDS
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.mix import heard_by_generator, leaking, lineages, renamed_parents, unknown_generator
+from usk.data.mix import (
+    foreign_generator,
+    heard_by_generator,
+    leaking,
+    lineages,
+    renamed_parents,
+    unknown_generator,
+)
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
@@ -213,7 +220,7 @@ def audit(
         transfer=tuple(transfer),
         notes=(
             f"distances are to {len(rows)} real clips, at most {REFERENCE_CLIPS} a class, the parents among them",
-            *([unknown] if (unknown := unknown_generator(synthetic)) else []),
+            *filter(None, (unknown_generator(synthetic), foreign_generator(synthetic, real))),
         ),
     )
 
@@ -230,7 +237,11 @@ def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     split = _split_testing(real, fold)
     leaks = int(leaking(synthetic, real, split).sum())
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    unknown = unknown_generator(synthetic) or (synthetic.model_groups and renamed_parents(synthetic, real))
+    unknown = (
+        unknown_generator(synthetic)
+        or foreign_generator(synthetic, real)
+        or (synthetic.model_groups and renamed_parents(synthetic, real))
+    )
     heard = len(heard_by_generator(synthetic, real) & judged) or (None if unknown else 0)
     lineage_of = zip(synthetic.clips, lineages(synthetic, real), strict=True)
     judges = {clip.judge_folds for clip, lineage in lineage_of if not lineage & judged}
