@@ -9,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.sounds import tone
 from usk import __version__
+from usk.synth.store import encode_flac
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "usk" / "diffusion" / "embedded" / "model_index.json"
@@ -169,7 +173,10 @@ def test_synth_and_train_in_tables(
     made = usk(*synth_of)
     assert made.code == 0
     assert "9 made now" in made.out
-    assert "Next: usk train" in made.out
+    next_command = (
+        f"Next: usk train --mix real --mix real,synth --synth {synth_of[synth_of.index('--out') + 1]}"
+    )
+    assert next_command in " ".join(made.out.split())
     assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
         "\n", ""
     )
@@ -385,3 +392,33 @@ def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(usk: Command, tmp_
     assert "procedural sound" in ran.out
     assert usk("info", tmp_path / "demo" / "synth", "--json").value["clips"] == 10
     assert len(usk("eval", tmp_path / "demo" / "runs", "--json").value[0]["rows"]) == 2
+
+
+def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path: Path) -> None:
+    """Where no recordings are named, clips of one pair up; where they are, such clips would train beside their siblings."""
+    rows = [(label, place, cut) for label in ("low", "high") for place in range(6) for cut in range(2)]
+    audio = [
+        {"bytes": encode_flac(tone({"low": 300, "high": 2_700}[label] + 20 * place, 0.3 + 0.1 * cut), 22_050)}
+        for label, place, cut in rows
+    ]
+    (tmp_path / "field").mkdir()
+    table = {
+        "audio": audio,
+        "label": [row[0] for row in rows],
+        "place": [f"{row[0]}{row[1]}" for row in rows],
+    }
+    pq.write_table(pa.table(table), tmp_path / "field" / "clips.parquet")
+    real = ("--real", tmp_path / "field")
+    ran = usk(
+        "synth", *real, "--strategy", "waveform", "--per-class", 8, "--out", tmp_path / "synth", "--quiet"
+    )
+    assert ran.code == 0, ran.err
+    train = ("train", *real, "--synth", tmp_path / "synth", "--mix", "real,synth", "--epochs", 1, "--quiet")
+    refused = usk(*train, "--group-column", "place", "--out", tmp_path / "runs")
+    assert (refused.code, refused.err.count("\n"), refused.out) == (1, 1, "")
+    assert "was made when the recordings of" in refused.err and not (tmp_path / "runs").exists()
+    looked = usk("audit", tmp_path / "synth", *real, "--group-column", "place", "--test-folds", 1, "--json")
+    assert looked.code == 3, looked.err
+    assert len(looked.value["wrong_provenance"]) == 16 and looked.value["asked_leaks"] > 0
+    assert {part["generator_heard"] for part in looked.value["folds"]} == {0}, "there was none"
+    assert usk("audit", tmp_path / "synth", *real, "--json").value["leaks"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from usk.data.mix import (
     parse_mix,
     share_of,
     training_rows,
+    unknown_generator,
 )
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
-from usk.errors import LeakError, UsageError, UskError
+from usk.errors import LeakError, SourceError, UsageError, UskError
 
 NAMES = ("bark", "horn")
 
@@ -138,6 +140,51 @@ def test_the_recording_counts_not_the_clip() -> None:
     assert leaking(synth, real, split).tolist() == [True, False]
 
 
+def as_clips(source: Source) -> Source:
+    """The same clips where no recordings are named: each counts as its own."""
+    return replace(source, clips=tuple(replace(clip, group=clip.clip_id) for clip in source.clips))
+
+
+def test_the_recordings_that_parents_are_counted_to_now_are_held_to_too() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    tested = real.clips[split.test[0]]
+    sibling = next(c for c in real.clips if c.group == tested.group and c != tested)
+    other, another = of_part(real, split.train)
+    then = as_clips(source_of([sibling, other, another])).clips
+    synth = source_of([child("leak", then[0], then[1]), child("clean", then[1], then[2])])
+    assert leaking(synth, real, split).tolist() == [True, False]
+    more = as_clips(source_of([sibling, other]))
+    assert leaking(more, real, split).tolist() == [True, False]
+
+
+def test_a_generator_that_heard_clips_has_heard_their_recordings() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    synth = source_of(
+        [child("c", *of_part(real, split.train))],
+        model_groups=frozenset({real.clips[split.test[0]].clip_id}),
+    )
+    assert leaking(synth, real, split).all()
+    with pytest.raises(LeakError, match="its generator was trained on 1 of the recordings"):
+        training_rows(parse_mix("synth"), {"real": real, "synth": synth}, real, split)
+
+
+@pytest.mark.parametrize("protocol", [*SPLITS, "seed-9010"])
+def test_a_dataset_made_when_recordings_were_named_otherwise_is_refused(protocol: str) -> None:
+    real = real_source()
+    split = {**SPLITS, "seed-9010": lambda real: seed_9010_split(real.clips, 0)}[protocol](real)
+    then = as_clips(source_of(of_part(real, split.train, 3))).clips
+    synth = source_of([child("c", *then[:2]), child("d", *then[1:])])
+    message = (
+        r"^--mix real,synth: synth was made when the recordings of city were named otherwise "
+        r"\(city/(\w+)-\d: of city/\1-\d, there of city/\1 and 2 more\); .*--group-column.*`usk synth`$"
+    )
+    with pytest.raises(SourceError, match=message):
+        training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
+    training_rows(parse_mix("real,synth"), {"real": as_clips(real), "synth": synth}, as_clips(real), split)
+
+
 @pytest.mark.parametrize("protocol", SPLITS)
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_a_generator_that_heard_the_other_side_makes_all_its_clips_leak(protocol: str, part: str) -> None:
@@ -191,9 +238,12 @@ def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> N
     split = {**SPLITS, "seed-9010": lambda real: seed_9010_split(real.clips, 0)}[protocol](real)
     tested = [real.clips[row] for row in split.test]
     synth = source_of([child("c", tested[0], tested[-1])] * 3)
+    other = {"folds": r"test another fold \(--folds\)"}.get(
+        protocol, r"test single folds \(--protocol folds\)"
+    )
     with pytest.raises(
         LeakError,
-        match=rf"--mix real,synth, test part {split.name}: all 3 clips of synth would leak: .*--folds",
+        match=rf"--mix real,synth, test part {split.name}: all 3 clips of synth would leak: .*; {other}, or",
     ):
         training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
 
@@ -280,3 +330,54 @@ def test_parents_from_elsewhere_are_warned_about() -> None:
     assert warning is not None
     assert "(demo) are not clips of city: leaks between them cannot be ruled out" in warning
     assert "another real source" in (foreign_parents(source_of([stranger]), real) or "")
+
+
+def test_parents_that_are_nowhere_in_the_real_clips_are_warned_about() -> None:
+    """As after flat class folders were sorted into one folder a recording."""
+    real = real_source()
+    moved = replace(real, clips=tuple(replace(c, clip_id=f"{c.group}/{c.clip_id}") for c in real.clips))
+    synth = source_of([child("c", real.clips[0], real.clips[5])])
+    assert "leaks are ruled out by recording names alone" in (foreign_parents(synth, moved) or "")
+    some = source_of([*synth.clips, child("d", moved.clips[0], moved.clips[5])])
+    assert foreign_parents(some, moved) is None
+
+
+def made_by(real: Source, heard: tuple[str, ...], **options: Any) -> Source:
+    """A clip between two of `real`'s by a generator that has heard these recordings."""
+    clip = replace(child("c", real.clips[0], real.clips[5]), model="gen@1")
+    return source_of([clip], model_groups=frozenset(heard), **options)
+
+
+def test_what_a_generator_was_trained_on_must_be_known_in_full() -> None:
+    real = real_source()
+    heard = (real.clips[0].group,)
+    assert unknown_generator(made_by(real, heard)) is None
+    assert (unknown_generator(made_by(real, ())) or "").startswith("what gen@1 was trained on is not known")
+    in_part = made_by(real, heard, model_unknown=True)
+    assert (unknown_generator(in_part) or "").startswith("a part of what gen@1 was trained on is not known")
+
+
+@pytest.mark.parametrize(
+    ("real_names", "heard", "named"),
+    [
+        ("city", ("city/000",), None),
+        ("city", ("urbansound8k/1", "city/of another fold"), None),
+        ("city", ("urbansound8k/1", "demo/siren-f1-r1"), "urbansound8k"),
+        ("city", ("demo/siren-f1-r1",), None),  # procedural sound is in no recording
+        ("demo", ("urbansound8k/1", "demo/siren-f1-r1"), None),
+        ("demo", ("urbansound8k/1",), None),
+        ("urbansound8k/siren", ("urbansound8k/1",), "urbansound8k"),  # sorted into a folder a class
+        ("urbansound8k/siren", ("urbansound8k/siren/1",), None),
+    ],
+)
+def test_a_generator_that_heard_what_has_other_names_is_warned_of(
+    real_names: str, heard: tuple[str, ...], named: str | None
+) -> None:
+    real = source_of([replace(c, group=c.group.replace("city", real_names)) for c in real_source().clips])
+    warning = foreign_parents(made_by(real, heard), real)
+    assert warning == (
+        named
+        and f"the generator of city has heard {named}: if city holds recordings of that under other names, leaks cannot "
+        "be ruled out"
+    )
+    assert foreign_parents(made_by(real, heard, model_unknown=True), real) is None, "that says more already"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from usk.data.clip import Clip
@@ -144,6 +144,8 @@ def test_no_recording_is_on_two_sides_of_a_holdout_split(
     of: list[tuple[int, int, int]], seed: int, n_groups: int
 ) -> None:
     clips = clips_of(of, lambda index: f"g{index % n_groups}")
+    recordings_by_class = Counter(label for label, _ in {(clip.label, clip.group) for clip in clips})
+    assume(max(recordings_by_class.values()) > 1)
     split = holdout_split(clips, seed)
     sides = [groups_of(clips, rows) for rows in (split.train, split.validation, split.test)]
     assert sum(map(len, sides)) == len(set().union(*sides))
@@ -162,6 +164,17 @@ def test_holdout_leaves_a_recording_of_a_rare_class_to_train_on() -> None:
     clips = clips_of([(1, 0, 1), (1, 1, 9), (1, 1, 1)])
     split = holdout_split(clips, 0)
     assert {clips[row].label for row in split.train} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "group_of", [lambda index: f"g{index}", lambda _: "g"], ids=["one each", "one in all"]
+)
+def test_holdout_without_a_recording_to_spare_is_refused(group_of) -> None:
+    clips = clips_of([(1, 0, 3), (2, 1, 3)], group_of)
+    with pytest.raises(
+        UsageError, match=r"--protocol holdout: every class has a single recording.*--group-column"
+    ):
+        holdout_split(clips, 0)
 
 
 @given(st.integers(2, 200), st.integers(0, 10))

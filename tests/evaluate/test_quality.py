@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,17 @@ def test_leaks_into_a_fold_that_is_asked_about_end_with_3(
     assert "would leak into the folds asked about" in ran.out
 
 
+def test_leaks_into_the_only_fold_there_is_are_counted(made: Path, urbansound8k_folder: Path) -> None:
+    """Real clips of fold 2 alone: the clips that were made from them leak into it, those of fold 1 do not."""
+    real = open_source(urbansound8k_folder).select(folds=[2])
+    found = audit(open_source(made), real, test_folds=[2])
+    (fold,) = found.folds
+    assert fold.leaking == found.asked_leaks == sum(clip.fold == 2 for clip in open_source(made).clips) > 0
+    assert fold.usable == 12 - fold.leaking
+    alone = open_source(made).select(folds=[2])
+    assert audit(alone, real, test_folds=[2]).leaks and not audit(alone, real).leaks
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -107,6 +120,51 @@ def test_wrong_provenance_is_found(
     assert ran.code == 3
     assert len(ran.value["wrong_provenance"]) == 12
     assert all(message in line for line in ran.value["wrong_provenance"])
+
+
+def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urbansound8k_folder: Path) -> None:
+    real = open_source(urbansound8k_folder)
+    synth = replace(open_source(made), model_groups=frozenset({real.clips[0].group}))
+    then = replace(real, clips=tuple(replace(clip, group=f"{clip.group}-then") for clip in real.clips))
+    assert {part.generator_heard for part in audit(synth, real).folds} == {0, 1}
+    found = audit(synth, then)
+    assert {part.generator_heard for part in found.folds} == {None} and len(found.wrong_provenance) == 12
+    heard = replace(synth, model_groups=frozenset({real.clips[0].clip_id}))
+    assert {part.generator_heard for part in audit(heard, real).folds} == {0, 1}, "a clip of the recording"
+
+
+def test_a_generator_that_is_known_in_part_is_not_called_known(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    """As `usk fit --from` records one that does not say what it was trained on: in warnings, the run and the audit."""
+    heard = next(clip.group for clip in open_source(urbansound8k_folder).clips if clip.fold == 1)
+    parts = [
+        {"source": "unknown clips of x", "folds": [], "clips": 0, "groups": [], "note": "it does not say"},
+        {"source": "urbansound8k", "folds": [1], "clips": 2, "groups": [heard]},
+    ]
+    manifest = json.loads((made / "usk.json").read_text())
+    for known, trained_on in ((True, parts[1:]), (False, parts)):
+        (made / "usk.json").write_text(json.dumps({**manifest, "trained_on": trained_on}))
+        assert open_source(made).model_unknown is not known
+        common = ("--real", urbansound8k_folder, "--json")
+        found = usk("audit", made, *common).value
+        assert [part["generator_heard"] for part in found["folds"]] == [1, *[0 if known else None] * 2]
+        train = ("train", *common, "--synth", made, "--mix", "real,synth", "--folds", 3, "--epochs", 1)
+        ran = usk(*train, "--out", tmp_path / str(known))
+        assert ran.code == 0, ran.err
+        assert usk("info", made, "--json").value["recordings the generator heard"] == (
+            1 if known else "1 and unknown: leaks from it cannot be ruled out"
+        )
+        record = json.loads((Path(ran.value["runs"][0]["folder"]) / "run.json").read_text())
+        for said in (found["notes"], record["leaks"], [" ".join(ran.err.split())]):
+            assert any("a part of what " in sentence for sentence in said) is not known
+
+
+def test_a_generator_that_heard_what_has_other_names_is_noted(made: Path, urbansound8k_folder: Path) -> None:
+    synth = replace(open_source(made), model_groups=frozenset({"elsewhere/1"}))
+    found = audit(synth, open_source(urbansound8k_folder))
+    assert "has heard elsewhere: if " in found.notes[1]
+    assert {part.generator_heard for part in found.folds} == {None}
 
 
 def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk: Command) -> None:
@@ -151,15 +209,21 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     assert not found["leaks"]
 
 
+@pytest.mark.parametrize("classifier", ["small", "sb-cnn"])
 def test_a_runs_classifier_can_embed(
-    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, classifier: str
 ) -> None:
+    """Also one that looks at several patches of each clip."""
+    from usk.evaluate.embeddings import classifier_embedding
+
     trained = usk(
         "train",
         "--real",
         urbansound8k_folder,
         "--out",
         tmp_path / "runs",
+        "--classifier",
+        classifier,
         "--epochs",
         1,
         "--folds",
@@ -167,6 +231,11 @@ def test_a_runs_classifier_can_embed(
         "--json",
     )
     run = trained.value["runs"][0]["folder"]
+    clips = [tone(440, 0.5), tone(880, 4), tone(1_760, 2)]
+    vectors = classifier_embedding(Path(run))(clips)
+    assert len(vectors) == 3
+    backwards = classifier_embedding(Path(run))(clips[::-1])
+    np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
     found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
     assert found["embedding"] == f"classifier of {Path(run).name}, before its last layer"
     assert found["distance"]["mmd"] is not None

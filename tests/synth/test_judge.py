@@ -341,6 +341,31 @@ def test_a_threshold_keeps_what_reaches_it_and_says_where_that_is_little(
         open_source(tmp_path / "none")
 
 
+def test_where_places_of_a_fold_stay_empty_it_is_not_said_that_too_few_reach_the_threshold(
+    usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fold 3's clips of one class all miss it, and those of the other folds, which reach it, cannot take their places."""
+
+    def score(self: Jury, clips: list[PlannedClip], rows: list[dict[str, Any]], _: int) -> None:
+        for clip, row in zip(clips, rows, strict=True):
+            row["judge_score"] = 0.1 if (clip.label, clip.parent_folds[0]) == (0, 3) else 0.9
+            row["judge_folds"] = list(judge_of(clip, self.everywhere))
+
+    monkeypatch.setattr(Jury, "score", score)
+    both = ("--keep", 0.5, "--judge-threshold", 0.5)
+    ran = usk(*arguments, *both, "--out", tmp_path / "synth", "--json")
+    assert ran.code == 0, ran.err
+    every = [row for part in ("data", "rejected") for row in rows_in(tmp_path / "synth", part)]
+    n_reach = sum(row["label"] == 0 and row["judge_score"] >= 0.5 for row in every)
+    n_kept = sum(row["label"] == 0 for row in rows_in(tmp_path / "synth", "data"))
+    assert n_kept < 5 <= n_reach
+    (note,) = (note for note in ran.value["notes"] if "--judge-threshold" in note)
+    assert note == (
+        "--keep counts fold by fold, so fewer than 5 clips are kept of those that reach --judge-threshold: "
+        f"car_horn ({n_kept} of {n_reach})"
+    )
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_stopped_at_any_write_it_ends_with_the_same_files(
     usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -81,9 +81,13 @@ class Parts:
                 folder, cells = self.few_shot[part.name]
                 cell = cell_name(split.shots, split.name, seed)
                 if cell not in cells:
-                    raise LeakError(
-                        f"--mix {mix.text}, test part {split.name}: {folder} has no clips for {_shots(split.shots, seed)}; "
+                    fix = (
                         f"test other folds (--folds), or make them: usk synth {_wanted(split, seed)} --out {folder}"
+                        if split.of_fold
+                        else "only --protocol folds can have such clips"
+                    )
+                    raise LeakError(
+                        f"--mix {mix.text}, test part {split.name}: {folder} has no clips for {_shots(split.shots, seed)}; {fix}"
                     )
                 part = replace(part, name=f"{folder}/{cell}")
             parts.append(part)

@@ -161,7 +161,7 @@ def _provenance(source: Source) -> dict[str, Any]:
         "recordings of parents": len({group for clip in made for group in clip.parent_groups}),
         "recordings the generator heard": len(source.model_groups)
         if unknown_generator(source) is None
-        else "unknown: leaks from it cannot be ruled out",
+        else f"{f'{len(source.model_groups)} and ' if source.model_groups else ''}unknown: leaks from it cannot be ruled out",
     }
 
 

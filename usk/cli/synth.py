@@ -249,8 +249,14 @@ def command(
         },
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
         *judged,
-        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth",
+        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
+        + _synth_flag(out),
     )
+
+
+def _synth_flag(out: str) -> str:
+    """What `usk train` must be told to find the dataset in `out`."""
+    return f" --synth {out}" if out != "synth" else ""
 
 
 def _show_shots(
@@ -291,5 +297,5 @@ def _show_shots(
             {cell.name: f"{len(result.plan)} clips" for cell, result in zip(cells, results, strict=True)},
         ),
         f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
-        + (f" --synth {out}" if out != "synth" else ""),
+        + _synth_flag(out),
     )

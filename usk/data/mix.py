@@ -12,7 +12,9 @@ from usk.data.clip import NO_MODEL, Clip
 from usk.data.shots import made_elsewhere
 from usk.data.sources import Source
 from usk.data.splits import Split, stable_order
-from usk.errors import LeakError, UsageError, UskError
+from usk.errors import LeakError, SourceError, UsageError, UskError, sample_of
+
+DEMO = "demo"  # in front of the recordings of the demo corpus
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,37 @@ def share_of(clips: Sequence[Clip], rows: np.ndarray, fraction: float) -> np.nda
     return np.array(sorted(kept), dtype=np.int64)
 
 
+def lineages(source: Source, real: Source) -> list[frozenset[str]]:
+    """The recordings whose sound is in each clip of `source`: those that its row names, and those that its parents (of a
+    real clip: itself) are counted to in `real`."""
+    group_of = {clip.clip_id: clip.group for clip in real.clips}
+    return [
+        clip.lineage | {group_of[name] for name in clip.parents or (clip.clip_id,) if name in group_of}
+        for clip in source.clips
+    ]
+
+
+def renamed_parents(source: Source, real: Source) -> list[str]:
+    """The parents that are in `real`, but counted to other recordings there than `source` says; with both."""
+    group_of = {clip.clip_id: clip.group for clip in real.clips}
+    named = {
+        (parent, group)
+        for clip in source.clips
+        for parent, group in zip(clip.parents, clip.parent_groups, strict=True)
+    }
+    return [
+        f"{parent}: of {group}, there of {group_of[parent]}"
+        for parent, group in sorted(named)
+        if group_of.get(parent, group) != group
+    ]
+
+
+def heard_by_generator(source: Source, real: Source) -> frozenset[str]:
+    """The recordings that the generator of `source` was fitted on, under the names in `real` too: where none were named
+    when it was fitted, it lists clips."""
+    return source.model_groups | {clip.group for clip in real.clips if clip.clip_id in source.model_groups}
+
+
 def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
     """Which clips of `source` must not train in `split`: bool [len(source)].
 
@@ -105,13 +138,12 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
             dtype=bool,
         )
     judged_groups = {real.clips[row].group for row in judged}
-    heard = bool(source.model_groups & judged_groups)
+    heard = bool(heard_by_generator(source, real) & judged_groups)
     judges = judges_that_heard(source, real, split)
     return np.array(
         [
-            bool(clip.lineage & judged_groups)
-            or (clip.is_synthetic and (heard or clip.judge_folds in judges))
-            for clip in source.clips
+            bool(lineage & judged_groups) or (clip.is_synthetic and (heard or clip.judge_folds in judges))
+            for clip, lineage in zip(source.clips, lineages(source, real), strict=True)
         ],
         dtype=bool,
     )
@@ -135,7 +167,7 @@ def judges_that_heard(source: Source, real: Source, split: Split) -> frozenset[t
 def why_emptied(source: Source, real: Source, split: Split) -> str:
     """Half a sentence for a part whose every clip leaks."""
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    heard = len(source.model_groups & judged)
+    heard = len(heard_by_generator(source, real) & judged)
     if heard and split.by_group:
         return f"its generator was trained on {heard} of the recordings that validate or test"
     if split.by_group and judges_that_heard(source, real, split):
@@ -148,7 +180,9 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
 
     With shots, a synthetic clip trains only if all its parents are among them.
 
-    Raises LeakError if a part would be left empty by leaks, UsageError for a part that trains nothing.
+    Raises LeakError if a part would be left empty by leaks, UsageError for a part that trains nothing, and SourceError for
+    one that was made when the recordings of `real` were named otherwise: what its generator and its judges have heard is
+    listed under those names, and could not be found.
     """
     chosen = []
     dropped = 0
@@ -157,12 +191,21 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
         if source is real:
             rows = share_of(source.clips, split.train, part.fraction)
         else:
+            renamed = renamed_parents(source, real)
+            if renamed:
+                raise SourceError(
+                    f"--mix {mix.text}: {part.name} was made when the recordings of {real.location} were named otherwise "
+                    f"({sample_of(renamed, 1)}); name them as then (--group-column), or make it again with `usk synth`"
+                )
             leaks = leaking(source, real, split)
             dropped += int(leaks.sum())
             if leaks.all():
+                other = (
+                    "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
+                )
                 raise LeakError(
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
-                    f"{why_emptied(source, real, split)}; test another fold (--folds), or use clips of a generator that has not heard it (usk fit)"
+                    f"{why_emptied(source, real, split)}; {other}, or use clips of a generator that has not heard it (usk fit)"
                 )
             elsewhere = made_elsewhere(source, real, split) & ~leaks
             dropped += int(elsewhere.sum())
@@ -171,7 +214,7 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
                 fix = f"usk synth --shots {split.shots} --test-folds {fold} makes such clips"
                 raise UsageError(
                     f"--mix {mix.text}: none of the {len(source)} clips of {part.name} was made from the {split.shots} shots of "
-                    f"{split.name} alone; {fix if fold.isdigit() else 'only --protocol folds can have such clips'}"
+                    f"{split.name} alone; {fix if split.of_fold else 'only --protocol folds can have such clips'}"
                 )
             rows = share_of(source.clips, np.flatnonzero(~leaks & ~elsewhere), part.fraction)
         if not len(rows):
@@ -195,13 +238,28 @@ def label_map(source: Source, real: Source) -> np.ndarray:
 
 
 def unknown_generator(source: Source) -> str | None:
-    """A warning if what a synthetic source's generator was trained on is not known, else None."""
+    """A warning if what a synthetic source's generator was trained on is not known, or a part of it, else None."""
     models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
-    if not models or source.model_groups:
+    if not models or (source.model_groups and not source.model_unknown):
+        return None
+    what = "a part of what" if source.model_groups else "what"
+    return (
+        f"{what} {', '.join(models)} was trained on is not known: whether it has heard recordings that validate or test "
+        "cannot be checked"
+    )
+
+
+def foreign_generator(source: Source, real: Source) -> str | None:
+    """A warning if all that the generator of `source` has heard is named as nothing of `real` is, else None: it may be the
+    same recordings under other names. The demo corpus is nobody else's."""
+    ours = {clip.group.rpartition("/")[0] for clip in real.clips}
+    theirs = {group.rpartition("/")[0] for group in heard_by_generator(source, real)}
+    elsewhere = sorted(theirs - {DEMO})
+    if theirs & ours or not elsewhere or ours == {DEMO} or unknown_generator(source):
         return None
     return (
-        f"what {', '.join(models)} was trained on is not known: whether it has heard recordings that validate or test "
-        "cannot be checked"
+        f"the generator of {source.location} has heard {sample_of(elsewhere)}: if {real.location} holds recordings of that "
+        "under other names, leaks cannot be ruled out"
     )
 
 
@@ -218,9 +276,15 @@ def foreign_parents(source: Source, real: Source) -> str | None:
             f"from those of {real.location}, leaks cannot be ruled out"
         )
     theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
-    if theirs & ours:
-        return None
-    return (
-        f"the parents of {source.location} ({', '.join(sorted(theirs))}) are not clips of {real.location}: "
-        "leaks between them cannot be ruled out by name"
-    )
+    if not theirs & ours:
+        return (
+            f"the parents of {source.location} ({', '.join(sorted(theirs))}) are not clips of {real.location}: "
+            "leaks between them cannot be ruled out by name"
+        )
+    ids = {clip.clip_id for clip in real.clips}
+    if not any(ids.intersection(clip.parents) for clip in source.clips):
+        return (
+            f"no parent of {source.location} is a clip of {real.location}: leaks are ruled out by recording names alone, "
+            "and not at all if its files were renamed or moved since"
+        )
+    return foreign_generator(source, real)

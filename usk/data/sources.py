@@ -224,6 +224,7 @@ class Source:
     model_groups: frozenset[str] = (
         frozenset()
     )  # recordings that the generator of a synthetic dataset was fitted on
+    model_unknown: bool = False  # whether it was fitted on more than those, which its record does not name
     # Recordings that the judges of a synthetic dataset were fitted on, by the folds that name a judge (`Clip.judge_folds`).
     judge_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
     hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
@@ -593,19 +594,25 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     )
     stated = license_of_card(path)
     if manifest is not None:
-        seen = frozenset(g for part in manifest.get("trained_on", ()) for g in part.get("groups", ()))
+        heard = manifest.get("trained_on", ())
         licenses = [str(manifest.get("license", UNKNOWN)), *([stated] if stated else [])]
         source = replace(
             source,
             kind="synthetic dataset",
             license=one_license(licenses),
-            model_groups=seen,
+            model_groups=frozenset(group for part in heard for group in part.get("groups", ())),
+            model_unknown=any(map(_says_too_little, heard)),
             judge_groups={
                 tuple(part["folds"]): frozenset(part["groups"])
                 for part in (manifest.get("judge") or {}).get("heard", ())
             },
         )
     return source if manifest is not None else _licensed(source, stated)
+
+
+def _says_too_little(part: Mapping[str, Any]) -> bool:
+    """Whether a part of what a generator was trained on does not name its recordings: `usk fit --from` notes it."""
+    return "note" in part or not (part.get("groups") or part.get("clips") == 0)
 
 
 def _licensed(source: Source, stated: str | None) -> Source:

@@ -70,6 +70,11 @@ class Split:
     by_group: bool = True  # whether recordings are kept whole on one side
     shots: int | None = None  # how many clips the training part was cut to (usk.data.shots)
 
+    @property
+    def of_fold(self) -> bool:
+        """Whether a fold tests, and not a draw that ignores folds."""
+        return self.name.startswith("fold")
+
 
 def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
     """Stratified folds 1..n that keep recordings whole, the same for the same clips (scikit-learn's splitter)."""
@@ -117,7 +122,10 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
 
 
 def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> Split:
-    """Protocol `holdout`: about a fifth of each class's recordings, drawn by `seed`, tests; folds are ignored."""
+    """Protocol `holdout`: about a fifth of each class's recordings, drawn by `seed`, tests; folds are ignored.
+
+    Raises UsageError if no class has two recordings: one must stay to train on.
+    """
     by_class: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for clip in clips:
         by_class[clip.label][clip.group] += 1
@@ -131,6 +139,11 @@ def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> 
                 break
             tested.add(group)
             taken += groups[group]
+    if not tested:
+        raise UsageError(
+            "--protocol holdout: every class has a single recording, which trains, so nothing is left to test; "
+            "add recordings, or tell them apart (--group-column, or in class folders a folder for each)"
+        )
     held = held_out_groups(clips) - tested
     test = np.array([clip.group in tested for clip in clips])
     is_held = np.array([clip.group in held for clip in clips])

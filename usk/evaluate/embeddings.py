@@ -74,7 +74,10 @@ def _statistics(features: torch.Tensor) -> np.ndarray:
 
 
 def classifier_embedding(run: Path) -> Embed:
-    """What the classifier of a run sees before its last linear layer: [n, its inputs]."""
+    """What the classifier of a run sees before its last linear layer: [n, its inputs].
+
+    Of one that looks at several patches of a clip (all clips' first ones, then all their second ones), the mean of them.
+    """
     from usk.classify.runs import classifier_in
 
     model = classifier_in(run)
@@ -86,11 +89,13 @@ def classifier_embedding(run: Path) -> Embed:
         handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
         try:
             with torch.no_grad():
-                for part in features_of(audio, settings).split(128):
+                parts = features_of(audio, settings).split(128)
+                for part in parts:
                     model(part.float())
         finally:
             handle.remove()
-        return torch.cat(seen).numpy()
+        each = zip(seen, parts, strict=True)
+        return torch.cat([rows.unflatten(0, (-1, len(part))).mean(dim=0) for rows, part in each]).numpy()
 
     return embed
 

@@ -14,9 +14,16 @@ import numpy as np
 
 from usk.classify.features import FOUR_SECONDS
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.mix import leaking, unknown_generator
+from usk.data.mix import (
+    foreign_generator,
+    heard_by_generator,
+    leaking,
+    lineages,
+    renamed_parents,
+    unknown_generator,
+)
 from usk.data.sources import Source
-from usk.data.splits import fold_split
+from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
 from usk.evaluate.distances import Distance, Nearness, RealClips, Score, nearest_apart, squared_distances
 from usk.evaluate.embeddings import Embedding, embedding_named, log_mel_statistics
@@ -39,7 +46,8 @@ class FoldLeaks:
     fold: int
     usable: int
     leaking: int
-    # Recordings of the test and validation parts that the generator was fitted on; None where that is not known.
+    # Recordings of the test and validation parts that the generator is known to have heard; None for none, where not all that
+    # it heard is known.
     generator_heard: int | None
     judges_heard: int  # the same of the judges of clips that could train there otherwise
 
@@ -143,7 +151,8 @@ def audit(
             f"no parent of {synthetic.location} is in {real.location}; name the source that it was made from with --real"
         )
     wrong = wrong_provenance(synthetic, real)
-    folds = tuple(_fold_leaks(synthetic, real, fold) for fold in real.folds) if len(real.folds) > 1 else ()
+    looked_at = real.folds if len(real.folds) > 1 else sorted(set(test_folds))
+    folds = tuple(_fold_leaks(synthetic, real, fold) for fold in looked_at)
     asked = sum(part.leaking for part in folds if part.fold in test_folds)
     decoded = decode_source(synthetic, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     usable = {clip.clip_id for clip in decoded.source.clips}
@@ -211,17 +220,31 @@ def audit(
         transfer=tuple(transfer),
         notes=(
             f"distances are to {len(rows)} real clips, at most {REFERENCE_CLIPS} a class, the parents among them",
-            *([unknown] if (unknown := unknown_generator(synthetic)) else []),
+            *filter(None, (unknown_generator(synthetic), foreign_generator(synthetic, real))),
         ),
     )
 
 
+def _split_testing(real: Source, fold: int) -> Split:
+    """The split in which `fold` tests. Where it is the only one, all clips test and none trains."""
+    if len(real.folds) > 1:
+        return fold_split(real.clips, fold)
+    none = np.array([], dtype=np.int64)
+    return Split(f"fold{fold}", none, none, np.arange(len(real)))
+
+
 def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
-    split = fold_split(real.clips, fold)
+    split = _split_testing(real, fold)
     leaks = int(leaking(synthetic, real, split).sum())
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    heard = None if unknown_generator(synthetic) else len(synthetic.model_groups & judged)
-    judges = {clip.judge_folds for clip in synthetic.clips if not clip.lineage & judged}
+    unknown = (
+        unknown_generator(synthetic)
+        or foreign_generator(synthetic, real)
+        or (synthetic.model_groups and renamed_parents(synthetic, real))
+    )
+    heard = len(heard_by_generator(synthetic, real) & judged) or (None if unknown else 0)
+    lineage_of = zip(synthetic.clips, lineages(synthetic, real), strict=True)
+    judges = {clip.judge_folds for clip, lineage in lineage_of if not lineage & judged}
     by_judges = {group for folds in judges for group in synthetic.judge_groups.get(folds, ())}
     return FoldLeaks(fold, len(synthetic) - leaks, leaks, heard, len(by_judges & judged))
 

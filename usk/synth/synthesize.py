@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -252,7 +252,7 @@ def synthesize(
         scores = store.scores()
         plan, rejected = _judged(plan, jury, scores, config.per_class)
         store.settle({clip.clip_id for clip in plan.clips})
-        notes += _judges_notes(plan, made_plan, config.per_class)
+        notes += _judges_notes(plan, made_plan, scores, jury.config.threshold, config.per_class)
     if keep_latents and isinstance(maker, Renderer):
         keep(store.work, key)
     store.finish(dataset_card(store.manifest, plan, store.folder))
@@ -292,11 +292,28 @@ def _judged(plan: Plan, jury: Jury, scores: dict[str, float], per_class: int) ->
     )
 
 
-def _judges_notes(kept: Plan, made: Plan, per_class: int) -> list[str]:
-    """A note naming classes of which the judge kept fewer than were asked for."""
-    counts = {name: sum(by_fold.values()) for name, by_fold in kept.counts().items()}
-    few = [f"{name} ({counts.get(name, 0)})" for name in made.counts() if counts.get(name, 0) < per_class]
-    return [f"fewer than {per_class} clips reach --judge-threshold: {', '.join(few)}"] if few else []
+def _judges_notes(
+    kept: Plan, made: Plan, scores: Mapping[str, float], threshold: float | None, per_class: int
+) -> list[str]:
+    """Notes naming classes of which the judge kept fewer than were asked for: because too few reach the threshold, and
+    because too few do in one fold, whose places (`--keep`) those of another cannot take."""
+    if threshold is None:
+        return []
+    n_kept = {name: sum(by_fold.values()) for name, by_fold in kept.counts().items()}
+    reach = Counter(made.class_names[clip.label] for clip in made.clips if scores[clip.clip_id] >= threshold)
+    few = [f"{name} ({reach[name]})" for name in made.counts() if reach[name] < per_class]
+    lost = [
+        f"{name} ({n_kept.get(name, 0)} of {reach[name]})"
+        for name in made.counts()
+        if n_kept.get(name, 0) < min(per_class, reach[name])
+    ]
+    notes = [f"fewer than {per_class} clips reach --judge-threshold: {', '.join(few)}"] if few else []
+    if lost:
+        notes.append(
+            f"--keep counts fold by fold, so fewer than {per_class} clips are kept of those that reach --judge-threshold: "
+            f"{', '.join(lost)}"
+        )
+    return notes
 
 
 def _ready_generator(model: str | Generator, device: str, render: RenderConfig, compiled: bool) -> Generator:
