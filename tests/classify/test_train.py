@@ -292,7 +292,8 @@ def test_parents_from_elsewhere_are_noted(
     bands: Source, children: Callable[..., Source], tmp_path: Path
 ) -> None:
     synth = children()
-    strange = replace(synth, clips=tuple(replace(c, parent_groups=("demo/1", "demo/2")) for c in synth.clips))
+    parents = {"parents": ("demo/a", "demo/b"), "parent_groups": ("demo/1", "demo/2")}
+    strange = replace(synth, clips=tuple(replace(c, **parents) for c in synth.clips))
     notes = train(bands, ["real,synth"], synth=strange, out=tmp_path, config=TINY).notes
     assert any("leaks between them cannot be ruled out by name" in note for note in notes)
 
