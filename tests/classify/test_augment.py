@@ -54,6 +54,18 @@ def test_a_clip_is_shifted_in_time_within_6_db_and_masked_in_places() -> None:
         assert masked <= 1 / 8 + 1 / 5
 
 
+def test_a_filter_bends_at_two_to_five_bands_within_6_db_and_is_the_same_at_all_times() -> None:
+    batch = torch.randn(400, 64, 6)
+    curves_db = AUGMENTATIONS["filter"](batch, draw()) - batch
+    torch.testing.assert_close(curves_db, curves_db[:, :, :1].expand_as(curves_db), atol=1e-5, rtol=0)
+    curves_db = curves_db.mean(dim=2)
+    assert curves_db.abs().max() <= 6.001 and curves_db.abs().amax(dim=0).min() > 3  # every band, up to 6 dB
+    bends = (curves_db.diff(n=2, dim=1).abs() > 1e-3).sum(dim=1)
+    # A bend is a knot; two next to each other, or one repeated, look like fewer.
+    assert bends.max() == 5 and (bends >= 2).float().mean() > 0.9
+    assert abs(curves_db.mean()) < 0.3
+
+
 def test_a_crop_is_half_of_the_clip_from_anywhere_in_it() -> None:
     batch = torch.arange(21).float().expand(200, 4, 21)
     made = AUGMENTATIONS["crop"](batch, draw())
@@ -108,9 +120,9 @@ def test_mixup_mixes_clips_and_their_losses_alike() -> None:
 
 
 def test_names_join_and_keep_their_order() -> None:
-    assert augmentations_named("basic") == ("shift", "crop", "gain", "mask")
+    assert augmentations_named("basic") == ("shift", "crop", "filter", "gain", "mask")
     assert augmentations_named("mixup+mask+shift") == ("shift", "mask", "mixup")
-    assert augmentations_named("basic+mixup") == ("shift", "crop", "gain", "mask", "mixup")
+    assert augmentations_named("basic+mixup") == ("shift", "crop", "filter", "gain", "mask", "mixup")
     assert PRESETS["strong"] == ALL
 
 

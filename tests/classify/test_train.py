@@ -347,7 +347,7 @@ def test_no_mix_is_a_usage_error(bands: Source, tmp_path: Path) -> None:
 
 
 def test_the_default_classifier_learns_three_bands(bands: Source, tmp_path: Path) -> None:
-    config = TrainConfig(folds=(1,), epochs=8, batch=16, device="cpu")
+    config = TrainConfig(folds=(1,), epochs=40, batch=16, device="cpu")  # 120 steps
     run = train(bands, out=tmp_path, config=config).runs[0]
     rows = predictions(run.folder)
     assert np.mean(np.array(rows["label"]) == np.array(rows["predicted"])) > 0.9
