@@ -2,9 +2,9 @@
 
     python -m tests.bench.study tests/bench/study.toml --real UrbanSound8K --work DIR --workers 2 --json FILE --png FILE
 
-The configuration names the shots (real clips in all), the seeds, the test folds, the ways of making clips, the mixes that
-are trained with the best augmentation, and the augmentations that real clips alone are trained with, so that validation
-clips say which is best. Each seed draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
+The configuration names the shots (real clips in all), the seeds and clips for each, the test folds, the ways of making clips,
+the mixes, and the augmentations of real clips alone and of the mixes; with several of them validation clips choose one for
+each mix. Each seed draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
 what is there already is not made again: an interrupted study goes on, a finished one can be widened, and `usk eval
 DIR/runs` or `usk report` look at its runs as at any others. Each worker process keeps to one core (or to the GPU).
 `--only-results` compares what has been trained so far. `--json` writes comparisons without recall by class.
@@ -46,13 +46,13 @@ class Config:
     """What the configuration says."""
 
     test_folds: tuple[int, ...]
-    seeds: int
     shots: tuple[int | None, ...]
     classifier: str
-    augments: tuple[str, ...]
-    best: str
+    augments: tuple[str, ...]  # of real clips alone
     mixes: tuple[str, ...]
-    per_class: dict[str, int]
+    mix_augments: tuple[str, ...]
+    seeds: dict[str, int]  # by shots
+    per_class: dict[str, int]  # by shots
     clips: dict[str, dict[str, Any]]
     epochs: int | None = None
     model: str = "embedded"
@@ -61,7 +61,7 @@ class Config:
     def read(cls, path: Path) -> Config:
         raw = tomllib.loads(path.read_text())
         shots = tuple(None if n == "full" else int(n) for n in raw.pop("shots"))
-        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "augments", "mixes")}
+        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "augments", "mixes", "mix_augments")}
         return cls(shots=shots, **listed, **raw)
 
     def synth(self, name: str, shots: int | None) -> SynthConfig:
@@ -96,7 +96,7 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     for name in study.clips:
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
-    for mixes, augment in ((["real"], ",".join(study.augments)), (study.mixes, study.best)):
+    for mixes, augment in ((["real"], ",".join(study.augments)), (study.mixes, ",".join(study.mix_augments))):
         config = TrainConfig(
             study.classifier,
             folds=(cell.test_fold,),
@@ -115,7 +115,7 @@ def run(study: Config, real: str, work: Path, workers: int) -> None:
         ShotsOf(n, fold, seed)
         for n in study.shots
         for fold in study.test_folds
-        for seed in range(study.seeds)
+        for seed in range(study.seeds[_said(n)])
     ]
     first = [cell for cell in cells if cell.shots is not None or cell.seed == 0]
     numbers = multiprocessing.get_context("spawn").Value("i", 0)
@@ -127,9 +127,9 @@ def run(study: Config, real: str, work: Path, workers: int) -> None:
 
 
 def table_of(study: Config, comparisons: Sequence[Comparison]) -> Table:
-    """A row a mix, a column a number of shots: accuracy, and the difference to real clips with the best augmentation."""
+    """A row a mix and augmentation, a column a number of shots: accuracy, and the difference to real clips with the same."""
     table = Table(
-        title=f"accuracy %, and points above real clips with `{study.best}`: 95 % interval, pairs up"
+        title="accuracy %, and points above real clips with the same augmentation: 95 % interval, pairs up"
     )
     table.add_column("trained on")
     cells: dict[tuple[str, str], str] = {}
@@ -155,13 +155,13 @@ def by_size(shots: Sequence[int | None]) -> list[int | None]:
 
 
 def validation_gains(study: Config, studies: Sequence[Study]) -> list[dict[str, Any]]:
-    """What each kind of clips was worth on validation recordings, which choose defaults where test clips may not: points
-    above real clips with the best augmentation, the mean and its standard error over all cells (shots, folds, seeds)."""
+    """What each mix was worth on validation recordings, which choose defaults where test clips may not: points above real
+    clips with the same augmentation, the mean and its standard error over all cells (augmentations, shots, folds, seeds)."""
     scores: dict[str, dict[tuple[Any, ...], float]] = {}
     for one in studies:
-        if one.comparison.augment == study.best:
+        if one.comparison.augment in study.mix_augments:
             for run in one.runs:
-                cell = (one.comparison.shots, run.split, run.seed)
+                cell = (one.comparison.augment, one.comparison.shots, run.split, run.seed)
                 assert run.validation_accuracy is not None
                 scores.setdefault(run.mix, {})[cell] = run.validation_accuracy
     rows = []
@@ -217,7 +217,8 @@ def main() -> None:
     validation = validation_gains(study, studies)
     if options.json:
         options.json.write_text(json.dumps(as_json(study, comparisons, validation), indent=1) + "\n")
-    augmented = [one for one in studies if one.comparison.augment == study.best]
+    best = [one for one in studies if one.comparison.choices]
+    augmented = best or [one for one in studies if one.comparison.augment in study.mix_augments]
     if options.png and (charts := shots_charts(sweeps_by_shots(augmented))):
         charts[0].png(options.png)
     Console(width=200).print(table_of(study, comparisons))
@@ -233,7 +234,8 @@ def main() -> None:
     for comparison in comparisons:
         for row in comparison.rows:
             if not row.is_baseline:
-                Console().print(f"{_said(comparison.shots)} shots, {row.mix}: {row.sentence}")
+                setting = f"{_said(comparison.shots)} shots, {comparison.augment}"
+                Console().print(f"{setting}, {row.mix}: {row.sentence}")
 
 
 if __name__ == "__main__":

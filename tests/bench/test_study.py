@@ -12,13 +12,15 @@ from tests.bench import study
 
 CONFIG = """
 test_folds = [1]
-seeds = 1
 shots = ["40", "full"]
 classifier = "small"
 augments = ["none", "basic"]
-best = "basic"
 mixes = ["real,waveform", "real,waveform,judged"]
 epochs = 1
+mix_augments = ["basic"]
+[seeds]
+40 = 1
+full = 1
 [per_class]
 40 = 1
 full = 1

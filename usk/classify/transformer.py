@@ -30,7 +30,11 @@ from usk.hub import first_line
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
 EXTRACTOR_FILE = "preprocessor_config.json"
-OF_LEVELS = ("filter", "gain", "noise")  # augmentations that need features in dB, which only the extractor knows
+OF_LEVELS = (
+    "filter",
+    "gain",
+    "noise",
+)  # augmentations that need features in dB, which only the extractor knows
 OF_BANDS = ("pitch",)
 
 
