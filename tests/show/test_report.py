@@ -301,3 +301,16 @@ def test_demo_clips_find_their_parents(usk: Command, tmp_path: Path, monkeypatch
     result = report(config=ReportConfig(runs=None, audit=False), real=few)
     assert result.n_clips == 4
     assert "its parents&#39; sound was not given" not in result.file.read_text()
+
+
+def test_the_comparison_at_the_best_augmentations_comes_first_and_counts_no_run_twice(tmp_path: Path) -> None:
+    for augment, score in (("none", 0.5), ("basic", 0.6)):
+        for seed in (0, 1):
+            for mix in ("real", "real,synth"):
+                write_run(tmp_path / "runs", mix, seed, augment=augment, validation_accuracy=score)
+    report(tmp_path / "page.html", ReportConfig(runs=str(tmp_path / "runs"), synth=None, audit=False))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "8 runs of 2 mixes" in page
+    headings = re.findall(r"<h2[^>]*>(small, protocol folds, [^<]*)</h2>", page)
+    assert "best augmentation" in headings[0] and len(headings) == 3
+    assert "--augment none,basic" in page

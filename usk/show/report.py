@@ -93,6 +93,7 @@ def report(
     named = bars or (lambda name: lambda *_: None)
     notes: list[str] = []
     studies = study_runs(config.runs, config.baseline) if config.runs is not None else []
+    studies.sort(key=lambda study: not study.comparison.choices)  # the comparison that counts comes first
     sweeps = sweeps_by_shots(studies)
     synthetic = None if config.synth is None else open_source(config.synth, flag="--synth")
     compared = _compared(studies, sweeps)
@@ -255,8 +256,8 @@ def _title(studies: Sequence[Study], shown: Gallery | None) -> str:
 def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
     said = []
     if studies:
-        n_runs = sum(len(study.runs) for study in studies)
-        said.append(f"{n_runs} runs of {sum(len(study.comparison.rows) for study in studies)} mixes")
+        runs = {run.name: run.mix for study in studies for run in study.runs}
+        said.append(f"{len(runs)} runs of {len(set(runs.values()))} mixes")
     if shown is not None:
         said.append(f"{shown.n_all:,} synthetic clips of {len(shown.classes)} classes")
     return f"{', '.join(said)}."
