@@ -368,11 +368,13 @@ def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[C
     if baseline is not None and baseline not in mixes:
         known = "; ".join(mixes) or "none"
         raise UsageError(f"--baseline {baseline}: no run has this mix; there are {known}")
-    alike: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     over_augments: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
-    details = _details(runs)
+    recipes: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
     for run in runs:
-        alike[run.protocol, run.classifier, run.augment, run.data, details[run.recipe]].append(run)
+        recipes[_titled(run)].add(run.recipe)
+    for run in runs:
+        alike[(*_titled(run), _details(run.recipe, recipes[_titled(run)]))].append(run)
         over_augments[
             run.protocol, run.classifier, run.data, run.recipe[: RECIPE.index("augmentations")]
         ].append(run)
@@ -389,18 +391,15 @@ def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[C
     return found + [one for one in best if one is not None]
 
 
-def _details(runs: Sequence[RunRecord]) -> dict[tuple[Any, ...], str]:
-    """What to call each recipe where runs of one title have several: the entries in which they differ."""
-    called = {run.recipe: "" for run in runs}
-    titled: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
-    for run in runs:
-        titled[run.protocol, run.classifier, run.augment, run.data].add(run.recipe)
-    for recipes in titled.values():
-        differ = [number for number in range(len(RECIPE)) if len({recipe[number] for recipe in recipes}) > 1]
-        for recipe in recipes:
-            said = [f"{RECIPE[number].replace('_', ' ')} {recipe[number]}" for number in differ]
-            called[recipe] = max(called[recipe], ", ".join(said), key=len)
-    return called
+def _titled(run: RunRecord) -> tuple[str, ...]:
+    """What the title of its comparison says."""
+    return run.protocol, run.classifier, run.augment, run.data
+
+
+def _details(recipe: tuple[Any, ...], recipes: set[tuple[Any, ...]]) -> str:
+    """In what a recipe differs from the others of its title; empty where it is the only one."""
+    differ = [number for number in range(len(RECIPE)) if len({other[number] for other in recipes}) > 1]
+    return ", ".join(f"{RECIPE[number].replace('_', ' ')} {recipe[number]}" for number in differ)
 
 
 def _by_shots(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -423,18 +422,18 @@ def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None) -> Co
     scores: dict[str, dict[str, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         scores[run.mix][run.augment][run.key] = run.validation_accuracy or 0.0
-    of_baseline = scores[_baseline_of(runs, wanted)]
-    if len(of_baseline) == 1:
+    baseline = _baseline_of(runs, wanted)
+    if len(scores[baseline]) == 1:
         return None
     choices = []
     for mix, every in scores.items():
-        of_mix = {augment: of for augment, of in every.items() if augment in of_baseline}
+        of_mix = {augment: of for augment, of in every.items() if augment in scores[baseline]}
         common = set.intersection(*map(set, of_mix.values())) if of_mix else set()
         if common:
             means = {name: float(np.mean([of[key] for key in common])) for name, of in of_mix.items()}
             choices.append(AugmentationChoice(mix, max(means, key=lambda name: means[name]), means))
     chosen = {(choice.mix, choice.augment) for choice in choices}
-    if _baseline_of(runs, wanted) not in {choice.mix for choice in choices}:
+    if baseline not in {choice.mix for choice in choices}:
         return None
     return Comparable([run for run in runs if (run.mix, run.augment) in chosen], tuple(choices))
 
