@@ -49,8 +49,8 @@ class Config:
     shots: tuple[int | None, ...]
     classifier: str
     augments: tuple[str, ...]  # of real clips alone
-    mixes: tuple[str, ...]
     mix_augments: tuple[str, ...]
+    mixes: dict[str, list[str]]  # by shots
     seeds: dict[str, int]  # by shots
     per_class: dict[str, int]  # by shots
     clips: dict[str, dict[str, Any]]
@@ -61,7 +61,10 @@ class Config:
     def read(cls, path: Path) -> Config:
         raw = tomllib.loads(path.read_text())
         shots = tuple(None if n == "full" else int(n) for n in raw.pop("shots"))
-        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "augments", "mixes", "mix_augments")}
+        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "augments", "mix_augments")}
+        for name in ("mixes", "seeds", "per_class"):  # a table by shots, or one value for all of them
+            if not isinstance(raw[name], dict):
+                raw[name] = dict.fromkeys(map(_said, shots), raw[name])
         return cls(shots=shots, **listed, **raw)
 
     def synth(self, name: str, shots: int | None) -> SynthConfig:
@@ -96,7 +99,10 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     for name in study.clips:
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
-    for mixes, augment in ((["real"], ",".join(study.augments)), (study.mixes, ",".join(study.mix_augments))):
+    for mixes, augment in (
+        (["real"], ",".join(study.augments)),
+        (study.mixes[_said(cell.shots)], ",".join(study.mix_augments)),
+    ):
         config = TrainConfig(
             study.classifier,
             folds=(cell.test_fold,),

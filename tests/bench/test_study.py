@@ -15,12 +15,12 @@ test_folds = [1]
 shots = ["40", "full"]
 classifier = "small"
 augments = ["none", "basic"]
-mixes = ["real,waveform", "real,waveform,judged"]
 epochs = 1
 mix_augments = ["basic"]
-[seeds]
-40 = 1
-full = 1
+seeds = 1
+[mixes]
+40 = ["real,waveform", "real,waveform,judged"]
+full = ["real,waveform", "real,waveform,judged"]
 [per_class]
 40 = 1
 full = 1
