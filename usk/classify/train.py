@@ -258,6 +258,12 @@ def _card(
     )
 
 
+def _data_of(real: Source) -> str:
+    """A fingerprint of all that decides what a run is tested on: clips, labels, recordings and folds."""
+    rows = sorted(f"{c.clip_id}\t{real.class_names[c.label]}\t{c.group}\t{c.fold}" for c in real.clips)
+    return hashlib.sha256("\n".join([real.name, *rows]).encode()).hexdigest()[:12]
+
+
 def _figure(value: float) -> float | None:
     """For JSON: None where there were no validation clips."""
     return None if math.isnan(value) else round(value, 5)
@@ -290,6 +296,8 @@ class _Job:
         self.decoded, self.sources, self.recipe = decoded, sources, recipe
         self.settings, self.device, self.out = settings, device, out
         self._features: dict[str, torch.Tensor] = {}
+        self.fingerprint = recipe.fingerprint(len(sources["real"].class_names))
+        self.data = _data_of(sources["real"])
         self.labels = {
             name: torch.from_numpy(label_map(source, sources["real"])[[clip.label for clip in source.clips]])
             for name, source in sources.items()
@@ -327,25 +335,22 @@ class _Job:
 
     def _identity(self, plan: PlannedRun) -> dict[str, Any]:
         """All that decides a run, JSON-safe."""
-        real, split, settings = self.sources["real"], plan.split, self.settings
-        names = real.class_names
-        everything = sorted(f"{c.clip_id}\t{names[c.label]}\t{c.group}\t{c.fold}" for c in real.clips)
-        data = hashlib.sha256("\n".join([real.name, *everything]).encode()).hexdigest()[:12]
+        split, settings = plan.split, self.settings
         return {
             "format": FORMAT,
             "mix": plan.mix.text,
             **settings,
             "augment": plan.augment,
             "augmentations": "+".join(self.recipe.augmentations(plan.augment)),
-            "recipe": self.recipe.fingerprint(len(names)),
+            "recipe": self.fingerprint,
             "split": split.name,
             "seed": plan.seed,
             **({} if split.shots is None else {"shots": split.shots}),
             "steps": settings["epochs"] * steps_per_epoch(split, settings["batch"]),
             "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
             "optimistic": split.optimistic,
-            "data": data,
-            "class_names": list(names),
+            "data": self.data,
+            "class_names": list(self.sources["real"].class_names),
             "sources": {
                 name: {"name": source.name, "revision": source.revision, "clips": len(source)}
                 for name, source in sorted(self.sources.items())
