@@ -139,7 +139,7 @@ def augmentations_named(text: str) -> tuple[str, ...]:
         else:
             known = ", ".join((*PRESETS, *AUGMENTATIONS))
             raise UsageError(
-                f"--augment {text} is not known; choose auto, {known} or {MIXUP}, or join some with +"
+                f"--augment {text or repr(text)} is not known; choose auto, {known} or {MIXUP}, or join some with +"
             )
     return tuple(name for name in (*AUGMENTATIONS, MIXUP) if name in wanted)
 
