@@ -90,18 +90,21 @@ def begin_worker(numbers: Any) -> None:
 
 
 def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
-    """Make all clips of one cell (shots, test fold, seed) and train all its mixes."""
+    """Make the clips that the mixes of one cell (shots, test fold, seed) name, and train them all."""
     os.chdir(work)  # a mix names its clips by their folder here
     source = open_source(real)
     made = (
         replace(cell, seed=0) if cell.shots is None else cell
     )  # `full` draws nothing: one dataset for all seeds
+    mixes = study.mixes[_said(cell.shots)]
     for name in study.clips:
+        if not any(name in mix.split(",") for mix in mixes):
+            continue
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
-    for mixes, augment in (
+    for trained_on, augment in (
         (["real"], ",".join(study.augments)),
-        (study.mixes[_said(cell.shots)], ",".join(study.mix_augments)),
+        (mixes, ",".join(study.mix_augments)),
     ):
         config = TrainConfig(
             study.classifier,
@@ -111,7 +114,7 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
             epochs=study.epochs,
             augment=augment,
         )
-        train(source, mixes, out="runs", config=config)
+        train(source, trained_on, out="runs", config=config)
     return f"{cell.name}, seed {cell.seed}: trained"
 
 

@@ -202,6 +202,6 @@ def test_a_step_is_a_whole_batch_however_few_the_shots(
         sizes.append(len(batch))
         return augment_batch(batch, names, draw)
 
-    monkeypatch.setattr("usk.classify.train.augment_batch", counted)
+    monkeypatch.setattr("usk.classify.fitting.augment_batch", counted)
     train(bands, out=tmp_path, config=replace(TINY, shots="5", epochs=1))
     assert sizes == [16] * 32

@@ -117,6 +117,28 @@ def test_clips_are_made_from_the_shots_that_train_with_them(
     assert ", 6 shots" in tables
 
 
+@pytest.mark.slow
+def test_a_sweep_in_several_processes_is_the_same_sweep(
+    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    sweep = [
+        "--mix", "real", "--mix", "real,synth", "--synth", few, "--shots", "6,9", "--classifier", "small", "--epochs", 1,
+        "--batch", 2,
+    ]  # fmt: skip
+    said = [
+        train(usk, urbansound8k_folder, tmp_path / f"runs{workers}", *sweep, "--workers", workers)
+        for workers in (1, 2)
+    ]
+    assert [ran.code for ran in said] == [0, 0], said[1].err
+    assert "workers 2" in said[1].err and "workers" not in said[0].err
+    ignored = ("took_s", "created", "folder")
+    first, second = (
+        [{key: value for key, value in run.items() if key not in ignored} for run in ran.value["runs"]]
+        for ran in said
+    )
+    assert first == second and len(first) == 4
+
+
 def test_clips_of_more_shots_are_left_out_of_fewer(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:

@@ -476,6 +476,10 @@ def train_without_seeds(world: World) -> Case:
     return world.train("--seeds", 0), 2, ["--seeds must be at least 1, not 0"]
 
 
+def train_without_workers(world: World) -> Case:
+    return world.train("--workers", 0), 2, ["--workers must be at least 1, not 0"]
+
+
 def judge_that_keeps_too_much(world: World) -> Case:
     return world.synth(None, "--judge", "--keep", 2), 2, ["--keep must lie above 0 and up to 1, not 2"]
 

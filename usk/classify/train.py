@@ -6,12 +6,10 @@ same seeds, and the same validation and test clips. The epoch is chosen on the v
 
 from __future__ import annotations
 
-import copy
 import datetime
 import hashlib
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from usk.classify.augment import augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.features import FeatureSettings, features_of
-from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
+from usk.classify.fitting import Assignment, Fitted, Table, figure, fit_classifier
+from usk.classify.models import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
+from usk.classify.processes import Share, fit_in_processes, share_of
 from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
 from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_runs
 from usk.data.clip import NO_MODEL
@@ -36,7 +34,7 @@ from usk.data.mix import foreign_parents, label_map, parse_mix, unknown_generato
 from usk.data.shots import parse_shots
 from usk.data.sources import Source
 from usk.data.splits import PROTOCOLS, Split
-from usk.device import autocast, default_precision, resolve_device
+from usk.device import default_precision, resolve_device
 from usk.errors import UsageError
 from usk.evaluate import metrics
 from usk.share.cards import run_card
@@ -61,6 +59,7 @@ class TrainConfig:
     augment: str = "auto"  # several joined by commas: every mix is trained with each of them
     device: str = "auto"
     precision: str = "auto"
+    workers: int | None = None  # processes that each train a run at the same time; None: as many as pay
     skip_bad: bool = False
 
 
@@ -122,6 +121,12 @@ def train(
         raise UsageError(f"--epochs must be at least 1, not {config.epochs}")
     if config.batch is not None and config.batch < 1:
         raise UsageError(f"--batch must be at least 1, not {config.batch}")
+    if config.workers is not None and config.workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {config.workers}")
+    if (config.workers or 1) > 1 and config.classifier.startswith(TRANSFORMER):
+        raise UsageError(
+            f"--workers {config.workers}: {TRANSFORMER} classifiers train one after another, each with all cores; leave it out"
+        )
     if config.learning_rate is not None and not config.learning_rate > 0:
         raise UsageError(f"--learning-rate must be above 0, not {config.learning_rate:g}")
     if config.folds and config.protocol != "folds":
@@ -175,24 +180,26 @@ def train(
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "precision": default_precision(device) if config.precision == "auto" else config.precision,
     }
-    announce(
-        {
-            **settings,
-            "augment": list(augments),
-            "device": str(device),
-            "splits": [split.name for split in splits],
-            "seeds": list(seeds),
-            **({} if shots == (None,) else {"shots": ["full" if n is None else n for n in shots]}),
-        }
-    )
-    job = _Job(decoded, sources, recipe, settings, device, Path(out))
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"--out {out} cannot be written ({error.strerror}); choose another folder"
         ) from error
-    runs = job.sweep(planned, report)
+    job = _Job(decoded, sources, recipe, settings, device, Path(out), planned)
+    share = job.share(config.workers)
+    announce(
+        {
+            **settings,
+            "augment": list(augments),
+            "device": str(device),
+            **({"workers": share.processes} if share.processes > 1 else {}),
+            "splits": [split.name for split in splits],
+            "seeds": list(seeds),
+            **({} if shots == (None,) else {"shots": ["full" if n is None else n for n in shots]}),
+        }
+    )
+    runs = job.sweep(share, report)
     return TrainResult(tuple(runs), tuple(dict.fromkeys(notes)), settings)
 
 
@@ -264,23 +271,6 @@ def _data_of(real: Source) -> str:
     return hashlib.sha256("\n".join([real.name, *rows]).encode()).hexdigest()[:12]
 
 
-def _figure(value: float) -> float | None:
-    """For JSON: None where there were no validation clips."""
-    return None if math.isnan(value) else round(value, 5)
-
-
-@dataclass(frozen=True, eq=False)
-class _Fitted:
-    """A trained classifier on the CPU, and its test probabilities [n_test, n_classes]."""
-
-    probabilities: np.ndarray
-    classifier: AudioClassifier
-    history: list[dict[str, Any]]
-    best_epoch: int
-    validation_accuracy: float  # that chose it; NaN without validation clips
-    took_s: float
-
-
 class _Job:
     """Everything that the runs of one call share."""
 
@@ -292,46 +282,72 @@ class _Job:
         settings: dict[str, Any],
         device: torch.device,
         out: Path,
+        planned: Sequence[PlannedRun],
     ) -> None:
         self.decoded, self.sources, self.recipe = decoded, sources, recipe
-        self.settings, self.device, self.out = settings, device, out
-        self._features: dict[str, torch.Tensor] = {}
+        self.settings, self.device, self.out, self.planned = settings, device, out, planned
+        self._tables: dict[str, Table] = {}
         self.fingerprint = recipe.fingerprint(len(sources["real"].class_names))
         self.data = _data_of(sources["real"])
         self.labels = {
             name: torch.from_numpy(label_map(source, sources["real"])[[clip.label for clip in source.clips]])
             for name, source in sources.items()
         }
+        self.identities = [self._identity(run) for run in planned]
+        self.found = [find_run(out, identity) for identity in self.identities]
+        self.todo = [index for index, run in enumerate(self.found) if run is None]
 
-    def features(self, name: str) -> torch.Tensor:
-        """Features of one source on the device, computed on first use."""
-        if name not in self._features:
-            self._features[name] = features_of(self.decoded[name], self.recipe.features).to(self.device)
-        return self._features[name]
+    def table(self, name: str) -> Table:
+        """Features of one source on the device, computed on first use, and its labels."""
+        if name not in self._tables:
+            self._tables[name] = self._new_table(name)
+        return self._tables[name]
 
-    def sweep(self, planned: Sequence[PlannedRun], report: Callable[[TrainProgress], None]) -> list[Run]:
+    def _new_table(self, name: str) -> Table:
+        return Table(features_of(self.decoded[name], self.recipe.features).to(self.device), self.labels[name])
+
+    def share(self, workers: int | None) -> Share:
+        """How many processes train what is missing."""
+        steps = sum(self.identities[index]["steps"] for index in self.todo)
+        name, clips = self.settings["classifier"], steps * self.settings["batch"]
+        return share_of(workers, name, len(self.todo), clips, self.device)
+
+    def sweep(self, share: Share, report: Callable[[TrainProgress], None]) -> list[Run]:
         """Every planned run, trained where `out` has not got it."""
-        identities = [self._identity(run) for run in planned]
-        found = [find_run(self.out, identity) for identity in identities]
-        all_steps = sum(i["steps"] for i, run in zip(identities, found, strict=True) if run is None)
-        last_use = {part.name: index for index, run in enumerate(planned) for part in run.mix.parts}
-        epochs = self.settings["epochs"]
+        planned, identities, runs, todo = self.planned, self.identities, self.found, self.todo
+        steps = {index: identities[index]["steps"] for index in todo}
+        all_steps, epochs = sum(steps.values()), self.settings["epochs"]
+        done_steps = dict.fromkeys(todo, 0)
 
-        def after_epoch(index: int, before: int, steps: int, epoch: int, accuracy: float) -> None:
-            done = before + epoch * steps // epochs
-            label = planned[index].label
+        def after_epoch(index: int, epoch: int, accuracy: float) -> None:
+            done_steps[index] = epoch * steps[index] // epochs
+            label, done = planned[index].label, sum(done_steps.values())
             report(TrainProgress(index, len(planned), done, all_steps, label, epoch, epochs, accuracy))
 
-        done_steps = 0
-        runs: list[Run] = []
-        for index, (plan, identity, run) in enumerate(zip(planned, identities, found, strict=True)):
-            if run is None:
-                run = self._train(plan, identity, partial(after_epoch, index, done_steps, identity["steps"]))
-                done_steps += identity["steps"]
-            runs.append(run)
-            for name in [name for name, last in last_use.items() if last == index and name != "real"]:
-                self._features.pop(name, None)  # many few-shot datasets would not fit together
-        return runs
+        def ended(index: int, fitted: Fitted) -> None:
+            runs[index] = self._save(planned[index], identities[index], fitted)
+
+        tasks = [self._assignment(planned[index], identities[index]) for index in todo]
+        if share.processes > 1:
+            fit_in_processes(
+                tasks,
+                self.settings["classifier"],
+                self._new_table,
+                self.device,
+                share,
+                lambda task, epoch, accuracy: after_epoch(todo[task], epoch, accuracy),
+                lambda task, fitted: ended(todo[task], fitted),
+            )
+        else:
+            last_use = {name: place for place, task in enumerate(tasks) for name, _ in task.parts}
+            for place, (index, task) in enumerate(zip(todo, tasks, strict=True)):
+                tables = {name: self.table(name) for name in ("real", *(name for name, _ in task.parts))}
+                ended(
+                    index, fit_classifier(task, self.recipe, tables, self.device, partial(after_epoch, index))
+                )
+                for name in [name for name, last in last_use.items() if last == place and name != "real"]:
+                    self._tables.pop(name, None)  # many few-shot datasets would not fit together
+        return [run for run in runs if run is not None]
 
     def _identity(self, plan: PlannedRun) -> dict[str, Any]:
         """All that decides a run, JSON-safe."""
@@ -358,12 +374,27 @@ class _Job:
             },
         }
 
-    def _train(
-        self, plan: PlannedRun, identity: dict[str, Any], after_epoch: Callable[[int, float], None]
-    ) -> Run:
+    def _assignment(self, plan: PlannedRun, identity: dict[str, Any]) -> Assignment:
+        settings, names = self.settings, self.sources["real"].class_names
+        return Assignment(
+            classifier_settings(settings["classifier"], self.recipe, names, settings["precision"]),
+            plan.augment,
+            plan.seed,
+            settings["epochs"],
+            identity["steps"],
+            settings["batch"],
+            settings["learning_rate"],
+            settings["precision"],
+            1 if plan.split.optimistic else SELECTION_WINDOW_EPOCHS,  # as published: the single best one
+            tuple(plan.rows.parts),
+            plan.split.validation,
+            plan.split.test,
+            self.out,
+            run_name(identity),
+        )
+
+    def _save(self, plan: PlannedRun, identity: dict[str, Any], fitted: Fitted) -> Run:
         real, rows, split = self.sources["real"], plan.rows, plan.split
-        checkpoint = Checkpoint(self.out, run_name(identity))
-        fitted = self._fit(plan, identity["steps"], after_epoch, checkpoint)
         labels = self.labels["real"][split.test].numpy()
         names = {"real", *(part.name for part in plan.mix.parts)}
         used = [source for name, source in sorted(self.sources.items()) if name in names]
@@ -376,7 +407,7 @@ class _Job:
             "n_test": len(split.test),
             "n_test_recordings": len({real.clips[row].group for row in split.test}),
             "best_epoch": fitted.best_epoch,
-            "validation_accuracy": _figure(fitted.validation_accuracy),
+            "validation_accuracy": figure(fitted.validation_accuracy),
             "inputs": {
                 name: _input_of(source, any(part.name == name for part in plan.mix.parts))
                 for name, source in sorted(self.sources.items())
@@ -400,119 +431,5 @@ class _Job:
             fitted.history,
             _card(record, labels, fitted.probabilities, fitted.classifier),
         )
-        checkpoint.remove()
+        Checkpoint(self.out, run_name(identity)).remove()
         return run
-
-    def _fit(
-        self,
-        plan: PlannedRun,
-        steps: int,
-        after_epoch: Callable[[int, float], None],
-        checkpoint: Checkpoint,
-    ) -> _Fitted:
-        """Train one classifier, from where `checkpoint` stands."""
-        started = time.monotonic()
-        settings, recipe, device = self.settings, self.recipe, self.device
-        rows, split, seed = plan.rows, plan.split, plan.seed
-        features = torch.cat([self.features(name)[rows_of.tolist()] for name, rows_of in rows.parts])
-        labels = torch.cat([self.labels[name][rows_of.tolist()] for name, rows_of in rows.parts]).to(device)
-        probe = features[:: max(1, len(features) // 512)].float()
-        torch.manual_seed(seed)
-        names = self.sources["real"].class_names
-        model = AudioClassifier(
-            **classifier_settings(settings["classifier"], recipe, names, settings["precision"])
-        )
-        model.begin(recipe, probe)
-        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = recipe.optimiser(model, settings["learning_rate"], recipe.weight_decay)
-        losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-        augmentations = recipe.augmentations(plan.augment)
-        draw = torch.Generator().manual_seed(seed)
-        per_epoch = steps // settings["epochs"]
-        order = torch.empty(0, dtype=torch.int64)
-        spent_s = 0.0
-        history: list[dict[str, Any]] = []
-        # The epoch with the best mean validation accuracy (then likelihood) over itself and the epochs before: on a few dozen recordings a
-        # single epoch's accuracy is mostly luck. The published protocol takes the single best one.
-        window = 1 if split.optimistic else SELECTION_WINDOW_EPOCHS
-        recent: list[tuple[float, float]] = []
-        best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
-        if (kept := checkpoint.load()) is not None:
-            model.load_state_dict(kept["model"])
-            optimiser.load_state_dict(kept["optimiser"])
-            draw.set_state(kept["draw"])
-            order, history, recent = kept["order"], kept["history"], kept["recent"]
-            best, spent_s = kept["best"], kept["spent_s"]
-        for epoch in range(len(history) + 1, settings["epochs"] + 1):
-            model.train()
-            total = 0.0
-            for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
-                if recipe.cosine:
-                    warm_up = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
-                    decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-                    for group in optimiser.param_groups:
-                        group["lr"] = settings["learning_rate"] * warm_up * decay
-                while len(order) < settings["batch"]:  # fewer shots than a batch holds: some come twice
-                    order = torch.cat((order, torch.randperm(len(features), generator=draw)))
-                chosen, order = order[: settings["batch"]], order[settings["batch"] :]
-                made = augment_batch(features[chosen.to(device)].float(), augmentations, draw)
-                with autocast(device, settings["precision"]):
-                    logits = model(made.batch)
-                    loss = made.loss(partial(losses_of, logits), labels[chosen.to(device)])
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                total += float(loss.detach())
-            accuracy, likelihood = self._validate(model, split.validation)
-            history.append(
-                {
-                    "epoch": epoch,
-                    "loss": round(total / per_epoch, 5),
-                    "validation_accuracy": _figure(accuracy),
-                    "validation_loss": _figure(-likelihood),
-                }
-            )
-            recent.append((accuracy, likelihood))
-            score = tuple(np.mean(recent[-window:], axis=0).tolist())
-            if best is None or math.isnan(accuracy) or score >= best[0]:
-                best = (score, epoch, copy.deepcopy(model.state_dict()))
-            checkpoint.keep(
-                {
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "draw": draw.get_state(),
-                    "order": order,
-                    "history": history,
-                    "recent": recent,
-                    "best": best,
-                    "spent_s": spent_s + time.monotonic() - started,
-                }
-            )
-            after_epoch(epoch, accuracy)
-        assert best is not None
-        model.load_state_dict(best[2])
-        probabilities = self._probabilities(model, split.test)
-        classifier = model.cpu().to(memory_format=torch.contiguous_format)
-        took_s = spent_s + time.monotonic() - started
-        return _Fitted(probabilities, classifier, history, best[1], best[0][0], took_s)
-
-    def _validate(self, model: nn.Module, rows: np.ndarray) -> tuple[float, float]:
-        """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""
-        if not len(rows):
-            return math.nan, math.nan
-        probabilities = self._probabilities(model, rows)
-        truth = self.labels["real"][rows].numpy()
-        accuracy = float((probabilities.argmax(axis=1) == truth).mean())
-        return accuracy, float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-9).mean())
-
-    def _probabilities(self, model: nn.Module, rows: np.ndarray) -> np.ndarray:
-        """Class probabilities of real clips: float32 [len(rows), n_classes]."""
-        model.eval()
-        features = self.features("real")
-        parts = []
-        with torch.no_grad():
-            for begin in range(0, len(rows), 128):
-                batch = features[rows[begin : begin + 128].tolist()].float()
-                with autocast(self.device, self.settings["precision"]):
-                    parts.append(model(batch).float().softmax(dim=1).cpu())
-        return torch.cat(parts).numpy()

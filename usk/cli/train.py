@@ -72,6 +72,13 @@ def command(
         ),
     ] = "auto",
     device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Train this many runs at the same time. \\[default: on a CPU as many as its cores and memory allow]",
+        ),
+    ] = None,
     reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -94,6 +101,7 @@ def command(
         learning_rate=learning_rate,
         augment=augment,
         device=device,
+        workers=workers,
         skip_bad=reading.skip_bad,
     )
     source = reading.open(real)

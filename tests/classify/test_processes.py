@@ -1,0 +1,185 @@
+"""Several runs at the same time: the same results as one after another, and nothing left behind when one goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usk.classify import processes
+from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Share, share_cores, share_of
+from usk.classify.train import TrainConfig, TrainProgress, train
+from usk.data.sources import Source
+from usk.errors import UsageError, UskError
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(classifier="small", folds=(2,), device="cpu", precision="fp32", epochs=2, shots="30")
+
+
+@given(
+    cores=st.integers(1, 200),
+    runs=st.integers(1, 500),
+    memory_bytes=st.floats(1e8, 1e13),
+)
+def test_processes_fill_the_cores_and_no_more(cores: int, runs: int, memory_bytes: float) -> None:
+    share = share_cores(cores, runs, memory_bytes)
+    assert 1 <= share.processes <= runs and share.threads >= 1
+    assert share.processes * share.threads <= cores
+    assert share.processes == 1 or share.processes * WORKER_BYTES <= memory_bytes / 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "runs", "memory_gb", "expected"),
+    [
+        (2, 18, 16, Share(2, 1)),
+        (8, 18, 64, Share(8, 1)),
+        (16, 6, 64, Share(5, 3)),
+        (8, 18, 16, Share(4, 2)),
+        (8, 1, 64, Share(1, 8)),
+        (4, 9, 2, Share(1, 4)),
+    ],
+)
+def test_share_of_machines(cores: int, runs: int, memory_gb: float, expected: Share) -> None:
+    assert share_cores(cores, runs, memory_gb * 1e9) == expected
+
+
+def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(processes, "_memory_bytes", lambda: 64e9)
+    assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(4, 1)
+    assert share_of(None, "small", 9, WORTH_CLIPS - 1, CPU) == Share(1, 4)
+    assert share_of(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Share(1, 4)
+    assert share_of(None, "small", 9, WORTH_CLIPS, torch.device("cuda")) == Share(1, 4)
+    assert share_of(2, "small", 9, 1, CPU) == Share(2, 2)
+    assert share_of(8, "small", 3, 1, CPU) == Share(3, 1)
+    assert share_of(None, "small", 0, 0, CPU).processes == 1
+
+
+def probabilities(folder: Path) -> np.ndarray:
+    return np.array(pq.read_table(folder / "predictions.parquet")["probabilities"].to_pylist())
+
+
+def test_at_the_same_time_is_as_one_after_another(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    """Same folders, same probabilities, every step reported once; a second call finds all of them."""
+    mixes, synth = ["real", "real,synth"], children(folds=(1, 3))
+    wide = replace(CONFIG, shots="full", seeds=2)
+    alone = train(bands, mixes, synth=synth, out=tmp_path / "alone", config=replace(wide, workers=1))
+    seen: list[TrainProgress] = []
+    said: list[dict[str, Any]] = []
+    together = train(
+        bands, mixes, synth=synth, out=tmp_path / "together", config=replace(wide, workers=2),
+        report=seen.append, announce=said.append,
+    )  # fmt: skip
+    assert said[0]["workers"] == 2
+    assert [run.folder.name for run in together.runs] == [run.folder.name for run in alone.runs]
+    for one, other in zip(alone.runs, together.runs, strict=True):
+        assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-5)
+        assert other.fresh and other.record["n_synthetic"] == one.record["n_synthetic"]
+    assert sorted((state.run, state.epoch) for state in seen) == [(r, e) for r in range(4) for e in (1, 2)]
+    done = [state.done_steps for state in seen]
+    assert done == sorted(done) and done[-1] == seen[-1].all_steps
+    assert sorted(path.name for path in (tmp_path / "together").iterdir()) == sorted(
+        run.folder.name for run in together.runs
+    )
+    again = train(bands, mixes, synth=synth, out=tmp_path / "together", config=replace(wide, workers=2))
+    assert not any(run.fresh for run in again.runs)
+
+
+def test_a_killed_process_is_one_line_and_what_was_finished_stays(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*words, **options))
+        return started[-1]
+
+    monkeypatch.setattr(processes.subprocess, "Popen", noted)
+    config = replace(CONFIG, seeds=4, workers=2)
+
+    def report(state: TrainProgress) -> None:
+        if list(tmp_path.glob("*/run.json")):  # in the middle of another run
+            started[0].kill()
+            started[1].kill()
+
+    with pytest.raises(UskError, match=r"a training process was killed \(SIGKILL\).*--workers 1"):
+        train(bands, out=tmp_path, config=config, report=report)
+    assert all(process.poll() is not None for process in started)
+    finished = {path.parent.name for path in tmp_path.glob("*/run.json")}
+    assert 1 <= len(finished) < 4
+    runs = train(bands, out=tmp_path, config=replace(config, workers=1)).runs
+    assert {run.folder.name for run in runs if not run.fresh} == finished and len(runs) == 4
+
+
+def test_what_a_process_raises_comes_back(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug with its traceback, and nothing of it goes on."""
+    work_out = processes.TableFiles.of
+
+    def without_real(self: processes.TableFiles, names: Any) -> Any:
+        return {name: found for name, found in work_out(self, names).items() if name != "real"}
+
+    monkeypatch.setattr(processes.TableFiles, "of", without_real)
+    with pytest.raises(RuntimeError, match=r"in a training process:\nTraceback(.|\n)*KeyError: 'real'"):
+        train(bands, out=tmp_path, config=replace(CONFIG, seeds=2, workers=2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_ends_with_whoever_started_it() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "usk.classify.processes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=120) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workers": 0}, "--workers must be at least 1, not 0"),
+        (
+            {"workers": 2, "classifier": "hf:some/where"},
+            "--workers 2: hf: classifiers train one after another",
+        ),
+    ],
+)
+def test_wrong_numbers_of_workers(
+    bands: Source, tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("usk.classify.train.preset", lambda name: None)
+    with pytest.raises(UsageError, match=message):
+        train(bands, out=tmp_path, config=replace(CONFIG, **change))
+
+
+SCRIPT = """
+import sys
+import usk
+real = usk.open_source("demo")
+config = usk.TrainConfig(folds=(1,), seeds=2, epochs=1, shots="20", workers=2, device="cpu")
+print(len(usk.train(real, out=sys.argv[1], config=config).runs), "runs")
+"""
+
+
+@pytest.mark.slow
+def test_a_script_needs_no_guard_for_its_main_module(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ended = subprocess.run(
+        [sys.executable, "script.py", "runs"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "2 runs\n" and ended.stderr == ""
