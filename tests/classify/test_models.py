@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from usk.classify.models import CLASSIFIERS, PublishedCnn, SmallCnn, Standardised, preset
+from usk.classify.models import CLASSIFIERS, PublishedCnn, Standardised, preset
 from usk.classify.networks import RelaxedFrequencyNorm, ResidualBlock, SbCnn, adam_with_l2
 from usk.errors import UsageError
 
@@ -66,10 +66,21 @@ def test_every_classifier_takes_its_features(name: str) -> None:
         assert model(torch.full((2, *recipe.features.shape), -40.0)).shape == (2, 7)
 
 
-def test_the_small_classifier_costs_a_fortieth_of_the_published_one() -> None:
+@pytest.mark.parametrize(("name", "gflop"), [("small", 0.08), ("medium", 0.31), ("resnet", 0.26)])
+def test_what_the_networks_of_today_cost(name: str, gflop: float) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        SmallCnn(10).eval()(torch.randn(1, 1, 64, 172))
-    assert counter.get_total_flops() / 1e9 == pytest.approx(0.08, abs=0.01)
+        preset(name).build(10).eval()(torch.randn(1, 1, 64, 172))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, abs=0.01)
+
+
+def test_small_and_medium_halve_before_and_after_their_convolutions() -> None:
+    """What the last convolution sees: a sixteenth of the image's bands and frames, for both."""
+    shapes = {}
+    for name in ("small", "medium"):
+        network = preset(name).build(10).eval()
+        with torch.no_grad():
+            shapes[name] = tuple(network.features(torch.randn(1, 1, 64, 172)).shape)
+    assert shapes == {"small": (1, 256, 4, 10), "medium": (1, 256, 4, 10)}
 
 
 def test_standardising_is_part_of_the_model() -> None:
@@ -80,7 +91,8 @@ def test_standardising_is_part_of_the_model() -> None:
 
 def test_an_unknown_classifier_is_a_usage_error() -> None:
     with pytest.raises(
-        UsageError, match="--classifier vgg is not known; choose one of small, cnn, sb-cnn, resnet, or hf:"
+        UsageError,
+        match="--classifier vgg is not known; choose one of small, medium, cnn, sb-cnn, resnet, or hf:",
     ):
         preset("vgg")
 

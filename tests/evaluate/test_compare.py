@@ -485,6 +485,21 @@ def test_augmentations_are_chosen_for_each_number_of_shots(tmp_path: Path) -> No
     assert len({one.setting for one in best}) == 1  # one table and one chart by shots
 
 
+def test_choices_at_two_learning_rates_are_told_apart(tmp_path: Path) -> None:
+    for rate in (1e-3, 1e-4):
+        for augment in ("none", "basic"):
+            write_run(
+                tmp_path,
+                name=f"{augment}{rate}",
+                augment=augment,
+                learning_rate=rate,
+                validation_accuracy=0.5,
+            )
+    best = [one for one in compare_runs(tmp_path) if one.choices]
+    assert len(best) == 2 and len({one.title for one in best}) == 2
+    assert all("learning rate" in one.title for one in best)
+
+
 def test_augmentations_that_real_clips_were_not_trained_with_are_not_credited_to_synthetic_ones(
     tmp_path: Path,
 ) -> None:

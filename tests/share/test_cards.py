@@ -69,6 +69,26 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
     return yaml.safe_load(head), body
 
 
+@pytest.mark.parametrize(
+    ("name", "groups", "folds", "heard"),
+    [
+        ("tones", ["s/c"], [2], "no"),
+        ("tones", ["s/c"], [1], "yes"),  # so it says
+        ("same under another name", ["s/b"], [7], "yes"),
+        ("another", ["s/c"], [1], "no"),
+        ("another", ["t/c"], [1], "unknown"),  # perhaps the same recordings
+        ("demo", ["demo/c"], [1], "no"),
+    ],
+)
+def test_the_card_says_which_folds_the_generator_has_heard(
+    name: str, groups: list[str], folds: list[int], heard: str
+) -> None:
+    part = {"source": name, "revision": "1", "license": "unknown", "folds": folds, "groups": groups}
+    _, body = card_of(("one",), trained_on=[part])
+    (row,) = [line for line in body.splitlines() if line.startswith("| 1 | 0 |")]
+    assert row.split("|")[-2].strip() == heard
+
+
 def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[dict[str, Any], str]:
     """(metadata, body) of the card of a run that knows these classes."""
     source = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -53,16 +53,19 @@ class SmallCnn(nn.Module):
     Takes log-mel [batch, 1, n_mels, n_frames]; 0.1 GFLOP for 64 x 172.
     """
 
+    widths: ClassVar[tuple[int, ...]] = (32, 64, 128, 256)
+    first_size: ClassVar[int] = 5
+    pool_first: ClassVar[bool] = True
+
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        widths = (32, 64, 128, 256)
         layers: list[nn.Module] = [RelaxedFrequencyNorm()]
         previous = 1
-        for index, width in enumerate(widths):
-            first, last = index == 0, index == len(widths) - 1
-            size, stride = (5, 2) if first else (3, 1)
+        for index, width in enumerate(self.widths):
+            first, last = index == 0, index == len(self.widths) - 1
+            size, stride = (self.first_size, 2) if first else (3, 1)
             layers.append(nn.Conv2d(previous, width, size, stride=stride, padding=size // 2, bias=False))
-            if not last:
+            if not last and (self.pool_first or not first):
                 layers.append(nn.MaxPool2d(2))  # first, so that the rest has a quarter to do
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             if not first and not last:
@@ -75,6 +78,14 @@ class SmallCnn(nn.Module):
         """Logits [batch, n_classes]."""
         over_time = self.features(log_mel).mean(dim=2)
         return self.head(torch.cat((over_time.mean(dim=2), over_time.amax(dim=2)), dim=1))
+
+
+class MediumCnn(SmallCnn):
+    """The default with a convolution more and a halving less: four times the work, 0.3 GFLOP for 64 x 172."""
+
+    widths = (32, 64, 128, 192, 256)
+    first_size = 3
+    pool_first = False
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -157,6 +168,7 @@ class ClassifierPreset:
 RECIPE_VERSION = 1  # raised when what a network or an augmentation computes changes under the same name
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
+    "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "cnn": ClassifierPreset(PublishedCnn, FIRST_SECOND, 50, 128, 1e-3, 0.0, False, 0.0, "none"),
     "sb-cnn": ClassifierPreset(
         SbCnn,

@@ -37,7 +37,8 @@ def command(
     classifier: Annotated[
         str,
         typer.Option(
-            "--classifier", help="small, cnn (the published one), sb-cnn, resnet, or hf:FOLDER-OR-ID."
+            "--classifier",
+            help="small, medium, cnn (the published one), sb-cnn, resnet, or hf:FOLDER-OR-ID.",
         ),
     ] = "small",
     protocol: Annotated[

@@ -369,36 +369,37 @@ def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[C
         known = "; ".join(mixes) or "none"
         raise UsageError(f"--baseline {baseline}: no run has this mix; there are {known}")
     alike: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
-    over_augments: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
+    over_augments: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     recipes: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
+    but_augment = RECIPE.index("augmentations")
     for run in runs:
         recipes[_titled(run)].add(run.recipe)
+        recipes[_titled(run, BEST)].add(run.recipe[:but_augment])
     for run in runs:
         alike[(*_titled(run), _details(run.recipe, recipes[_titled(run)]))].append(run)
-        over_augments[
-            run.protocol, run.classifier, run.data, run.recipe[: RECIPE.index("augmentations")]
-        ].append(run)
+        details = _details(run.recipe[:but_augment], recipes[_titled(run, BEST)])
+        over_augments[(*_titled(run, BEST), details)].append(run)
     found = [
         Comparable(members, details=key[-1])
         for key, several in alike.items()
         for members in _by_shots(several)
     ]
     best = [
-        _with_best_augmentation(members, baseline)
-        for several in over_augments.values()
+        _with_best_augmentation(members, baseline, details=key[-1])
+        for key, several in over_augments.items()
         for members in _by_shots(several)
     ]
     return found + [one for one in best if one is not None]
 
 
-def _titled(run: RunRecord) -> tuple[str, ...]:
-    """What the title of its comparison says."""
-    return run.protocol, run.classifier, run.augment, run.data
+def _titled(run: RunRecord, augment: str = "") -> tuple[str, ...]:
+    """What the title of its comparison says, or of one over several augmentations."""
+    return run.protocol, run.classifier, augment or run.augment, run.data
 
 
 def _details(recipe: tuple[Any, ...], recipes: set[tuple[Any, ...]]) -> str:
     """In what a recipe differs from the others of its title; empty where it is the only one."""
-    differ = [number for number in range(len(RECIPE)) if len({other[number] for other in recipes}) > 1]
+    differ = [number for number in range(len(recipe)) if len({other[number] for other in recipes}) > 1]
     return ", ".join(f"{RECIPE[number].replace('_', ' ')} {recipe[number]}" for number in differ)
 
 
@@ -412,7 +413,7 @@ def _baseline_of(runs: Sequence[RunRecord], wanted: str | None) -> str:
     return next((mix for mix in (wanted, DEFAULT_BASELINE) if mix in mixes), mixes[0])
 
 
-def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None) -> Comparable | None:
+def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None, details: str) -> Comparable | None:
     """`runs`, oldest first, differ in mix, split, seed and augmentation: of each mix those with its best one.
 
     Augmentations that the baseline was not trained with do not count: what they do would pass for what the clips do.
@@ -435,7 +436,7 @@ def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None) -> Co
     chosen = {(choice.mix, choice.augment) for choice in choices}
     if baseline not in {choice.mix for choice in choices}:
         return None
-    return Comparable([run for run in runs if (run.mix, run.augment) in chosen], tuple(choices))
+    return Comparable([run for run in runs if (run.mix, run.augment) in chosen], tuple(choices), details)
 
 
 def _comparison(alike: Comparable, wanted: str | None) -> Comparison:

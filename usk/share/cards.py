@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from usk.data.mix import DEMO
 from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan
@@ -223,15 +224,28 @@ def source_dataset(source: dict[str, Any]) -> str:
 
 
 def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
-    """For each fold of the parents: how many clips have no parent in it, and whether the generator has heard it."""
-    name = manifest["source"]["name"]
-    heard = {fold for part in manifest["trained_on"] if part["source"] == name for fold in part["folds"]}
-    rows = []
-    for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds}):
-        clean = sum(fold not in clip.parent_folds for clip in plan.clips)
-        known = "no" if generator_known else "unknown"
-        rows.append({"fold": fold, "clean": clean, "heard": "yes" if fold in heard else known})
-    return rows
+    """For each fold of the parents: how many clips have no parent in it, and whether the generator has heard it: by the
+    names of recordings, or of the source; `unknown` where all that it has heard goes by names that the parents' have not."""
+    name, trained_on = manifest["source"]["name"], manifest["trained_on"]
+    heard = {fold for part in trained_on if part["source"] == name for fold in part["folds"]}
+    heard_groups = {group for part in trained_on for group in part["groups"]}
+    ours: set[str] = set()
+    for clip in plan.clips:
+        for fold, group in zip(clip.parent_folds, clip.parent_groups, strict=True):
+            ours.add(group.rpartition("/")[0])
+            if group in heard_groups:
+                heard.add(fold)
+    elsewhere = {group.rpartition("/")[0] for group in heard_groups} - {DEMO}
+    comparable = not elsewhere or bool(elsewhere & ours) or ours == {DEMO}
+    known = "no" if generator_known and comparable else "unknown"
+    return [
+        {
+            "fold": fold,
+            "clean": sum(fold not in clip.parent_folds for clip in plan.clips),
+            "heard": "yes" if fold in heard else known,
+        }
+        for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds})
+    ]
 
 
 def _kept_beside(folder: Path, name: str, kind: type) -> Any:
