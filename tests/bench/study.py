@@ -52,7 +52,7 @@ class Config:
     mix_augments: tuple[str, ...]
     mixes: dict[str, list[str]]  # by shots
     seeds: dict[str, int]  # by shots
-    per_class: dict[str, int]  # by shots
+    per_class: dict[str, int]  # by shots; a way of making clips may have its own
     clips: dict[str, dict[str, Any]]
     epochs: int | None = None
     model: str = "embedded"
@@ -71,7 +71,8 @@ class Config:
         """How the clips called `name` are made of that many real ones."""
         settings = dict(self.clips[name])
         judge = JudgeConfig(classifier=self.classifier) if settings.pop("judge", False) else None
-        return SynthConfig(self.per_class[_said(shots)], render=render_config(**settings), judge=judge)
+        per_class = settings.pop("per_class", self.per_class[_said(shots)])
+        return SynthConfig(per_class, render=render_config(**settings), judge=judge)
 
 
 def _said(shots: int | None) -> str:

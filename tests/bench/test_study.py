@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import study
+from usk.data.sources import open_source
 
 CONFIG = """
 test_folds = [1]
@@ -20,7 +21,7 @@ mix_augments = ["basic"]
 seeds = 1
 [mixes]
 40 = ["real,waveform", "real,waveform,judged"]
-full = ["real,waveform", "real,waveform,judged"]
+full = ["real,waveform"]
 [per_class]
 40 = 1
 full = 1
@@ -29,6 +30,7 @@ strategy = "waveform"
 [clips.judged]
 strategy = "waveform"
 judge = true
+per_class = 2
 """
 
 
@@ -52,14 +54,17 @@ def test_it_makes_trains_compares_and_saves(
         (40, "none"): ["real"],
         (40, "basic"): mixes,
         (None, "none"): ["real"],
-        (None, "basic"): mixes,
+        (None, "basic"): mixes[:2],
         (40, "best"): mixes,
-        (None, "best"): mixes,
+        (None, "best"): mixes[:2],
     }
+    (judged,) = (tmp_path / "work" / "judged").iterdir()  # of the shots that a mix takes it for
+    counts = open_source(judged).counts()
+    assert judged.name == "40-shots-fold1-seed0" and set(counts.values()) == {2}
     assert chart.stat().st_size > 5_000
     shown = capsys.readouterr().out
     assert "40 real" in shown and "full real" in shown and "real,waveform,judged, basic" in shown
     runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").glob("*/run.json")}
-    assert len(runs) == 8
+    assert len(runs) == 7
     study.main()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").glob("*/run.json")} == runs

@@ -120,6 +120,26 @@ def test_the_result_is_a_whole_pipeline_folder(source: Source, tmp_path: Path, c
     assert record["log"] == result.log and all(np.isfinite(row["validation_loss"]) for row in result.log)
 
 
+def test_clips_of_an_unknown_generator_are_noted(source: Source, tmp_path: Path) -> None:
+    """So that what this generator makes is not taken for clean of what that one had heard."""
+    made = [
+        replace(
+            c, parents=(c.clip_id,), parent_groups=(c.group,), parent_folds=(c.fold,), model="someone/model@1"
+        )
+        for c in source.clips
+    ]
+    said: list[str] = []
+    result = fit(
+        [replace(source, clips=tuple(made))],
+        tmp_path / "out",
+        replace(TINY, steps=1),
+        mel=MEL,
+        warn=said.append,
+    )
+    assert "what someone/model@1 was trained on is not known" in said[0] and result.notes == tuple(said)
+    assert "does not say all" in load_generator(str(result.folder), device="cpu").trained_on[0]["note"]
+
+
 @pytest.mark.parametrize("folds", [(), (1,)], ids=["all folds", "fold 1"])
 def test_what_it_was_trained_on_is_recorded_without_the_held_out(
     source: Source, tmp_path: Path, folds: tuple[int, ...]

@@ -14,6 +14,7 @@ import torch
 
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
+from usk.data.mix import unknown_generator
 from usk.data.sources import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion.ddim import ddim_decode, ddim_encode
@@ -28,6 +29,8 @@ from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
 """One image of 4 s at 22.05 kHz: 64 bands, a frame each 25 ms."""
+
+UNKNOWN_GENERATOR = "its clips are of a generator that does not say all it was trained on"
 
 
 def preview(
@@ -135,7 +138,10 @@ def fit(
         mel = base.generator.mel if base is not None else mel or EMBEDDED_MEL
         names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
         told = classes_told(config, base, names)
-        notes = base.notes if base is not None else ()
+        notes = (
+            *(base.notes if base is not None else ()),
+            *filter(None, map(unknown_generator, sources)),
+        )
         if team.is_main:
             for note in notes:
                 warn(note)
@@ -192,6 +198,7 @@ def _clips_of(
                 "groups": sorted(_heard(decoded.source, held)),
                 "held_out_groups": sorted(held),
                 **({"hub_id": source.hub_id} if source.hub_id else {}),
+                **({"note": UNKNOWN_GENERATOR} if unknown_generator(source) else {}),
             }
         )
     if not any(part["clips"] for part in parts):
