@@ -166,6 +166,16 @@ def test_wrong_numbers_of_workers(
         train(bands, out=tmp_path, config=replace(CONFIG, **change))
 
 
+@pytest.mark.gpu
+def test_several_share_a_cuda_device(bands: Source, tmp_path: Path) -> None:
+    config = replace(CONFIG, seeds=2, device="cuda")
+    alone = train(bands, out=tmp_path / "alone", config=replace(config, workers=1))
+    together = train(bands, out=tmp_path / "together", config=replace(config, workers=2))
+    for one, other in zip(alone.runs, together.runs, strict=True):
+        assert other.record["device"] == "cuda"
+        assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-2)
+
+
 SCRIPT = """
 import sys
 import usk
@@ -176,10 +186,15 @@ print(len(usk.train(real, out=sys.argv[1], config=config).runs), "runs")
 
 
 @pytest.mark.slow
-def test_a_script_needs_no_guard_for_its_main_module(tmp_path: Path) -> None:
+def test_a_script_needs_no_guard_for_its_main_module_and_the_current_folder_is_not_imported_from(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "queue.py").write_text("raise SystemError('not the one of Python')")
     ended = subprocess.run(
-        [sys.executable, "script.py", "runs"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        [sys.executable, "../script.py", "runs"], cwd=here, capture_output=True, text=True, timeout=600
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "2 runs\n" and ended.stderr == ""

@@ -28,7 +28,6 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-import usk
 from usk.classify.fitting import Assignment, Fitted, Table, fit_classifier
 from usk.classify.models import TRANSFORMER, preset
 from usk.device import keep_freed_memory
@@ -154,11 +153,11 @@ def fit_in_processes(
 @contextlib.contextmanager
 def _started(share: Share) -> Iterator[list[subprocess.Popen[bytes]]]:
     """That many processes, which are killed in the end."""
-    package = str(Path(usk.__file__).resolve().parent.parent)
     threads = str(share.threads)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+        # What is found here, in that order.
+        "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
     }
@@ -167,7 +166,7 @@ def _started(share: Share) -> Iterator[list[subprocess.Popen[bytes]]]:
         for _ in range(share.processes):
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", __name__],
+                    [sys.executable, "-P", "-m", __name__],  # nothing from the current folder
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env=environment,
