@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.markup import escape as escape_markup
 from rich.progress import (
@@ -23,6 +25,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
+MIX_WIDTH = 16
 
 
 def escape(text: str) -> str:
@@ -37,6 +42,8 @@ class Display:
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.out = Console(highlight=False)
+        if not self.out.is_terminal and "COLUMNS" not in os.environ:
+            self.out.width = LOG_WIDTH
         self.err = Console(stderr=True, highlight=False)
 
     @property
@@ -64,6 +71,8 @@ class Display:
         else:
             for renderable in shown:
                 self.out.print(renderable)
+                if isinstance(renderable, Table) and renderable is not shown[-1]:
+                    self.out.print()
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str], Callable[..., None]]]:
@@ -112,11 +121,9 @@ def _plain(value: Any) -> str:
 def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> Table:
     """Synthetic clips by class and fold."""
     folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("class")
-    for fold in folds:
-        table.add_column("across folds" if fold == 0 else f"fold {fold}", justify="right")
-    table.add_column("all", justify="right")
+    table = _table(title=escape(title))
+    _names(table, "class")
+    _figures(table, *("across folds" if fold == 0 else f"fold {fold}" for fold in folds), "all")
     for name, by_fold in counts.items():
         table.add_row(
             escape(name), *(str(by_fold.get(fold, 0)) for fold in folds), str(sum(by_fold.values()))
@@ -124,13 +131,55 @@ def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> Table:
     return table
 
 
+def _table(title: str, **options: Any) -> Table:
+    """A table without lines between its columns: nearly all of usk's fit a terminal of 80 columns that way."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        **options,
+    )
+
+
+def _names(table: Table, *headers: str) -> None:
+    """Columns of names: where room is short, on several lines."""
+    for header in headers:
+        table.add_column(header, overflow="fold")
+
+
+def _mixes(table: Table) -> None:
+    """The column of mixes, each as `_mix` writes it."""
+    table.add_column("mix", no_wrap=True)
+
+
+def _mix(text: str) -> str:
+    """A mix, broken after commas where it is long."""
+    lines = [""]
+    for part in text.replace(",", ",\n").splitlines():
+        if lines[-1] and len(lines[-1]) + len(part) > MIX_WIDTH:
+            lines.append("")
+        lines[-1] += part
+    return escape("\n".join(lines))
+
+
+def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
+    """Columns of figures; `narrow` ones have a word of their header on each line."""
+    for header in headers:
+        text = escape(header)
+        if narrow:
+            text = "\n".join(text.split(" ")).replace("95\n%", "95 %")
+        table.add_column(text, justify="right", overflow="fold")
+
+
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
     """The first planned clips with their parents and the parents' shares."""
-    table = Table(title=f"first {len(rows)} of {n_all} planned clips", title_justify="left")
-    table.add_column("clip", overflow="fold")
-    for place in range(len(rows[0]["parents"]) if rows else 0):
-        table.add_column(f"parent {place + 1}", overflow="fold")
-    table.add_column("shares", justify="right")
+    table = _table(title=f"first {len(rows)} of {n_all} planned clips")
+    n_parents = len(rows[0]["parents"]) if rows else 0
+    _names(table, "clip", *(f"parent {place + 1}" for place in range(n_parents)))
+    _figures(table, "shares")
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
         table.add_row(escape(row["clip_id"]), *map(escape, row["parents"]), shares)
@@ -140,17 +189,15 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
 def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> Table:
     """One row a finished run."""
     few_shot = any(record.get("shots") for record in records)
-    table = Table(title="runs", title_justify="left")
-    table.add_column("mix")
+    table = _table(title="runs")
+    _mixes(table)
     if few_shot:
-        table.add_column("shots", justify="right")
-    table.add_column("classifier")
-    table.add_column("test part")
-    for name in ("seed", "real", "synthetic", "dropped", "best epoch", "accuracy", "time"):
-        table.add_column(name, justify="right")
+        _figures(table, "shots")
+    _names(table, "classifier", "test part")
+    _figures(table, "seed", "real", "synth", "dropped", "best epoch", "accuracy", "time")
     for record, accuracy in zip(records, accuracies, strict=True):
         table.add_row(
-            escape(record["mix"]),
+            _mix(record["mix"]),
             *([str(record.get("shots", "full"))] if few_shot else []),
             escape(record["classifier"]),
             record["split"],
@@ -175,7 +222,7 @@ def _mix_cells(row: Any) -> list[str]:
     difference = row.difference
     known = difference is not None and difference.low_points is not None
     return [
-        escape(row.mix),
+        _mix(row.mix),
         str(row.n_runs),
         str(row.n_real),
         str(row.n_synthetic),
@@ -189,38 +236,30 @@ def _mix_cells(row: Any) -> list[str]:
 
 def comparison_tables(comparison: Any) -> list[RenderableType]:
     """A row a mix, the per-class recalls, and the sentences, of one `usk.evaluate.compare.Comparison`."""
-    mixes = Table(
+    mixes = _table(
         title=escape(comparison.title),
-        title_justify="left",
         caption=comparison.warning,
         caption_justify="left",
     )
-    mixes.add_column("mix")
-    for name in (
-        "runs",
-        "real",
-        "synthetic",
-        "accuracy %",
-        "macro F1 %",
+    _mixes(mixes)
+    _figures(
+        mixes,
+        *("runs", "real", "synth", "accuracy %", "macro F1 %"),
         f"points to {comparison.baseline}",
-        "95 % interval",
-        "pairs up",
-        "exact p (Holm)",
-    ):
-        mixes.add_column(escape(name), justify="right")
+        *("95 % interval", "pairs up", "exact p (Holm)"),
+        narrow=True,
+    )
     for row in comparison.rows:
         mixes.add_row(
             *_mix_cells(row),
             "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",
         )
     others = [row.mix for row in comparison.rows if not row.is_baseline]
-    classes = Table(title="recall by class, %", title_justify="left")
-    classes.add_column("class")
-    classes.add_column("test clips", justify="right")
-    for row in comparison.rows:
-        classes.add_column(escape(row.mix), justify="right")
-    for mix in others:
-        classes.add_column(f"{escape(mix)}: points", justify="right")
+    classes = _table(title="recall by class, %")
+    _names(classes, "class")
+    _figures(
+        classes, "test clips", *(row.mix for row in comparison.rows), *(f"{mix}: points" for mix in others)
+    )
     for row in comparison.classes:
         classes.add_row(
             escape(row.class_name),
@@ -231,17 +270,16 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
                 for mix in others
             ),
         )
-    mistakes = Table(title="mistakes that changed most, clips a run", title_justify="left")
-    for name in ("mix", "class", "taken for"):
-        mistakes.add_column(name)
-    for name in ("of", comparison.baseline, "mix", "points"):
-        mistakes.add_column(escape(name), justify="right")
+    mistakes = _table(title="mistakes that changed most, clips a run")
+    _mixes(mistakes)
+    _names(mistakes, "class", "taken for")
+    _figures(mistakes, "of", comparison.baseline, "mix", "points")
     for change in comparison.confusions:
         mistakes.add_row(
-            escape(change.mix),
+            _mix(change.mix),
             escape(change.class_name),
             escape(change.taken_for),
-            f"{change.support:g}",
+            f"{change.support:.0f}",
             f"{change.baseline_clips:.1f}",
             f"{change.clips:.1f}",
             f"{change.difference_points:+.1f}",
@@ -264,20 +302,11 @@ def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
     for setting, members in alike.items():
         if len(members) < 2:
             continue
-        table = Table(title=escape(f"by shots: {setting}"), title_justify="left")
-        table.add_column("shots", justify="right")
-        table.add_column("mix")
-        for name in (
-            "runs",
-            "real",
-            "synthetic",
-            "accuracy %",
-            "macro F1 %",
-            "points",
-            "95 % interval",
-            "pairs up",
-        ):
-            table.add_column(name, justify="right")
+        table = _table(title=escape(f"by shots: {setting}"))
+        _figures(table, "shots")
+        _mixes(table)
+        figures = ("accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
+        _figures(table, "runs", "real", "synth", *figures, narrow=True)
         for comparison in members:
             for row in comparison.rows:
                 table.add_row(
@@ -291,11 +320,10 @@ def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
 
 def predictions_table(predictions: Sequence[Any]) -> Table:
     """One row a clip: its class, or why it has none."""
-    table = Table(title=f"{len(predictions)} clips", title_justify="left")
-    table.add_column("clip", overflow="fold")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    table.add_column("next best")
+    table = _table(title=f"{len(predictions)} clips")
+    _names(table, "clip", "class")
+    _figures(table, "probability")
+    _names(table, "next best")
     for one in predictions:
         if one.problem is not None:
             table.add_row(escape(one.file), f"[yellow]{escape(one.problem)}[/yellow]", "", "")
@@ -307,34 +335,30 @@ def predictions_table(predictions: Sequence[Any]) -> Table:
 
 def audit_tables(audit: Any) -> list[RenderableType]:
     """What one `usk.evaluate.quality.Audit` found: by test fold, by class, and in sentences."""
-    folds = Table(title=escape(f"{audit.dataset}: {audit.clips} clips"), title_justify="left")
-    for name in (
+    folds = _table(title=escape(f"{audit.dataset}: {audit.clips} clips"))
+    _figures(
+        folds,
         "test fold",
         "may train",
         "would leak",
         "recordings the generator heard",
         "the judges heard",
-    ):
-        folds.add_column(name, justify="right")
+    )
     for part in audit.folds:
         heard = "unknown" if part.generator_heard is None else str(part.generator_heard)
         folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard, str(part.judges_heard))
-    classes = Table(
+    classes = _table(
         title=escape(
             f"closeness to real clips, in {audit.embedding} (KAD: lower is closer; density 1: as real ones lie; coverage: up to 1)"
         ),
-        title_justify="left",
     )
-    classes.add_column("class")
-    for name in ("clips", "KAD", "95 % interval", "real to real", "density", "coverage", "real clips"):
-        classes.add_column(name, justify="right")
-    copies = Table(
+    _names(classes, "class")
+    _figures(classes, "clips", "KAD", "95 % interval", "real to real", "density", "coverage", "real clips")
+    copies = _table(
         title=escape(f"distance to the nearest real clip (median), in {audit.embedding}"),
-        title_justify="left",
     )
-    copies.add_column("class")
-    for name in ("near-copies", "to a parent", "to any real clip", "real, to another recording"):
-        copies.add_column(name, justify="right")
+    _names(copies, "class")
+    _figures(copies, "near-copies", "to a parent", "to any real clip", "real, to another recording")
     for part in audit.classes:
         classes.add_row(
             escape(part.class_name),
@@ -346,13 +370,11 @@ def audit_tables(audit: Any) -> list[RenderableType]:
     classes.add_row("all", str(audit.clips), *_closeness_cells(audit))
     copies.add_section()
     copies.add_row("all", str(len(audit.near_copies)), *_nearness_cells(audit.nearness))
-    transfer = Table(
+    transfer = _table(
         title="trained on synthetic clips alone and on real ones, tested on real ones: accuracy %, recall % by class",
-        title_justify="left",
     )
-    transfer.add_column("class")
-    for name in ("test clips", "on synthetic", "95 % interval", "on real", "95 % interval"):
-        transfer.add_column(name, justify="right")
+    _names(transfer, "class")
+    _figures(transfer, "test clips", "on synthetic", "95 % interval", "on real", "95 % interval")
     for part in audit.transfer:
         transfer.add_row(
             escape(part.class_name),
@@ -424,7 +446,7 @@ def _distance_cells(distance: Any) -> tuple[str, str]:
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     """Two columns: what, and its value."""
-    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table = _table(title=escape(title), show_header=False)
     table.add_column("what", style="bold")
     table.add_column("value", overflow="fold")
     for name, value in facts.items():
@@ -434,10 +456,9 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 def counts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Clips, recordings and length by class."""
-    table = Table(title="classes", title_justify="left")
-    table.add_column("class")
-    for name in ("clips", "recordings", "mean s"):
-        table.add_column(name, justify="right")
+    table = _table(title="classes")
+    _names(table, "class")
+    _figures(table, "clips", "recordings", "mean s")
     for row in rows:
         table.add_row(
             escape(row["class"]),
@@ -485,13 +506,13 @@ def strips_table(study: Any) -> Table:
         bounds += [bound for bound in (row.accuracy.low, row.accuracy.high) if bound is not None]
     low, high = min(bounds), max(bounds)
     curves = {curve.mix: curve.mean for curve in study.curves if curve.figure == "validation_accuracy"}
-    table = Table(title="accuracy: ● a run, ┃ mean, ━ 95 % interval", title_justify="left")
-    table.add_column("mix")
+    table = _table(title="accuracy: ● a run, ┃ mean, ━ 95 % interval")
+    _mixes(table)
     table.add_column(f"{100 * low:.1f} % to {100 * high:.1f} %", no_wrap=True)
     if curves:
         table.add_column("validation by epoch", no_wrap=True)
     for row in study.comparison.rows:
         values = [run.accuracy for run in study.runs if run.mix == row.mix]
-        line = [escape(row.mix), strip(values, row.accuracy, low, high)]
+        line = [_mix(row.mix), strip(values, row.accuracy, low, high)]
         table.add_row(*line, *([sparkline(curves.get(row.mix, ()))] if curves else []))
     return table
