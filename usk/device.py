@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from usk.errors import UsageError
+
+CGROUP = Path("/sys/fs/cgroup")  # what a container is allowed, as it sees it
 
 
 def resolve_device(device: str) -> torch.device:
@@ -40,6 +44,26 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h; 32 MB is the most it takes
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def memory_allowed_bytes() -> float:
+    """Memory that this process may fill: the machine's, or its container's share of it; infinite where nothing says."""
+    found = []
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows
+        found.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+            found.append(float((CGROUP / name).read_text()))
+    return min(found, default=math.inf)
+
+
+def cores_allowed() -> int:
+    """Cores that this process may keep busy: those it may run on, or its container's quota of them."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        count = min(count, math.ceil(float(quota) / float(period)))
+    return max(1, count)
 
 
 def default_precision(device: torch.device) -> str:

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usk.classify.train import TrainConfig, train
+from usk.data.mix import parse_mix
 from usk.data.sources import open_source
 from usk.evaluate.compare import Comparison
 from usk.evaluate.study import Study, study_runs, sweeps_by_shots
@@ -99,7 +100,7 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     )  # `full` draws nothing: one dataset for all seeds
     mixes = study.mixes[_said(cell.shots)]
     for name in study.clips:
-        if not any(name in mix.split(",") for mix in mixes):
+        if not any(name == part.name for mix in mixes for part in parse_mix(mix).parts):
             continue
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)

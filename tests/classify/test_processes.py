@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.classify import processes
+from usk.classify.fitting import Assignment, Table
 from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Share, share_cores, share_of
 from usk.classify.train import TrainConfig, TrainProgress, train
+from usk.classify.worker import READY
 from usk.data.sources import Source
 from usk.errors import UsageError, UskError
 
@@ -55,7 +60,8 @@ def test_share_of_machines(cores: int, runs: int, memory_gb: float, expected: Sh
 
 def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(processes, "_memory_bytes", lambda: 64e9)
+    monkeypatch.setattr(processes, "memory_allowed_bytes", lambda: 64e9)
+    monkeypatch.setattr(processes, "cores_allowed", lambda: 8)
     assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(4, 1)
     assert share_of(None, "small", 9, WORTH_CLIPS - 1, CPU) == Share(1, 4)
     assert share_of(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Share(1, 4)
@@ -63,6 +69,11 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert share_of(2, "small", 9, 1, CPU) == Share(2, 2)
     assert share_of(8, "small", 3, 1, CPU) == Share(3, 1)
     assert share_of(None, "small", 0, 0, CPU).processes == 1
+    assert share_of(None, "small", 9, WORTH_CLIPS, CPU, data_bytes=10**10) == Share(
+        1, 4
+    )  # 20 GB each, 64 there
+    monkeypatch.setattr(processes, "cores_allowed", lambda: 2)  # a container's quota
+    assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(2, 1)
 
 
 def probabilities(folder: Path) -> np.ndarray:
@@ -139,13 +150,126 @@ def test_what_a_process_raises_comes_back(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_ends_with_whoever_started_it() -> None:
+def test_features_that_find_no_room_are_one_line(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: Any) -> None:
+        raise OSError("Not enough free space to write 5 bytes")  # as numpy says it, without a number
+
+    monkeypatch.setattr(processes.np, "save", save)
+    with pytest.raises(
+        UskError, match=r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*--workers 1"
+    ):
+        train(bands, out=tmp_path, config=replace(CONFIG, seeds=2, workers=2))
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the features of this test are kept."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(processes.tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("ends_by", ["Ctrl-C", "SIGTERM"])
+def test_a_stopped_sweep_leaves_no_process_and_no_file(
+    bands: Source, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, ends_by: str
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*words, **options))
+        return started[-1]
+
+    def report(_: TrainProgress) -> None:
+        assert list(temporary.glob("usk-features-*/*.npy"))
+        if ends_by == "Ctrl-C":
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", noted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt if ends_by == "Ctrl-C" else SystemExit) as stopped:
+            train(bands, out=tmp_path / "runs", config=replace(CONFIG, seeds=2, workers=2), report=report)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ends_by == "Ctrl-C" or stopped.value.code == 143  # type: ignore[attr-defined]
+    assert len(started) == 2 and all(process.poll() is not None for process in started)
+    assert not list(temporary.iterdir()) and not list((tmp_path / "runs").glob("*"))
+
+
+def test_features_that_no_run_needs_any_more_go(
+    bands: Source, children: Callable[..., Source], tmp_path: Path, temporary: Path
+) -> None:
+    """Many few-shot datasets would not fit together."""
+    left: list[int] = []
+    train(
+        bands, ["synth", "real", "real:0.8", "real:0.6"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
+        config=replace(CONFIG, shots="full", workers=2, epochs=1),
+        report=lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy")))),
+    )  # fmt: skip
+    assert left[0] == 2 and left[-1] == 1
+
+
+def task_of(
+    source: Source, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> tuple[Assignment, Table]:
+    """What a process would be given for one run on `source`."""
+    given: list[tuple[Assignment, Table]] = []
+
+    def give(tasks: Sequence[Assignment], _classifier: str, table_of: Any, *_: Any) -> None:
+        given.append((tasks[0], table_of("real")))
+        raise InterruptedError
+
+    monkeypatch.setattr("usk.classify.train.fit_in_processes", give)
+    with pytest.raises(InterruptedError):
+        train(source, out=out, config=replace(CONFIG, seeds=2, workers=2, **changes))
+    return given[0]
+
+
+def test_a_process_ends_with_whoever_started_it_and_hears_no_ctrl_c(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a training; and before that, while it still imports what it needs."""
+    task, table = task_of(bands, tmp_path, monkeypatch, epochs=10_000)
+    np.save(tmp_path / "real.npy", table.features.numpy())
     process = subprocess.Popen(
-        [sys.executable, "-m", "usk.classify.processes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
+        [sys.executable, "-m", "usk.classify.worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == READY
+    process.send_signal(signal.SIGINT)
+    pickle.dump(("small", "cpu", 1), process.stdin)
+    pickle.dump((task, {"real": (tmp_path / "real.npy", table.labels.numpy())}), process.stdin)
+    process.stdin.flush()
+    assert pickle.load(process.stdout)[:2] == ("epoch", 1)
     process.stdin.close()
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == b""
+
+
+def test_what_is_printed_as_python_starts_does_not_matter(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And modules are found where the parent finds them."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "sitecustomize.py").write_text(
+        "import sys\nfrom pathlib import Path\nprint('hello', flush=True)\nPath(__file__).with_suffix('.seen').touch()\n"
+    )
+    monkeypatch.syspath_prepend(str(elsewhere))
+    runs = train(bands, out=tmp_path / "runs", config=replace(CONFIG, seeds=2, workers=2, epochs=1)).runs
+    assert len(runs) == 2 and (elsewhere / "sitecustomize.seen").exists()
+
+
+def test_one_mix_spelt_twice_is_one_run(bands: Source, tmp_path: Path) -> None:
+    config = replace(CONFIG, folds=(2, 2), epochs=1)
+    assert len(train(bands, ["real", " real "], out=tmp_path, config=config).runs) == 1
 
 
 @pytest.mark.parametrize(

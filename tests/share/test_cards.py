@@ -78,12 +78,21 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
         ("another", ["s/c"], [1], "no"),
         ("another", ["t/c"], [1], "unknown"),  # perhaps the same recordings
         ("demo", ["demo/c"], [1], "no"),
+        ("another", ["s/c", "b"], [7], "yes"),  # a clip, fitted when no recordings were named
+        ("another", [], [7], "unknown"),  # of 500 clips
     ],
 )
 def test_the_card_says_which_folds_the_generator_has_heard(
     name: str, groups: list[str], folds: list[int], heard: str
 ) -> None:
-    part = {"source": name, "revision": "1", "license": "unknown", "folds": folds, "groups": groups}
+    part = {
+        "source": name,
+        "revision": "1",
+        "license": "unknown",
+        "folds": folds,
+        "groups": groups,
+        "clips": 500,
+    }
     _, body = card_of(("one",), trained_on=[part])
     (row,) = [line for line in body.splitlines() if line.startswith("| 1 | 0 |")]
     assert row.split("|")[-2].strip() == heard

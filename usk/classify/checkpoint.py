@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 from pathlib import Path
@@ -42,9 +43,14 @@ class Checkpoint:
             return
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
         partial = self.file.with_name(f"{self.file.name}.part")
+        whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
+        torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)
         with disk_errors(self.file.parent):
-            torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, partial)
-            partial.replace(self.file)
+            try:
+                partial.write_bytes(whole.getbuffer())
+                partial.replace(self.file)
+            finally:
+                partial.unlink(missing_ok=True)
         self._kept_at = time.monotonic()
 
     def remove(self) -> None:

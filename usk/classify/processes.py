@@ -1,8 +1,8 @@
 """Several classifiers trained at the same time, each in a process of its own.
 
 A small network leaves most of a machine idle: on a CPU one thread each for several of them does more than all threads for
-one. The processes are fresh ones (`python -m usk.classify.processes`), so that a script that calls `usk.train` needs no
-guard for its main module. They talk over their standard input and output, in pickles, and end with whoever started them.
+one. The processes are fresh ones (`python -m usk.classify.worker`), so that a script that calls `usk.train` needs no guard
+for its main module. They talk over their standard input and output, in pickles, and end with whoever started them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,13 +31,16 @@ import torch
 
 from usk.classify.fitting import Assignment, Fitted, Table, fit_classifier
 from usk.classify.models import TRANSFORMER, preset
-from usk.device import keep_freed_memory
-from usk.errors import UskError, disk_errors
+from usk.classify.worker import READY
+from usk.device import cores_allowed, keep_freed_memory, memory_allowed_bytes
+from usk.errors import UskError
 
 WORTH_CLIPS = (
     2**15
 )  # a process takes seconds to start; below this many clips trained on in all, one is enough
-WORKER_BYTES = 1_500_000_000  # of memory for each, at most half of the machine's in all
+WORKER_BYTES = (
+    1_500_000_000  # of memory for each, beside the clips it trains on; at most half of the machine's in all
+)
 
 
 @dataclass(frozen=True)
@@ -47,35 +51,35 @@ class Share:
     threads: int
 
 
-def share_cores(cores: int, runs: int, memory_bytes: float = math.inf) -> Share:
+def share_cores(
+    cores: int, runs: int, memory_bytes: float = math.inf, each_bytes: float = WORKER_BYTES
+) -> Share:
     """As many processes as there are cores, runs and memory for; threads for each, so that they fill the cores."""
-    most = max(1, min(cores, runs, int(memory_bytes / 2 / WORKER_BYTES)))
+    most = max(1, int(min(cores, runs, memory_bytes / 2 / each_bytes)))
     threads = math.ceil(cores / most)
     return Share(max(1, min(most, cores // threads)), threads)
 
 
 def share_of(
-    workers: int | None, classifier: str, runs: int, clips_in_all: int, device: torch.device
+    workers: int | None,
+    classifier: str,
+    runs: int,
+    clips_in_all: int,
+    device: torch.device,
+    data_bytes: int = 0,
 ) -> Share:
     """The processes for `runs` that train on `clips_in_all` together; `workers` as the user said, None to choose.
 
     Chosen are one process on CUDA, for a `transformers` classifier, which keeps all cores busy by itself, and for little
-    work.
+    work. `data_bytes` are the features that the largest run trains on: a process holds them twice while it begins.
     """
-    cores = torch.get_num_threads()
     if workers is not None:
         processes = max(1, min(workers, runs))
-        return Share(processes, max(1, cores // processes))
+        return Share(processes, max(1, torch.get_num_threads() // processes))
     if device.type != "cpu" or classifier.startswith(TRANSFORMER) or clips_in_all < WORTH_CLIPS:
-        return Share(1, cores)
-    return share_cores(cores, runs, _memory_bytes())
-
-
-def _memory_bytes() -> float:
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):  # not on Windows
-        return math.inf
+        return Share(1, torch.get_num_threads())
+    cores = min(torch.get_num_threads(), cores_allowed())
+    return share_cores(cores, runs, memory_allowed_bytes(), WORKER_BYTES + 2 * data_bytes)
 
 
 # --- the side that has work to give -----------------------------------------------------------------------------
@@ -84,20 +88,40 @@ def _memory_bytes() -> float:
 class TableFiles:
     """The tables of features as files that all processes map into memory."""
 
-    def __init__(self, folder: Path, table_of: Callable[[str], Table]) -> None:
-        """`table_of` computes the one of a source."""
+    def __init__(self, folder: Path, table_of: Callable[[str], Table], tasks: Sequence[Assignment]) -> None:
+        """`table_of` computes the one of a source. The files of a source go when the last of `tasks` needs them no more."""
         self.folder, self.table_of = folder, table_of
         self._written: dict[str, tuple[Path, np.ndarray]] = {}
+        self._waiting = Counter(name for task in tasks for name in tables_of(task))
 
     def of(self, names: Sequence[str]) -> dict[str, tuple[Path, np.ndarray]]:
         """File of the features and labels, by source; written when first asked for."""
         for name in names:
             if name not in self._written:
                 table, path = self.table_of(name), self.folder / f"{len(self._written)}.npy"
-                with disk_errors(self.folder):
-                    np.save(path, table.features.cpu().numpy())
+                try:
+                    with path.open("wb") as file:
+                        np.save(file, table.features.cpu().numpy())
+                except OSError as error:  # of a short write it has no number, only words
+                    raise UskError(
+                        f"the features of the clips cannot be written to {self.folder} ({error}); free some space there, "
+                        "set $TMPDIR to a folder that has some, or train one run after another with --workers 1"
+                    ) from error
                 self._written[name] = path, table.labels.numpy()
         return {name: self._written[name] for name in names}
+
+    def used(self, task: Assignment) -> None:
+        """One task less needs its tables."""
+        for name in tables_of(task):
+            self._waiting[name] -= 1
+            if not self._waiting[name] and name in self._written:
+                with contextlib.suppress(OSError):  # Windows keeps what is mapped; the folder goes in the end
+                    self._written[name][0].unlink()
+
+
+def tables_of(task: Assignment) -> list[str]:
+    """The sources whose clips a task trains on, validates or tests with."""
+    return list(dict.fromkeys(["real", *(name for name, _ in task.parts)]))
 
 
 def fit_in_processes(
@@ -110,44 +134,110 @@ def fit_in_processes(
     ended: Callable[[int, Fitted], None],
 ) -> None:
     """Train every task, several at a time. `after_epoch(index, epoch, validation accuracy)` and `ended(index, fitted)` are
-    called one at a time, in the order in which things happen.
+    called in this thread, in the order in which things happen.
 
     Raises what a process raised, once all others have been stopped; UskError for one that was killed.
     """
-    lock = threading.Lock()
     waiting = iter(range(len(tasks)))
-
-    def work(process: subprocess.Popen[bytes], files: TableFiles) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        _send(process.stdin, (classifier, str(device), share.threads))
-        while True:
-            with lock:
-                index = next(waiting, None)
-                if index is None:
-                    process.stdin.close()  # it ends, and its memory is free
-                    return
-                task = tasks[index]
-                tables = files.of(list(dict.fromkeys(["real", *(name for name, _ in task.parts)])))
-            _send(process.stdin, (task, tables))
-            for kind, *said in _messages(process):
-                with lock:
-                    if kind == "epoch":
-                        after_epoch(index, *said)
-                        continue
-                    ended(index, *said)
-                break
-
+    now: dict[int, int] = {}  # process -> task
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="usk-features-"))
-        files = TableFiles(Path(folder), table_of)
-        pool = stack.enter_context(ThreadPoolExecutor(share.processes, thread_name_prefix="training"))
-        processes = stack.enter_context(
-            _started(share)
-        )  # stopped before the threads that listen to them are joined
-        futures = [pool.submit(work, process, files) for process in processes]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+        stack.enter_context(_sigterm_unwinds())
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="usk-features-", ignore_cleanup_errors=True)
+        )
+        files = TableFiles(Path(folder), table_of, tasks)
+        processes = stack.enter_context(_started(share))
+        said = _listen(processes)
+
+        def give(number: int) -> None:
+            """The next task, or none: then it ends, and its memory is free."""
+            pipe, index = processes[number].stdin, next(waiting, None)
+            assert pipe is not None
+            if index is None:
+                del now[number]
+                with contextlib.suppress(OSError):
+                    pipe.close()
+                return
+            now[number] = index
+            _send(pipe, (tasks[index], files.of(tables_of(tasks[index]))))
+
+        for number, process in enumerate(processes):
+            assert process.stdin is not None
+            _send(process.stdin, (classifier, str(device), share.threads))
+            now[number] = -1
+            give(number)
+        while now:
+            try:
+                number, (kind, *what) = said.get(timeout=1.0)  # without an end, Windows would not hear Ctrl-C
+            except queue.Empty:
+                continue
+            if number not in now:
+                continue
+            if kind == "epoch":
+                after_epoch(now[number], *what)
+            elif kind == "ended":
+                ended(now[number], *what)
+                files.used(tasks[now[number]])
+                give(number)
+            elif kind == "error":
+                raise what[0]
+            else:
+                raise UskError(_how_it_ended(processes[number], *what))
+
+
+def _listen(processes: Sequence[subprocess.Popen[bytes]]) -> queue.Queue[tuple[int, tuple[Any, ...]]]:
+    """What the processes say, each with its number; `("gone", why)` once one says no more."""
+    said: queue.Queue[tuple[int, tuple[Any, ...]]] = queue.Queue()
+
+    def listen(number: int, pipe: IO[bytes]) -> None:
+        with pipe:
+            try:
+                while (line := pipe.readline()) != READY:  # whatever Python itself printed as it began
+                    if not line:
+                        raise EOFError
+                while True:
+                    said.put((number, pickle.load(pipe)))
+            except EOFError:
+                said.put((number, ("gone", "")))
+            except Exception as error:
+                said.put((number, ("gone", f"said what cannot be read ({error})")))
+
+    for number, process in enumerate(processes):
+        assert process.stdout is not None
+        threading.Thread(target=listen, args=(number, process.stdout), daemon=True).start()
+    return said
+
+
+def _how_it_ended(process: subprocess.Popen[bytes], why: str) -> str:
+    if not why:
+        code = process.wait()
+        if code < 0:
+            return (
+                f"a training process was killed ({signal.Signals(-code).name}); if memory was short, train fewer at a time: "
+                "--workers 1"
+            )
+        why = f"ended with exit code {code}"
+    return f"a training process {why}; train one run after another: --workers 1"
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends this process by an exception, so that nothing stays in the folder of temporary files."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def stop(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -166,7 +256,7 @@ def _started(share: Share) -> Iterator[list[subprocess.Popen[bytes]]]:
         for _ in range(share.processes):
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-P", "-m", __name__],  # nothing from the current folder
+                    [sys.executable, "-P", "-m", "usk.classify.worker"],  # nothing from the current folder
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env=environment,
@@ -178,63 +268,49 @@ def _started(share: Share) -> Iterator[list[subprocess.Popen[bytes]]]:
             process.kill()
         for process in processes:
             process.wait()
-            for pipe in filter(None, (process.stdin, process.stdout)):
+            if process.stdin is not None:
                 with contextlib.suppress(OSError):
-                    pipe.close()
+                    process.stdin.close()
 
 
 def _send(pipe: IO[bytes], message: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it has ended: reading says how
+    with contextlib.suppress(OSError):  # it has ended: reading says how
         pickle.dump(message, pipe)
         pipe.flush()
-
-
-def _messages(process: subprocess.Popen[bytes]) -> Iterator[tuple[Any, ...]]:
-    """What a process says, until it has finished a task. Raises what it raised."""
-    assert process.stdout is not None
-    while True:
-        try:
-            message = pickle.load(process.stdout)
-        except (EOFError, pickle.UnpicklingError, ValueError) as error:
-            code = process.wait()
-            how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-            raise UskError(
-                f"a training process {how}; if memory was short, train fewer at a time: --workers 1"
-            ) from error
-        if message[0] == "error":
-            raise message[1]
-        yield message
 
 
 # --- the side that works ------------------------------------------------------------------------------------------
 
 
-def main() -> None:
+def work(tasks_in: IO[bytes], answers: IO[bytes]) -> None:
     """Train what comes in, one task after another, until nothing more can come."""
-    if hasattr(signal, "SIGINT"):
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C is for whoever started this: the pipe will close
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what else prints must not land among the answers
     tasks: queue.Queue[Any] = queue.Queue()
 
     def listen() -> None:
-        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+        code = 1
+        try:
             while True:
-                tasks.put(pickle.load(sys.stdin.buffer))
-        os._exit(0)  # also in the middle of a training
+                tasks.put(pickle.load(tasks_in))
+        except EOFError:
+            code = 0
+        except Exception as error:
+            _send(
+                answers,
+                ("error", UskError(f"a training process cannot read its task ({error}); start again")),
+            )
+        finally:
+            os._exit(code)  # also in the middle of a training
 
     threading.Thread(target=listen, daemon=True).start()
-    name, where, threads = tasks.get()
-    torch.set_num_threads(threads)
-    device = torch.device(where)
-    keep_freed_memory()
-    recipe = preset(name)
-    warnings.simplefilter("ignore")
-    while True:
-        task, files = tasks.get()
-        try:
+    try:
+        name, where, threads = tasks.get()
+        torch.set_num_threads(threads)
+        device = torch.device(where)
+        keep_freed_memory()
+        recipe = preset(name)
+        warnings.simplefilter("ignore")
+        while True:
+            task, files = tasks.get()
             fitted = fit_classifier(
                 task,
                 recipe,
@@ -243,10 +319,12 @@ def main() -> None:
                 lambda epoch, accuracy: _send(answers, ("epoch", epoch, accuracy)),
             )
             _send(answers, ("ended", fitted))
-        except UskError as error:
-            _send(answers, ("error", error))
-        except BaseException:
-            _send(answers, ("error", RuntimeError(f"in a training process:\n{traceback.format_exc()}")))
+    except UskError as error:
+        _send(answers, ("error", error))
+    except BaseException:
+        _send(answers, ("error", RuntimeError(f"in a training process:\n{traceback.format_exc()}")))
+    while True:  # until whoever reads this has closed the pipe
+        time.sleep(1.0)
 
 
 def _tables(files: Mapping[str, tuple[Path, np.ndarray]], device: torch.device) -> dict[str, Table]:
@@ -259,7 +337,3 @@ def _tables(files: Mapping[str, tuple[Path, np.ndarray]], device: torch.device) 
             )
             for name, (path, labels) in files.items()
         }
-
-
-if __name__ == "__main__":
-    main()

@@ -110,6 +110,7 @@ def train(
     Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
     """
     config = config or TrainConfig()
+    config = replace(config, folds=tuple(dict.fromkeys(config.folds)))
     recipe = preset(config.classifier)
     if config.protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {config.protocol} is not known; choose one of {', '.join(PROTOCOLS)}")
@@ -133,7 +134,7 @@ def train(
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
     augments = recipe.augments_of(config.augment)  # refused before anything is decoded
     device = resolve_device(config.device)
-    parsed = [parse_mix(text) for text in dict.fromkeys(mixes)]
+    parsed = list(dict.fromkeys(map(parse_mix, mixes)))
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
     shots = parse_shots(config.shots)
@@ -310,7 +311,11 @@ class _Job:
         """How many processes train what is missing."""
         steps = sum(self.identities[index]["steps"] for index in self.todo)
         name, clips = self.settings["classifier"], steps * self.settings["batch"]
-        return share_of(workers, name, len(self.todo), clips, self.device)
+        largest = max(
+            (sum(len(rows) for _, rows in self.planned[i].rows.parts) for i in self.todo), default=0
+        )
+        data_bytes = 2 * largest * math.prod(self.recipe.features.shape)
+        return share_of(workers, name, len(self.todo), clips, self.device, data_bytes)
 
     def sweep(self, share: Share, report: Callable[[TrainProgress], None]) -> list[Run]:
         """Every planned run, trained where `out` has not got it."""

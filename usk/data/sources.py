@@ -601,7 +601,7 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
             kind="synthetic dataset",
             license=one_license(licenses),
             model_groups=frozenset(group for part in heard for group in part.get("groups", ())),
-            model_unknown=any(map(_says_too_little, heard)),
+            model_unknown=any(map(says_too_little, heard)),
             judge_groups={
                 tuple(part["folds"]): frozenset(part["groups"])
                 for part in (manifest.get("judge") or {}).get("heard", ())
@@ -610,7 +610,7 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     return source if manifest is not None else _licensed(source, stated)
 
 
-def _says_too_little(part: Mapping[str, Any]) -> bool:
+def says_too_little(part: Mapping[str, Any]) -> bool:
     """Whether a part of what a generator was trained on does not name its recordings: `usk fit --from` notes it."""
     return "note" in part or not (part.get("groups") or part.get("clips") == 0)
 

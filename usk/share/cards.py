@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from usk.data.mix import DEMO
+from usk.data.sources import says_too_little
 from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan
@@ -187,7 +188,11 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])}
         for part in manifest["trained_on"]
     ]
-    unknown_parts = [part["note"] for part in manifest["trained_on"] if "note" in part]
+    unknown_parts = [
+        escape_markdown(one_line(part.get("note", f"of {part['source']} no recordings are named")))
+        for part in manifest["trained_on"]
+        if says_too_little(part)
+    ]
     strategy = strategy_named(manifest["render"]["strategy"])
     parts_known = strategy.mix is None or bool(generator_parts and not unknown_parts)
     values = {
@@ -231,9 +236,9 @@ def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -
     heard_groups = {group for part in trained_on for group in part["groups"]}
     ours: set[str] = set()
     for clip in plan.clips:
-        for fold, group in zip(clip.parent_folds, clip.parent_groups, strict=True):
+        for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
             ours.add(group.rpartition("/")[0])
-            if group in heard_groups:
+            if heard_groups & {parent, group}:  # fitted when no recordings were named, it has heard clips
                 heard.add(fold)
     elsewhere = {group.rpartition("/")[0] for group in heard_groups} - {DEMO}
     comparable = not elsewhere or bool(elsewhere & ours) or ours == {DEMO}

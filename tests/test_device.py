@@ -1,0 +1,35 @@
+"""What a container is allowed, not what its host has."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from usk import device
+
+
+@pytest.mark.parametrize(
+    ("files", "memory_bytes", "cores"),
+    [
+        ({}, math.inf, math.inf),
+        ({"memory.max": "max", "cpu.max": "max 100000"}, math.inf, math.inf),
+        ({"memory.max": "1000000", "cpu.max": "100000 100000"}, 1e6, 1),
+        ({"cpu.max": "50000 100000"}, math.inf, 1),
+        ({"memory/memory.limit_in_bytes": "2000000"}, 2e6, math.inf),
+        ({"memory.max": "?", "cpu.max": ""}, math.inf, math.inf),
+    ],
+)
+def test_limits_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], memory_bytes: float, cores: float
+) -> None:
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    machine = device.memory_allowed_bytes(), device.cores_allowed()
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert device.memory_allowed_bytes() == min(machine[0], memory_bytes)
+    assert device.cores_allowed() == min(machine[1], cores)
+    assert 1 <= machine[1] <= (os.cpu_count() or 1) and machine[0] > 1e8
