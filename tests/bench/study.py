@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import threading
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -81,7 +82,8 @@ def _said(shots: int | None) -> str:
 
 
 def begin_worker(numbers: Any) -> None:
-    """A worker keeps to a core of its own: two processes on the same two cores slow each other more than twofold."""
+    """A worker keeps to a core of its own, and ends with the study."""
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(1)
     if not hasattr(os, "sched_setaffinity"):  # macOS and Windows place processes as they like
         return
@@ -89,6 +91,11 @@ def begin_worker(numbers: Any) -> None:
     with numbers.get_lock():
         number, numbers.value = numbers.value, numbers.value + 1
     os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:

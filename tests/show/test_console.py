@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from tests.runs import write_run
+from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import mean_interval
 from usk.evaluate.study import study_runs
-from usk.show.console import Display, sparkline, strip, strips_table
+from usk.show.console import Display, comparison_tables, sparkline, strip, strips_table
 
 
 def test_a_sparkline_rises_with_its_values() -> None:
@@ -38,6 +39,26 @@ def test_the_table_has_a_row_a_mix(tmp_path: Path) -> None:
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "real,synth" in shown
     assert "┃" in shown and "●" in shown and "▁" in shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int) -> None:
+    """Every mix by its name, every figure, in a terminal of 80 columns."""
+    for seed in range(6):
+        write_run(tmp_path, "real", seed, skill=0.5)
+        write_run(tmp_path, "real,decomposed,sample", seed, skill=0.7)
+    (comparison,) = compare_runs(tmp_path)
+    console = Console(file=io.StringIO(), width=width)
+    for shown in comparison_tables(comparison):
+        console.print(shown)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in text and max(map(len, text.splitlines())) <= width
+    lines = text.splitlines()
+    mix = next(n for n, line in enumerate(lines) if line.startswith("real,decomposed,  "))
+    assert lines[mix + 1].startswith("sample ")
+    row = comparison.rows[1]
+    assert row.p_value_holm is not None
+    assert lines[mix].split()[-2:] == [f"{row.pairs_up}/{row.pairs}", f"{row.p_value_holm:.3g}"]
 
 
 @pytest.mark.parametrize(
