@@ -24,7 +24,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
@@ -80,13 +80,14 @@ class Display:
 
         A bar appears with its first update; all bars of a command share one live display.
         """
+        # Where room is short the words wrap; how far it is and how long it takes stay whole.
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(overflow="fold")),
+            BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )
         hidden = self.quiet or not self.err.is_terminal  # a log gets no bars, nor empty lines in their place
         # An epoch of a large classifier takes minutes: rich would forget it after 30 s and know no time left.
