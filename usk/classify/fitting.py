@@ -64,6 +64,65 @@ class Fitted:
     took_s: float
 
 
+class Training:
+    """Optimiser steps of one network on features: its batches, augmentation, learning rate and loss."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: ClassifierPreset,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        steps: int,
+        batch: int,
+        learning_rate: float,
+        augment: str,
+        precision: str,
+        seed: int,
+    ) -> None:
+        """`features` [n, bands, frames] and `labels` [n] lie on the device that `model` is on; `steps` are all there will
+        be, which the learning rate goes by. Batches and augmentation are drawn from `seed` alone."""
+        self.model, self.recipe, self.features, self.labels = model, recipe, features, labels
+        self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
+        self.augmentations = recipe.augmentations(augment)
+        self.optimiser = recipe.optimiser(model, learning_rate, recipe.weight_decay)
+        self.losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
+        self.draw = torch.Generator().manual_seed(seed)
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.done = 0
+
+    def step(self) -> float:
+        """One step; returns its loss."""
+        if self.recipe.cosine:
+            warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * self.steps)))
+            decay = 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.learning_rate * warm_up * decay
+        while len(self.order) < self.batch:  # fewer clips than a batch holds: some come twice
+            self.order = torch.cat((self.order, torch.randperm(len(self.features), generator=self.draw)))
+        chosen, self.order = self.order[: self.batch].to(self.features.device), self.order[self.batch :]
+        made = augment_batch(self.features[chosen].float(), self.augmentations, self.draw)
+        with autocast(self.features.device, self.precision):
+            logits = self.model(made.batch)
+            loss = made.loss(partial(self.losses_of, logits), self.labels[chosen])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.done += 1
+        return float(loss.detach())
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on, beside the model's weights."""
+        return {"optimiser": self.optimiser.state_dict(), "draw": self.draw.get_state(), "order": self.order}
+
+    def go_on(self, state: Mapping[str, Any], done: int) -> None:
+        """Continue from `state`, after that many steps."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.draw.set_state(state["draw"])
+        self.order, self.done = state["order"], done
+
+
 def fit_classifier(
     task: Assignment,
     recipe: ClassifierPreset,
@@ -81,12 +140,19 @@ def fit_classifier(
     model = AudioClassifier(**task.classifier)
     model.begin(recipe, probe)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = recipe.optimiser(model, task.learning_rate, recipe.weight_decay)
-    losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-    augmentations = recipe.augmentations(task.augment)
-    draw = torch.Generator().manual_seed(task.seed)
+    training = Training(
+        model,
+        recipe,
+        features,
+        labels,
+        steps=task.steps,
+        batch=task.batch,
+        learning_rate=task.learning_rate,
+        augment=task.augment,
+        precision=task.precision,
+        seed=task.seed,
+    )
     per_epoch = task.steps // task.epochs
-    order = torch.empty(0, dtype=torch.int64)
     spent_s = 0.0
     history: list[dict[str, Any]] = []
     # The epoch with the best mean validation accuracy (then likelihood) over itself and the epochs before: on a few dozen
@@ -95,30 +161,11 @@ def fit_classifier(
     best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
     if (kept := checkpoint.load()) is not None:
         model.load_state_dict(kept["model"])
-        optimiser.load_state_dict(kept["optimiser"])
-        draw.set_state(kept["draw"])
-        order, history, recent = kept["order"], kept["history"], kept["recent"]
-        best, spent_s = kept["best"], kept["spent_s"]
+        history, recent, best, spent_s = (kept[name] for name in ("history", "recent", "best", "spent_s"))
+        training.go_on(kept, len(history) * per_epoch)
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
-        total = 0.0
-        for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
-            if recipe.cosine:
-                warm_up = min(1.0, (step + 1) / max(1, round(0.05 * task.steps)))
-                decay = 0.5 * (1 + math.cos(math.pi * step / task.steps))
-                for group in optimiser.param_groups:
-                    group["lr"] = task.learning_rate * warm_up * decay
-            while len(order) < task.batch:  # fewer shots than a batch holds: some come twice
-                order = torch.cat((order, torch.randperm(len(features), generator=draw)))
-            chosen, order = order[: task.batch], order[task.batch :]
-            made = augment_batch(features[chosen.to(device)].float(), augmentations, draw)
-            with autocast(device, task.precision):
-                logits = model(made.batch)
-                loss = made.loss(partial(losses_of, logits), labels[chosen.to(device)])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach())
+        total = sum(training.step() for _ in range(per_epoch))
         accuracy, likelihood = _validate(model, tables["real"], task, device)
         history.append(
             {
@@ -135,9 +182,7 @@ def fit_classifier(
         checkpoint.keep(
             {
                 "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "draw": draw.get_state(),
-                "order": order,
+                **training.state(),
                 "history": history,
                 "recent": recent,
                 "best": best,

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from usk.classify.augment import augment_batch
 from usk.classify.features import Features, fit_length
+from usk.classify.fitting import Training
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress
 from usk.data.splits import held_out_groups
-from usk.device import autocast, default_precision
+from usk.device import default_precision
 from usk.errors import SourceError, UsageError, disk_errors
 from usk.synth.plan import PlannedClip, proportional
 from usk.synth.store import write_whole
@@ -242,24 +242,20 @@ class Jury:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             model = self._network(features.float().cpu()).to(device).train()
-            optimiser = recipe.optimiser(model, recipe.learning_rate, recipe.weight_decay)
-            losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-            names = recipe.augmentations(recipe.augment)
-            draw = torch.Generator().manual_seed(self.seed)
-            order = torch.empty(0, dtype=torch.int64)
+            training = Training(
+                model,
+                recipe,
+                features,
+                labels,
+                steps=n_steps,
+                batch=recipe.batch,
+                learning_rate=recipe.learning_rate,
+                augment=recipe.augment,
+                precision=default_precision(device),
+                seed=self.seed,
+            )
             for step in range(n_steps):
-                warm_up = min(1.0, (step + 1) / max(1, round(0.05 * n_steps)))
-                decay = 0.5 * (1 + math.cos(math.pi * step / n_steps))
-                optimiser.param_groups[0]["lr"] = recipe.learning_rate * warm_up * decay
-                while len(order) < recipe.batch:
-                    order = torch.cat((order, torch.randperm(len(features), generator=draw)))
-                chosen, order = order[: recipe.batch].to(device), order[recipe.batch :]
-                made = augment_batch(features[chosen].float(), names, draw)
-                with autocast(device, default_precision(device)):
-                    loss = made.loss(partial(losses_of, model(made.batch)), labels[chosen])
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
+                training.step()
                 if report is not None:
                     report(step + 1)
         return model
