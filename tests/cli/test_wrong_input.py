@@ -382,7 +382,7 @@ def mix_without_its_synth_path(world: World) -> Case:
 
 
 def unknown_classifier(world: World) -> Case:
-    return world.train("--classifier", "vgg"), 2, ["--classifier vgg", "small, cnn"]
+    return world.train("--classifier", "vgg"), 2, ["--classifier vgg", "small, medium, cnn"]
 
 
 def unknown_protocol(world: World) -> Case:
