@@ -108,17 +108,23 @@ def test_at_the_same_time_is_as_one_after_another(
     assert not any(run.fresh for run in again.runs)
 
 
-def test_a_killed_process_is_one_line_and_what_was_finished_stays(
-    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[subprocess.Popen[bytes]] = []
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that this test starts."""
+    every: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
     def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
-        started.append(start(*words, **options))
-        return started[-1]
+        every.append(start(*words, **options))
+        return every[-1]
 
     monkeypatch.setattr(processes.subprocess, "Popen", noted)
+    return every
+
+
+def test_a_killed_process_is_one_line_and_what_was_finished_stays(
+    bands: Source, tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
     config = replace(CONFIG, seeds=4, workers=2)
 
     def report(state: TrainProgress) -> None:
@@ -174,22 +180,14 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("ends_by", ["Ctrl-C", "SIGTERM"])
 def test_a_stopped_sweep_leaves_no_process_and_no_file(
-    bands: Source, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, ends_by: str
+    bands: Source, tmp_path: Path, temporary: Path, started: list[subprocess.Popen[bytes]], ends_by: str
 ) -> None:
-    started: list[subprocess.Popen[bytes]] = []
-    start = subprocess.Popen
-
-    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
-        started.append(start(*words, **options))
-        return started[-1]
-
     def report(_: TrainProgress) -> None:
         assert list(temporary.glob("usk-features-*/*.npy"))
         if ends_by == "Ctrl-C":
             raise KeyboardInterrupt
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(processes.subprocess, "Popen", noted)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt if ends_by == "Ctrl-C" else SystemExit) as stopped:

@@ -52,6 +52,11 @@ class Assignment:
     name: str  # of the run it will be
 
 
+def tables_of(task: Assignment) -> list[str]:
+    """The sources whose clips a task trains on, validates or tests with."""
+    return list(dict.fromkeys(["real", *(name for name, _ in task.parts)]))
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A trained classifier on the CPU, and its test probabilities [n_test, n_classes]."""

@@ -29,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from usk.classify.fitting import Assignment, Fitted, Table, fit_classifier
+from usk.classify.fitting import Assignment, Fitted, Table, fit_classifier, tables_of
 from usk.classify.models import TRANSFORMER, preset
 from usk.classify.worker import READY
 from usk.device import cores_allowed, keep_freed_memory, memory_allowed_bytes
@@ -117,11 +117,6 @@ class TableFiles:
             if not self._waiting[name] and name in self._written:
                 with contextlib.suppress(OSError):  # Windows keeps what is mapped; the folder goes in the end
                     self._written[name][0].unlink()
-
-
-def tables_of(task: Assignment) -> list[str]:
-    """The sources whose clips a task trains on, validates or tests with."""
-    return list(dict.fromkeys(["real", *(name for name, _ in task.parts)]))
 
 
 def fit_in_processes(

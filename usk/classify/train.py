@@ -22,7 +22,7 @@ import torch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.features import FeatureSettings, features_of
-from usk.classify.fitting import Assignment, Fitted, Table, figure, fit_classifier
+from usk.classify.fitting import Assignment, Fitted, Table, figure, fit_classifier, tables_of
 from usk.classify.models import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
 from usk.classify.processes import Share, fit_in_processes, share_of
 from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
@@ -35,7 +35,7 @@ from usk.data.shots import parse_shots
 from usk.data.sources import Source
 from usk.data.splits import PROTOCOLS, Split
 from usk.device import default_precision, resolve_device
-from usk.errors import UsageError
+from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.share.cards import run_card
 
@@ -181,12 +181,8 @@ def train(
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "precision": default_precision(device) if config.precision == "auto" else config.precision,
     }
-    try:
+    with disk_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--out {out} cannot be written ({error.strerror}); choose another folder"
-        ) from error
     job = _Job(decoded, sources, recipe, settings, device, Path(out), planned)
     share = job.share(config.workers)
     announce(
@@ -344,14 +340,14 @@ class _Job:
                 lambda task, fitted: ended(todo[task], fitted),
             )
         else:
-            last_use = {name: place for place, task in enumerate(tasks) for name, _ in task.parts}
+            last_use = {name: place for place, task in enumerate(tasks) for name in tables_of(task)}
             for place, (index, task) in enumerate(zip(todo, tasks, strict=True)):
-                tables = {name: self.table(name) for name in ("real", *(name for name, _ in task.parts))}
+                tables = {name: self.table(name) for name in tables_of(task)}
                 ended(
                     index, fit_classifier(task, self.recipe, tables, self.device, partial(after_epoch, index))
                 )
-                for name in [name for name, last in last_use.items() if last == place and name != "real"]:
-                    self._tables.pop(name, None)  # many few-shot datasets would not fit together
+                for name in [name for name, last in last_use.items() if last == place]:
+                    del self._tables[name]  # many few-shot datasets would not fit together
         return [run for run in runs if run is not None]
 
     def _identity(self, plan: PlannedRun) -> dict[str, Any]:
