@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -249,13 +249,18 @@ def unknown_generator(source: Source) -> str | None:
     )
 
 
+def named_elsewhere(heard: Collection[str], recordings: Collection[str]) -> list[str]:
+    """The corpora that a generator has heard, if none of `recordings` goes by a name of theirs: those may be the same under
+    other names. Empty else, and for the demo corpus, which is nobody else's."""
+    theirs, ours = ({name.rpartition("/")[0] for name in names} for names in (heard, recordings))
+    return [] if theirs & ours or ours == {DEMO} else sorted(theirs - {DEMO})
+
+
 def foreign_generator(source: Source, real: Source) -> str | None:
     """A warning if all that the generator of `source` has heard is named as nothing of `real` is, else None: it may be the
     same recordings under other names. The demo corpus is nobody else's."""
-    ours = {clip.group.rpartition("/")[0] for clip in real.clips}
-    theirs = {group.rpartition("/")[0] for group in heard_by_generator(source, real)}
-    elsewhere = sorted(theirs - {DEMO})
-    if theirs & ours or not elsewhere or ours == {DEMO} or unknown_generator(source):
+    elsewhere = named_elsewhere(heard_by_generator(source, real), {clip.group for clip in real.clips})
+    if not elsewhere or unknown_generator(source):
         return None
     return (
         f"the generator of {source.location} has heard {sample_of(elsewhere)}: if {real.location} holds recordings of that "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from usk.data.mix import DEMO
+from usk.data.mix import named_elsewhere
 from usk.data.sources import says_too_little
 from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings
@@ -234,15 +234,12 @@ def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -
     name, trained_on = manifest["source"]["name"], manifest["trained_on"]
     heard = {fold for part in trained_on if part["source"] == name for fold in part["folds"]}
     heard_groups = {group for part in trained_on for group in part["groups"]}
-    ours: set[str] = set()
     for clip in plan.clips:
         for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
-            ours.add(group.rpartition("/")[0])
             if heard_groups & {parent, group}:  # fitted when no recordings were named, it has heard clips
                 heard.add(fold)
-    elsewhere = {group.rpartition("/")[0] for group in heard_groups} - {DEMO}
-    comparable = not elsewhere or bool(elsewhere & ours) or ours == {DEMO}
-    known = "no" if generator_known and comparable else "unknown"
+    elsewhere = named_elsewhere(heard_groups, {group for clip in plan.clips for group in clip.parent_groups})
+    known = "no" if generator_known and not elsewhere else "unknown"
     return [
         {
             "fold": fold,
