@@ -61,6 +61,17 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int) -> None:
     assert lines[mix].split()[-2:] == [f"{row.pairs_up}/{row.pairs}", f"{row.p_value_holm:.3g}"]
 
 
+def test_a_mix_is_whole_however_long_its_names_are(tmp_path: Path) -> None:
+    mix = "real,/home/someone/" + "folder/" * 12 + "clips"
+    write_run(tmp_path, "real", 0)
+    write_run(tmp_path, mix, 0)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(comparison_tables(compare_runs(tmp_path)[0])[0])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in text
+    assert mix in "".join(line.split(" ")[0] for line in text.splitlines())
+
+
 @pytest.mark.parametrize(
     ("terminal", "encoding", "draws"),
     [(True, "utf-8", True), (True, "ascii", False), (False, "utf-8", False)],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -157,13 +158,13 @@ def _mixes(table: Table) -> None:
 
 
 def _mix(text: str) -> str:
-    """A mix, broken after commas where it is long."""
+    """A mix, broken after commas where it is long, and within a name that is very long, such as a path."""
     lines = [""]
-    for part in text.replace(",", ",\n").splitlines():
+    for part in re.findall(rf"[^,]{{1,{2 * MIX_WIDTH}}},?", text):
         if lines[-1] and len(lines[-1]) + len(part) > MIX_WIDTH:
             lines.append("")
         lines[-1] += part
-    return escape("\n".join(lines))
+    return "\n".join(map(escape, lines))
 
 
 def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
