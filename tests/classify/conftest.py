@@ -96,7 +96,7 @@ class TinyNet(nn.Module):
 
 @pytest.fixture
 def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> models.ClassifierPreset:
-    """`--classifier tiny`: one linear layer on 16 x 8 log-mels, three epochs of batches of 16."""
+    """`--classifier tiny`: one linear layer on 16 x 8 log-mels, three epochs (six, with few clips) of batches of 16."""
     settings = FeatureSettings(
         MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), repeat_short=True
     )

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from usk.classify.features import features_of
 from usk.classify.models import Standardised
-from usk.classify.train import TrainConfig, TrainResult, train
+from usk.classify.train import TrainConfig, TrainResult, train, training_length
 from usk.data.decode import decode_source
 from usk.data.sources import Source
 from usk.data.splits import fold_split
@@ -62,7 +62,14 @@ def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         assert rows["predicted"] == probabilities.argmax(axis=1).tolist()
         history = json.loads((run.folder / "history.json").read_text())
-        assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+        assert [epoch["epoch"] for epoch in history] == [
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+        ]  # twice the recipe's, for few clips
         assert run.record["n_real"] == len(split.train)
         assert (run.record["n_test"], run.record["n_validation"]) == (len(split.test), len(split.validation))
     assert [run.folder for run in read_runs(tmp_path)] == [run.folder for run in result.runs]
@@ -106,8 +113,8 @@ def test_every_mix_gets_the_same_steps_and_test_clips(
             runs += train(bands, [mix], synth=children(), out=tmp_path, config=tiny(epochs=4)).runs
     finally:
         hook.remove()
-    n_train = len(fold_split(bands.clips, 2).train)
-    assert steps == [4 * -(-n_train // 16)] * 4
+    assert len(fold_split(bands.clips, 2).train) < 500  # so that an epoch counts 500 clips
+    assert steps == [4 * -(-500 // 16)] * 4
     assert [run.record["steps"] for run in runs] == steps
     assert [run.record["n_synthetic"] for run in runs] == [0, 12, 0, 12]
     assert [run.record["dropped"] for run in runs] == [0, 6, 0, 6]
@@ -214,9 +221,28 @@ def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
     seen: list[Any] = []
     train(bands, ["real"], out=tmp_path, config=tiny(seeds=2), report=seen.append)
     assert [(state.run, state.n_runs, state.epoch, state.epochs) for state in seen] == [
-        (run, 2, epoch, 3) for run in range(2) for epoch in (1, 2, 3)
+        (run, 2, epoch, 6) for run in range(2) for epoch in range(1, 7)
     ]
     assert all(0 <= state.validation_accuracy <= 1 for state in seen)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "epochs", "length"),
+    [
+        (50, None, (60, 960)),
+        (500, None, (60, 960)),  # 16 steps an epoch
+        (750, None, (40, 960)),  # 24
+        (999, None, (30, 960)),
+        (1_000, None, (30, 960)),
+        (7_000, None, (30, 6_570)),
+        (50, 3, (3, 48)),
+        (7_000, 3, (3, 657)),
+    ],
+)
+def test_small_training_parts_have_more_epochs_by_default(
+    n_train: int, epochs: int | None, length: tuple[int, int]
+) -> None:
+    assert training_length(n_train, 32, 30, epochs) == length
 
 
 # --- leaks
@@ -347,7 +373,7 @@ def test_no_mix_is_a_usage_error(bands: Source, tmp_path: Path) -> None:
 
 
 def test_the_default_classifier_learns_three_bands(bands: Source, tmp_path: Path) -> None:
-    config = TrainConfig(folds=(1,), epochs=40, batch=16, device="cpu")  # 120 steps
+    config = TrainConfig(folds=(1,), epochs=4, batch=16, device="cpu")  # 128 steps
     run = train(bands, out=tmp_path, config=config).runs[0]
     rows = predictions(run.folder)
     assert np.mean(np.array(rows["label"]) == np.array(rows["predicted"])) > 0.9

@@ -207,6 +207,13 @@ def test_unequal_work_and_many_mixes_are_noted(tmp_path: Path) -> None:
     assert [row.p_value_holm for row in comparison.rows] == [None, pytest.approx(0.25), pytest.approx(0.25)]
 
 
+def test_folds_of_other_sizes_may_have_other_numbers_of_epochs(tmp_path: Path) -> None:
+    for mix in ("real", "synth"):
+        write_run(tmp_path, mix, 1, 0, epochs=30)
+        write_run(tmp_path, mix, 2, 0, epochs=42)
+    assert not any("epochs" in note for note in only(compare_runs(tmp_path)).notes)
+
+
 def test_as_dict_is_strict_json(tmp_path: Path) -> None:
     write_grid(tmp_path)
     made = [comparison.as_dict() for comparison in compare_runs(tmp_path)]

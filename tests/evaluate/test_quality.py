@@ -122,6 +122,27 @@ def test_wrong_provenance_is_found(
     assert all(message in line for line in ran.value["wrong_provenance"])
 
 
+def test_findings_are_shown_where_nothing_may_train(
+    made: Path, urbansound8k_folder: Path, usk: Command
+) -> None:
+    rewrite(made, parent_groups=lambda row: [f"{group}-then" for group in row["parent_groups"]])
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--tstr", "--epochs", 1)
+    assert ran.code == 3 and "another recording, fold or class" in ran.out
+    assert "--tstr was left out: --mix synth: synth was made when the recordings" in " ".join(ran.err.split())
+
+
+def test_training_is_refused_after_the_findings_where_the_generator_heard_the_fold(
+    made: Path, urbansound8k_folder: Path, usk: Command
+) -> None:
+    manifest = json.loads((made / "usk.json").read_text())
+    groups = sorted({clip.group for clip in open_source(urbansound8k_folder).clips})
+    heard = [{"source": "urbansound8k", "folds": [1, 2, 3], "clips": len(groups), "groups": groups}]
+    (made / "usk.json").write_text(json.dumps({**manifest, "trained_on": heard}))
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--tstr", "--epochs", 1)
+    assert ran.code == 1 and "distance to the nearest real clip" in ran.out
+    assert "would leak: its generator was trained on" in " ".join(ran.err.split())
+
+
 def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urbansound8k_folder: Path) -> None:
     real = open_source(urbansound8k_folder)
     synth = replace(open_source(made), model_groups=frozenset({real.clips[0].group}))

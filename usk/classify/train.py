@@ -1,7 +1,8 @@
 """`usk.train`: mixes x splits x shots x seeds of one classifier, with equal work for every mix.
 
-All mixes of a split get the same number of optimiser steps (that of the real training part times the epochs), the
-same seeds, and the same validation and test clips. The epoch is chosen on the validation part.
+All mixes of a split get the same number of optimiser steps (passes over its real training part, more of them where that
+is small: see `training_length`), the same seeds, and the same validation and test clips. The epoch is chosen on the
+validation part.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ from usk.data.licenses import strictest_license
 from usk.data.mix import foreign_parents, label_map, parse_mix, unknown_generator
 from usk.data.shots import parse_shots
 from usk.data.sources import Source
-from usk.data.splits import PROTOCOLS, Split
+from usk.data.splits import PROTOCOLS
 from usk.device import default_precision, resolve_device
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.share.cards import run_card
 
 SELECTION_WINDOW_EPOCHS = 5
-FEW_SHOT_CLIPS = 512
+EPOCH_CLIPS = 500  # an epoch counts at least as many
+FULL_RECIPE_CLIPS = 1000  # with fewer in training, a recipe has more epochs by default
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class TrainConfig:
     seeds: int = 1  # how many
     seed: int = 0  # the first of them
     shots: str = "full"  # real clips in all, joined by commas: 50,100,full
-    epochs: int | None = None
+    epochs: int | None = None  # None: the preset's, more where real clips are few
     batch: int | None = None
     learning_rate: float | None = None
     augment: str = "auto"  # several joined by commas: every mix is trained with each of them
@@ -176,18 +178,18 @@ def train(
         "classifier": config.classifier,
         **({"classifier_revision": recipe.revision} if recipe.revision else {}),
         "protocol": config.protocol,
-        "epochs": config.epochs or recipe.epochs,
         "batch": config.batch or recipe.batch,
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "precision": default_precision(device) if config.precision == "auto" else config.precision,
     }
     with disk_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
-    job = _Job(decoded, sources, recipe, settings, device, Path(out), planned)
+    job = _Job(decoded, sources, recipe, settings, device, Path(out), planned, config.epochs)
     share = job.share(config.workers)
     announce(
         {
             **settings,
+            "epochs": sorted({identity["epochs"] for identity in job.identities}),
             "augment": list(augments),
             "device": str(device),
             **({"workers": share.processes} if share.processes > 1 else {}),
@@ -200,11 +202,17 @@ def train(
     return TrainResult(tuple(runs), tuple(dict.fromkeys(notes)), settings)
 
 
-def steps_per_epoch(split: Split, batch: int) -> int:
-    """Optimiser steps of an epoch, the same for every mix: a pass over the real training part, but at least over
-    `FEW_SHOT_CLIPS` clips where it was cut to fewer shots."""
-    clips = len(split.train) if split.shots is None else max(len(split.train), FEW_SHOT_CLIPS)
-    return math.ceil(clips / batch)
+def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | None) -> tuple[int, int]:
+    """Epochs, and optimiser steps in all, of every mix beside `n_train` real training clips.
+
+    An epoch is a pass over the real clips; fewer than `EPOCH_CLIPS` are passed over several times, for an epoch of 50 clips
+    would be two steps. Where `epochs` does not say how many, they are the recipe's, stretched so that a training part
+    below `FULL_RECIPE_CLIPS` is trained on for nearly as many steps as one of that size: at most twice as many epochs.
+    """
+    per_epoch = max(n_train, EPOCH_CLIPS)
+    if epochs is None:
+        epochs = max(recipe_epochs, recipe_epochs * FULL_RECIPE_CLIPS // per_epoch)
+    return epochs, epochs * math.ceil(per_epoch / batch)
 
 
 def _input_of(source: Source, trained: bool) -> dict[str, Any]:
@@ -280,9 +288,11 @@ class _Job:
         device: torch.device,
         out: Path,
         planned: Sequence[PlannedRun],
+        epochs: int | None,
     ) -> None:
         self.decoded, self.sources, self.recipe = decoded, sources, recipe
         self.settings, self.device, self.out, self.planned = settings, device, out, planned
+        self.epochs = epochs  # None: by the clips of each run's training part
         self._tables: dict[str, Table] = {}
         self.fingerprint = recipe.fingerprint(len(sources["real"].class_names))
         self.data = _data_of(sources["real"])
@@ -317,10 +327,11 @@ class _Job:
         """Every planned run, trained where `out` has not got it."""
         planned, identities, runs, todo = self.planned, self.identities, self.found, self.todo
         steps = {index: identities[index]["steps"] for index in todo}
-        all_steps, epochs = sum(steps.values()), self.settings["epochs"]
+        all_steps = sum(steps.values())
         done_steps = dict.fromkeys(todo, 0)
 
         def after_epoch(index: int, epoch: int, accuracy: float) -> None:
+            epochs = identities[index]["epochs"]
             done_steps[index] = epoch * steps[index] // epochs
             label, done = planned[index].label, sum(done_steps.values())
             report(TrainProgress(index, len(planned), done, all_steps, label, epoch, epochs, accuracy))
@@ -353,6 +364,7 @@ class _Job:
     def _identity(self, plan: PlannedRun) -> dict[str, Any]:
         """All that decides a run, JSON-safe."""
         split, settings = plan.split, self.settings
+        epochs, steps = training_length(len(split.train), settings["batch"], self.recipe.epochs, self.epochs)
         return {
             "format": FORMAT,
             "mix": plan.mix.text,
@@ -363,7 +375,8 @@ class _Job:
             "split": split.name,
             "seed": plan.seed,
             **({} if split.shots is None else {"shots": split.shots}),
-            "steps": settings["epochs"] * steps_per_epoch(split, settings["batch"]),
+            "epochs": epochs,
+            "steps": steps,
             "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
             "optimistic": split.optimistic,
             "data": self.data,
@@ -381,7 +394,7 @@ class _Job:
             classifier_settings(settings["classifier"], self.recipe, names, settings["precision"]),
             plan.augment,
             plan.seed,
-            settings["epochs"],
+            identity["epochs"],
             identity["steps"],
             settings["batch"],
             settings["learning_rate"],

@@ -68,7 +68,7 @@ def command(
     from usk.classify.predict import find_classifier
     from usk.classify.train import TrainProgress
     from usk.data.sources import open_source
-    from usk.errors import UsageError
+    from usk.errors import LeakError, SourceError, UsageError, UskError
     from usk.evaluate.embeddings import embedding_named
     from usk.evaluate.quality import audit
     from usk.evaluate.transfer import train_on_synthetic
@@ -86,6 +86,7 @@ def command(
     for note in source.notes:
         display.warn(note)
     folds = split_numbers(test_folds, "--test-folds")
+    untrained: UskError | None = None
     with display.progress() as bars:
         found = audit(
             synthetic,
@@ -99,14 +100,21 @@ def command(
             training = bars("training")
 
             def report(state: TrainProgress) -> None:
-                training(state.run * state.epochs + state.epoch, state.n_runs * state.epochs, state.label)
+                training(state.done_steps, state.all_steps, state.label)
 
-            transfer = train_on_synthetic(
-                synthetic, source, folds, epochs=epochs, seeds=seeds, device=device, report=report
-            )
-            found = replace(found, transfer=tuple(transfer))
+            try:
+                transfer = train_on_synthetic(
+                    synthetic, source, folds, epochs=epochs, seeds=seeds, device=device, report=report
+                )
+                found = replace(found, transfer=tuple(transfer))
+            except (LeakError, SourceError) as error:  # what else was found is worth showing
+                untrained = error
     if save:
         save_audit(Path(dataset), found.as_dict(), f"{source.name} ({source.revision})")
     display.result(found.as_dict(), *audit_tables(found))
+    if untrained is not None:
+        if not found.leaks:
+            raise untrained
+        display.warn(f"--tstr was left out: {untrained}")
     if found.leaks:
         raise typer.Exit(FOUND_LEAKS)

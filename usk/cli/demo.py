@@ -16,7 +16,7 @@ def command(
     ctx: typer.Context,
     out: Annotated[str, typer.Option("--out", help="Folder for the dataset and the runs.")] = "usk-demo",
     per_class: Annotated[int, typer.Option("--per-class", help="Synthetic clips of each class.")] = 6,
-    epochs: Annotated[int, typer.Option("--epochs", help="Epochs of each run.")] = 15,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs of each run.")] = 10,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -53,7 +53,7 @@ def command(
         training = bars("training")
 
         def report(state: TrainProgress) -> None:
-            training(state.run * state.epochs + state.epoch, state.n_runs * state.epochs, state.label)
+            training(state.done_steps, state.all_steps, state.label)
 
         train(
             real,

@@ -59,7 +59,14 @@ def command(
             help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone.",
         ),
     ] = "full",
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, counted on the real clips.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            help="Epochs, each of the real clips, or of 500 where there are fewer. \\[default: the classifier's; up to "
+            "twice as many with fewer than 1,000 clips]",
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Clips in a training batch.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Peak learning rate.")

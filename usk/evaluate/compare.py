@@ -688,13 +688,16 @@ def _notes(
 ) -> list[str]:
     notes = []
     runs = [run for members in by_mix.values() for run in members]
-    epochs = sorted({run.epochs for run in runs})
+    lengths: dict[str, set[int]] = {}
+    for run in runs:
+        lengths.setdefault(run.split, set()).add(run.epochs)  # by default they follow the clips of the split
+    unequal_epochs = sorted(set().union(*(found for found in lengths.values() if len(found) > 1)))
     precisions = sorted({run.precision for run in runs if run.precision})
     if n_superseded:
         notes.append(f"{n_superseded} older runs of the same mix, split and seed are left out")
-    if len(epochs) > 1:
+    if unequal_epochs:
         notes.append(
-            f"runs of {', '.join(map(str, epochs))} epochs stand side by side: train all for as many"
+            f"runs of {', '.join(map(str, unequal_epochs))} epochs stand side by side: train all for as many"
         )
     if len(precisions) > 1:
         notes.append(f"runs in {' and '.join(precisions)} stand side by side")
