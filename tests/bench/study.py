@@ -50,8 +50,8 @@ class Config:
     test_folds: tuple[int, ...]
     shots: tuple[int | None, ...]
     classifier: str
-    augments: tuple[str, ...]  # of real clips alone
     mix_augments: tuple[str, ...]
+    augments: dict[str, list[str]]  # by shots, of real clips alone
     mixes: dict[str, list[str]]  # by shots
     seeds: dict[str, int]  # by shots
     per_class: dict[str, int]  # by shots; a way of making clips may have its own
@@ -63,8 +63,9 @@ class Config:
     def read(cls, path: Path) -> Config:
         raw = tomllib.loads(path.read_text())
         shots = tuple(None if n == "full" else int(n) for n in raw.pop("shots"))
-        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "augments", "mix_augments")}
-        for name in ("mixes", "seeds", "per_class"):  # a table by shots, or one value for all of them
+        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "mix_augments")}
+        # A table by shots, or one value for all of them.
+        for name in ("augments", "mixes", "seeds", "per_class"):
             if not isinstance(raw[name], dict):
                 raw[name] = dict.fromkeys(map(_said, shots), raw[name])
         return cls(shots=shots, **listed, **raw)
@@ -112,7 +113,7 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
         synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
     for trained_on, augment in (
-        (["real"], ",".join(study.augments)),
+        (["real"], ",".join(study.augments[_said(cell.shots)])),
         (mixes, ",".join(study.mix_augments)),
     ):
         config = TrainConfig(

@@ -1,7 +1,9 @@
-"""The training loop that runs and judges share: its learning rate goes by the recipe, in all groups of parameters."""
+"""The training loop that runs and judges share: its learning rate goes by the recipe, in all groups of parameters, and
+batches are normalised as the clips that are tested need it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,13 @@ import torch
 from torch import nn
 
 from usk.classify import models
-from usk.classify.fitting import Training
+from usk.classify.classifier import AudioClassifier
+from usk.classify.features import features_of
+from usk.classify.fitting import SETTLING_CLIPS, Training, evenly
+from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
 from usk.data.sources import Source
+from usk.data.splits import fold_split
 from usk.synth.judge import JudgeConfig, Jury
 from usk.synth.plan import draw_plan
 
@@ -88,3 +94,71 @@ def test_a_judge_is_trained_as_its_recipe_says(
     steps = len(Watched.seen) // len(jury.judges)
     assert steps > 10
     check(recipe, steps)
+
+
+class Normalised(nn.Module):
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Linear(4, n_classes)
+
+    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(log_mel)).relu().mean(dim=(2, 3)))
+
+
+@pytest.fixture
+def normalised(
+    tiny_classifier: models.ClassifierPreset, monkeypatch: pytest.MonkeyPatch
+) -> models.ClassifierPreset:
+    changed = replace(tiny_classifier, build=Normalised)
+    monkeypatch.setitem(models.CLASSIFIERS, "tiny", changed)
+    return changed
+
+
+def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the layer of `network` would be given for whole, plain clips, and what it keeps: means by channel."""
+    (layer,) = (module for module in network.modules() if isinstance(module, Normalised))
+    given: list[torch.Tensor] = []
+    hook = layer.first.register_forward_hook(lambda *called: given.append(called[2]))
+    with torch.no_grad():
+        network.eval()(features.float())
+    hook.remove()
+    assert layer.norm.running_mean is not None
+    return given[0].mean(dim=(0, 2, 3)), layer.norm.running_mean
+
+
+@pytest.mark.parametrize("mix", ["real", "real,synth", "synth"])
+def test_a_run_normalises_as_plain_real_clips_need_it(
+    normalised: models.ClassifierPreset,
+    bands: Source,
+    children: Callable[..., Source],
+    tmp_path: Path,
+    mix: str,
+) -> None:
+    config = TrainConfig(classifier="tiny", folds=(2,), device="cpu", epochs=2, augment="gain+noise+mixup")
+    (run,) = train(bands, [mix], synth=children(), out=tmp_path, config=config).runs
+    features = features_of(decode_source(bands), normalised.features)[
+        fold_split(bands.clips, 2).train.tolist()
+    ]
+    needed, kept = means_of(AudioClassifier.from_pretrained(run.folder), features)
+    assert torch.allclose(needed, kept, atol=1e-3) == (mix != "synth"), "those have no real clip to hear"
+
+
+def test_a_judge_normalises_as_plain_clips_need_it(
+    normalised: models.ClassifierPreset, bands: Source, tmp_path: Path
+) -> None:
+    decoded = decode_source(bands)
+    plan = draw_plan(bands.clips, bands.class_names, 1)
+    judge = JudgeConfig(classifier="tiny")
+    jury = Jury(decoded, bands.clips, plan.clips, judge, False, 0, torch.device("cpu"))
+    jury.prepare(tmp_path)
+    for name, network in jury.judges.items():
+        features = features_of(decoded, normalised.features)[list(jury.hearings[name].rows)]
+        needed, kept = means_of(network, features)
+        assert torch.allclose(needed, kept, atol=1e-3)
+
+
+def test_clips_are_taken_evenly() -> None:
+    assert evenly(np.arange(600), SETTLING_CLIPS).tolist() == list(range(0, 600, 3))
+    assert evenly(torch.arange(256), SETTLING_CLIPS).tolist() == list(range(256))

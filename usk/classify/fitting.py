@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from usk.classify.augment import augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.models import ClassifierPreset
 from usk.device import autocast
+
+SETTLING_CLIPS = 256
+SETTLING_BATCH = 128
 
 AfterEpoch = Callable[[int, float], None]  # epoch, its validation accuracy
 
@@ -117,6 +121,18 @@ class Training:
         self.done += 1
         return float(loss.detach())
 
+    def settle(self, features: torch.Tensor) -> None:
+        """Estimate the statistics of batch normalisation anew, on clips as they are tested: whole, without augmentation.
+
+        While it trains, a network normalises by batches of augmented and mixed clips, and what it keeps of them for later is
+        their average over the last few dozen steps (Wu and Johnson, arXiv 2105.07576: "precise BatchNorm"). `features`
+        [n, bands, frames]. Without such layers nothing happens.
+        """
+        # Of one size, for each counts the same.
+        batches = features.chunk(math.ceil(len(features) / SETTLING_BATCH))
+        with autocast(features.device, self.precision):
+            update_bn((batch.float() for batch in batches), self.model)
+
     def state(self) -> dict[str, Any]:
         """What it takes to go on, beside the model's weights."""
         return {"optimiser": self.optimiser.state_dict(), "draw": self.draw.get_state(), "order": self.order}
@@ -140,6 +156,10 @@ def fit_classifier(
     checkpoint = Checkpoint(task.out, task.name)
     features = torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts])
     labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device)
+    settling = evenly(features, SETTLING_CLIPS)
+    for name, rows in task.parts:
+        if name == "real":  # synthetic clips are not what will be heard
+            settling = tables[name].features[evenly(rows, SETTLING_CLIPS).tolist()]
     probe = features[:: max(1, len(features) // 512)].float()
     torch.manual_seed(task.seed)
     model = AudioClassifier(**task.classifier)
@@ -171,6 +191,7 @@ def fit_classifier(
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
         total = sum(training.step() for _ in range(per_epoch))
+        training.settle(settling)
         accuracy, likelihood = _validate(model, tables["real"], task, device)
         history.append(
             {
@@ -201,6 +222,11 @@ def fit_classifier(
     classifier = model.cpu().to(memory_format=torch.contiguous_format)
     took_s = spent_s + time.monotonic() - started
     return Fitted(probabilities, classifier, history, best[1], best[0][0], took_s)
+
+
+def evenly(rows: Any, most: int) -> Any:
+    """At most `most` rows of an array or a tensor, as far apart as each other."""
+    return rows[:: math.ceil(len(rows) / most)]
 
 
 def figure(value: float) -> float | None:

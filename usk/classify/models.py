@@ -143,6 +143,7 @@ class ClassifierPreset:
             self.cosine,
             self.label_smoothing,
             self.standardise,
+            *(["settled"] if "BatchNorm" in layout else []),  # see `Training.settle`
         )
         return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from usk.classify.features import Features, fit_length
-from usk.classify.fitting import Training
+from usk.classify.fitting import SETTLING_CLIPS, Training, evenly
 from usk.classify.models import DEFAULT_CLASSIFIER, ClassifierPreset, preset
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress
@@ -258,6 +258,7 @@ class Jury:
                 training.step()
                 if report is not None:
                     report(step + 1)
+            training.settle(evenly(features, SETTLING_CLIPS))
         return model
 
     def score(self, planned: Sequence[PlannedClip], rows: Sequence[dict[str, Any]], rate_hz: int) -> None:
