@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from usk.classify import models
 from usk.classify.classifier import AudioClassifier, check_settings
 from usk.classify.features import FeatureSettings, features_of, fit_length
 from usk.classify.models import Standardised, preset
@@ -62,6 +64,43 @@ def test_loading_reproduces_the_runs_predictions_exactly(
     np.testing.assert_allclose(model.probabilities(audio).numpy(), stored, atol=1e-4)
 
 
+class OfAnyLength(torch.nn.Module):
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(16, n_classes)
+
+    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
+        return self.last(log_mel.amax(dim=(1, 3)))
+
+
+def test_a_clip_is_heard_in_parts_as_long_as_those_it_was_trained_on(
+    bands: Source, tmp_path: Path, tiny_classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.CLASSIFIERS, "tiny", replace(tiny_classifier, build=OfAnyLength))
+    config = replace(TINY, augment="none,crop")
+    whole, halves = train(bands, ["real"], out=tmp_path / "runs", config=config).runs
+    assert json.loads((whole.folder / "config.json").read_text())["window_frames"] is None
+    assert json.loads((halves.folder / "config.json").read_text())["window_frames"] == 4  # of 8
+    assert ["in halves" in (run.folder / "README.md").read_text() for run in (whole, halves)] == [False, True]
+    model = load_classifier(halves.folder)
+    features = features_of(decode_source(bands), model.feature_settings)
+    with torch.no_grad():
+        part = features[fold_split(bands.clips, 2).test.tolist()].float()
+        heard = [
+            model.network(((half - model.mean_db) / model.deviation_db)[:, None]).softmax(dim=1)
+            for half in (part[:, :, :4], part[:, :, 4:])
+        ]
+        probabilities = model(part).softmax(dim=1)
+        short, long = model(part[:, :, :3]), model(torch.cat((part, part[:, :, :1]), dim=2))
+    torch.testing.assert_close(probabilities, (heard[0] + heard[1]) / 2)
+    stored = np.array(
+        pq.read_table(halves.folder / "predictions.parquet")["probabilities"].to_pylist(), np.float32
+    )
+    np.testing.assert_array_equal(probabilities.numpy(), stored)
+    assert short.shape == long.shape == (len(part), 3)
+    assert not torch.allclose(heard[0], heard[1])
+
+
 def test_bf16_runs_predict_in_bf16(bands: Source, tmp_path: Path, tiny_classifier: Any) -> None:
     config = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="bf16")
     run = train(bands, ["real"], out=tmp_path / "runs", config=config).runs[0].folder
@@ -75,7 +114,7 @@ def test_bf16_runs_predict_in_bf16(bands: Source, tmp_path: Path, tiny_classifie
 def test_a_run_holds_what_the_hub_needs(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     assert set(config) == {
-        "architecture", "class_names", "mel", "repeat_short", "precision", "transformer",
+        "architecture", "class_names", "mel", "repeat_short", "precision", "transformer", "window_frames",
     }  # fmt: skip
     assert config["transformer"] is None
     assert config["mel"]["n_mels"] == 16
@@ -167,6 +206,10 @@ def test_a_damaged_one_is_one_line(
         ({"mel": {**GOOD["mel"], "more": 1}}, "mel does not have the settings"),  # type: ignore[dict-item]
         ({"mel": []}, "mel does not have the settings"),
         ({"architecture": ["small"]}, "knows no architecture"),
+        ({"window_frames": 173}, "window_frames must lie between 43 and 172, not 173"),
+        ({"window_frames": 1}, "window_frames"),
+        ({"window_frames": "86"}, "window_frames"),
+        ({"window_frames": True}, "window_frames"),
     ],
 )
 def test_settings_that_are_none(changes: dict[str, Any], message: str) -> None:
@@ -185,7 +228,7 @@ VALUES = (
 )
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys((*GOOD, "precision"), VALUES)))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys((*GOOD, "precision", "window_frames"), VALUES)))
 def test_no_configuration_breaks_the_check(changes: dict[str, Any]) -> None:
     """Whatever is accepted can be built."""
     try:

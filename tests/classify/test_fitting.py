@@ -15,7 +15,7 @@ from torch import nn
 from usk.classify import models
 from usk.classify.classifier import AudioClassifier
 from usk.classify.features import features_of
-from usk.classify.fitting import SETTLING_CLIPS, Training, evenly
+from usk.classify.fitting import Training, evenly
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
 from usk.data.sources import Source
@@ -160,5 +160,5 @@ def test_a_judge_normalises_as_plain_clips_need_it(
 
 
 def test_clips_are_taken_evenly() -> None:
-    assert evenly(np.arange(600), SETTLING_CLIPS).tolist() == list(range(0, 600, 3))
-    assert evenly(torch.arange(256), SETTLING_CLIPS).tolist() == list(range(256))
+    assert evenly(np.arange(600), 256).tolist() == list(range(0, 600, 3))
+    assert evenly(torch.arange(256), 256).tolist() == list(range(256))

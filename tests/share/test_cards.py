@@ -109,7 +109,7 @@ def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[
         "class_names": list(class_names), "n_real": 30, "n_synthetic": 0, "n_test": 9, "n_test_recordings": 3,
         "n_validation": 6, "best_epoch": 4, "epochs": 5, "steps": 50, "batch": 32, "learning_rate": 0.002,
         "precision": "fp32", "augment": "none", "dropped": 0, "inputs": {"real": source}, "leaks": [],
-        "license": "unknown", "heard": {"seconds": 4.0, "sample_rate_hz": 22_050, "repeat_short": True, "transformer": False},
+        "license": "unknown", "heard": {"seconds": 4.0, "sample_rate_hz": 22_050, "repeat_short": True, "transformer": False, "in_halves": False},
     }  # fmt: skip
     recalls = [(name, 1, 0.5) for name in class_names]
     card = run_card({**base, **record}, 0.5, 0.4, recalls, "SmallCnn", "usk/classify/models.py")

@@ -25,10 +25,15 @@ def shift(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
 
 
+def cropped_frames(n_frames: int) -> int:
+    """How many frames `crop` leaves of a clip."""
+    return (n_frames + 1) // 2
+
+
 def crop(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Half of each clip's frames, from anywhere in it: what is learnt from is shorter, and half the work."""
     n, n_mels, n_frames = batch.shape
-    kept = (n_frames + 1) // 2
+    kept = cropped_frames(n_frames)
     begins = torch.randint(n_frames - kept + 1, (n,), generator=draw)
     index = begins[:, None] + torch.arange(kept)[None, :]
     return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))

@@ -20,7 +20,9 @@ from usk.mel.spectrogram import MelSettings
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-SETTINGS = frozenset({"architecture", "class_names", "mel", "repeat_short", "precision", "transformer"})
+SETTINGS = frozenset(
+    {"architecture", "class_names", "mel", "repeat_short", "precision", "transformer", "window_frames"}
+)
 REQUIRED = frozenset({"architecture", "class_names"})
 
 # What a configuration from elsewhere may ask for, so that it cannot take all of the memory.
@@ -52,6 +54,7 @@ class AudioClassifier(
         repeat_short: bool | None = None,
         precision: str = "fp32",
         transformer: dict[str, Any] | None = None,
+        window_frames: int | None = None,
     ) -> None:
         """Args:
             architecture: its name in `usk.classify.models.CLASSIFIERS`, or `hf:` and the model that was fine-tuned.
@@ -59,13 +62,14 @@ class AudioClassifier(
             repeat_short: whether clips shorter than the mel image are repeated, or followed by silence.
             precision: what the run computed its predictions in, `fp32` or `bf16`.
             transformer: `config` and `extractor` of a `transformers` classifier, as its own files have them.
+            window_frames: what it hears at a time, see `Standardised`; None for whole clips.
 
         Raises: ModelError for settings that are none.
         """
         check_settings(
             {
                 "architecture": architecture, "class_names": class_names, "mel": mel, "repeat_short": repeat_short,
-                "precision": precision, "transformer": transformer,
+                "precision": precision, "transformer": transformer, "window_frames": window_frames,
             }
         )  # fmt: skip
         settings: Features
@@ -78,7 +82,7 @@ class AudioClassifier(
             settings, standardise = FeatureSettings(MelSettings(**(mel or {})), bool(repeat_short)), True
             network = CLASSIFIERS[architecture].build(len(class_names))
         bands = torch.zeros(settings.shape[0], 1)
-        super().__init__(network, bands, bands + 1)
+        super().__init__(network, bands, bands + 1, window_frames)
         self.standardise = standardise
         self.architecture = architecture
         self.class_names = tuple(class_names)
@@ -218,6 +222,9 @@ def _what_is_wrong(settings: Any) -> str | None:
         whole = isinstance(value, int) or (name == "top_db" and isinstance(value, float))
         if not whole or isinstance(value, bool) or not math.isfinite(value) or not 0 < value <= largest:
             return f"the mel setting {name} must lie above 0 and up to {largest}, not {value!r}"
+    window, n_frames = settings.get("window_frames"), mel["n_frames"]
+    if window is not None and not (type(window) is int and n_frames // 4 <= window <= n_frames):
+        return f"window_frames must lie between {n_frames // 4} and {n_frames}, not {window!r}"
     shape = CLASSIFIERS[settings["architecture"]].features.shape
     if mel["n_mels"] != shape[0]:
         return f"the architecture {settings['architecture']} takes {shape[0]} mel bands, not {mel['n_mels']}"

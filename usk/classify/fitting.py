@@ -19,10 +19,10 @@ from torch.optim.swa_utils import update_bn
 from usk.classify.augment import augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
-from usk.classify.models import ClassifierPreset
+from usk.classify.models import ClassifierPreset, Standardised
 from usk.device import autocast
 
-SETTLING_CLIPS = 256
+SETTLING_CLIPS = 128
 SETTLING_BATCH = 128
 
 AfterEpoch = Callable[[int, float], None]  # epoch, its validation accuracy
@@ -122,14 +122,14 @@ class Training:
         return float(loss.detach())
 
     def settle(self, features: torch.Tensor) -> None:
-        """Estimate the statistics of batch normalisation anew, on clips as they are tested: whole, without augmentation.
+        """Estimate the statistics of batch normalisation anew, on clips as they are tested: without augmentation.
 
         While it trains, a network normalises by batches of augmented and mixed clips, and what it keeps of them for later is
         their average over the last few dozen steps (Wu and Johnson, arXiv 2105.07576: "precise BatchNorm"). `features`
         [n, bands, frames]. Without such layers nothing happens.
         """
-        # Of one size, for each counts the same.
-        batches = features.chunk(math.ceil(len(features) / SETTLING_BATCH))
+        parts = torch.cat(self.model.windows(features)) if isinstance(self.model, Standardised) else features
+        batches = parts.chunk(math.ceil(len(parts) / SETTLING_BATCH))  # of one size, for each counts alike
         with autocast(features.device, self.precision):
             update_bn((batch.float() for batch in batches), self.model)
 

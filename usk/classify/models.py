@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP, PRESETS, augmentations_named
+from usk.classify.augment import (
+    AUGMENTATIONS,
+    CROP,
+    MIXUP,
+    PRESETS,
+    augmentations_named,
+    cropped_frames,
+)
 from usk.classify.features import (
     FIRST_SECOND,
     FOUR_SECONDS,
@@ -18,7 +26,14 @@ from usk.classify.features import (
     Features,
     FeatureSettings,
 )
-from usk.classify.networks import FrequencyResNet, RelaxedFrequencyNorm, SbCnn, adam_with_l2
+from usk.classify.networks import (
+    FrequencyResNet,
+    RelaxedFrequencyNorm,
+    SbCnn,
+    adam_with_l2,
+    mean_over,
+    patches,
+)
 from usk.errors import UsageError
 
 
@@ -130,6 +145,10 @@ class ClassifierPreset:
             )
         return tuple(name for name in names if name in self.augmentable)
 
+    def window_frames(self, augment: str) -> int | None:
+        """The frames that a classifier hears at a time which is trained with `--augment`; None for whole clips."""
+        return cropped_frames(self.features.shape[1]) if CROP in self.augmentations(augment) else None
+
     def fingerprint(self, n_classes: int) -> str:
         """Changes with whatever a recipe does to a run beside augmentation: a run of another is not taken for one of it."""
         with torch.device("meta"):
@@ -143,7 +162,6 @@ class ClassifierPreset:
             self.cosine,
             self.label_smoothing,
             self.standardise,
-            *(["settled"] if "BatchNorm" in layout else []),  # see `Training.settle`
         )
         return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
 
@@ -155,18 +173,20 @@ class ClassifierPreset:
         return tuple(wanted)
 
     def model(self, n_classes: int, probe: torch.Tensor | None = None) -> nn.Module:
-        """A new network that takes features [batch, bands, frames]; `probe` are some that it is to train on."""
+        """A new network that takes features [batch, bands, frames], to be trained with the recipe's own augmentation;
+        `probe` are some that it is to train on."""
         network = self.build(n_classes)
         if not self.standardise:
             return network
+        window = self.window_frames(self.augment)
         if probe is None:
             bands = torch.zeros(self.features.shape[0], 1)
-            return Standardised(network, bands, bands + 1)
+            return Standardised(network, bands, bands + 1, window)
         deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
-        return Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3))
+        return Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3), window)
 
 
-RECIPE_VERSION = 1  # raised when what a network or an augmentation computes changes under the same name
+RECIPE_VERSION = 2  # raised when what a network or an augmentation computes changes under the same name
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
@@ -209,19 +229,36 @@ def preset(name: str) -> ClassifierPreset:
 class Standardised(nn.Module):
     """A network behind the mean and deviation of each mel band of its training features, kept among its weights.
 
-    `mean_db` and `deviation_db` are [n_mels, 1], or scalars for all bands alike.
+    `mean_db` and `deviation_db` are [n_mels, 1], or scalars for all bands alike. Where it is trained on parts of
+    `window_frames`, it hears a whole clip in as many of them as hold it, outside training, and averages probabilities:
+    over twice the time band means and maxima are others than those that it knows.
     """
 
     def __init__(
-        self, network: nn.Module, mean_db: torch.Tensor | float, deviation_db: torch.Tensor | float
+        self,
+        network: nn.Module,
+        mean_db: torch.Tensor | float,
+        deviation_db: torch.Tensor | float,
+        window_frames: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.window_frames = window_frames
         self.mean_db: torch.Tensor
         self.deviation_db: torch.Tensor
         self.register_buffer("mean_db", torch.as_tensor(mean_db))
         self.register_buffer("deviation_db", torch.as_tensor(deviation_db))
 
     def forward(self, log_mel_db: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes] of log-mel features [batch, n_mels, n_frames] in dB."""
-        return self.network(((log_mel_db - self.mean_db) / self.deviation_db)[:, None])
+        """Logits [batch, n_classes] of log-mel features [batch, n_mels, n_frames] in dB; logarithms of mean probabilities
+        where a clip is heard in windows."""
+        images = ((log_mel_db - self.mean_db) / self.deviation_db)[:, None]
+        parts = [images] if self.training else self.windows(images)
+        return self.network(images) if len(parts) == 1 else mean_over(parts, self.network)
+
+    def windows(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """The parts in which it hears features [..., n_frames]: as few as hold all frames."""
+        n_frames = features.shape[-1]
+        if self.window_frames is None or n_frames <= self.window_frames:
+            return [features]
+        return patches(features, self.window_frames, math.ceil(n_frames / self.window_frames))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -45,10 +47,20 @@ class SbCnn(nn.Module):
             index = begins[:, None] + torch.arange(SB_CNN_FRAMES, device=log_mel.device)
             index = index[:, None, None, :].expand(-1, 1, log_mel.shape[2], -1)
             return self.head(self.features(log_mel.gather(3, index)))
-        places = sorted({round(spare * part / 4) for part in range(5)})
-        patches = torch.cat([log_mel[..., begin : begin + SB_CNN_FRAMES] for begin in places])
-        probabilities = self.head(self.features(patches)).float().softmax(dim=1)
-        return probabilities.view(len(places), len(log_mel), -1).mean(dim=0).clamp_min(1e-12).log()
+        return mean_over(patches(log_mel, SB_CNN_FRAMES, 5), lambda patch: self.head(self.features(patch)))
+
+
+def patches(images: torch.Tensor, n_frames: int, count: int) -> list[torch.Tensor]:
+    """So many patches of `n_frames` of images [..., frames], from the first to the last, evenly placed."""
+    spare = images.shape[-1] - n_frames
+    places = sorted({round(spare * part / max(1, count - 1)) for part in range(count)})
+    return [images[..., begin : begin + n_frames] for begin in places]
+
+
+def mean_over(parts: list[torch.Tensor], logits_of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Logarithms of the mean probabilities [batch, n_classes] over parts of the same clips, each [batch, ...]."""
+    probabilities = logits_of(torch.cat(parts)).float().softmax(dim=1)
+    return probabilities.unflatten(0, (len(parts), -1)).mean(dim=0).clamp_min(1e-12).log()
 
 
 def adam_with_l2(model: nn.Module, learning_rate: float, _weight_decay: float) -> torch.optim.Optimizer:

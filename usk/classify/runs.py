@@ -138,7 +138,11 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def classifier_settings(
-    architecture: str, recipe: ClassifierPreset, class_names: Sequence[str], precision: str
+    architecture: str,
+    recipe: ClassifierPreset,
+    class_names: Sequence[str],
+    precision: str,
+    augment: str = "none",
 ) -> dict[str, Any]:
     """What an `AudioClassifier` is made with. A transformer from a folder goes by that folder's name alone."""
     place = architecture.removeprefix(TRANSFORMER)
@@ -148,6 +152,7 @@ def classifier_settings(
         "architecture": architecture,
         "class_names": list(class_names),
         "precision": precision,
+        "window_frames": recipe.window_frames(augment),
         **recipe.described(class_names),
     }
 

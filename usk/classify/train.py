@@ -259,6 +259,7 @@ def _card(
         "sample_rate_hz": features.sample_rate_hz,
         "repeat_short": features.repeat_short,
         "transformer": not isinstance(features, FeatureSettings),
+        "in_halves": classifier.window_frames is not None,
     }
     return run_card(
         {**record, "heard": heard},
@@ -391,7 +392,9 @@ class _Job:
     def _assignment(self, plan: PlannedRun, identity: dict[str, Any]) -> Assignment:
         settings, names = self.settings, self.sources["real"].class_names
         return Assignment(
-            classifier_settings(settings["classifier"], self.recipe, names, settings["precision"]),
+            classifier_settings(
+                settings["classifier"], self.recipe, names, settings["precision"], plan.augment
+            ),
             plan.augment,
             plan.seed,
             identity["epochs"],

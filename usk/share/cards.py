@@ -346,8 +346,8 @@ def run_card(
     """The README.md of a run: its results with their protocol, what trained it, and what cannot be ruled out.
 
     Args:
-        record: what run.json holds, and `heard`: seconds, sample rate, how short clips are filled, and whether a
-            feature extractor of `transformers` makes its features.
+        record: what run.json holds, and `heard`: seconds, sample rate, how short clips are filled, whether a
+            feature extractor of `transformers` makes its features, and whether clips are heard in halves.
         accuracy, macro_f1: on the test part, 0 to 1.
         recalls: (class, test clips, recall) in class order.
         network, module: the class of its network and the file that has it.
