@@ -451,12 +451,30 @@ def test_each_mix_is_compared_with_the_augmentation_that_validation_clips_choose
     real, both = best.rows
     assert (real.mix, real.accuracy.mean) == ("real", pytest.approx(0.65))
     assert both.difference is not None and both.difference.difference_points == pytest.approx(15)
-    assert both.pairs == 6 and both.sentence.endswith("synthetic clips help")
+    assert both.pairs == 6 and both.sentence.endswith("): synthetic clips help")
+    assert both.same_augment is not None and both.same_augment.difference_points == pytest.approx(10)
+    assert real.same_augment is None and "pairs up (with basic for both +10.0, +" in both.sentence
     assert sorted(best.augments) == ["basic", "none", "strong"] and "best augmentation" in best.title
     assert "real: strong (validation accuracy: " in best.notes[0] and "strong 70.0" in best.notes[0]
     assert best.as_dict()["choices"][0]["validation_accuracy"]["none"] == pytest.approx(0.5)
     basic = next(one for one in comparisons if one.augment == "basic")
     assert row_of(basic, "real,synth").difference != both.difference and basic.choices == []
+
+
+def test_what_another_augmentation_does_is_not_credited_to_synthetic_clips(tmp_path: Path) -> None:
+    """Validation clips choose the worse augmentation for real clips, by a hair, and the better one for the mix."""
+    write_augmented(tmp_path, "real", "basic", skill=0.6, validation=0.61)
+    write_augmented(tmp_path, "real", "strong", skill=0.8, validation=0.60)
+    write_augmented(tmp_path, "real,synth", "strong", skill=0.8, validation=0.61)
+    row = row_of(compare_runs(tmp_path)[-1], "real,synth")
+    assert row.difference is not None and row.difference.low_points is not None
+    assert row.difference.low_points > 0 and (row.p_value_holm or 1) < 0.05
+    assert "+20.0 points" in row.sentence
+    assert row.sentence.endswith(
+        "(with strong for both +0.0, +0.0 to +0.0): not distinguishable from none with strong for both"
+    )
+    made = compare_runs(tmp_path)[-1].as_dict()["rows"][1]["same_augment"]
+    assert made["difference_points"] == pytest.approx(0)
 
 
 def test_augmentations_are_chosen_over_the_runs_that_all_of_them_have(tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ class MixRow:
     p_value: float | None
     p_value_holm: float | None
     sentence: str
+    # Where it goes with another augmentation than the baseline: the difference with its own for both.
+    same_augment: PairedDifference | None = None
 
     @property
     def pairs(self) -> int:
@@ -354,6 +356,7 @@ class Comparable:
     runs: list[RunRecord]
     choices: tuple[AugmentationChoice, ...] = ()
     details: str = ""
+    not_chosen: tuple[RunRecord, ...] = ()  # of the same mixes and more, with augmentations that were not
 
 
 def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparable]:
@@ -436,7 +439,9 @@ def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None, detai
     chosen = {(choice.mix, choice.augment) for choice in choices}
     if baseline not in {choice.mix for choice in choices}:
         return None
-    return Comparable([run for run in runs if (run.mix, run.augment) in chosen], tuple(choices), details)
+    taken = [run for run in runs if (run.mix, run.augment) in chosen]
+    others = [run for run in runs if (run.mix, run.augment) not in chosen]
+    return Comparable(taken, tuple(choices), details, tuple(others))
 
 
 def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
@@ -459,6 +464,7 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
             by_mix[baseline],
             compared.get(mix, []),
             Significance(p_values[mix], corrected[mix], len(p_values)) if mix in p_values else None,
+            _with_the_same_augmentation(alike, baseline, by_mix[baseline], members),
         )
         for mix, members in by_mix.items()
     ]
@@ -484,6 +490,18 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
         choices=choices,
         details=alike.details,
     )
+
+
+def _with_the_same_augmentation(
+    alike: Comparable, baseline: str, baseline_runs: Sequence[RunRecord], runs: Sequence[RunRecord]
+) -> tuple[str, PairedDifference] | None:
+    """The augmentation of a mix's runs and their difference to the baseline with that, where it was given another one."""
+    augment = runs[0].augment
+    if augment == baseline_runs[0].augment:
+        return None
+    own = {run.key: run for run in alike.not_chosen if (run.mix, run.augment) == (baseline, augment)}
+    pairs = _pairs(own.values(), runs)
+    return (augment, paired_bootstrap([_pair(*both) for both in pairs])) if pairs else None
 
 
 def _check_class_names(runs: Sequence[RunRecord]) -> None:
@@ -520,6 +538,7 @@ def _mix_row(
     baseline_runs: Sequence[RunRecord],
     pairs: Sequence[Pair],
     significance: Significance | None,
+    same: tuple[str, PairedDifference] | None,
 ) -> MixRow:
     is_baseline = mix == baseline
     difference = paired_bootstrap(pairs) if pairs else None
@@ -541,7 +560,8 @@ def _mix_row(
         p_value_holm=significance.p_value_holm if significance else None,
         sentence="the baseline"
         if is_baseline
-        else verdict(difference, baseline, kind, significance, _adds_synthetic(runs, baseline_runs)),
+        else verdict(difference, baseline, kind, significance, _adds_synthetic(runs, baseline_runs), same),
+        same_augment=same[1] if same else None,
     )
 
 
@@ -570,29 +590,45 @@ def verdict(
     kind: str = "fold-seed",
     significance: Significance | None = None,
     adds_synthetic: bool = False,
+    same: tuple[str, PairedDifference] | None = None,
 ) -> str:
     """The plain sentence: by how much, how sure, and what follows.
 
     A difference counts where its interval (other recordings, other seeds) is clear of 0 and the exact test, corrected
     for the number of mixes, finds it too (other trainings on these very data). `adds_synthetic` says it in the words
-    of the question that usk is for.
+    of the question that usk is for. `same` is an augmentation and the difference with that for both, where the baseline
+    was given another: what clips are said to do must be seen there too, or it may be the augmentation's doing.
     """
     if difference is None:
         return f"no run shares a split and seed with {baseline}: train both with the same --folds and --seeds"
     said = [f"{_points(difference.difference_points)} points"]
     if difference.low_points is not None and difference.high_points is not None:
-        said.append(f"95 % interval {_points(difference.low_points)} to {_points(difference.high_points)}")
+        said.append(f"95 % interval {_interval(difference)}")
     if difference.n_pairs == 1:
         said.append(f"one {kind} pair")
     else:
         said.append(f"{difference.n_pairs_up} of {difference.n_pairs} {kind} pairs up")
         if difference.n_seeds == 1:
             said.append("one seed (the luck of training is not in the interval)")
-    return f"{', '.join(said)}: {_judgement(difference, baseline, significance, adds_synthetic)}"
+    judgement = _judgement(difference, baseline, significance, adds_synthetic, same)
+    if same is None:
+        return f"{', '.join(said)}: {judgement}"
+    augment, found = same
+    interval = "" if found.low_points is None else f", {_interval(found)}"
+    return f"{', '.join(said)} (with {augment} for both {_points(found.difference_points)}{interval}): {judgement}"
+
+
+def _interval(difference: PairedDifference) -> str:
+    assert difference.low_points is not None and difference.high_points is not None
+    return f"{_points(difference.low_points)} to {_points(difference.high_points)}"
 
 
 def _judgement(
-    difference: PairedDifference, baseline: str, significance: Significance | None, adds_synthetic: bool
+    difference: PairedDifference,
+    baseline: str,
+    significance: Significance | None,
+    adds_synthetic: bool,
+    same: tuple[str, PairedDifference] | None,
 ) -> str:
     needed = fewest_pairs(significance.n_compared if significance else 1)
     against = "none" if adds_synthetic else baseline
@@ -603,6 +639,8 @@ def _judgement(
     if low is None or high is None:
         return f"no interval, a test part holds a single recording; not distinguishable from {against}"
     clear, found = low > 0 or high < 0, p_value <= SIGNIFICANCE
+    if clear and found and same is not None and not _as_clear(same[1], low > 0):
+        return f"not distinguishable from {against} with {same[0]} for both"
     if clear and found:
         if adds_synthetic:
             return "synthetic clips help" if low > 0 else "synthetic clips hurt"
@@ -613,6 +651,12 @@ def _judgement(
     elif found:
         why = f" (p {p_value:.2g}, but the interval over other recordings holds 0)"
     return f"not distinguishable from {against}{why}"
+
+
+def _as_clear(difference: PairedDifference, up: bool) -> bool:
+    """Whether the interval lies above 0, or below it."""
+    low, high = difference.low_points, difference.high_points
+    return low is not None and high is not None and (low > 0 if up else high < 0)
 
 
 def _points(value: float) -> str:
