@@ -236,7 +236,8 @@ def main() -> None:
     validation = validation_gains(study, studies)
     if options.json:
         options.json.write_text(json.dumps(as_json(study, comparisons, validation), indent=1) + "\n")
-    best = [one for one in studies if one.comparison.choices]
+    several = len(study.mix_augments) > 1  # else the chart has the one augmentation, real clips' included
+    best = [one for one in studies if several and one.comparison.choices]
     augmented = best or [one for one in studies if one.comparison.augment in study.mix_augments]
     if options.png and (charts := shots_charts(sweeps_by_shots(augmented))):
         charts[0].png(options.png)
