@@ -499,8 +499,7 @@ def _with_the_same_augmentation(
     augment = runs[0].augment
     if augment == baseline_runs[0].augment:
         return None
-    own = {run.key: run for run in alike.not_chosen if (run.mix, run.augment) == (baseline, augment)}
-    pairs = _pairs(own.values(), runs)
+    pairs = _pairs([run for run in alike.not_chosen if (run.mix, run.augment) == (baseline, augment)], runs)
     return (augment, paired_bootstrap([_pair(*both) for both in pairs])) if pairs else None
 
 
