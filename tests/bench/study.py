@@ -57,7 +57,7 @@ class Config:
     per_class: dict[str, int]  # by shots; a way of making clips may have its own
     clips: dict[str, dict[str, Any]]
     epochs: int | None = None
-    model: str = "embedded"
+    model: str | dict[str, str] = "embedded"  # one, or by test fold; folders may be relative to --work
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -69,6 +69,10 @@ class Config:
             if not isinstance(raw[name], dict):
                 raw[name] = dict.fromkeys(map(_said, shots), raw[name])
         return cls(shots=shots, **listed, **raw)
+
+    def model_for(self, test_fold: int) -> str:
+        """The generator, which must not have heard that fold."""
+        return self.model if isinstance(self.model, str) else self.model[str(test_fold)]
 
     def synth(self, name: str, shots: int | None) -> SynthConfig:
         """How the clips called `name` are made of that many real ones."""
@@ -110,7 +114,9 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     for name in study.clips:
         if not any(name == part.name for mix in mixes for part in parse_mix(mix).parts):
             continue
-        synthesize_shots(source, name, [made], study.synth(name, cell.shots), model=study.model)
+        synthesize_shots(
+            source, name, [made], study.synth(name, cell.shots), model=study.model_for(cell.test_fold)
+        )
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
     for trained_on, augment in (
         (["real"], ",".join(study.augments[_said(cell.shots)])),

@@ -173,6 +173,49 @@ def test_held_out_recordings_do_not_move_the_weights(source: Source, tmp_path: P
         for a, b in zip(weights(first.folder).values(), weights(second.folder).values(), strict=True)
     )
     assert first.log != second.log  # they do move the validation loss
+    assert first.kept_step == second.kept_step == 6  # it was falling all the time: they chose the same step
+
+
+def test_the_step_that_held_out_recordings_like_best_is_kept(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, list[torch.Tensor]] = {}
+    validate = Fitting._validate
+
+    def overfits(self: Fitting, network: Any, average: list[torch.Tensor], loss_of: Any) -> float | None:
+        assert validate(self, network, average, loss_of) is not None
+        seen[len(seen)] = [tensor.clone() for tensor in average]
+        return [0.5, 0.2, 0.3][len(seen) - 1]
+
+    def kill(progress: FitProgress) -> None:
+        if progress.step == 5:  # what was best is known after a resume, too
+            raise Killed
+
+    monkeypatch.setattr(Fitting, "_validate", overfits)
+    with pytest.raises(Killed):
+        fit([source], tmp_path / "out", TINY, mel=MEL, report=kill)
+    result = fit([source], tmp_path / "out", TINY, mel=MEL)
+    assert result.kept_step == 4
+    assert json.loads((result.folder / "training.json").read_text())["kept_step"] == 4
+    kept = weights(result.folder)["unet.conv_in.weight"]
+    best, last = (seen[number][0].half().float() for number in (1, 2))
+    assert torch.equal(kept, best) and not torch.equal(kept, last)
+    write_generator_card(result.folder)
+    assert "0.2000 on held-out recordings, after step 4, whose weights these are" in (
+        result.folder / "README.md"
+    ).read_text("utf-8")
+
+
+def test_steps_after_the_last_validation_are_validated_too(source: Source, tmp_path: Path) -> None:
+    result = fit([source], tmp_path / "out", replace(TINY, steps=7), mel=MEL)
+    assert [row["step"] for row in result.log] == [2, 4, 6, 7]
+
+
+def test_dropout_is_the_networks_and_a_base_keeps_its_own(source: Source, tmp_path: Path) -> None:
+    base = fit([source], tmp_path / "base", replace(TINY, dropout=0.2), mel=MEL).folder
+    assert json.loads((base / "unet" / "config.json").read_text())["dropout"] == 0.2
+    further = fit([source], tmp_path / "further", replace(TINY, base=str(base))).folder
+    assert json.loads((further / "training.json").read_text())["config"]["dropout"] == 0.2
 
 
 def test_the_seed_decides_the_weights(source: Source, tmp_path: Path) -> None:
@@ -644,6 +687,7 @@ def test_a_folder_that_an_older_usk_began_goes_on(source: Source, tmp_path: Path
         (("--steps", 0), "--steps must be at least 1, not 0"),
         (("--accumulate", 0), "--accumulate must be at least 1, not 0"),
         (("--accumulate", -2), "--accumulate must be at least 1, not -2"),
+        (("--dropout", 1), "--dropout must be 0 or more and below 1, not 1"),
         (("--minutes", 0), "--minutes must be greater than 0, not 0"),
         (("--learning-rate", 0), "--learning-rate must be greater than 0, not 0"),
         (("--learning-rate", "nan"), "--learning-rate must be greater than 0, not nan"),

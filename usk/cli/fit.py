@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,6 +66,10 @@ def command(
             help="Tell the UNet each clip's class: needed for `usk synth --strategy sample`.",
         ),
     ] = False,
+    dropout: Annotated[
+        float,
+        typer.Option("--dropout", help="Of a new UNet: 0.1 where recordings are few and training is long."),
+    ] = 0.0,
     checkpointing: Annotated[
         bool,
         typer.Option(
@@ -98,6 +102,7 @@ def command(
         learning_rate=learning_rate,
         latent=latent,
         class_conditional=class_conditional,
+        dropout=dropout,
         base=base,
         checkpointing=checkpointing,
         seed=seed,
@@ -135,13 +140,13 @@ def command(
     if not is_main_process():
         return
     write_generator_card(result.folder)
-    last = result.log[-1] if result.log else {}
+    kept: dict[str, Any] = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
     facts = {
         "folder": str(result.folder),
         "recordings": sum(len(part["groups"]) for part in result.trained_on["sources"]),
         "held out": sum(len(part["held_out_groups"]) for part in result.trained_on["sources"]),
         "licence": result.trained_on["license"],
         "preview": str(result.folder / "preview.png"),
-        **last,
+        **kept,
     }
     display.result(facts, facts_table("generator", facts), f"Next: usk synth --model {result.folder}")

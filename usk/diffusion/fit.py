@@ -78,6 +78,7 @@ class FitResult:
     log: list[dict[str, Any]]
     trained_on: dict[str, Any]
     notes: tuple[str, ...] = ()
+    kept_step: int = 0  # whose weights the generator has: the best on held-out recordings, else the last
 
 
 def images_of(
@@ -116,7 +117,8 @@ def fit(
 ) -> FitResult:
     """Train a generator on the clips of `sources` (of `folds` alone, where given) and write its pipeline folder.
 
-    Recordings held out by `usk.data.splits.held_out_groups` only measure the validation loss. Called again with
+    Recordings held out by `usk.data.splits.held_out_groups` only measure the validation loss, and choose the step whose
+    weights are kept: long training learns few recordings by heart. Called again with
     the same folder after an interruption it goes on from the last checkpoint; a folder made with another
     configuration is refused with UsageError. With `config.base` that generator is trained further, whatever it has
     heard before stays on record, and `mel` must not be given: images are the base's (else EMBEDDED_MEL's by default).
@@ -163,7 +165,7 @@ def fit(
         trained_on = {"license": strictest_license(licences), "sources": heard}
         if team.is_main:
             _finish(fitting, base, trained_on)
-    return FitResult(root, log, trained_on, notes)
+    return FitResult(root, log, trained_on, notes, fitting.kept_step)
 
 
 def _clips_of(
@@ -262,6 +264,7 @@ def _finish(fitting: Fitting, base: Base | None, trained_on: dict[str, Any]) -> 
         "precision": fitting.precision,
         "processes": fitting.workers.count,
         "steps": fitting.steps_done,
+        "kept_step": fitting.kept_step,
         "log": fitting.log,
     }
     if base is not None:

@@ -28,6 +28,7 @@ from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
 
 CHECKPOINT = "checkpoint.pt"
+VAE, UNET = "vae", "unet"  # the stages
 VALIDATION_IMAGES = 96
 
 
@@ -86,6 +87,14 @@ class Drawn(NamedTuple):
     noise: torch.Tensor  # [n, *latent shape]
 
 
+class Best(NamedTuple):
+    """The averaged weights that did best on held-out recordings so far."""
+
+    loss: float
+    step: int
+    average: list[torch.Tensor]
+
+
 Loss = Callable[[Drawn], torch.Tensor]
 
 
@@ -103,6 +112,7 @@ class Fitting:
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
         self.log: list[dict[str, Any]] = []
         self.steps_done = 0  # of the UNet
+        self.kept_step = 0  # whose weights they are
         self.precision = config.precision
         if self.precision == "auto":
             bf16 = workers.greatest(self._faster_precision() == "bf16")[0]
@@ -135,10 +145,10 @@ class Fitting:
             if self.networks.new_vae:
                 begin = 0.4
                 vae: Any = self.networks.vae
-                self._loop("vae", vae, self.vae_loss, 0.0, begin, report, stop)
+                self._loop(VAE, vae, self.vae_loss, 0.0, begin, report, stop)
                 vae.requires_grad_(False)
                 self._scale_vae()
-            self._loop("unet", self.networks.unet, self.unet_loss, begin, 1.0, report, stop)
+            self._loop(UNET, self.networks.unet, self.unet_loss, begin, 1.0, report, stop)
         return self.log
 
     def _scale_vae(self) -> None:
@@ -166,6 +176,7 @@ class Fitting:
         average = [parameter.detach().clone() for parameter in network.parameters()]
         optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=0.01)
         step, spent_s = 0, 0.0
+        best: Best | None = None
         state = self._checkpoint(stage)
         if state is not None:
             network.load_state_dict(state["network"])
@@ -173,9 +184,29 @@ class Fitting:
             average = [tensor.to(self.device) for tensor in state["average"]]
             step, spent_s, self.log = state["step"], state["spent_s"], state["log"]
             self.precision = state.get("precision", self.precision)
+            if state.get("best") is not None:  # not there in checkpoints of an older usk
+                least, its_step, tensors = state["best"]
+                best = Best(least, its_step, [tensor.to(self.device) for tensor in tensors])
         self._check_same_start(step)
         started, saved_at = time.monotonic() - spent_s, time.monotonic()
         validation: float | None = None
+        loss = math.nan
+
+        def validate() -> None:
+            nonlocal validation, best
+            validation = self._validate(network, average, loss_of)
+            self.log.append(
+                {
+                    "stage": stage,
+                    "step": step,
+                    "elapsed_s": round(time.monotonic() - started, 1),
+                    "loss": None if math.isnan(loss) else round(loss, 5),
+                    "validation_loss": None if validation is None else round(validation, 5),
+                }
+            )
+            if validation is not None and (best is None or validation < best.loss):
+                best = Best(validation, step, [tensor.clone() for tensor in average])
+
         budget_s = math.inf if config.minutes is None else config.minutes * 60 * (end - begin)
         budget_steps = math.inf if config.minutes is not None else max(1, round(config.steps * (end - begin)))
         network.train()
@@ -185,7 +216,7 @@ class Fitting:
             share = max(step / budget_steps, (time.monotonic() - started) / budget_s)
             share, stop_signal = self.workers.greatest(share, stop.number)
             if stop_signal:
-                self._save(stage, network, optimiser, average, step, time.monotonic() - started)
+                self._save(stage, network, optimiser, average, best, step, time.monotonic() - started)
                 raise Stopped(step, int(stop_signal))
             if share >= 1.0:
                 break
@@ -202,16 +233,7 @@ class Fitting:
             if not self.workers.is_main:
                 continue
             if step % config.validate_every == 0:
-                validation = self._validate(network, average, loss_of)
-                self.log.append(
-                    {
-                        "stage": stage,
-                        "step": step,
-                        "elapsed_s": round(time.monotonic() - started, 1),
-                        "loss": round(loss, 5),
-                        "validation_loss": None if validation is None else round(validation, 5),
-                    }
-                )
+                validate()
             report(
                 FitProgress(
                     stage,
@@ -223,13 +245,16 @@ class Fitting:
                 )
             )
             if time.monotonic() - saved_at > config.checkpoint_every_s:
-                self._save(stage, network, optimiser, average, step, time.monotonic() - started)
+                self._save(stage, network, optimiser, average, best, step, time.monotonic() - started)
                 saved_at = time.monotonic()
-        self.steps_done = step
+        if self.workers.is_main and step % config.validate_every:
+            validate()
+        kept = best if best is not None and stage == UNET else Best(math.nan, step, average)
+        self.steps_done, self.kept_step = step, kept.step
         with torch.no_grad():
-            for parameter, mean in zip(network.parameters(), average, strict=True):
+            for parameter, mean in zip(network.parameters(), kept.average, strict=True):
                 parameter.copy_(mean)
-        self._save(stage, network, optimiser, average, step, time.monotonic() - started)
+        self._save(stage, network, optimiser, average, best, step, time.monotonic() - started)
         if config.checkpointing:
             network.disable_gradient_checkpointing()
         network.eval()
@@ -257,7 +282,7 @@ class Fitting:
         """
         # torch's CPU generator keeps 32 bits of a seed. Multiples of this odd number (2^32 over the golden ratio) lie
         # far apart there: no two micro-batches of a run meet.
-        seed = (self.config.seed * 1_000_003 + step) * 2 + (stage == "unet") + part * 0x9E3779B1
+        seed = (self.config.seed * 1_000_003 + step) * 2 + (stage == UNET) + part * 0x9E3779B1
         torch.manual_seed(seed)  # dropout inside the networks, where a base has it
         draw = torch.Generator().manual_seed(seed)
         n, n_frames = self.config.batch, self.networks.mel.n_frames
@@ -357,6 +382,7 @@ class Fitting:
         network: Any,
         optimiser: torch.optim.Optimizer,
         average: list[torch.Tensor],
+        best: Best | None,
         step: int,
         spent_s: float,
     ) -> None:
@@ -370,6 +396,7 @@ class Fitting:
                 "network": network.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "average": average,
+                "best": best and tuple(best),
                 "step": step,
                 "spent_s": spent_s,
                 "log": self.log,

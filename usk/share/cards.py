@@ -424,7 +424,8 @@ def write_generator_card(folder: Path) -> None:
 
     trained_on, training = read("trained_on.json"), read("training.json")
     unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
-    config, size = training["config"], unet["sample_size"]
+    config, size, log = training["config"], unet["sample_size"], training["log"]
+    kept_step = training.get("kept_step", log[-1]["step"] if log else 0)
     hub_ids = sorted({part["hub_id"] for part in trained_on["sources"] if part.get("hub_id")})
     metadata = {
         **license_metadata(trained_on["license"]),
@@ -436,6 +437,7 @@ def write_generator_card(folder: Path) -> None:
         "version": __version__,
         "trained_on": trained_on,
         "training": training,
+        "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
         "images_a_step": config["batch"] * config.get("accumulate", 1) * training.get("processes", 1),
         "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
         "class_names": list(named.values()),
