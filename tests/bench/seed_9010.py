@@ -1,11 +1,12 @@
 """The published experiment by its own protocol: what 100 synthetic clips a class are worth to the published CNN.
 
-    python -m tests.bench.seed_9010 --real UrbanSound8K --work DIR --seeds 5 --steps 6000 --batch 64 --json FILE
+    python -m tests.bench.seed_9010 --real UrbanSound8K --work DIR --seeds 5 --steps 4000 --json FILE
 
 For each seed a random 90:10 split of the clips (optimistic: clips of one recording are on both sides, and the epoch is chosen on
-the test part). A generator is fitted on the training part alone, clips are made from it, and `cnn` is trained without and with
-them, with equal steps. What is in `--work` already is not made again. `--seed 3 --seeds 1` does one of them, so that several
-processes can share a machine; `--only-results` compares what has been trained.
+the test part). One generator is fitted on the clips that no seed tests; for each seed clips are made from its training part, and
+`cnn` is trained without and with them, with equal steps. What is in `--work` already is not made again. `--only 3` does seed 3
+alone, so that several processes can share a machine, once `--only fit` has fitted the generator; `--only results` compares what
+has been trained.
 """
 
 from __future__ import annotations
@@ -31,69 +32,68 @@ from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 
 
+def untested(source: Source, seeds: int) -> Source:
+    """The clips that no seed tests."""
+    tested = {row for seed in range(seeds) for row in seed_9010_split(source.clips, seed).test.tolist()}
+    return source.subset(row for row in range(len(source)) if row not in tested)
+
+
 def run_seed(
-    source: Source,
-    work: Path,
-    seed: int,
-    fitting: FitConfig,
-    per_class: int,
-    strategies: Sequence[str],
-    config: TrainConfig,
+    source: Source, work: Path, seed: int, per_class: int, strategies: Sequence[str], config: TrainConfig
 ) -> None:
-    """Everything for one seed that `work` does not hold yet."""
+    """The clips and classifiers of one seed that `work` does not hold yet."""
     folder = work / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     training = source.subset(seed_9010_split(source.clips, seed).train)
-    generator = folder / "generator"
-    if not (generator / "model_index.json").is_file():
-        fit([training], generator, fitting)
     os.chdir(folder)  # a mix names its clips by their folder here, the same for every seed
     for strategy in strategies:
         made = SynthConfig(per_class, seed=seed, render=render_config(strategy=strategy))
-        synthesize(training, strategy, made, model=str(generator))
+        synthesize(training, strategy, made, model=str(work / "generator"))
     mixes = ["real", *(f"real,{strategy}" for strategy in strategies)]
     train(source, mixes, out=work / "runs", config=replace(config, seed=seed))
+    print(f"seed {seed}: trained", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--real", default="demo")
-    parser.add_argument(
-        "--work", type=Path, required=True, help="folder of the generators, the clips and the runs"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="the first")
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--strategies", default="decomposed,sample,waveform")
+    parser.add_argument("--work", type=Path, required=True, help="folder of generator, clips and runs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", help="fit, the number of a seed, or results")
+    parser.add_argument("--strategies", default="decomposed,waveform")
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--classifier", default="cnn")
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--steps", type=int, default=4_000, help="of a generator")
-    parser.add_argument("--minutes", type=float, help="for a generator, in place of --steps")
-    parser.add_argument("--batch", type=int, default=16, help="of a generator")
-    parser.add_argument("--dropout", type=float, default=0.0, help="of a generator")
-    parser.add_argument("--only-results", action="store_true")
+    parser.add_argument("--steps", type=int, default=4_000, help="of the generator")
+    parser.add_argument("--minutes", type=float, help="for the generator, in place of --steps")
+    parser.add_argument("--batch", type=int, default=16, help="of the generator")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    work = options.work.absolute()
+    work, only = options.work.absolute(), options.only
+    strategies = [name for name in options.strategies.split(",") if name]
     fitting = FitConfig(
-        steps=options.steps,
-        minutes=options.minutes,
-        batch=options.batch,
-        dropout=options.dropout,
-        class_conditional=True,
+        steps=options.steps, minutes=options.minutes, batch=options.batch, class_conditional=True
     )
-    config = TrainConfig(options.classifier, protocol="seed-9010", epochs=options.epochs)
-    if not options.only_results:
-        source = open_source(options.real)
-        decode_source(source)  # whole: the cache then has every seed's part
-        for seed in range(options.seed, options.seed + options.seeds):
-            strategies = options.strategies.split(",")
-            run_seed(source, work, seed, fitting, options.per_class, strategies, config)
-            print(f"seed {seed}: trained", file=sys.stderr, flush=True)
+    source = open_source(str(Path(options.real).absolute()) if options.real != "demo" else options.real)
+    decode_source(source)  # whole: the cache then has every seed's part
+    if only in (None, "fit") and not (work / "generator" / "model_index.json").is_file():
+        fit([untested(source, options.seeds)], work / "generator", fitting)
+    if only == "fit":
+        return
+    if only != "results":
+        config = TrainConfig(options.classifier, protocol="seed-9010", epochs=options.epochs)
+        for seed in range(options.seeds) if only is None else [int(only)]:
+            run_seed(source, work, seed, options.per_class, strategies, config)
     comparisons = compare_runs(work / "runs")
     if options.json:
+        trained = json.loads((work / "generator" / "training.json").read_text())
+        del trained["log"]
         shown = [comparison.as_dict() for comparison in comparisons]
-        options.json.write_text(json.dumps({"fit": vars(fitting), "comparisons": shown}, indent=1) + "\n")
+        result = {
+            "options": {k: str(v) for k, v in vars(options).items() if v is not None},
+            "generator": trained,
+        }
+        options.json.write_text(json.dumps({**result, "comparisons": shown}, indent=1) + "\n")
     for comparison in comparisons:
         table = Table(title=comparison.title)
         for column in ("trained on", "runs", "accuracy %", "to real clips"):

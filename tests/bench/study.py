@@ -139,8 +139,8 @@ def run(study: Config, real: str, work: Path, workers: int) -> None:
     cells = [
         ShotsOf(n, fold, seed)
         for n in study.shots
+        for seed in range(study.seeds[_said(n)])  # what is interrupted has as many of each fold
         for fold in study.test_folds
-        for seed in range(study.seeds[_said(n)])
     ]
     first = [cell for cell in cells if cell.shots is not None or cell.seed == 0]
     numbers = multiprocessing.get_context("spawn").Value("i", 0)

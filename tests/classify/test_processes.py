@@ -65,7 +65,6 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(4, 1)
     assert share_of(None, "small", 9, WORTH_CLIPS - 1, CPU) == Share(1, 4)
     assert share_of(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Share(1, 4)
-    assert share_of(None, "small", 9, WORTH_CLIPS, torch.device("cuda")) == Share(1, 4)
     assert share_of(2, "small", 9, 1, CPU) == Share(2, 2)
     assert share_of(8, "small", 3, 1, CPU) == Share(3, 1)
     assert share_of(None, "small", 0, 0, CPU).processes == 1
@@ -74,6 +73,40 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # 20 GB each, 64 there
     monkeypatch.setattr(processes, "cores_allowed", lambda: 2)  # a container's quota
     assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "runs", "gpu_gb", "classifier", "expected"),
+    [
+        (16, 18, 140, "small", Share(8, 2)),
+        (64, 18, 140, "small", Share(8, 8)),
+        (16, 3, 140, "small", Share(3, 5)),
+        (8, 18, 12, "small", Share(3, 2)),
+        (8, 18, 2, "small", Share(1, 8)),
+        (2, 18, 24, "small", Share(1, 2)),
+        (16, 18, 140, "hf:some/where", Share(1, 16)),
+    ],
+)
+def test_several_share_a_gpu_that_waits_for_each(
+    cores: int, runs: int, gpu_gb: float, classifier: str, expected: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(processes, "memory_allowed_bytes", lambda: 128e9)
+    monkeypatch.setattr(processes, "cores_allowed", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_gb * 1e9, 150e9))
+    assert share_of(None, classifier, runs, WORTH_CLIPS, torch.device("cuda")) == expected
+
+
+def test_a_device_for_one_process_is_one_line_and_a_bug_keeps_its_traceback() -> None:
+    busy = processes.as_sent(RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"))
+    assert isinstance(busy, UskError) and "--workers 1" in str(busy)
+    try:
+        raise ValueError("wrong")
+    except ValueError as error:
+        sent = processes.as_sent(error)
+    assert (
+        type(sent) is RuntimeError and "test_processes.py" in str(sent) and "ValueError: wrong" in str(sent)
+    )
 
 
 def probabilities(folder: Path) -> np.ndarray:

@@ -211,13 +211,6 @@ def test_steps_after_the_last_validation_are_validated_too(source: Source, tmp_p
     assert [row["step"] for row in result.log] == [2, 4, 6, 7]
 
 
-def test_dropout_is_the_networks_and_a_base_keeps_its_own(source: Source, tmp_path: Path) -> None:
-    base = fit([source], tmp_path / "base", replace(TINY, dropout=0.2), mel=MEL).folder
-    assert json.loads((base / "unet" / "config.json").read_text())["dropout"] == 0.2
-    further = fit([source], tmp_path / "further", replace(TINY, base=str(base))).folder
-    assert json.loads((further / "training.json").read_text())["config"]["dropout"] == 0.2
-
-
 def test_the_seed_decides_the_weights(source: Source, tmp_path: Path) -> None:
     folders = [
         fit([source], tmp_path / name, replace(TINY, seed=seed), mel=MEL).folder
@@ -687,7 +680,6 @@ def test_a_folder_that_an_older_usk_began_goes_on(source: Source, tmp_path: Path
         (("--steps", 0), "--steps must be at least 1, not 0"),
         (("--accumulate", 0), "--accumulate must be at least 1, not 0"),
         (("--accumulate", -2), "--accumulate must be at least 1, not -2"),
-        (("--dropout", 1), "--dropout must be 0 or more and below 1, not 1"),
         (("--minutes", 0), "--minutes must be greater than 0, not 0"),
         (("--learning-rate", 0), "--learning-rate must be greater than 0, not 0"),
         (("--learning-rate", "nan"), "--learning-rate must be greater than 0, not nan"),

@@ -1,7 +1,7 @@
 """Several classifiers trained at the same time, each in a process of its own.
 
 A small network leaves most of a machine idle: on a CPU one thread each for several of them does more than all threads for
-one. The processes are fresh ones (`python -m usk.classify.worker`), so that a script that calls `usk.train` needs no guard
+one, and a GPU waits for the process that tells it what to do next. The processes are fresh ones (`python -m usk.classify.worker`), so that a script that calls `usk.train` needs no guard
 for its main module. They talk over their standard input and output, in pickles, and end with whoever started them.
 """
 
@@ -41,6 +41,9 @@ WORTH_CLIPS = (
 WORKER_BYTES = (
     1_500_000_000  # of memory for each, beside the clips it trains on; at most half of the machine's in all
 )
+MOST_ON_A_GPU = 8
+CORES_BESIDE_A_GPU = 2  # for each of the processes that share it
+GPU_WORKER_BYTES = 4_000_000_000  # of its memory for each: CUDA itself, activations, cuDNN's workspaces
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,19 @@ def share_cores(
     return Share(max(1, min(most, cores // threads)), threads)
 
 
+def share_gpu(cores: int, runs: int, memory_bytes: float, gpu_bytes: float, each_bytes: float) -> Share:
+    """As many processes as there are runs, cores and memory for, on the machine and on the GPU."""
+    most = min(
+        runs,
+        MOST_ON_A_GPU,
+        cores / CORES_BESIDE_A_GPU,
+        memory_bytes / 2 / each_bytes,
+        gpu_bytes / GPU_WORKER_BYTES,
+    )
+    processes = max(1, int(most))
+    return Share(processes, max(1, cores // processes))
+
+
 def share_of(
     workers: int | None,
     classifier: str,
@@ -70,16 +86,21 @@ def share_of(
 ) -> Share:
     """The processes for `runs` that train on `clips_in_all` together; `workers` as the user said, None to choose.
 
-    Chosen are one process on CUDA, for a `transformers` classifier, which keeps all cores busy by itself, and for little
-    work. `data_bytes` are the features that the largest run trains on: a process holds them twice while it begins.
+    Chosen is one process for a `transformers` classifier, which keeps cores or GPU busy by itself, and for little work.
+    `data_bytes` are the features that the largest run trains on: a process holds them twice while it begins.
     """
     if workers is not None:
         processes = max(1, min(workers, runs))
         return Share(processes, max(1, torch.get_num_threads() // processes))
-    if device.type != "cpu" or classifier.startswith(TRANSFORMER) or clips_in_all < WORTH_CLIPS:
+    if device.type not in ("cpu", "cuda") or classifier.startswith(TRANSFORMER) or clips_in_all < WORTH_CLIPS:
         return Share(1, torch.get_num_threads())
     cores = min(torch.get_num_threads(), cores_allowed())
-    return share_cores(cores, runs, memory_allowed_bytes(), WORKER_BYTES + 2 * data_bytes)
+    each_bytes = WORKER_BYTES + 2 * data_bytes
+    if device.type == "cuda":
+        return share_gpu(
+            cores, runs, memory_allowed_bytes(), torch.cuda.mem_get_info(device)[0], 2 * each_bytes
+        )
+    return share_cores(cores, runs, memory_allowed_bytes(), each_bytes)
 
 
 # --- the side that has work to give -----------------------------------------------------------------------------
@@ -314,12 +335,23 @@ def work(tasks_in: IO[bytes], answers: IO[bytes]) -> None:
                 lambda epoch, accuracy: _send(answers, ("epoch", epoch, accuracy)),
             )
             _send(answers, ("ended", fitted))
-    except UskError as error:
-        _send(answers, ("error", error))
-    except BaseException:
-        _send(answers, ("error", RuntimeError(f"in a training process:\n{traceback.format_exc()}")))
+    except BaseException as error:
+        _send(answers, ("error", as_sent(error)))
     while True:  # until whoever reads this has closed the pipe
         time.sleep(1.0)
+
+
+def as_sent(error: BaseException) -> Exception:
+    """What a training process that `error` has ended says: one line if the user can do something, else the traceback."""
+    if isinstance(error, UskError):
+        return error
+    if "busy or unavailable" in str(
+        error
+    ):  # CUDA's words where a device takes one process (its compute mode)
+        return UskError(
+            "the CUDA device takes one process at a time; train one run after another: --workers 1"
+        )
+    return RuntimeError(f"in a training process:\n{''.join(traceback.format_exception(error))}")
 
 
 def _tables(files: Mapping[str, tuple[Path, np.ndarray]], device: torch.device) -> dict[str, Table]:

@@ -66,10 +66,6 @@ def command(
             help="Tell the UNet each clip's class: needed for `usk synth --strategy sample`.",
         ),
     ] = False,
-    dropout: Annotated[
-        float,
-        typer.Option("--dropout", help="Of a new UNet: 0.1 where recordings are few and training is long."),
-    ] = 0.0,
     checkpointing: Annotated[
         bool,
         typer.Option(
@@ -102,7 +98,6 @@ def command(
         learning_rate=learning_rate,
         latent=latent,
         class_conditional=class_conditional,
-        dropout=dropout,
         base=base,
         checkpointing=checkpointing,
         seed=seed,

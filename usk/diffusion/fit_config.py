@@ -26,7 +26,6 @@ class FitConfig:
     ema_decay: float = 0.999
     channels: tuple[int, ...] = (32, 64, 128, 192)
     layers_per_block: int = 1
-    dropout: float = 0.0  # of the UNet's residual blocks: with few recordings it learns them by heart later
     latent: bool = False
     latent_channels: int = 4
     class_conditional: bool = False  # the UNet is told each clip's class
@@ -59,8 +58,6 @@ class FitConfig:
                 raise UsageError(f"{flag} must be at least 1, not {count}")
         if self.seed < 0:
             raise UsageError(f"--seed must be 0 or more, not {self.seed}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UsageError(f"--dropout must be 0 or more and below 1, not {self.dropout:g}")
         amounts = {"--learning-rate": rate, "--minutes": 1.0 if self.minutes is None else self.minutes}
         for flag, amount in amounts.items():
             if not 0.0 < amount < math.inf:

@@ -82,7 +82,6 @@ def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
         norm_num_groups=math.gcd(8, config.channels[0]),
         attention_head_dim=min(32, config.channels[-1]),
-        dropout=config.dropout,
         num_class_embeds=n_classes + 1 if n_classes else None,
     )
 
@@ -184,7 +183,6 @@ class Base:
             base=self.generator.model_id,
             channels=tuple(unet.block_out_channels),  # type: ignore[union-attr,arg-type]
             layers_per_block=unet.layers_per_block,  # type: ignore[union-attr,arg-type]
-            dropout=getattr(unet, "dropout", 0.0),
             latent=self.generator.vae is not None,
             latent_channels=self.generator.latent_shape[0],
             class_conditional=bool(class_names),
