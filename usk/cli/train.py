@@ -84,7 +84,7 @@ def command(
         int | None,
         typer.Option(
             "--workers",
-            help="Train this many runs at the same time. \\[default: on a CPU as many as its cores and memory allow]",
+            help="Train this many runs at the same time. \\[default: as many as cores and memory allow, on a GPU eight at most]",
         ),
     ] = None,
     reading: Reading = Reading(),
