@@ -229,6 +229,7 @@ def test_the_seed_decides_the_weights(source: Source, tmp_path: Path) -> None:
         (LATENT, "vae", 2),
         (LATENT, "unet", 1),
         (LATENT, "unet", 5),
+        (replace(LATENT, validate_every=3), "unet", 1),
     ],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(

@@ -247,7 +247,7 @@ class Fitting:
             if time.monotonic() - saved_at > config.checkpoint_every_s:
                 self._save(stage, network, optimiser, average, best, step, time.monotonic() - started)
                 saved_at = time.monotonic()
-        if self.workers.is_main and step % config.validate_every:
+        if self.workers.is_main and not any((row["stage"], row["step"]) == (stage, step) for row in self.log):
             validate()
         kept = best if best is not None and stage == UNET else Best(math.nan, step, average)
         self.steps_done, self.kept_step = step, kept.step
