@@ -68,3 +68,11 @@ def test_it_makes_trains_compares_and_saves(
     assert len(runs) == 7
     study.main()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").glob("*/run.json")} == runs
+
+
+def test_each_fold_may_have_a_generator_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(CONFIG + '[model]\n1 = "mine"\n2 = "embedded"\n')
+    config = study.Config.read(tmp_path / "study.toml")
+    assert (config.model_for(1), config.model_for(2)) == ("mine", "embedded")
+    (tmp_path / "study.toml").write_text(CONFIG)
+    assert study.Config.read(tmp_path / "study.toml").model_for(2) == "embedded"

@@ -1,0 +1,51 @@
+"""The published experiment: its generator hears nothing that is tested, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import seed_9010
+from usk.data.sources import open_source
+from usk.data.splits import held_out_groups, seed_9010_split
+
+
+def test_the_generator_hears_no_clip_that_any_seed_tests() -> None:
+    source = open_source("demo")
+    heard = {clip.clip_id for clip in seed_9010.untested(source, 3).clips}
+    tested = {
+        source.clips[row].clip_id for seed in range(3) for row in seed_9010_split(source.clips, seed).test
+    }
+    assert heard and tested and not heard & tested
+    assert len(heard) + len(tested) == len(source)
+
+
+@pytest.mark.slow
+def test_it_fits_makes_trains_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, saved = tmp_path / "work", tmp_path / "found.json"
+    words = ["--work", str(work), "--seeds", "2", "--strategies", "waveform", "--per-class", "1"]
+    words += ["--steps", "1", "--batch", "2", "--epochs", "1", "--classifier", "small", "--json", str(saved)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["seed_9010", *words])
+    seed_9010.main()
+    assert "real,waveform" in capsys.readouterr().out
+    (comparison,) = json.loads(saved.read_text())["comparisons"]
+    assert comparison["protocol"] == "seed-9010"
+    assert [(row["mix"], row["n_runs"]) for row in comparison["rows"]] == [("real", 2), ("real,waveform", 2)]
+    untested = seed_9010.untested(open_source("demo"), 2).clips
+    held = held_out_groups(untested)
+    (heard,) = json.loads((work / "generator" / "trained_on.json").read_text())["sources"]
+    assert heard["clips"] == sum(clip.group not in held for clip in untested)
+    for seed in (0, 1):  # no parent is a test clip of its seed
+        split = seed_9010_split(open_source("demo").clips, seed)
+        tested = {open_source("demo").clips[row].clip_id for row in split.test}
+        made = open_source(work / f"seed{seed}" / "waveform").clips
+        assert len(made) == 10 and not any(tested & set(clip.parents) for clip in made)
+    made_at = {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
+    seed_9010.main()
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*.json")} == made_at
