@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +32,8 @@ from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
+
+SAVED = ("seeds", "strategies", "per_class", "classifier")  # options in --json, beside the generator's
 
 
 def untested(source: Source, seeds: int) -> Source:
@@ -90,7 +94,8 @@ def main() -> None:
         del trained["log"]
         shown = [comparison.as_dict() for comparison in comparisons]
         result = {
-            "options": {k: str(v) for k, v in vars(options).items() if v is not None},
+            "options": {name: getattr(options, name) for name in SAVED},
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "generator": trained,
         }
         options.json.write_text(json.dumps({**result, "comparisons": shown}, indent=1) + "\n")

@@ -34,6 +34,7 @@ def test_it_fits_makes_trains_and_compares(
     monkeypatch.setattr(sys, "argv", ["seed_9010", *words])
     seed_9010.main()
     assert "real,waveform" in capsys.readouterr().out
+    assert str(tmp_path) not in saved.read_text()  # nobody's folders
     (comparison,) = json.loads(saved.read_text())["comparisons"]
     assert comparison["protocol"] == "seed-9010"
     assert [(row["mix"], row["n_runs"]) for row in comparison["rows"]] == [("real", 2), ("real,waveform", 2)]

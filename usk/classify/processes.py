@@ -1,8 +1,8 @@
 """Several classifiers trained at the same time, each in a process of its own.
 
 A small network leaves most of a machine idle: on a CPU one thread each for several of them does more than all threads for
-one, and a GPU waits for the process that tells it what to do next. The processes are fresh ones (`python -m usk.classify.worker`), so that a script that calls `usk.train` needs no guard
-for its main module. They talk over their standard input and output, in pickles, and end with whoever started them.
+one, and a GPU waits for the process that tells it what to do next. The processes are fresh ones (`python -m
+usk.classify.worker`), so that a script that calls `usk.train` needs no guard for its main module. They talk over their standard input and output, in pickles, and end with whoever started them.
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ def share_of(
     cores = min(torch.get_num_threads(), cores_allowed())
     each_bytes = WORKER_BYTES + 2 * data_bytes
     if device.type == "cuda":
+        gpu_bytes = torch.cuda.mem_get_info(device)[0]
         return share_gpu(
-            cores, runs, memory_allowed_bytes(), torch.cuda.mem_get_info(device)[0], 2 * each_bytes
-        )
+            cores, runs, memory_allowed_bytes(), gpu_bytes, 2 * each_bytes
+        )  # CUDA's own beside it
     return share_cores(cores, runs, memory_allowed_bytes(), each_bytes)
 
 
@@ -345,9 +346,8 @@ def as_sent(error: BaseException) -> Exception:
     """What a training process that `error` has ended says: one line if the user can do something, else the traceback."""
     if isinstance(error, UskError):
         return error
-    if "busy or unavailable" in str(
-        error
-    ):  # CUDA's words where a device takes one process (its compute mode)
+    # CUDA's words where a device takes one process (its compute mode).
+    if "busy or unavailable" in str(error):
         return UskError(
             "the CUDA device takes one process at a time; train one run after another: --workers 1"
         )
