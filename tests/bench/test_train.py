@@ -41,6 +41,6 @@ def test_it_runs_and_saves_what_it_measured(
     train.main()
     result = json.loads(file.read_text())
     assert [row["what"] for row in result["rows"]] == [
-        "published loop", "usk, nothing cached", "usk, clips decoded",
+        "published loop", "usk, nothing cached", "usk, clips decoded", "usk, clips decoded, `basic`",
     ]  # fmt: skip
     assert all(row["seconds"] > 0 and len(row["accuracies"]) == 1 for row in result["rows"])

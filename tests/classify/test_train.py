@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,27 +140,38 @@ def test_test_clips_choose_nothing(bands: Source, tmp_path: Path) -> None:
     assert one["predictions.parquet"] != other["predictions.parquet"]
 
 
-def test_the_epoch_with_the_best_mean_validation_accuracy_of_five_is_kept(
+def test_every_second_epoch_is_validated_and_the_best_mean_of_three_kept(
     bands: Source, tmp_path: Path
 ) -> None:
-    run = train(bands, out=tmp_path, config=tiny(epochs=8)).runs[0]
+    run = train(bands, out=tmp_path, config=tiny(epochs=9)).runs[0]
     history = json.loads((run.folder / "history.json").read_text())
+    validated = [entry for entry in history if "validation_accuracy" in entry]
+    assert [entry["epoch"] for entry in history] == list(range(1, 10))
+    assert [entry["epoch"] for entry in validated] == [1, 3, 5, 7, 9]  # the last one always is
 
-    def recent(name: str, epoch: int) -> float:
-        return float(np.mean([entry[name] for entry in history[max(0, epoch - 5) : epoch]]))
+    def recent(name: str, place: int) -> float:
+        return float(np.mean([entry[name] for entry in validated[max(0, place - 2) : place + 1]]))
 
     best = max(
-        history,
-        key=lambda entry: (
-            round(recent("validation_accuracy", entry["epoch"]), 4),
-            -recent("validation_loss", entry["epoch"]),
+        range(len(validated)),
+        key=lambda place: (
+            round(recent("validation_accuracy", place), 4),
+            -recent("validation_loss", place),
         ),
     )
-    assert run.record["best_epoch"] == best["epoch"]
-    stopped_there = train(bands, out=tmp_path / "stopped", config=tiny(epochs=best["epoch"])).runs[0]
+    epoch = validated[best]["epoch"]
+    assert run.record["best_epoch"] == epoch
+    stopped_there = train(bands, out=tmp_path / "stopped", config=tiny(epochs=epoch)).runs[0]
     assert (stopped_there.folder / "model.safetensors").read_bytes() == (
         run.folder / "model.safetensors"
     ).read_bytes()
+
+
+def test_the_published_protocol_validates_every_epoch(bands: Source, tmp_path: Path) -> None:
+    run = train(bands, out=tmp_path, config=tiny(epochs=4, protocol="seed-9010", folds=())).runs[0]
+    history = json.loads((run.folder / "history.json").read_text())
+    accuracies = [entry["validation_accuracy"] for entry in history]
+    assert accuracies[run.record["best_epoch"] - 1] == max(accuracies)
 
 
 def test_validation_labels_choose_the_epoch(bands: Source, tmp_path: Path) -> None:
@@ -176,7 +188,7 @@ def test_validation_labels_choose_the_epoch(bands: Source, tmp_path: Path) -> No
         for name, source in (("right", bands), ("wrong", wrong))
     )
     history = json.loads((wrong_run.folder / "history.json").read_text())
-    assert min(epoch["validation_accuracy"] for epoch in history) < 0.4
+    assert min(epoch.get("validation_accuracy", 1.0) for epoch in history) < 0.4
     assert wrong_run.record["best_epoch"] < right_run.record["best_epoch"]
 
 
@@ -223,7 +235,8 @@ def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
     assert [(state.run, state.n_runs, state.epoch, state.epochs) for state in seen] == [
         (run, 2, epoch, 6) for run in range(2) for epoch in range(1, 7)
     ]
-    assert all(0 <= state.validation_accuracy <= 1 for state in seen)
+    assert all(0 <= state.validation_accuracy <= 1 for state in seen if state.epoch > 1)
+    assert math.isnan(seen[0].validation_accuracy)  # the second epoch is the first that is validated
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.runs import write_run
 from usk.evaluate.study import Study, read_history, series_of, studies_of, study_runs, sweeps_by_shots
+from usk.show.charts import charts_of
 
 
 def grid(root: Path) -> Study:
@@ -61,6 +63,23 @@ def test_curves_are_means_with_extremes_over_the_shared_epochs(tmp_path: Path) -
     assert curve.mean == pytest.approx((0.105, 0.205, 0.305))
     assert curve.low == pytest.approx((0.1, 0.2, 0.3))
     assert curve.high == pytest.approx((0.11, 0.21, 0.31))
+
+
+def test_curves_have_the_epochs_that_every_run_noted(tmp_path: Path) -> None:
+    """Every second epoch is validated; every one has a loss."""
+    for seed in (0, 1):
+        run = write_run(tmp_path, "real", seed, epochs=6)
+        history = json.loads((run / "history.json").read_text())
+        for entry in history[:: 2 + seed]:  # the first and third, the first and fourth
+            del entry["validation_accuracy"]
+        (run / "history.json").write_text(json.dumps(history))
+    (study,) = study_runs(tmp_path)
+    curves = {curve.figure: curve for curve in study.curves}
+    assert curves["loss"].epochs == (1, 2, 3, 4, 5, 6)
+    assert curves["validation_accuracy"].epochs == (2, 6)
+    assert curves["validation_accuracy"].mean == pytest.approx((0.205, 0.605))
+    (chart,) = [chart for chart in charts_of(study) if chart.name == "curve-validation_accuracy"]
+    assert [row[0] for row in chart.table.rows] == ["2", "6"]
 
 
 def test_a_damaged_history_is_a_note_and_no_curve(tmp_path: Path) -> None:

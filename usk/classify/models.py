@@ -104,7 +104,7 @@ class MediumCnn(SmallCnn):
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class ClassifierPreset:
         return Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3), window)
 
 
-RECIPE_VERSION = 2  # raised when what a network or an augmentation computes changes under the same name
+RECIPE_VERSION = 3  # raised when what a network or an augmentation computes changes under the same name
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),

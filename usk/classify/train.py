@@ -23,7 +23,15 @@ import torch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.features import FeatureSettings, features_of
-from usk.classify.fitting import Assignment, Fitted, Table, figure, fit_classifier, tables_of
+from usk.classify.fitting import (
+    VALIDATED_EVERY,
+    Assignment,
+    Fitted,
+    Table,
+    figure,
+    fit_classifier,
+    tables_of,
+)
 from usk.classify.models import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
 from usk.classify.processes import Share, fit_in_processes, share_of
 from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
@@ -40,7 +48,7 @@ from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.share.cards import run_card
 
-SELECTION_WINDOW_EPOCHS = 5
+SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
 EPOCH_CLIPS = 500  # an epoch counts at least as many
 FULL_RECIPE_CLIPS = 1000  # with fewer in training, a recipe has more epochs by default
 
@@ -76,7 +84,9 @@ class TrainProgress:
     label: str
     epoch: int
     epochs: int
-    validation_accuracy: float
+    validation_accuracy: (
+        float  # the last there is, of every second epoch; NaN before and without validation clips
+    )
 
 
 @dataclass(frozen=True)
@@ -402,7 +412,8 @@ class _Job:
             settings["batch"],
             settings["learning_rate"],
             settings["precision"],
-            1 if plan.split.optimistic else SELECTION_WINDOW_EPOCHS,  # as published: the single best one
+            1 if plan.split.optimistic else VALIDATED_EVERY,  # as published: the single best epoch
+            1 if plan.split.optimistic else SELECTION_WINDOW,
             tuple(plan.rows.parts),
             plan.split.validation,
             plan.split.test,

@@ -174,7 +174,9 @@ class Fitting:
     ) -> None:
         config = self.config
         average = [parameter.detach().clone() for parameter in network.parameters()]
-        optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=0.01)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True
+        )
         step, spent_s = 0, 0.0
         best: Best | None = None
         state = self._checkpoint(stage)

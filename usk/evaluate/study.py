@@ -6,6 +6,7 @@ Pure but for reading `history.json` beside each run; nothing here decides anythi
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure of training over the epochs of a mix's runs: the mean and the extremes, one value an epoch."""
+    """One figure of training over the epochs of a mix's runs that noted it: the mean and the extremes, one value an epoch."""
 
     mix: str
     figure: str
@@ -297,23 +298,24 @@ def read_history(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def _curve(mix: str, figure: str, runs: Sequence[RunRecord]) -> Curve | None:
-    """Over the epochs that every run with a history reached; None where no run noted the figure."""
+    """Over the epochs of which every run with a history noted the figure; None where those are fewer than two."""
     noted = []
     for run in runs:
-        history = read_history(run.folder) or []
-        values = [float(epoch[figure]) for epoch in history if isinstance(epoch.get(figure), int | float)]
-        if values and len(values) == len(history):
+        values = {
+            number: float(epoch[figure])
+            for number, epoch in enumerate(read_history(run.folder) or [], 1)
+            if isinstance(epoch.get(figure), int | float) and math.isfinite(epoch[figure])
+        }
+        if values:
             noted.append(values)
-    if not noted:
+    epochs = sorted(set.intersection(*map(set, noted))) if noted else []
+    if len(epochs) < 2:
         return None
-    n_epochs = min(len(values) for values in noted)
-    table = np.array([one[:n_epochs] for one in noted])
-    if n_epochs < 2 or not np.isfinite(table).all():
-        return None
+    table = np.array([[one[epoch] for epoch in epochs] for one in noted])
     return Curve(
         mix,
         figure,
-        tuple(range(1, n_epochs + 1)),
+        tuple(epochs),
         tuple(table.mean(axis=0).tolist()),
         tuple(table.min(axis=0).tolist()),
         tuple(table.max(axis=0).tolist()),

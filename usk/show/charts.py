@@ -573,6 +573,7 @@ def curve_chart(study: Study, figure_name: str) -> Chart | None:
     curves: list[Curve] = [curve for curve in study.curves if curve.figure == figure_name]
     if not curves:
         return None
+    by_epoch = [dict(zip(curve.epochs, curve.mean, strict=True)) for curve in curves]
     order = {row.mix: number for number, row in enumerate(study.comparison.rows)}
     scale = 100 if figure_name.endswith("accuracy") else 1
     label = {"validation_accuracy": "validation accuracy, %", "loss": "training loss"}[figure_name]
@@ -599,12 +600,12 @@ def curve_chart(study: Study, figure_name: str) -> Chart | None:
         f"curve-{figure_name}",
         f"Learning curves: {label.partition(',')[0]}",
         "Means over runs; bands reach from the lowest run to the highest.",
-        f"Over {len(curves[0].epochs)} epochs: {ends}.",
+        f"Over {curves[0].epochs[-1]} epochs: {ends}.",
         Table(
             ("epoch", *(curve.mix for curve in curves)),
             tuple(
-                (str(epoch), *(f"{scale * c.mean[epoch - 1]:.3g}" if epoch <= len(c.mean) else "" for c in curves))
-                for epoch in range(1, max(len(curve.mean) for curve in curves) + 1)
+                (str(epoch), *(f"{scale * means[epoch]:.3g}" if epoch in means else "" for means in by_epoch))
+                for epoch in sorted(set[int]().union(*by_epoch))
             ),
         ),
         draw,
