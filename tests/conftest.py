@@ -71,6 +71,15 @@ def _state_in_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.delenv("USK_DEBUG", raising=False)
 
 
+@pytest.fixture
+def demo_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo corpus is computed once for all tests that take this, whichever of pytest's processes they run in."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    monkeypatch.setenv("USK_CACHE", str(shared / "demo-cache"))
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any way out of this machine raises the OSError that a machine without a network would."""

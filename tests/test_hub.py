@@ -100,6 +100,12 @@ FAILURES: dict[str, tuple[Callable[[], Exception], str]] = {
 each_failure = pytest.mark.parametrize(("make", "message"), FAILURES.values(), ids=FAILURES.keys())
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is so at once."""
+    monkeypatch.setattr("usk.hub.WAITS_S", (0.0,) * 4)
+
+
 def raising(error: Exception) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         raise error

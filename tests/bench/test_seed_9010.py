@@ -25,7 +25,7 @@ def test_the_generator_hears_no_clip_that_any_seed_tests() -> None:
 
 @pytest.mark.slow
 def test_it_fits_makes_trains_and_compares(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], demo_cache: None
 ) -> None:
     work, saved = tmp_path / "work", tmp_path / "found.json"
     words = ["--work", str(work), "--seeds", "2", "--strategies", "waveform", "--per-class", "1"]

@@ -36,10 +36,9 @@ per_class = 2
 
 @pytest.mark.slow
 def test_it_makes_trains_compares_and_saves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], demo_cache: None
 ) -> None:
     (tmp_path / "study.toml").write_text(CONFIG)
-    monkeypatch.setenv("USK_CACHE", str(tmp_path / "cache"))
     saved, chart = tmp_path / "study.json", tmp_path / "study.png"
     words = [str(tmp_path / "study.toml"), "--real", "demo", "--work", str(tmp_path / "work")]
     monkeypatch.setattr(sys, "argv", ["study", *words, "--json", str(saved), "--png", str(chart)])

@@ -343,6 +343,7 @@ print(len(usk.train(real, out=sys.argv[1], config=config).runs), "runs")
 @pytest.mark.slow
 def test_a_script_needs_no_guard_for_its_main_module_and_the_current_folder_is_not_imported_from(
     tmp_path: Path,
+    demo_cache: None,
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     here = tmp_path / "here"

@@ -386,7 +386,9 @@ def test_info_on_the_embedded_generator_says_what_it_heard_and_its_licence(usk: 
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(usk: Command, tmp_path: Path) -> None:
+def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(
+    usk: Command, tmp_path: Path, demo_cache: None
+) -> None:
     ran = usk("demo", "--out", tmp_path / "demo", "--per-class", 1, "--epochs", 1, "--quiet")
     assert (ran.code, ran.err) == (0, "")
     assert "usk synth --real UrbanSound8K --per-class 100" in ran.out
