@@ -206,7 +206,7 @@ class Fitting:
                     "validation_loss": None if validation is None else round(validation, 5),
                 }
             )
-            if validation is not None and (best is None or validation < best.loss):
+            if stage == UNET and validation is not None and (best is None or validation < best.loss):
                 best = Best(validation, step, [tensor.clone() for tensor in average])
 
         budget_s = math.inf if config.minutes is None else config.minutes * 60 * (end - begin)
@@ -251,7 +251,7 @@ class Fitting:
                 saved_at = time.monotonic()
         if self.workers.is_main and not any((row["stage"], row["step"]) == (stage, step) for row in self.log):
             validate()
-        kept = best if best is not None and stage == UNET else Best(math.nan, step, average)
+        kept = best or Best(math.nan, step, average)
         self.steps_done, self.kept_step = step, kept.step
         with torch.no_grad():
             for parameter, mean in zip(network.parameters(), kept.average, strict=True):
