@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import study
+from usk.data.mix import parse_mix
 from usk.data.sources import open_source
 
 CONFIG = """
@@ -75,3 +76,17 @@ def test_each_fold_may_have_a_generator_of_its_own(tmp_path: Path) -> None:
     assert (config.model_for(1), config.model_for(2)) == ("mine", "embedded")
     (tmp_path / "study.toml").write_text(CONFIG)
     assert study.Config.read(tmp_path / "study.toml").model_for(2) == "embedded"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(study.__file__).parent.glob("study*.toml")), ids=lambda path: path.stem
+)
+def test_the_configurations_name_what_they_need(path: Path) -> None:
+    config = study.Config.read(path)
+    for shots in config.shots:
+        name = "full" if shots is None else str(shots)
+        parts = [part.name for mix in config.mixes[name] for part in parse_mix(mix).parts]
+        assert config.seeds[name] > 0 and config.augments[name]
+        for part in set(parts) - {"real"}:
+            config.synth(part, shots)
+    assert all(config.model_for(fold) for fold in config.test_folds)
