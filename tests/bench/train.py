@@ -190,7 +190,9 @@ def main() -> None:
         first, cold_s = usk_train(source, Path(work) / "cold", "none", *shared)
         again, warm_s = usk_train(source, Path(work) / "warm", "none", *shared)
         assert first == again
-        augmented, default_s = usk_train(source, Path(work) / "default", recipe.augment, *shared)
+        augmented, default_s = again, warm_s
+        if recipe.augment != "none":
+            augmented, default_s = usk_train(source, Path(work) / "default", recipe.augment, *shared)
         theirs, loop_s = [], 0.0
         for seed in range(options.seeds):
             accuracy, took_s = published_loop(

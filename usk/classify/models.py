@@ -186,7 +186,8 @@ class ClassifierPreset:
         return Standardised(network, mean_db[:, None], deviation_db[:, None].clamp_min(1e-3), window)
 
 
-RECIPE_VERSION = 3  # raised when what a network or an augmentation computes changes under the same name
+# Raised when what a network or an augmentation computes, or how an epoch is chosen, changes under the same name.
+RECIPE_VERSION = 3
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),

@@ -2,7 +2,8 @@
 
 A small network leaves most of a machine idle: on a CPU one thread each for several of them does more than all threads for
 one, and a GPU waits for the process that tells it what to do next. The processes are fresh ones (`python -m
-usk.classify.worker`), so that a script that calls `usk.train` needs no guard for its main module. They talk over their standard input and output, in pickles, and end with whoever started them.
+usk.classify.worker`), so that a script that calls `usk.train` needs no guard for its main module. They talk over their
+standard input and output, in pickles, and end with whoever started them.
 """
 
 from __future__ import annotations
@@ -98,9 +99,8 @@ def share_of(
     each_bytes = WORKER_BYTES + 2 * data_bytes
     if device.type == "cuda":
         gpu_bytes = torch.cuda.mem_get_info(device)[0]
-        return share_gpu(
-            cores, runs, memory_allowed_bytes(), gpu_bytes, 2 * each_bytes
-        )  # CUDA's own beside it
+        each_bytes *= 2  # CUDA's own beside it
+        return share_gpu(cores, runs, memory_allowed_bytes(), gpu_bytes, each_bytes)
     return share_cores(cores, runs, memory_allowed_bytes(), each_bytes)
 
 

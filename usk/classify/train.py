@@ -84,9 +84,7 @@ class TrainProgress:
     label: str
     epoch: int
     epochs: int
-    validation_accuracy: (
-        float  # the last there is, of every second epoch; NaN before and without validation clips
-    )
+    validation_accuracy: float  # the last there is; NaN before the first, and without validation clips
 
 
 @dataclass(frozen=True)
