@@ -162,3 +162,59 @@ def test_a_judge_normalises_as_plain_clips_need_it(
 def test_clips_are_taken_evenly() -> None:
     assert evenly(np.arange(600), 256).tolist() == list(range(0, 600, 3))
     assert evenly(torch.arange(256), 256).tolist() == list(range(256))
+
+
+def trainings(name: str, dropout: float, learning_rate: float = 1e-3) -> Training:
+    """One on CUDA, of random clips."""
+    recipe = models.CLASSIFIERS[name]
+    torch.manual_seed(0)
+    features = 10 * torch.randn(24, *recipe.features.shape)
+    model = recipe.model(3, features)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+    return Training(
+        model.cuda().train(),
+        recipe,
+        features.cuda(),
+        (torch.arange(24) % 3).cuda(),
+        steps=STEPS,
+        batch=8,
+        learning_rate=learning_rate,
+        augment="gain+mixup",
+        precision="fp32",
+        seed=0,
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["small", "cnn", "resnet"])
+def test_recorded_steps_learn_as_plain_ones_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = [float(training.step()) for training in [trainings(name, 0.0)] for _ in range(12)]
+    with monkeypatch.context() as plain:
+        plain.setattr("usk.classify.fitting.replayable", lambda *_: False)
+        expected = [float(training.step()) for training in [trainings(name, 0.0)] for _ in range(12)]
+    assert np.allclose(recorded, expected, rtol=2e-2)
+    assert len(set(recorded)) == 12
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["small", "sb-cnn"])
+def test_recorded_steps_draw_anew(name: str) -> None:
+    training = trainings(name, 0.5, learning_rate=0.0)
+    training.augmentations, training.batch = (), 24  # all clips in each step, and no weight changes
+    losses = [round(float(training.step()), 6) for _ in range(12)]
+    assert len(set(losses)) == 12, "dropout, and the patches of sb-cnn"
+
+
+@pytest.mark.gpu
+def test_recorded_steps_go_on_from_a_checkpoint() -> None:
+    whole = trainings("small", 0.0)
+    expected = [float(whole.step()) for _ in range(12)]
+    first = trainings("small", 0.0)
+    for _ in range(6):
+        first.step()
+    second = trainings("small", 0.0)
+    second.model.load_state_dict(first.model.state_dict())
+    second.go_on(first.state(), 6)
+    assert np.allclose([float(second.step()) for _ in range(6)], expected[6:], rtol=2e-2)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from usk.classify import models
 from usk.classify.features import features_of
 from usk.classify.models import Standardised
 from usk.classify.train import TrainConfig, TrainResult, train, training_length
@@ -140,31 +141,52 @@ def test_test_clips_choose_nothing(bands: Source, tmp_path: Path) -> None:
     assert one["predictions.parquet"] != other["predictions.parquet"]
 
 
-def test_every_second_epoch_is_validated_and_the_best_mean_of_three_kept(
-    bands: Source, tmp_path: Path
-) -> None:
-    run = train(bands, out=tmp_path, config=tiny(epochs=9)).runs[0]
-    history = json.loads((run.folder / "history.json").read_text())
+def best_of_three(history: list[dict[str, Any]], after: int) -> int:
+    """The epoch beyond `after` whose validation and the two before it have the best mean."""
     validated = [entry for entry in history if "validation_accuracy" in entry]
-    assert [entry["epoch"] for entry in history] == list(range(1, 10))
-    assert [entry["epoch"] for entry in validated] == [1, 3, 5, 7, 9]  # the last one always is
 
     def recent(name: str, place: int) -> float:
         return float(np.mean([entry[name] for entry in validated[max(0, place - 2) : place + 1]]))
 
     best = max(
-        range(len(validated)),
+        (place for place in range(len(validated)) if validated[place]["epoch"] > after),
         key=lambda place: (
             round(recent("validation_accuracy", place), 4),
             -recent("validation_loss", place),
         ),
     )
-    epoch = validated[best]["epoch"]
+    return int(validated[best]["epoch"])
+
+
+def test_a_tenth_of_the_epochs_is_validated_and_the_best_mean_of_three_kept(
+    bands: Source, tmp_path: Path
+) -> None:
+    run = train(bands, out=tmp_path, config=tiny(epochs=22)).runs[0]
+    history = json.loads((run.folder / "history.json").read_text())
+    validated = [entry["epoch"] for entry in history if "validation_accuracy" in entry]
+    assert [entry["epoch"] for entry in history] == list(range(1, 23))
+    assert validated == [1, 4, 7, 10, 13, 16, 19, 22]  # the last one always is
+    epoch = best_of_three(history, 0)
     assert run.record["best_epoch"] == epoch
     stopped_there = train(bands, out=tmp_path / "stopped", config=tiny(epochs=epoch)).runs[0]
     assert (stopped_there.folder / "model.safetensors").read_bytes() == (
         run.folder / "model.safetensors"
     ).read_bytes()
+
+
+def test_where_the_learning_rate_decays_the_last_third_is_chosen_from(
+    bands: Source,
+    tiny_classifier: models.ClassifierPreset,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setitem(models.CLASSIFIERS, "tiny", replace(tiny_classifier, cosine=True))
+    accuracies = iter((0.9, -1.0) if place < 4 else (0.5 + (place == 5) / 10, -1.0) for place in range(100))
+    monkeypatch.setattr("usk.classify.fitting._validate", lambda *_: next(accuracies))
+    run = train(bands, out=tmp_path, config=tiny(epochs=8)).runs[0]
+    history = json.loads((run.folder / "history.json").read_text())
+    assert best_of_three(history, 0) < 5, "the early ones would have it"
+    assert run.record["best_epoch"] == best_of_three(history, 5) == 6
 
 
 def test_the_published_protocol_validates_every_epoch(bands: Source, tmp_path: Path) -> None:

@@ -104,11 +104,15 @@ def pitch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 def noise(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """White in the mel bands, 10 to 40 dB below the clip's mean power, added as power."""
     below_db = 10 + 30 * torch.rand(len(batch), generator=draw)
-    spread = -torch.log(torch.rand(batch.shape, generator=draw).clamp_min(1e-6))  # power of Gaussian noise
-    nats = batch * (math.log(10) / 10)
-    level = torch.logsumexp(nats.flatten(1), dim=1) - math.log(nats[0].numel())
-    floor = (level - below_db.to(batch) * (math.log(10) / 10))[:, None, None] + spread.to(batch).log()
-    return torch.logaddexp(nats, floor) * (10 / math.log(10))
+    if (
+        batch.device.type != draw.device.type
+    ):  # as many numbers as the batch has are drawn where they are needed
+        draw = torch.Generator(batch.device).manual_seed(int(torch.randint(2**62, (1,), generator=draw)))
+    spread = torch.empty_like(batch).exponential_(generator=draw)  # power of Gaussian noise
+    nats_a_db = math.log(10) / 10
+    power = torch.exp(batch * nats_a_db)
+    floor = power.mean(dim=(1, 2)) * torch.exp(-below_db.to(batch) * nats_a_db)
+    return torch.addcmul(power, floor[:, None, None], spread).log() / nats_a_db
 
 
 CROP = "crop"  # the one that changes the shape: for networks that take any number of frames

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from usk.classify.augment import augment_batch
+from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.models import ClassifierPreset, Standardised
+from usk.classify.replay import Replayed, make_plain, make_replayable, replayable
 from usk.device import autocast
 
-VALIDATED_EVERY = 2  # epochs; the last one always is
 SETTLING_CLIPS = 128
 SETTLING_BATCH = 128
 HEARD_AT_ONCE = 64  # outside training; fits a processor's cache better than larger ones
@@ -50,7 +50,8 @@ class Assignment:
     batch: int
     learning_rate: float
     precision: str
-    validated_every: int  # epochs
+    validated_every: int  # epochs; the last one always is
+    chosen_after: int  # epochs, of which none is chosen
     window: int  # validations whose mean accuracy chooses the epoch
     parts: tuple[tuple[str, np.ndarray], ...]  # table, rows: what it trains on
     validation: np.ndarray  # rows of `real`
@@ -103,26 +104,55 @@ class Training:
         self.draw = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
         self.done = 0
+        self._learn_from: Callable[..., torch.Tensor] | None = None
 
-    def step(self) -> float:
-        """One step; returns its loss."""
+    def step(self) -> torch.Tensor:
+        """One step; returns its loss, a scalar on the device, which nothing waits for."""
+        learn = self._learn_from or self._begin()
         if self.recipe.cosine:
             warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * self.steps)))
             decay = 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.learning_rate * warm_up * decay
+            self._set_rate(self.learning_rate * warm_up * decay)
         while len(self.order) < self.batch:  # fewer clips than a batch holds: some come twice
             self.order = torch.cat((self.order, torch.randperm(len(self.features), generator=self.draw)))
         chosen, self.order = self.order[: self.batch].to(self.features.device), self.order[self.batch :]
         made = augment_batch(self.features[chosen].float(), self.augmentations, self.draw)
-        with autocast(self.features.device, self.precision):
-            logits = self.model(made.batch)
-            loss = made.loss(partial(self.losses_of, logits), self.labels[chosen])
+        mixed = () if made.partners is None or made.shares is None else (made.partners, made.shares)
+        self.done += 1
+        return learn(made.batch, self.labels[chosen], *mixed).clone()
+
+    def _begin(self) -> Callable[..., torch.Tensor]:
+        """How a batch is learnt from, on this device."""
+        device = self.features.device
+        self._learn_from = self._learn
+        # A transformer keeps a device busy by itself, and its code need not be one that can be recorded.
+        if self.recipe.transformer is None and replayable(self.optimiser, device):
+            make_replayable(self.optimiser, device)
+            self._learn_from = Replayed(self._learn, device)
+        return self._learn_from
+
+    def _learn(
+        self,
+        batch: torch.Tensor,
+        labels: torch.Tensor,
+        partners: torch.Tensor | None = None,
+        shares: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Forwards, backwards, and the optimiser's step; returns the loss."""
         self.optimiser.zero_grad(set_to_none=True)
+        with autocast(batch.device, self.precision):
+            logits = self.model(batch)
+            loss = Augmented(batch, partners, shares).loss(partial(self.losses_of, logits), labels)
         loss.backward()
         self.optimiser.step()
-        self.done += 1
-        return float(loss.detach())
+        return loss.detach()
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)  # where a recorded step reads it
+            else:
+                group["lr"] = rate
 
     def settle(self, features: torch.Tensor) -> None:
         """Estimate the statistics of batch normalisation anew, on clips as they are tested: without augmentation.
@@ -143,6 +173,7 @@ class Training:
     def go_on(self, state: Mapping[str, Any], done: int) -> None:
         """Continue from `state`, after that many steps."""
         self.optimiser.load_state_dict(state["optimiser"])
+        make_plain(self.optimiser)
         self.draw.set_state(state["draw"])
         self.order, self.done = state["order"], done
 
@@ -184,7 +215,8 @@ def fit_classifier(
     spent_s = 0.0
     history: list[dict[str, Any]] = []
     # The epoch with the best mean validation accuracy (then likelihood) over its own validation and those before: on a few
-    # dozen recordings a single one is mostly luck. The published protocol takes the single best epoch.
+    # dozen recordings a single one is mostly luck, and so is an early one where the learning rate decays to nothing. The
+    # published protocol takes the single best of all.
     recent: list[tuple[float, float]] = []
     best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
     if (kept := checkpoint.load()) is not None:
@@ -193,15 +225,15 @@ def fit_classifier(
         training.go_on(kept, len(history) * per_epoch)
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
-        total = sum(training.step() for _ in range(per_epoch))
-        history.append({"epoch": epoch, "loss": round(total / per_epoch, 5)})
+        losses = torch.stack([training.step() for _ in range(per_epoch)])
+        history.append({"epoch": epoch, "loss": round(float(losses.double().mean()), 5)})
         if (task.epochs - epoch) % task.validated_every == 0:
             training.settle(settling)
             accuracy, likelihood = _validate(model, tables["real"], task, device)
             history[-1] |= {"validation_accuracy": figure(accuracy), "validation_loss": figure(-likelihood)}
             recent.append((accuracy, likelihood))
             score = tuple(np.mean(recent[-task.window :], axis=0).tolist())
-            if best is None or math.isnan(accuracy) or score >= best[0]:
+            if epoch > task.chosen_after and (best is None or math.isnan(accuracy) or score >= best[0]):
                 best = (score, epoch, copy.deepcopy(model.state_dict()))
         checkpoint.keep(
             {

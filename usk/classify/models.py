@@ -68,7 +68,7 @@ class SmallCnn(nn.Module):
     Takes log-mel [batch, 1, n_mels, n_frames]; 0.1 GFLOP for 64 x 172.
     """
 
-    widths: ClassVar[tuple[int, ...]] = (32, 64, 128, 256)
+    widths: ClassVar[tuple[int, ...]] = (24, 48, 96, 192)
     first_size: ClassVar[int] = 5
     pool_first: ClassVar[bool] = True
 
@@ -187,7 +187,7 @@ class ClassifierPreset:
 
 
 # Raised when what a network or an augmentation computes, or how an epoch is chosen, changes under the same name.
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),

@@ -43,7 +43,7 @@ class SbCnn(nn.Module):
         """Logits [batch, n_classes]; outside training the logarithms of mean probabilities."""
         spare = log_mel.shape[3] - SB_CNN_FRAMES
         if self.training:
-            begins = torch.randint(spare + 1, (len(log_mel),)).to(log_mel.device)
+            begins = torch.randint(spare + 1, (len(log_mel),), device=log_mel.device)
             index = begins[:, None] + torch.arange(SB_CNN_FRAMES, device=log_mel.device)
             index = index[:, None, None, :].expand(-1, 1, log_mel.shape[2], -1)
             return self.head(self.features(log_mel.gather(3, index)))

@@ -24,7 +24,6 @@ from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.features import FeatureSettings, features_of
 from usk.classify.fitting import (
-    VALIDATED_EVERY,
     Assignment,
     Fitted,
     Table,
@@ -48,6 +47,9 @@ from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.share.cards import run_card
 
+VALIDATIONS = (
+    10  # of a run, at most; those of the last third of the epochs choose one, where the learning rate decays
+)
 SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
 EPOCH_CLIPS = 500  # an epoch counts at least as many
 FULL_RECIPE_CLIPS = 1000  # with fewer in training, a recipe has more epochs by default
@@ -410,14 +412,20 @@ class _Job:
             settings["batch"],
             settings["learning_rate"],
             settings["precision"],
-            1 if plan.split.optimistic else VALIDATED_EVERY,  # as published: the single best epoch
-            1 if plan.split.optimistic else SELECTION_WINDOW,
+            *self._choice(plan.split.optimistic, identity["epochs"]),
             tuple(plan.rows.parts),
             plan.split.validation,
             plan.split.test,
             self.out,
             run_name(identity),
         )
+
+    def _choice(self, optimistic: bool, epochs: int) -> tuple[int, int, int]:
+        """How the epoch is chosen: every how many are validated, after how many one may be chosen, and the validations
+        whose mean chooses."""
+        if optimistic:  # as published: the single best one
+            return 1, 0, 1
+        return math.ceil(epochs / VALIDATIONS), 2 * epochs // 3 if self.recipe.cosine else 0, SELECTION_WINDOW
 
     def _save(self, plan: PlannedRun, identity: dict[str, Any], fitted: Fitted) -> Run:
         real, rows, split = self.sources["real"], plan.rows, plan.split
