@@ -113,7 +113,8 @@ def published_loop(
         for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
     }
     probe = next(iter(loaders["train"]))[0]
-    model = recipe.model(len(source.class_names), probe).to(on)
+    whole = replace(recipe, augment="none")  # as it is trained, it hears whole clips when it is tested
+    model = whole.model(len(source.class_names), probe).to(on)
     optimiser = recipe.optimiser(model, recipe.learning_rate, recipe.weight_decay)
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = epochs * len(loaders["train"])
