@@ -164,8 +164,8 @@ def test_clips_are_taken_evenly() -> None:
     assert evenly(torch.arange(256), 256).tolist() == list(range(256))
 
 
-def trainings(name: str, dropout: float, learning_rate: float = 1e-3) -> Training:
-    """One on CUDA, of random clips."""
+def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: str = "cuda") -> Training:
+    """One of random clips."""
     recipe = models.CLASSIFIERS[name]
     torch.manual_seed(0)
     features = 10 * torch.randn(24, *recipe.features.shape)
@@ -174,10 +174,10 @@ def trainings(name: str, dropout: float, learning_rate: float = 1e-3) -> Trainin
         if isinstance(module, nn.Dropout):
             module.p = dropout
     return Training(
-        model.cuda().train(),
+        model.to(device).train(),
         recipe,
-        features.cuda(),
-        (torch.arange(24) % 3).cuda(),
+        features.to(device),
+        (torch.arange(24) % 3).to(device),
         steps=STEPS,
         batch=8,
         learning_rate=learning_rate,
@@ -185,6 +185,22 @@ def trainings(name: str, dropout: float, learning_rate: float = 1e-3) -> Trainin
         precision="fp32",
         seed=0,
     )
+
+
+def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
+    whole = trainings("small", 0.0, device="cpu")
+    expected = [float(whole.step()) for _ in range(4)]
+    first = trainings("small", 0.0, device="cpu")
+    for _ in range(2):
+        first.step()
+    state = first.state()
+    for group in state["optimiser"]["param_groups"]:  # as a recorded step has it
+        group |= {"capturable": True, "lr": torch.tensor(group["lr"])}
+    second = trainings("small", 0.0, device="cpu")
+    second.model.load_state_dict(first.model.state_dict())
+    second.go_on(state, 2)
+    assert np.allclose([float(second.step()) for _ in range(2)], expected[2:], rtol=1e-4)
+    assert all(isinstance(group["lr"], float) for group in second.optimiser.param_groups)
 
 
 @pytest.mark.gpu
