@@ -3,6 +3,8 @@ batches are normalised as the clips that are tested need it."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +203,29 @@ def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
     second.go_on(state, 2)
     assert np.allclose([float(second.step()) for _ in range(2)], expected[2:], rtol=1e-4)
     assert all(isinstance(group["lr"], float) for group in second.optimiser.param_groups)
+
+
+def check_freed(device: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        training = trainings("small", 0.0, device=device)
+        for _ in range(6):
+            training.step()
+        gone = weakref.ref(training.features)
+        del training
+        assert gone() is None, "kept until the garbage collector comes by"
+    finally:
+        gc.enable()
+
+
+def test_what_was_trained_on_is_freed_at_once() -> None:
+    check_freed("cpu")
+
+
+@pytest.mark.gpu
+def test_what_was_recorded_is_freed_at_once() -> None:
+    check_freed("cuda")
 
 
 @pytest.mark.gpu

@@ -20,7 +20,7 @@ from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.models import ClassifierPreset, Standardised
-from usk.classify.replay import Replayed, make_plain, make_replayable, replayable
+from usk.classify.replay import Learn, Replayed, make_plain, make_replayable, replayable
 from usk.device import autocast
 
 SETTLING_CLIPS = 128
@@ -104,7 +104,7 @@ class Training:
         self.draw = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
         self.done = 0
-        self._learn_from: Callable[..., torch.Tensor] | None = None
+        self._learn_from: Learn | None = None
 
     def step(self) -> torch.Tensor:
         """One step; returns its loss, a scalar on the device, which nothing waits for."""
@@ -121,31 +121,16 @@ class Training:
         self.done += 1
         return learn(made.batch, self.labels[chosen], *mixed).clone()
 
-    def _begin(self) -> Callable[..., torch.Tensor]:
+    def _begin(self) -> Learn:
         """How a batch is learnt from, on this device."""
         device = self.features.device
-        self._learn_from = self._learn
+        # Without `self`: a cycle would keep features and a recorded step in memory for who knows how long.
+        self._learn_from = partial(_learn, self.model, self.optimiser, self.losses_of, self.precision)
         # A transformer keeps a device busy by itself, and its code need not be one that can be recorded.
         if self.recipe.transformer is None and replayable(self.optimiser, device):
             make_replayable(self.optimiser, device)
-            self._learn_from = Replayed(self._learn, device)
+            self._learn_from = Replayed(self._learn_from, device)
         return self._learn_from
-
-    def _learn(
-        self,
-        batch: torch.Tensor,
-        labels: torch.Tensor,
-        partners: torch.Tensor | None = None,
-        shares: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Forwards, backwards, and the optimiser's step; returns the loss."""
-        self.optimiser.zero_grad(set_to_none=True)
-        with autocast(batch.device, self.precision):
-            logits = self.model(batch)
-            loss = Augmented(batch, partners, shares).loss(partial(self.losses_of, logits), labels)
-        loss.backward()
-        self.optimiser.step()
-        return loss.detach()
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
@@ -176,6 +161,26 @@ class Training:
         make_plain(self.optimiser)
         self.draw.set_state(state["draw"])
         self.order, self.done = state["order"], done
+
+
+def _learn(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    losses_of: nn.Module,
+    precision: str,
+    batch: torch.Tensor,
+    labels: torch.Tensor,
+    partners: torch.Tensor | None = None,
+    shares: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Forwards, backwards, and the optimiser's step; returns the loss."""
+    optimiser.zero_grad(set_to_none=True)
+    with autocast(batch.device, precision):
+        logits = model(batch)
+        loss = Augmented(batch, partners, shares).loss(partial(losses_of, logits), labels)
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
 
 
 def fit_classifier(
