@@ -66,11 +66,11 @@ def test_every_classifier_takes_its_features(name: str) -> None:
         assert model(torch.full((2, *recipe.features.shape), -40.0)).shape == (2, 7)
 
 
-@pytest.mark.parametrize(("name", "gflop"), [("small", 0.08), ("medium", 0.31), ("resnet", 0.26)])
+@pytest.mark.parametrize(("name", "gflop"), [("small", 0.045), ("medium", 0.31), ("resnet", 0.26)])
 def test_what_the_networks_of_today_cost(name: str, gflop: float) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         preset(name).build(10).eval()(torch.randn(1, 1, 64, 172))
-    assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, abs=0.01)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, rel=0.03)
 
 
 def test_small_and_medium_halve_before_and_after_their_convolutions() -> None:
@@ -80,7 +80,7 @@ def test_small_and_medium_halve_before_and_after_their_convolutions() -> None:
         network = preset(name).build(10).eval()
         with torch.no_grad():
             shapes[name] = tuple(network.features(torch.randn(1, 1, 64, 172)).shape)
-    assert shapes == {"small": (1, 256, 4, 10), "medium": (1, 256, 4, 10)}
+    assert shapes == {"small": (1, 192, 4, 10), "medium": (1, 256, 4, 10)}
 
 
 def test_standardising_is_part_of_the_model() -> None:

@@ -253,9 +253,9 @@ def test_a_full_disk_keeps_finished_runs_and_leaves_nothing_half_written(
 
 def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
     seen: list[Any] = []
-    train(bands, ["real"], out=tmp_path, config=tiny(seeds=2), report=seen.append)
+    train(bands, ["real"], out=tmp_path, config=tiny(seeds=2, epochs=12), report=seen.append)
     assert [(state.run, state.n_runs, state.epoch, state.epochs) for state in seen] == [
-        (run, 2, epoch, 6) for run in range(2) for epoch in range(1, 7)
+        (run, 2, epoch, 12) for run in range(2) for epoch in range(1, 13)
     ]
     assert all(0 <= state.validation_accuracy <= 1 for state in seen if state.epoch > 1)
     assert math.isnan(seen[0].validation_accuracy)  # the second epoch is the first that is validated
