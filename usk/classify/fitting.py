@@ -159,6 +159,7 @@ class Training:
         """Continue from `state`, after that many steps."""
         self.optimiser.load_state_dict(state["optimiser"])
         make_plain(self.optimiser)
+        self._learn_from = None  # what was recorded knows the state of before
         self.draw.set_state(state["draw"])
         self.order, self.done = state["order"], done
 

@@ -47,6 +47,7 @@ class Replayed:
 
     def __init__(self, learn: Learn, device: torch.device) -> None:
         self.learn, self.device = learn, device
+        self._stream = torch.cuda.Stream(device)  # of that device, which need not be the current one
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[torch.Tensor, ...] = ()
@@ -62,7 +63,8 @@ class Replayed:
             mine.copy_(given)
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # recorded, not run
+            recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
+            with recording:  # nothing is run
                 self._loss = self.learn(*self._inputs)
             self._graph = graph
         self._graph.replay()
@@ -70,9 +72,9 @@ class Replayed:
 
     def _beside(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """On another stream, as recording asks for: the default one cannot be recorded."""
-        here, beside = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
+        here = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
             loss = self.learn(*batch)
-        here.wait_stream(beside)
+        here.wait_stream(self._stream)
         return loss

@@ -48,7 +48,7 @@ from usk.evaluate import metrics
 from usk.share.cards import run_card
 
 VALIDATIONS = (
-    10  # of a run, at most; those of the last third of the epochs choose one, where the learning rate decays
+    10  # of a run, at most; where the learning rate decays, those of the last third choose the epoch
 )
 SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
 EPOCH_CLIPS = 500  # an epoch counts at least as many
