@@ -35,12 +35,13 @@ def test_it_runs_and_saves_what_it_measured(
     monkeypatch.setattr(
         sys,
         "argv",
-        ["train", "--real", str(urbansound8k_folder), "--epochs", "1", "--workers", "0", "--device", "cpu",
+        ["train", "--real", str(urbansound8k_folder), "--epochs", "1", "--match-epochs", "1", "--workers", "0", "--device", "cpu",
          "--as-published", "--json", str(file)],
     )  # fmt: skip
     train.main()
     result = json.loads(file.read_text())
     assert [row["what"] for row in result["rows"]] == [
         "published loop", "usk, nothing cached", "usk, clips decoded", "usk, clips decoded, `basic`",
+        "usk, nothing cached, `basic`, 1 epochs",
     ]  # fmt: skip
     assert all(row["seconds"] > 0 and len(row["accuracies"]) == 1 for row in result["rows"])

@@ -16,9 +16,9 @@ import pytest
 from tests import runs
 from usk.errors import SourceError, UsageError
 from usk.evaluate.compare import (
+    Compared,
     Comparison,
     MixRow,
-    Significance,
     compare,
     compare_runs,
     read_runs,
@@ -77,7 +77,8 @@ def test_two_mixes_two_folds_two_seeds(tmp_path: Path) -> None:
     assert both.p_value == both.p_value_holm == pytest.approx(0.125)
     assert both.sentence.startswith("+20.0 points, 95 % interval +")
     assert both.sentence.endswith(
-        "4 of 4 fold-seed pairs up: too few pairs to tell it from none (the exact test needs 6 or more)"
+        "4 of 4 fold-seed pairs up, two seeds (the luck of training is hardly in the interval): "
+        "too few pairs to tell it from none (the exact test needs 6 or more)"
     )
     assert comparison.warning is None and comparison.notes == []
 
@@ -202,7 +203,10 @@ def test_unequal_work_and_many_mixes_are_noted(tmp_path: Path) -> None:
             write_run(tmp_path, "synth", fold, seed, steps=70, epochs=7, skill=0.5)
     comparison = only(compare_runs(tmp_path))
     assert any("5, 7 epochs" in note for note in comparison.notes)
-    assert any("synth: 4 of 4 pairs took unequal numbers of optimiser steps" in n for n in comparison.notes)
+    assert row_of(comparison, "synth").sentence.endswith(
+        "not comparable, 4 of 4 pairs took unequal numbers of optimiser steps; train both with the same --epochs and --batch"
+    )
+    assert "too few pairs" in row_of(comparison, "real,synth").sentence
     assert any("Holm" in note for note in comparison.notes)
     assert [row.p_value_holm for row in comparison.rows] == [None, pytest.approx(0.25), pytest.approx(0.25)]
 
@@ -331,7 +335,8 @@ def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
             5.2,
             2,
             2,
-            "2 of 2 fold-seed pairs up: too few pairs to tell it from real (the exact test needs 6 or more)",
+            "2 of 2 fold-seed pairs up, two seeds (the luck of training is hardly in the interval): "
+            "too few pairs to tell it from real (the exact test needs 6 or more)",
         ),
         (
             1.0,
@@ -351,37 +356,71 @@ def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_the_plain_sentence(low: float, high: float, n_pairs: int, n_seeds: int, expected: str) -> None:
-    made = PairedDifference(3.1, low, high, n_pairs, n_pairs, 3, n_seeds, 100, 400)
-    exact = Significance(2 / 2**n_pairs, 2 / 2**n_pairs, 1)
-    assert verdict(made, "real", significance=exact).endswith(expected)
+    of_interval = None if low is None else 0.01 if low > 0 else 0.2
+    made = PairedDifference(3.1, low, high, of_interval, n_pairs, n_pairs, 3, n_seeds, 100, 400)
+    exact = 2 / 2**n_pairs
+    p_value = max(exact, 1.0 if of_interval is None else of_interval)
+    assert verdict(Compared(made, exact, p_value, p_value), "real").endswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p_value", "expected"),
+    ("of_interval", "exact", "n_compared", "expected"),
     [
-        (1.0, 5.2, 0.02, "synthetic clips help"),
-        (-5.2, -1.0, 0.02, "synthetic clips hurt"),
-        (-0.3, 5.2, 0.2, "not distinguishable from none"),
+        (0.01, 0.02, 1, "synthetic clips help"),
+        (0.002, 0.002, 7, "synthetic clips help"),
+        (0.2, 0.2, 1, "not distinguishable from none"),
         (
-            1.0,
-            5.2,
+            0.01,
             0.12,
+            1,
             "not distinguishable from none (the interval is clear of 0, but not the exact test: p 0.12)",
         ),
         (
-            -0.3,
-            5.2,
+            0.2,
             0.02,
+            1,
             "not distinguishable from none (p 0.02, but the interval over other recordings holds 0)",
         ),
+        (0.02, 0.001, 7, "not distinguishable from none (p 0.14 for 7 mixes compared)"),
+        (0.001, 0.02, 7, "not distinguishable from none (p 0.14 for 7 mixes compared)"),
     ],
 )
-def test_interval_and_corrected_test_must_agree(
-    low: float, high: float, p_value: float, expected: str
+@pytest.mark.parametrize("sign", [1, -1])
+def test_interval_and_exact_test_must_agree_after_correction(
+    of_interval: float, exact: float, n_compared: int, expected: str, sign: int
 ) -> None:
-    made = PairedDifference(3.1, low, high, 9, 9, 3, 3, 100, 400)
-    said = verdict(made, "real", significance=Significance(p_value / 4, p_value, 4), adds_synthetic=True)
-    assert said.partition(" pairs up: ")[2] == expected
+    low, high = sorted((sign * (1.0 if of_interval <= 0.05 else -1.0), sign * 5.2))
+    made = PairedDifference(sign * 3.1, low, high, of_interval, 9, 9, 3, 3, 100, 400)
+    p_value = max(of_interval, exact)
+    compared = Compared(made, exact, p_value, p_value * n_compared, n_compared)
+    said = verdict(compared, "real", adds_synthetic=True)
+    assert said.partition(" pairs up: ")[2] == (expected if sign > 0 else expected.replace("help", "hurt"))
+
+
+def test_the_p_value_is_the_larger_of_both(tmp_path: Path) -> None:
+    """Nine pairs go up, one recording's doing: the exact test finds it, other recordings might not show it."""
+    for seed in range(9):
+        for mix, right in (("real", 0), ("synth", 20)):
+            rewrite(
+                folder := write_run(tmp_path, mix, 1, seed),
+                "group",
+                ["loud"] * 20 + [f"r{i}" for i in range(60)],
+            )
+            labels = pq.read_table(folder / "predictions.parquet")["label"].to_numpy()
+            rewrite(folder, "predicted", np.where(np.arange(N_CLIPS) < right, labels, (labels + 1) % 4))
+    row = only(compare_runs(tmp_path)).rows[1]
+    assert row.p_value_exact == 2 / 2**9 and row.difference is not None and row.difference.p_value is not None
+    assert row.p_value == row.difference.p_value > 0.05
+    assert row.sentence.endswith("(p 0.0039, but the interval over other recordings holds 0)")
+
+
+def test_clips_that_all_seeds_share_are_noted(tmp_path: Path) -> None:
+    for fold, seed in itertools.product((1, 2), (0, 1)):
+        for mix, revision in (("real,synth", "s"), ("real,own", f"seed{seed}"), ("real", "")):
+            sources = {name: {"revision": name} for name in ("real", revision) if name}
+            write_run(tmp_path, mix, fold, seed, sources=sources, n_synthetic=90 if revision else 0)
+    note = "all seeds trained on the same synthetic clips, so the luck of making them is in no interval"
+    assert [text for text in only(compare_runs(tmp_path)).notes if "luck" in text] == [f"real,synth: {note}"]
 
 
 def test_synthetic_clips_that_help_are_said_to(tmp_path: Path) -> None:
@@ -393,7 +432,7 @@ def test_synthetic_clips_that_help_are_said_to(tmp_path: Path) -> None:
     assert both.sentence.endswith(
         "6 of 6 fold-seed pairs up: too few pairs to tell it from none (the exact test needs 7 or more)"
     ), "two mixes are compared"
-    assert (both.p_value, both.p_value_holm) == (2 / 64, 4 / 64)
+    assert (both.p_value_exact, both.p_value, both.p_value_holm) == (2 / 64, 2 / 64, 4 / 64)
     for run in tmp_path.glob("real:0.1*"):
         shutil.rmtree(run)
     assert row_of(only(compare_runs(tmp_path)), "real,synth").sentence.endswith(
@@ -475,6 +514,19 @@ def test_what_another_augmentation_does_is_not_credited_to_synthetic_clips(tmp_p
     )
     made = compare_runs(tmp_path)[-1].as_dict()["rows"][1]["same_augment"]
     assert made["difference_points"] == pytest.approx(0)
+
+
+def test_without_runs_of_the_same_augmentation_nothing_is_credited(tmp_path: Path) -> None:
+    """Real clips with `strong` were trained with other seeds: whether it is the augmentation's doing cannot be told."""
+    write_augmented(tmp_path, "real", "basic", skill=0.6, validation=0.61)
+    write_run(tmp_path, "real", seed=9, name="other seed", augment="strong", validation_accuracy=0.5)
+    write_run(tmp_path, "real", seed=9, name="both", augment="basic", validation_accuracy=0.6)
+    write_augmented(tmp_path, "real,synth", "strong", skill=0.8, validation=0.61)
+    row = row_of(compare_runs(tmp_path)[-1], "real,synth")
+    assert (row.p_value_holm or 1) < 0.05 and row.same_augment is None
+    assert row.sentence.endswith(
+        "not distinguishable from none, for real was not trained with strong for the same seeds"
+    )
 
 
 def test_augmentations_are_chosen_over_the_runs_that_all_of_them_have(tmp_path: Path) -> None:

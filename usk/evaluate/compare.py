@@ -13,7 +13,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -223,10 +223,11 @@ class MixRow:
     dropped: int
     difference: PairedDifference | None  # to the baseline, over pairs; None without, and for the baseline
     n_unpaired: int  # runs of this mix and of the baseline that have no partner in the other
-    p_value: float | None
-    p_value_holm: float | None
+    p_value: float | None  # the larger of the interval's (`difference.p_value`) and the exact test's
+    p_value_holm: float | None  # the same, corrected for all mixes that are compared
     sentence: str
-    # Where it goes with another augmentation than the baseline: the difference with its own for both.
+    p_value_exact: float | None = None
+    # Where it goes with another augmentation than the baseline: the difference with its own for both, if there are pairs.
     same_augment: PairedDifference | None = None
 
     @property
@@ -453,17 +454,17 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
     for run in newest.values():
         by_mix[run.mix].append(run)
     pairs = {mix: _pairs(by_mix[baseline], members) for mix, members in by_mix.items() if mix != baseline}
-    compared = {mix: [_pair(*both) for both in made] for mix, made in pairs.items() if made}
-    p_values = {mix: sign_flip_test([pair.difference for pair in made]) for mix, made in compared.items()}
-    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    compared = {mix: _compared(made) for mix, made in pairs.items() if made}
+    corrected = dict(zip(compared, holm([found.p_value for found in compared.values()]), strict=True))
     rows = [
         _mix_row(
             mix,
             members,
             baseline,
             by_mix[baseline],
-            compared.get(mix, []),
-            Significance(p_values[mix], corrected[mix], len(p_values)) if mix in p_values else None,
+            replace(compared[mix], p_value_holm=corrected[mix], n_compared=len(compared))
+            if mix in compared
+            else None,
             _with_the_same_augmentation(alike, baseline, by_mix[baseline], members),
         )
         for mix, members in by_mix.items()
@@ -492,15 +493,25 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
     )
 
 
+def _compared(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Compared:
+    found = paired_bootstrap([_pair(*both) for both in pairs])
+    exact = sign_flip_test([_pair(*both).difference for both in pairs])
+    # Without an interval nothing is said of other recordings, and nothing can be found.
+    p_value = max(exact, 1.0 if found.p_value is None else found.p_value)
+    unequal = sum(first.steps != second.steps for first, second in pairs)
+    return Compared(found, exact, p_value, p_value, 1, unequal)
+
+
 def _with_the_same_augmentation(
     alike: Comparable, baseline: str, baseline_runs: Sequence[RunRecord], runs: Sequence[RunRecord]
-) -> tuple[str, PairedDifference] | None:
-    """The augmentation of a mix's runs and their difference to the baseline with that, where it was given another one."""
+) -> tuple[str, PairedDifference | None] | None:
+    """The augmentation of a mix's runs and their difference to the baseline with that (None where no run has it with the same
+    split and seed), where the baseline was given another one."""
     augment = runs[0].augment
     if augment == baseline_runs[0].augment:
         return None
     pairs = _pairs([run for run in alike.not_chosen if (run.mix, run.augment) == (baseline, augment)], runs)
-    return (augment, paired_bootstrap([_pair(*both) for both in pairs])) if pairs else None
+    return augment, paired_bootstrap([_pair(*both) for both in pairs]) if pairs else None
 
 
 def _check_class_names(runs: Sequence[RunRecord]) -> None:
@@ -535,12 +546,10 @@ def _mix_row(
     runs: Sequence[RunRecord],
     baseline: str,
     baseline_runs: Sequence[RunRecord],
-    pairs: Sequence[Pair],
-    significance: Significance | None,
-    same: tuple[str, PairedDifference] | None,
+    compared: Compared | None,
+    same: tuple[str, PairedDifference | None] | None,
 ) -> MixRow:
     is_baseline = mix == baseline
-    difference = paired_bootstrap(pairs) if pairs else None
     kind = "fold-seed" if runs[0].protocol == "folds" else "split-seed"
     return MixRow(
         mix=mix,
@@ -553,13 +562,16 @@ def _mix_row(
         n_real=_rounded_mean(run.n_real for run in runs),
         n_synthetic=_rounded_mean(run.n_synthetic for run in runs),
         dropped=_rounded_mean(run.dropped for run in runs),
-        difference=difference,
-        n_unpaired=0 if is_baseline else len(runs) + len(baseline_runs) - 2 * len(pairs),
-        p_value=significance.p_value if significance else None,
-        p_value_holm=significance.p_value_holm if significance else None,
+        difference=compared.difference if compared else None,
+        n_unpaired=0
+        if is_baseline
+        else len(runs) + len(baseline_runs) - 2 * (compared.difference.n_pairs if compared else 0),
+        p_value=compared.p_value if compared else None,
+        p_value_holm=compared.p_value_holm if compared else None,
         sentence="the baseline"
         if is_baseline
-        else verdict(difference, baseline, kind, significance, _adds_synthetic(runs, baseline_runs), same),
+        else verdict(compared, baseline, kind, _adds_synthetic(runs, baseline_runs), same),
+        p_value_exact=compared.p_value_exact if compared else None,
         same_augment=same[1] if same else None,
     )
 
@@ -575,31 +587,35 @@ def _adds_synthetic(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord
 
 
 @dataclass(frozen=True)
-class Significance:
-    """Of one mix against the baseline: its exact p value, the same corrected for all `n_compared` mixes."""
+class Compared:
+    """One mix against the baseline: the difference, the exact test's p value, the larger of that and the interval's, the same
+    corrected for all `n_compared` mixes, and how many pairs took unequal numbers of optimiser steps."""
 
+    difference: PairedDifference
+    p_value_exact: float
     p_value: float
     p_value_holm: float
-    n_compared: int
+    n_compared: int = 1
+    n_unequal: int = 0
 
 
 def verdict(
-    difference: PairedDifference | None,
+    compared: Compared | None,
     baseline: str,
     kind: str = "fold-seed",
-    significance: Significance | None = None,
     adds_synthetic: bool = False,
-    same: tuple[str, PairedDifference] | None = None,
+    same: tuple[str, PairedDifference | None] | None = None,
 ) -> str:
     """The plain sentence: by how much, how sure, and what follows.
 
-    A difference counts where its interval (other recordings, other seeds) is clear of 0 and the exact test, corrected
-    for the number of mixes, finds it too (other trainings on these very data). `adds_synthetic` says it in the words
+    A difference counts where both the interval (other recordings, other seeds) and the exact test (other trainings on these
+    very data) find it, corrected for the number of mixes, between runs of equal work. `adds_synthetic` says it in the words
     of the question that usk is for. `same` is an augmentation and the difference with that for both, where the baseline
     was given another: what clips are said to do must be seen there too, or it may be the augmentation's doing.
     """
-    if difference is None:
+    if compared is None:
         return f"no run shares a split and seed with {baseline}: train both with the same --folds and --seeds"
+    difference = compared.difference
     said = [f"{_points(difference.difference_points)} points"]
     if difference.low_points is not None and difference.high_points is not None:
         said.append(f"95 % interval {_interval(difference)}")
@@ -609,10 +625,12 @@ def verdict(
         said.append(f"{difference.n_pairs_up} of {difference.n_pairs} {kind} pairs up")
         if difference.n_seeds == 1:
             said.append("one seed (the luck of training is not in the interval)")
-    judgement = _judgement(difference, baseline, significance, adds_synthetic, same)
-    if same is None:
+        elif difference.n_seeds == 2:
+            said.append("two seeds (the luck of training is hardly in the interval)")
+    judgement = _judgement(compared, baseline, adds_synthetic, same)
+    augment, found = same or ("", None)
+    if found is None:
         return f"{', '.join(said)}: {judgement}"
-    augment, found = same
     interval = "" if found.low_points is None else f", {_interval(found)}"
     return f"{', '.join(said)} (with {augment} for both {_points(found.difference_points)}{interval}): {judgement}"
 
@@ -623,32 +641,41 @@ def _interval(difference: PairedDifference) -> str:
 
 
 def _judgement(
-    difference: PairedDifference,
+    compared: Compared,
     baseline: str,
-    significance: Significance | None,
     adds_synthetic: bool,
-    same: tuple[str, PairedDifference] | None,
+    same: tuple[str, PairedDifference | None] | None,
 ) -> str:
-    needed = fewest_pairs(significance.n_compared if significance else 1)
+    difference, exact = compared.difference, compared.p_value_exact
+    needed = fewest_pairs(compared.n_compared)
     against = "none" if adds_synthetic else baseline
-    p_value = significance.p_value_holm if significance else 1.0
-    if difference.n_pairs < needed and p_value > SIGNIFICANCE:
+    if compared.n_unequal:
+        return (
+            f"not comparable, {compared.n_unequal} of {difference.n_pairs} pairs took unequal numbers of optimiser "
+            "steps; train both with the same --epochs and --batch"
+        )
+    if difference.n_pairs < needed and compared.p_value_holm > SIGNIFICANCE:
         return f"too few pairs to tell it from {against} (the exact test needs {needed} or more)"
     low, high = difference.low_points, difference.high_points
     if low is None or high is None:
         return f"no interval, a test part holds a single recording; not distinguishable from {against}"
-    clear, found = low > 0 or high < 0, p_value <= SIGNIFICANCE
-    if clear and found and same is not None and not _as_clear(same[1], low > 0):
-        return f"not distinguishable from {against} with {same[0]} for both"
-    if clear and found:
+    up = difference.difference_points > 0
+    if compared.p_value_holm <= SIGNIFICANCE:
+        if same is not None and same[1] is None:
+            return f"not distinguishable from {against}, for {baseline} was not trained with {same[0]} for the same seeds"
+        if same is not None and same[1] is not None and not _as_clear(same[1], up):
+            return f"not distinguishable from {against} with {same[0]} for both"
         if adds_synthetic:
-            return "synthetic clips help" if low > 0 else "synthetic clips hurt"
-        return f"{'better' if low > 0 else 'worse'} than {baseline}"
+            return "synthetic clips help" if up else "synthetic clips hurt"
+        return f"{'better' if up else 'worse'} than {baseline}"
+    clear = low > 0 or high < 0
     why = ""
-    if clear:
-        why = f" (the interval is clear of 0, but not the exact test: p {p_value:.2g})"
-    elif found:
-        why = f" (p {p_value:.2g}, but the interval over other recordings holds 0)"
+    if clear and exact <= SIGNIFICANCE:
+        why = f" (p {compared.p_value_holm:.2g} for {compared.n_compared} mixes compared)"
+    elif clear:
+        why = f" (the interval is clear of 0, but not the exact test: p {exact:.2g})"
+    elif exact <= SIGNIFICANCE:
+        why = f" (p {exact:.2g}, but the interval over other recordings holds 0)"
     return f"not distinguishable from {against}{why}"
 
 
@@ -748,21 +775,32 @@ def _notes(
         revisions = {run.revisions for run in members}
         if len(revisions) > 1 and members[0].shots is None:
             notes.append(f"{mix}: its runs were trained on {len(revisions)} different datasets of that name")
+    if fixed := [mix for mix, members in by_mix.items() if _same_clips_for_all_seeds(members)]:
+        notes.append(
+            f"{'; '.join(fixed)}: all seeds trained on the same synthetic clips, so the luck of making them is in no interval"
+        )
     for row in rows:
         if row.n_unpaired:
             notes.append(
                 f"{row.mix}: {row.n_unpaired} runs (its own and the baseline's) have no partner with the "
                 "same split and seed; they count in the means, not in the difference"
             )
-        unequal = sum(first.steps != second.steps for first, second in pairs.get(row.mix, []))
-        if unequal:
-            notes.append(f"{row.mix}: {unequal} of {row.pairs} pairs took unequal numbers of optimiser steps")
     if len(pairs) > 1:
         notes.append(
             f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, "
-            "the exact p values are corrected for all together (Holm)"
+            "the p values are corrected for all together (Holm)"
         )
     return notes
+
+
+def _same_clips_for_all_seeds(runs: Sequence[RunRecord]) -> bool:
+    """Whether in each split several seeds had the same synthetic clips."""
+    of_split: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        of_split[run.split].append(run)
+    return all(run.n_synthetic and run.revisions for run in runs) and all(
+        len(members) > 1 and len({run.revisions for run in members}) == 1 for members in of_split.values()
+    )
 
 
 def _rounded_mean(counts: Iterable[int]) -> int:

@@ -248,7 +248,7 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
         mixes,
         *("runs", "real", "synth", "accuracy %", "macro F1 %"),
         f"points to {comparison.baseline}",
-        *("95 % interval", "pairs up", "exact p (Holm)"),
+        *("95 % interval", "pairs up", "p (Holm)"),
         narrow=True,
     )
     for row in comparison.rows:
