@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.sounds import tone
 from usk.evaluate.distances import (
     RealClips,
+    apart,
     covered,
     densities,
     kad,
@@ -131,16 +132,70 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert (hits >= 85).all(), hits
 
 
+def cut(
+    rng: np.random.Generator, n_recordings: int, clips_each: int, name: str
+) -> tuple[np.ndarray, list[str]]:
+    """Clips of as many recordings, that differ less within one than between two, and their recordings' names."""
+    of_recording = np.repeat(rng.standard_normal((n_recordings, 6)), clips_each, axis=0)
+    names = [f"{name}{i // clips_each}" for i in range(len(of_recording))]
+    return of_recording + 0.5 * rng.standard_normal(of_recording.shape), names
+
+
+@pytest.mark.parametrize(("n_parents", "clips_each"), [(40, 1), (10, 5)])
+def test_clips_of_one_recording_do_not_make_sets_of_one_distribution_seem_apart(
+    n_parents: int, clips_each: int
+) -> None:
+    rng = np.random.default_rng(5)
+    found, blind, n_wrong = [], [], 0
+    for _ in range(60):
+        real, recordings = cut(rng, 20, 5, "r")
+        made, parents = cut(rng, n_parents, clips_each, "p")
+        clips = RealClips(real, [0] * len(real), recordings)
+        distance = clips.distance(made, [0] * len(made), [{name} for name in parents])
+        found.append(distance.mmd)
+        blind.append(kad(real, made))
+        n_wrong += not distance.low <= 0 <= distance.high  # type: ignore[operator]
+    error = np.std(found) / len(found) ** 0.5
+    assert abs(np.mean(found)) < 3 * error < 1 < np.mean(blind)
+    assert n_wrong <= 6
+
+
+def test_clips_made_of_the_real_ones_are_not_near_them_for_that() -> None:
+    """A copy of a real clip is as far from the others as the clip is; what is near its parents is no nearer to its class."""
+    rng = np.random.default_rng(6)
+    found, towards_parents = [], []
+    for _ in range(60):
+        real, recordings = cut(rng, 20, 5, "r")
+        clips = RealClips(real, [0] * len(real), recordings)
+        chosen = rng.integers(len(real), size=50)
+        made = real[chosen] + 0.1 * rng.standard_normal((50, 6))
+        found.append(clips.distance(made, [0] * 50, [{recordings[i]} for i in chosen]).mmd)
+        towards_parents.append(clips.distance(made, [0] * 50).mmd)
+    assert abs(np.mean(found)) < 0.5 and np.mean(towards_parents) < -1
+
+
+def test_pairs_of_clips_without_a_recording_in_common() -> None:
+    of_clips = [{"a", "b"}, {"b", "c"}, {"c"}]
+    assert apart(of_clips, of_clips).tolist() == [
+        [False, False, True],
+        [False, False, False],
+        [True, False, False],
+    ]
+    assert np.isnan(mmd(np.zeros((2, 1)), np.ones((2, 1)), 1.0, ([{"a"}, {"a"}], [{"b"}, {"c"}])))
+
+
 def test_few_clips_have_no_interval_and_fewer_no_figure() -> None:
     rng = np.random.default_rng(0)
-    clips = RealClips(rng.standard_normal((11, 2)), [0] * 6 + [1] * 5, ["a"] * 6 + ["b"] * 5)
+    clips = RealClips(rng.standard_normal((11, 2)), [0] * 6 + [1] * 5, ["a"] * 3 + ["c"] * 3 + ["b"] * 5)
     of_one = clips.density(rng.standard_normal((2, 2)), [0, 0])
     assert of_one.value is not None and of_one.low is None
-    assert clips.coverage(rng.standard_normal((9, 2)), [0] * 9).low is None, "one recording"
+    assert clips.coverage(rng.standard_normal((9, 2)), [0] * 9).low is None, "two recordings"
     none = clips.density(rng.standard_normal((9, 2)), [1] * 9)
     assert (none.value, none.n, none.n_real) == (None, 9, 0), "five real clips have no five neighbours each"
     assert clips.distance(rng.standard_normal((1, 2)), [0]).mmd is None
-    assert clips.distance(rng.standard_normal((3, 2)), [0] * 3).low is None
+    assert clips.distance(rng.standard_normal((3, 2)), [1] * 3).mmd is None, "one recording"
+    of_two = clips.distance(rng.standard_normal((30, 2)), [0] * 30)
+    assert of_two.mmd is not None and of_two.low is None
 
 
 def test_the_nearest_of_another_recording() -> None:

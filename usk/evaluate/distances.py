@@ -1,18 +1,20 @@
 """How a set of clips lies to another in an embedding: KAD, density, coverage, nearest neighbours. Pure.
 
-Embeddings are [clips, dimensions]; labels [clips]; recordings are names [clips].
+Embeddings are [clips, dimensions]; labels [clips]; recordings are names [clips]. Clips cut or made from one recording are
+alike; where a measure looks at pairs of one set, theirs are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 NEIGHBOURS = 5  # k of density and coverage, as in the paper
 N_RESAMPLES = 200
-INTERVAL_CLIPS = 4
+INTERVAL_UNITS = 4  # fewer clips or recordings of a class have no interval
 
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -36,26 +38,98 @@ def _kernel(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-squared_distances(first, second) / (2 * width**2))
 
 
-def _unbiased(within_first: np.ndarray, within_second: np.ndarray, between: np.ndarray) -> float:
-    """The estimate from kernels [n, n], [m, m] and [n, m], times 100."""
-    n, m = between.shape
-    first = (within_first.sum() - within_first.trace()) / (n * (n - 1))
-    second = (within_second.sum() - within_second.trace()) / (m * (m - 1))
-    return float(100 * (first + second - 2 * between.mean()))
+def _mean(kernel: np.ndarray, counts: np.ndarray) -> float:
+    """Over pairs [n, m] that count; NaN where none does."""
+    return float(kernel[counts].mean()) if counts.any() else math.nan
 
 
-def mmd(first: np.ndarray, second: np.ndarray, width: float) -> float:
+def apart(first: Sequence[Collection[str]], second: Sequence[Collection[str]]) -> np.ndarray:
+    """Which pairs of clips have no recording in common, of those that each was cut or made from: bool [n, m]."""
+    names = {name: column for column, name in enumerate(sorted(set().union(*first, *second)))}
+
+    def member(recordings: Sequence[Collection[str]]) -> np.ndarray:
+        table = np.zeros((len(recordings), len(names)), dtype=np.float32)
+        for row, of_clip in enumerate(recordings):
+            table[row, [names[name] for name in of_clip]] = 1
+        return table
+
+    return np.asarray(member(first) @ member(second).T == 0)
+
+
+def mmd(
+    first: np.ndarray,
+    second: np.ndarray,
+    width: float,
+    recordings: tuple[Sequence[Collection[str]], Sequence[Collection[str]]] | None = None,
+) -> float:
     """Unbiased squared maximum mean discrepancy of [n, d] and [m, d], Gaussian kernel of `width`, times 100.
 
     Gretton et al. 2012, eq. 3. Near zero, and as often below as above it, for draws from one distribution. Needs two of
-    each.
+    each. `recordings` are those that each clip of both sets was cut or made from: pairs that share one are left out, or sets
+    of one distribution would seem apart, the more so the fewer recordings they come from (and near, where one was made
+    from the other). NaN where no pair is left.
     """
     n, m = len(first), len(second)
     if n < 2 or m < 2:
         raise ValueError("an unbiased discrepancy needs two clips on each side")
-    return _unbiased(
-        _kernel(first, first, width), _kernel(second, second, width), _kernel(first, second, width)
+    of_first, of_second = recordings or (
+        [{f"first {i}"} for i in range(n)],
+        [{f"second {i}"} for i in range(m)],
     )
+    return _Kernels.of(first, second, width, of_first, of_second).whole()
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernels:
+    """Between the clips of two sets, and within both; which pairs count; and the recording that each clip goes with."""
+
+    within: tuple[np.ndarray, np.ndarray]
+    between: np.ndarray
+    within_counts: tuple[np.ndarray, np.ndarray]
+    between_counts: np.ndarray
+    units: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        first: np.ndarray,
+        second: np.ndarray,
+        width: float,
+        of_first: Sequence[Collection[str]],
+        of_second: Sequence[Collection[str]],
+    ) -> _Kernels:
+        """Of embeddings [n, d] and [m, d], and the recordings that each clip was cut or made from, one at least."""
+        return cls(
+            (_kernel(first, first, width), _kernel(second, second, width)),
+            _kernel(first, second, width),
+            (apart(of_first, of_first), apart(of_second, of_second)),
+            apart(of_first, of_second),
+            (np.array([min(names) for names in of_first]), np.array([min(names) for names in of_second])),
+        )
+
+    @property
+    def n_units(self) -> int:
+        """On the side that has fewer."""
+        return min(len(np.unique(units)) for units in self.units)
+
+    def whole(self) -> float:
+        first, second = map(_mean, self.within, self.within_counts)
+        return 100 * (first + second - 2 * _mean(self.between, self.between_counts))
+
+    def half(self, rng: np.random.Generator) -> float:
+        """Of half of the recordings; NaN where that leaves no pairs."""
+        names = np.unique(np.concatenate(self.units))
+        drawn = rng.choice(names, len(names) // 2, replace=False)
+        rows, columns = (np.flatnonzero(np.isin(units, drawn)) for units in self.units)
+        chosen = (np.ix_(rows, rows), np.ix_(columns, columns))
+        both = np.ix_(rows, columns)
+        return _Kernels(
+            (self.within[0][chosen[0]], self.within[1][chosen[1]]),
+            self.between[both],
+            (self.within_counts[0][chosen[0]], self.within_counts[1][chosen[1]]),
+            self.between_counts[both],
+            self.units,
+        ).whole()
 
 
 def kad(real: np.ndarray, made: np.ndarray) -> float:
@@ -87,8 +161,8 @@ def covered(real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS) -> np.ndarr
 
 @dataclass(frozen=True)
 class Distance:
-    """KAD to real clips, its 95 % interval, and how many clips stand on each side. None where there are too few: an
-    interval takes `INTERVAL_CLIPS` of a class."""
+    """KAD to real clips, its 95 % interval, and how many clips stand on each side. None where there are too few: a figure
+    takes two recordings on both sides, an interval `INTERVAL_UNITS` of a class."""
 
     mmd: float | None
     low: float | None
@@ -118,43 +192,41 @@ class RealClips:
             int(label): median_distance(values[self.labels == label]) for label in np.unique(self.labels)
         }
 
-    def distance(self, values: np.ndarray, labels: Sequence[int]) -> Distance:
-        """Of clips [n, d]: the mean over classes of their KAD to the real clips of their class.
+    def distance(
+        self,
+        values: np.ndarray,
+        labels: Sequence[int],
+        recordings: Sequence[Collection[str]] | None = None,
+    ) -> Distance:
+        """Of clips [n, d]: the mean over classes of their KAD to the real clips of their class. `recordings` are those of the
+        parents that each clip was made from; clips that name none stand for themselves.
 
-        The interval comes from halves of the clips drawn without replacement, which spread about as the whole does
-        (Politis & Romano 1994); a bootstrap would put clips beside their own copies.
+        The interval comes from halves of the recordings drawn without replacement, of real clips and parents alike (a clip
+        goes with its first parent's); they spread about as the whole does (Politis & Romano 1994), and more where it is next to nothing. A bootstrap would put
+        clips beside their own copies.
         """
         of = np.array(labels, dtype=np.int64)
-        rows = {
-            int(label): np.flatnonzero(of == label)
-            for label in np.unique(of)
-            if (of == label).sum() > 1 and (self.labels == label).sum() > 1
-        }
-        n, n_real = len(of), int(np.isin(self.labels, list(rows) or np.unique(of)).sum())
-        if not rows:
-            return Distance(None, None, None, n, n_real)
-        kernels = []
-        for label, own in rows.items():
-            real, width = self.values[self.labels == label], self.widths[label]
-            kernels.append(
-                (
-                    _kernel(values[own], values[own], width),
-                    _kernel(real, real, width),
-                    _kernel(values[own], real, width),
+        made_from = [set(names) or {f"clip {row}"} for row, names in enumerate(recordings or [()] * len(of))]
+        found = {}
+        for label in np.unique(of).tolist():
+            rows, real = np.flatnonzero(of == label), self.labels == label
+            if len(rows) > 1 and real.sum() > 1:
+                of_real = [{name} for name in self.recordings[real].tolist()]
+                of_made = [made_from[row] for row in rows.tolist()]
+                found[label] = _Kernels.of(
+                    values[rows], self.values[real], self.widths[label], of_made, of_real
                 )
-            )
-        value = float(np.mean([_unbiased(*of_class) for of_class in kernels]))
-        if min(len(own) for own in rows.values()) < INTERVAL_CLIPS:
+        found = {label: kernels for label, kernels in found.items() if not math.isnan(kernels.whole())}
+        n, n_real = len(of), int(np.isin(self.labels, list(found) or np.unique(of)).sum())
+        if not found:
+            return Distance(None, None, None, n, n_real)
+        value = float(np.mean([kernels.whole() for kernels in found.values()]))
+        if min(kernels.n_units for kernels in found.values()) < INTERVAL_UNITS:
             return Distance(round(value, 2), None, None, n, n_real)
         rng = np.random.default_rng(0)
-        halves = []
-        for _ in range(N_RESAMPLES):
-            parts = []
-            for within, real_within, between in kernels:
-                half = rng.choice(len(within), len(within) // 2, replace=False)
-                parts.append(_unbiased(within[np.ix_(half, half)], real_within, between[half]))
-            halves.append(np.mean(parts))
-        low, high = np.percentile(np.array(halves) - np.mean(halves), [2.5, 97.5])
+        halves = np.array([[kernels.half(rng) for kernels in found.values()] for _ in range(N_RESAMPLES)])
+        halves -= np.nanmean(halves, axis=0)  # a half without two recordings on both sides says nothing
+        low, high = np.percentile(np.nan_to_num(halves).mean(axis=1), [2.5, 97.5])
         return Distance(
             round(value, 2), round(value + float(low), 2), round(value + float(high), 2), n, n_real
         )
@@ -165,10 +237,13 @@ class RealClips:
         names = sorted(set(self.recordings[of_class].tolist()))
         first = set(np.random.default_rng(0).permutation(names)[: len(names) // 2].tolist())
         in_first = np.array([name in first for name in self.recordings.tolist()], dtype=bool)
-        left, right = self.values[of_class & in_first], self.values[of_class & ~in_first]
-        if len(left) < 2 or len(right) < 2:
-            return Distance(None, None, None, len(left), len(right))
-        return Distance(round(mmd(left, right, self.widths[label]), 2), None, None, len(left), len(right))
+        left, right = of_class & in_first, of_class & ~in_first
+        n, n_real = int(left.sum()), int(right.sum())
+        if min(n, n_real) < 2:
+            return Distance(None, None, None, n, n_real)
+        recordings = tuple([{name} for name in self.recordings[side].tolist()] for side in (left, right))
+        value = mmd(self.values[left], self.values[right], self.widths[label], recordings)  # type: ignore[arg-type]
+        return Distance(None if math.isnan(value) else round(value, 2), None, None, n, n_real)
 
     def density(self, values: np.ndarray, labels: Sequence[int]) -> Score:
         """The mean over classes of their clips' density among the real clips of the class; its interval draws clips."""
@@ -189,7 +264,7 @@ class RealClips:
             figures = np.asarray(measure(self.values[real], values[of == label]), dtype=np.float64)
             n_real += int(real.sum())
             units = self.recordings[real] if by_real else np.arange(len(figures))
-            few = few or len(np.unique(units)) < INTERVAL_CLIPS
+            few = few or len(np.unique(units)) < INTERVAL_UNITS
             means.append(figures.mean())
             draws.append(_drawn_means(figures, units, rng))
         if not means:

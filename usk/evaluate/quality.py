@@ -174,6 +174,7 @@ def audit(
     of_parents = embedding.of(originals, [row_of[parent] for parent in parents], after)
     label_of = {name: label for label, name in enumerate(originals.source.class_names)}
     labels = np.array([label_of.get(synthetic.class_names[clip.label], -1) for clip in decoded.source.clips])
+    made_from = [clip.lineage for clip in decoded.source.clips]
     placed = dict(zip(parents, of_parents, strict=True))
     neighbours = _Neighbours(decoded, values, reference, placed)
     near = neighbours.copies()
@@ -182,7 +183,11 @@ def audit(
             name,
             int((labels == label).sum()),
             int((labels[near] == label).sum()),
-            reference.distance(values[labels == label], labels[labels == label].tolist()),
+            reference.distance(
+                values[labels == label],
+                labels[labels == label].tolist(),
+                [made_from[row] for row in np.flatnonzero(labels == label)],
+            ),
             reference.baseline(label),
             reference.density(values[labels == label], labels[labels == label].tolist()),
             reference.coverage(values[labels == label], labels[labels == label].tolist()),
@@ -205,7 +210,7 @@ def audit(
         short=short,
         near_copies=tuple(decoded.source.clips[row].clip_id for row in near),
         classes=classes,
-        distance=reference.distance(values, labels.tolist()),
+        distance=reference.distance(values, labels.tolist(), made_from),
         baseline=Distance(
             round(float(np.mean(baselines)), 2) if baselines else None,
             None,

@@ -69,7 +69,8 @@ def _score(runs: Sequence[RunRecord], label: int | None) -> Score:
             pairs.append(Pair(run.split, run.seed, run.groups[rows], never, run.correct[rows]))
     made: Any = paired_bootstrap(pairs)
     low, high = (
-        None if bound is None else round(bound / 100, 4) for bound in (made.low_points, made.high_points)
+        None if bound is None else round(min(max(bound / 100, 0.0), 1.0), 4)
+        for bound in (made.low_points, made.high_points)
     )
     n = round(float(np.mean([run.n_real + run.n_synthetic for run in runs])))
     return Score(round(made.difference_points / 100, 4), low, high, n, made.n_clips)
