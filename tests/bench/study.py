@@ -7,12 +7,15 @@ the mixes, and the augmentations of real clips alone and of the mixes; with seve
 each mix. Each seed draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
 what is there already is not made again: an interrupted study goes on, a finished one can be widened, and `usk eval
 DIR/runs` or `usk report` look at its runs as at any others. Each worker process keeps to one core (or to the GPU).
-`--only-results` compares what has been trained so far. `--json` writes comparisons without recall by class.
+`--only-results` compares what has been trained so far. `--json` writes comparisons without recall by class, and beside them
+the same for each test fold alone, against the control that the configuration names, and against real clips alone of the next
+size: whether clips are worth as much as collecting more.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -34,8 +37,10 @@ from rich.table import Table
 from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
 from usk.data.sources import open_source
-from usk.evaluate.compare import Comparison
-from usk.evaluate.study import Study, study_runs, sweeps_by_shots
+from usk.evaluate.compare import Comparison, RunRecord, compare, read_runs
+from usk.evaluate.stats import Pair, paired_bootstrap, sign_flip_test
+from usk.evaluate.study import Study, sweeps_by_shots
+from usk.evaluate.study import study as study_of
 from usk.show.charts import shots_charts
 from usk.synth.few_shot import ShotsOf, synthesize_shots
 from usk.synth.judge import JudgeConfig
@@ -57,6 +62,7 @@ class Config:
     per_class: dict[str, int]  # by shots; a way of making clips may have its own
     clips: dict[str, dict[str, Any]]
     epochs: int | None = None
+    control: str | None = None  # the mix that shows what the same parents give without a generator
     model: str | dict[str, str] = "embedded"  # one, or by test fold; folders may be relative to --work
 
     @classmethod
@@ -206,19 +212,88 @@ def validation_gains(study: Config, studies: Sequence[Study]) -> list[dict[str, 
     return sorted(rows, key=lambda row: -row["gain_points"])
 
 
+def against_more_real(study: Config, runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Each mix, and real clips of the next size alone, against real clips of its size; and the mix against that next size."""
+    kept = {
+        (run.augment, run.shots, run.mix, *run.key): run
+        for run in sorted(runs, key=lambda run: run.created)
+        if run.augment in study.mix_augments
+    }
+    rows = []
+    sizes = by_size(study.shots)
+    for augment in study.mix_augments:
+        for size, more in itertools.pairwise(sizes):
+            mixes = dict.fromkeys(mix for a, n, mix, *_ in kept if (a, n) == (augment, size))
+            for what, n, against in [
+                ("real", more, size),
+                *((mix, size, more) for mix in mixes if mix != "real"),
+            ]:
+                pairs = [
+                    Pair(
+                        split,
+                        seed,
+                        run.groups,
+                        kept[augment, against, "real", split, seed].correct,
+                        run.correct,
+                    )
+                    for (a, shots, mix, split, seed), run in kept.items()
+                    if (a, shots, mix) == (augment, n, what)
+                    and (augment, against, "real", split, seed) in kept
+                ]
+                if pairs:
+                    found = {
+                        "p_value_exact": sign_flip_test([pair.difference for pair in pairs]),
+                        "difference": asdict(paired_bootstrap(pairs)),
+                    }
+                    names = {
+                        "mix": what,
+                        "shots": _said(n),
+                        "against_real": _said(against),
+                        "augment": augment,
+                    }
+                    rows.append(names | found)
+    return rows
+
+
+def brief(comparison: Comparison) -> dict[str, Any]:
+    """A comparison by its rows' accuracy and difference."""
+    names = ("mix", "n_runs", "difference", "p_value_exact", "p_value", "p_value_holm", "sentence")
+    rows = [
+        {"accuracy": row["accuracy"]["mean"]} | {name: row[name] for name in names}
+        for row in comparison.as_dict()["rows"]
+    ]
+    return {
+        "shots": comparison.shots,
+        "augment": comparison.augment,
+        "baseline": comparison.baseline,
+        "rows": rows,
+    }
+
+
 def as_json(
-    study: Config, comparisons: Sequence[Comparison], validation: Sequence[dict[str, Any]]
+    study: Config,
+    runs: Sequence[RunRecord],
+    comparisons: Sequence[Comparison],
+    validation: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """The configuration, and each comparison without what it says of single classes."""
     shown = []
     for comparison in comparisons:
         whole = comparison.as_dict()
         shown.append({key: value for key, value in whole.items() if key not in ("classes", "confusions")})
+    augmented = [run for run in runs if run.augment in study.mix_augments]
+    controlled = study.control and any(run.mix == study.control for run in augmented)
     return {
         "config": asdict(study),
         "machine": platform.machine(),
         "validation": list(validation),
         "comparisons": shown,
+        "against_control": [brief(one) for one in compare(augmented, study.control)] if controlled else [],
+        "against_more_real": against_more_real(study, runs),
+        "by_fold": {
+            fold: [brief(one) for one in compare([run for run in augmented if run.fold == fold], "real")]
+            for fold in study.test_folds
+        },
     }
 
 
@@ -237,11 +312,12 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     if not options.only_results:
         run(study, real, options.work.absolute(), options.workers)
-    studies = study_runs(options.work / "runs", "real")
+    runs = read_runs(options.work / "runs")
+    studies = study_of(runs, "real")
     comparisons = [one.comparison for one in studies]
     validation = validation_gains(study, studies)
     if options.json:
-        options.json.write_text(json.dumps(as_json(study, comparisons, validation), indent=1) + "\n")
+        options.json.write_text(json.dumps(as_json(study, runs, comparisons, validation), indent=1) + "\n")
     several = len(study.mix_augments) > 1  # else the chart has the one augmentation, real clips' included
     best = [one for one in studies if several and one.comparison.choices]
     augmented = best or [one for one in studies if one.comparison.augment in study.mix_augments]

@@ -18,6 +18,7 @@ shots = ["40", "full"]
 classifier = "small"
 augments = ["none", "basic"]
 epochs = 1
+control = "real,waveform"
 mix_augments = ["basic"]
 seeds = 1
 [mixes]
@@ -58,6 +59,18 @@ def test_it_makes_trains_compares_and_saves(
         (40, "best"): mixes,
         (None, "best"): mixes[:2],
     }
+    assert [(one["shots"], one["baseline"]) for one in result["against_control"]] == [
+        (40, "real,waveform"), (None, "real,waveform"),
+    ]  # fmt: skip
+    assert [(row["mix"], row["shots"], row["against_real"]) for row in result["against_more_real"]] == [
+        ("real", "full", "40"), ("real,waveform", "40", "full"), ("real,waveform,judged", "40", "full"),
+    ]  # fmt: skip
+    alone = {one["shots"]: [row["difference"] for row in one["rows"]] for one in result["by_fold"]["1"]}
+    assert alone == {
+        one["shots"]: [row["difference"] for row in one["rows"]]
+        for one in result["comparisons"]
+        if one["augment"] == "basic"
+    }, "there is one test fold"
     (judged,) = (tmp_path / "work" / "judged").iterdir()  # of the shots that a mix takes it for
     counts = open_source(judged).counts()
     assert judged.name == "40-shots-fold1-seed0" and set(counts.values()) == {2}

@@ -529,6 +529,37 @@ def test_without_runs_of_the_same_augmentation_nothing_is_credited(tmp_path: Pat
     )
 
 
+def test_each_split_chooses_on_its_own_validation_clips(tmp_path: Path) -> None:
+    """What validates one split may be tested in another: it must choose nothing there."""
+    scores = {("none", 1): 0.9, ("none", 2): 0.4, ("basic", 1): 0.5, ("basic", 2): 0.5}
+    skills = {("none", 1): 0.5, ("none", 2): 0.7, ("basic", 1): 0.7, ("basic", 2): 0.5}
+    for (augment, fold), seed in itertools.product(scores, range(3)):
+        options = {"augment": augment, "validation_accuracy": scores[augment, fold]}
+        write_run(
+            tmp_path,
+            "real",
+            fold,
+            seed,
+            name=f"r{augment}{fold}{seed}",
+            skill=skills[augment, fold],
+            **options,
+        )
+        if augment == "basic":
+            write_run(tmp_path, "real,synth", fold, seed, name=f"s{fold}{seed}", skill=0.8, **options)
+    best = compare_runs(tmp_path)[-1]
+    real, both = best.rows
+    assert [choice.by_split for choice in best.choices] == [
+        {"fold1": "none", "fold2": "basic"}, {"fold1": "basic", "fold2": "basic"},
+    ]  # fmt: skip
+    assert (
+        real.accuracy.mean == pytest.approx(0.5)
+        and "real: none in 1 of 2 splits, basic in 1" in best.notes[0]
+    )
+    assert both.difference is not None and both.difference.difference_points == pytest.approx(30)
+    assert both.same_augment is not None and both.same_augment.difference_points == pytest.approx(20)
+    assert "with basic for both +20.0" in both.sentence
+
+
 def test_augmentations_are_chosen_over_the_runs_that_all_of_them_have(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0, name="a", augment="none", validation_accuracy=0.5)
     write_run(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -270,12 +270,13 @@ class ConfusionChange:
 
 @dataclass(frozen=True)
 class AugmentationChoice:
-    """The augmentation that `mix` goes with, chosen by mean accuracy on validation clips (fractions) over the splits and
-    seeds that all of its augmentations were trained with."""
+    """The augmentations that `mix` goes with: in each split the one with the best mean accuracy on the split's validation clips
+    (fractions), over the seeds that all of them were trained with there. Another split may test those clips."""
 
     mix: str
-    augment: str
-    validation_accuracy: dict[str, float]  # by augmentation
+    augment: str  # of all splits; where they differ, each with its number of splits
+    by_split: dict[str, str]
+    validation_accuracy: dict[str, float]  # by augmentation, the mean over splits
 
     @property
     def sentence(self) -> str:
@@ -430,19 +431,47 @@ def _with_best_augmentation(runs: Sequence[RunRecord], wanted: str | None, detai
     baseline = _baseline_of(runs, wanted)
     if len(scores[baseline]) == 1:
         return None
-    choices = []
-    for mix, every in scores.items():
-        of_mix = {augment: of for augment, of in every.items() if augment in scores[baseline]}
-        common = set.intersection(*map(set, of_mix.values())) if of_mix else set()
-        if common:
-            means = {name: float(np.mean([of[key] for key in common])) for name, of in of_mix.items()}
-            choices.append(AugmentationChoice(mix, max(means, key=lambda name: means[name]), means))
-    chosen = {(choice.mix, choice.augment) for choice in choices}
+    choices = [
+        choice
+        for mix, every in scores.items()
+        if (choice := _chosen_augmentation(mix, every, scores[baseline])) is not None
+    ]
     if baseline not in {choice.mix for choice in choices}:
         return None
-    taken = [run for run in runs if (run.mix, run.augment) in chosen]
-    others = [run for run in runs if (run.mix, run.augment) not in chosen]
+    chosen = {(choice.mix, split, name) for choice in choices for split, name in choice.by_split.items()}
+    taken = [run for run in runs if (run.mix, run.split, run.augment) in chosen]
+    others = [run for run in runs if (run.mix, run.split, run.augment) not in chosen]
     return Comparable(taken, tuple(choices), details, tuple(others))
+
+
+Scores = Mapping[
+    str, Mapping[tuple[str, int], float]
+]  # by augmentation: split and seed -> validation accuracy
+
+
+def _chosen_augmentation(mix: str, scores: Scores, of_baseline: Scores) -> AugmentationChoice | None:
+    """None where no split has runs of the same seeds with all augmentations that it was trained with."""
+    by_split: dict[str, str] = {}
+    means: dict[str, list[float]] = defaultdict(list)
+    for split in dict.fromkeys(split for of in scores.values() for split, _ in of):
+        of_split = {
+            name: {seed: score for (other, seed), score in of.items() if other == split}
+            for name, of in scores.items()
+            if any(other == split for other, _ in of_baseline.get(name, ()))
+        }
+        tried = {name: of for name, of in of_split.items() if of}
+        common = set.intersection(*map(set, tried.values())) if tried else set()
+        if common:
+            found = {name: float(np.mean([of[seed] for seed in common])) for name, of in tried.items()}
+            by_split[split] = max(found, key=lambda name: found[name])
+            for name, score in found.items():
+                means[name].append(score)
+    if not by_split:
+        return None
+    counts = Counter(by_split.values()).most_common()
+    told = ", ".join(f"{name} in {n} of {len(by_split)} splits" for name, n in counts)
+    average = {name: float(np.mean(of)) for name, of in means.items()}
+    return AugmentationChoice(mix, counts[0][0] if len(counts) == 1 else told, by_split, average)
 
 
 def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
@@ -506,12 +535,16 @@ def _with_the_same_augmentation(
     alike: Comparable, baseline: str, baseline_runs: Sequence[RunRecord], runs: Sequence[RunRecord]
 ) -> tuple[str, PairedDifference | None] | None:
     """The augmentation of a mix's runs and their difference to the baseline with that (None where no run has it with the same
-    split and seed), where the baseline was given another one."""
-    augment = runs[0].augment
-    if augment == baseline_runs[0].augment:
+    split and seed), where the baseline was given another one in some split."""
+    given = {run.split: run.augment for run in baseline_runs}
+    if all(run.augment == given.get(run.split, run.augment) for run in runs):
         return None
-    pairs = _pairs([run for run in alike.not_chosen if (run.mix, run.augment) == (baseline, augment)], runs)
-    return augment, paired_bootstrap([_pair(*both) for both in pairs]) if pairs else None
+    trained = [run for run in (*alike.runs, *alike.not_chosen) if run.mix == baseline]
+    partners = {(run.augment, *run.key): run for run in trained}
+    alone = [run for run in runs if (run.augment, *run.key) in partners]
+    pairs = _pairs([partners[run.augment, *run.key] for run in alone], alone)
+    names = " and ".join(dict.fromkeys(run.augment for run in runs))
+    return names, paired_bootstrap([_pair(*both) for both in pairs]) if pairs else None
 
 
 def _check_class_names(runs: Sequence[RunRecord]) -> None:
