@@ -414,6 +414,17 @@ def test_the_p_value_is_the_larger_of_both(tmp_path: Path) -> None:
     assert row.sentence.endswith("(p 0.0039, but the interval over other recordings holds 0)")
 
 
+def test_datasets_of_one_name_that_changed_between_runs_are_noted(tmp_path: Path) -> None:
+    for fold in (1, 2):
+        for mix in ("real,synth", "real,full"):
+            name, revision = (
+                ("synth", f"of fold {fold}") if mix == "real,synth" else (f"full/fold{fold}", str(fold))
+            )
+            write_run(tmp_path, mix, fold, sources={name: {"revision": revision}})
+    notes = [text for text in only(compare_runs(tmp_path)).notes if "of that name" in text]
+    assert notes == ["real,synth: its runs were trained on 2 different datasets of that name"]
+
+
 def test_clips_that_all_seeds_share_are_noted(tmp_path: Path) -> None:
     for fold, seed in itertools.product((1, 2), (0, 1)):
         for mix, revision in (("real,synth", "s"), ("real,own", f"seed{seed}"), ("real", "")):

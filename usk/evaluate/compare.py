@@ -74,7 +74,9 @@ class RunRecord:
         Any, ...
     ]  # the entries `RECIPE` of run.json: what runs must share beyond what their title says
     precision: str | None
-    revisions: frozenset[str]  # of the datasets that it trained on
+    datasets: frozenset[
+        tuple[str, str]
+    ]  # that it trained on: name and revision; few shots have one by split and seed
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
     labels: np.ndarray = field(repr=False)  # int64 [clips]
@@ -85,6 +87,11 @@ class RunRecord:
     def key(self) -> tuple[str, int]:
         """What two runs must share to be a pair."""
         return self.split, self.seed
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        """Of its datasets."""
+        return frozenset(revision for _, revision in self.datasets)
 
     @property
     def correct(self) -> np.ndarray:
@@ -154,7 +161,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "validation_accuracy": _optional_float(config.get("validation_accuracy")),
         "recipe": tuple(config.get(name) for name in RECIPE),
         "precision": config.get("precision"),
-        "revisions": frozenset(str(part.get("revision")) for part in config.get("sources", {}).values()),
+        "datasets": frozenset(
+            (str(name), str(part.get("revision"))) for name, part in config.get("sources", {}).items()
+        ),
         "optimistic": bool(config["optimistic"]),
         "class_names": tuple(str(name) for name in config["class_names"]),
         "created": created if created.tzinfo else created.replace(tzinfo=UTC),
@@ -805,9 +814,9 @@ def _notes(
     if len(precisions) > 1:
         notes.append(f"runs in {' and '.join(precisions)} stand side by side")
     for mix, members in by_mix.items():
-        revisions = {run.revisions for run in members}
-        if len(revisions) > 1 and members[0].shots is None:
-            notes.append(f"{mix}: its runs were trained on {len(revisions)} different datasets of that name")
+        named = Counter(name for name, _ in frozenset().union(*(run.datasets for run in members)))
+        if (most := max(named.values(), default=1)) > 1:
+            notes.append(f"{mix}: its runs were trained on {most} different datasets of that name")
     if fixed := [mix for mix, members in by_mix.items() if _same_clips_for_all_seeds(members)]:
         notes.append(
             f"{'; '.join(fixed)}: all seeds trained on the same synthetic clips, so the luck of making them is in no interval"
