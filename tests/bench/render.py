@@ -332,6 +332,7 @@ def add_quality(
     reference = RealReference(
         [everything.audio(row) for row in target],
         [everything.source.clips[row].label for row in target],
+        [everything.source.clips[row].group for row in target],
         log_mel_statistics,
     )
     some = rng.permutation(target)[: options.round_trip_clips].tolist()

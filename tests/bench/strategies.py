@@ -90,6 +90,7 @@ def main() -> None:
     reference = RealReference(
         [decoded.audio(row) for row in unheard],
         [source.clips[row].label for row in unheard],
+        [source.clips[row].group for row in unheard],
         log_mel_statistics,
     )
     model, record = load_classifier(options.run)
