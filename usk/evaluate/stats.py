@@ -115,8 +115,8 @@ def paired_bootstrap(
     Satterthwaite (1946): of seeds n - 1, of recordings fewer, the more unequal their numbers of clips are.
 
     Bounds are percentiles (Efron & Tibshirani 1993, ch. 13); the p value is twice the share of resamples beyond 0. In
-    simulations of 3 and 6 seeds on UrbanSound8K's recordings a true difference of nothing is called one in 2 to 5 of 100
-    cases. Two seeds cannot tell how much seeds differ: where that is much, 10 of 100 and more. Folds are taken
+    simulations of 3 and 6 seeds on UrbanSound8K's recordings a true difference of nothing is called one in 2 to 6 of 100
+    cases (`tests/bench/error_rate.py`). Two seeds cannot tell how much seeds differ: where that is much, 10 of 100 and more. Folds are taken
     as given, and so are the clips that training draws from: the interval is about these data, other recordings to test on and
     other seeds.
 
