@@ -39,7 +39,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from usk.classify.features import FeatureSettings, fit_length
+from usk.classify.features import FeatureSettings, FirstSecond, fit_length
 from usk.classify.models import ClassifierPreset, preset
 from usk.classify.train import TrainConfig, train
 from usk.data.sources import Source, open_source
@@ -74,16 +74,15 @@ class PublishedDataset(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, source: Source, rows: np.ndarray, settings: FeatureSettings) -> None:
         self.source, self.rows, self.settings = source, rows, settings
         mel = settings.mel
+        default = isinstance(settings, FirstSecond)  # it goes by torchaudio's own defaults
         self.mel = torchaudio.transforms.MelSpectrogram(
             mel.sample_rate_hz,
             n_fft=mel.n_fft,
             hop_length=mel.hop_samples,
             n_mels=mel.n_mels,
-            pad_mode="constant",
-            norm="slaney",
-            mel_scale="slaney",
+            **({} if default else {"pad_mode": "constant", "norm": "slaney", "mel_scale": "slaney"}),
         )
-        self.to_db = torchaudio.transforms.AmplitudeToDB(top_db=mel.top_db)
+        self.to_db = torchaudio.transforms.AmplitudeToDB(top_db=None if default else mel.top_db)
 
     def __len__(self) -> int:
         return len(self.rows)

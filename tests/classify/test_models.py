@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from usk.classify.classifier import AudioClassifier
+from usk.classify.features import FIRST_SECOND
 from usk.classify.models import CLASSIFIERS, PublishedCnn, Standardised, preset
 from usk.classify.networks import RelaxedFrequencyNorm, ResidualBlock, SbCnn, adam_with_l2
 from usk.errors import UsageError
@@ -21,17 +23,29 @@ def test_the_published_cnn_is_three_convolutions_without_pooling_and_two_linear_
         ((5, 5), (1, 1), (1, 1), 1)
     }
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    assert linear[0].in_features == 256
-    assert linear[1].out_features == 10
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(256, 256), (256, 10)]
 
 
-def test_the_published_cnn_averages_over_the_whole_image() -> None:
+def test_the_published_cnn_hears_power_and_averages_over_the_whole_image() -> None:
     torch.manual_seed(0)
     network = PublishedCnn(10).eval()
+    power = torch.rand(2, 1, 64, 44) * 100
     with torch.no_grad():
-        images = torch.randn(2, 1, 64, 44)
-        means = network.features(images).mean(dim=(2, 3))
-        torch.testing.assert_close(network(images), network.head(means))
+        means = network.features(power).mean(dim=(2, 3))
+        torch.testing.assert_close(network(10 * power.log10()), network.head(means))
+
+
+def test_nothing_normalises_what_the_published_cnn_hears() -> None:
+    recipe = preset("cnn")
+    probe = torch.randn(5, 64, 44) * 20 - 40
+    for model in (recipe.model(3, probe), AudioClassifier("cnn", ["a", "b", "c"], **recipe.described("abc"))):
+        assert isinstance(model, Standardised)
+        if isinstance(model, AudioClassifier):
+            model.begin(recipe, probe)
+            assert model.feature_settings == FIRST_SECOND
+        model.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(model(probe), model.network(probe[:, None]))
 
 
 def test_the_published_cnn_takes_3_6_gflop_forward_and_10_7_in_training() -> None:

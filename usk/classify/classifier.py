@@ -77,22 +77,25 @@ class AudioClassifier(
             from usk.classify.transformer import transformer_described
 
             recipe = transformer_described(transformer, architecture)
-            settings, standardise, network = recipe.features, False, recipe.build(len(class_names))
+            settings = recipe.features
         else:
-            settings, standardise = FeatureSettings(MelSettings(**(mel or {})), bool(repeat_short)), True
-            network = CLASSIFIERS[architecture].build(len(class_names))
+            recipe = CLASSIFIERS[architecture]
+            assert isinstance(recipe.features, FeatureSettings)
+            settings = type(recipe.features)(MelSettings(**(mel or {})), bool(repeat_short))
         bands = torch.zeros(settings.shape[0], 1)
-        super().__init__(network, bands, bands + 1, window_frames)
-        self.standardise = standardise
+        super().__init__(recipe.build(len(class_names)), bands, bands + 1, window_frames)
+        self.is_transformer = transformer is not None
         self.architecture = architecture
         self.class_names = tuple(class_names)
         self.feature_settings = settings
         self.precision = precision
 
     def begin(self, recipe: ClassifierPreset, probe: torch.Tensor) -> None:
-        """Make it ready to be trained: from its checkpoint, if it has one, and standardised by features `probe`."""
-        if not self.standardise:
+        """Make it ready to be trained: from its checkpoint, if it has one, else standardised by features `probe`, if its
+        recipe has it so."""
+        if self.is_transformer:
             self.network.load_state_dict(recipe.build(len(self.class_names)).state_dict())
+        if not recipe.standardise:
             return
         deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
         self.mean_db.copy_(mean_db[:, None])
@@ -100,7 +103,7 @@ class AudioClassifier(
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Logits [batch, n_classes] of features [batch, bands, frames]."""
-        return super().forward(features) if self.standardise else self.network(features)
+        return self.network(features) if self.is_transformer else super().forward(features)
 
     @torch.no_grad()
     def probabilities(self, audio: torch.Tensor) -> torch.Tensor:

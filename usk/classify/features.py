@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import torch
+import torchaudio
 
 from usk.data.decode import DecodedSource, Progress
 from usk.mel.spectrogram import MelSettings, mel_power, to_db
@@ -55,13 +57,39 @@ class FeatureSettings:
         return log_mel(audio, self.mel)
 
 
+@dataclass(frozen=True)
+class FirstSecond(FeatureSettings):
+    """The published experiment's features, in dB: torchaudio's `MelSpectrogram` of a clip's first second, with the filters and
+    edges that it has by itself (HTK's, all as high as 1; reflected), and no floor below the loudest bin."""
+
+    @property
+    def n_samples(self) -> int:
+        return self.sample_rate_hz
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.mel.n_mels, 1 + self.n_samples // self.mel.hop_samples
+
+    def of_audio(self, audio: torch.Tensor) -> torch.Tensor:
+        """Audio [batch, n_samples] to mel power in dB [batch, n_mels, frames], -100 dB at least."""
+        return to_db(torchaudio_mel(self.mel).to(audio.device)(audio))
+
+
+@lru_cache(maxsize=2)
+def torchaudio_mel(mel: MelSettings) -> torchaudio.transforms.MelSpectrogram:
+    """Audio [..., n] to mel power [..., n_mels, frames] with what `MelSpectrogram` does where it is told no more."""
+    return torchaudio.transforms.MelSpectrogram(
+        mel.sample_rate_hz, n_fft=mel.n_fft, hop_length=mel.hop_samples, n_mels=mel.n_mels
+    )
+
+
 FOUR_SECONDS = FeatureSettings(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=172), repeat_short=True
 )
 FOUR_SECONDS_128 = FeatureSettings(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=128, n_frames=172), repeat_short=True
 )
-FIRST_SECOND = FeatureSettings(
+FIRST_SECOND = FirstSecond(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=44), repeat_short=False
 )
 

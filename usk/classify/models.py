@@ -38,10 +38,11 @@ from usk.errors import UsageError
 
 
 class PublishedCnn(nn.Module):
-    """The published experiment's CNN: three 5 x 5 convolutions without padding or pooling, global average, two linear
-    layers.
+    """The published experiment's CNN (github.com/YashSharma/AudioDiffusionClassification, `cnn.py`): three 5 x 5 convolutions
+    without padding or pooling, global average, two linear layers.
 
-    Takes log-mel [batch, 1, 64, 44]; 3.6 GFLOP a clip forward.
+    It was given mel power itself, without a logarithm or any normalisation, so that is what it makes of the log-mel dB
+    [batch, 1, 64, 44] that it takes. 3.6 GFLOP a clip forward.
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -54,11 +55,12 @@ class PublishedCnn(nn.Module):
             nn.Conv2d(128, 256, 5),
             nn.ReLU(),
         )
-        self.head = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, n_classes))
+        self.head = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, n_classes))
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
         """Logits [batch, n_classes]."""
-        return self.head(self.features(log_mel).mean(dim=(2, 3)))
+        power = torch.pow(10.0, log_mel / 10)
+        return self.head(self.features(power).mean(dim=(2, 3)))
 
 
 class SmallCnn(nn.Module):
@@ -176,10 +178,10 @@ class ClassifierPreset:
         """A new network that takes features [batch, bands, frames], to be trained with the recipe's own augmentation;
         `probe` are some that it is to train on."""
         network = self.build(n_classes)
-        if not self.standardise:
+        if self.transformer is not None:
             return network
         window = self.window_frames(self.augment)
-        if probe is None:
+        if probe is None or not self.standardise:
             bands = torch.zeros(self.features.shape[0], 1)
             return Standardised(network, bands, bands + 1, window)
         deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
@@ -191,7 +193,9 @@ RECIPE_VERSION = 4
 CLASSIFIERS = {
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
-    "cnn": ClassifierPreset(PublishedCnn, FIRST_SECOND, 50, 128, 1e-3, 0.0, False, 0.0, "none"),
+    "cnn": ClassifierPreset(
+        PublishedCnn, FIRST_SECOND, 50, 128, 1e-3, 0.0, False, 0.0, "none", standardise=False
+    ),
     "sb-cnn": ClassifierPreset(
         SbCnn,
         FOUR_SECONDS_128,
