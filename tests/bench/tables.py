@@ -1,0 +1,162 @@
+"""The study's tables as Markdown, made of its saved results and written into the pages that show them.
+
+    python -m tests.bench.study tests/bench/study.toml --real UrbanSound8K --work DIR --json tests/bench/results/study.json
+    python -m tests.bench.tables
+
+A page says where: what stands between `<!-- table: NAME -->` and `<!-- /table -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+STUDY = ROOT / "tests" / "bench" / "results" / "study.json"
+BEST_AUGMENT = "strong"  # the best classical one: what every mix has
+ALL = "all (1,002 to 1,407)"
+NAMES = {
+    "real,waveform": "+ sums of waveforms (control)",
+    "real,decomposed": "+ `decomposed` (default)",
+    "real,judged": "+ `decomposed`, the better half by a judge",
+    "real,slerp": "+ `slerp`, no guidance",
+    "real,variation": "+ `variation`",
+    "real,sample": "+ `sample`",
+    "real,decomposed,sample": "+ `decomposed` and as many of `sample`",
+}
+IN_SHORT = ("real,waveform", "real,decomposed", "real,variation", "real,sample", "real,decomposed,sample")
+Row = Mapping[str, Any]
+
+
+def rows_of(comparisons: Sequence[Row], augment: str) -> dict[tuple[int | None, str], Row]:
+    """The rows of runs that all have `augment`, by shots and mix."""
+    return {
+        (comparison["shots"], row["mix"]): row
+        for comparison in comparisons
+        if comparison["augment"] == augment and not comparison.get("choices")
+        for row in comparison["rows"]
+    }
+
+
+def accuracy(row: Row) -> str:
+    """In %."""
+    found = row["accuracy"]
+    return f"{100 * (found['mean'] if isinstance(found, Mapping) else found):.1f}"
+
+
+def interval(difference: Row) -> str:
+    """Points, and their interval."""
+    low, high = difference["low_points"], difference["high_points"]
+    return f"{difference['difference_points']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def cell(row: Row) -> str:
+    """Accuracy of a mix, and points above its baseline; bold where its verdict is that it helps."""
+    difference = row["difference"]
+    if not difference:
+        return accuracy(row)
+    helps = "**" if row["sentence"].endswith(": synthetic clips help") else ""
+    return f"{accuracy(row)}<br>{helps}{interval(difference)}{helps}"
+
+
+def with_pairs(row: Row) -> str:
+    """The same, and the pairs that went up."""
+    difference = row["difference"]
+    return cell(row) + (f"<br>{difference['n_pairs_up']} of {difference['n_pairs']}" if difference else "")
+
+
+def with_p(row: Row) -> str:
+    """The same, and the p value after Holm."""
+    return with_pairs(row) + (f", p {row['p_value_holm']:.2g}" if row["difference"] else "")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def sizes_of(study: Row) -> list[int | None]:
+    found = {comparison["shots"] for comparison in study["comparisons"]}
+    return sorted(found, key=lambda shots: (shots is None, shots or 0))
+
+
+def by_size(study: Row, mixes: Sequence[str], shown: Callable[[Row], str]) -> str:
+    """Mixes by the number of real clips, beside real clips with each augmentation."""
+    sizes = sizes_of(study)
+    lines = []
+    for augment in ("none", "basic", "strong"):
+        alone = rows_of(study["comparisons"], augment)
+        lines.append([f"real clips, `{augment}`", *(accuracy(alone[size, "real"]) for size in sizes)])
+    found = rows_of(study["comparisons"], BEST_AUGMENT)
+    for mix in mixes:
+        lines.append([NAMES[mix], *(shown(found[size, mix]) for size in sizes)])
+    first, *others = [ALL if size is None else str(size) for size in sizes]
+    return markdown(["trained on", f"{first} real clips", *others], lines)
+
+
+def by_fold(study: Row) -> str:
+    """The same for each test fold alone; of each size those in short."""
+    folds = {fold: rows_of(found, BEST_AUGMENT) for fold, found in study["by_fold"].items()}
+    lines = []
+    for size in (50, 100, None):
+        name = "all real clips" if size is None else f"{size} real clips"
+        lines.append([f"**{name}**", *(accuracy(found[size, "real"]) for found in folds.values())])
+        for mix in IN_SHORT:
+            lines.append(
+                [NAMES[mix], *(with_pairs({**found[size, mix], "sentence": ""}) for found in folds.values())]
+            )
+    return markdown([f"trained on, with `{BEST_AUGMENT}`", *(f"test fold {fold}" for fold in folds)], lines)
+
+
+def against_control(study: Row) -> str:
+    """Mixes with a generator against the sums of waveforms."""
+    found = rows_of(study["against_control"], BEST_AUGMENT)
+    sizes = sizes_of(study)
+    mixes = [mix for mix in NAMES if mix != "real,waveform"]
+    lines = [
+        [NAMES[mix], *(with_p(found[size, mix]).partition("<br>")[2] for size in sizes)] for mix in mixes
+    ]
+    first, *others = [ALL if size is None else str(size) for size in sizes]
+    return markdown(["beside real clips", f"{first} real clips", *others], lines)
+
+
+def on_validation(study: Row) -> str:
+    """What each mix gains on validation clips."""
+    lines = [
+        [
+            NAMES[row["mix"]].removeprefix("+ "),
+            f"{row['gain_points']:+.1f} ± {row['standard_error']:.1f}",
+            f"{row['cells_up']} of {row['cells']}",
+        ]
+        for row in study["validation"]
+    ]
+    return markdown(["real clips and", "points above real clips alone ± standard error", "cells up"], lines)
+
+
+TABLES: dict[str, Callable[[Row], str]] = {
+    "study": lambda study: by_size(study, list(NAMES), with_p),
+    "study in short": lambda study: by_size(study, IN_SHORT, cell),
+    "study against the control": against_control,
+    "study by fold": by_fold,
+    "study on validation clips": on_validation,
+}
+MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- /table -->)", re.DOTALL)
+
+
+def filled(page: str, study: Row) -> str:
+    """The page with its tables made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]](study)}\n", page)
+
+
+def main() -> None:
+    study = json.loads(STUDY.read_text())
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), study))
+
+
+if __name__ == "__main__":
+    main()
