@@ -1,4 +1,5 @@
-"""The control: sums of the parents' waveforms, made, stored and trained on as interpolated clips are."""
+"""Clips without a generator, made, stored and trained on as interpolated ones are: sums of the parents' waveforms, and one
+parent's at another speed and pitch."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from usk.data.sources import open_source
 from usk.synth.maker import rms_db
 from usk.synth.plan import draw_plan
 from usk.synth.settings import render_config
-from usk.synth.waveform import WaveformSums
+from usk.synth.waveform import ClassicalClips, WaveformSums, at_speed_and_pitch
 
 Command = Callable[..., Any]
 
@@ -103,3 +104,71 @@ def test_it_is_compared_beside_interpolated_clips(
     assert [run["n_synthetic"] for run in trained.value["runs"]][1:] == [6, 6], "fold 3's three are dropped"
     rows = usk("eval", tmp_path / "runs", "--json").value[0]["rows"]
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize(("speed", "semitones"), [(1.0, 0.0), (1.25, 0.0), (0.8, 3.5), (1.1, -12.0)])
+def test_speed_and_pitch_are_changed_apart(speed: float, semitones: float) -> None:
+    seconds = np.arange(2 * 22_050) / 22_050
+    tone = np.sin(2 * np.pi * 880 * seconds).astype(np.float32)
+    made = at_speed_and_pitch(tone, 22_050, speed, semitones)
+    assert made.dtype == np.float32
+    assert len(tone) / len(made) == pytest.approx(speed, rel=1e-3)
+    spectrum = np.abs(np.fft.rfft(made * np.hanning(len(made))))
+    assert spectrum.argmax() * 22_050 / len(made) == pytest.approx(880 * 2 ** (semitones / 12), rel=3e-3)
+
+
+def test_clips_shorter_than_a_window_have_speed_and_pitch_too() -> None:
+    made = at_speed_and_pitch(np.sin(np.arange(300, dtype=np.float32)), 22_050, 1.25, 2.0)
+    assert len(made) == 240 and np.isfinite(made).all() and np.abs(made).max() > 0.1
+
+
+def test_a_classical_clip_depends_on_its_own_seed_alone(urbansound8k_folder: Path) -> None:
+    decoded = decode_source(open_source(urbansound8k_folder))
+    plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, n_parents=1)
+    maker = ClassicalClips(plan, decoded, render_config(strategy="classical"))
+    together = maker.audio(plan.clips)
+    for clip, made in zip(reversed(plan.clips), reversed(together), strict=True):
+        np.testing.assert_array_equal(maker.audio([clip])[0], made)
+        parent = decoded.audio(maker.row_of[clip.parents[0]])
+        assert 0.79 * len(parent) < len(made) <= len(parent)
+        assert np.corrcoef(made, parent[: len(made)])[0, 1] < 0.9, "it is another sound"
+    same = [clip for clip in plan.clips if clip.parents == plan.clips[0].parents]
+    assert len({clip.seed for clip in same}) == len(same)
+
+
+def test_classical_clips_are_a_dataset_of_one_parent_each(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    words = (
+        "synth",
+        "--real",
+        urbansound8k_folder,
+        "--strategy",
+        "classical",
+        "--per-class",
+        2,
+        "--json",
+        "--out",
+    )
+    made = [usk(*words, tmp_path / name) for name in ("one", "two")]
+    assert [ran.code for ran in made] == [0, 0], made[0].err
+    assert made[0].value["settings"] == {"strategy": "classical", "n_parents": 1}
+    files = [
+        [path.read_bytes() for path in sorted((tmp_path / name).glob("data/*"))] for name in ("one", "two")
+    ]
+    assert files[0] == files[1]
+    decoded = decode_source(open_source(urbansound8k_folder))
+    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    rows = [row for path in (tmp_path / "one").glob("data/*") for row in pq.read_table(path).to_pylist()]
+    assert len(rows) == 6
+    for row in rows:
+        (parent,) = row["parents"]
+        real = decoded.source.clips[row_of[parent]]
+        assert (row["label"], row["fold"], row["parent_groups"]) == (real.label, real.fold, [real.group])
+        assert (row["model"], row["steps"], row["strategy"], row["alpha"]) == ("none", 0, "classical", 0.0)
+        samples = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0]
+        level_db = rms_db(decoded.audio(row_of[parent]))
+        assert rms_db(samples) == pytest.approx(level_db, abs=0.1) or np.abs(samples).max() > 0.98
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert "each made from one real clip without a generator" in card
+    assert "this is classical augmentation" in card and "summed" not in card

@@ -46,7 +46,7 @@ def command(
         str | None,
         typer.Option(
             "--strategy",
-            help="decomposed, slerp, midpoint, corrected, barycentre, variation, sample or waveform.",
+            help="decomposed, slerp, midpoint, corrected, barycentre, variation, sample, waveform or classical.",
         ),
     ] = None,
     parents: Annotated[

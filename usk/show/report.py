@@ -664,7 +664,7 @@ def _synth_command(manifest: dict[str, Any], out: str) -> str:
     if manifest.get("source", {}).get("name") == "demo":
         line += ["--real", "demo"]
     line += ["--alpha", str(manifest.get("alpha", "0.5")), "--seed", str(manifest.get("plan_seed", 0))]
-    if render["strategy"] != "waveform":
+    if "steps" in render:  # a generator made them
         model = str(manifest.get("model", "auto"))
         line += ["--model", "embedded" if model.startswith("embedded@") else model]
         for name in ("level", "steps", "solver", "refinements", "eta", "guidance"):

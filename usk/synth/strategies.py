@@ -45,7 +45,7 @@ class Ingredients:
 class Strategy:
     """One row of the table."""
 
-    # To latents at the level, [batch, channels, height, width]; None: no generator, the waveforms are summed.
+    # To latents at the level, [batch, channels, height, width]; None: no generator, waveforms become waveforms.
     mix: Callable[[Ingredients], torch.Tensor] | None
     help: str
     n_parents: int | None = 2  # None: as many as asked for
@@ -100,9 +100,16 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-WAVEFORM = "waveform"
+WAVEFORM, CLASSICAL = "waveform", "classical"
 STRATEGIES[WAVEFORM] = Strategy(
     None, "the control: parents' waveforms summed, without a generator", inverts=False
+)
+STRATEGIES[CLASSICAL] = Strategy(
+    None,
+    "one parent's waveform at another speed and pitch, with noise, without a generator",
+    n_parents=1,
+    inverts=False,
+    weighted=False,
 )
 
 

@@ -28,7 +28,7 @@ from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
 from usk.synth.store import JudgedStore, ShardSpan, SynthStore
 from usk.synth.strategies import strategy_named
-from usk.synth.waveform import SAMPLE_RATE_HZ, WaveformSums
+from usk.synth.waveform import MAKERS, SAMPLE_RATE_HZ
 
 ROWS_PER_SHARD = 128
 SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
@@ -221,7 +221,7 @@ def synthesize(
         if keep_latents and store.missing():
             reuse(store.work, key)
     else:
-        maker = WaveformSums(plan, decoded, render)
+        maker = MAKERS[render.strategy](plan, decoded, render)
 
     def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
         clips = plan.clips[shard.begin : shard.end]
