@@ -77,3 +77,10 @@ def write_run(
     ]
     (folder / "history.json").write_text(json.dumps(history))
     return folder
+
+
+def rewrite(folder: Path, column: str, values: Any) -> None:
+    """Give all clips of a run other values of a column of predictions.parquet."""
+    table = pq.read_table(folder / "predictions.parquet")
+    index = table.column_names.index(column)
+    pq.write_table(table.set_column(index, column, pa.array(values)), folder / "predictions.parquet")

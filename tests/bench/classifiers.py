@@ -24,7 +24,7 @@ from rich.table import Table
 
 from usk.classify.train import TrainConfig, train
 from usk.data.sources import open_source
-from usk.evaluate.compare import read_run
+from usk.evaluate.records import read_run
 
 PAIRS = (
     "small:none,small:shift+gain+mask,small:basic,small:basic+mixup,small:strong,resnet:basic,sb-cnn:basic"

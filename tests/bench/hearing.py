@@ -32,7 +32,7 @@ from usk.data.decode import decode_source
 from usk.data.shots import few_shot_split
 from usk.data.sources import open_source
 from usk.data.splits import fold_split
-from usk.evaluate.compare import RunRecord, read_runs
+from usk.evaluate.records import RunRecord, read_runs
 
 HEARD = {"whole": 1, "two halves": 2, "three halves that overlap": 3}
 KEYS = ("shots", "augment", "statistics of clips", "heard")

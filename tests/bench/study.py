@@ -38,7 +38,8 @@ from rich.table import Table
 from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
 from usk.data.sources import open_source
-from usk.evaluate.compare import Comparison, RunRecord, compare, read_runs
+from usk.evaluate.compare import Comparison, compare
+from usk.evaluate.records import RunRecord, read_runs
 from usk.evaluate.stats import Pair, paired_bootstrap, sign_flip_test
 from usk.evaluate.study import Study, sweeps_by_shots
 from usk.evaluate.study import study as study_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import usk
-from usk.evaluate.compare import read_run
+from usk.evaluate.records import read_run
 
 
 @pytest.mark.slow

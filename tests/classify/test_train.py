@@ -25,7 +25,7 @@ from usk.data.decode import decode_source
 from usk.data.sources import Source
 from usk.data.splits import fold_split
 from usk.errors import LeakError, UsageError, UskError
-from usk.evaluate.compare import read_runs
+from usk.evaluate.records import read_runs
 
 TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
 

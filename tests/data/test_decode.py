@@ -16,8 +16,9 @@ import pytest
 
 from tests.sounds import peak_hz, tone, write_wav
 from usk.data import decode as decode_module
+from usk.data.audio import FileRef
 from usk.data.decode import cache_root, cache_size_bytes, decode, decode_source
-from usk.data.sources import FileRef, open_source
+from usk.data.sources import open_source
 from usk.errors import SourceError
 
 RATE_HZ = 22_050

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sounds import tone, write_wav
+from usk.data.audio import BadAudioError, read_audio_bytes
 from usk.data.checks import wrong_manifest, wrong_provenance_row
 from usk.data.decode import decode_source
 from usk.data.pinned import is_inside
-from usk.data.sources import BadAudioError, open_source, read_audio_bytes
+from usk.data.sources import open_source
 from usk.synth.store import dataset_features, encode_flac
 
 Command = Callable[..., Any]
@@ -153,11 +154,11 @@ def test_a_file_that_says_it_is_hours_long_is_refused_before_it_is_read(tmp_path
 
 
 def test_a_file_of_many_channels_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from usk.data import sources
+    from usk.data import audio
 
     content = write_wav(tmp_path / "wide.wav", np.zeros((400, 200), np.float32)).read_bytes()
     assert read_audio_bytes(content)[0].shape == (400, 200)
-    monkeypatch.setattr(sources, "MAX_DECODED_SAMPLES", 50_000)
+    monkeypatch.setattr(audio, "MAX_DECODED_SAMPLES", 50_000)
     with pytest.raises(BadAudioError, match="million samples; cut it into clips"):
         read_audio_bytes(content)
 

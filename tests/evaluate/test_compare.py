@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests import runs
+from tests.runs import rewrite
 from usk.errors import SourceError, UsageError
 from usk.evaluate.compare import (
-    Compared,
     Comparison,
     MixRow,
     compare,
     compare_runs,
-    read_runs,
-    verdict,
 )
-from usk.evaluate.stats import PairedDifference
 
 CLASS_NAMES = ["air", "bark", "drill", "siren"]
 N_CLIPS = 80
@@ -35,12 +31,6 @@ def write_run(root: Path, mix: str = "real", fold: int = 1, seed: int = 0, **cha
     name = f"{mix.replace(',', '+')}-{changes.get('data', '')}fold{fold}-{seed}"
     options = {"name": name, "class_names": CLASS_NAMES, "n_clips": N_CLIPS, "n_tested": 3, "epochs": 5}
     return runs.write_run(root, mix, seed, fold, **(options | changes))
-
-
-def rewrite(folder: Path, column: str, values: Any) -> None:
-    table = pq.read_table(folder / "predictions.parquet")
-    index = table.column_names.index(column)
-    pq.write_table(table.set_column(index, column, pa.array(values)), folder / "predictions.parquet")
 
 
 def write_grid(root: Path, gain: float = 0.2, seeds: tuple[int, ...] = (0, 1)) -> None:
@@ -109,16 +99,6 @@ def test_without_real_the_oldest_mix_is_the_baseline(tmp_path: Path) -> None:
     write_run(tmp_path, "synth", created="2026-02-02T00:00:00")
     write_run(tmp_path, "real:0.1", created="2026-02-01T00:00:00")
     assert only(compare_runs(tmp_path)).baseline == "real:0.1"
-
-
-def test_runs_lie_one_or_two_levels_deep_and_others_are_ignored(tmp_path: Path) -> None:
-    write_run(tmp_path / "study", "real")
-    write_run(tmp_path, "synth")
-    write_run(tmp_path, "synth", name=".half-written")
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "readme.txt").write_text("no run")
-    assert sorted(run.mix for run in read_runs(tmp_path)) == ["real", "synth"]
-    assert len(read_runs(tmp_path / "study" / "real-fold1-0")) == 1
 
 
 def test_rows_are_matched_by_clip_whatever_their_order_in_the_file(tmp_path: Path) -> None:
@@ -234,63 +214,6 @@ def test_no_runs(tmp_path: Path) -> None:
     assert compare([]) == []
 
 
-def corrupt(folder: Path) -> None:
-    (folder / "predictions.parquet").write_bytes(b"PAR1 and no more")
-
-
-def drop_column(folder: Path) -> None:
-    pq.write_table(
-        pq.read_table(folder / "predictions.parquet").drop_columns(["group"]), folder / "predictions.parquet"
-    )
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "run.json").read_text()) | changes
-    (folder / "run.json").write_text(
-        json.dumps({key: value for key, value in config.items() if value != "gone"})
-    )
-
-
-DAMAGES = {
-    "missing predictions": lambda folder: (folder / "predictions.parquet").unlink(),
-    "corrupt predictions": corrupt,
-    "cut predictions": lambda folder: (folder / "predictions.parquet").write_bytes(
-        (folder / "predictions.parquet").read_bytes()[:300]
-    ),
-    "a column less": drop_column,
-    "no rows": lambda folder: pq.write_table(
-        pq.read_table(folder / "predictions.parquet").slice(0, 0), folder / "predictions.parquet"
-    ),
-    "an unknown class": lambda folder: rewrite(folder, "predicted", [9] * N_CLIPS),
-    "labels that are text": lambda folder: rewrite(folder, "label", ["bark"] * N_CLIPS),
-    "empty cells": lambda folder: rewrite(folder, "group", [None] * N_CLIPS),
-    "a clip twice": lambda folder: rewrite(folder, "clip_id", ["1-000"] * N_CLIPS),
-    "too few probabilities": lambda folder: rewrite(folder, "probabilities", [[0.5, 0.5]] * N_CLIPS),
-    "ragged probabilities": lambda folder: rewrite(
-        folder, "probabilities", [[1.0]] + [[0.5, 0.5]] * (N_CLIPS - 1)
-    ),
-    "half a run.json": lambda folder: (folder / "run.json").write_text('{"format": 1, "mix"'),
-    "a list for run.json": lambda folder: (folder / "run.json").write_text("[]"),
-    "no mix": lambda folder: edit(folder, mix="gone"),
-    "a seed that is text": lambda folder: edit(folder, seed="many"),
-    "no date": lambda folder: edit(folder, created="yesterday"),
-    "null class names": lambda folder: edit(folder, class_names=None),
-    "another format": lambda folder: edit(folder, format=2),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_run_is_one_line_that_names_the_folder_and_the_fix(tmp_path: Path, damage: str) -> None:
-    write_run(tmp_path, "synth")
-    folder = write_run(tmp_path, "real")
-    DAMAGES[damage](folder)
-    with pytest.raises(SourceError) as caught:
-        compare_runs(tmp_path)
-    message = str(caught.value)
-    assert message.startswith(str(folder)) and "\n" not in message
-    assert "train it again" in message or "update usk" in message
-
-
 @pytest.mark.parametrize(
     ("column", "values"),
     [
@@ -311,90 +234,6 @@ def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, "synth", class_names=["a", "b", "c", "d"])
     with pytest.raises(SourceError, match="different classes"):
         compare_runs(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "n_pairs", "n_seeds", "expected"),
-    [
-        (
-            1.0,
-            5.2,
-            9,
-            3,
-            "+3.1 points, 95 % interval +1.0 to +5.2, 9 of 9 fold-seed pairs up: better than real",
-        ),
-        (
-            -1.0,
-            7.2,
-            9,
-            3,
-            "not distinguishable from real (p 0.0039, but the interval over other recordings holds 0)",
-        ),
-        (
-            1.0,
-            5.2,
-            2,
-            2,
-            "2 of 2 fold-seed pairs up, two seeds (the luck of training is hardly in the interval): "
-            "too few pairs to tell it from real (the exact test needs 6 or more)",
-        ),
-        (
-            1.0,
-            5.2,
-            1,
-            1,
-            "+5.2, one fold-seed pair: too few pairs to tell it from real (the exact test needs 6 or more)",
-        ),
-        (1.0, 5.2, 6, 1, "one seed (the luck of training is not in the interval): better than real"),
-        (
-            None,
-            None,
-            9,
-            3,
-            "no interval, a test part holds a single recording; not distinguishable from real",
-        ),
-    ],
-)
-def test_the_plain_sentence(low: float, high: float, n_pairs: int, n_seeds: int, expected: str) -> None:
-    of_interval = None if low is None else 0.01 if low > 0 else 0.2
-    made = PairedDifference(3.1, low, high, of_interval, n_pairs, n_pairs, 3, n_seeds, 100, 400)
-    exact = 2 / 2**n_pairs
-    p_value = max(exact, 1.0 if of_interval is None else of_interval)
-    assert verdict(Compared(made, exact, p_value, p_value), "real").endswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("of_interval", "exact", "n_compared", "expected"),
-    [
-        (0.01, 0.02, 1, "synthetic clips help"),
-        (0.002, 0.002, 7, "synthetic clips help"),
-        (0.2, 0.2, 1, "not distinguishable from none"),
-        (
-            0.01,
-            0.12,
-            1,
-            "not distinguishable from none (the interval is clear of 0, but not the exact test: p 0.12)",
-        ),
-        (
-            0.2,
-            0.02,
-            1,
-            "not distinguishable from none (p 0.02, but the interval over other recordings holds 0)",
-        ),
-        (0.02, 0.001, 7, "not distinguishable from none (p 0.14 for 7 mixes compared)"),
-        (0.001, 0.02, 7, "not distinguishable from none (p 0.14 for 7 mixes compared)"),
-    ],
-)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_interval_and_exact_test_must_agree_after_correction(
-    of_interval: float, exact: float, n_compared: int, expected: str, sign: int
-) -> None:
-    low, high = sorted((sign * (1.0 if of_interval <= 0.05 else -1.0), sign * 5.2))
-    made = PairedDifference(sign * 3.1, low, high, of_interval, 9, 9, 3, 3, 100, 400)
-    p_value = max(of_interval, exact)
-    compared = Compared(made, exact, p_value, p_value * n_compared, n_compared)
-    said = verdict(compared, "real", adds_synthetic=True)
-    assert said.partition(" pairs up: ")[2] == (expected if sign > 0 else expected.replace("help", "hurt"))
 
 
 def test_the_p_value_is_the_larger_of_both(tmp_path: Path) -> None:

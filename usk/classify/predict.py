@@ -17,9 +17,10 @@ import torch
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier
 from usk.classify.features import Features, fit_length
 from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in
+from usk.data.audio import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.pinned import download, looks_like_hub_id, pin
-from usk.data.sources import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef, open_source
+from usk.data.sources import open_source
 from usk.errors import ModelError, SourceError, UsageError, sample_of
 
 BATCH_FILES = 16

@@ -82,7 +82,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
 
 def _run(folder: Path) -> dict[str, Any]:
     from usk.classify.runs import settings_of
-    from usk.evaluate.compare import read_run
+    from usk.evaluate.records import read_run
 
     settings = settings_of(folder)
     facts: dict[str, Any] = {"kind": "classifier", "classes": settings["class_names"]}
@@ -166,7 +166,8 @@ def _provenance(source: Source) -> dict[str, Any]:
 
 
 def _source(location: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    from usk.data.sources import ParquetRef, open_source
+    from usk.data.audio import ParquetRef
+    from usk.data.sources import open_source
 
     source = open_source(location, skip_bad=True, flag="usk info")
     lengths_s = [

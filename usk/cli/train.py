@@ -94,7 +94,7 @@ def command(
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
-    from usk.evaluate.compare import read_run
+    from usk.evaluate.records import read_run
     from usk.show.console import runs_table, settings_line
 
     config = TrainConfig(

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.sources import MAX_DURATION_S, AudioRef, BadAudioError, Source
+from usk.data.audio import MAX_DURATION_S, AudioRef, BadAudioError
+from usk.data.sources import Source
 from usk.errors import SourceError, sample_of
 
 MIN_DURATION_S = 0.01

@@ -9,12 +9,10 @@ clips add to the best that classical augmentation does.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,198 +20,22 @@ import numpy as np
 
 from usk.errors import SourceError, UsageError
 from usk.evaluate import metrics
+from usk.evaluate.records import RECIPE, RunRecord, read_runs
 from usk.evaluate.stats import (
-    SIGNIFICANCE,
     MeanInterval,
     Pair,
     PairedDifference,
-    fewest_pairs,
     holm,
     mean_interval,
     paired_bootstrap,
     sign_flip_test,
 )
+from usk.evaluate.verdict import Compared, verdict
 
-FORMAT = 1
 DEFAULT_BASELINE = "real"
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
-RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe", "augmentations")
 BEST = "best"  # in place of an augmentation: of each mix, the one that did best on validation clips
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
-_COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
-
-
-# --- runs on disk
-
-
-@dataclass(frozen=True, eq=False)
-class RunRecord:
-    """One trained classifier: what it trained on, and what it said of each test clip, sorted by clip id."""
-
-    folder: Path
-    mix: str
-    classifier: str
-    protocol: str
-    split: str
-    fold: int | None
-    seed: int
-    augment: str
-    optimistic: bool
-    class_names: tuple[str, ...]
-    n_real: int
-    n_synthetic: int
-    dropped: int  # synthetic clips left out because they would leak
-    epochs: int
-    steps: int
-    best_epoch: int | None
-    data: str  # fingerprint of the real source: the same for all its splits
-    created: datetime
-    shots: int | None  # real clips in all that training was cut to; None: the whole training part
-    validation_accuracy: float | None  # that chose the epoch, a fraction; None without, or of an old run
-    recipe: tuple[
-        Any, ...
-    ]  # the entries `RECIPE` of run.json: what runs must share beyond what their title says
-    precision: str | None
-    datasets: frozenset[
-        tuple[str, str]
-    ]  # that it trained on: name and revision; few shots have one by split and seed
-    clip_ids: np.ndarray = field(repr=False)  # str [clips]
-    groups: np.ndarray = field(repr=False)  # str [clips]
-    labels: np.ndarray = field(repr=False)  # int64 [clips]
-    predicted: np.ndarray = field(repr=False)  # int64 [clips]
-    probabilities: np.ndarray = field(repr=False)  # float32 [clips, classes]
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What two runs must share to be a pair."""
-        return self.split, self.seed
-
-    @property
-    def revisions(self) -> frozenset[str]:
-        """Of its datasets."""
-        return frozenset(revision for _, revision in self.datasets)
-
-    @property
-    def correct(self) -> np.ndarray:
-        """bool [clips]."""
-        return self.labels == self.predicted
-
-    @property
-    def accuracy(self) -> float:
-        return metrics.accuracy(self.labels, self.predicted)
-
-    @property
-    def macro_f1(self) -> float:
-        return metrics.macro_f1(self.labels, self.predicted, len(self.class_names))
-
-
-def read_runs(folder: str | Path) -> list[RunRecord]:
-    """Every run under `folder` (itself, its sub-folders and theirs), oldest first; hidden ones are left out.
-
-    Raises SourceError where there is none, and for a run that is damaged or half written.
-    """
-    root = Path(folder)
-    patterns = ("run.json", "*/run.json", "*/*/run.json")
-    found = [path.parent for pattern in patterns for path in root.glob(pattern)]
-    visible = [run for run in found if not any(part.startswith(".") for part in run.relative_to(root).parts)]
-    if not visible:
-        raise SourceError(f"no runs under {folder}; train some with `usk train`")
-    return sorted((read_run(run) for run in visible), key=lambda run: (run.created, str(run.folder)))
-
-
-def read_run(folder: str | Path) -> RunRecord:
-    """One run folder; SourceError, in one line with the fix, where it is damaged."""
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, "run.json cannot be read") from error
-    if not isinstance(config, dict) or "format" not in config:
-        raise _damaged(folder, "run.json is not a run's")
-    if config["format"] != FORMAT:
-        raise SourceError(
-            f"{folder}: run of format {config['format']!r}, this usk reads format {FORMAT}; "
-            "update usk, or move the run elsewhere"
-        )
-    try:
-        settings = _settings(config)
-    except KeyError as error:
-        raise _damaged(folder, f"run.json lacks {error.args[0]}") from error
-    except (TypeError, ValueError) as error:
-        raise _damaged(folder, f"run.json holds a wrong value ({error})") from error
-    return RunRecord(folder=folder, **settings, **_predictions(folder, len(settings["class_names"])))
-
-
-def _damaged(folder: Path, what: str) -> SourceError:
-    return SourceError(f"{folder}: damaged or half-written run, {what}; delete it and train it again")
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a RunRecord that run.json holds."""
-    created = datetime.fromisoformat(config["created"])
-    texts = ("mix", "classifier", "protocol", "split", "augment", "data")
-    numbers = ("seed", "n_real", "n_synthetic", "dropped", "epochs", "steps")
-    optional = ("fold", "best_epoch", "shots")
-    return {
-        **{name: str(config[name]) for name in texts},
-        **{name: int(config[name]) for name in numbers},
-        **{name: None if config.get(name) is None else int(config[name]) for name in optional},
-        "validation_accuracy": _optional_float(config.get("validation_accuracy")),
-        "recipe": tuple(config.get(name) for name in RECIPE),
-        "precision": config.get("precision"),
-        "datasets": frozenset(
-            (str(name), str(part.get("revision"))) for name, part in config.get("sources", {}).items()
-        ),
-        "optimistic": bool(config["optimistic"]),
-        "class_names": tuple(str(name) for name in config["class_names"]),
-        "created": created if created.tzinfo else created.replace(tzinfo=UTC),
-    }
-
-
-def _optional_float(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _predictions(folder: Path, n_classes: int) -> dict[str, Any]:
-    """The arrays of a RunRecord, checked, in the order of their clip ids."""
-    import pyarrow
-    import pyarrow.parquet
-
-    path = folder / "predictions.parquet"
-    if not path.is_file():
-        raise _damaged(folder, "predictions.parquet is missing")
-    try:
-        table = pyarrow.parquet.read_table(path, columns=list(_COLUMNS), partitioning=None)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise _damaged(folder, "predictions.parquet cannot be read") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise _damaged(folder, f"predictions.parquet lacks the column {missing[0]}")
-    if table.num_rows == 0 or any(table[name].null_count for name in _COLUMNS):
-        raise _damaged(folder, "predictions.parquet has no rows or empty cells")
-    rows = table.sort_by("clip_id")
-    clip_ids = np.array(rows["clip_id"].to_pylist(), dtype=str)
-    try:
-        labels, predicted = (rows[name].cast("int64").to_numpy() for name in ("label", "predicted"))
-        probabilities = np.array(rows["probabilities"].to_pylist(), dtype=np.float32)
-    except (TypeError, ValueError, pyarrow.ArrowException) as error:
-        raise _damaged(folder, "predictions.parquet holds values of a wrong kind") from error
-    if len(np.unique(clip_ids)) != len(clip_ids):
-        raise _damaged(folder, "predictions.parquet has a clip twice")
-    if min(labels.min(), predicted.min()) < 0 or max(labels.max(), predicted.max()) >= n_classes:
-        raise _damaged(folder, f"predictions.parquet names a class beyond the {n_classes} in run.json")
-    if probabilities.shape != (len(clip_ids), n_classes):
-        raise _damaged(folder, f"predictions.parquet does not hold {n_classes} probabilities a clip")
-    return {
-        "clip_ids": clip_ids,
-        "groups": np.array(rows["group"].to_pylist(), dtype=str),
-        "labels": labels,
-        "predicted": predicted,
-        "probabilities": probabilities,
-    }
-
-
-# --- what they show
 
 
 @dataclass(frozen=True)
@@ -626,109 +448,6 @@ def _adds_synthetic(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord
         and not any(run.n_synthetic for run in baseline_runs)
         and any(run.n_real for run in runs)
     )
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One mix against the baseline: the difference, the exact test's p value, the larger of that and the interval's, the same
-    corrected for all `n_compared` mixes, and how many pairs took unequal numbers of optimiser steps."""
-
-    difference: PairedDifference
-    p_value_exact: float
-    p_value: float
-    p_value_holm: float
-    n_compared: int = 1
-    n_unequal: int = 0
-
-
-def verdict(
-    compared: Compared | None,
-    baseline: str,
-    kind: str = "fold-seed",
-    adds_synthetic: bool = False,
-    same: tuple[str, PairedDifference | None] | None = None,
-) -> str:
-    """The plain sentence: by how much, how sure, and what follows.
-
-    A difference counts where both the interval (other recordings, other seeds) and the exact test (other trainings on these
-    very data) find it, corrected for the number of mixes, between runs of equal work. `adds_synthetic` says it in the words
-    of the question that usk is for. `same` is an augmentation and the difference with that for both, where the baseline
-    was given another: what clips are said to do must be seen there too, or it may be the augmentation's doing.
-    """
-    if compared is None:
-        return f"no run shares a split and seed with {baseline}: train both with the same --folds and --seeds"
-    difference = compared.difference
-    said = [f"{_points(difference.difference_points)} points"]
-    if difference.low_points is not None and difference.high_points is not None:
-        said.append(f"95 % interval {_interval(difference)}")
-    if difference.n_pairs == 1:
-        said.append(f"one {kind} pair")
-    else:
-        said.append(f"{difference.n_pairs_up} of {difference.n_pairs} {kind} pairs up")
-        if difference.n_seeds == 1:
-            said.append("one seed (the luck of training is not in the interval)")
-        elif difference.n_seeds == 2:
-            said.append("two seeds (the luck of training is hardly in the interval)")
-    judgement = _judgement(compared, baseline, adds_synthetic, same)
-    augment, found = same or ("", None)
-    if found is None:
-        return f"{', '.join(said)}: {judgement}"
-    interval = "" if found.low_points is None else f", {_interval(found)}"
-    return f"{', '.join(said)} (with {augment} for both {_points(found.difference_points)}{interval}): {judgement}"
-
-
-def _interval(difference: PairedDifference) -> str:
-    assert difference.low_points is not None and difference.high_points is not None
-    return f"{_points(difference.low_points)} to {_points(difference.high_points)}"
-
-
-def _judgement(
-    compared: Compared,
-    baseline: str,
-    adds_synthetic: bool,
-    same: tuple[str, PairedDifference | None] | None,
-) -> str:
-    difference, exact = compared.difference, compared.p_value_exact
-    needed = fewest_pairs(compared.n_compared)
-    against = "none" if adds_synthetic else baseline
-    if compared.n_unequal:
-        return (
-            f"not comparable, {compared.n_unequal} of {difference.n_pairs} pairs took unequal numbers of optimiser "
-            "steps; train both with the same --epochs and --batch"
-        )
-    if difference.n_pairs < needed and compared.p_value_holm > SIGNIFICANCE:
-        return f"too few pairs to tell it from {against} (the exact test needs {needed} or more)"
-    low, high = difference.low_points, difference.high_points
-    if low is None or high is None:
-        return f"no interval, a test part holds a single recording; not distinguishable from {against}"
-    up = difference.difference_points > 0
-    if compared.p_value_holm <= SIGNIFICANCE:
-        if same is not None and same[1] is None:
-            return f"not distinguishable from {against}, for {baseline} was not trained with {same[0]} for the same seeds"
-        if same is not None and same[1] is not None and not _as_clear(same[1], up):
-            return f"not distinguishable from {against} with {same[0]} for both"
-        if adds_synthetic:
-            return "synthetic clips help" if up else "synthetic clips hurt"
-        return f"{'better' if up else 'worse'} than {baseline}"
-    clear = low > 0 or high < 0
-    why = ""
-    if clear and exact <= SIGNIFICANCE:
-        why = f" (p {compared.p_value_holm:.2g} for {compared.n_compared} mixes compared)"
-    elif clear:
-        why = f" (the interval is clear of 0, but not the exact test: p {exact:.2g})"
-    elif exact <= SIGNIFICANCE:
-        why = f" (p {exact:.2g}, but the interval over other recordings holds 0)"
-    return f"not distinguishable from {against}{why}"
-
-
-def _as_clear(difference: PairedDifference, up: bool) -> bool:
-    """Whether the interval lies above 0, or below it."""
-    low, high = difference.low_points, difference.high_points
-    return low is not None and high is not None and (low > 0 if up else high < 0)
-
-
-def _points(value: float) -> str:
-    return f"{round(value, 1) + 0.0:+.1f}"  # + 0.0: no minus before a rounded zero
 
 
 def _class_rows(

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from usk.evaluate.compare import Comparison, RunRecord, comparable, compare, read_runs
+from usk.evaluate.compare import Comparison, comparable, compare
 from usk.evaluate.metrics import confusion_matrix
+from usk.evaluate.records import RunRecord, read_runs
 
 CURVE_FIGURES = ("validation_accuracy", "loss")
 

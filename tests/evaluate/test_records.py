@@ -1,0 +1,83 @@
+"""Run folders read: where they lie, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests import runs
+from usk.errors import SourceError
+from usk.evaluate.records import read_runs
+
+N_CLIPS = 80
+
+
+def test_runs_lie_one_or_two_levels_deep_and_others_are_ignored(tmp_path: Path) -> None:
+    runs.write_run(tmp_path / "study", "real", name="one")
+    runs.write_run(tmp_path, "synth")
+    runs.write_run(tmp_path, "synth", name=".half-written")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("no run")
+    assert sorted(run.mix for run in read_runs(tmp_path)) == ["real", "synth"]
+    assert len(read_runs(tmp_path / "study" / "one")) == 1
+
+
+def corrupt(folder: Path) -> None:
+    (folder / "predictions.parquet").write_bytes(b"PAR1 and no more")
+
+
+def drop_column(folder: Path) -> None:
+    pq.write_table(
+        pq.read_table(folder / "predictions.parquet").drop_columns(["group"]), folder / "predictions.parquet"
+    )
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "run.json").read_text()) | changes
+    (folder / "run.json").write_text(
+        json.dumps({key: value for key, value in config.items() if value != "gone"})
+    )
+
+
+DAMAGES = {
+    "missing predictions": lambda folder: (folder / "predictions.parquet").unlink(),
+    "corrupt predictions": corrupt,
+    "cut predictions": lambda folder: (folder / "predictions.parquet").write_bytes(
+        (folder / "predictions.parquet").read_bytes()[:300]
+    ),
+    "a column less": drop_column,
+    "no rows": lambda folder: pq.write_table(
+        pq.read_table(folder / "predictions.parquet").slice(0, 0), folder / "predictions.parquet"
+    ),
+    "an unknown class": lambda folder: runs.rewrite(folder, "predicted", [9] * N_CLIPS),
+    "labels that are text": lambda folder: runs.rewrite(folder, "label", ["bark"] * N_CLIPS),
+    "empty cells": lambda folder: runs.rewrite(folder, "group", [None] * N_CLIPS),
+    "a clip twice": lambda folder: runs.rewrite(folder, "clip_id", ["1-000"] * N_CLIPS),
+    "too few probabilities": lambda folder: runs.rewrite(folder, "probabilities", [[0.5, 0.5]] * N_CLIPS),
+    "ragged probabilities": lambda folder: runs.rewrite(
+        folder, "probabilities", [[1.0]] + [[0.5, 0.5]] * (N_CLIPS - 1)
+    ),
+    "half a run.json": lambda folder: (folder / "run.json").write_text('{"format": 1, "mix"'),
+    "a list for run.json": lambda folder: (folder / "run.json").write_text("[]"),
+    "no mix": lambda folder: edit(folder, mix="gone"),
+    "a seed that is text": lambda folder: edit(folder, seed="many"),
+    "no date": lambda folder: edit(folder, created="yesterday"),
+    "null class names": lambda folder: edit(folder, class_names=None),
+    "another format": lambda folder: edit(folder, format=2),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_one_line_that_names_the_folder_and_the_fix(tmp_path: Path, damage: str) -> None:
+    runs.write_run(tmp_path, "synth")
+    folder = runs.write_run(tmp_path, "real", n_clips=N_CLIPS)
+    DAMAGES[damage](folder)
+    with pytest.raises(SourceError) as caught:
+        read_runs(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(str(folder)) and "\n" not in message
+    assert "train it again" in message or "update usk" in message
