@@ -23,6 +23,16 @@ def test_the_generator_hears_no_clip_that_any_seed_tests() -> None:
     assert len(heard) + len(tested) == len(source)
 
 
+def test_as_published_a_mix_has_epochs_of_its_own(tmp_path: Path) -> None:
+    told = {"epochs": 4, "steps": 40, "batch": 10, "n_real": 50, "n_synthetic": 0}
+    history = [{"epoch": epoch, "validation_accuracy": epoch / 10} for epoch in range(1, 5)]
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    assert seed_9010.as_published(tmp_path) == 0.2  # 4 epochs of 5 steps are 2 of 10
+    (tmp_path / "run.json").write_text(json.dumps({**told, "n_synthetic": 50}))
+    assert seed_9010.as_published(tmp_path) == 0.4
+
+
 @pytest.mark.slow
 def test_it_fits_makes_trains_and_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], demo_cache: None
@@ -36,6 +46,9 @@ def test_it_fits_makes_trains_and_compares(
     assert "real,waveform" in capsys.readouterr().out
     assert str(tmp_path) not in saved.read_text()  # nobody's folders
     (comparison,) = json.loads(saved.read_text())["comparisons"]
+    assert {mix: len(found) for mix, found in json.loads(saved.read_text())["as_published"].items()} == {
+        "real": 2, "real,waveform": 2,
+    }  # fmt: skip
     assert comparison["protocol"] == "seed-9010"
     assert [(row["mix"], row["n_runs"]) for row in comparison["rows"]] == [("real", 2), ("real,waveform", 2)]
     untested = seed_9010.untested(open_source("demo"), 2).clips
