@@ -28,7 +28,6 @@ NAMES = {
     "real,sample": "+ `sample`",
     "real,decomposed,sample": "+ `decomposed` and as many of `sample`",
 }
-IN_SHORT = ("real,waveform", "real,decomposed", "real,variation", "real,sample", "real,decomposed,sample")
 Row = Mapping[str, Any]
 
 
@@ -84,7 +83,7 @@ def sizes_of(study: Row) -> list[int | None]:
     return sorted(found, key=lambda shots: (shots is None, shots or 0))
 
 
-def by_size(study: Row, mixes: Sequence[str], shown: Callable[[Row], str]) -> str:
+def by_size(study: Row, shown: Callable[[Row], str]) -> str:
     """Mixes by the number of real clips, beside real clips with each augmentation."""
     sizes = sizes_of(study)
     lines = []
@@ -92,20 +91,20 @@ def by_size(study: Row, mixes: Sequence[str], shown: Callable[[Row], str]) -> st
         alone = rows_of(study["comparisons"], augment)
         lines.append([f"real clips, `{augment}`", *(accuracy(alone[size, "real"]) for size in sizes)])
     found = rows_of(study["comparisons"], BEST_AUGMENT)
-    for mix in mixes:
+    for mix in NAMES:
         lines.append([NAMES[mix], *(shown(found[size, mix]) for size in sizes)])
     first, *others = [ALL if size is None else str(size) for size in sizes]
     return markdown(["trained on", f"{first} real clips", *others], lines)
 
 
 def by_fold(study: Row) -> str:
-    """The same for each test fold alone; of each size those in short."""
+    """The same for each test fold alone."""
     folds = {fold: rows_of(found, BEST_AUGMENT) for fold, found in study["by_fold"].items()}
     lines = []
     for size in (50, 100, None):
         name = "all real clips" if size is None else f"{size} real clips"
         lines.append([f"**{name}**", *(accuracy(found[size, "real"]) for found in folds.values())])
-        for mix in IN_SHORT:
+        for mix in NAMES:
             lines.append(
                 [NAMES[mix], *(with_pairs({**found[size, mix], "sentence": ""}) for found in folds.values())]
             )
@@ -138,8 +137,8 @@ def on_validation(study: Row) -> str:
 
 
 TABLES: dict[str, Callable[[Row], str]] = {
-    "study": lambda study: by_size(study, list(NAMES), with_p),
-    "study in short": lambda study: by_size(study, IN_SHORT, cell),
+    "study": lambda study: by_size(study, with_p),
+    "study in short": lambda study: by_size(study, cell),
     "study against the control": against_control,
     "study by fold": by_fold,
     "study on validation clips": on_validation,
