@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-STUDY = ROOT / "tests" / "bench" / "results" / "study.json"
+RESULTS = ROOT / "tests" / "bench" / "results"
 BEST_AUGMENT = "strong"  # the best classical one: what every mix has
 ALL = "all (1,002 to 1,407)"
 NAMES = {
     "real,waveform": "+ sums of waveforms (control)",
+    "real,classical": "+ `classical`: waveforms at another speed and pitch",
     "real,decomposed": "+ `decomposed` (default)",
     "real,judged": "+ `decomposed`, the better half by a judge",
     "real,slerp": "+ `slerp`, no guidance",
@@ -39,6 +40,12 @@ def rows_of(comparisons: Sequence[Row], augment: str) -> dict[tuple[int | None, 
         if comparison["augment"] == augment and not comparison.get("choices")
         for row in comparison["rows"]
     }
+
+
+def mixes_of(found: Iterable[tuple[int | None, str]]) -> list[str]:
+    """Those of the rows, but for real clips alone, in the order of `NAMES`."""
+    there = {mix for _, mix in found}
+    return [mix for mix in NAMES if mix in there]
 
 
 def accuracy(row: Row) -> str:
@@ -91,7 +98,7 @@ def by_size(study: Row, shown: Callable[[Row], str]) -> str:
         alone = rows_of(study["comparisons"], augment)
         lines.append([f"real clips, `{augment}`", *(accuracy(alone[size, "real"]) for size in sizes)])
     found = rows_of(study["comparisons"], BEST_AUGMENT)
-    for mix in NAMES:
+    for mix in mixes_of(found):
         lines.append([NAMES[mix], *(shown(found[size, mix]) for size in sizes)])
     first, *others = [ALL if size is None else str(size) for size in sizes]
     return markdown(["trained on", f"{first} real clips", *others], lines)
@@ -104,7 +111,7 @@ def by_fold(study: Row) -> str:
     for size in (50, 100, None):
         name = "all real clips" if size is None else f"{size} real clips"
         lines.append([f"**{name}**", *(accuracy(found[size, "real"]) for found in folds.values())])
-        for mix in NAMES:
+        for mix in mixes_of(folds["1"]):
             lines.append(
                 [NAMES[mix], *(with_pairs({**found[size, mix], "sentence": ""}) for found in folds.values())]
             )
@@ -112,10 +119,10 @@ def by_fold(study: Row) -> str:
 
 
 def against_control(study: Row) -> str:
-    """Mixes with a generator against the sums of waveforms."""
+    """Mixes with a generator against the study's control."""
     found = rows_of(study["against_control"], BEST_AUGMENT)
     sizes = sizes_of(study)
-    mixes = [mix for mix in NAMES if mix != "real,waveform"]
+    mixes = [mix for mix in mixes_of(found) if found[sizes[0], mix]["difference"]]
     lines = [
         [NAMES[mix], *(with_p(found[size, mix]).partition("<br>")[2] for size in sizes)] for mix in mixes
     ]
@@ -136,25 +143,32 @@ def on_validation(study: Row) -> str:
     return markdown(["real clips and", "points above real clips alone ± standard error", "cells up"], lines)
 
 
-TABLES: dict[str, Callable[[Row], str]] = {
-    "study": lambda study: by_size(study, with_p),
-    "study in short": lambda study: by_size(study, cell),
-    "study against the control": against_control,
-    "study by fold": by_fold,
-    "study on validation clips": on_validation,
+# Of which results, and how.
+TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
+    "study": ("study.json", lambda study: by_size(study, with_p)),
+    "study in short": ("study.json", lambda study: by_size(study, cell)),
+    "study against the control": ("study.json", against_control),
+    "study by fold": ("study.json", by_fold),
+    "study on validation clips": ("study.json", on_validation),
+    "against classical": ("classical.json", against_control),
 }
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 
 
-def filled(page: str, study: Row) -> str:
+def table(name: str) -> str:
+    """The table of that name, of the saved results."""
+    file, make = TABLES[name]
+    return make(json.loads((RESULTS / file).read_text()))
+
+
+def filled(page: str) -> str:
     """The page with its tables made anew."""
-    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]](study)}\n", page)
+    return MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n", page)
 
 
 def main() -> None:
-    study = json.loads(STUDY.read_text())
     for page in PAGES:
-        page.write_text(filled(page.read_text(), study))
+        page.write_text(filled(page.read_text()))
 
 
 if __name__ == "__main__":
