@@ -57,8 +57,8 @@ class WaveformSums(WaveformMaker):
 
 
 class ClassicalClips(WaveformMaker):
-    """One parent at another speed and another pitch, with white noise: what people do to waveforms (the time stretching and
-    pitch shifting that gained Salamon and Bello, arXiv 1608.04363, most), here both at once, cut to the parent's length."""
+    """One parent at another speed and another pitch, with white noise, cut to the parent's length: what people do to waveforms
+    (Salamon and Bello, arXiv 1608.04363, stretched and shifted clips of this very data set)."""
 
     def one(self, clip: PlannedClip) -> np.ndarray:
         draw = np.random.default_rng(clip.seed)
