@@ -33,6 +33,7 @@ from usk.data.splits import seed_9010_split
 from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs
 from usk.evaluate.records import read_runs
+from usk.evaluate.study import read_history
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 
@@ -64,9 +65,9 @@ def run_seed(
 def as_published(run: Path) -> float:
     """The best test accuracy within as many epochs of the run's own clips, as published; all runs take the steps of the largest mix."""
     told = json.loads((run / "run.json").read_text())
+    history = read_history(run) or []
     own_steps = told["epochs"] * math.ceil((told["n_real"] + told["n_synthetic"]) / told["batch"])
     last = max(1, own_steps * told["epochs"] // told["steps"])
-    history = json.loads((run / "history.json").read_text())
     return max(entry["validation_accuracy"] for entry in history if entry["epoch"] <= last)
 
 

@@ -203,6 +203,7 @@ def test_a_damaged_one_is_one_line(
         ({"mel": {**GOOD["mel"], "hop_samples": 0}}, "the mel setting hop_samples"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "top_db": float("nan")}}, "the mel setting top_db"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "n_mels": 32}}, "takes 64 mel bands, not 32"),  # type: ignore[dict-item]
+        ({"architecture": "cnn"}, "the architecture cnn takes the published mel settings alone"),
         ({"mel": {**GOOD["mel"], "more": 1}}, "mel does not have the settings"),  # type: ignore[dict-item]
         ({"mel": []}, "mel does not have the settings"),
         ({"architecture": ["small"]}, "knows no architecture"),

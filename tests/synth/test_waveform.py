@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from usk.data.sources import open_source
 from usk.synth.maker import rms_db
 from usk.synth.plan import draw_plan
 from usk.synth.settings import render_config
-from usk.synth.waveform import ClassicalClips, WaveformSums, at_speed_and_pitch
+from usk.synth.strategies import STRATEGIES
+from usk.synth.waveform import (
+    MAKERS,
+    NOISE_BELOW_DB,
+    SEMITONES,
+    STRETCH,
+    ClassicalClips,
+    WaveformSums,
+    at_speed_and_pitch,
+)
 
 Command = Callable[..., Any]
 
@@ -132,8 +142,13 @@ def test_a_classical_clip_depends_on_its_own_seed_alone(urbansound8k_folder: Pat
         parent = decoded.audio(maker.row_of[clip.parents[0]])
         assert 0.79 * len(parent) < len(made) <= len(parent)
         assert np.corrcoef(made, parent[: len(made)])[0, 1] < 0.9, "it is another sound"
-    same = [clip for clip in plan.clips if clip.parents == plan.clips[0].parents]
-    assert len({clip.seed for clip in same}) == len(same)
+    (other,) = maker.audio([replace(plan.clips[0], seed=plan.clips[0].seed + 1)])
+    shared = min(len(other), len(together[0]))
+    assert np.corrcoef(other[:shared], together[0][:shared])[0, 1] < 0.9, "another seed, another sound"
+
+
+def test_every_strategy_without_a_generator_has_its_maker() -> None:
+    assert set(MAKERS) == {name for name, strategy in STRATEGIES.items() if strategy.mix is None}
 
 
 def test_classical_clips_are_a_dataset_of_one_parent_each(
@@ -172,3 +187,9 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     card = (tmp_path / "one" / "README.md").read_text()
     assert "each made from one real clip without a generator" in card
     assert "this is classical augmentation" in card and "summed" not in card
+    for said in (
+        f"{STRETCH} times as fast",
+        f"{SEMITONES} semitones",
+        "{:g} to {:g} dB".format(*NOISE_BELOW_DB),
+    ):
+        assert said in " ".join(card.split())

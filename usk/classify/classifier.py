@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 
-from usk.classify.features import Features, FeatureSettings
+from usk.classify.features import Features, FeatureSettings, FirstSecond
 from usk.classify.models import CLASSIFIERS, TRANSFORMER, ClassifierPreset, Standardised
 from usk.device import autocast
 from usk.errors import ModelError
@@ -228,9 +228,11 @@ def _what_is_wrong(settings: Any) -> str | None:
     window, n_frames = settings.get("window_frames"), mel["n_frames"]
     if window is not None and not (type(window) is int and n_frames // 4 <= window <= n_frames):
         return f"window_frames must lie between {n_frames // 4} and {n_frames}, not {window!r}"
-    shape = CLASSIFIERS[settings["architecture"]].features.shape
-    if mel["n_mels"] != shape[0]:
-        return f"the architecture {settings['architecture']} takes {shape[0]} mel bands, not {mel['n_mels']}"
+    features = CLASSIFIERS[settings["architecture"]].features
+    if mel["n_mels"] != features.shape[0]:
+        return f"the architecture {settings['architecture']} takes {features.shape[0]} mel bands, not {mel['n_mels']}"
+    if isinstance(features, FirstSecond) and MelSettings(**mel) != features.mel:
+        return f"the architecture {settings['architecture']} takes the published mel settings alone"
     return None
 
 
