@@ -112,7 +112,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tone_folder(tmp_path: Path) -> Path:
-    """Class folders: three classes, four recordings each, two clips a recording, half-second tones.
+    """Class folders: three classes, four recordings each (`low0` to `low3`), two clips a recording, half-second tones.
 
     A class is a band: its recordings lie within 10 % of `TONES_HZ`.
     """
@@ -123,7 +123,7 @@ def tone_folder(tmp_path: Path) -> Path:
                 samples = tone(
                     frequency_hz * (1 + 0.03 * recording), 0.4 + 0.1 * cut, peak=0.2 + 0.1 * recording
                 )
-                write_wav(root / name / f"rec{recording}" / f"cut{cut}.wav", samples)
+                write_wav(root / name / f"{name}{recording}" / f"cut{cut}.wav", samples)
     return root
 
 

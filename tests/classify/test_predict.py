@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -100,6 +101,21 @@ def test_a_source_is_classified_clip_by_clip(
     ran = usk("predict", tmp_path / "s", "--run", trained, "--json")
     assert ran.code == 0, ran.err
     assert len(ran.value) == 6
+
+
+def test_clips_without_labels_and_files_of_other_kinds(usk: Command, trained: Path, tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"audio": datasets.Audio()})
+    write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
+    rows = [{"bytes": (tmp_path / "in" / "good.wav").read_bytes(), "path": "a.wav"}] * 2
+    (tmp_path / "set").mkdir()
+    table = pa.table({"audio": rows}, schema=features.arrow_schema)
+    pq.write_table(table, tmp_path / "set" / "clips.parquet")
+    assert len(usk("predict", tmp_path / "set", "--run", trained, "--json").value) == 2
+    (tmp_path / "in" / "memo.m4a").write_bytes(b"x" * 99)
+    ran = usk("predict", tmp_path / "in", "--run", trained)
+    assert "1 of 2 clips could not be read" in ran.err and "memo.m4a (not an audio file" in ran.err
 
 
 def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> None:

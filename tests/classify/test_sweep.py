@@ -103,7 +103,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
 ) -> None:
     own = children((1, 3), per_cell=1)
     parts = Parts(
-        {"real": bands, "few/full-fold2": own},
+        {"real": bands, "synth/full-fold2": own},
         {"synth": ("few", frozenset({"full-fold2", "9-shots-fold3-seed0"}))},
     )
     mix = parse_mix("real,synth:0.5")
@@ -112,7 +112,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
     assert left_out == [
         f"fold {fold} is not tested: few has no clips for the full training part" for fold in (1, 3)
     ]
-    assert {part.name for run in runs for part in run.mix.parts} == {"real", "few/full-fold2"}
+    assert {part.name for run in runs for part in run.mix.parts} == {"real", "synth/full-fold2"}
     assert {part.fraction for run in runs for part in run.mix.parts} == {1.0, 0.5}
     with pytest.raises(LeakError, match=r"usk synth --shots 9 --test-folds 2 --seeds 1 --out few"):
         plan_runs(parts, [mix], "folds", (2,), range(1), (9,))
@@ -120,6 +120,21 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
         LeakError, match=r"few has no clips for .*; only --protocol folds can have such clips$"
     ):
         plan_runs(parts, [mix], "holdout", (), range(1), (9,))
+
+
+def test_a_few_shot_dataset_is_the_same_wherever_its_folder_is(
+    bands: Source, children: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "few" / "full-fold2"
+    made.mkdir(parents=True)
+    (made / "usk.json").write_text("{}")
+    monkeypatch.setattr("usk.classify.sweep.open_source", lambda place: children((1, 3), per_cell=1))
+    monkeypatch.chdir(tmp_path)
+    for place in ("few", tmp_path / "few"):
+        parts = Parts.open(bands, [parse_mix("real,synth")], place, (2,))
+        (run,), _, _ = plan_runs(parts, [parse_mix("real,synth")], "folds", (2,), range(1))
+        assert [part.name for part in run.mix.parts] == ["real", "synth/full-fold2"]
+        assert set(parts.opened) == {"real", "synth/full-fold2"}
 
 
 def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) -> None:

@@ -93,7 +93,7 @@ def test_a_model_is_fine_tuned_kept_and_used(
     moved = tmp_path / "moved"  # the checkpoint itself is needed no more
     shutil.move(folder, moved)
     try:
-        said = usk("predict", tone_folder / "low" / "rec0", "--run", run["folder"], "--json")
+        said = usk("predict", tone_folder / "low" / "low0", "--run", run["folder"], "--json")
     finally:
         shutil.move(moved, folder)
     assert said.code == 0, said.err

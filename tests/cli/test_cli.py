@@ -175,7 +175,8 @@ def test_synth_and_train_in_tables(
     assert made.code == 0
     assert "9 made now" in made.out
     next_command = (
-        f"Next: usk train --mix real --mix real,synth --synth {synth_of[synth_of.index('--out') + 1]}"
+        "Next: usk train --mix real --mix real,synth "
+        f"--real {urbansound8k_folder} --synth {synth_of[synth_of.index('--out') + 1]}"
     )
     assert next_command in " ".join(made.out.split())
     assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(

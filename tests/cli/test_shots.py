@@ -69,6 +69,11 @@ def parents_in(folder: Path) -> set[str]:
     return {parent for row in rows for parent in row["parents"]}
 
 
+def test_datasets_of_several_draws_share_no_noise(few: Path) -> None:
+    seeds = [row["seed"] for folder in few.iterdir() for row in pq.read_table(folder / "data").to_pylist()]
+    assert len(seeds) == 4 * 6 == len(set(seeds))
+
+
 def test_clips_are_made_from_the_shots_that_train_with_them(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ class World:
         return self.root / "out"
 
     def clip(self, class_name: str = "low") -> Path:
-        return self.tones / class_name / "rec0" / "cut0.wav"
+        return self.tones / class_name / f"{class_name}0" / "cut0.wav"
 
     def synth(self, real: object = None, *more: object) -> list[object]:
         return [
@@ -164,14 +164,14 @@ def nothing_usable(world: World) -> Case:
 
 def class_with_one_recording(world: World) -> Case:
     for recording in (1, 2, 3):
-        shutil.rmtree(world.tones / "high" / f"rec{recording}")
+        shutil.rmtree(world.tones / "high" / f"high{recording}")
     return world.tones_synth(), 1, ["class high cannot be interpolated", "it has 1 in all", "--classes"]
 
 
 def class_with_one_clip(world: World) -> Case:
     for recording in (1, 2, 3):
-        shutil.rmtree(world.tones / "high" / f"rec{recording}")
-    (world.tones / "high" / "rec0" / "cut1.wav").unlink()
+        shutil.rmtree(world.tones / "high" / f"high{recording}")
+    (world.tones / "high" / "high0" / "cut1.wav").unlink()
     return world.tones_synth(), 1, ["class high cannot be interpolated", "--classes"]
 
 
@@ -516,7 +516,82 @@ def unknown_option_before_the_command(world: World) -> Case:
     return ["--loud", "eval"], 2, ["--loud", "see usk --help"]
 
 
+def folds_as_classes(world: World) -> Case:
+    return (
+        world.synth(world.urban / "audio"),
+        1,
+        ["fold1, fold2, fold3 are named like parts", "metadata/ in it"],
+    )
+
+
+def files_of_other_kinds(world: World) -> Case:
+    for file in world.tones.rglob("*.wav"):
+        file.rename(file.with_suffix(".m4a"))
+    return world.synth(world.tones), 1, ["24 files (.m4a) are all that it has", "convert them"]
+
+
+def one_class(world: World) -> Case:
+    for name in ("low", "middle"):
+        shutil.rmtree(world.tones / name)
+    return ["train", "--real", world.tones, "--out", world.out], 2, ["has one class, high"]
+
+
+def columns_of_a_folder(world: World) -> Case:
+    return (
+        world.synth(world.tones, "--group-column", "tape"),
+        2,
+        ["--group-column is for datasets", "a folder of files"],
+    )
+
+
+def the_real_clips_by_another_name(world: World) -> Case:
+    mix = f"real,{world.urban}"
+    return (
+        world.train("--mix", mix, "--shots", 9),
+        2,
+        [f"{world.urban} is the real clips themselves; write real"],
+    )
+
+
+def one_dataset_under_two_names(world: World) -> Case:
+    shutil.copytree(dataset_of(world.root / "set", ["siren", "dog_bark"] * 4), world.root / "copy" / "set")
+    mix = "real,set,copy/set"
+    return world.train("--mix", mix), 2, ["copy/set is the dataset that set is; name it once"]
+
+
+def folder_of_datasets(world: World) -> Case:
+    for name in ("9-shots-fold1-seed0", "9-shots-fold1-seed1"):
+        (world.root / "few" / name).mkdir(parents=True)
+        (world.root / "few" / name / "usk.json").write_text("{}")
+    return ["info", "few"], 1, ["it holds 2 datasets (9-shots-fold1-seed0, 9-shots-fold1-seed1)"]
+
+
+def unfinished_generator(world: World) -> Case:
+    (world.root / "generator").mkdir()
+    (world.root / "generator" / "fit.json").write_text("{}")
+    command = ["synth", "--real", world.urban, "--model", "generator", "--out", world.out]
+    return command, 1, ["--model generator is not finished; run the same `usk fit` again"]
+
+
+def saved_dataset_without_rows(world: World) -> Case:
+    import datasets
+
+    datasets.Dataset.from_dict({"audio": [], "label": []}).save_to_disk(str(world.root / "none"))
+    return ["info", "none"], 1, ["none holds no clips"]
+
+
+def nothing_to_predict(world: World) -> Case:
+    return ["predict", "", "--run", world.model], 2, ["a name of what to classify is empty"]
+
+
+def empty_folds(world: World) -> Case:
+    return ["train", "--real", world.urban, "--folds", ""], 2, ["--folds : write fold numbers"]
+
+
 CASES = [
+    folds_as_classes, files_of_other_kinds, one_class, columns_of_a_folder, the_real_clips_by_another_name,
+    one_dataset_under_two_names, folder_of_datasets, unfinished_generator, saved_dataset_without_rows,
+    nothing_to_predict, empty_folds,
     missing_folder, empty_folder, folder_without_audio, file_as_source, empty_source_name, rows_without_audio,
     no_audio_at_all, metadata_without_rows, metadata_out_of_the_folder, zero_bytes, truncated, truncated_header,
     renamed, silence, one_sample, nan_samples, bad_clips_in_training, nothing_usable, class_with_one_recording,
@@ -601,7 +676,7 @@ def test_an_empty_name_is_no_way_to_the_source_in_the_environment(
 def test_a_class_name_with_a_line_break_still_makes_one_line(usk: Command, world: World) -> None:
     (world.tones / "high").rename(world.tones / "hi\ngh")
     for recording in (1, 2, 3):
-        shutil.rmtree(world.tones / "hi\ngh" / f"rec{recording}")
+        shutil.rmtree(world.tones / "hi\ngh" / f"high{recording}")
     ran = usk(*world.tones_synth(), "--quiet")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert "class hi gh cannot be interpolated" in ran.err
@@ -630,7 +705,7 @@ def test_a_dry_run_leaves_out_the_same_clips(usk: Command, world: World) -> None
     planned = usk(*command, "--skip-bad", "--dry-run", "--json").value
     assert usk(*command, "--skip-bad", "--quiet").code == 0
     assert [json.loads(line) for line in (world.out / "plan.jsonl").read_text().splitlines()] == planned
-    assert not any("low/rec0/cut0" in parent for row in planned for parent in row["parents"])
+    assert not any("low/low0/cut0" in parent for row in planned for parent in row["parents"])
 
 
 def test_classes_leaves_out_the_class_that_cannot_be_interpolated(usk: Command, world: World) -> None:
@@ -666,4 +741,14 @@ def test_other_files_in_a_source_are_passed_over(usk: Command, world: World) -> 
     os.mkfifo(world.tones / "low" / "pipe.wav")
     (world.tones / ".DS_Store").write_text("x")
     (world.tones / "low" / "notes.txt").write_text("x")
-    assert usk("info", world.tones, "--json").value["clips"] == 24
+    (world.tones / "low" / "._cut0.wav").write_text("x")
+    (world.tones / "low" / ".ipynb_checkpoints").mkdir()
+    (world.tones / "low" / ".ipynb_checkpoints" / "cut0.wav").write_text("x")
+    (world.tones / "low" / "memo.m4a").write_text("x")
+    (world.tones / "low" / "memo.wma").write_text("x")
+    info = usk("info", world.tones, "--json").value
+    assert (info["clips"], info["recordings"]) == (24, 12)
+    assert (
+        "2 files (.m4a, .wma) are passed over, for usk does not read them; convert them, for example to FLAC"
+        in info["notes"]
+    )

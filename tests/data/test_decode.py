@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.sounds import peak_hz, tone, write_wav
 from usk.data import decode as decode_module
-from usk.data.audio import FileRef
-from usk.data.decode import cache_root, cache_size_bytes, decode, decode_source
+from usk.data.audio import BadAudioError, FileRef, read_audio_bytes
+from usk.data.cache import cache_root, cache_size_bytes
+from usk.data.decode import decode, decode_source
 from usk.data.sources import open_source
 from usk.errors import SourceError
 
@@ -193,7 +196,7 @@ def test_a_deleted_or_damaged_cache_is_rebuilt(tone_folder: Path, decoded_names:
 
 def test_a_changed_file_is_decoded_again(tone_folder: Path) -> None:
     audio_of(tone_folder)
-    path = tone_folder / "high" / "rec0" / "cut0.wav"
+    path = tone_folder / "high" / "high0" / "cut0.wav"
     before = path.stat()
     write_wav(path, tone(500, 0.4))
     assert path.stat().st_size == before.st_size
@@ -227,13 +230,13 @@ def test_a_file_that_could_not_be_read_once_is_tried_again(
     tone_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(ref, sample_rate_hz: int) -> np.ndarray:
-        if ref.name.endswith("low/rec0/cut0.wav"):
+        if ref.name.endswith("low/low0/cut0.wav"):
             raise PermissionError(13, "Permission denied")
         return decode(ref, sample_rate_hz)
 
     with monkeypatch.context() as patch:
         patch.setattr(decode_module, "decode", refuse)
-        with pytest.raises(SourceError, match=r"1 of 24 .*low/rec0/cut0.wav \(Permission denied\)"):
+        with pytest.raises(SourceError, match=r"1 of 24 .*low/low0/cut0.wav \(Permission denied\)"):
             audio_of(tone_folder)
     assert len(audio_of(tone_folder)) == 24
 
@@ -304,3 +307,30 @@ def test_processes_may_build_the_same_cache_at_once(tone_folder: Path) -> None:
     assert [process.returncode for process in running] == [0, 0, 0]
     assert printed == [f"{sum(map(len, audio_of(tone_folder)))}\n"] * 3
     the_cache()
+
+
+def mp3_without_its_length(loud_first: bool, mode: str, rate_hz: int = 22_050) -> bytes:
+    """Eight seconds of noise and eight of silence, in that order or the other, and no header frame to say how many."""
+    sound = np.zeros((2, 8 * rate_hz), np.float32)
+    sound[0 if loud_first else 1] = 0.3 * np.random.default_rng(0).standard_normal(8 * rate_hz)
+    file = io.BytesIO()
+    soundfile.write(file, sound.ravel(), rate_hz, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    content = file.getvalue()
+    assert b"Xing" in content[:200] or b"Info" in content[:200]
+    return content[content.index(content[:2], 2) :]
+
+
+@pytest.mark.parametrize(
+    "tag", [b"", b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)], ids=["plain", "with a tag"]
+)
+@pytest.mark.parametrize(
+    ("loud_first", "mode"), [(True, "CONSTANT"), (False, "CONSTANT"), (False, "VARIABLE")]
+)
+def test_an_mp3_that_does_not_say_its_length_is_read_whole(loud_first: bool, mode: str, tag: bytes) -> None:
+    samples, rate_hz = read_audio_bytes(tag + mp3_without_its_length(loud_first, mode))
+    assert len(samples) / rate_hz == pytest.approx(16, abs=0.15)
+
+
+def test_an_mp3_that_libsndfile_ends_early_is_refused() -> None:
+    with pytest.raises(BadAudioError, match="an MP3 that does not say how long it is, and is read in part"):
+        read_audio_bytes(mp3_without_its_length(True, "VARIABLE"))

@@ -271,6 +271,31 @@ def test_a_fraction_is_taken_of_what_does_not_leak() -> None:
     assert rows.dropped == 10
 
 
+def test_beside_a_fraction_of_the_real_clips_only_their_own_children_train() -> None:
+    real = real_source()
+    split = fold_split(real.clips, 2)
+    few = [real.clips[row] for row in share_of(real.clips, split.train, 0.5)]
+    first, second = (clip for clip in few if clip.label == 0 and clip is not few[0]), few[0]
+    left_out = next(clip for clip in of_part(real, split.train, 16) if clip not in few)
+    synth = source_of(
+        [child("own", second, next(first)), child("half", second, left_out), child("other", left_out)]
+    )
+    sources = {"real": real, "synth": synth}
+    for text, kept, dropped in (
+        ("real:0.5,synth", [0], 2),
+        ("synth,real:0.5", [0], 2),
+        ("real,synth", [0, 1, 2], 0),
+    ):
+        rows = training_rows(parse_mix(text), sources, real, split)
+        assert (dict(rows.parts)["synth"].tolist(), rows.dropped) == (kept, dropped)
+    others = {"real": real, "synth": source_of([child("other", left_out)])}
+    with pytest.raises(
+        UsageError,
+        match=r"of synth was made from the \d+ real clips .*use --shots \d+, with usk train and usk synth",
+    ):
+        training_rows(parse_mix("real:0.5,synth"), others, real, split)
+
+
 def test_a_part_without_a_clip_to_train_on_is_a_usage_error() -> None:
     real = real_source()
     nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))

@@ -69,7 +69,9 @@ def test_shots_are_balanced_over_classes_and_spread_over_recordings(
 
 def test_seeds_draw_different_shots() -> None:
     clips, rows = corpus({(label, fold): 8 for label in range(3) for fold in (1, 2)})
-    assert len({tuple(draw_shots(clips, rows, 12, seed)) for seed in range(4)}) == 4
+    drawn = [draw_shots(clips, rows, 12, seed) for seed in range(4)]
+    assert len({tuple(clips[row].clip_id for row in chosen) for chosen in drawn}) == 4
+    assert len({tuple(clips[row].group for row in chosen) for chosen in drawn}) == 4
 
 
 def test_a_split_keeps_its_validation_and_test_parts_whole() -> None:
@@ -104,8 +106,8 @@ def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
     empty = Source("s", "test", "s", "1", "k", ("a", "b", "c"), (), ())
     real = replace(empty, clips=tuple(clips), audio=(None,) * len(clips))  # type: ignore[arg-type]
     synth = replace(empty, clips=made, audio=(None,) * 3)  # type: ignore[arg-type]
-    assert made_elsewhere(synth, real, split).tolist() == [False, True, True]
-    assert not made_elsewhere(synth, real, fold_split(clips, 2)).any()
+    assert made_elsewhere(synth, real, split.train).tolist() == [False, True, True]
+    assert not made_elsewhere(synth, real, fold_split(clips, 2).train).any()
     rows = training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
     assert [(name, len(part)) for name, part in rows.parts] == [("real", 6), ("synth", 1)]
     assert rows.dropped == 2

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from tests.sounds import TONES_HZ, URBAN_CLASSES, peak_hz, tone, write_wav
+from usk.data.cache import cache_root
 from usk.data.decode import decode_source
 from usk.data.sources import Source, open_source
 from usk.errors import SourceError, UsageError, UskError
@@ -123,13 +124,65 @@ def test_class_folders_with_a_folder_for_each_recording(tone_folder: Path) -> No
     assert source.counts() == {"high": 8, "low": 8, "middle": 8}
     assert len({clip.group for clip in source.clips}) == 12
     assert (
-        source.clips[0].group == "tones/high/rec0" and source.clips[0].clip_id == "tones/high/rec0/cut0.wav"
+        source.clips[0].group == "tones/high/high0" and source.clips[0].clip_id == "tones/high/high0/cut0.wav"
     )
     assert source.has_groups and not any("recordings are named" in note for note in source.notes)
     decoded = decode_source(source)
     for row, clip in enumerate(decoded.source.clips):
         expected_hz = TONES_HZ[source.class_names[clip.label]] * (1 + 0.03 * int(clip.group[-1]))
         assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(expected_hz, abs=2)
+
+
+def test_a_recording_folder_that_several_classes_have_is_one_recording(tone_folder: Path) -> None:
+    for name in ("low", "high"):
+        (tone_folder / name / f"{name}0").rename(tone_folder / name / "street-2024-05")
+    source = open_source(tone_folder)
+    groups = {clip.clip_id: clip.group for clip in source.clips}
+    assert groups["tones/low/street-2024-05/cut0.wav"] == "tones/street-2024-05"
+    assert groups["tones/high/street-2024-05/cut1.wav"] == "tones/street-2024-05"
+    assert (
+        groups["tones/middle/middle0/cut0.wav"] == "tones/middle/middle0" and len(set(groups.values())) == 11
+    )
+    assert len({clip.fold for clip in source.clips if clip.group == "tones/street-2024-05"}) == 1
+    note = "recording folders that several classes have (street-2024-05) count as one recording each"
+    assert next(text for text in source.notes if "several classes" in text).startswith(note)
+
+
+def test_classes_without_recording_folders_are_named_where_others_have_them(tone_folder: Path) -> None:
+    for number, file in enumerate((tone_folder / "low").rglob("*.wav")):
+        file.rename(tone_folder / "low" / f"{number}.wav")
+    source = open_source(tone_folder)
+    assert not source.has_groups and len({clip.group for clip in source.clips}) == 8 + 8
+    assert any(
+        note.startswith("no recordings are named in low, so each clip counts") for note in source.notes
+    )
+
+
+def test_what_is_in_the_files_makes_the_revision_not_where_or_when_they_were_written(
+    tone_folder: Path, tmp_path: Path
+) -> None:
+    first = open_source(tone_folder)
+    copy = shutil.copytree(tone_folder, tmp_path / "elsewhere" / "tones", copy_function=shutil.copyfile)
+    assert open_source(copy).revision == first.revision
+    file = tone_folder / "low" / "low0" / "cut0.wav"
+    samples, rate_hz = soundfile.read(file, dtype="int16")
+    soundfile.write(file, samples // 2, rate_hz)  # as long as before, and as many bytes
+    other = open_source(tone_folder)
+    assert other.revision != first.revision and other.cache_key != first.cache_key
+    soundfile.write(file, samples, rate_hz)
+    assert open_source(tone_folder).revision == first.revision
+
+
+def test_files_are_read_again_only_if_they_changed(
+    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_source(tone_folder).revision
+    monkeypatch.setattr("usk.data.fingerprint._digest", None)
+    assert open_source(tone_folder).revision == first
+    for file in (cache_root() / "revisions").iterdir():
+        file.write_text("damaged")
+    monkeypatch.undo()
+    assert open_source(tone_folder).revision == first
 
 
 def test_flat_class_folders_warn_that_each_clip_is_its_own_recording(tmp_path: Path) -> None:
@@ -239,6 +292,52 @@ def test_a_parquet_folder_with_columns_that_the_user_names(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("folds", "numbers", "note"),
+    [
+        ([3, 1, 2] * 4, [3, 1, 2] * 4, None),
+        (["Fold_3", "fold01", "2"] * 4, [3, 1, 2] * 4, None),
+        ([0, 1, 2] * 4, [1, 2, 3] * 4, "0 is 1, 1 is 2, 2 is 3"),
+        (["set10", "set2", "a"] * 4, [3, 2, 1] * 4, "a is 1, set2 is 2, set10 is 3"),
+    ],
+    ids=["numbers", "names of numbers", "from 0", "names"],
+)
+def test_folds_keep_their_numbers_or_say_which_they_get(
+    tmp_path: Path, folds: list[Any], numbers: list[int], note: str | None
+) -> None:
+    source = open_source(write_parquet(tmp_path / "set", hugging_face_table(fold=folds)))
+    assert [clip.fold for clip in source.clips] == numbers
+    said = [text for text in source.notes if "folds" in text]
+    assert said == ([] if note is None else [f"folds are numbered from the column fold: {note}"])
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""], ids=["null", "NaN", "empty"])
+def test_a_row_without_a_fold_is_refused_not_renumbered(tmp_path: Path, missing: Any) -> None:
+    table = hugging_face_table(typed=False, label=["a", "b"] * 6)
+    folds = pa.array([str(row) if missing == "" else float(row) for row in range(1, 12)] + [missing])
+    folder = write_parquet(tmp_path / "set", table.append_column("fold", folds), shards=1)
+    fails("the fold column fold: 1 rows have no value; name another with --fold-column", folder)
+
+
+def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Path) -> None:
+    import datasets
+
+    table = hugging_face_table(mic=[row % 2 for row in range(12)])
+    features = datasets.Features.from_arrow_schema(table.schema)
+    features["mic"] = datasets.ClassLabel(names=["phone", "studio"])
+    table = table.cast(features.arrow_schema)
+    assert open_source(write_parquet(tmp_path / "set", table)).class_names == tuple(LABELS)
+    features["species"] = features.pop("label")
+    other = write_parquet(
+        tmp_path / "other", table.rename_columns(["audio", "mic", "species"]).cast(features.arrow_schema)
+    )
+    fails(
+        "has several columns of classes (mic, species) among mic, species; name the one to learn with --label",
+        other,
+    )
+    assert open_source(other, label_column="species").class_names == tuple(LABELS)
+
+
+@pytest.mark.parametrize(
     ("labels", "names"),
     [
         (["b", "a", "b"] * 4, ("a", "b")),
@@ -300,7 +399,7 @@ def test_an_unknown_column_names_the_flag(
     [
         (
             lambda table: table.rename_columns(["audio", "species"]),
-            "no label column among species; name it with --label",
+            "no label column among species; name the one to learn with --label",
         ),
         (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
         (
@@ -435,15 +534,15 @@ BAD_AUDIO = {
 def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
     tone_folder: Path, make: Any, reason: str | None
 ) -> None:
-    make(tone_folder / "low" / "rec0" / "cut0.wav")
-    text = fails("1 of 24 clips cannot be used: low/rec0/cut0.wav (", tone_folder)
+    make(tone_folder / "low" / "low0" / "cut0.wav")
+    text = fails("1 of 24 clips cannot be used: low/low0/cut0.wav (", tone_folder)
     assert "--skip-bad" in text and (reason is None or f"({reason}" in text), text
     decoded = decode_source(open_source(tone_folder), skip_bad=True)
     assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
-    assert "tones/low/rec0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
+    assert "tones/low/low0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
     assert any("1 clips that cannot be used were skipped" in note for note in decoded.source.notes)
     row = next(
-        row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/rec0/cut1.wav"
+        row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/low0/cut1.wav"
     )
     assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(
         300, abs=2

@@ -264,11 +264,22 @@ def test_datasets_of_one_name_that_changed_between_runs_are_noted(tmp_path: Path
     assert notes == ["real,synth: its runs were trained on 2 different datasets of that name"]
 
 
+def test_what_no_run_can_rule_out_is_said_with_the_verdict(tmp_path: Path) -> None:
+    for mix, caveats in (("real", []), ("real,synth", ["of few shots"]), ("real,own", ["of few shots"])):
+        leaks = ["city names no recordings"] if mix != "real,own" else ["city names no recordings", "unknown"]
+        write_run(tmp_path, mix, leaks=leaks, caveats=caveats)
+    assert only(compare_runs(tmp_path)).notes[:3] == [
+        "city names no recordings", "real,own; real,synth: of few shots", "real,own: unknown",
+    ]  # fmt: skip
+
+
 def test_clips_that_all_seeds_share_are_noted(tmp_path: Path) -> None:
     for fold, seed in itertools.product((1, 2), (0, 1)):
         for mix, revision in (("real,synth", "s"), ("real,own", f"seed{seed}"), ("real", "")):
             sources = {name: {"revision": name} for name in ("real", revision) if name}
             write_run(tmp_path, mix, fold, seed, sources=sources, n_synthetic=90 if revision else 0)
+        if not seed:
+            write_run(tmp_path, "real,once", fold, seed, sources={"once": {"revision": "o"}}, n_synthetic=90)
     note = "all seeds trained on the same synthetic clips, so the luck of making them is in no interval"
     assert [text for text in only(compare_runs(tmp_path)).notes if "luck" in text] == [f"real,synth: {note}"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.sounds import tone
 from usk.evaluate.distances import (
     RealClips,
+    _Kernels,
     apart,
     covered,
     densities,
@@ -172,6 +175,20 @@ def test_clips_made_of_the_real_ones_are_not_near_them_for_that() -> None:
         found.append(clips.distance(made, [0] * 50, [{recordings[i]} for i in chosen]).mmd)
         towards_parents.append(clips.distance(made, [0] * 50).mmd)
     assert abs(np.mean(found)) < 0.5 and np.mean(towards_parents) < -1
+
+
+def test_a_half_is_of_half_of_the_recordings_each_once() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((16, 3)), rng.standard_normal((16, 3))
+    names = [{f"r{row // 2}"} for row in range(16)]
+    halves = []
+    for chosen in itertools.combinations(range(8), 4):
+        rows = np.flatnonzero(np.isin(np.arange(16) // 2, chosen))
+        of = [names[row] for row in rows]
+        halves.append(mmd(first[rows], second[rows], 1.7, (of, of)))
+    kernels = _Kernels.of(first, second, 1.7, names, names)
+    drawn = [kernels.half(rng) for _ in range(30)]
+    assert all(np.isclose(halves, value, rtol=0, atol=1e-9).any() for value in drawn)
 
 
 def test_pairs_of_clips_without_a_recording_in_common() -> None:

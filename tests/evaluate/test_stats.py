@@ -14,6 +14,7 @@ from usk.evaluate.stats import (
     SIGNIFICANCE,
     Pair,
     PairedDifference,
+    _spread,
     fewest_pairs,
     holm,
     mean_interval,
@@ -134,6 +135,13 @@ def test_the_luck_of_training_is_in_the_interval() -> None:
         4.303 * 10 / 3**0.5
     )  # Student's t of two degrees of freedom: three seeds hardly know their own spread
     assert bounds(result) == pytest.approx((30 - expected, 30 + expected), abs=1)
+
+
+def test_recordings_of_unequal_size_know_less_of_their_spread() -> None:
+    """Satterthwaite's degrees of freedom by hand: sizes 4, 4, 2, 2 are worth 40^2 / 544 recordings of one size."""
+    sizes, gains = np.array([[4.0], [4], [2], [2]]), np.array([[1.0], [-1], [2], [0]])
+    spread = _spread(np.array([2 / 12]), np.array([0]), [[0]], [(gains, sizes)])
+    assert spread.freedom == pytest.approx(1600 / 544 - 1)
 
 
 def test_one_recording_gives_no_interval() -> None:

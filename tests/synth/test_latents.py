@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from usk.data.decode import cache_root
+from usk.data.cache import cache_root
 from usk.data.sources import open_source
 from usk.synth import latents
 from usk.synth.render import ParentLatents

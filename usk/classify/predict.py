@@ -20,7 +20,7 @@ from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in
 from usk.data.audio import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.pinned import download, looks_like_hub_id, pin
-from usk.data.sources import open_source
+from usk.data.sources import UNREAD_SUFFIXES, open_source, visible_files
 from usk.errors import ModelError, SourceError, UsageError, sample_of
 
 BATCH_FILES = 16
@@ -106,7 +106,7 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
             found.append((item, FileRef(path)))
         elif path.is_dir() and (files := _files_below(path)):
             found += [(str(file), FileRef(file)) for file in files]
-        elif path.suffix.lower() in AUDIO_SUFFIXES:
+        elif path.suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES:
             found.append((item, MissingRef(item)))
         else:
             source = open_source(item, flag="usk predict")
@@ -123,9 +123,7 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
-    )
+    return [file for file in visible_files(folder) if file.suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES]
 
 
 def predict(
@@ -141,10 +139,13 @@ def predict(
 
     Raises: UsageError for a run that is none, SourceError where there is nothing to read.
     """
+    names = [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(w) for w in what]
+    if not all(name.strip() for name in names):
+        raise UsageError(
+            "a name of what to classify is empty; name audio files, a folder of them, or a source"
+        )
     model = run if isinstance(run, AudioClassifier) else load_classifier(run)
-    clips = audio_of(
-        [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(w) for w in what]
-    )
+    clips = audio_of(names)
     predictions = []
     for begin in range(0, len(clips), BATCH_FILES):
         predictions += list(_batch(clips[begin : begin + BATCH_FILES], model))

@@ -37,7 +37,7 @@ class PlannedRun:
 @dataclass(frozen=True)
 class Parts:
     """The datasets that mixes name: whole ones by the name in the mix, and those of `usk synth --shots` by their folder,
-    of which each run takes its own."""
+    of which each run takes its own (`name/dataset`, wherever the folder is)."""
 
     opened: dict[str, Source]
     few_shot: dict[str, tuple[str, frozenset[str]]]  # name in the mix -> folder, names of the datasets in it
@@ -67,8 +67,32 @@ class Parts:
                 continue
             cells = sorted(wanted.intersection(path.name for path in folder.iterdir()))
             few_shot[name] = (str(folder), frozenset(cells))
-            opened |= {f"{folder}/{cell}": open_source(folder / cell) for cell in cells}
-        return cls(opened, few_shot)
+            opened |= {f"{name}/{cell}": open_source(folder / cell) for cell in cells}
+        parts = cls(opened, few_shot)
+        for mix in mixes:
+            parts.refuse_other_names(mix)
+        return parts
+
+    def refuse_other_names(self, mix: Mix) -> None:
+        """Raise UsageError where two parts of `mix` are one dataset, or one is the real clips by another name: they would
+        count twice, and shots and fractions would not hold for them."""
+        real = self._identity("real")
+        seen: dict[tuple[str, ...], str] = {}
+        for part in mix.parts:
+            identity = self._identity(part.name)
+            if part.name != "real" and identity == real:
+                raise UsageError(f"--mix {mix.text}: {part.name} is the real clips themselves; write real")
+            if identity in seen:
+                raise UsageError(
+                    f"--mix {mix.text}: {part.name} is the dataset that {seen[identity]} is; name it once"
+                )
+            seen[identity] = part.name
+
+    def _identity(self, name: str) -> tuple[str, ...]:
+        if name in self.few_shot:
+            return (str(Path(self.few_shot[name][0]).resolve()),)
+        source = self.opened[name]
+        return source.name, source.revision
 
     def mix_of(self, mix: Mix, split: Split, seed: int) -> Mix:
         """`mix` with the names of few-shot folders replaced by the dataset in them for this split and seed.
@@ -89,7 +113,7 @@ class Parts:
                     raise LeakError(
                         f"--mix {mix.text}, test part {split.name}: {folder} has no clips for {_shots(split.shots, seed)}; {fix}"
                     )
-                part = replace(part, name=f"{folder}/{cell}")
+                part = replace(part, name=f"{part.name}/{cell}")
             parts.append(part)
         return replace(mix, parts=tuple(parts))
 

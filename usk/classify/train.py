@@ -159,6 +159,10 @@ def train(
     }
     sources = {name: part.source for name, part in decoded.items()}
     base = sources["real"]
+    if len(present := [name for name, n in base.counts().items() if n]) < 2:
+        raise UsageError(
+            f"{real.location} has one class, {', '.join(present)}: a classifier needs two to tell apart"
+        )
     notes = [note for source in sources.values() for note in source.notes]
     notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
     notes += filter(None, map(unknown_generator, sources.values()))
@@ -253,7 +257,9 @@ def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
         for warning in (unknown_generator, partial(foreign_parents, real=real))
     ]
     if not real.has_groups:
-        found.append(f"{real.name} names no recordings: several clips of one may lie on both sides")
+        found.append(
+            f"{real.name} does not name the recordings of all clips: several clips of one may lie on both sides"
+        )
     return [sentence for sentence in found if sentence]
 
 
@@ -448,6 +454,7 @@ class _Job:
                 if name in names
             },
             "leaks": _not_ruled_out([source for source in used if source is not real], real),
+            "caveats": generator_beyond_shots([plan], self.sources),
             "license": strictest_license(source.license for source in used),
             "device": str(self.device),
             "took_s": round(fitted.took_s, 1),

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usk.cli.options import JsonOption, QuietOption, display_for
+from usk.cli.options import JsonOption, QuietOption, Reading, display_for, reads_clips
 
 if TYPE_CHECKING:
     from usk.data.sources import Source
 
 
+@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     what: Annotated[
@@ -21,6 +22,7 @@ def command(
             metavar="[SRC]", help="A source, a generator, a run. Without it: versions and the cache."
         ),
     ] = None,
+    reading: Reading = Reading(),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -39,7 +41,7 @@ def command(
         facts = _run(folder)
         display.result(facts, facts_table(what, facts))
     else:
-        facts, classes = _source(what)
+        facts, classes = _source(what, reading)
         display.result({**facts, "classes": classes}, facts_table(what, facts), counts_table(classes))
 
 
@@ -108,7 +110,7 @@ def _installation() -> dict[str, Any]:
     import torch
 
     from usk import __version__
-    from usk.data.decode import cache_root, cache_size_bytes
+    from usk.data.cache import cache_root, cache_size_bytes
     from usk.device import default_precision, resolve_device
 
     device = resolve_device("auto")
@@ -165,11 +167,10 @@ def _provenance(source: Source) -> dict[str, Any]:
     }
 
 
-def _source(location: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from usk.data.audio import ParquetRef
-    from usk.data.sources import open_source
 
-    source = open_source(location, skip_bad=True, flag="usk info")
+    source = reading.open(location, flag="usk info")
     lengths_s = [
         clip.duration_s or (ref.duration_s() if source.is_synthetic and isinstance(ref, ParquetRef) else 0.0)
         for clip, ref in zip(source.clips, source.audio, strict=True)

@@ -52,8 +52,8 @@ class Reading:
     group_column: str | None = None
     fold_column: str | None = None
 
-    def open(self, location: str | None) -> Source:
-        """The real clips at `location`, else where `$USK_REAL` says, else the Hub's."""
+    def open(self, location: str | None, flag: str = "--real") -> Source:
+        """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `flag` named it, for messages."""
         from usk.data.sources import open_source
 
         return open_source(
@@ -62,6 +62,7 @@ class Reading:
             label_column=self.label_column,
             group_column=self.group_column,
             fold_column=self.fold_column,
+            flag=flag,
         )
 
 
@@ -124,6 +125,8 @@ def split_numbers(text: str | None, flag: str) -> tuple[int, ...]:
     from usk.errors import UsageError
 
     try:
+        if text is not None and not split_names(text):
+            raise ValueError
         return tuple(dict.fromkeys(int(name) for name in split_names(text)))
     except ValueError:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -216,7 +217,7 @@ def command(
         else:
             result = synthesize(source, out, config, **options)
     if cells is not None:
-        _show_shots(display, source, out, shots, cells, results)
+        _show_shots(display, source, _train_flags(real, out), out, shots, cells, results)
         return
     for note in result.notes:
         if note not in source.notes:
@@ -250,18 +251,20 @@ def command(
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
         *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
-        + _synth_flag(out),
+        + _train_flags(real, out),
     )
 
 
-def _synth_flag(out: str) -> str:
-    """What `usk train` must be told to find the dataset in `out`."""
-    return f" --synth {out}" if out != "synth" else ""
+def _train_flags(real: str | None, out: str) -> str:
+    """What `usk train` must be told to find the real clips, and the dataset in `out`."""
+    given = {"--real": real, "--synth": out if out != "synth" else None}
+    return "".join(f" {flag} {shlex.quote(place)}" for flag, place in given.items() if place is not None)
 
 
 def _show_shots(
     display: Display,
     source: Source,
+    train_flags: str,
     out: str,
     shots: str | None,
     cells: list[ShotsOf],
@@ -296,6 +299,5 @@ def _show_shots(
             f"{len(cells)} datasets in {out}",
             {cell.name: f"{len(result.plan)} clips" for cell, result in zip(cells, results, strict=True)},
         ),
-        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
-        + _synth_flag(out),
+        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}{train_flags}",
     )

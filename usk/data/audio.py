@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from usk.data.mp3 import untold_samples
+
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 MAX_DURATION_S = 600.0
 MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
 MAX_RATE_HZ = 1_000_000
+MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
 
 
 class AudioRef(Protocol):
@@ -114,9 +117,15 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("truncated")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            _refuse_long(file.frames, file.channels, file.samplerate)
+            told = untold_samples(content) if file.format == "MP3" else None
+            _refuse_long(told or file.frames, file.channels, file.samplerate)
             samples = file.read(dtype="float32", always_2d=True)
-            if file.frames > 0 and len(samples) < file.frames:
+            if told is not None:
+                if len(samples) < MP3_PART * told:
+                    raise BadAudioError(
+                        "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
+                    )
+            elif file.frames > 0 and len(samples) < file.frames:
                 raise BadAudioError("truncated")
             return samples, int(file.samplerate)
     except soundfile.LibsndfileError:

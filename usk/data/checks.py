@@ -29,6 +29,12 @@ def wrong_folds(folds: Sequence[int]) -> str | None:
     return f"{len(bad)} rows have folds such as {bad[0]}, which are no folds" if bad else None
 
 
+def missing_folds(values: Sequence[Any]) -> str | None:
+    """Every row says its fold: one made up for it could be one that others test."""
+    missing = sum(value is None or value == "" or value != value for value in values)
+    return f"{missing} rows have no value" if missing else None
+
+
 def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
     """What is wrong with the provenance columns of one row, None if nothing is.
 

@@ -1,8 +1,7 @@
 """Decoded audio of a source: mono, resampled, cached on disk as one memory-mapped file.
 
-The cache lies in `$USK_CACHE` (default: `$XDG_CACHE_HOME/usk` or `~/.cache/usk`), one folder a source and rate, and
-may be deleted at any time. Samples are kept as 16-bit integers relative to each clip's own peak: 96 dB below it,
-exact for what 16-bit files hold at their own rate.
+The cache (`usk.data.cache`) has one folder a source and rate. Samples are kept as 16-bit integers relative to each clip's
+own peak: 96 dB below it, exact for what 16-bit files hold at their own rate.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from usk.data.audio import MAX_DURATION_S, AudioRef, BadAudioError
+from usk.data.cache import cache_root
 from usk.data.sources import Source
 from usk.errors import SourceError, sample_of
 
@@ -35,20 +35,6 @@ Progress = Callable[[int, int], None]
 
 class UnreadError(BadAudioError):
     """The clip's file could not be read at all, which may not be so the next time."""
-
-
-def cache_root() -> Path:
-    """Where decoded audio is kept."""
-    given = os.environ.get("USK_CACHE")
-    if given:
-        return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "usk"
-
-
-def cache_size_bytes() -> int:
-    root = cache_root()
-    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else 0
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:

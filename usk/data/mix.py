@@ -62,7 +62,7 @@ def parse_mix(text: str) -> Mix:
 @dataclass(frozen=True)
 class TrainingRows:
     """The rows of each part of a mix that train in one split, and how many were dropped: leaks, and synthetic clips that
-    were made from more than the split's shots."""
+    were made from more than the real clips which train there."""
 
     parts: tuple[tuple[str, np.ndarray], ...]  # part name, rows of its source
     dropped: int
@@ -178,7 +178,8 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
 def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
     """Which rows of each part train in `split`.
 
-    With shots, a synthetic clip trains only if all its parents are among them.
+    With shots, or a fraction of the real clips (`real:0.1`), a synthetic clip trains only if all its parents are among
+    those: what it brings of other real clips would be credited to synthesis.
 
     Raises LeakError if a part would be left empty by leaks, UsageError for a part that trains nothing, and SourceError for
     one that was made when the recordings of `real` were named otherwise: what its generator and its judges have heard is
@@ -186,10 +187,13 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
     """
     chosen = []
     dropped = 0
+    share = min((part.fraction for part in mix.parts if sources[part.name] is real), default=1.0)
+    given = share_of(real.clips, split.train, share)
+    few = share < 1 or split.shots is not None
     for part in mix.parts:
         source = sources[part.name]
         if source is real:
-            rows = share_of(source.clips, split.train, part.fraction)
+            rows = given
         else:
             renamed = renamed_parents(source, real)
             if renamed:
@@ -207,20 +211,32 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
                     f"{why_emptied(source, real, split)}; {other}, or use clips of a generator that has not heard it (usk fit)"
                 )
-            elsewhere = made_elsewhere(source, real, split) & ~leaks
+            elsewhere = made_elsewhere(source, real, given) & ~leaks if few else np.zeros_like(leaks)
             dropped += int(elsewhere.sum())
             if (leaks | elsewhere).all():
-                fold = split.name.removeprefix("fold")
-                fix = f"usk synth --shots {split.shots} --test-folds {fold} makes such clips"
                 raise UsageError(
-                    f"--mix {mix.text}: none of the {len(source)} clips of {part.name} was made from the {split.shots} shots of "
-                    f"{split.name} alone; {fix if split.of_fold else 'only --protocol folds can have such clips'}"
+                    f"--mix {mix.text}: none of the {len(source)} clips of {part.name} was made from the "
+                    f"{_few_of(split, share, len(given))} alone; {_fix_for_few(split, share, len(given))}"
                 )
             rows = share_of(source.clips, np.flatnonzero(~leaks & ~elsewhere), part.fraction)
         if not len(rows):
             raise UsageError(f"--mix {mix.text}: {part.name} has no clip to train on in {split.name}")
         chosen.append((part.name, rows))
     return TrainingRows(tuple(chosen), dropped)
+
+
+def _few_of(split: Split, share: float, n_real: int) -> str:
+    if share < 1:
+        return f"{n_real} real clips that train beside them in {split.name}"
+    return f"{split.shots} shots of {split.name}"
+
+
+def _fix_for_few(split: Split, share: float, n_real: int) -> str:
+    if not split.of_fold:
+        return "only --protocol folds can have such clips"
+    if share < 1:
+        return f"for few real clips use --shots {n_real}, with usk train and usk synth alike, in place of real:{share:g}"
+    return f"usk synth --shots {split.shots} --test-folds {split.name.removeprefix('fold')} makes such clips"
 
 
 def label_map(source: Source, real: Source) -> np.ndarray:

@@ -70,11 +70,9 @@ def few_shot_split(split: Split, clips: Sequence[Clip], shots: int | None, seed:
     return replace(split, train=draw_shots(clips, split.train, shots, seed), shots=shots)
 
 
-def made_elsewhere(source: Source, real: Source, split: Split) -> np.ndarray:
-    """Which synthetic clips of `source` have a parent that is no shot of `split`: bool [len(source)]; none without shots."""
-    if split.shots is None:
-        return np.zeros(len(source), dtype=bool)
-    ids = {real.clips[row].clip_id for row in split.train.tolist()}
+def made_elsewhere(source: Source, real: Source, rows: np.ndarray) -> np.ndarray:
+    """Which synthetic clips of `source` have a parent that is none of the clips `rows` of `real`: bool [len(source)]."""
+    ids = {real.clips[row].clip_id for row in rows.tolist()}
     return np.array(
         [clip.is_synthetic and not ids.issuperset(clip.parents) for clip in source.clips], dtype=bool
     )

@@ -6,10 +6,10 @@ Opening lists rows and checks that their audio is there; nothing is decoded (see
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from usk.data.audio import AUDIO_SUFFIXES, AudioRef, DatasetRef, FileRef, ParquetRef, ProceduralRef
-from usk.data.checks import first_wrong, wrong_folds, wrong_labels, wrong_manifest, wrong_provenance_row
+from usk.data.checks import (
+    first_wrong,
+    missing_folds,
+    wrong_folds,
+    wrong_labels,
+    wrong_manifest,
+    wrong_provenance_row,
+)
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
+from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import UNKNOWN, license_of_card, one_license
 from usk.data.pinned import cache_folder, download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
@@ -43,6 +51,27 @@ GROUP_COLUMNS = (
     "speaker_id",
 )
 FOLD_COLUMNS = ("fold", "folds")
+UNREAD_SUFFIXES = frozenset(
+    {
+        ".m4a",
+        ".mp4",
+        ".aac",
+        ".wma",
+        ".webm",
+        ".amr",
+        ".caf",
+        ".3gp",
+        ".mka",
+        ".ape",
+        ".wv",
+        ".au",
+        ".mpc",
+        ".aifc",
+    }
+)
+PART_OF_A_DATASET = re.compile(
+    r"(fold|split|part)[-_ ]?\d+|train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval", re.IGNORECASE
+)
 ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
 
 
@@ -122,6 +151,13 @@ class Columns:
     label: str | None = None
     group: str | None = None
     fold: str | None = None
+    needs_label: bool = True  # to classify clips is possible without
+
+    @property
+    def flags(self) -> list[str]:
+        """Those that the user gave."""
+        given = {"--label-column": self.label, "--group-column": self.group, "--fold-column": self.fold}
+        return [flag for flag, name in given.items() if name is not None]
 
 
 def open_source(
@@ -147,13 +183,16 @@ def open_source(
     typed = os.fspath(location)
     if not typed.strip():
         raise SourceError(f"no source is named; {_advice(flag)}")
-    columns = Columns(label_column, group_column, fold_column)
+    columns = Columns(label_column, group_column, fold_column, needs_label=flag != "usk predict")
     if typed == "demo":
+        _refuse_columns(columns, typed, "the demo corpus")
         return _open_demo()
     path = Path(typed).expanduser()
     if path.is_dir():
         opener = _opener_for(path, flag)
         source = opener(path, typed, skip_bad, columns)
+        if source.audio and isinstance(source.audio[0], FileRef):
+            _refuse_columns(columns, typed, "a folder of files")
     elif path.exists():
         raise SourceError(f"{typed} is a file; a source is a folder, a Hub id, or `demo`")
     elif looks_like_hub_id(typed):
@@ -163,6 +202,11 @@ def open_source(
     if not source.clips:
         raise SourceError(f"{typed} holds no clips")
     return source
+
+
+def _refuse_columns(columns: Columns, typed: str, what: str) -> None:
+    if columns.flags:
+        raise UsageError(f"{columns.flags[0]} is for datasets with columns; {typed} is {what}, leave it out")
 
 
 def _advice(flag: str) -> str:
@@ -235,7 +279,7 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
         )
         for row in rows
     )
-    revision, cache_key = _fingerprint_files(files, root)
+    revision, cache_key = fingerprint_files(files, root)
     return Source(
         name="urbansound8k",
         kind="UrbanSound8K folder",
@@ -270,61 +314,73 @@ def _without_missing(
     return [rows[index] for index in kept], [files[index] for index in kept], (note,)
 
 
-def _fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
-    """(revision, cache key): names and sizes, the same on every machine; and with modification times for the cache."""
-    content, local = hashlib.sha256(), hashlib.sha256(str(root.resolve()).encode())
-    for file in files:
-        status = file.stat()
-        line = f"{file.relative_to(root).as_posix()}\t{status.st_size}\n".encode()
-        content.update(line)
-        local.update(line + str(status.st_mtime_ns).encode())
-    return content.hexdigest()[:12], local.hexdigest()[:24]
-
-
 def _open_class_folders(
     path: Path, typed: str, skip_bad: bool, columns: Columns, flag: str = "--real"
 ) -> Source:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    below = {folder.name: visible_files(folder) for folder in folders}
     found = {
-        folder.name: sorted(
-            file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
-        )
-        for folder in folders
+        name: [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
+        for name, files in below.items()
     }
+    unread = Counter(
+        file.suffix.lower()
+        for files in below.values()
+        for file in files
+        if file.suffix.lower() in UNREAD_SUFFIXES
+    )
     class_names = tuple(name for name, files in found.items() if files)
     if not class_names:
-        loose = sum(entry.suffix.lower() in AUDIO_SUFFIXES for entry in path.iterdir())
-        hint = (
-            f"its {loose} audio files need a folder for each class"
-            if loose
-            else "it has no audio files in sub-folders"
-        )
         raise SourceError(
-            f"{typed} is no source of clips: {hint} (UrbanSound8K needs metadata/UrbanSound8K.csv); {_advice(flag)}"
+            f"{typed} is no source of clips: {_why_no_classes(path, folders, unread)}; {_advice(flag)}"
+        )
+    if all(PART_OF_A_DATASET.fullmatch(name) for name in class_names):
+        raise SourceError(
+            f"{typed}: its folders {', '.join(class_names[:4])} are named like parts of a data set, not like classes; "
+            "name a folder whose sub-folders are the classes (for UrbanSound8K the one that has metadata/ in it)"
         )
     name = path.resolve().name
     files, clips = [], []
-    nested = False
+    classes_of: dict[str, set[str]] = defaultdict(
+        set
+    )  # recording folder -> classes that have one of that name
+    inside = {
+        file: file.relative_to(path / class_name) for class_name in class_names for file in found[class_name]
+    }
+    for class_name in class_names:
+        for file in found[class_name]:
+            if len(inside[file].parts) > 1:
+                classes_of[inside[file].parent.as_posix()].add(class_name)
+    shared = sorted(recording for recording, classes in classes_of.items() if len(classes) > 1)
     for label, class_name in enumerate(class_names):
         for file in found[class_name]:
-            inside = file.relative_to(path / class_name)
-            recording = inside.parent.as_posix() if len(inside.parts) > 1 else inside.as_posix()
-            nested = nested or len(inside.parts) > 1
+            folder = inside[file].parent.as_posix()
+            recording = f"{class_name}/{inside[file].as_posix() if folder == '.' else folder}"
             files.append(file)
             clips.append(
                 Clip(
-                    clip_id=f"{name}/{class_name}/{inside.as_posix()}",
+                    clip_id=f"{name}/{class_name}/{inside[file].as_posix()}",
                     label=label,
-                    group=f"{name}/{class_name}/{recording}",
+                    group=f"{name}/{folder if folder in shared else recording}",
                     fold=0,
                 )
             )
-    revision, cache_key = _fingerprint_files(files, path)
-    notes = (
-        ()
-        if nested
-        else (_no_groups_note("put the clips of one recording into a folder of their own below the class"),)
-    )
+    revision, cache_key = fingerprint_files(files, path)
+    notes = []
+    flat = sorted(set(class_names).difference(*classes_of.values()))
+    if flat:
+        where = "" if len(flat) == len(class_names) else f" in {sample_of(flat)}"
+        fix = "put the clips of one recording into a folder of their own below the class"
+        notes.append(_no_groups_note(fix, where))
+    if unread:
+        notes.append(
+            f"{_of_kinds(unread)} passed over, for usk does not read them; convert them, for example to FLAC"
+        )
+    if shared:
+        notes.append(
+            f"recording folders that several classes have ({sample_of(shared)}) count as one recording each, which is never on "
+            "both sides of a split; give them other names if they are not"
+        )
     return _with_folds(
         Source(
             name=name,
@@ -335,15 +391,42 @@ def _open_class_folders(
             class_names=class_names,
             clips=tuple(clips),
             audio=tuple(FileRef(file) for file in files),
-            notes=notes,
-            has_groups=nested,
+            notes=tuple(notes),
+            has_groups=not flat,
         )
     )
 
 
-def _no_groups_note(fix: str) -> str:
+def visible_files(folder: Path) -> list[Path]:
+    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`)."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
+def _of_kinds(unread: Mapping[str, int]) -> str:
+    """`3 files (.m4a, .wma) are`"""
+    n = sum(unread.values())
+    return f"{n} file{'s' if n > 1 else ''} ({', '.join(sorted(unread))}) {'are' if n > 1 else 'is'}"
+
+
+def _why_no_classes(path: Path, folders: Sequence[Path], unread: Mapping[str, int]) -> str:
+    if datasets := [folder.name for folder in folders if (folder / MANIFEST_FILE).is_file()]:
+        return f"it holds {len(datasets)} datasets ({sample_of(datasets)}), of which one can be named"
+    if (path / "fit.json").is_file():
+        return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
+    if unread:
+        return f"{_of_kinds(unread)} all that it has, and usk does not read them (convert them, for example to FLAC)"
+    if loose := sum(entry.suffix.lower() in AUDIO_SUFFIXES for entry in path.iterdir()):
+        return f"its {loose} audio files need a folder for each class"
+    return "it has no audio files in sub-folders (UrbanSound8K needs metadata/UrbanSound8K.csv)"
+
+
+def _no_groups_note(fix: str, where: str = "") -> str:
     return (
-        "no recordings are named, so each clip counts as its own: if several were cut from one recording, "
+        f"no recordings are named{where}, so each clip counts as its own: if several were cut from one recording, "
         f"test scores will be too high ({fix})"
     )
 
@@ -427,7 +510,7 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
         if name != audio_column
     }
     audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
-    revision, cache_key = _fingerprint_files(files, path)
+    revision, cache_key = fingerprint_files(files, path)
     name = path.resolve().name
     source = _from_columns(
         data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns
@@ -513,12 +596,14 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
 
     try:
         loaded = datasets.load_from_disk(str(path))
+    except IndexError as error:  # of `datasets`, where there is not one table
+        raise SourceError(f"{typed} holds no clips") from error
     except (OSError, ValueError) as error:
         raise SourceError(
             f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}"
         ) from error
     files = sorted(file for file in path.rglob("*.arrow"))
-    revision, cache_key = _fingerprint_files(files, path)
+    revision, cache_key = fingerprint_files(files, path)
     name = path.resolve().name
     return _from_dataset(
         loaded, name, "saved Hugging Face dataset", typed, revision, cache_key, columns, path
@@ -572,8 +657,15 @@ def _from_dataset(
 ) -> Source:
     import datasets
 
+    notes: tuple[str, ...] = ()
     if isinstance(loaded, dict):
+        if len(loaded) > 1:
+            notes = (
+                f"its splits {', '.join(map(str, loaded))} are read as one, and folds say what is tested",
+            )
         loaded = datasets.concatenate_datasets(list(loaded.values()))
+    if not len(loaded):
+        raise SourceError(f"{typed} holds no clips")
     features = dict(loaded.features)
     audio_column = _audio_column(features, typed)
     if isinstance(features[audio_column], datasets.Audio):
@@ -581,7 +673,8 @@ def _from_dataset(
     rest = loaded.remove_columns([audio_column]).to_dict()
     only_audio = loaded.select_columns([audio_column])
     audio = tuple(DatasetRef(only_audio, row, audio_column, folder) for row in range(len(loaded)))
-    return _from_columns(rest, features, audio, name, kind, typed, revision, cache_key, columns)
+    source = _from_columns(rest, features, audio, name, kind, typed, revision, cache_key, columns)
+    return replace(source, notes=(*notes, *source.notes))
 
 
 def _audio_column(features: dict[str, Any], typed: str) -> str:
@@ -609,6 +702,41 @@ def _pick(
     return next((lowered[name.lower()] for name in candidates if name.lower() in lowered), None)
 
 
+def _labels(
+    data: dict[str, list[Any]], features: dict[str, Any], n: int, columns: Columns, typed: str
+) -> tuple[tuple[str, ...], list[int]]:
+    """The classes of a dataset, and each row's: of the column that is named, of classes by name or alone, or by its name."""
+    from datasets import ClassLabel
+
+    if not columns.needs_label:
+        return ("unknown",), [0] * n
+    typed_labels = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    label_column = columns.label
+    if label_column is None:
+        of_classes = {name: data[name] for name in typed_labels if name in data}
+        label_column = _pick(LABEL_COLUMNS, of_classes, None, "", typed)
+        if label_column is None and len(typed_labels) == 1:
+            (label_column,) = typed_labels
+    label_column = _pick(LABEL_COLUMNS, data, label_column, "--label-column", typed)
+    if label_column is None:
+        several = (
+            f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
+        )
+        among = f" among {', '.join(data)}" if data else ""
+        raise SourceError(f"{typed} has {several}{among}; name the one to learn with --label-column")
+    values = data[label_column]
+    feature = features.get(label_column)
+    named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    wrong = wrong_labels(values, None if named is None else len(named))
+    if wrong:
+        raise SourceError(f"{typed}: the label column {label_column}: {wrong}")
+    if named is not None:
+        return named, [int(value) for value in values]
+    kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    number = {value: index for index, value in enumerate(kinds)}
+    return tuple(str(value) for value in kinds), [number[value] for value in values]
+
+
 def _from_columns(
     data: dict[str, list[Any]],
     features: dict[str, Any],
@@ -620,27 +748,7 @@ def _from_columns(
     cache_key: str,
     columns: Columns,
 ) -> Source:
-    from datasets import ClassLabel
-
-    class_labels = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
-    label_column = columns.label or (class_labels[0] if class_labels else None)
-    label_column = _pick(LABEL_COLUMNS, data, label_column, "--label-column", typed)
-    if label_column is None:
-        raise SourceError(f"{typed} has no label column among {', '.join(data)}; name it with --label-column")
-    values = data[label_column]
-    feature = features.get(label_column)
-    named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
-    wrong = wrong_labels(values, None if named is None else len(named))
-    if wrong:
-        raise SourceError(f"{typed}: the label column {label_column}: {wrong}")
-    if named is not None:
-        class_names = named
-        labels = [int(value) for value in values]
-    else:
-        kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-        class_names = tuple(str(value) for value in kinds)
-        number = {value: index for index, value in enumerate(kinds)}
-        labels = [number[value] for value in values]
+    class_names, labels = _labels(data, features, len(audio), columns, typed)
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
     stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
@@ -663,12 +771,21 @@ def _from_columns(
             )
     folds = [0] * len(ids)
     if fold_column:
-        folds = _fold_numbers(data[fold_column], keep_zero=is_ours)
-        wrong = wrong_folds(folds)
+        given = data[fold_column]
+        folds = _fold_numbers(given, keep_zero=is_ours)
+        wrong = missing_folds(given) or wrong_folds(folds)
         if wrong:
             raise SourceError(
                 f"{typed}: the fold column {fold_column}: {wrong}; name another with --fold-column"
             )
+        renamed = {
+            number: value
+            for number, value in zip(folds, given, strict=True)
+            if _fold_name(value) != str(number)
+        }
+        if renamed and not is_ours:
+            said = ", ".join(f"{value} is {number}" for number, value in sorted(renamed.items())[:12])
+            notes.append(f"folds are numbered from the column {fold_column}: {said}")
     provenance = [
         {column: data[column][row] for column in stored} for row in range(len(labels) if is_ours else 0)
     ]
@@ -694,22 +811,31 @@ def _from_columns(
         notes=tuple(notes),
         has_groups=group_column is not None,
     )
-    return source if is_ours else _with_folds(source)
+    return source if is_ours or not columns.needs_label else _with_folds(source)
 
 
 def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
-    """Fold names as numbers from 1: integers (or names that end in one) keep theirs, others are counted in order.
+    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are counted in natural order.
 
     `keep_zero` is for synthetic clips, where 0 says that the parents come from different folds.
     """
+    names = [_fold_name(value) for value in values]
     try:
-        numbers = [int(value) for value in values]
-    except (TypeError, ValueError):
-        try:
-            numbers = [int(str(value).lower().removeprefix("fold").strip("-_ ")) for value in values]
-        except ValueError:
-            order = {
-                value: index for index, value in enumerate(sorted({str(value) for value in values}), start=1)
-            }
-            numbers = [order[str(value)] for value in values]
+        numbers = [int(name) for name in names]
+    except ValueError:
+        ordered = sorted(set(names), key=_natural)
+        numbers = [ordered.index(name) + 1 for name in names]
     return [number + 1 for number in numbers] if 0 in numbers and not keep_zero else numbers
+
+
+def _fold_name(value: Any) -> str:
+    """`3` of 3, 3.0, `03`, `fold3` and `Fold_3`; other names as they are."""
+    name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    number = re.fullmatch(r"(?:fold[-_ ]*)?(\d+)", name, re.IGNORECASE | re.ASCII)
+    return str(int(number[1])) if number else name
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sorting key by which `set2` comes before `set10`."""
+    pieces = re.split(r"(\d+)", name, flags=re.ASCII)
+    return [(int(piece), "") if index % 2 else (-1, piece) for index, piece in enumerate(pieces)]

@@ -416,6 +416,10 @@ def locate_pipeline(name: str) -> tuple[Path, str]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
+            if (folder / "fit.json").is_file():
+                raise ModelError(
+                    f"--model {name} is not finished; run the same `usk fit` again and it goes on where it stopped"
+                )
             raise ModelError(f"--model {name} is no pipeline folder: it has no model_index.json")
         return folder, f"{folder.resolve().name}@{folder_fingerprint(folder)}"
     hub_id = name.partition("@")[0]

@@ -524,6 +524,10 @@ def _notes(
         lengths.setdefault(run.split, set()).add(run.epochs)  # by default they follow the clips of the split
     unequal_epochs = sorted(set().union(*(found for found in lengths.values() if len(found) > 1)))
     precisions = sorted({run.precision for run in runs if run.precision})
+    of_mix = {mix: {text for run in members for text in run.caveats} for mix, members in by_mix.items()}
+    for text in sorted(set().union(*of_mix.values())):
+        mixes = [mix for mix, caveats in of_mix.items() if text in caveats]
+        notes.append(text if len(mixes) == len(by_mix) else f"{'; '.join(mixes)}: {text}")
     if n_superseded:
         notes.append(f"{n_superseded} older runs of the same mix, split and seed are left out")
     if unequal_epochs:

@@ -47,6 +47,7 @@ class RunRecord:
         Any, ...
     ]  # the entries `RECIPE` of run.json: what runs must share beyond what their title says
     precision: str | None
+    caveats: tuple[str, ...]  # what its figures must be read with: leaks that nothing can rule out
     datasets: frozenset[
         tuple[str, str]
     ]  # that it trained on: name and revision; few shots have one by split and seed
@@ -134,6 +135,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "validation_accuracy": _optional_float(config.get("validation_accuracy")),
         "recipe": tuple(config.get(name) for name in RECIPE),
         "precision": config.get("precision"),
+        "caveats": tuple(str(sentence) for name in ("leaks", "caveats") for sentence in config.get(name, ())),
         "datasets": frozenset(
             (str(name), str(part.get("revision"))) for name, part in config.get("sources", {}).items()
         ),

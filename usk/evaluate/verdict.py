@@ -37,7 +37,7 @@ def verdict(
     if compared is None:
         return f"no run shares a split and seed with {baseline}: train both with the same --folds and --seeds"
     difference = compared.difference
-    said = [f"{_points(difference.difference_points)} points"]
+    said = [f"{difference.difference_points:+z.1f} points"]
     if difference.low_points is not None and difference.high_points is not None:
         said.append(f"95 % interval {_interval(difference)}")
     if difference.n_pairs == 1:
@@ -53,12 +53,14 @@ def verdict(
     if found is None:
         return f"{', '.join(said)}: {judgement}"
     interval = "" if found.low_points is None else f", {_interval(found)}"
-    return f"{', '.join(said)} (with {augment} for both {_points(found.difference_points)}{interval}): {judgement}"
+    return (
+        f"{', '.join(said)} (with {augment} for both {found.difference_points:+z.1f}{interval}): {judgement}"
+    )
 
 
 def _interval(difference: PairedDifference) -> str:
     assert difference.low_points is not None and difference.high_points is not None
-    return f"{_points(difference.low_points)} to {_points(difference.high_points)}"
+    return f"{difference.low_points:+z.1f} to {difference.high_points:+z.1f}"
 
 
 def _judgement(
@@ -104,7 +106,3 @@ def _as_clear(difference: PairedDifference, up: bool) -> bool:
     """Whether the interval lies above 0, or below it."""
     low, high = difference.low_points, difference.high_points
     return low is not None and high is not None and (low > 0 if up else high < 0)
-
-
-def _points(value: float) -> str:
-    return f"{round(value, 1) + 0.0:+.1f}"  # + 0.0: no minus before a rounded zero

@@ -191,8 +191,9 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _points(value: float | None) -> str:
-    return "" if value is None else f"{value:+.1f}".replace("-", "−")
+def points_text(value: float | None) -> str:
+    """`+1.2`, with a typographic minus, and none before a rounded zero."""
+    return "" if value is None else f"{value:+z.1f}".replace("-", "−")
 
 
 def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool) -> None:
@@ -298,7 +299,7 @@ def difference_chart(study: Study) -> Chart | None:
         " ".join(f"{row.mix}: {row.sentence}." for row in rows),
         Table(
             ("mix", "split", "seed", f"points to {baseline}"),
-            tuple((p.mix, p.split, str(p.seed), _points(p.difference_points)) for p in study.pairs),
+            tuple((p.mix, p.split, str(p.seed), points_text(p.difference_points)) for p in study.pairs),
         ),
         draw,
         lambda narrow: _row_height(len(rows), narrow, 0.5, 0.72, 0.75),
@@ -327,7 +328,7 @@ def class_chart(study: Study, mix: str) -> Chart | None:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [short(row.class_name, 16 if narrow else 22) for row in rows])
         for number, value in enumerate(values):
-            axes.annotate(_points(value), (value, number), (4 if value >= 0 else -4, 0),
+            axes.annotate(points_text(value), (value, number), (4 if value >= 0 else -4, 0),
                           textcoords="offset points", ha="left" if value >= 0 else "right", va="center",
                           color=palette.ink, fontsize=9.5)  # fmt: skip
         axes.grid(axis="x")
@@ -346,7 +347,7 @@ def class_chart(study: Study, mix: str) -> Chart | None:
             ("class", "test clips", f"{baseline} %", f"{mix} %", "points"),
             tuple(
                 (row.class_name, str(row.support), _percent(row.recall.get(baseline)), _percent(row.recall.get(mix)),
-                 _points(row.difference_points[mix]))
+                 points_text(row.difference_points[mix]))
                 for row in rows
             ),
         ),
@@ -381,7 +382,7 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
         key=lambda entry: -abs(entry[0]),
     )[:12]  # fmt: skip
     told = "; ".join(
-        f"{true} taken for {other} {_points(100 * value)} points" for value, true, other in pairs[:3]
+        f"{true} taken for {other} {points_text(100 * value)} points" for value, true, other in pairs[:3]
     )
     return Chart(
         f"confusion-{mix}",
@@ -391,7 +392,7 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
         f"The confusions that changed most: {told or 'none'}.",
         Table(
             ("true class", "taken for", "change in points"),
-            tuple((true, other, _points(100 * value)) for value, true, other in pairs),
+            tuple((true, other, points_text(100 * value)) for value, true, other in pairs),
         ),
         draw,
         lambda narrow: 13.0 if narrow else 3.7,

@@ -230,8 +230,8 @@ def _mix_cells(row: Any) -> list[str]:
         str(row.n_synthetic),
         _with_interval(row.accuracy),
         _with_interval(row.macro_f1),
-        "" if difference is None else f"{difference.difference_points:+.1f}",
-        f"{difference.low_points:+.1f} to {difference.high_points:+.1f}" if known else "",
+        "" if difference is None else f"{difference.difference_points:+z.1f}",
+        f"{difference.low_points:+z.1f} to {difference.high_points:+z.1f}" if known else "",
         f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
     ]
 
@@ -268,7 +268,7 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
             str(row.support),
             *("" if row.recall[m.mix] is None else f"{100 * row.recall[m.mix]:.1f}" for m in comparison.rows),
             *(
-                "" if row.difference_points.get(mix) is None else f"{row.difference_points[mix]:+.1f}"
+                "" if row.difference_points.get(mix) is None else f"{row.difference_points[mix]:+z.1f}"
                 for mix in others
             ),
         )
@@ -284,7 +284,7 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
             f"{change.support:.0f}",
             f"{change.baseline_clips:.1f}",
             f"{change.clips:.1f}",
-            f"{change.difference_points:+.1f}",
+            f"{change.difference_points:+z.1f}",
         )
     sentences = [
         f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"

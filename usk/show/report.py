@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usk.errors import UsageError, disk_errors
-from usk.show.charts import Chart, Table, charts_of, file_name, paint, shots_charts
+from usk.show.charts import Chart, Table, charts_of, file_name, paint, points_text, shots_charts
 
 if TYPE_CHECKING:
     from usk.data.sources import Source
@@ -275,10 +275,6 @@ def _tabs(studies: Sequence[Study], shown: Gallery | None) -> list[dict[str, str
     return [*found, {"id": "trust", "name": "Trust", "count": ""}]
 
 
-def _points(value: float) -> str:
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
-
-
 def verdict_kind(sentence: str) -> str:
     """`better`, `worse` or `open`, as the sentence of `usk eval` ends."""
     if re.search(r": (better than .*|synthetic clips help)$", sentence):
@@ -317,7 +313,7 @@ def _study(study: Study) -> dict[str, Any]:
                 "baseline": comparison.baseline,
                 "kind": known,
                 "sign": {"better": "▲", "worse": "▼", "open": "≈"}[known],
-                "points": _points(row.difference.difference_points),
+                "points": points_text(row.difference.difference_points),
                 "sentence": row.sentence,
             }
         )
@@ -342,7 +338,7 @@ def _mixes(study: Study) -> Table:
         bounds = (
             ""
             if difference is None or difference.low_points is None
-            else f"{_points(difference.low_points)} to {_points(difference.high_points or 0.0)}"
+            else f"{points_text(difference.low_points)} to {points_text(difference.high_points)}"
         )
         rows.append(
             (
@@ -352,7 +348,7 @@ def _mixes(study: Study) -> Table:
                 f"{row.n_synthetic:,}",
                 spread(row.accuracy),
                 spread(row.macro_f1),
-                "" if difference is None else _points(difference.difference_points),
+                "" if difference is None else points_text(difference.difference_points),
                 bounds,
                 f"{row.pairs_up} of {row.pairs}" if row.pairs else "",
                 "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from usk.data.decode import DecodedSource, cache_root
+from usk.data.cache import cache_root
+from usk.data.decode import DecodedSource
 from usk.diffusion.load import Generator
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import strategy_named

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from usk.data.clip import Clip
-from usk.data.splits import held_out_groups
+from usk.data.splits import held_out_groups, stable_order
 from usk.errors import SourceError, UsageError
 
 
@@ -142,6 +142,7 @@ def draw_plan(
     per_class: int,
     *,
     seed: int = 0,
+    name: str = "",
     alpha: Alpha | str = Alpha(),
     n_parents: int = 2,
     across_folds: bool = False,
@@ -153,7 +154,8 @@ def draw_plan(
     equally often, and no pair is drawn twice while another is left. A class's clips are spread over the folds in
     proportion to its real clips there. Recordings held out for validation give no parents: a clip made from them
     could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it; they
-    decide what is held out.
+    decide what is held out. Plans of the same seed and another `name` share neither noise nor order: it tells the datasets
+    of several few-shot draws apart, whose spread is to show their luck.
 
     Raises: UsageError for `per_class` or `n_parents` below 1, or a negative `seed`; SourceError if a class has too few
     recordings.
@@ -199,7 +201,7 @@ def draw_plan(
         shares = proportional(per_class, [len(pool) for pool in folds.values()])
         of_class: list[PlannedClip] = []
         for (fold, pool), count in zip(folds.items(), shares, strict=True):
-            rng = np.random.default_rng([seed, label, fold])
+            rng = _generator(seed, name, label, fold)
             for parents in _draw_parents(pool, count, n_parents, rng):
                 parent_folds = tuple(clip.fold for clip in parents)
                 of_class.append(
@@ -214,10 +216,14 @@ def draw_plan(
                         seed=int(rng.integers(2**62)),
                     )
                 )
-        order = np.random.default_rng([seed, label]).permutation(len(of_class))
+        order = _generator(seed, name, label).permutation(len(of_class))
         drawn.append([of_class[index] for index in order])
     turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]
     return Plan(tuple(class_names), tuple(turns), tuple(notes))
+
+
+def _generator(seed: int, name: str, *place: int) -> np.random.Generator:
+    return np.random.default_rng([stable_order(f"plan/{seed}/{name}") if name else seed, *place])
 
 
 def proportional(total: int, sizes: Sequence[int]) -> list[int]:

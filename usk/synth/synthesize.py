@@ -109,6 +109,7 @@ def plan_for(
             source.class_names,
             config.to_make,
             seed=config.seed,
+            name=config.shots.name if config.shots is not None else "",
             alpha=config.alpha,
             n_parents=config.render.n_parents,
             across_folds=config.across_folds or config.shots is not None,

@@ -1,0 +1,54 @@
+"""What a source's files hold, in a few letters: runs and datasets made of other content are others."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from usk.data.cache import cache_root
+
+REVISION = re.compile(r"[0-9a-f]{12}")
+
+
+def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
+    """(revision, cache key) of `files` under `root`.
+
+    The revision is of their names and all their bytes, the same on every machine. The cache key is of this machine's
+    names, sizes and modification times, for what can be computed again. While that stays, nothing is read again: the
+    revision is kept in the cache.
+    """
+    local = hashlib.sha256(str(root.resolve()).encode())
+    names = [file.relative_to(root).as_posix() for file in files]
+    for name, file in zip(names, files, strict=True):
+        status = file.stat()
+        local.update(f"{name}\t{status.st_size}\n{status.st_mtime_ns}".encode())
+    key = local.hexdigest()[:24]
+    kept = cache_root() / "revisions" / key
+    with contextlib.suppress(OSError, ValueError):
+        known = kept.read_text(encoding="ascii")
+        if REVISION.fullmatch(known):
+            return known, key
+    content = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
+        for name, digest in zip(names, pool.map(_digest, files), strict=True):
+            content.update(f"{name}\t{digest}\n".encode())
+    revision = content.hexdigest()[:12]
+    with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        writing = kept.with_name(f"{key}-{os.getpid()}")
+        writing.write_text(revision, encoding="ascii")
+        writing.replace(kept)
+    return revision, key
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:  # decoding names such files, or leaves them out with --skip-bad
+        return f"unreadable: {error.strerror}"
