@@ -723,6 +723,14 @@ def test_labels_may_be_strings_or_numbers(usk: Command, world: World, labels: li
     assert {row["class"] for row in made} == {str(label) for label in labels}
 
 
+def test_info_takes_the_columns_that_its_error_names(usk: Command, world: World) -> None:
+    folder = dataset_of(world.root / "set", ["b", "a"] * 4, column="Was ist das?")
+    refused = usk("info", folder)
+    assert refused.code == 1 and "has no label column among Was ist das?; name the one" in refused.err
+    value = usk("info", folder, "--label-column", "Was ist das?", "--json").value
+    assert [row["class"] for row in value["classes"]] == ["a", "b"]
+
+
 def test_a_bug_keeps_its_traceback(usk: Command, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("usk.synth.synthesize.draw_plan", None)
     with pytest.raises(TypeError):

@@ -81,7 +81,7 @@ def save_run(
     import pyarrow.parquet as pq
 
     folder = out / run_name(identity)
-    partial = out / f".{folder.name}.part-{os.getpid()}"
+    partial, old = (out / f".{folder.name}.{kind}-{os.getpid()}" for kind in ("part", "old"))
     table = pa.table(
         {
             "clip_id": clip_ids,
@@ -100,11 +100,12 @@ def save_run(
             classifier.save_pretrained(partial)
             (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
             (partial / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
+            if folder.exists():  # damaged, or what another process has finished: at no time half there
+                folder.rename(old)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
     return Run(folder, record)
 
 

@@ -141,7 +141,7 @@ def _generator(model: str) -> dict[str, Any]:
         "mel bands": generator.mel.n_mels,
         "sample rate Hz": generator.mel.sample_rate_hz,
         "trained on": [
-            f"{part['source']} folds {part['folds']} ({len(part['groups'])} recordings);"
+            f"{part['source']} folds {part['folds']} ({len(part['groups'])} recordings)"
             for part in generator.trained_on
         ],
         "classes told": list(generator.class_names) or "none",

@@ -116,7 +116,8 @@ def settings_line(settings: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value)) or "-"
+        sentences = any(" " in str(item) for item in value)
+        return ("\n" if sentences else " ").join(map(str, value)) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
