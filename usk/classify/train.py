@@ -113,7 +113,7 @@ def train(
 
     Args:
         real: the real clips; its splits define validation and test.
-        mixes: such as `real`, `real,synth`, `real:0.1,synth`; any source's location may stand for a name.
+        mixes: such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
         synth: the source that `synth` means.
 
     With `config.shots`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may

@@ -26,7 +26,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--mix",
-            help="What to train on: real, synth, real,synth, real:0.1,synth, or any SRC. Repeatable. \\[default: real]",
+            help="What to train on: real, synth, real,synth, real:0.1, or any SRC. Repeatable. \\[default: real]",
         ),
     ] = None,
     real: RealOption = None,
