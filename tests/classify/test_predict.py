@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,21 @@ from tests.sounds import tone, write_wav
 Command = Callable[..., Any]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves its run for the others."""
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
 @pytest.fixture
-def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
-    ran = usk(
-        "train",
-        "--real",
-        urbansound8k_folder,
-        "--folds",
-        1,
-        "--epochs",
-        6,
-        "--out",
-        tmp_path / "runs",
-        "--json",
-    )
-    assert ran.code == 0, ran.err
-    return Path(ran.value["runs"][0]["folder"])
+def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path, kept: Path) -> Path:
+    """A run's folder, under one of runs that holds it alone."""
+    if not kept.exists():
+        options = ["--folds", 1, "--epochs", 6, "--out", kept]
+        ran = usk("train", "--real", urbansound8k_folder, *options)
+        assert ran.code == 0, ran.err
+    (run,) = shutil.copytree(kept, tmp_path / "runs").glob("*/run.json")
+    return run.parent
 
 
 def test_predictions_are_those_of_the_run(usk: Command, trained: Path, urbansound8k_folder: Path) -> None:

@@ -47,9 +47,7 @@ def parse_mix(text: str) -> Mix:
         else:
             name = share
         if not name:
-            raise UsageError(
-                f"--mix {text!r} has an empty part; write for example real,synth or real:0.1"
-            )
+            raise UsageError(f"--mix {text!r} has an empty part; write for example real,synth or real:0.1")
         if not 0 < fraction <= 1:
             raise UsageError(f"--mix {text!r}: the fraction of {name} must lie above 0 and up to 1")
         parts.append(MixPart(name, fraction))
