@@ -31,6 +31,7 @@ from usk.data.sources import Source, open_source
 from usk.data.splits import seed_9010_split
 from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs
+from usk.evaluate.records import read_runs
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 
@@ -93,13 +94,17 @@ def main() -> None:
     if options.json:
         trained = json.loads((work / "generator" / "training.json").read_text())
         del trained["log"]
-        shown = [comparison.as_dict() for comparison in comparisons]
         result = {
             "options": {name: getattr(options, name) for name in SAVED},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "generator": trained,
+            "runs": [
+                {"mix": run.mix, "seed": run.seed, "steps": run.steps, "accuracy": run.accuracy}
+                for run in read_runs(work / "runs")
+            ],
+            "comparisons": [comparison.as_dict() for comparison in comparisons],
         }
-        options.json.write_text(json.dumps({**result, "comparisons": shown}, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     for comparison in comparisons:
         table = Table(title=comparison.title)
         for column in ("trained on", "runs", "accuracy %", "to real clips"):

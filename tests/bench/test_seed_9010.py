@@ -40,6 +40,11 @@ def test_it_fits_makes_trains_and_compares(
     assert str(tmp_path) not in saved.read_text()  # nobody's folders
     (comparison,) = json.loads(saved.read_text())["comparisons"]
     assert comparison["protocol"] == "seed-9010"
+    runs = json.loads(saved.read_text())["runs"]
+    assert sorted((run["mix"], run["seed"]) for run in runs) == [
+        ("real", 0), ("real", 1), ("real,waveform", 0), ("real,waveform", 1),
+    ]  # fmt: skip
+    assert len({run["steps"] for run in runs}) == 1  # equal work
     assert [(row["mix"], row["n_runs"]) for row in comparison["rows"]] == [("real", 2), ("real,waveform", 2)]
     untested = seed_9010.untested(open_source("demo"), 2).clips
     held = held_out_groups(untested)

@@ -157,10 +157,12 @@ def test_a_generator_that_heard_more_than_the_shots_is_noted(
             0
         ].split.validation
     }
-    sources = {"real": bands, "synth": children(model_groups=heard)}
-    mix = [parse_mix("real,synth")]
+    made = children(model_groups=heard)
+    sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
+    mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
-    assert "few-shot is the classifier, not the generator" in generator_beyond_shots(few, sources)[0]
+    (note,) = generator_beyond_shots(few, sources)
+    assert "few-shot is the classifier, not the generator" in note
     full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
     assert generator_beyond_shots(full, sources) == []
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from usk.data.clip import NO_MODEL
 from usk.data.mix import Mix, TrainingRows, training_rows
 from usk.data.shots import CELL_NAME, cell_name, few_shot_split
 from usk.data.sources import MANIFEST_FILE, Source, looks_like_hub_id, open_source
@@ -221,8 +222,9 @@ def generator_beyond_shots(runs: Sequence[PlannedRun], sources: dict[str, Source
         if any(
             source.model_groups - {real.clips[row].group for row in run.split.train.tolist()} for run in of
         ):
+            models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
             notes.append(
-                f"the generator of {source.name} has heard more recordings than the shots (none that validates or tests): "
+                f"the generator {', '.join(models)} has heard more recordings than the shots (none that validates or tests): "
                 "few-shot is the classifier, not the generator"
             )
     return list(dict.fromkeys(notes))
