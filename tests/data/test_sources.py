@@ -173,6 +173,16 @@ def test_what_is_in_the_files_makes_the_revision_not_where_or_when_they_were_wri
     assert open_source(tone_folder).revision == first.revision
 
 
+def test_the_revision_of_what_could_not_be_read_is_not_kept(
+    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("usk.data.fingerprint._digest", lambda file: None)
+    unread = open_source(tone_folder).revision
+    monkeypatch.undo()
+    read = open_source(tone_folder).revision
+    assert read != unread and read == open_source(tone_folder).revision
+
+
 def test_files_are_read_again_only_if_they_changed(
     tone_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +326,13 @@ def test_a_row_without_a_fold_is_refused_not_renumbered(tmp_path: Path, missing:
     folds = pa.array([str(row) if missing == "" else float(row) for row in range(1, 12)] + [missing])
     folder = write_parquet(tmp_path / "set", table.append_column("fold", folds), shards=1)
     fails("the fold column fold: 1 rows have no value; name another with --fold-column", folder)
+
+
+def test_a_fold_column_without_any_value_is_none(tmp_path: Path) -> None:
+    table = hugging_face_table(typed=False, label=["a", "b"] * 6)
+    folder = write_parquet(tmp_path / "set", table.append_column("fold", pa.array([None] * 12, pa.int64())))
+    source = open_source(folder)
+    assert len(source.folds) > 1 and any("no folds are given" in note for note in source.notes)
 
 
 def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Path) -> None:

@@ -29,9 +29,14 @@ def wrong_folds(folds: Sequence[int]) -> str | None:
     return f"{len(bad)} rows have folds such as {bad[0]}, which are no folds" if bad else None
 
 
+def is_missing(value: Any) -> bool:
+    """Null, NaN, or an empty name."""
+    return value is None or value == "" or value != value
+
+
 def missing_folds(values: Sequence[Any]) -> str | None:
     """Every row says its fold: one made up for it could be one that others test."""
-    missing = sum(value is None or value == "" or value != value for value in values)
+    missing = sum(map(is_missing, values))
     return f"{missing} rows have no value" if missing else None
 
 

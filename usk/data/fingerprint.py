@@ -33,11 +33,14 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
         known = kept.read_text(encoding="ascii")
         if REVISION.fullmatch(known):
             return known, key
-    content = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
-        for name, digest in zip(names, pool.map(_digest, files), strict=True):
-            content.update(f"{name}\t{digest}\n".encode())
+        digests = list(pool.map(_digest, files))
+    content = hashlib.sha256()
+    for name, digest in zip(names, digests, strict=True):
+        content.update(f"{name}\t{digest}\n".encode())
     revision = content.hexdigest()[:12]
+    if None in digests:  # such a file may be readable the next time, with nothing else about it changed
+        return revision, key
     with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
         kept.parent.mkdir(parents=True, exist_ok=True)
         writing = kept.with_name(f"{key}-{os.getpid()}")
@@ -46,9 +49,10 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
     return revision, key
 
 
-def _digest(file: Path) -> str:
+def _digest(file: Path) -> str | None:
+    """None for a file that cannot be read: decoding names those, or leaves them out with --skip-bad."""
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:  # decoding names such files, or leaves them out with --skip-bad
-        return f"unreadable: {error.strerror}"
+    except OSError:
+        return None

@@ -19,6 +19,7 @@ from typing import Any
 from usk.data.audio import AUDIO_SUFFIXES, AudioRef, DatasetRef, FileRef, ParquetRef, ProceduralRef
 from usk.data.checks import (
     first_wrong,
+    is_missing,
     missing_folds,
     wrong_folds,
     wrong_labels,
@@ -341,9 +342,7 @@ def _open_class_folders(
         )
     name = path.resolve().name
     files, clips = [], []
-    classes_of: dict[str, set[str]] = defaultdict(
-        set
-    )  # recording folder -> classes that have one of that name
+    classes_of: dict[str, set[str]] = defaultdict(set)  # by recording folder: the classes that have it
     inside = {
         file: file.relative_to(path / class_name) for class_name in class_names for file in found[class_name]
     }
@@ -351,7 +350,7 @@ def _open_class_folders(
         for file in found[class_name]:
             if len(inside[file].parts) > 1:
                 classes_of[inside[file].parent.as_posix()].add(class_name)
-    shared = sorted(recording for recording, classes in classes_of.items() if len(classes) > 1)
+    shared = {recording for recording, classes in classes_of.items() if len(classes) > 1}
     for label, class_name in enumerate(class_names):
         for file in found[class_name]:
             folder = inside[file].parent.as_posix()
@@ -378,7 +377,7 @@ def _open_class_folders(
         )
     if shared:
         notes.append(
-            f"recording folders that several classes have ({sample_of(shared)}) count as one recording each, which is never on "
+            f"recording folders that several classes have ({sample_of(sorted(shared))}) count as one recording each, which is never on "
             "both sides of a split; give them other names if they are not"
         )
     return _with_folds(
@@ -770,7 +769,7 @@ def _from_columns(
                 f"{own.count(None)} rows name no recording in the column {group_column}: each counts as its own"
             )
     folds = [0] * len(ids)
-    if fold_column:
+    if fold_column and not all(map(is_missing, data[fold_column])):  # a column without any value says nothing
         given = data[fold_column]
         folds = _fold_numbers(given, keep_zero=is_ours)
         wrong = missing_folds(given) or wrong_folds(folds)
