@@ -124,6 +124,12 @@ def test_every_mix_gets_the_same_steps_and_test_clips(
     assert len({tuple(predictions(run.folder)["clip_id"]) for run in runs}) == 1
 
 
+def test_runs_of_one_call_are_read_in_the_order_typed(bands: Source, tmp_path: Path) -> None:
+    mixes = ["real:0.5", "real", "real:0.4", "real:0.3"]  # each trains in far less than a second
+    train(bands, mixes, out=tmp_path, config=tiny(epochs=1))
+    assert [run.mix for run in read_runs(tmp_path)] == mixes
+
+
 def test_test_clips_choose_nothing(bands: Source, tmp_path: Path) -> None:
     """Other test labels, the same training to the last byte."""
     swapped = replace(

@@ -458,7 +458,7 @@ class _Job:
             "license": strictest_license(source.license for source in used),
             "device": str(self.device),
             "took_s": round(fitted.took_s, 1),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         }
         run = save_run(
             self.out,
