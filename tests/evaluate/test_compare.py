@@ -156,6 +156,23 @@ def test_what_differs_in_more_than_the_mix_is_never_pooled(tmp_path: Path, chang
     assert first.title != second.title
 
 
+def test_real_clips_are_called_as_their_source_and_by_fingerprint_where_that_is_not_enough(
+    tmp_path: Path,
+) -> None:
+    def called(name: str) -> dict[str, Any]:
+        return {"real": {"name": name, "revision": "1", "clips": 60}}
+
+    write_run(tmp_path, "real", sources=called("streets"))
+    assert [one.title for one in compare_runs(tmp_path)] == [
+        "small, protocol folds, augment none, data streets"
+    ]
+    write_run(tmp_path, "real", data="111111111111", sources=called("parks"))
+    write_run(tmp_path, "real", data="222222222222", sources=called("streets"))
+    write_run(tmp_path, "real", data="333333333333")  # does not say
+    names = {one.title.rpartition("data ")[2] for one in compare_runs(tmp_path)}
+    assert names == {"streets abcdefabcdef", "parks", "streets 222222222222", "333333333333"}
+
+
 def test_the_newest_of_repeated_runs_counts(tmp_path: Path) -> None:
     write_grid(tmp_path)
     write_run(tmp_path, "real", 1, 0, name="again", created="2026-03-01T00:00:00", skill=1.0)

@@ -66,6 +66,7 @@ DAMAGES = {
     "no mix": lambda folder: edit(folder, mix="gone"),
     "a seed that is text": lambda folder: edit(folder, seed="many"),
     "no date": lambda folder: edit(folder, created="yesterday"),
+    "sources that are text": lambda folder: edit(folder, sources="real"),
     "null class names": lambda folder: edit(folder, class_names=None),
     "another format": lambda folder: edit(folder, format=2),
 }

@@ -73,7 +73,7 @@ def command(
             "comparisons": [comparison.as_dict() for comparison in comparisons],
         },
         plan_table(made.plan.counts(), f"{len(made.plan)} synthetic clips in {made.folder}"),
-        *(shown for comparison in comparisons for shown in comparison_tables(comparison)),
+        *(shown for comparison in comparisons for shown in comparison_tables(comparison, display.out.width)),
         "One seed on procedural sound: this shows how the parts fit, not whether synthetic clips help. With real clips:",
         "  usk synth --real UrbanSound8K --per-class 100\n"
         "  usk train --real UrbanSound8K --mix real --mix real,synth --seeds 3\n"

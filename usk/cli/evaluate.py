@@ -43,8 +43,8 @@ def command(
         drawn = [strips_table(study) for study in study_runs(runs, baseline)]
     display.result(
         [comparison.as_dict() for comparison in comparisons],
-        *shots_tables(comparisons),
-        *(shown for comparison in comparisons for shown in comparison_tables(comparison)),
+        *shots_tables(comparisons, display.out.width),
+        *(shown for comparison in comparisons for shown in comparison_tables(comparison, display.out.width)),
         *drawn,
     )
 

@@ -138,13 +138,14 @@ class Comparison:
     details: str = (
         ""  # what tells it from a comparison of the same title: another learning rate, another recipe
     )
+    data_name: str = ""  # what its real clips are called, with `data` where others have the same name
 
     @property
     def setting(self) -> str:
         """What all its runs share, but for the number of shots."""
         augment = "each mix with its best augmentation" if self.choices else f"augment {self.augment}"
         details = f", {self.details}" if self.details else ""
-        return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data}{details}"
+        return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data_name or self.data}{details}"
 
     @property
     def augments(self) -> list[str]:
@@ -190,6 +191,7 @@ class Comparable:
     choices: tuple[AugmentationChoice, ...] = ()
     details: str = ""
     not_chosen: tuple[RunRecord, ...] = ()  # of the same mixes and more, with augmentations that were not
+    data_name: str = ""  # as in `Comparison`
 
 
 def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparable]:
@@ -225,7 +227,18 @@ def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[C
         for key, several in over_augments.items()
         for members in _by_shots(several)
     ]
-    return found + [one for one in best if one is not None]
+    names = _data_names(runs)
+    return [replace(one, data_name=names[one.runs[0].data]) for one in (*found, *best) if one is not None]
+
+
+def _data_names(runs: Sequence[RunRecord]) -> dict[str, str]:
+    """What each set of real clips is called: as its source, with its fingerprint where that would not tell it from others."""
+    called = {run.data: run.data_name for run in runs}  # the newest run's
+    shared = Counter(called.values())
+    return {
+        data: data if not name else name if shared[name] == 1 else f"{name} {data}"
+        for data, name in called.items()
+    }
 
 
 def _titled(run: RunRecord, augment: str = "") -> tuple[str, ...]:
@@ -350,6 +363,7 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
         ],
         choices=choices,
         details=alike.details,
+        data_name=alike.data_name,
     )
 
 

@@ -40,6 +40,7 @@ class RunRecord:
     steps: int
     best_epoch: int | None
     data: str  # fingerprint of the real source: the same for all its splits
+    data_name: str  # what that source is called; empty in runs that do not say
     created: datetime
     shots: int | None  # real clips in all that training was cut to; None: the whole training part
     validation_accuracy: float | None  # that chose the epoch, a fraction; None without, or of an old run
@@ -113,7 +114,7 @@ def read_run(folder: str | Path) -> RunRecord:
         settings = _settings(config)
     except KeyError as error:
         raise _damaged(folder, f"run.json lacks {error.args[0]}") from error
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise _damaged(folder, f"run.json holds a wrong value ({error})") from error
     return RunRecord(folder=folder, **settings, **_predictions(folder, len(settings["class_names"])))
 
@@ -133,6 +134,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         **{name: int(config[name]) for name in numbers},
         **{name: None if config.get(name) is None else int(config[name]) for name in optional},
         "validation_accuracy": _optional_float(config.get("validation_accuracy")),
+        "data_name": str(config.get("sources", {}).get("real", {}).get("name", "")),
         "recipe": tuple(config.get(name) for name in RECIPE),
         "precision": config.get("precision"),
         "caveats": tuple(str(sentence) for name in ("leaks", "caveats") for sentence in config.get(name, ())),

@@ -29,6 +29,17 @@ from rich.table import Column, Table
 
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
+MIX_FIGURES = ("runs", "real", "synth", "accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
+DISPENSABLE = (
+    "macro F1 %",
+    "runs",
+    "p (Holm)",
+    "pairs up",
+    "synth",
+    "real",
+)  # where room is short, in this order
+RECALL_WIDTH = len("100.0 +100.0")
+GAP = 2  # between columns
 
 
 def escape(text: str) -> str:
@@ -171,10 +182,12 @@ def _mix(text: str) -> str:
 def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
     """Columns of figures; `narrow` ones have a word of their header on each line."""
     for header in headers:
-        text = escape(header)
-        if narrow:
-            text = "\n".join(text.split(" ")).replace("95\n%", "95 %")
-        table.add_column(text, justify="right", overflow="fold")
+        text = _in_lines(header) if narrow else header
+        table.add_column(escape(text), justify="right", overflow="fold")
+
+
+def _in_lines(header: str) -> str:
+    return "\n".join(header.split(" ")).replace("95\n%", "95 %")
 
 
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
@@ -237,42 +250,12 @@ def _mix_cells(row: Any) -> list[str]:
     ]
 
 
-def comparison_tables(comparison: Any) -> list[RenderableType]:
-    """A row a mix, the per-class recalls, and the sentences, of one `usk.evaluate.compare.Comparison`."""
-    mixes = _table(
-        title=escape(comparison.title),
-        caption=comparison.warning,
-        caption_justify="left",
-    )
-    _mixes(mixes)
-    _figures(
-        mixes,
-        *("runs", "real", "synth", "accuracy %", "macro F1 %"),
-        f"points to {comparison.baseline}",
-        *("95 % interval", "pairs up", "p (Holm)"),
-        narrow=True,
-    )
-    for row in comparison.rows:
-        mixes.add_row(
-            *_mix_cells(row),
-            "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",
-        )
-    others = [row.mix for row in comparison.rows if not row.is_baseline]
-    classes = _table(title="recall by class, %")
-    _names(classes, "class")
-    _figures(
-        classes, "test clips", *(row.mix for row in comparison.rows), *(f"{mix}: points" for mix in others)
-    )
-    for row in comparison.classes:
-        classes.add_row(
-            escape(row.class_name),
-            str(row.support),
-            *("" if row.recall[m.mix] is None else f"{100 * row.recall[m.mix]:.1f}" for m in comparison.rows),
-            *(
-                "" if row.difference_points.get(mix) is None else f"{row.difference_points[mix]:+z.1f}"
-                for mix in others
-            ),
-        )
+def comparison_tables(comparison: Any, width: int) -> list[RenderableType]:
+    """A row a mix, the recall of every class, what is confused, and the sentences, of one `usk.evaluate.compare.Comparison`.
+
+    `width`: columns of the terminal. What there is no room for is named below the first table.
+    """
+    recalls = _recall_tables(comparison, width)
     mistakes = _table(title="mistakes that changed most, clips a run")
     _mixes(mistakes)
     _names(mistakes, "class", "taken for")
@@ -293,11 +276,94 @@ def comparison_tables(comparison: Any) -> list[RenderableType]:
         if not row.is_baseline
     ]
     notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
-    return [mixes, classes, *([mistakes] if comparison.confusions else []), *sentences, *notes]
+    return [
+        _mix_table(comparison, width),
+        *recalls,
+        *([mistakes] if comparison.confusions else []),
+        *sentences,
+        *notes,
+    ]
 
 
-def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
-    """A row a number of shots and mix, for comparisons that differ in shots alone; none for a single number of shots."""
+def _mix_table(comparison: Any, width: int) -> Table:
+    """A row a mix, as far as its figures fit."""
+    rows = [
+        [*_mix_cells(row), "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}"]
+        for row in comparison.rows
+    ]
+    headers = (*MIX_FIGURES[:5], f"points to {comparison.baseline}", *MIX_FIGURES[6:], "p (Holm)")
+    shown, left_out = _what_fits(headers, rows, width)
+    captions = [text for text in (comparison.warning, left_out) if text]
+    table = _table(
+        title=escape(comparison.title), caption="\n".join(captions) or None, caption_justify="left"
+    )
+    _mixes(table)
+    _figures(table, *(headers[n] for n in shown), narrow=True)
+    for mix, *cells in rows:
+        table.add_row(mix, *(cells[n] for n in shown))
+    return table
+
+
+def _what_fits(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[int], str | None]:
+    """Which of the figures `headers`, whose cells follow a name in `rows`, fit into `width`, and a line on those that do not."""
+
+    def of_column(*texts: str) -> int:
+        return max((len(line) for text in texts for line in text.splitlines()), default=0)
+
+    names, *columns = zip(*rows, strict=True)
+    widths = {
+        header: of_column(_in_lines(header), *cells) for header, cells in zip(headers, columns, strict=True)
+    }
+    left_out = []
+    for header in DISPENSABLE:
+        if of_column(*names) + sum(GAP + of for of in widths.values()) > width and header in widths:
+            del widths[header]
+            left_out.append(header)
+    shown = [n for n, header in enumerate(headers) if header in widths]
+    return shown, f"no room for {', '.join(left_out)}: widen the terminal, or --json" if left_out else None
+
+
+def _recall_tables(comparison: Any, width: int) -> list[Table]:
+    """The baseline's recall of every class, and each mix's with the points to it; as many mixes beside each other as fit."""
+    first, *others = comparison.rows
+    headers = {row.mix: escape(row.mix).replace(",", ",\n") for row in comparison.rows}
+    widths = {mix: max(RECALL_WIDTH, *map(len, text.splitlines())) for mix, text in headers.items()}
+    names = max((len(row.class_name) for row in comparison.classes), default=0)
+    taken = names + len("clips") + widths[first.mix] + 2 * GAP
+    chunks: list[list[Any]] = [[]]
+    for row in others:
+        if chunks[-1] and taken + sum(GAP + widths[one.mix] for one in (*chunks[-1], row)) > width:
+            chunks.append([])
+        chunks[-1].append(row)
+    tables = []
+    for chunk in chunks:
+        points = f", and points to {comparison.baseline}" if chunk else ""
+        table = _table(title=escape(f"recall by class, %{points}"))
+        _names(table, "class")
+        for header in ("test\nclips", *(headers[row.mix] for row in (first, *chunk))):
+            table.add_column(header, justify="right", overflow="fold")
+        for of_class in comparison.classes:
+            table.add_row(
+                escape(of_class.class_name),
+                str(of_class.support),
+                *(_recall(of_class, row.mix) for row in (first, *chunk)),
+            )
+        tables.append(table)
+    return tables
+
+
+def _recall(of_class: Any, mix: str) -> str:
+    recall, points = of_class.recall[mix], of_class.difference_points.get(mix)
+    found = "" if recall is None else f"{100 * recall:.1f}"
+    return found if points is None else f"{found} {points:+z5.1f}"
+
+
+def shots_tables(comparisons: Sequence[Any], width: int) -> list[Table]:
+    """A row a number of shots and mix, for comparisons that differ in shots alone; none for a single number of shots.
+
+    `width`: columns of the terminal."""
     alike: dict[str, list[Any]] = {}
     for comparison in comparisons:
         alike.setdefault(comparison.setting, []).append(comparison)
@@ -305,16 +371,19 @@ def shots_tables(comparisons: Sequence[Any]) -> list[Table]:
     for setting, members in alike.items():
         if len(members) < 2:
             continue
-        table = _table(title=escape(f"by shots: {setting}"))
+        rows = [_mix_cells(row) for comparison in members for row in comparison.rows]
+        shown, left_out = _what_fits(MIX_FIGURES, rows, width - len("shots") - GAP)
+        table = _table(title=escape(f"by shots: {setting}"), caption=left_out, caption_justify="left")
         _figures(table, "shots")
         _mixes(table)
-        figures = ("accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
-        _figures(table, "runs", "real", "synth", *figures, narrow=True)
+        _figures(table, *(MIX_FIGURES[n] for n in shown), narrow=True)
         for comparison in members:
             for row in comparison.rows:
+                mix, *cells = _mix_cells(row)
                 table.add_row(
                     "full" if comparison.shots is None else str(comparison.shots),
-                    *_mix_cells(row),
+                    mix,
+                    *(cells[n] for n in shown),
                     end_section=row is comparison.rows[-1],
                 )
         tables.append(table)
