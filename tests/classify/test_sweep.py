@@ -114,7 +114,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
     ]
     assert {part.name for run in runs for part in run.mix.parts} == {"real", "synth/full-fold2"}
     assert {part.fraction for run in runs for part in run.mix.parts} == {1.0, 0.5}
-    with pytest.raises(LeakError, match=r"usk synth --shots 9 --test-folds 2 --seeds 1 --out few"):
+    with pytest.raises(LeakError, match=r"usk synth --shots 9 --test-folds 2 --out few"):
         plan_runs(parts, [mix], "folds", (2,), range(1), (9,))
     with pytest.raises(
         LeakError, match=r"few has no clips for .*; only --protocol folds can have such clips$"

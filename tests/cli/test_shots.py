@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def test_clips_are_made_from_the_shots_that_train_with_them(
     )  # fmt: skip
     assert ran.code == 2 or ran.code == 1
     assert "has no clips for the full training part" in ran.err
-    assert "usk synth --shots full --test-folds 2 --seeds 1 --out" in ran.err
+    assert "usk synth --shots full --test-folds 2 --out" in ran.err
     ran = train(usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--shots", "6,9", "--seeds", 2)
     assert ran.code == 0, ran.err
     runs = ran.value["runs"]
@@ -120,6 +121,36 @@ def test_clips_are_made_from_the_shots_that_train_with_them(
     tables = usk("eval", tmp_path / "runs").out
     assert "by shots: tiny, protocol folds" in tables
     assert ", 6 shots" in tables
+
+
+def test_a_draw_is_the_same_on_a_machine_of_its_own(
+    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "alone",
+        "--per-class", 2, "--shots", "6,full", "--test-folds", 2, "--seed", 1, "--json",
+    )  # fmt: skip
+    made = [Path(dataset["folder"]) for dataset in ran.value["datasets"]]
+    assert [folder.name for folder in made] == ["6-shots-fold2-seed1", "full-fold2"]
+    assert pq.read_table(made[0] / "data").equals(pq.read_table(few / made[0].name / "data"))
+    refused = usk("synth", "--real", urbansound8k_folder, "--shots", 6, "--seed", -1)
+    assert refused.code == 2 and refused.err.splitlines()[-1] == "usk: --seed must be 0 or more, not -1"
+
+
+def test_what_it_says_to_do_next_trains_on_all_datasets(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    made = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", few, "--per-class", 1,
+        "--shots", "6", "--test-folds", "2,3", "--seed", 1, "--seeds", 2,
+    )  # fmt: skip
+    _, _, following = made.out.replace("\n", " ").partition("Next: usk ")
+    assert "--folds 2,3 --seed 1 --seeds 2" in following, made.out
+    more = ("--classifier", "tiny", "--device", "cpu", "--out", tmp_path / "runs", "--json")
+    runs = usk(*shlex.split(following), *more).value["runs"]
+    found = {(run["fold"], run["seed"]) for run in runs if run["n_synthetic"]}
+    assert found == {(2, 1), (2, 2), (3, 1), (3, 2)}
 
 
 @pytest.mark.slow

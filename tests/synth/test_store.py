@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from filelock import FileLock
 
 from usk.data.clip import PROVENANCE_COLUMNS
 from usk.data.sources import open_source
@@ -22,7 +23,7 @@ from usk.errors import SourceError, UsageError, UskError
 from usk.share.cards import dataset_card
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import render_config
-from usk.synth.store import SynthStore, dataset_features, encode_flac
+from usk.synth.store import LOCK_FILE, SynthStore, dataset_features, encode_flac
 
 SETTINGS: dict[str, Any] = {
     "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
@@ -224,6 +225,28 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
         store_at(tmp_path / "out").claim()
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_one_process_at_a_time_fills_a_folder(
+    tmp_path: Path, tone_folder: Path, usk: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    options = ("synth", "--real", tone_folder, "--across-folds", "--strategy", "waveform", "--out", out)
+    out.mkdir()
+    with FileLock(out / LOCK_FILE):
+        refused = usk(*options, "--per-class", 2)
+        assert refused.code == 2 and refused.err.splitlines()[-1] == (
+            f"usk: --out {out} is being filled by another usk synth; wait for it, or choose another folder"
+        )
+        assert not list(out.glob("data/*"))
+    assert usk(*options, "--per-class", 2).code == 0
+    assert not (out / LOCK_FILE).exists()
+    store = store_at(tmp_path / "other")
+    store.claim()
+    with store.alone(), pytest.raises(UsageError, match="another usk synth"), store_at(store.folder).alone():
+        pass
+    with store.alone():
+        pass
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

@@ -125,7 +125,8 @@ def _shots(shots: int | None, seed: int) -> str:
 
 def _wanted(split: Split, seed: int) -> str:
     fold = split.name.removeprefix("fold")
-    return f"--shots {split.shots or 'full'} --test-folds {fold} --seeds {seed + 1}"
+    drawn = f" --seed {seed}" if seed and split.shots is not None else ""
+    return f"--shots {split.shots or 'full'} --test-folds {fold}{drawn}"
 
 
 def few_shot_folder(place: Place) -> Path | None:

@@ -30,7 +30,9 @@ ModelOption = Annotated[
     typer.Option("--model", help="Generator: auto, embedded, a pipeline folder, or a Hub id\\[@revision]."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="What the plan is drawn with.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", help="What the plan is drawn with; with --shots the first draw of them.")
+]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,7 +101,7 @@ def command(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", help="With --shots: draws of them, as for usk train --seeds.")
+        int, typer.Option("--seeds", help="With --shots: draws of them, from --seed on, as for usk train.")
     ] = 1,
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
@@ -161,7 +162,7 @@ def command(
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,
-        seed=seed,
+        seed=seed if shots is None else 0,  # each dataset of --shots draws by its name
         classes=split_names(classes),
         folds=split_numbers(folds, "--folds"),
         across_folds=across_folds,
@@ -174,7 +175,7 @@ def command(
         display.warn(note)
     cells: list[ShotsOf] | None = None
     if shots is not None:
-        cells = shots_cells(source, parse_shots(shots), tested, seeds)
+        cells = shots_cells(source, parse_shots(shots), tested, seeds, first_seed=seed)
     if dry_run:
         from usk.show.console import pairs_table, plan_table
 
@@ -299,5 +300,15 @@ def _show_shots(
             f"{len(cells)} datasets in {out}",
             {cell.name: f"{len(result.plan)} clips" for cell, result in zip(cells, results, strict=True)},
         ),
-        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}{train_flags}",
+        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
+        f"{_cell_flags(cells)}{train_flags}",
     )
+
+
+def _cell_flags(cells: Sequence[ShotsOf]) -> str:
+    """What `usk train` must be told to train where these datasets were made for."""
+    folds = sorted({cell.test_fold for cell in cells})
+    seeds = sorted({cell.seed for cell in cells if cell.shots is not None}) or [0]
+    first = f" --seed {seeds[0]}" if seeds[0] else ""
+    several = f" --seeds {len(seeds)}" if len(seeds) > 1 else ""
+    return f" --folds {','.join(map(str, folds))}{first}{several}"

@@ -18,25 +18,31 @@ from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
 
 def shots_cells(
-    source: Source, shots: Sequence[int | None], test_folds: Sequence[int] = (), seeds: int = 1
+    source: Source,
+    shots: Sequence[int | None],
+    test_folds: Sequence[int] = (),
+    seeds: int = 1,
+    first_seed: int = 0,
 ) -> list[ShotsOf]:
     """The datasets to make, `usk train`'s order: folds (all, if none are named), then seeds, then shots.
 
-    `full` draws nothing, so it comes once a fold. Raises UsageError for shots or folds that the source has not.
+    Draws are numbered from `first_seed` on. `full` draws nothing, so it comes once a fold. Raises UsageError for shots or folds that the source has not.
     """
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {seeds}")
+    if first_seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {first_seed}")
     if missing := sorted(set(test_folds) - set(source.folds)):
         raise UsageError(
             f"--test-folds {','.join(map(str, missing))}: {source.location} has no such fold; "
             f"it has {', '.join(map(str, source.folds))}"
         )
     cells = [
-        ShotsOf(n, fold, seed)
+        ShotsOf(n, fold, 0 if n is None else first_seed + draw)
         for fold in test_folds or source.folds
-        for seed in range(seeds)
+        for draw in range(seeds)
         for n in shots
-        if n is not None or seed == 0
+        if n is not None or draw == 0
     ]
     for cell in cells:
         cell.split(source.clips)  # refused now, not after hours of other clips

@@ -10,12 +10,13 @@ DIR/.work/                          parents' latents, judges and clips to be jud
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
 WORK_FOLDER = ".work"
+LOCK_FILE = ".lock"
 SHARD_HASHES = "shards_sha256"
 FORMAT = 1
 
@@ -182,6 +184,32 @@ class SynthStore:
             raise UsageError(
                 f"--out {self.folder} holds clips of another plan{what}; choose a new folder, or delete this one"
             )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the folder, once claimed, to this process; UsageError where another one is filling it.
+
+        The lock is the operating system's: it ends with the process, however that ends. File systems without locks go
+        without."""
+        from filelock import FileLock, Timeout
+
+        path = self.folder / LOCK_FILE
+        lock = FileLock(path)
+        with disk_errors(self.folder):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise UsageError(
+                    f"--out {self.folder} is being filled by another usk synth; wait for it, or choose another folder"
+                ) from error
+            except NotImplementedError:
+                pass
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                path.unlink(missing_ok=True)
+            lock.release()
 
     def missing(self) -> list[ShardSpan]:
         """Shards that are not there yet."""

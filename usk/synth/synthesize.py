@@ -206,57 +206,58 @@ def synthesize(
         settings["judge"] = jury.as_dict()
         store = JudgedStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     store.claim()
-    announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
-    done_before = store.n_done()
-    done = done_before
-    if jury is not None and store.missing():
-        jury.prepare(store.work, judging)
-    if progress is not None:
-        progress(done, len(plan))
-    stages = stages or Stages()
-    maker: ClipMaker
-    key = ""
-    if generator is not None:
-        maker = Renderer(plan, decoded, generator, render, store.work, stages)
-        key = latents_key(maker.latents.rows_of_width, decoded, generator, render, maker.batch)
-        if keep_latents and store.missing():
-            reuse(store.work, key)
-    else:
-        maker = MAKERS[render.strategy](plan, decoded, render)
+    with store.alone():
+        announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
+        done_before = store.n_done()
+        done = done_before
+        if jury is not None and store.missing():
+            jury.prepare(store.work, judging)
+        if progress is not None:
+            progress(done, len(plan))
+        stages = stages or Stages()
+        maker: ClipMaker
+        key = ""
+        if generator is not None:
+            maker = Renderer(plan, decoded, generator, render, store.work, stages)
+            key = latents_key(maker.latents.rows_of_width, decoded, generator, render, maker.batch)
+            if keep_latents and store.missing():
+                reuse(store.work, key)
+        else:
+            maker = MAKERS[render.strategy](plan, decoded, render)
 
-    def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
-        clips = plan.clips[shard.begin : shard.end]
-        rows = [maker.row(clip, audio[shard.begin + place]) for place, clip in enumerate(clips)]
-        if jury is not None:
-            jury.score(clips, rows, rate_hz)
-        store.write_shard(shard, rows)
+        def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
+            clips = plan.clips[shard.begin : shard.end]
+            rows = [maker.row(clip, audio[shard.begin + place]) for place, clip in enumerate(clips)]
+            if jury is not None:
+                jury.score(clips, rows, rate_hz)
+            store.write_shard(shard, rows)
 
-    # Compressing and writing go on in the background while the device renders the next shard.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as background:
-        behind: deque[Future[None]] = deque()
-        for shard in store.missing():
-            audio: dict[int, Any] = {}
-            for indices in maker.batches(shard.begin, shard.end):
-                made = maker.audio([plan.clips[index] for index in indices])
-                audio.update(zip(indices, made, strict=True))
-                done += len(made)
-                if progress is not None:
-                    progress(done, len(plan))
-            behind.append(background.submit(package, shard, audio))
-            while len(behind) > SHARDS_BEHIND:
-                behind.popleft().result()
-        with stages("writing left over"):
-            while behind:
-                behind.popleft().result()
-    made_plan, rejected, scores = plan, None, dict[str, float]()
-    if isinstance(store, JudgedStore) and jury is not None:
-        scores = store.scores()
-        plan, rejected = _judged(plan, jury, scores, config.per_class)
-        store.settle({clip.clip_id for clip in plan.clips})
-        notes += _judges_notes(plan, made_plan, scores, jury.config.threshold, config.per_class)
-    if keep_latents and isinstance(maker, Renderer):
-        keep(store.work, key)
-    store.finish(dataset_card(store.manifest, plan, store.folder))
+        # Compressing and writing go on in the background while the device renders the next shard.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as background:
+            behind: deque[Future[None]] = deque()
+            for shard in store.missing():
+                audio: dict[int, Any] = {}
+                for indices in maker.batches(shard.begin, shard.end):
+                    made = maker.audio([plan.clips[index] for index in indices])
+                    audio.update(zip(indices, made, strict=True))
+                    done += len(made)
+                    if progress is not None:
+                        progress(done, len(plan))
+                behind.append(background.submit(package, shard, audio))
+                while len(behind) > SHARDS_BEHIND:
+                    behind.popleft().result()
+            with stages("writing left over"):
+                while behind:
+                    behind.popleft().result()
+        made_plan, rejected, scores = plan, None, dict[str, float]()
+        if isinstance(store, JudgedStore) and jury is not None:
+            scores = store.scores()
+            plan, rejected = _judged(plan, jury, scores, config.per_class)
+            store.settle({clip.clip_id for clip in plan.clips})
+            notes += _judges_notes(plan, made_plan, scores, jury.config.threshold, config.per_class)
+        if keep_latents and isinstance(maker, Renderer):
+            keep(store.work, key)
+        store.finish(dataset_card(store.manifest, plan, store.folder))
     notes += [*decoded.source.notes, *plan.notes]
     longest_s = generator.mel.image_s if generator is not None else float("inf")
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
