@@ -350,11 +350,11 @@ def usk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def usk_process() -> Callable[..., subprocess.Popen[str]]:
     """`python -m usk ...` as a process of its own, with pipes for its output."""
 
-    def start(*arguments: Any, **environment: str) -> subprocess.Popen[str]:
+    def start(*arguments: Any, stdout: Any = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "usk", *map(str, arguments)],
             text=True,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment},
             # A job in the background ignores Ctrl-C, and so would its children.

@@ -39,8 +39,8 @@ def sample_of(names: list[str], shown: int = 3) -> str:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """What the operating system refuses in `folder`, as one line that names the fix."""
+def disk_errors(folder: Path, flag: str = "--out") -> Iterator[None]:
+    """What the operating system refuses in `folder`, which `flag` names, as one line that names the fix."""
     try:
         yield
     except OSError as error:
@@ -49,5 +49,5 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 f"the disk of {folder} is full; what is written stays: free some space and run the same command again"
             ) from error
         raise UsageError(
-            f"--out {folder} cannot be written ({error.strerror or error}); choose another folder"
+            f"{flag} {folder} cannot be written ({error.strerror or error}); choose another folder"
         ) from error

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.runs import write_run
 from tests.sounds import tone
 from usk import __version__
 from usk.synth.store import encode_flac
@@ -68,6 +69,33 @@ def test_python_m_usk_prints_help(usk_process: Callable[..., subprocess.Popen[st
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert "Urban sound kit" in out
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_the_tables(
+    usk_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "real", seed, skill=0.5 + 0.1 * seed)
+    process = usk_process("eval", tmp_path, PYTHONIOENCODING="ascii")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "55.0 ? " in out and not err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_full_device_in_place_of_a_terminal_is_one_line(
+    usk_process: Callable[..., subprocess.Popen[str]], tmp_path: Path, more: list[str]
+) -> None:
+    write_run(tmp_path, "real", 0)
+    with Path("/dev/full").open("w") as full:
+        process = usk_process("eval", tmp_path, *more, stdout=full)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert (
+        err
+        == "usk: No space left on device where results are written; free some and run the same command again\n"
+    )
 
 
 def test_python_m_usk_ends_with_the_commands_exit_code(

@@ -23,6 +23,7 @@ from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError
 from usk.evaluate.embeddings import Embedding, log_mel_statistics
 from usk.evaluate.quality import audit
+from usk.show.console import audit_tables
 from usk.synth.store import encode_flac
 
 Command = Callable[..., Any]
@@ -78,6 +79,7 @@ def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: P
     assert "trained on is not known" in found["notes"][1]
     shown = usk("audit", made, "--real", urbansound8k_folder)
     assert shown.code == 0
+    assert "asked about" not in shown.out, "none was"
     assert "closeness to real clips, in log-mel statistics" in shown.out and "real to real" in shown.out
     assert "distance to the nearest real clip (median), in log-mel statistics" in shown.out
 
@@ -88,6 +90,20 @@ def test_leaks_into_a_fold_that_is_asked_about_end_with_3(
     ran = usk("audit", made, "--real", urbansound8k_folder, "--test-folds", "1,3")
     assert ran.code == 3
     assert "would leak into the folds asked about" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(3, ", no leaks into the folds asked about, "), (None, ", ")],
+    ids=["asked", "not asked"],
+)
+def test_where_nothing_is_found_it_says_what_was_looked_for(
+    made: Path, urbansound8k_folder: Path, asked: int | None, said: str
+) -> None:
+    folds = [] if asked is None else [asked]
+    found = audit(open_source(made), open_source(urbansound8k_folder), test_folds=folds)
+    clean = replace(found, unusable=(), silent=(), clipped=(), short=(), near_copies=())
+    assert f"no wrong provenance{said}no defects, no near-copies" in audit_tables(clean)
 
 
 def test_leaks_into_the_only_fold_there_is_are_counted(made: Path, urbansound8k_folder: Path) -> None:

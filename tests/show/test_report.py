@@ -99,6 +99,15 @@ def test_split_puts_assets_beside_the_page_and_clears_its_old_ones(usk: Command,
     assert made["clips"] == 9
 
 
+def test_charts_that_cannot_be_written_blame_the_flag_that_asked_for_them(
+    usk: Command, study_folder: Path
+) -> None:
+    Path("taken").write_text("kept")
+    ran = usk("report", "--no-audit", "--png", "taken")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("usk: --png taken cannot be written (")
+
+
 def test_png_exports_every_chart(usk: Command, study_folder: Path) -> None:
     made = usk("report", "--real", "tones", "--no-audit", "--png", "charts", "--json").value
     assert len(made["PNG files"]) == made["charts"] == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -54,15 +56,36 @@ class Commands(TyperGroup):
 
 def guarded(call: Callable[[], object]) -> int:
     """Run a command; its exit code. `USK_DEBUG=1` lets the traceback through."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where results go may know less than UTF-8
+            stream.reconfigure(errors="replace")
     try:
-        call()
+        try:
+            call()
+        finally:
+            sys.stdout.flush()
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
         line = " ".join(str(error).split())  # and nothing that a terminal would obey
-        sys.stderr.write(f"usk: {''.join(c if c.isprintable() else chr(0xFFFD) for c in line)}\n")
+        _say("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("USK_DEBUG"):
+            raise
+        _say(f"{error.strerror} where results are written; free some and run the same command again")
+        _write_no_more()
+        return 1
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"usk: {line}\n")
+
+
+def _write_no_more() -> None:
+    """What is left in the buffer of standard output would fail again as the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

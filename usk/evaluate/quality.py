@@ -75,7 +75,7 @@ class Audit:
     embedding: str
     wrong_provenance: tuple[str, ...]  # rows whose parents are not what the row says
     folds: tuple[FoldLeaks, ...]
-    asked_leaks: int  # in the test folds that were asked about
+    asked_leaks: int | None  # in the test folds that were asked about; None where none was
     unusable: tuple[str, ...]  # cannot be decoded, hold NaN, or are silent or far too short outright
     silent: tuple[str, ...]
     clipped: tuple[str, ...]
@@ -94,7 +94,7 @@ class Audit:
     @property
     def leaks(self) -> bool:
         """Whether something was found that makes a test unclean: wrong provenance, or leaks into an asked fold."""
-        return bool(self.wrong_provenance) or self.asked_leaks > 0
+        return bool(self.wrong_provenance) or bool(self.asked_leaks)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "leaks": self.leaks}
@@ -153,7 +153,7 @@ def audit(
     wrong = wrong_provenance(synthetic, real)
     looked_at = real.folds if len(real.folds) > 1 else sorted(set(test_folds))
     folds = tuple(_fold_leaks(synthetic, real, fold) for fold in looked_at)
-    asked = sum(part.leaking for part in folds if part.fold in test_folds)
+    asked = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
     decoded = decode_source(synthetic, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     usable = {clip.clip_id for clip in decoded.source.clips}
     unusable = tuple(clip.clip_id for clip in synthetic.clips if clip.clip_id not in usable)

@@ -109,9 +109,9 @@ class Chart:
         return _inline(buffer.getvalue())
 
     def png(self, file: Path) -> None:
-        """At 200 dpi on white."""
+        """At 200 dpi on white. Raises UsageError where it cannot be written."""
         figure = self._figure(PAPER, narrow=False)
-        with _style(PAPER, False, self.name), disk_errors(file.parent):
+        with _style(PAPER, False, self.name), disk_errors(file.parent, flag="--png"):
             file.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
 

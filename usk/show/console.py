@@ -471,7 +471,8 @@ def audit_tables(audit: Any) -> list[RenderableType]:
             0, f"[bold red]leaks[/bold red]: {audit.asked_leaks} clips would leak into the folds asked about"
         )
     if not found:
-        found = ["no wrong provenance, no leaks into the folds asked about, no defects, no near-copies"]
+        asked = ", no leaks into the folds asked about" if audit.asked_leaks is not None else ""
+        found = [f"no wrong provenance{asked}, no defects, no near-copies"]
     return [
         folds,
         classes,
