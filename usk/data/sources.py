@@ -191,9 +191,9 @@ def open_source(
     path = Path(typed).expanduser()
     if path.is_dir():
         opener = _opener_for(path, flag)
-        source = opener(path, typed, skip_bad, columns)
-        if source.audio and isinstance(source.audio[0], FileRef):
+        if opener not in (_open_parquet, _open_saved_dataset):
             _refuse_columns(columns, typed, "a folder of files")
+        source = opener(path, typed, skip_bad, columns)
     elif path.exists():
         raise SourceError(f"{typed} is a file; a source is a folder, a Hub id, or `demo`")
     elif looks_like_hub_id(typed):
