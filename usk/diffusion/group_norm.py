@@ -34,8 +34,8 @@ class _ChannelsLast(torch.autograd.Function):
         x, dy = (of.permute(0, 2, 3, 1).reshape(n, pixels, channels) for of in (images, gradients[0]))
         mean, rstd = (of.float()[..., None] for of in (mean, rstd))  # [n, groups, 1]
         w = weight.float().view(1, groups, -1)
-        ones = torch.ones(n, 1, pixels, dtype=x.dtype)
-        sum_dy, sum_dy_x = (torch.bmm(ones, of).float().view(n, groups, -1) for of in (dy, dy * x))
+        exact = dy.float()
+        sum_dy, sum_dy_x = (of.sum(1).view(n, groups, -1) for of in (exact, exact * x))
         w_dy, w_dy_x = ((w * of).sum(-1, keepdim=True) for of in (sum_dy, sum_dy_x))
         m = pixels * channels // groups
         k = (mean * w_dy - w_dy_x) * rstd**3 / m
