@@ -220,6 +220,28 @@ def test_deleting_the_cache_while_it_is_built_does_not_hurt(tone_folder: Path) -
     assert all(map(np.array_equal, map(decoded.audio, range(24)), audio_of(tone_folder)))
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the kernel what is open")
+def test_where_open_files_cannot_move_none_is_open_as_the_cache_moves(
+    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    open_then: list[bool] = []
+
+    def put_in_place(building: Path, folder: Path) -> None:
+        places = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+        mapped = Path("/proc/self/maps").read_text()
+        open_then.append(building.name in mapped or any(building.name in place for place in places))
+        put(building, folder)
+
+    put = decode_module._put_in_place
+    monkeypatch.setattr(decode_module, "_put_in_place", put_in_place)
+    expected = audio_of(tone_folder)
+    shutil.rmtree(cache_root())
+    monkeypatch.setattr(decode_module, "OPEN_FILES_MOVE", False)
+    assert all(map(np.array_equal, audio_of(tone_folder), expected))
+    assert open_then == [True, False]
+
+
 def test_progress_counts_the_clips(tone_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     decode_source(open_source(tone_folder), progress=lambda done, total: seen.append((done, total)))

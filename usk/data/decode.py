@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -29,6 +29,8 @@ MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
 FULL_SCALE = 32_767
 CACHE_VERSION = 1
+SAMPLES_FILE = "samples.i16"
+OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 
 Progress = Callable[[int, int], None]
 
@@ -157,9 +159,9 @@ def decode_source(
 
 def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarray] | None:
     """The cache's index and samples if it is whole, knows every clip, and has none that should be tried again."""
-    file = folder / "samples.i16"
     try:  # the samples first: what is mapped stays there, whoever replaces the folder
-        samples = np.memmap(file, dtype="<i2", mode="r") if file.stat().st_size else np.zeros(0, "<i2")
+        with (folder / SAMPLES_FILE).open("rb") as file:
+            samples = _mapped(file)
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         names, lengths = index["names"], index["lengths"]
         whole = len(names) == len(lengths) == len(index["peaks"]) and len(samples) == sum(lengths)
@@ -203,7 +205,7 @@ def _build(
         "source": source.location,
     }
     try:
-        with (building / "samples.i16").open("w+b") as file:
+        with (building / SAMPLES_FILE).open("w+b") as file:
             for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
                 samples = np.zeros(0, np.float32)
                 if isinstance(result, np.ndarray):
@@ -219,16 +221,24 @@ def _build(
                 if progress is not None:
                     progress(done, len(source))
             file.flush()
-            total = sum(index["lengths"])
-            mapped = np.memmap(file, dtype="<i2", mode="r", shape=(total,)) if total else np.zeros(0, "<i2")
+            if OPEN_FILES_MOVE:  # now: afterwards others may replace or delete it
+                mapped = _mapped(file)
         with contextlib.suppress(FileNotFoundError):  # the cache was deleted meanwhile: what is mapped stays
             (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
             _put_in_place(building, folder)
+        if not OPEN_FILES_MOVE:
+            with (folder / SAMPLES_FILE).open("rb") as file:
+                mapped = _mapped(file)
     except OSError as error:
         raise _unwritable(error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return index, mapped
+
+
+def _mapped(file: BinaryIO) -> np.ndarray:
+    """All samples in a file, int16 [n], without reading them; they outlive its name."""
+    return np.memmap(file, dtype="<i2", mode="r") if os.fstat(file.fileno()).st_size else np.zeros(0, "<i2")
 
 
 def _put_in_place(building: Path, folder: Path) -> None:
