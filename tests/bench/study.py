@@ -7,7 +7,7 @@ the mixes, and the augmentations of real clips alone and of the mixes; with seve
 each mix. Each seed draws its shots, synthesises from those alone, and trains every mix with equal steps. Everything lands under `--work`, and
 what is there already is not made again: an interrupted study goes on, a finished one can be widened, and `usk eval
 DIR/runs` or `usk report` look at its runs as at any others. Each worker process keeps to one core (or to the GPU).
-Several configurations can share a `--work`: each compares the mixes that it names.
+Several configurations can share a `--work`: each compares the mixes and test folds that it names.
 `--only-results` compares what has been trained so far. `--json` writes comparisons without recall by class, and beside them
 the same for each test fold alone, against the control that the configuration names, and against real clips alone of the next
 size: whether clips are worth as much as collecting more.
@@ -83,7 +83,11 @@ class Config:
         return self.model if isinstance(self.model, str) else self.model[str(test_fold)]
 
     def names(self, run: RunRecord) -> bool:
-        return run.shots in self.shots and run.mix in ("real", *self.mixes[_said(run.shots)])
+        return (
+            run.fold in self.test_folds
+            and run.shots in self.shots
+            and run.mix in ("real", *self.mixes[_said(run.shots)])
+        )
 
     def synth(self, name: str, shots: int | None) -> SynthConfig:
         """How the clips called `name` are made of that many real ones."""

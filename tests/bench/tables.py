@@ -29,6 +29,14 @@ NAMES = {
     "real,sample": "+ `sample`",
     "real,decomposed,sample": "+ `decomposed` and as many of `sample`",
 }
+AMOUNTS = {  # of study_amount.toml and study_amount_folds.toml
+    "real,waveform": "+ 500 sums of waveforms (control)",
+    "real,decomposed:0.2": "+ 100 clips of `decomposed` (default)",
+    "real,decomposed": "+ 500 of `decomposed`",
+    "real,sample:0.2": "+ 100 of `sample`",
+    "real,sample": "+ 500 of `sample`",
+    "real,decomposed,sample": "+ 500 of each",
+}
 Row = Mapping[str, Any]
 
 
@@ -143,6 +151,25 @@ def on_validation(study: Row) -> str:
     return markdown(["real clips and", "points above real clips alone ± standard error", "cells up"], lines)
 
 
+def amounts(study: Row) -> str:
+    """More and more clips beside the same real ones: each test fold alone, and all of them with their p values."""
+    columns = {
+        f"test fold {fold}": (rows_of(found, BEST_AUGMENT), with_pairs)
+        for fold, found in study["by_fold"].items()
+    }
+    name = "both" if len(columns) > 1 else next(iter(columns))
+    columns[name] = (rows_of(study["comparisons"], BEST_AUGMENT), with_p)
+    lines = []
+    for size in sizes_of(study):
+        alone = (accuracy(found[size, "real"]) for found, _ in columns.values())
+        lines.append([f"**{size} real clips**", *alone])
+        for mix, said in AMOUNTS.items():
+            if (size, mix) in columns[name][0]:
+                found = (shown({"sentence": "", **rows[size, mix]}) for rows, shown in columns.values())
+                lines.append([said, *found])
+    return markdown([f"trained on, with `{BEST_AUGMENT}`", *columns], lines)
+
+
 # Of which results, and how.
 TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "study": ("study.json", lambda study: by_size(study, with_p)),
@@ -150,6 +177,8 @@ TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "study against the control": ("study.json", against_control),
     "study by fold": ("study.json", by_fold),
     "study on validation clips": ("study.json", on_validation),
+    "amount": ("amount.json", amounts),
+    "amount by fold": ("amount_folds.json", amounts),
     "against classical": ("classical.json", against_control),
 }
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- /table -->)", re.DOTALL)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.bench import study
+from tests.runs import write_run
 from usk.data.mix import parse_mix
 from usk.data.sources import open_source
+from usk.evaluate.records import read_runs
 
 CONFIG = """
 test_folds = [1]
@@ -89,6 +91,17 @@ def test_each_fold_may_have_a_generator_of_its_own(tmp_path: Path) -> None:
     assert (config.model_for(1), config.model_for(2)) == ("mine", "embedded")
     (tmp_path / "study.toml").write_text(CONFIG)
     assert study.Config.read(tmp_path / "study.toml").model_for(2) == "embedded"
+
+
+def test_it_compares_the_runs_that_its_configuration_names(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(CONFIG)
+    for fold in (1, 2):
+        for mix in ("real", "real,waveform", "real,sample"):
+            write_run(tmp_path / "runs", mix, fold=fold, shots=40)
+    write_run(tmp_path / "runs", "real", shots=50)
+    config = study.Config.read(tmp_path / "study.toml")
+    named = [(run.fold, run.shots, run.mix) for run in read_runs(tmp_path / "runs") if config.names(run)]
+    assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
 
 
 @pytest.mark.parametrize(
