@@ -22,7 +22,6 @@ import torch
 
 from usk.device import autocast, default_precision
 from usk.diffusion.fit_config import FitConfig
-from usk.diffusion.group_norm import with_fast_gradients
 from usk.diffusion.load import VAE_SCALE, Generator
 from usk.diffusion.networks import Networks
 from usk.diffusion.workers import Workers
@@ -110,7 +109,6 @@ class Fitting:
         self.config, self.networks, self.out, self.workers = config, networks, out, workers
         self.learning_rate = config.learning_rate
         self.device = workers.device
-        with_fast_gradients(networks.unet)
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
         self.log: list[dict[str, Any]] = []
         self.steps_done = 0  # of the UNet
