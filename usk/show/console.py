@@ -30,14 +30,8 @@ from rich.table import Column, Table
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
 MIX_FIGURES = ("runs", "real", "synth", "accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
-DISPENSABLE = (
-    "macro F1 %",
-    "runs",
-    "p (Holm)",
-    "pairs up",
-    "synth",
-    "real",
-)  # where room is short, in this order
+# What goes where room is short, first things first.
+DISPENSABLE = ("macro F1 %", "runs", "p (Holm)", "pairs up", "synth", "real")
 RECALL_WIDTH = len("100.0 +100.0")
 GAP = 2  # between columns
 
@@ -291,7 +285,8 @@ def _mix_table(comparison: Any, width: int) -> Table:
         [*_mix_cells(row), "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}"]
         for row in comparison.rows
     ]
-    headers = (*MIX_FIGURES[:5], f"points to {comparison.baseline}", *MIX_FIGURES[6:], "p (Holm)")
+    points = f"points to {comparison.baseline}"
+    headers = [points if name == "points" else name for name in MIX_FIGURES] + ["p (Holm)"]
     shown, left_out = _what_fits(headers, rows, width)
     captions = [text for text in (comparison.warning, left_out) if text]
     table = _table(

@@ -26,7 +26,8 @@ def shots_cells(
 ) -> list[ShotsOf]:
     """The datasets to make, `usk train`'s order: folds (all, if none are named), then seeds, then shots.
 
-    Draws are numbered from `first_seed` on. `full` draws nothing, so it comes once a fold. Raises UsageError for shots or folds that the source has not.
+    Draws are numbered from `first_seed` on. `full` draws nothing, so it comes once a fold. Raises UsageError for shots or
+    folds that the source has not.
     """
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {seeds}")

@@ -189,21 +189,21 @@ class SynthStore:
     def alone(self) -> Iterator[None]:
         """Keep the folder, once claimed, to this process; UsageError where another one is filling it.
 
-        The lock is the operating system's: it ends with the process, however that ends. File systems without locks go
-        without."""
+        The lock is the operating system's where the file system has locks: it ends with the process, however that ends."""
         from filelock import FileLock, Timeout
 
         path = self.folder / LOCK_FILE
         lock = FileLock(path)
         with disk_errors(self.folder):
             try:
-                lock.acquire(timeout=0)
+                with contextlib.suppress(
+                    NotImplementedError
+                ):  # an older filelock, a file system without locks
+                    lock.acquire(timeout=0)
             except Timeout as error:
                 raise UsageError(
                     f"--out {self.folder} is being filled by another usk synth; wait for it, or choose another folder"
                 ) from error
-            except NotImplementedError:
-                pass
         try:
             yield
         finally:
