@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from usk import device
+from usk.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,9 @@ def test_limits_of_a_container(
     assert device.memory_allowed_bytes() == min(machine[0], memory_bytes)
     assert device.cores_allowed() == min(machine[1], cores)
     assert 1 <= machine[1] <= (os.cpu_count() or 1) and machine[0] > 1e8
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "nonsense", "cuda:7"])
+def test_a_device_that_usk_cannot_compute_on_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--device {'cuda' if name.startswith('cuda') else name}"):
+        device.resolve_device(name)

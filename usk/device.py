@@ -27,8 +27,12 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError:
         raise UsageError(f"--device {device} is no device that torch knows; use auto, cpu or cuda") from None
+    if resolved.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: usk computes on auto, cpu or cuda")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu, or --device auto")
+    if resolved.type == "cuda" and (resolved.index or 0) >= (there := torch.cuda.device_count()):
+        raise UsageError(f"--device {device}: there are {there} CUDA devices, counted from cuda:0")
     if resolved.type == "cpu":
         keep_freed_memory()
     return resolved

@@ -25,6 +25,7 @@ from usk.data.decode import decode_source
 from usk.data.sources import Source
 from usk.data.splits import fold_split
 from usk.errors import LeakError, UsageError, UskError
+from usk.evaluate.compare import compare_runs
 from usk.evaluate.records import read_runs
 
 TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
@@ -396,8 +397,9 @@ def test_the_published_protocol_is_called_optimistic(bands: Source, tmp_path: Pa
         ({"augment": "more"}, "--augment more is not known"),
         ({"classifier": "vgg"}, "--classifier vgg is not known"),
         ({"batch": 0}, "--batch must be at least 1, not 0"),
-        ({"learning_rate": -1.0}, "--learning-rate must be above 0, not -1"),
-        ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
+        ({"learning_rate": -1.0}, "--learning-rate must be above 0 and finite, not -1"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be above 0 and finite, not nan"),
+        ({"learning_rate": math.inf}, "--learning-rate must be above 0 and finite, not inf"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_a_usage_error(
@@ -406,6 +408,26 @@ def test_an_option_that_cannot_be_meant_is_a_usage_error(
     with pytest.raises(UsageError, match=message):
         train(bands, out=tmp_path / "runs", config=tiny(**changes))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_that_diverges_is_no_run(bands: Source, tmp_path: Path) -> None:
+    with pytest.raises(UskError, match=r"diverged in epoch 1 .*; choose a lower --learning-rate than 1e\+38"):
+        train(bands, out=tmp_path / "runs", config=tiny(learning_rate=1e38, epochs=2))
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_what_heard_recordings_that_the_published_protocol_tests_stays_on_record(
+    bands: Source, children: Any, tmp_path: Path
+) -> None:
+    heard = frozenset(clip.group for clip in bands.clips)
+    synth = replace(children(), model_groups=heard)
+    result = train(bands, ["real", "real,synth"], synth=synth, out=tmp_path,
+                   config=tiny(protocol="seed-9010", folds=()))  # fmt: skip
+    said = "the generator of synth has heard recordings that seed-9010 tests: more optimistic still"
+    assert said in result.notes
+    by_mix = {run.record["mix"]: run.record["caveats"] for run in result.runs}
+    assert by_mix == {"real": [], "real,synth": [said]}
+    assert any(said in note for comparison in compare_runs(tmp_path) for note in comparison.notes)
 
 
 def test_no_mix_is_a_usage_error(bands: Source, tmp_path: Path) -> None:

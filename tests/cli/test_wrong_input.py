@@ -760,3 +760,9 @@ def test_other_files_in_a_source_are_passed_over(usk: Command, world: World) -> 
         "2 files (.m4a, .wma) are passed over, for usk does not read them; convert them, for example to FLAC"
         in info["notes"]
     )
+
+
+def test_a_synth_that_no_mix_names_is_refused(usk: Command, world: World) -> None:
+    ran = usk(*world.train("--synth", "made"))
+    assert ran.code == 2
+    assert ran.err == "usk: --synth made: no --mix names synth; add --mix real,synth, or leave it out\n"

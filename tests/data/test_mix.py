@@ -406,3 +406,17 @@ def test_a_generator_that_heard_what_has_other_names_is_warned_of(
         "be ruled out"
     )
     assert foreign_parents(made_by(real, heard, model_unknown=True), real) is None, "that says more already"
+
+
+@pytest.mark.parametrize("protocol", SPLITS)
+def test_parents_known_by_their_place_are_looked_for_in_no_other_revision(protocol: str) -> None:
+    real = replace(real_source(), ids_by_row=True)
+    split = SPLITS[protocol](real)
+    synth = source_of([child("c", *of_part(real, split.train))])
+    sources = {"real": real, "synth": replace(synth, made_of=("city", "1"))}
+    training_rows(parse_mix("real,synth"), sources, real, split)
+    later = replace(real, revision="2")
+    with pytest.raises(SourceError, match=r"city was made of revision 1, and city is another by now \(2\)"):
+        training_rows(parse_mix("real,synth"), {**sources, "real": later}, later, split)
+    named = replace(later, ids_by_row=False)  # parents are found by their names
+    training_rows(parse_mix("real,synth"), {**sources, "real": named}, named, split)

@@ -618,3 +618,91 @@ def test_the_real_sample_opens_and_its_recordings_lie_in_one_fold_each(real_fold
     assert Counter(map(len, folds_of.values())) == {1: len(folds_of)}
     few = decode_source(source.subset(range(0, len(source), 40)))
     assert all(len(few.audio(row)) > 0 for row in range(len(few)))
+
+
+# --- what datasets from elsewhere are like ---------------------------------------------------------------------
+
+
+def of_classes(table: pa.Table, **names: list[str]) -> pa.Table:
+    """The table with columns of numbers declared as classes."""
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(table.schema)
+    for column, of_column in names.items():
+        features[column] = datasets.ClassLabel(names=of_column)
+    return table.cast(features.arrow_schema)
+
+
+def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_their_place(
+    tmp_path: Path,
+) -> None:
+    rows = range(12)
+    plain = hugging_face_table(
+        typed=True, fold=[row // 3 for row in rows], session=[row // 2 for row in rows],
+        category=["siren" if row % 2 else "horn" for row in rows],
+    )  # fmt: skip
+    table = of_classes(
+        plain.drop_columns(["label"]), fold=["1", "10", "2", "3"], session=[f"day {day}" for day in range(6)]
+    )
+    source = open_source(write_parquet(tmp_path / "set", table))
+    assert source.class_names == ("horn", "siren")
+    assert [clip.fold for clip in source.clips] == [[1, 10, 2, 3][row // 3] for row in rows]
+    assert source.clips[3].group == "set/day 1" and not [note for note in source.notes if "folds" in note]
+
+
+def test_a_column_called_label_is_preferred_to_another_one_of_classes(tmp_path: Path) -> None:
+    table = hugging_face_table(mic=[row % 2 for row in range(12)], category=["a", "b", "c"] * 4)
+    table = of_classes(table.drop_columns(["label"]), mic=["phone", "studio"])
+    assert open_source(write_parquet(tmp_path / "set", table)).class_names == ("a", "b", "c")
+    alone = write_parquet(tmp_path / "alone", table.drop_columns(["category"]))
+    assert open_source(alone).class_names == ("phone", "studio")
+
+
+def test_splits_of_different_columns_are_one_line(tmp_path: Path) -> None:
+    import datasets
+
+    table = hugging_face_table()
+    first = datasets.Dataset(datasets.table.InMemoryTable(table))
+    second = first.cast_column("label", datasets.Value("string"))
+    datasets.DatasetDict({"train": first, "test": second}).save_to_disk(str(tmp_path / "set"))
+    fails("its splits train, test have different columns and cannot be read as one", tmp_path / "set")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""], ids=["null", "NaN", "empty"])
+def test_rows_that_name_no_recording_are_their_own(tmp_path: Path, missing: Any) -> None:
+    names = [missing if row % 3 == 0 else str(row // 6) if missing == "" else row / 6 for row in range(12)]
+    table = hugging_face_table(typed=False, label=["a", "b"] * 6).append_column("recording", pa.array(names))
+    source = open_source(write_parquet(tmp_path / "set", table, shards=1))
+    assert len({source.clips[row].group for row in (0, 3, 6, 9)}) == 4
+    assert "4 rows name no recording in the column recording: each counts as its own" in source.notes
+
+
+def test_splits_in_a_folder_are_read_as_one_which_is_said(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", hugging_face_table())
+    first, second = sorted((folder / "data").iterdir())
+    first.rename(folder / "data" / "test-00000-of-00001.parquet")
+    second.rename(folder / "data" / "train-00000-of-00001.parquet")
+    assert "its splits test, train are read as one, and folds say what is tested" in open_source(folder).notes
+
+
+def test_what_is_passed_over_in_class_folders_is_said(tone_folder: Path) -> None:
+    write_wav(tone_folder / "loose.wav", tone(440, 0.5))
+    (tone_folder / "owl").mkdir()
+    (tone_folder / "owl" / "hoot.m4a").write_bytes(b"x")
+    elsewhere = tone_folder.parent / "disk2" / "r99"
+    write_wav(elsewhere / "cut.wav", tone(440, 0.5))
+    first = next(folder for folder in sorted(tone_folder.iterdir()) if folder.is_dir())
+    (first / "r99").symlink_to(elsewhere)
+    (elsewhere / "again").symlink_to(elsewhere)  # no end, if it were followed
+    source = open_source(tone_folder)
+    assert [clip.clip_id for clip in source.clips if "r99" in clip.clip_id] == [
+        f"{tone_folder.name}/{first.name}/r99/cut.wav"
+    ]
+    assert "owl: no class, for usk reads none of its files" in source.notes
+    assert "1 audio file beside the class folders passed over: a clip's class is its folder" in source.notes
+
+
+def test_a_dataset_whose_rows_have_no_names_says_so(tmp_path: Path) -> None:
+    assert open_source(write_parquet(tmp_path / "a", hugging_face_table())).ids_by_row
+    named = hugging_face_table(file_name=[f"{row}.wav" for row in range(12)])
+    assert not open_source(write_parquet(tmp_path / "b", named)).ids_by_row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
 from usk.diffusion.networks import new_networks
 from usk.diffusion.training import Drawn, FitClips, Fitting, Stopped, StopSignals
 from usk.diffusion.workers import Workers
-from usk.errors import UsageError
+from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 from usk.share.cards import write_generator_card
 
@@ -159,6 +160,43 @@ def test_what_it_was_trained_on_is_recorded_without_the_held_out(
         list(folds or (1, 2)),
     )
     assert generator.license == "CC0-1.0"
+
+
+def test_a_recording_that_also_lies_in_another_fold_is_not_heard(source: Source, tmp_path: Path) -> None:
+    across = {"clips/r2", "clips/r4"}  # of fold 1
+    moved = [c.group in across and c.clip_id.endswith("1.wav") for c in source.clips]
+    spread = replace(
+        source,
+        clips=tuple(replace(c, fold=2 if m else c.fold) for c, m in zip(source.clips, moved, strict=True)),
+    )
+    folds = {c.group: {d.fold for d in spread.clips if d.group == c.group} for c in spread.clips}
+    wide = {group for group, of in folds.items() if len(of) > 1}
+    assert wide == across
+    said: list[str] = []
+    result = fit([spread], tmp_path / "out", replace(TINY, steps=1), mel=MEL, folds=(1,), warn=said.append)
+    heard = load_generator(str(result.folder), device="cpu").seen_groups
+    assert heard and not heard & wide and not heard & {c.group for c in spread.clips if c.fold == 2}
+    assert f"{len(wide)} recordings with clips in other folds than 1 too were left out" in said[0]
+    assert result.notes == tuple(said)
+    everywhere = replace(source, clips=tuple(replace(c, fold=1 + int(c.clip_id[-5])) for c in source.clips))
+    with pytest.raises(UsageError, match=r"--folds 1: every recording of .* has clips in other folds too"):
+        fit([everywhere], tmp_path / "none", replace(TINY, steps=1), mel=MEL, folds=(1,))
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Path.write_bytes
+
+    def full(self: Path, data: Any) -> int:
+        if self.suffix == ".part":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UskError, match=r"the disk of .*out is full; what is written stays"):
+        fit([source], tmp_path / "out", replace(TINY, steps=2), mel=MEL)
+    assert not list((tmp_path / "out").glob("*.part"))
 
 
 def test_held_out_recordings_do_not_move_the_weights(source: Source, tmp_path: Path) -> None:

@@ -301,6 +301,20 @@ def test_clips_that_all_seeds_share_are_noted(tmp_path: Path) -> None:
     assert [text for text in only(compare_runs(tmp_path)).notes if "luck" in text] == [f"real,synth: {note}"]
 
 
+def test_clips_that_several_seeds_share_are_noted_in_every_protocol(tmp_path: Path) -> None:
+    shared, other = {"synth": {"revision": "s"}}, {"synth": {"revision": "another"}}
+    for seed in (0, 1, 2):
+        holdout = {"protocol": "holdout", "split": f"holdout{seed}"}
+        write_run(tmp_path / "holdout", "real,synth", seed=seed, sources=shared, **holdout)
+        write_run(tmp_path / "holdout", "real", seed=seed, **holdout)
+        write_run(tmp_path / "folds", "real,synth", seed=seed, sources=shared if seed < 2 else other)
+        write_run(tmp_path / "folds", "real", seed=seed)
+    said = "seeds trained on the same synthetic clips, so the luck of making them is in no interval"
+    for protocol, which in (("holdout", "all"), ("folds", "several")):
+        notes = only(compare_runs(tmp_path / protocol)).notes
+        assert [text for text in notes if "luck" in text] == [f"real,synth: {which} {said}"]
+
+
 def test_synthetic_clips_that_help_are_said_to(tmp_path: Path) -> None:
     write_grid(tmp_path, seeds=(0, 1, 2))
     for fold, seed in itertools.product((1, 2), (0, 1, 2)):  # fewer real clips: not synthetic clips alone

@@ -245,3 +245,20 @@ def test_the_distance_to_the_same_sounds_is_nothing_and_to_others_is_not() -> No
     assert (same.n, same.n_real) == (32, 32)
     baseline = clips.baseline(0)
     assert abs(baseline.mmd) < 10 and (baseline.n, baseline.n_real) == (8, 8)  # type: ignore[arg-type]
+
+
+def test_halves_that_say_nothing_do_not_narrow_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four classes whose halves spread by 1 point, where they say anything: their mean by half a point."""
+    rng = np.random.default_rng(3)
+    real, made = rng.standard_normal((80, 3)), rng.standard_normal((40, 3))
+    clips = RealClips(real, [i % 4 for i in range(80)], [f"r{i}" for i in range(80)])
+
+    def half(kernels: _Kernels, draw: np.random.Generator) -> float:
+        return float("nan") if draw.random() < 0.6 else float(draw.standard_normal())
+
+    monkeypatch.setattr(_Kernels, "half", half)
+    found = clips.distance(made, [i % 4 for i in range(40)])
+    assert found.high - found.low == pytest.approx(2 * 1.96 / 2, rel=0.2)  # type: ignore[operator]
+    monkeypatch.setattr(_Kernels, "half", lambda *_: float("nan"))
+    silent = clips.distance(made, [i % 4 for i in range(40)])
+    assert (silent.mmd, silent.low, silent.high) == (found.mmd, None, None)

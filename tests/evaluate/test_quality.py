@@ -14,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
 from tests.hub_server import LocalHub
 from tests.sounds import tone
+from usk.data.decode import decode_source
 from usk.data.sources import open_source
+from usk.data.splits import held_out_groups
 from usk.errors import SourceError, UsageError
 from usk.evaluate.embeddings import Embedding, log_mel_statistics
 from usk.evaluate.quality import audit
@@ -460,6 +463,55 @@ def test_an_audit_changes_nothing(made: Path, urbansound8k_folder: Path, usk: Co
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     usk("audit", made, "--real", urbansound8k_folder)
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+def test_clips_that_cannot_be_used_hold_nothing_back(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    """`usk audit` splits as `usk synth` and `usk train` do: without clips that cannot be used."""
+    rng = np.random.default_rng(0)
+    files = sorted(urbansound8k_folder.glob("audio/*/*.wav"))
+    seen = set()
+    for attempt in range(20):  # until one is found whose silence moves who validates
+        folder = tmp_path / f"city{attempt}"
+        shutil.copytree(urbansound8k_folder, folder)
+        for file in rng.choice(np.array(files, dtype=object), 8, replace=False):
+            soundfile.write(folder / file.relative_to(urbansound8k_folder), np.zeros(9_000), 22_050)
+        real = open_source(folder)
+        usable = decode_source(real, skip_bad=True).source
+        seen.add(held_out_groups(usable.clips) == held_out_groups(real.clips))
+        out = tmp_path / f"synth{attempt}"
+        ran = usk("synth", "--real", folder, "--strategy", "classical", "--per-class", 9, "--out", out,
+                  "--folds", "2,3", "--skip-bad")  # fmt: skip
+        assert ran.code == 0, ran.err
+        ran = usk("audit", out, "--real", folder, "--test-folds", 1, "--json")
+        assert ran.code == 0 and ran.value["asked_leaks"] == 0, ran.value
+        if False in seen:
+            return
+    raise AssertionError("no silence moved the recordings that validate: the test tests nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--save",), "--save writes into the folder of a dataset that usk synth made"),
+        (("--tstr", "--seeds", 0), "--seeds must be at least 1"),
+        (("--tstr", "--epochs", 0), "--epochs must be at least 1"),
+        (("--device", "cpu"), "--device belongs to --tstr; add --tstr, or leave it out"),
+        (("--tstr", "--device", "nonsense"), "--device nonsense is no device that torch knows"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_work(
+    made: Path, urbansound8k_folder: Path, usk: Command, options: tuple[Any, ...], said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def too_late(*_: Any, **__: Any) -> None:
+        raise AssertionError("the audit has begun")
+
+    monkeypatch.setattr("usk.evaluate.quality.audit", too_late)
+    (made / "plan.jsonl").unlink()
+    ran = usk("audit", made, "--real", urbansound8k_folder, *options)
+    assert ran.code == 2 and ran.err.startswith(f"usk: {said}") and ran.err.count("\n") == 1
 
 
 def test_saved_figures_stand_in_the_card(

@@ -98,6 +98,56 @@ def test_the_card_says_which_folds_the_generator_has_heard(
     assert row.split("|")[-2].strip() == heard
 
 
+@pytest.mark.parametrize(
+    ("manifest", "rows"),
+    [
+        ({}, {1: 0, 2: 1}),
+        ({"shots": {"shots": 50, "test_fold": 3, "seed": 0}}, {1: 0, 2: 1, 3: 2}),
+        ({"judge": {"heard": [{"folds": [1]}, {"folds": [2]}]}}, {1: 0, 2: 1}),
+        ({"judge": {"test_folds": [3], "heard": [{"folds": [1, 2]}]}}, {1: 0, 2: 0, 3: 2}),
+    ],
+    ids=["plain", "few shots", "judges of the folds", "one judge"],
+)
+def test_the_card_counts_what_may_train_where_a_fold_is_tested(
+    manifest: dict[str, Any], rows: dict[int, int]
+) -> None:
+    """Both clips have a parent in fold 1, one of them its other in fold 2."""
+    from usk.share.cards import _tested_folds
+
+    clips = [
+        PlannedClip("c", 0, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), 0.5, 0),
+        PlannedClip("d", 0, 0, ("a", "e"), ("s/a", "s/e"), (1, 2), 0.5, 0),
+    ]  # fmt: skip
+    found = _tested_folds(
+        Plan(("one",), tuple(clips)), {"source": SOURCE, "trained_on": [], **manifest}, True
+    )
+    assert {row["fold"]: row["clean"] for row in found} == rows
+
+
+def test_the_card_of_classical_clips_speaks_of_one_parent() -> None:
+    _, body = card_of(("one",), render=render_config(strategy="classical").as_dict(), mel=None)
+    assert "Each clip is its one parent at another speed and pitch" in body and "Both parents" not in body
+    _, body = card_of(("one",), render=render_config(strategy="waveform").as_dict(), mel=None)
+    assert "Both parents are heard at once" in body
+
+
+def test_the_card_names_classes_that_the_generator_was_not_told() -> None:
+    assert "does not know" not in card_of(("one",))[1]
+    assert (
+        "The generator does not know owl, two\\_words: their clips"
+        in card_of(("one",), untold=["owl", "two_words"])[1]
+    )
+
+
+def test_a_run_card_says_why_clips_were_left_out() -> None:
+    heard = "a parent's recording, or one that their generator or judge had heard, validates or tests"
+    assert f"2 synthetic clips were left out of the training: {heard}." in run_card_of(("a",), dropped=2)[1]
+    few = run_card_of(("a",), dropped=2, shots=30, mix="real,synth")[1]
+    assert f"{heard}, or a parent is none of the 30 real clips that train." in few
+    cut = run_card_of(("a",), dropped=2, optimistic=True, mix="real,synth")[1]
+    assert "left out of the training: a parent is tested." in cut
+
+
 def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[dict[str, Any], str]:
     """(metadata, body) of the card of a run that knows these classes."""
     source = {
@@ -177,6 +227,14 @@ def test_a_template_with_an_unknown_name_fails_instead_of_leaving_a_gap() -> Non
         (["CC0-1.0", "unknown"], "unknown"),
         (["CC0-1.0", "CC0-1.0"], "CC0-1.0"),
         (["cc-by-nc-4.0", "CC0-1.0"], "cc-by-nc-4.0"),
+        (["mit", "proprietary"], "proprietary"),
+        (["MIT", "all rights reserved"], "all rights reserved"),
+        (["apache-2.0", "research-only"], "research-only"),
+        (["mit", "other"], "other"),
+        (["other", "unknown"], "other"),
+        (["zlib", "gplv3"], "gplv3"),
+        (["cc-by-sa-4.0", "openrail"], "openrail"),
+        (["cc-by-4.0", "Public Domain"], "cc-by-4.0"),
         ([], "unknown"),
     ],
 )

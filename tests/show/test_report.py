@@ -17,7 +17,8 @@ import usk as library
 from tests.runs import write_run
 from usk.evaluate.study import study_runs
 from usk.show import report as module
-from usk.show.report import ReportConfig, _script_json, commands, report, verdict_kind
+from usk.show.report import ReportConfig, _render_options, _script_json, commands, report, verdict_kind
+from usk.synth.few_shot import shots_cells, synthesize_shots
 from usk.synth.settings import render_config
 
 Command = Callable[..., Any]
@@ -206,11 +207,46 @@ def test_the_chart_in_the_datasets_card_is_over_shots_where_there_are_several(
     assert b"Accuracy of each mix" in Path("synth/accuracy.png").read_bytes()
 
 
+def test_what_must_be_known_with_the_figures_stands_in_the_card(usk: Command, study_folder: Path) -> None:
+    shutil.rmtree("runs")
+    revision = library.open_source("synth").revision
+    place = str(study_folder / "synth")
+    for seed in (0, 1, 2):
+        made_of = {
+            "shots": 50,
+            "sources": {"synth": {"revision": revision if seed == 1 else f"other {seed}"}},
+        }
+        write_run(Path("runs"), "real", seed, shots=50)
+        write_run(
+            Path("runs"), f"real,{place}", seed, n_synthetic=9, caveats=["heard more than shots"], **made_of
+        )
+    assert usk("eval", "--save", "synth").code == 0
+    card = Path("synth/README.md").read_text()
+    assert "| real,synth | 3, of these clips 1 |" in card and "| real | 3 |" in card
+    notes = card[card.index("Read with it:") : card.index("## Use")]
+    assert "- real,synth: heard more than shots" in notes
+    assert str(study_folder) not in card + Path("synth/study.json").read_text()
+
+
 def test_without_the_real_clips_the_page_says_what_is_missing(usk: Command, study_folder: Path) -> None:
     ran = usk("report")  # the Hub, which cannot be reached
     assert ran.code == 0
     assert "the parents' sound is left out" in ran.err
     assert "name them with --real" in ran.err
+
+
+def test_the_demos_clips_are_the_demos_whatever_usk_real_says(
+    usk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tone_folder: Path, demo_cache: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("USK_REAL", str(tone_folder))
+    config = library.SynthConfig(per_class=1, classes=("siren",), render=render_config(strategy="waveform"))
+    library.synthesize(library.open_source("demo"), "made", config)
+    (tmp_path / "runs").mkdir()  # of a training that was stopped: nothing to show, nothing in the way
+    (tmp_path / "runs" / ".real_small.checkpoint").write_bytes(b"")
+    ran = usk("report", "--synth", "made", "--no-audit", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.value["clips"] == 1 and not any("parents" in note for note in ran.value["notes"])
 
 
 def test_rejected_clips_have_a_tab_of_their_own(usk: Command, study_folder: Path) -> None:
@@ -252,9 +288,9 @@ def test_the_commands_that_reproduce_the_page_exist(study_folder: Path) -> None:
     manifest = json.loads(Path("synth/usk.json").read_text())
     lines = commands(manifest, study_runs("runs"), ReportConfig(max_mb=30, split=True, audit=False))
     assert [line.split()[1] for line in lines] == ["synth", "train", "eval", "report"]
-    assert "--strategy waveform --per-class 3" in lines[0]
+    assert lines[0] == "usk synth --strategy waveform --alpha 0.5 --per-class 3 --across-folds --seed 0"
     assert "--mix real --mix real,synth" in lines[1]
-    assert "--folds 1 --seeds 3 --epochs 4" in lines[1]
+    assert lines[1].endswith("--folds 1 --seeds 3 --epochs 4")
     assert lines[3] == "usk report --max-mb 30 --split --no-audit"
     for line in lines:
         shown = subprocess.run(
@@ -262,6 +298,64 @@ def test_the_commands_that_reproduce_the_page_exist(study_folder: Path) -> None:
             cwd=ROOT, env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
         ).stdout  # fmt: skip
         assert [option for option in re.findall(r"--[a-z-]+", line) if option not in shown] == []
+
+
+def test_the_commands_name_the_shots_the_seeds_and_the_dataset(study_folder: Path) -> None:
+    source = library.open_source("tones")
+    made = synthesize_shots(
+        source, "few", shots_cells(source, [6], [1], first_seed=3),
+        library.SynthConfig(per_class=2, render=render_config(strategy="waveform")),
+    )  # fmt: skip
+    shutil.rmtree("runs")
+    for seed in (3, 4):
+        for mix in ("real", "real,synth"):
+            write_run(Path("runs"), mix, seed, shots=6, batch=16, learning_rate=0.001)
+    manifest = json.loads((made[0].folder / "usk.json").read_text())
+    config = ReportConfig(synth=str(made[0].folder))
+    lines = commands(manifest, study_runs("runs"), config, source)
+    assert lines[:2] == [
+        "usk synth --real tones --strategy waveform --alpha 0.5 --per-class 2 --shots 6 --test-folds 1 --seed 3 --out few",
+        "usk train --real tones --mix real --mix real,synth --synth few --classifier small --augment none --protocol folds "
+        "--folds 1 --seed 3 --seeds 2 --shots 6 --epochs 4 --batch 16 --learning-rate 0.001",
+    ]
+    del manifest["asked"]  # of an older usk, which kept no record of it
+    assert [line.split()[1] for line in commands(manifest, study_runs("runs"), config)] == [
+        "train", "eval", "report",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 2, "guidance": 1.0},
+        {"quality": "published", "steps": 2},
+        {"quality": "draft", "strategy": "slerp", "eta": 0.5},
+        {"strategy": "barycentre", "n_parents": 4},
+        {"strategy": "variation", "level": 0.7},
+        {"strategy": "sample", "precision": "fp32"},
+    ],
+)
+def test_the_settings_of_a_dataset_are_options_again(options: dict[str, Any]) -> None:
+    wanted = render_config(**options).settled(True).as_dict()
+    manifest = {"render": wanted, "alpha": "0.5", "model": "embedded@0123"}
+    line = _render_options(manifest)
+    assert line is not None
+    given = {name.removeprefix("--"): value for name, value in zip(line[::2], line[1::2], strict=True)}
+    assert given.pop("model") == "embedded"
+    given.pop("alpha", None)
+    numbers = {
+        "steps": int,
+        "refinements": int,
+        "parents": int,
+        "level": float,
+        "eta": float,
+        "guidance": float,
+    }
+    read = {name: numbers.get(name, str)(value) for name, value in given.items()}
+    if "parents" in read:
+        read["n_parents"] = read.pop("parents")
+    assert render_config(**read).as_dict() == wanted
+    assert _render_options({**manifest, "render": {**wanted, "griffin_lim_iterations": 99}}) is None
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {

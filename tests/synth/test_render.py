@@ -15,7 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usk.data.decode import DecodedSource, decode_source
+from tests.sounds import tone, write_wav
+from usk.data.decode import DecodedSource, beginning, decode_source
 from usk.data.sources import open_source
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import ModelError, UsageError
@@ -473,3 +474,33 @@ def test_a_conditional_generator_is_told_its_parents_encodings_mixed(
 
     torch.testing.assert_close(told[-1], 0.7 * encoding(0) + 0.3 * encoding(1), rtol=1e-4, atol=1e-4)
     assert len(told) == 3  # both looks at the step up, and the one down
+
+
+def test_parents_that_begin_silent_are_heard_from_their_first_sound(
+    usk: Callable[..., Any], tiny_pipeline: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Longer than the tiny generator's image, with as much silence first."""
+    longest_s = load_generator(str(tiny_pipeline()), device="cpu").mel.image_s
+    for name, hz in (("owl", 500), ("fox", 900)):
+        for recording in range(3):
+            sound = tone(hz + 30 * recording, 2 * longest_s)
+            silence = np.zeros(int((1 + recording) * longest_s * 22_050), np.float32)
+            write_wav(tmp_path / "own" / name / f"r{recording}" / "a.wav", np.concatenate([silence, sound]))
+    ran = usk(
+        "synth", "--real", tmp_path / "own", "--model", tiny_pipeline(), "--out", tmp_path / "out", "--per-class", 2,
+        "--steps", 1, "--across-folds",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "from their first sound on where those are next to silent" in " ".join(ran.err.split())
+    made = decode_source(open_source(tmp_path / "out"))
+    for row in range(len(made)):
+        assert rms_db(made.audio(row)) > -30, "as loud as the sound, not as the silence"
+
+
+@pytest.mark.parametrize(
+    ("silent", "n", "begin"), [(0, 4, 0), (2, 4, 0), (5, 4, 5), (8, 4, 6), (5, None, 0), (9, 12, 0)]
+)
+def test_where_the_beginning_of_a_clip_is(silent: int, n: int | None, begin: int) -> None:
+    samples = np.concatenate([np.zeros(silent), np.ones(10 - silent)])
+    heard = beginning(samples, n)
+    np.testing.assert_array_equal(heard, samples[begin : None if n is None else begin + n])

@@ -79,6 +79,15 @@ def test_what_is_none_is_not_given() -> None:
         ({"steps": 0}, "--steps must be at least 1, not 0"),
         ({"refinements": -1}, "--refinements must be 0 or more, not -1"),
         ({"batch": 0}, "--batch must be at least 1, not 0"),
+        (
+            {"strategy": "waveform", "steps": 7},
+            "--steps 7: --strategy waveform has no generator that it could tell",
+        ),
+        (
+            {"strategy": "classical", "level": 0.3, "eta": 0.1},
+            "--eta 0.1: --strategy classical has no generator",
+        ),
+        ({"strategy": "sample", "refinements": 2}, "--refinements 2: --strategy sample inverts nothing"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error(given: dict[str, Any], message: str) -> None:

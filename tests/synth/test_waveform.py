@@ -193,3 +193,28 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
         "{:g} to {:g} dB".format(*NOISE_BELOW_DB),
     ):
         assert said in " ".join(card.split())
+
+
+def test_synthetic_clips_are_no_parents(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> None:
+    made, again = tmp_path / "sums", tmp_path / "again"
+    common = ("--strategy", "waveform", "--per-class", 2, "--quiet")
+    assert usk("synth", "--real", urbansound8k_folder, *common, "--out", made).code == 0
+    ran = usk("synth", "--real", made, *common, "--out", again)
+    assert ran.code == 2 and not again.exists()
+    assert "holds synthetic clips" in ran.err and "name the real clips that they were made from" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--strategy", "waveform", "--guidance", 3), "--guidance 3.0: --strategy waveform has no generator that it could tell"),
+        (("--strategy", "midpoint", "--alpha", 0.2), "--alpha 0.2: --strategy midpoint weighs no parents"),
+        (("--strategy", "classical", "--alpha", "beta:1"), "--alpha beta:1: --strategy classical weighs no parents"),
+    ],
+)  # fmt: skip
+def test_an_option_that_would_do_nothing_is_refused(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path, options: tuple[Any, ...], said: str
+) -> None:
+    ran = usk("synth", "--real", urbansound8k_folder, "--out", tmp_path / "out", "--per-class", 2, *options)
+    assert ran.code == 2 and ran.err == f"usk: {said}; leave it out\n"
+    assert not (tmp_path / "out").exists()

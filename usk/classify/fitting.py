@@ -22,6 +22,7 @@ from usk.classify.classifier import AudioClassifier
 from usk.classify.models import ClassifierPreset, Standardised
 from usk.classify.replay import Learn, Replayed, make_plain, make_replayable, replayable
 from usk.device import autocast
+from usk.errors import UskError
 
 SETTLING_CLIPS = 128
 SETTLING_BATCH = 128
@@ -232,7 +233,14 @@ def fit_classifier(
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
         losses = torch.stack([training.step() for _ in range(per_epoch)])
-        history.append({"epoch": epoch, "loss": round(float(losses.double().mean()), 5)})
+        loss = float(losses.double().mean())
+        if not math.isfinite(loss):
+            checkpoint.remove()
+            raise UskError(
+                f"the training of {task.name} diverged in epoch {epoch} (its loss is no number); choose a lower --learning-rate "
+                f"than {task.learning_rate:g}"
+            )
+        history.append({"epoch": epoch, "loss": round(loss, 5)})
         if (task.epochs - epoch) % task.validated_every == 0:
             training.settle(settling)
             accuracy, likelihood = _validate(model, tables["real"], task, device)

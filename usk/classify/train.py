@@ -38,7 +38,7 @@ from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_r
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
-from usk.data.mix import foreign_parents, label_map, parse_mix, unknown_generator
+from usk.data.mix import foreign_parents, heard_by_generator, label_map, parse_mix, unknown_generator
 from usk.data.shots import parse_shots
 from usk.data.sources import Source
 from usk.data.splits import PROTOCOLS
@@ -140,8 +140,8 @@ def train(
         raise UsageError(
             f"--workers {config.workers}: {TRANSFORMER} classifiers train one after another, each with all cores; leave it out"
         )
-    if config.learning_rate is not None and not config.learning_rate > 0:
-        raise UsageError(f"--learning-rate must be above 0, not {config.learning_rate:g}")
+    if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
+        raise UsageError(f"--learning-rate must be above 0 and finite, not {config.learning_rate:g}")
     if config.folds and config.protocol != "folds":
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
     augments = recipe.augments_of(config.augment)  # refused before anything is decoded
@@ -174,16 +174,7 @@ def train(
         notes.append(
             "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
         )
-        notes += [
-            f"the generator of {name} has heard recordings that seed-9010 tests: more optimistic still"
-            for name, source in sources.items()
-            if source.model_groups & {clip.group for clip in base.clips}
-        ]
-        notes += [
-            f"the judge of {name} has heard recordings that seed-9010 tests: more optimistic still"
-            for name, source in sources.items()
-            if any(clip.judge_folds for clip in source.clips)
-        ]
+        notes += [note for run in planned for note in _heard_what_it_tests(run, sources)]
     if any(not len(split.validation) for split in splits):
         notes.append(
             "too few recordings to hold any out for validation: the last epoch counts, none is chosen"
@@ -261,6 +252,26 @@ def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
             f"{real.name} does not name the recordings of all clips: several clips of one may lie on both sides"
         )
     return [sentence for sentence in found if sentence]
+
+
+def _heard_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
+    """Sentences on what has heard test recordings where the protocol cuts recordings apart, and so rules it out for none."""
+    if plan.split.by_group:
+        return []
+    tested = {sources["real"].clips[row].group for row in plan.split.test.tolist()}
+    found = []
+    for part in plan.mix.parts:
+        source = sources[part.name]
+        heard = {
+            "generator": bool(heard_by_generator(source, sources["real"]) & tested),
+            "judge": any(clip.judge_folds for clip in source.clips),
+        }
+        found += [
+            f"the {who} of {part.name} has heard recordings that seed-9010 tests: more optimistic still"
+            for who, has in heard.items()
+            if has
+        ]
+    return found
 
 
 def _card(
@@ -454,7 +465,10 @@ class _Job:
                 if name in names
             },
             "leaks": _not_ruled_out([source for source in used if source is not real], real),
-            "caveats": generator_beyond_shots([plan], self.sources),
+            "caveats": [
+                *generator_beyond_shots([plan], self.sources),
+                *_heard_what_it_tests(plan, self.sources),
+            ],
             "license": strictest_license(source.license for source in used),
             "device": str(self.device),
             "took_s": round(fitted.took_s, 1),

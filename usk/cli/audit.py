@@ -68,16 +68,26 @@ def command(
     from usk.classify.predict import find_classifier
     from usk.classify.train import TrainProgress
     from usk.data.sources import open_source
+    from usk.device import resolve_device
     from usk.errors import LeakError, SourceError, UsageError, UskError
     from usk.evaluate.embeddings import embedding_named
     from usk.evaluate.quality import audit
     from usk.evaluate.transfer import train_on_synthetic
-    from usk.share.cards import save_audit
+    from usk.share.cards import ours_to_save_in, save_audit
     from usk.show.console import audit_tables
 
-    for flag, given in (("--seeds", seeds != 1), ("--epochs", epochs is not None)):
+    for flag, given in (
+        ("--seeds", seeds != 1),
+        ("--epochs", epochs is not None),
+        ("--device", device != "auto"),
+    ):
         if given and not tstr:
             raise UsageError(f"{flag} belongs to --tstr; add --tstr, or leave it out")
+    if seeds < 1 or (epochs is not None and epochs < 1):
+        raise UsageError(f"--{'seeds' if seeds < 1 else 'epochs'} must be at least 1")
+    resolve_device(device)
+    if save:
+        ours_to_save_in(Path(dataset))  # before the work
     if run is not None and embedding != "auto":
         raise UsageError(f"--run and --embedding {embedding} are two embeddings; give one of them")
     classifier = find_classifier(run) if run is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -52,15 +53,19 @@ def command(
 def _save(dataset: Path, runs: str, baseline: str | None) -> None:
     from usk.data.sources import open_source
     from usk.errors import UsageError
+    from usk.evaluate.records import read_runs
     from usk.evaluate.study import studies_of, sweeps_by_shots
     from usk.share.cards import save_study
     from usk.show.charts import accuracy_chart, shots_charts
 
-    studies = studies_of(open_source(dataset, flag="--save").revision, runs, baseline)
+    revision = open_source(dataset, flag="--save").revision
+    studies = studies_of(revision, runs, baseline)
     if not studies:
         raise UsageError(
             f"--save {dataset}: no run in {runs} was trained on it beside another mix; train some first: "
             f"usk train --mix real --mix real,synth --synth {dataset}"
         )
     chart, *_ = [*shots_charts(sweeps_by_shots(studies)), accuracy_chart(studies[0])]
-    save_study(dataset, [study.comparison.as_dict() for study in studies], chart.png)
+    on_it = {run.folder.name for run in read_runs(runs) if revision in run.revisions}
+    here = [Counter(run.mix for run in study.runs if run.name in on_it) for study in studies]
+    save_study(dataset, [study.comparison.as_dict() for study in studies], here, chart.png)

@@ -70,7 +70,7 @@ def command(
     from usk.show.report import ReportConfig, report
 
     config = ReportConfig(
-        runs=runs or ("runs" if Path("runs").is_dir() else None),
+        runs=runs or ("runs" if any(Path("runs").glob("*/run.json")) else None),
         synth=synth or ("synth" if Path("synth").is_dir() else None),
         baseline=baseline,
         max_mb=max_mb,
@@ -104,11 +104,10 @@ def _parents(
     from usk.errors import UskError
 
     label_column, group_column, fold_column = columns
-    named = real if real is not None else os.environ.get("USK_REAL") or None
     folder = Path(synth).expanduser()
     manifest = read_manifest(folder) if folder.is_dir() else None
-    if named is None and manifest and manifest.get("source", {}).get("name") == "demo":
-        named = "demo"
+    of_demo = manifest is not None and manifest.get("source", {}).get("name") == "demo"
+    named = real if real is not None else "demo" if of_demo else os.environ.get("USK_REAL") or None
     try:
         return open_source(
             real_location(named),

@@ -31,8 +31,9 @@ def command(
     ] = None,
     real: RealOption = None,
     synth: Annotated[
-        str, typer.Option("--synth", metavar="SRC", help="What synth means in a mix.")
-    ] = "synth",
+        str | None,
+        typer.Option("--synth", metavar="SRC", help="What synth means in a mix. \\[default: synth]"),
+    ] = None,
     out: Annotated[str, typer.Option("--out", help="Folder of the runs.")] = "runs",
     classifier: Annotated[
         str,
@@ -94,6 +95,8 @@ def command(
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
+    from usk.data.mix import parse_mix
+    from usk.errors import UsageError
     from usk.evaluate.records import read_run
     from usk.show.console import runs_table, settings_line
 
@@ -112,6 +115,9 @@ def command(
         workers=workers,
         skip_bad=reading.skip_bad,
     )
+    parts = {part.name for text in mix or () for part in parse_mix(text).parts}
+    if synth is not None and "synth" not in parts:
+        raise UsageError(f"--synth {synth}: no --mix names synth; add --mix real,synth, or leave it out")
     source = reading.open(real)
     with display.progress() as bars:
         training = bars("training")
@@ -126,7 +132,7 @@ def command(
         result = train(
             source,
             mix or ["real"],
-            synth=synth,
+            synth=synth or "synth",
             out=out,
             config=config,
             report=report,

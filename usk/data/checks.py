@@ -92,6 +92,9 @@ def wrong_manifest(manifest: Any) -> str | None:
         return "judge does not say what it has heard"
     if not all(isinstance(part, dict) and _has_groups(part) and _has_folds(part) for part in heard):
         return "judge does not list the recordings that it has heard"
+    source = manifest.get("source", {"name": "", "revision": ""})
+    if not isinstance(source, dict) or not all(isinstance(source.get(k), str) for k in ("name", "revision")):
+        return "source does not say what the parents are clips of"
     if not isinstance(manifest.get("license", ""), str):
         return "license is no text"
     return None

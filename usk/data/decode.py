@@ -27,6 +27,7 @@ from usk.errors import SourceError, sample_of
 
 MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
+QUIET = 10 ** (-50 / 20)
 FULL_SCALE = 32_767
 CACHE_VERSION = 1
 SAMPLES_FILE = "samples.i16"
@@ -65,6 +66,19 @@ def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
     if rate_hz != sample_rate_hz:
         mono = soxr.resample(mono, rate_hz, sample_rate_hz, quality="HQ")
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def beginning(samples: np.ndarray, n: int | None) -> np.ndarray:
+    """The `n` samples (None: all) of a longer clip that a generator hears: its first ones, or where those are next to silence
+    (`QUIET` of the clip's level), those from its first sound on, as far as that leaves `n` of them."""
+    if n is None or len(samples) <= n:
+        return samples
+    power = np.square(samples, dtype=np.float64)
+    if power[:n].mean() >= QUIET**2 * power.mean():
+        return samples[:n]
+    first = int(np.argmax(np.abs(samples) >= QUIET * np.abs(samples).max()))
+    begin = min(first, len(samples) - n)
+    return samples[begin : begin + n]
 
 
 def as_kept(samples: np.ndarray) -> tuple[np.ndarray, float]:

@@ -8,8 +8,29 @@ from pathlib import Path
 from typing import Any
 
 UNKNOWN = "unknown"
-SHARE_ALIKE = frozenset({"sa", "gpl", "agpl", "lgpl", "odbl"})
-PUBLIC_DOMAIN = frozenset({"cc0", "pddl", "unlicense"})
+SHARE_ALIKE = frozenset({"sa", "sharealike", "odbl", "mpl", "epl", "eupl", "osl", "copyleft"})
+GPL = re.compile(r"[al]?gpl(v?\d.*)?")
+PUBLIC_DOMAIN = frozenset({"cc0", "pddl", "unlicense", "publicdomain"})
+PERMISSIVE = frozenset(  # words by which licences are known that ask for credit at most
+    [
+        "mit",
+        "apache",
+        "apache2",
+        "bsd",
+        "0bsd",
+        "isc",
+        "attribution",
+        "wtfpl",
+        "zlib",
+        "ncsa",
+        "bsl",
+        "boost",
+        "afl",
+        "ecl",
+        "postgresql",
+        "permissive",
+    ]
+)
 
 
 def _words(license_name: str) -> set[str]:
@@ -22,12 +43,12 @@ def is_noncommercial(license_name: str) -> bool:
 
 
 def strictest_license(names: Iterable[str]) -> str:
-    """The licence that a work made from all of these inherits: non-commercial before no-derivatives before unknown before
-    share-alike before the others before public domain.
+    """The licence that a work made from all of these inherits: non-commercial before no-derivatives before those that are not
+    known here before share-alike before permissive before public domain.
 
     Not legal advice: the order only makes sure that a restriction never gets lost on the way.
     """
-    ranked = sorted(set(names), key=lambda name: (_laxity(name), name))
+    ranked = sorted(set(names), key=lambda name: (_laxity(name), name == UNKNOWN, name))
     return ranked[0] if ranked else UNKNOWN
 
 
@@ -37,11 +58,12 @@ def _laxity(name: str) -> int:
         return 0 if words & {"nd", "sa"} else 1
     if "nd" in words:
         return 2
-    if name == UNKNOWN or not words - {""}:
-        return 3
-    if words & SHARE_ALIKE:
+    if words & SHARE_ALIKE or any(map(GPL.fullmatch, words)):
         return 4
-    return 6 if words & PUBLIC_DOMAIN else 5
+    if words & PUBLIC_DOMAIN or {"public", "domain"} <= words:
+        return 6
+    by = "by" in words and bool(words & {"cc", "odc"})
+    return 5 if by or words & PERMISSIVE else 3  # an own licence, `other`, `all rights reserved`: who knows
 
 
 def one_license(names: Sequence[str]) -> str:

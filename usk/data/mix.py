@@ -112,6 +112,20 @@ def renamed_parents(source: Source, real: Source) -> list[str]:
     ]
 
 
+def made_of_other_rows(source: Source, real: Source) -> str | None:
+    """A sentence if the parents of `source` are rows of another revision of `real`, whose rows have no names but their
+    place: they cannot be found there, and which of them validate or test is not known."""
+    name, revision = source.made_of or (real.name, real.revision)
+    if not real.ids_by_row or name != real.name or revision == real.revision:
+        return None
+    at = f"{real.hub_id}@{revision}" if real.hub_id else f"revision {revision}"
+    return (
+        f"{source.location} was made of {at}, and {real.location} is another by now ({real.revision}), whose rows have no names "
+        "but their place, so that parents cannot be told; name that one with --real, or make the clips again with `usk synth` (a column "
+        "clip_id or file_name would name the rows for good)"
+    )
+
+
 def heard_by_generator(source: Source, real: Source) -> frozenset[str]:
     """The recordings that the generator of `source` was fitted on, under the names in `real` too: where none were named
     when it was fitted, it lists clips."""
@@ -193,6 +207,8 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
         if source is real:
             rows = given
         else:
+            if moved := made_of_other_rows(source, real):
+                raise SourceError(f"--mix {mix.text}: {moved}")
             renamed = renamed_parents(source, real)
             if renamed:
                 raise SourceError(

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -98,6 +98,12 @@ class Source:
     # Recordings that the judges of a synthetic dataset were fitted on, by the folds that name a judge (`Clip.judge_folds`).
     judge_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
     hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
+    ids_by_row: bool = (
+        False  # rows have no names of their own: clips are known by their place in this revision alone
+    )
+    made_of: tuple[str, str] | None = (
+        None  # name and revision of what a synthetic dataset's parents are clips of
+    )
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -375,6 +381,18 @@ def _open_class_folders(
         notes.append(
             f"{_of_kinds(unread)} passed over, for usk does not read them; convert them, for example to FLAC"
         )
+    if lost := [
+        name
+        for name, inner in below.items()
+        if not found[name] and any(f.suffix.lower() in UNREAD_SUFFIXES for f in inner)
+    ]:
+        notes.append(
+            f"{sample_of(lost)}: no class, for usk reads none of {'its' if len(lost) == 1 else 'their'} files"
+        )
+    if loose := _loose_audio(path):
+        notes.append(
+            f"{loose} audio file{'s' if loose > 1 else ''} beside the class folders passed over: a clip's class is its folder"
+        )
     if shared:
         notes.append(
             f"recording folders that several classes have ({sample_of(sorted(shared))}) count as one recording each, which is never on "
@@ -397,18 +415,34 @@ def _open_class_folders(
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`)."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`);
+    linked folders are walked like others, each once."""
+    found: list[Path] = []
+    walked: set[Path] = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in walked:  # a link to a folder above itself
+            below.clear()
+            continue
+        walked.add(real)
+        below[:] = [name for name in below if not name.startswith(".")]
+        found += [
+            file for name in names if not name.startswith(".") and (file := Path(place, name)).is_file()
+        ]
+    return sorted(found)
 
 
 def _of_kinds(unread: Mapping[str, int]) -> str:
     """`3 files (.m4a, .wma) are`"""
     n = sum(unread.values())
     return f"{n} file{'s' if n > 1 else ''} ({', '.join(sorted(unread))}) {'are' if n > 1 else 'is'}"
+
+
+def _loose_audio(path: Path) -> int:
+    """Audio files in no folder of a class."""
+    return sum(
+        entry.suffix.lower() in AUDIO_SUFFIXES and entry.is_file() and not entry.name.startswith(".")
+        for entry in path.iterdir()
+    )
 
 
 def _why_no_classes(path: Path, folders: Sequence[Path], unread: Mapping[str, int]) -> str:
@@ -418,7 +452,7 @@ def _why_no_classes(path: Path, folders: Sequence[Path], unread: Mapping[str, in
         return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
     if unread:
         return f"{_of_kinds(unread)} all that it has, and usk does not read them (convert them, for example to FLAC)"
-    if loose := sum(entry.suffix.lower() in AUDIO_SUFFIXES for entry in path.iterdir()):
+    if loose := _loose_audio(path):
         return f"its {loose} audio files need a folder for each class"
     return "it has no audio files in sub-folders (UrbanSound8K needs metadata/UrbanSound8K.csv)"
 
@@ -514,6 +548,8 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     source = _from_columns(
         data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns
     )
+    if len(splits := _splits_of(files)) > 1 and manifest is None:
+        source = replace(source, notes=(_read_as_one(splits), *source.notes))
     stated = license_of_card(path)
     if manifest is not None:
         heard = manifest.get("trained_on", ())
@@ -524,12 +560,23 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
             license=one_license(licenses),
             model_groups=frozenset(group for part in heard for group in part.get("groups", ())),
             model_unknown=any(map(says_too_little, heard)),
+            made_of=(of["name"], of["revision"]) if (of := manifest.get("source")) else None,
             judge_groups={
                 tuple(part["folds"]): frozenset(part["groups"])
                 for part in (manifest.get("judge") or {}).get("heard", ())
             },
         )
     return source if manifest is not None else _licensed(source, stated)
+
+
+def _splits_of(files: Sequence[Path]) -> list[str]:
+    """The splits that Parquet files are named after, as the Hub names them: `train-00000-of-00002.parquet`."""
+    named = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]
+    return list(dict.fromkeys(name[1] for name in named if name))
+
+
+def _read_as_one(splits: Sequence[str]) -> str:
+    return f"its splits {', '.join(splits)} are read as one, and folds say what is tested"
 
 
 def says_too_little(part: Mapping[str, Any]) -> bool:
@@ -659,10 +706,14 @@ def _from_dataset(
     notes: tuple[str, ...] = ()
     if isinstance(loaded, dict):
         if len(loaded) > 1:
-            notes = (
-                f"its splits {', '.join(map(str, loaded))} are read as one, and folds say what is tested",
-            )
-        loaded = datasets.concatenate_datasets(list(loaded.values()))
+            notes = (_read_as_one([str(name) for name in loaded]),)
+        try:
+            loaded = datasets.concatenate_datasets(list(loaded.values()))
+        except (ValueError, TypeError) as error:
+            raise SourceError(
+                f"{typed}: its splits {', '.join(map(str, loaded))} have different columns and cannot be read as one "
+                f"({first_line(error)}); save the one that you want by itself (save_to_disk) and name that folder"
+            ) from error
     if not len(loaded):
         raise SourceError(f"{typed} holds no clips")
     features = dict(loaded.features)
@@ -702,21 +753,31 @@ def _pick(
 
 
 def _labels(
-    data: dict[str, list[Any]], features: dict[str, Any], n: int, columns: Columns, typed: str
+    data: dict[str, list[Any]],
+    features: dict[str, Any],
+    n: int,
+    columns: Columns,
+    taken: Collection[str | None],
+    typed: str,
 ) -> tuple[tuple[str, ...], list[int]]:
-    """The classes of a dataset, and each row's: of the column that is named, of classes by name or alone, or by its name."""
+    """The classes of a dataset, and each row's: of the column that is named, of one of classes by its name, of any by its
+    name, or of the only one of classes. Those `taken` say something else: recordings and folds."""
     from datasets import ClassLabel
 
     if not columns.needs_label:
         return ("unknown",), [0] * n
-    typed_labels = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    typed_labels = [
+        column
+        for column, feature in features.items()
+        if isinstance(feature, ClassLabel) and column in data and column not in taken
+    ]
     label_column = columns.label
     if label_column is None:
-        of_classes = {name: data[name] for name in typed_labels if name in data}
+        of_classes = {name: data[name] for name in typed_labels}
         label_column = _pick(LABEL_COLUMNS, of_classes, None, "", typed)
-        if label_column is None and len(typed_labels) == 1:
-            (label_column,) = typed_labels
     label_column = _pick(LABEL_COLUMNS, data, label_column, "--label-column", typed)
+    if label_column is None and len(typed_labels) == 1:
+        (label_column,) = typed_labels
     if label_column is None:
         several = (
             f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
@@ -747,30 +808,31 @@ def _from_columns(
     cache_key: str,
     columns: Columns,
 ) -> Source:
-    class_names, labels = _labels(data, features, len(audio), columns, typed)
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
     stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
+    class_names, labels = _labels(data, features, len(audio), columns, (group_column, fold_column), typed)
     id_column = _pick(ID_COLUMNS, data, None, "", typed)
     if {"slice_file_name", "fsID"} <= set(data):
         name = "urbansound8k"
     prefix = "" if is_ours else f"{name}/"
     ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
-    if not ids or len(set(ids)) != len(ids):
+    ids_by_row = not ids or len(set(ids)) != len(ids)
+    if ids_by_row:
         ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
     notes = [] if group_column else [_no_groups_note("name the column with --group-column")]
     groups = ids
     if group_column:
-        own = data[group_column]
-        groups = [ids[row] if value is None else f"{prefix}{value}" for row, value in enumerate(own)]
-        if None in own:
+        own = _by_name(data[group_column], features[group_column])
+        groups = [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
+        if nameless := sum(map(is_missing, own)):
             notes.append(
-                f"{own.count(None)} rows name no recording in the column {group_column}: each counts as its own"
+                f"{nameless} rows name no recording in the column {group_column}: each counts as its own"
             )
     folds = [0] * len(ids)
     if fold_column and not all(map(is_missing, data[fold_column])):  # a column without any value says nothing
-        given = data[fold_column]
+        given = _by_name(data[fold_column], features[fold_column])
         folds = _fold_numbers(given, keep_zero=is_ours)
         wrong = missing_folds(given) or wrong_folds(folds)
         if wrong:
@@ -809,8 +871,18 @@ def _from_columns(
         audio=audio,
         notes=tuple(notes),
         has_groups=group_column is not None,
+        ids_by_row=ids_by_row,
     )
     return source if is_ours or not columns.needs_label else _with_folds(source)
+
+
+def _by_name(values: list[Any], feature: Any) -> list[Any]:
+    """A column's values; of one of classes their names, where they are in its range."""
+    from datasets import ClassLabel
+
+    if not isinstance(feature, ClassLabel):
+        return values
+    return [feature.int2str(v) if isinstance(v, int) and 0 <= v < len(feature.names) else v for v in values]
 
 
 def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.decode import DecodedSource, Progress, beginning, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import unknown_generator
 from usk.data.sources import Source
@@ -24,7 +24,7 @@ from usk.diffusion.load import TRAINED_ON_FILE, Generator, quiet_libraries
 from usk.diffusion.networks import Base, Networks, classes_told, load_base, new_networks
 from usk.diffusion.training import CHECKPOINT, FitClips, FitProgress, Fitting
 from usk.diffusion.workers import workers
-from usk.errors import UsageError
+from usk.errors import UsageError, sample_of
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
@@ -84,12 +84,12 @@ class FitResult:
 def images_of(
     decoded: DecodedSource, mel: MelSettings, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mel images float16 [n, n_mels, n_frames] of every clip's beginning, and how many frames each fills [n]."""
+    """Mel images float16 [n, n_mels, n_frames] of every clip's beginning (see `usk.data.decode.beginning`), and how many frames each fills [n]."""
     images = np.zeros((len(decoded), mel.n_mels, mel.n_frames), dtype=np.float16)
     frames = np.zeros(len(decoded), dtype=np.int64)
     for begin in range(0, len(decoded), 64):
         rows = range(begin, min(begin + 64, len(decoded)))
-        audio = [decoded.audio(row) for row in rows]
+        audio = [beginning(decoded.audio(row), mel.image_samples) for row in rows]
         batch, _ = audio_to_image(stack_padded(audio, mel.image_samples), mel)
         images[begin : begin + len(audio)] = batch[:, 0].numpy()
         frames[begin : begin + len(audio)] = [
@@ -148,7 +148,13 @@ def fit(
             for note in notes:
                 warn(note)
         with team.main_first():
-            clips, parts = _clips_of(sources, told, folds, mel, skip_bad, decoding if team.is_main else None)
+            clips, parts, left_out = _clips_of(
+                sources, told, folds, mel, skip_bad, decoding if team.is_main else None
+            )
+        if team.is_main:
+            for note in left_out:
+                warn(note)
+        notes = (*notes, *left_out)
         networks = new_networks(config, mel, told, team.device) if base is None else base.networks(told)
         if base is not None:
             config = base.described(config, told)
@@ -175,17 +181,33 @@ def _clips_of(
     mel: MelSettings,
     skip_bad: bool,
     decoding: Progress | None,
-) -> tuple[FitClips, list[dict[str, Any]]]:
-    """The clips to train on, labelled with their places in `told`, and what `trained_on.json` says of each source."""
+) -> tuple[FitClips, list[dict[str, Any]], list[str]]:
+    """The clips to train on, labelled with their places in `told`, what `trained_on.json` says of each source, and notes.
+
+    A recording with clips in a fold that is not among `folds` is left out: it stands on the test side there.
+    """
     parts: list[dict[str, Any]] = []
+    notes: list[str] = []
     clips: list[FitClips] = []
     for source in sources:
         everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, progress=decoding)
         chosen = {clip.clip_id for clip in everything.source.select(folds=folds or None).clips}
-        decoded = everything.subset(
-            [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in chosen]
-        )
-        held = held_out_groups(decoded.source.clips)
+        elsewhere = {clip.group for clip in everything.source.clips if clip.clip_id not in chosen}
+        of_folds = [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in chosen]
+        rows = [row for row in of_folds if everything.source.clips[row].group not in elsewhere]
+        if len(rows) < len(of_folds):
+            across = {everything.source.clips[row].group for row in of_folds} & elsewhere
+            notes.append(
+                f"{source.location}: {len(across)} recordings with clips in other folds than {','.join(map(str, sorted(folds)))} "
+                f"too were left out ({sample_of(sorted(across))}): they are tested there"
+            )
+        if not rows:
+            raise UsageError(
+                f"--folds {','.join(map(str, sorted(folds)))}: every recording of {source.location} has clips in other folds too, "
+                "so none can be kept from a test; leave --folds out, or name folds that keep recordings whole"
+            )
+        decoded = everything.subset(rows)
+        held = held_out_groups(everything.source.clips) & {clip.group for clip in decoded.source.clips}
         images, frames = images_of(decoded, mel)
         is_held = np.array([clip.group in held for clip in decoded.source.clips], dtype=bool)
         labels = [told.index(source.class_names[clip.label]) if told else 0 for clip in decoded.source.clips]
@@ -211,7 +233,7 @@ def _clips_of(
         np.concatenate([part.labels for part in clips]),
         np.concatenate([part.held_out for part in clips]),
     )
-    return together, parts
+    return together, parts, notes
 
 
 def _heard(source: Source, held: frozenset[str]) -> set[str]:

@@ -7,6 +7,7 @@ does not matter whether one process computes the micro-batches of a step one aft
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import threading
@@ -25,7 +26,7 @@ from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import VAE_SCALE, Generator
 from usk.diffusion.networks import Networks
 from usk.diffusion.workers import Workers
-from usk.errors import UsageError, UskError
+from usk.errors import UsageError, UskError, disk_errors
 
 CHECKPOINT = "checkpoint.pt"
 VAE, UNET = "vae", "unet"  # the stages
@@ -393,6 +394,7 @@ class Fitting:
             return
         path = self.out / f"{stage}-{CHECKPOINT}"
         partial = path.with_suffix(".part")
+        whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save(
             {
                 "network": network.state_dict(),
@@ -404,9 +406,14 @@ class Fitting:
                 "log": self.log,
                 "precision": self.precision,
             },
-            partial,
+            whole,
         )
-        partial.replace(path)
+        with disk_errors(self.out):
+            try:
+                partial.write_bytes(whole.getbuffer())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def generator(self) -> Generator:
         """The networks as they stand, for previews."""

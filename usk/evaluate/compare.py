@@ -554,10 +554,12 @@ def _notes(
         named = Counter(name for name, _ in frozenset().union(*(run.datasets for run in members)))
         if (most := max(named.values(), default=1)) > 1:
             notes.append(f"{mix}: its runs were trained on {most} different datasets of that name")
-    if fixed := [mix for mix, members in by_mix.items() if _same_clips_for_all_seeds(members)]:
-        notes.append(
-            f"{'; '.join(fixed)}: all seeds trained on the same synthetic clips, so the luck of making them is in no interval"
-        )
+    shared = {mix: _seeds_with_the_same_clips(members) for mix, members in by_mix.items()}
+    for which in ("all", "several"):
+        if fixed := [mix for mix, seeds in shared.items() if seeds == which]:
+            notes.append(
+                f"{'; '.join(fixed)}: {which} seeds trained on the same synthetic clips, so the luck of making them is in no interval"
+            )
     for row in rows:
         if row.n_unpaired:
             notes.append(
@@ -572,14 +574,14 @@ def _notes(
     return notes
 
 
-def _same_clips_for_all_seeds(runs: Sequence[RunRecord]) -> bool:
-    """Whether in each split several seeds had the same synthetic clips."""
-    of_split: dict[str, list[RunRecord]] = defaultdict(list)
+def _seeds_with_the_same_clips(runs: Sequence[RunRecord]) -> str | None:
+    """Whether `all` seeds had synthetic clips that other seeds had too, or `several`; None if each had its own."""
+    seeds_of: dict[Any, set[int]] = defaultdict(set)
     for run in runs:
-        of_split[run.split].append(run)
-    return all(run.n_synthetic and run.revisions for run in runs) and all(
-        len(members) > 1 and len({run.revisions for run in members}) == 1 for members in of_split.values()
-    )
+        if run.n_synthetic and run.revisions:
+            seeds_of[run.revisions].add(run.seed)
+    alike = [len(seeds) > 1 for seeds in seeds_of.values()]
+    return None if not any(alike) else "all" if all(alike) else "several"
 
 
 def _rounded_mean(counts: Iterable[int]) -> int:

@@ -202,7 +202,7 @@ class RealClips:
         parents that each clip was made from; clips that name none stand for themselves.
 
         The interval comes from halves of the recordings drawn without replacement, of real clips and parents alike (a clip
-        goes with its first parent's); they spread about as the whole does (Politis & Romano 1994), and more where it is next to nothing. A bootstrap would put
+        goes with the first of its parents' by name); they spread about as the whole does (Politis & Romano 1994), and more where it is next to nothing. A bootstrap would put
         clips beside their own copies.
         """
         of = np.array(labels, dtype=np.int64)
@@ -225,8 +225,14 @@ class RealClips:
             return Distance(round(value, 2), None, None, n, n_real)
         rng = np.random.default_rng(0)
         halves = np.array([[kernels.half(rng) for kernels in found.values()] for _ in range(N_RESAMPLES)])
-        halves -= np.nanmean(halves, axis=0)  # a half without two recordings on both sides says nothing
-        low, high = np.percentile(np.nan_to_num(halves).mean(axis=1), [2.5, 97.5])
+        for (
+            of_class
+        ) in halves.T:  # a half without two recordings on both sides says nothing: another is taken for it
+            told = of_class[~np.isnan(of_class)]
+            if len(told) < N_RESAMPLES / 10:
+                return Distance(round(value, 2), None, None, n, n_real)
+            of_class[np.isnan(of_class)] = rng.choice(told, N_RESAMPLES - len(told))
+        low, high = np.percentile((halves - halves.mean(axis=0)).mean(axis=1), [2.5, 97.5])
         return Distance(
             round(value, 2), round(value + float(low), 2), round(value + float(high), 2), n, n_real
         )

@@ -19,6 +19,7 @@ from usk.data.mix import (
     heard_by_generator,
     leaking,
     lineages,
+    made_of_other_rows,
     renamed_parents,
     unknown_generator,
 )
@@ -150,14 +151,17 @@ def audit(
         raise SourceError(
             f"no parent of {synthetic.location} is in {real.location}; name the source that it was made from with --real"
         )
+    if moved := made_of_other_rows(synthetic, real):
+        raise SourceError(moved)
     wrong = wrong_provenance(synthetic, real)
+    originals = decode_source(real, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     looked_at = real.folds if len(real.folds) > 1 else sorted(set(test_folds))
-    folds = tuple(_fold_leaks(synthetic, real, fold) for fold in looked_at)
+    # As `usk synth` and `usk train` split: clips that cannot be used hold no recording back for validation.
+    folds = tuple(_fold_leaks(synthetic, originals.source, fold) for fold in looked_at)
     asked = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
     decoded = decode_source(synthetic, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     usable = {clip.clip_id for clip in decoded.source.clips}
     unusable = tuple(clip.clip_id for clip in synthetic.clips if clip.clip_id not in usable)
-    originals = decode_source(real, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
     silent, clipped, short = _defects(decoded)
     if embedding is None:
         embedding = embedding_named("auto" if run is not None else "log-mel", run)

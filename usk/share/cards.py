@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +229,9 @@ def source_dataset(source: dict[str, Any]) -> str:
 
 
 def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
-    """For each fold of the parents: how many clips have no parent in it, and whether the generator has heard it: by the
-    names of recordings, or of the source; `unknown` where all that it has heard goes by names that the parents' have not."""
+    """For each fold of the parents, or that the clips were meant to be tested on: how many clips have no parent in it and
+    no judge that heard it, and whether the generator has heard it: by the names of recordings, or of the source; `unknown`
+    where all that it has heard goes by names that the parents' have not."""
     name, trained_on = manifest["source"]["name"], manifest["trained_on"]
     heard = {fold for part in trained_on if part["source"] == name for fold in part["folds"]}
     heard_groups = {group for part in trained_on for group in part["groups"]}
@@ -240,13 +241,20 @@ def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -
                 heard.add(fold)
     elsewhere = named_elsewhere(heard_groups, {group for clip in plan.clips for group in clip.parent_groups})
     known = "no" if generator_known and not elsewhere else "unknown"
+    judge = manifest.get("judge") or {}
+    meant = {
+        *judge.get("test_folds", ()),
+        *([shots["test_fold"]] if (shots := manifest.get("shots")) else []),
+    }
+    # One judge for all clips has heard what it has heard; those of the folds heard what their clips' parents are of.
+    judged = {fold for part in judge["heard"] for fold in part["folds"]} if judge.get("test_folds") else set()
     return [
         {
             "fold": fold,
-            "clean": sum(fold not in clip.parent_folds for clip in plan.clips),
+            "clean": sum(fold not in clip.parent_folds and fold not in judged for clip in plan.clips),
             "heard": "yes" if fold in heard else known,
         }
-        for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds})
+        for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds} | meant)
     ]
 
 
@@ -271,19 +279,27 @@ def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
     _save(folder, AUDIT_FILE, {**found, "dataset": folder.resolve().name, "real": real})
 
 
-def save_study(folder: Path, comparisons: list[dict[str, Any]], chart: Callable[[Path], None]) -> None:
+def save_study(
+    folder: Path,
+    comparisons: Sequence[dict[str, Any]],
+    trained_here: Sequence[Mapping[str, int]],
+    chart: Callable[[Path], None],
+) -> None:
     """The same for what `usk eval` says of runs that trained on it; `chart` draws their accuracies as a PNG file.
 
     Args:
         comparisons: `Comparison.as_dict()` of each.
+        trained_here: for each, by mix, how many of its runs were trained on this very dataset: of few shots each seed and
+            test fold has one of its own.
 
     Raises UsageError for a folder that is no such dataset, or cannot be written.
     """
     kept = []
-    for one in comparisons:
+    for one, here in zip(comparisons, trained_here, strict=True):
         rows = [
             {
                 "mix": _without_paths(row["mix"]),
+                "n_here": here.get(row["mix"], 0),
                 **{
                     name: row[name]
                     for name in ("n_runs", "accuracy", "macro_f1", "n_real", "n_synthetic", "difference")
@@ -292,15 +308,27 @@ def save_study(folder: Path, comparisons: list[dict[str, Any]], chart: Callable[
             }
             for row in one["rows"]
         ]
-        settings = {name: one[name] for name in ("protocol", "classifier", "augment", "shots", "optimistic")}
+        settings = {
+            name: one[name]
+            for name in ("protocol", "classifier", "augment", "shots", "optimistic", "details")
+        }
         settings["classifier"] = _without_paths(settings["classifier"])
-        kept.append({**settings, "baseline": _without_paths(one["baseline"]), "rows": rows})
-    _manifest_and_plan(folder)  # before anything is written
+        places = {place for row in one["rows"] for place in (row["mix"], *row["mix"].split(","))}
+        notes = [_without_places(note, places) for note in one["notes"]]
+        kept.append({**settings, "baseline": _without_paths(one["baseline"]), "rows": rows, "notes": notes})
+    ours_to_save_in(folder)  # before anything is written
     try:
         chart(folder / CHART_FILE)
     except OSError as error:
         raise UsageError(f"--save: {folder} cannot be written ({error.strerror})") from error
     _save(folder, STUDY_FILE, kept)
+
+
+def _without_places(note: str, places: Iterable[str]) -> str:
+    """A note with the names of the folders that it speaks of, in place of their places."""
+    for place in sorted(places, key=len, reverse=True):
+        note = note.replace(place, _without_paths(place))
+    return note
 
 
 def _without_paths(text: str) -> str:
@@ -313,7 +341,8 @@ def _without_paths(text: str) -> str:
     return ",".join(parts)
 
 
-def _manifest_and_plan(folder: Path) -> tuple[dict[str, Any], Plan]:
+def ours_to_save_in(folder: Path) -> tuple[dict[str, Any], Plan]:
+    """Manifest and plan of a dataset that usk made. Raises UsageError for a folder that is none."""
     from usk.synth.store import kept_of
 
     try:
@@ -327,7 +356,7 @@ def _manifest_and_plan(folder: Path) -> tuple[dict[str, Any], Plan]:
 
 
 def _save(folder: Path, name: str, kept: Any) -> None:
-    manifest, plan = _manifest_and_plan(folder)
+    manifest, plan = ours_to_save_in(folder)
     try:
         (folder / name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(dataset_card(manifest, plan, folder), encoding="utf-8")

@@ -242,7 +242,8 @@ def accuracy_chart(study: Study) -> Chart:
             axes.plot([mean] * 2, [number - 0.26, number + 0.26], color=color, lw=2.4, zorder=4)
         axes.set_xlabel("test accuracy, %")
 
-    best = max(rows, key=lambda row: row.accuracy.mean)
+    alike = [row for row in rows if not row.n_unpaired] or rows  # over the baseline's folds and seeds
+    best = max(alike, key=lambda row: row.accuracy.mean)
     said = ", ".join(
         f"{row.mix} {_percent(row.accuracy.mean)} %"
         + ("" if row.accuracy.half_width is None else f" ± {_percent(row.accuracy.half_width)}")

@@ -368,7 +368,12 @@ def shots_tables(comparisons: Sequence[Any], width: int) -> list[Table]:
             continue
         rows = [_mix_cells(row) for comparison in members for row in comparison.rows]
         shown, left_out = _what_fits(MIX_FIGURES, rows, width - len("shots") - GAP)
-        table = _table(title=escape(f"by shots: {setting}"), caption=left_out, caption_justify="left")
+        apart = dict.fromkeys(row.mix for one in members for row in one.rows if row.n_unpaired)
+        unlike = f"{'; '.join(map(escape, apart))}: means over other folds or seeds than the baseline's, see points"
+        captions = [text for text in (left_out, unlike if apart else None) if text]
+        table = _table(
+            title=escape(f"by shots: {setting}"), caption="\n".join(captions) or None, caption_justify="left"
+        )
         _figures(table, "shots")
         _mixes(table)
         _figures(table, *(MIX_FIGURES[n] for n in shown), narrow=True)

@@ -222,7 +222,7 @@ def _page(
         audit=None if found is None else _audit(found),
         settings=_settings(manifest, studies),
         classes=None if shown is None else _classes(shown),
-        commands=commands(manifest, studies, config),
+        commands=commands(manifest, studies, config, real),
         real_name=None if real is None else real.name,
         versions=_versions(manifest),
         made=datetime.now(UTC).strftime("%d %B %Y"),
@@ -624,14 +624,26 @@ def _licence(shown: Gallery | None) -> str:
     return " ".join(said)
 
 
-def commands(manifest: dict[str, Any], studies: Sequence[Study], config: ReportConfig) -> list[str]:
-    """What to type to get the same clips, runs and page, as far as their records tell."""
+def commands(
+    manifest: dict[str, Any], studies: Sequence[Study], config: ReportConfig, real: Source | None = None
+) -> list[str]:
+    """What to type to get the same clips, runs and page; nothing for clips and runs of which the records do not tell all.
+
+    `real`: the real clips, where the report has them."""
+    source = manifest.get("source", {})
+    if source.get("hub_id"):
+        from_real = ["--real", f"{source['hub_id']}@{source['revision']}"]
+    else:
+        place = "demo" if source.get("name") == "demo" else real.location if real is not None else None
+        from_real = ["--real", place] if place is not None else []
     lines = []
+    synth = config.synth or "synth"
+    if manifest.get("shots"):  # `usk synth --shots` makes it as one of several in a folder
+        synth = str(Path(synth).parent)
     if manifest.get("render"):
-        lines.append(_synth_command(manifest, config.synth or "synth"))
+        lines.append(_synth_command(manifest, config.synth or "synth", synth, from_real))
     runs = config.runs or "runs"
-    for study in studies:
-        lines.append(_train_command(study, runs))
+    lines += [_train_command(study, runs, synth, from_real) for study in studies]
     if studies:
         lines.append(shlex.join(["usk", "eval", *([] if runs == "runs" else [runs])]))
     again = ["usk", "report"]
@@ -641,37 +653,69 @@ def commands(manifest: dict[str, Any], studies: Sequence[Study], config: ReportC
     if config.max_mb is not None:
         again += ["--max-mb", f"{config.max_mb:g}"]
     again += ["--split"] * config.split + ["--no-audit"] * (not config.audit)
-    return [*lines, shlex.join(again)]
+    return [line for line in (*lines, shlex.join([*again, *from_real])) if line]
 
 
-def _synth_command(manifest: dict[str, Any], out: str) -> str:
-    render = manifest["render"]
-    line = ["usk", "synth", "--strategy", str(render["strategy"])]
+def _synth_command(manifest: dict[str, Any], folder: str, out: str, from_real: Sequence[str]) -> str:
+    """Empty where the manifest does not tell: of an older usk, or of settings that no option can say."""
+    from usk.synth.store import ASKED
+
+    asked, rendered = manifest.get(ASKED), _render_options(manifest)
+    if asked is None or rendered is None:
+        return ""
+    line = ["usk", "synth", *from_real, *rendered]
     judge = manifest.get("judge") or {}
-    made = _most_of_a_class(out)
-    if made:  # of those made, a judge keeps a share
+    if made := _most_of_a_class(folder):  # of those made, a judge keeps a share
         line += ["--per-class", str(int(made * (judge.get("keep") or 1) + 1e-9))]
+    for name in ("classes", "folds"):
+        line += [f"--{name}", ",".join(map(str, asked[name]))] if asked[name] else []
+    line += [f"--{name.replace('_', '-')}" for name in ("across_folds", "skip_bad") if asked[name]]
+    shots, tested, seed = manifest.get("shots"), judge.get("test_folds"), manifest.get("plan_seed", 0)
+    if shots:
+        tested, seed = [shots["test_fold"]], shots["seed"]
+        line += ["--shots", "full" if shots["shots"] is None else str(shots["shots"])]
     if judge:
         line.append("--judge")
         for flag, name in (("--keep", "keep"), ("--judge-threshold", "threshold")):
             line += [flag, f"{judge[name]:g}"] if judge.get(name) is not None else []
-        if judge.get("test_folds"):
-            line += ["--test-folds", ",".join(map(str, judge["test_folds"]))]
-    if manifest.get("source", {}).get("name") == "demo":
-        line += ["--real", "demo"]
-    line += ["--alpha", str(manifest.get("alpha", "0.5")), "--seed", str(manifest.get("plan_seed", 0))]
-    if "steps" in render:  # a generator made them
-        model = str(manifest.get("model", "auto"))
-        line += ["--model", "embedded" if model.startswith("embedded@") else model]
-        for name in ("level", "steps", "solver", "refinements", "eta", "guidance"):
-            if render.get(name) is not None:
-                line += [
-                    f"--{name}",
-                    f"{render[name]:g}" if isinstance(render[name], float) else str(render[name]),
-                ]
-        if render["strategy"] == "barycentre":
-            line += ["--parents", str(render.get("n_parents", 3))]
-    return shlex.join([*line, *([] if out == "synth" else ["--out", out])])
+    if tested:
+        line += ["--test-folds", ",".join(map(str, tested))]
+    return shlex.join([*line, "--seed", str(seed), *([] if out == "synth" else ["--out", out])])
+
+
+def _render_options(manifest: dict[str, Any]) -> list[str] | None:
+    """Strategy, alpha, generator and what it is told; None where no options lead to these settings."""
+    from usk.synth.settings import QUALITIES, render_config
+    from usk.synth.strategies import strategy_named
+
+    render = manifest["render"]
+    strategy = strategy_named(render["strategy"])
+    line = ["--strategy", str(render["strategy"])]
+    if strategy.weighted:
+        line += ["--alpha", str(manifest["alpha"])]
+    if strategy.mix is None:
+        return line
+    model = str(manifest["model"])
+    line += ["--model", "embedded" if model.startswith("embedded@") else model]
+    given = {name: render[name] for name in ("level", "steps", "solver", "eta", "guidance", "precision")}
+    if strategy.inverts:
+        given["refinements"] = render["refinements"]
+    if strategy.n_parents is None:
+        given["n_parents"] = render["n_parents"]
+    for quality in ("standard", *QUALITIES):
+        try:
+            made = render_config(quality, strategy=render["strategy"], **given).as_dict()
+        except UsageError:
+            continue
+        if made == render:
+            break
+    else:
+        return None
+    line += [] if quality == "standard" else ["--quality", quality]
+    for name, value in given.items():
+        flag = "--parents" if name == "n_parents" else f"--{name}"
+        line += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return line
 
 
 def _most_of_a_class(folder: str) -> int:
@@ -686,9 +730,17 @@ def _most_of_a_class(folder: str) -> int:
     return max(Counter(json.loads(line)["label"] for line in lines).values(), default=0)
 
 
-def _train_command(study: Study, out: str) -> str:
-    comparison = study.comparison
-    line = ["usk", "train", *(part for row in comparison.rows for part in ("--mix", row.mix))]
+def _train_command(study: Study, out: str, synth: str, from_real: Sequence[str]) -> str:
+    """Empty where the runs were not trained alike, or not with the same seeds."""
+    comparison, settings = study.comparison, study.settings
+    mixes = [row.mix for row in comparison.rows]
+    seeds = sorted({run.seed for run in study.runs})
+    epochs = {run.epochs for run in study.runs}
+    if len(epochs) > 1 or seeds != list(range(seeds[0], seeds[-1] + 1)):
+        return ""
+    line = ["usk", "train", *from_real, *(part for mix in mixes for part in ("--mix", mix))]
+    if synth != "synth" and any(part.split(":")[0] == "synth" for mix in mixes for part in mix.split(",")):
+        line += ["--synth", synth]
     line += ["--classifier", comparison.classifier, "--augment", ",".join(comparison.augments)]
     line += ["--protocol", comparison.protocol]
     folds = sorted(
@@ -696,10 +748,11 @@ def _train_command(study: Study, out: str) -> str:
     )
     if folds and comparison.protocol == "folds":
         line += ["--folds", ",".join(folds)]
-    line += ["--seeds", str(1 + max(run.seed for run in study.runs))]
+    line += ["--seed", str(seeds[0])] if seeds[0] else []
+    line += ["--seeds", str(len(seeds))]
     if comparison.shots is not None:
         line += ["--shots", str(comparison.shots)]
-    epochs = {run.epochs for run in study.runs}
-    if len(epochs) == 1:
-        line += ["--epochs", str(epochs.pop())]
+    line += ["--epochs", str(epochs.pop())]
+    for name in ("batch", "learning_rate"):  # in every record, but for those of another usk
+        line += [f"--{name.replace('_', '-')}", f"{settings[name]:g}"] if name in settings else []
     return shlex.join([*line, *([] if out == "runs" else ["--out", out])])

@@ -42,6 +42,7 @@ def latents_key(
         "inverts": strategy_named(config.strategy).inverts,
         "tell_class": config.tell_class,
         "repeat_short": config.repeat_short,
+        "begin": "with sound",  # parents longer than the image
         "source": [source.cache_key, decoded.sample_rate_hz],
         "batch": batch,
         "parents": {

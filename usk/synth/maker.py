@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.decode import DecodedSource
+from usk.data.decode import DecodedSource, beginning
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
 from usk.synth.store import encode_flac
@@ -66,7 +66,8 @@ class ClipMaker(ABC):
 
     def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
         """The dataset row of a planned clip, its audio at its parents' loudness."""
-        parents = [self.decoded.audio(self.row_of[parent])[: self.longest_samples] for parent in clip.parents]
+        heard = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
+        parents = [beginning(samples, self.longest_samples) for samples in heard]
         weights = self.weights(clip)
         audio, gain_db = at_level(samples, float(np.dot(weights, [rms_db(parent) for parent in parents])))
         return {

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from usk.data.decode import DecodedSource
+from usk.data.decode import DecodedSource, beginning
 from usk.diffusion.load import Generator
 from usk.errors import ModelError, disk_errors
 from usk.mel.invert import image_to_audio
@@ -143,7 +143,8 @@ class ParentLatents:
     def audio(self, rows: Sequence[int], width: int) -> torch.Tensor:
         """The parents at `rows` as long as an image of `width` frames: [len(rows), samples]."""
         n_samples = self.generator.mel.samples_of(width)
-        clips = [self.decoded.audio(row) for row in rows]
+        longest = self.generator.mel.image_samples
+        clips = [beginning(self.decoded.audio(row), longest) for row in rows]
         if self.config.repeat_short:
             clips = [np.resize(clip, n_samples) if len(clip) < n_samples else clip for clip in clips]
         return stack_padded(clips, n_samples)

@@ -12,6 +12,7 @@ from usk.synth.strategies import strategy_named
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
+OF_GENERATORS = frozenset({"level", "steps", "solver", "refinements", "eta", "guidance"})
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,16 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
         raise UsageError(f"--quality {quality} is not known; choose one of {', '.join(QUALITIES)}")
     preset = QUALITIES[quality]
     chosen = {name: value for name, value in given.items() if value is not None}
-    strategy = strategy_named(chosen.get("strategy", preset.config.strategy))
+    name = chosen.get("strategy", preset.config.strategy)
+    strategy = strategy_named(name)
+    if strategy.mix is None and (ignored := sorted(chosen.keys() & OF_GENERATORS)):
+        raise UsageError(
+            f"--{ignored[0]} {chosen[ignored[0]]}: --strategy {name} has no generator that it could tell; leave it out"
+        )
+    if not strategy.inverts and chosen.get("refinements"):
+        raise UsageError(
+            f"--refinements {chosen['refinements']}: --strategy {name} inverts nothing; leave it out"
+        )
     chosen.setdefault("n_parents", 3 if strategy.n_parents is None else strategy.n_parents)
     chosen.setdefault("level", preset.config.level if strategy.level is None else strategy.level)
     chosen.setdefault("tell_class", preset.config.tell_class or not strategy.inverts)

@@ -31,6 +31,7 @@ PLAN_FILE = "plan.jsonl"
 WORK_FOLDER = ".work"
 LOCK_FILE = ".lock"
 SHARD_HASHES = "shards_sha256"
+ASKED = "asked"  # in the manifest: which clips of the source were asked for; the plan says what came of it
 FORMAT = 1
 
 
@@ -176,7 +177,7 @@ class SynthStore:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
         differing = sorted(
             key
-            for key in {*there, *self.manifest} - {"plan_sha256", "shards", "rejected", SHARD_HASHES}
+            for key in {*there, *self.manifest} - {"plan_sha256", "shards", "rejected", SHARD_HASHES, ASKED}
             if there.get(key) != self.manifest.get(key)
         )
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:

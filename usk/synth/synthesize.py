@@ -26,7 +26,7 @@ from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
 from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
-from usk.synth.store import JudgedStore, ShardSpan, SynthStore
+from usk.synth.store import ASKED, JudgedStore, ShardSpan, SynthStore
 from usk.synth.strategies import strategy_named
 from usk.synth.waveform import MAKERS, SAMPLE_RATE_HZ
 
@@ -55,7 +55,10 @@ class SynthConfig:
     def __post_init__(self) -> None:
         if self.per_class < 1:
             raise UsageError(f"--per-class must be at least 1, not {self.per_class}")
-        Alpha.parse(self.alpha)
+        if Alpha.parse(self.alpha) != Alpha() and not strategy_named(self.render.strategy).weighted:
+            raise UsageError(
+                f"--alpha {self.alpha}: --strategy {self.render.strategy} weighs no parents; leave it out"
+            )
         if self.judge is not None and self.across_folds and not self.one_judge:
             raise UsageError(
                 "--judge with --across-folds needs one judge for all clips: name the folds that will be tested with --test-folds"
@@ -94,6 +97,11 @@ def plan_for(
 
     Clips that cannot be used are found by decoding them, so the plan is drawn after it.
     """
+    if any(clip.is_synthetic for clip in source.clips):
+        raise UsageError(
+            f"{source.location} holds synthetic clips: what is made of them would name them as its parents, and leaks could not "
+            "be ruled out; name the real clips that they were made from with --real"
+        )
     everything = decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
     folds = _parents_folds(everything.source, config)
     wanted = {clip.clip_id for clip in everything.source.select(config.classes, folds).clips}
@@ -174,7 +182,12 @@ def synthesize(
         render = render.settled(bool(generator.class_names))
     rate_hz = generator.mel.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     decoded, plan = plan_for(source, config, rate_hz, decoding)
-    notes = _classes_untold(generator, render, plan)
+    untold = _classes_untold(generator, render, plan)
+    notes = (
+        [f"the generator does not know {sample_of(untold)}: their clips are made without telling it a class"]
+        if untold
+        else []
+    )
     settings: dict[str, Any] = {
         "source": {
             "name": source.name,
@@ -191,7 +204,14 @@ def synthesize(
         "render": render.as_dict(),
         "alpha": config.alpha,
         "plan_seed": config.seed,
+        **({"untold": untold} if untold else {}),
         **({"shots": asdict(config.shots)} if config.shots is not None else {}),
+        ASKED: {
+            "classes": list(config.classes),
+            "folds": list(config.folds),
+            "across_folds": config.across_folds,
+            "skip_bad": config.skip_bad,
+        },
         "has_groups": source.has_groups,
         "license": strictest_license([source.license, *_licenses(generator)]),
     }
@@ -263,7 +283,8 @@ def synthesize(
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
         notes.append(
-            f"{too_long} parents are longer than the generator's {longest_s:.2f} s image; their first {longest_s:.2f} s count"
+            f"{too_long} parents are longer than the generator's {longest_s:.2f} s image; their first {longest_s:.2f} s count "
+            "(from their first sound on where those are next to silent)"
         )
     return SynthResult(
         folder=store.folder,
@@ -339,23 +360,19 @@ def _ready_generator(model: str | Generator, device: str, render: RenderConfig, 
 
 
 def _classes_untold(generator: Generator | None, render: RenderConfig, plan: Plan) -> list[str]:
-    """A note naming classes that a class-conditional generator does not know.
+    """Classes that a class-conditional generator does not know.
 
     Raises UsageError where the class is all that a clip is drawn from.
     """
     if generator is None or not generator.class_names or not render.tell_class:
         return []
     unknown = [name for name in plan.counts() if name not in generator.class_names]
-    if not unknown:
-        return []
-    if render.strategy == "sample":
+    if unknown and render.strategy == "sample":
         raise UsageError(
             f"--strategy sample: {generator.model_id} does not know {sample_of(unknown)}; it knows "
             f"{', '.join(generator.class_names)}. Choose among them with --classes, or fit a generator to these clips"
         )
-    return [
-        f"the generator does not know {sample_of(unknown)}: their clips are made without telling it a class"
-    ]
+    return unknown
 
 
 def _licenses(generator: Generator | None) -> Sequence[str]:
