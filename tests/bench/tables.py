@@ -29,13 +29,16 @@ NAMES = {
     "real,sample": "+ `sample`",
     "real,decomposed,sample": "+ `decomposed` and as many of `sample`",
 }
-AMOUNTS = {  # of study_amount.toml and study_amount_folds.toml
+AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml and study_many.toml
     "real,waveform": "+ 500 sums of waveforms (control)",
     "real,decomposed:0.2": "+ 100 clips of `decomposed` (default)",
     "real,decomposed": "+ 500 of `decomposed`",
     "real,sample:0.2": "+ 100 of `sample`",
     "real,sample": "+ 500 of `sample`",
     "real,decomposed,sample": "+ 500 of each",
+    "real,many:0.5": "+ 500 of `decomposed` (default)",
+    "real,many": "+ 1,000 of `decomposed`",
+    "real,many_judged": "+ the better 1,000 of 2,000 by a judge",
 }
 Row = Mapping[str, Any]
 
@@ -162,7 +165,7 @@ def amounts(study: Row) -> str:
     lines = []
     for size in sizes_of(study):
         alone = (accuracy(found[size, "real"]) for found, _ in columns.values())
-        lines.append([f"**{size} real clips**", *alone])
+        lines.append([f"**{size or 'all'} real clips**", *alone])
         for mix, said in AMOUNTS.items():
             if (size, mix) in columns[name][0]:
                 found = (shown({"sentence": "", **rows[size, mix]}) for rows, shown in columns.values())
@@ -179,6 +182,7 @@ TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "study on validation clips": ("study.json", on_validation),
     "amount": ("amount.json", amounts),
     "amount by fold": ("amount_folds.json", amounts),
+    "many": ("many.json", amounts),
     "against classical": ("classical.json", against_control),
 }
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- /table -->)", re.DOTALL)
