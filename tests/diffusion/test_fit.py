@@ -183,20 +183,20 @@ def test_a_recording_that_also_lies_in_another_fold_is_not_heard(source: Source,
         fit([everywhere], tmp_path / "none", replace(TINY, steps=1), mel=MEL, folds=(1,))
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = Path.write_bytes
+    replace_file = Path.replace
 
-    def full(self: Path, data: Any) -> int:
-        if self.suffix == ".part":
+    def full(self: Path, target: Any) -> Path:
+        if str(target).endswith(training.CHECKPOINT):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return written(self, data)
+        return replace_file(self, target)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UskError, match=r"the disk of .*out is full; what is written stays"):
         fit([source], tmp_path / "out", replace(TINY, steps=2), mel=MEL)
-    assert not list((tmp_path / "out").glob("*.part"))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["fit.json"]
 
 
 def test_held_out_recordings_do_not_move_the_weights(source: Source, tmp_path: Path) -> None:

@@ -356,6 +356,10 @@ def test_the_settings_of_a_dataset_are_options_again(options: dict[str, Any]) ->
         read["n_parents"] = read.pop("parents")
     assert render_config(**read).as_dict() == wanted
     assert _render_options({**manifest, "render": {**wanted, "griffin_lim_iterations": 99}}) is None
+    assert "--model someone/model@12ab" in " ".join(
+        _render_options({**manifest, "model": "someone/model@12ab"}) or ()
+    )
+    assert _render_options({**manifest, "model": "a-folder@12ab"}) is None
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {

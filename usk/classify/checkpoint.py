@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from usk.errors import disk_errors
+from usk.files import write_whole
 
 KEEP_EVERY_S = 60.0
 
@@ -42,15 +43,10 @@ class Checkpoint:
         if time.monotonic() - self._kept_at < KEEP_EVERY_S:
             return
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        partial = self.file.with_name(f"{self.file.name}.part")
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)
         with disk_errors(self.file.parent):
-            try:
-                partial.write_bytes(whole.getbuffer())
-                partial.replace(self.file)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(self.file, whole.getbuffer(), durable=False)
         self._kept_at = time.monotonic()
 
     def remove(self) -> None:

@@ -11,26 +11,10 @@ UNKNOWN = "unknown"
 SHARE_ALIKE = frozenset({"sa", "sharealike", "odbl", "mpl", "epl", "eupl", "osl", "copyleft"})
 GPL = re.compile(r"[al]?gpl(v?\d.*)?")
 PUBLIC_DOMAIN = frozenset({"cc0", "pddl", "unlicense", "publicdomain"})
-PERMISSIVE = frozenset(  # words by which licences are known that ask for credit at most
-    [
-        "mit",
-        "apache",
-        "apache2",
-        "bsd",
-        "0bsd",
-        "isc",
-        "attribution",
-        "wtfpl",
-        "zlib",
-        "ncsa",
-        "bsl",
-        "boost",
-        "afl",
-        "ecl",
-        "postgresql",
-        "permissive",
-    ]
-)
+PERMISSIVE = frozenset({  # words by which licences are known that ask for credit at most
+    "mit", "apache", "apache2", "bsd", "0bsd", "isc", "attribution", "wtfpl", "zlib", "ncsa", "bsl", "boost", "afl", "ecl",
+    "postgresql", "permissive",
+})  # fmt: skip
 
 
 def _words(license_name: str) -> set[str]:

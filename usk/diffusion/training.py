@@ -27,6 +27,7 @@ from usk.diffusion.load import VAE_SCALE, Generator
 from usk.diffusion.networks import Networks
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError, disk_errors
+from usk.files import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 VAE, UNET = "vae", "unet"  # the stages
@@ -392,8 +393,6 @@ class Fitting:
         """Write the checkpoint, whole or not at all; the main process does."""
         if not self.workers.is_main:
             return
-        path = self.out / f"{stage}-{CHECKPOINT}"
-        partial = path.with_suffix(".part")
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save(
             {
@@ -409,11 +408,7 @@ class Fitting:
             whole,
         )
         with disk_errors(self.out):
-            try:
-                partial.write_bytes(whole.getbuffer())
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(self.out / f"{stage}-{CHECKPOINT}", whole.getbuffer(), durable=False)
 
     def generator(self) -> Generator:
         """The networks as they stand, for previews."""

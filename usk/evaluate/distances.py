@@ -225,9 +225,8 @@ class RealClips:
             return Distance(round(value, 2), None, None, n, n_real)
         rng = np.random.default_rng(0)
         halves = np.array([[kernels.half(rng) for kernels in found.values()] for _ in range(N_RESAMPLES)])
-        for (
-            of_class
-        ) in halves.T:  # a half without two recordings on both sides says nothing: another is taken for it
+        # A half without two recordings on both sides says nothing: another of its class is taken for it.
+        for of_class in halves.T:
             told = of_class[~np.isnan(of_class)]
             if len(told) < N_RESAMPLES / 10:
                 return Distance(round(value, 2), None, None, n, n_real)

@@ -155,7 +155,7 @@ def audit(
         raise SourceError(moved)
     wrong = wrong_provenance(synthetic, real)
     originals = decode_source(real, FOUR_SECONDS.mel.sample_rate_hz, skip_bad=True, progress=progress)
-    looked_at = real.folds if len(real.folds) > 1 else sorted(set(test_folds))
+    looked_at = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
     # As `usk synth` and `usk train` split: clips that cannot be used hold no recording back for validation.
     folds = tuple(_fold_leaks(synthetic, originals.source, fold) for fold in looked_at)
     asked = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None

@@ -161,7 +161,7 @@ def _check(file: Path, config: ReportConfig) -> None:
 
 def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) -> int:
     """Page and assets, whole or not at all; assets of an earlier page with this name go."""
-    from usk.synth.store import write_whole
+    from usk.files import write_whole
 
     n_bytes = len(page.encode())
     with disk_errors(file):
@@ -695,8 +695,10 @@ def _render_options(manifest: dict[str, Any]) -> list[str] | None:
         line += ["--alpha", str(manifest["alpha"])]
     if strategy.mix is None:
         return line
-    model = str(manifest["model"])
-    line += ["--model", "embedded" if model.startswith("embedded@") else model]
+    name, _, _ = str(manifest["model"]).partition("@")
+    if name != "embedded" and "/" not in name:  # a folder's, whose place is not on record
+        return None
+    line += ["--model", "embedded" if name == "embedded" else str(manifest["model"])]
     given = {name: render[name] for name in ("level", "steps", "solver", "eta", "guidance", "precision")}
     if strategy.inverts:
         given["refinements"] = render["refinements"]

@@ -30,8 +30,8 @@ from usk.data.decode import DecodedSource, Progress
 from usk.data.splits import held_out_groups
 from usk.device import default_precision
 from usk.errors import SourceError, UsageError, disk_errors
+from usk.files import write_whole
 from usk.synth.plan import PlannedClip, proportional
-from usk.synth.store import write_whole
 
 DEFAULT_KEEP = 0.5
 MIN_RECORDINGS = 2  # of a class, for a judge to know it

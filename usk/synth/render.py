@@ -21,12 +21,12 @@ import torch
 from usk.data.decode import DecodedSource, beginning
 from usk.diffusion.load import Generator
 from usk.errors import ModelError, disk_errors
+from usk.files import write_whole
 from usk.mel.invert import image_to_audio
 from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.maker import ClipMaker
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
-from usk.synth.store import write_whole
 from usk.synth.strategies import Ingredients, strategy_named
 
 AUTO_BATCH = {"cuda": 64, "cpu": 16}

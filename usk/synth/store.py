@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ import numpy as np
 
 from usk.data.sources import MANIFEST_FILE
 from usk.errors import UsageError, disk_errors
+from usk.files import write_whole
 from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
@@ -32,6 +32,8 @@ WORK_FOLDER = ".work"
 LOCK_FILE = ".lock"
 SHARD_HASHES = "shards_sha256"
 ASKED = "asked"  # in the manifest: which clips of the source were asked for; the plan says what came of it
+# In a manifest beside the settings: the plan, what has been made of it, and what an older usk did not note.
+NOT_COMPARED = frozenset({"plan_sha256", "shards", "rejected", SHARD_HASHES, ASKED, "untold"})
 FORMAT = 1
 
 
@@ -74,24 +76,6 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
-
-    `durable=False` saves the wait for the disk: after a power cut (not after a kill) the file may be damaged.
-    """
-    partial = path.parent / f".{path.name}.part"
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:  # Ctrl-C too
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -176,9 +160,7 @@ class SynthStore:
         if not isinstance(there, dict):
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
         differing = sorted(
-            key
-            for key in {*there, *self.manifest} - {"plan_sha256", "shards", "rejected", SHARD_HASHES, ASKED}
-            if there.get(key) != self.manifest.get(key)
+            key for key in {*there, *self.manifest} - NOT_COMPARED if there.get(key) != self.manifest.get(key)
         )
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
             what = f" (it differs in {', '.join(differing)})" if differing else ""
