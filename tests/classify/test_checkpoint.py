@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from usk.classify import checkpoint
+from usk.classify.fitting import Training
 from usk.classify.train import TrainConfig, train
 from usk.data.sources import Source
+from usk.errors import UskError
 
 CONFIG = TrainConfig(
     classifier="tiny", folds=(2,), device="cpu", precision="fp32", epochs=4, shots="30", augment="shift+mixup"
@@ -88,3 +92,17 @@ def test_short_trainings_keep_nothing(bands: Source, tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         train(bands, out=tmp_path, config=CONFIG, report=report)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, seen = Training.step, list[int]()
+
+    def diverging(self: Training) -> torch.Tensor:
+        return step(self) * (math.nan if len(seen) == 2 else 1)
+
+    monkeypatch.setattr(Training, "step", diverging)
+    with pytest.raises(UskError, match="diverged in epoch 3"):
+        train(bands, out=tmp_path, config=CONFIG, report=lambda state: seen.append(state.epoch))
+    assert list(tmp_path.iterdir()) == [], "a checkpoint would diverge again"

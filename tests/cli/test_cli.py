@@ -297,7 +297,9 @@ def test_every_strategy_makes_a_dataset_that_trains(
     for row in rows:
         assert len(row["parents"]) == len(set(row["parent_groups"])) == len(row["weights"]) == n_parents
         assert (row["strategy"], sum(row["weights"])) == (strategy, pytest.approx(1))
-    assert f"| strategy | `{strategy}`: " in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert f"| strategy | `{strategy}`: " in card
+    assert (r"The generator does not know car\_horn" in card) == ("does not know car_horn" in made.err)
     trained = usk(
         "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--out", tmp_path / "runs",
         "--epochs", 1, "--folds", "3", "--json",

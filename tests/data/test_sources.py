@@ -648,6 +648,12 @@ def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_thei
     assert source.class_names == ("horn", "siren")
     assert [clip.fold for clip in source.clips] == [[1, 10, 2, 3][row // 3] for row in rows]
     assert source.clips[3].group == "set/day 1" and not [note for note in source.notes if "folds" in note]
+    unnamed = table.drop_columns(["category"]).append_column("sound", plain.column("label"))
+    unnamed = of_classes(
+        unnamed, sound=LABELS, fold=["1", "10", "2", "3"], session=[f"day {day}" for day in range(6)]
+    )
+    alone = open_source(write_parquet(tmp_path / "alone", unnamed))
+    assert alone.class_names == tuple(LABELS), "the only one of classes that says nothing else"
 
 
 def test_a_column_called_label_is_preferred_to_another_one_of_classes(tmp_path: Path) -> None:

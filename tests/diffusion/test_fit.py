@@ -394,6 +394,15 @@ def test_images_are_the_clips_beginnings_and_short_ones_are_known(source: Source
     assert frames.tolist() == [MEL.n_frames if clip.duration_s > 0.5 else 18 for clip in decoded.source.clips]
 
 
+def test_an_image_of_a_clip_that_begins_silent_has_its_sound(tmp_path: Path) -> None:
+    for name, silent_s in (("late", 2.0), ("early", 0.0)):
+        samples = np.concatenate([np.zeros(int(silent_s * 8_000), np.float32), tone(700, 2.0, 8_000)])
+        write_wav(tmp_path / "own" / name / "r" / "a.wav", samples, 8_000)
+    images, _ = images_of(decode_source(open_source(tmp_path / "own"), 8_000), MEL)
+    early, late = images.astype(np.float32)
+    np.testing.assert_allclose(late[:, 2:], early[:, 2:], atol=0.2)  # but for where it begins
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 def test_training_lowers_the_validation_loss(source: Source, tmp_path: Path, prediction_type: str) -> None:
     config = replace(

@@ -124,3 +124,12 @@ def test_pngs_have_names_for_any_file_system(study: Study, tmp_path: Path) -> No
         assert re.fullmatch(r"[A-Za-z0-9.-]+\.png", file.name)
         chart.png(file)
         assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_mean_over_other_folds_is_not_called_the_highest(tmp_path: Path) -> None:
+    for fold, easy in ((1, 0.0), (2, 0.3)):
+        write_run(tmp_path, "real", fold=fold, skill=0.5 + easy)
+        write_run(tmp_path, "real,synth", fold=fold, skill=0.6 + easy)
+    write_run(tmp_path, "real,own", fold=2, skill=0.8)  # the easier fold alone
+    accuracy, *_ = charts_of(study_runs(tmp_path)[0])
+    assert accuracy.description.endswith("The highest mean is that of real,synth.")

@@ -14,7 +14,7 @@ from tests.runs import write_run
 from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import mean_interval
 from usk.evaluate.study import study_runs
-from usk.show.console import Display, comparison_tables, sparkline, strip, strips_table
+from usk.show.console import Display, comparison_tables, shots_tables, sparkline, strip, strips_table
 
 
 def test_a_sparkline_rises_with_its_values() -> None:
@@ -140,3 +140,16 @@ def test_usk_eval_draws_in_a_terminal_alone(
     assert "●" not in usk("eval", tmp_path).out
     monkeypatch.setattr(Display, "draws", True)
     assert "●" in usk("eval", tmp_path).out
+
+
+def test_means_over_other_folds_are_named_below_the_table_by_shots(tmp_path: Path) -> None:
+    for shots in (50, 100):
+        for fold in (1, 2):
+            write_run(tmp_path, "real", fold=fold, shots=shots)
+            write_run(tmp_path, "real,synth", fold=fold, shots=shots)
+        write_run(tmp_path, "real,own", fold=2, shots=shots)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(*shots_tables(compare_runs(tmp_path), 160))
+    said = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "real,own: means over other folds or seeds than the baseline's" in said
+    assert "real,synth: means" not in said

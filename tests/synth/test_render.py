@@ -495,6 +495,13 @@ def test_parents_that_begin_silent_are_heard_from_their_first_sound(
     made = decode_source(open_source(tmp_path / "out"))
     for row in range(len(made)):
         assert rms_db(made.audio(row)) > -30, "as loud as the sound, not as the silence"
+    generator = load_generator(str(tiny_pipeline()), device="cpu")
+    decoded = decode_source(open_source(tmp_path / "own"), generator.mel.sample_rate_hz)
+    latents = renderer_of(
+        decoded, generator, tmp_path / "work", plan_from(decoded, across_folds=True)
+    ).latents
+    heard = latents.audio(range(len(decoded)), generator.mel.n_frames).numpy()
+    assert min(map(rms_db, heard)) > -12, "the generator hears the sound"
 
 
 @pytest.mark.parametrize(
