@@ -747,15 +747,20 @@ class LocalHub(HubServer):
 
         patch = self.monkeypatch.setattr
         clock = SimpleNamespace(**{**vars(time), "sleep": self.slept_s.append})
-        origins = frozenset({*_http._HUB_ORIGINS, _http._url_origin(self.endpoint)})
+        newer: list[tuple[Any, str, Any]] = []  # what clients before 2 do not ask
+        if hasattr(_http, "_HUB_ORIGINS"):
+            origins = frozenset({*_http._HUB_ORIGINS, _http._url_origin(self.endpoint)})
+            newer.append((_http, "_HUB_ORIGINS", origins))
+        if hasattr(constants, "HF_URL_HOSTS"):
+            newer.append((constants, "HF_URL_HOSTS", frozenset({*constants.HF_URL_HOSTS, "127.0.0.1"})))
         for module, name, value in (
+            *newer,
             (constants, "ENDPOINT", self.endpoint),
             (
                 constants,
                 "HUGGINGFACE_CO_URL_TEMPLATE",
                 self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
             ),
-            (constants, "HF_URL_HOSTS", frozenset({*constants.HF_URL_HOSTS, "127.0.0.1"})),
             (constants, "HF_HUB_DISABLE_XET", True),
             (constants, "HF_HUB_CACHE", str(self.folder / "hub")),
             (constants, "HF_TOKEN_PATH", str(self.folder / "token")),
@@ -769,7 +774,6 @@ class LocalHub(HubServer):
             (datasets.config, "HF_DATASETS_CACHE", self.folder / "datasets"),
             (datasets.config, "DOWNLOADED_DATASETS_PATH", str(self.folder / "datasets/downloads")),
             (datasets.config, "EXTRACTED_DATASETS_PATH", str(self.folder / "datasets/downloads/extracted")),
-            (_http, "_HUB_ORIGINS", origins),
             # The client tells a repo's API by https, which the Hub speaks and this server does not.
             (
                 _http,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from usk import device
 from usk.errors import UsageError
@@ -40,3 +42,17 @@ def test_limits_of_a_container(
 def test_a_device_that_usk_cannot_compute_on_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"--device {'cuda' if name.startswith('cuda') else name}"):
         device.resolve_device(name)
+
+
+@pytest.mark.parametrize(("compute_capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16")])
+def test_bf16_that_a_card_only_emulates_is_not_the_default(
+    monkeypatch: pytest.MonkeyPatch, compute_capability: tuple[int, int], precision: str
+) -> None:
+    """A T4 can hold bf16, and multiplies it slower than fp32."""
+    properties = SimpleNamespace(major=compute_capability[0], minor=compute_capability[1])
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    assert device.default_precision(torch.device("cuda")) == precision

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 
 import usk as library
 from tests.hub_server import LocalHub
-from tests.sounds import tone
+from tests.sounds import peak_hz, tone, write_wav
 from usk.classify.classifier import AudioClassifier
+from usk.data.decode import decode_source
 from usk.data.sources import open_source
 from usk.diffusion.load import load_generator
 from usk.errors import ModelError, SourceError
@@ -391,3 +393,27 @@ def test_a_repository_is_never_run(hub: LocalHub, tmp_path: Path) -> None:
     hub.create_repo("dataset", "you/scripted", folder)
     with pytest.raises(SourceError, match="the Hub dataset you/scripted cannot be"):
         open_source("you/scripted")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
+def test_a_repo_of_audio_files_is_a_source(hub: LocalHub, tmp_path: Path, packed: bool) -> None:
+    """`datasets` asks for torchcodec there, which usk does not need."""
+    repo, plain = tmp_path / "repo", tmp_path / "plain"
+    names = ["file_name,label"]
+    for index in range(6):
+        write_wav(plain / f"{index}.wav", tone(300 + 100 * index, 0.3))
+        names.append(f"{index}.wav,{'ab'[index % 2]}")
+    (plain / "metadata.csv").write_text("\n".join(names) + "\n")
+    (repo / "data").mkdir(parents=True)
+    if packed:
+        with zipfile.ZipFile(repo / "data" / "train.zip", "w") as archive:
+            for file in sorted(plain.iterdir()):
+                archive.write(file, file.name)
+    else:
+        shutil.copytree(plain, repo / "train")
+    hub.create_repo("dataset", "me/files", repo)
+    source = open_source("me/files")
+    assert source.class_names == ("a", "b") and [clip.label for clip in source.clips] == [0, 1] * 3
+    decoded = decode_source(source)
+    for row in range(6):
+        assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(300 + 100 * row, abs=2)

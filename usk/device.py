@@ -73,7 +73,7 @@ def cores_allowed() -> int:
 def default_precision(device: torch.device) -> str:
     """bf16 where the device multiplies it natively (CUDA from Ampere on, CPUs with AMX), fp32 elsewhere."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if _cpu_has_amx() else "fp32"
 
 

@@ -265,3 +265,16 @@ def test_shots_into_a_dataset_are_refused(
     )  # fmt: skip
     assert ran.code == 2
     assert "is one dataset; choose another folder for the datasets of --shots" in ran.err
+
+
+def test_shots_that_cannot_be_made_are_refused_before_the_others_are(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "out",
+        "--shots", "18,3", "--test-folds", 2, "--per-class", 1, "--seeds", 2,
+    )  # fmt: skip
+    assert ran.code == 1 and not (tmp_path / "out").exists()
+    assert ran.err.splitlines()[-1].startswith(
+        "usk: 3-shots-fold2-seed0 cannot be made (nor can 3-shots-fold2-seed1): --shots 3 is too few: class"
+    )

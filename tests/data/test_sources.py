@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 import soundfile
 
 from tests.sounds import TONES_HZ, URBAN_CLASSES, peak_hz, tone, write_wav
+from usk.data import audio
+from usk.data.audio import BadAudioError, read_audio_bytes
 from usk.data.cache import cache_root
 from usk.data.decode import decode_source
 from usk.data.sources import Source, open_source
@@ -67,6 +71,20 @@ def test_the_revision_is_the_same_elsewhere_and_the_cache_key_is_not(urbansound8
     first, second = open_source(urbansound8k_folder), open_source(copy)
     assert first.clips == second.clips and first.revision == second.revision
     assert first.cache_key != second.cache_key
+
+
+def test_metadata_that_went_through_a_spreadsheet(urbansound8k_folder: Path) -> None:
+    file = urbansound8k_folder / "metadata" / "UrbanSound8K.csv"
+    before, rows = open_source(urbansound8k_folder), file.read_text().splitlines()
+    place = rows[0].split(",").index("end")
+    cells = rows[1].split(",")
+    cells[place] = "NA"
+    file.write_text("\n".join([rows[0], ",".join(cells), *rows[2:]]) + "\n", encoding="utf-8-sig")
+    source = open_source(urbansound8k_folder)
+    assert [clip.clip_id for clip in source.clips] == [clip.clip_id for clip in before.clips]
+    assert sum(clip.duration_s == 0.0 for clip in source.clips) == 1
+    file.write_bytes(file.read_bytes() + b"\xe9\n")
+    fails("UrbanSound8K.csv is no CSV file in UTF-8", urbansound8k_folder)
 
 
 def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(
@@ -146,6 +164,37 @@ def test_a_recording_folder_that_several_classes_have_is_one_recording(tone_fold
     assert len({clip.fold for clip in source.clips if clip.group == "tones/street-2024-05"}) == 1
     note = "recording folders that several classes have (street-2024-05) count as one recording each"
     assert next(text for text in source.notes if "several classes" in text).startswith(note)
+
+
+def test_clips_beside_recording_folders_are_counted(tone_folder: Path) -> None:
+    for number, file in enumerate(sorted((tone_folder / "low").rglob("*.wav"))[:3]):
+        file.rename(tone_folder / "low" / f"{number}.wav")
+    source = open_source(tone_folder)
+    assert source.has_groups and any(
+        note.startswith(
+            "3 of 8 clips in low lie in no folder of a recording: each counts as its own (put the"
+        )
+        for note in source.notes
+    )
+    for name in ("low", "high", "middle"):
+        for number, file in enumerate(sorted((tone_folder / name).rglob("*/*.wav"))[1:]):
+            file.rename(tone_folder / name / f"more{number}.wav")
+    source = open_source(tone_folder)
+    assert not source.has_groups
+    assert any(note.startswith("21 of 24 clips in high, low, middle lie in no") for note in source.notes)
+
+
+def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Path) -> None:
+    file = tone_folder / "low" / "low0" / "cut0.wav"
+    try:
+        file.rename(file.parent / os.fsdecode(b"caf\xe9.wav"))
+    except OSError:
+        pytest.skip("a file system of names in UTF-8")
+    text = fails("1 files have names that are not UTF-8 (low/low0/caf\\xe9.wav)", tone_folder)
+    assert "--skip-bad" in text
+    source = open_source(tone_folder, skip_bad=True)
+    assert len(decode_source(source)) == 23
+    assert any(note.startswith("1 files whose names are not UTF-8 were skipped") for note in source.notes)
 
 
 def test_classes_without_recording_folders_are_named_where_others_have_them(tone_folder: Path) -> None:
@@ -378,6 +427,42 @@ def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Pat
     assert len(source.folds) > 1 and min(source.folds) == 1
 
 
+def test_a_saved_dataset_keeps_its_licence_and_its_columns(tmp_path: Path) -> None:
+    """What `set_format` left out of sight is there all the same."""
+    import datasets
+
+    saved = datasets.Dataset(datasets.table.InMemoryTable(hugging_face_table()))
+    saved.info.license = "cc-by-4.0"
+    saved.set_format("numpy", columns=["label"])
+    saved.save_to_disk(str(tmp_path / "set"))
+    source = open_source(tmp_path / "set")
+    assert source.license == "cc-by-4.0"
+    check_tones(source)
+    (tmp_path / "set" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    assert open_source(tmp_path / "set").license == "cc-by-nc-4.0"
+
+
+def test_samples_with_their_channels_first(tmp_path: Path) -> None:
+    cells = [
+        {
+            "array": np.stack([tone(300, 0.3)] * 2).tolist(),
+            "sampling_rate": 22_050,
+            "bytes": None,
+            "path": None,
+        },
+    ]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"audio": cells, "label": ["a"]}), tmp_path / "set" / "rows.parquet")
+    check_tones(open_source(tmp_path / "set"))
+
+
+def test_what_macos_leaves_beside_parquet_files_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    pq.write_table(hugging_face_table(), tmp_path / "set" / "rows.parquet")
+    (tmp_path / "set" / "._rows.parquet").write_bytes(b"Mac OS X")
+    check_tones(open_source(tmp_path / "set"))
+
+
 @pytest.mark.parametrize("split", [False, True], ids=["dataset", "dataset dict"])
 def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
     import datasets
@@ -514,6 +599,60 @@ def test_a_folder_that_is_no_source(tmp_path: Path, make: Any, message: str) -> 
 def test_an_empty_name_is_not_the_current_folder(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tone_folder)
     fails("no source is named; give --real", "")
+
+
+# --- what libsndfile reads, whatever its header says ---------------------------------------------------------
+
+
+def _sized(content: bytes, whole: int, data: int) -> bytes:
+    """A WAV file with other sizes in its header: of the whole, and of its sound."""
+    place = content.index(b"data") + 4
+    changed = bytearray(content)
+    changed[4:8], changed[place : place + 4] = whole.to_bytes(4, "little"), data.to_bytes(4, "little")
+    return bytes(changed)
+
+
+def _without_length(flac: bytes) -> bytes:
+    """A FLAC file as an encoder writes it into a pipe: its STREAMINFO counts no samples."""
+    changed = bytearray(flac)
+    changed[8 + 13] &= 0xF0
+    changed[8 + 14 : 8 + 18] = bytes(4)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda wav, _: _sized(wav, len(wav), len(wav) - 44), id="RIFF size of the whole file"),
+        pytest.param(lambda wav, _: _sized(wav, 0x7FFFF024, 0x7FFFF000), id="sox into a pipe"),
+        pytest.param(lambda wav, _: _sized(wav, 0x80000024, 0x80000000), id="arecord into a pipe"),
+        pytest.param(lambda wav, _: _sized(wav, 0xFFFFFFFF, 0xFFFFFFFF), id="ffmpeg into a pipe"),
+        pytest.param(lambda wav, _: wav + b"LIST", id="something behind it"),
+        pytest.param(lambda _, flac: _without_length(flac), id="flac into a pipe"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [0.3, 2.0])
+def test_whole_files_whose_headers_do_not_say_how_long_they_are(
+    seconds: float, content: Callable[[bytes, bytes], bytes]
+) -> None:
+    sound = tone(440, seconds)
+    samples, rate_hz = read_audio_bytes(content(wav_bytes(sound), wav_bytes(sound, form="FLAC")))
+    assert rate_hz == 22_050
+    np.testing.assert_allclose(samples[:, 0], sound, atol=1e-4)
+
+
+@pytest.mark.parametrize("whole", [0, 0xFFFFFFFF, 0x7FFFF024])
+def test_a_cut_wav_file_is_found_out_by_the_size_of_its_sound(whole: int) -> None:
+    wav = wav_bytes(tone(440, 0.3))
+    with pytest.raises(BadAudioError, match="truncated"):
+        read_audio_bytes(_sized(wav, whole, len(wav) - 44)[:-1000])
+
+
+def test_a_flac_file_without_a_length_has_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "MAX_DURATION_S", 2.5)
+    flac = _without_length(wav_bytes(tone(440, 4.0), form="FLAC"))
+    with pytest.raises(BadAudioError, match="longer than 2 s"):
+        read_audio_bytes(flac)
 
 
 # --- wrong audio -------------------------------------------------------------------------------------------

@@ -161,9 +161,10 @@ def test_a_constant_noise_is_added_and_taken_away_exactly(level: float, steps: i
     ("steps", "level", "expected"),
     [
         (4, 1.0, [0, 250, 500, 750]),
-        (2, 0.5, [0, 250]),
-        (3, 0.1, [0, 33, 66]),
-        (1, 0.5, [0]),
+        (3, 1.0, [0, 333, 666]),
+        (2, 0.5, [249, 499]),
+        (3, 0.1, [32, 66, 99]),
+        (1, 0.5, [499]),
         (570, 0.57, list(range(570))),
     ],
 )
@@ -290,6 +291,8 @@ def test_steps_and_levels_that_cannot_be_are_usage_errors(steps: int, level: flo
     ("config", "message"),
     [
         ({"prediction_type": "flow"}, "prediction_type is 'flow'"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "usk knows DDIMScheduler and DDPMScheduler"),
+        ({"_class_name": "PNDMScheduler"}, "the scheduler is a PNDMScheduler"),
         ({"thresholding": True}, "dynamic thresholding"),
         ({"beta_schedule": "spiral"}, "configuration is not understood"),
         ({"num_train_timesteps": "many"}, "configuration is not understood"),

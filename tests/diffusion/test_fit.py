@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import math
 import os
 import signal
 import threading
@@ -748,3 +749,33 @@ def test_too_few_recordings_to_hold_any_out_still_train(tone_folder: Path, tmp_p
     assert [row["validation_loss"] for row in result.log] == [None, None]
     write_generator_card(result.folder)
     assert "validation loss" not in (result.folder / "README.md").read_text()
+
+
+def test_a_training_that_diverges_leaves_no_generator(source: Source, tmp_path: Path) -> None:
+    config = replace(TINY, learning_rate=1e30, validate_every=100)
+    with pytest.raises(
+        UskError,
+        match=r"diverged in step \d+ .*choose a lower --learning-rate than 1e\+30, and another --out",
+    ):
+        fit([source], tmp_path / "out", config, mel=MEL)
+    assert not (tmp_path / "out" / "model_index.json").exists()
+
+
+def test_a_training_that_diverges_late_ends_with_the_best_weights_before(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Fitting.unet_loss
+
+    def losing(self: Fitting, drawn: Drawn) -> torch.Tensor:
+        loss = real(self, drawn)
+        return loss * math.nan if self.log and torch.is_grad_enabled() else loss
+
+    monkeypatch.setattr(Fitting, "unet_loss", losing)
+    warned: list[str] = []
+    result = fit([source], tmp_path / "out", TINY, mel=MEL, warn=warned.append)
+    assert (
+        result.kept_step == 2 and "diverged in step 3" in result.notes[-1] and warned[-1] == result.notes[-1]
+    )
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["diverged_step"] == 3
+    generator = load_generator(str(tmp_path / "out"), "cpu", "fp32")
+    assert all(torch.isfinite(parameter).all() for parameter in generator.unet.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,32 @@ def test_both_ways_come_to_the_exact_answer(prediction_type: str, level: float, 
     torch.testing.assert_close(noisy, factor * clean, rtol=0.01, atol=1e-4)
     back = walk.down(gaussian(schedule), factor * clean, schedule)
     torch.testing.assert_close(back, clean, rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rescale_betas_zero_snr": True},
+        {"rescale_betas_zero_snr": True, "beta_schedule": "squaredcos_cap_v2"},
+        {"beta_end": 0.05},
+        {"num_train_timesteps": 4000},
+    ],
+    ids=["zero SNR", "zero SNR of cosines", "steep", "long"],
+)
+def test_schedules_that_leave_no_signal_are_walked_as_far_as_there_is_some(
+    prediction_type: str, options: dict[str, Any]
+) -> None:
+    schedule = schedule_of(prediction_type, **options)
+    clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
+    for steps in (12, 60):
+        walk = Walk(steps, 1.0)
+        assert walk.top(schedule) >= 1e-9
+        noisy = walk.up(gaussian(schedule), clean, schedule)
+        exact = exact_up(schedule, schedule.nodes(steps, 1.0)[-1]) * clean
+        torch.testing.assert_close(noisy, exact, rtol=0.1 if steps == 12 else 0.01, atol=1e-4)
+        back = walk.down(gaussian(schedule), exact, schedule)
+        torch.testing.assert_close(back, clean, rtol=0.25 if steps == 12 else 0.02, atol=1e-4)
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

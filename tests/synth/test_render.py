@@ -419,6 +419,16 @@ def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(
     assert 0 < away[0] < away[1] < away[2]
 
 
+def test_a_generator_whose_weights_are_damaged_is_a_model_error(
+    decoded: DecodedSource, generator: Generator, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        next(generator.unet.parameters()).fill_(float("nan"))
+    renderer = renderer_of(decoded, generator, tmp_path, strategy="variation")
+    with pytest.raises(ModelError, match="makes images that are no numbers: its weights are damaged"):
+        rows_of(renderer, 0, 1)
+
+
 def test_variations_of_one_parent_differ(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:

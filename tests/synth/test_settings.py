@@ -46,6 +46,14 @@ def test_fresh_noise_takes_the_solver_that_can_add_it() -> None:
     assert render_config(eta=0.5).solver == "ddim"
 
 
+def test_the_first_order_solver_gets_the_steps_that_it_needs() -> None:
+    second = render_config()
+    assert render_config(eta=0.5).steps == render_config(solver="ddim").steps == 4 * second.steps
+    assert render_config(solver="ddim", steps=7).steps == 7
+    assert render_config("published", level=0.5).steps == 25
+    assert render_config("published", solver="second-order").steps == 50
+
+
 def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() -> None:
     assert render_config("published", strategy="sample").tell_class
     assert render_config("published", strategy="variation").tell_class

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +18,9 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".
 MAX_DURATION_S = 600.0
 MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
 MAX_RATE_HZ = 1_000_000
+MAX_MEMBER_BYTES = 1 << 29  # of a file in an archive: a few kilobytes can unpack to gigabytes
+UNTOLD_FRAMES = 1 << 62  # libsndfile's count, or more, where a file states none
+UNTOLD_SIZE = 0x7FFFF000  # of a WAV file's sound, or more, where what wrote it did not know
 MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
 
 
@@ -62,9 +67,10 @@ class ParquetRef:
         cell = column[self.row].as_py()
         content = cell.get("bytes") if isinstance(cell, dict) else None
         try:
-            return float(soundfile.info(io.BytesIO(content)).duration) if content else 0.0
+            info = soundfile.info(io.BytesIO(content)) if content else None
         except soundfile.LibsndfileError:
             return 0.0
+        return float(info.duration) if info is not None and info.frames < UNTOLD_FRAMES else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +115,12 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
 
     if not content:
         raise BadAudioError("empty file")
-    if content[:4] == b"RIFF" and len(content) < 44:
-        raise BadAudioError("truncated")
-    riff_size = int.from_bytes(content[4:8], "little") if content[:4] == b"RIFF" else 0
-    # libsndfile shortens a cut WAV file without a word; its header still tells. One byte of padding may miss.
-    if riff_size not in (0, 0xFFFFFFFF) and len(content) + 1 < riff_size + 8:
+    if content[:4] == b"RIFF" and _is_cut(content):  # libsndfile shortens a cut WAV file without a word
         raise BadAudioError("truncated")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.frames >= UNTOLD_FRAMES:  # FLAC that an encoder wrote into a pipe
+                return _read_to_the_end(file), int(file.samplerate)
             told = untold_samples(content) if file.format == "MP3" else None
             _refuse_long(told or file.frames, file.channels, file.samplerate)
             samples = file.read(dtype="float32", always_2d=True)
@@ -130,6 +134,41 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
             return samples, int(file.samplerate)
     except soundfile.LibsndfileError:
         raise BadAudioError("not an audio file that libsndfile can read") from None
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether a WAV file ends before its sound does, by the size that its `data` chunk states.
+
+    The size of the whole, before it, is often wrong in files that are whole, and says nothing. Sizes that programs state
+    because they do not know better (sox and arecord write about 2^31 into a pipe) say nothing either.
+    """
+    begin = 12  # behind RIFF, the size of the whole, and WAVE
+    while begin + 8 <= len(content):
+        size = int.from_bytes(content[begin + 4 : begin + 8], "little")
+        left = len(content) - begin - 8
+        if content[begin : begin + 4] == b"data":
+            return size < UNTOLD_SIZE and left < size
+        if size > left:
+            return True
+        begin += 8 + size + size % 2
+    return True
+
+
+def _read_to_the_end(file: Any) -> np.ndarray:
+    """All samples [n, channels] of a file that does not say how many it has."""
+    import soundfile
+
+    blocks, frames = [], 0
+    while True:
+        block = np.full((file.samplerate, file.channels), np.nan, dtype=np.float32)
+        with contextlib.suppress(soundfile.LibsndfileError):  # at the end: it cannot seek to where it is
+            file.buffer_read_into(block, "float32")
+        read = int(np.count_nonzero(~np.isnan(block[:, 0])))
+        blocks.append(block[:read])
+        frames += read
+        _refuse_long(frames, file.channels, file.samplerate)
+        if read < len(block):
+            return np.concatenate(blocks)
 
 
 def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
@@ -152,12 +191,33 @@ def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
         return read_audio_bytes(cell)
     if not isinstance(cell, str) or not cell:
         raise BadAudioError("no audio in the row")
-    path = folder / cell
+    # `zip://CLIP::ARCHIVE` is how `datasets` names what it has left in an archive.
+    inner, archive = (
+        cell.removeprefix("zip://").split("::", 1)
+        if cell.startswith("zip://") and "::" in cell
+        else ("", cell)
+    )
+    path = folder / archive
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadAudioError("its path leads out of the dataset's folder")
     if not path.is_file():
         raise BadAudioError("its file is missing")
-    return read_audio_bytes(path.read_bytes())
+    return read_audio_bytes(_member(path, inner) if inner else path.read_bytes())
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """A file in a ZIP archive."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            if opened.getinfo(name).file_size > MAX_MEMBER_BYTES:
+                raise BadAudioError(
+                    f"more than {MAX_MEMBER_BYTES >> 20} MB in its archive; cut it into clips"
+                )
+            return opened.read(name)
+    except (KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise BadAudioError("cannot be read from its archive") from None
 
 
 def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
@@ -168,6 +228,8 @@ def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
         raise BadAudioError("its array holds no samples at a rate") from None
     if samples.ndim not in (1, 2) or not 0 < rate <= MAX_RATE_HZ:
         raise BadAudioError("its array holds no samples at a rate")
+    if samples.ndim == 2 and len(samples) < samples.shape[1]:  # channels first, as `datasets` has them
+        samples = samples.T
     _refuse_long(len(samples), samples.size // max(1, len(samples)), rate)
     return samples, rate
 

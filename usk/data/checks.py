@@ -13,7 +13,7 @@ LARGEST_FOLD = 1_000_000
 
 def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
     """Labels are names or numbers, in the range of the classes where those are named (`n_classes`)."""
-    missing = sum(value is None for value in values)
+    missing = sum(map(is_missing, values))
     if missing:
         return f"{missing} rows have no value in the column"
     if n_classes is not None:

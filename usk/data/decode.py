@@ -29,7 +29,7 @@ MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
 QUIET = 10 ** (-50 / 20)
 FULL_SCALE = 32_767
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 SAMPLES_FILE = "samples.i16"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 

@@ -22,7 +22,7 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
     names, sizes and modification times, for what can be computed again. While that stays, nothing is read again: the
     revision is kept in the cache.
     """
-    local = hashlib.sha256(str(root.resolve()).encode())
+    local = hashlib.sha256(os.fsencode(root.resolve()))
     names = [file.relative_to(root).as_posix() for file in files]
     for name, file in zip(names, files, strict=True):
         status = file.stat()

@@ -10,7 +10,8 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from usk.data.licenses import UNKNOWN, license_of_card, one_license
 from usk.data.pinned import cache_folder, download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, sample_of
-from usk.hub import first_line, hub_errors, retried
+from usk.hub import causes, first_line, hub_errors, retried
 
 LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
@@ -254,8 +255,13 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
     root = _urbansound8k_root(path)
     assert root is not None
     metadata = root / "metadata" / "UrbanSound8K.csv"
-    with metadata.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with metadata.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(
+            f"{metadata} is no CSV file in UTF-8 ({first_line(error)}); unpack UrbanSound8K again"
+        ) from error
     needed = {"slice_file_name", "fsID", "fold", "classID", "class"}
     if not rows or not needed <= set(rows[0]):
         raise SourceError(
@@ -280,9 +286,7 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
             label=class_ids.index(int(row["classID"])),
             group=f"urbansound8k/{row['fsID']}",
             fold=int(row["fold"]),
-            duration_s=float(row["end"]) - float(row["start"])
-            if row.get("end") and row.get("start")
-            else 0.0,
+            duration_s=_stated_duration_s(row),
         )
         for row in rows
     )
@@ -299,6 +303,14 @@ def _open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns)
         license="CC BY-NC 3.0",
         notes=notes,
     )
+
+
+def _stated_duration_s(row: Mapping[str, Any]) -> float:
+    """From where to where a clip was cut; 0 where the metadata does not say. Decoding finds what it is."""
+    try:
+        return float(row["end"]) - float(row["start"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _without_missing(
@@ -326,6 +338,24 @@ def _open_class_folders(
 ) -> Source:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     below = {folder.name: visible_files(folder) for folder in folders}
+    odd = [
+        os.fsencode(file.relative_to(path)).decode(errors="backslashreplace")
+        for files in below.values()
+        for file in files
+        if not is_text(file.relative_to(path)) and file.suffix.lower() in AUDIO_SUFFIXES
+    ]
+    if odd and not skip_bad:
+        raise SourceError(
+            f"{typed}: {len(odd)} files have names that are not UTF-8 ({sample_of(odd)}), and rows could not say them; "
+            "rename them, or go on without them with --skip-bad"
+        )
+    if not is_text(path.resolve().name):
+        raise SourceError(
+            f"the name of the folder {typed!a} is not UTF-8, and rows could not say it; rename it"
+        )
+    below = {
+        name: [file for file in files if is_text(file.relative_to(path))] for name, files in below.items()
+    }
     found = {
         name: [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
         for name, files in below.items()
@@ -371,12 +401,22 @@ def _open_class_folders(
                 )
             )
     revision, cache_key = fingerprint_files(files, path)
-    notes = []
+    notes = [f"{len(odd)} files whose names are not UTF-8 were skipped: {sample_of(odd)}"] if odd else []
     flat = sorted(set(class_names).difference(*classes_of.values()))
+    beside = {
+        name: n
+        for name in class_names
+        if name not in flat and (n := sum(len(inside[file].parts) == 1 for file in found[name]))
+    }
+    fix = "put the clips of one recording into a folder of their own below the class"
     if flat:
         where = "" if len(flat) == len(class_names) else f" in {sample_of(flat)}"
-        fix = "put the clips of one recording into a folder of their own below the class"
         notes.append(_no_groups_note(fix, where))
+    if beside:
+        notes.append(
+            f"{sum(beside.values())} of {sum(len(found[name]) for name in beside)} clips in {sample_of(sorted(beside))} lie in no folder "
+            f"of a recording: each counts as its own ({fix})"
+        )
     if unread:
         notes.append(
             f"{_of_kinds(unread)} passed over, for usk does not read them; convert them, for example to FLAC"
@@ -409,9 +449,18 @@ def _open_class_folders(
             clips=tuple(clips),
             audio=tuple(FileRef(file) for file in files),
             notes=tuple(notes),
-            has_groups=not flat,
+            has_groups=not flat and 2 * sum(beside.values()) <= len(files),
         )
     )
+
+
+def is_text(path: Path) -> bool:
+    """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -504,7 +553,12 @@ def _open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> S
     from datasets import Features
 
     manifest = read_manifest(path)
-    files = sorted(file for pattern in ("*.parquet", "data/*.parquet") for file in path.glob(pattern))
+    files = sorted(
+        file
+        for pattern in ("*.parquet", "data/*.parquet")
+        for file in path.glob(pattern)
+        if not file.name.startswith(".")  # `._train.parquet`, which macOS leaves on other disks
+    )
     if manifest is not None:
         files = _complete_shards(path, typed, manifest)
     if not files:
@@ -584,10 +638,11 @@ def says_too_little(part: Mapping[str, Any]) -> bool:
     return "note" in part or not (part.get("groups") or part.get("clips") == 0)
 
 
-def _licensed(source: Source, stated: str | None) -> Source:
-    """A dataset from elsewhere under the licence that its card states; UrbanSound8K's is known without."""
+def _licensed(source: Source, *stated: str | None) -> Source:
+    """A dataset from elsewhere under the licence that its card or its features state, the strictest of several;
+    UrbanSound8K's is known without."""
     known = "CC BY-NC 3.0" if source.name == "urbansound8k" else None
-    names = [name for name in (known, stated) if name]
+    names = [name for name in (known, *stated) if name]
     return replace(source, license=one_license(names)) if names else source
 
 
@@ -651,9 +706,12 @@ def _open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns
     files = sorted(file for file in path.rglob("*.arrow"))
     revision, cache_key = fingerprint_files(files, path)
     name = path.resolve().name
-    return _from_dataset(
+    source = _from_dataset(
         loaded, name, "saved Hugging Face dataset", typed, revision, cache_key, columns, path
     )
+    parts = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
+    stated = [license_of_card(path), *(str(part.info.license or "") for part in parts)]
+    return _licensed(source, *stated)
 
 
 def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
@@ -674,11 +732,12 @@ def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
         source = replace(source, name=hub_id, revision=pinned.commit, cache_key=f"hub-{pinned.commit}")
     else:
         try:
-            with hub_errors(subject, instead, SourceError, revision):
+            with hub_errors(subject, instead, SourceError, revision), audio_left_encoded():
                 loaded = retried(lambda: datasets.load_dataset(hub_id, revision=pinned.commit))
         except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
             # A loading script, files of no known format, shards that do not fit together: no source for usk.
-            raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(error)}") from error
+            innermost = list(causes(error))[-1]  # `datasets` says of most no more than that they happened
+            raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(innermost)}") from error
         name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
         folder, key = cache_folder(hub_id, "dataset"), f"hub-{pinned.commit}"
         source = _from_dataset(loaded, name, "Hub dataset", typed, pinned.commit, key, columns, folder)
@@ -689,6 +748,33 @@ def _open_hub(typed: str, columns: Columns, flag: str) -> Source:
         )
         source = _licensed(source, license_of_card(card) if card is not None else None)
     return replace(source, hub_id=hub_id)
+
+
+@contextmanager
+def audio_left_encoded() -> Iterator[None]:
+    """`datasets` builds datasets of audio files without torchcodec, which it asks for before it looks what it is given.
+
+    It needs torchcodec for samples alone. Files and their bytes, of which repositories with audio files consist, stay
+    what they are: usk decodes them.
+    """
+    import datasets
+
+    of_samples = datasets.Audio.encode_example
+
+    def encode_example(self: Any, value: Any) -> Any:
+        if isinstance(value, (str, Path)):
+            return {"bytes": None, "path": str(value)}
+        if isinstance(value, (bytes, bytearray)):
+            return {"bytes": bytes(value), "path": None}
+        if isinstance(value, dict) and "array" not in value and value.keys() & {"bytes", "path"}:
+            return {"bytes": value.get("bytes"), "path": value.get("path")}
+        return of_samples(self, value)
+
+    datasets.Audio.encode_example = encode_example
+    try:
+        yield
+    finally:
+        datasets.Audio.encode_example = of_samples
 
 
 def _from_dataset(
@@ -716,6 +802,7 @@ def _from_dataset(
             ) from error
     if not len(loaded):
         raise SourceError(f"{typed} holds no clips")
+    loaded = loaded.with_format(None)  # one that was saved with the data set may leave columns out
     features = dict(loaded.features)
     audio_column = _audio_column(features, typed)
     if isinstance(features[audio_column], datasets.Audio):

@@ -16,6 +16,8 @@ import torch
 from usk.errors import ModelError, UsageError
 
 NODE_POWER = 1.5  # of the nodes' spacing in a second-order walk; 1 is even
+LEAST_ALPHA = 1e-9  # a second-order walk ends where this much of the signal's power is left, or a little more
+SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
 
 Predictor = Callable[[torch.Tensor, int], torch.Tensor]
 """Maps a noisy batch [batch, channels, height, width] and its timestep to the network's raw output, same shape."""
@@ -44,6 +46,9 @@ class NoiseSchedule:
         """
         from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
 
+        kind = str(config.get("_class_name", SCHEDULERS[0]))
+        if kind not in SCHEDULERS:  # others noise in other ways, or leave unsaid whether x_0 is clamped
+            raise ModelError(f"the scheduler is a {kind}; usk knows {' and '.join(SCHEDULERS)}")
         prediction = str(config.get("prediction_type", "epsilon"))
         if prediction not in ("epsilon", "v_prediction", "sample"):
             raise ModelError(
@@ -84,24 +89,30 @@ class NoiseSchedule:
         return int(self.n_train * level + 1e-6)  # 0.57 * 1000 is a little less than 570
 
     def timesteps(self, steps: int, level: float = 1.0) -> list[int]:
-        """The `steps` evenly spaced timesteps 0, s, 2s, ... below `level` (0 < level <= 1) of the whole way up.
+        """The `steps` evenly spaced timesteps of a first-order walk, ascending, up to `level` (0 < level <= 1).
 
-        At level 1 these are the scheduler's ("leading" spacing), in ascending order.
+        At level 1 these are the scheduler's own 0, s, 2s, ... ("leading" spacing), which end a step short of the top.
+        Below it the last is the one just below `level`, as in a second-order walk: a step short would be too little
+        noise, and with one step none at all.
         """
         if not 0.0 < level <= 1.0:
             raise UsageError(f"--level must lie in (0, 1], not {level}")
-        stride = self.below(level) // steps if steps > 0 else 0
-        if stride < 1:
-            raise UsageError(
-                f"--steps {steps} does not fit: at level {level} there are {self.below(level)} timesteps"
-            )
-        return [index * stride for index in range(steps)]
+        top = self.below(level)
+        if not 1 <= steps <= top:
+            raise UsageError(f"--steps {steps} does not fit: at level {level} there are {top} timesteps")
+        if level == 1.0:
+            return [index * (top // steps) for index in range(steps)]
+        return [round(top * place / steps) - 1 for place in range(1, steps + 1)]
 
     def nodes(self, steps: int, level: float = 1.0) -> list[int]:
-        """The `steps` timesteps of a second-order walk, ascending, the last just below `level`, denser near clean."""
+        """The `steps` timesteps of a second-order walk, ascending, the last just below `level`, denser near clean.
+
+        Where next to nothing is left of the signal (at zero terminal SNR nothing), there is none: noise cannot be told
+        from it there, and clean is no multiple of noisy.
+        """
         if not 0.0 < level <= 1.0:
             raise UsageError(f"--level must lie in (0, 1], not {level}")
-        top = self.below(level)
+        top = min(self.below(level), int((self.alphas_cumprod >= LEAST_ALPHA).sum()))
         if not 1 <= steps <= top:
             raise UsageError(f"--steps {steps} does not fit: at level {level} there are {top} timesteps")
         nodes: list[int] = []
@@ -113,9 +124,7 @@ class NoiseSchedule:
     def noise_ratio(self, timestep: int) -> float:
         """sqrt((1 - a_t) / a_t): the noise beside a signal of scale one."""
         alpha = self.alpha(timestep)
-        return float(
-            ((1 - alpha) / max(alpha, 1e-8)) ** 0.5
-        )  # at zero terminal SNR there is no signal at all
+        return float(((1 - alpha) / alpha) ** 0.5)
 
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
         """The noise that the network's raw output means for `sample` at cumulative alpha `alpha`."""
@@ -161,7 +170,7 @@ def ddim_encode(
     """
     sample = clean.float()
     timesteps = schedule.timesteps(steps, level)
-    below = timesteps[0] - (timesteps[1] - timesteps[0] if steps > 1 else schedule.below(level))
+    below = -1  # clean
     for timestep in timesteps:
         alpha_from, alpha_to = schedule.alpha(below), schedule.alpha(timestep)
         origin_scale, origin_spread = alpha_from**0.5, (1 - alpha_from) ** 0.5
@@ -198,9 +207,8 @@ def ddim_decode(
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds or ()] if eta > 0 else []
     sample = noisy.float()
     timesteps = schedule.timesteps(steps, level)
-    stride = timesteps[1] - timesteps[0] if steps > 1 else schedule.below(level)
-    for timestep in reversed(timesteps):
-        alpha_from, alpha_to = schedule.alpha(timestep), schedule.alpha(timestep - stride)
+    for timestep, below in zip(reversed(timesteps), [*reversed(timesteps[:-1]), -1], strict=True):
+        alpha_from, alpha_to = schedule.alpha(timestep), schedule.alpha(below)
         output = predict(sample, timestep).float()
         noise = schedule.epsilon(output, sample, alpha_from)
         origin = schedule.clean(output, sample, alpha_from)

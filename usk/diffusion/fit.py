@@ -122,7 +122,7 @@ def fit(
     the same folder after an interruption it goes on from the last checkpoint; a folder made with another
     configuration is refused with UsageError. With `config.base` that generator is trained further, whatever it has
     heard before stays on record, and `mel` must not be given: images are the base's (else EMBEDDED_MEL's by default).
-    `warn` gets what is to be known before training begins; the result has it too. Where several processes were
+    `warn` gets what is to be known before training begins, and that it diverged; the result has it too. Where several processes were
     started together (`torchrun`), all call this, and only the main one reports, warns and writes.
 
     Raises: UskError with one line that names the fix; Stopped after Ctrl-C or SIGTERM, the checkpoint written.
@@ -164,6 +164,14 @@ def fit(
                 _claim(root, config, mel, parts)
         fitting = Fitting(clips, networks, config, root, team)
         log = fitting.run(report)
+        if fitting.diverged_step is not None:
+            diverged = (
+                f"the training diverged in step {fitting.diverged_step} (its loss is no number): the generator has the weights of "
+                f"step {fitting.kept_step}, the best before; a lower --learning-rate than {fitting.learning_rate:g} may go further"
+            )
+            notes = (*notes, diverged)
+            if team.is_main:
+                warn(diverged)
         heard = [*(base.trained_on if base is not None else []), *parts]
         licences = [source.license for source in sources]
         if base is not None:
@@ -289,6 +297,8 @@ def _finish(fitting: Fitting, base: Base | None, trained_on: dict[str, Any]) -> 
         "kept_step": fitting.kept_step,
         "log": fitting.log,
     }
+    if fitting.diverged_step is not None:
+        record["diverged_step"] = fitting.diverged_step
     if base is not None:
         record["from"] = base.generator.model_id
     write_pipeline(root, fitting.networks, trained_on, record)

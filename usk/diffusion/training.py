@@ -115,6 +115,7 @@ class Fitting:
         self.log: list[dict[str, Any]] = []
         self.steps_done = 0  # of the UNet
         self.kept_step = 0  # whose weights they are
+        self.diverged_step: int | None = None  # where the UNet's loss was no number any more
         self.precision = config.precision
         if self.precision == "auto":
             bf16 = workers.greatest(self._faster_precision() == "bf16")[0]
@@ -140,7 +141,8 @@ class Fitting:
     def run(self, report: Callable[[FitProgress], None] = lambda _: None) -> list[dict[str, Any]]:
         """Train to the end (from the checkpoint, if there is one) and return the validation log.
 
-        Raises Stopped after Ctrl-C or SIGTERM, with the checkpoint written.
+        Raises Stopped after Ctrl-C or SIGTERM, with the checkpoint written, and UskError for a training that diverges
+        before held-out recordings have chosen any weights.
         """
         with StopSignals(patient=self.workers.count > 1) as stop:
             begin = 0.0
@@ -199,6 +201,8 @@ class Fitting:
         def validate() -> None:
             nonlocal validation, best
             validation = self._validate(network, average, loss_of)
+            if validation is not None and not math.isfinite(validation):
+                validation = None
             self.log.append(
                 {
                     "stage": stage,
@@ -227,6 +231,14 @@ class Fitting:
             warm_up, cool_down = min(1.0, (step + 1) / 100), min(1.0, (1.0 - share) / 0.4)
             optimiser.param_groups[0]["lr"] = self.learning_rate * warm_up * max(cool_down, 0.02)
             loss = self.gradients(stage, network, loss_of, step)
+            if not math.isfinite(loss):
+                self.diverged_step = step + 1
+                if self.workers.greatest(self.workers.is_main and best is None)[0]:
+                    raise UskError(
+                        f"the training diverged in step {step + 1} (its loss is no number); choose a lower "
+                        f"--learning-rate than {self.learning_rate:g}, and another --out"
+                    )
+                break
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -251,7 +263,11 @@ class Fitting:
             if time.monotonic() - saved_at > config.checkpoint_every_s:
                 self._save(stage, network, optimiser, average, best, step, time.monotonic() - started)
                 saved_at = time.monotonic()
-        if self.workers.is_main and not any((row["stage"], row["step"]) == (stage, step) for row in self.log):
+        if (
+            self.workers.is_main
+            and self.diverged_step is None
+            and not any((row["stage"], row["step"]) == (stage, step) for row in self.log)
+        ):
             validate()
         kept = best or Best(math.nan, step, average)
         self.steps_done, self.kept_step = step, kept.step

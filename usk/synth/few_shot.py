@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from usk.data.decode import Progress
+from usk.data.decode import Progress, decode_source
 from usk.data.shots import ShotsOf
 from usk.data.sources import MANIFEST_FILE, Source
 from usk.diffusion.load import Generator, load_generator
-from usk.errors import UsageError
+from usk.errors import UsageError, UskError, sample_of
+from usk.synth.judge import hearings
 from usk.synth.strategies import strategy_named
-from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
+from usk.synth.synthesize import SAMPLE_RATE_HZ, SynthConfig, SynthResult, plan_for, synthesize
 
 
 def shots_cells(
@@ -83,6 +84,8 @@ def synthesize_shots(
     if isinstance(model, str) and strategy_named(config.render.strategy).mix is not None:
         model = load_generator(model, device, config.render.precision)
         model = model.compiled() if compiled else model
+    rate_hz = model.mel.sample_rate_hz if isinstance(model, Generator) else SAMPLE_RATE_HZ
+    _refuse_impossible(source, cells, configs, rate_hz, decoding)
     results: list[SynthResult] = []
 
     def whole(done: int, of: int) -> None:
@@ -104,3 +107,31 @@ def synthesize_shots(
             )
         )
     return results
+
+
+def _refuse_impossible(
+    source: Source,
+    cells: Sequence[ShotsOf],
+    configs: Sequence[SynthConfig],
+    rate_hz: int,
+    decoding: Progress | None,
+) -> None:
+    """Raise what is wrong with a dataset before the first is made, not after hours of others."""
+    failed: dict[str, UskError] = {}
+    for cell, config in zip(cells, configs, strict=True):
+        try:
+            decoded, plan = plan_for(source, config, rate_hz, decoding)
+            if config.judge is not None:
+                known = decode_source(source, rate_hz, skip_bad=config.skip_bad).source.clips
+                hearings(
+                    decoded.source.clips, known, plan.clips, decoded.source.class_names, config.one_judge
+                )
+        except UskError as error:
+            failed[cell.name] = error
+    if not failed:
+        return
+    (name, first), *others = failed.items()
+    if len(cells) == 1:
+        raise first
+    more = f" (nor can {sample_of([other for other, _ in others])})" if others else ""
+    raise type(first)(f"{name} cannot be made{more}: {first}") from first

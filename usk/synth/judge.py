@@ -9,6 +9,7 @@ the rows, and `usk train` and `usk audit` hold the clips to it as they do for ge
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections import defaultdict
@@ -162,6 +163,12 @@ def best(
     return kept
 
 
+def _file_name(folds: JudgeName) -> str:
+    """A judge's folds, in few letters where they are many: a fold may be a speaker."""
+    named = "-".join(map(str, folds))
+    return named if len(named) <= 40 else hashlib.sha256(named.encode()).hexdigest()[:12]
+
+
 # --- the judges ------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +214,7 @@ class Jury:
         n_steps = {name: self._n_steps(one) for name, one in self.hearings.items()}
         done = 0
         for name, hearing in self.hearings.items():
-            path = work / f"judge-{'-'.join(map(str, name))}.safetensors"
+            path = work / f"judge-{_file_name(name)}.safetensors"
             try:
                 model = self._network()
                 model.load_state_dict(load(path.read_bytes()))

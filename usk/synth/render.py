@@ -299,7 +299,15 @@ class Renderer(ClipMaker):
         predict = generator.predictor(names, config.guidance, self.latents.encodings(rows, weights, width))
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]
-            return generator.to_image(config.walk.down(predict, mixed, generator.schedule, config.eta, seeds))
+            decoded = generator.to_image(
+                config.walk.down(predict, mixed, generator.schedule, config.eta, seeds)
+            )
+        if not torch.isfinite(decoded).all():  # clamping leaves NaN as it is
+            raise ModelError(
+                f"--model {generator.model_id} makes images that are no numbers: its weights are damaged, or do not bear "
+                f"{generator.precision}; name another generator, or try --precision fp32"
+            )
+        return decoded
 
 
 def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from usk.synth.strategies import strategy_named
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
+FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
 OF_GENERATORS = frozenset({"level", "steps", "solver", "refinements", "eta", "guidance"})
 
 
@@ -140,5 +141,7 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
         raise UsageError(f"--level must lie above 0 and up to 1, not {chosen['level']}")
     if chosen.get("eta", 0.0) > 0:
         chosen.setdefault("solver", "ddim")
-    chosen.setdefault("steps", max(1, round(preset.steps * float(chosen["level"]))))
+    first_order = chosen.get("solver", preset.config.solver) == "ddim" != preset.config.solver
+    from_noise = preset.steps * (FIRST_ORDER_STEPS if first_order else 1)
+    chosen.setdefault("steps", max(1, round(from_noise * float(chosen["level"]))))
     return replace(preset.config, **chosen)
