@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -456,3 +457,67 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
     assert len(looked.value["wrong_provenance"]) == 16 and looked.value["asked_leaks"] > 0
     assert {part["generator_heard"] for part in looked.value["folds"]} == {0}, "there was none"
     assert usk("audit", tmp_path / "synth", *real, "--json").value["leaks"] is False
+
+
+def test_a_mix_that_names_a_folder_by_its_path_is_compared_too(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run called `./made...` would be hidden."""
+    monkeypatch.chdir(tmp_path)
+    made = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--out", "made"
+    )
+    assert made.code == 0, made.err
+    train = [
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--mix",
+        "real",
+        "--mix",
+        "real,./made",
+        "--mix",
+        "./made",
+    ]
+    ran = usk(*train, "--folds", 1, "--epochs", 1, "--json")
+    assert ran.code == 0, ran.err
+    compared = usk("eval", "--json")
+    assert compared.code == 0, compared.err
+    rows = {row["mix"] for comparison in compared.value for row in comparison["rows"]}
+    assert rows == {"real", "real,./made", "./made"}
+    missing = usk("train", "--real", urbansound8k_folder, "--mix", "./missing")
+    assert (
+        missing.code == 1 and "./missing: no such folder; name in --mix real, synth, a folder" in missing.err
+    )
+
+
+def test_bad_clips_of_a_source_in_a_mix_are_skipped_on_demand(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(urbansound8k_folder, other)
+    metadata = other / "metadata" / "UrbanSound8K.csv"  # other recordings, one of whose clips is not there
+    metadata.write_text(re.sub(r"(?m)^(\d+)(-[^,]*,)\d+", r"9\1\g<2>9\1", metadata.read_text()))
+    for file in other.glob("audio/*/*.wav"):
+        file.rename(file.with_name(f"9{file.name}"))
+    next(iter(sorted(other.glob("audio/fold1/*.wav")))).unlink()
+    train = ["train", "--real", urbansound8k_folder, "--mix", f"real,{other}", "--folds", 1, "--epochs", 1]
+    refused = usk(*train, "--out", tmp_path / "runs")
+    assert refused.code == 1 and "1 of 54 clips" in refused.err and "--skip-bad" in refused.err
+    ran = usk(*train, "--out", tmp_path / "runs", "--skip-bad")
+    assert ran.code == 0, ran.err
+
+
+def test_a_class_that_no_clip_trains_is_said(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> None:
+    metadata = urbansound8k_folder / "metadata" / "UrbanSound8K.csv"
+    head, *rows = metadata.read_text().splitlines()
+    place, fold = head.split(",").index("class"), head.split(",").index("fold")
+    kept = [row for row in rows if row.split(",")[place] != "siren" or row.split(",")[fold] == "1"]
+    metadata.write_text("\n".join([head, *kept]) + "\n")
+    ran = usk(
+        "train", "--real", urbansound8k_folder, "--folds", "1,2", "--epochs", 1, "--out", tmp_path / "runs"
+    )
+    assert ran.code == 0, ran.err
+    said = re.sub(r"\s+", " ", ran.err)
+    assert "real, test part fold1: no clips of siren train there, so none can be recognised" in said
+    assert "test part fold2: no clips of" not in said

@@ -456,6 +456,15 @@ def test_samples_with_their_channels_first(tmp_path: Path) -> None:
     check_tones(open_source(tmp_path / "set"))
 
 
+def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    table = hugging_face_table(typed=False)
+    labels = pa.array(["", *(f"class {label % 2}" for label in range(1, table.num_rows))])
+    table = table.set_column(table.column_names.index("label"), "label", labels)
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "set" / "rows.parquet")
+    fails("the label column label: 1 rows have no value in the column", tmp_path / "set")
+
+
 def test_what_macos_leaves_beside_parquet_files_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     pq.write_table(hugging_face_table(), tmp_path / "set" / "rows.parquet")

@@ -166,6 +166,20 @@ def test_holdout_leaves_a_recording_of_a_rare_class_to_train_on() -> None:
     assert {clips[row].label for row in split.train} == {0, 1}
 
 
+@given(recordings, st.integers(0, 50))
+def test_holdout_leaves_every_class_something_to_train_on(of: list[tuple[int, int, int]], seed: int) -> None:
+    """Also where validation would take the last recording that testing left."""
+    clips = clips_of([(1, label, n_clips) for _, label, n_clips in of])
+    recordings_of = {
+        label: {clip.group for clip in clips if clip.label == label}
+        for label in {clip.label for clip in clips}
+    }
+    if all(len(groups) < 2 for groups in recordings_of.values()):
+        return
+    split = holdout_split(clips, seed)
+    assert {clips[row].label for row in split.train} == set(recordings_of)
+
+
 @pytest.mark.parametrize(
     "group_of", [lambda index: f"g{index}", lambda _: "g"], ids=["one each", "one in all"]
 )

@@ -78,8 +78,40 @@ def test_density_and_coverage_known_values() -> None:
     assert neighbourhoods(real, 1).tolist() == [1, 1, 1, 1, 1]
     assert densities(real, np.array([[1.5], [0.0], [9.0]]), 1).tolist() == [2, 2, 0]
     assert covered(real, np.array([[1.5], [0.0], [9.0]]), 1).tolist() == [True, True, True, False, False]
-    with pytest.raises(ValueError, match="6 real clips"):
-        neighbourhoods(real)
+    assert np.isnan(neighbourhoods(real)).all(), "five clips have no five neighbours each"
+
+
+def test_density_and_coverage_look_past_the_cuts_of_one_recording() -> None:
+    """Three recordings of four cuts each, all but on one spot; new clips lie between them, as new recordings would."""
+    rng = np.random.default_rng(0)
+    real = np.repeat([[0.0], [1.0], [2.0]], 4, axis=0) + 1e-3 * rng.standard_normal((12, 1))
+    of_real = [{f"r{row // 4}"} for row in range(12)]
+    made, of_made = np.array([[0.4], [1.5]]), [{"x"}, {"r1"}]
+    assert densities(real, made, 3).tolist() == [0, 0] and not covered(real, made, 3).any()
+    found = densities(real, made, 3, (of_real, of_made))
+    # 8 clips are of other recordings: a neighbourhood holds 3 of 9, and 0.4 lies in those of 8 clips (0 and 1) of 12.
+    assert found[0] == pytest.approx(8 / (12 * 3 / 9))
+    # 1.5, made from r1, lies in those of r2 alone, of the 8 clips that count.
+    assert found[1] == pytest.approx(4 / (8 * 3 / 9))
+    assert covered(real, made, 3, (of_real, of_made)).tolist() == [1] * 12
+    assert np.isnan(densities(real, made, 3, (of_real, [{"r0", "r1", "r2"}] * 2))).all(), "nothing counts"
+    only = covered(real, made[:1], 3, (of_real, [{"r0"}]))
+    assert np.isnan(only[:4]).all() and only[4:].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def test_real_clips_have_a_density_and_coverage_of_their_own() -> None:
+    rng = np.random.default_rng(3)
+    recordings = [f"r{row // 8}" for row in range(320)]
+    values = np.repeat(rng.standard_normal((40, 3)), 8, axis=0) + 0.01 * rng.standard_normal((320, 3))
+    clips = RealClips(values, [0] * 320, recordings)
+    baseline = clips.baseline_score(0, densities)
+    assert 1 < baseline < 2, "the fifth clip of another recording brings the rest of it with it"  # type: ignore[operator]
+    assert clips.baseline_score(0, covered) > 0.5  # type: ignore[operator]
+    of_new = clips.density(rng.standard_normal((60, 3)), [0] * 60)
+    assert 1.2 < of_new.value < 2.4  # type: ignore[operator]
+    assert densities(values[:160], values[160:]).mean() < 0.1, "what cuts of one recording make of new ones"
+    few = RealClips(values[:8], [0] * 8, recordings[:8])
+    assert few.baseline_score(0, densities) is None, "a half has four clips, of one recording"
 
 
 @given(st.integers(0, 1000), st.integers(7, 30), st.integers(1, 30))
@@ -203,12 +235,12 @@ def test_pairs_of_clips_without_a_recording_in_common() -> None:
 
 def test_few_clips_have_no_interval_and_fewer_no_figure() -> None:
     rng = np.random.default_rng(0)
-    clips = RealClips(rng.standard_normal((11, 2)), [0] * 6 + [1] * 5, ["a"] * 3 + ["c"] * 3 + ["b"] * 5)
+    clips = RealClips(rng.standard_normal((15, 2)), [0] * 10 + [1] * 5, ["a"] * 5 + ["c"] * 5 + ["b"] * 5)
     of_one = clips.density(rng.standard_normal((2, 2)), [0, 0])
     assert of_one.value is not None and of_one.low is None
     assert clips.coverage(rng.standard_normal((9, 2)), [0] * 9).low is None, "two recordings"
     none = clips.density(rng.standard_normal((9, 2)), [1] * 9)
-    assert (none.value, none.n, none.n_real) == (None, 9, 0), "five real clips have no five neighbours each"
+    assert (none.value, none.n, none.n_real) == (None, 9, 0), "five real clips of one recording"
     assert clips.distance(rng.standard_normal((1, 2)), [0]).mmd is None
     assert clips.distance(rng.standard_normal((3, 2)), [1] * 3).mmd is None, "one recording"
     of_two = clips.distance(rng.standard_normal((30, 2)), [0] * 30)

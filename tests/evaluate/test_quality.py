@@ -72,8 +72,11 @@ def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: P
             "parents are of two recordings a class"
         )
         assert (distance["n"], distance["n_real"]) == (part["clips"], n_real)
-        for score in (part["density"], part["coverage"]):
-            assert 0 <= score["low"] <= score["value"] <= score["high"]
+        density, coverage = part["density"], part["coverage"]
+        assert 0 <= coverage["low"] <= coverage["value"] <= coverage["high"]
+        assert density["value"] >= 0 and density["low"] is None, "parents are of two recordings a class"
+        assert part["density_baseline"] > 0 and 0 < part["coverage_baseline"] <= 1
+        for score in (density, coverage):
             assert (score["n"], score["n_real"]) == (part["clips"], n_real)
         near = part["nearness"]
         assert near["to_real"] <= near["to_parents"] and near["real_to_real"] > found["near_copy_below"] > 0

@@ -19,8 +19,9 @@ KEEP_EVERY_S = 60.0
 class Checkpoint:
     """The file of one run in `out`, hidden, and named as the run will be, so that it belongs to no other."""
 
-    def __init__(self, out: Path, run_name: str) -> None:
+    def __init__(self, out: Path, run_name: str, device: torch.device) -> None:
         self.file = out / f".{run_name}.checkpoint"
+        self.device = device
         self._kept_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -34,15 +35,15 @@ class Checkpoint:
         except (OSError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError):
             return None
         torch.set_rng_state(random["cpu"])
-        if random["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(random["cuda"])
+        if random["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.device)
         return dict(state)
 
     def keep(self, state: dict[str, Any]) -> None:
         """Keep tensors and plain values, whole or not at all, unless something was kept in the last minute."""
         if time.monotonic() - self._kept_at < KEEP_EVERY_S:
             return
-        cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)
         with disk_errors(self.file.parent):

@@ -194,7 +194,7 @@ def fit_classifier(
 ) -> Fitted:
     """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
     started = time.monotonic()
-    checkpoint = Checkpoint(task.out, task.name)
+    checkpoint = Checkpoint(task.out, task.name, device)
     features = torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts])
     labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device)
     settling = evenly(features, SETTLING_CLIPS)

@@ -52,6 +52,7 @@ class Parts:
         folds: Sequence[int] = (),
         seeds: Sequence[int] = (0,),
         shots: Sequence[int | None] = (None,),
+        skip_bad: bool = False,
     ) -> Parts:
         """Open whatever `mixes` name; what is missing is said at once. `real` and `synth` are what those words mean.
 
@@ -64,7 +65,7 @@ class Parts:
         for name in dict.fromkeys(part.name for mix in mixes for part in mix.parts if part.name != "real"):
             folder = few_shot_folder(synth if name == "synth" else name)
             if folder is None:
-                opened[name] = _named_source(name, synth)
+                opened[name] = _named_source(name, synth, skip_bad)
                 continue
             cells = sorted(wanted.intersection(path.name for path in folder.iterdir()))
             few_shot[name] = (str(folder), frozenset(cells))
@@ -140,10 +141,10 @@ def few_shot_folder(place: Place) -> Path | None:
     return folder if any((path / MANIFEST_FILE).is_file() for path in made) else None
 
 
-def _named_source(name: str, synth: Place) -> Source:
+def _named_source(name: str, synth: Place, skip_bad: bool) -> Source:
     if name != "synth":
         try:
-            return open_source(name)
+            return open_source(name, skip_bad=skip_bad, flag="--mix")
         except UsageError:
             raise
         except Exception as error:

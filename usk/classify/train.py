@@ -43,7 +43,7 @@ from usk.data.shots import parse_shots
 from usk.data.sources import Source
 from usk.data.splits import PROTOCOLS
 from usk.device import default_precision, resolve_device
-from usk.errors import UsageError, disk_errors
+from usk.errors import UsageError, disk_errors, sample_of
 from usk.evaluate import metrics
 from usk.share.cards import run_card
 
@@ -152,7 +152,9 @@ def train(
     shots = parse_shots(config.shots)
     seeds = range(config.seed, config.seed + config.seeds)
     rate_hz = recipe.features.sample_rate_hz
-    parts = Parts.open(real, parsed, synth, config.folds, seeds, shots)  # all before any is decoded
+    parts = Parts.open(
+        real, parsed, synth, config.folds, seeds, shots, config.skip_bad
+    )  # all before any is decoded
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
         for name, source in parts.opened.items()
@@ -169,7 +171,7 @@ def train(
     planned, splits, left_out = plan_runs(
         replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, shots, augments
     )
-    notes += [*left_out, *generator_beyond_shots(planned, sources)]
+    notes += [*left_out, *generator_beyond_shots(planned, sources), *_untrained(planned, sources)]
     if splits and splits[0].optimistic:
         notes.append(
             "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
@@ -252,6 +254,23 @@ def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
             f"{real.name} does not name the recordings of all clips: several clips of one may lie on both sides"
         )
     return [sentence for sentence in found if sentence]
+
+
+def _untrained(planned: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
+    """Sentences on classes that are tested without a clip to learn them from: their recall is 0 whatever is trained."""
+
+    def classes(name: str, rows: np.ndarray) -> set[str]:
+        return {sources[name].class_names[sources[name].clips[row].label] for row in rows.tolist()}
+
+    found = []
+    for run in planned:
+        trained = set().union(*(classes(name, rows) for name, rows in run.rows.parts))
+        if missing := sorted(classes("real", run.split.test) - trained):
+            found.append(
+                f"{run.mix.text}, test part {run.split.name}: no clips of {sample_of(missing)} train there, so none can be "
+                "recognised"
+            )
+    return found
 
 
 def _heard_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
@@ -486,5 +505,5 @@ class _Job:
             fitted.history,
             _card(record, labels, fitted.probabilities, fitted.classifier),
         )
-        Checkpoint(self.out, run_name(identity)).remove()
+        Checkpoint(self.out, run_name(identity), self.device).remove()
         return run

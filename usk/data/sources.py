@@ -221,6 +221,8 @@ def _advice(flag: str) -> str:
     """What to give where a source is missing."""
     if flag == "--real":
         return "give --real a folder of clips, a Hub id (user/name), or `demo`"
+    if flag == "--mix":
+        return "name in --mix real, synth, a folder of clips or of a dataset, a Hub id (user/name), or `demo`"
     if flag == "usk predict":
         return "give usk predict audio files, a folder of them, or a source (a dataset, a Hub id, `demo`)"
     if flag == "usk info":
@@ -454,7 +456,7 @@ def _open_class_folders(
     )
 
 
-def is_text(path: Path) -> bool:
+def is_text(path: str | Path) -> bool:
     """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
     try:
         str(path).encode()

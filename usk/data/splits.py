@@ -124,7 +124,8 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
 def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> Split:
     """Protocol `holdout`: about a fifth of each class's recordings, drawn by `seed`, tests; folds are ignored.
 
-    Raises UsageError if no class has two recordings: one must stay to train on.
+    Recordings validate as everywhere, but for those of a class that would have none left to train on. Raises UsageError if
+    no class has two recordings: one must stay to train on.
     """
     by_class: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for clip in clips:
@@ -145,6 +146,11 @@ def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> 
             "add recordings, or tell them apart (--group-column, or in class folders a folder for each)"
         )
     held = held_out_groups(clips) - tested
+    for (
+        groups
+    ) in by_class.values():  # the rule holds recordings back of those that are tested too: one must stay here
+        if (left := groups.keys() - tested) and left <= held:
+            held -= left
     test = np.array([clip.group in tested for clip in clips])
     is_held = np.array([clip.group in held for clip in clips])
     return Split(

@@ -16,7 +16,8 @@ NEIGHBOURS = 5  # k of density and coverage, as in the paper
 N_RESAMPLES = 200
 INTERVAL_UNITS = 4  # fewer clips or recordings of a class have no interval
 
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Recordings = tuple[Sequence[Collection[str]], Sequence[Collection[str]]]  # of the clips of two sets
+Measure = Callable[[np.ndarray, np.ndarray, int, Recordings], np.ndarray]
 
 
 def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -60,7 +61,7 @@ def mmd(
     first: np.ndarray,
     second: np.ndarray,
     width: float,
-    recordings: tuple[Sequence[Collection[str]], Sequence[Collection[str]]] | None = None,
+    recordings: Recordings | None = None,
 ) -> float:
     """Unbiased squared maximum mean discrepancy of [n, d] and [m, d], Gaussian kernel of `width`, times 100.
 
@@ -138,25 +139,65 @@ def kad(real: np.ndarray, made: np.ndarray) -> float:
     return mmd(made, real, median_distance(real))
 
 
-def neighbourhoods(real: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Squared radius about each real clip that holds its `k` nearest real ones, [n]. Needs k + 1 of them."""
+def neighbourhoods(real: np.ndarray, k: int = NEIGHBOURS, counts: np.ndarray | None = None) -> np.ndarray:
+    """Squared radius about each real clip [n, d] that holds its `k` nearest other ones, of pairs that count (bool [n, n];
+    all where None): [n]. NaN where there are fewer."""
+    between = squared_distances(real, real)
+    np.fill_diagonal(between, np.inf)
+    if counts is not None:
+        between[~counts] = np.inf
     if len(real) <= k:
-        raise ValueError(f"{k} neighbours need {k + 1} real clips, not {len(real)}")
-    apart = squared_distances(real, real)
-    np.fill_diagonal(apart, np.inf)
-    return np.partition(apart, k - 1, axis=1)[:, k - 1]
+        return np.full(len(real), np.nan)
+    radii = np.partition(between, k - 1, axis=1)[:, k - 1]
+    return np.where(np.isinf(radii), np.nan, radii)
 
 
-def densities(real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Of each made clip, in how many real clips' neighbourhoods it lies, over `k`: [m]. Their mean is the density (arXiv
-    2002.09797): about 1 for clips like the real ones, above it where they crowd, below where they stray."""
-    return (squared_distances(real, made) <= neighbourhoods(real, k)[:, None]).sum(axis=0) / k
+@dataclass(frozen=True, eq=False)
+class _Balls:
+    """Which made clips lie in which real clips' neighbourhoods, and which pairs count: bool [real, made]; and how many of
+    the made clips that count a neighbourhood would hold if they were real ones: [real]."""
+
+    inside: np.ndarray
+    counts: np.ndarray
+    expected: np.ndarray
+
+    @classmethod
+    def of(cls, real: np.ndarray, made: np.ndarray, k: int, recordings: Recordings | None) -> _Balls:
+        others, between = None, np.ones((len(real), len(made)), dtype=bool)
+        n_others = np.full(len(real), len(real) - 1)
+        if recordings is not None:
+            others, between = apart(recordings[0], recordings[0]), apart(*recordings)
+            n_others = others.sum(axis=1)
+        radii = neighbourhoods(real, k, others)
+        counts = between & ~np.isnan(radii)[:, None]
+        return cls(squared_distances(real, made) <= radii[:, None], counts, k / (n_others + 1))
 
 
-def covered(real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Of each real clip, whether a made one lies in its neighbourhood: bool [n]. Their mean is the coverage (arXiv
-    2002.09797): towards 1, the more of the real clips' variety the made ones have."""
-    return np.asarray((squared_distances(real, made) <= neighbourhoods(real, k)[:, None]).any(axis=1))
+def densities(
+    real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS, recordings: Recordings | None = None
+) -> np.ndarray:
+    """Of each made clip, in how many real clips' neighbourhoods it lies, over how many are to be expected: [m]. Their mean is
+    the density (arXiv 2002.09797): about 1 for draws from one distribution, above it where they crowd, below where they
+    stray.
+
+    `recordings` are those that each real and each made clip was cut or made from. A neighbourhood then reaches to the
+    `k`-th clip of another recording, and pairs that share one are left out: else cuts of one recording make neighbourhoods
+    that nothing new lies in, and clips lie in those of their own parents. NaN where nothing counts.
+    """
+    balls = _Balls.of(real, made, k, recordings)
+    expected = (balls.counts * balls.expected[:, None]).sum(axis=0)
+    found = (balls.inside & balls.counts).sum(axis=0)
+    return np.divide(found, expected, out=np.full(len(made), np.nan), where=expected > 0)
+
+
+def covered(
+    real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS, recordings: Recordings | None = None
+) -> np.ndarray:
+    """Of each real clip, whether a made one lies in its neighbourhood, 1 or 0: [n]. Their mean is the coverage (arXiv
+    2002.09797): towards 1, the more of the real clips' variety the made ones have. `recordings` as in `densities`."""
+    balls = _Balls.of(real, made, k, recordings)
+    lies = (balls.inside & balls.counts).any(axis=1).astype(np.float64)
+    return np.where(balls.counts.any(axis=1), lies, np.nan)
 
 
 @dataclass(frozen=True)
@@ -206,7 +247,7 @@ class RealClips:
         clips beside their own copies.
         """
         of = np.array(labels, dtype=np.int64)
-        made_from = [set(names) or {f"clip {row}"} for row, names in enumerate(recordings or [()] * len(of))]
+        made_from = _made_from(recordings, len(of))
         found = {}
         for label in np.unique(of).tolist():
             rows, real = np.flatnonzero(of == label), self.labels == label
@@ -238,40 +279,73 @@ class RealClips:
 
     def baseline(self, label: int) -> Distance:
         """How far real clips of a class are from each other: half of its recordings to the other half."""
+        left, right, recordings = self._halves(label)
+        n, n_real = int(left.sum()), int(right.sum())
+        if min(n, n_real) < 2:
+            return Distance(None, None, None, n, n_real)
+        value = mmd(self.values[left], self.values[right], self.widths[label], recordings)
+        return Distance(None if math.isnan(value) else round(value, 2), None, None, n, n_real)
+
+    def baseline_score(self, label: int, measure: Measure) -> float | None:
+        """The density or coverage (`densities`, `covered`) that one half of a class's recordings has among the other half."""
+        left, right, recordings = self._halves(label)
+        figures = measure(self.values[left], self.values[right], NEIGHBOURS, recordings)
+        return None if np.isnan(figures).all() else round(float(np.nanmean(figures)), 3)
+
+    def _halves(self, label: int) -> tuple[np.ndarray, np.ndarray, Recordings]:
+        """The clips of half of a class's recordings and of the other half, bool [clips], and the recordings of each."""
         of_class = self.labels == label
         names = sorted(set(self.recordings[of_class].tolist()))
         first = set(np.random.default_rng(0).permutation(names)[: len(names) // 2].tolist())
         in_first = np.array([name in first for name in self.recordings.tolist()], dtype=bool)
         left, right = of_class & in_first, of_class & ~in_first
-        n, n_real = int(left.sum()), int(right.sum())
-        if min(n, n_real) < 2:
-            return Distance(None, None, None, n, n_real)
-        recordings = tuple([{name} for name in self.recordings[side].tolist()] for side in (left, right))
-        value = mmd(self.values[left], self.values[right], self.widths[label], recordings)  # type: ignore[arg-type]
-        return Distance(None if math.isnan(value) else round(value, 2), None, None, n, n_real)
+        of_left, of_right = ([{name} for name in self.recordings[side].tolist()] for side in (left, right))
+        return left, right, (of_left, of_right)
 
-    def density(self, values: np.ndarray, labels: Sequence[int]) -> Score:
-        """The mean over classes of their clips' density among the real clips of the class; its interval draws clips."""
-        return self._score(values, labels, densities, by_real=False)
+    def density(
+        self,
+        values: np.ndarray,
+        labels: Sequence[int],
+        recordings: Sequence[Collection[str]] | None = None,
+    ) -> Score:
+        """The mean over classes of their clips' density among the real clips of the class. `recordings` as in `distance`; the
+        interval draws whole ones of them (a clip goes with the first of its parents' by name)."""
+        return self._score(values, labels, recordings, densities, by_real=False)
 
-    def coverage(self, values: np.ndarray, labels: Sequence[int]) -> Score:
+    def coverage(
+        self,
+        values: np.ndarray,
+        labels: Sequence[int],
+        recordings: Sequence[Collection[str]] | None = None,
+    ) -> Score:
         """The mean over classes of the share of real clips that the clips cover; its interval draws whole recordings."""
-        return self._score(values, labels, covered, by_real=True)
+        return self._score(values, labels, recordings, covered, by_real=True)
 
-    def _score(self, values: np.ndarray, labels: Sequence[int], measure: Measure, by_real: bool) -> Score:
+    def _score(
+        self,
+        values: np.ndarray,
+        labels: Sequence[int],
+        recordings: Sequence[Collection[str]] | None,
+        measure: Measure,
+        by_real: bool,
+    ) -> Score:
         of = np.array(labels, dtype=np.int64)
+        made_from = _made_from(recordings, len(of))
         rng = np.random.default_rng(0)
         means, draws, n_real, few = [], [], 0, False
         for label in np.unique(of):
-            real = self.labels == label
-            if real.sum() <= NEIGHBOURS:
+            real, rows = self.labels == label, np.flatnonzero(of == label)
+            of_made = [made_from[row] for row in rows.tolist()]
+            of_real = [{name} for name in self.recordings[real].tolist()]
+            figures = measure(self.values[real], values[rows], NEIGHBOURS, (of_real, of_made))
+            told = ~np.isnan(figures)
+            if not told.any():
                 continue
-            figures = np.asarray(measure(self.values[real], values[of == label]), dtype=np.float64)
             n_real += int(real.sum())
-            units = self.recordings[real] if by_real else np.arange(len(figures))
-            few = few or len(np.unique(units)) < INTERVAL_UNITS
-            means.append(figures.mean())
-            draws.append(_drawn_means(figures, units, rng))
+            units = self.recordings[real] if by_real else np.array([min(names) for names in of_made])
+            few = few or len(np.unique(units[told])) < INTERVAL_UNITS
+            means.append(figures[told].mean())
+            draws.append(_drawn_means(figures[told], units[told], rng))
         if not means:
             return Score(None, None, None, len(of), n_real)
         value = round(float(np.mean(means)), 3)
@@ -279,6 +353,11 @@ class RealClips:
             return Score(value, None, None, len(of), n_real)
         low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
         return Score(value, round(float(low), 3), round(float(high), 3), len(of), n_real)
+
+
+def _made_from(recordings: Sequence[Collection[str]] | None, n: int) -> list[set[str]]:
+    """The recordings of each of `n` clips; those that name none stand for themselves."""
+    return [set(names) or {f"clip {row}"} for row, names in enumerate(recordings or [()] * n)]
 
 
 def _drawn_means(figures: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> np.ndarray:

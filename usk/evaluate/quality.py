@@ -26,7 +26,16 @@ from usk.data.mix import (
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
-from usk.evaluate.distances import Distance, Nearness, RealClips, Score, nearest_apart, squared_distances
+from usk.evaluate.distances import (
+    Distance,
+    Nearness,
+    RealClips,
+    Score,
+    covered,
+    densities,
+    nearest_apart,
+    squared_distances,
+)
 from usk.evaluate.embeddings import Embedding, embedding_named, log_mel_statistics
 from usk.evaluate.transfer import Transfer
 
@@ -63,7 +72,11 @@ class ClassQuality:
     distance: Distance  # KAD
     baseline: Distance  # real clips of half of the recordings to those of the other half
     density: Score
+    density_baseline: (
+        float | None
+    )  # of half of the real recordings among the other half, as are the other baselines
     coverage: Score
+    coverage_baseline: float | None
     nearness: Nearness
 
 
@@ -86,7 +99,9 @@ class Audit:
     distance: Distance  # means over the classes, from here on
     baseline: Distance
     density: Score
+    density_baseline: float | None
     coverage: Score
+    coverage_baseline: float | None
     nearness: Nearness
     near_copy_below: float | None  # the distance that makes a near-copy; None without two real recordings
     transfer: tuple[Transfer, ...] = ()  # where it was asked for: all classes, then each
@@ -182,25 +197,24 @@ def audit(
     placed = dict(zip(parents, of_parents, strict=True))
     neighbours = _Neighbours(decoded, values, reference, placed)
     near = neighbours.copies()
-    classes = tuple(
-        ClassQuality(
-            name,
-            int((labels == label).sum()),
-            int((labels[near] == label).sum()),
-            reference.distance(
-                values[labels == label],
-                labels[labels == label].tolist(),
-                [made_from[row] for row in np.flatnonzero(labels == label)],
-            ),
-            reference.baseline(label),
-            reference.density(values[labels == label], labels[labels == label].tolist()),
-            reference.coverage(values[labels == label], labels[labels == label].tolist()),
-            neighbours.nearness(labels == label, reference.labels == label),
+
+    def of_class(name: str, label: int) -> ClassQuality:
+        rows = np.flatnonzero(labels == label)
+        own = values[rows], [label] * len(rows), [made_from[row] for row in rows]
+        return ClassQuality(
+            class_name=name,
+            clips=len(rows),
+            near_copies=int((labels[near] == label).sum()),
+            distance=reference.distance(*own),
+            baseline=reference.baseline(label),
+            density=reference.density(*own),
+            density_baseline=reference.baseline_score(label, densities),
+            coverage=reference.coverage(*own),
+            coverage_baseline=reference.baseline_score(label, covered),
+            nearness=neighbours.nearness(labels == label, reference.labels == label),
         )
-        for name, label in label_of.items()
-        if (labels == label).any()
-    )
-    baselines = [part.baseline.mmd for part in classes if part.baseline.mmd is not None]
+
+    classes = tuple(of_class(name, label) for name, label in label_of.items() if (labels == label).any())
     return Audit(
         dataset=synthetic.location,
         clips=len(synthetic),
@@ -216,14 +230,12 @@ def audit(
         classes=classes,
         distance=reference.distance(values, labels.tolist(), made_from),
         baseline=Distance(
-            round(float(np.mean(baselines)), 2) if baselines else None,
-            None,
-            None,
-            len(rows),
-            len(rows),
+            _mean_of([part.baseline.mmd for part in classes], 2), None, None, len(rows), len(rows)
         ),
-        density=reference.density(values, labels.tolist()),
-        coverage=reference.coverage(values, labels.tolist()),
+        density=reference.density(values, labels.tolist(), made_from),
+        density_baseline=_mean_of([part.density_baseline for part in classes], 3),
+        coverage=reference.coverage(values, labels.tolist(), made_from),
+        coverage_baseline=_mean_of([part.coverage_baseline for part in classes], 3),
         nearness=neighbours.nearness(labels >= 0, reference.labels >= 0),
         near_copy_below=neighbours.limit,
         transfer=tuple(transfer),
@@ -232,6 +244,11 @@ def audit(
             *filter(None, (unknown_generator(synthetic), foreign_generator(synthetic, real))),
         ),
     )
+
+
+def _mean_of(figures: Sequence[float | None], digits: int) -> float | None:
+    told = [figure for figure in figures if figure is not None]
+    return round(float(np.mean(told)), digits) if told else None
 
 
 def _split_testing(real: Source, fold: int) -> Split:

@@ -420,12 +420,16 @@ def audit_tables(audit: Any) -> list[RenderableType]:
         heard = "unknown" if part.generator_heard is None else str(part.generator_heard)
         folds.add_row(str(part.fold), str(part.usable), str(part.leaking), heard, str(part.judges_heard))
     classes = _table(
-        title=escape(
-            f"closeness to real clips, in {audit.embedding} (KAD: lower is closer; density 1: as real ones lie; coverage: up to 1)"
-        ),
+        title=escape(f"closeness to real clips, in {audit.embedding} (KAD: lower is closer)"),
     )
     _names(classes, "class")
-    _figures(classes, "clips", "KAD", "95 % interval", "real to real", "density", "coverage", "real clips")
+    _figures(classes, "clips", "KAD", "95 % interval", "real to real", "real clips")
+    spread = _table(
+        title="density: whether clips lie where real ones of other recordings do; coverage: whether all of those have some near; "
+        "real: what real clips of half of the recordings have among the other half",
+    )
+    _names(spread, "class")
+    _figures(spread, "density", "95 % interval", "real", "coverage", "95 % interval", "real")
     copies = _table(
         title=escape(f"distance to the nearest real clip (median), in {audit.embedding}"),
     )
@@ -437,9 +441,12 @@ def audit_tables(audit: Any) -> list[RenderableType]:
             str(part.clips),
             *_closeness_cells(part),
         )
+        spread.add_row(escape(part.class_name), *_spread_cells(part))
         copies.add_row(escape(part.class_name), str(part.near_copies), *_nearness_cells(part.nearness))
     classes.add_section()
     classes.add_row("all", str(audit.clips), *_closeness_cells(audit))
+    spread.add_section()
+    spread.add_row("all", *_spread_cells(audit))
     copies.add_section()
     copies.add_row("all", str(len(audit.near_copies)), *_nearness_cells(audit.nearness))
     transfer = _table(
@@ -476,6 +483,7 @@ def audit_tables(audit: Any) -> list[RenderableType]:
     return [
         folds,
         classes,
+        spread,
         copies,
         *([transfer] if audit.transfer else []),
         *found,
@@ -484,13 +492,18 @@ def audit_tables(audit: Any) -> list[RenderableType]:
 
 
 def _closeness_cells(part: Any) -> list[str]:
-    """KAD, its interval and what lies between real clips, density, coverage, real clips."""
+    """KAD, its interval and what lies between real clips, and how many of those there are."""
     return [
         *_distance_cells(part.distance),
         _distance_cells(part.baseline)[0],
-        *(_score_cell(score) for score in (part.density, part.coverage)),
         str(part.distance.n_real),
     ]
+
+
+def _spread_cells(part: Any) -> list[str]:
+    """Density, its interval, and that of real clips; coverage the same."""
+    pairs = ((part.density, part.density_baseline), (part.coverage, part.coverage_baseline))
+    return [cell for score, baseline in pairs for cell in (*_score_cells(score), _score_text(baseline))]
 
 
 def _nearness_cells(nearness: Any) -> list[str]:
@@ -498,11 +511,13 @@ def _nearness_cells(nearness: Any) -> list[str]:
     return ["" if value is None else f"{value:.3g}" for value in values]
 
 
-def _score_cell(score: Any) -> str:
-    if score.value is None:
-        return ""
-    interval = "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
-    return f"{score.value:.2f}{interval}"
+def _score_cells(score: Any) -> tuple[str, str]:
+    interval = "" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
+    return _score_text(score.value), interval
+
+
+def _score_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _percent_cells(score: Any) -> tuple[str, str]:

@@ -489,6 +489,9 @@ def _audit(found: Audit) -> dict[str, Any]:
         interval = "" if of.low is None else f" ({of.low:.2f} to {of.high:.2f})"
         return "" if of.value is None else f"{of.value:.2f}{interval}"
 
+    def alone(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
     folds = Table(
         ("test fold", "may train", "would leak", "recordings that the generator heard"),
         tuple(
@@ -509,7 +512,9 @@ def _audit(found: Audit) -> dict[str, Any]:
             *cells(part.distance),
             cells(part.baseline)[0],
             score(part.density),
+            alone(part.density_baseline),
             score(part.coverage),
+            alone(part.coverage_baseline),
         )
         for part in found.classes
     ]
@@ -521,7 +526,9 @@ def _audit(found: Audit) -> dict[str, Any]:
             *cells(found.distance),
             cells(found.baseline)[0],
             score(found.density),
+            alone(found.density_baseline),
             score(found.coverage),
+            alone(found.coverage_baseline),
         )
     )
     return {
@@ -536,11 +543,14 @@ def _audit(found: Audit) -> dict[str, Any]:
                 "95 % interval",
                 "real to real",
                 "density",
+                "real to real",
                 "coverage",
+                "real to real",
             ),
             tuple(rows),
         ),
-        "caption": f"KAD to real clips (lower is closer), density and coverage, in {found.embedding}",
+        "caption": f"KAD to real clips (lower is closer), density and coverage, and what real clips of half of the recordings "
+        f"have to those of the other half, in {found.embedding}",
         "notes": [
             "clips that would leak into a test fold are left out of its training by usk train",
             *found.notes,
