@@ -300,8 +300,9 @@ def as_json(
         "against_control": [brief(one) for one in compare(augmented, study.control)] if controlled else [],
         "against_more_real": against_more_real(study, runs),
         "by_fold": {
-            fold: [brief(one) for one in compare([run for run in augmented if run.fold == fold], "real")]
+            fold: [brief(one) for one in compare(of_fold, "real")]
             for fold in study.test_folds
+            if (of_fold := [run for run in augmented if run.fold == fold])
         },
     }
 

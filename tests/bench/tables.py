@@ -151,7 +151,7 @@ def on_validation(study: Row) -> str:
         ]
         for row in study["validation"]
     ]
-    return markdown(["real clips and", "points above real clips alone ± standard error", "cells up"], lines)
+    return markdown(["real clips and", "points above real clips alone ± standard error over trainings", "cells up"], lines)
 
 
 def amounts(study: Row) -> str:
@@ -160,15 +160,20 @@ def amounts(study: Row) -> str:
         f"test fold {fold}": (rows_of(found, BEST_AUGMENT), with_pairs)
         for fold, found in study["by_fold"].items()
     }
-    name = "both" if len(columns) > 1 else next(iter(columns))
+    name = {1: next(iter(columns)), 2: "both", 3: "all three"}[len(columns)]
     columns[name] = (rows_of(study["comparisons"], BEST_AUGMENT), with_p)
     lines = []
     for size in sizes_of(study):
-        alone = (accuracy(found[size, "real"]) for found, _ in columns.values())
+        alone = (
+            accuracy(found[size, "real"]) if (size, "real") in found else "" for found, _ in columns.values()
+        )
         lines.append([f"**{size or 'all'} real clips**", *alone])
         for mix, said in AMOUNTS.items():
             if (size, mix) in columns[name][0]:
-                found = (shown({"sentence": "", **rows[size, mix]}) for rows, shown in columns.values())
+                found = (
+                    shown({"sentence": "", **rows[size, mix]}) if (size, mix) in rows else ""
+                    for rows, shown in columns.values()
+                )
                 lines.append([said, *found])
     return markdown([f"trained on, with `{BEST_AUGMENT}`", *columns], lines)
 

@@ -104,6 +104,19 @@ def test_it_compares_the_runs_that_its_configuration_names(tmp_path: Path) -> No
     assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
 
 
+def test_what_is_trained_so_far_can_be_compared_before_every_fold_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.toml").write_text(CONFIG.replace("test_folds = [1]", "test_folds = [1, 2]"))
+    for mix in ("real", "real,waveform"):
+        write_run(tmp_path / "work" / "runs", mix, fold=1, shots=40, augment="basic")
+    words = [str(tmp_path / "study.toml"), "--work", str(tmp_path / "work"), "--only-results"]
+    monkeypatch.setattr(sys, "argv", ["study", *words, "--json", str(tmp_path / "study.json")])
+    study.main()
+    result = json.loads((tmp_path / "study.json").read_text())
+    assert list(result["by_fold"]) == ["1"] and [one["shots"] for one in result["comparisons"]] == [40]
+
+
 @pytest.mark.parametrize(
     "path", sorted(Path(study.__file__).parent.glob("study*.toml")), ids=lambda path: path.stem
 )

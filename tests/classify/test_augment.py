@@ -119,6 +119,16 @@ def test_mixup_mixes_clips_and_their_losses_alike() -> None:
     torch.testing.assert_close(Augmented(batch).loss(lambda of: of, labels), labels.mean())
 
 
+def test_padding_stays_what_and_where_it_is() -> None:
+    batch = torch.randn(8, 16, 40, generator=torch.Generator().manual_seed(0))
+    batch[..., 30:] = -5.0
+    names = ("stretch", "pitch", "shift", "filter", "gain", "noise", "mask")
+    made = augment_batch(batch, names, torch.Generator().manual_seed(1), sounding=30).batch
+    assert (made[..., 30:] == -5.0).all()
+    alone = augment_batch(batch[..., :30], names, torch.Generator().manual_seed(1)).batch
+    assert torch.equal(made[..., :30], alone)
+
+
 def test_names_join_and_keep_their_order() -> None:
     assert augmentations_named("basic") == ("shift", "crop", "filter", "gain", "mask")
     assert augmentations_named("mixup+mask+shift") == ("shift", "mask", "mixup")

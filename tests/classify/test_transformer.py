@@ -18,7 +18,7 @@ from tests.hub_server import LocalHub
 from usk.classify.features import features_of
 from usk.classify.models import preset
 from usk.classify.train import TrainConfig, train
-from usk.classify.transformer import transformer_preset
+from usk.classify.transformer import ExtractorFeatures, transformer_preset
 from usk.data.decode import decode_source
 from usk.data.sources import Source
 from usk.errors import ModelError, UsageError
@@ -69,6 +69,19 @@ def test_features_are_the_extractors_own(ast: Path, wav2vec2: Path, bands: Sourc
         wanted = extractor(clip, sampling_rate=rate_hz, return_tensors="pt")["input_values"][0]
         wanted = wanted[None] if folder == wav2vec2 else wanted.T
         torch.testing.assert_close(made[1], wanted, atol=4e-3, rtol=2e-3)
+
+
+def test_padding_is_no_sound_to_augment(tmp_path: Path) -> None:
+    """AST's extractor makes four seconds 398 frames and pads them to as many as the model has."""
+    extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=512)
+    padded = ExtractorFeatures.of(extractor)
+    assert padded.shape == (16, 512) and padded.sounding == 398
+    made = padded.of_audio(torch.from_numpy(np.random.default_rng(1).normal(0, 0.1, (2, padded.n_samples))))
+    assert (made[..., 398:] == made[0, 0, 511]).all() and made[..., 397].std() > 0.1
+    full = ExtractorFeatures.of(transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=48))
+    assert full.sounding == 48
+    waveform = ExtractorFeatures.of(transformers.Wav2Vec2FeatureExtractor(sampling_rate=4_000))
+    assert waveform.sounding == waveform.shape[1] == 16_000
 
 
 @pytest.mark.parametrize("name", ["ast", "wav2vec2"])

@@ -170,15 +170,24 @@ class Augmented:
         return ((1 - self.shares) * own + self.shares * losses_of(labels[self.partners])).mean()
 
 
-def augment_batch(batch: torch.Tensor, names: tuple[str, ...], draw: torch.Generator) -> Augmented:
+def augment_batch(
+    batch: torch.Tensor, names: tuple[str, ...], draw: torch.Generator, sounding: int | None = None
+) -> Augmented:
     """Augment log-mel features [batch, n_mels, n_frames] in dB by what `augmentations_named` gave; `crop` halves the frames.
+
+    Only the first `sounding` frames hold sound, where that is not None: the padding behind them stays what and where it is.
 
     `mixup` (Zhang et al., arXiv 1710.09412) adds to each clip a share, drawn from Beta(0.2, 0.2) and at most one half, of
     another of the batch.
     """
+    padding = None
+    if sounding is not None and sounding < batch.shape[-1]:
+        batch, padding = batch[..., :sounding], batch[..., sounding:]
     for name in names:
         if name != MIXUP:
             batch = AUGMENTATIONS[name](batch, draw)
+    if padding is not None:
+        batch = torch.cat((batch, padding), dim=-1)
     if MIXUP not in names:
         return Augmented(batch)
     partners = torch.randperm(len(batch), generator=draw).to(batch.device)

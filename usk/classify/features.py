@@ -28,6 +28,11 @@ class Features(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]: ...
+    @property
+    def sounding(self) -> int:
+        """How many frames hold sound; padding follows."""
+        ...
+
     def of_audio(self, audio: torch.Tensor) -> torch.Tensor:
         """Audio [batch, n_samples] to features [batch, bands, frames]."""
         ...
@@ -43,6 +48,10 @@ class FeatureSettings:
     @property
     def shape(self) -> tuple[int, int]:
         return self.mel.n_mels, self.mel.n_frames
+
+    @property
+    def sounding(self) -> int:
+        return self.mel.n_frames
 
     @property
     def sample_rate_hz(self) -> int:

@@ -117,7 +117,8 @@ class Training:
         while len(self.order) < self.batch:  # fewer clips than a batch holds: some come twice
             self.order = torch.cat((self.order, torch.randperm(len(self.features), generator=self.draw)))
         chosen, self.order = self.order[: self.batch].to(self.features.device), self.order[self.batch :]
-        made = augment_batch(self.features[chosen].float(), self.augmentations, self.draw)
+        batch = self.features[chosen].float()
+        made = augment_batch(batch, self.augmentations, self.draw, self.recipe.features.sounding)
         mixed = () if made.partners is None or made.shares is None else (made.partners, made.shares)
         self.done += 1
         return learn(made.batch, self.labels[chosen], *mixed).clone()

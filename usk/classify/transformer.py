@@ -79,6 +79,9 @@ class ExtractorFeatures:
     shape: tuple[int, int]
     bands_first: bool  # as the model wants them
     is_waveform: bool
+    sounding: (
+        int  # frames that hold sound; what follows is the same for any clip, as AST pads four seconds to ten
+    )
     repeat_short: bool = True
 
     @property
@@ -95,15 +98,18 @@ class ExtractorFeatures:
 
     @classmethod
     def of(cls, extractor: Any) -> ExtractorFeatures:
-        """Find out what the extractor makes by asking it once."""
-        silent = cls(extractor, (1, 1), True, False)
-        made = silent._extract(np.zeros((1, silent.n_samples), np.float32))[0]
-        if made.ndim == 1:
-            return cls(extractor, (1, len(made)), True, True)
+        """Find out what the extractor makes by asking it for two clips of noise."""
+        unknown = cls(extractor, (1, 1), True, False, 1)
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, unknown.n_samples)).astype(np.float32)
+        made = unknown._extract(noise)
+        if made[0].ndim == 1:
+            return cls(extractor, (1, made.shape[1]), True, True, made.shape[1])
         bands = getattr(extractor, "num_mel_bins", None) or extractor.feature_size
-        bands_first = made.shape[0] == bands and made.shape[1] != bands
-        height, width = made.shape if bands_first else made.shape[::-1]
-        return cls(extractor, (height, width), bands_first, False)
+        bands_first = made.shape[1] == bands and made.shape[2] != bands
+        made = made if bands_first else made.transpose(1, 2)
+        differing = (made[0] != made[1]).any(dim=0).nonzero()
+        sounding = int(differing.max()) + 1 if len(differing) else made.shape[2]
+        return cls(extractor, (made.shape[1], made.shape[2]), bands_first, False, sounding)
 
     def _extract(self, audio: np.ndarray) -> torch.Tensor:
         made = self.extractor(list(audio), sampling_rate=self.sample_rate_hz, return_tensors="np")
