@@ -151,7 +151,9 @@ def on_validation(study: Row) -> str:
         ]
         for row in study["validation"]
     ]
-    return markdown(["real clips and", "points above real clips alone ± standard error over trainings", "cells up"], lines)
+    return markdown(
+        ["real clips and", "points above real clips alone ± standard error over trainings", "cells up"], lines
+    )
 
 
 def amounts(study: Row) -> str:
