@@ -212,9 +212,9 @@ def test_a_step_is_a_whole_batch_however_few_the_shots(
 ) -> None:
     sizes: list[int] = []
 
-    def counted(batch: Any, names: tuple[str, ...], draw: Any) -> Any:
+    def counted(batch: Any, *others: Any) -> Any:
         sizes.append(len(batch))
-        return augment_batch(batch, names, draw)
+        return augment_batch(batch, *others)
 
     monkeypatch.setattr("usk.classify.fitting.augment_batch", counted)
     train(bands, out=tmp_path, config=replace(TINY, shots="5", epochs=1))
