@@ -86,6 +86,7 @@ class Config:
         return (
             run.fold in self.test_folds
             and run.shots in self.shots
+            and run.seed < self.seeds[_said(run.shots)]
             and run.mix in ("real", *self.mixes[_said(run.shots)])
         )
 

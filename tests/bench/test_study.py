@@ -99,6 +99,7 @@ def test_it_compares_the_runs_that_its_configuration_names(tmp_path: Path) -> No
         for mix in ("real", "real,waveform", "real,sample"):
             write_run(tmp_path / "runs", mix, fold=fold, shots=40)
     write_run(tmp_path / "runs", "real", shots=50)
+    write_run(tmp_path / "runs", "real", fold=1, shots=40, seed=1)  # of a configuration with more seeds
     config = study.Config.read(tmp_path / "study.toml")
     named = [(run.fold, run.shots, run.mix) for run in read_runs(tmp_path / "runs") if config.names(run)]
     assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
