@@ -54,10 +54,10 @@ from usk.synth.synthesize import SynthConfig
 class Config:
     """What the configuration says."""
 
-    test_folds: tuple[int, ...]
     shots: tuple[int | None, ...]
     classifier: str
     mix_augments: tuple[str, ...]
+    test_folds: dict[str, list[int]]  # by shots
     augments: dict[str, list[str]]  # by shots, of real clips alone
     mixes: dict[str, list[str]]  # by shots
     seeds: dict[str, int]  # by shots
@@ -71,9 +71,9 @@ class Config:
     def read(cls, path: Path) -> Config:
         raw = tomllib.loads(path.read_text())
         shots = tuple(None if n == "full" else int(n) for n in raw.pop("shots"))
-        listed = {name: tuple(raw.pop(name)) for name in ("test_folds", "mix_augments")}
+        listed = {"mix_augments": tuple(raw.pop("mix_augments"))}
         # A table by shots, or one value for all of them.
-        for name in ("augments", "mixes", "seeds", "per_class"):
+        for name in ("test_folds", "augments", "mixes", "seeds", "per_class"):
             if not isinstance(raw[name], dict):
                 raw[name] = dict.fromkeys(map(_said, shots), raw[name])
         return cls(shots=shots, **listed, **raw)
@@ -84,8 +84,8 @@ class Config:
 
     def names(self, run: RunRecord) -> bool:
         return (
-            run.fold in self.test_folds
-            and run.shots in self.shots
+            run.shots in self.shots
+            and run.fold in self.test_folds[_said(run.shots)]
             and run.seed < self.seeds[_said(run.shots)]
             and run.mix in ("real", *self.mixes[_said(run.shots)])
         )
@@ -156,7 +156,7 @@ def run(study: Config, real: str, work: Path, workers: int) -> None:
         ShotsOf(n, fold, seed)
         for n in study.shots
         for seed in range(study.seeds[_said(n)])  # what is interrupted has as many of each fold
-        for fold in study.test_folds
+        for fold in study.test_folds[_said(n)]
     ]
     first = [cell for cell in cells if cell.shots is not None or cell.seed == 0]
     numbers = multiprocessing.get_context("spawn").Value("i", 0)
@@ -302,7 +302,7 @@ def as_json(
         "against_more_real": against_more_real(study, runs),
         "by_fold": {
             fold: [brief(one) for one in compare(of_fold, "real")]
-            for fold in study.test_folds
+            for fold in sorted(set().union(*study.test_folds.values()))
             if (of_fold := [run for run in augmented if run.fold == fold])
         },
     }

@@ -169,7 +169,11 @@ def amounts(study: Row) -> str:
         alone = (
             accuracy(found[size, "real"]) if (size, "real") in found else "" for found, _ in columns.values()
         )
-        lines.append([f"**{size or 'all'} real clips**", *alone])
+        there = [
+            fold for fold, found in study["by_fold"].items() if (size, "real") in rows_of(found, BEST_AUGMENT)
+        ]
+        folds = f", test folds {' and '.join(there)} alone" if 1 < len(there) < len(study["by_fold"]) else ""
+        lines.append([f"**{size or 'all'} real clips**{folds}", *alone])
         for mix, said in AMOUNTS.items():
             if (size, mix) in columns[name][0]:
                 found = (

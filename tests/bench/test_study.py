@@ -129,4 +129,4 @@ def test_the_configurations_name_what_they_need(path: Path) -> None:
         assert config.seeds[name] > 0 and config.augments[name]
         for part in set(parts) - {"real"}:
             config.synth(part, shots)
-    assert all(config.model_for(fold) for fold in config.test_folds)
+    assert all(config.model_for(fold) for folds in config.test_folds.values() for fold in folds)
