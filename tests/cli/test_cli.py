@@ -521,3 +521,24 @@ def test_a_class_that_no_clip_trains_is_said(usk: Command, urbansound8k_folder: 
     said = re.sub(r"\s+", " ", ran.err)
     assert "real, test part fold1: no clips of siren train there, so none can be recognised" in said
     assert "test part fold2: no clips of" not in said
+
+
+def test_synthetic_clips_are_no_real_ones_to_test_on(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 2, "--out", made
+    )
+    assert ran.code == 0, ran.err
+    refused = usk("train", "--real", made, "--out", tmp_path / "runs")
+    assert refused.code == 2 and not (tmp_path / "runs").exists()
+    assert f"--real {made} holds synthetic clips, and what is tested must be real" in refused.err
+
+
+def test_what_fit_says_comes_next_names_its_clips(usk: Command, tone_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a generator"
+    fitted = usk("fit", "--real", tone_folder, "--out", out, "--steps", 1, "--batch", 2)
+    assert fitted.code == 0, fitted.err
+    said = re.sub(r"\s+", " ", fitted.out)
+    assert f"Next: usk synth --model '{out}' --real {tone_folder}" in said

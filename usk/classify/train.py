@@ -126,6 +126,11 @@ def train(
     recipe = preset(config.classifier)
     if config.protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {config.protocol} is not known; choose one of {', '.join(PROTOCOLS)}")
+    if real.is_synthetic:
+        raise UsageError(
+            f"--real {real.location} holds synthetic clips, and what is tested must be real: name the real clips that they were "
+            "made from, and these with --synth or in --mix"
+        )
     if config.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {config.seeds}")
     if config.seed < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -144,4 +145,7 @@ def command(
         "preview": str(result.folder / "preview.png"),
         **kept,
     }
-    display.result(facts, facts_table("generator", facts), f"Next: usk synth --model {result.folder}")
+    given = f" --real {quote(real[0])}" if real else ""
+    display.result(
+        facts, facts_table("generator", facts), f"Next: usk synth --model {quote(str(result.folder))}{given}"
+    )
