@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.hub_server import LocalHub
+from usk.classify.augment import augment_batch
 from usk.classify.features import features_of
 from usk.classify.models import preset
 from usk.classify.train import TrainConfig, train
@@ -82,6 +83,26 @@ def test_padding_is_no_sound_to_augment(tmp_path: Path) -> None:
     assert full.sounding == 48
     waveform = ExtractorFeatures.of(transformers.Wav2Vec2FeatureExtractor(sampling_rate=4_000))
     assert waveform.sounding == waveform.shape[1] == 16_000
+
+
+def test_training_augments_what_sounds(
+    ast: Path, bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(ast, tmp_path / "padded")
+    config = transformers.ASTConfig.from_pretrained(ast, max_length=512)
+    transformers.ASTForAudioClassification(config).save_pretrained(folder)
+    transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=512).save_pretrained(folder)
+    batches: list[torch.Tensor] = []
+
+    def kept(*given: Any) -> Any:
+        made = augment_batch(*given)
+        batches.append(made.batch)
+        return made
+
+    monkeypatch.setattr("usk.classify.fitting.augment_batch", kept)
+    config = TrainConfig(f"hf:{folder}", folds=(2,), device="cpu", shots="4", epochs=1, augment="shift+mask")
+    train(bands, out=tmp_path / "runs", config=config)
+    assert batches and all((batch[..., 398:] == batch[0, 0, 511]).all() for batch in batches)
 
 
 @pytest.mark.parametrize("name", ["ast", "wav2vec2"])

@@ -197,6 +197,14 @@ def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Pa
     assert any(note.startswith("1 files whose names are not UTF-8 were skipped") for note in source.notes)
 
 
+def test_a_folder_whose_own_name_is_not_utf8_is_refused(tone_folder: Path) -> None:
+    try:
+        odd = tone_folder.rename(tone_folder.parent / os.fsdecode(b"t\xf6ne"))
+    except OSError:
+        pytest.skip("a file system of names in UTF-8")
+    fails("the name of the folder", odd)
+
+
 def test_classes_without_recording_folders_are_named_where_others_have_them(tone_folder: Path) -> None:
     for number, file in enumerate((tone_folder / "low").rglob("*.wav")):
         file.rename(tone_folder / "low" / f"{number}.wav")

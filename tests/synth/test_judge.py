@@ -28,7 +28,7 @@ from usk.data.splits import fold_split, held_out_groups
 from usk.errors import SourceError, UsageError
 from usk.mel.spectrogram import MelSettings
 from usk.synth import judge, synthesize
-from usk.synth.judge import JudgeConfig, Jury, best, hearings, judge_of
+from usk.synth.judge import JudgeConfig, Jury, _file_name, best, hearings, judge_of
 from usk.synth.plan import PlannedClip, draw_plan
 from usk.synth.store import encode_flac
 
@@ -539,3 +539,10 @@ def test_across_folds_goes_with_one_judge(usk: Command, arguments: list[Any], tm
 def test_the_settings_check_themselves() -> None:
     with pytest.raises(UsageError, match="--classifier nothing"):
         JudgeConfig(classifier="nothing")
+
+
+def test_a_judge_of_many_folds_has_a_file_name_that_any_disk_takes() -> None:
+    """A fold may be a speaker."""
+    speakers = tuple(range(1, 200))
+    names = {_file_name(folds) for folds in (speakers, speakers[1:], (3,), (1, 2, 10), ())}
+    assert len(names) == 5 and max(map(len, names)) <= 40 and "1-2-10" in names

@@ -51,9 +51,8 @@ def run_name(record: dict[str, Any]) -> str:
     """A folder name that says mix, classifier, split and seed, and differs wherever anything else does."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
     mix = re.sub(r"[^A-Za-z0-9.+-]+", "-", record["mix"].replace(",", "+")).strip("-")[-60:]
-    mix = (
-        mix.lstrip(".-") or "mix"
-    )  # `./synth`: what begins with a dot is hidden, and `usk eval` would not see it
+    # `./synth` begins with a dot: such folders are hidden, and `usk eval` would not see the run.
+    mix = mix.lstrip(".-") or "mix"
     classifier = re.sub(r"[^A-Za-z0-9.+-]+", "-", record["classifier"])[-60:]
     return f"{mix}_{classifier}_{record['split']}_seed{record['seed']}_{digest}"
 

@@ -126,7 +126,7 @@ def train(
     recipe = preset(config.classifier)
     if config.protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {config.protocol} is not known; choose one of {', '.join(PROTOCOLS)}")
-    if real.is_synthetic:
+    if real.has_synthetic:
         raise UsageError(
             f"--real {real.location} holds synthetic clips, and what is tested must be real: name the real clips that they were "
             "made from, and these with --synth or in --mix"
@@ -157,9 +157,8 @@ def train(
     shots = parse_shots(config.shots)
     seeds = range(config.seed, config.seed + config.seeds)
     rate_hz = recipe.features.sample_rate_hz
-    parts = Parts.open(
-        real, parsed, synth, config.folds, seeds, shots, config.skip_bad
-    )  # all before any is decoded
+    # All are opened before any is decoded.
+    parts = Parts.open(real, parsed, synth, config.folds, seeds, shots, config.skip_bad)
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
         for name, source in parts.opened.items()

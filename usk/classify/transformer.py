@@ -80,7 +80,7 @@ class ExtractorFeatures:
     bands_first: bool  # as the model wants them
     is_waveform: bool
     sounding: (
-        int  # frames that hold sound; what follows is the same for any clip, as AST pads four seconds to ten
+        int  # frames that differ from clip to clip; what follows is padding, as AST makes ten seconds of four
     )
     repeat_short: bool = True
 

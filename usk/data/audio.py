@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -191,24 +193,18 @@ def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
         return read_audio_bytes(cell)
     if not isinstance(cell, str) or not cell:
         raise BadAudioError("no audio in the row")
-    # `zip://CLIP::ARCHIVE` is how `datasets` names what it has left in an archive.
-    inner, archive = (
-        cell.removeprefix("zip://").split("::", 1)
-        if cell.startswith("zip://") and "::" in cell
-        else ("", cell)
-    )
-    path = folder / archive
+    inner = re.fullmatch(r"zip://(.+?)::(.+)", cell)  # how `datasets` names what it has left in an archive
+    path = folder / (inner[2] if inner else cell)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadAudioError("its path leads out of the dataset's folder")
     if not path.is_file():
         raise BadAudioError("its file is missing")
-    return read_audio_bytes(_member(path, inner) if inner else path.read_bytes())
+    return read_audio_bytes(_member(path, inner[1]) if inner else path.read_bytes())
 
 
 def _member(archive: Path, name: str) -> bytes:
-    """A file in a ZIP archive."""
-    import zipfile
-
+    """A file in a ZIP archive. Raises BadAudioError for one that is not there, damaged, encrypted, or packed in a way that
+    Python does not unpack (what `zipfile` means by NotImplementedError)."""
     try:
         with zipfile.ZipFile(archive) as opened:
             if opened.getinfo(name).file_size > MAX_MEMBER_BYTES:

@@ -114,6 +114,11 @@ class Source:
         return bool(self.clips) and all(clip.is_synthetic for clip in self.clips)
 
     @property
+    def has_synthetic(self) -> bool:
+        """Whether any of its clips is: it is then no source of real ones."""
+        return any(clip.is_synthetic for clip in self.clips)
+
+    @property
     def folds(self) -> tuple[int, ...]:
         return tuple(sorted({clip.fold for clip in self.clips}))
 
@@ -340,11 +345,11 @@ def _open_class_folders(
 ) -> Source:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     below = {folder.name: visible_files(folder) for folder in folders}
+    unsayable = {file for files in below.values() for file in files if not is_text(file.relative_to(path))}
     odd = [
         os.fsencode(file.relative_to(path)).decode(errors="backslashreplace")
-        for files in below.values()
-        for file in files
-        if not is_text(file.relative_to(path)) and file.suffix.lower() in AUDIO_SUFFIXES
+        for file in sorted(unsayable)
+        if file.suffix.lower() in AUDIO_SUFFIXES
     ]
     if odd and not skip_bad:
         raise SourceError(
@@ -355,9 +360,7 @@ def _open_class_folders(
         raise SourceError(
             f"the name of the folder {typed!a} is not UTF-8, and rows could not say it; rename it"
         )
-    below = {
-        name: [file for file in files if is_text(file.relative_to(path))] for name, files in below.items()
-    }
+    below = {name: [file for file in files if file not in unsayable] for name, files in below.items()}
     found = {
         name: [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
         for name, files in below.items()

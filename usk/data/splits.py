@@ -146,9 +146,8 @@ def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> 
             "add recordings, or tell them apart (--group-column, or in class folders a folder for each)"
         )
     held = held_out_groups(clips) - tested
-    for (
-        groups
-    ) in by_class.values():  # the rule holds recordings back of those that are tested too: one must stay here
+    # The rule counts tested recordings among those it leaves to train on; here they are gone, and one must stay.
+    for groups in by_class.values():
         if (left := groups.keys() - tested) and left <= held:
             held -= left
     test = np.array([clip.group in tested for clip in clips])

@@ -39,7 +39,7 @@ def latents_key(
         "precision": generator.precision,
         "device": str(generator.device),
         "walk": asdict(config.walk),
-        "top": config.walk.top(generator.schedule),
+        "top": config.walk.top(generator.schedule),  # where a walk ends has changed once
         "inverts": strategy_named(config.strategy).inverts,
         "tell_class": config.tell_class,
         "repeat_short": config.repeat_short,

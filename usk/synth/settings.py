@@ -141,7 +141,8 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
         raise UsageError(f"--level must lie above 0 and up to 1, not {chosen['level']}")
     if chosen.get("eta", 0.0) > 0:
         chosen.setdefault("solver", "ddim")
-    first_order = chosen.get("solver", preset.config.solver) == "ddim" != preset.config.solver
-    from_noise = preset.steps * (FIRST_ORDER_STEPS if first_order else 1)
+    from_noise = preset.steps
+    if preset.config.solver == "second-order" and chosen.get("solver") == "ddim":
+        from_noise *= FIRST_ORDER_STEPS
     chosen.setdefault("steps", max(1, round(from_noise * float(chosen["level"]))))
     return replace(preset.config, **chosen)

@@ -97,7 +97,7 @@ def plan_for(
 
     Clips that cannot be used are found by decoding them, so the plan is drawn after it.
     """
-    if any(clip.is_synthetic for clip in source.clips):
+    if source.has_synthetic:
         raise UsageError(
             f"{source.location} holds synthetic clips: what is made of them would name them as its parents, and leaks could not "
             "be ruled out; name the real clips that they were made from with --real"
