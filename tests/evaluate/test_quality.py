@@ -281,21 +281,28 @@ def test_a_runs_classifier_can_embed(
     backwards = classifier_embedding(Path(run))(clips[::-1])
     np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
     found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
-    assert found["embedding"] == f"classifier of {Path(run).name}, before its last layer"
+    assert found["embedding"] .startswith(f"classifier of {Path(run).name}, trained on ")
     assert found["distance"]["mmd"] is not None
 
 
-def test_the_newest_run_on_real_clips_alone_embeds_by_default(
+def test_the_run_on_most_real_clips_and_no_others_embeds_by_default(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     common = ("--real", urbansound8k_folder, "--epochs", 1, "--folds", 3)
     usk("train", *common, "--mix", "real", "--mix", "real,synth", "--synth", made, "--quiet")
-    (run,) = (path.name for path in Path("runs").iterdir() if path.name.startswith("real_"))
+    (run,) = Path("runs").glob("real_*")
+    usk("train", *common, "--shots", 3, "--quiet")  # newer, and hardly trained
     (Path("runs") / "damaged").mkdir()
     (Path("runs") / "damaged" / "run.json").write_text("{")
+    (Path("runs") / "weightless").mkdir()
+    (Path("runs") / "weightless" / "run.json").write_text(
+        json.dumps({**json.loads((run / "run.json").read_text()), "n_real": 9_999})
+    )
     found = usk("audit", made, "--real", urbansound8k_folder, "--json").value
-    assert found["embedding"] == f"classifier of {run}, before its last layer"
+    n_real = json.loads((run / "run.json").read_text())["n_real"]
+    named = f"classifier of {run.name}, trained on {n_real} real clips, before its last layer"
+    assert n_real > 3 and found["embedding"] == named
     plain = usk("audit", made, "--real", urbansound8k_folder, "--embedding", "log-mel", "--json").value
     assert plain["embedding"] == "log-mel statistics" and plain["distance"] != found["distance"]
 

@@ -261,6 +261,16 @@ def test_the_audit_is_on_the_page(usk: Command, study_folder: Path) -> None:
     page = Path("report.html").read_text()
     assert "Clips by test fold" in page
     assert "wrong provenance</strong> none" in page
+    assert "in log-mel statistics</caption>" in page  # these runs are without their weights
+
+
+def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study_folder: Path) -> None:
+    shutil.rmtree("runs")
+    usk("train", "--real", "tones", "--epochs", 1, "--folds", 1, "--quiet")
+    name = usk("audit", "--real", "tones", "--json").value["embedding"]
+    assert name.startswith("classifier of real_small_fold1_seed0")
+    usk("report", "--real", "tones")
+    assert f"in {name}</caption>" in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -324,6 +334,25 @@ def test_the_commands_name_the_shots_the_seeds_and_the_dataset(study_folder: Pat
     ]  # fmt: skip
 
 
+def test_mixes_that_were_trained_at_other_folds_have_a_command_of_their_own(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for augment in ("none", "basic"):
+        for fold, mixes in ((1, ("real", "real,synth")), (2, ("real",))):
+            for mix in mixes:
+                for seed in (0, 1):
+                    write_run(runs, mix, seed, fold, augment=augment)
+        write_run(runs, "synth", 0, augment=augment)
+        write_run(runs, "synth", 2, augment=augment)  # and no seed 1: no call trains these two alone
+    studies = study_runs(runs)
+    assert studies[-1].comparison.choices and len(studies) == 3
+    lines = commands({}, studies, ReportConfig(runs=str(runs), synth=None))
+    common = "--classifier small --augment none,basic --protocol folds --folds"
+    assert lines[:-2] == [
+        f"usk train --mix real {common} 1,2 --seeds 2 --epochs 4 --out {runs}",
+        f"usk train --mix real,synth {common} 1 --seeds 2 --epochs 4 --out {runs}",
+    ]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -360,6 +389,8 @@ def test_the_settings_of_a_dataset_are_options_again(options: dict[str, Any]) ->
         _render_options({**manifest, "model": "someone/model@12ab"}) or ()
     )
     assert _render_options({**manifest, "model": "a-folder@12ab"}) is None
+    resolved = _render_options({**manifest, "precision": "bf16"}) or []
+    assert resolved[resolved.index("--precision") + 1] == "bf16"  # what auto came to
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {

@@ -196,7 +196,7 @@ def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str,
 
 @pytest.mark.parametrize(
     ("other", "differing"),
-    [({"plan": plan_of(10, seed=5)}, ""), ({"model": "other@1"}, r" \(it differs in model\)")],
+    [({"plan": plan_of(10, seed=5)}, r" \(another --per-class\)"), ({"model": "other@1"}, r" \(another --model\)")],
 )
 def test_a_folder_with_another_plan_is_refused_untouched(
     tmp_path: Path, other: dict[str, Any], differing: str
@@ -383,15 +383,29 @@ def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
         assert len(open_source(folder)) == 6
 
 
-def test_the_hash_of_a_shard_that_was_changed_stays_that_of_what_was_made(tmp_path: Path) -> None:
-    """Running `usk synth` again must not pass a changed shard off as made; one that was deleted is made anew."""
+def test_a_shard_that_was_changed_is_not_passed_off_as_made(tmp_path: Path) -> None:
+    """Running `usk synth` again says so; once it is deleted it is made anew."""
     fill(store_at(tmp_path / "out"))
     manifest = (tmp_path / "out" / "usk.json").read_bytes()
     shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
     whole = shard.read_bytes()
     shard.write_bytes(whole + b"changed")
-    fill(store_at(tmp_path / "out"))
+    with pytest.raises(UsageError, match=r"train-00001-of-00003\.parquet is damaged or was changed .* delete it"):
+        fill(store_at(tmp_path / "out"))
     assert (tmp_path / "out" / "usk.json").read_bytes() == manifest
     shard.unlink()
     fill(store_at(tmp_path / "out"))
     assert shard.read_bytes() == whole and (tmp_path / "out" / "usk.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_what_was_stopped_does_not_go_on_beside_a_damaged_shard(tmp_path: Path, kept: float) -> None:
+    fill(store_at(tmp_path / "out"), n_shards=2)
+    shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(UsageError, match=r"train-00001-of-00003\.parquet is damaged"):
+        fill(store_at(tmp_path / "out"))
+    shard.unlink()
+    fill(store_at(tmp_path / "out"))
+    assert shard.read_bytes() == whole and len(open_source(tmp_path / "out")) == 10

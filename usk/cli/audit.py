@@ -43,7 +43,7 @@ def command(
         str,
         typer.Option(
             "--embedding",
-            help="auto (--run, else the newest run under ./runs trained on real alone, else log-mel), log-mel, or an audio model of transformers: a folder or a Hub id\\[@revision].",
+            help="auto (--run, else the run under ./runs trained on most real clips and no others, else log-mel), log-mel, or an audio model of transformers: a folder or a Hub id\\[@revision].",
         ),
     ] = "auto",
     tstr: Annotated[

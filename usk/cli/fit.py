@@ -145,7 +145,7 @@ def command(
         "preview": str(result.folder / "preview.png"),
         **kept,
     }
-    given = f" --real {quote(real[0])}" if real else ""
+    given = (f" --real {quote(real[0])}" if real else "") + reading.given
     display.result(
         facts, facts_table("generator", facts), f"Next: usk synth --model {quote(str(result.folder))}{given}"
     )

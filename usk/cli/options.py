@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,17 @@ class Reading:
             fold_column=self.fold_column,
             flag=flag,
         )
+
+    @property
+    def given(self) -> str:
+        """What was said, for the next command to be told too: ` --skip-bad --label-column word`."""
+        columns = {
+            "--label-column": self.label_column,
+            "--group-column": self.group_column,
+            "--fold-column": self.fold_column,
+        }
+        named = [f" {flag} {shlex.quote(name)}" for flag, name in columns.items() if name is not None]
+        return "".join([*([" --skip-bad"] if self.skip_bad else []), *named])
 
 
 READING_OPTIONS = {

@@ -218,7 +218,7 @@ def command(
         else:
             result = synthesize(source, out, config, **options)
     if cells is not None:
-        _show_shots(display, source, _train_flags(real, out), out, shots, cells, results)
+        _show_shots(display, source, _train_flags(real, out, reading), out, shots, cells, results)
         return
     for note in result.notes:
         if note not in source.notes:
@@ -252,14 +252,15 @@ def command(
         plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
         *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
-        + _train_flags(real, out),
+        + _train_flags(real, out, reading),
     )
 
 
-def _train_flags(real: str | None, out: str) -> str:
-    """What `usk train` must be told to find the real clips, and the dataset in `out`."""
+def _train_flags(real: str | None, out: str, reading: Reading) -> str:
+    """What `usk train` must be told to find and read the real clips, and the dataset in `out`."""
     given = {"--real": real, "--synth": out if out != "synth" else None}
-    return "".join(f" {flag} {shlex.quote(place)}" for flag, place in given.items() if place is not None)
+    places = (f" {flag} {shlex.quote(place)}" for flag, place in given.items() if place is not None)
+    return "".join(places) + reading.given
 
 
 def _show_shots(

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from usk.classify.classifier import WEIGHTS_FILE
 from usk.classify.features import FOUR_SECONDS, Features, fit_length
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
@@ -148,17 +150,33 @@ def transformers_embedding(model_id: str) -> Embedding:
     return Embedding(name, lambda audio: np.stack([one(samples) for samples in audio]))
 
 
-def latest_run(runs: Path, class_names: Sequence[str]) -> Path | None:
-    """The newest run under `runs` that was trained on real clips alone and knows these classes, or None."""
+def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
+    """Of the runs under `runs` that trained on real clips alone and know these classes, the newest of most clips, or None."""
     found = []
-    for file in runs.glob("*/run.json"):
+    for file in (*runs.glob("*/run.json"), *runs.glob("*/*/run.json")):
+        record = _record(file.parent)
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            if record["mix"] == "real" and record["class_names"] == list(class_names):
-                found.append((str(record["created"]), file.parent))
-        except (OSError, ValueError, KeyError, TypeError):
+            of_real = record["mix"] == "real" and record["class_names"] == list(class_names)
+            if of_real and (file.parent / WEIGHTS_FILE).is_file():
+                found.append((int(record["n_real"]), str(record["created"]), file.parent))
+        except (KeyError, TypeError, ValueError):
             continue  # not a run, or a damaged one: `usk eval` says so
-    return max(found)[1] if found else None
+    return max(found)[-1] if found else None
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """What run.json says; empty where there is none that can be read."""
+    try:
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _name_of(run: Path) -> str:
+    n_real = _record(run).get("n_real")
+    trained = f", trained on {n_real:,} real clips" if isinstance(n_real, int) else ""
+    return f"classifier of {run.name}{trained}, before its last layer"
 
 
 def embedding_named(
@@ -166,16 +184,16 @@ def embedding_named(
 ) -> Embedding:
     """The embedding of `--embedding` and `--run`.
 
-    `auto` is the newest classifier under `runs` that was trained on real clips alone, else log-mel statistics.
+    `auto` is the classifier under `runs` that was trained on most real clips, and on nothing else; else log-mel statistics.
 
     Raises UsageError for both flags at once, and for a model that cannot be loaded.
     """
     if run is not None and name != AUTO:
         raise UsageError(f"--run and --embedding {name} are two embeddings; give one of them")
     if name == AUTO:
-        run = run or latest_run(runs, class_names)
+        run = run or best_run(runs, class_names)
     if run is not None:
-        return Embedding(f"classifier of {run.name}, before its last layer", classifier_embedding(run))
+        return Embedding(_name_of(run), classifier_embedding(run))
     if name in (AUTO, LOG_MEL):
         return Embedding("log-mel statistics", log_mel_statistics)
     return transformers_embedding(name)

@@ -116,9 +116,16 @@ def report(
         if real is None:
             notes.append("without the real clips parents cannot be heard: name them with --real")
         elif config.audit:
+            from usk.evaluate.embeddings import LOG_MEL, embedding_named
             from usk.evaluate.quality import audit
 
-            found = audit(synthetic, real, progress=named("auditing"))
+            # As `usk audit` by default; of page and card the figures are then the same.
+            embedding = (
+                embedding_named(LOG_MEL)
+                if config.runs is None
+                else embedding_named(runs=Path(config.runs), class_names=real.class_names)
+            )
+            found = audit(synthetic, real, embedding=embedding, progress=named("auditing"), embedding_progress=named("embedding"))
     charts: list[tuple[int | None, Chart]] = [(None, chart) for chart in shots_charts(sweeps)]
     for number, study in enumerate(studies):
         charts += [(number if len(studies) > 1 else None, chart) for chart in charts_of(study)]
@@ -259,7 +266,8 @@ def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
         runs = {run.name: run.mix for study in studies for run in study.runs}
         said.append(f"{len(runs)} runs of {len(set(runs.values()))} mixes")
     if shown is not None:
-        said.append(f"{shown.n_all:,} synthetic clips of {len(shown.classes)} classes")
+        n_classes = sum(part["clips"] > 0 for part in shown.classes)
+        said.append(f"{shown.n_all:,} synthetic clips of {n_classes} classes")
     return f"{', '.join(said)}."
 
 
@@ -561,8 +569,9 @@ def _audit(found: Audit) -> dict[str, Any]:
 def _classes(shown: Gallery) -> Table:
     rows = [
         (part["class"], f"{part['clips']:,}", f"{part['seconds']:,.1f}",
-         f"{part['seconds'] / part['clips']:.2f}" if part["clips"] else "")
+         f"{part['seconds'] / part['clips']:.2f}")
         for part in shown.classes
+        if part["clips"]
     ]  # fmt: skip
     return Table(("class", "clips", "seconds", "mean seconds"), tuple(rows))
 
@@ -653,7 +662,7 @@ def commands(
     if manifest.get("render"):
         lines.append(_synth_command(manifest, config.synth or "synth", synth, from_real))
     runs = config.runs or "runs"
-    lines += [_train_command(study, runs, synth, from_real) for study in studies]
+    lines += _train_commands(studies, runs, synth, from_real)
     if studies:
         lines.append(shlex.join(["usk", "eval", *([] if runs == "runs" else [runs])]))
     again = ["usk", "report"]
@@ -724,6 +733,7 @@ def _render_options(manifest: dict[str, Any]) -> list[str] | None:
     else:
         return None
     line += [] if quality == "standard" else ["--quality", quality]
+    given["precision"] = manifest.get("precision") or given["precision"]  # what auto was, there
     for name, value in given.items():
         flag = "--parents" if name == "n_parents" else f"--{name}"
         line += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
@@ -742,29 +752,57 @@ def _most_of_a_class(folder: str) -> int:
     return max(Counter(json.loads(line)["label"] for line in lines).values(), default=0)
 
 
-def _train_command(study: Study, out: str, synth: str, from_real: Sequence[str]) -> str:
-    """Empty where the runs were not trained alike, or not with the same seeds."""
+def _train_commands(studies: Sequence[Study], out: str, synth: str, from_real: Sequence[str]) -> list[str]:
+    """A line for the mixes of a comparison that were trained at the same folds with the same seeds, with every augmentation
+    that they were trained with alike. Nothing for those without every seed at every fold, or not trained alike."""
+    lines: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, None]] = {}  # before and after, with the augmentations
+    told: set[str] = set()
+    for study in sorted(studies, key=lambda study: bool(study.comparison.choices)):
+        if all(run.name in told for run in study.runs):  # at the best augmentations: runs of the others again
+            continue
+        told |= {run.name for run in study.runs}
+        alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+        for row in study.comparison.rows:
+            cells = {(_test_fold(run.split), run.seed) for run in study.runs if run.mix == row.mix}
+            folds, seeds = (sorted({cell[place] for cell in cells}) for place in (0, 1))
+            if cells and len(cells) == len(folds) * (seeds[-1] - seeds[0] + 1):
+                alike.setdefault((tuple(folds), tuple(seeds)), []).append(row.mix)
+        for (of_folds, of_seeds), mixes in alike.items():
+            options = _train_options(study, of_folds, of_seeds, mixes, synth)
+            if options is not None:
+                lines.setdefault(options, {}).update(dict.fromkeys(study.comparison.augments))
+    to = [] if out == "runs" else ["--out", out]
+    return [
+        shlex.join(["usk", "train", *from_real, *before, "--augment", ",".join(augments), *after, *to])
+        for (before, after), augments in lines.items()
+    ]
+
+
+def _test_fold(split: str) -> int:
+    """Of the protocol `folds`; 0 in the others, of which a seed has one split."""
+    return int(split.removeprefix("fold")) if re.fullmatch(r"fold\d+", split) else 0
+
+
+def _train_options(
+    study: Study, folds: Sequence[int], seeds: Sequence[int], mixes: Sequence[str], synth: str
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """What `usk train` was told before and after `--augment`; None for runs of different lengths."""
     comparison, settings = study.comparison, study.settings
-    mixes = [row.mix for row in comparison.rows]
-    seeds = sorted({run.seed for run in study.runs})
-    epochs = {run.epochs for run in study.runs}
-    if len(epochs) > 1 or seeds != list(range(seeds[0], seeds[-1] + 1)):
-        return ""
-    line = ["usk", "train", *from_real, *(part for mix in mixes for part in ("--mix", mix))]
+    epochs = {run.epochs for run in study.runs if run.mix in mixes}
+    if len(epochs) > 1:
+        return None
+    before = [part for mix in mixes for part in ("--mix", mix)]
     if synth != "synth" and any(part.split(":")[0] == "synth" for mix in mixes for part in mix.split(",")):
-        line += ["--synth", synth]
-    line += ["--classifier", comparison.classifier, "--augment", ",".join(comparison.augments)]
-    line += ["--protocol", comparison.protocol]
-    folds = sorted(
-        {run.split.removeprefix("fold") for run in study.runs if run.split.startswith("fold")}, key=int
-    )
-    if folds and comparison.protocol == "folds":
-        line += ["--folds", ",".join(folds)]
-    line += ["--seed", str(seeds[0])] if seeds[0] else []
-    line += ["--seeds", str(len(seeds))]
+        before += ["--synth", synth]
+    before += ["--classifier", comparison.classifier]
+    after = ["--protocol", comparison.protocol]
+    if comparison.protocol == "folds":
+        after += ["--folds", ",".join(map(str, folds))]
+    after += ["--seed", str(seeds[0])] if seeds[0] else []
+    after += ["--seeds", str(len(seeds))]
     if comparison.shots is not None:
-        line += ["--shots", str(comparison.shots)]
-    line += ["--epochs", str(epochs.pop())]
+        after += ["--shots", str(comparison.shots)]
+    after += ["--epochs", str(epochs.pop())]
     for name in ("batch", "learning_rate"):  # in every record, but for those of another usk
-        line += [f"--{name.replace('_', '-')}", f"{settings[name]:g}"] if name in settings else []
-    return shlex.join([*line, *([] if out == "runs" else ["--out", out])])
+        after += [f"--{name.replace('_', '-')}", f"{settings[name]:g}"] if name in settings else []
+    return tuple(before), tuple(after)

@@ -35,6 +35,14 @@ ASKED = "asked"  # in the manifest: which clips of the source were asked for; th
 # In a manifest beside the settings: the plan, what has been made of it, and what an older usk did not note.
 NOT_COMPARED = frozenset({"plan_sha256", "shards", "rejected", SHARD_HASHES, ASKED, "untold"})
 FORMAT = 1
+# What of `usk synth` says what stands in a manifest; what stands in its "render" has its own, or comes from the preset.
+OPTION_OF = {
+    "source": "--real",
+    **dict.fromkeys(("model", "trained_on", "mel", "sample_rate_hz", "untold"), "--model"),
+    "plan_seed": "--seed",
+    "n_parents": "--parents",
+    **dict.fromkeys(("tell_class", "crop", "repeat_short", "griffin_lim_iterations"), "--quality"),
+}
 
 
 def dataset_features(class_names: Sequence[str], sample_rate_hz: int, judged: bool = False) -> Any:
@@ -109,7 +117,6 @@ class SynthStore:
     ) -> None:
         """Args: `settings` is all that decides the result beside the plan; JSON-safe."""
         self.folder, self.plan, self.sample_rate_hz = folder, plan, sample_rate_hz
-        self.written: set[str] = set()  # shards, in this process
         n_shards = max(1, -(-len(plan) // rows_per_shard))
         self.shards = [
             ShardSpan(
@@ -159,14 +166,50 @@ class SynthStore:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out") from error
         if not isinstance(there, dict):
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
-        differing = sorted(
-            key for key in {*there, *self.manifest} - NOT_COMPARED if there.get(key) != self.manifest.get(key)
-        )
+        differing = {key for key in {*there, *self.manifest} - NOT_COMPARED if there.get(key) != self.manifest.get(key)}
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
-            what = f" (it differs in {', '.join(differing)})" if differing else ""
+            options = ", ".join(self._options(there, differing))
             raise UsageError(
-                f"--out {self.folder} holds clips of another plan{what}; choose a new folder, or delete this one"
+                f"--out {self.folder} holds clips of another plan (another {options}); choose a new folder, or delete this one"
             )
+        self._check_shards(there)
+
+    def _options(self, there: dict[str, Any], differing: set[str]) -> list[str]:
+        """The options in which the manifest that is there differs from this one."""
+        parts = {key: (there.get(key), self.manifest.get(key)) for key in differing or {ASKED}}
+        names: list[str] = []
+        for key, (old, new) in parts.items():
+            if isinstance(old, dict) and isinstance(new, dict) and key in (ASKED, "render"):
+                names += [name for name in {*old, *new} if old.get(name) != new.get(name)]
+            elif key != ASKED:  # of which an older usk kept no record
+                names.append(key)
+        found = {OPTION_OF.get(name, f"--{name.replace('_', '-')}") for name in names}
+        return sorted(found) or ["--per-class"]
+
+    def _check_shards(self, there: dict[str, Any]) -> None:
+        """Shards that an earlier call left must be whole, and what was made: nothing is built on others."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        hashes = there.get(SHARD_HASHES, {})
+        rows = {shard.name: shard.end - shard.begin for shard in self.shards}
+        rows |= there.get("shards", {}) | there.get("rejected", {})
+        for name, n_rows in rows.items():
+            file = self.folder / name
+            if not file.is_file():
+                continue
+            if name in hashes:
+                whole = file_sha256(file) == hashes[name]
+            else:  # of an unfinished dataset
+                try:
+                    whole = pq.read_metadata(file).num_rows == n_rows
+                except (pa.ArrowException, OSError):
+                    whole = False
+            if not whole:
+                raise UsageError(
+                    f"--out {self.folder}: {name} is damaged or was changed after it was made; delete it and run the same "
+                    "`usk synth` again"
+                )
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -215,19 +258,16 @@ class SynthStore:
         pq.write_table(table, buffer, compression="zstd")
         with disk_errors(self.folder):
             write_whole(self.folder / name, buffer.getvalue())
-        self.written.add(name)
 
     def finish(self, card: str) -> None:
         """Note the shards' hashes in the manifest, write the card and remove what only the rendering needed."""
         with disk_errors(self.folder):
             there = json.loads((self.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
             names = [*self.manifest["shards"], *self.manifest.get("rejected", {})]
-            hashes = {name: file_sha256(self.folder / name) for name in names}
-            # What was noted when a shard was made stays, so that one changed since is not taken for made.
-            known = {
-                name: noted for name, noted in there.get(SHARD_HASHES, {}).items() if name not in self.written
+            manifest = {
+                **self.manifest,
+                SHARD_HASHES: {name: file_sha256(self.folder / name) for name in names},
             }
-            manifest = {**self.manifest, SHARD_HASHES: hashes | known}
             if manifest != there:
                 write_whole(self.folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
             write_whole(self.folder / "README.md", card.encode())
