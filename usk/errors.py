@@ -32,6 +32,11 @@ class LeakError(UskError):
     """Training would see what testing uses."""
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 clip`, `2,148 clips`, `3 classes`."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
 def sample_of(names: list[str], shown: int = 3) -> str:
     """The first few of `names` for a message: `a, b, c and 5 more`."""
     head = ", ".join(names[:shown])

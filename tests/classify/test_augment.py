@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from usk.classify.augment import AUGMENTATIONS, PRESETS, Augmented, augment_batch, augmentations_named
+from usk.classify.augment import (
+    AUGMENTATIONS,
+    PRESETS,
+    Augmented,
+    augment_batch,
+    augment_name,
+    augmentations_named,
+)
 from usk.errors import UsageError
 
 ALL = augmentations_named("strong")
@@ -127,6 +134,24 @@ def test_padding_stays_what_and_where_it_is() -> None:
     assert (made[..., 30:] == -5.0).all()
     alone = augment_batch(batch[..., :30], names, torch.Generator().manual_seed(1)).batch
     assert torch.equal(made[..., :30], alone)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("basic", "basic"),
+        ("none+none", "none"),
+        ("none+shift+shift", "shift"),
+        ("mask+shift", "mask+shift"),
+        ("basic+gain", "basic"),
+        ("gain+basic+mixup", "basic+mixup"),
+        ("basic+strong", "strong"),
+        ("shift+crop+filter+gain+mask", "basic"),
+    ],
+)
+def test_what_is_said_twice_has_one_name(asked: str, name: str) -> None:
+    assert augment_name(asked) == name
+    assert augmentations_named(name) == augmentations_named(asked)
 
 
 def test_names_join_and_keep_their_order() -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -334,11 +335,18 @@ def test_info_on_nothing_shows_the_installation_and_its_cache(
     assert after["cache MB"] > 0
 
 
+def test_info_does_not_say_lengths_that_it_does_not_know(usk: Command, tone_folder: Path) -> None:
+    rows = usk("info", tone_folder, "--json").value["classes"]
+    assert all((row["seconds"], row["mean_s"]) == (None, None) for row in rows)
+    assert "mean s" not in usk("info", tone_folder).out
+
+
 def test_info_on_a_source(usk: Command, urbansound8k_folder: Path) -> None:
     value = usk("info", urbansound8k_folder, "--json").value
     assert (value["clips"], value["recordings"], value["folds"]) == (54, 27, [1, 2, 3])
     assert value["licence"] == "CC BY-NC 3.0"
     assert [row["class"] for row in value["classes"]] == ["car_horn", "dog_bark", "siren"]
+    assert all(row["mean_s"] > 0 for row in value["classes"])
     assert "CC BY-NC 3.0" in usk("info", urbansound8k_folder).out
 
 
@@ -542,3 +550,45 @@ def test_what_fit_says_comes_next_names_its_clips(usk: Command, tone_folder: Pat
     assert fitted.code == 0, fitted.err
     said = re.sub(r"\s+", " ", fitted.out)
     assert f"Next: usk synth --model '{out}' --real {tone_folder}" in said
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    reached = []
+
+    def slow(*_: object, **__: object) -> None:
+        Dying()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        reached.append("the end")
+
+    monkeypatch.setattr("usk.cli.info._installation", slow)
+    ran = usk("info")
+    assert (ran.code, reached) == (130, [])
+    assert ran.err == "usk: stopped; what was finished is kept, and the same command goes on from there\n"
+
+
+def test_what_comes_next_reads_the_clips_in_the_same_way(usk: Command, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "audio": [{"bytes": encode_flac(tone(300 + 50 * i, 0.5, 22_050), 22_050), "path": None} for i in range(24)],
+            "kind": ["low", "high"] * 12,
+            "tape": [f"t{i}" for i in range(24)],
+            "category": ["x"] * 24,
+        }
+    )  # fmt: skip
+    (tmp_path / "set").mkdir()
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    columns = ("--label-column", "kind", "--group-column", "tape", "--skip-bad")
+    common = ("--real", tmp_path / "set", *columns)
+    made = usk(
+        "synth", *common, "--strategy", "waveform", "--per-class", 2, "--out", tmp_path / "made", "--quiet"
+    )
+    said = re.sub(r"\s+", " ", made.out)
+    assert f"--synth {tmp_path / 'made'} --skip-bad --label-column kind --group-column tape" in said
+    trained = usk(*said.split("Next: usk ")[1].split(), "--epochs", 1, "--out", tmp_path / "runs", "--quiet")
+    assert trained.code == 0, trained.err

@@ -54,11 +54,11 @@ def dataset(folder: Path, *rows: dict[str, Any], manifest: Any = None, **columns
 
 SHARDS = {"data/train-00000-of-00001.parquet": 2}
 HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "a label out of range": ({"label": 2}, {}, "rows have labels outside its 2 classes"),
-    "a negative label": ({"label": -1}, {}, "rows have labels outside its 2 classes"),
-    "no label": ({"label": None}, {}, "1 rows have no value in the column"),
-    "a negative fold": ({"fold": -3}, {}, "rows have folds such as -3"),
-    "a fold beyond counting": ({"fold": 2**60}, {}, "which are no folds"),
+    "a label out of range": ({"label": 2}, {}, "labels outside its 2 classes in 1 row"),
+    "a negative label": ({"label": -1}, {}, "labels outside its 2 classes in 1 row"),
+    "no label": ({"label": None}, {}, "no value in 1 row"),
+    "a negative fold": ({"fold": -3}, {}, "-3 is no fold, in 1 row"),
+    "a fold beyond counting": ({"fold": 2**60}, {}, "is no fold, in 1 row"),
     "alpha NaN": ({"alpha": math.nan}, {}, "row 1: alpha is no finite number"),
     "gain without end": ({"gain_db": math.inf}, {}, "row 1: gain_db is no finite number"),
     "a score NaN": ({"judge_score": math.nan}, {}, "judge_score is no finite number"),
@@ -112,7 +112,7 @@ def test_clips_that_name_no_parents_are_counted_in_a_warning(tmp_path: Path) -> 
 def test_rows_without_a_recording_count_as_their_own_and_are_counted(tmp_path: Path) -> None:
     source = open_source(dataset(tmp_path / "d", row(0), row(1, group=None)))
     assert [clip.group for clip in source.clips] == ["c0", "c1"]
-    assert any("1 rows name no recording in the column group" in note for note in source.notes)
+    assert any("no recording in the column group for 1 row" in note for note in source.notes)
 
 
 def test_files_whose_columns_differ_are_refused(usk: Command, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from usk.data.clip import Clip
 from usk.data.mix import (
-    Mix,
     MixPart,
     foreign_parents,
     label_map,
@@ -86,6 +86,24 @@ def test_parts_and_fractions(text: str, parts: list[tuple[str, float]]) -> None:
     mix = parse_mix(text)
     assert mix.parts == tuple(MixPart(*part) for part in parts)
     assert mix.text == ",".join(piece.strip() for piece in text.split(","))
+
+
+def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("made", "synth"):
+        (tmp_path / name).mkdir()
+    for text, name in (
+        ("real:1", "real"),
+        ("real:1.0,synth:0.50", "real,synth:0.5"),
+        ("synth,real", "real,synth"),
+        ("real,./made", "real,synth"),
+        (f"{tmp_path}/made,real:0.1,other", "real:0.1,synth,other"),
+        ("real,./synth", "real,./synth"),  # --synth is another folder
+    ):
+        assert parse_mix(text, "made") == parse_mix(name)
+        assert parse_mix(text, Path("made")).text == name
+    with pytest.raises(UsageError, match="names a part twice"):
+        parse_mix("real,./made,synth", "made")
 
 
 @pytest.mark.parametrize(
@@ -300,7 +318,7 @@ def test_a_part_without_a_clip_to_train_on_is_a_usage_error() -> None:
     real = real_source()
     nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))
     with pytest.raises(UsageError, match="--mix real: real has no clip to train on in fold1"):
-        training_rows(Mix("real", (MixPart("real"),)), {"real": real}, real, nothing)
+        training_rows(parse_mix("real"), {"real": real}, real, nothing)
 
 
 # --- shares

@@ -96,7 +96,7 @@ def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(
     assert "--skip-bad" in text and "1200-1-0-0.wav" in text and "and 2 more" in text
     source = open_source(urbansound8k_folder, skip_bad=True)
     assert len(source) == len(decode_source(source)) == 49
-    assert source.notes == ("5 clips without an audio file were skipped",)
+    assert source.notes == ("skipped 5 clips without an audio file",)
 
 
 def test_metadata_without_any_audio_is_refused_even_with_skip_bad(urbansound8k_folder: Path) -> None:
@@ -190,11 +190,11 @@ def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Pa
         file.rename(file.parent / os.fsdecode(b"caf\xe9.wav"))
     except OSError:
         pytest.skip("a file system of names in UTF-8")
-    text = fails("1 files have names that are not UTF-8 (low/low0/caf\\xe9.wav)", tone_folder)
+    text = fails("1 file named in other bytes than UTF-8 (low/low0/caf\\xe9.wav)", tone_folder)
     assert "--skip-bad" in text
     source = open_source(tone_folder, skip_bad=True)
     assert len(decode_source(source)) == 23
-    assert any(note.startswith("1 files whose names are not UTF-8 were skipped") for note in source.notes)
+    assert any(note.startswith("skipped 1 file whose name is not UTF-8: ") for note in source.notes)
 
 
 def test_a_folder_whose_own_name_is_not_utf8_is_refused(tone_folder: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_row_without_a_fold_is_refused_not_renumbered(tmp_path: Path, missing:
     table = hugging_face_table(typed=False, label=["a", "b"] * 6)
     folds = pa.array([str(row) if missing == "" else float(row) for row in range(1, 12)] + [missing])
     folder = write_parquet(tmp_path / "set", table.append_column("fold", folds), shards=1)
-    fails("the fold column fold: 1 rows have no value; name another with --fold-column", folder)
+    fails("the fold column fold: no value in 1 row; name another with --fold-column", folder)
 
 
 def test_a_fold_column_without_any_value_is_none(tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
     labels = pa.array(["", *(f"class {label % 2}" for label in range(1, table.num_rows))])
     table = table.set_column(table.column_names.index("label"), "label", labels)
     pq.write_table(table.replace_schema_metadata(None), tmp_path / "set" / "rows.parquet")
-    fails("the label column label: 1 rows have no value in the column", tmp_path / "set")
+    fails("the label column label: no value in 1 row; mend the rows", tmp_path / "set")
 
 
 def test_what_macos_leaves_beside_parquet_files_is_passed_over(tmp_path: Path) -> None:
@@ -523,7 +523,7 @@ def test_an_unknown_column_names_the_flag(
         (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
         (
             lambda table: table.set_column(1, "label", pa.array([None] * 2 + ["a"] * 10)),
-            "2 rows have no value in the",
+            "no value in 2 rows; mend",
         ),
         (lambda table: table.slice(0, 0), "holds no clips"),
     ],
@@ -713,7 +713,7 @@ def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
     decoded = decode_source(open_source(tone_folder), skip_bad=True)
     assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
     assert "tones/low/low0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
-    assert any("1 clips that cannot be used were skipped" in note for note in decoded.source.notes)
+    assert any("skipped 1 clip that cannot be used" in note for note in decoded.source.notes)
     row = next(
         row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/low0/cut1.wav"
     )
@@ -836,7 +836,7 @@ def test_rows_that_name_no_recording_are_their_own(tmp_path: Path, missing: Any)
     table = hugging_face_table(typed=False, label=["a", "b"] * 6).append_column("recording", pa.array(names))
     source = open_source(write_parquet(tmp_path / "set", table, shards=1))
     assert len({source.clips[row].group for row in (0, 3, 6, 9)}) == 4
-    assert "4 rows name no recording in the column recording: each counts as its own" in source.notes
+    assert "no recording in the column recording for 4 rows: each counts as its own" in source.notes
 
 
 def test_splits_in_a_folder_are_read_as_one_which_is_said(tmp_path: Path) -> None:

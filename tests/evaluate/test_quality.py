@@ -281,7 +281,7 @@ def test_a_runs_classifier_can_embed(
     backwards = classifier_embedding(Path(run))(clips[::-1])
     np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
     found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
-    assert found["embedding"] .startswith(f"classifier of {Path(run).name}, trained on ")
+    assert found["embedding"].startswith(f"classifier of {Path(run).name}, trained on ")
     assert found["distance"]["mmd"] is not None
 
 

@@ -215,7 +215,9 @@ def test_another_plan_into_the_same_folder_is_refused(
     before = contents(tmp_path / "out")
     refused = usk(*small, *other)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err.startswith(f"usk: --out {tmp_path / 'out'} holds clips of another plan (another {other[0]}")
+    assert refused.err.startswith(
+        f"usk: --out {tmp_path / 'out'} holds clips of another plan (another {other[0]}"
+    )
     assert refused.err.count("\n") == 1
     assert contents(tmp_path / "out") == before
 

@@ -196,7 +196,10 @@ def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str,
 
 @pytest.mark.parametrize(
     ("other", "differing"),
-    [({"plan": plan_of(10, seed=5)}, r" \(another --per-class\)"), ({"model": "other@1"}, r" \(another --model\)")],
+    [
+        ({"plan": plan_of(10, seed=5)}, r" \(another --per-class\)"),
+        ({"model": "other@1"}, r" \(another --model\)"),
+    ],
 )
 def test_a_folder_with_another_plan_is_refused_untouched(
     tmp_path: Path, other: dict[str, Any], differing: str
@@ -390,7 +393,9 @@ def test_a_shard_that_was_changed_is_not_passed_off_as_made(tmp_path: Path) -> N
     shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
     whole = shard.read_bytes()
     shard.write_bytes(whole + b"changed")
-    with pytest.raises(UsageError, match=r"train-00001-of-00003\.parquet is damaged or was changed .* delete it"):
+    with pytest.raises(
+        UsageError, match=r"train-00001-of-00003\.parquet is damaged or was changed .* delete it"
+    ):
         fill(store_at(tmp_path / "out"))
     assert (tmp_path / "out" / "usk.json").read_bytes() == manifest
     shard.unlink()

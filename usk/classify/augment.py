@@ -153,6 +153,17 @@ def augmentations_named(text: str) -> tuple[str, ...]:
     return tuple(name for name in (*AUGMENTATIONS, MIXUP) if name in wanted)
 
 
+def augment_name(text: str) -> str:
+    """The name of what `text` asks for, without what is said twice: `none+shift+shift` is `shift`, `basic+gain` is `basic`."""
+    asked = augmentations_named(text)
+    for preset, members in PRESETS.items():
+        if asked == members:
+            return preset
+    names = list(dict.fromkeys(text.split("+")))
+    covered = {member for name in names for member in PRESETS.get(name, ())}
+    return "+".join(name for name in names if name != "none" and name not in covered)
+
+
 @dataclass(frozen=True)
 class Augmented:
     """A batch, and what each of its clips was mixed with: the batch's clip `partners` [batch], of which it holds `shares`

@@ -16,6 +16,7 @@ from usk.classify.augment import (
     CROP,
     MIXUP,
     PRESETS,
+    augment_name,
     augmentations_named,
     cropped_frames,
 )
@@ -168,11 +169,13 @@ class ClassifierPreset:
         return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
 
     def augments_of(self, text: str) -> tuple[str, ...]:
-        """What `--augment` lists, joined by commas, each once; `auto` is the preset's own. UsageError for unknown ones."""
-        wanted = dict.fromkeys(self.augment if one == "auto" else one for one in text.split(","))
-        for one in wanted:
-            self.augmentations(one)
-        return tuple(wanted)
+        """What `--augment` lists, joined by commas, each once under one name; `auto` is the preset's own. UsageError for
+        unknown ones."""
+        wanted: dict[tuple[str, ...], str] = {}
+        for one in text.split(","):
+            name = self.augment if one == "auto" else augment_name(one)
+            wanted.setdefault(self.augmentations(name), name)
+        return tuple(wanted.values())
 
     def model(self, n_classes: int, probe: torch.Tensor | None = None) -> nn.Module:
         """A new network that takes features [batch, bands, frames], to be trained with the recipe's own augmentation;

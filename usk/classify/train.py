@@ -100,7 +100,7 @@ class TrainResult:
 
 def train(
     real: Source,
-    mixes: Sequence[str] = ("real",),
+    mixes: str | Sequence[str] = ("real",),
     *,
     synth: Source | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] = "runs",
@@ -113,7 +113,7 @@ def train(
 
     Args:
         real: the real clips; its splits define validation and test.
-        mixes: such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
+        mixes: one or more, such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
         synth: the source that `synth` means.
 
     With `config.shots`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
@@ -151,7 +151,9 @@ def train(
         raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
     augments = recipe.augments_of(config.augment)  # refused before anything is decoded
     device = resolve_device(config.device)
-    parsed = list(dict.fromkeys(map(parse_mix, mixes)))
+    place = synth.location if isinstance(synth, Source) else synth
+    listed = [mixes] if isinstance(mixes, str) else mixes
+    parsed = list(dict.fromkeys(parse_mix(text, place) for text in listed))
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
     shots = parse_shots(config.shots)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -61,7 +63,8 @@ def guarded(call: Callable[[], object]) -> int:
             stream.reconfigure(errors="replace")
     try:
         try:
-            call()
+            with ctrl_c_is_never_lost():
+                call()
         finally:
             sys.stdout.flush()
     except UskError as error:
@@ -80,6 +83,29 @@ def guarded(call: Callable[[], object]) -> int:
         _write_no_more()
         return 1
     return 0
+
+
+@contextmanager
+def ctrl_c_is_never_lost() -> Iterator[None]:
+    """Python drops what is raised in a destructor or a callback, Ctrl-C too (libraries have many as they are imported):
+    raise it again a moment later."""
+    before = sys.unraisablehook
+
+    def again(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            later = threading.Timer(
+                0.02, _thread.interrupt_main
+            )  # at once, this very call would be interrupted
+            later.daemon = True
+            later.start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _say(line: str) -> None:

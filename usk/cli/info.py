@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from usk.cli.options import JsonOption, QuietOption, Reading, display_for, reads_clips
+from usk.errors import counted
 
 if TYPE_CHECKING:
     from usk.data.sources import Source
@@ -141,7 +142,7 @@ def _generator(model: str) -> dict[str, Any]:
         "mel bands": generator.mel.n_mels,
         "sample rate Hz": generator.mel.sample_rate_hz,
         "trained on": [
-            f"{part['source']} folds {part['folds']} ({len(part['groups'])} recordings)"
+            f"{part['source']} folds {part['folds']} ({counted(len(part['groups']), 'recording')})"
             for part in generator.trained_on
         ],
         "classes told": list(generator.class_names) or "none",
@@ -200,14 +201,15 @@ def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[
     rows = []
     for label, name in enumerate(source.class_names):
         clips = [clip for clip in source.clips if clip.label == label]
-        seconds = sum(s for clip, s in zip(source.clips, lengths_s, strict=True) if clip.label == label)
+        of_class_s = [s for clip, s in zip(source.clips, lengths_s, strict=True) if clip.label == label]
+        seconds = sum(of_class_s) if clips and all(of_class_s) else None  # unknown before decoding
         rows.append(
             {
                 "class": name,
                 "clips": len(clips),
                 "recordings": len({group for clip in clips for group in clip.lineage}),
-                "seconds": round(seconds, 2),
-                "mean_s": seconds / len(clips) if clips else 0.0,
+                "seconds": None if seconds is None else round(seconds, 2),
+                "mean_s": None if seconds is None else seconds / len(clips),
             }
         )
     return facts, rows

@@ -22,6 +22,7 @@ from usk.cli.options import (
     split_names,
     split_numbers,
 )
+from usk.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from usk.data.shots import ShotsOf
@@ -133,7 +134,6 @@ def command(
     """
     display = display_for(ctx, as_json, quiet)
     from usk.data.shots import parse_shots
-    from usk.errors import UsageError
     from usk.synth.few_shot import of_cell, shots_cells, synthesize_shots
     from usk.synth.judge import JudgeConfig
     from usk.synth.settings import render_config
@@ -192,7 +192,9 @@ def command(
                 rows += [
                     {**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips
                 ]
-                title = f"plan: {len(plan)} clips" + (f" in {cell.name}" if cell is not None else "")
+                title = f"plan: {counted(len(plan), 'clip')}" + (
+                    f" in {cell.name}" if cell is not None else ""
+                )
                 tables.append(plan_table(plan.counts(), title))
         display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
         return
@@ -249,7 +251,7 @@ def command(
                 else {}
             ),
         },
-        plan_table(result.plan.counts(), f"{len(result.plan)} clips in {result.folder}"),
+        plan_table(result.plan.counts(), f"{counted(len(result.plan), 'clip')} in {result.folder}"),
         *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
         + _train_flags(real, out, reading),
@@ -298,8 +300,11 @@ def _show_shots(
             ],
         },
         facts_table(
-            f"{len(cells)} datasets in {out}",
-            {cell.name: f"{len(result.plan)} clips" for cell, result in zip(cells, results, strict=True)},
+            f"{counted(len(cells), 'dataset')} in {out}",
+            {
+                cell.name: counted(len(result.plan), "clip")
+                for cell, result in zip(cells, results, strict=True)
+            },
         ),
         f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
         f"{_cell_flags(cells)}{train_flags}",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from usk.data.pinned import is_inside
+from usk.errors import counted
 
 LARGEST_FOLD = 1_000_000
 
@@ -15,18 +16,20 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
     """Labels are names or numbers, in the range of the classes where those are named (`n_classes`)."""
     missing = sum(map(is_missing, values))
     if missing:
-        return f"{missing} rows have no value in the column"
+        return f"no value in {counted(missing, 'row')}"
     if n_classes is not None:
         outside = [value for value in values if not (_is_int(value) and 0 <= value < n_classes)]
-        return f"{len(outside)} rows have labels outside its {n_classes} classes" if outside else None
+        return (
+            f"labels outside its {n_classes} classes in {counted(len(outside), 'row')}" if outside else None
+        )
     bad = [value for value in values if not (isinstance(value, (str, bool)) or _is_finite(value))]
-    return f"{len(bad)} rows are neither names nor numbers" if bad else None
+    return f"neither names nor numbers in {counted(len(bad), 'row')}" if bad else None
 
 
 def wrong_folds(folds: Sequence[int]) -> str | None:
     """Folds are counted from 0 or 1."""
     bad = [fold for fold in folds if not 0 <= fold <= LARGEST_FOLD]
-    return f"{len(bad)} rows have folds such as {bad[0]}, which are no folds" if bad else None
+    return f"{bad[0]} is no fold, in {counted(len(bad), 'row')}" if bad else None
 
 
 def is_missing(value: Any) -> bool:
@@ -37,7 +40,7 @@ def is_missing(value: Any) -> bool:
 def missing_folds(values: Sequence[Any]) -> str | None:
     """Every row says its fold: one made up for it could be one that others test."""
     missing = sum(map(is_missing, values))
-    return f"{missing} rows have no value" if missing else None
+    return f"no value in {counted(missing, 'row')}" if missing else None
 
 
 def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:

@@ -23,7 +23,7 @@ import numpy as np
 from usk.data.audio import MAX_DURATION_S, AudioRef, BadAudioError
 from usk.data.cache import cache_root
 from usk.data.sources import Source
-from usk.errors import SourceError, sample_of
+from usk.errors import SourceError, counted, sample_of
 
 MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
@@ -156,7 +156,7 @@ def decode_source(
             good,
             notes=(
                 *good.notes,
-                f"{len(reasons)} clips that cannot be used were skipped: {sample_of(reasons)}",
+                f"skipped {counted(len(reasons), 'clip')} that cannot be used: {sample_of(reasons)}",
             ),
         )
     good = replace(

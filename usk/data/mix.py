@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -24,17 +26,23 @@ class MixPart:
     name: str
     fraction: float = 1.0
 
+    def __str__(self) -> str:
+        return self.name if self.fraction == 1 else f"{self.name}:{self.fraction!r}"
+
 
 @dataclass(frozen=True)
 class Mix:
-    """A parsed `--mix`; `text` is what the user typed, and its name in every table."""
+    """A parsed `--mix`; `text` says it in one way of the several, `real` in front, then `synth`: its name in every table."""
 
     text: str
     parts: tuple[MixPart, ...]
 
 
-def parse_mix(text: str) -> Mix:
-    """`real,synth`, `real:0.1,synth` or `synth`; any source's location may stand in place of a name."""
+def parse_mix(text: str, synth: str | os.PathLike[str] | None = None) -> Mix:
+    """`real,synth`, `real:0.1,synth` or `synth`; any source's location may stand in place of a name.
+
+    `synth` is where that is: a part that names the same place is called so too.
+    """
     parts = []
     for piece in text.split(","):
         name, colon, share = piece.strip().rpartition(":")
@@ -50,11 +58,19 @@ def parse_mix(text: str) -> Mix:
             raise UsageError(f"--mix {text!r} has an empty part; write for example real,synth or real:0.1")
         if not 0 < fraction <= 1:
             raise UsageError(f"--mix {text!r}: the fraction of {name} must lie above 0 and up to 1")
+        if synth is not None and name != "real" and _same_place(name, os.fspath(synth)):
+            name = "synth"
         parts.append(MixPart(name, fraction))
     names = [part.name for part in parts]
     if len(set(names)) < len(names):
         raise UsageError(f"--mix {text!r} names a part twice")
-    return Mix(",".join(piece.strip() for piece in text.split(",")), tuple(parts))
+    parts.sort(key=lambda part: (part.name != "real", part.name != "synth"))
+    return Mix(",".join(map(str, parts)), tuple(parts))
+
+
+def _same_place(one: str, other: str) -> bool:
+    here, there = Path(one).expanduser(), Path(other).expanduser()
+    return one == other or (here.is_dir() and there.is_dir() and here.samefile(there))
 
 
 @dataclass(frozen=True)
@@ -176,15 +192,22 @@ def judges_that_heard(source: Source, real: Source, split: Split) -> frozenset[t
     )
 
 
-def why_emptied(source: Source, real: Source, split: Split) -> str:
-    """Half a sentence for a part whose every clip leaks."""
+def why_emptied(source: Source, real: Source, split: Split) -> tuple[str, str]:
+    """Of a part whose every clip leaks: why, and the clips that would not, each half a sentence."""
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     heard = len(heard_by_generator(source, real) & judged)
     if heard and split.by_group:
-        return f"its generator was trained on {heard} of the recordings that validate or test"
+        return (
+            f"its generator was trained on {heard} of the recordings that validate or test",
+            "use clips of a generator that has not heard them (usk fit)",
+        )
+    others = "make clips of recordings that train there (usk synth" + (" --folds)" if split.of_fold else ")")
     if split.by_group and judges_that_heard(source, real, split):
-        return "their parents' recordings, or recordings that their judge was fitted on, validate or test"
-    return "their parents' recordings validate or test"
+        return (
+            "their parents' recordings, or recordings that their judge was fitted on, validate or test",
+            f"{others}, with a judge that has heard no others (--judge --test-folds)",
+        )
+    return "their parents' recordings validate or test", others
 
 
 def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
@@ -221,9 +244,10 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
                 other = (
                     "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
                 )
+                why, without = why_emptied(source, real, split)
                 raise LeakError(
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
-                    f"{why_emptied(source, real, split)}; {other}, or use clips of a generator that has not heard it (usk fit)"
+                    f"{why}; {other}, or {without}"
                 )
             elsewhere = made_elsewhere(source, real, given) & ~leaks if few else np.zeros_like(leaks)
             dropped += int(elsewhere.sum())

@@ -32,7 +32,7 @@ from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import UNKNOWN, license_of_card, one_license
 from usk.data.pinned import cache_folder, download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
-from usk.errors import SourceError, UsageError, sample_of
+from usk.errors import SourceError, UsageError, counted, sample_of
 from usk.hub import causes, first_line, hub_errors, retried
 
 LEAKS_UNKNOWN = (
@@ -336,7 +336,7 @@ def _without_missing(
             f"({sample_of(missing)}); complete the download, or go on without them with --skip-bad"
         )
     kept = [index for index, there in enumerate(present) if there]
-    note = f"{len(missing)} clips without an audio file were skipped"
+    note = f"skipped {counted(len(missing), 'clip')} without an audio file"
     return [rows[index] for index in kept], [files[index] for index in kept], (note,)
 
 
@@ -353,7 +353,7 @@ def _open_class_folders(
     ]
     if odd and not skip_bad:
         raise SourceError(
-            f"{typed}: {len(odd)} files have names that are not UTF-8 ({sample_of(odd)}), and rows could not say them; "
+            f"{typed}: {counted(len(odd), 'file')} named in other bytes than UTF-8 ({sample_of(odd)}), and rows could not say them; "
             "rename them, or go on without them with --skip-bad"
         )
     if not is_text(path.resolve().name):
@@ -406,7 +406,7 @@ def _open_class_folders(
                 )
             )
     revision, cache_key = fingerprint_files(files, path)
-    notes = [f"{len(odd)} files whose names are not UTF-8 were skipped: {sample_of(odd)}"] if odd else []
+    notes = [f"skipped {counted(len(odd), 'file')} whose name is not UTF-8: {sample_of(odd)}"] if odd else []
     flat = sorted(set(class_names).difference(*classes_of.values()))
     beside = {
         name: n
@@ -881,7 +881,10 @@ def _labels(
     named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
     wrong = wrong_labels(values, None if named is None else len(named))
     if wrong:
-        raise SourceError(f"{typed}: the label column {label_column}: {wrong}")
+        raise SourceError(
+            f"{typed}: the label column {label_column}: {wrong}; mend the rows or leave them out of the dataset, or name "
+            "another with --label-column"
+        )
     if named is not None:
         return named, [int(value) for value in values]
     kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
@@ -920,7 +923,7 @@ def _from_columns(
         groups = [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
         if nameless := sum(map(is_missing, own)):
             notes.append(
-                f"{nameless} rows name no recording in the column {group_column}: each counts as its own"
+                f"no recording in the column {group_column} for {counted(nameless, 'row')}: each counts as its own"
             )
     folds = [0] * len(ids)
     if fold_column and not all(map(is_missing, data[fold_column])):  # a column without any value says nothing

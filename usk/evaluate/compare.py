@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.errors import SourceError, UsageError
+from usk.errors import SourceError, UsageError, counted
 from usk.evaluate import metrics
 from usk.evaluate.records import RECIPE, RunRecord, read_runs
 from usk.evaluate.stats import (
@@ -563,8 +563,8 @@ def _notes(
     for row in rows:
         if row.n_unpaired:
             notes.append(
-                f"{row.mix}: {row.n_unpaired} runs (its own and the baseline's) have no partner with the "
-                "same split and seed; they count in the means, not in the difference"
+                f"{row.mix}: no partner with the same split and seed for {counted(row.n_unpaired, 'run')} (its own and the "
+                "baseline's), which are in the means and recalls and not in the differences"
             )
     if len(pairs) > 1:
         notes.append(

@@ -21,7 +21,7 @@ import numpy as np
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.sources import Source, open_source, read_manifest
-from usk.errors import SourceError
+from usk.errors import SourceError, counted
 from usk.evaluate.quality import log_mel_statistics, squared_distances
 from usk.mel.spectrogram import MelSettings, mel_power, stack_padded, to_db
 
@@ -180,7 +180,7 @@ def gallery(
                 "name the source that it was made from with --real"
             )
         if parents - known:
-            notes.append(f"{len(parents - known)} parents are not in {real.name} and cannot be heard")
+            notes.append(f"not in {real.name}, so not to be heard: {counted(len(parents - known), 'parent')}")
     rate_hz = PICTURE.sample_rate_hz
     made = decode_source(synthetic, rate_hz, skip_bad=True, progress=decoding)
     turned = decode_source(rejected, rate_hz, skip_bad=True) if rejected is not None else None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from usk.errors import UsageError, UskError, sample_of
+from usk.errors import UsageError, UskError, counted, sample_of
 from usk.hub import hub_errors, retried
 from usk.share.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
 
@@ -94,7 +94,7 @@ class PushPlan:
             "card": self.bundle.title or "none",
             "licence": self.bundle.license,
             "files": f"{len(self.bundle.files)}, {megabytes(self.bundle.size)}",
-            "upload": f"{len(self.upload)} files, {megabytes(sum(file.size for file in self.upload))}"
+            "upload": f"{counted(len(self.upload), 'file')}, {megabytes(sum(file.size for file in self.upload))}"
             + (f"; {kept} are there already" if kept else ""),
             **({"delete": f"{len(self.delete)}: {sample_of(list(self.delete))}"} if self.delete else {}),
         }

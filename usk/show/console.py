@@ -27,6 +27,8 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+from usk.errors import counted
+
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
 MIX_FIGURES = ("runs", "real", "synth", "accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
@@ -199,8 +201,11 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
 def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> Table:
     """One row a finished run."""
     few_shot = any(record.get("shots") for record in records)
+    augmented = len({record["augment"] for record in records}) > 1
     table = _table(title="runs")
     _mixes(table)
+    if augmented:
+        _names(table, "augment")
     if few_shot:
         _figures(table, "shots")
     _names(table, "classifier", "test part")
@@ -208,7 +213,8 @@ def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]
     for record, accuracy in zip(records, accuracies, strict=True):
         table.add_row(
             _mix(record["mix"]),
-            *([str(record.get("shots", "full"))] if few_shot else []),
+            *([escape(record["augment"])] if augmented else []),
+            *([str(record.get("shots") or "full")] if few_shot else []),
             escape(record["classifier"]),
             record["split"],
             str(record["seed"]),
@@ -392,7 +398,7 @@ def shots_tables(comparisons: Sequence[Any], width: int) -> list[Table]:
 
 def predictions_table(predictions: Sequence[Any]) -> Table:
     """One row a clip: its class, or why it has none."""
-    table = _table(title=f"{len(predictions)} clips")
+    table = _table(title=counted(len(predictions), "clip"))
     _names(table, "clip", "class")
     _figures(table, "probability")
     _names(table, "next best")
@@ -407,7 +413,7 @@ def predictions_table(predictions: Sequence[Any]) -> Table:
 
 def audit_tables(audit: Any) -> list[RenderableType]:
     """What one `usk.evaluate.quality.Audit` found: by test fold, by class, and in sentences."""
-    folds = _table(title=escape(f"{audit.dataset}: {audit.clips} clips"))
+    folds = _table(title=escape(f"{audit.dataset}: {counted(audit.clips, 'clip')}"))
     _figures(
         folds,
         "test fold",
@@ -543,16 +549,15 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 
 def counts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Clips, recordings and length by class."""
+    """Clips, recordings and, where it is known, length by class."""
     table = _table(title="classes")
     _names(table, "class")
-    _figures(table, "clips", "recordings", "mean s")
+    timed = any(row["mean_s"] is not None for row in rows)
+    _figures(table, "clips", "recordings", *(["mean s"] if timed else []))
     for row in rows:
+        mean_s = "" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
         table.add_row(
-            escape(row["class"]),
-            str(row["clips"]),
-            str(row["recordings"]),
-            f"{row['mean_s']:.2f}" if row["mean_s"] else "",
+            escape(row["class"]), str(row["clips"]), str(row["recordings"]), *([mean_s] if timed else [])
         )
     return table
 

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usk.errors import UsageError, disk_errors
+from usk.errors import UsageError, counted, disk_errors
 from usk.show.charts import Chart, Table, charts_of, file_name, paint, points_text, shots_charts
 
 if TYPE_CHECKING:
@@ -125,7 +125,13 @@ def report(
                 if config.runs is None
                 else embedding_named(runs=Path(config.runs), class_names=real.class_names)
             )
-            found = audit(synthetic, real, embedding=embedding, progress=named("auditing"), embedding_progress=named("embedding"))
+            found = audit(
+                synthetic,
+                real,
+                embedding=embedding,
+                progress=named("auditing"),
+                embedding_progress=named("embedding"),
+            )
     charts: list[tuple[int | None, Chart]] = [(None, chart) for chart in shots_charts(sweeps)]
     for number, study in enumerate(studies):
         charts += [(number if len(studies) > 1 else None, chart) for chart in charts_of(study)]
@@ -264,10 +270,10 @@ def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
     said = []
     if studies:
         runs = {run.name: run.mix for study in studies for run in study.runs}
-        said.append(f"{len(runs)} runs of {len(set(runs.values()))} mixes")
+        said.append(f"{counted(len(runs), 'run')} of {counted(len(set(runs.values())), 'mix')}")
     if shown is not None:
         n_classes = sum(part["clips"] > 0 for part in shown.classes)
-        said.append(f"{shown.n_all:,} synthetic clips of {n_classes} classes")
+        said.append(f"{counted(shown.n_all, 'synthetic clip')} of {counted(n_classes, 'class')}")
     return f"{', '.join(said)}."
 
 
@@ -594,7 +600,7 @@ def _settings(manifest: dict[str, Any], studies: Sequence[Study]) -> list[dict[s
         }
         source = manifest.get("source", {})
         heard = [
-            f"{part.get('source', '?')} folds {' '.join(map(str, part.get('folds', ())))} ({len(part.get('groups', ()))} recordings)"
+            f"{part.get('source', '?')} folds {' '.join(map(str, part.get('folds', ())))} ({counted(len(part.get('groups', ())), 'recording')})"
             for part in manifest.get("trained_on", ())
         ]
         facts |= {f"source {name}": value for name, value in source.items()}
@@ -755,7 +761,9 @@ def _most_of_a_class(folder: str) -> int:
 def _train_commands(studies: Sequence[Study], out: str, synth: str, from_real: Sequence[str]) -> list[str]:
     """A line for the mixes of a comparison that were trained at the same folds with the same seeds, with every augmentation
     that they were trained with alike. Nothing for those without every seed at every fold, or not trained alike."""
-    lines: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, None]] = {}  # before and after, with the augmentations
+    lines: dict[
+        tuple[tuple[str, ...], tuple[str, ...]], dict[str, None]
+    ] = {}  # before and after, with the augmentations
     told: set[str] = set()
     for study in sorted(studies, key=lambda study: bool(study.comparison.choices)):
         if all(run.name in told for run in study.runs):  # at the best augmentations: runs of the others again

@@ -166,7 +166,9 @@ class SynthStore:
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out") from error
         if not isinstance(there, dict):
             raise UsageError(f"{manifest_path} is damaged; choose a new folder with --out")
-        differing = {key for key in {*there, *self.manifest} - NOT_COMPARED if there.get(key) != self.manifest.get(key)}
+        differing = {
+            key for key in {*there, *self.manifest} - NOT_COMPARED if there.get(key) != self.manifest.get(key)
+        }
         if there.get("plan_sha256") != self.manifest["plan_sha256"] or differing:
             options = ", ".join(self._options(there, differing))
             raise UsageError(

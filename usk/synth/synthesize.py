@@ -18,7 +18,7 @@ from usk.data.shots import ShotsOf
 from usk.data.sources import Source
 from usk.device import resolve_device
 from usk.diffusion.load import Generator, load_generator
-from usk.errors import SourceError, UsageError, UskError, sample_of
+from usk.errors import SourceError, UsageError, UskError, counted, sample_of
 from usk.share.cards import dataset_card
 from usk.synth.judge import JudgeConfig, Jury, best, judge_of
 from usk.synth.latents import keep, latents_key, reuse
@@ -283,7 +283,7 @@ def synthesize(
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
         notes.append(
-            f"{too_long} parents are longer than the generator's {longest_s:.2f} s image; their first {longest_s:.2f} s count "
+            f"longer than the generator's {longest_s:.2f} s image: {counted(too_long, 'parent')}, whose first {longest_s:.2f} s count "
             "(from their first sound on where those are next to silent)"
         )
     return SynthResult(
