@@ -227,8 +227,8 @@ def test_synth_and_train_in_tables(
     first, again = usk(*command), usk(*command)
     assert first.code == again.code == 0
     assert "fold1" in first.out
-    assert "1 of them were there already" not in first.out
-    assert "1 of them were there already" in again.out
+    assert "trained before" not in first.out
+    assert "trained before: 1 of 1" in again.out
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(
@@ -239,6 +239,13 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     assert set(rows[0]) == {
         "clip_id", "label", "class", "fold", "parents", "parent_groups", "parent_folds", "weights", "seed",
     }  # fmt: skip
+    for wrong, said in (
+        (("--model", tmp_path / "nowhere"), "no such pipeline folder"),
+        (("--device", "tpu"), "--device tpu is no device"),
+        (("--strategy", "sample"), "--strategy sample needs a class-conditional generator"),
+    ):
+        refused = usk(*synth_of, *wrong, "--dry-run")
+        assert refused.code in (1, 2) and said in refused.err and not refused.out
     shown = usk(*synth_of, "--dry-run")
     assert "plan: 9 clips" in shown.out
     assert all(parent in shown.out for parent in rows[0]["parents"])
@@ -313,8 +320,10 @@ def test_every_strategy_makes_a_dataset_that_trains(
 def test_presets_are_printed_and_stored(usk: Command, synth_of: list[object], tmp_path: Path) -> None:
     made = usk(*synth_of, "--quality", "published", "--json")
     assert made.code == 0, made.err
-    stored = json.loads((tmp_path / "synth" / "usk.json").read_text())["render"]
-    assert stored == made.value["settings"]
+    manifest = json.loads((tmp_path / "synth" / "usk.json").read_text())
+    stored = manifest["render"]
+    assert manifest["precision"] in ("bf16", "fp32")
+    assert {**stored, "precision": manifest["precision"]} == made.value["settings"]
     assert (stored["strategy"], stored["level"], stored["steps"], stored["solver"]) == (
         "slerp",
         1.0,

@@ -178,6 +178,9 @@ def command(
         cells = shots_cells(source, parse_shots(shots), tested, seeds, first_seed=seed)
     if dry_run:
         from usk.show.console import pairs_table, plan_table
+        from usk.synth.synthesize import refuse_early
+
+        refuse_early(config, model, device)
 
         rows: list[dict[str, Any]] = []
         tables: list[Any] = []
@@ -201,7 +204,7 @@ def command(
     from usk.show.console import plan_table, settings_line
 
     def announce(settings: dict[str, Any]) -> None:
-        resolved = {**settings["render"], "precision": settings["precision"], "batch": settings["batch"]}
+        resolved = {**_resolved(settings), "batch": settings["batch"]}
         resolved = {name: value for name, value in resolved.items() if value is not None}
         display.note(f"model {settings['model']}; {settings_line(resolved)}")
 
@@ -244,7 +247,7 @@ def command(
             "counts": result.plan.counts(),
             "model": result.model,
             "notes": list(result.notes),
-            "settings": result.settings["render"],
+            "settings": _resolved(result.settings),
             **(
                 {"rejected": len(result.rejected), "judge": result.settings["judge"]}
                 if result.rejected is not None
@@ -256,6 +259,12 @@ def command(
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
         + _train_flags(real, out, reading),
     )
+
+
+def _resolved(settings: dict[str, Any]) -> dict[str, Any]:
+    """What clips were rendered with, `auto` replaced by what it came to."""
+    render: dict[str, Any] = settings["render"]
+    return {**render, "precision": settings["precision"]} if "precision" in render else render
 
 
 def _train_flags(real: str | None, out: str, reading: Reading) -> str:

@@ -153,6 +153,6 @@ def command(
             "notes": list(result.notes),
         },
         runs_table(records, accuracies),
-        *([f"{found} of them were there already"] if found else []),
+        *([f"trained before: {found} of {len(result.runs)}"] if found else []),
         "Next: usk eval" + (f" {out}" if out != "runs" else ""),
     )

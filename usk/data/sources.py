@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -479,9 +479,10 @@ def visible_files(folder: Path) -> list[Path]:
             continue
         walked.add(real)
         below[:] = [name for name in below if not name.startswith(".")]
-        found += [
-            file for name in names if not name.startswith(".") and (file := Path(place, name)).is_file()
-        ]
+        for name in names:
+            with suppress(OSError):  # a link that may not be followed
+                if not name.startswith(".") and (file := Path(place, name)).is_file():
+                    found.append(file)
     return sorted(found)
 
 

@@ -14,10 +14,11 @@ from typing import Any
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
+from usk.data.pinned import looks_like_hub_id
 from usk.data.shots import ShotsOf
 from usk.data.sources import Source
 from usk.device import resolve_device
-from usk.diffusion.load import Generator, load_generator
+from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
 from usk.errors import SourceError, UsageError, UskError, counted, sample_of
 from usk.share.cards import dataset_card
 from usk.synth.judge import JudgeConfig, Jury, best, judge_of
@@ -357,6 +358,15 @@ def _ready_generator(model: str | Generator, device: str, render: RenderConfig, 
         )
     render.walk.top(generator.schedule)  # steps that do not fit the level
     return generator.compiled() if compiled else generator
+
+
+def refuse_early(config: SynthConfig, model: str = "auto", device: str = "auto") -> None:
+    """Raise what `synthesize` would of a device, and of a generator that is on this machine; nothing is downloaded."""
+    on = resolve_device(device)
+    name = resolve_model(model, on)
+    here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
+    if strategy_named(config.render.strategy).mix is not None and here:
+        _ready_generator(name, device, config.render, compiled=False)
 
 
 def _classes_untold(generator: Generator | None, render: RenderConfig, plan: Plan) -> list[str]:
