@@ -4,10 +4,10 @@
 
 For each seed a random 90:10 split of the clips (optimistic: clips of one recording are on both sides, and the epoch is chosen on
 the test part). One generator is fitted on the clips that no seed tests; for each seed clips are made from its training part, and
-`cnn` is trained without and with them, for equal steps: as many as 50 epochs of the real clips take. (As published, a mix had 50
-epochs of its own, so that with synthetic clips half as many steps again were taken.) What is in `--work` already is not made again. `--only 3` does seed 3
-alone, so that several processes can share a machine, once `--only fit` has fitted the generator; `--only results` compares what
-has been trained.
+`cnn` is trained without and with them, for equal steps: as many as 50 epochs of the real clips take. With `--own-epochs` a mix has
+50 epochs of its own, as published, so that with synthetic clips half as many steps again are taken: runs in a folder of their own.
+What is in `--work` already is not made again. `--only 3` does seed 3 alone, so that several processes can share a machine, once
+`--only fit` has fitted the generator; `--only results` compares what has been trained.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from usk.classify.models import preset
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
 from usk.data.sources import Source, open_source
@@ -35,7 +36,13 @@ from usk.evaluate.records import read_runs
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 
-SAVED = ("seeds", "strategies", "per_class", "classifier")  # options in --json, beside the generator's
+SAVED = (
+    "seeds",
+    "strategies",
+    "per_class",
+    "classifier",
+    "own_epochs",
+)  # options in --json, beside the generator's
 
 
 def untested(source: Source, seeds: int) -> Source:
@@ -45,18 +52,30 @@ def untested(source: Source, seeds: int) -> Source:
 
 
 def run_seed(
-    source: Source, work: Path, seed: int, per_class: int, strategies: Sequence[str], config: TrainConfig
+    source: Source,
+    work: Path,
+    runs: Path,
+    seed: int,
+    per_class: int,
+    strategies: Sequence[str],
+    config: TrainConfig,
+    own_epochs: bool,
 ) -> None:
-    """The clips and classifiers of one seed that `work` does not hold yet."""
+    """The clips of one seed that `work` does not hold yet, and its classifiers that `runs` does not."""
     folder = work / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     training = source.subset(seed_9010_split(source.clips, seed).train)
     os.chdir(folder)  # a mix names its clips by their folder here, the same for every seed
+    usual = config.epochs or preset(config.classifier).epochs
+    epochs = {"real": usual}
     for strategy in strategies:
         made = SynthConfig(per_class, seed=seed, render=render_config(strategy=strategy))
-        synthesize(training, strategy, made, model=str(work / "generator"))
-    mixes = ["real", *(f"real,{strategy}" for strategy in strategies)]
-    train(source, mixes, out=work / "runs", config=replace(config, seed=seed))
+        n_made = len(synthesize(training, strategy, made, model=str(work / "generator")).plan)
+        more = 1 + n_made / len(training) if own_epochs else 1
+        epochs[f"real,{strategy}"] = round(usual * more)
+    for n in sorted(set(epochs.values())):
+        alike = [mix for mix, of_mix in epochs.items() if of_mix == n]
+        train(source, alike, out=runs, config=replace(config, seed=seed, epochs=n))
     print(f"seed {seed}: trained", file=sys.stderr, flush=True)
 
 
@@ -70,12 +89,16 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--classifier", default="cnn")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument(
+        "--own-epochs", action="store_true", help="as published: epochs of all clips of a mix"
+    )
     parser.add_argument("--steps", type=int, default=4_000, help="of the generator")
     parser.add_argument("--minutes", type=float, help="for the generator, in place of --steps")
     parser.add_argument("--batch", type=int, default=16, help="of the generator")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work, only = options.work.absolute(), options.only
+    runs = work / ("runs_own_epochs" if options.own_epochs else "runs")
     strategies = [name for name in options.strategies.split(",") if name]
     fitting = FitConfig(
         steps=options.steps, minutes=options.minutes, batch=options.batch, class_conditional=True
@@ -89,8 +112,8 @@ def main() -> None:
     if only != "results":
         config = TrainConfig(options.classifier, protocol="seed-9010", epochs=options.epochs)
         for seed in range(options.seeds) if only is None else [int(only)]:
-            run_seed(source, work, seed, options.per_class, strategies, config)
-    comparisons = compare_runs(work / "runs")
+            run_seed(source, work, runs, seed, options.per_class, strategies, config, options.own_epochs)
+    comparisons = compare_runs(runs)
     if options.json:
         trained = json.loads((work / "generator" / "training.json").read_text())
         del trained["log"]
@@ -100,7 +123,7 @@ def main() -> None:
             "generator": trained,
             "runs": [
                 {"mix": run.mix, "seed": run.seed, "steps": run.steps, "accuracy": run.accuracy}
-                for run in read_runs(work / "runs")
+                for run in read_runs(runs)
             ],
             "comparisons": [comparison.as_dict() for comparison in comparisons],
         }
