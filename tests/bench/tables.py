@@ -40,6 +40,16 @@ AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml and study_many.toml
     "real,many": "+ 1,000 of `decomposed`",
     "real,many_judged": "+ the better 1,000 of 2,000 by a judge",
 }
+BRIEF = (  # what the README says first: of which results, real clips, mix, and what that trains on
+    ("study.json", 50, "real,decomposed,sample", "100 of `decomposed` (the default), 100 of `sample`"),
+    ("amount_folds.json", 100, "real,decomposed:0.2", "100 of `decomposed`"),
+    ("amount_folds.json", 100, "real,decomposed", "500"),
+    ("amount_folds.json", 100, "real,waveform", "500 sums of waveforms (control)"),
+    ("many.json", 200, "real,many:0.5", "500 of `decomposed`"),
+    ("many.json", 200, "real,many", "1,000"),
+    ("many.json", None, "real,many", "1,000"),
+    ("many.json", None, "real,many_judged", "the better 1,000 of 2,000 by a judge"),
+)
 Row = Mapping[str, Any]
 
 
@@ -91,8 +101,9 @@ def with_p(row: Row) -> str:
     return with_pairs(row) + (f", p {row['p_value_holm']:.2g}" if row["difference"] else "")
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """`words`: the columns that are no figures."""
+    lines = [head, ["---" if place in words else "---:" for place in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -184,30 +195,49 @@ def amounts(study: Row) -> str:
     return markdown([f"trained on, with `{BEST_AUGMENT}`", *columns], lines)
 
 
+def in_brief() -> str:
+    """A line for each answer that the README gives first, with the verdict of `usk eval`."""
+    lines = []
+    for file, size, mix, trained_on in BRIEF:
+        row = rows_of(saved(file)["comparisons"], BEST_AUGMENT)[size, mix]
+        difference = row["difference"]
+        beside = ALL if size is None else str(size)
+        lines.append(
+            [
+                "" if lines and beside in (line[0] for line in lines) else beside,
+                trained_on,
+                interval(difference),
+                f"{difference['n_pairs_up']} of {difference['n_pairs']}",
+                row["sentence"].rpartition(": ")[2].removeprefix("synthetic clips "),
+            ]
+        )
+    head = ["real clips", "and synthetic ones", "points, 95 % interval", "pairs up", "`usk eval`: they"]
+    return markdown(head, lines, words=(0, 1, 4))
+
+
+def saved(file: str) -> Any:
+    return json.loads((RESULTS / file).read_text())
+
+
 # Of which results, and how.
-TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
-    "study": ("study.json", lambda study: by_size(study, with_p)),
-    "study in short": ("study.json", lambda study: by_size(study, cell)),
-    "study against the control": ("study.json", against_control),
-    "study by fold": ("study.json", by_fold),
-    "study on validation clips": ("study.json", on_validation),
-    "amount": ("amount.json", amounts),
-    "amount by fold": ("amount_folds.json", amounts),
-    "many": ("many.json", amounts),
-    "against classical": ("classical.json", against_control),
+TABLES: dict[str, Callable[[], str]] = {
+    "in brief": in_brief,
+    "study": lambda: by_size(saved("study.json"), with_p),
+    "study in short": lambda: by_size(saved("study.json"), cell),
+    "study against the control": lambda: against_control(saved("study.json")),
+    "study by fold": lambda: by_fold(saved("study.json")),
+    "study on validation clips": lambda: on_validation(saved("study.json")),
+    "amount": lambda: amounts(saved("amount.json")),
+    "amount by fold": lambda: amounts(saved("amount_folds.json")),
+    "many": lambda: amounts(saved("many.json")),
+    "against classical": lambda: against_control(saved("classical.json")),
 }
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 
 
-def table(name: str) -> str:
-    """The table of that name, of the saved results."""
-    file, make = TABLES[name]
-    return make(json.loads((RESULTS / file).read_text()))
-
-
 def filled(page: str) -> str:
     """The page with its tables made anew."""
-    return MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n", page)
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n", page)
 
 
 def main() -> None:
