@@ -178,9 +178,9 @@ def table_of(study: Config, comparisons: Sequence[Comparison]) -> Table:
         for row in comparison.rows:
             text = f"{100 * row.accuracy.mean:.1f}"
             if (found := row.difference) is not None:
-                text += f"\n{found.difference_points:+.1f}"
+                text += f"\n{found.difference_points:+z.1f}"
                 if found.low_points is not None:
-                    text += f" ({found.low_points:+.1f} to {found.high_points:+.1f})"
+                    text += f" ({found.low_points:+z.1f} to {found.high_points:+z.1f})"
                 text += f" {row.pairs_up}/{row.pairs}"
             cells[f"{row.mix}, {comparison.augment}", _said(comparison.shots)] = text
     for name in [_said(shots) for shots in by_size(study.shots)]:
@@ -341,7 +341,7 @@ def main() -> None:
     for row in validation:
         spread = "" if row["standard_error"] is None else f" ± {row['standard_error']:.1f}"
         table.add_row(
-            row["mix"], f"{row['gain_points']:+.1f}{spread}", f"{row['cells_up']} of {row['cells']}"
+            row["mix"], f"{row['gain_points']:+z.1f}{spread}", f"{row['cells_up']} of {row['cells']}"
         )
     Console().print(table)
     for comparison in comparisons:
