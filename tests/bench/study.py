@@ -180,7 +180,7 @@ def table_of(study: Config, comparisons: Sequence[Comparison]) -> Table:
             if (found := row.difference) is not None:
                 text += f"\n{found.difference_points:+z.1f}"
                 if found.low_points is not None:
-                    text += f" ({found.low_points:+z.1f} to {found.high_points:+z.1f})"
+                    text += f" ({found.low_points:+.1f} to {found.high_points:+.1f})"
                 text += f" {row.pairs_up}/{row.pairs}"
             cells[f"{row.mix}, {comparison.augment}", _said(comparison.shots)] = text
     for name in [_said(shots) for shots in by_size(study.shots)]:

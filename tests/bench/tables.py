@@ -78,7 +78,7 @@ def accuracy(row: Row) -> str:
 def interval(difference: Row) -> str:
     """Points, and their interval."""
     low, high = difference["low_points"], difference["high_points"]
-    return f"{difference['difference_points']:+z.1f} ({low:+z.1f} to {high:+z.1f})"
+    return f"{difference['difference_points']:+z.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def cell(row: Row) -> str:

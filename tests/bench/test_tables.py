@@ -29,6 +29,6 @@ def test_only_a_verdict_is_bold() -> None:
     row = {"accuracy": {"mean": 0.5}, "difference": difference, "p_value_holm": 0.0123}
     sure = {**row, "sentence": "+5.1 points, ...: synthetic clips help"}
     unsure = {**row, "sentence": "+5.1 points, ...: not distinguishable from none"}
-    assert tables.with_p(sure) == "50.0<br>**+5.1 (+1.0 to +0.0)**<br>8 of 9, p 0.012"
-    assert tables.with_p(unsure) == "50.0<br>+5.1 (+1.0 to +0.0)<br>8 of 9, p 0.012"
+    assert tables.with_p(sure) == "50.0<br>**+5.1 (+1.0 to -0.0)**<br>8 of 9, p 0.012"
+    assert tables.with_p(unsure) == "50.0<br>+5.1 (+1.0 to -0.0)<br>8 of 9, p 0.012"
     assert tables.with_p({**row, "difference": None}) == "50.0"

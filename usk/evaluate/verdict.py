@@ -60,7 +60,7 @@ def verdict(
 
 def _interval(difference: PairedDifference) -> str:
     assert difference.low_points is not None and difference.high_points is not None
-    return f"{difference.low_points:+z.1f} to {difference.high_points:+z.1f}"
+    return f"{difference.low_points:+.1f} to {difference.high_points:+.1f}"  # -0.0 is below zero
 
 
 def _judgement(

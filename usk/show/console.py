@@ -245,7 +245,7 @@ def _mix_cells(row: Any) -> list[str]:
         _with_interval(row.accuracy),
         _with_interval(row.macro_f1),
         "" if difference is None else f"{difference.difference_points:+z.1f}",
-        f"{difference.low_points:+z.1f} to {difference.high_points:+z.1f}" if known else "",
+        f"{difference.low_points:+.1f} to {difference.high_points:+.1f}" if known else "",
         f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
     ]
 

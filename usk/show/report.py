@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usk.errors import UsageError, counted, disk_errors
-from usk.show.charts import Chart, Table, charts_of, file_name, paint, points_text, shots_charts
+from usk.show.charts import (
+    Chart,
+    Table,
+    charts_of,
+    file_name,
+    interval_text,
+    paint,
+    points_text,
+    shots_charts,
+)
 
 if TYPE_CHECKING:
     from usk.data.sources import Source
@@ -351,8 +360,8 @@ def _mixes(study: Study) -> Table:
         difference = row.difference
         bounds = (
             ""
-            if difference is None or difference.low_points is None
-            else f"{points_text(difference.low_points)} to {points_text(difference.high_points)}"
+            if difference is None or difference.low_points is None or difference.high_points is None
+            else interval_text(difference.low_points, difference.high_points)
         )
         rows.append(
             (
