@@ -26,6 +26,14 @@ from usk.evaluate.verdict import Compared, verdict
             "not distinguishable from real (p 0.0039, but the interval over other recordings holds 0)",
         ),
         (
+            -0.03,  # below zero, however it is rounded
+            6.2,
+            9,
+            3,
+            "95 % interval -0.0 to +6.2, 9 of 9 fold-seed pairs up: not distinguishable from real (p 0.0039, but the interval "
+            "over other recordings holds 0)",
+        ),
+        (
             1.0,
             5.2,
             2,
