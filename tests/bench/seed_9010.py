@@ -51,6 +51,11 @@ def untested(source: Source, seeds: int) -> Source:
     return source.subset(row for row in range(len(source)) if row not in tested)
 
 
+def own_length(epochs: int, n_real: int, n_made: int) -> int:
+    """usk counts epochs by the real clips: how many are `epochs` of these with `n_made` others."""
+    return round(epochs * (n_real + n_made) / n_real)
+
+
 def run_seed(
     source: Source,
     work: Path,
@@ -71,8 +76,7 @@ def run_seed(
     for strategy in strategies:
         made = SynthConfig(per_class, seed=seed, render=render_config(strategy=strategy))
         n_made = len(synthesize(training, strategy, made, model=str(work / "generator")).plan)
-        more = 1 + n_made / len(training) if own_epochs else 1
-        epochs[f"real,{strategy}"] = round(usual * more)
+        epochs[f"real,{strategy}"] = own_length(usual, len(training), n_made) if own_epochs else usual
     for n in sorted(set(epochs.values())):
         alike = [mix for mix, of_mix in epochs.items() if of_mix == n]
         train(source, alike, out=runs, config=replace(config, seed=seed, epochs=n))

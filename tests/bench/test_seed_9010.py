@@ -25,6 +25,11 @@ def test_the_generator_hears_no_clip_that_any_seed_tests() -> None:
     assert len(heard) + len(tested) == len(source)
 
 
+def test_a_mix_can_have_epochs_of_its_own() -> None:
+    assert seed_9010.own_length(50, 1_933, 1_000) == 76
+    assert seed_9010.own_length(50, 1_933, 0) == 50
+
+
 @pytest.mark.slow
 def test_it_fits_makes_trains_and_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], demo_cache: None
@@ -58,3 +63,11 @@ def test_it_fits_makes_trains_and_compares(
     made_at = {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
     seed_9010.main()
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.json")} == made_at
+    monkeypatch.setattr(sys, "argv", ["seed_9010", *words, "--own-epochs", "--only", "1"])
+    monkeypatch.setattr(seed_9010, "own_length", lambda epochs, *_: epochs + 1)
+    seed_9010.main()
+    records = [json.loads(file.read_text()) for file in (work / "runs_own_epochs").glob("*/run.json")]
+    assert sorted((record["mix"], record["epochs"]) for record in records) == [
+        ("real", 1),
+        ("real,waveform", 2),
+    ]
