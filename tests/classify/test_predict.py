@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from tests.sounds import tone, write_wav
 
@@ -68,6 +70,29 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(usk: Command, trained: Path, t
     }
     assert by_name["good.wav"]["problem"] is None and by_name["good.wav"]["class_name"]
     assert by_name["bad.wav"]["class_name"] is None and by_name["silent.wav"]["problem"] == "silent"
+
+
+def test_samples_beyond_all_sound_are_a_problem_and_no_probability(
+    usk: Command, trained: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "loud.wav", np.full(8_000, 1e20, np.float32), 8_000, subtype="FLOAT")
+    write_wav(tmp_path / "good.wav", tone(440, 0.5))
+    ran = usk("predict", tmp_path, "--run", trained, "--json")
+    by_name = {Path(one["file"]).name: one for one in ran.value}
+    assert by_name["good.wav"]["problem"] is None
+    assert (by_name["loud.wav"]["class_name"], by_name["loud.wav"]["probability"]) == (None, None)
+    assert by_name["loud.wav"]["problem"] == "samples too large to be sound"
+    assert "NaN" not in ran.out
+
+
+def test_a_name_that_is_not_utf8_costs_no_table(usk: Command, trained: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
+    shutil.copy(tmp_path / "in" / "good.wav", os.fsencode(tmp_path / "in") + b"/caf\xe9.wav")
+    ran = usk("predict", tmp_path / "in", "--run", trained, "--csv", tmp_path / "out.csv")
+    assert ran.code == 0, ran.err
+    lines = (tmp_path / "out.csv").read_bytes().splitlines()
+    assert len(lines) == 3 and any(b"caf\xe9.wav" in line for line in lines)
+    assert "good.wav" in ran.out
 
 
 def test_a_long_file_is_the_mean_of_its_windows(usk: Command, trained: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -559,6 +560,28 @@ def test_what_fit_says_comes_next_names_its_clips(usk: Command, tone_folder: Pat
     assert fitted.code == 0, fitted.err
     said = re.sub(r"\s+", " ", fitted.out)
     assert f"Next: usk synth --model '{out}' --real {tone_folder}" in said
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_keeps_the_bars_of_the_hubs_client_back(quiet: bool) -> None:
+    said = f"""
+import sys
+from unittest import mock
+from rich.console import Console
+from usk.cli.options import display_for
+with mock.patch.object(Console, "is_terminal", True):
+    display_for(mock.Mock(obj=None), False, {quiet})
+assert "huggingface_hub" not in sys.modules
+from huggingface_hub.utils import are_progress_bars_disabled
+print(are_progress_bars_disabled())
+"""
+    environment = {
+        name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", said], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    assert ran.stdout.strip() == str(quiet)
 
 
 def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,6 +245,14 @@ def test_the_step_that_held_out_recordings_like_best_is_kept(
     ).read_text("utf-8")
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_the_card_says_where_no_recordings_were_named(source: Source, tmp_path: Path, named: bool) -> None:
+    result = fit([replace(source, has_groups=named)], tmp_path / "out", replace(TINY, steps=1), mel=MEL)
+    write_generator_card(result.folder)
+    card = (result.folder / "README.md").read_text("utf-8")
+    assert ("**This source names no recordings**" in card) is not named
+
+
 def test_steps_after_the_last_validation_are_validated_too(source: Source, tmp_path: Path) -> None:
     result = fit([source], tmp_path / "out", replace(TINY, steps=7), mel=MEL)
     assert [row["step"] for row in result.log] == [2, 4, 6, 7]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import yaml
@@ -18,6 +21,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sounds import tone
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
 from usk.diffusion.load import load_generator
 from usk.share import bundle
@@ -34,6 +38,7 @@ from usk.share.cards import (
 )
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig, render_config
+from usk.synth.store import encode_flac
 from usk.synth.synthesize import SynthConfig, synthesize
 
 HOSTILE = (
@@ -105,8 +110,29 @@ def test_the_card_says_which_folds_the_generator_has_heard(
         ({"shots": {"shots": 50, "test_fold": 3, "seed": 0}}, {1: 0, 2: 1, 3: 2}),
         ({"judge": {"heard": [{"folds": [1]}, {"folds": [2]}]}}, {1: 0, 2: 1}),
         ({"judge": {"test_folds": [3], "heard": [{"folds": [1, 2]}]}}, {1: 0, 2: 0, 3: 2}),
+        (
+            {
+                "recordings_of_several_folds": {"s/b": [1, 2], "s/e": [2, 3]},
+                "judge": {"test_folds": [3], "heard": []},
+            },
+            {1: 0, 2: 0, 3: 1},
+        ),
+        (
+            {
+                "recordings_of_several_folds": {"s/z": [1, 2]},
+                "judge": {"heard": [{"folds": [1], "groups": ["s/z"]}]},
+            },
+            {1: 0, 2: 0},
+        ),
     ],
-    ids=["plain", "few shots", "judges of the folds", "one judge"],
+    ids=[
+        "plain",
+        "few shots",
+        "judges of the folds",
+        "one judge",
+        "recordings in several folds",
+        "heard by a judge",
+    ],
 )
 def test_the_card_counts_what_may_train_where_a_fold_is_tested(
     manifest: dict[str, Any], rows: dict[int, int]
@@ -122,6 +148,41 @@ def test_the_card_counts_what_may_train_where_a_fold_is_tested(
         Plan(("one",), tuple(clips)), {"source": SOURCE, "trained_on": [], **manifest}, True
     )
     assert {row["fold"]: row["clean"] for row in found} == rows
+
+
+def test_the_card_counts_as_training_does_where_recordings_lie_in_several_folds(
+    usk: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The card, `usk audit` and `usk train` agree."""
+    table = pa.table(
+        {
+            "audio": [{"bytes": encode_flac(tone(300 + 20 * i, 0.5), 22_050), "path": None} for i in range(24)],
+            "label": ["low", "high"] * 12,
+            "recording": [f"r{i // 2 % 6}" for i in range(24)],  # r0 to r5 have clips in the first half and in the second
+            "fold": [1] * 12 + [2] * 6 + [3] * 6,
+        }
+    )  # fmt: skip
+    (tmp_path / "set").mkdir()
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    made = tmp_path / "made"
+    ran = usk("synth", "--real", tmp_path / "set", "--strategy", "waveform", "--per-class", 4, "--out", made)
+    assert ran.code == 0, ran.err
+    card = (made / "README.md").read_text()
+    assert "recordings have clips in several folds" in card
+    assert "may train wherever fold k is\nnot tested" not in card
+    shown = dict(re.findall(r"^\| (\d) \| (\d+) \| no \|$", card, re.MULTILINE))
+    found = usk("audit", made, "--real", tmp_path / "set", "--json").value["folds"]
+    assert {part["fold"]: part["usable"] for part in found} == {int(k): int(n) for k, n in shown.items()}
+    assert any(part["leaking"] for part in found) and len(found) == 3
+
+
+def test_the_card_of_few_shots_says_so() -> None:
+    _, body = card_of(("one",), shots={"shots": 50, "test_fold": 3, "seed": 2})
+    assert "| made for | 50 real clips, test fold 3, seed 2 |" in body
+    assert "`usk train --shots 50 --folds 3 --seed 2` trains on, and no others." in body
+    _, body = card_of(("one",), shots={"shots": None, "test_fold": 3, "seed": 0})
+    assert "the whole training part" in body and "no others" not in body
+    assert "made for" not in card_of(("one",))[1]
 
 
 def test_the_card_of_classical_clips_speaks_of_one_parent() -> None:

@@ -199,6 +199,17 @@ def test_a_run_arrives(usk: Command, account: LocalHub, urbansound8k_folder: Pat
     assert "optimiser.pt" not in files and "Next: usk predict FILE --run me/classifier" in ran.out
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_run_that_nobody_could_load_is_refused(
+    usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path, name: str
+) -> None:
+    run = a_run(usk, urbansound8k_folder, tmp_path / "runs")
+    (run / name).unlink()
+    refused = usk("push", run, "me/classifier", "--yes")
+    assert_line(refused, 1, f"{run} has no {name}, without which nobody can load it; train the run again")
+    assert account.repos == {}
+
+
 def a_run(usk: Command, real: Path, out: Path, *more: Any) -> Path:
     ran = usk(
         "train", "--real", real, "--folds", 1, "--epochs", 1, "--device", "cpu", "--out", out, *more, "--json"
@@ -699,7 +710,8 @@ def test_folders_of_no_kind(usk: Command, account: LocalHub, tone_folder: Path, 
     assert_line(
         usk("push", tmp_path / "fitting", "me/set", "--yes"), 1, "not finished; run the same `usk fit` again"
     )
-    assert_line(usk("push", tmp_path / "runs" / "a", "me/set", "--yes"), 1, "has no model.safetensors; train")
+    assert_line(usk("push", tmp_path / "runs" / "a", "me/set", "--yes"), 1, "has no config.json, without")
+    (tmp_path / "runs" / "a" / "config.json").write_text("{}")
     (tmp_path / "runs" / "a" / "model.safetensors").write_bytes(b"cut short")
     assert_line(usk("push", tmp_path / "runs" / "a", "me/set", "--yes"), 1, "is damaged or cut short")
     assert account.requests == []

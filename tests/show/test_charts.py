@@ -27,6 +27,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study_runs(root)[0]
 
 
+def test_names_that_look_like_colours_and_attributes_stay_names(tmp_path: Path) -> None:
+    names = ('$x$ #010101 id="x"', "font: 9px #010203")
+    for mix in ("real", "real,synth"):
+        write_run(tmp_path, mix, class_names=names)
+    chart = next(chart for chart in charts_of(study_runs(tmp_path)[0]) if chart.name.startswith("classes-"))
+    root = ElementTree.fromstring(chart.svg(False))
+    texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
+    assert set(names) <= texts
+
+
 def test_there_is_a_chart_for_everything_the_study_holds(study: Study) -> None:
     names = [chart.name for chart in charts_of(study)]
     assert names == [

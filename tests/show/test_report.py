@@ -10,14 +10,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import usk as library
 from tests.runs import write_run
+from usk.data.clip import Clip
 from usk.evaluate.study import study_runs
 from usk.show import report as module
-from usk.show.report import ReportConfig, _render_options, _script_json, commands, report, verdict_kind
+from usk.show.report import (
+    ReportConfig,
+    _provenance,
+    _render_options,
+    _script_json,
+    commands,
+    report,
+    verdict_kind,
+)
 from usk.synth.few_shot import shots_cells, synthesize_shots
 from usk.synth.settings import render_config
 
@@ -262,6 +272,21 @@ def test_the_audit_is_on_the_page(usk: Command, study_folder: Path) -> None:
     assert "Clips by test fold" in page
     assert "wrong provenance</strong> none" in page
     assert "in log-mel statistics</caption>" in page  # these runs are without their weights
+
+
+def test_clips_without_a_generator_say_so(usk: Command, study_folder: Path) -> None:
+    usk("report", "--real", "tones", "--no-audit")
+    assert "nothing: none was used" in Path("report.html").read_text()
+
+
+def test_every_parent_is_listed_however_many_there_are() -> None:
+    clip = Clip(
+        clip_id="c", label=0, group="c", fold=1, parents=tuple(f"p{n}" for n in range(20)),
+        parent_groups=("g",) * 20, parent_folds=(1,) * 20,
+    )  # fmt: skip
+    rows = dict(_provenance(Mock(clip=clip)))
+    assert rows["parent A"].startswith("p0,") and rows["parent R"].startswith("p17,")
+    assert rows["parent 19"].startswith("p18,") and rows["parent 20"].startswith("p19,")
 
 
 def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study_folder: Path) -> None:

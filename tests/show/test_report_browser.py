@@ -243,9 +243,11 @@ def test_a_click_plays_and_a_second_one_stops(opened: Callable[..., Any]) -> Non
     assert state(tab)["side"] is None
 
 
-def test_shortcuts_can_be_switched_off_and_leave_forms_alone(opened: Callable[..., Any]) -> None:
-    tab = opened()
+@pytest.mark.parametrize("size", SIZES)  # a narrow window, or a zoomed one, has a keyboard too
+def test_shortcuts_can_be_switched_off_and_leave_forms_alone(opened: Callable[..., Any], size: str) -> None:
+    tab = opened(size)
     tab.click("#tab-listen")
+    assert tab.locator("#listen .hint").is_visible()
     tab.focus("#listen [data-sort]")
     tab.keyboard.press("a")
     assert state(tab)["side"] is None

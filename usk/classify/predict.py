@@ -168,7 +168,9 @@ def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -
             file: Any = sys.stdout
         else:
             try:
-                file = stack.enter_context(Path(path).open("w", newline="", encoding="utf-8"))
+                file = stack.enter_context(
+                    Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape")
+                )
             except OSError as error:
                 raise UsageError(
                     f"--csv {path} cannot be written ({error.strerror}); name another file"
@@ -209,6 +211,9 @@ def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Ite
             yield Prediction(name, None, None, None, None, {}, rows)
             continue
         mean = probabilities[rows].mean(axis=0)
+        if not np.isfinite(mean).all():  # of samples far beyond full scale
+            yield Prediction(name, None, None, None, None, {}, "samples too large to be sound")
+            continue
         order = np.argsort(-mean, kind="stable")
         second = int(order[1]) if len(order) > 1 else None
         yield Prediction(

@@ -127,7 +127,10 @@ def display_for(ctx: typer.Context, as_json: bool, quiet: bool) -> Display:
     from usk.show.console import Display
 
     above: dict[str, Any] = ctx.obj or {}
-    return Display(as_json or above.get("json", False), quiet or above.get("quiet", False))
+    display = Display(as_json or above.get("json", False), quiet or above.get("quiet", False))
+    if display.hides_progress:  # of the Hub's client too, which asks as it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return display
 
 
 def split_names(text: str | None) -> tuple[str, ...]:

@@ -230,6 +230,7 @@ def _clips_of(
                 "groups": sorted(_heard(decoded.source, held)),
                 "held_out_groups": sorted(held),
                 **({"hub_id": source.hub_id} if source.hub_id else {}),
+                **({} if source.has_groups else {"has_groups": False}),
                 **({"note": UNKNOWN_GENERATOR} if unknown_generator(source) else {}),
             }
         )

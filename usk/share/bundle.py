@@ -242,8 +242,9 @@ def _compare_hashes(root: Path, manifest: dict[str, Any], files: list[SharedFile
 
 
 def _check_run(root: Path, record: dict[str, Any], paths: list[str]) -> None:
-    if "model.safetensors" not in paths:
-        raise UskError(f"{root} has no model.safetensors; train the run again")
+    for name in ("config.json", "model.safetensors"):
+        if name not in paths:
+            raise UskError(f"{root} has no {name}, without which nobody can load it; train the run again")
     _check_weights(root / "model.safetensors")
 
 

@@ -209,6 +209,10 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
         "alpha_text": Alpha.parse(manifest["alpha"]).text,
         "strategy": strategy,
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
+        "spread": len(
+            manifest.get("recordings_of_several_folds", {}).keys()
+            & {group for clip in plan.clips for group in clip.parent_groups}
+        ),
         "judge": judge,
         "n_rejected": sum(rejected.values()),
         "tested": _tested_folds(plan, manifest, parts_known),
@@ -229,12 +233,20 @@ def source_dataset(source: dict[str, Any]) -> str:
 
 
 def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
-    """For each fold of the parents, or that the clips were meant to be tested on: how many clips have no parent in it and
-    no judge that heard it, and whether the generator has heard it: by the names of recordings, or of the source; `unknown`
-    where all that it has heard goes by names that the parents' have not."""
+    """For each fold of the parents, or that the clips were meant to be tested on: how many clips have no recording in it, as
+    parent or by a judge that heard it, and whether the generator has heard it: by the names of recordings, or of the source;
+    `unknown` where all that it has heard goes by names that the parents' have not."""
     name, trained_on = manifest["source"]["name"], manifest["trained_on"]
-    heard = {fold for part in trained_on if part["source"] == name for fold in part["folds"]}
+    spread = manifest.get("recordings_of_several_folds", {})
+
+    def reached(folds: Iterable[int], groups: Iterable[str]) -> set[int]:
+        """These folds, and those in which their recordings have more clips."""
+        return {*folds, *(fold for group in groups for fold in spread.get(group, ()))}
+
     heard_groups = {group for part in trained_on for group in part["groups"]}
+    heard = reached(
+        (fold for part in trained_on if part["source"] == name for fold in part["folds"]), heard_groups
+    )
     for clip in plan.clips:
         for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
             if heard_groups & {parent, group}:  # fitted when no recordings were named, it has heard clips
@@ -246,12 +258,21 @@ def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -
         *judge.get("test_folds", ()),
         *([shots["test_fold"]] if (shots := manifest.get("shots")) else []),
     }
-    # One judge for all clips has heard what it has heard; those of the folds heard what their clips' parents are of.
-    judged = {fold for part in judge["heard"] for fold in part["folds"]} if judge.get("test_folds") else set()
+    of_judge = {
+        tuple(part["folds"]): reached(part["folds"], part.get("groups", ()))
+        for part in judge.get("heard", ())
+    }
+    everywhere = (
+        set().union(*of_judge.values()) if judge.get("test_folds") else set()
+    )  # one judge, of all clips
+    of_clip = [
+        reached(clip.parent_folds, clip.parent_groups) | of_judge.get((clip.fold,), set()) | everywhere
+        for clip in plan.clips
+    ]
     return [
         {
             "fold": fold,
-            "clean": sum(fold not in clip.parent_folds and fold not in judged for clip in plan.clips),
+            "clean": sum(fold not in folds for folds in of_clip),
             "heard": "yes" if fold in heard else known,
         }
         for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds} | meant)

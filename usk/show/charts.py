@@ -165,13 +165,16 @@ def _inline(document: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:xlink:href="|url\()#([^")]+)', svg))
-    svg = re.sub(r'\s+id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
     svg = svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
-    svg = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", svg)
-    return re.sub(
-        r"#01010[1-8]|#01020[1-8]", lambda found: _VARIABLES[found[0]], re.sub(r"\s*\n\s*", " ", svg)
-    )
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+
+    def in_tag(tag: re.Match[str]) -> str:  # text between tags is names, whatever they look like
+        plain = re.sub(r'\s+id="([^"]*)"', lambda found: found[0] if found[1] in used else "", tag[0])
+        plain = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", plain)
+        return re.sub(r"#01010[1-8]|#01020[1-8]", lambda found: _VARIABLES[found[0]], plain)
+
+    return re.sub(r"<[^>]*>", in_tag, svg)
 
 
 def paint(values: np.ndarray) -> np.ndarray:

@@ -59,6 +59,11 @@ class Display:
         """Whether small charts can be read where results go: a terminal that knows more than ASCII."""
         return not self.as_json and self.out.is_terminal and self.out.encoding.lower().startswith("utf")
 
+    @property
+    def hides_progress(self) -> bool:
+        """A log gets no bars, nor empty lines in their place."""
+        return self.quiet or not self.err.is_terminal
+
     def note(self, text: str) -> None:
         if not self.quiet:
             self.err.print(f"[dim]{escape(text)}[/dim]")
@@ -97,10 +102,13 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )
-        hidden = self.quiet or not self.err.is_terminal  # a log gets no bars, nor empty lines in their place
         # An epoch of a large classifier takes minutes: rich would forget it after 30 s and know no time left.
         with Progress(
-            *columns, console=self.err, transient=True, disable=hidden, speed_estimate_period=600
+            *columns,
+            console=self.err,
+            transient=True,
+            disable=self.hides_progress,
+            speed_estimate_period=600,
         ) as bars:
 
             def named(description: str) -> Callable[..., None]:

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usk.data.clip import NO_MODEL
 from usk.errors import UsageError, counted, disk_errors
 from usk.show.charts import (
     Chart,
@@ -471,11 +472,15 @@ def _url(name: str) -> str:
 def _provenance(one: ShownClip) -> list[tuple[str, str]]:
     clip = one.clip
     parts = zip(clip.parents, clip.parent_groups, clip.parent_folds, strict=True)
+    letters = [
+        *"ABCDEFGHIJKLMNOPQR",
+        *map(str, range(19, len(clip.parents) + 1)),
+    ]  # as report.js has them: S is the clip
     return [
         ("clip", clip.clip_id),
         *(
             (f"parent {letter}", f"{parent}, recording {group}, fold {fold}")
-            for letter, (parent, group, fold) in zip("ABCDEFGHIJKLMNOPQR", parts, strict=False)
+            for letter, (parent, group, fold) in zip(letters, parts, strict=False)
         ),
         ("strategy", clip.strategy),
         ("alpha", f"{clip.alpha:g}"),
@@ -613,7 +618,8 @@ def _settings(manifest: dict[str, Any], studies: Sequence[Study]) -> list[dict[s
             for part in manifest.get("trained_on", ())
         ]
         facts |= {f"source {name}": value for name, value in source.items()}
-        facts |= {"generator heard": "; ".join(heard) or "unknown"}
+        without = manifest.get("model") == NO_MODEL
+        facts |= {"generator heard": "nothing: none was used" if without else "; ".join(heard) or "unknown"}
         facts |= {name: value for name, value in manifest.get("render", {}).items() if name not in facts}
         judge = manifest.get("judge") or {}
         facts |= {

@@ -33,7 +33,9 @@ LOCK_FILE = ".lock"
 SHARD_HASHES = "shards_sha256"
 ASKED = "asked"  # in the manifest: which clips of the source were asked for; the plan says what came of it
 # In a manifest beside the settings: the plan, what has been made of it, and what an older usk did not note.
-NOT_COMPARED = frozenset({"plan_sha256", "shards", "rejected", SHARD_HASHES, ASKED, "untold"})
+NOT_COMPARED = frozenset(
+    {"plan_sha256", "shards", "rejected", SHARD_HASHES, ASKED, "untold", "recordings_of_several_folds"}
+)
 FORMAT = 1
 # What of `usk synth` says what stands in a manifest; what stands in its "render" has its own, or comes from the preset.
 OPTION_OF = {

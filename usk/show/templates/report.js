@@ -83,7 +83,8 @@
   player.addEventListener("ended", () => { const was = playing; stopPlaying(); if (was) was.gallery.say(""); });
 
   // --- galleries -----------------------------------------------------------------------------------------
-  const LETTERS = "ABCDEFGHIJKLMNOPQR".split("");
+  const LETTERS = "ABCDEFGHIJKLMNOPQR".split("");  // S is the clip
+  const letter = (k) => LETTERS[k] || String(k + 1);
   const PAGE = 24;
   const number = (value, digits = 2) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
 
@@ -191,7 +192,7 @@
       tag("", clip.strategy);
       head.append(title, make("span", "id", clip.id), tags);
       const trio = make("div", "trio");
-      const sides = [["A", clip.parents[0]], ["S", clip.sound], ...clip.parents.slice(1).map((sound, k) => [LETTERS[k + 1], sound])];
+      const sides = [["A", clip.parents[0]], ["S", clip.sound], ...clip.parents.slice(1).map((sound, k) => [letter(k + 1), sound])];
       const longest = Math.max(...sides.map(([, sound]) => (sound === null ? 0 : data.sounds[sound].dur)));
       for (const [side, sound] of sides) trio.append(this.panel(clip, side, sound, longest));
       const more = make("details");
