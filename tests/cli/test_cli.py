@@ -604,6 +604,59 @@ def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.Mo
     assert ran.err == "usk: stopped; what was finished is kept, and the same command goes on from there\n"
 
 
+def test_a_recording_renamed_after_synthesis_leaks_nowhere(
+    usk: Command, tone_folder: Path, tmp_path: Path
+) -> None:
+    """No clip of the old name trains, whatever is tested under the new one; the audit counts the same, and a mix of such
+    clips alone is refused."""
+    real, made = tmp_path / "mine", tmp_path / "made"
+    shutil.copytree(tone_folder, real)
+    common = ("--real", real, "--quiet", "--json")
+    assert (
+        usk(
+            "synth", *common, "--strategy", "waveform", "--per-class", 6, "--across-folds", "--out", made
+        ).code
+        == 0
+    )
+    parents = pq.read_table(made / "data", columns=["clip_id", "parents"]).to_pylist()
+    first = next(iter(sorted(real.glob("*/*"))))
+    first.rename(first.with_name("garden"))
+    lost = {
+        row["clip_id"]
+        for row in parents
+        if any(f"mine/{first.relative_to(real)}/" in p for p in row["parents"])
+    }
+    assert 0 < len(lost) < len(parents)
+    ran = usk(
+        "train",
+        "--real",
+        real,
+        "--mix",
+        "real,synth",
+        "--synth",
+        made,
+        "--out",
+        tmp_path / "runs",
+        "--epochs",
+        1,
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    assert f"left out {len(lost)} clip" in ran.err and "moved, renamed or removed since" in ran.err
+    assert all(
+        run["dropped"] >= len(lost) and any("left out" in s for s in run["leaks"])
+        for run in ran.value["runs"]
+    )
+    audited = usk("audit", made, "--real", real, "--embedding", "log-mel", "--json").value
+    dropped = {int(run["split"].removeprefix("fold")): run["dropped"] for run in ran.value["runs"]}
+    assert dropped == {part["fold"]: part["leaking"] for part in audited["folds"] if part["fold"] in dropped}
+    for place in sorted(real.glob("*/*")):
+        place.rename(place.with_name(f"{place.name}x"))
+    refused = usk("train", *common, "--mix", "real,synth", "--synth", made, "--out", tmp_path / "none")
+    assert refused.code != 0 and "make them again (usk synth)" in refused.err
+    assert "or make it again if files were moved" in usk("audit", made, *common).err
+
+
 def test_what_comes_next_reads_the_clips_in_the_same_way(usk: Command, tmp_path: Path) -> None:
     table = pa.table(
         {

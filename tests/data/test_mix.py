@@ -385,6 +385,41 @@ def test_parents_that_are_nowhere_in_the_real_clips_are_warned_about() -> None:
     assert foreign_parents(some, moved) is None
 
 
+def test_clips_whose_parents_left_their_folder_train_nowhere() -> None:
+    """Of class folders, which know recordings by their places: a renamed one may be tested under its new name."""
+    before = replace(real_source(), kind="class folders")
+    renamed = before.clips[0].group
+    after = replace(
+        before,
+        clips=tuple(
+            replace(c, clip_id=c.clip_id.replace(renamed, "city/garden"), group=c.group.replace(renamed, "city/garden"))
+            for c in before.clips
+        ),
+    )  # fmt: skip
+    split = fold_split(after.clips, 3)
+    one, other = [clip for clip in of_part(after, split.train, 3) if clip.group != "city/garden"][:2]
+    stays, goes = child("stays", one, other), child("goes", before.clips[0], other)
+    synth = source_of([stays, goes])
+    assert leaking(synth, after, split).tolist() == [False, True]
+    assert leaking(synth, after, seed_9010_split(after.clips, 0))[1]
+    assert not leaking(synth, replace(after, kind="UrbanSound8K folder"), split).any()  # their names stay
+    assert "left out 1 clip of city with parents that are in city no more" in (
+        foreign_parents(synth, after) or ""
+    )
+    assert foreign_parents(synth, before) is None
+    with pytest.raises(
+        LeakError,
+        match=r"all 1 clips of synth would leak: parents of each are in city no more .* make them again",
+    ):
+        training_rows(parse_mix("synth"), {"real": after, "synth": source_of([goes])}, after, split)
+    heard = made_by(before, (renamed,))
+    assert foreign_parents(heard, before) is None
+    warning = foreign_parents(replace(heard, clips=(replace(stays, model="gen@1"),)), after) or ""
+    assert (
+        f"has heard recordings that are in city no more under the names that they had ({renamed})" in warning
+    )
+
+
 def made_by(real: Source, heard: tuple[str, ...], **options: Any) -> Source:
     """A clip between two of `real`'s by a generator that has heard these recordings."""
     clip = replace(child("c", real.clips[0], real.clips[5]), model="gen@1")

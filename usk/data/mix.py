@@ -14,7 +14,7 @@ from usk.data.clip import NO_MODEL, Clip
 from usk.data.shots import made_elsewhere
 from usk.data.sources import Source
 from usk.data.splits import Split, stable_order
-from usk.errors import LeakError, SourceError, UsageError, UskError, sample_of
+from usk.errors import LeakError, SourceError, UsageError, UskError, counted, sample_of
 
 DEMO = "demo"  # in front of the recordings of the demo corpus
 
@@ -153,12 +153,14 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
 
     A clip leaks if a recording that it (or a parent of it) was cut from is in the validation or test part, or if
     the generator that made it, or the judge that chose it, was fitted on such a recording. Where the protocol itself cuts recordings apart
-    (`seed-9010`), the same clips are compared in place of the same recordings.
+    (`seed-9010`), the same clips are compared in place of the same recordings. One with a parent that is gone (`orphaned`)
+    leaks in every split: what it was cut from may be tested under another name.
     """
     judged = np.union1d(split.validation, split.test).tolist()
+    gone = orphaned(source, real)
     if not split.by_group:
         judged_ids = {real.clips[row].clip_id for row in judged}
-        return np.array(
+        return gone | np.array(
             [
                 bool(judged_ids.intersection(clip.parents if clip.is_synthetic else (clip.clip_id,)))
                 for clip in source.clips
@@ -168,10 +170,25 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
     judged_groups = {real.clips[row].group for row in judged}
     heard = bool(heard_by_generator(source, real) & judged_groups)
     judges = judges_that_heard(source, real, split)
-    return np.array(
+    return gone | np.array(
         [
             bool(lineage & judged_groups) or (clip.is_synthetic and (heard or clip.judge_folds in judges))
             for clip, lineage in zip(source.clips, lineages(source, real), strict=True)
+        ],
+        dtype=bool,
+    )
+
+
+def orphaned(source: Source, real: Source) -> np.ndarray:
+    """Which clips of `source` have a parent that was in the folder `real` and is not now: moved, renamed or removed since,
+    bool [len(source)]. Where clips have names of their own, as in UrbanSound8K, none is."""
+    if not real.by_path:
+        return np.zeros(len(source), dtype=bool)
+    there, folder = {clip.clip_id for clip in real.clips}, f"{real.name}/"
+    return np.array(
+        [
+            any(parent.startswith(folder) and parent not in there for parent in clip.parents)
+            for clip in source.clips
         ],
         dtype=bool,
     )
@@ -194,6 +211,12 @@ def judges_that_heard(source: Source, real: Source, split: Split) -> frozenset[t
 
 def why_emptied(source: Source, real: Source, split: Split) -> tuple[str, str]:
     """Of a part whose every clip leaks: why, and the clips that would not, each half a sentence."""
+    if orphaned(source, real).all():
+        return (
+            f"parents of each are in {real.location} no more under the names that they had (moved, renamed or removed since), and "
+            "may be tested under others",
+            "make them again (usk synth)",
+        )
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     heard = len(heard_by_generator(source, real) & judged)
     if heard and split.by_group:
@@ -311,9 +334,19 @@ def named_elsewhere(heard: Collection[str], recordings: Collection[str]) -> list
 
 
 def foreign_generator(source: Source, real: Source) -> str | None:
-    """A warning if all that the generator of `source` has heard is named as nothing of `real` is, else None: it may be the
-    same recordings under other names. The demo corpus is nobody else's."""
-    elsewhere = named_elsewhere(heard_by_generator(source, real), {clip.group for clip in real.clips})
+    """A warning if what the generator (or a judge) of `source` has heard may be in `real` under other names, else None: all
+    of it is named as nothing there is (the demo corpus is nobody else's), or some was in that very folder and is not now."""
+    recordings = {clip.group for clip in real.clips}
+    heard = heard_by_generator(source, real)
+    if real.by_path and not unknown_generator(source):
+        listed = heard.union(*source.judge_groups.values())
+        gone = sorted(name for name in listed - recordings if name.startswith(f"{real.name}/"))
+        if gone := [name for name in gone if name not in {clip.clip_id for clip in real.clips}]:
+            return (
+                f"what made {source.location} has heard recordings that are in {real.location} no more under the names that they had "
+                f"({sample_of(gone, 2)}): if they were moved or renamed, leaks cannot be ruled out"
+            )
+    elsewhere = named_elsewhere(heard, recordings)
     if not elsewhere or unknown_generator(source):
         return None
     return (
@@ -335,6 +368,12 @@ def foreign_parents(source: Source, real: Source) -> str | None:
             f"from those of {real.location}, leaks cannot be ruled out"
         )
     theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
+    if gone := int(orphaned(source, real).sum()):
+        left_out = (
+            f"left out {counted(gone, 'clip')} of {source.location} with parents that are in {real.location} no more under the names "
+            "that they had (moved, renamed or removed since): under others they may be tested"
+        )
+        return "; ".join(filter(None, (left_out, foreign_generator(source, real))))
     if not theirs & ours:
         return (
             f"the parents of {source.location} ({', '.join(sorted(theirs))}) are not clips of {real.location}: "

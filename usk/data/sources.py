@@ -38,6 +38,7 @@ from usk.hub import causes, first_line, hub_errors, retried
 LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
 )
+CLASS_FOLDERS = "class folders"
 MANIFEST_FILE = "usk.json"
 OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
 
@@ -117,6 +118,11 @@ class Source:
     def has_synthetic(self) -> bool:
         """Whether any of its clips is: it is then no source of real ones."""
         return any(clip.is_synthetic for clip in self.clips)
+
+    @property
+    def by_path(self) -> bool:
+        """Whether clips and recordings are known by their place in a folder: moved or renamed they are others."""
+        return self.kind == CLASS_FOLDERS
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -446,7 +452,7 @@ def _open_class_folders(
     return _with_folds(
         Source(
             name=name,
-            kind="class folders",
+            kind=CLASS_FOLDERS,
             location=typed,
             revision=revision,
             cache_key=cache_key,

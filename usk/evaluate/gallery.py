@@ -177,7 +177,7 @@ def gallery(
         if not parents & known:
             raise SourceError(
                 f"no parent of {synthetic.location} is in {real.location}; "
-                "name the source that it was made from with --real"
+                "name the source that it was made from with --real, or make it again if files were moved or renamed since"
             )
         if parents - known:
             notes.append(f"not in {real.name}, so not to be heard: {counted(len(parents - known), 'parent')}")

@@ -164,7 +164,8 @@ def audit(
             raise UsageError(f"--test-folds {fold}: {real.location} has no such fold; it has {known}")
     if not {parent for clip in synthetic.clips for parent in clip.parents} & {c.clip_id for c in real.clips}:
         raise SourceError(
-            f"no parent of {synthetic.location} is in {real.location}; name the source that it was made from with --real"
+            f"no parent of {synthetic.location} is in {real.location}; name the source that it was made from with --real, or make "
+            "it again if files were moved or renamed since"
         )
     if moved := made_of_other_rows(synthetic, real):
         raise SourceError(moved)
