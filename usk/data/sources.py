@@ -30,6 +30,7 @@ from usk.data.checks import (
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
 from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import UNKNOWN, license_of_card, one_license
+from usk.data.listing import STANDARD, listed, read_table, tables_in
 from usk.data.pinned import cache_folder, download, looks_like_hub_id, pin
 from usk.data.splits import make_folds
 from usk.errors import SourceError, UsageError, counted, sample_of
@@ -38,7 +39,7 @@ from usk.hub import causes, first_line, hub_errors, retried
 LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
 )
-CLASS_FOLDERS = "class folders"
+CLASS_FOLDERS, LISTED = "class folders", "files listed in a table"
 MANIFEST_FILE = "usk.json"
 OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
 
@@ -122,7 +123,7 @@ class Source:
     @property
     def by_path(self) -> bool:
         """Whether clips and recordings are known by their place in a folder: moved or renamed they are others."""
-        return self.kind == CLASS_FOLDERS
+        return self.kind == CLASS_FOLDERS or (self.kind == LISTED and not self.has_groups)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -208,9 +209,11 @@ def open_source(
         return _open_demo()
     path = Path(typed).expanduser()
     if path.is_dir():
-        opener = _opener_for(path, flag)
-        if opener not in (_open_parquet, _open_saved_dataset):
-            _refuse_columns(columns, typed, "a folder of files")
+        opener = _opener_for(path, columns, flag)
+        if isinstance(opener, partial) and opener.func is _open_class_folders:
+            _refuse_columns(columns, typed, "a folder of files without a table that lists them")
+        if opener is _open_urbansound8k:
+            _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
         source = opener(path, typed, skip_bad, columns)
     elif path.exists():
         raise SourceError(f"{typed} is a file; a source is a folder, a Hub id, or `demo`")
@@ -243,7 +246,7 @@ def _advice(flag: str) -> str:
     return f"give {flag} the folder of a dataset (make one with `usk synth`), or a Hub id (user/name)"
 
 
-def _opener_for(path: Path, flag: str) -> Callable[[Path, str, bool, Columns], Source]:
+def _opener_for(path: Path, columns: Columns, flag: str) -> Callable[[Path, str, bool, Columns], Source]:
     if _urbansound8k_root(path) is not None:
         return _open_urbansound8k
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
@@ -254,7 +257,40 @@ def _opener_for(path: Path, flag: str) -> Callable[[Path, str, bool, Columns], S
         return _open_parquet
     if not any(path.iterdir()):
         raise SourceError(f"{path} is empty; {_advice(flag)}")
+    if tables := _tables_of(path, columns):
+        return partial(_open_listed, tables=tables)
     return partial(_open_class_folders, flag=flag)
+
+
+def _tables_of(path: Path, columns: Columns) -> list[Path]:
+    """The tables that list the clips of `path`. Where folders are classes already, only `metadata.csv` and the like with a
+    column of labels counts."""
+    tables = tables_in(path)
+    if not tables:
+        return []
+    labels = {columns.label, *LABEL_COLUMNS}
+    labelled = any(name in labels or name.lower() in labels for name in read_table(tables[0]).column_names)
+    folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    classes = [
+        folder for folder in folders if any(f.suffix.lower() in AUDIO_SUFFIXES for f in visible_files(folder))
+    ]
+    return tables if len(classes) < 2 or (labelled and tables[0].name in STANDARD) else []
+
+
+def _open_listed(path: Path, typed: str, skip_bad: bool, columns: Columns, tables: list[Path]) -> Source:
+    """Audio files that a table names, with their labels and, where it has them, recordings and folds."""
+    from datasets import Features, Value
+
+    table, files = listed(path, tables)
+    rows = list(range(len(files)))
+    rows, files, notes = _without_missing(rows, files, [file.is_file() for file in files], typed, skip_bad)
+    table = table.take(rows)
+    data = {**table.to_pydict(), "file_name": [file.relative_to(path).as_posix() for file in files]}
+    features = {**Features.from_arrow_schema(table.schema), "file_name": Value("string")}
+    revision, cache_key = fingerprint_files([*files, *tables], path)
+    name, audio = path.resolve().name, tuple(map(FileRef, files))
+    source = _from_columns(data, features, audio, name, LISTED, typed, revision, cache_key, columns)
+    return replace(source, notes=(*notes, *source.notes))
 
 
 def _urbansound8k_root(path: Path) -> Path | None:
@@ -443,6 +479,11 @@ def _open_class_folders(
     if loose := _loose_audio(path):
         notes.append(
             f"{loose} audio file{'s' if loose > 1 else ''} beside the class folders passed over: a clip's class is its folder"
+        )
+    if len(class_names) == 1:
+        notes.append(
+            f"one class, {class_names[0]}: classes are the folders directly below {typed}; if those are deeper, name the folder "
+            "that holds them"
         )
     if shared:
         notes.append(
