@@ -657,6 +657,46 @@ def test_a_recording_renamed_after_synthesis_leaks_nowhere(
     assert "or make it again if files were moved" in usk("audit", made, *common).err
 
 
+def test_all_classes_with_too_few_recordings_are_said_at_once(usk: Command, tone_folder: Path) -> None:
+    shutil.rmtree(tone_folder / "high" / "high3")
+    for recording in ("middle1", "middle2", "middle3"):
+        shutil.rmtree(tone_folder / "middle" / recording)
+    common = ("synth", "--real", tone_folder, "--per-class", 1, "--dry-run", "--quiet")
+    said = usk(*common).err
+    assert said.startswith(
+        "usk: classes high, low, middle cannot be interpolated: a clip needs 2 recordings in any one fold"
+    )
+    assert (
+        "leave middle out with --classes and pair over folds with --across-folds, take a strategy of one parent"
+        in said
+    )
+    said = usk(*common, "--across-folds").err
+    assert said.startswith(
+        "usk: class middle cannot be interpolated: a clip needs 2 recordings (it has 1 in all"
+    )
+    assert "leave the class out with --classes, take a strategy of one parent (--strategy variation)" in said
+    ran = usk(*common, "--across-folds", "--strategy", "classical")
+    assert ran.code == 0, ran.err
+    refused = usk(*common, "--classes", "")
+    assert refused.code == 2 and "--classes '' names no class" in refused.err
+
+
+def test_a_file_that_begins_with_a_dash(
+    usk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-cut.wav").touch()
+    ran = usk("predict", "-cut.wav")
+    assert ran.code == 2 and ran.err.endswith("write ./-cut.wav for the file of that name\n")
+
+
+def test_one_mix_alone_is_compared_with_nothing(usk: Command, tmp_path: Path) -> None:
+    write_run(tmp_path, "real,synth")
+    assert "one mix alone, real,synth: train another beside it" in re.sub(
+        r"\s+", " ", usk("eval", tmp_path).out
+    )
+
+
 def test_what_comes_next_reads_the_clips_in_the_same_way(usk: Command, tmp_path: Path) -> None:
     table = pa.table(
         {

@@ -803,13 +803,51 @@ def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_thei
     source = open_source(write_parquet(tmp_path / "set", table))
     assert source.class_names == ("horn", "siren")
     assert [clip.fold for clip in source.clips] == [[1, 10, 2, 3][row // 3] for row in rows]
-    assert source.clips[3].group == "set/day 1" and not [note for note in source.notes if "folds" in note]
+    assert source.clips[3].group == "set/day 1" and not [
+        note for note in source.notes if "folds are numbered" in note
+    ]
+    assert any(
+        "2 recordings with clips in several folds (set/day 1, set/day 4)" in note for note in source.notes
+    )
     unnamed = table.drop_columns(["category"]).append_column("sound", plain.column("label"))
     unnamed = of_classes(
         unnamed, sound=LABELS, fold=["1", "10", "2", "3"], session=[f"day {day}" for day in range(6)]
     )
     alone = open_source(write_parquet(tmp_path / "alone", unnamed))
     assert alone.class_names == tuple(LABELS), "the only one of classes that says nothing else"
+
+
+def test_columns_that_could_name_recordings_are_said(tmp_path: Path) -> None:
+    rows = range(12)
+    table = hugging_face_table(source=[f"s{row // 2}" for row in rows], note=["x"] * 12)
+    (note,) = [
+        n for n in open_source(write_parquet(tmp_path / "set", table)).notes if "no recordings are named" in n
+    ]
+    assert note.endswith("(name the column with --group-column, perhaps source)")
+
+
+def test_parquet_files_in_sub_folders_are_pointed_out(tmp_path: Path) -> None:
+    for name in ("big", "small"):
+        write_parquet(tmp_path / "mc" / name, hugging_face_table())
+    with pytest.raises(
+        SourceError, match=r"it has Parquet files in sub-folders \(big, small\), of which one can be named"
+    ):
+        open_source(tmp_path / "mc")
+
+
+def test_classes_whose_names_have_commas_can_be_chosen(tone_folder: Path) -> None:
+    (tone_folder / "low").rename(tone_folder / "pump, hydraulic")
+    source = open_source(tone_folder)
+    for typed in (("pump", "hydraulic"), ("pump, hydraulic",)):
+        assert (
+            source.select(classes=typed).counts()["pump, hydraulic"] == len(source.select(classes=typed)) > 0
+        )
+    both = source.select(classes=("high", "pump", "hydraulic"))
+    assert {source.class_names[clip.label] for clip in both.clips} == {"high", "pump, hydraulic"}
+    with pytest.raises(
+        UsageError, match=r"--classes pump: .* has no such class; it has high, middle, 'pump, hydraulic'"
+    ):
+        source.select(classes=("pump",))
 
 
 def test_a_column_called_label_is_preferred_to_another_one_of_classes(tmp_path: Path) -> None:

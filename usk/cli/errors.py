@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -36,7 +37,9 @@ def parser_errors(command: Callable[[], str]) -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":  # is no mistake: it prints the help
             raise
         said = error.format_message().rstrip(".")
-        raise UsageError(f"{said[:1].lower()}{said[1:]}; see {command()} --help") from error
+        dashed = next((word for word in sys.argv[1:] if word.startswith("-") and Path(word).exists()), None)
+        hint = f"write ./{dashed} for the file of that name" if dashed else f"see {command()} --help"
+        raise UsageError(f"{said[:1].lower()}{said[1:]}; {hint}") from error
 
 
 class Commands(TyperGroup):

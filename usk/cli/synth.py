@@ -159,6 +159,10 @@ def command(
         raise UsageError(f"--test-folds {test_folds} belongs to --shots or --judge; add one, or leave it out")
     if seeds != 1 and shots is None:
         raise UsageError("--seeds belongs to --shots; add --shots, or leave it out")
+    if classes is not None and not split_names(classes):
+        raise UsageError(
+            f"--classes {classes!r} names no class; write them joined by commas, or leave it out"
+        )
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,

@@ -281,7 +281,10 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
                 )
             rows = share_of(source.clips, np.flatnonzero(~leaks & ~elsewhere), part.fraction)
         if not len(rows):
-            raise UsageError(f"--mix {mix.text}: {part.name} has no clip to train on in {split.name}")
+            raise UsageError(
+                f"--mix {mix.text}: {part.name} has no clip to train on in {split.name}: its recordings test or validate there, all of "
+                "them; test another fold (--folds), or name other folds or recordings (--fold-column, --group-column)"
+            )
         chosen.append((part.name, rows))
     return TrainingRows(tuple(chosen), dropped)
 

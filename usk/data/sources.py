@@ -139,10 +139,12 @@ class Source:
     def select(self, classes: Sequence[str] | None = None, folds: Sequence[int] | None = None) -> Source:
         """The rows of some classes and folds; unknown names raise UsageError. Class numbers stay as they are."""
         if classes:
+            classes = _with_commas(classes, self.class_names)
             unknown = [name for name in classes if name not in self.class_names]
             if unknown:
+                known = ", ".join(f"{name!r}" if "," in name else name for name in self.class_names)
                 raise UsageError(
-                    f"--classes {','.join(unknown)}: {self.location} has no such class; it has {', '.join(self.class_names)}"
+                    f"--classes {','.join(unknown)}: {self.location} has no such class; it has {known}"
                 )
         if folds:
             missing = [fold for fold in folds if fold not in self.folds]
@@ -162,6 +164,20 @@ class Source:
         """Clips a class, in class order."""
         tally = Counter(clip.label for clip in self.clips)
         return {name: tally.get(label, 0) for label, name in enumerate(self.class_names)}
+
+
+def _with_commas(pieces: Sequence[str], names: Collection[str]) -> list[str]:
+    """Names that were taken apart at commas, put together again where that makes one of `names`."""
+    plain = {re.sub(r"\s*,\s*", ",", name.strip()): name for name in names}
+    found: list[str] = []
+    at = 0
+    while at < len(pieces):
+        ends = range(len(pieces), at, -1)
+        end = next((end for end in ends if ",".join(pieces[at:end]) in plain), at + 1)
+        joined = ",".join(pieces[at:end])
+        found.append(plain.get(joined, joined))
+        at = end
+    return found
 
 
 @dataclass(frozen=True)
@@ -550,6 +566,8 @@ def _loose_audio(path: Path) -> int:
 def _why_no_classes(path: Path, folders: Sequence[Path], unread: Mapping[str, int]) -> str:
     if datasets := [folder.name for folder in folders if (folder / MANIFEST_FILE).is_file()]:
         return f"it holds {len(datasets)} datasets ({sample_of(datasets)}), of which one can be named"
+    if parquet := sorted({file.relative_to(path).parts[0] for file in path.glob("*/**/*.parquet")}):
+        return f"it has Parquet files in sub-folders ({sample_of(parquet)}), of which one can be named"
     if (path / "fit.json").is_file():
         return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
     if unread:
@@ -899,13 +917,13 @@ def _labels(
     columns: Columns,
     taken: Collection[str | None],
     typed: str,
-) -> tuple[tuple[str, ...], list[int]]:
-    """The classes of a dataset, and each row's: of the column that is named, of one of classes by its name, of any by its
+) -> tuple[str | None, tuple[str, ...], list[int]]:
+    """The column of a dataset's classes, these, and each row's: of the column that is named, of one of classes by its name, of any by its
     name, or of the only one of classes. Those `taken` say something else: recordings and folds."""
     from datasets import ClassLabel
 
     if not columns.needs_label:
-        return ("unknown",), [0] * n
+        return None, ("unknown",), [0] * n
     typed_labels = [
         column
         for column, feature in features.items()
@@ -934,10 +952,10 @@ def _labels(
             "another with --label-column"
         )
     if named is not None:
-        return named, [int(value) for value in values]
+        return label_column, named, [int(value) for value in values]
     kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
     number = {value: index for index, value in enumerate(kinds)}
-    return tuple(str(value) for value in kinds), [number[value] for value in values]
+    return label_column, tuple(str(value) for value in kinds), [number[value] for value in values]
 
 
 def _from_columns(
@@ -955,7 +973,9 @@ def _from_columns(
     stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
-    class_names, labels = _labels(data, features, len(audio), columns, (group_column, fold_column), typed)
+    label_column, class_names, labels = _labels(
+        data, features, len(audio), columns, (group_column, fold_column), typed
+    )
     id_column = _pick(ID_COLUMNS, data, None, "", typed)
     if {"slice_file_name", "fsID"} <= set(data):
         name = "urbansound8k"
@@ -964,7 +984,11 @@ def _from_columns(
     ids_by_row = not ids or len(set(ids)) != len(ids)
     if ids_by_row:
         ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
-    notes = [] if group_column else [_no_groups_note("name the column with --group-column")]
+    notes = []
+    if not group_column:
+        others = _could_name_recordings(data, (label_column, fold_column, id_column), len(class_names))
+        perhaps = f", perhaps {', '.join(others)}" if others else ""
+        notes.append(_no_groups_note(f"name the column with --group-column{perhaps}"))
     groups = ids
     if group_column:
         own = _by_name(data[group_column], features[group_column])
@@ -996,6 +1020,11 @@ def _from_columns(
     wrong = first_wrong(provenance, wrong_provenance_row)
     if wrong:
         raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
+    if not is_ours and (spread := _in_several_folds(groups, folds)):
+        notes.append(
+            f"{counted(len(spread), 'recording')} with clips in several folds ({sample_of(spread)}): where one of these is tested, the "
+            "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
+        )
     orphans = sum(not row["parents"] for row in provenance)
     if orphans:
         notes.append(f"{orphans} of {len(labels)} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
@@ -1017,6 +1046,27 @@ def _from_columns(
         ids_by_row=ids_by_row,
     )
     return source if is_ours or not columns.needs_label else _with_folds(source)
+
+
+def _in_several_folds(groups: Sequence[str], folds: Sequence[int]) -> list[str]:
+    """The recordings with clips in more folds than one."""
+    of: dict[str, set[int]] = defaultdict(set)
+    for group, fold in zip(groups, folds, strict=True):
+        of[group].add(fold)
+    return sorted(group for group, found in of.items() if len(found) > 1)
+
+
+def _could_name_recordings(
+    data: Mapping[str, Sequence[Any]], taken: Collection[str | None], n_classes: int
+) -> list[str]:
+    """Columns of names or whole numbers with more values than classes and fewer than clips."""
+    return [
+        name
+        for name, values in data.items()
+        if name not in taken
+        and all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values)
+        and n_classes < len(set(values)) < len(values)
+    ]
 
 
 def _by_name(values: list[Any], feature: Any) -> list[Any]:

@@ -234,6 +234,10 @@ def _clips_of(
                 **({"note": UNKNOWN_GENERATOR} if unknown_generator(source) else {}),
             }
         )
+    if not any(part["held_out_groups"] for part in parts):
+        notes.append(
+            "too few recordings to hold any out: nothing is validated, and the last step's weights are kept"
+        )
     if not any(part["clips"] for part in parts):
         raise UsageError("there are no clips to train on")
     together = FitClips(

@@ -566,6 +566,10 @@ def _notes(
                 f"{row.mix}: no partner with the same split and seed for {counted(row.n_unpaired, 'run')} (its own and the "
                 "baseline's), which are in the means and recalls and not in the differences"
             )
+    if len(rows) == 1:
+        notes.append(
+            f"one mix alone, {rows[0].mix}: train another beside it to compare it with, such as usk train --mix real"
+        )
     if len(pairs) > 1:
         notes.append(
             f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.splits import held_out_groups, stable_order
-from usk.errors import SourceError, UsageError
+from usk.errors import SourceError, UsageError, sample_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,7 @@ def draw_plan(
             pools[clip.label][0 if across_folds else clip.fold].append(clip)
     drawn: list[list[PlannedClip]] = []
     notes: list[str] = []
+    lacking: dict[str, set[str]] = {}  # classes without enough recordings anywhere, and those they have
     for label in sorted({clip.label for clip in clips}):
         folds = {
             fold: pool
@@ -181,18 +182,8 @@ def draw_plan(
             if len({c.group for c in pool}) >= n_parents
         }
         if not folds:
-            groups = {clip.group for clip in clips if clip.label == label}
-            where = "" if across_folds else " in any one fold"
-            fix = (
-                "leave the class out with --classes"
-                if len(groups) < n_parents or across_folds
-                else "pair over folds with --across-folds"
-            )
-            raise SourceError(
-                f"class {class_names[label]} cannot be interpolated: a clip needs {_recordings(n_parents)}{where} "
-                f"(it has {len(groups)} in all{', some held out for validation' if groups & held else ''}); "
-                f"{fix}, or add recordings"
-            )
+            lacking[class_names[label]] = {clip.group for clip in clips if clip.label == label}
+            continue
         skipped = sorted(set(pools[label]) - set(folds))
         if skipped:
             notes.append(
@@ -218,8 +209,29 @@ def draw_plan(
                 )
         order = _generator(seed, name, label).permutation(len(of_class))
         drawn.append([of_class[index] for index in order])
+    if lacking:
+        raise _too_few_recordings(lacking, n_parents, across_folds, held)
     turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]
     return Plan(tuple(class_names), tuple(turns), tuple(notes))
+
+
+def _too_few_recordings(
+    lacking: Mapping[str, set[str]], n_parents: int, across_folds: bool, held: frozenset[str]
+) -> SourceError:
+    """For classes (with their recordings) of which no clip can be made: all of them, and what would do."""
+    hopeless = [name for name, groups in lacking.items() if len(groups) < n_parents or across_folds]
+    one = "the class" if len(lacking) == 1 else sample_of(hopeless, 12)
+    fixes = [f"leave {one} out with --classes"] if hopeless else []
+    fixes += ["pair over folds with --across-folds"] if len(hopeless) < len(lacking) else []
+    other = ", take a strategy of one parent (--strategy variation)" if n_parents > 1 else ""
+    what = "class" if len(lacking) == 1 else "classes"
+    have = ", ".join(str(len(groups)) for groups in lacking.values())
+    some = ", some held out for validation" if any(groups & held for groups in lacking.values()) else ""
+    return SourceError(
+        f"{what} {', '.join(lacking)} cannot be interpolated: a clip needs {_recordings(n_parents)}"
+        f"{'' if across_folds else ' in any one fold'} ({'it has' if len(lacking) == 1 else 'they have'} {have} in all{some}); "
+        f"{' and '.join(fixes)}{other}, or add recordings"
+    )
 
 
 def _generator(seed: int, name: str, *place: int) -> np.random.Generator:
