@@ -128,6 +128,39 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     assert facts(source)[3] == ("set/3.wav", "b", "set/1", 1)
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_columns_parted_as_other_spreadsheets_do(tmp_path: Path, sign: str) -> None:
+    rows = [{"file_name": f"{n}.wav", "label": "ab"[n % 2], "session": n // 2} for n in range(4)]
+    write_clips(tmp_path / "set", rows, "file_name")
+    lines = [sign.join(map(str, line)) for line in (rows[0], *(row.values() for row in rows))]
+    (tmp_path / "set" / "metadata.csv").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert facts(open_source(tmp_path / "set"))[3][:3] == ("set/3.wav", "b", "set/1")
+
+
+@pytest.mark.parametrize("text", ["file_name,label\n0.wav,Käuzchen\n", "file_name,läbel\n0.wav,owl\n"])
+def test_other_encodings_are_one_line(usk: Command, tmp_path: Path, text: str) -> None:
+    write_wav(tmp_path / "set" / "0.wav", tone(440, 0.3))
+    (tmp_path / "set" / "metadata.csv").write_text(text, encoding="latin-1")
+    ran = usk("info", tmp_path / "set")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "metadata.csv is no table in UTF-8" in ran.err
+
+
+def test_what_editors_hide_is_no_part(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{n}.wav", "label": "ab"[n % 2]} for n in range(4)]
+    write_clips(tmp_path / "set", rows, "file_name")
+    for place in (".", ".ipynb_checkpoints"):
+        write_table(tmp_path / "set" / place / "metadata.csv", rows)
+    assert len(open_source(tmp_path / "set")) == 4
+
+
+def test_files_are_found_where_most_of_them_are(tmp_path: Path) -> None:
+    folder = esc_50(tmp_path / "ESC-50")
+    first = open_source(folder).audio[0].path
+    first.unlink()
+    assert len(open_source(folder, skip_bad=True)) == 23
+
+
 def test_other_labels_are_another_revision(tmp_path: Path) -> None:
     rows = [{"file_name": f"{n}.wav", "label": "ab"[n % 2]} for n in range(4)]
     write_clips(tmp_path / "set", rows, "file_name")

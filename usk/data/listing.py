@@ -22,7 +22,7 @@ def tables_in(folder: Path) -> list[Path]:
         file
         for name in STANDARD
         for file in sorted(folder.glob(f"*/{name}"))
-        if file.parent.name != "metadata"
+        if file.parent.name != "metadata" and not file.parent.name.startswith(".")
     ]
     if standard := [file for file in standard if file_column(read_table(file)) is not None]:
         return standard
@@ -52,12 +52,22 @@ def read_table(file: Path) -> Any:
     import pyarrow as pa
     from pyarrow import csv, json
 
+    wrong = f"{file} is no table in UTF-8 ({{}}); save it as one, or remove it"
     try:
-        return (csv.read_csv if file.suffix == ".csv" else json.read_json)(file)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise SourceError(
-            f"{file} is no table in UTF-8 ({first_line(error)}); save it as one, or remove it"
-        ) from error
+        if file.suffix == ".csv":
+            with file.open("rb") as opened:
+                head = opened.readline()
+            # Where the comma is the decimal sign, spreadsheets write semicolons.
+            delimiter = max(",;\t", key=lambda sign: head.count(sign.encode()))
+            table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter=delimiter))
+        else:
+            table = json.read_json(file)
+        strange = [name for name in table.column_names if table.schema.field(name).type == pa.binary()]
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise SourceError(wrong.format(first_line(error))) from error
+    if strange:
+        raise SourceError(wrong.format(f"the column {strange[0]} holds other bytes"))
+    return table
 
 
 def file_column(table: Any) -> str | None:
@@ -82,7 +92,7 @@ def listed(folder: Path, tables: list[Path]) -> tuple[Any, list[Path]]:
         ):
             raise SourceError(f"{at}: the path {outside} leads out of the folder; name files below it")
         places = (at.parent, folder, folder / "audio")
-        place = next((place for place in places if names and (place / names[0]).is_file()), at.parent)
+        place = max(places, key=lambda place: sum((place / name).is_file() for name in names))
         files += [place / name for name in names]
         parts.append(table.drop_columns([column]))
     try:

@@ -209,28 +209,28 @@ def judges_that_heard(source: Source, real: Source, split: Split) -> frozenset[t
     )
 
 
-def why_emptied(source: Source, real: Source, split: Split) -> tuple[str, str]:
-    """Of a part whose every clip leaks: why, and the clips that would not, each half a sentence."""
-    if orphaned(source, real).all():
+def why_emptied(source: Source, real: Source, split: Split) -> str:
+    """Of a part whose every clip leaks, half a sentence: why, and what to do."""
+    if orphaned(source, real).all():  # whatever is tested
         return (
             f"parents of each are in {real.location} no more under the names that they had (moved, renamed or removed since), and "
-            "may be tested under others",
-            "make them again (usk synth)",
+            "may be tested under others; make them again (usk synth)"
         )
+    other = "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     heard = len(heard_by_generator(source, real) & judged)
     if heard and split.by_group:
         return (
-            f"its generator was trained on {heard} of the recordings that validate or test",
-            "use clips of a generator that has not heard them (usk fit)",
+            f"its generator was trained on {heard} of the recordings that validate or test; {other}, or use clips of a generator "
+            "that has not heard them (usk fit)"
         )
     others = "make clips of recordings that train there (usk synth" + (" --folds)" if split.of_fold else ")")
     if split.by_group and judges_that_heard(source, real, split):
         return (
-            "their parents' recordings, or recordings that their judge was fitted on, validate or test",
-            f"{others}, with a judge that has heard no others (--judge --test-folds)",
+            "their parents' recordings, or recordings that their judge was fitted on, validate or test; "
+            f"{other}, or {others}, with a judge that has heard no others (--judge --test-folds)"
         )
-    return "their parents' recordings validate or test", others
+    return f"their parents' recordings validate or test; {other}, or {others}"
 
 
 def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
@@ -264,13 +264,9 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
             leaks = leaking(source, real, split)
             dropped += int(leaks.sum())
             if leaks.all():
-                other = (
-                    "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
-                )
-                why, without = why_emptied(source, real, split)
                 raise LeakError(
                     f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
-                    f"{why}; {other}, or {without}"
+                    f"{why_emptied(source, real, split)}"
                 )
             elsewhere = made_elsewhere(source, real, given) & ~leaks if few else np.zeros_like(leaks)
             dropped += int(elsewhere.sum())

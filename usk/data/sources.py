@@ -32,7 +32,7 @@ from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import UNKNOWN, license_of_card, one_license
 from usk.data.listing import STANDARD, listed, read_table, tables_in
 from usk.data.pinned import cache_folder, download, looks_like_hub_id, pin
-from usk.data.splits import make_folds
+from usk.data.splits import in_several_folds, make_folds
 from usk.errors import SourceError, UsageError, counted, sample_of
 from usk.hub import causes, first_line, hub_errors, retried
 
@@ -1020,11 +1020,6 @@ def _from_columns(
     wrong = first_wrong(provenance, wrong_provenance_row)
     if wrong:
         raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
-    if not is_ours and (spread := _in_several_folds(groups, folds)):
-        notes.append(
-            f"{counted(len(spread), 'recording')} with clips in several folds ({sample_of(spread)}): where one of these is tested, the "
-            "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
-        )
     orphans = sum(not row["parents"] for row in provenance)
     if orphans:
         notes.append(f"{orphans} of {len(labels)} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
@@ -1032,6 +1027,11 @@ def _from_columns(
         Clip(ids[row], label, groups[row], folds[row], **(provenance_of(provenance[row]) if is_ours else {}))
         for row, label in enumerate(labels)
     ]
+    if not is_ours and (spread := [*in_several_folds(clips)]):
+        notes.append(
+            f"{counted(len(spread), 'recording')} with clips in several folds ({sample_of(spread)}): where one of these is tested, the "
+            "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
+        )
     source = Source(
         name=name,
         kind=kind,
@@ -1046,14 +1046,6 @@ def _from_columns(
         ids_by_row=ids_by_row,
     )
     return source if is_ours or not columns.needs_label else _with_folds(source)
-
-
-def _in_several_folds(groups: Sequence[str], folds: Sequence[int]) -> list[str]:
-    """The recordings with clips in more folds than one."""
-    of: dict[str, set[int]] = defaultdict(set)
-    for group, fold in zip(groups, folds, strict=True):
-        of[group].add(fold)
-    return sorted(group for group, found in of.items() if len(found) > 1)
 
 
 def _could_name_recordings(

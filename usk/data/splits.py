@@ -98,6 +98,14 @@ def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
     return folds
 
 
+def in_several_folds(clips: Sequence[Clip]) -> dict[str, list[int]]:
+    """The recordings with clips in more folds than one, and these."""
+    folds: dict[str, set[int]] = defaultdict(set)
+    for clip in clips:
+        folds[clip.group].add(clip.fold)
+    return {group: sorted(found) for group, found in sorted(folds.items()) if len(found) > 1}
+
+
 def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
     """Protocol `folds`: one fold tests; of the others, the held-out recordings choose the epoch, the rest trains."""
     folds = np.array([clip.fold for clip in clips])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from usk.classify.classifier import WEIGHTS_FILE
 from usk.classify.features import FOUR_SECONDS, Features, fit_length
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
-from usk.errors import UsageError
+from usk.errors import SourceError, UsageError
 from usk.hub import first_line
+from usk.json_file import read_json_object
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Clips at 22.05 kHz to vectors [n, dimensions]."""
@@ -167,10 +167,9 @@ def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
 def _record(run: Path) -> dict[str, Any]:
     """What run.json says; empty where there is none that can be read."""
     try:
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(run / "run.json", SourceError, "")
+    except SourceError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _name_of(run: Path) -> str:

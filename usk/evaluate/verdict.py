@@ -39,7 +39,7 @@ def verdict(
     difference = compared.difference
     said = [f"{difference.difference_points:+z.1f} points"]
     if difference.low_points is not None and difference.high_points is not None:
-        said.append(f"95 % interval {_interval(difference)}")
+        said.append(f"95 % interval {interval_of(difference)}")
     if difference.n_pairs == 1:
         said.append(f"one {kind} pair")
     else:
@@ -52,15 +52,16 @@ def verdict(
     augment, found = same or ("", None)
     if found is None:
         return f"{', '.join(said)}: {judgement}"
-    interval = "" if found.low_points is None else f", {_interval(found)}"
+    interval = "" if found.low_points is None else f", {interval_of(found)}"
     return (
         f"{', '.join(said)} (with {augment} for both {found.difference_points:+z.1f}{interval}): {judgement}"
     )
 
 
-def _interval(difference: PairedDifference) -> str:
+def interval_of(difference: PairedDifference) -> str:
+    """`-0.0 to +1.2`: a bound that rounds to zero keeps its side of it."""
     assert difference.low_points is not None and difference.high_points is not None
-    return f"{difference.low_points:+.1f} to {difference.high_points:+.1f}"  # -0.0 is below zero
+    return f"{difference.low_points:+.1f} to {difference.high_points:+.1f}"
 
 
 def _judgement(

@@ -199,11 +199,6 @@ def points_text(value: float | None) -> str:
     return "" if value is None else f"{value:+z.1f}".replace("-", "−")
 
 
-def interval_text(low: float, high: float) -> str:
-    """`−0.0 to +1.2`: a bound that rounds to zero keeps its side of it."""
-    return f"{low:+.1f} to {high:+.1f}".replace("-", "−")
-
-
 def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool) -> None:
     """A row a name, first on top; names above their rows where the chart is narrow."""
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -243,6 +243,8 @@ def _with_interval(interval: Any) -> str:
 
 def _mix_cells(row: Any) -> list[str]:
     """What every table of mixes shows of one (a `MixRow`), from its name to the pairs that went up."""
+    from usk.evaluate.verdict import interval_of
+
     difference = row.difference
     known = difference is not None and difference.low_points is not None
     return [
@@ -253,7 +255,7 @@ def _mix_cells(row: Any) -> list[str]:
         _with_interval(row.accuracy),
         _with_interval(row.macro_f1),
         "" if difference is None else f"{difference.difference_points:+z.1f}",
-        f"{difference.low_points:+.1f} to {difference.high_points:+.1f}" if known else "",
+        interval_of(difference) if known else "",
         f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
     ]
 

@@ -27,7 +27,6 @@ from usk.show.charts import (
     Table,
     charts_of,
     file_name,
-    interval_text,
     paint,
     points_text,
     shots_charts,
@@ -352,6 +351,8 @@ def _study(study: Study) -> dict[str, Any]:
 
 
 def _mixes(study: Study) -> Table:
+    from usk.evaluate.verdict import interval_of
+
     def spread(interval: Any) -> str:
         half = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
         return f"{100 * interval.mean:.1f}{half}"
@@ -361,8 +362,8 @@ def _mixes(study: Study) -> Table:
         difference = row.difference
         bounds = (
             ""
-            if difference is None or difference.low_points is None or difference.high_points is None
-            else interval_text(difference.low_points, difference.high_points)
+            if difference is None or difference.low_points is None
+            else interval_of(difference).replace("-", "\u2212")
         )
         rows.append(
             (

@@ -17,6 +17,7 @@ from usk.data.licenses import strictest_license
 from usk.data.pinned import looks_like_hub_id
 from usk.data.shots import ShotsOf
 from usk.data.sources import Source
+from usk.data.splits import in_several_folds
 from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
 from usk.errors import SourceError, UsageError, UskError, counted, sample_of
@@ -214,7 +215,7 @@ def synthesize(
             "skip_bad": config.skip_bad,
         },
         "has_groups": source.has_groups,
-        **({"recordings_of_several_folds": spread} if (spread := _spread(source)) else {}),
+        **({"recordings_of_several_folds": spread} if (spread := in_several_folds(source.clips)) else {}),
         "license": strictest_license([source.license, *_licenses(generator)]),
     }
     jury: Jury | None = None
@@ -299,14 +300,6 @@ def synthesize(
         rejected=rejected,
         judge_scores=scores,
     )
-
-
-def _spread(source: Source) -> dict[str, list[int]]:
-    """Recordings with clips in several folds, and these: who tests one of them has heard all of the recording's clips."""
-    folds: dict[str, set[int]] = {}
-    for clip in source.clips:
-        folds.setdefault(clip.group, set()).add(clip.fold)
-    return {group: sorted(found) for group, found in sorted(folds.items()) if len(found) > 1}
 
 
 def _judged(plan: Plan, jury: Jury, scores: dict[str, float], per_class: int) -> tuple[Plan, Plan]:
