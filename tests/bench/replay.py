@@ -2,18 +2,21 @@
 
     python -m tests.bench.replay --json FILE
 
-Random clips, each classifier's own batch, with and without augmentation; milliseconds a step, the augmentation included.
+Random clips, each classifier's own batch, with and without augmentation; milliseconds a step, the augmentation included. And
+a step of `usk fit` for networks as the embedded generator's, in batches of 32 and 64, from the drawing of the batch on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +24,11 @@ from rich.table import Table
 from usk.classify.fitting import Training
 from usk.classify.models import CLASSIFIERS
 from usk.device import default_precision, resolve_device
+from usk.diffusion.fit import EMBEDDED_MEL
+from usk.diffusion.fit_config import FitConfig
+from usk.diffusion.networks import new_networks
+from usk.diffusion.training import FitClips, Fitting
+from usk.diffusion.workers import Workers
 
 CLIPS, CLASSES = 200, 10
 
@@ -54,6 +62,38 @@ def step_ms(name: str, augment: str, device: torch.device, recorded: bool, steps
     return 1000 * (time.monotonic() - started) / steps
 
 
+def fit_step_ms(batch: int, device: torch.device, recorded: bool, steps: int) -> float:
+    """Milliseconds a step of `usk fit`, without its validations and checkpoints."""
+    mel, names = EMBEDDED_MEL, tuple(f"class {n}" for n in range(CLASSES))
+    config = FitConfig(
+        steps=10 + steps, batch=batch, class_conditional=True, validate_every=10**6, checkpoint_every_s=10**6
+    ).resolved()
+    images = np.random.default_rng(0).normal(size=(CLIPS, mel.n_mels, mel.n_frames)).astype(np.float16)
+    clips = FitClips(
+        images, np.full(CLIPS, mel.n_frames), np.arange(CLIPS) % CLASSES, np.zeros(CLIPS, dtype=bool)
+    )
+    at_s: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(Fitting, "_recorded", lambda *_: recorded),
+    ):
+        fitting = Fitting(
+            clips, new_networks(config, mel, names, device), config, Path(folder), Workers(device)
+        )
+        fitting.run(lambda step: at_s.append(step.elapsed_s))
+    return 1000 * (at_s[-1] - at_s[9]) / steps
+
+
+def row_of(name: str, augment: str, plain_ms: float, recorded_ms: float) -> dict[str, Any]:
+    return {
+        "network": name,
+        "augment": augment,
+        "plain_ms": round(plain_ms, 2),
+        "recorded_ms": round(recorded_ms, 2),
+        "times": round(plain_ms / recorded_ms, 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classifiers", default=",".join(CLASSIFIERS))
@@ -62,21 +102,16 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device("cuda")
     rows: list[dict[str, Any]] = []
-    for name in options.classifiers.split(","):
+    for name in filter(None, options.classifiers.split(",")):
         for augment in ("none", "strong") if CLASSIFIERS[name].augment != "none" else ("none",):
             plain, recorded = (step_ms(name, augment, device, way, options.steps) for way in (False, True))
-            rows.append(
-                {
-                    "classifier": name,
-                    "augment": augment,
-                    "plain_ms": round(plain, 2),
-                    "recorded_ms": round(recorded, 2),
-                    "times": round(plain / recorded, 1),
-                }
-            )
+            rows.append(row_of(name, augment, plain, recorded))
+    for batch in (32, 64):
+        plain, recorded = (fit_step_ms(batch, device, way, options.steps) for way in (False, True))
+        rows.append(row_of(f"usk fit, batch {batch}", "", plain, recorded))
     table = Table(title=f"a training step on {torch.cuda.get_device_name(device)}")
     for column in rows[0]:
-        table.add_column(column, justify="left" if column in ("classifier", "augment") else "right")
+        table.add_column(column, justify="left" if column in ("network", "augment") else "right")
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)

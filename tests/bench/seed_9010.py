@@ -3,11 +3,11 @@
     python -m tests.bench.seed_9010 --real UrbanSound8K --work DIR --seeds 5 --steps 4000 --json FILE
 
 For each seed a random 90:10 split of the clips (optimistic: clips of one recording are on both sides, and the epoch is chosen on
-the test part). One generator is fitted on the clips that no seed tests; for each seed clips are made from its training part, and
-`cnn` is trained without and with them, for equal steps: as many as 50 epochs of the real clips take. With `--own-epochs` a mix has
+the test part). One generator is fitted on the clips that no seed tests (many seeds test nearly all clips, so `--share 5` fits one
+for each five seeds, on what those do not test); for each seed clips are made from its training part, and `cnn` is trained without and with them, for equal steps: as many as 50 epochs of the real clips take. With `--own-epochs` a mix has
 50 epochs of its own, as published, so that with synthetic clips half as many steps again are taken: runs in a folder of their own.
 What is in `--work` already is not made again. `--only 3` does seed 3 alone, so that several processes can share a machine, once
-`--only fit` has fitted the generator; `--only results` compares what has been trained.
+`--only fit` has fitted the generators (`--only fit5` that of seed 5 alone); `--only results` compares what has been trained.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,13 +42,26 @@ SAVED = (
     "per_class",
     "classifier",
     "own_epochs",
-)  # options in --json, beside the generator's
+    "share",
+)  # options in --json, beside the generators'
 
 
-def untested(source: Source, seeds: int) -> Source:
-    """The clips that no seed tests."""
-    tested = {row for seed in range(seeds) for row in seed_9010_split(source.clips, seed).test.tolist()}
+def untested(source: Source, seeds: Iterable[int]) -> Source:
+    """The clips that none of these seeds tests."""
+    tested = {row for seed in seeds for row in seed_9010_split(source.clips, seed).test.tolist()}
     return source.subset(row for row in range(len(source)) if row not in tested)
+
+
+def sharing(seed: int, seeds: int, share: int | None) -> range:
+    """The seeds, among the first `seeds`, that have their generator in common with this one: `share` each, or all."""
+    share = share or seeds
+    first = seed // share * share
+    return range(first, min(first + share, seeds))
+
+
+def generator_of(group: range, seeds: int) -> str:
+    """The folder of the generator of these seeds."""
+    return "generator" if len(group) == seeds else f"generator{group.start}"
 
 
 def own_length(epochs: int, n_real: int, n_made: int) -> int:
@@ -65,6 +78,7 @@ def run_seed(
     strategies: Sequence[str],
     config: TrainConfig,
     own_epochs: bool,
+    generator: str,
 ) -> None:
     """The clips of one seed that `work` does not hold yet, and its classifiers that `runs` does not."""
     folder = work / f"seed{seed}"
@@ -75,7 +89,7 @@ def run_seed(
     epochs = {"real": usual}
     for strategy in strategies:
         made = SynthConfig(per_class, seed=seed, render=render_config(strategy=strategy))
-        n_made = len(synthesize(training, strategy, made, model=str(work / "generator")).plan)
+        n_made = len(synthesize(training, strategy, made, model=str(work / generator)).plan)
         epochs[f"real,{strategy}"] = own_length(usual, len(training), n_made) if own_epochs else usual
     for n in sorted(set(epochs.values())):
         alike = [mix for mix, of_mix in epochs.items() if of_mix == n]
@@ -88,7 +102,8 @@ def main() -> None:
     parser.add_argument("--real", default="demo")
     parser.add_argument("--work", type=Path, required=True, help="folder of generator, clips and runs")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", help="fit, the number of a seed, or results")
+    parser.add_argument("--share", type=int, help="seeds that share a generator; all of them by default")
+    parser.add_argument("--only", help="fit, fit and the number of a seed, the number of a seed, or results")
     parser.add_argument("--strategies", default="decomposed,waveform")
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--classifier", default="cnn")
@@ -109,22 +124,31 @@ def main() -> None:
     )
     source = open_source(str(Path(options.real).absolute()) if options.real != "demo" else options.real)
     decode_source(source)  # whole: the cache then has every seed's part
-    if only in (None, "fit") and not (work / "generator" / "model_index.json").is_file():
-        fit([untested(source, options.seeds)], work / "generator", fitting)
-    if only == "fit":
+    groups = {seed: sharing(seed, options.seeds, options.share) for seed in range(options.seeds)}
+    folders = {group: generator_of(group, options.seeds) for group in groups.values()}
+    for group, name in folders.items():
+        wanted = only in (None, "fit") or only in [f"fit{seed}" for seed in group]
+        if wanted and not (work / name / "model_index.json").is_file():
+            fit([untested(source, group)], work / name, fitting)
+    if only is not None and only.startswith("fit"):
         return
     if only != "results":
         config = TrainConfig(options.classifier, protocol="seed-9010", epochs=options.epochs)
         for seed in range(options.seeds) if only is None else [int(only)]:
-            run_seed(source, work, runs, seed, options.per_class, strategies, config, options.own_epochs)
+            made_by = folders[groups[seed]]
+            run_seed(
+                source, work, runs, seed, options.per_class, strategies, config, options.own_epochs, made_by
+            )
     comparisons = compare_runs(runs)
     if options.json:
-        trained = json.loads((work / "generator" / "training.json").read_text())
-        del trained["log"]
+        generators = [json.loads((work / name / "training.json").read_text()) for name in folders.values()]
+        for trained in generators:
+            losses = [row["validation_loss"] for row in trained.pop("log")]
+            trained["validation_loss"] = min((loss for loss in losses if loss is not None), default=None)
         result = {
             "options": {name: getattr(options, name) for name in SAVED},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "generator": trained,
+            "generators": generators,
             "runs": [
                 {"mix": run.mix, "seed": run.seed, "steps": run.steps, "accuracy": run.accuracy}
                 for run in read_runs(runs)

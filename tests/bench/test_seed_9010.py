@@ -17,12 +17,23 @@ from usk.diffusion.fit_config import FitConfig
 
 def test_the_generator_hears_no_clip_that_any_seed_tests() -> None:
     source = open_source("demo")
-    heard = {clip.clip_id for clip in seed_9010.untested(source, 3).clips}
+    heard = {clip.clip_id for clip in seed_9010.untested(source, range(3)).clips}
     tested = {
         source.clips[row].clip_id for seed in range(3) for row in seed_9010_split(source.clips, seed).test
     }
     assert heard and tested and not heard & tested
     assert len(heard) + len(tested) == len(source)
+
+
+def test_seeds_share_generators() -> None:
+    groups = [seed_9010.sharing(seed, 7, 3) for seed in range(7)]
+    assert groups == [range(0, 3)] * 3 + [range(3, 6)] * 3 + [range(6, 7)]
+    assert [seed_9010.generator_of(group, 7) for group in groups[::3]] == [
+        "generator0",
+        "generator3",
+        "generator6",
+    ]
+    assert seed_9010.generator_of(seed_9010.sharing(4, 7, None), 7) == "generator"
 
 
 def test_a_mix_can_have_epochs_of_its_own() -> None:
@@ -51,7 +62,7 @@ def test_it_fits_makes_trains_and_compares(
     ]  # fmt: skip
     assert len({run["steps"] for run in runs}) == 1  # equal work
     assert [(row["mix"], row["n_runs"]) for row in comparison["rows"]] == [("real", 2), ("real,waveform", 2)]
-    untested = seed_9010.untested(open_source("demo"), 2).clips
+    untested = seed_9010.untested(open_source("demo"), range(2)).clips
     held = held_out_groups(untested)
     (heard,) = json.loads((work / "generator" / "trained_on.json").read_text())["sources"]
     assert heard["clips"] == sum(clip.group not in held for clip in untested)

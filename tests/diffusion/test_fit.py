@@ -513,7 +513,8 @@ def test_labels_left_out_are_the_last_one(source: Source) -> None:
     assert torch.equal(mixed[~left_out], labels[~left_out])
     assert 0.10 < float(left_out.float().mean()) < 0.20
     untold.config = replace(untold.config, batch=4)
-    untold.gradients("unet", untold.networks.unet, untold.unet_loss, 0)
+    unet = untold.networks.unet
+    untold.gradients("unet", unet, untold.learning(unet, untold.unet_loss), 0)
     gradient = untold.networks.unet.class_embedding.weight.grad.abs().sum(dim=1)
     assert gradient[2] > 0 and gradient[:2].sum() == 0
 
@@ -565,7 +566,7 @@ def test_accumulated_gradients_are_those_of_the_mean_over_all_clips(
     if config.latent:
         networks["vae"] = (fitting.networks.vae, fitting.vae_loss)
     for stage, (network, loss_of) in networks.items():
-        mean = fitting.gradients(stage, network, loss_of, 5)
+        mean = fitting.gradients(stage, network, fitting.learning(network, loss_of), 5)
         accumulated = [parameter.grad.clone() for parameter in network.parameters()]
         network.zero_grad()
         drawn = Drawn(
@@ -577,6 +578,55 @@ def test_accumulated_gradients_are_those_of_the_mean_over_all_clips(
         assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
         for expected, actual in zip(network.parameters(), accumulated, strict=True):
             torch.testing.assert_close(actual, expected.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@each_kind
+def test_recorded_steps_learn_as_plain_ones_do(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FitConfig
+) -> None:
+    config = replace(
+        config,
+        device="cuda",
+        class_conditional=True,
+        steps=20,
+        accumulate=2,
+        learning_rate=1e-2,
+        ema_decay=0.0,
+    )
+    monkeypatch.setattr("usk.diffusion.fit.preview", lambda *_: None)
+
+    def fitted(name: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+        losses: list[float] = []
+        made = fit([source], tmp_path / name, config, mel=MEL, report=lambda step: losses.append(step.loss))
+        return losses, weights(made.folder)
+
+    recorded = fitted("recorded")
+    monkeypatch.setattr(Fitting, "_recorded", lambda *_: False)
+    plain, other = fitted("plain"), fitted("again")
+    assert len(set(recorded[0])) == 20
+    np.testing.assert_allclose(recorded[0], plain[0], rtol=0.02)
+    drift = moved(plain[1], other[1])  # kernels may sum in another order each time
+    assert moved(recorded[1], plain[1]) < 1e-4 + 3 * drift
+
+
+@pytest.mark.gpu
+def test_recorded_steps_go_on_from_a_checkpoint(source: Source, tmp_path: Path) -> None:
+    config = replace(TINY, device="cuda", steps=16, learning_rate=1e-2)
+    expected: list[float] = []
+    fit([source], tmp_path / "whole", config, mel=MEL, report=lambda step: expected.append(step.loss))
+    losses: list[float] = []
+
+    def killed(step: FitProgress) -> None:
+        losses.append(step.loss)
+        if step.step == 9:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit([source], tmp_path / "out", config, mel=MEL, report=killed)
+    del losses[8:]  # its checkpoint comes after the report
+    fit([source], tmp_path / "out", config, mel=MEL, report=lambda step: losses.append(step.loss))
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
 @each_kind
@@ -659,7 +709,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     draw = Fitting.draw
 
     def draw_and_stop(fitting: Fitting, stage: str, step: int, part: int) -> Drawn:
-        if step == 2:
+        if step == 3:  # drawn ahead, in the third step
             os.kill(os.getpid(), number)
         return draw(fitting, stage, step, part)
 

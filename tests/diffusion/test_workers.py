@@ -16,7 +16,7 @@ import torch
 
 from usk.diffusion import training
 from usk.diffusion.load import load_generator
-from usk.diffusion.training import Fitting
+from usk.diffusion.training import Drawn, Fitting
 from usk.diffusion.workers import Workers, is_main_process, workers
 from usk.errors import UsageError
 
@@ -113,21 +113,26 @@ def test_an_average_is_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_each_process_draws_its_own_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
+    learnt: list[tuple[int, int]] = []
     network = torch.nn.Linear(1, 1)
 
-    def draw(fitting: Fitting, stage: str, step: int, part: int) -> int:
-        drawn.append(part)
-        return part
+    def draw(fitting: Fitting, stage: str, step: int, part: int) -> Drawn:
+        return Drawn(*(torch.tensor(value) for value in (step, part, 0, 0)))
+
+    def learn(step: torch.Tensor, part: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        learnt.append((int(step), int(part)))
+        return torch.tensor(0.0)
 
     monkeypatch.setattr(Fitting, "draw", draw)
     monkeypatch.setattr(Workers, "average", lambda *_: None)
     for rank in range(3):
         fitting = object.__new__(Fitting)
         fitting.workers, fitting.device = Workers(CPU, rank, 3), CPU
-        fitting.config = training.FitConfig(accumulate=2)
-        fitting.gradients("unet", network, lambda drawn: network.weight.sum(), 0)
-    assert drawn == [0, 1, 2, 3, 4, 5]
+        fitting.config, fitting._ahead = training.FitConfig(accumulate=2), None
+        for step in (0, 1, 5):
+            fitting.gradients("unet", network, learn, step)
+    shares = [[0, 1], [2, 3], [4, 5]]
+    assert learnt == [(step, part) for share in shares for step in (0, 1, 5) for part in share]
 
 
 def test_processes_that_begin_at_different_steps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.models import ClassifierPreset, Standardised
-from usk.classify.replay import Learn, Replayed, make_plain, make_replayable, replayable
 from usk.device import autocast
 from usk.errors import UskError
+from usk.replay import Learn, Replayed, make_plain, make_replayable, replayable
 
 SETTLING_CLIPS = 128
 SETTLING_BATCH = 128

@@ -7,6 +7,7 @@ does not matter whether one process computes the micro-batches of a step one aft
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import signal
@@ -28,10 +29,13 @@ from usk.diffusion.networks import Networks
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import write_whole
+from usk.replay import Replayed
 
 CHECKPOINT = "checkpoint.pt"
 VAE, UNET = "vae", "unet"  # the stages
 VALIDATION_IMAGES = 96
+SMALL_PARAMETERS = 30_000_000
+"""CUDA waits for the launches of a network's kernels up to about this size, and so a step is recorded once and replayed."""
 
 
 class Stopped(UskError):
@@ -88,6 +92,9 @@ class Drawn(NamedTuple):
     timesteps: torch.Tensor  # int64 [n]
     noise: torch.Tensor  # [n, *latent shape]
 
+    def to(self, device: torch.device) -> Drawn:
+        return Drawn(*(tensor.to(device) for tensor in self))
+
 
 class Best(NamedTuple):
     """The averaged weights that did best on held-out recordings so far."""
@@ -98,6 +105,9 @@ class Best(NamedTuple):
 
 
 Loss = Callable[[Drawn], torch.Tensor]
+Learn = Callable[
+    ..., torch.Tensor
+]  # the tensors of a Drawn -> its loss, whose gradient is added to the network's
 
 
 class Fitting:
@@ -111,6 +121,7 @@ class Fitting:
         self.config, self.networks, self.out, self.workers = config, networks, out, workers
         self.learning_rate = config.learning_rate
         self.device = workers.device
+        self._ahead: tuple[tuple[str, int, int], Drawn] | None = None
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
         self.log: list[dict[str, Any]] = []
         self.steps_done = 0  # of the UNet
@@ -137,6 +148,11 @@ class Fitting:
             took_s[precision].append(time.perf_counter() - start)
         unet.zero_grad(set_to_none=True)
         return min(took_s, key=lambda precision: min(took_s[precision]))
+
+    @functools.cached_property
+    def _alphas(self) -> torch.Tensor:
+        """The schedule's share of signal at each timestep, on the device."""
+        return self.networks.schedule.alphas_cumprod.to(self.device)
 
     def run(self, report: Callable[[FitProgress], None] = lambda _: None) -> list[dict[str, Any]]:
         """Train to the end (from the checkpoint, if there is one) and return the validation log.
@@ -220,6 +236,7 @@ class Fitting:
         network.train()
         if config.checkpointing:
             network.enable_gradient_checkpointing()
+        learn = self.learning(network, loss_of)
         while True:
             share = max(step / budget_steps, (time.monotonic() - started) / budget_s)
             share, stop_signal = self.workers.greatest(share, stop.number)
@@ -230,7 +247,7 @@ class Fitting:
                 break
             warm_up, cool_down = min(1.0, (step + 1) / 100), min(1.0, (1.0 - share) / 0.4)
             optimiser.param_groups[0]["lr"] = self.learning_rate * warm_up * max(cool_down, 0.02)
-            loss = self.gradients(stage, network, loss_of, step)
+            loss = self.gradients(stage, network, learn, step)
             if not math.isfinite(loss):
                 self.diverged_step = step + 1
                 if self.workers.greatest(self.workers.is_main and best is None)[0]:
@@ -241,7 +258,6 @@ class Fitting:
                 break
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
             step += 1
             decay = min(config.ema_decay, (1 + step) / (10 + step))
             with torch.no_grad():
@@ -279,32 +295,65 @@ class Fitting:
             network.disable_gradient_checkpointing()
         network.eval()
 
-    def gradients(self, stage: str, network: Any, loss_of: Loss, step: int) -> float:
+    def learning(self, network: Any, loss_of: Loss) -> Learn:
+        """How a micro-batch is learnt from: on CUDA, where the network is small, as one recorded launch."""
+        accumulate = self.config.accumulate
+
+        def learn(*drawn: torch.Tensor) -> torch.Tensor:
+            loss = loss_of(Drawn(*drawn)) / accumulate
+            loss.backward()
+            return loss.detach()
+
+        if self._recorded(network):
+            return Replayed(learn, self.device)
+        return learn
+
+    def _recorded(self, network: Any) -> bool:
+        size = sum(parameter.numel() for parameter in network.parameters())
+        return self.device.type == "cuda" and size <= SMALL_PARAMETERS and not self.config.checkpointing
+
+    def gradients(self, stage: str, network: Any, learn: Learn, step: int) -> float:
         """Leave the gradient of step `step` in `network`: of the mean loss over all micro-batches of all processes.
 
         Returns: that mean loss.
         """
+        before = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        if before:
+            torch._foreach_zero_(before)  # where they are: a recorded step adds to them there
         accumulate = self.config.accumulate
         total = torch.zeros((), device=self.device)
+        first = self.workers.rank * accumulate
         for micro in range(accumulate):
-            loss = loss_of(self.draw(stage, step, self.workers.rank * accumulate + micro)) / accumulate
-            loss.backward()
-            total += loss.detach()
+            drawn = self._next(stage, step, first + micro)
+            torch.manual_seed(self._seed(stage, step, first + micro))  # dropout, where a base has it
+            total += learn(*drawn.to(self.device))
+            # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
+            following = (
+                (stage, step, first + micro + 1) if micro + 1 < accumulate else (stage, step + 1, first)
+            )
+            self._ahead = (following, self.draw(*following))
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         self.workers.average([*gradients, total])
         return float(total)
 
+    def _next(self, stage: str, step: int, part: int) -> Drawn:
+        """What `draw` gives, which the step before has drawn."""
+        if self._ahead is not None and self._ahead[0] == (stage, step, part):
+            return self._ahead[1]
+        return self.draw(stage, step, part)
+
+    def _seed(self, stage: str, step: int, part: int) -> int:
+        # torch's CPU generator keeps 32 bits of a seed. Multiples of this odd number (2^32 over the golden ratio) lie
+        # far apart there: no two micro-batches of a run meet.
+        return (self.config.seed * 1_000_003 + step) * 2 + (stage == UNET) + part * 0x9E3779B1
+
     def draw(self, stage: str, step: int, part: int) -> Drawn:
-        """Micro-batch `part` of step `step`.
+        """Micro-batch `part` of step `step`, in the CPU's memory.
 
         Half of the clips begin where they begin and end in silence if they are short; the others are repeated and
         rolled in time, as `usk synth` repeats short parents.
         """
-        # torch's CPU generator keeps 32 bits of a seed. Multiples of this odd number (2^32 over the golden ratio) lie
-        # far apart there: no two micro-batches of a run meet.
-        seed = (self.config.seed * 1_000_003 + step) * 2 + (stage == UNET) + part * 0x9E3779B1
-        torch.manual_seed(seed)  # dropout inside the networks, where a base has it
-        draw = torch.Generator().manual_seed(seed)
+        draw = torch.Generator().manual_seed(self._seed(stage, step, part))
         n, n_frames = self.config.batch, self.networks.mel.n_frames
         rows = torch.randint(len(self.training), (n,), generator=draw).tolist()
         shifts = torch.randint(n_frames, (n,), generator=draw).tolist()
@@ -325,7 +374,7 @@ class Fitting:
         timesteps = (offsets * n_train).long().clamp_max(n_train - 1)
         noise = torch.randn((n, *self.networks.shape), generator=draw)
         batch = torch.from_numpy(images.astype(np.float32))[:, None]
-        return Drawn(*(tensor.to(self.device) for tensor in (batch, labels, timesteps, noise)))
+        return Drawn(batch, labels, timesteps, noise)
 
     def unet_loss(self, drawn: Drawn) -> torch.Tensor:
         """Mean squared error of the UNet's output, which is noise, v or image as the schedule says."""
@@ -334,7 +383,7 @@ class Fitting:
         if self.networks.vae is not None:
             with torch.no_grad():
                 images = VAE_SCALE * self.networks.vae.encode(images).latent_dist.mode()
-        alpha = schedule.alphas_cumprod.to(self.device)[timesteps].reshape(-1, 1, 1, 1)
+        alpha = self._alphas[timesteps].reshape(-1, 1, 1, 1)
         noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
         with autocast(self.device, self.precision):
             output = self.networks.unet(
@@ -376,7 +425,7 @@ class Fitting:
                 parameter.copy_(mean)
             for begin in range(0, len(some), piece):
                 part = Drawn(*(tensor[begin : begin + piece] for tensor in drawn))
-                total += float(loss_of(part)) * len(part.images)
+                total += float(loss_of(part.to(self.device))) * len(part.images)
             for parameter, value in zip(network.parameters(), current, strict=True):
                 parameter.copy_(value)
         network.train()
