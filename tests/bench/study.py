@@ -26,7 +26,7 @@ import threading
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +123,15 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     """Make the clips that the mixes of one cell (shots, test fold, seed) name, and train them all."""
     os.chdir(work)  # a mix names its clips by their folder here
     source = open_source(real)
-    made = (
-        replace(cell, seed=0) if cell.shots is None else cell
-    )  # `full` draws nothing: one dataset for all seeds
+    once = cell.shots is None  # `full` draws nothing: one dataset for all seeds, which the first makes
     mixes = study.mixes[_said(cell.shots)]
     for name in study.clips:
         if not any(name == part.name for mix in mixes for part in parse_mix(mix).parts):
             continue
+        if once and cell.seed > 0:
+            continue
         synthesize_shots(
-            source, name, [made], study.synth(name, cell.shots), model=study.model_for(cell.test_fold)
+            source, name, [cell], study.synth(name, cell.shots), model=study.model_for(cell.test_fold)
         )
         print(f"{cell.name}, seed {cell.seed}: {name} made", file=sys.stderr, flush=True)
     for trained_on, augment in (

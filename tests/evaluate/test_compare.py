@@ -73,6 +73,21 @@ def test_two_mixes_two_folds_two_seeds(tmp_path: Path) -> None:
     assert comparison.warning is None and comparison.notes == []
 
 
+def test_trainings_that_learnt_nothing_are_named_with_the_difference_without_them(tmp_path: Path) -> None:
+    write_grid(tmp_path, gain=0.1, seeds=(0, 1, 2))
+    assert not [note for note in only(compare_runs(tmp_path)).notes if "nothing" in note]
+    before = row_of(only(compare_runs(tmp_path)), "real,synth").difference
+    rewrite(tmp_path / "real-fold1-0", "predicted", [1] * N_CLIPS)
+    comparison = only(compare_runs(tmp_path))
+    (note,) = [note for note in comparison.notes if "nothing" in note]
+    assert note.startswith(
+        "1 of 6 runs of real learnt nothing and took all test clips for one class; real,synth is +10.0 points ("
+    )
+    assert note.endswith(") where none did, in 5 pairs")
+    after = row_of(comparison, "real,synth").difference
+    assert before is not None and after is not None and after.difference_points > before.difference_points
+
+
 def test_classes_carry_support_and_recall(tmp_path: Path) -> None:
     write_grid(tmp_path)
     classes = only(compare_runs(tmp_path)).classes

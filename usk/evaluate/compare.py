@@ -30,7 +30,7 @@ from usk.evaluate.stats import (
     paired_bootstrap,
     sign_flip_test,
 )
-from usk.evaluate.verdict import Compared, verdict
+from usk.evaluate.verdict import Compared, interval_of, verdict
 
 DEFAULT_BASELINE = "real"
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
@@ -566,6 +566,7 @@ def _notes(
                 f"{row.mix}: no partner with the same split and seed for {counted(row.n_unpaired, 'run')} (its own and the "
                 "baseline's), which are in the means and recalls and not in the differences"
             )
+    notes += _failed(pairs, by_mix)
     if len(rows) == 1:
         notes.append(
             f"one mix alone, {rows[0].mix}: train another beside it to compare it with, such as usk train --mix real"
@@ -576,6 +577,26 @@ def _notes(
             "the p values are corrected for all together (Holm)"
         )
     return notes
+
+
+def _failed(
+    pairs: Mapping[str, Sequence[tuple[RunRecord, RunRecord]]], by_mix: Mapping[str, Sequence[RunRecord]]
+) -> list[str]:
+    """Trainings that came to nothing, of which few can make most of a mean, and the differences without them."""
+    counts = {mix: sum(run.learnt_nothing for run in members) for mix, members in by_mix.items()}
+    failed = [f"{n} of {counted(len(by_mix[mix]), 'run')} of {mix}" for mix, n in counts.items() if n]
+    if not failed:
+        return []
+    told = [f"{', '.join(failed)} learnt nothing and took all test clips for one class"]
+    for mix, made in pairs.items():
+        rest = [_pair(*both) for both in made if not any(run.learnt_nothing for run in both)]
+        if rest and len(rest) < len(made):
+            left = paired_bootstrap(rest)
+            interval = "" if left.low_points is None else f" ({interval_of(left)})"
+            told.append(
+                f"{mix} is {left.difference_points:+z.1f} points{interval} where none did, in {counted(len(rest), 'pair')}"
+            )
+    return ["; ".join(told)]
 
 
 def _seeds_with_the_same_clips(runs: Sequence[RunRecord]) -> str | None:

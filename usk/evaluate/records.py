@@ -74,6 +74,11 @@ class RunRecord:
         return self.labels == self.predicted
 
     @property
+    def learnt_nothing(self) -> bool:
+        """Whether it takes all test clips, which are of several classes, for one and the same: a training that failed."""
+        return len(set(self.labels.tolist())) > 1 and len(set(self.predicted.tolist())) == 1
+
+    @property
     def accuracy(self) -> float:
         return metrics.accuracy(self.labels, self.predicted)
 
