@@ -29,7 +29,7 @@ NAMES = {
     "real,sample": "+ `sample`",
     "real,decomposed,sample": "+ `decomposed` and as many of `sample`",
 }
-AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml and study_many.toml
+AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml, study_many.toml and study_more.toml
     "real,waveform": "+ 500 sums of waveforms (control)",
     "real,decomposed:0.2": "+ 100 clips of `decomposed` (default)",
     "real,decomposed": "+ 500 of `decomposed`",
@@ -42,11 +42,11 @@ AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml and study_many.toml
 }
 BRIEF = (  # what the README says first: of which results, real clips, mix, and what that trains on
     ("study.json", 50, "real,decomposed,sample", "100 of `decomposed` (the default), 100 of `sample`"),
-    ("amount_folds.json", 100, "real,decomposed:0.2", "100 of `decomposed`"),
-    ("amount_folds.json", 100, "real,decomposed", "500"),
-    ("amount_folds.json", 100, "real,waveform", "500 sums of waveforms (control)"),
-    ("many.json", 200, "real,many:0.5", "500 of `decomposed`"),
-    ("many.json", 200, "real,many", "1,000"),
+    ("more.json", 50, "real,decomposed,sample", "500 of each"),
+    ("together.json", 100, "real,decomposed", "500 of `decomposed`"),
+    ("together.json", 100, "real,decomposed,sample", "500 each of `decomposed` and `sample`"),
+    ("together.json", 100, "real,waveform", "500 sums of waveforms (control)"),
+    ("together.json", 200, "real,decomposed", "500 of `decomposed`"),
     ("many.json", None, "real,many", "1,000"),
     ("many.json", None, "real,many_judged", "the better 1,000 of 2,000 by a judge"),
 )
@@ -195,6 +195,19 @@ def amounts(study: Row) -> str:
     return markdown([f"trained on, with `{BEST_AUGMENT}`", *columns], lines)
 
 
+def amounts_by_size(study: Row) -> str:
+    """The same over all test folds, by the number of real clips."""
+    sizes = sizes_of(study)
+    found = rows_of(study["comparisons"], BEST_AUGMENT)
+    lines = [
+        [said, *(with_p(found[size, mix]) if (size, mix) in found else "" for size in sizes)]
+        for mix, said in {"real": f"real clips, `{BEST_AUGMENT}`", **AMOUNTS}.items()
+        if any((size, mix) in found for size in sizes)
+    ]
+    first, *others = [ALL if size is None else str(size) for size in sizes]
+    return markdown(["trained on", f"{first} real clips", *others], lines)
+
+
 def in_brief() -> str:
     """A line for each answer that the README gives first, with the verdict of `usk eval`."""
     lines = []
@@ -208,7 +221,7 @@ def in_brief() -> str:
                 trained_on,
                 interval(difference),
                 f"{difference['n_pairs_up']} of {difference['n_pairs']}",
-                row["sentence"].rpartition(": ")[2].removeprefix("synthetic clips "),
+                row["sentence"].rpartition(": ")[2].removeprefix("synthetic clips ").partition(" (")[0],
             ]
         )
     head = ["real clips", "and synthetic ones", "points, 95 % interval", "pairs up", "`usk eval`: they"]
@@ -230,6 +243,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "amount": lambda: amounts(saved("amount.json")),
     "amount by fold": lambda: amounts(saved("amount_folds.json")),
     "many": lambda: amounts(saved("many.json")),
+    "more": lambda: amounts_by_size(saved("more.json")),
     "against classical": lambda: against_control(saved("classical.json")),
 }
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- /table -->)", re.DOTALL)

@@ -197,6 +197,7 @@ def test_names_cannot_command_the_terminal(usk: Command, trained: Path, tmp_path
         (["{good}", "--csv", "{two}"], 2, "two cannot be written"),
         (["{good}", "--run", "nothing"], 2, "--run nothing is no run; train one with usk train"),
         (["{good}", "--run", "{two}"], 2, "holds 2 runs; name one of them"),
+        (["{good}", "--run", "{two}"], 2, ". Best on its validation clips, with 62.5 %: {two}/two"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -205,9 +206,10 @@ def test_wrong_input_is_one_line(
     write_wav(tmp_path / "good.wav", tone(440, 0.5))
     for name in ("one", "two"):
         (tmp_path / "two" / name).mkdir(parents=True)
-        (tmp_path / "two" / name / "run.json").write_text("{}")
+        of_run = {"one": {}, "two": {"validation_accuracy": 0.625}}[name]
+        (tmp_path / "two" / name / "run.json").write_text(json.dumps(of_run))
     places = {"good": tmp_path / "good.wav", "two": tmp_path / "two"}
     given = [argument.format(**places) for argument in arguments]
     ran = usk("predict", *given, *([] if "--run" in given else ["--run", trained]), "--quiet")
     assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
-    assert message in ran.err
+    assert message.format(**places) in ran.err

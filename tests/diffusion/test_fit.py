@@ -26,10 +26,11 @@ from usk.data.sources import Source, open_source
 from usk.data.splits import held_out_groups
 from usk.diffusion import training
 from usk.diffusion.ddim import ddim_decode, ddim_encode
-from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of, preview
+from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of, in_pairs, preview
 from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
 from usk.diffusion.networks import new_networks
 from usk.diffusion.training import Drawn, FitClips, Fitting, Stopped, StopSignals
+from usk.diffusion.walk import Walk
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
@@ -652,6 +653,16 @@ def test_checkpointing_computes_the_same_with_activations_computed_again(
     assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
 
 
+def test_the_preview_is_of_pairs_of_a_class() -> None:
+    labels = np.array([0, 1, 2, 1, 0, 3, 0, 1, 1, 2])
+    rows = in_pairs(labels, np.random.default_rng(0))
+    assert sorted(rows.tolist()) == list(range(10))
+    pairs = labels[rows][:8].reshape(4, 2)
+    assert (pairs[:, 0] == pairs[:, 1]).all()
+    assert set(labels[rows][8:]) == {0, 3}
+    assert not np.array_equal(rows, in_pairs(labels, np.random.default_rng(1)))
+
+
 def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
     heard: list[list[int]] = []
 
@@ -666,7 +677,7 @@ def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
     generator: Generator = networks.generator(torch.device("cpu"), "fp32")
     generator.unet = Recorder()
     images = np.zeros((4, 16, 32), dtype=np.float32)
-    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], steps=2)
+    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], Walk(2, 0.5, refinements=0))
     # Up: the four images. Down: both first parents, then the mix of two a, and that of b and a, which is of neither.
     assert heard == [[0, 0, 1, 0]] * 2 + [[0, 1, 0, 2]] * 2
 

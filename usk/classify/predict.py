@@ -22,6 +22,7 @@ from usk.data.decode import as_kept, decode, from_kept
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.sources import UNREAD_SUFFIXES, open_source, visible_files
 from usk.errors import ModelError, SourceError, UsageError, sample_of
+from usk.json_file import read_json_object
 
 BATCH_FILES = 16
 
@@ -55,13 +56,27 @@ def find_classifier(run: str | os.PathLike[str], flag: str = "--run") -> Path:
         return runs[0]
     if runs:
         raise UsageError(
-            f"{flag} {folder} holds {len(runs)} runs; name one of them: {sample_of([str(path) for path in runs])}"
+            f"{flag} {folder} holds {len(runs)} runs; name one of them: {sample_of([str(path) for path in runs])}{_likely(runs)}"
         )
     if not folder.exists() and looks_like_hub_id(str(run)):
         return _download_classifier(str(run), flag)
     raise UsageError(
         f"{flag} {folder} is no run; train one with usk train, and name its folder under ./runs, or a Hub id"
     )
+
+
+def _likely(runs: Sequence[Path]) -> str:
+    """Which of several runs one would take, in words: the best on validation clips, which are not the same for all."""
+    scores: dict[Path, float] = {}
+    for folder in runs:
+        with contextlib.suppress(SourceError):
+            found = read_json_object(folder / RUN_FILE, SourceError, "").get("validation_accuracy")
+            if isinstance(found, float):
+                scores[folder] = found
+    if not scores:
+        return ""
+    best = max(scores, key=lambda folder: scores[folder])
+    return f". Best on its validation clips, with {100 * scores[best]:.1f} %: {best}"
 
 
 def _download_classifier(run: str, flag: str) -> Path:

@@ -137,6 +137,7 @@ def command(
     from usk.synth.few_shot import of_cell, shots_cells, synthesize_shots
     from usk.synth.judge import JudgeConfig
     from usk.synth.settings import render_config
+    from usk.synth.strategies import strategy_named
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
     chosen: dict[str, Any] = {
@@ -174,6 +175,10 @@ def command(
         render=render_config(quality, **chosen),
         judge=JudgeConfig(keep, judge_threshold, tested if shots is None else ()) if judge else None,
     )
+    if compiled and strategy_named(config.render.strategy).mix is None:
+        raise UsageError(
+            f"--compile: --strategy {config.render.strategy} has no generator that it could tell; leave it out"
+        )
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)

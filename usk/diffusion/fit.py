@@ -17,18 +17,20 @@ from usk.data.licenses import strictest_license
 from usk.data.mix import unknown_generator
 from usk.data.sources import Source
 from usk.data.splits import held_out_groups
-from usk.diffusion.ddim import ddim_decode, ddim_encode
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.interpolate import decomposed
 from usk.diffusion.load import TRAINED_ON_FILE, Generator, quiet_libraries
 from usk.diffusion.networks import Base, Networks, classes_told, load_base, new_networks
 from usk.diffusion.training import CHECKPOINT, FitClips, FitProgress, Fitting
+from usk.diffusion.walk import Walk
 from usk.diffusion.workers import workers
 from usk.errors import UsageError, sample_of
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
 """One image of 4 s at 22.05 kHz: 64 bands, a frame each 25 ms."""
+
+PREVIEWED = Walk(steps=6, level=0.5)  # as `usk synth` does by default
 
 UNKNOWN_GENERATOR = "its clips are of a generator that does not say all it was trained on"
 
@@ -38,12 +40,11 @@ def preview(
     images: np.ndarray,
     path: Path,
     class_names: Sequence[str] = (),
-    steps: int = 25,
-    level: float = 0.6,
+    walk: Walk = PREVIEWED,
 ) -> None:
     """A PNG: for up to four pairs of images, rows of first parent, its round trip, the mix, and the second parent.
 
-    `class_names` are the images' classes, for a generator that is to be told them; a mix of two is told none.
+    Without guidance. `class_names` are the images' classes, for a generator that is to be told them; a mix of two is told none.
     """
     from PIL import Image
 
@@ -58,16 +59,27 @@ def preview(
         first if first == second else "" for first, second in zip(names[0::2], names[1::2], strict=True)
     ]
     up, down = generator.predictor(names), generator.predictor(names[0::2] + of_mixes)
-    noisy = ddim_encode(up, clean, generator.schedule, steps, level)
+    noisy = walk.up(up, clean, generator.schedule)
     half = torch.full((pairs,), 0.5)
-    top = generator.schedule.alpha(generator.schedule.timesteps(steps, level)[-1])
-    mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], top)
-    decoded = ddim_decode(down, torch.cat((noisy[0::2], mixed)), generator.schedule, steps, level)
+    mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], walk.top(generator.schedule))
+    decoded = walk.down(down, torch.cat((noisy[0::2], mixed)), generator.schedule)
     back = generator.to_image(decoded)
     rows = [generator.to_image(clean[0::2]), back[:pairs], back[pairs:], generator.to_image(clean[1::2])]
     grid = torch.cat([torch.cat([image[0].flip(0) for image in row], dim=1) for row in rows], dim=0)
     pixels = ((grid.cpu().numpy() + 1) * 127.5).round().astype(np.uint8)
     Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2)).save(path)
+
+
+def in_pairs(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """All rows in random order, pairs of one class first, then what is left over. `labels` int [n]."""
+    pairs: list[int] = []
+    waiting: dict[int, int] = {}
+    for row in rng.permutation(len(labels)).tolist():
+        if (first := waiting.pop(int(labels[row]), None)) is None:
+            waiting[int(labels[row])] = row
+        else:
+            pairs += [first, row]
+    return np.array([*pairs, *waiting.values()], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -291,7 +303,7 @@ def _finish(fitting: Fitting, base: Base | None, trained_on: dict[str, Any]) -> 
     """The preview and the pipeline folder; the checkpoints go."""
     root, told = fitting.out, fitting.networks.class_names
     some = fitting.held_out if len(fitting.held_out) else fitting.training
-    some = some[np.random.default_rng(fitting.config.seed).permutation(len(some))[:8]]
+    some = some[in_pairs(some.labels, np.random.default_rng(fitting.config.seed))[:8]]
     names = [told[label] for label in some.labels] if told else []
     preview(fitting.generator(), some.images.astype(np.float32), root / "preview.png", names)
     record: dict[str, Any] = {

@@ -13,7 +13,9 @@ DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
-OF_GENERATORS = frozenset({"level", "steps", "solver", "refinements", "eta", "guidance"})
+OF_GENERATORS = frozenset(
+    {"level", "steps", "solver", "refinements", "eta", "guidance", "precision", "batch"}
+)
 
 
 @dataclass(frozen=True)
