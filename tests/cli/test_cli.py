@@ -244,6 +244,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
         (("--model", tmp_path / "nowhere"), "no such pipeline folder"),
         (("--device", "tpu"), "--device tpu is no device"),
         (("--strategy", "sample"), "--strategy sample needs a class-conditional generator"),
+        (("--out", tmp_path), f"--out {tmp_path} holds something else"),
     ):
         refused = usk(*synth_of, *wrong, "--dry-run")
         assert refused.code in (1, 2) and said in refused.err and not refused.out

@@ -189,7 +189,7 @@ def command(
         from usk.show.console import pairs_table, plan_table
         from usk.synth.synthesize import refuse_early
 
-        refuse_early(config, model, device)
+        refuse_early(config, model, device, out if cells is None else None)
 
         rows: list[dict[str, Any]] = []
         tables: list[Any] = []

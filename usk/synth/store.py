@@ -111,6 +111,16 @@ def kept_of(plan: Plan, manifest: dict[str, Any], folder: Path) -> Plan:
     return replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in kept))
 
 
+def refuse_other(folder: Path) -> None:
+    """Raise UsageError where `folder` can be no dataset: it is a file, or holds something else."""
+    with disk_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--out {folder} is a file; choose a folder")
+        ours = (folder / MANIFEST_FILE).is_file() or not folder.is_dir()
+        if not ours and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise UsageError(f"--out {folder} holds something else; choose a new or empty folder")
+
+
 class SynthStore:
     """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
 
@@ -144,15 +154,10 @@ class SynthStore:
     def claim(self) -> None:
         """Take the folder for this plan. One that holds another plan, or anything else, is refused untouched."""
         manifest_path = self.folder / MANIFEST_FILE
+        refuse_other(self.folder)
         with disk_errors(self.folder):
-            if self.folder.exists() and not self.folder.is_dir():
-                raise UsageError(f"--out {self.folder} is a file; choose a folder")
             if manifest_path.is_file():
                 self._compare(manifest_path)
-            elif self.folder.is_dir() and any(
-                not entry.name.startswith(".") for entry in self.folder.iterdir()
-            ):
-                raise UsageError(f"--out {self.folder} holds something else; choose a new or empty folder")
             self.folder.mkdir(parents=True, exist_ok=True)
             if not manifest_path.is_file():  # first of all: killed from here on, the folder is known as ours
                 write_whole(manifest_path, (json.dumps(self.manifest, indent=1) + "\n").encode())

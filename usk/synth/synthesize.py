@@ -28,7 +28,7 @@ from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
 from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
-from usk.synth.store import ASKED, JudgedStore, ShardSpan, SynthStore
+from usk.synth.store import ASKED, JudgedStore, ShardSpan, SynthStore, refuse_other
 from usk.synth.strategies import strategy_named
 from usk.synth.waveform import MAKERS, SAMPLE_RATE_HZ
 
@@ -362,8 +362,13 @@ def _ready_generator(model: str | Generator, device: str, render: RenderConfig, 
     return generator.compiled() if compiled else generator
 
 
-def refuse_early(config: SynthConfig, model: str = "auto", device: str = "auto") -> None:
-    """Raise what `synthesize` would of a device, and of a generator that is on this machine; nothing is downloaded."""
+def refuse_early(
+    config: SynthConfig, model: str = "auto", device: str = "auto", out: str | os.PathLike[str] | None = None
+) -> None:
+    """Raise what `synthesize` would of a device, of a generator that is on this machine, and of a folder that holds something
+    else; nothing is downloaded or written."""
+    if out is not None:
+        refuse_other(Path(out))
     on = resolve_device(device)
     name = resolve_model(model, on)
     here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
