@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.runs import write_run
+from tests.runs import rewrite, write_run
 from tests.sounds import tone
 from usk import __version__
 from usk.synth.store import encode_flac
@@ -230,6 +230,14 @@ def test_synth_and_train_in_tables(
     assert "fold1" in first.out
     assert "trained before" not in first.out
     assert "trained before: 1 of 1" in again.out
+    (predictions,) = (tmp_path / "runs").glob("*/predictions.parquet")
+    for others, said in ((0, True), (1, False)):
+        n_clips = pq.read_table(predictions).num_rows
+        rewrite(predictions.parent, "predicted", [0] * (n_clips - others) + [1] * others)
+        told = " ".join(usk(*command).err.split())
+        assert (
+            "1 run of 1 learnt nothing and took all test clips for one class (real_small_fold1" in told
+        ) is said
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(

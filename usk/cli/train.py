@@ -96,7 +96,7 @@ def command(
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
     from usk.data.mix import parse_mix
-    from usk.errors import UsageError
+    from usk.errors import UsageError, counted, sample_of
     from usk.evaluate.records import read_run
     from usk.show.console import runs_table, settings_line
 
@@ -141,7 +141,13 @@ def command(
         )
     for note in result.notes:
         display.warn(note)
-    accuracies = [read_run(run.folder).accuracy for run in result.runs]
+    tested = [read_run(run.folder) for run in result.runs]
+    accuracies = [run.accuracy for run in tested]
+    if failed := [run.folder.name for run in tested if run.learnt_nothing]:
+        display.warn(
+            f"{counted(len(failed), 'run')} of {len(tested)} learnt nothing and took all test clips for one class ({sample_of(failed)}): "
+            "more --epochs or a lower --learning-rate may help"
+        )
     records = [run.record for run in result.runs]
     found = sum(not run.fresh for run in result.runs)
     display.result(
