@@ -666,6 +666,31 @@ def test_a_recording_renamed_after_synthesis_leaks_nowhere(
     assert "or make it again if files were moved" in usk("audit", made, *common).err
 
 
+def test_a_folder_of_another_name_leaks_no_more_than_before(
+    usk: Command, tone_folder: Path, tmp_path: Path
+) -> None:
+    """Renamed as a whole, or copied to another machine: parents are found by their paths below it."""
+    real, copied, made = tmp_path / "mine", tmp_path / "copied", tmp_path / "made"
+    for folder in (real, copied):
+        shutil.copytree(tone_folder, folder)
+    common = ("--strategy", "waveform", "--per-class", 6, "--across-folds", "--quiet")
+    assert usk("synth", "--real", real, *common, "--out", made).code == 0
+    dropped, leaking = [], []
+    for folder in (real, copied):
+        command = ("train", "--real", folder, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--json")
+        ran = usk(*command, "--out", tmp_path / f"runs of {folder.name}")
+        assert ran.code == 0, ran.err
+        said = f"{made} was made of a folder called mine; {copied} has the same paths, so they count as the same recordings"
+        assert (said in " ".join(ran.err.split())) is (folder == copied)
+        assert "cannot be ruled out" not in ran.err
+        dropped.append([run["dropped"] for run in ran.value["runs"]])
+        assert all(bool(run["leaks"]) is (folder == copied) for run in ran.value["runs"])
+        audited = usk("audit", made, "--real", folder, "--embedding", "log-mel", "--json").value
+        leaking.append([part["leaking"] for part in audited["folds"]])
+    assert dropped[0] == dropped[1] and sum(dropped[0]) > 0
+    assert leaking[0] == leaking[1]
+
+
 def test_all_classes_with_too_few_recordings_are_said_at_once(usk: Command, tone_folder: Path) -> None:
     shutil.rmtree(tone_folder / "high" / "high3")
     for recording in ("middle1", "middle2", "middle3"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from usk.data.clip import NO_MODEL
 from usk.data.mix import Mix, TrainingRows, training_rows
+from usk.data.renaming import as_named_now
 from usk.data.shots import CELL_NAME, cell_name, few_shot_split
 from usk.data.sources import MANIFEST_FILE, Source, looks_like_hub_id, open_source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
@@ -70,7 +71,7 @@ class Parts:
             cells = sorted(wanted.intersection(path.name for path in folder.iterdir()))
             few_shot[name] = (str(folder), frozenset(cells))
             opened |= {f"{name}/{cell}": open_source(folder / cell) for cell in cells}
-        parts = cls(opened, few_shot)
+        parts = cls({name: as_named_now(source, real) for name, source in opened.items()}, few_shot)
         for mix in mixes:
             parts.refuse_other_names(mix)
         return parts

@@ -355,7 +355,17 @@ def foreign_generator(source: Source, real: Source) -> str | None:
 
 
 def foreign_parents(source: Source, real: Source) -> str | None:
-    """A warning if leaks between `source` and `real` cannot be ruled out by names, else None."""
+    """A warning if leaks between `source` and `real` cannot be ruled out by names, or by names that were others, else None."""
+    renamed = None
+    if source.renamed_from:
+        renamed = (
+            f"{source.location} was made of a folder called {source.renamed_from}; {real.location} has the same paths, so they count as "
+            "the same recordings"
+        )
+    return "; ".join(filter(None, (renamed, _foreign_parents(source, real)))) or None
+
+
+def _foreign_parents(source: Source, real: Source) -> str | None:
     if source is real:
         return None
     ours = {clip.group.partition("/")[0] for clip in real.clips}

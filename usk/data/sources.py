@@ -107,6 +107,7 @@ class Source:
     made_of: tuple[str, str] | None = (
         None  # name and revision of what a synthetic dataset's parents are clips of
     )
+    renamed_from: str = ""  # what the folder of its parents was called, see `usk.data.renaming`
 
     def __len__(self) -> int:
         return len(self.clips)

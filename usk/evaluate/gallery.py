@@ -20,6 +20,7 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.renaming import as_named_now
 from usk.data.sources import Source, open_source, read_manifest
 from usk.errors import SourceError, counted
 from usk.evaluate.quality import log_mel_statistics, squared_distances
@@ -166,6 +167,9 @@ def gallery(
 
     Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
     """
+    if real is not None:
+        synthetic = as_named_now(synthetic, real)
+        rejected = rejected and as_named_now(rejected, real)
     if not synthetic.is_synthetic:
         raise SourceError(
             f"{synthetic.location} is no synthetic dataset: its clips name no parents, so there is nothing to compare"

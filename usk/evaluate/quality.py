@@ -23,6 +23,7 @@ from usk.data.mix import (
     renamed_parents,
     unknown_generator,
 )
+from usk.data.renaming import as_named_now
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
@@ -162,6 +163,7 @@ def audit(
         if fold not in real.folds:
             known = ", ".join(map(str, real.folds))
             raise UsageError(f"--test-folds {fold}: {real.location} has no such fold; it has {known}")
+    synthetic = as_named_now(synthetic, real)
     if not {parent for clip in synthetic.clips for parent in clip.parents} & {c.clip_id for c in real.clips}:
         raise SourceError(
             f"no parent of {synthetic.location} is in {real.location}; name the source that it was made from with --real, or make "
