@@ -8,6 +8,7 @@ A page says where: what stands between `<!-- table: NAME -->` and `<!-- /table -
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,10 +44,14 @@ AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml, study_many.toml an
 BRIEF = (  # what the README says first: of which results, real clips, mix, and what that trains on
     ("study.json", 50, "real,decomposed,sample", "100 of `decomposed` (the default), 100 of `sample`"),
     ("more.json", 50, "real,decomposed,sample", "500 of each"),
+    ("study.json", 50, "real,sample", "100 of `sample`"),
+    ("study.json", 50, "real,decomposed", "100 of `decomposed`"),
+    ("more.json", 50, "real,decomposed", "500"),
     ("together.json", 100, "real,decomposed", "500 of `decomposed`"),
     ("together.json", 100, "real,decomposed,sample", "500 each of `decomposed` and `sample`"),
     ("together.json", 100, "real,waveform", "500 sums of waveforms (control)"),
     ("together.json", 200, "real,decomposed", "500 of `decomposed`"),
+    ("more.json", None, "real,decomposed", "500"),
     ("many.json", None, "real,many", "1,000"),
     ("many.json", None, "real,many_judged", "the better 1,000 of 2,000 by a judge"),
 )
@@ -255,6 +260,7 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Write the saved results' tables into the pages.").parse_args()
     for page in PAGES:
         page.write_text(filled(page.read_text()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,28 +13,36 @@ from tests.bench import together
 from tests.runs import write_run
 
 
-def test_seeds_of_further_folders_are_other_ones(
+def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, mix, gain in (("one", "real,synth", 0.1), ("two", "real,called", 0.3)):
-        for seed in (0, 1):
+    common: dict[str, Any] = {"shots": 50, "augment": "strong"}
+    for name, mix, gain, seeds in (
+        ("one", "real,synth", 0.1, (0, 1)),
+        ("two", "real,called", 0.3, (0, 1, 2)),
+    ):
+        for seed in seeds:
             for fold in (1, 2):
-                common = {"shots": 50, "augment": "strong"}
                 write_run(tmp_path / name, "real", seed, fold, skill=0.5, **common)
                 write_run(tmp_path / name, mix, seed, fold, skill=0.5 + gain, **common)
                 write_run(tmp_path / name, "real,other", seed, fold, skill=0.9, **common)
         write_run(tmp_path / name, mix, 0, 1, skill=0.1, shots=50, augment="none")
-        write_run(tmp_path / name, mix, 0, 1, skill=0.1, shots=100, augment="strong")
+        for last, skill in (("real", 0.2), ("real,synth", 0.4)):
+            write_run(tmp_path / name, last, 0, 1, skill=skill, shots=100, augment="strong")
+    write_run(tmp_path / "two", "real,synth", 0, 1, skill=0.0, **common)  # another draw of what is renamed
     saved = tmp_path / "found.json"
-    words = [str(tmp_path / "one"), str(tmp_path / "two"), "--shots", "50", "--mixes", "real,synth"]
+    words = [str(tmp_path / "one"), str(tmp_path / "two"), "--shots", "50,100", "--mixes", "real,synth"]
     monkeypatch.setattr(
         sys, "argv", ["together", *words, "--as", "real,called=real,synth", "--json", str(saved)]
     )
     together.main()
-    assert "50 real clips, real,synth" in capsys.readouterr().out
-    (comparison,) = json.loads(saved.read_text())["comparisons"]
-    real, mixed = comparison["rows"]
-    assert (real["mix"], real["n_runs"], mixed["mix"], mixed["n_runs"]) == ("real", 8, "real,synth", 8)
-    difference = mixed["difference"]
-    assert (difference["n_pairs"], difference["n_seeds"], difference["n_pairs_up"]) == (8, 4, 8)
-    assert difference["difference_points"] == pytest.approx(20)
+    assert "50 real clips, real,synth: 73.3 %" in capsys.readouterr().out
+    few, more = json.loads(saved.read_text())["comparisons"]
+    (row,) = few["rows"]
+    assert (few["shots"], row["mix"], row["studies"]) == (50, "real,synth", 2)
+    difference = row["difference"]
+    assert (difference["n_pairs"], difference["n_seeds"], difference["n_pairs_up"]) == (6, 3, 6)
+    assert difference["difference_points"] == pytest.approx((20 + 20 + 30) / 3)
+    assert row["accuracy_of_real"] == pytest.approx(0.5)
+    assert row["p_value"] == row["p_value_holm"] == max(row["p_value_exact"], difference["p_value"])
+    assert more["rows"][0]["difference"]["difference_points"] == pytest.approx(20)

@@ -1,60 +1,101 @@
-"""Several studies of one question as one: the runs of several folders, the seeds of each further folder taken for other ones.
+"""Several studies of one question as one: the mean of what the runs of several folders say, seed by seed.
 
     python -m tests.bench.together amount/runs more/runs --shots 100 --mixes real,decomposed real,waveform --json FILE
 
 Of each folder the mixes named, and real clips alone, with one augmentation; `--as real,many:0.5=real,decomposed` has a mix that
-one study calls otherwise. Seeds draw the same real clips in all of them, which the interval takes for others: what differs is
-everything else that is drawn (clips, their noise, weights), the generators, and the machine.
+one study calls otherwise. A seed draws the same real clips in all studies, and much else: so it stays one pair a test fold, whose
+difference is the mean over the studies that have it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from tests.bench.study import brief
-from usk.evaluate.compare import Comparison, compare
 from usk.evaluate.records import RunRecord, read_runs
-
-APART = 1_000  # no study has as many seeds
-
-
-def further_seeds(studies: Sequence[Sequence[RunRecord]]) -> list[RunRecord]:
-    """All runs, none with the seed of one of another study."""
-    return [
-        replace(run, seed=run.seed + APART * number) for number, runs in enumerate(studies) for run in runs
-    ]
+from usk.evaluate.stats import Pair, holm, paired_bootstrap, sign_flip_test
+from usk.evaluate.verdict import Compared, verdict
 
 
 def named(runs: Sequence[RunRecord], mixes: Sequence[str], names: Mapping[str, str]) -> list[RunRecord]:
-    """The runs of these mixes and of real clips alone, under their common names."""
-    called = [replace(run, mix=names.get(run.mix, run.mix)) for run in runs]
+    """The runs of these mixes and of real clips alone; those called otherwise here (`names`) by their common name, and beside as
+    many real clips no others of that name, which are another draw of the same."""
+    common = {(run.shots, names[run.mix]) for run in runs if run.mix in names}
+    called = [
+        replace(run, mix=names.get(run.mix, run.mix)) for run in runs if (run.shots, run.mix) not in common
+    ]
     return [run for run in called if run.mix in ("real", *mixes)]
 
 
+def pairs_of(runs: Sequence[RunRecord], mix: str) -> dict[tuple[str, int], Pair]:
+    """By split and seed, each mix's run beside that of real clips alone; the newest of several."""
+    newest = {(run.mix, *run.key): run for run in sorted(runs, key=lambda run: run.created)}
+    pairs = {}
+    for (name, split, seed), run in newest.items():
+        if name == mix and (real := newest.get(("real", split, seed))) is not None:
+            assert np.array_equal(real.clip_ids, run.clip_ids)
+            pairs[split, seed] = Pair(split, seed, run.groups, real.correct, run.correct)
+    return pairs
+
+
+def averaged(studies: Sequence[Mapping[tuple[str, int], Pair]]) -> list[Pair]:
+    """One pair for each split and seed: the clips of all studies behind each other, those of one alone as often."""
+    made = []
+    for split, seed in sorted(set().union(*studies)):
+        found = [study[split, seed] for study in studies if (split, seed) in study]
+        whole = [found[n % len(found)] for n in range(math.lcm(*range(1, len(studies) + 1)))]
+        made.append(
+            Pair(
+                split,
+                seed,
+                np.concatenate([pair.groups for pair in whole]),
+                np.concatenate([pair.baseline_correct for pair in whole]),
+                np.concatenate([pair.other_correct for pair in whole]),
+            )
+        )
+    return made
+
+
 def together(
-    folders: Sequence[Path],
-    shots: int | None,
-    mixes: Sequence[str],
-    names: Mapping[str, str],
-    augment: str,
-) -> list[Comparison]:
-    """What all of them say: one comparison, of each mix with real clips alone."""
-    studies = [
-        [
-            run
-            for run in named(read_runs(folder), mixes, names)
-            if (run.shots, run.augment) == (shots, augment)
-        ]
-        for folder in folders
-    ]
-    return compare(further_seeds(studies), "real")
+    studies: Sequence[Sequence[RunRecord]], shots: int | None, mixes: Sequence[str]
+) -> dict[str, Any]:
+    """What all of them say of each mix and real clips alone, in the form of the studies' results."""
+    pairs = {
+        mix: averaged([pairs_of([run for run in runs if run.shots == shots], mix) for runs in studies])
+        for mix in mixes
+    }
+    there = {mix: made for mix, made in pairs.items() if made}
+    found = {mix: paired_bootstrap(made) for mix, made in there.items()}
+    exact = {mix: sign_flip_test([pair.difference for pair in made]) for mix, made in there.items()}
+    p_values = {mix: max(exact[mix], found[mix].p_value or 0.0) for mix in there}
+    corrected = dict(zip(there, holm(list(p_values.values())), strict=True))
+    rows = []
+    for mix, made in there.items():
+        judged = Compared(found[mix], exact[mix], p_values[mix], corrected[mix], len(there))
+        rows.append(
+            {
+                "mix": mix,
+                "accuracy": float(np.mean([pair.other_correct.mean() for pair in made])),
+                "accuracy_of_real": float(np.mean([pair.baseline_correct.mean() for pair in made])),
+                "studies": sum(
+                    any(run.mix == mix and run.shots == shots for run in runs) for runs in studies
+                ),
+                "difference": asdict(found[mix]),
+                "p_value_exact": exact[mix],
+                "p_value": p_values[mix],
+                "p_value_holm": corrected[mix],
+                "sentence": verdict(judged, "real", adds_synthetic=True),
+            }
+        )
+    return {"shots": shots, "augment": studies[0][0].augment, "baseline": "real", "rows": rows}
 
 
 def main() -> None:
@@ -68,13 +109,16 @@ def main() -> None:
     options = parser.parse_args()
     names: dict[str, str] = dict(pair.split("=") for pair in options.names)
     found: list[dict[str, Any]] = []
+    studies = [
+        [run for run in named(read_runs(folder), options.mixes, names) if run.augment == options.augment]
+        for folder in options.runs
+    ]
     for word in options.shots.split(","):
-        shots = None if word == "full" else int(word)
-        for comparison in together(options.runs, shots, options.mixes, names, options.augment):
-            found.append(brief(comparison))
-            for row in comparison.rows:
-                text = f"{word} real clips, {row.mix}: {100 * row.accuracy.mean:.1f} %, {row.n_runs} runs, {row.sentence}"
-                Console().print(text)
+        found.append(together(studies, None if word == "full" else int(word), options.mixes))
+        for row in found[-1]["rows"]:
+            Console().print(
+                f"{word} real clips, {row['mix']}: {100 * row['accuracy']:.1f} %, {row['sentence']}"
+            )
     if options.json:
         options.json.write_text(json.dumps({"comparisons": found}, indent=1) + "\n")
 
