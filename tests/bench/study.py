@@ -60,9 +60,10 @@ class Config:
     test_folds: dict[str, list[int]]  # by shots
     augments: dict[str, list[str]]  # by shots, of real clips alone
     mixes: dict[str, list[str]]  # by shots
-    seeds: dict[str, int]  # by shots
+    seeds: dict[str, int]  # by shots: how many, from `first_seed` on
     per_class: dict[str, int]  # by shots; a way of making clips may have its own
     clips: dict[str, dict[str, Any]]
+    first_seed: int = 0
     epochs: int | None = None
     control: str | None = None  # the mix that shows what the same parents give without a generator
     model: str | dict[str, str] = "embedded"  # one, or by test fold; folders may be relative to --work
@@ -86,9 +87,12 @@ class Config:
         return (
             run.shots in self.shots
             and run.fold in self.test_folds[_said(run.shots)]
-            and run.seed < self.seeds[_said(run.shots)]
+            and run.seed in self.seeds_of(run.shots)
             and run.mix in ("real", *self.mixes[_said(run.shots)])
         )
+
+    def seeds_of(self, shots: int | None) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds[_said(shots)])
 
     def synth(self, name: str, shots: int | None) -> SynthConfig:
         """How the clips called `name` are made of that many real ones."""
@@ -128,7 +132,7 @@ def work_on(study: Config, real: str, work: str, cell: ShotsOf) -> str:
     for name in study.clips:
         if not any(name == part.name for mix in mixes for part in parse_mix(mix).parts):
             continue
-        if once and cell.seed > 0:
+        if once and cell.seed > study.first_seed:
             continue
         synthesize_shots(
             source, name, [cell], study.synth(name, cell.shots), model=study.model_for(cell.test_fold)
@@ -155,10 +159,10 @@ def run(study: Config, real: str, work: Path, workers: int) -> None:
     cells = [
         ShotsOf(n, fold, seed)
         for n in study.shots
-        for seed in range(study.seeds[_said(n)])  # what is interrupted has as many of each fold
+        for seed in study.seeds_of(n)  # what is interrupted has as many of each fold
         for fold in study.test_folds[_said(n)]
     ]
-    first = [cell for cell in cells if cell.shots is not None or cell.seed == 0]
+    first = [cell for cell in cells if cell.shots is not None or cell.seed == study.first_seed]
     numbers = multiprocessing.get_context("spawn").Value("i", 0)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker, (numbers,)) as pool:
         for wave in (first, [cell for cell in cells if cell not in first]):

@@ -13,6 +13,7 @@ from tests.runs import write_run
 from usk.data.mix import parse_mix
 from usk.data.sources import open_source
 from usk.evaluate.records import read_runs
+from usk.synth.few_shot import ShotsOf
 
 CONFIG = """
 test_folds = [1]
@@ -103,6 +104,23 @@ def test_it_compares_the_runs_that_its_configuration_names(tmp_path: Path) -> No
     config = study.Config.read(tmp_path / "study.toml")
     named = [(run.fold, run.shots, run.mix) for run in read_runs(tmp_path / "runs") if config.names(run)]
     assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
+    (tmp_path / "study.toml").write_text("first_seed = 1\n" + CONFIG)
+    config = study.Config.read(tmp_path / "study.toml")
+    assert [(run.seed, run.mix) for run in read_runs(tmp_path / "runs") if config.names(run)] == [(1, "real")]
+
+
+def test_of_all_clips_only_the_first_seed_makes_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest train at the same time, on what it has made."""
+    (tmp_path / "study.toml").write_text("first_seed = 2\n" + CONFIG)
+    config, made = study.Config.read(tmp_path / "study.toml"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "train", lambda *_, **__: None)
+    monkeypatch.setattr(study, "synthesize_shots", lambda source, name, cells, *_, **__: made.append(cells))
+    for cell in (ShotsOf(None, 1, 2), ShotsOf(None, 1, 3), ShotsOf(40, 1, 3)):
+        study.work_on(config, "demo", str(tmp_path), cell)
+    assert made == [[ShotsOf(None, 1, 2)], *[[ShotsOf(40, 1, 3)]] * 2]
 
 
 def test_what_is_trained_so_far_can_be_compared_before_every_fold_is(
