@@ -59,9 +59,9 @@ def sharing(seed: int, seeds: int, share: int | None) -> range:
     return range(first, min(first + share, seeds))
 
 
-def generator_of(group: range, seeds: int) -> str:
-    """The folder of the generator of these seeds."""
-    return "generator" if len(group) == seeds else f"generator{group.start}"
+def generator_of(group: range) -> str:
+    """The folder of the generator of these seeds, and of no more."""
+    return f"generator{group.start}-{group.stop - 1}"
 
 
 def own_length(epochs: int, n_real: int, n_made: int) -> int:
@@ -125,7 +125,12 @@ def main() -> None:
     source = open_source(str(Path(options.real).absolute()) if options.real != "demo" else options.real)
     decode_source(source)  # whole: the cache then has every seed's part
     groups = {seed: sharing(seed, options.seeds, options.share) for seed in range(options.seeds)}
-    folders = {group: generator_of(group, options.seeds) for group in groups.values()}
+    folders = {group: generator_of(group) for group in groups.values()}
+    known = {"fit", "results", *(f"{what}{seed}" for seed in groups for what in ("", "fit"))}
+    if only is not None and only not in known:
+        parser.error(
+            f"--only {only}: there are seeds 0 to {options.seeds - 1}, fit, fit and a seed, and results"
+        )
     for group, name in folders.items():
         wanted = only in (None, "fit") or only in [f"fit{seed}" for seed in group]
         if wanted and not (work / name / "model_index.json").is_file():

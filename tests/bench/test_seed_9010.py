@@ -28,12 +28,9 @@ def test_the_generator_hears_no_clip_that_any_seed_tests() -> None:
 def test_seeds_share_generators() -> None:
     groups = [seed_9010.sharing(seed, 7, 3) for seed in range(7)]
     assert groups == [range(0, 3)] * 3 + [range(3, 6)] * 3 + [range(6, 7)]
-    assert [seed_9010.generator_of(group, 7) for group in groups[::3]] == [
-        "generator0",
-        "generator3",
-        "generator6",
-    ]
-    assert seed_9010.generator_of(seed_9010.sharing(4, 7, None), 7) == "generator"
+    names = [seed_9010.generator_of(group) for group in groups[::3]]
+    assert names == ["generator0-2", "generator3-5", "generator6-6"]
+    assert seed_9010.generator_of(seed_9010.sharing(4, 7, None)) == "generator0-6"
 
 
 def test_a_mix_can_have_epochs_of_its_own() -> None:
@@ -64,7 +61,7 @@ def test_it_fits_makes_trains_and_compares(
     assert [(row["mix"], row["n_runs"]) for row in comparison["rows"]] == [("real", 2), ("real,waveform", 2)]
     untested = seed_9010.untested(open_source("demo"), range(2)).clips
     held = held_out_groups(untested)
-    (heard,) = json.loads((work / "generator" / "trained_on.json").read_text())["sources"]
+    (heard,) = json.loads((work / "generator0-1" / "trained_on.json").read_text())["sources"]
     assert heard["clips"] == sum(clip.group not in held for clip in untested)
     for seed in (0, 1):  # no parent is a test clip of its seed
         split = seed_9010_split(open_source("demo").clips, seed)
@@ -74,6 +71,10 @@ def test_it_fits_makes_trains_and_compares(
     made_at = {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
     seed_9010.main()
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.json")} == made_at
+    monkeypatch.setattr(sys, "argv", ["seed_9010", *words, "--only", "fit2"])
+    with pytest.raises(SystemExit):
+        seed_9010.main()
+    assert "--only fit2: there are seeds 0 to 1" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["seed_9010", *words, "--own-epochs", "--only", "1"])
     monkeypatch.setattr(seed_9010, "own_length", lambda epochs, *_: epochs + 1)
     seed_9010.main()

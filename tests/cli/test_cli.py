@@ -687,15 +687,28 @@ def test_a_folder_of_another_name_leaks_no_more_than_before(
         command = ("train", "--real", folder, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--json")
         ran = usk(*command, "--out", tmp_path / f"runs of {folder.name}")
         assert ran.code == 0, ran.err
-        said = f"{made} was made of a folder called mine; {copied} has the same paths, so they count as the same recordings"
+        said = f"{made} was made of a folder called mine; {copied} has the same content, so they count as the same recordings"
         assert (said in " ".join(ran.err.split())) is (folder == copied)
         assert "cannot be ruled out" not in ran.err
         dropped.append([run["dropped"] for run in ran.value["runs"]])
         assert all(bool(run["leaks"]) is (folder == copied) for run in ran.value["runs"])
         audited = usk("audit", made, "--real", folder, "--embedding", "log-mel", "--json").value
         leaking.append([part["leaking"] for part in audited["folds"]])
-    assert dropped[0] == dropped[1] and sum(dropped[0]) > 0
+    assert (
+        dropped[0] == dropped[1] and sum(dropped[0]) > 0
+    )  # too few recordings to hold any out by their names
     assert leaking[0] == leaking[1]
+    refused = usk("train", "--real", real, "--mix", f"real,{copied}", "--out", tmp_path / "none", "--quiet")
+    assert refused.code == 2 and f"{copied} is the real clips themselves; write real" in refused.err
+    copied.rename(tmp_path / "again")
+    (tmp_path / "again" / "low" / "low0").rename(
+        tmp_path / "again" / "low" / "other"
+    )  # no more the same content
+    for folder, said in ((copied.with_name("again"), "has the same paths"), (real, "")):
+        audited = usk("audit", made, "--real", folder, "--embedding", "log-mel", "--json").value
+        assert any(
+            "made of a folder called mine" in note and said in note for note in audited["notes"]
+        ) is bool(said)
 
 
 def test_all_classes_with_too_few_recordings_are_said_at_once(usk: Command, tone_folder: Path) -> None:

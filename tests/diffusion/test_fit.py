@@ -34,6 +34,7 @@ from usk.diffusion.walk import Walk
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
+from usk.replay import Replayed
 from usk.share.cards import write_generator_card
 
 MEL = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
@@ -602,7 +603,16 @@ def test_recorded_steps_learn_as_plain_ones_do(
         made = fit([source], tmp_path / name, config, mel=MEL, report=lambda step: losses.append(step.loss))
         return losses, weights(made.folder)
 
+    kept: list[Replayed] = []
+
+    class Watched(Replayed):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            kept.append(self)
+
+    monkeypatch.setattr(training, "Replayed", Watched)
     recorded = fitted("recorded")
+    assert [learn._graph is not None for learn in kept] == [True] * len(kept) and kept
     monkeypatch.setattr(Fitting, "_recorded", lambda *_: False)
     plain, other = fitted("plain"), fitted("again")
     assert len(set(recorded[0])) == 20

@@ -70,8 +70,9 @@ def _likely(runs: Sequence[Path]) -> str:
     scores: dict[Path, float] = {}
     for folder in runs:
         with contextlib.suppress(SourceError):
-            found = read_json_object(folder / RUN_FILE, SourceError, "").get("validation_accuracy")
-            if isinstance(found, float):
+            record = read_json_object(folder / RUN_FILE, SourceError, "")
+            found = record.get("validation_accuracy")
+            if isinstance(found, float) and not record.get("optimistic"):  # validated on what is tested
                 scores[folder] = found
     if not scores:
         return ""

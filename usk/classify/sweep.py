@@ -79,11 +79,11 @@ class Parts:
     def refuse_other_names(self, mix: Mix) -> None:
         """Raise UsageError where two parts of `mix` are one dataset, or one is the real clips by another name: they would
         count twice, and shots and fractions would not hold for them."""
-        real = self._identity("real")
+        real, content = self._identity("real"), self.opened["real"].revision
         seen: dict[tuple[str, ...], str] = {}
         for part in mix.parts:
             identity = self._identity(part.name)
-            if part.name != "real" and identity == real:
+            if part.name != "real" and (identity == real or identity[1:] == (content,)):
                 raise UsageError(f"--mix {mix.text}: {part.name} is the real clips themselves; write real")
             if identity in seen:
                 raise UsageError(

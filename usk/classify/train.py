@@ -435,7 +435,12 @@ class _Job:
             "data": self.data,
             "class_names": list(self.sources["real"].class_names),
             "sources": {
-                name: {"name": source.name, "revision": source.revision, "clips": len(source)}
+                name: {
+                    "name": source.name,
+                    "revision": source.revision,
+                    "clips": len(source),
+                    **({"renamed_from": source.renamed_from} if source.renamed_from else {}),
+                }
                 for name, source in sorted(self.sources.items())
                 if name == "real" or name in {part.name for part in plan.mix.parts}
             },

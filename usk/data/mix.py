@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from usk.data.clip import NO_MODEL, Clip
+from usk.data.renaming import renaming
 from usk.data.shots import made_elsewhere
 from usk.data.sources import Source
 from usk.data.splits import Split, stable_order
@@ -219,6 +220,11 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
     other = "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     heard = len(heard_by_generator(source, real) & judged)
+    if heard and split.by_group and source.renamed_from:
+        return (
+            f"its generator was trained on {heard} of the recordings that validate or test; which validate goes by their names: call the "
+            f"folder {source.renamed_from} again, or use clips of a generator that has not heard them (usk fit)"
+        )
     if heard and split.by_group:
         return (
             f"its generator was trained on {heard} of the recordings that validate or test; {other}, or use clips of a generator "
@@ -356,13 +362,7 @@ def foreign_generator(source: Source, real: Source) -> str | None:
 
 def foreign_parents(source: Source, real: Source) -> str | None:
     """A warning if leaks between `source` and `real` cannot be ruled out by names, or by names that were others, else None."""
-    renamed = None
-    if source.renamed_from:
-        renamed = (
-            f"{source.location} was made of a folder called {source.renamed_from}; {real.location} has the same paths, so they count as "
-            "the same recordings"
-        )
-    return "; ".join(filter(None, (renamed, _foreign_parents(source, real)))) or None
+    return "; ".join(filter(None, (renaming(source, real), _foreign_parents(source, real)))) or None
 
 
 def _foreign_parents(source: Source, real: Source) -> str | None:

@@ -1,13 +1,13 @@
 """A folder of recordings that is called otherwise than when clips were made of it, or a generator was fitted on it.
 
-In a folder of one's own a clip is known by its path, which begins with the folder's name. The same recordings in a folder of
-another name (renamed, or copied to another machine) would pass for others, and could be tested where clips made of them train.
+In a folder of one's own, clips and recordings go by names that begin with the folder's. The same recordings in a folder of another
+name (renamed, or copied to another machine) would pass for others, and could be tested where clips made of them train.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from usk.data.sources import Source
@@ -16,42 +16,75 @@ SHARED = 0.5  # of the paths below a folder of another name: from there on it is
 
 
 def as_named_now(source: Source, real: Source) -> Source:
-    """The synthetic `source` with what it names by the path in a folder of another name named as `real` names it.
+    """The synthetic `source` with what it names by the name of another folder named as `real` names it.
 
-    Only where `real` knows its clips by their paths and has at least half of those that `source` names below a folder. Two
-    folders whose files merely have the same names are taken for one by this: then fewer clips train than may.
+    The folder is the same for sure where its content is (`Source.made_of`). Where `real` knows its clips by their paths, it is
+    taken for the same if half of the paths are, of those that `source` names as parents, as their recordings, or as heard by its
+    generator or a judge, or of those that `real` has. Two folders whose files merely have the same names are taken for one by
+    that: `renamed_by_paths` says so, and such clips leak where those paths are tested, and count as made of no few shots.
     """
-    if not real.by_path or source is real or not source.is_synthetic:
+    if source is real or not source.has_synthetic:
         return source
-    here = {_below(name) for clip in real.clips for name in (clip.clip_id, clip.group)}
-    named: dict[str, set[str]] = defaultdict(set)
-    for name in _names(source):
-        named[name.partition("/")[0]].add(_below(name))
-    olds = sorted(
-        old
-        for old, paths in named.items()
-        if old != real.name and len(paths & here) >= SHARED * len(paths) and paths & here
-    )
+    sure = set()
+    if source.made_of is not None and source.made_of[1] == real.revision:
+        sure = {source.made_of[0]} - {real.name}
+    olds = {*sure, *(_of_the_same_paths(source, real) if real.by_path else ())} - {real.name}
     if not olds:
         return source
 
     def now(name: str) -> str:
-        return f"{real.name}/{_below(name)}" if name.partition("/")[0] in olds else name
-
-    clips = tuple(
-        replace(
-            clip,
-            parents=tuple(map(now, clip.parents)),
-            parent_groups=tuple(map(now, clip.parent_groups)),
+        return next(
+            (f"{real.name}/{name[len(old) + 1 :]}" for old in olds if name.startswith(f"{old}/")), name
         )
-        for clip in source.clips
-    )
+
+    def all_now(names: Iterable[str]) -> frozenset[str]:
+        return frozenset(map(now, names))
+
     return replace(
         source,
-        clips=clips,
-        model_groups=frozenset(map(now, source.model_groups)),
-        judge_groups={folds: frozenset(map(now, heard)) for folds, heard in source.judge_groups.items()},
-        renamed_from=", ".join(olds),
+        clips=tuple(
+            replace(
+                clip,
+                # A row without parents beside synthetic ones is a real clip.
+                clip_id=clip.clip_id if clip.is_synthetic else now(clip.clip_id),
+                group=clip.group if clip.is_synthetic else now(clip.group),
+                parents=tuple(map(now, clip.parents)),
+                parent_groups=tuple(map(now, clip.parent_groups)),
+            )
+            for clip in source.clips
+        ),
+        model_groups=all_now(source.model_groups),
+        judge_groups={folds: all_now(heard) for folds, heard in source.judge_groups.items()},
+        renamed_from=", ".join(sorted(olds)),
+        renamed_by_paths=not sure,
+    )
+
+
+def _of_the_same_paths(source: Source, real: Source) -> set[str]:
+    """The folders that `source` names things of, and whose paths `real` has."""
+    ids, groups = ({_below(name) for name in names} for names in _names(real, lambda clip: [clip.clip_id]))
+    parents, recordings = _names(source, lambda clip: clip.parents)
+    found = set()
+    for names, here in (
+        (parents, ids),
+        (recordings, groups),
+        *((heard, groups | ids) for heard in (source.model_groups, *source.judge_groups.values())),
+    ):
+        paths: dict[str, set[str]] = defaultdict(set)
+        for name in names:
+            paths[name.partition("/")[0]].add(_below(name))
+        for old, there in paths.items():
+            shared = (there & here) - {""}
+            if shared and len(shared) >= SHARED * min(len(there), len(here)):
+                found.add(old)
+    return found
+
+
+def _names(source: Source, of_clip: Callable[..., Iterable[str]]) -> tuple[set[str], set[str]]:
+    """Of clips (as `of_clip` names them), and of their recordings."""
+    return (
+        {name for clip in source.clips for name in of_clip(clip)},
+        {name for clip in source.clips for name in (clip.parent_groups or (clip.group,))},
     )
 
 
@@ -59,11 +92,12 @@ def _below(name: str) -> str:
     return name.partition("/")[2]
 
 
-def _names(source: Source) -> Iterable[str]:
-    """Every clip and recording that a synthetic source names as heard."""
-    for clip in source.clips:
-        yield from clip.parents
-        yield from clip.parent_groups
-    yield from source.model_groups
-    for heard in source.judge_groups.values():
-        yield from heard
+def renaming(source: Source, real: Source) -> str | None:
+    """What to tell of it, else None."""
+    if not source.renamed_from:
+        return None
+    why = "the same paths" if source.renamed_by_paths else "the same content"
+    return (
+        f"{source.location} was made of a folder called {source.renamed_from}; {real.location} has {why}, so they count as the same "
+        "recordings"
+    )

@@ -71,7 +71,10 @@ def few_shot_split(split: Split, clips: Sequence[Clip], shots: int | None, seed:
 
 
 def made_elsewhere(source: Source, real: Source, rows: np.ndarray) -> np.ndarray:
-    """Which synthetic clips of `source` have a parent that is none of the clips `rows` of `real`: bool [len(source)]."""
+    """Which synthetic clips of `source` have a parent that is none of the clips `rows` of `real`, or by its path alone is: bool
+    [len(source)]."""
+    if source.renamed_by_paths:
+        return np.array([clip.is_synthetic for clip in source.clips], dtype=bool)
     ids = {real.clips[row].clip_id for row in rows.tolist()}
     return np.array(
         [clip.is_synthetic and not ids.issuperset(clip.parents) for clip in source.clips], dtype=bool

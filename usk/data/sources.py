@@ -108,6 +108,7 @@ class Source:
         None  # name and revision of what a synthetic dataset's parents are clips of
     )
     renamed_from: str = ""  # what the folder of its parents was called, see `usk.data.renaming`
+    renamed_by_paths: bool = False  # which paths alone say: another folder may have files of the same names
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -36,6 +36,11 @@ VAE, UNET = "vae", "unet"  # the stages
 VALIDATION_IMAGES = 96
 SMALL_PARAMETERS = 30_000_000
 """CUDA waits for the launches of a network's kernels up to about this size, and so a step is recorded once and replayed."""
+RECORDABLE_BLOCKS = {
+    f"{way}{kind}"
+    for way in ("Down", "Up", "AttnDown", "AttnUp")
+    for kind in ("Block2D", "EncoderBlock2D", "DecoderBlock2D")
+}  # whose kernels wait for nothing from the CPU's memory; of others that is not known
 
 
 class Stopped(UskError):
@@ -293,6 +298,7 @@ class Fitting:
         self._save(stage, network, optimiser, average, best, step, time.monotonic() - started)
         if config.checkpointing:
             network.disable_gradient_checkpointing()
+        _forget_gradients(network)
         network.eval()
 
     def learning(self, network: Any, loss_of: Loss) -> Learn:
@@ -309,8 +315,11 @@ class Fitting:
         return learn
 
     def _recorded(self, network: Any) -> bool:
+        if self.device.type != "cuda" or self.config.checkpointing:
+            return False
         size = sum(parameter.numel() for parameter in network.parameters())
-        return self.device.type == "cuda" and size <= SMALL_PARAMETERS and not self.config.checkpointing
+        blocks = {*network.config.down_block_types, *network.config.up_block_types}
+        return size <= SMALL_PARAMETERS and blocks <= RECORDABLE_BLOCKS
 
     def gradients(self, stage: str, network: Any, learn: Learn, step: int) -> float:
         """Leave the gradient of step `step` in `network`: of the mean loss over all micro-batches of all processes.
@@ -318,8 +327,10 @@ class Fitting:
         Returns: that mean loss.
         """
         before = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        if before:
+        if before and isinstance(learn, Replayed):
             torch._foreach_zero_(before)  # where they are: a recorded step adds to them there
+        else:
+            _forget_gradients(network)
         accumulate = self.config.accumulate
         total = torch.zeros((), device=self.device)
         first = self.workers.rank * accumulate
@@ -478,6 +489,11 @@ class Fitting:
     def generator(self) -> Generator:
         """The networks as they stand, for previews."""
         return self.networks.generator(self.device, self.precision)
+
+
+def _forget_gradients(network: Any) -> None:
+    for parameter in network.parameters():
+        parameter.grad = None
 
 
 class StopSignals:

@@ -20,7 +20,7 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.renaming import as_named_now
+from usk.data.renaming import as_named_now, renaming
 from usk.data.sources import Source, open_source, read_manifest
 from usk.errors import SourceError, counted
 from usk.evaluate.quality import log_mel_statistics, squared_distances
@@ -174,8 +174,9 @@ def gallery(
         raise SourceError(
             f"{synthetic.location} is no synthetic dataset: its clips name no parents, so there is nothing to compare"
         )
-    notes = []
+    notes: list[str] = []
     if real is not None:
+        notes += filter(None, [renaming(synthetic, real)])
         known = {clip.clip_id for clip in real.clips}
         parents = {parent for clip in synthetic.clips for parent in clip.parents}
         if not parents & known:

@@ -23,7 +23,7 @@ from usk.data.mix import (
     renamed_parents,
     unknown_generator,
 )
-from usk.data.renaming import as_named_now
+from usk.data.renaming import as_named_now, renaming
 from usk.data.sources import Source
 from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
@@ -244,7 +244,14 @@ def audit(
         transfer=tuple(transfer),
         notes=(
             f"distances are to {len(rows)} real clips, at most {REFERENCE_CLIPS} a class, the parents among them",
-            *filter(None, (unknown_generator(synthetic), foreign_generator(synthetic, real))),
+            *filter(
+                None,
+                (
+                    renaming(synthetic, real),
+                    unknown_generator(synthetic),
+                    foreign_generator(synthetic, real),
+                ),
+            ),
         ),
     )
 

@@ -19,6 +19,9 @@ RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe", "augmentati
 _COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
 
 
+FEW_CLIPS = 10  # that may well be of one class to a classifier
+
+
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """One trained classifier: what it trained on, and what it said of each test clip, sorted by clip id."""
@@ -75,8 +78,9 @@ class RunRecord:
 
     @property
     def learnt_nothing(self) -> bool:
-        """Whether it takes all test clips, which are of several classes, for one and the same: a training that failed."""
-        return len(set(self.labels.tolist())) > 1 and len(set(self.predicted.tolist())) == 1
+        """Whether it takes all test clips, which are of several classes and not just a few, for one: a training that failed."""
+        told_apart = len(set(self.labels.tolist())) > 1 and len(self.labels) >= FEW_CLIPS
+        return told_apart and len(set(self.predicted.tolist())) == 1
 
     @property
     def accuracy(self) -> float:

@@ -128,6 +128,8 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("strategy", preset.config.strategy)
     strategy = strategy_named(name)
+    if strategy.mix is None and chosen.get("precision") == "auto":
+        del chosen["precision"]
     if strategy.mix is None and (ignored := sorted(chosen.keys() & OF_GENERATORS)):
         raise UsageError(
             f"--{ignored[0]} {chosen[ignored[0]]}: --strategy {name} has no generator that it could tell; leave it out"
