@@ -43,9 +43,11 @@ AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml, study_many.toml an
 }
 BRIEF = (  # what the README says first: of which results, real clips, mix, and what that trains on
     ("study.json", 50, "real,decomposed,sample", "100 of `decomposed` (the default), 100 of `sample`"),
+    ("again.json", 50, "real,decomposed,sample", "the same, six other seeds"),
     ("more.json", 50, "real,decomposed,sample", "500 of each"),
     ("study.json", 50, "real,sample", "100 of `sample`"),
     ("study.json", 50, "real,decomposed", "100 of `decomposed`"),
+    ("again.json", 50, "real,decomposed", "the same, six other seeds"),
     ("more.json", 50, "real,decomposed", "500"),
     ("together.json", 100, "real,decomposed", "500 of `decomposed`"),
     ("together.json", 100, "real,decomposed,sample", "500 each of `decomposed` and `sample`"),
