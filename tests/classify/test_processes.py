@@ -323,16 +323,15 @@ def test_wrong_numbers_of_workers(
 
 @pytest.mark.gpu
 def test_several_share_a_cuda_device(bands: Source, tmp_path: Path) -> None:
-    config = replace(CONFIG, seeds=2, device="cuda")
-    alone, again = (
-        train(bands, out=tmp_path / name, config=replace(config, workers=1)) for name in ("alone", "again")
-    )
+    # CUDA sums in another order each time: at a low rate that stays small beside what another seed or batch would do.
+    config = replace(CONFIG, seeds=2, device="cuda", learning_rate=1e-4)
+    alone = train(bands, out=tmp_path / "alone", config=replace(config, workers=1))
     together = train(bands, out=tmp_path / "together", config=replace(config, workers=2))
-    for one, same, other in zip(alone.runs, again.runs, together.runs, strict=True):
+    for one, other in zip(alone.runs, together.runs, strict=True):
         assert other.record["device"] == "cuda"
-        expected = probabilities(one.folder)
-        drift = np.abs(expected - probabilities(same.folder)).max()  # CUDA sums in another order each time
-        assert np.abs(expected - probabilities(other.folder)).max() < 0.02 + 3 * drift
+        assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-2)
+    first, second = (probabilities(run.folder) for run in alone.runs)
+    assert not np.allclose(first, second, atol=1e-2)
 
 
 SCRIPT = """

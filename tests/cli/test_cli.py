@@ -687,7 +687,7 @@ def test_a_folder_of_another_name_leaks_no_more_than_before(
         command = ("train", "--real", folder, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--json")
         ran = usk(*command, "--out", tmp_path / f"runs of {folder.name}")
         assert ran.code == 0, ran.err
-        said = f"{made} was made of a folder called mine; {copied} has the same content, so they count as the same recordings"
+        said = f"{made} was made of a folder called mine; {copied} has the same content, so they count as the same recordings (which validate "
         assert (said in " ".join(ran.err.split())) is (folder == copied)
         assert "cannot be ruled out" not in ran.err
         dropped.append([run["dropped"] for run in ran.value["runs"]])

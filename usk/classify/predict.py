@@ -16,13 +16,12 @@ import torch
 
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier
 from usk.classify.features import Features, fit_length
-from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in
+from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in, record_of
 from usk.data.audio import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.sources import UNREAD_SUFFIXES, open_source, visible_files
 from usk.errors import ModelError, SourceError, UsageError, sample_of
-from usk.json_file import read_json_object
 
 BATCH_FILES = 16
 
@@ -69,11 +68,10 @@ def _likely(runs: Sequence[Path]) -> str:
     """Which of several runs one would take, in words: the best on validation clips, which are not the same for all."""
     scores: dict[Path, float] = {}
     for folder in runs:
-        with contextlib.suppress(SourceError):
-            record = read_json_object(folder / RUN_FILE, SourceError, "")
-            found = record.get("validation_accuracy")
-            if isinstance(found, float) and not record.get("optimistic"):  # validated on what is tested
-                scores[folder] = found
+        record = record_of(folder)
+        found = record.get("validation_accuracy")
+        if isinstance(found, float) and not record.get("optimistic"):  # validated on what is tested
+            scores[folder] = found
     if not scores:
         return ""
     best = max(scores, key=lambda folder: scores[folder])

@@ -160,6 +160,14 @@ def classifier_settings(
     }
 
 
+def record_of(folder: Path) -> dict[str, Any]:
+    """What run.json says; empty where there is none that can be read."""
+    try:
+        return _read_record(folder / RUN_FILE)
+    except ModelError:
+        return {}
+
+
 def _read_record(file: Path) -> dict[str, Any]:
     """A JSON object of a run's folder. Raises ModelError where the file holds none."""
     damaged = f"{file.parent} is a damaged run: {file.name}"

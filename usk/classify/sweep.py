@@ -79,11 +79,12 @@ class Parts:
     def refuse_other_names(self, mix: Mix) -> None:
         """Raise UsageError where two parts of `mix` are one dataset, or one is the real clips by another name: they would
         count twice, and shots and fractions would not hold for them."""
-        real, content = self._identity("real"), self.opened["real"].revision
+        real = self.opened["real"]
         seen: dict[tuple[str, ...], str] = {}
         for part in mix.parts:
             identity = self._identity(part.name)
-            if part.name != "real" and (identity == real or identity[1:] == (content,)):
+            source = self.opened.get(part.name, real)  # of few shots there are many, all synthetic
+            if source is not real and not source.has_synthetic and source.revision == real.revision:
                 raise UsageError(f"--mix {mix.text}: {part.name} is the real clips themselves; write real")
             if identity in seen:
                 raise UsageError(

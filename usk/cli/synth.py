@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -135,8 +134,7 @@ def command(
     """
     display = display_for(ctx, as_json, quiet)
     from usk.data.shots import parse_shots
-    from usk.data.sources import MANIFEST_FILE
-    from usk.synth.few_shot import of_cell, shots_cells, synthesize_shots
+    from usk.synth.few_shot import of_cell, refuse_one_dataset, shots_cells, synthesize_shots
     from usk.synth.judge import JudgeConfig
     from usk.synth.settings import render_config
     from usk.synth.strategies import strategy_named
@@ -191,8 +189,8 @@ def command(
         from usk.show.console import pairs_table, plan_table
         from usk.synth.synthesize import refuse_early
 
-        if cells is not None and (Path(out) / MANIFEST_FILE).exists():
-            raise UsageError(f"--out {out} is one dataset; choose another folder for the datasets of --shots")
+        if cells is not None:
+            refuse_one_dataset(out)
         refuse_early(config, model, device, out if cells is None else None)
 
         rows: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ name (renamed, or copied to another machine) would pass for others, and could be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from usk.data.sources import Source
@@ -25,10 +25,9 @@ def as_named_now(source: Source, real: Source) -> Source:
     """
     if source is real or not source.has_synthetic:
         return source
-    sure = set()
-    if source.made_of is not None and source.made_of[1] == real.revision:
-        sure = {source.made_of[0]} - {real.name}
-    olds = {*sure, *(_of_the_same_paths(source, real) if real.by_path else ())} - {real.name}
+    by_content = {name for name, revision in filter(None, [source.made_of]) if revision == real.revision}
+    by_paths = _of_the_same_paths(source, real) if real.by_path else set()
+    olds = (by_content | by_paths) - {real.name}
     if not olds:
         return source
 
@@ -56,18 +55,17 @@ def as_named_now(source: Source, real: Source) -> Source:
         model_groups=all_now(source.model_groups),
         judge_groups={folds: all_now(heard) for folds, heard in source.judge_groups.items()},
         renamed_from=", ".join(sorted(olds)),
-        renamed_by_paths=not sure,
+        renamed_by_paths=not by_content,
     )
 
 
 def _of_the_same_paths(source: Source, real: Source) -> set[str]:
     """The folders that `source` names things of, and whose paths `real` has."""
-    ids, groups = ({_below(name) for name in names} for names in _names(real, lambda clip: [clip.clip_id]))
-    parents, recordings = _names(source, lambda clip: clip.parents)
+    ids, groups = {_below(clip.clip_id) for clip in real.clips}, {_below(clip.group) for clip in real.clips}
     found = set()
     for names, here in (
-        (parents, ids),
-        (recordings, groups),
+        ({name for clip in source.clips for name in clip.parents}, ids),
+        ({name for clip in source.clips for name in clip.parent_groups}, groups),
         *((heard, groups | ids) for heard in (source.model_groups, *source.judge_groups.values())),
     ):
         paths: dict[str, set[str]] = defaultdict(set)
@@ -78,14 +76,6 @@ def _of_the_same_paths(source: Source, real: Source) -> set[str]:
             if shared and len(shared) >= SHARED * min(len(there), len(here)):
                 found.add(old)
     return found
-
-
-def _names(source: Source, of_clip: Callable[..., Iterable[str]]) -> tuple[set[str], set[str]]:
-    """Of clips (as `of_clip` names them), and of their recordings."""
-    return (
-        {name for clip in source.clips for name in of_clip(clip)},
-        {name for clip in source.clips for name in (clip.parent_groups or (clip.group,))},
-    )
 
 
 def _below(name: str) -> str:
@@ -99,5 +89,5 @@ def renaming(source: Source, real: Source) -> str | None:
     why = "the same paths" if source.renamed_by_paths else "the same content"
     return (
         f"{source.location} was made of a folder called {source.renamed_from}; {real.location} has {why}, so they count as the same "
-        "recordings"
+        "recordings (which validate goes by the folder's name: called so again, fewer clips are left out)"
     )

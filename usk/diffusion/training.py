@@ -35,7 +35,8 @@ CHECKPOINT = "checkpoint.pt"
 VAE, UNET = "vae", "unet"  # the stages
 VALIDATION_IMAGES = 96
 SMALL_PARAMETERS = 30_000_000
-"""CUDA waits for the launches of a network's kernels up to about this size, and so a step is recorded once and replayed."""
+"""Up to this size a step is recorded once and replayed on CUDA. Measured for 3.5 million (1.9 times as fast); a recorded step
+keeps its memory, of which large networks have none to spare, and their arithmetic hides the launches anyway."""
 RECORDABLE_BLOCKS = {
     f"{way}{kind}"
     for way in ("Down", "Up", "AttnDown", "AttnUp")

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from usk.classify.classifier import WEIGHTS_FILE
 from usk.classify.features import FOUR_SECONDS, Features, fit_length
+from usk.classify.runs import record_of
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
-from usk.errors import SourceError, UsageError
+from usk.errors import UsageError
 from usk.hub import first_line
-from usk.json_file import read_json_object
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Clips at 22.05 kHz to vectors [n, dimensions]."""
@@ -154,7 +153,7 @@ def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
     """Of the runs under `runs` that trained on real clips alone and know these classes, the newest of most clips, or None."""
     found = []
     for file in (*runs.glob("*/run.json"), *runs.glob("*/*/run.json")):
-        record = _record(file.parent)
+        record = record_of(file.parent)
         try:
             of_real = record["mix"] == "real" and record["class_names"] == list(class_names)
             if of_real and (file.parent / WEIGHTS_FILE).is_file():
@@ -164,16 +163,8 @@ def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
     return max(found)[-1] if found else None
 
 
-def _record(run: Path) -> dict[str, Any]:
-    """What run.json says; empty where there is none that can be read."""
-    try:
-        return read_json_object(run / "run.json", SourceError, "")
-    except SourceError:
-        return {}
-
-
 def _name_of(run: Path) -> str:
-    n_real = _record(run).get("n_real")
+    n_real = record_of(run).get("n_real")
     trained = f", trained on {n_real:,} real clips" if isinstance(n_real, int) else ""
     return f"classifier of {run.name}{trained}, before its last layer"
 

@@ -59,6 +59,12 @@ def of_cell(config: SynthConfig, cell: ShotsOf) -> SynthConfig:
     return replace(config, shots=cell, judge=judge)
 
 
+def refuse_one_dataset(out: str | os.PathLike[str]) -> None:
+    """Raise UsageError where `out` is a dataset itself and can hold none."""
+    if (Path(out) / MANIFEST_FILE).exists():
+        raise UsageError(f"--out {out} is one dataset; choose another folder for the datasets of --shots")
+
+
 def synthesize_shots(
     source: Source,
     out: str | os.PathLike[str],
@@ -78,8 +84,7 @@ def synthesize_shots(
     Takes what `synthesize` takes; `progress` counts over all of them.
     """
     config = config or SynthConfig()
-    if (Path(out) / MANIFEST_FILE).exists():
-        raise UsageError(f"--out {out} is one dataset; choose another folder for the datasets of --shots")
+    refuse_one_dataset(out)
     configs = [of_cell(config, cell) for cell in cells]
     if isinstance(model, str) and strategy_named(config.render.strategy).mix is not None:
         model = load_generator(model, device, config.render.precision)
