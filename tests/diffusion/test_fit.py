@@ -33,6 +33,7 @@ from usk.diffusion.training import Drawn, FitClips, Fitting, Stopped, StopSignal
 from usk.diffusion.walk import Walk
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
+from usk.files import LOCK_FILE
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 from usk.replay import Replayed
 from usk.share.cards import write_generator_card
@@ -389,6 +390,21 @@ def test_a_finished_generator_is_not_trained_over(source: Source, tmp_path: Path
     with pytest.raises(UsageError, match="holds a finished generator; choose a new folder"):
         fit([source], tmp_path / "out", replace(TINY, steps=1), mel=MEL)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(result.folder).items())
+
+
+def test_one_process_at_a_time_fits_in_a_folder(source: Source, tmp_path: Path) -> None:
+    short, refused = replace(TINY, steps=1), []
+
+    def another_begins(progress: FitProgress) -> None:
+        with pytest.raises(UsageError) as raised:
+            fit([source], tmp_path / "out", short, mel=MEL)
+        refused.append(str(raised.value))
+
+    result = fit([source], tmp_path / "out", short, mel=MEL, report=another_begins)
+    assert set(refused) == {
+        f"--out {result.folder} is being filled by another usk fit; wait for it, or choose another folder"
+    }
+    assert result.log and not (result.folder / LOCK_FILE).exists()
 
 
 def test_images_that_cannot_be_halved_are_a_usage_error(source: Source, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from filelock import FileLock
 from usk.data.clip import PROVENANCE_COLUMNS
 from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError, UskError
+from usk.files import LOCK_FILE, only_one
 from usk.share.cards import dataset_card
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import render_config
-from usk.synth.store import LOCK_FILE, SynthStore, dataset_features, encode_flac
+from usk.synth.store import SynthStore, dataset_features, encode_flac
 
 SETTINGS: dict[str, Any] = {
     "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
@@ -246,9 +247,13 @@ def test_one_process_at_a_time_fills_a_folder(
     assert not (out / LOCK_FILE).exists()
     store = store_at(tmp_path / "other")
     store.claim()
-    with store.alone(), pytest.raises(UsageError, match="another usk synth"), store_at(store.folder).alone():
+    with (
+        only_one(store.folder, "usk synth"),
+        pytest.raises(UsageError, match="another usk synth"),
+        only_one(store.folder, "usk synth"),
+    ):
         pass
-    with store.alone():
+    with only_one(store.folder, "usk synth"):
         pass
 
 

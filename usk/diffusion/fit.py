@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from usk.diffusion.training import CHECKPOINT, FitClips, FitProgress, Fitting
 from usk.diffusion.walk import Walk
 from usk.diffusion.workers import workers
 from usk.errors import UsageError, sample_of
+from usk.files import only_one
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
@@ -144,7 +146,7 @@ def fit(
         raise UsageError(
             "mel settings cannot be chosen for a base: it draws the images that it was trained on"
         )
-    with workers(config.device) as team:  # before anything is decoded or written
+    with workers(config.device) as team, ExitStack() as kept:  # before anything is decoded or written
         base = None
         if config.base is not None:
             with team.main_first():
@@ -174,6 +176,7 @@ def fit(
         with team.main_first():
             if team.is_main:
                 _claim(root, config, mel, parts)
+                kept.enter_context(only_one(root, "usk fit"))
         fitting = Fitting(clips, networks, config, root, team)
         log = fitting.run(report)
         if fitting.diverged_step is not None:

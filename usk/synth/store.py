@@ -10,12 +10,11 @@ DIR/.work/                          parents' latents, judges and clips to be jud
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
 WORK_FOLDER = ".work"
-LOCK_FILE = ".lock"
 SHARD_HASHES = "shards_sha256"
 ASKED = "asked"  # in the manifest: which clips of the source were asked for; the plan says what came of it
 # In a manifest beside the settings: the plan, what has been made of it, and what an older usk did not note.
@@ -219,32 +217,6 @@ class SynthStore:
                     f"--out {self.folder}: {name} is damaged or was changed after it was made; delete it and run the same "
                     "`usk synth` again"
                 )
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep the folder, once claimed, to this process; UsageError where another one is filling it.
-
-        The lock is the operating system's where the file system has locks: it ends with the process, however that ends."""
-        from filelock import FileLock, Timeout
-
-        path = self.folder / LOCK_FILE
-        lock = FileLock(path)
-        with disk_errors(self.folder):
-            try:
-                with contextlib.suppress(
-                    NotImplementedError
-                ):  # an older filelock, a file system without locks
-                    lock.acquire(timeout=0)
-            except Timeout as error:
-                raise UsageError(
-                    f"--out {self.folder} is being filled by another usk synth; wait for it, or choose another folder"
-                ) from error
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # Windows removes no open file
-                path.unlink(missing_ok=True)
-            lock.release()
 
     def missing(self) -> list[ShardSpan]:
         """Shards that are not there yet."""

@@ -21,6 +21,7 @@ from usk.data.splits import in_several_folds
 from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
 from usk.errors import SourceError, UsageError, UskError, counted, sample_of
+from usk.files import only_one
 from usk.share.cards import dataset_card
 from usk.synth.judge import JudgeConfig, Jury, best, judge_of
 from usk.synth.latents import keep, latents_key, reuse
@@ -229,7 +230,7 @@ def synthesize(
         settings["judge"] = jury.as_dict()
         store = JudgedStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     store.claim()
-    with store.alone():
+    with only_one(store.folder, "usk synth"):
         announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
         done_before = store.n_done()
         done = done_before
