@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from usk.classify.predict import load_classifier, predict
     from usk.classify.train import TrainConfig, TrainResult, train
     from usk.data.clip import Clip
-    from usk.data.sources import Source, open_source
+    from usk.data.source import Source
+    from usk.data.sources import open_source
     from usk.diffusion.fit import FitConfig, FitResult, fit
     from usk.diffusion.load import Generator, load_generator
     from usk.errors import UskError
@@ -51,7 +52,7 @@ _WHERE = {
     "render_config": "usk.synth.settings",
     "ReportConfig": "usk.show.report",
     "ReportResult": "usk.show.report",
-    "Source": "usk.data.sources",
+    "Source": "usk.data.source",
     "SynthConfig": "usk.synth.synthesize",
     "SynthResult": "usk.synth.synthesize",
     "TrainConfig": "usk.classify.train",

@@ -28,7 +28,8 @@ from rich.table import Table
 from usk.classify.models import preset
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
-from usk.data.sources import Source, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.data.splits import seed_9010_split
 from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs

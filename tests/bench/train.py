@@ -42,7 +42,8 @@ from torch.utils.data import DataLoader, Dataset
 from usk.classify.features import FeatureSettings, FirstSecond, fit_length
 from usk.classify.models import ClassifierPreset, preset
 from usk.classify.train import TrainConfig, train
-from usk.data.sources import Source, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.data.splits import Split, fold_split
 from usk.device import default_precision, resolve_device
 from usk.evaluate.records import read_run

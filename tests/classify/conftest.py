@@ -14,7 +14,7 @@ from torch import nn
 from usk.classify import models
 from usk.classify.features import FeatureSettings
 from usk.data.clip import Clip
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.mel.spectrogram import MelSettings
 
 RATE_HZ = 22_050

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from usk.classify import checkpoint
 from usk.classify.fitting import Training
 from usk.classify.train import TrainConfig, train
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.errors import UskError
 
 CONFIG = TrainConfig(

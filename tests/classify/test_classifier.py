@@ -25,7 +25,7 @@ from usk.classify.predict import load_classifier
 from usk.classify.runs import classifier_in
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.errors import ModelError
 

@@ -15,7 +15,7 @@ from usk.classify.features import (
     log_mel,
 )
 from usk.data.decode import decode_source
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.mel.spectrogram import MelSettings
 
 SMALL = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=32), repeat_short=True)

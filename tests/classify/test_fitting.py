@@ -20,7 +20,7 @@ from usk.classify.features import features_of
 from usk.classify.fitting import Training, evenly
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.synth.judge import JudgeConfig, Jury
 from usk.synth.plan import draw_plan

@@ -24,7 +24,7 @@ from usk.classify.fitting import Assignment, Table
 from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Share, share_cores, share_of
 from usk.classify.train import TrainConfig, TrainProgress, train
 from usk.classify.worker import READY
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.errors import UsageError, UskError
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from usk.classify.augment import augment_batch
 from usk.classify.sweep import Parts, few_shot_folder, generator_beyond_shots, plan_runs
 from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.errors import LeakError, UsageError
 
 TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")

@@ -22,7 +22,7 @@ from usk.classify.features import features_of
 from usk.classify.models import Standardised
 from usk.classify.train import TrainConfig, TrainResult, train, training_length
 from usk.data.decode import decode_source
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.errors import LeakError, UsageError, UskError
 from usk.evaluate.compare import compare_runs

@@ -21,7 +21,7 @@ from usk.classify.models import preset
 from usk.classify.train import TrainConfig, train
 from usk.classify.transformer import ExtractorFeatures, transformer_preset
 from usk.data.decode import decode_source
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.errors import ModelError, UsageError
 
 transformers = pytest.importorskip("transformers")

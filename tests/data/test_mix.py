@@ -22,7 +22,7 @@ from usk.data.mix import (
     training_rows,
     unknown_generator,
 )
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
 from usk.errors import LeakError, SourceError, UsageError, UskError
 

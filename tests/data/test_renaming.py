@@ -11,7 +11,7 @@ from usk.data.clip import Clip
 from usk.data.mix import foreign_parents, leaking, why_emptied
 from usk.data.renaming import as_named_now, renaming
 from usk.data.shots import made_elsewhere
-from usk.data.sources import CLASS_FOLDERS, Source
+from usk.data.source import CLASS_FOLDERS, Source
 from usk.data.splits import fold_split
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from usk.data.clip import Clip
 from usk.data.mix import parse_mix, training_rows
 from usk.data.shots import ShotsOf, cell_name, draw_shots, few_shot_split, made_elsewhere, parse_shots
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.errors import UsageError
 

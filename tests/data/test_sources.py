@@ -22,7 +22,8 @@ from usk.data import audio
 from usk.data.audio import BadAudioError, read_audio_bytes
 from usk.data.cache import cache_root
 from usk.data.decode import decode_source
-from usk.data.sources import Source, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError, UskError
 
 LABELS = ["horn", "bark", "siren"]

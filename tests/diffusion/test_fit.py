@@ -22,7 +22,8 @@ from PIL import Image
 
 from tests.sounds import tone, write_wav
 from usk.data.decode import decode_source
-from usk.data.sources import Source, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.data.splits import held_out_groups
 from usk.diffusion import training
 from usk.diffusion.ddim import ddim_decode, ddim_encode

@@ -15,7 +15,8 @@ from PIL import Image
 
 from tests.sounds import tone
 from usk.data.clip import Clip
-from usk.data.sources import Source, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.errors import SourceError
 from usk.evaluate.gallery import BASE64, ROW_BYTES, compress, gallery, picture, show_order
 from usk.synth.settings import render_config

@@ -23,7 +23,8 @@ from usk.classify.features import FeatureSettings
 from usk.data.clip import Clip
 from usk.data.decode import decode_source
 from usk.data.mix import leaking
-from usk.data.sources import Source, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.data.splits import fold_split, held_out_groups
 from usk.errors import SourceError, UsageError
 from usk.mel.spectrogram import MelSettings

@@ -19,8 +19,9 @@ from usk.classify.features import Features, fit_length
 from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in, record_of
 from usk.data.audio import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
+from usk.data.folders import UNREAD_SUFFIXES, visible_files
 from usk.data.pinned import download, looks_like_hub_id, pin
-from usk.data.sources import UNREAD_SUFFIXES, open_source, visible_files
+from usk.data.sources import open_source
 from usk.errors import ModelError, SourceError, UsageError, sample_of
 
 BATCH_FILES = 16

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from usk.data.clip import NO_MODEL
+from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.mix import Mix, TrainingRows, training_rows
+from usk.data.pinned import looks_like_hub_id
 from usk.data.renaming import as_named_now
 from usk.data.shots import CELL_NAME, cell_name, few_shot_split
-from usk.data.sources import MANIFEST_FILE, Source, looks_like_hub_id, open_source
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
 from usk.errors import LeakError, UsageError
 

@@ -40,7 +40,7 @@ from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import foreign_parents, heard_by_generator, label_map, parse_mix, unknown_generator
 from usk.data.shots import parse_shots
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import PROTOCOLS
 from usk.device import default_precision, resolve_device
 from usk.errors import UsageError, disk_errors, sample_of

@@ -11,7 +11,7 @@ from usk.cli.options import JsonOption, QuietOption, Reading, display_for, reads
 from usk.errors import counted
 
 if TYPE_CHECKING:
-    from usk.data.sources import Source
+    from usk.data.source import Source
 
 
 @reads_clips(skip_bad=True)

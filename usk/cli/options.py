@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from usk.data.sources import Source
+    from usk.data.source import Source
     from usk.show.console import Display
 
 DEFAULT_REAL = "danavery/urbansound8K"

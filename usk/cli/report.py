@@ -20,7 +20,7 @@ from usk.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from usk.data.sources import Source
+    from usk.data.source import Source
     from usk.show.console import Display
 
 
@@ -100,7 +100,8 @@ def _parents(
     display: Display, synth: str, real: str | None, columns: tuple[str | None, str | None, str | None]
 ) -> Source | None:
     """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
-    from usk.data.sources import open_source, read_manifest
+    from usk.data.hf_datasets import read_manifest
+    from usk.data.sources import open_source
     from usk.errors import UskError
 
     label_column, group_column, fold_column = columns

@@ -26,7 +26,7 @@ from usk.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from usk.data.shots import ShotsOf
-    from usk.data.sources import Source
+    from usk.data.source import Source
     from usk.show.console import Display
     from usk.synth.synthesize import SynthResult
 

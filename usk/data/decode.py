@@ -22,7 +22,7 @@ import numpy as np
 
 from usk.data.audio import MAX_DURATION_S, AudioRef, BadAudioError
 from usk.data.cache import cache_root
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.errors import SourceError, counted, sample_of
 
 MIN_DURATION_S = 0.01

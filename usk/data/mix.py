@@ -13,7 +13,7 @@ import numpy as np
 from usk.data.clip import NO_MODEL, Clip
 from usk.data.renaming import renaming
 from usk.data.shots import made_elsewhere
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import Split, stable_order
 from usk.errors import LeakError, SourceError, UsageError, UskError, counted, sample_of
 

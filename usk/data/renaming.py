@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from usk.data.sources import Source
+from usk.data.source import Source
 
 SHARED = 0.5  # of the paths below a folder of another name: from there on it is taken for the same
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from usk.data.clip import Clip
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import Split, fold_split, stable_order
 from usk.errors import UsageError
 

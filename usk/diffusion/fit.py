@@ -16,7 +16,7 @@ import torch
 from usk.data.decode import DecodedSource, Progress, beginning, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import unknown_generator
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.interpolate import decomposed

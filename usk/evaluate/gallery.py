@@ -20,8 +20,10 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.hf_datasets import read_manifest
 from usk.data.renaming import as_named_now, renaming
-from usk.data.sources import Source, open_source, read_manifest
+from usk.data.source import Source
+from usk.data.sources import open_source
 from usk.errors import SourceError, counted
 from usk.evaluate.quality import log_mel_statistics, squared_distances
 from usk.mel.spectrogram import MelSettings, mel_power, stack_padded, to_db

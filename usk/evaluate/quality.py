@@ -24,7 +24,7 @@ from usk.data.mix import (
     unknown_generator,
 )
 from usk.data.renaming import as_named_now, renaming
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import Split, fold_split
 from usk.errors import SourceError, UsageError
 from usk.evaluate.distances import (

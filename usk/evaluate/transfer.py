@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from usk.classify.train import TrainConfig, TrainProgress, train
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.evaluate.distances import Score
 from usk.evaluate.records import RunRecord, read_runs
 from usk.evaluate.stats import Pair, paired_bootstrap

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.licenses import UNKNOWN, is_noncommercial
-from usk.data.sources import MANIFEST_FILE
 from usk.errors import UsageError, UskError, sample_of
 from usk.json_file import read_json_object
 from usk.share.cards import PLACE

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from usk.data.hf_datasets import says_too_little
 from usk.data.mix import named_elsewhere
-from usk.data.sources import says_too_little
 from usk.errors import UsageError, UskError
 from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan

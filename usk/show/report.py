@@ -33,7 +33,7 @@ from usk.show.charts import (
 )
 
 if TYPE_CHECKING:
-    from usk.data.sources import Source
+    from usk.data.source import Source
     from usk.evaluate.gallery import Gallery, Media, ShownClip, Sound
     from usk.evaluate.quality import Audit
     from usk.evaluate.study import Study, Sweep
@@ -93,7 +93,8 @@ def report(
 
     Raises: UsageError for what cannot be meant; SourceError for runs or a dataset that cannot be shown.
     """
-    from usk.data.sources import open_source, read_manifest
+    from usk.data.hf_datasets import read_manifest
+    from usk.data.sources import open_source
     from usk.evaluate.gallery import gallery, rejected_source
     from usk.evaluate.study import study_runs, sweeps_by_shots
 

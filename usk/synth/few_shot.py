@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from usk.data.decode import Progress, decode_source
+from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.shots import ShotsOf
-from usk.data.sources import MANIFEST_FILE, Source
+from usk.data.source import Source
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import UsageError, UskError, sample_of
 from usk.synth.judge import hearings

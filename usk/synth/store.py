@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.sources import MANIFEST_FILE
+from usk.data.hf_datasets import MANIFEST_FILE
 from usk.errors import UsageError, disk_errors
 from usk.files import write_whole
 from usk.synth.plan import Plan

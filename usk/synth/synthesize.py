@@ -16,7 +16,7 @@ from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.pinned import looks_like_hub_id
 from usk.data.shots import ShotsOf
-from usk.data.sources import Source
+from usk.data.source import Source
 from usk.data.splits import in_several_folds
 from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model

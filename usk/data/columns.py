@@ -1,0 +1,253 @@
+"""Rows to clips: which columns of a table say class, recording, fold and parents, by name and type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from usk.data.audio import AudioRef
+from usk.data.checks import (
+    first_wrong,
+    is_missing,
+    missing_folds,
+    wrong_folds,
+    wrong_labels,
+    wrong_provenance_row,
+)
+from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
+from usk.data.source import Source, no_groups_note, with_folds
+from usk.data.splits import in_several_folds
+from usk.errors import SourceError, UsageError, counted, sample_of
+
+LEAKS_UNKNOWN = (
+    "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
+)
+LABEL_COLUMNS = ("label", "class", "category", "target", "classID", "class_id", "labels", "y")
+GROUP_COLUMNS = (
+    "group",
+    "fsID",
+    "recording",
+    "recording_id",
+    "source_id",
+    "src_file",
+    "session",
+    "speaker_id",
+)
+FOLD_COLUMNS = ("fold", "folds")
+ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that the user named; None means: find it by name and type."""
+
+    label: str | None = None
+    group: str | None = None
+    fold: str | None = None
+    needs_label: bool = True  # to classify clips is possible without
+
+    @property
+    def flags(self) -> list[str]:
+        """Those that the user gave."""
+        given = {"--label-column": self.label, "--group-column": self.group, "--fold-column": self.fold}
+        return [flag for flag, name in given.items() if name is not None]
+
+
+def from_columns(
+    data: dict[str, list[Any]],
+    features: dict[str, Any],
+    audio: tuple[AudioRef, ...],
+    name: str,
+    kind: str,
+    typed: str,
+    revision: str,
+    cache_key: str,
+    columns: Columns,
+) -> Source:
+    is_ours = all(column in data for column in PROVENANCE_COLUMNS)
+    stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
+    group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
+    fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
+    label_column, class_names, labels = _labels(
+        data, features, len(audio), columns, (group_column, fold_column), typed
+    )
+    id_column = _pick(ID_COLUMNS, data, None, "", typed)
+    if {"slice_file_name", "fsID"} <= set(data):
+        name = "urbansound8k"
+    prefix = "" if is_ours else f"{name}/"
+    ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
+    ids_by_row = not ids or len(set(ids)) != len(ids)
+    if ids_by_row:
+        ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
+    notes = []
+    if not group_column:
+        others = _could_name_recordings(data, (label_column, fold_column, id_column), len(class_names))
+        perhaps = f", perhaps {', '.join(others)}" if others else ""
+        notes.append(no_groups_note(f"name the column with --group-column{perhaps}"))
+    groups = ids
+    if group_column:
+        own = _by_name(data[group_column], features[group_column])
+        groups = [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
+        if nameless := sum(map(is_missing, own)):
+            notes.append(
+                f"no recording in the column {group_column} for {counted(nameless, 'row')}: each counts as its own"
+            )
+    folds = [0] * len(ids)
+    if fold_column and not all(map(is_missing, data[fold_column])):  # a column without any value says nothing
+        given = _by_name(data[fold_column], features[fold_column])
+        folds = _fold_numbers(given, keep_zero=is_ours)
+        wrong = missing_folds(given) or wrong_folds(folds)
+        if wrong:
+            raise SourceError(
+                f"{typed}: the fold column {fold_column}: {wrong}; name another with --fold-column"
+            )
+        renamed = {
+            number: value
+            for number, value in zip(folds, given, strict=True)
+            if _fold_name(value) != str(number)
+        }
+        if renamed and not is_ours:
+            said = ", ".join(f"{value} is {number}" for number, value in sorted(renamed.items())[:12])
+            notes.append(f"folds are numbered from the column {fold_column}: {said}")
+    provenance = [
+        {column: data[column][row] for column in stored} for row in range(len(labels) if is_ours else 0)
+    ]
+    wrong = first_wrong(provenance, wrong_provenance_row)
+    if wrong:
+        raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
+    orphans = sum(not row["parents"] for row in provenance)
+    if orphans:
+        notes.append(f"{orphans} of {len(labels)} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
+    clips = [
+        Clip(ids[row], label, groups[row], folds[row], **(provenance_of(provenance[row]) if is_ours else {}))
+        for row, label in enumerate(labels)
+    ]
+    if not is_ours and (spread := [*in_several_folds(clips)]):
+        notes.append(
+            f"{counted(len(spread), 'recording')} with clips in several folds ({sample_of(spread)}): where one of these is tested, the "
+            "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
+        )
+    source = Source(
+        name=name,
+        kind=kind,
+        location=typed,
+        revision=revision,
+        cache_key=cache_key,
+        class_names=class_names,
+        clips=tuple(clips),
+        audio=audio,
+        notes=tuple(notes),
+        has_groups=group_column is not None,
+        ids_by_row=ids_by_row,
+    )
+    return source if is_ours or not columns.needs_label else with_folds(source)
+
+
+def _pick(
+    candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, flag: str, typed: str
+) -> str | None:
+    if given is not None:
+        if given not in data:
+            raise UsageError(f"{flag} {given}: {typed} has no such column; it has {', '.join(data)}")
+        return given
+    lowered = {name.lower(): name for name in reversed(data)}
+    return next((lowered[name.lower()] for name in candidates if name.lower() in lowered), None)
+
+
+def _labels(
+    data: dict[str, list[Any]],
+    features: dict[str, Any],
+    n: int,
+    columns: Columns,
+    taken: Collection[str | None],
+    typed: str,
+) -> tuple[str | None, tuple[str, ...], list[int]]:
+    """The column of a dataset's classes, these, and each row's: of the column that is named, of one of classes by its name, of any by its
+    name, or of the only one of classes. Those `taken` say something else: recordings and folds."""
+    from datasets import ClassLabel
+
+    if not columns.needs_label:
+        return None, ("unknown",), [0] * n
+    typed_labels = [
+        column
+        for column, feature in features.items()
+        if isinstance(feature, ClassLabel) and column in data and column not in taken
+    ]
+    label_column = columns.label
+    if label_column is None:
+        of_classes = {name: data[name] for name in typed_labels}
+        label_column = _pick(LABEL_COLUMNS, of_classes, None, "", typed)
+    label_column = _pick(LABEL_COLUMNS, data, label_column, "--label-column", typed)
+    if label_column is None and len(typed_labels) == 1:
+        (label_column,) = typed_labels
+    if label_column is None:
+        several = (
+            f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
+        )
+        among = f" among {', '.join(data)}" if data else ""
+        raise SourceError(f"{typed} has {several}{among}; name the one to learn with --label-column")
+    values = data[label_column]
+    feature = features.get(label_column)
+    named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    wrong = wrong_labels(values, None if named is None else len(named))
+    if wrong:
+        raise SourceError(
+            f"{typed}: the label column {label_column}: {wrong}; mend the rows or leave them out of the dataset, or name "
+            "another with --label-column"
+        )
+    if named is not None:
+        return label_column, named, [int(value) for value in values]
+    kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    number = {value: index for index, value in enumerate(kinds)}
+    return label_column, tuple(str(value) for value in kinds), [number[value] for value in values]
+
+
+def _could_name_recordings(
+    data: Mapping[str, Sequence[Any]], taken: Collection[str | None], n_classes: int
+) -> list[str]:
+    """Columns of names or whole numbers with more values than classes and fewer than clips."""
+    return [
+        name
+        for name, values in data.items()
+        if name not in taken
+        and all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values)
+        and n_classes < len(set(values)) < len(values)
+    ]
+
+
+def _by_name(values: list[Any], feature: Any) -> list[Any]:
+    """A column's values; of one of classes their names, where they are in its range."""
+    from datasets import ClassLabel
+
+    if not isinstance(feature, ClassLabel):
+        return values
+    return [feature.int2str(v) if isinstance(v, int) and 0 <= v < len(feature.names) else v for v in values]
+
+
+def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
+    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are counted in natural order.
+
+    `keep_zero` is for synthetic clips, where 0 says that the parents come from different folds.
+    """
+    names = [_fold_name(value) for value in values]
+    try:
+        numbers = [int(name) for name in names]
+    except ValueError:
+        ordered = sorted(set(names), key=_natural)
+        numbers = [ordered.index(name) + 1 for name in names]
+    return [number + 1 for number in numbers] if 0 in numbers and not keep_zero else numbers
+
+
+def _fold_name(value: Any) -> str:
+    """`3` of 3, 3.0, `03`, `fold3` and `Fold_3`; other names as they are."""
+    name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    number = re.fullmatch(r"(?:fold[-_ ]*)?(\d+)", name, re.IGNORECASE | re.ASCII)
+    return str(int(number[1])) if number else name
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sorting key by which `set2` comes before `set10`."""
+    pieces = re.split(r"(\d+)", name, flags=re.ASCII)
+    return [(int(piece), "") if index % 2 else (-1, piece) for index, piece in enumerate(pieces)]

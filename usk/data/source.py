@@ -1,0 +1,153 @@
+"""A source of clips as it is once opened: its rows, their classes, and where their audio is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from usk.data.audio import AudioRef
+from usk.data.clip import Clip
+from usk.data.splits import make_folds
+from usk.errors import UsageError
+
+CLASS_FOLDERS, LISTED = "class folders", "files listed in a table"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips, their classes, and where their audio is. `notes` are sentences that the user should read once."""
+
+    name: str  # in front of clip ids and groups
+    kind: str
+    location: str  # what the user typed
+    revision: str  # twelve hex digits of the content, or a Hub commit
+    cache_key: str
+    class_names: tuple[str, ...]
+    clips: tuple[Clip, ...]
+    audio: tuple[AudioRef, ...]
+    license: str = "unknown"
+    notes: tuple[str, ...] = ()
+    has_groups: bool = True
+    model_groups: frozenset[str] = (
+        frozenset()
+    )  # recordings that the generator of a synthetic dataset was fitted on
+    model_unknown: bool = False  # whether it was fitted on more than those, which its record does not name
+    # Recordings that the judges of a synthetic dataset were fitted on, by the folds that name a judge (`Clip.judge_folds`).
+    judge_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
+    hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
+    ids_by_row: bool = (
+        False  # rows have no names of their own: clips are known by their place in this revision alone
+    )
+    made_of: tuple[str, str] | None = (
+        None  # name and revision of what a synthetic dataset's parents are clips of
+    )
+    renamed_from: str = ""  # what the folder of its parents was called, see `usk.data.renaming`
+    renamed_by_paths: bool = False  # which paths alone say: another folder may have files of the same names
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def is_synthetic(self) -> bool:
+        return bool(self.clips) and all(clip.is_synthetic for clip in self.clips)
+
+    @property
+    def has_synthetic(self) -> bool:
+        """Whether any of its clips is: it is then no source of real ones."""
+        return any(clip.is_synthetic for clip in self.clips)
+
+    @property
+    def by_path(self) -> bool:
+        """Whether clips and recordings are known by their place in a folder: moved or renamed they are others."""
+        return self.kind == CLASS_FOLDERS or (self.kind == LISTED and not self.has_groups)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return tuple(sorted({clip.fold for clip in self.clips}))
+
+    def subset(self, keep: Iterable[int]) -> Source:
+        """The same source with the given rows only, in the given order."""
+        rows = list(keep)
+        return replace(
+            self, clips=tuple(self.clips[row] for row in rows), audio=tuple(self.audio[row] for row in rows)
+        )
+
+    def select(self, classes: Sequence[str] | None = None, folds: Sequence[int] | None = None) -> Source:
+        """The rows of some classes and folds; unknown names raise UsageError. Class numbers stay as they are."""
+        if classes:
+            classes = _with_commas(classes, self.class_names)
+            unknown = [name for name in classes if name not in self.class_names]
+            if unknown:
+                known = ", ".join(f"{name!r}" if "," in name else name for name in self.class_names)
+                raise UsageError(
+                    f"--classes {','.join(unknown)}: {self.location} has no such class; it has {known}"
+                )
+        if folds:
+            missing = [fold for fold in folds if fold not in self.folds]
+            if missing:
+                raise UsageError(
+                    f"--folds {','.join(map(str, missing))}: {self.location} has no such fold; "
+                    f"it has {', '.join(map(str, self.folds))}"
+                )
+        wanted = {self.class_names.index(name) for name in classes} if classes else None
+        return self.subset(
+            row
+            for row, clip in enumerate(self.clips)
+            if (wanted is None or clip.label in wanted) and (not folds or clip.fold in folds)
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Clips a class, in class order."""
+        tally = Counter(clip.label for clip in self.clips)
+        return {name: tally.get(label, 0) for label, name in enumerate(self.class_names)}
+
+
+def _with_commas(pieces: Sequence[str], names: Collection[str]) -> list[str]:
+    """Names that were taken apart at commas, put together again where that makes one of `names`."""
+    plain = {re.sub(r"\s*,\s*", ",", name.strip()): name for name in names}
+    found: list[str] = []
+    at = 0
+    while at < len(pieces):
+        ends = range(len(pieces), at, -1)
+        end = next((end for end in ends if ",".join(pieces[at:end]) in plain), at + 1)
+        joined = ",".join(pieces[at:end])
+        found.append(plain.get(joined, joined))
+        at = end
+    return found
+
+
+def with_folds(source: Source) -> Source:
+    """The source with made folds where it has none."""
+    if not source.clips or any(clip.fold for clip in source.clips):
+        return source
+    folds = make_folds(source.clips)
+    note = f"no folds are given: {max(folds)} were made, stratified by class, recordings kept whole"
+    return replace(
+        source,
+        notes=(*source.notes, note),
+        clips=tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True)),
+    )
+
+
+def no_groups_note(fix: str, where: str = "") -> str:
+    return (
+        f"no recordings are named{where}, so each clip counts as its own: if several were cut from one recording, "
+        f"test scores will be too high ({fix})"
+    )
+
+
+def advice(flag: str) -> str:
+    """What to give where a source is missing."""
+    if flag == "--real":
+        return "give --real a folder of clips, a Hub id (user/name), or `demo`"
+    if flag == "--mix":
+        return "name in --mix real, synth, a folder of clips or of a dataset, a Hub id (user/name), or `demo`"
+    if flag == "usk predict":
+        return "give usk predict audio files, a folder of them, or a source (a dataset, a Hub id, `demo`)"
+    if flag == "usk info":
+        return (
+            "give usk info a folder (clips, a dataset, a generator, a run), a Hub id (user/name), or `demo`"
+        )
+    return f"give {flag} the folder of a dataset (make one with `usk synth`), or a Hub id (user/name)"
