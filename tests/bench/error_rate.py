@@ -14,7 +14,7 @@ from collections import Counter
 import numpy as np
 
 from usk.data.sources import open_source
-from usk.evaluate.stats import SIGNIFICANCE, Pair, holm, paired_bootstrap, sign_flip_test
+from usk.evaluate.stats import SIGNIFICANCE, Pair, exact_test, holm, paired_bootstrap
 
 HARD, TRAINING, CLIP = (
     0.2,
@@ -66,7 +66,7 @@ def main() -> None:
     for done in range(1, options.studies + 1):
         mixes = study_without_gain(rng, folds, options.seeds, options.mixes, options.tau)
         intervals = [paired_bootstrap(pairs, options.resamples).p_value or 1.0 for pairs in mixes]
-        exact = [sign_flip_test([pair.difference for pair in pairs]) for pairs in mixes]
+        exact = [exact_test(pairs) for pairs in mixes]
         wrong["interval alone"] += intervals[0] <= SIGNIFICANCE  # of one mix
         wrong["exact test alone"] += exact[0] <= SIGNIFICANCE
         wrong["any verdict"] += min(holm(list(map(max, intervals, exact)))) <= SIGNIFICANCE

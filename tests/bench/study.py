@@ -40,7 +40,7 @@ from usk.data.mix import parse_mix
 from usk.data.sources import open_source
 from usk.evaluate.compare import Comparison, compare
 from usk.evaluate.records import RunRecord, read_runs
-from usk.evaluate.stats import Pair, paired_bootstrap, sign_flip_test
+from usk.evaluate.stats import Pair, exact_test, paired_bootstrap
 from usk.evaluate.study import Study, sweeps_by_shots
 from usk.evaluate.study import study as study_of
 from usk.show.charts import shots_charts
@@ -256,7 +256,7 @@ def against_more_real(study: Config, runs: Sequence[RunRecord]) -> list[dict[str
                 ]
                 if pairs:
                     found = {
-                        "p_value_exact": sign_flip_test([pair.difference for pair in pairs]),
+                        "p_value_exact": exact_test(pairs),
                         "difference": asdict(paired_bootstrap(pairs)),
                     }
                     names = {

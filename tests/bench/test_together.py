@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench import together
 from tests.runs import write_run
+from usk.evaluate.records import read_runs
 
 
 def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
@@ -46,3 +47,10 @@ def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
     assert row["accuracy_of_real"] == pytest.approx(0.5)
     assert row["p_value"] == row["p_value_holm"] == max(row["p_value_exact"], difference["p_value"])
     assert more["rows"][0]["difference"]["difference_points"] == pytest.approx(20)
+
+
+def test_runs_of_other_steps_are_no_pairs(tmp_path: Path) -> None:
+    for mix, steps in (("real", 100), ("real,synth", 900)):
+        write_run(tmp_path, mix, steps=steps)
+    with pytest.raises(SystemExit, match="took other steps"):
+        together.pairs_of(read_runs(tmp_path), "real,synth")

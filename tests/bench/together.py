@@ -21,8 +21,8 @@ import numpy as np
 from rich.console import Console
 
 from usk.evaluate.records import RunRecord, read_runs
-from usk.evaluate.stats import Pair, holm, paired_bootstrap, sign_flip_test
-from usk.evaluate.verdict import Compared, verdict
+from usk.evaluate.stats import Pair
+from usk.evaluate.verdict import Compared, corrected, verdict
 
 
 def named(runs: Sequence[RunRecord], mixes: Sequence[str], names: Mapping[str, str]) -> list[RunRecord]:
@@ -41,7 +41,10 @@ def pairs_of(runs: Sequence[RunRecord], mix: str) -> dict[tuple[str, int], Pair]
     pairs = {}
     for (name, split, seed), run in newest.items():
         if name == mix and (real := newest.get(("real", split, seed))) is not None:
-            assert np.array_equal(real.clip_ids, run.clip_ids)
+            if real.steps != run.steps or not np.array_equal(real.clip_ids, run.clip_ids):
+                raise SystemExit(
+                    f"{real.folder} and {run.folder} took other steps or were tested on other clips"
+                )
             pairs[split, seed] = Pair(split, seed, run.groups, real.correct, run.correct)
     return pairs
 
@@ -73,13 +76,10 @@ def together(
         for mix in mixes
     }
     there = {mix: made for mix, made in pairs.items() if made}
-    found = {mix: paired_bootstrap(made) for mix, made in there.items()}
-    exact = {mix: sign_flip_test([pair.difference for pair in made]) for mix, made in there.items()}
-    p_values = {mix: max(exact[mix], found[mix].p_value or 0.0) for mix in there}
-    corrected = dict(zip(there, holm(list(p_values.values())), strict=True))
+    compared = corrected({mix: Compared.of(made) for mix, made in there.items()})
     rows = []
     for mix, made in there.items():
-        judged = Compared(found[mix], exact[mix], p_values[mix], corrected[mix], len(there))
+        judged = compared[mix]
         rows.append(
             {
                 "mix": mix,
@@ -88,10 +88,10 @@ def together(
                 "studies": sum(
                     any(run.mix == mix and run.shots == shots for run in runs) for runs in studies
                 ),
-                "difference": asdict(found[mix]),
-                "p_value_exact": exact[mix],
-                "p_value": p_values[mix],
-                "p_value_holm": corrected[mix],
+                "difference": asdict(judged.difference),
+                "p_value_exact": judged.p_value_exact,
+                "p_value": judged.p_value,
+                "p_value_holm": judged.p_value_holm,
                 "sentence": verdict(judged, "real", adds_synthetic=True),
             }
         )

@@ -313,7 +313,85 @@ def test_clips_that_all_seeds_share_are_noted(tmp_path: Path) -> None:
         if not seed:
             write_run(tmp_path, "real,once", fold, seed, sources={"once": {"revision": "o"}}, n_synthetic=90)
     note = "all seeds trained on the same synthetic clips, so the luck of making them is in no interval"
-    assert [text for text in only(compare_runs(tmp_path)).notes if "luck" in text] == [f"real,synth: {note}"]
+    assert [text for text in only(compare_runs(tmp_path)).notes if "luck" in text] == [
+        f"real,once: {note.replace('seeds', 'splits')}",
+        f"real,synth: {note}",
+    ]
+
+
+def test_other_audio_under_the_same_names_is_not_comparable(tmp_path: Path) -> None:
+    for fold, seed in itertools.product((1, 2), (0, 1, 2)):
+        for mix, content, skill in (
+            ("real", "noisy", 0.5),
+            ("real,synth", "clean", 0.9),
+            ("real,old", "noisy", 0.9),
+        ):
+            write_run(tmp_path, mix, fold, seed, skill=skill, sources={"real": {"revision": content}})
+        write_run(tmp_path, "real,unsaid", fold, seed, skill=0.9)
+    comparison = only(compare_runs(tmp_path))
+    assert row_of(comparison, "real,synth").sentence.endswith(
+        "not comparable, 6 of 6 pairs are of real clips that changed under the same names from one run to the other; train both on "
+        "the same files"
+    )
+    assert not any("changed" in row_of(comparison, mix).sentence for mix in ("real,old", "real,unsaid"))
+
+
+def test_folds_with_other_seeds_count_as_much_and_are_named(tmp_path: Path) -> None:
+    for fold, seeds, gain in ((1, (0, 1), -0.2), (2, (0, 1, 2, 3, 5), 0.2)):
+        for seed in seeds:
+            write_run(tmp_path, "real", fold, seed, skill=0.5)
+            write_run(tmp_path, "real,synth", fold, seed, skill=0.5 + gain)
+    comparison = only(compare_runs(tmp_path))
+    difference = row_of(comparison, "real,synth").difference
+    assert difference is not None and difference.difference_points == pytest.approx(0)
+    assert (
+        "real,synth: pairs of other seeds in one split than in another (fold1: 0 to 1; fold2: 0 to 3, 5), each split counts as much; "
+        "train all with the same --seeds"
+    ) in comparison.notes
+
+
+def made_by(
+    strategy: str = "slerp", model: str = "fold1@aa", name: str = "few/50-shots-fold1-seed0"
+) -> dict[str, Any]:
+    return {"inputs": {name: {"strategies": [strategy], "models": [model], "trained": True}}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        (made_by("sample", name="few/50-shots-fold2-seed3"), "the clips of few are of one strategy in some runs and of another in others (sample; slerp)"),
+        (made_by(model="fold1@bb"), "the clips of few for one split are of several generators"),
+        ({"n_synthetic": 900, **made_by()}, "runs of one split have from 90 to 900 synthetic clips"),
+        ({"n_synthetic": 100, **made_by()}, None),
+        (made_by(name="few/50-shots-fold1-seed3"), None),
+    ],
+)  # fmt: skip
+def test_runs_of_one_mix_whose_clips_were_made_otherwise_are_named(
+    tmp_path: Path, changed: dict[str, Any], note: str | None
+) -> None:
+    for fold, seed in itertools.product((1, 2), (0, 1)):
+        write_run(tmp_path, "real", fold, seed)
+        made = made_by(model=f"fold{fold}@aa", name=f"few/50-shots-fold{fold}-seed{seed}")
+        write_run(
+            tmp_path,
+            "real,few",
+            fold,
+            seed,
+            **{"n_synthetic": 90, **made, **(changed if (fold, seed) == (1, 1) else {})},
+        )
+    found = [text for text in only(compare_runs(tmp_path)).notes if "few" in text and "luck" not in text]
+    assert found == ([f"real,few: {note}"] if note else [])
+
+
+def test_each_of_many_comparisons_says_that_it_is_one_of_many(tmp_path: Path) -> None:
+    for shots in (50, 100):
+        write_run(tmp_path, "real", name=f"real{shots}", shots=shots)
+        write_run(tmp_path, "real,synth", name=f"both{shots}", shots=shots)
+    write_run(tmp_path, "real", name="all")  # nothing is judged there
+    for comparison in compare_runs(tmp_path):
+        assert comparison.notes[-1].startswith(
+            "one of 2 comparisons, whose p values are corrected within each alone"
+        )
 
 
 def test_clips_that_several_seeds_share_are_noted_in_every_protocol(tmp_path: Path) -> None:

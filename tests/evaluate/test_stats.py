@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from usk.evaluate.stats import (
     Pair,
     PairedDifference,
     _spread,
+    exact_test,
     fewest_pairs,
     holm,
     mean_interval,
@@ -140,8 +142,28 @@ def test_the_luck_of_training_is_in_the_interval() -> None:
 def test_recordings_of_unequal_size_know_less_of_their_spread() -> None:
     """Satterthwaite's degrees of freedom by hand: sizes 4, 4, 2, 2 are worth 40^2 / 544 recordings of one size."""
     sizes, gains = np.array([[4.0], [4], [2], [2]]), np.array([[1.0], [-1], [2], [0]])
-    spread = _spread(np.array([2 / 12]), np.array([0]), [[0]], [(gains, sizes)])
+    spread = _spread(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)])
     assert spread.freedom == pytest.approx(1600 / 544 - 1)
+
+
+def test_each_split_counts_as_much_however_many_seeds_it_has() -> None:
+    """More seeds where the difference is largest neither enlarge it nor make it surer of other splits."""
+    rng = np.random.default_rng(8)
+    good, bad = make_pairs(rng, 1, 12, gain=0.3), make_pairs(rng, 1, 3, gain=-0.3)
+    bad = [replace(pair, split="bad", groups=np.char.add("b", pair.groups)) for pair in bad]
+    result = paired_bootstrap([*good, *bad])
+    means = [np.mean([pair.difference for pair in of]) for of in (good, bad)]
+    assert result.difference_points == pytest.approx(100 * np.mean(means))
+    assert abs(result.difference_points) < 100 * np.mean([pair.difference for pair in [*good, *bad]])
+    doubled = [replace(pair, seed=pair.seed + 100 * copy) for pair in good for copy in range(4)]
+    again = paired_bootstrap([*doubled, *bad])
+    assert again.difference_points == pytest.approx(result.difference_points)
+    low, high = bounds(paired_bootstrap(bad))
+    assert width(again) > 0.45 * (high - low)  # half of the mean is of three seeds still
+    even = [*make_pairs(rng, 2, 3)]
+    assert exact_test(even) == sign_flip_test([pair.difference for pair in even])
+    # Of three pairs that weigh 1/4, 1/4 and 1/2, two of eight patterns of signs lie as far from 0 as +, + and +.
+    assert exact_test([good[0], good[1], replace(good[2], split="bad")]) == 2 / 8
 
 
 def test_one_recording_gives_no_interval() -> None:

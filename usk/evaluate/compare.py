@@ -25,15 +25,14 @@ from usk.evaluate.stats import (
     MeanInterval,
     Pair,
     PairedDifference,
-    holm,
     mean_interval,
     paired_bootstrap,
-    sign_flip_test,
 )
-from usk.evaluate.verdict import Compared, interval_of, verdict
+from usk.evaluate.verdict import Compared, corrected, interval_of, verdict
 
 DEFAULT_BASELINE = "real"
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
+LIKE_NUMBERS = 1.25  # so many times as many clips are still about as many
 BEST = "best"  # in place of an augmentation: of each mix, the one that did best on validation clips
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
 
@@ -180,7 +179,15 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
     several runs of one mix, split and seed the newest counts. Raises SourceError where paired runs were
     tested on different clips, UsageError where no run has the mix `baseline`.
     """
-    return [_comparison(alike, baseline) for alike in comparable(runs, baseline)]
+    found = [_comparison(alike, baseline) for alike in comparable(runs, baseline)]
+    n_judged = sum(any(row.difference is not None for row in one.rows) for one in found)
+    if n_judged < 2:
+        return found
+    many = (
+        f"one of {n_judged} comparisons, whose p values are corrected within each alone: where clips do nothing, one in 20 may say that "
+        "some help or hurt"
+    )
+    return [replace(one, notes=[*one.notes, many]) for one in found]
 
 
 @dataclass(frozen=True)
@@ -327,17 +334,14 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
     for run in newest.values():
         by_mix[run.mix].append(run)
     pairs = {mix: _pairs(by_mix[baseline], members) for mix, members in by_mix.items() if mix != baseline}
-    compared = {mix: _compared(made) for mix, made in pairs.items() if made}
-    corrected = dict(zip(compared, holm([found.p_value for found in compared.values()]), strict=True))
+    compared = corrected({mix: _compared(made) for mix, made in pairs.items() if made})
     rows = [
         _mix_row(
             mix,
             members,
             baseline,
             by_mix[baseline],
-            replace(compared[mix], p_value_holm=corrected[mix], n_compared=len(compared))
-            if mix in compared
-            else None,
+            compared.get(mix),
             _with_the_same_augmentation(alike, baseline, by_mix[baseline], members),
         )
         for mix, members in by_mix.items()
@@ -368,12 +372,17 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
 
 
 def _compared(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Compared:
-    found = paired_bootstrap([_pair(*both) for both in pairs])
-    exact = sign_flip_test([_pair(*both).difference for both in pairs])
-    # Without an interval nothing is said of other recordings, and nothing can be found.
-    p_value = max(exact, 1.0 if found.p_value is None else found.p_value)
-    unequal = sum(first.steps != second.steps for first, second in pairs)
-    return Compared(found, exact, p_value, p_value, 1, unequal)
+    return Compared.of(
+        [_pair(*both) for both in pairs],
+        n_unequal=sum(first.steps != second.steps for first, second in pairs),
+        n_other_content=sum(_differ_in_content(first, second) for first, second in pairs),
+    )
+
+
+def _differ_in_content(first: RunRecord, second: RunRecord) -> bool:
+    """Whether the real clips of two runs, of the same names and labels, are other sounds, where both say which they were."""
+    both = first.real_revision, second.real_revision
+    return None not in both and len(set(both)) > 1
 
 
 def _with_the_same_augmentation(
@@ -554,11 +563,18 @@ def _notes(
         named = Counter(name for name, _ in frozenset().union(*(run.datasets for run in members)))
         if (most := max(named.values(), default=1)) > 1:
             notes.append(f"{mix}: its runs were trained on {most} different datasets of that name")
-    shared = {mix: _seeds_with_the_same_clips(members) for mix, members in by_mix.items()}
-    for which in ("all", "several"):
-        if fixed := [mix for mix, seeds in shared.items() if seeds == which]:
+        notes += _differently_made(mix, members)
+    shared = {mix: _with_the_same_clips(members) for mix, members in by_mix.items()}
+    for which in dict.fromkeys(filter(None, shared.values())):
+        fixed = [mix for mix, runs_of in shared.items() if runs_of == which]
+        notes.append(
+            f"{'; '.join(fixed)}: {which} trained on the same synthetic clips, so the luck of making them is in no interval"
+        )
+    for mix, made in pairs.items():
+        if (uneven := _seeds_by_split(made)) is not None:
             notes.append(
-                f"{'; '.join(fixed)}: {which} seeds trained on the same synthetic clips, so the luck of making them is in no interval"
+                f"{mix}: pairs of other seeds in one split than in another ({uneven}), each split counts as much; train all with the "
+                "same --seeds"
             )
     for row in rows:
         if row.n_unpaired:
@@ -599,14 +615,67 @@ def _failed(
     return ["; ".join(told)]
 
 
-def _seeds_with_the_same_clips(runs: Sequence[RunRecord]) -> str | None:
-    """Whether `all` seeds had synthetic clips that other seeds had too, or `several`; None if each had its own."""
-    seeds_of: dict[Any, set[int]] = defaultdict(set)
+def _with_the_same_clips(runs: Sequence[RunRecord]) -> str | None:
+    """Whether `all seeds` had synthetic clips that other seeds had too, or `several seeds`, or all splits of one seed; None if each
+    run had its own."""
+    made: dict[frozenset[str], list[RunRecord]] = defaultdict(list)
     for run in runs:
         if run.n_synthetic and run.revisions:
-            seeds_of[run.revisions].add(run.seed)
-    alike = [len(seeds) > 1 for seeds in seeds_of.values()]
-    return None if not any(alike) else "all" if all(alike) else "several"
+            made[run.revisions].append(run)
+    if len({run.seed for run in runs}) == 1:
+        return "all splits" if any(len(members) > 1 for members in made.values()) else None
+    alike = [len({run.seed for run in members}) > 1 for members in made.values()]
+    return None if not any(alike) else "all seeds" if all(alike) else "several seeds"
+
+
+def _differently_made(mix: str, runs: Sequence[RunRecord]) -> list[str]:
+    """Sentences on runs of one mix whose synthetic clips were not made alike: by other strategies; for one split by other generators
+    or in other numbers."""
+    notes = []
+    strategies: dict[str, set[str]] = defaultdict(set)
+    generators: dict[tuple[str, str], set[str]] = defaultdict(set)
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for run in runs:
+        for part in run.made_by:
+            strategies[part.name].add(", ".join(part.strategies))
+            generators[part.name, run.split].add(", ".join(part.generators))
+        numbers[run.split].append(run.n_synthetic)
+    for name, found in sorted(strategies.items()):
+        if len(found) > 1:
+            notes.append(
+                f"{mix}: the clips of {name} are of one strategy in some runs and of another in others ({'; '.join(sorted(found))})"
+            )
+    for name in sorted({name for (name, _), found in generators.items() if len(found) > 1}):
+        notes.append(f"{mix}: the clips of {name} for one split are of several generators")
+    uneven = [found for found in numbers.values() if max(found) > LIKE_NUMBERS * min(found)]
+    if uneven:
+        few, many = min(map(min, uneven)), max(map(max, uneven))
+        notes.append(f"{mix}: runs of one split have from {few:,} to {many:,} synthetic clips")
+    return notes
+
+
+def _seeds_by_split(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> str | None:
+    """Such as `fold1: 0, 1; fold2: 0 to 7`, where the folds that test have not the same seeds; None where they have, and where each
+    split is drawn by a seed of its own."""
+    if not pairs or pairs[0][1].protocol != "folds":
+        return None
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for _, run in pairs:
+        seeds[run.split].add(run.seed)
+    if len(set(map(frozenset, seeds.values()))) < 2:
+        return None
+    return "; ".join(f"{split}: {_as_ranges(found)}" for split, found in sorted(seeds.items()))
+
+
+def _as_ranges(numbers: Iterable[int]) -> str:
+    """`0 to 3, 5` of 0, 1, 2, 3, 5."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in ranges)
 
 
 def _rounded_mean(counts: Iterable[int]) -> int:

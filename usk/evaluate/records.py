@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +17,20 @@ from usk.evaluate import metrics
 
 FORMAT = 1
 RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe", "augmentations")
+CELL = re.compile(r"/(\d+-shots-[^/]+-seed\d+|full-[^/]+)$")  # of few shots, see `usk.data.shots.cell_name`
 _COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
 
 
 FEW_CLIPS = 10  # that may well be of one class to a classifier
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What made the synthetic clips of one part of a mix; `name` is without the few shots that they were made for."""
+
+    name: str
+    strategies: tuple[str, ...]
+    generators: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +66,7 @@ class RunRecord:
     datasets: frozenset[
         tuple[str, str]
     ]  # that it trained on: name and revision; few shots have one by split and seed
+    made_by: tuple[MadeBy, ...]  # of each part with synthetic clips; empty in runs that do not say
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
     labels: np.ndarray = field(repr=False)  # int64 [clips]
@@ -70,6 +82,13 @@ class RunRecord:
     def revisions(self) -> frozenset[str]:
         """Of its datasets."""
         return frozenset(revision for _, revision in self.datasets)
+
+    @property
+    def real_revision(self) -> str | None:
+        """Which content its real clips had, those that test among them; None in a run that does not say."""
+        return next(
+            (revision for name, revision in self.datasets if name == "real" and revision != "None"), None
+        )
 
     @property
     def correct(self) -> np.ndarray:
@@ -149,6 +168,15 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "caveats": tuple(str(sentence) for name in ("leaks", "caveats") for sentence in config.get(name, ())),
         "datasets": frozenset(
             (str(name), str(part.get("revision"))) for name, part in config.get("sources", {}).items()
+        ),
+        "made_by": tuple(
+            MadeBy(
+                CELL.sub("", str(name)),
+                tuple(map(str, part.get("strategies", ()))),
+                tuple(map(str, part.get("models", ()))),
+            )
+            for name, part in sorted(config.get("inputs", {}).items())
+            if part.get("trained") and part.get("strategies")
         ),
         "optimistic": bool(config["optimistic"]),
         "class_names": tuple(str(name) for name in config["class_names"]),

@@ -5,6 +5,7 @@ Pure: arrays in, numbers out, the same numbers for the same arrays.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,6 +99,7 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Mean difference in accuracy over (split, seed) pairs, with an interval over recordings and seeds.
 
+    Each split counts as much, however many seeds it has: more seeds where the difference is largest do not enlarge it.
     Each resample draws, with replacement, n - 1 of n units, which makes the bootstrap variance of a mean unbiased however
     small n is (McCarthy & Snowden 1985; Rao & Wu 1988), and adds up two deviations from the mean:
 
@@ -127,6 +129,8 @@ def paired_bootstrap(
         raise ValueError("a paired difference needs at least one pair, and clips in each")
     pairs = sorted(pairs, key=lambda pair: (pair.split, pair.seed))
     differences = np.array([pair.difference for pair in pairs])
+    shares = _shares(pairs)
+    mean = float((shares * differences).mean())
     seeds = np.array([pair.seed for pair in pairs])
     strata = _strata(pairs)
     counts = [_counts([pairs[i] for i in members]) for members in strata]
@@ -136,19 +140,19 @@ def paired_bootstrap(
         drawn = np.empty((n_resamples, len(pairs)))
         for members, both in zip(strata, counts, strict=True):
             drawn[:, members] = _resampled(*both, n_resamples, rng)
-        recordings = _weighted_mean(drawn, np.ones(drawn.shape)) - differences.mean()
-        weights = _seed_weights(seeds.tolist(), n_resamples, rng)
-        trainings = _weighted_mean(np.broadcast_to(differences, weights.shape), weights) - differences.mean()
-        spread = _spread(differences, seeds, strata, counts)
+        recordings = _weighted_mean(drawn, np.broadcast_to(shares, drawn.shape)) - mean
+        weights = shares * _seed_weights(seeds.tolist(), n_resamples, rng)
+        trainings = _weighted_mean(np.broadcast_to(differences, weights.shape), weights) - mean
+        spread = _spread(differences, shares, seeds, strata, counts)
         deviations = recordings + spread.shrink_seeds * trainings
         deviations *= np.sqrt(spread.freedom / rng.chisquare(spread.freedom, n_resamples))
-        resampled = 100 * (differences.mean() + deviations)
+        resampled = 100 * (mean + deviations)
         tail = 50 * (1 - confidence)
         low, high = (float(bound) for bound in np.nanpercentile(resampled, (tail, 100 - tail)))
         beyond = min(int(np.sum(resampled <= 0)), int(np.sum(resampled >= 0)))
         p_value = min(1.0, 2 * (beyond + 1) / (n_resamples + 1))
     return PairedDifference(
-        difference_points=100 * float(differences.mean()),
+        difference_points=100 * mean,
         low_points=low,
         high_points=high,
         p_value=p_value,
@@ -170,18 +174,26 @@ class _Spread:
     freedom: float
 
 
+def _shares(pairs: Sequence[Pair]) -> np.ndarray:
+    """What each pair counts, 1 on average: every split as much, whether it has many seeds or few."""
+    in_split = Counter(pair.split for pair in pairs)
+    return np.array([len(pairs) / (len(in_split) * in_split[pair.split]) for pair in pairs])
+
+
 def _spread(
     differences: np.ndarray,
+    shares: np.ndarray,
     seeds: np.ndarray,
     strata: Sequence[Sequence[int]],
     counts: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> _Spread:
-    """From the differences and seeds of all pairs, and each stratum's pair numbers and counts."""
+    """From the differences, shares and seeds of all pairs, and each stratum's pair numbers and counts."""
     of_recordings = of_cells = squares = 0.0
     for members, (gains, sizes) in zip(strata, counts, strict=True):
         # What each recording adds to the mean difference through each pair, less what an average one of its size does.
-        parts = (gains - sizes * differences[list(members)]) / (sizes.sum(axis=0) * len(differences))
-        of_stratum = seeds[list(members)]
+        here = list(members)
+        parts = (gains - sizes * differences[here]) * (shares[here] / (sizes.sum(axis=0) * len(differences)))
+        of_stratum = seeds[here]
         cells = np.stack([parts[:, of_stratum == seed].sum(axis=1) for seed in np.unique(of_stratum)], axis=1)
         n, n_seeds = cells.shape
         variance = n / (n - 1) * float(np.sum(cells.sum(axis=1) ** 2))
@@ -195,7 +207,7 @@ def _spread(
     names = np.unique(seeds)
     of_seeds = 0.0
     if len(names) > 1:
-        apart = (differences - differences.mean()) / len(differences)
+        apart = shares * (differences - (shares * differences).mean()) / len(differences)
         summed = np.array([apart[seeds == name].sum() for name in names])
         of_seeds = len(names) / (len(names) - 1) * float(np.sum(summed**2))
         squares += of_seeds**2 / (len(names) - 1)
@@ -263,6 +275,11 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     total = weights.sum(axis=1)
     summed = (np.nan_to_num(values) * weights).sum(axis=1)
     return np.divide(summed, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def exact_test(pairs: Sequence[Pair]) -> float:
+    """The p value of `sign_flip_test` for the mean difference of `paired_bootstrap`, in which each split counts as much."""
+    return sign_flip_test(_shares(pairs) * [pair.difference for pair in pairs])
 
 
 def sign_flip_test(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float:

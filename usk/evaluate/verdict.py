@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from usk.evaluate.stats import SIGNIFICANCE, PairedDifference, fewest_pairs
+from usk.evaluate.stats import (
+    SIGNIFICANCE,
+    Pair,
+    PairedDifference,
+    exact_test,
+    fewest_pairs,
+    holm,
+    paired_bootstrap,
+)
 
 
 @dataclass(frozen=True)
 class Compared:
     """One mix against the baseline: the difference, the exact test's p value, the larger of that and the interval's, the same
-    corrected for all `n_compared` mixes, and how many pairs took unequal numbers of optimiser steps."""
+    corrected for all `n_compared` mixes, how many pairs took unequal numbers of optimiser steps, and of how many the real clips
+    differ in content."""
 
     difference: PairedDifference
     p_value_exact: float
@@ -18,6 +28,24 @@ class Compared:
     p_value_holm: float
     n_compared: int = 1
     n_unequal: int = 0
+    n_other_content: int = 0
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], n_unequal: int = 0, n_other_content: int = 0) -> Compared:
+        """One mix compared, before `corrected` is told of others."""
+        found, exact = paired_bootstrap(pairs), exact_test(pairs)
+        # Without an interval nothing is said of other recordings, and nothing can be found.
+        p_value = max(exact, 1.0 if found.p_value is None else found.p_value)
+        return cls(found, exact, p_value, p_value, 1, n_unequal, n_other_content)
+
+
+def corrected(compared: Mapping[str, Compared]) -> dict[str, Compared]:
+    """The same mixes, their p values corrected for all of them (Holm)."""
+    p_values = holm([found.p_value for found in compared.values()])
+    return {
+        mix: replace(found, p_value_holm=p_value, n_compared=len(compared))
+        for (mix, found), p_value in zip(compared.items(), p_values, strict=True)
+    }
 
 
 def verdict(
@@ -77,6 +105,11 @@ def _judgement(
         return (
             f"not comparable, {compared.n_unequal} of {difference.n_pairs} pairs took unequal numbers of optimiser "
             "steps; train both with the same --epochs and --batch"
+        )
+    if compared.n_other_content:
+        return (
+            f"not comparable, {compared.n_other_content} of {difference.n_pairs} pairs are of real clips that changed under the same "
+            "names from one run to the other; train both on the same files"
         )
     if difference.n_pairs < needed and compared.p_value_holm > SIGNIFICANCE:
         return f"too few pairs to tell it from {against} (the exact test needs {needed} or more)"
