@@ -13,10 +13,11 @@ import pytest
 
 from usk.classify import models
 from usk.classify.augment import augment_batch
-from usk.classify.sweep import Parts, few_shot_folder, generator_beyond_shots, plan_runs
+from usk.classify.sweep import Parts, few_shot_folder, heard_beyond_the_few, plan_runs
 from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
 from usk.data.source import Source
+from usk.data.splits import held_out_groups
 from usk.errors import LeakError, UsageError
 
 TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
@@ -161,10 +162,33 @@ def test_a_generator_that_heard_more_than_the_shots_is_noted(
     sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
     mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
-    (note,) = generator_beyond_shots(few, sources)
+    (note,) = heard_beyond_the_few(few, sources)
     assert "few-shot is the classifier, not the generator" in note
     full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
-    assert generator_beyond_shots(full, sources) == []
+    assert heard_beyond_the_few(full, sources) == []
+    share = plan_runs(Parts(sources, {}), [parse_mix("real:0.5,synth")], "folds", (2,), range(1))[0]
+    (note,) = heard_beyond_the_few(share, sources)
+    assert "more recordings than the real clips that train beside its own" in note
+
+
+def test_a_judge_that_heard_more_than_the_shots_is_noted(
+    bands: Source, children: Callable[..., Source]
+) -> None:
+    heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held_out_groups(bands.clips)
+    made = children()
+    made = replace(
+        made,
+        clips=tuple(replace(clip, judge_folds=(clip.fold,)) for clip in made.clips),
+        judge_groups={(1,): heard, (3,): frozenset()},
+    )
+    sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
+    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
+    assert heard - {bands.clips[row].group for row in few[0].split.train.tolist()}
+    assert [note[:45] for note in heard_beyond_the_few(few, sources)] == [
+        "the judge of synth has heard more recordings "
+    ]
+    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
+    assert heard_beyond_the_few(full, sources) == []
 
 
 def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., Source]) -> None:

@@ -440,3 +440,30 @@ def test_the_default_classifier_learns_three_bands(bands: Source, tmp_path: Path
     run = train(bands, out=tmp_path, config=config).runs[0]
     rows = predictions(run.folder)
     assert np.mean(np.array(rows["label"]) == np.array(rows["predicted"])) > 0.9
+
+
+def test_a_test_clip_whose_sound_trains_under_another_name_is_said_where_it_is_tested(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    row = {clip.clip_id: number for number, clip in enumerate(bands.clips)}
+    audio = list(bands.audio)
+    audio[row["bands/low-2-0"]] = audio[row["bands/low-1-0"]]
+    copied = replace(bands, audio=tuple(audio), cache_key="copied")
+    result = train(copied, ["real"], out=tmp_path, config=replace(TINY, folds=()))
+    assert [note for note in result.notes if "same sound" in note] == [
+        "1 clip with the same sound as a clip of another recording (low-2-0 as low-1-0): one may train where the other is tested; "
+        "remove the copies, or give both the same recording"
+    ]
+    said = {
+        run.record["split"]: [text for text in run.record["caveats"] if "sound" in text]
+        for run in result.runs
+    }
+    assert said == {
+        "fold1": [
+            "fold1: 1 sound of 24 test clips train or validate too, under another name (bands/low-1-0): scores are too high"
+        ],
+        "fold2": [
+            "fold2: 1 sound of 24 test clips train or validate too, under another name (bands/low-2-0): scores are too high"
+        ],
+        "fold3": [],
+    }

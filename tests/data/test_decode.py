@@ -167,7 +167,7 @@ def forget_a_clip(cache: Path) -> None:
         spoil_index(""),
         spoil_index("[]"),
         spoil_index("{}"),
-        spoil_index('{"names": 1, "lengths": 2, "peaks": 3, "bad": {}, "retry": false}'),
+        spoil_index('{"names": 1, "lengths": 2, "peaks": 3, "sounds": 4, "bad": {}, "retry": false}'),
         lambda cache: (cache / "index.json").write_bytes(b"\xff\xfe"),
     ],
     ids=[
@@ -356,3 +356,25 @@ def test_an_mp3_that_does_not_say_its_length_is_read_whole(loud_first: bool, mod
 def test_an_mp3_that_libsndfile_ends_early_is_refused() -> None:
     with pytest.raises(BadAudioError, match="an MP3 that does not say how long it is, and is read in part"):
         read_audio_bytes(mp3_without_its_length(True, "VARIABLE"))
+
+
+def test_one_sound_under_two_recordings_is_said(tmp_path: Path) -> None:
+    """Copies may be of another format and level; clips of one recording may be alike."""
+    sound = tone(500, 0.3, RATE_HZ, peak=0.5)
+    write_wav(tmp_path / "bark" / "yard" / "one.wav", sound, RATE_HZ)
+    write_wav(tmp_path / "bark" / "yard" / "again.wav", sound, RATE_HZ)
+    write_wav(tmp_path / "bark" / "park" / "other.wav", tone(700, 0.3, RATE_HZ), RATE_HZ)
+    opened = open_source(tmp_path)
+    assert decode_source(opened, RATE_HZ).source.notes == opened.notes
+    kept = soundfile.read(tmp_path / "bark" / "yard" / "one.wav", dtype="int16")[0]
+    soundfile.write(tmp_path / "bark" / "park" / "copy.flac", kept, RATE_HZ)
+    soundfile.write(
+        tmp_path / "bark" / "park" / "soft.wav", kept.astype(np.float32) / 2**17, RATE_HZ, subtype="FLOAT"
+    )
+    opened = open_source(tmp_path)
+    for _ in range(2):  # decoded, and from the cache
+        (note,) = set(decode_source(opened, RATE_HZ).source.notes) - set(opened.notes)
+        assert note == (
+            "2 clips with the same sound as a clip of another recording (bark/yard/again.wav as bark/park/copy.flac, bark/yard/one.wav "
+            "as bark/park/copy.flac): one may train where the other is tested; remove the copies, or give both the same recording"
+        )

@@ -107,6 +107,8 @@ def test_real_clips_have_a_density_and_coverage_of_their_own() -> None:
     baseline = clips.baseline_score(0, densities)
     assert 1 < baseline < 2, "the fifth clip of another recording brings the rest of it with it"  # type: ignore[operator]
     assert clips.baseline_score(0, covered) > 0.5  # type: ignore[operator]
+    by_number = [clips.baseline_score(0, covered, n) for n in (5, 20, 10_000)]
+    assert 0 < by_number[0] < by_number[1] < by_number[2] == clips.baseline_score(0, covered)  # type: ignore[operator]
     of_new = clips.density(rng.standard_normal((60, 3)), [0] * 60)
     assert 1.2 < of_new.value < 2.4  # type: ignore[operator]
     assert densities(values[:160], values[160:]).mean() < 0.1, "what cuts of one recording make of new ones"

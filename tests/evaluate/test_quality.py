@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from usk.data.decode import decode_source
 from usk.data.sources import open_source
 from usk.data.splits import held_out_groups
 from usk.errors import SourceError, UsageError
+from usk.evaluate.distances import RealClips
 from usk.evaluate.embeddings import Embedding, log_mel_statistics
-from usk.evaluate.quality import audit
+from usk.evaluate.quality import _Neighbours, audit
 from usk.show.console import audit_tables
 from usk.synth.store import encode_flac
 
@@ -321,7 +323,10 @@ def test_trained_on_synthetic_tested_on_real_by_class(
         )
         assert part["synthetic"]["n"] == 12
         for score in (part["synthetic"], part["real"]):
-            assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+            if score["value"] in (0, 1):  # nothing varies, so that nothing is known of how much it does
+                assert score["low"] is score["high"] is None
+            else:
+                assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
     by_class = [part["real"]["value"] for part in found]
     assert by_class[0] == pytest.approx(np.mean(by_class[1:]), abs=1e-3), "as many clips of each class"
     shown = usk(*common)
@@ -538,3 +543,14 @@ def test_saved_figures_stand_in_the_card(
     assert open_source(made).is_synthetic
     refused = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")
     assert refused.code == 0 and (made / "README.md").read_text() == card
+
+
+def test_copies_among_real_clips_do_not_hide_near_copies() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((60, 8)).astype(np.float32)
+    values[:4] = values[4:8]  # of other recordings
+    near = (values[20:22] + 1e-2).astype(np.float32)
+    decoded = SimpleNamespace(source=SimpleNamespace(clips=[SimpleNamespace(parents=()) for _ in near]))
+    real = RealClips(values, [0] * 60, [f"r{number}" for number in range(60)])
+    found = _Neighbours(decoded, near, real, {})  # type: ignore[arg-type]
+    assert found.limit is not None and found.limit > 0.5 and found.copies() == [0, 1]

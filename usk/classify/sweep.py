@@ -218,20 +218,27 @@ def plan_runs(
     return runs, splits, left_out
 
 
-def generator_beyond_shots(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
-    """Notes on few-shot runs whose synthetic clips come from a generator that has heard more than the shots."""
-    real = sources["real"]
+def heard_beyond_the_few(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
+    """Notes on runs of few real clips (shots, or a share of them) whose synthetic clips come from a generator or a judge that has
+    heard more than those."""
     notes = []
-    for name, source in sources.items():
-        if not source.model_groups:
+    for run in runs:
+        of_real = [rows for name, rows in run.rows.parts if sources[name] is sources["real"]]
+        given = of_real[0] if of_real else run.split.train
+        if run.split.shots is None and len(given) == len(run.split.train):
             continue
-        of = [run for run in runs if run.split.shots is not None and name in {p.name for p in run.mix.parts}]
-        if any(
-            source.model_groups - {real.clips[row].group for row in run.split.train.tolist()} for run in of
-        ):
-            models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
-            notes.append(
-                f"the generator {', '.join(models)} has heard more recordings than the shots (none that validates or tests): "
-                "few-shot is the classifier, not the generator"
-            )
+        few = "the shots" if run.split.shots is not None else "the real clips that train beside its own"
+        known = {sources["real"].clips[row].group for row in given.tolist()}
+        for name, rows in run.rows.parts:
+            source = sources[name]
+            if source.model_groups - known:
+                models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
+                notes.append(_has_heard_more(f"the generator {', '.join(models)}", few, "the generator"))
+            judges = {source.clips[row].judge_folds for row in rows.tolist()}
+            if any(source.judge_groups.get(folds, frozenset()) - known for folds in judges):
+                notes.append(_has_heard_more(f"the judge of {name}", few, "the judge"))
     return list(dict.fromkeys(notes))
+
+
+def _has_heard_more(who: str, few: str, what: str) -> str:
+    return f"{who} has heard more recordings than {few} (none that validates or tests): few-shot is the classifier, not {what}"

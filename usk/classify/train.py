@@ -34,7 +34,7 @@ from usk.classify.fitting import (
 from usk.classify.models import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
 from usk.classify.processes import Share, fit_in_processes, share_of
 from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
-from usk.classify.sweep import Parts, PlannedRun, generator_beyond_shots, plan_runs
+from usk.classify.sweep import Parts, PlannedRun, heard_beyond_the_few, plan_runs
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
@@ -43,7 +43,7 @@ from usk.data.shots import parse_shots
 from usk.data.source import Source
 from usk.data.splits import PROTOCOLS
 from usk.device import default_precision, resolve_device
-from usk.errors import UsageError, disk_errors, sample_of
+from usk.errors import UsageError, counted, disk_errors, sample_of
 from usk.evaluate import metrics
 from usk.share.cards import run_card
 
@@ -177,7 +177,7 @@ def train(
     planned, splits, left_out = plan_runs(
         replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, shots, augments
     )
-    notes += [*left_out, *generator_beyond_shots(planned, sources), *_untrained(planned, sources)]
+    notes += [*left_out, *heard_beyond_the_few(planned, sources), *_untrained(planned, sources)]
     if splits and splits[0].optimistic:
         notes.append(
             "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
@@ -297,6 +297,27 @@ def _heard_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[s
             if has
         ]
     return found
+
+
+def _tested_under_another_name(plan: PlannedRun, decoded: dict[str, DecodedSource]) -> list[str]:
+    """A sentence on test clips whose very sound trains or validates too, as a clip of another name or in a synthetic one."""
+    real = decoded["real"]
+    tested = {real.sound(row): real.source.clips[row].clip_id for row in plan.split.test.tolist()}
+    parents = {
+        parent
+        for name, rows in plan.rows.parts
+        for row in rows.tolist()
+        for parent in decoded[name].source.clips[row].parents
+    }
+    heard = {real.sound(row) for row in plan.split.validation.tolist()}
+    heard |= {real.sound(row) for row, clip in enumerate(real.source.clips) if clip.clip_id in parents}
+    heard |= {decoded[name].sound(row) for name, rows in plan.rows.parts for row in rows.tolist()}
+    if not (both := sorted(tested[sound] for sound in heard & tested.keys())):
+        return []
+    of_all = f"{counted(len(both), 'sound')} of {len(plan.split.test):,} test clips"
+    return [
+        f"{plan.split.name}: {of_all} train or validate too, under another name ({sample_of(both)}): scores are too high"
+    ]
 
 
 def _card(
@@ -496,8 +517,9 @@ class _Job:
             },
             "leaks": _not_ruled_out([source for source in used if source is not real], real),
             "caveats": [
-                *generator_beyond_shots([plan], self.sources),
+                *heard_beyond_the_few([plan], self.sources),
                 *_heard_what_it_tests(plan, self.sources),
+                *(_tested_under_another_name(plan, self.decoded) if split.by_group else []),
             ],
             "license": strictest_license(source.license for source in used),
             "device": str(self.device),

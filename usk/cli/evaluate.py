@@ -29,7 +29,10 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class."""
+    """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class.
+
+    The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
+    """
     display = display_for(ctx, as_json, quiet)
     from usk.evaluate.compare import compare_runs
     from usk.show.console import comparison_tables, shots_tables, strips_table

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 
 from usk.data.audio import MAX_DURATION_S, AudioRef, BadAudioError
 from usk.data.cache import cache_root
+from usk.data.clip import Clip
 from usk.data.source import Source
 from usk.errors import SourceError, counted, sample_of
 
@@ -29,7 +31,7 @@ MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
 QUIET = 10 ** (-50 / 20)
 FULL_SCALE = 32_767
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 SAMPLES_FILE = "samples.i16"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 
@@ -102,6 +104,7 @@ class DecodedSource:
     _offsets: np.ndarray  # [n + 1]
     _peaks: np.ndarray  # [n]
     _rows: np.ndarray  # row of the source -> row of the cache
+    _sounds: Sequence[str]  # of each row of the cache, alike where its samples are but for their level
 
     def __len__(self) -> int:
         return len(self.source)
@@ -116,6 +119,10 @@ class DecodedSource:
         """How long one clip is."""
         cached = self._rows[row]
         return int(self._offsets[cached + 1] - self._offsets[cached])
+
+    def sound(self, row: int) -> str:
+        """What one clip sounds like, in a few letters: the same for copies of it under other names, at other levels."""
+        return self._sounds[self._rows[row]]
 
     def class_name(self, row: int) -> str:
         return self.source.class_names[self.source.clips[row].label]
@@ -143,7 +150,7 @@ def decode_source(
     row_of = {name: row for row, name in enumerate(index["names"])}
     kept = [row for row, clip in enumerate(source.clips) if clip.clip_id not in bad]
     here = {clip.clip_id for clip in source.clips}
-    reasons = [f"{name.partition('/')[2] or name} ({reason})" for name, reason in bad.items() if name in here]
+    reasons = [f"{_below(name)} ({reason})" for name, reason in bad.items() if name in here]
     if reasons and (not skip_bad or not kept):
         raise SourceError(
             f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {sample_of(reasons)}; "
@@ -166,9 +173,32 @@ def decode_source(
             for clip, row in zip(good.clips, rows, strict=True)
         ),
     )
-    return DecodedSource(
-        good, sample_rate_hz, samples, offsets, np.array(index["peaks"], dtype=np.float64), rows
-    )
+    peaks = np.array(index["peaks"], dtype=np.float64)
+    decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, index["sounds"])
+    if copies := _copies_of_other_recordings(decoded):
+        note = (
+            f"{counted(len(copies), 'clip')} with the same sound as a clip of another recording ({sample_of(copies)}): one may train "
+            "where the other is tested; remove the copies, or give both the same recording"
+        )
+        decoded = replace(decoded, source=replace(good, notes=(*good.notes, note)))
+    return decoded
+
+
+def _copies_of_other_recordings(decoded: DecodedSource) -> list[str]:
+    """The real clips that sound like one of another recording before them, as `this (as that)`."""
+    first: dict[str, Clip] = {}
+    found = []
+    for row, clip in enumerate(decoded.source.clips):
+        if not clip.is_synthetic:
+            before = first.setdefault(decoded.sound(row), clip)
+            if before.group != clip.group:
+                found.append(f"{_below(clip.clip_id)} as {_below(before.clip_id)}")
+    return found
+
+
+def _below(clip_id: str) -> str:
+    """A clip's name without its source's."""
+    return clip_id.partition("/")[2] or clip_id
 
 
 def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarray] | None:
@@ -178,7 +208,8 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
             samples = _mapped(file)
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         names, lengths = index["names"], index["lengths"]
-        whole = len(names) == len(lengths) == len(index["peaks"]) and len(samples) == sum(lengths)
+        counts = {len(index[column]) for column in ("names", "lengths", "peaks", "sounds")}
+        whole = len(counts) == 1 and len(samples) == sum(lengths)
         known = set(names) if whole and isinstance(index["bad"], dict) and not index["retry"] else set()
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -214,6 +245,7 @@ def _build(
         "names": [],
         "lengths": [],
         "peaks": [],
+        "sounds": [],
         "bad": {},
         "retry": False,
         "source": source.location,
@@ -231,7 +263,9 @@ def _build(
                 index["names"].append(name)
                 index["lengths"].append(len(samples))
                 index["peaks"].append(peak)
-                file.write(kept.tobytes())
+                content = kept.tobytes()
+                index["sounds"].append(hashlib.sha256(content).hexdigest()[:16])
+                file.write(content)
                 if progress is not None:
                     progress(done, len(source))
             file.flush()

@@ -214,6 +214,7 @@ def _clips_of(
     clips: list[FitClips] = []
     for source in sources:
         everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, progress=decoding)
+        notes += [note for note in everything.source.notes if note not in source.notes]
         chosen = {clip.clip_id for clip in everything.source.select(folds=folds or None).clips}
         elsewhere = {clip.group for clip in everything.source.clips if clip.clip_id not in chosen}
         of_folds = [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in chosen]

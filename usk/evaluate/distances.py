@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOURS = 5  # k of density and coverage, as in the paper
+BASELINE_DRAWS = 10
 N_RESAMPLES = 200
 INTERVAL_UNITS = 4  # fewer clips or recordings of a class have no interval
 
@@ -286,11 +287,21 @@ class RealClips:
         value = mmd(self.values[left], self.values[right], self.widths[label], recordings)
         return Distance(None if math.isnan(value) else round(value, 2), None, None, n, n_real)
 
-    def baseline_score(self, label: int, measure: Measure) -> float | None:
-        """The density or coverage (`densities`, `covered`) that one half of a class's recordings has among the other half."""
-        left, right, recordings = self._halves(label)
-        figures = measure(self.values[left], self.values[right], NEIGHBOURS, recordings)
-        return None if np.isnan(figures).all() else round(float(np.nanmean(figures)), 3)
+    def baseline_score(self, label: int, measure: Measure, n_made: int | None = None) -> float | None:
+        """The density or coverage (`densities`, `covered`) that one half of a class's recordings has among the other half, by
+        `n_made` of its clips where it has more: few clips cover little, whatever they are (the mean of `BASELINE_DRAWS`)."""
+        left, right, (of_left, of_right) = self._halves(label)
+        there = np.flatnonzero(right)
+        cut = n_made is not None and n_made < len(there)
+        rng = np.random.default_rng(0)
+        means = []
+        for _ in range(BASELINE_DRAWS if cut else 1):
+            taken = np.sort(rng.permutation(len(there))[:n_made]) if cut else np.arange(len(there))
+            names = of_left, [of_right[place] for place in taken.tolist()]
+            figures = measure(self.values[left], self.values[there[taken]], NEIGHBOURS, names)
+            if not np.isnan(figures).all():
+                means.append(float(np.nanmean(figures)))
+        return round(float(np.mean(means)), 3) if means else None
 
     def _halves(self, label: int) -> tuple[np.ndarray, np.ndarray, Recordings]:
         """The clips of half of a class's recordings and of the other half, bool [clips], and the recordings of each."""

@@ -46,6 +46,7 @@ SILENT_PEAK = 10 ** (-60 / 20)  # of full scale
 CLIPPED_AT = 0.999
 CLIPPED_SHARE = 0.001  # of a clip's samples
 SHORT_S = 0.1
+SAME_SOUND = 1e-3  # of the median of those: so near are copies alone
 NEAR_COPY_PERCENTILE = 1.0  # of the distances between real clips of different recordings
 REFERENCE_CLIPS = 100  # real clips of a class that distances are measured to, at most
 
@@ -213,7 +214,7 @@ def audit(
             density=reference.density(*own),
             density_baseline=reference.baseline_score(label, densities),
             coverage=reference.coverage(*own),
-            coverage_baseline=reference.baseline_score(label, covered),
+            coverage_baseline=reference.baseline_score(label, covered, len(rows)),
             nearness=neighbours.nearness(labels == label, reference.labels == label),
         )
 
@@ -349,7 +350,9 @@ class _Neighbours:
         nearest = np.sqrt(squared_distances(values, reference.values)).min(axis=1)
         self.to_real = np.minimum(nearest, self.to_parents)  # not every parent is among the reference
         self.real_to_real = nearest_apart(reference.values, reference.recordings)
+        # Copies of one sound under two recordings are no measure of how near two sounds are.
         apart = self.real_to_real[np.isfinite(self.real_to_real)]
+        apart = apart[apart > SAME_SOUND * np.median(apart)] if len(apart) else apart
         self.limit = float(np.percentile(apart, NEAR_COPY_PERCENTILE)) if len(apart) else None
 
     def copies(self) -> list[int]:

@@ -68,8 +68,11 @@ def _score(runs: Sequence[RunRecord], label: int | None) -> Score:
             never = np.zeros(int(rows.sum()), bool)  # against one that is never right: the accuracy itself
             pairs.append(Pair(run.split, run.seed, run.groups[rows], never, run.correct[rows]))
     made: Any = paired_bootstrap(pairs)
+    alike = (
+        made.low_points == made.high_points
+    )  # all are right, or none: how far others may differ is not known
     low, high = (
-        None if bound is None else round(min(max(bound / 100, 0.0), 1.0), 4)
+        None if bound is None or alike else round(min(max(bound / 100, 0.0), 1.0), 4)
         for bound in (made.low_points, made.high_points)
     )
     n = round(float(np.mean([run.n_real + run.n_synthetic for run in runs])))
