@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 from usk.errors import UsageError, disk_errors
 
 LOCK_FILE = ".lock"
+TORN = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, pickle.UnpicklingError)
+"""What `torch.load` raises where a file is damaged."""
 
 
 def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -> None:

@@ -403,6 +403,12 @@ def test_a_generator_fitted_here_makes_clips_and_knows_what_it_heard(
     heard = json.loads((tmp_path / "gen" / "trained_on.json").read_text())["sources"][0]
     assert heard["source"] == tone_folder.name
     assert len(heard["groups"]) == fitted.value["recordings"] > 0
+    further = usk(
+        "fit", "--real", tone_folder, "--from", tmp_path / "gen", "--out", tmp_path / "further", "--steps", 1, "--batch", 2,
+        "--json",
+    )  # fmt: skip
+    counts = ("recordings", "held out")
+    assert [further.value[name] for name in counts] == [fitted.value[name] for name in counts], "each once"
     made = usk(
         "synth", "--real", tone_folder, "--model", tmp_path / "gen", "--per-class", 1, "--steps", 1, "--across-folds",
         "--out", tmp_path / "synth", "--json",

@@ -357,7 +357,8 @@ def test_classes_are_matched_by_name_not_by_number() -> None:
 def test_a_class_that_the_real_clips_lack_is_named() -> None:
     real = source_of([Clip("a", 0, "g", 1)])
     with pytest.raises(
-        UskError, match="has classes that city has not: meow; the real classes are bark, horn"
+        UskError,
+        match=r"has classes that city has not: meow; the real classes are bark, horn: leave them out or rename them$",
     ):
         label_map(source_of([Clip("b", 1, "h", 1)], ("bark", "meow")), real)
     assert label_map(source_of([Clip("b", 0, "h", 1)], ("bark", "meow")), real).tolist() == [0, -1]
@@ -472,3 +473,18 @@ def test_parents_known_by_their_place_are_looked_for_in_no_other_revision(protoc
         training_rows(parse_mix("real,synth"), {**sources, "real": later}, later, split)
     named = replace(later, ids_by_row=False)  # parents are found by their names
     training_rows(parse_mix("real,synth"), {**sources, "real": named}, named, split)
+
+
+def test_a_generator_that_heard_other_made_folds_is_told_why_and_what_to_do() -> None:
+    real = replace(real_source(), made_folds=True)
+    split = fold_split(real.clips, 1)
+    heard = frozenset(real.clips[row].group for row in split.test.tolist())
+    clips = [child("s", *of_part(real, split.train))]
+    for revision, said in (
+        ("0", "city has changed since these clips were made, and with it the folds"),
+        ("1", "; test another fold"),
+    ):
+        made = source_of(clips, model_groups=heard, made_of=("city", revision))
+        with pytest.raises(LeakError) as raised:
+            training_rows(parse_mix("real,synth"), {"real": real, "synth": made}, real, split)
+        assert said in str(raised.value) and "\n" not in str(raised.value)

@@ -313,19 +313,63 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
 def test_the_folder_is_finished_only_when_its_groups_are_known(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_text = Path.write_text
+    put = Path.replace
 
-    def die_at_the_index(path: Path, *args: object, **kwargs: object) -> int:
-        if path.name == "model_index.json":
+    def die_at_the_index(path: Path, target: Path) -> Path:
+        if target.name == "model_index.json":
             raise Killed
-        return write_text(path, *args, **kwargs)  # type: ignore[arg-type]
+        return put(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", die_at_the_index)
+        patch.setattr(Path, "replace", die_at_the_index)
         with pytest.raises(Killed):
             fit([source], tmp_path / "out", replace(TINY, steps=1), mel=MEL)
     assert (tmp_path / "out" / "trained_on.json").is_file()
     assert fit([source], tmp_path / "out", replace(TINY, steps=1), mel=MEL).trained_on["sources"]
+
+
+@pytest.mark.parametrize(
+    "file", ["diffusion_pytorch_model.safetensors", "trained_on.json", "unet-checkpoint.pt"]
+)
+def test_a_disk_that_is_full_at_the_end_is_one_line_and_the_same_command_goes_on(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    put = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(
+            UskError, match="is full; what is written stays: free some space and run the same"
+        ):
+            fit([source], tmp_path / "out", replace(TINY, steps=1), mel=MEL)
+    assert not (tmp_path / "out" / "model_index.json").exists()
+    assert load_generator(fit([source], tmp_path / "out", replace(TINY, steps=1), mel=MEL).folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"half of a file", None])
+def test_a_damaged_checkpoint_is_one_line(source: Source, tmp_path: Path, content: bytes | None) -> None:
+    def kill(progress: FitProgress) -> None:
+        if progress.step == 2:
+            raise Killed
+
+    config = replace(TINY, steps=3)
+    with pytest.raises(Killed):
+        fit([source], tmp_path / "out", config, mel=MEL, report=kill)
+    (checkpoint,) = (tmp_path / "out").glob("*-checkpoint.pt")
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(
+        UsageError, match=r"unet-checkpoint\.pt is damaged; delete it, and the same command"
+    ) as raised:
+        fit([source], tmp_path / "out", config, mel=MEL)
+    assert "\n" not in str(raised.value)
+    checkpoint.unlink()
+    assert fit([source], tmp_path / "out", config, mel=MEL).log
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,15 @@ def test_as_dict_is_strict_json(tmp_path: Path) -> None:
     assert again[0]["classes"][3]["recall"]["real"] is None
 
 
+def test_runs_are_found_at_any_depth_and_through_links(tmp_path: Path) -> None:
+    write_grid(tmp_path / "all" / "A" / "of" / "one" / "runs", seeds=(0,))
+    write_grid(tmp_path / "elsewhere", seeds=(1,))
+    (tmp_path / "all" / "B").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "all" / "A" / "loop").symlink_to(tmp_path / "all")
+    write_grid(tmp_path / "all" / ".hidden", seeds=(2,))
+    assert row_of(only(compare_runs(tmp_path / "all")), "real,synth").n_runs == 4
+
+
 def test_no_runs(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(SourceError, match=r"no runs under .*; train some with `usk train`"):
@@ -403,7 +412,10 @@ def test_clips_that_several_seeds_share_are_noted_in_every_protocol(tmp_path: Pa
         write_run(tmp_path / "folds", "real,synth", seed=seed, sources=shared if seed < 2 else other)
         write_run(tmp_path / "folds", "real", seed=seed)
     said = "seeds trained on the same synthetic clips, so the luck of making them is in no interval"
-    for protocol, which in (("holdout", "all"), ("folds", "several")):
+    for seed in (0, 1, 2, 3):  # two datasets, each of two seeds
+        write_run(tmp_path / "two", "real,synth", seed=seed, sources=shared if seed < 2 else other)
+        write_run(tmp_path / "two", "real", seed=seed)
+    for protocol, which in (("holdout", "all"), ("folds", "several"), ("two", "several")):
         notes = only(compare_runs(tmp_path / protocol)).notes
         assert [text for text in notes if "luck" in text] == [f"real,synth: {which} {said}"]
 

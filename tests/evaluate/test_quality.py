@@ -545,6 +545,31 @@ def test_saved_figures_stand_in_the_card(
     assert refused.code == 0 and (made / "README.md").read_text() == card
 
 
+def test_made_folds_that_changed_since_are_no_wrong_provenance(usk: Command, tmp_path: Path) -> None:
+    """A recording more, and usk makes other folds of the folder."""
+    folder = tmp_path / "own"
+
+    def add(label: str, number: int) -> None:
+        write_wav(folder / label / f"r{number}" / "a.wav", tone(300 + 10 * number, 0.3, 22_050), 22_050)
+
+    for label in ("bark", "horn"):
+        for number in range(10):
+            add(label, number + (40 if label == "horn" else 0))
+    made = tmp_path / "synth"
+    assert usk("synth", "--real", folder, "--strategy", "waveform", "--per-class", 6, "--out", made).code == 0
+    before = {clip.clip_id: clip.fold for clip in open_source(folder).clips}
+    add("bark", 90)
+    after = {clip.clip_id: clip.fold for clip in open_source(folder).clips}
+    parents = {name for clip in open_source(made).clips for name in clip.parents}
+    assert any(before[name] != after[name] for name in parents)
+    ran = usk("audit", made, "--real", folder, "--json")
+    assert ran.code == 0 and ran.value["wrong_provenance"] == [], ran.err
+    (folder / "horn" / "r40").rename(folder / "horn" / "r99")
+    ran = usk("audit", made, "--real", folder, "--json")
+    gone = [name for name in parents if "/r40/" in name]
+    assert bool(gone) == bool(ran.value["wrong_provenance"])
+
+
 def test_copies_among_real_clips_do_not_hide_near_copies() -> None:
     rng = np.random.default_rng(0)
     values = rng.standard_normal((60, 8)).astype(np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from usk.errors import disk_errors
-from usk.files import write_whole
+from usk.files import TORN, write_whole
 
 KEEP_EVERY_S = 60.0
 
@@ -32,7 +31,7 @@ class Checkpoint:
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
             random = state.pop("random")
-        except (OSError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError):
+        except (OSError, *TORN):
             return None
         torch.set_rng_state(random["cpu"])
         if random["cuda"] is not None and self.device.type == "cuda":

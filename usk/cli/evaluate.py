@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -71,4 +72,6 @@ def _save(dataset: Path, runs: str, baseline: str | None) -> None:
     chart, *_ = [*shots_charts(sweeps_by_shots(studies)), accuracy_chart(studies[0])]
     on_it = {run.folder.name for run in read_runs(runs) if revision in run.revisions}
     here = [Counter(run.mix for run in study.runs if run.name in on_it) for study in studies]
-    save_study(dataset, [study.comparison.as_dict() for study in studies], here, chart.png)
+    save_study(
+        dataset, [study.comparison.as_dict() for study in studies], here, partial(chart.png, flag="--save")
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from usk.cli.options import (
     display_for,
     reads_clips,
     split_numbers,
+    typed,
 )
 
 
@@ -137,15 +137,21 @@ def command(
         return
     write_generator_card(result.folder)
     kept: dict[str, Any] = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
+
+    def all_of(kind: str) -> set[str]:
+        """Of every source, and of what a base had heard before: each once."""
+        return set().union(*(part.get(kind, ()) for part in result.trained_on["sources"]))
+
+    heard = all_of("groups")
     facts = {
         "folder": str(result.folder),
-        "recordings": sum(len(part["groups"]) for part in result.trained_on["sources"]),
-        "held out": sum(len(part["held_out_groups"]) for part in result.trained_on["sources"]),
+        "recordings": len(heard),
+        "held out": len(all_of("held_out_groups") - heard),
         "licence": result.trained_on["license"],
         "preview": str(result.folder / "preview.png"),
         **kept,
     }
-    given = (f" --real {quote(real[0])}" if real else "") + reading.given
+    given = (f" --real {typed(real[0])}" if real else "") + reading.given
     display.result(
-        facts, facts_table("generator", facts), f"Next: usk synth --model {quote(str(result.folder))}{given}"
+        facts, facts_table("generator", facts), f"Next: usk synth --model {typed(str(result.folder))}{given}"
     )

@@ -76,8 +76,13 @@ class Reading:
             "--group-column": self.group_column,
             "--fold-column": self.fold_column,
         }
-        named = [f" {flag} {shlex.quote(name)}" for flag, name in columns.items() if name is not None]
+        named = [f" {flag} {typed(name)}" for flag, name in columns.items() if name is not None]
         return "".join([*([" --skip-bad"] if self.skip_bad else []), *named])
+
+
+def typed(name: str) -> str:
+    """A path or another name as a shell takes it for one: quoted, and no option where it begins with a dash."""
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 READING_OPTIONS = {

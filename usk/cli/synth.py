@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +20,7 @@ from usk.cli.options import (
     reads_clips,
     split_names,
     split_numbers,
+    typed,
 )
 from usk.errors import UsageError, counted
 
@@ -281,7 +281,7 @@ def _resolved(settings: dict[str, Any]) -> dict[str, Any]:
 def _train_flags(real: str | None, out: str, reading: Reading) -> str:
     """What `usk train` must be told to find and read the real clips, and the dataset in `out`."""
     given = {"--real": real, "--synth": out if out != "synth" else None}
-    places = (f" {flag} {shlex.quote(place)}" for flag, place in given.items() if place is not None)
+    places = (f" {flag} {typed(place)}" for flag, place in given.items() if place is not None)
     return "".join(places) + reading.given
 
 

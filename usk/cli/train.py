@@ -16,6 +16,7 @@ from usk.cli.options import (
     display_for,
     reads_clips,
     split_numbers,
+    typed,
 )
 
 
@@ -160,5 +161,5 @@ def command(
         },
         runs_table(records, accuracies),
         *([f"trained before: {found} of {len(result.runs)}"] if found else []),
-        "Next: usk eval" + (f" {out}" if out != "runs" else ""),
+        "Next: usk eval" + (f" {typed(out)}" if out != "runs" else ""),
     )

@@ -226,6 +226,11 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
             f"folder {source.renamed_from} again, or use clips of a generator that has not heard them (usk fit)"
         )
     if heard and split.by_group:
+        if real.made_folds and source.made_of is not None and source.made_of[1] != real.revision:
+            other = (
+                f"{real.location} has changed since these clips were made, and with it the folds that usk makes and what validates: fit a "
+                f"generator again, or list the files in a table with their folds; else {other}"
+            )
         return (
             f"its generator was trained on {heard} of the recordings that validate or test; {other}, or use clips of a generator "
             "that has not heard them (usk fit)"
@@ -309,9 +314,15 @@ def label_map(source: Source, real: Source) -> np.ndarray:
     """Class numbers of `source` in terms of `real`'s: int64 [n classes of source]. Unknown classes raise UskError."""
     unknown = [name for name in source.class_names if name not in real.class_names and source.counts()[name]]
     if unknown:
+        known = ",".join(name for name in source.class_names if name in real.class_names)
+        fix = (
+            f"make it again with `usk synth{f' --classes {known}' if known else ''}`"
+            if source.has_synthetic
+            else "leave them out or rename them"
+        )
         raise UskError(
             f"{source.location} has classes that {real.location} has not: {', '.join(unknown)}; "
-            f"the real classes are {', '.join(real.class_names)}"
+            f"the real classes are {', '.join(real.class_names)}: {fix}"
         )
     return np.array(
         [real.class_names.index(name) if name in real.class_names else -1 for name in source.class_names],

@@ -40,6 +40,7 @@ class Source:
     ids_by_row: bool = (
         False  # rows have no names of their own: clips are known by their place in this revision alone
     )
+    made_folds: bool = False  # it has none of its own: recordings that come or go change those of others
     made_of: tuple[str, str] | None = (
         None  # name and revision of what a synthetic dataset's parents are clips of
     )
@@ -127,6 +128,7 @@ def with_folds(source: Source) -> Source:
     return replace(
         source,
         notes=(*source.notes, note),
+        made_folds=True,
         clips=tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True)),
     )
 

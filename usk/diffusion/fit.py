@@ -25,8 +25,8 @@ from usk.diffusion.networks import Base, Networks, classes_told, load_base, new_
 from usk.diffusion.training import CHECKPOINT, FitClips, FitProgress, Fitting
 from usk.diffusion.walk import Walk
 from usk.diffusion.workers import workers
-from usk.errors import UsageError, sample_of
-from usk.files import only_one
+from usk.errors import UsageError, disk_errors, sample_of
+from usk.files import only_one, write_whole
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
@@ -34,6 +34,7 @@ EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160
 
 PREVIEWED = Walk(steps=6, level=0.5)  # as `usk synth` does by default
 
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 UNKNOWN_GENERATOR = "its clips are of a generator that does not say all it was trained on"
 
 
@@ -175,8 +176,9 @@ def fit(
         root = Path(out)
         with team.main_first():
             if team.is_main:
-                _claim(root, config, mel, parts)
+                _refuse_other(root)
                 kept.enter_context(only_one(root, "usk fit"))
+                _claim(root, config, mel, parts)
         fitting = Fitting(clips, networks, config, root, team)
         log = fitting.run(report)
         if fitting.diverged_step is not None:
@@ -271,36 +273,37 @@ def _heard(source: Source, held: frozenset[str]) -> set[str]:
     return {group for clip in chosen for group in clip.lineage} | source.model_groups
 
 
+def _refuse_other(root: Path) -> None:
+    """Raise UsageError where `root` is no folder, or holds something else than a generator that is being fitted; it is there then."""
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / "fit.json").is_file() and any(
+            not entry.name.startswith(".") for entry in root.iterdir()
+        ):
+            raise UsageError(f"--out {root} holds something else; choose a new or empty folder")
+
+
 def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str, Any]]) -> None:
     """Write down what this folder is being fitted with, or check that it is the same as last time."""
     wanted = json.loads(json.dumps({"config": asdict(config), "mel": mel.as_dict(), "sources": parts}))
     path = root / "fit.json"
+    if not path.is_file():
+        with disk_errors(root):
+            write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
+        return
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            try:
-                recorded = json.loads(path.read_text(encoding="utf-8"))
-                # An older usk knew fewer settings; what is new does by default what it did.
-                recorded["config"] = json.loads(json.dumps(asdict(FitConfig()))) | recorded["config"]
-                same = recorded == wanted
-            except (ValueError, TypeError, KeyError):
-                same = False
-            if not same:
-                raise UsageError(
-                    f"--out {root} holds a generator fitted with other settings or clips; choose a new folder"
-                )
-            if (root / "model_index.json").is_file():
-                raise UsageError(f"--out {root} holds a finished generator; choose a new folder")
-        elif any(entry.name != "fit.json.part" for entry in root.iterdir()):
-            raise UsageError(f"--out {root} holds something else; choose a new or empty folder")
-        else:
-            partial = root / "fit.json.part"
-            partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
-    except OSError as error:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        # An older usk knew fewer settings; what is new does by default what it did.
+        recorded["config"] = json.loads(json.dumps(asdict(FitConfig()))) | recorded["config"]
+        same = recorded == wanted
+    except (ValueError, TypeError, KeyError):
+        same = False
+    if not same:
         raise UsageError(
-            f"--out {root} cannot be written ({error.strerror}); choose another folder"
-        ) from error
+            f"--out {root} holds a generator fitted with other settings or clips; choose a new folder"
+        )
+    if (root / "model_index.json").is_file():
+        raise UsageError(f"--out {root} holds a finished generator; choose a new folder")
 
 
 def _finish(fitting: Fitting, base: Base | None, trained_on: dict[str, Any]) -> None:
@@ -322,7 +325,8 @@ def _finish(fitting: Fitting, base: Base | None, trained_on: dict[str, Any]) -> 
         record["diverged_step"] = fitting.diverged_step
     if base is not None:
         record["from"] = base.generator.model_id
-    write_pipeline(root, fitting.networks, trained_on, record)
+    with disk_errors(root):
+        write_pipeline(root, fitting.networks, trained_on, record)
     for checkpoint in root.glob(f"*-{CHECKPOINT}"):
         checkpoint.unlink()
 
@@ -333,11 +337,15 @@ def write_pipeline(
     """The pipeline folder in audio-diffusion's format, weights in float16 safetensors; `record` is its training.json."""
     with quiet_libraries():
         from audiodiffusion.mel import Mel
+        from safetensors.torch import save
 
         for name, network in {"unet": networks.unet, "vqvae": networks.vae}.items():
             if network is not None:
                 half = network.to("cpu").half()
-                half.save_pretrained(folder / name)
+                half.save_config(folder / name)
+                tensors = {key: tensor.contiguous() for key, tensor in half.state_dict().items()}
+                # As its `save_pretrained` does, but a full disk stays the OSError that it is.
+                write_whole(folder / name / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
                 network.float()
         Mel(**networks.mel.to_audiodiffusion()).save_pretrained(folder / "mel")
     contents: dict[str, Any] = {
@@ -358,4 +366,4 @@ def write_pipeline(
     contents["model_index.json"] = index
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / name, (json.dumps(content, indent=1) + "\n").encode())

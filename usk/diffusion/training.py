@@ -28,7 +28,7 @@ from usk.diffusion.load import VAE_SCALE, Generator
 from usk.diffusion.networks import Networks
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError, disk_errors
-from usk.files import write_whole
+from usk.files import TORN, write_whole
 from usk.replay import Replayed
 
 CHECKPOINT = "checkpoint.pt"
@@ -455,7 +455,12 @@ class Fitting:
         path = self.out / f"{stage}-{CHECKPOINT}"
         if not path.is_file():
             return None
-        return torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            return dict(torch.load(path, map_location=self.device, weights_only=True))
+        except TORN as error:
+            raise UsageError(
+                f"--out {self.out}: {path.name} is damaged; delete it, and the same command trains that network from its first step"
+            ) from error
 
     def _save(
         self,

@@ -624,8 +624,11 @@ def _with_the_same_clips(runs: Sequence[RunRecord]) -> str | None:
             made[run.revisions].append(run)
     if len({run.seed for run in runs}) == 1:
         return "all splits" if any(len(members) > 1 for members in made.values()) else None
-    alike = [len({run.seed for run in members}) > 1 for members in made.values()]
-    return None if not any(alike) else "all seeds" if all(alike) else "several seeds"
+    everyone = {run.seed for run in runs}
+    seeds = [{run.seed for run in members} for members in made.values()]
+    if all(len(of) < 2 for of in seeds):
+        return None
+    return "all seeds" if all(of == everyone for of in seeds) else "several seeds"
 
 
 def _differently_made(mix: str, runs: Sequence[RunRecord]) -> list[str]:

@@ -15,6 +15,7 @@ from usk.classify.runs import record_of
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
 from usk.errors import UsageError
+from usk.evaluate.records import run_folders
 from usk.hub import first_line
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -152,12 +153,12 @@ def transformers_embedding(model_id: str) -> Embedding:
 def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
     """Of the runs under `runs` that trained on real clips alone and know these classes, the newest of most clips, or None."""
     found = []
-    for file in (*runs.glob("*/run.json"), *runs.glob("*/*/run.json")):
-        record = record_of(file.parent)
+    for folder in run_folders(runs):
+        record = record_of(folder)
         try:
             of_real = record["mix"] == "real" and record["class_names"] == list(class_names)
-            if of_real and (file.parent / WEIGHTS_FILE).is_file():
-                found.append((int(record["n_real"]), str(record["created"]), file.parent))
+            if of_real and (folder / WEIGHTS_FILE).is_file():
+                found.append((int(record["n_real"]), str(record["created"]), folder))
         except (KeyError, TypeError, ValueError):
             continue  # not a run, or a damaged one: `usk eval` says so
     return max(found)[-1] if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -111,17 +112,32 @@ class RunRecord:
 
 
 def read_runs(folder: str | Path) -> list[RunRecord]:
-    """Every run under `folder` (itself, its sub-folders and theirs), oldest first; hidden ones are left out.
+    """Every run under `folder` (itself, or at any depth), oldest first; hidden ones are left out.
 
     Raises SourceError where there is none, and for a run that is damaged or half written.
     """
-    root = Path(folder)
-    patterns = ("run.json", "*/run.json", "*/*/run.json")
-    found = [path.parent for pattern in patterns for path in root.glob(pattern)]
-    visible = [run for run in found if not any(part.startswith(".") for part in run.relative_to(root).parts)]
-    if not visible:
+    found = run_folders(Path(folder))
+    if not found:
         raise SourceError(f"no runs under {folder}; train some with `usk train`")
-    return sorted((read_run(run) for run in visible), key=lambda run: (run.created, str(run.folder)))
+    return sorted(map(read_run, found), key=lambda run: (run.created, str(run.folder)))
+
+
+def run_folders(root: Path) -> list[Path]:
+    """The folders of runs at any depth below `root`, and itself where it is one, but for those in hidden folders."""
+    found = []
+    walked: set[str] = set()
+    for place, below, names in os.walk(root, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if (
+            real := os.path.realpath(place)
+        ) in walked:  # a link to a folder above itself, or the same once more
+            below.clear()
+            continue
+        walked.add(real)
+        if "run.json" in names:
+            found.append(Path(place))
+            below.clear()  # a run holds none
+    return found
 
 
 def read_run(folder: str | Path) -> RunRecord:

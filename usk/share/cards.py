@@ -14,7 +14,8 @@ from typing import Any
 
 from usk.data.hf_datasets import says_too_little
 from usk.data.mix import named_elsewhere
-from usk.errors import UsageError, UskError
+from usk.errors import UsageError, UskError, disk_errors
+from usk.files import write_whole
 from usk.mel.spectrogram import MelSettings
 from usk.synth.plan import Alpha, Plan
 from usk.synth.strategies import strategy_named
@@ -378,11 +379,9 @@ def ours_to_save_in(folder: Path) -> tuple[dict[str, Any], Plan]:
 
 def _save(folder: Path, name: str, kept: Any) -> None:
     manifest, plan = ours_to_save_in(folder)
-    try:
-        (folder / name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(dataset_card(manifest, plan, folder), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--save: {folder} cannot be written ({error.strerror})") from error
+    with disk_errors(folder, flag="--save"):
+        write_whole(folder / name, (json.dumps(kept, indent=1) + "\n").encode())
+        write_whole(folder / "README.md", dataset_card(manifest, plan, folder).encode())
 
 
 def run_card(
@@ -494,4 +493,5 @@ def write_generator_card(folder: Path) -> None:
         "mel": MelSettings.from_audiodiffusion(read("mel/mel_config.json")).as_dict(),
         "round_trip": read("round_trip.json") if (folder / "round_trip.json").is_file() else None,
     }
-    (folder / "README.md").write_text(render_card("generator.md", metadata, values), encoding="utf-8")
+    with disk_errors(folder):
+        write_whole(folder / "README.md", render_card("generator.md", metadata, values).encode())

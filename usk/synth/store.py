@@ -23,7 +23,7 @@ import numpy as np
 
 from usk.data.hf_datasets import MANIFEST_FILE
 from usk.errors import UsageError, disk_errors
-from usk.files import write_whole
+from usk.files import only_one, write_whole
 from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
@@ -157,6 +157,7 @@ class SynthStore:
             if manifest_path.is_file():
                 self._compare(manifest_path)
             self.folder.mkdir(parents=True, exist_ok=True)
+        with only_one(self.folder, "usk synth"), disk_errors(self.folder):
             if not manifest_path.is_file():  # first of all: killed from here on, the folder is known as ours
                 write_whole(manifest_path, (json.dumps(self.manifest, indent=1) + "\n").encode())
             (self.folder / "data").mkdir(exist_ok=True)
