@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from usk.data.clip import NO_MODEL
 from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.mix import Mix, TrainingRows, training_rows
 from usk.data.pinned import looks_like_hub_id
@@ -232,13 +231,13 @@ def heard_beyond_the_few(runs: Sequence[PlannedRun], sources: dict[str, Source])
         for name, rows in run.rows.parts:
             source = sources[name]
             if source.model_groups - known:
-                models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
-                notes.append(_has_heard_more(f"the generator {', '.join(models)}", few, "the generator"))
+                notes.append(_has_heard_more("generator", few))
             judges = {source.clips[row].judge_folds for row in rows.tolist()}
             if any(source.judge_groups.get(folds, frozenset()) - known for folds in judges):
-                notes.append(_has_heard_more(f"the judge of {name}", few, "the judge"))
+                notes.append(_has_heard_more("judge", few))
     return list(dict.fromkeys(notes))
 
 
-def _has_heard_more(who: str, few: str, what: str) -> str:
-    return f"{who} has heard more recordings than {few} (none that validates or tests): few-shot is the classifier, not {what}"
+def _has_heard_more(who: str, few: str) -> str:
+    """Without the name of one: runs of several generators, a fold each, say it in the same words, and `usk eval` once."""
+    return f"the {who} has heard more recordings than {few} (none that validates or tests): few-shot is the classifier, not the {who}"
