@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, in folders that one process at a time fills."""
+"""Files: which there are, writing them whole or not at all, and folders that one process at a time fills."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
         raise
 
 
+def refuse_other(folder: Path, ours: str) -> None:
+    """Raise UsageError where `folder` is a file, or holds something, but not the file called `ours`."""
+    with disk_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--out {folder} is a file; choose a folder")
+        free = (folder / ours).is_file() or not folder.is_dir()
+        if not free and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise UsageError(f"--out {folder} holds something else; choose a new or empty folder")
+
+
 @contextlib.contextmanager
 def only_one(folder: Path, command: str) -> Iterator[None]:
     """Keep `folder`, which is there, to this process; UsageError where another one, of `command`, is filling it.
@@ -57,3 +67,30 @@ def only_one(folder: Path, command: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # Windows removes no open file
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`);
+    linked folders are walked like others, each once."""
+    found: list[Path] = []
+    walked: set[Path] = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in walked:  # a link to a folder above itself
+            below.clear()
+            continue
+        walked.add(real)
+        below[:] = [name for name in below if not name.startswith(".")]
+        for name in names:
+            with contextlib.suppress(OSError):  # a link that may not be followed
+                if not name.startswith(".") and (file := Path(place, name)).is_file():
+                    found.append(file)
+    return sorted(found)

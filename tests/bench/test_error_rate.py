@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import sys
 
+import numpy as np
+import pytest
+
+from tests.bench import error_rate
 from tests.bench.error_rate import study_without_gain
 
 
@@ -21,3 +25,36 @@ def test_no_mix_is_better_on_average_and_all_share_a_baseline() -> None:
     means = gains.mean(axis=(1, 2))
     assert abs(means.mean()) < 3 * means.std() / len(means) ** 0.5
     assert gains.std() > 0.1
+
+
+def test_what_a_seed_does_is_the_same_on_all_folds() -> None:
+    rng = np.random.default_rng(0)
+    folds = [np.full(40, 5), np.full(40, 5)]
+    for seed_sd, low, high in ((0.0, -0.3, 0.3), (0.3, 0.8, 1.0)):
+        pairs = study_without_gain(rng, folds, seeds=60, mixes=1, tau=0.0, seed_sd=seed_sd)[0]
+        first, second = (
+            [pair.difference for pair in pairs if pair.split == f"fold{fold}"] for fold in (0, 1)
+        )
+        assert low < np.corrcoef(first, second)[0, 1] < high
+
+
+def test_looking_after_each_seed_finds_at_least_what_the_last_look_finds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the first seeds alone are called, and all of them are not, only looking early finds it."""
+
+    def p_value(pairs: list[error_rate.Pair], *_: object) -> float:
+        return 0.01 if len(pairs) < 9 else 1.0  # three folds: less than three seeds
+
+    monkeypatch.setattr(error_rate, "exact_test", p_value)
+    monkeypatch.setattr(
+        error_rate, "paired_bootstrap", lambda *given: type("_", (), {"p_value": p_value(*given)})
+    )
+    found = []
+    for words in ([], ["--look-from", "2"], ["--look-from", "3"]):
+        monkeypatch.setattr(
+            sys, "argv", ["error_rate", "--seeds", "4", "--mixes", "1", "--studies", "5", *words]
+        )
+        error_rate.main()
+        found.append(capsys.readouterr().out.rpartition("'any verdict': ")[2][:1])
+    assert found == ["0", "5", "0"]

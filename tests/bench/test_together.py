@@ -49,8 +49,12 @@ def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
     assert more["rows"][0]["difference"]["difference_points"] == pytest.approx(20)
 
 
-def test_runs_of_other_steps_are_no_pairs(tmp_path: Path) -> None:
-    for mix, steps in (("real", 100), ("real,synth", 900)):
-        write_run(tmp_path, mix, steps=steps)
-    with pytest.raises(SystemExit, match="took other steps"):
+@pytest.mark.parametrize(
+    "unlike", [{"steps": 900}, {"sources": {"real": {"revision": "cleaned"}}}, {"n_clips": 57}]
+)
+def test_runs_of_other_steps_or_clips_are_no_pairs(tmp_path: Path, unlike: dict[str, Any]) -> None:
+    alike: dict[str, Any] = {"steps": 100, "sources": {"real": {"revision": "noisy"}}}
+    write_run(tmp_path, "real", **alike)
+    write_run(tmp_path, "real,synth", **(alike | unlike))
+    with pytest.raises(SystemExit, match="took other steps, or were trained or tested on other real clips"):
         together.pairs_of(read_runs(tmp_path), "real,synth")

@@ -45,7 +45,7 @@ def pairs_of(runs: Sequence[RunRecord], mix: str) -> dict[tuple[str, int], Pair]
                 real.clip_ids, run.clip_ids
             ):
                 raise SystemExit(
-                    f"{real.folder} and {run.folder} took other steps or were tested on other clips"
+                    f"{real.folder} and {run.folder} took other steps, or were trained or tested on other real clips"
                 )
             pairs[split, seed] = Pair(split, seed, run.groups, real.correct, run.correct)
     return pairs

@@ -17,6 +17,8 @@ import pytest
 import soundfile
 
 from tests.sounds import tone, write_wav
+from usk.classify.predict import find_classifier
+from usk.errors import UsageError
 
 Command = Callable[..., Any]
 
@@ -213,3 +215,15 @@ def test_wrong_input_is_one_line(
     ran = usk("predict", *given, *([] if "--run" in given else ["--run", trained]), "--quiet")
     assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
     assert message.format(**places) in ran.err
+
+
+def test_the_only_run_is_found_at_any_depth_and_several_are_named(tmp_path: Path) -> None:
+    first, second = tmp_path / "runs" / "laptop" / "a", tmp_path / "runs" / "server" / "of" / "b"
+    for place in (first, tmp_path / "runs" / ".hidden"):
+        place.mkdir(parents=True)
+        (place / "run.json").write_text("{}")
+    assert find_classifier(tmp_path / "runs") == first
+    second.mkdir(parents=True)
+    (second / "run.json").write_text("{}")
+    with pytest.raises(UsageError, match=f"holds 2 runs; name one of them: {first}, {second}"):
+        find_classifier(tmp_path / "runs")

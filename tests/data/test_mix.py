@@ -362,6 +362,10 @@ def test_a_class_that_the_real_clips_lack_is_named() -> None:
     ):
         label_map(source_of([Clip("b", 1, "h", 1)], ("bark", "meow")), real)
     assert label_map(source_of([Clip("b", 0, "h", 1)], ("bark", "meow")), real).tolist() == [0, -1]
+    parent = real.clips[0]
+    made = source_of([child("s", replace(parent, label=1))], ("bark", "meow"))
+    with pytest.raises(UskError, match=r"are bark, horn: make it again with `usk synth --classes bark`$"):
+        label_map(made, real)
 
 
 def test_parents_from_elsewhere_are_warned_about() -> None:

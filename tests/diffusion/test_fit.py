@@ -416,7 +416,7 @@ def test_a_folder_begun_with_other_clips_is_refused(source: Source, tmp_path: Pa
             lambda out: (out.mkdir(), (out / "fit.json").write_text("{")),
             "fitted with other settings or clips",
         ),
-        (lambda out: out.write_text("x"), "cannot be written"),
+        (lambda out: out.write_text("x"), "is a file; choose a folder"),
     ],
 )
 def test_a_folder_of_something_else_is_refused_and_left_alone(

@@ -415,6 +415,13 @@ def test_clips_that_several_seeds_share_are_noted_in_every_protocol(tmp_path: Pa
     for seed in (0, 1, 2, 3):  # two datasets, each of two seeds
         write_run(tmp_path / "two", "real,synth", seed=seed, sources=shared if seed < 2 else other)
         write_run(tmp_path / "two", "real", seed=seed)
+    for fold in (1, 2, 3):  # one seed, of which two splits share clips
+        write_run(tmp_path / "one", "real,synth", fold, sources=shared if fold < 3 else other)
+        write_run(tmp_path / "one", "real", fold)
+    notes = only(compare_runs(tmp_path / "one")).notes
+    assert [text for text in notes if "luck" in text] == [
+        f"real,synth: several splits {said.removeprefix('seeds ')}"
+    ]
     for protocol, which in (("holdout", "all"), ("folds", "several"), ("two", "several")):
         notes = only(compare_runs(tmp_path / protocol)).notes
         assert [text for text in notes if "luck" in text] == [f"real,synth: {which} {said}"]

@@ -19,10 +19,12 @@ from usk.classify.features import Features, fit_length
 from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in, record_of
 from usk.data.audio import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
-from usk.data.folders import UNREAD_SUFFIXES, visible_files
+from usk.data.folders import UNREAD_SUFFIXES
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.data.sources import open_source
 from usk.errors import ModelError, SourceError, UsageError, sample_of
+from usk.evaluate.records import run_folders
+from usk.files import visible_files
 
 BATCH_FILES = 16
 
@@ -51,7 +53,7 @@ def find_classifier(run: str | os.PathLike[str], flag: str = "--run") -> Path:
     folder = Path(run).expanduser()
     if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file():
         return folder
-    runs = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}")) if folder.is_dir() else []
+    runs = run_folders(folder)
     if len(runs) == 1:
         return runs[0]
     if runs:

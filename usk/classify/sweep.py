@@ -226,7 +226,7 @@ def heard_beyond_the_few(runs: Sequence[PlannedRun], sources: dict[str, Source])
         given = of_real[0] if of_real else run.split.train
         if run.split.shots is None and len(given) == len(run.split.train):
             continue
-        few = "the shots" if run.split.shots is not None else "the real clips that train beside its own"
+        few = "the shots" if run.split.shots is not None else "the few real clips that train"
         known = {sources["real"].clips[row].group for row in given.tolist()}
         for name, rows in run.rows.parts:
             source = sources[name]

@@ -66,11 +66,12 @@ def command(
     It opens from disk in any browser, offline.
     """
     display = display_for(ctx, as_json, quiet)
+    from usk.evaluate.records import run_folders
     from usk.show.console import facts_table
     from usk.show.report import ReportConfig, report
 
     config = ReportConfig(
-        runs=runs or ("runs" if any(Path("runs").glob("*/run.json")) else None),
+        runs=runs or ("runs" if run_folders(Path("runs")) else None),
         synth=synth or ("synth" if Path("synth").is_dir() else None),
         baseline=baseline,
         max_mb=max_mb,

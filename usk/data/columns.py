@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from usk.data.audio import AudioRef
 from usk.data.checks import (
     first_wrong,
     is_missing,
@@ -56,22 +55,16 @@ class Columns:
 
 
 def from_columns(
-    data: dict[str, list[Any]],
-    features: dict[str, Any],
-    audio: tuple[AudioRef, ...],
-    name: str,
-    kind: str,
-    typed: str,
-    revision: str,
-    cache_key: str,
-    columns: Columns,
+    data: dict[str, list[Any]], features: dict[str, Any], opened: Source, columns: Columns
 ) -> Source:
+    """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
+    name, typed = opened.name, opened.location
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
     stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
     label_column, class_names, labels = _labels(
-        data, features, len(audio), columns, (group_column, fold_column), typed
+        data, features, len(opened.audio), columns, (group_column, fold_column), typed
     )
     id_column = _pick(ID_COLUMNS, data, None, "", typed)
     if {"slice_file_name", "fsID"} <= set(data):
@@ -129,16 +122,12 @@ def from_columns(
             f"{counted(len(spread), 'recording')} with clips in several folds ({sample_of(spread)}): where one of these is tested, the "
             "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
         )
-    source = Source(
+    source = replace(
+        opened,
         name=name,
-        kind=kind,
-        location=typed,
-        revision=revision,
-        cache_key=cache_key,
         class_names=class_names,
         clips=tuple(clips),
-        audio=audio,
-        notes=tuple(notes),
+        notes=(*opened.notes, *notes),
         has_groups=group_column is not None,
         ids_by_row=ids_by_row,
     )

@@ -7,8 +7,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.listing import STANDARD, listed, read_table, tables_in
 from usk.data.source import CLASS_FOLDERS, LISTED, Source, advice, no_groups_note, with_folds
 from usk.errors import SourceError, counted, sample_of
+from usk.files import is_text, visible_files
 from usk.hub import first_line
 
 UNREAD_SUFFIXES = frozenset(
@@ -161,8 +160,8 @@ def open_listed(path: Path, typed: str, skip_bad: bool, columns: Columns, tables
     features = {**Features.from_arrow_schema(table.schema), "file_name": Value("string")}
     revision, cache_key = fingerprint_files([*files, *tables], path)
     name, audio = path.resolve().name, tuple(map(FileRef, files))
-    source = from_columns(data, features, audio, name, LISTED, typed, revision, cache_key, columns)
-    return replace(source, notes=(*notes, *source.notes))
+    opened = Source(name, LISTED, typed, revision, cache_key, (), (), audio, notes=notes)
+    return from_columns(data, features, opened, columns)
 
 
 def open_class_folders(
@@ -287,33 +286,6 @@ def open_class_folders(
             has_groups=not flat and 2 * sum(beside.values()) <= len(files),
         )
     )
-
-
-def is_text(path: str | Path) -> bool:
-    """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`);
-    linked folders are walked like others, each once."""
-    found: list[Path] = []
-    walked: set[Path] = set()
-    for place, below, names in os.walk(folder, followlinks=True):
-        if (real := Path(place).resolve()) in walked:  # a link to a folder above itself
-            below.clear()
-            continue
-        walked.add(real)
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in names:
-            with suppress(OSError):  # a link that may not be followed
-                if not name.startswith(".") and (file := Path(place, name)).is_file():
-                    found.append(file)
-    return sorted(found)
 
 
 def _of_kinds(unread: Mapping[str, int]) -> str:

@@ -121,9 +121,10 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
     revision, cache_key = fingerprint_files(files, path)
     name = path.resolve().name
-    source = from_columns(data, features, audio, name, "Parquet dataset", typed, revision, cache_key, columns)
-    if len(splits := _splits_of(files)) > 1 and manifest is None:
-        source = replace(source, notes=(_read_as_one(splits), *source.notes))
+    splits = _splits_of(files)
+    notes = (_read_as_one(splits),) if len(splits) > 1 and manifest is None else ()
+    opened = Source(name, "Parquet dataset", typed, revision, cache_key, (), (), audio, notes=notes)
+    source = from_columns(data, features, opened, columns)
     stated = license_of_card(path)
     if manifest is not None:
         heard = manifest.get("trained_on", ())
@@ -180,9 +181,8 @@ def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns)
     files = sorted(file for file in path.rglob("*.arrow"))
     revision, cache_key = fingerprint_files(files, path)
     name = path.resolve().name
-    source = _from_dataset(
-        loaded, name, "saved Hugging Face dataset", typed, revision, cache_key, columns, path
-    )
+    opened = Source(name, "saved Hugging Face dataset", typed, revision, cache_key, (), (), ())
+    source = _from_dataset(loaded, opened, columns, path)
     parts = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
     stated = [license_of_card(path), *(str(part.info.license or "") for part in parts)]
     return _licensed(source, *stated)
@@ -214,7 +214,8 @@ def open_hub(typed: str, columns: Columns, flag: str) -> Source:
             raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(innermost)}") from error
         name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
         folder, key = cache_folder(hub_id, "dataset"), f"hub-{pinned.commit}"
-        source = _from_dataset(loaded, name, "Hub dataset", typed, pinned.commit, key, columns, folder)
+        opened = Source(name, "Hub dataset", typed, pinned.commit, key, (), (), ())
+        source = _from_dataset(loaded, opened, columns, folder)
         card = (
             download(pinned, ["README.md"], subject, instead, SourceError)
             if "README.md" in pinned.files
@@ -251,19 +252,11 @@ def audio_left_encoded() -> Iterator[None]:
         datasets.Audio.encode_example = of_samples
 
 
-def _from_dataset(
-    loaded: Any,
-    name: str,
-    kind: str,
-    typed: str,
-    revision: str,
-    cache_key: str,
-    columns: Columns,
-    folder: Path,
-) -> Source:
+def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -> Source:
+    """`opened`, so far without audio, with the rows of a dataset that lies in `folder`."""
     import datasets
 
-    notes: tuple[str, ...] = ()
+    typed, notes = opened.location, opened.notes
     if isinstance(loaded, dict):
         if len(loaded) > 1:
             notes = (_read_as_one([str(name) for name in loaded]),)
@@ -284,8 +277,7 @@ def _from_dataset(
     rest = loaded.remove_columns([audio_column]).to_dict()
     only_audio = loaded.select_columns([audio_column])
     audio = tuple(DatasetRef(only_audio, row, audio_column, folder) for row in range(len(loaded)))
-    source = from_columns(rest, features, audio, name, kind, typed, revision, cache_key, columns)
-    return replace(source, notes=(*notes, *source.notes))
+    return from_columns(rest, features, replace(opened, audio=audio, notes=notes), columns)
 
 
 def _audio_column(features: dict[str, Any], typed: str) -> str:

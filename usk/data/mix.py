@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -316,7 +317,7 @@ def label_map(source: Source, real: Source) -> np.ndarray:
     if unknown:
         known = ",".join(name for name in source.class_names if name in real.class_names)
         fix = (
-            f"make it again with `usk synth{f' --classes {known}' if known else ''}`"
+            f"make it again with `usk synth{f' --classes {quote(known)}' if known else ''}`"
             if source.has_synthetic
             else "leave them out or rename them"
         )

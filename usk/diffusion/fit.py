@@ -26,7 +26,7 @@ from usk.diffusion.training import CHECKPOINT, FitClips, FitProgress, Fitting
 from usk.diffusion.walk import Walk
 from usk.diffusion.workers import workers
 from usk.errors import UsageError, disk_errors, sample_of
-from usk.files import only_one, write_whole
+from usk.files import only_one, refuse_other, write_whole
 from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
@@ -34,6 +34,7 @@ EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160
 
 PREVIEWED = Walk(steps=6, level=0.5)  # as `usk synth` does by default
 
+FIT_FILE = "fit.json"  # what a folder is being fitted with
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 UNKNOWN_GENERATOR = "its clips are of a generator that does not say all it was trained on"
 
@@ -176,7 +177,9 @@ def fit(
         root = Path(out)
         with team.main_first():
             if team.is_main:
-                _refuse_other(root)
+                refuse_other(root, FIT_FILE)
+                with disk_errors(root):
+                    root.mkdir(parents=True, exist_ok=True)
                 kept.enter_context(only_one(root, "usk fit"))
                 _claim(root, config, mel, parts)
         fitting = Fitting(clips, networks, config, root, team)
@@ -273,20 +276,10 @@ def _heard(source: Source, held: frozenset[str]) -> set[str]:
     return {group for clip in chosen for group in clip.lineage} | source.model_groups
 
 
-def _refuse_other(root: Path) -> None:
-    """Raise UsageError where `root` is no folder, or holds something else than a generator that is being fitted; it is there then."""
-    with disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        if not (root / "fit.json").is_file() and any(
-            not entry.name.startswith(".") for entry in root.iterdir()
-        ):
-            raise UsageError(f"--out {root} holds something else; choose a new or empty folder")
-
-
 def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str, Any]]) -> None:
     """Write down what this folder is being fitted with, or check that it is the same as last time."""
     wanted = json.loads(json.dumps({"config": asdict(config), "mel": mel.as_dict(), "sources": parts}))
-    path = root / "fit.json"
+    path = root / FIT_FILE
     if not path.is_file():
         with disk_errors(root):
             write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())

@@ -616,19 +616,18 @@ def _failed(
 
 
 def _with_the_same_clips(runs: Sequence[RunRecord]) -> str | None:
-    """Whether `all seeds` had synthetic clips that other seeds had too, or `several seeds`, or all splits of one seed; None if each
-    run had its own."""
+    """Whether `all seeds` had synthetic clips that other seeds had too, or `several seeds`; with one seed alone the same of splits.
+    None if each had its own."""
     made: dict[frozenset[str], list[RunRecord]] = defaultdict(list)
     for run in runs:
         if run.n_synthetic and run.revisions:
             made[run.revisions].append(run)
-    if len({run.seed for run in runs}) == 1:
-        return "all splits" if any(len(members) > 1 for members in made.values()) else None
-    everyone = {run.seed for run in runs}
-    seeds = [{run.seed for run in members} for members in made.values()]
-    if all(len(of) < 2 for of in seeds):
+    what = "seed" if len({run.seed for run in runs}) > 1 else "split"
+    everyone = {getattr(run, what) for run in runs}
+    sharing = [{getattr(run, what) for run in members} for members in made.values()]
+    if all(len(found) < 2 for found in sharing):
         return None
-    return "all seeds" if all(of == everyone for of in seeds) else "several seeds"
+    return f"{'all' if all(found == everyone for found in sharing) else 'several'} {what}s"
 
 
 def _differently_made(mix: str, runs: Sequence[RunRecord]) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from usk.data.shots import CELL_NAME
 from usk.errors import SourceError
 from usk.evaluate import metrics
+from usk.files import visible_files
 
 FORMAT = 1
 RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe", "augmentations")
-CELL = re.compile(r"/(\d+-shots-[^/]+-seed\d+|full-[^/]+)$")  # of few shots, see `usk.data.shots.cell_name`
 _COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
 
 
@@ -87,9 +86,7 @@ class RunRecord:
     @property
     def real_revision(self) -> str | None:
         """Which content its real clips had, those that test among them; None in a run that does not say."""
-        return next(
-            (revision for name, revision in self.datasets if name == "real" and revision != "None"), None
-        )
+        return dict(self.datasets).get("real")
 
     @property
     def correct(self) -> np.ndarray:
@@ -124,20 +121,7 @@ def read_runs(folder: str | Path) -> list[RunRecord]:
 
 def run_folders(root: Path) -> list[Path]:
     """The folders of runs at any depth below `root`, and itself where it is one, but for those in hidden folders."""
-    found = []
-    walked: set[str] = set()
-    for place, below, names in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        if (
-            real := os.path.realpath(place)
-        ) in walked:  # a link to a folder above itself, or the same once more
-            below.clear()
-            continue
-        walked.add(real)
-        if "run.json" in names:
-            found.append(Path(place))
-            below.clear()  # a run holds none
-    return found
+    return [file.parent for file in visible_files(root) if file.name == "run.json"]
 
 
 def read_run(folder: str | Path) -> RunRecord:
@@ -183,11 +167,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": config.get("precision"),
         "caveats": tuple(str(sentence) for name in ("leaks", "caveats") for sentence in config.get(name, ())),
         "datasets": frozenset(
-            (str(name), str(part.get("revision"))) for name, part in config.get("sources", {}).items()
+            (str(name), str(part["revision"]))
+            for name, part in config.get("sources", {}).items()
+            if part.get("revision")
         ),
         "made_by": tuple(
             MadeBy(
-                CELL.sub("", str(name)),
+                _without_cell(str(name)),
                 tuple(map(str, part.get("strategies", ()))),
                 tuple(map(str, part.get("models", ()))),
             )
@@ -198,6 +184,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "class_names": tuple(str(name) for name in config["class_names"]),
         "created": created if created.tzinfo else created.replace(tzinfo=UTC),
     }
+
+
+def _without_cell(name: str) -> str:
+    """A part's name without the few shots that it was made for: `few` of `few/50-shots-fold1-seed0`."""
+    folder, slash, last = name.rpartition("/")
+    return folder if slash and CELL_NAME.fullmatch(last) else name
 
 
 def _optional_float(value: Any) -> float | None:

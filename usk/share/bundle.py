@@ -14,6 +14,7 @@ from typing import Any
 from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.errors import UsageError, UskError, sample_of
+from usk.evaluate.records import run_folders
 from usk.json_file import read_json_object
 from usk.share.cards import PLACE
 
@@ -156,7 +157,7 @@ def _kind_of(root: Path, typed: str) -> Kind:
     for kind in KINDS:
         if (root / kind.marker).is_file():
             return kind
-    runs = sorted(path.parent.name for path in root.glob("*/run.json"))
+    runs = [folder.relative_to(root).as_posix() for folder in run_folders(root)]
     if runs:
         raise UsageError(f"{typed} holds {len(runs)} runs; name one of them: {sample_of(runs)}")
     if (root / "fit.json").is_file():

@@ -23,7 +23,7 @@ import numpy as np
 
 from usk.data.hf_datasets import MANIFEST_FILE
 from usk.errors import UsageError, disk_errors
-from usk.files import only_one, write_whole
+from usk.files import only_one, refuse_other, write_whole
 from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
@@ -109,16 +109,6 @@ def kept_of(plan: Plan, manifest: dict[str, Any], folder: Path) -> Plan:
     return replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in kept))
 
 
-def refuse_other(folder: Path) -> None:
-    """Raise UsageError where `folder` can be no dataset: it is a file, or holds something else."""
-    with disk_errors(folder):
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--out {folder} is a file; choose a folder")
-        ours = (folder / MANIFEST_FILE).is_file() or not folder.is_dir()
-        if not ours and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise UsageError(f"--out {folder} holds something else; choose a new or empty folder")
-
-
 class SynthStore:
     """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
 
@@ -152,7 +142,7 @@ class SynthStore:
     def claim(self) -> None:
         """Take the folder for this plan. One that holds another plan, or anything else, is refused untouched."""
         manifest_path = self.folder / MANIFEST_FILE
-        refuse_other(self.folder)
+        refuse_other(self.folder, MANIFEST_FILE)
         with disk_errors(self.folder):
             if manifest_path.is_file():
                 self._compare(manifest_path)

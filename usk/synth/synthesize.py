@@ -13,6 +13,7 @@ from typing import Any
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.licenses import strictest_license
 from usk.data.pinned import looks_like_hub_id
 from usk.data.shots import ShotsOf
@@ -21,7 +22,7 @@ from usk.data.splits import in_several_folds
 from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
 from usk.errors import SourceError, UsageError, UskError, counted, sample_of
-from usk.files import only_one
+from usk.files import only_one, refuse_other
 from usk.share.cards import dataset_card
 from usk.synth.judge import JudgeConfig, Jury, best, judge_of
 from usk.synth.latents import keep, latents_key, reuse
@@ -29,7 +30,7 @@ from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
 from usk.synth.render import Renderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
-from usk.synth.store import ASKED, JudgedStore, ShardSpan, SynthStore, refuse_other
+from usk.synth.store import ASKED, JudgedStore, ShardSpan, SynthStore
 from usk.synth.strategies import strategy_named
 from usk.synth.waveform import MAKERS, SAMPLE_RATE_HZ
 
@@ -369,7 +370,7 @@ def refuse_early(
     """Raise what `synthesize` would of a device, of a generator that is on this machine, and of a folder that holds something
     else; nothing is downloaded or written."""
     if out is not None:
-        refuse_other(Path(out))
+        refuse_other(Path(out), MANIFEST_FILE)
     on = resolve_device(device)
     name = resolve_model(model, on)
     here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
