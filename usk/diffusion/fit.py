@@ -148,6 +148,8 @@ def fit(
         raise UsageError(
             "mel settings cannot be chosen for a base: it draws the images that it was trained on"
         )
+    root = Path(out)
+    refuse_other(root, FIT_FILE)  # not after an hour of decoding
     with workers(config.device) as team, ExitStack() as kept:  # before anything is decoded or written
         base = None
         if config.base is not None:
@@ -174,10 +176,8 @@ def fit(
         networks = new_networks(config, mel, told, team.device) if base is None else base.networks(told)
         if base is not None:
             config = base.described(config, told)
-        root = Path(out)
         with team.main_first():
             if team.is_main:
-                refuse_other(root, FIT_FILE)
                 with disk_errors(root):
                     root.mkdir(parents=True, exist_ok=True)
                 kept.enter_context(only_one(root, "usk fit"))
