@@ -155,7 +155,7 @@ class HubServer:
     def __init__(self) -> None:
         self.users: dict[str, tuple[str, str]] = {}  # token: name, role
         self.repos: dict[tuple[str, str], Repo] = {}
-        self.organisations: dict[str, list[str]] = {}  # user: those that it may make repos under
+        self.organizations: dict[str, list[str]] = {}  # user: those that it may make repos under
         self.ignored = ""  # what a .gitignore keeps out, as a regular expression
         self.failures: list[Failure] = []
         self.requests: list[tuple[str, str, int]] = []
@@ -407,7 +407,7 @@ class _Handler(BaseHTTPRequestHandler):
             return {
                 "type": "user",
                 "name": user[0],
-                "orgs": [{"name": name} for name in self.server_hub.organisations.get(user[0], ())],
+                "orgs": [{"name": name} for name in self.server_hub.organizations.get(user[0], ())],
                 "auth": {"type": "access_token", "accessToken": {"displayName": "laptop", "role": user[1]}},
             }
         if parts == ["repos", "create"]:
@@ -452,7 +452,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(401, "Invalid username or password.")
         type, owner = asked.get("type", "model"), asked.get("organization") or user[0]
         id = f"{owner}/{asked['name']}"
-        may = {user[0], *self.server_hub.organisations.get(user[0], ())}
+        may = {user[0], *self.server_hub.organizations.get(user[0], ())}
         if owner not in may or user[1] != "write":
             raise Refused(
                 403,
@@ -541,7 +541,7 @@ def _validate_card(content: str) -> tuple[int, Any]:
     except yaml.YAMLError as error:
         metadata, errors = {}, [f"not valid YAML: {error}"]
     if metadata.get("license", "other") not in LICENSES:
-        errors.append('"license" must be one of the known licences')
+        errors.append('"license" must be one of the known licenses')
     if metadata.get("license") == "other" and not re.fullmatch(
         r"[a-z0-9.-]+", metadata.get("license_name", "x")
     ):

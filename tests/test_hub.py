@@ -16,7 +16,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors as hub
 
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.diffusion.load import load_generator
 from usk.errors import ModelError, SourceError, UskError
 from usk.hub import first_line, hub_errors

@@ -21,10 +21,10 @@ from tests.hub_server import LocalHub
 from tests.sounds import peak_hz, tone, write_wav
 from usk.classify.classifier import AudioClassifier
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.diffusion.load import load_generator
 from usk.errors import ModelError, SourceError
-from usk.synth.store import encode_flac
+from usk.synth.dataset_folder import encode_flac
 
 Command = Callable[..., Any]
 
@@ -62,7 +62,7 @@ def rows_of(seconds: float = 0.4, groups: bool = True) -> dict[str, list[Any]]:
 
 
 def somebodys(folder: Path, license_name: str = "cc-by-nc-4.0", **columns: list[Any]) -> Path:
-    """A dataset folder that usk did not make, with a card that states a licence."""
+    """A dataset folder that usk did not make, with a card that states a license."""
     rows = {**rows_of(), **columns}
     features = datasets.Features(
         {
@@ -125,7 +125,7 @@ def test_a_pushed_dataset_loads_without_usk_to_the_same_bytes(hub: LocalHub, mad
         "audio", datasets.Audio(decode=False)
     )
     ours = pq.read_table(shard)["audio"].to_pylist()
-    assert [cell["bytes"] for cell in theirs["audio"]] == [cell["bytes"] for cell in ours]
+    assert [subset["bytes"] for subset in theirs["audio"]] == [subset["bytes"] for subset in ours]
 
 
 def test_info_and_audit_of_a_hub_dataset(
@@ -133,7 +133,7 @@ def test_info_and_audit_of_a_hub_dataset(
 ) -> None:
     commit = hub.create_repo("dataset", "me/urban", made).branches["main"]
     facts = usk("info", "me/urban", "--json").value
-    assert (facts["kind"], facts["revision"], facts["licence"]) == (
+    assert (facts["kind"], facts["revision"], facts["license"]) == (
         "synthetic dataset",
         commit,
         "CC BY-NC 3.0",

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
 
 from tests.hub_server import LocalHub
-from usk.synth.store import dataset_features, encode_flac
+from usk.synth.dataset_folder import dataset_features, encode_flac
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_the_cards_travel_with_the_wheel() -> None:
 
 
 def test_the_reports_templates_lie_inside_the_package() -> None:
-    templates = ROOT / "usk" / "show" / "templates"
+    templates = ROOT / "usk" / "report" / "templates"
     assert {path.name for path in templates.iterdir()} == {"report.html", "report.css", "report.js"}
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["usk"]
 

@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from usk.audio.mel import MelSettings
     from usk.classify.classifier import AudioClassifier
     from usk.classify.predict import load_classifier, predict
     from usk.classify.train import TrainConfig, TrainResult, train
     from usk.data.clip import Clip
+    from usk.data.open import open_source
     from usk.data.source import Source
-    from usk.data.sources import open_source
     from usk.diffusion.fit import FitConfig, FitResult, fit
     from usk.diffusion.load import Generator, load_generator
     from usk.errors import UskError
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
-    from usk.mel.spectrogram import MelSettings
+    from usk.report.page import ReportConfig, ReportResult, report
     from usk.share.hub import PushConfig, PushPlan, PushResult, push
-    from usk.show.report import ReportConfig, ReportResult, report
-    from usk.synth.judge import JudgeConfig
+    from usk.synth.filter import FilterConfig
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
 
@@ -42,16 +42,16 @@ _WHERE = {
     "FitConfig": "usk.diffusion.fit",
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.load",
-    "JudgeConfig": "usk.synth.judge",
-    "MelSettings": "usk.mel.spectrogram",
+    "FilterConfig": "usk.synth.filter",
+    "MelSettings": "usk.audio.mel",
     "PushConfig": "usk.share.hub",
     "PushPlan": "usk.share.hub",
     "PushResult": "usk.share.hub",
     "push": "usk.share.hub",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
-    "ReportConfig": "usk.show.report",
-    "ReportResult": "usk.show.report",
+    "ReportConfig": "usk.report.page",
+    "ReportResult": "usk.report.page",
     "Source": "usk.data.source",
     "SynthConfig": "usk.synth.synthesize",
     "SynthResult": "usk.synth.synthesize",
@@ -63,8 +63,8 @@ _WHERE = {
     "load_classifier": "usk.classify.predict",
     "load_generator": "usk.diffusion.load",
     "predict": "usk.classify.predict",
-    "report": "usk.show.report",
-    "open_source": "usk.data.sources",
+    "report": "usk.report.page",
+    "open_source": "usk.data.open",
     "synthesize": "usk.synth.synthesize",
     "train": "usk.classify.train",
 }
@@ -73,10 +73,10 @@ __all__ = [
     "AudioClassifier",
     "Clip",
     "Comparison",
+    "FilterConfig",
     "FitConfig",
     "FitResult",
     "Generator",
-    "JudgeConfig",
     "MelSettings",
     "PushConfig",
     "PushPlan",

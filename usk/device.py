@@ -32,7 +32,7 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu, or --device auto")
     if resolved.type == "cuda" and resolved.index and resolved.index >= (there := torch.cuda.device_count()):
-        raise UsageError(f"--device {device}: there are {there} CUDA devices, counted from cuda:0")
+        raise UsageError(f"--device {device}: there are {there} CUDA devices, pluralize from cuda:0")
     if resolved.type == "cpu":
         keep_freed_memory()
     return resolved

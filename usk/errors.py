@@ -6,12 +6,43 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class UskError(Exception):
-    """Something the user can mend. `str(error)` is the whole message; the process ends with `exit_code`."""
+    """Something that the user can fix.
+
+    `str(error)` is one line: the field and its value where they are known, what happened, and what to do. The command line
+    prints the same line with the option's name in place of the field's.
+
+    Args:
+        message: what happened, with the value. No option names: `field` says which one is meant.
+        field: the parameter or configuration field at fault, such as `per_class`.
+        value: what was given for it, where that helps.
+        hint: what to do about it.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, field: str = "", value: object = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message, self.field, self.value, self.hint = message, field, value, hint
+
+    def line(self, label: str = "") -> str:
+        """The whole message; `label` is what to call the field, by default its own name."""
+        given = " ".join(str(part) for part in (label or self.field, self.value) if part not in ("", None))
+        said = f"{given}: {self.message}" if given else self.message
+        return f"{said.rstrip('.')}. {self.hint}" if self.hint else said
+
+    def __str__(self) -> str:
+        return self.line()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # workers send errors home
+        return _rebuild, (type(self), self.message, self.field, self.value, self.hint)
+
+
+def _rebuild(kind: type[UskError], message: str, field: str, value: object, hint: str) -> UskError:
+    return kind(message, field=field, value=value, hint=hint)
 
 
 class UsageError(UskError):
@@ -30,17 +61,6 @@ class ModelError(UskError):
 
 class LeakError(UskError):
     """Training would see what testing uses."""
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 clip`, `2,148 clips`, `3 classes`."""
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith(('s', 'x')) else 's'}"
-
-
-def sample_of(names: list[str], shown: int = 3) -> str:
-    """The first few of `names` for a message: `a, b, c and 5 more`."""
-    head = ", ".join(names[:shown])
-    return head if len(names) <= shown else f"{head} and {len(names) - shown} more"
 
 
 @contextmanager

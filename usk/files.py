@@ -15,7 +15,7 @@ TORN = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeErr
 """What `torch.load` raises where a file is damaged."""
 
 
-def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
+def atomic_write(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
     `durable=False` saves the wait for the disk: after a power cut (not after a kill) the file may be damaged.
@@ -33,7 +33,7 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
         raise
 
 
-def refuse_other(folder: Path, ours: str) -> None:
+def require_own_folder(folder: Path, ours: str) -> None:
     """Raise UsageError where `folder` is a file, or holds something, but not the file called `ours`."""
     with disk_errors(folder):
         if folder.exists() and not folder.is_dir():
@@ -44,7 +44,7 @@ def refuse_other(folder: Path, ours: str) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, command: str) -> Iterator[None]:
+def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
     """Keep `folder`, which is there, to this process; UsageError where another one, of `command`, is filling it.
 
     The lock is the operating system's where the file system has locks: it ends with the process, however that ends.

@@ -15,24 +15,24 @@ WARM_UP = 3  # steps before one is recorded, in which libraries choose kernels a
 Learn = Callable[..., torch.Tensor]  # tensors of a batch -> its loss; changes weights on the way
 
 
-def replayable(optimiser: torch.optim.Optimizer, device: torch.device) -> bool:
-    """Whether steps of this optimiser can be recorded there."""
-    return device.type == "cuda" and all("capturable" in group for group in optimiser.param_groups)
+def replayable(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    """Whether steps of this optimizer can be recorded there."""
+    return device.type == "cuda" and all("capturable" in group for group in optimizer.param_groups)
 
 
-def make_replayable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+def make_replayable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Keep the learning rates and the counts of steps on the device, where a recorded step reads them."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["capturable"] = True
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
-    for state in optimiser.state.values():  # of a run that goes on
+    for state in optimizer.state.values():  # of a run that goes on
         if "step" in state:
             state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=device)
 
 
-def make_plain(optimiser: torch.optim.Optimizer) -> None:
-    """The opposite, as an optimiser is made: what was kept on one kind of device goes on on another."""
-    for group in optimiser.param_groups:
+def make_plain(optimizer: torch.optim.Optimizer) -> None:
+    """The opposite, as an optimizer is made: what was kept on one kind of device goes on on another."""
+    for group in optimizer.param_groups:
         group["lr"] = float(group["lr"])
         if "capturable" in group:
             group["capturable"] = False

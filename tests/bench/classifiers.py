@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usk.classify.train import TrainConfig, train
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.evaluate.records import read_run
 
 PAIRS = (

@@ -1,4 +1,4 @@
-"""Distances of the benchmarks: MMD in a standardised embedding, one kernel width for all classes.
+"""Distances of the benchmarks: MMD in a standardized embedding, one kernel width for all classes.
 
 (`usk audit` takes KAD, whose width and embedding are the paper's. The tables in the README were measured with this, while pairs of
 one recording still counted.)
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from usk.evaluate.distances import Distance, RealClips, median_distance
+from usk.audit.distances import Distance, RealClips, median_distance
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -27,14 +27,14 @@ class RealReference:
     ) -> None:
         raw = embedding(audio)
         self.embedding = embedding
-        self.centre, self.spread = raw.mean(axis=0), raw.std(axis=0) + 1e-6
-        self.clips = RealClips((raw - self.centre) / self.spread, labels, recordings)
+        self.center, self.spread = raw.mean(axis=0), raw.std(axis=0) + 1e-6
+        self.clips = RealClips((raw - self.center) / self.spread, labels, recordings)
         self.width = median_distance(self.clips.values)
         self.clips.widths = dict.fromkeys(self.clips.widths, self.width)
 
     def place(self, audio: Sequence[np.ndarray]) -> np.ndarray:
-        """Clips in the reference's standardised embedding: [n, dimensions]."""
-        return (self.embedding(audio) - self.centre) / self.spread
+        """Clips in the reference's standardized embedding: [n, dimensions]."""
+        return (self.embedding(audio) - self.center) / self.spread
 
     def distance(self, values: np.ndarray, labels: Sequence[int]) -> Distance:
         """Of placed clips: the mean over classes of their MMD to the real clips of their class, with its interval."""

@@ -15,7 +15,7 @@ from collections import Counter
 
 import numpy as np
 
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.evaluate.stats import SIGNIFICANCE, Pair, exact_test, holm, paired_bootstrap
 
 HARD, TRAINING, CLIP = (

@@ -1,11 +1,11 @@
-"""How trained classifiers should hear the clips they are tested on: what their batch normalisation goes by, and in which parts.
+"""How trained classifiers should hear the clips they are tested on: what their batch normalization goes by, and in which parts.
 
-    python -m tests.bench.hearing RUNS --real UrbanSound8K --shots 100 --seeds 4 --json FILE
+    python -m tests.bench.filter_training RUNS --real UrbanSound8K --train-clips 100 --seeds 4 --json FILE
 
 Takes every run under RUNS that was trained on real clips alone with halves of clips (`basic`, `strong`) and `--protocol folds`. Of its
-weights it estimates the statistics of batch normalisation anew, on the clips that it was trained on, either augmented as in
+weights it estimates the statistics of batch normalization anew, on the clips that it was trained on, either augmented as in
 training (what a network keeps by itself) or plain; and it hears clips whole, in two halves, or in three halves that overlap. Accuracy on validation
-and test clips, on average over the runs of a number of shots and an augmentation. The epoch was chosen with plain statistics and two halves.
+and test clips, on average over the runs of a number of train_clips and an augmentation. The epoch was chosen with plain statistics and two halves.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim.swa_utils import update_bn
 
+from usk.audio.features import features_of
 from usk.classify.augment import CROP, augment_batch, cropped_frames
 from usk.classify.classifier import AudioClassifier
-from usk.classify.features import features_of
-from usk.classify.models import preset
 from usk.classify.networks import mean_over, patches
 from usk.classify.predict import load_classifier
+from usk.classify.registry import preset
 from usk.data.decode import decode_source
-from usk.data.shots import few_shot_split
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.data.splits import fold_split
+from usk.data.train_subset import subset_split
 from usk.evaluate.records import RunRecord, read_runs
 
 HEARD = {"whole": 1, "two halves": 2, "three halves that overlap": 3}
-KEYS = ("shots", "augment", "statistics of clips", "heard")
+KEYS = ("train_clips", "augment", "statistics of clips", "heard")
 AUGMENTED_CLIPS = 512
 
 
 def with_statistics_of(model: AudioClassifier, features: torch.Tensor) -> AudioClassifier:
-    """A copy whose batch normalisation goes by `features` [n, bands, frames]."""
+    """A copy whose batch normalization goes by `features` [n, bands, frames]."""
     model = copy.deepcopy(model)
     update_bn(features.split(128), model)
     return model.eval()
@@ -78,14 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--real", required=True)
-    parser.add_argument("--shots", type=int, help="only runs of so many real clips")
+    parser.add_argument("--train-clips", type=int, help="only runs of so many real clips")
     parser.add_argument("--seeds", type=int, help="only the first so many")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = [run for run in read_runs(options.runs) if run.mix == "real" and run.fold is not None]
     runs = [run for run in runs if CROP in augmentations_of(run)]
-    runs = [run for run in runs if options.shots in (None, run.shots)]
+    runs = [run for run in runs if options.train_clips in (None, run.train_clips)]
     runs = [run for run in runs if options.seeds is None or run.seed < options.seeds]
     if not runs:
         parser.error(f"{options.runs} has no such run of real clips alone")
@@ -100,18 +100,18 @@ def main() -> None:
             features[run.classifier] = features_of(decoded, model.feature_settings)
         clips, heard = decoded.source.clips, features[run.classifier]
         labels = torch.tensor([clip.label for clip in clips])
-        split = few_shot_split(fold_split(clips, run.fold or 0), clips, run.shots, run.seed)
+        split = subset_split(fold_split(clips, run.fold or 0), clips, run.train_clips, run.seed)
         trained = heard[split.train.tolist()].float()
-        shots = "all" if run.shots is None else str(run.shots)
+        train_clips = "all" if run.train_clips is None else str(run.train_clips)
         remembered = with_statistics_of(model, augmented(trained, run))
         for name, count in HEARD.items():
-            settled = with_statistics_of(model, torch.cat(parts_of(trained, count)))
-            for clips_heard, one in (("augmented", remembered), ("plain", settled)):
+            resolved = with_statistics_of(model, torch.cat(parts_of(trained, count)))
+            for clips_heard, one in (("augmented", remembered), ("plain", resolved)):
                 scores = [
                     accuracy(one, heard[rows.tolist()].float(), labels[rows.tolist()], count)
                     for rows in (split.validation, split.test)
                 ]
-                found[shots, run.augment, clips_heard, name].append(scores)
+                found[train_clips, run.augment, clips_heard, name].append(scores)
     table = Table(title=f"accuracy on validation and test clips, %, {len(runs)} runs")
     for column in (*KEYS, "runs", "validation", "test"):
         table.add_column(column)

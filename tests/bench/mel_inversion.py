@@ -18,11 +18,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from usk.audio.mel import MelSettings, audio_to_image, image_to_power, stack_padded
+from usk.audio.vocoder import image_to_audio, log_mel_error_db
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.diffusion.fit import EMBEDDED_MEL
-from usk.mel.invert import image_to_audio, log_mel_error_db
-from usk.mel.spectrogram import MelSettings, audio_to_image, image_to_power, stack_padded
 
 SETTINGS = {"embedded": EMBEDDED_MEL, "audiodiffusion": MelSettings()}
 

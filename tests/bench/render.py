@@ -28,15 +28,15 @@ from rich.table import Table
 
 from tests.bench.distance import RealReference
 from tests.bench.recipe import Recipe
+from usk.audio.mel import MelSettings, audio_to_image, stack_padded
+from usk.audio.vocoder import log_mel_error_db
+from usk.audit.embeddings import log_mel_statistics
 from usk.data.decode import DecodedSource, decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.device import default_precision, resolve_device
 from usk.diffusion.load import Generator, embedded_folder, load_generator, quiet_libraries
-from usk.evaluate.embeddings import log_mel_statistics
-from usk.mel.invert import log_mel_error_db
-from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 from usk.synth.plan import Plan
-from usk.synth.render import Renderer, Stages
+from usk.synth.render import DiffusionRenderer, Stages
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
@@ -78,15 +78,15 @@ def matrix_rate(device: torch.device, precision: str) -> float:
     a, b = torch.randn(n, n, device=device, dtype=dtype), torch.randn(n, n, device=device, dtype=dtype)
     best = 0.0
     for _ in range(6):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         a @ b
-        synchronise(device)
+        synchronize(device)
         best = max(best, 2 * n**3 / (time.perf_counter() - started))
     return best
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -118,9 +118,11 @@ def round_trip_db(generator: Generator, decoded: DecodedSource, rows: list[int],
         audio = [decoded.audio(row) for row in some]
         audio = [np.resize(a, n) if len(a) < n and config.repeat_short else a for a in audio]
         image, _ = audio_to_image(stack_padded(audio, n).to(generator.device), generator.mel)
-        predict = generator.predictor([decoded.class_name(row) for row in some] if config.tell_class else ())
-        noisy = config.walk.up(predict, generator.to_latent(image), generator.schedule)
-        back = generator.to_image(config.walk.down(predict, noisy, generator.schedule))
+        predict = generator.predictor(
+            [decoded.class_name(row) for row in some] if config.condition_on_class else ()
+        )
+        noisy = config.sampler.up(predict, generator.to_latent(image), generator.schedule)
+        back = generator.to_image(config.sampler.down(predict, noisy, generator.schedule))
         errors += log_mel_error_db(image, back, generator.mel).tolist()
     return float(np.mean(errors))
 
@@ -140,14 +142,14 @@ def run_usk(
     synthesize(source, folder / f"warm-{name}", warm, model=generator, keep_latents=False)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    stages = Stages(lambda: synchronise(device))
+    stages = Stages(lambda: synchronize(device))
     started = time.perf_counter()
     synthesize(source, folder / name, config, model=generator, stages=stages, keep_latents=False)
     took_s = time.perf_counter() - started
-    render = render.settled(bool(generator.class_names))
-    up, down = render.walk.evaluations()
+    render = render.resolved(bool(generator.class_names))
+    up, down = render.sampler.evaluations()
     down *= 1 if render.guidance == 1.0 else 2
-    renderer = Renderer(plan, decoded, generator, render, folder)
+    renderer = DiffusionRenderer(plan, decoded, generator, render, folder)
     of_parents: dict[str, int] = {}
     for clip in plan.clips:
         for parent in clip.parents:
@@ -190,7 +192,7 @@ def equal_to_recipe_db(
     """Mean log-mel L1 in dB between the recipe's images and usk's at the preset `published`."""
     generator.precision = precision
     work.mkdir()
-    renderer = Renderer(plan, decoded, generator, render_config("published"), work)
+    renderer = DiffusionRenderer(plan, decoded, generator, render_config("published"), work)
     ours = renderer.images(plan.clips[: len(images)]).cpu()
     theirs = torch.from_numpy(np.stack(images))[:, None]
     return float(log_mel_error_db(ours, theirs, generator.mel).mean())
@@ -233,7 +235,7 @@ def main() -> None:
         n_recipe = min(options.recipe_clips, len(plan))
         started = time.perf_counter()
         made = [recipe.clip(*pair) for pair in parents[:n_recipe]]
-        synchronise(device)
+        synchronize(device)
         took_s = time.perf_counter() - started
         rows: list[dict[str, Any]] = [
             {

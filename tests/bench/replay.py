@@ -21,13 +21,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.fitting import Training
-from usk.classify.models import CLASSIFIERS
+from usk.classify.loop import Training
+from usk.classify.registry import CLASSIFIERS
 from usk.device import default_precision, resolve_device
 from usk.diffusion.fit import EMBEDDED_MEL
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.networks import new_networks
-from usk.diffusion.training import FitClips, Fitting
+from usk.diffusion.train import FitClips, Fitting
 from usk.diffusion.workers import Workers
 
 CLIPS, CLASSES = 200, 10
@@ -51,7 +51,7 @@ def step_ms(name: str, augment: str, device: torch.device, recorded: bool, steps
         precision=default_precision(device),
         seed=0,
     )
-    with mock.patch("usk.classify.fitting.replayable", lambda *_: recorded):
+    with mock.patch("usk.classify.loop.replayable", lambda *_: recorded):
         for _ in range(10):  # libraries choose kernels; a step is recorded
             training.step()
     torch.cuda.synchronize()

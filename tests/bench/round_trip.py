@@ -2,7 +2,7 @@
 
     python -m tests.bench.round_trip --real UrbanSound8K --folds 2 --json round_trip.json
 
-Every clip is inverted with the default steps and level and decoded deterministically (eta 0, alpha 0). The file may be
+Every clip is inverted with the default steps and strength and decoded deterministically (eta 0, alpha 0). The file may be
 put into a generator's folder as `round_trip.json`, where `usk fit`'s card shows it.
 """
 
@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from usk.audio.mel import audio_to_image, stack_padded
+from usk.audio.vocoder import log_mel_error_db
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.diffusion.load import load_generator
-from usk.mel.invert import log_mel_error_db
-from usk.mel.spectrogram import audio_to_image, stack_padded
 from usk.synth.settings import QUALITIES, render_config
 
 BATCH = 16
@@ -36,14 +36,14 @@ def main() -> None:
         "--per-class", type=int, default=20, help="clips of each class, spread over recordings"
     )
     parser.add_argument("--quality", choices=QUALITIES, default="standard")
-    parser.add_argument("--level", type=float)
+    parser.add_argument("--strength", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
     parser.add_argument("--refinements", type=int)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     generator = load_generator(options.model)
-    given = {name: getattr(options, name) for name in ("level", "steps", "solver", "refinements")}
+    given = {name: getattr(options, name) for name in ("strength", "steps", "solver", "refinements")}
     config = render_config(options.quality, **given)
     folds = tuple(int(fold) for fold in options.folds.split(","))
     source = open_source(options.real).select(folds=folds)
@@ -75,8 +75,8 @@ def main() -> None:
         image, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
         names = [decoded.class_name(row) for row in range(begin, begin + len(audio))]
         predict = generator.predictor(names)
-        noisy = config.walk.up(predict, generator.to_latent(image), generator.schedule)
-        clean = config.walk.down(predict, noisy, generator.schedule)
+        noisy = config.sampler.up(predict, generator.to_latent(image), generator.schedule)
+        clean = config.sampler.down(predict, noisy, generator.schedule)
         errors += log_mel_error_db(image, generator.to_image(clean), generator.mel).tolist()
     labels = torch.tensor([clip.label for clip in decoded.source.clips])
     values = torch.tensor(errors)
@@ -94,7 +94,7 @@ def main() -> None:
         "clips": f"{source.name} folds {options.folds}",
         "model": generator.model_id,
         "rows": rows,
-        "settings": f"{config.steps} {config.solver} steps each way, {config.refinements} refinements, level {config.level:g}",
+        "settings": f"{config.steps} {config.solver} steps each way, {config.refinements} refinements, strength {config.strength:g}",
     }
     table = Table(title=f"{generator.model_id}: {result['settings']}, {result['clips']}")
     for name in ("class", "clips", "log-mel L1 in dB"):

@@ -25,11 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.models import preset
+from usk.classify.registry import preset
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
+from usk.data.open import open_source
 from usk.data.source import Source
-from usk.data.sources import open_source
 from usk.data.splits import seed_9010_split
 from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs

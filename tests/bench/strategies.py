@@ -25,49 +25,49 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.distance import RealReference
-from usk.classify.models import preset
+from usk.audio.mel import audio_to_image, stack_padded
+from usk.audit.embeddings import features_of, log_mel_statistics
+from usk.classify.registry import preset
 from usk.classify.runs import load_classifier
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.data.splits import held_out_groups
 from usk.diffusion.load import load_generator
-from usk.evaluate.embeddings import features_of, log_mel_statistics
-from usk.mel.spectrogram import audio_to_image, stack_padded
-from usk.synth.maker import ClipMaker
+from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import Renderer
+from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import render_config
 from usk.synth.waveform import WaveformSums
 
 SETTINGS = [
     render_config("published"),
-    render_config(level=1.0, guidance=1.0),
+    render_config(strength=1.0, guidance=1.0),
     render_config(strategy="slerp", guidance=1.0),
     render_config(strategy="midpoint", guidance=1.0),
-    render_config(strategy="decomposed", level=0.3, guidance=1.0),
+    render_config(strategy="decomposed", strength=0.3, guidance=1.0),
     render_config(strategy="decomposed", guidance=1.0),
     render_config(strategy="decomposed", guidance=2.0),
-    render_config(strategy="decomposed", level=0.7, guidance=1.0),
-    render_config(strategy="decomposed", level=0.7, guidance=2.0),
+    render_config(strategy="decomposed", strength=0.7, guidance=1.0),
+    render_config(strategy="decomposed", strength=0.7, guidance=2.0),
     render_config(strategy="decomposed", eta=1.0, steps=20, guidance=1.0),
     render_config(strategy="decomposed", eta=1.0, steps=20, guidance=2.0),
     render_config(strategy="corrected", guidance=1.0),
     render_config(strategy="corrected", guidance=2.0),
     render_config(strategy="barycentre", guidance=1.0),
     render_config(strategy="variation", guidance=1.0),
-    render_config(strategy="variation", level=0.7, guidance=1.0),
-    render_config(strategy="variation", level=0.7, guidance=2.0),
+    render_config(strategy="variation", strength=0.7, guidance=1.0),
+    render_config(strategy="variation", strength=0.7, guidance=2.0),
     render_config(strategy="sample", guidance=1.0),
     render_config(strategy="sample", guidance=2.0),
 ]
 
 
-def make_all(maker: ClipMaker) -> list[np.ndarray]:
-    """The audio of every clip of a maker's plan, in order."""
+def make_all(renderer: ClipRenderer) -> list[np.ndarray]:
+    """The audio of every clip of a renderer's plan, in order."""
     made: dict[int, np.ndarray] = {}
-    for batch in maker.batches(0, len(maker.plan)):
-        made.update(zip(batch, maker.audio([maker.plan.clips[i] for i in batch]), strict=True))
-    return [made[index] for index in range(len(maker.plan))]
+    for batch in renderer.batches(0, len(renderer.plan)):
+        made.update(zip(batch, renderer.audio([renderer.plan.clips[i] for i in batch]), strict=True))
+    return [made[index] for index in range(len(renderer.plan))]
 
 
 def main() -> None:
@@ -108,10 +108,10 @@ def main() -> None:
             predicted = torch.cat(
                 [model(part).argmax(dim=1) for part in features_of(audio, features).split(128)]
             )
-        recognised = float((predicted.numpy() == np.array(labels)).mean())
+        recognized = float((predicted.numpy() == np.array(labels)).mean())
         return {
             **asdict(reference.distance(reference.place(audio), labels)),
-            "recognised": round(recognised, 3),
+            "recognized": round(recognized, 3),
         }
 
     def pictures(audio: list[np.ndarray]) -> torch.Tensor:
@@ -132,13 +132,15 @@ def main() -> None:
         plan = plan_for(config.n_parents)
         with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()
-            audio = make_all(Renderer(plan, decoded, generator, config, Path(work)))
+            audio = make_all(DiffusionRenderer(plan, decoded, generator, config, Path(work)))
             took_s = time.perf_counter() - started
         drawn.append(pictures(audio[:n_drawn]))
-        settled = config.settled(bool(generator.class_names))
-        rows.append({**settled.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)})
+        resolved = config.resolved(bool(generator.class_names))
+        rows.append(
+            {**resolved.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)}
+        )
         Console(stderr=True).print(
-            {name: rows[-1][name] for name in ("strategy", "level", "mmd", "recognised")}
+            {name: rows[-1][name] for name in ("strategy", "strength", "mmd", "recognized")}
         )
     show(rows, f"{len(pairs)} clips, {generator.model_id}, parents of folds {options.folds}")
     if options.json:
@@ -158,13 +160,13 @@ def main() -> None:
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
     table = Table(title=title)
-    for name in ("strategy", "level", "steps", "eta", "guidance", "MMD", "recognised", "s a clip"):
+    for name in ("strategy", "strength", "steps", "eta", "guidance", "MMD", "recognized", "s a clip"):
         table.add_column(name)
     for row in rows:
         table.add_row(
-            *(str(row.get(name, "")) for name in ("strategy", "level", "steps", "eta", "guidance")),
+            *(str(row.get(name, "")) for name in ("strategy", "strength", "steps", "eta", "guidance")),
             f"{row['mmd']:.1f} ({row['low']:.1f} to {row['high']:.1f})",
-            f"{100 * row['recognised']:.0f} %",
+            f"{100 * row['recognized']:.0f} %",
             str(row.get("s_per_clip", "")),
         )
     Console().print(table)

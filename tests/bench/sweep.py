@@ -20,10 +20,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.models import preset
+from usk.classify.registry import preset
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.device import default_precision, resolve_device
 from usk.evaluate.records import read_run
 

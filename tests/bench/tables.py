@@ -24,7 +24,7 @@ NAMES = {
     "real,waveform": "+ sums of waveforms (control)",
     "real,classical": "+ `classical`: waveforms at another speed and pitch",
     "real,decomposed": "+ `decomposed` (default)",
-    "real,judged": "+ `decomposed`, the better half by a judge",
+    "real,judged": "+ `decomposed`, the better half by a clip_filter",
     "real,slerp": "+ `slerp`, no guidance",
     "real,variation": "+ `variation`",
     "real,sample": "+ `sample`",
@@ -39,7 +39,7 @@ AMOUNTS = {  # of study_amount.toml, study_amount_folds.toml, study_many.toml an
     "real,decomposed,sample": "+ 500 of each",
     "real,many:0.5": "+ 500 of `decomposed` (default)",
     "real,many": "+ 1,000 of `decomposed`",
-    "real,many_judged": "+ the better 1,000 of 2,000 by a judge",
+    "real,many_judged": "+ the better 1,000 of 2,000 by a clip_filter",
 }
 BRIEF = (  # what the README says first: of which results, real clips, mix, and what that trains on
     ("study.json", 50, "real,decomposed,sample", "100 of `decomposed` (the default), 100 of `sample`"),
@@ -55,15 +55,15 @@ BRIEF = (  # what the README says first: of which results, real clips, mix, and 
     ("together.json", 200, "real,decomposed", "500 of `decomposed`"),
     ("more.json", None, "real,decomposed", "500"),
     ("many.json", None, "real,many", "1,000"),
-    ("many.json", None, "real,many_judged", "the better 1,000 of 2,000 by a judge"),
+    ("many.json", None, "real,many_judged", "the better 1,000 of 2,000 by a clip_filter"),
 )
 Row = Mapping[str, Any]
 
 
 def rows_of(comparisons: Sequence[Row], augment: str) -> dict[tuple[int | None, str], Row]:
-    """The rows of runs that all have `augment`, by shots and mix."""
+    """The rows of runs that all have `augment`, by train_clips and mix."""
     return {
-        (comparison["shots"], row["mix"]): row
+        (comparison["train_clips"], row["mix"]): row
         for comparison in comparisons
         if comparison["augment"] == augment and not comparison.get("choices")
         for row in comparison["rows"]
@@ -88,7 +88,7 @@ def interval(difference: Row) -> str:
     return f"{difference['difference_points']:+z.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def cell(row: Row) -> str:
+def subset(row: Row) -> str:
     """Accuracy of a mix, and points above its baseline; bold where its verdict is that it helps."""
     difference = row["difference"]
     if not difference:
@@ -100,7 +100,7 @@ def cell(row: Row) -> str:
 def with_pairs(row: Row) -> str:
     """The same, and the pairs that went up."""
     difference = row["difference"]
-    return cell(row) + (f"<br>{difference['n_pairs_up']} of {difference['n_pairs']}" if difference else "")
+    return subset(row) + (f"<br>{difference['n_pairs_up']} of {difference['n_pairs']}" if difference else "")
 
 
 def with_p(row: Row) -> str:
@@ -115,8 +115,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence
 
 
 def sizes_of(study: Row) -> list[int | None]:
-    found = {comparison["shots"] for comparison in study["comparisons"]}
-    return sorted(found, key=lambda shots: (shots is None, shots or 0))
+    found = {comparison["train_clips"] for comparison in study["comparisons"]}
+    return sorted(found, key=lambda train_clips: (train_clips is None, train_clips or 0))
 
 
 def by_size(study: Row, shown: Callable[[Row], str]) -> str:
@@ -165,12 +165,13 @@ def on_validation(study: Row) -> str:
         [
             NAMES[row["mix"]].removeprefix("+ "),
             f"{row['gain_points']:+z.1f} ± {row['standard_error']:.1f}",
-            f"{row['cells_up']} of {row['cells']}",
+            f"{row['cells_up']} of {row['subsets']}",
         ]
         for row in study["validation"]
     ]
     return markdown(
-        ["real clips and", "points above real clips alone ± standard error over trainings", "cells up"], lines
+        ["real clips and", "points above real clips alone ± standard error over trainings", "subsets up"],
+        lines,
     )
 
 
@@ -243,7 +244,7 @@ def saved(file: str) -> Any:
 TABLES: dict[str, Callable[[], str]] = {
     "in brief": in_brief,
     "study": lambda: by_size(saved("study.json"), with_p),
-    "study in short": lambda: by_size(saved("study.json"), cell),
+    "study in short": lambda: by_size(saved("study.json"), subset),
     "study against the control": lambda: against_control(saved("study.json")),
     "study by fold": lambda: by_fold(saved("study.json")),
     "study on validation clips": lambda: on_validation(saved("study.json")),

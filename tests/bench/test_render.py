@@ -13,10 +13,10 @@ import torch
 
 from tests.bench import render
 from tests.bench.recipe import Recipe
-from usk.data.sources import open_source
+from usk.audio.vocoder import log_mel_error_db
+from usk.data.open import open_source
 from usk.diffusion.load import load_generator
-from usk.mel.invert import log_mel_error_db
-from usk.synth.render import Renderer
+from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, plan_for
 
@@ -37,7 +37,7 @@ def test_the_published_preset_makes_what_audiodiffusion_makes(
         recipe.clip(*(decoded.audio(row_of[parent]) for parent in clip.parents))[1] for clip in plan.clips
     ]
     assert recipe.evaluations == 150 * len(plan)
-    ours = Renderer(plan, decoded, generator, config.render, tmp_path).images(plan.clips)
+    ours = DiffusionRenderer(plan, decoded, generator, config.render, tmp_path).images(plan.clips)
     image = torch.from_numpy(np.stack(theirs))[:, None]
     assert log_mel_error_db(ours, image, generator.mel).mean() < 0.5
     assert log_mel_error_db(ours, image.roll(1, dims=0), generator.mel).mean() > 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import seed_9010
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.data.splits import held_out_groups, seed_9010_split
 from usk.diffusion.fit_config import FitConfig
 

@@ -17,7 +17,7 @@ from usk.evaluate.records import read_runs
 def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common: dict[str, Any] = {"shots": 50, "augment": "strong"}
+    common: dict[str, Any] = {"train_clips": 50, "augment": "strong"}
     for name, mix, gain, seeds in (
         ("one", "real,synth", 0.1, (0, 1)),
         ("two", "real,called", 0.3, (0, 1, 2)),
@@ -27,12 +27,12 @@ def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
                 write_run(tmp_path / name, "real", seed, fold, skill=0.5, **common)
                 write_run(tmp_path / name, mix, seed, fold, skill=0.5 + gain, **common)
                 write_run(tmp_path / name, "real,other", seed, fold, skill=0.9, **common)
-        write_run(tmp_path / name, mix, 0, 1, skill=0.1, shots=50, augment="none")
+        write_run(tmp_path / name, mix, 0, 1, skill=0.1, train_clips=50, augment="none")
         for last, skill in (("real", 0.2), ("real,synth", 0.4)):
-            write_run(tmp_path / name, last, 0, 1, skill=skill, shots=100, augment="strong")
+            write_run(tmp_path / name, last, 0, 1, skill=skill, train_clips=100, augment="strong")
     write_run(tmp_path / "two", "real,synth", 0, 1, skill=0.0, **common)  # another draw of what is renamed
     saved = tmp_path / "found.json"
-    words = [str(tmp_path / "one"), str(tmp_path / "two"), "--shots", "50,100", "--mixes", "real,synth"]
+    words = [str(tmp_path / "one"), str(tmp_path / "two"), "--train-clips", "50,100", "--mixes", "real,synth"]
     monkeypatch.setattr(
         sys, "argv", ["together", *words, "--as", "real,called=real,synth", "--json", str(saved)]
     )
@@ -40,7 +40,7 @@ def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
     assert "50 real clips, real,synth: 73.3 %" in capsys.readouterr().out
     few, more = json.loads(saved.read_text())["comparisons"]
     (row,) = few["rows"]
-    assert (few["shots"], row["mix"], row["studies"]) == (50, "real,synth", 2)
+    assert (few["train_clips"], row["mix"], row["studies"]) == (50, "real,synth", 2)
     difference = row["difference"]
     assert (difference["n_pairs"], difference["n_seeds"], difference["n_pairs_up"]) == (6, 3, 6)
     assert difference["difference_points"] == pytest.approx((20 + 20 + 30) / 3)

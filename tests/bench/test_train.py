@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.bench import train
-from usk.classify.features import features_of
-from usk.classify.models import preset
+from usk.audio.features import features_of
+from usk.classify.registry import preset
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 
 
 @pytest.mark.parametrize("name", ["small", "cnn"])

@@ -1,6 +1,6 @@
 """Several studies of one question as one: the mean of what the runs of several folders say, seed by seed.
 
-    python -m tests.bench.together amount/runs more/runs --shots 100 --mixes real,decomposed real,waveform --json FILE
+    python -m tests.bench.together amount/runs more/runs --train-clips 100 --mixes real,decomposed real,waveform --json FILE
 
 Of each folder the mixes named, and real clips alone, with one augmentation; `--as real,many:0.5=real,decomposed` has a mix that
 one study calls otherwise. A seed draws the same real clips in all studies, and much else: so it stays one pair a test fold, whose
@@ -28,9 +28,11 @@ from usk.evaluate.verdict import Compared, corrected, verdict
 def named(runs: Sequence[RunRecord], mixes: Sequence[str], names: Mapping[str, str]) -> list[RunRecord]:
     """The runs of these mixes and of real clips alone; those called otherwise here (`names`) by their common name, and beside as
     many real clips no others of that name, which are another draw of the same."""
-    common = {(run.shots, names[run.mix]) for run in runs if run.mix in names}
+    common = {(run.train_clips, names[run.mix]) for run in runs if run.mix in names}
     called = [
-        replace(run, mix=names.get(run.mix, run.mix)) for run in runs if (run.shots, run.mix) not in common
+        replace(run, mix=names.get(run.mix, run.mix))
+        for run in runs
+        if (run.train_clips, run.mix) not in common
     ]
     return [run for run in called if run.mix in ("real", *mixes)]
 
@@ -70,11 +72,13 @@ def averaged(studies: Sequence[Mapping[tuple[str, int], Pair]]) -> list[Pair]:
 
 
 def together(
-    studies: Sequence[Sequence[RunRecord]], shots: int | None, mixes: Sequence[str]
+    studies: Sequence[Sequence[RunRecord]], train_clips: int | None, mixes: Sequence[str]
 ) -> dict[str, Any]:
     """What all of them say of each mix and real clips alone, in the form of the studies' results."""
     pairs = {
-        mix: averaged([pairs_of([run for run in runs if run.shots == shots], mix) for runs in studies])
+        mix: averaged(
+            [pairs_of([run for run in runs if run.train_clips == train_clips], mix) for runs in studies]
+        )
         for mix in mixes
     }
     there = {mix: made for mix, made in pairs.items() if made}
@@ -88,7 +92,7 @@ def together(
                 "accuracy": float(np.mean([pair.other_correct.mean() for pair in made])),
                 "accuracy_of_real": float(np.mean([pair.baseline_correct.mean() for pair in made])),
                 "studies": sum(
-                    any(run.mix == mix and run.shots == shots for run in runs) for runs in studies
+                    any(run.mix == mix and run.train_clips == train_clips for run in runs) for runs in studies
                 ),
                 "difference": asdict(judged.difference),
                 "p_value_exact": judged.p_value_exact,
@@ -97,13 +101,15 @@ def together(
                 "sentence": verdict(judged, "real", adds_synthetic=True),
             }
         )
-    return {"shots": shots, "augment": studies[0][0].augment, "baseline": "real", "rows": rows}
+    return {"train_clips": train_clips, "augment": studies[0][0].augment, "baseline": "real", "rows": rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--shots", required=True, help="one or several numbers, or full, joined by commas")
+    parser.add_argument(
+        "--train-clips", required=True, help="one or several numbers, or full, joined by commas"
+    )
     parser.add_argument("--mixes", nargs="+", required=True)
     parser.add_argument("--as", dest="names", nargs="*", default=[], metavar="MIX=MIX")
     parser.add_argument("--augment", default="strong")
@@ -115,7 +121,7 @@ def main() -> None:
         [run for run in named(read_runs(folder), options.mixes, names) if run.augment == options.augment]
         for folder in options.runs
     ]
-    for word in options.shots.split(","):
+    for word in options.train_clips.split(","):
         found.append(together(studies, None if word == "full" else int(word), options.mixes))
         for row in found[-1]["rows"]:
             Console().print(

@@ -39,11 +39,11 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from usk.classify.features import FeatureSettings, FirstSecond, fit_length
-from usk.classify.models import ClassifierPreset, preset
+from usk.audio.features import FeatureSettings, FirstSecond, fit_length
+from usk.classify.registry import ClassifierPreset, preset
 from usk.classify.train import TrainConfig, train
+from usk.data.open import open_source
 from usk.data.source import Source
-from usk.data.sources import open_source
 from usk.data.splits import Split, fold_split
 from usk.device import default_precision, resolve_device
 from usk.evaluate.records import read_run
@@ -117,7 +117,7 @@ def published_loop(
     probe = next(iter(loaders["train"]))[0]
     whole = replace(recipe, augment="none")  # as it is trained, it hears whole clips when it is tested
     model = whole.model(len(source.class_names), probe).to(on)
-    optimiser = recipe.optimiser(model, recipe.learning_rate, recipe.weight_decay)
+    optimizer = recipe.optimizer(model, recipe.learning_rate, recipe.weight_decay)
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = epochs * len(loaders["train"])
     step = 0
@@ -127,13 +127,13 @@ def published_loop(
         for images, labels in loaders["train"]:
             if recipe.cosine:
                 warm_up = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
-                for group in optimiser.param_groups:
+                for group in optimizer.param_groups:
                     decay = 0.5 * (1 + math.cos(math.pi * step / steps))
                     group["lr"] = recipe.learning_rate * warm_up * decay
             loss = loss_of(model(images.to(on)), labels.to(on))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             step += 1
         score = accuracy_of(model, loaders["validation"], on)
         if score >= best:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from usk.classify import models
-from usk.classify.features import FeatureSettings
+from usk.audio.features import FeatureSettings
+from usk.audio.mel import MelSettings
+from usk.classify import registry
 from usk.data.clip import Clip
 from usk.data.source import Source
-from usk.mel.spectrogram import MelSettings
 
 RATE_HZ = 22_050
 BANDS_HZ = {"low": 300.0, "middle": 900.0, "high": 2700.0}
@@ -95,11 +95,11 @@ class TinyNet(nn.Module):
 
 
 @pytest.fixture
-def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> models.ClassifierPreset:
+def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> registry.ClassifierPreset:
     """`--classifier tiny`: one linear layer on 16 x 8 log-mels, three epochs (six, with few clips) of batches of 16."""
     settings = FeatureSettings(
         MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), repeat_short=True
     )
-    tiny = models.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none")
-    monkeypatch.setitem(models.CLASSIFIERS, "tiny", tiny)
+    tiny = registry.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none")
+    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
     return tiny

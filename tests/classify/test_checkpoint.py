@@ -16,13 +16,19 @@ import torch
 from safetensors.torch import load_file
 
 from usk.classify import checkpoint
-from usk.classify.fitting import Training
+from usk.classify.loop import Training
 from usk.classify.train import TrainConfig, train
 from usk.data.source import Source
 from usk.errors import UskError
 
 CONFIG = TrainConfig(
-    classifier="tiny", folds=(2,), device="cpu", precision="fp32", epochs=4, shots="30", augment="shift+mixup"
+    classifier="tiny",
+    folds=(2,),
+    device="cpu",
+    precision="fp32",
+    epochs=4,
+    train_clips="30",
+    augment="shift+mixup",
 )
 
 

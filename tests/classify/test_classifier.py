@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from usk.classify import models
+from usk.audio.features import FeatureSettings, features_of, fit_length
+from usk.classify import registry
 from usk.classify.classifier import AudioClassifier, check_settings
-from usk.classify.features import FeatureSettings, features_of, fit_length
-from usk.classify.models import Standardised, preset
 from usk.classify.predict import load_classifier
+from usk.classify.registry import Standardized, preset
 from usk.classify.runs import classifier_in
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
@@ -76,7 +76,7 @@ class OfAnyLength(torch.nn.Module):
 def test_a_clip_is_heard_in_parts_as_long_as_those_it_was_trained_on(
     bands: Source, tmp_path: Path, tiny_classifier: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.CLASSIFIERS, "tiny", replace(tiny_classifier, build=OfAnyLength))
+    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", replace(tiny_classifier, build=OfAnyLength))
     config = replace(TINY, augment="none,crop")
     whole, halves = train(bands, ["real"], out=tmp_path / "runs", config=config).runs
     assert json.loads((whole.folder / "config.json").read_text())["window_frames"] is None
@@ -137,7 +137,7 @@ def test_a_run_from_before_config_json_still_loads(run: Path, tmp_path: Path) ->
     after = classifier_in(run)
     assert after.feature_settings == before.feature_settings and after.class_names == before.class_names
     bands = torch.zeros(16, 1)
-    plain = Standardised(preset("tiny").build(3), bands, bands + 1)
+    plain = Standardized(preset("tiny").build(3), bands, bands + 1)
     plain.load_state_dict(after.state_dict())
 
 

@@ -20,15 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.classify import processes
-from usk.classify.fitting import Assignment, Table
-from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Share, share_cores, share_of
+from usk.classify.loop import FeatureTable, TrainTask
+from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Workers, share_cores, workers_for
 from usk.classify.train import TrainConfig, TrainProgress, train
 from usk.classify.worker import READY
 from usk.data.source import Source
 from usk.errors import UsageError, UskError
 
 CPU = torch.device("cpu")
-CONFIG = TrainConfig(classifier="small", folds=(2,), device="cpu", precision="fp32", epochs=2, shots="30")
+CONFIG = TrainConfig(
+    classifier="small", folds=(2,), device="cpu", precision="fp32", epochs=2, train_clips="30"
+)
 
 
 @given(
@@ -46,15 +48,15 @@ def test_processes_fill_the_cores_and_no_more(cores: int, runs: int, memory_byte
 @pytest.mark.parametrize(
     ("cores", "runs", "memory_gb", "expected"),
     [
-        (2, 18, 16, Share(2, 1)),
-        (8, 18, 64, Share(8, 1)),
-        (16, 6, 64, Share(5, 3)),
-        (8, 18, 16, Share(4, 2)),
-        (8, 1, 64, Share(1, 8)),
-        (4, 9, 2, Share(1, 4)),
+        (2, 18, 16, Workers(2, 1)),
+        (8, 18, 64, Workers(8, 1)),
+        (16, 6, 64, Workers(5, 3)),
+        (8, 18, 16, Workers(4, 2)),
+        (8, 1, 64, Workers(1, 8)),
+        (4, 9, 2, Workers(1, 4)),
     ],
 )
-def test_share_of_machines(cores: int, runs: int, memory_gb: float, expected: Share) -> None:
+def test_share_of_machines(cores: int, runs: int, memory_gb: float, expected: Workers) -> None:
     assert share_cores(cores, runs, memory_gb * 1e9) == expected
 
 
@@ -62,39 +64,39 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(processes, "memory_allowed_bytes", lambda: 64e9)
     monkeypatch.setattr(processes, "cores_allowed", lambda: 8)
-    assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(4, 1)
-    assert share_of(None, "small", 9, WORTH_CLIPS - 1, CPU) == Share(1, 4)
-    assert share_of(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Share(1, 4)
-    assert share_of(2, "small", 9, 1, CPU) == Share(2, 2)
-    assert share_of(8, "small", 3, 1, CPU) == Share(3, 1)
-    assert share_of(None, "small", 0, 0, CPU).processes == 1
-    assert share_of(None, "small", 9, WORTH_CLIPS, CPU, data_bytes=10**10) == Share(
+    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(4, 1)
+    assert workers_for(None, "small", 9, WORTH_CLIPS - 1, CPU) == Workers(1, 4)
+    assert workers_for(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Workers(1, 4)
+    assert workers_for(2, "small", 9, 1, CPU) == Workers(2, 2)
+    assert workers_for(8, "small", 3, 1, CPU) == Workers(3, 1)
+    assert workers_for(None, "small", 0, 0, CPU).processes == 1
+    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU, data_bytes=10**10) == Workers(
         1, 4
     )  # 20 GB each, 64 there
     monkeypatch.setattr(processes, "cores_allowed", lambda: 2)  # a container's quota
-    assert share_of(None, "small", 9, WORTH_CLIPS, CPU) == Share(2, 1)
+    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(2, 1)
 
 
 @pytest.mark.parametrize(
     ("cores", "runs", "gpu_gb", "classifier", "expected"),
     [
-        (16, 18, 140, "small", Share(8, 2)),
-        (64, 18, 140, "small", Share(8, 8)),
-        (16, 3, 140, "small", Share(3, 5)),
-        (8, 18, 12, "small", Share(3, 2)),
-        (8, 18, 2, "small", Share(1, 8)),
-        (2, 18, 24, "small", Share(1, 2)),
-        (16, 18, 140, "hf:some/where", Share(1, 16)),
+        (16, 18, 140, "small", Workers(8, 2)),
+        (64, 18, 140, "small", Workers(8, 8)),
+        (16, 3, 140, "small", Workers(3, 5)),
+        (8, 18, 12, "small", Workers(3, 2)),
+        (8, 18, 2, "small", Workers(1, 8)),
+        (2, 18, 24, "small", Workers(1, 2)),
+        (16, 18, 140, "hf:some/where", Workers(1, 16)),
     ],
 )
 def test_several_share_a_gpu_that_waits_for_each(
-    cores: int, runs: int, gpu_gb: float, classifier: str, expected: Share, monkeypatch: pytest.MonkeyPatch
+    cores: int, runs: int, gpu_gb: float, classifier: str, expected: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(processes, "memory_allowed_bytes", lambda: 128e9)
     monkeypatch.setattr(processes, "cores_allowed", lambda: cores)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_gb * 1e9, 150e9))
-    assert share_of(None, classifier, runs, WORTH_CLIPS, torch.device("cuda")) == expected
+    assert workers_for(None, classifier, runs, WORTH_CLIPS, torch.device("cuda")) == expected
 
 
 def test_a_device_for_one_process_is_one_line_and_a_bug_keeps_its_traceback() -> None:
@@ -118,7 +120,7 @@ def test_at_the_same_time_is_as_one_after_another(
 ) -> None:
     """Same folders, same probabilities, every step reported once; a second call finds all of them."""
     mixes, synth = ["real", "real,synth"], children(folds=(1, 3))
-    wide = replace(CONFIG, shots="full", seeds=2)
+    wide = replace(CONFIG, train_clips="full", seeds=2)
     alone = train(bands, mixes, synth=synth, out=tmp_path / "alone", config=replace(wide, workers=1))
     seen: list[TrainProgress] = []
     said: list[dict[str, Any]] = []
@@ -240,7 +242,7 @@ def test_features_that_no_run_needs_any_more_go(
     left: list[int] = []
     train(
         bands, ["synth", "real", "real:0.8", "real:0.6"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
-        config=replace(CONFIG, shots="full", workers=2, epochs=1),
+        config=replace(CONFIG, train_clips="full", workers=2, epochs=1),
         report=lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy")))),
     )  # fmt: skip
     assert left[0] == 2 and left[-1] == 1
@@ -248,11 +250,11 @@ def test_features_that_no_run_needs_any_more_go(
 
 def task_of(
     source: Source, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any
-) -> tuple[Assignment, Table]:
+) -> tuple[TrainTask, FeatureTable]:
     """What a process would be given for one run on `source`."""
-    given: list[tuple[Assignment, Table]] = []
+    given: list[tuple[TrainTask, FeatureTable]] = []
 
-    def give(tasks: Sequence[Assignment], _classifier: str, table_of: Any, *_: Any) -> None:
+    def give(tasks: Sequence[TrainTask], _classifier: str, table_of: Any, *_: Any) -> None:
         given.append((tasks[0], table_of("real")))
         raise InterruptedError
 
@@ -338,7 +340,7 @@ SCRIPT = """
 import sys
 import usk
 real = usk.open_source("demo")
-config = usk.TrainConfig(folds=(1,), seeds=2, epochs=1, shots="20", workers=2, device="cpu")
+config = usk.TrainConfig(folds=(1,), seeds=2, epochs=1, train_clips="20", workers=2, device="cpu")
 print(len(usk.train(real, out=sys.argv[1], config=config).runs), "runs")
 """
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from usk.classify import models
+from usk.classify import registry
 from usk.classify.augment import augment_batch
-from usk.classify.sweep import Parts, few_shot_folder, heard_beyond_the_few, plan_runs
+from usk.classify.sweep import Parts, plan_runs, subset_folder, trained_beyond_the_subset
 from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
 from usk.data.source import Source
@@ -33,20 +33,20 @@ def test_splits_then_seeds_then_shots_then_mixes(bands: Source, children: Callab
     mixes = [parse_mix("real"), parse_mix("real,synth")]
     runs, splits, left_out = plan_runs(parts, mixes, "folds", (), range(2), (36, None))
     assert [split.name for split in splits] == ["fold1", "fold2", "fold3"] and not left_out
-    assert [(run.split.name, run.seed, run.split.shots, run.mix.text) for run in runs] == [
-        (f"fold{fold}", seed, shots, mix)
+    assert [(run.split.name, run.seed, run.split.train_clips, run.mix.text) for run in runs] == [
+        (f"fold{fold}", seed, train_clips, mix)
         for fold in (1, 2, 3)
         for seed in (0, 1)
-        for shots in (36, None)
+        for train_clips in (36, None)
         for mix in ("real", "real,synth")
     ]
-    assert runs[0].label == "real · 36 shots · none · fold1 · seed 0"
+    assert runs[0].label == "real · 36 train_clips · none · fold1 · seed 0"
     assert runs[2].label == "real · none · fold1 · seed 0"
 
 
 def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_path: Path) -> None:
     seen: list[Any] = []
-    config = replace(TINY, shots="9,full", epochs=2)
+    config = replace(TINY, train_clips="9,full", epochs=2)
     train(bands, out=tmp_path, config=config, report=seen.append)
     few = full = 2 * -(-500 // 16)  # either part is smaller than an epoch
     assert [(state.done_steps, state.all_steps) for state in seen] == [
@@ -67,7 +67,7 @@ def test_runs_of_the_full_training_part_are_found_whatever_shots_are_asked_for_w
     plain = train(bands, out=tmp_path, config=TINY).runs[0]
     assert [
         run.folder == plain.folder
-        for run in train(bands, out=tmp_path, config=replace(TINY, shots="full,9")).runs
+        for run in train(bands, out=tmp_path, config=replace(TINY, train_clips="full,9")).runs
     ] == [True, False]
 
 
@@ -80,7 +80,7 @@ def test_a_sweep_can_be_shared_by_its_seeds(bands: Source, tmp_path: Path) -> No
 
 def test_shots_train_on_themselves_alone(bands: Source, tmp_path: Path) -> None:
     """What the other training clips sound like changes not a byte."""
-    config = replace(TINY, shots="9")
+    config = replace(TINY, train_clips="9")
     run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1), (9,))[0][0]
     kept = {*run.split.train.tolist(), *run.split.validation.tolist(), *run.split.test.tolist()}
     audio = tuple(
@@ -105,7 +105,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
     own = children((1, 3), per_cell=1)
     parts = Parts(
         {"real": bands, "synth/full-fold2": own},
-        {"synth": ("few", frozenset({"full-fold2", "9-shots-fold3-seed0"}))},
+        {"synth": ("few", frozenset({"full-fold2", "9-train_clips-fold3-seed0"}))},
     )
     mix = parse_mix("real,synth:0.5")
     runs, splits, left_out = plan_runs(parts, [mix], "folds", (), range(2))
@@ -115,7 +115,7 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
     ]
     assert {part.name for run in runs for part in run.mix.parts} == {"real", "synth/full-fold2"}
     assert {part.fraction for run in runs for part in run.mix.parts} == {1.0, 0.5}
-    with pytest.raises(LeakError, match=r"usk synth --shots 9 --test-folds 2 --out few"):
+    with pytest.raises(LeakError, match=r"usk synth --train-clips 9 --test-folds 2 --out few"):
         plan_runs(parts, [mix], "folds", (2,), range(1), (9,))
     with pytest.raises(
         LeakError, match=r"few has no clips for .*; only --protocol folds can have such clips$"
@@ -139,14 +139,14 @@ def test_a_few_shot_dataset_is_the_same_wherever_its_folder_is(
 
 
 def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) -> None:
-    assert few_shot_folder(tmp_path) is None
-    (tmp_path / "9-shots-fold1-seed0").mkdir()
-    assert few_shot_folder(tmp_path) is None  # nothing was written into it
-    (tmp_path / "9-shots-fold1-seed0" / "usk.json").write_text("{}")
-    assert few_shot_folder(tmp_path) == tmp_path
+    assert subset_folder(tmp_path) is None
+    (tmp_path / "9-train_clips-fold1-seed0").mkdir()
+    assert subset_folder(tmp_path) is None  # nothing was written into it
+    (tmp_path / "9-train_clips-fold1-seed0" / "usk.json").write_text("{}")
+    assert subset_folder(tmp_path) == tmp_path
     (tmp_path / "usk.json").write_text("{}")
-    assert few_shot_folder(tmp_path) is None
-    assert few_shot_folder(bands) is None and few_shot_folder("user/name") is None
+    assert subset_folder(tmp_path) is None
+    assert subset_folder(bands) is None and subset_folder("user/name") is None
 
 
 def test_a_generator_that_heard_more_than_the_shots_is_noted(
@@ -162,12 +162,12 @@ def test_a_generator_that_heard_more_than_the_shots_is_noted(
     sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
     mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
-    (note,) = heard_beyond_the_few(few, sources)
+    (note,) = trained_beyond_the_subset(few, sources)
     assert "few-shot is the classifier, not the generator" in note
     full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
-    assert heard_beyond_the_few(full, sources) == []
+    assert trained_beyond_the_subset(full, sources) == []
     share = plan_runs(Parts(sources, {}), [parse_mix("real:0.5,synth")], "folds", (2,), range(1))[0]
-    (note,) = heard_beyond_the_few(share, sources)
+    (note,) = trained_beyond_the_subset(share, sources)
     assert "more recordings than the few real clips that train" in note
 
 
@@ -178,17 +178,17 @@ def test_a_judge_that_heard_more_than_the_shots_is_noted(
     made = children()
     made = replace(
         made,
-        clips=tuple(replace(clip, judge_folds=(clip.fold,)) for clip in made.clips),
-        judge_groups={(1,): heard, (3,): frozenset()},
+        clips=tuple(replace(clip, filter_folds=(clip.fold,)) for clip in made.clips),
+        filter_groups={(1,): heard, (3,): frozenset()},
     )
     sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
     assert heard - {bands.clips[row].group for row in few[0].split.train.tolist()}
-    assert [note[:35] for note in heard_beyond_the_few(few, sources)] == [
-        "the judge has heard more recordings"
+    assert [note[:35] for note in trained_beyond_the_subset(few, sources)] == [
+        "the clip_filter has heard more recordings"
     ]
     full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
-    assert heard_beyond_the_few(full, sources) == []
+    assert trained_beyond_the_subset(full, sources) == []
 
 
 def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., Source]) -> None:
@@ -200,7 +200,7 @@ def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., S
 
 
 def test_every_mix_is_trained_with_each_augmentation(bands: Source, tmp_path: Path) -> None:
-    config = replace(TINY, epochs=1, shots="9", augment="none,auto,shift+mask,none")
+    config = replace(TINY, epochs=1, train_clips="9", augment="none,auto,shift+mask,none")
     result = train(bands, ["real"], out=tmp_path, config=config)
     assert [run.record["augment"] for run in result.runs] == ["none", "shift+mask"]  # `auto` is none here
     assert len({run.folder for run in result.runs}) == 2
@@ -227,7 +227,7 @@ def test_whatever_decides_a_run_makes_another_run(
     assert fresh(replace(bands, clips=moved))
     renamed = [replace(clip, group=f"{clip.group}/{n % 2}") for n, clip in enumerate(bands.clips)]
     assert fresh(replace(bands, clips=renamed))
-    monkeypatch.setitem(models.CLASSIFIERS, "tiny", replace(tiny_classifier, weight_decay=0.5))
+    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", replace(tiny_classifier, weight_decay=0.5))
     assert fresh() and not fresh()
 
 
@@ -240,6 +240,6 @@ def test_a_step_is_a_whole_batch_however_few_the_shots(
         sizes.append(len(batch))
         return augment_batch(batch, *others)
 
-    monkeypatch.setattr("usk.classify.fitting.augment_batch", counted)
-    train(bands, out=tmp_path, config=replace(TINY, shots="5", epochs=1))
+    monkeypatch.setattr("usk.classify.loop.augment_batch", counted)
+    train(bands, out=tmp_path, config=replace(TINY, train_clips="5", epochs=1))
     assert sizes == [16] * 32

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from usk.classify import models
-from usk.classify.features import features_of
-from usk.classify.models import Standardised
+from usk.audio.features import features_of
+from usk.classify import registry
+from usk.classify.registry import Standardized
 from usk.classify.train import TrainConfig, TrainResult, train, training_length
 from usk.data.decode import decode_source
 from usk.data.source import Source
@@ -83,7 +83,7 @@ def test_the_saved_weights_give_the_saved_predictions(
 ) -> None:
     run = train(bands, ["real"], out=tmp_path, config=TINY).runs[0]
     per_band = torch.zeros(tiny_classifier.features.mel.n_mels, 1)
-    model = Standardised(tiny_classifier.build(3), per_band, per_band + 1).eval()
+    model = Standardized(tiny_classifier.build(3), per_band, per_band + 1).eval()
     model.load_state_dict(load_file(run.folder / "model.safetensors"))
     features = features_of(decode_source(bands), tiny_classifier.features)[
         fold_split(bands.clips, 2).test.tolist()
@@ -183,13 +183,13 @@ def test_a_tenth_of_the_epochs_is_validated_and_the_best_mean_of_three_kept(
 
 def test_where_the_learning_rate_decays_the_last_third_is_chosen_from(
     bands: Source,
-    tiny_classifier: models.ClassifierPreset,
+    tiny_classifier: registry.ClassifierPreset,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(models.CLASSIFIERS, "tiny", replace(tiny_classifier, cosine=True))
+    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", replace(tiny_classifier, cosine=True))
     accuracies = iter((0.9, -1.0) if place < 4 else (0.5 + (place == 5) / 10, -1.0) for place in range(100))
-    monkeypatch.setattr("usk.classify.fitting._validate", lambda *_: next(accuracies))
+    monkeypatch.setattr("usk.classify.loop._validate", lambda *_: next(accuracies))
     run = train(bands, out=tmp_path, config=tiny(epochs=8)).runs[0]
     history = json.loads((run.folder / "history.json").read_text())
     assert best_of_three(history, 0) < 5, "the early ones would have it"

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.hub_server import LocalHub
+from usk.audio.features import features_of
 from usk.classify.augment import augment_batch
-from usk.classify.features import features_of
-from usk.classify.models import preset
+from usk.classify.registry import preset
 from usk.classify.train import TrainConfig, train
 from usk.classify.transformer import ExtractorFeatures, transformer_preset
 from usk.data.decode import decode_source
@@ -99,8 +99,10 @@ def test_training_augments_what_sounds(
         batches.append(made.batch)
         return made
 
-    monkeypatch.setattr("usk.classify.fitting.augment_batch", kept)
-    config = TrainConfig(f"hf:{folder}", folds=(2,), device="cpu", shots="4", epochs=1, augment="shift+mask")
+    monkeypatch.setattr("usk.classify.loop.augment_batch", kept)
+    config = TrainConfig(
+        f"hf:{folder}", folds=(2,), device="cpu", train_clips="4", epochs=1, augment="shift+mask"
+    )
     train(bands, out=tmp_path / "runs", config=config)
     assert batches and all((batch[..., 398:] == batch[0, 0, 511]).all() for batch in batches)
 

@@ -21,7 +21,7 @@ import pytest
 from tests.runs import rewrite, write_run
 from tests.sounds import tone
 from usk import __version__
-from usk.synth.store import encode_flac
+from usk.synth.dataset_folder import encode_flac
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "usk" / "diffusion" / "embedded" / "model_index.json"
@@ -152,12 +152,12 @@ def test_synth_train_and_eval_chain_in_json(
     table = usk("eval", tmp_path / "runs").out
     for row in comparison["rows"]:
         line = next(line for line in table.splitlines() if line.startswith(f"{row['mix']:<10}  "))
-        cells = re.split(r"\s{2,}", line.strip())
-        assert cells[1:4] == [str(row["n_runs"]), str(row["n_real"]), str(row["n_synthetic"])]
-        assert cells[4].split(" ")[0] == f"{100 * row['accuracy']['mean']:.1f}"
-        assert cells[5].split(" ")[0] == f"{100 * row['macro_f1']['mean']:.1f}"
+        subsets = re.split(r"\s{2,}", line.strip())
+        assert subsets[1:4] == [str(row["n_runs"]), str(row["n_real"]), str(row["n_synthetic"])]
+        assert subsets[4].split(" ")[0] == f"{100 * row['accuracy']['mean']:.1f}"
+        assert subsets[5].split(" ")[0] == f"{100 * row['macro_f1']['mean']:.1f}"
         if row["difference"] is not None:
-            assert cells[6] == f"{row['difference']['difference_points']:+.1f}"
+            assert subsets[6] == f"{row['difference']['difference_points']:+.1f}"
             assert row["sentence"] in " ".join(table.split())
     assert [row["class_name"] for row in comparison["classes"]] == ["car_horn", "dog_bark", "siren"]
 
@@ -211,7 +211,7 @@ def test_synth_and_train_in_tables(
         f"--real {urbansound8k_folder} --synth {synth_of[synth_of.index('--out') + 1]}"
     )
     assert next_command in " ".join(made.out.split())
-    assert "strategy decomposed, n_parents 2, level 0.5, steps 1, solver second-order" in made.err.replace(
+    assert "strategy decomposed, n_parents 2, strength 0.5, steps 1, solver second-order" in made.err.replace(
         "\n", ""
     )
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
@@ -335,7 +335,7 @@ def test_presets_are_printed_and_stored(usk: Command, synth_of: list[object], tm
     stored = manifest["render"]
     assert manifest["precision"] in ("bf16", "fp32")
     assert {**stored, "precision": manifest["precision"]} == made.value["settings"]
-    assert (stored["strategy"], stored["level"], stored["steps"], stored["solver"]) == (
+    assert (stored["strategy"], stored["strength"], stored["steps"], stored["solver"]) == (
         "slerp",
         1.0,
         1,
@@ -364,7 +364,7 @@ def test_info_does_not_say_lengths_that_it_does_not_know(usk: Command, tone_fold
 def test_info_on_a_source(usk: Command, urbansound8k_folder: Path) -> None:
     value = usk("info", urbansound8k_folder, "--json").value
     assert (value["clips"], value["recordings"], value["folds"]) == (54, 27, [1, 2, 3])
-    assert value["licence"] == "CC BY-NC 3.0"
+    assert value["license"] == "CC BY-NC 3.0"
     assert [row["class"] for row in value["classes"]] == ["car_horn", "dog_bark", "siren"]
     assert all(row["mean_s"] > 0 for row in value["classes"])
     assert "CC BY-NC 3.0" in usk("info", urbansound8k_folder).out
@@ -386,7 +386,7 @@ def test_info_on_a_generator(usk: Command, tiny_pipeline: Callable[..., Path]) -
 def test_info_on_a_synthetic_dataset(usk: Command, synth_of: list[object], tmp_path: Path) -> None:
     usk(*synth_of)
     value = usk("info", tmp_path / "synth", "--json").value
-    assert (value["kind"], value["clips"], value["licence"]) == ("synthetic dataset", 9, "CC BY-NC 3.0")
+    assert (value["kind"], value["clips"], value["license"]) == ("synthetic dataset", 9, "CC BY-NC 3.0")
 
 
 @pytest.mark.slow
@@ -444,7 +444,7 @@ def test_info_on_the_embedded_generator_says_what_it_heard_and_its_licence(usk: 
     assert value["mel bands"] >= 64
     assert value["image s"] == pytest.approx(4.0, abs=0.05)
     assert value["sample rate Hz"] == 22_050
-    assert value["licence"] == "CC BY-NC 3.0"
+    assert value["license"] == "CC BY-NC 3.0"
     heard = " ".join(value["trained on"])
     assert "urbansound8k folds [1, 3]" in heard
     assert "demo" in heard
@@ -489,7 +489,7 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
     looked = usk("audit", tmp_path / "synth", *real, "--group-column", "place", "--test-folds", 1, "--json")
     assert looked.code == 3, looked.err
     assert len(looked.value["wrong_provenance"]) == 16 and looked.value["asked_leaks"] > 0
-    assert {part["generator_heard"] for part in looked.value["folds"]} == {0}, "there was none"
+    assert {part["generator_trained_on"] for part in looked.value["folds"]} == {0}, "there was none"
     assert usk("audit", tmp_path / "synth", *real, "--json").value["leaks"] is False
 
 
@@ -553,7 +553,7 @@ def test_a_class_that_no_clip_trains_is_said(usk: Command, urbansound8k_folder: 
     )
     assert ran.code == 0, ran.err
     said = re.sub(r"\s+", " ", ran.err)
-    assert "real, test part fold1: no clips of siren train there, so none can be recognised" in said
+    assert "real, test part fold1: no clips of siren train there, so none can be recognized" in said
     assert "test part fold2: no clips of" not in said
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 

@@ -246,7 +246,7 @@ def guidance_of_the_published_recipe(world: World) -> Case:
 
 
 def level_that_is_no_number(world: World) -> Case:
-    return world.synth(None, "--level", "nan"), 2, ["--level must lie above 0 and up to 1, not nan"]
+    return world.synth(None, "--strength", "nan"), 2, ["--strength must lie above 0 and up to 1, not nan"]
 
 
 def fit_with_a_negative_seed(world: World) -> Case:
@@ -255,7 +255,11 @@ def fit_with_a_negative_seed(world: World) -> Case:
 
 
 def sample_at_a_level(world: World) -> Case:
-    return world.synth(None, "--strategy", "sample", "--level", 0.5), 2, ["--level 0.5", "sample works at 1"]
+    return (
+        world.synth(None, "--strategy", "sample", "--strength", 0.5),
+        2,
+        ["--strength 0.5", "sample works at 1"],
+    )
 
 
 def noise_with_the_second_order_solver(world: World) -> Case:
@@ -469,7 +473,7 @@ def fit_on_an_unknown_fold(world: World) -> Case:
 
 
 def train_with_shots_that_are_no_number(world: World) -> Case:
-    return world.train("--shots", "x"), 2, ["--shots x", "--shots 50,100,full"]
+    return world.train("--train-clips", "x"), 2, ["--train-clips x", "--train-clips 50,100,full"]
 
 
 def train_without_seeds(world: World) -> Case:
@@ -481,7 +485,7 @@ def train_without_workers(world: World) -> Case:
 
 
 def judge_that_keeps_too_much(world: World) -> Case:
-    return world.synth(None, "--judge", "--keep", 2), 2, ["--keep must lie above 0 and up to 1, not 2"]
+    return world.synth(None, "--filter", "--keep", 2), 2, ["--keep must lie above 0 and up to 1, not 2"]
 
 
 def demo_without_epochs(world: World) -> Case:
@@ -547,7 +551,7 @@ def columns_of_a_folder(world: World) -> Case:
 def the_real_clips_by_another_name(world: World) -> Case:
     mix = f"real,{world.urban}"
     return (
-        world.train("--mix", mix, "--shots", 9),
+        world.train("--mix", mix, "--train-clips", 9),
         2,
         [f"{world.urban} is the real clips themselves; write real"],
     )
@@ -560,10 +564,10 @@ def one_dataset_under_two_names(world: World) -> Case:
 
 
 def folder_of_datasets(world: World) -> Case:
-    for name in ("9-shots-fold1-seed0", "9-shots-fold1-seed1"):
+    for name in ("9-train_clips-fold1-seed0", "9-train_clips-fold1-seed1"):
         (world.root / "few" / name).mkdir(parents=True)
         (world.root / "few" / name / "usk.json").write_text("{}")
-    return ["info", "few"], 1, ["it holds 2 datasets (9-shots-fold1-seed0, 9-shots-fold1-seed1)"]
+    return ["info", "few"], 1, ["it holds 2 datasets (9-train_clips-fold1-seed0, 9-train_clips-fold1-seed1)"]
 
 
 def unfinished_generator(world: World) -> Case:
@@ -615,7 +619,7 @@ CASES = [
 
 def dataset_of(folder: Path, labels: list[Any], column: str = "label") -> Path:
     """A Parquet dataset, one recording a row, without folds."""
-    from usk.synth.store import encode_flac
+    from usk.synth.dataset_folder import encode_flac
 
     folder.mkdir()
     audio = [

@@ -18,10 +18,10 @@ import soundfile
 
 from tests.sounds import peak_hz, tone, write_wav
 from usk.data import decode as decode_module
-from usk.data.audio import BadAudioError, FileRef, read_audio_bytes
+from usk.data.audio_file import BadAudioError, FileRef, read_audio_bytes
 from usk.data.cache import cache_root, cache_size_bytes
 from usk.data.decode import decode, decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.errors import SourceError
 
 RATE_HZ = 22_050
@@ -318,7 +318,7 @@ def test_threads_may_build_the_same_cache_at_once(tone_folder: Path) -> None:
 
 def test_processes_may_build_the_same_cache_at_once(tone_folder: Path) -> None:
     code = (
-        "import sys; from usk.data.sources import open_source; from usk.data.decode import decode_source\n"
+        "import sys; from usk.data.open import open_source; from usk.data.decode import decode_source\n"
         "decoded = decode_source(open_source(sys.argv[1])); print(sum(len(decoded.audio(r)) for r in range(24)))"
     )
     running = [

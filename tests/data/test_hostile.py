@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sounds import tone, write_wav
-from usk.data.audio import BadAudioError, read_audio_bytes
+from usk.data import audio_file
+from usk.data.audio_file import BadAudioError, read_audio_bytes
 from usk.data.checks import wrong_manifest, wrong_provenance_row
 from usk.data.decode import decode_source
+from usk.data.open import open_source
 from usk.data.pinned import is_inside
-from usk.data.sources import open_source
-from usk.synth.store import dataset_features, encode_flac
+from usk.synth.dataset_folder import dataset_features, encode_flac
 
 Command = Callable[..., Any]
 
@@ -33,7 +34,7 @@ def row(index: int, **changes: Any) -> dict[str, Any]:
         "clip_id": f"c{index}", "audio": {"bytes": encode_flac(tone(400, 0.2, 8_000), 8_000), "path": None},
         "label": index % 2, "group": f"c{index}", "fold": 1, "parents": ["s/a", "s/b"],
         "parent_groups": ["s/1", "s/2"], "parent_folds": [1, 1], "strategy": "slerp", "alpha": 0.5,
-        "weights": [0.5, 0.5], "seed": 7, "steps": 4, "model": "tiny@1", "gain_db": 0.0, "judge_score": None,
+        "weights": [0.5, 0.5], "seed": 7, "steps": 4, "model": "tiny@1", "gain_db": 0.0, "filter_score": None,
         **changes,
     }  # fmt: skip
 
@@ -61,7 +62,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a fold beyond counting": ({"fold": 2**60}, {}, "is no fold, in 1 row"),
     "alpha NaN": ({"alpha": math.nan}, {}, "row 1: alpha is no finite number"),
     "gain without end": ({"gain_db": math.inf}, {}, "row 1: gain_db is no finite number"),
-    "a score NaN": ({"judge_score": math.nan}, {}, "judge_score is no finite number"),
+    "a score NaN": ({"filter_score": math.nan}, {}, "filter_score is no finite number"),
     "parents that are no list": ({}, {"parents": pa.array(["s/a", "s/b"])}, "parents is no list of names"),
     "parents that are numbers": ({}, {"parents": pa.array([[1], [2]])}, "parents is no list of names"),
     "parents without their recordings": ({"parent_groups": []}, {}, "differ in length"),
@@ -79,7 +80,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "groups that are numbers": (
         {}, {"manifest": {"shards": SHARDS, "trained_on": [{"groups": [1]}]}}, "trained_on does not list",
     ),
-    "a licence that is a list": ({}, {"manifest": {"shards": SHARDS, "license": []}}, "license is no text"),
+    "a license that is a list": ({}, {"manifest": {"shards": SHARDS, "license": []}}, "license is no text"),
 }  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_what_does_not_hold_is_one_line(
 
 
 def test_what_holds_is_read(usk: Command, tmp_path: Path) -> None:
-    across = row(1, fold=0, parent_folds=[1, 2], judge_score=0.5)
+    across = row(1, fold=0, parent_folds=[1, 2], filter_score=0.5)
     folder = dataset(tmp_path / "d", row(0), across, manifest={"shards": SHARDS, "license": "CC0-1.0"})
     source = open_source(folder)
     assert [clip.fold for clip in source.clips] == [1, 0]  # 0 says across folds: not a fold to count from
@@ -154,11 +155,10 @@ def test_a_file_that_says_it_is_hours_long_is_refused_before_it_is_read(tmp_path
 
 
 def test_a_file_of_many_channels_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from usk.data import audio
 
     content = write_wav(tmp_path / "wide.wav", np.zeros((400, 200), np.float32)).read_bytes()
     assert read_audio_bytes(content)[0].shape == (400, 200)
-    monkeypatch.setattr(audio, "MAX_DECODED_SAMPLES", 50_000)
+    monkeypatch.setattr(audio_file, "MAX_DECODED_SAMPLES", 50_000)
     with pytest.raises(BadAudioError, match="million samples; cut it into clips"):
         read_audio_bytes(content)
 
@@ -173,9 +173,9 @@ def test_one_clip_too_long_is_named_and_can_be_skipped(usk: Command, tmp_path: P
 
 @pytest.mark.parametrize("rate_hz", [0, -1, 2_000_000_000])
 def test_samples_stored_at_no_rate_are_bad_audio(tmp_path: Path, rate_hz: int) -> None:
-    cells = [{"array": [0.1, 0.2] * 500, "sampling_rate": rate} for rate in (8_000, rate_hz)]
+    subsets = [{"array": [0.1, 0.2] * 500, "sampling_rate": rate} for rate in (8_000, rate_hz)]
     (tmp_path / "d").mkdir()
-    pq.write_table(pa.table({"audio": cells, "label": ["a", "b"]}), tmp_path / "d" / "x.parquet")
+    pq.write_table(pa.table({"audio": subsets, "label": ["a", "b"]}), tmp_path / "d" / "x.parquet")
     decoded = decode_source(open_source(tmp_path / "d"), 8_000, skip_bad=True)
     assert len(decoded) == 1
     assert any("its array holds no samples at a rate" in note for note in decoded.source.notes)
@@ -211,9 +211,9 @@ JSON = st.recursive(
 
 
 @given(JSON, JSON, JSON)
-def test_no_manifest_breaks_the_check(shards: Any, trained_on: Any, licence: Any) -> None:
+def test_no_manifest_breaks_the_check(shards: Any, trained_on: Any, license: Any) -> None:
     assert wrong_manifest(shards) is None or isinstance(wrong_manifest(shards), str)
-    found = wrong_manifest({"shards": shards, "trained_on": trained_on, "license": licence})
+    found = wrong_manifest({"shards": shards, "trained_on": trained_on, "license": license})
     assert found is None or "\n" not in found
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.sounds import tone, write_wav
 from usk.data.decode import decode_source
+from usk.data.open import open_source
 from usk.data.source import Source
-from usk.data.sources import open_source
 from usk.errors import SourceError, UsageError
 
 Command = Callable[..., Any]

@@ -309,7 +309,7 @@ def test_beside_a_fraction_of_the_real_clips_only_their_own_children_train() -> 
     others = {"real": real, "synth": source_of([child("other", left_out)])}
     with pytest.raises(
         UsageError,
-        match=r"of synth was made from the \d+ real clips .*use --shots \d+, with usk train and usk synth",
+        match=r"of synth was made from the \d+ real clips .*use --train-clips \d+, with usk train and usk synth",
     ):
         training_rows(parse_mix("real:0.5,synth"), others, real, split)
 

@@ -10,9 +10,9 @@ import pytest
 from usk.data.clip import Clip
 from usk.data.mix import foreign_parents, leaking, why_emptied
 from usk.data.renaming import as_named_now, renaming
-from usk.data.shots import made_elsewhere
 from usk.data.source import CLASS_FOLDERS, Source
 from usk.data.splits import fold_split
+from usk.data.train_subset import made_elsewhere
 
 
 def folder(name: str, kind: str = CLASS_FOLDERS, suffix: str = "wav", revision: str = "1") -> Source:
@@ -36,17 +36,17 @@ def folder(name: str, kind: str = CLASS_FOLDERS, suffix: str = "wav", revision: 
 
 
 def made_of(real: Source, heard: frozenset[str] = frozenset(), revision: str = "0") -> Source:
-    """A synthetic clip of each pair of neighbours of a class and fold, by a judge and a generator that heard `heard`."""
+    """A synthetic clip of each pair of neighbors of a class and fold, by a clip_filter and a generator that heard `heard`."""
     clips = tuple(
         Clip(
             f"s{row}", one.label, f"s{row}", one.fold, parents=(one.clip_id, other.clip_id),
-            parent_groups=(one.group, other.group), parent_folds=(one.fold, other.fold), model="m", judge_folds=(1,),
+            parent_groups=(one.group, other.group), parent_folds=(one.fold, other.fold), model="m", filter_folds=(1,),
         )
         for row, (one, other) in enumerate(zip(real.clips[::2], real.clips[2::2], strict=False))
         if (one.label, one.fold) == (other.label, other.fold)
     )  # fmt: skip
     return replace(
-        real, name="synth", location="synth", clips=clips, model_groups=heard, judge_groups={(1,): heard},
+        real, name="synth", location="synth", clips=clips, model_groups=heard, filter_groups={(1,): heard},
         made_of=(real.name, revision),
     )  # fmt: skip
 
@@ -61,7 +61,10 @@ def test_parents_generator_and_judge_go_by_the_new_name() -> None:
     now = as_named_now(made_of(before, heard), after)
     expected = made_of(after, frozenset(name.replace("mine", "yours") for name in heard))
     assert now.clips == expected.clips
-    assert (now.model_groups, dict(now.judge_groups)) == (expected.model_groups, dict(expected.judge_groups))
+    assert (now.model_groups, dict(now.filter_groups)) == (
+        expected.model_groups,
+        dict(expected.filter_groups),
+    )
     assert (now.renamed_from, now.renamed_by_paths) == ("mine", True)
     assert leaks(now, after) == leaks(expected, after)
     assert all(leaks(now, after)[0])
@@ -84,7 +87,7 @@ def test_the_same_content_is_the_same_folder_whatever_its_kind(kind: str) -> Non
 
 
 def test_paths_alone_make_no_clip_one_of_the_shots() -> None:
-    """They may be another corpus's, whose sounds are no shots."""
+    """They may be another corpus's, whose sounds are no train_clips."""
     after = folder("yours")
     now = as_named_now(made_of(folder("mine")), after)
     assert made_elsewhere(now, after, np.arange(len(after))).all()

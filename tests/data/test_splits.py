@@ -38,7 +38,7 @@ def recordings_left(clips: list[Clip], held: frozenset[str]) -> dict[tuple[int, 
         every[clip.fold, clip.label].add(clip.group)
         if clip.group not in held:
             stay[clip.fold, clip.label].add(clip.group)
-    return {cell: (len(groups), len(stay[cell])) for cell, groups in every.items()}
+    return {subset: (len(groups), len(stay[subset])) for subset, groups in every.items()}
 
 
 @given(recordings)
@@ -86,8 +86,8 @@ def test_a_share_of_equal_recordings_is_held_out(n_recordings: int, n_held: int)
 def test_at_most_twice_the_share_is_held_out(of: list[tuple[int, int, int]]) -> None:
     clips = clips_of(of)
     held = held_out_groups(clips)
-    for cell in {(clip.fold, clip.label) for clip in clips}:
-        mine = [clip.group in held for clip in clips if (clip.fold, clip.label) == cell]
+    for subset in {(clip.fold, clip.label) for clip in clips}:
+        mine = [clip.group in held for clip in clips if (clip.fold, clip.label) == subset]
         assert sum(mine) <= max(2 * 0.15 * len(mine), 1)
 
 

@@ -57,8 +57,8 @@ def quiet(pipeline):
 def test_encode_equals_audiodiffusions(tiny_pipeline: Factory, form: dict, steps: int) -> None:
     folder = tiny_pipeline(**form)
     ours = generator(folder)
-    grey, images = pictures(3, ours)
-    theirs = quiet(as_audiodiffusion(folder)).encode(grey, steps=steps)
+    gray, images = pictures(3, ours)
+    theirs = quiet(as_audiodiffusion(folder)).encode(gray, steps=steps)
     encoded = ddim_encode(ours.predict, ours.to_latent(images), ours.schedule, steps)
     assert encoded.dtype == torch.float32
     torch.testing.assert_close(encoded, theirs.float(), atol=1e-4, rtol=1e-4)
@@ -70,8 +70,8 @@ def test_decode_equals_audiodiffusions_pipeline(tiny_pipeline: Factory, vae: boo
     folder = tiny_pipeline(vae=vae)
     ours = generator(folder)
     noise = latents(ours)
-    grey, _ = quiet(as_audiodiffusion(folder))(batch_size=2, noise=noise, steps=steps, return_dict=False)
-    theirs = torch.from_numpy(np.stack([np.asarray(picture) for picture in grey])).float() / 255 * 2 - 1
+    gray, _ = quiet(as_audiodiffusion(folder))(batch_size=2, noise=noise, steps=steps, return_dict=False)
+    theirs = torch.from_numpy(np.stack([np.asarray(picture) for picture in gray])).float() / 255 * 2 - 1
     images = ours.to_image(ddim_decode(ours.predict, noise, ours.schedule, steps))
     assert images.shape == (2, 1, 16, 32)
     assert (images[:, 0] - theirs).abs().max() < 1 / 255 + 1e-3
@@ -138,9 +138,9 @@ def schedule(**config) -> NoiseSchedule:
     return NoiseSchedule.from_config({"num_train_timesteps": 1000, "clip_sample": False, **config})
 
 
-@pytest.mark.parametrize("level", [0.1, 0.4, 0.57, 1.0])
+@pytest.mark.parametrize("strength", [0.1, 0.4, 0.57, 1.0])
 @pytest.mark.parametrize("steps", [1, 5, 20])
-def test_a_constant_noise_is_added_and_taken_away_exactly(level: float, steps: int) -> None:
+def test_a_constant_noise_is_added_and_taken_away_exactly(strength: float, steps: int) -> None:
     known = schedule()
     clean, noise = torch.randn(2, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     asked: list[int] = []
@@ -149,16 +149,16 @@ def test_a_constant_noise_is_added_and_taken_away_exactly(level: float, steps: i
         asked.append(timestep)
         return noise
 
-    encoded = ddim_encode(predict, clean, known, steps, level)
-    alpha = known.alpha(known.timesteps(steps, level)[-1])
+    encoded = ddim_encode(predict, clean, known, steps, strength)
+    alpha = known.alpha(known.timesteps(steps, strength)[-1])
     torch.testing.assert_close(encoded, alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise, atol=1e-5, rtol=1e-5)
-    decoded = ddim_decode(predict, encoded, known, steps, level)
+    decoded = ddim_decode(predict, encoded, known, steps, strength)
     torch.testing.assert_close(decoded, clean, atol=1e-4, rtol=1e-4)
-    assert asked == [*known.timesteps(steps, level), *known.timesteps(steps, level)[::-1]]
+    assert asked == [*known.timesteps(steps, strength), *known.timesteps(steps, strength)[::-1]]
 
 
 @pytest.mark.parametrize(
-    ("steps", "level", "expected"),
+    ("steps", "strength", "expected"),
     [
         (4, 1.0, [0, 250, 500, 750]),
         (3, 1.0, [0, 333, 666]),
@@ -168,8 +168,8 @@ def test_a_constant_noise_is_added_and_taken_away_exactly(level: float, steps: i
         (570, 0.57, list(range(570))),
     ],
 )
-def test_timesteps_below_a_level(steps: int, level: float, expected: list[int]) -> None:
-    assert schedule().timesteps(steps, level) == expected
+def test_timesteps_below_a_level(steps: int, strength: float, expected: list[int]) -> None:
+    assert schedule().timesteps(steps, strength) == expected
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -204,7 +204,7 @@ def test_the_predicted_signal_is_clipped_as_the_scheduler_says(config: dict, bou
 
 
 @pytest.mark.parametrize(
-    ("form", "level"),
+    ("form", "strength"),
     [
         ({}, 0.25),
         ({}, 0.5),
@@ -213,7 +213,7 @@ def test_the_predicted_signal_is_clipped_as_the_scheduler_says(config: dict, bou
     ],
     ids=str,
 )
-def test_the_round_trip_comes_closer_with_steps(tiny_pipeline: Factory, form: dict, level: float) -> None:
+def test_the_round_trip_comes_closer_with_steps(tiny_pipeline: Factory, form: dict, strength: float) -> None:
     ours = generator(tiny_pipeline(clip_sample=False, **form))
     _, images = pictures(2, ours)
 
@@ -221,8 +221,8 @@ def test_the_round_trip_comes_closer_with_steps(tiny_pipeline: Factory, form: di
         return 0.2 * ours.predict(sample, timestep)  # smooth, as a trained network is and a random one is not
 
     def error(steps: int) -> float:
-        encoded = ddim_encode(predict, images, ours.schedule, steps, level)
-        return float((ddim_decode(predict, encoded, ours.schedule, steps, level) - images).abs().mean())
+        encoded = ddim_encode(predict, images, ours.schedule, steps, strength)
+        return float((ddim_decode(predict, encoded, ours.schedule, steps, strength) - images).abs().mean())
 
     errors = [error(steps) for steps in (4, 20, 100)]
     assert errors[0] > errors[1] > errors[2]
@@ -268,23 +268,23 @@ def test_fresh_noise_needs_a_seed_for_each_clip(tiny_pipeline: Factory, seeds: l
 
 
 @pytest.mark.parametrize(
-    ("steps", "level", "message"),
+    ("steps", "strength", "message"),
     [
         (0, 1.0, "--steps 0 does not fit"),
         (-1, 1.0, "--steps -1 does not fit"),
-        (1001, 1.0, "--steps 1001 does not fit: at level 1.0 there are 1000 timesteps"),
-        (101, 0.1, "--steps 101 does not fit: at level 0.1 there are 100 timesteps"),
-        (10, 0.0, r"--level must lie in \(0, 1\], not 0.0"),
-        (10, 1.1, "--level must lie in"),
-        (10, -0.5, "--level must lie in"),
-        (10, float("nan"), "--level must lie in"),
+        (1001, 1.0, "--steps 1001 does not fit: at strength 1.0 there are 1000 timesteps"),
+        (101, 0.1, "--steps 101 does not fit: at strength 0.1 there are 100 timesteps"),
+        (10, 0.0, r"--strength must lie in \(0, 1\], not 0.0"),
+        (10, 1.1, "--strength must lie in"),
+        (10, -0.5, "--strength must lie in"),
+        (10, float("nan"), "--strength must lie in"),
     ],
 )
-def test_steps_and_levels_that_cannot_be_are_usage_errors(steps: int, level: float, message: str) -> None:
+def test_steps_and_levels_that_cannot_be_are_usage_errors(steps: int, strength: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ddim_encode(lambda sample, t: sample, torch.zeros(1, 1, 2, 2), schedule(), steps, level)
+        ddim_encode(lambda sample, t: sample, torch.zeros(1, 1, 2, 2), schedule(), steps, strength)
     with pytest.raises(UsageError, match=message):
-        ddim_decode(lambda sample, t: sample, torch.zeros(1, 1, 2, 2), schedule(), steps, level)
+        ddim_decode(lambda sample, t: sample, torch.zeros(1, 1, 2, 2), schedule(), steps, strength)
 
 
 @pytest.mark.parametrize(

@@ -21,21 +21,21 @@ import torch
 from PIL import Image
 
 from tests.sounds import tone, write_wav
+from usk.audio.mel import MelSettings, audio_to_image, stack_padded
 from usk.data.decode import decode_source
+from usk.data.open import open_source
 from usk.data.source import Source
-from usk.data.sources import open_source
 from usk.data.splits import held_out_groups
-from usk.diffusion import training
+from usk.diffusion import train as training
 from usk.diffusion.ddim import ddim_decode, ddim_encode
 from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of, in_pairs, preview
 from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
 from usk.diffusion.networks import new_networks
-from usk.diffusion.training import Drawn, FitClips, Fitting, Stopped, StopSignals
-from usk.diffusion.walk import Walk
+from usk.diffusion.sampler import SamplerConfig
+from usk.diffusion.train import Drawn, FitClips, Fitting, Stopped, StopSignals
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
 from usk.files import LOCK_FILE
-from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
 from usk.replay import Replayed
 from usk.share.cards import write_generator_card
 
@@ -564,21 +564,21 @@ def test_a_class_conditional_generator_hears_what_it_is_told(source: Source, tmp
 
 def test_labels_left_out_are_the_last_one(source: Source) -> None:
     names = ("high", "low")
-    told, untold, some = (
+    told, unconditioned, some = (
         fitting_of(source, replace(TINY, batch=400, class_dropout=share, class_conditional=True), names)
         for share in (0.0, 1.0, 0.15)
     )
     labels = told.draw("unet", 0, 0).labels
     assert set(labels.tolist()) == {0, 1}
-    assert set(untold.draw("unet", 0, 0).labels.tolist()) == {2}
+    assert set(unconditioned.draw("unet", 0, 0).labels.tolist()) == {2}
     mixed = some.draw("unet", 0, 0).labels
     left_out = mixed == 2
     assert torch.equal(mixed[~left_out], labels[~left_out])
     assert 0.10 < float(left_out.float().mean()) < 0.20
-    untold.config = replace(untold.config, batch=4)
-    unet = untold.networks.unet
-    untold.gradients("unet", unet, untold.learning(unet, untold.unet_loss), 0)
-    gradient = untold.networks.unet.class_embedding.weight.grad.abs().sum(dim=1)
+    unconditioned.config = replace(unconditioned.config, batch=4)
+    unet = unconditioned.networks.unet
+    unconditioned.gradients("unet", unet, unconditioned.learning(unet, unconditioned.unet_loss), 0)
+    gradient = unconditioned.networks.unet.class_embedding.weight.grad.abs().sum(dim=1)
     assert gradient[2] > 0 and gradient[:2].sum() == 0
 
 
@@ -750,7 +750,7 @@ def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
     generator: Generator = networks.generator(torch.device("cpu"), "fp32")
     generator.unet = Recorder()
     images = np.zeros((4, 16, 32), dtype=np.float32)
-    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], Walk(2, 0.5, refinements=0))
+    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], SamplerConfig(2, 0.5, refinements=0))
     # Up: the four images. Down: both first parents, then the mix of two a, and that of b and a, which is of neither.
     assert heard == [[0, 0, 1, 0]] * 2 + [[0, 1, 0, 2]] * 2
 

@@ -19,6 +19,7 @@ import torch
 
 from tests.hub_server import LocalHub
 from tests.sounds import TINY_MEL, write_wav
+from usk.audio.mel import MelSettings
 from usk.device import resolve_device
 from usk.diffusion import load
 from usk.diffusion.ddim import ddim_decode
@@ -32,7 +33,6 @@ from usk.diffusion.load import (
     resolve_model,
 )
 from usk.errors import ModelError, UsageError
-from usk.mel.spectrogram import MelSettings
 
 Factory = Callable[..., Path]
 
@@ -261,13 +261,13 @@ def test_a_vae_of_colour_images_sees_grey_and_is_seen_as_audiodiffusion_sees_it(
     latent = generator.to_latent(image)
     with torch.no_grad():
         expected = vae.encode(torch.cat((image, image, image), dim=1)).latent_dist.mode() * 0.18215
-        colours = vae.decode(latent / 0.18215).sample
+        colors = vae.decode(latent / 0.18215).sample
     torch.testing.assert_close(latent, expected, atol=1e-6, rtol=1e-5)
-    pixels = ((colours / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255).round().astype("uint8")
-    grey = np.stack([np.asarray(Image.fromarray(picture, mode="RGB").convert("L")) for picture in pixels])
-    assert not np.array_equal(pixels[..., 0], grey)
+    pixels = ((colors / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255).round().astype("uint8")
+    gray = np.stack([np.asarray(Image.fromarray(picture, mode="RGB").convert("L")) for picture in pixels])
+    assert not np.array_equal(pixels[..., 0], gray)
     ours = (generator.to_image(latent)[:, 0].numpy() / 2 + 0.5) * 255
-    assert np.abs(ours - grey).max() <= 1.01
+    assert np.abs(ours - gray).max() <= 1.01
 
 
 def test_half_precision_weights_are_computed_in_single(folder: Path) -> None:
@@ -396,11 +396,11 @@ def test_audiodiffusion_draws_with_a_class_conditional_unet_as_if_no_class_were_
 ) -> None:
     pipeline = as_audiodiffusion(tiny_pipeline(class_names=CLASSES))
     noisy = torch.randn(2, 1, 16, 32)
-    untold = of_classes.predict(noisy, 300)
+    unconditioned = of_classes.predict(noisy, 300)
     with torch.no_grad():
         for arguments in ((), (None,)):
-            close(pipeline.unet(noisy, 300, *arguments).sample, untold)
-        close(pipeline.unet(sample=noisy, timestep=300).sample, untold)
+            close(pipeline.unet(noisy, 300, *arguments).sample, unconditioned)
+        close(pipeline.unet(sample=noisy, timestep=300).sample, unconditioned)
         labels = torch.tensor([1, 0])
         expected = told(of_classes, noisy, [1, 0])
         close(pipeline.unet(noisy, 300, labels).sample, expected)
@@ -859,14 +859,14 @@ def test_loading_logs_nothing(tiny_pipeline: Factory, tmp_path: Path) -> None:
     path = copy_of(tiny_pipeline(vae=True), tmp_path)
     rewrite(path / "unet", ".bin", lambda state: {**state, "ema.decay": torch.ones(1)})
     logger, records = logging.getLogger("diffusers"), []
-    handler, level = logging.Handler(), logger.level
+    handler, strength = logging.Handler(), logger.strength
     handler.emit = records.append  # type: ignore[method-assign]
     logger.addHandler(handler)
     try:
         load_generator(str(path), device="cpu")
     finally:
         logger.removeHandler(handler)
-    assert [record.getMessage() for record in records] == [] and logger.level == level
+    assert [record.getMessage() for record in records] == [] and logger.strength == strength
 
 
 @pytest.mark.parametrize("name", ["./nothing/here", "nothing", "a/b/c", "~/nothing"])

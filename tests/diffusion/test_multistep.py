@@ -1,4 +1,4 @@
-"""The second-order walk: exact where it must be, of second order where the answer is known, better than DDIM."""
+"""The second-order sampler: exact where it must be, of second order where the answer is known, better than DDIM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.diffusion.load import load_generator
-from usk.diffusion.walk import Walk
+from usk.diffusion.sampler import SamplerConfig
 from usk.errors import UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -50,16 +50,18 @@ def exact_up(schedule: NoiseSchedule, timestep: int) -> float:
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize("level", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("strength", [0.5, 0.8, 1.0])
 @pytest.mark.parametrize("beta_schedule", ["linear", "squaredcos_cap_v2"])
-def test_both_ways_come_to_the_exact_answer(prediction_type: str, level: float, beta_schedule: str) -> None:
+def test_both_ways_come_to_the_exact_answer(
+    prediction_type: str, strength: float, beta_schedule: str
+) -> None:
     schedule = schedule_of(prediction_type, beta_schedule=beta_schedule)
     clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
-    walk = Walk(60, level)
-    factor = exact_up(schedule, schedule.nodes(60, level)[-1])
-    noisy = walk.up(gaussian(schedule), clean, schedule)
+    sampler = SamplerConfig(60, strength)
+    factor = exact_up(schedule, schedule.nodes(60, strength)[-1])
+    noisy = sampler.up(gaussian(schedule), clean, schedule)
     torch.testing.assert_close(noisy, factor * clean, rtol=0.01, atol=1e-4)
-    back = walk.down(gaussian(schedule), factor * clean, schedule)
+    back = sampler.down(gaussian(schedule), factor * clean, schedule)
     torch.testing.assert_close(back, clean, rtol=0.02, atol=1e-4)
 
 
@@ -80,12 +82,12 @@ def test_schedules_that_leave_no_signal_are_walked_as_far_as_there_is_some(
     schedule = schedule_of(prediction_type, **options)
     clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
     for steps in (12, 60):
-        walk = Walk(steps, 1.0)
-        assert walk.top(schedule) >= 1e-9
-        noisy = walk.up(gaussian(schedule), clean, schedule)
+        sampler = SamplerConfig(steps, 1.0)
+        assert sampler.top(schedule) >= 1e-9
+        noisy = sampler.up(gaussian(schedule), clean, schedule)
         exact = exact_up(schedule, schedule.nodes(steps, 1.0)[-1]) * clean
         torch.testing.assert_close(noisy, exact, rtol=0.1 if steps == 12 else 0.01, atol=1e-4)
-        back = walk.down(gaussian(schedule), exact, schedule)
+        back = sampler.down(gaussian(schedule), exact, schedule)
         torch.testing.assert_close(back, clean, rtol=0.25 if steps == 12 else 0.02, atol=1e-4)
 
 
@@ -94,15 +96,15 @@ def test_the_error_falls_with_the_square_of_the_steps(direction: str) -> None:
     """Against first-order DDIM, whose error falls with the steps: that is what makes fewer of them enough."""
     schedule = schedule_of(beta_schedule="squaredcos_cap_v2")
     clean = torch.ones(1, 1, 2, 2)
-    level = 0.6
+    strength = 0.6
 
     def error(solver: str, steps: int) -> float:
-        walk = Walk(steps, level, solver, 0 if solver == "ddim" else 1)
-        top = (schedule.nodes if solver != "ddim" else schedule.timesteps)(steps, level)[-1]
+        sampler = SamplerConfig(steps, strength, solver, 0 if solver == "ddim" else 1)
+        top = (schedule.nodes if solver != "ddim" else schedule.timesteps)(steps, strength)[-1]
         factor = exact_up(schedule, top)
         if direction == "up":
-            return float((walk.up(gaussian(schedule), clean, schedule) / factor - 1).abs().max())
-        return float((walk.down(gaussian(schedule), factor * clean, schedule) - 1).abs().max())
+            return float((sampler.up(gaussian(schedule), clean, schedule) / factor - 1).abs().max())
+        return float((sampler.down(gaussian(schedule), factor * clean, schedule) - 1).abs().max())
 
     assert error("second-order", 40) < 0.4 * error("second-order", 20)
     assert error("ddim", 40) > 0.4 * error("ddim", 20)
@@ -114,28 +116,28 @@ def test_few_steps_to_pure_noise_stay_in_bounds(steps: int) -> None:
     """The cosine schedule's last step goes from a noise ratio of a few to one of thousands."""
     schedule = schedule_of("v_prediction", beta_schedule="squaredcos_cap_v2")
     clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
-    noisy = Walk(steps, 1.0).up(gaussian(schedule), clean, schedule)
+    noisy = SamplerConfig(steps, 1.0).up(gaussian(schedule), clean, schedule)
     exact = exact_up(schedule, 999) * clean
     assert (noisy - exact).abs().max() < 0.25 * exact.abs().max()
 
 
 @given(st.integers(1, 1000), st.floats(0.001, 1.0))
-def test_nodes_rise_to_just_below_the_level(steps: int, level: float) -> None:
+def test_nodes_rise_to_just_below_the_level(steps: int, strength: float) -> None:
     schedule = schedule_of()
-    if steps > schedule.below(level):
+    if steps > schedule.below(strength):
         with pytest.raises(UsageError, match=f"--steps {steps} does not fit"):
-            schedule.nodes(steps, level)
+            schedule.nodes(steps, strength)
         return
-    nodes = schedule.nodes(steps, level)
+    nodes = schedule.nodes(steps, strength)
     assert len(nodes) == steps
     assert nodes == sorted(set(nodes))
-    assert nodes[0] >= 0 and nodes[-1] == schedule.below(level) - 1
+    assert nodes[0] >= 0 and nodes[-1] == schedule.below(strength) - 1
 
 
-@pytest.mark.parametrize("level", [0.0, -0.1, 1.1])
-def test_a_level_out_of_range_is_a_usage_error(level: float) -> None:
-    with pytest.raises(UsageError, match="--level must lie in"):
-        schedule_of().nodes(5, level)
+@pytest.mark.parametrize("strength", [0.0, -0.1, 1.1])
+def test_a_level_out_of_range_is_a_usage_error(strength: float) -> None:
+    with pytest.raises(UsageError, match="--strength must lie in"):
+        schedule_of().nodes(5, strength)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
@@ -147,13 +149,18 @@ def test_the_network_is_asked_as_often_as_said(prediction_type: str) -> None:
         asked.append(timestep)
         return torch.zeros_like(noisy)
 
-    for walk in (Walk(5, 0.5), Walk(5, 0.5, refinements=0), Walk(7, 1.0, "ddim", 1), Walk(1, 0.3)):
-        up, down = walk.evaluations()
-        noisy = walk.up(predict, torch.ones(1, 1, 2, 2), schedule)
+    for sampler in (
+        SamplerConfig(5, 0.5),
+        SamplerConfig(5, 0.5, refinements=0),
+        SamplerConfig(7, 1.0, "ddim", 1),
+        SamplerConfig(1, 0.3),
+    ):
+        up, down = sampler.evaluations()
+        noisy = sampler.up(predict, torch.ones(1, 1, 2, 2), schedule)
         assert len(asked) == up
-        walk.down(predict, noisy, schedule)
+        sampler.down(predict, noisy, schedule)
         assert len(asked) == up + down
-        assert walk.evaluations(inverts=False) == (0, down)
+        assert sampler.evaluations(inverts=False) == (0, down)
         asked.clear()
 
 
@@ -162,11 +169,11 @@ def test_fewer_looks_than_ddim_for_the_same_round_trip() -> None:
     schedule = schedule_of("v_prediction", beta_schedule="squaredcos_cap_v2")
     clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
 
-    def error(walk: Walk) -> float:
-        noisy = walk.up(gaussian(schedule), clean, schedule)
-        return float((walk.down(gaussian(schedule), noisy, schedule) - clean).abs().mean())
+    def error(sampler: SamplerConfig) -> float:
+        noisy = sampler.up(gaussian(schedule), clean, schedule)
+        return float((sampler.down(gaussian(schedule), noisy, schedule) - clean).abs().mean())
 
-    second, first = Walk(20, 0.5), Walk(24, 0.5, "ddim", 0)
+    second, first = SamplerConfig(20, 0.5), SamplerConfig(24, 0.5, "ddim", 0)
     assert sum(second.evaluations()) < sum(first.evaluations())
     assert error(second) < 0.6 * error(first)
 
@@ -174,17 +181,17 @@ def test_fewer_looks_than_ddim_for_the_same_round_trip() -> None:
 def test_an_item_does_not_depend_on_its_batch(tiny_pipeline: Callable[..., Path]) -> None:
     generator = load_generator(str(tiny_pipeline()), "cpu", precision="fp32")
     clean = torch.rand(3, 1, 16, 32) - 0.5
-    walk = Walk(4, 0.5)
-    noisy = walk.up(generator.predict, clean, generator.schedule)
-    alone = walk.up(generator.predict, clean[1:2], generator.schedule)
+    sampler = SamplerConfig(4, 0.5)
+    noisy = sampler.up(generator.predict, clean, generator.schedule)
+    alone = sampler.up(generator.predict, clean[1:2], generator.schedule)
     torch.testing.assert_close(noisy[1:2], alone, rtol=0, atol=1e-4)
 
 
 def test_x0_is_clamped_as_the_scheduler_says() -> None:
     schedule = schedule_of("sample", clip_sample=True, clip_sample_range=1.0)
-    down = Walk(4, 0.5).down(lambda x, t: torch.full_like(x, 3.0), torch.zeros(1, 1, 2, 2), schedule)
+    down = SamplerConfig(4, 0.5).down(lambda x, t: torch.full_like(x, 3.0), torch.zeros(1, 1, 2, 2), schedule)
     assert float(down.max()) == 1.0
-    free = Walk(4, 0.5).down(
+    free = SamplerConfig(4, 0.5).down(
         lambda x, t: torch.full_like(x, 3.0), torch.zeros(1, 1, 2, 2), schedule_of("sample")
     )
     assert float(free.max()) == 3.0
@@ -192,9 +199,9 @@ def test_x0_is_clamped_as_the_scheduler_says() -> None:
 
 def test_fresh_noise_needs_the_first_order_solver() -> None:
     with pytest.raises(UsageError, match=r"--eta 0\.5 needs --solver ddim"):
-        Walk(4, 0.5).down(lambda x, t: x, torch.zeros(1, 1, 2, 2), schedule_of(), eta=0.5, seeds=[0])
+        SamplerConfig(4, 0.5).down(lambda x, t: x, torch.zeros(1, 1, 2, 2), schedule_of(), eta=0.5, seeds=[0])
 
 
 def test_a_solver_that_is_not_known_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="--solver heun is not known; choose one of second-order, ddim"):
-        Walk(4, 0.5, "heun")
+        SamplerConfig(4, 0.5, "heun")

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.sounds import tone, write_wav
-from usk.diffusion import training
+from usk.audio.mel import MelSettings
+from usk.diffusion import train as training
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.load import as_audiodiffusion, load_generator
 from usk.diffusion.networks import Networks, load_base, tell_classes
-from usk.diffusion.training import Drawn, Fitting
+from usk.diffusion.train import Drawn, Fitting
 from usk.errors import UsageError
-from usk.mel.spectrogram import MelSettings
 
 Factory = Callable[..., Path]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -208,7 +208,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
     tone_folder: Path, tiny_pipeline: Factory, tmp_path: Path
 ) -> None:
     """The base has dropout, which draws from torch's global state."""
-    from usk.data.sources import open_source
+    from usk.data.open import open_source
 
     base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
     settings = read(base / "unet/config.json") | {"dropout": 0.3}
@@ -340,42 +340,42 @@ def test_a_base_that_says_nothing_is_noted_and_warned_of(
         f"--from {name} does not say what it was trained on: leaks from its training data cannot be ruled out"
         in flat
     )
-    assert f"the licence of {name} is unknown" in flat
+    assert f"the license of {name} is unknown" in flat
     fitted = load_generator(str(tmp_path / "out"), device="cpu")
     unknown, ours = fitted.trained_on
     assert unknown["source"] == "unknown clips of tiny" and unknown["groups"] == [] and "note" in unknown
     assert fitted.seen_groups == set(ours["groups"]) and fitted.license == "unknown"
     card = (tmp_path / "out/README.md").read_text()
     assert "cannot be known" in card and "every recording that is known" in card
-    assert usk("info", tmp_path / "out", "--json").value["licence"] == "unknown"
+    assert usk("info", tmp_path / "out", "--json").value["license"] == "unknown"
     again = fit_from(tmp_path / "out", "further", "--json")
-    assert "unknown" in again.err  # its licence
+    assert "unknown" in again.err  # its license
     further = load_generator(str(tmp_path / "further"), device="cpu").trained_on
     assert further == [unknown, ours, ours]
 
 
 @pytest.mark.parametrize(
-    ("licence", "expected"),
+    ("license", "expected"),
     [("CC BY-NC 3.0", "CC BY-NC 3.0"), ("unknown", "unknown")],
 )
 def test_the_licence_is_the_stricter_and_the_sources_are_both(
-    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path, licence: str, expected: str
+    fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path, license: str, expected: str
 ) -> None:
-    """The tones' own licence is unknown."""
+    """The tones' own license is unknown."""
     base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
     part = {
-        "source": "field", "revision": "r1", "license": licence, "folds": [2], "clips": 3, "groups": ["field/a", "field/b"],
+        "source": "field", "revision": "r1", "license": license, "folds": [2], "clips": 3, "groups": ["field/a", "field/b"],
         "held_out_groups": ["field/c"],
     }  # fmt: skip
-    (base / "trained_on.json").write_text(json.dumps({"license": licence, "sources": [part]}))
+    (base / "trained_on.json").write_text(json.dumps({"license": license, "sources": [part]}))
     ran = fit_from(base, "out", "--json")
     assert ran.code == 0, ran.err
     fitted = load_generator(str(tmp_path / "out"), device="cpu")
-    assert fitted.license == expected == ran.value["licence"]
+    assert fitted.license == expected == ran.value["license"]
     assert fitted.trained_on[0] == part and fitted.trained_on[1]["source"] == "tones"
     assert fitted.seen_groups > {"field/a", "field/b"}
     assert "cannot be ruled out" not in ran.err
-    assert ("is unknown: look it up" in " ".join(ran.err.split())) == (licence == "unknown")
+    assert ("is unknown: look it up" in " ".join(ran.err.split())) == (license == "unknown")
 
 
 # --- wrong input -------------------------------------------------------------------------------------------

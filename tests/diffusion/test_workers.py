@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from usk.diffusion import training
+from usk.diffusion import train as training
 from usk.diffusion.load import load_generator
-from usk.diffusion.training import Drawn, Fitting
+from usk.diffusion.train import Drawn, Fitting
 from usk.diffusion.workers import Workers, is_main_process, workers
 from usk.errors import UsageError
 
@@ -27,9 +27,10 @@ CPU = torch.device("cpu")
 # process's threads, none of the group's may be left: at exit one that drops a tensor would abort the process.
 LAUNCHED = """
 import pathlib
-import usk.diffusion.training as training
+import usk.diffusion.train as training
 training.default_precision = lambda device: "fp32"
 from usk.cli.app import main
+from usk.diffusion import train as training
 try:
     main()
 finally:

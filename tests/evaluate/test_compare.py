@@ -216,7 +216,7 @@ def test_unequal_work_and_many_mixes_are_noted(tmp_path: Path) -> None:
     comparison = only(compare_runs(tmp_path))
     assert any("5, 7 epochs" in note for note in comparison.notes)
     assert row_of(comparison, "synth").sentence.endswith(
-        "not comparable, 4 of 4 pairs took unequal numbers of optimiser steps; train both with the same --epochs and --batch"
+        "not comparable, 4 of 4 pairs took unequal numbers of optimizer steps; train both with the same --epochs and --batch"
     )
     assert "too few pairs" in row_of(comparison, "real,synth").sentence
     assert any("Holm" in note for note in comparison.notes)
@@ -306,11 +306,15 @@ def test_datasets_of_one_name_that_changed_between_runs_are_noted(tmp_path: Path
 
 
 def test_what_no_run_can_rule_out_is_said_with_the_verdict(tmp_path: Path) -> None:
-    for mix, caveats in (("real", []), ("real,synth", ["of few shots"]), ("real,own", ["of few shots"])):
+    for mix, caveats in (
+        ("real", []),
+        ("real,synth", ["of few train_clips"]),
+        ("real,own", ["of few train_clips"]),
+    ):
         leaks = ["city names no recordings"] if mix != "real,own" else ["city names no recordings", "unknown"]
         write_run(tmp_path, mix, leaks=leaks, caveats=caveats)
     assert only(compare_runs(tmp_path)).notes[:3] == [
-        "city names no recordings", "real,own; real,synth: of few shots", "real,own: unknown",
+        "city names no recordings", "real,own; real,synth: of few train_clips", "real,own: unknown",
     ]  # fmt: skip
 
 
@@ -360,7 +364,7 @@ def test_folds_with_other_seeds_count_as_much_and_are_named(tmp_path: Path) -> N
 
 
 def made_by(
-    strategy: str = "slerp", model: str = "fold1@aa", name: str = "few/50-shots-fold1-seed0"
+    strategy: str = "slerp", model: str = "fold1@aa", name: str = "few/50-train_clips-fold1-seed0"
 ) -> dict[str, Any]:
     return {"inputs": {name: {"strategies": [strategy], "models": [model], "trained": True}}}
 
@@ -368,11 +372,11 @@ def made_by(
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
-        (made_by("sample", name="few/50-shots-fold2-seed3"), "the clips of few are of one strategy in some runs and of another in others (sample; slerp)"),
+        (made_by("sample", name="few/50-train_clips-fold2-seed3"), "the clips of few are of one strategy in some runs and of another in others (sample; slerp)"),
         (made_by(model="fold1@bb"), "the clips of few for one split are of several generators"),
         ({"n_synthetic": 900, **made_by()}, "runs of one split have from 90 to 900 synthetic clips"),
         ({"n_synthetic": 100, **made_by()}, None),
-        (made_by(name="few/50-shots-fold1-seed3"), None),
+        (made_by(name="few/50-train_clips-fold1-seed3"), None),
     ],
 )  # fmt: skip
 def test_runs_of_one_mix_whose_clips_were_made_otherwise_are_named(
@@ -380,7 +384,7 @@ def test_runs_of_one_mix_whose_clips_were_made_otherwise_are_named(
 ) -> None:
     for fold, seed in itertools.product((1, 2), (0, 1)):
         write_run(tmp_path, "real", fold, seed)
-        made = made_by(model=f"fold{fold}@aa", name=f"few/50-shots-fold{fold}-seed{seed}")
+        made = made_by(model=f"fold{fold}@aa", name=f"few/50-train_clips-fold{fold}-seed{seed}")
         write_run(
             tmp_path,
             "real,few",
@@ -393,9 +397,9 @@ def test_runs_of_one_mix_whose_clips_were_made_otherwise_are_named(
 
 
 def test_each_of_many_comparisons_says_that_it_is_one_of_many(tmp_path: Path) -> None:
-    for shots in (50, 100):
-        write_run(tmp_path, "real", name=f"real{shots}", shots=shots)
-        write_run(tmp_path, "real,synth", name=f"both{shots}", shots=shots)
+    for train_clips in (50, 100):
+        write_run(tmp_path, "real", name=f"real{train_clips}", train_clips=train_clips)
+        write_run(tmp_path, "real,synth", name=f"both{train_clips}", train_clips=train_clips)
     write_run(tmp_path, "real", name="all")  # nothing is judged there
     for comparison in compare_runs(tmp_path):
         assert comparison.notes[-1].startswith(
@@ -464,7 +468,7 @@ def write_augmented(
     root: Path, mix: str, augment: str, skill: float, validation: float | None, **changes: Any
 ) -> None:
     for seed in range(6):
-        name = f"{mix}-{augment}-{seed}-{changes.get('shots', '')}"
+        name = f"{mix}-{augment}-{seed}-{changes.get('train_clips', '')}"
         write_run(
             root,
             mix,
@@ -588,13 +592,13 @@ def test_no_augmentation_is_chosen_without_validation_clips_of_its_own(
 
 
 def test_augmentations_are_chosen_for_each_number_of_shots(tmp_path: Path) -> None:
-    for shots, better in ((50, "basic"), (None, "none")):
+    for train_clips, better in ((50, "basic"), (None, "none")):
         for augment in ("none", "basic"):
             score = 0.8 if augment == better else 0.4
-            write_augmented(tmp_path, "real", augment, skill=0.6, validation=score, shots=shots)
+            write_augmented(tmp_path, "real", augment, skill=0.6, validation=score, train_clips=train_clips)
     best = [one for one in compare_runs(tmp_path) if one.choices]
-    assert [(one.shots, one.choices[0].augment) for one in best] == [(50, "basic"), (None, "none")]
-    assert len({one.setting for one in best}) == 1  # one table and one chart by shots
+    assert [(one.train_clips, one.choices[0].augment) for one in best] == [(50, "basic"), (None, "none")]
+    assert len({one.setting for one in best}) == 1  # one table and one chart by train_clips
 
 
 def test_choices_at_two_learning_rates_are_told_apart(tmp_path: Path) -> None:

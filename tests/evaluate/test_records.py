@@ -55,7 +55,7 @@ DAMAGES = {
     ),
     "an unknown class": lambda folder: runs.rewrite(folder, "predicted", [9] * N_CLIPS),
     "labels that are text": lambda folder: runs.rewrite(folder, "label", ["bark"] * N_CLIPS),
-    "empty cells": lambda folder: runs.rewrite(folder, "group", [None] * N_CLIPS),
+    "empty subsets": lambda folder: runs.rewrite(folder, "group", [None] * N_CLIPS),
     "a clip twice": lambda folder: runs.rewrite(folder, "clip_id", ["1-000"] * N_CLIPS),
     "too few probabilities": lambda folder: runs.rewrite(folder, "probabilities", [[0.5, 0.5]] * N_CLIPS),
     "ragged probabilities": lambda folder: runs.rewrite(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.runs import write_run
-from usk.evaluate.study import Study, read_history, series_of, studies_of, study_runs, sweeps_by_shots
-from usk.show.charts import charts_of
+from usk.evaluate.study import Study, read_history, series_of, studies_of, study_runs, sweeps_by_train_clips
+from usk.report.charts import charts_of
 
 
 def grid(root: Path) -> Study:
@@ -116,22 +116,26 @@ def test_a_sweep_of_synthetic_clips_begins_without_any(tmp_path: Path) -> None:
 
 def test_shots_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path) -> None:
     for seed in (0, 1):
-        for shots, n_real, skill in ((100, 100, 0.4), (None, 800 + seed, 0.6), (50, 50, 0.3)):
-            few = {} if shots is None else {"shots": shots}
+        for train_clips, n_real, skill in ((100, 100, 0.4), (None, 800 + seed, 0.6), (50, 50, 0.3)):
+            few = {} if train_clips is None else {"train_clips": train_clips}
             write_run(
                 tmp_path, "real,synth", seed, n_real=n_real, skill=round(skill + 0.2 + 0.1 * seed, 2), **few
             )
             write_run(tmp_path, "real", seed, n_real=n_real, skill=skill, **few)
             write_run(tmp_path, "synth", seed, n_real=0, skill=skill, **few)
-    write_run(tmp_path, "real,late", shots=50, n_real=50, skill=0.5)
-    write_run(tmp_path, "real", n_real=100, augment="basic")  # a setting with one number of shots
-    write_run(tmp_path, "real", n_real=50, data="000000000000", shots=50)
+    write_run(tmp_path, "real,late", train_clips=50, n_real=50, skill=0.5)
+    write_run(tmp_path, "real", n_real=100, augment="basic")  # a setting with one number of train_clips
+    write_run(tmp_path, "real", n_real=50, data="000000000000", train_clips=50)
     studies = study_runs(tmp_path)
-    assert [(one.comparison.shots, len(one.runs)) for one in studies[:3]] == [(50, 7), (100, 6), (None, 6)]
+    assert [(one.comparison.train_clips, len(one.runs)) for one in studies[:3]] == [
+        (50, 7),
+        (100, 6),
+        (None, 6),
+    ]
     for one in studies:
         for row in one.comparison.rows:
             assert sum(run.mix == row.mix for run in one.runs) == row.n_runs
-    (sweep,) = sweeps_by_shots(studies[::-1])
+    (sweep,) = sweeps_by_train_clips(studies[::-1])
     assert sweep.setting == "small, protocol folds, augment none, data abcdefabcdef"
     assert sweep.warning is None
     points = {(p.series, p.n_clips): (round(p.mean, 2), p.n_runs) for p in sweep.points}
@@ -146,9 +150,9 @@ def test_shots_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path) -> N
 
 
 def test_a_sweep_over_optimistic_runs_says_so(tmp_path: Path) -> None:
-    for shots in (50, 100):
-        write_run(tmp_path, "real", shots=shots, n_real=shots, optimistic=True)
-    (sweep,) = sweeps_by_shots(study_runs(tmp_path))
+    for train_clips in (50, 100):
+        write_run(tmp_path, "real", train_clips=train_clips, n_real=train_clips, optimistic=True)
+    (sweep,) = sweeps_by_train_clips(study_runs(tmp_path))
     assert sweep.warning is not None and "optimistic" in sweep.warning
 
 

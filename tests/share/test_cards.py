@@ -1,4 +1,4 @@
-"""Cards: hostile names survive YAML and Markdown, and a licence that restricts is never lost."""
+"""Cards: hostile names survive YAML and Markdown, and a license that restricts is never lost."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from usk.share.cards import (
     run_card,
     size_category,
 )
+from usk.synth.dataset_folder import encode_flac
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig, render_config
-from usk.synth.store import encode_flac
 from usk.synth.synthesize import SynthConfig, synthesize
 
 HOSTILE = (
@@ -107,31 +107,31 @@ def test_the_card_says_which_folds_the_generator_has_heard(
     ("manifest", "rows"),
     [
         ({}, {1: 0, 2: 1}),
-        ({"shots": {"shots": 50, "test_fold": 3, "seed": 0}}, {1: 0, 2: 1, 3: 2}),
-        ({"judge": {"heard": [{"folds": [1]}, {"folds": [2]}]}}, {1: 0, 2: 1}),
-        ({"judge": {"test_folds": [3], "heard": [{"folds": [1, 2]}]}}, {1: 0, 2: 0, 3: 2}),
+        ({"train_clips": {"train_clips": 50, "test_fold": 3, "seed": 0}}, {1: 0, 2: 1, 3: 2}),
+        ({"clip_filter": {"heard": [{"folds": [1]}, {"folds": [2]}]}}, {1: 0, 2: 1}),
+        ({"clip_filter": {"test_folds": [3], "heard": [{"folds": [1, 2]}]}}, {1: 0, 2: 0, 3: 2}),
         (
             {
                 "recordings_of_several_folds": {"s/b": [1, 2], "s/e": [2, 3]},
-                "judge": {"test_folds": [3], "heard": []},
+                "clip_filter": {"test_folds": [3], "heard": []},
             },
             {1: 0, 2: 0, 3: 1},
         ),
         (
             {
                 "recordings_of_several_folds": {"s/z": [1, 2]},
-                "judge": {"heard": [{"folds": [1], "groups": ["s/z"]}]},
+                "clip_filter": {"heard": [{"folds": [1], "groups": ["s/z"]}]},
             },
             {1: 0, 2: 0},
         ),
     ],
     ids=[
         "plain",
-        "few shots",
-        "judges of the folds",
-        "one judge",
+        "few train_clips",
+        "clip_filters of the folds",
+        "one clip_filter",
         "recordings in several folds",
-        "heard by a judge",
+        "heard by a clip_filter",
     ],
 )
 def test_the_card_counts_what_may_train_where_a_fold_is_tested(
@@ -177,10 +177,10 @@ def test_the_card_counts_as_training_does_where_recordings_lie_in_several_folds(
 
 
 def test_the_card_of_few_shots_says_so() -> None:
-    _, body = card_of(("one",), shots={"shots": 50, "test_fold": 3, "seed": 2})
+    _, body = card_of(("one",), train_clips={"train_clips": 50, "test_fold": 3, "seed": 2})
     assert "| made for | 50 real clips, test fold 3, seed 2 |" in body
-    assert "`usk train --shots 50 --folds 3 --seed 2` trains on, and no others." in body
-    _, body = card_of(("one",), shots={"shots": None, "test_fold": 3, "seed": 0})
+    assert "`usk train --train-clips 50 --folds 3 --seed 2` trains on, and no others." in body
+    _, body = card_of(("one",), train_clips={"train_clips": None, "test_fold": 3, "seed": 0})
     assert "the whole training part" in body and "no others" not in body
     assert "made for" not in card_of(("one",))[1]
 
@@ -196,14 +196,14 @@ def test_the_card_names_classes_that_the_generator_was_not_told() -> None:
     assert "does not know" not in card_of(("one",))[1]
     assert (
         "The generator does not know owl, two\\_words: their clips"
-        in card_of(("one",), untold=["owl", "two_words"])[1]
+        in card_of(("one",), unconditioned=["owl", "two_words"])[1]
     )
 
 
 def test_a_run_card_says_why_clips_were_left_out() -> None:
-    heard = "a parent's recording, or one that their generator or judge had heard, validates or tests"
+    heard = "a parent's recording, or one that their generator or clip_filter had heard, validates or tests"
     assert f"2 synthetic clips were left out of the training: {heard}." in run_card_of(("a",), dropped=2)[1]
-    few = run_card_of(("a",), dropped=2, shots=30, mix="real,synth")[1]
+    few = run_card_of(("a",), dropped=2, train_clips=30, mix="real,synth")[1]
     assert f"{heard}, or a parent is none of the 30 real clips that train." in few
     cut = run_card_of(("a",), dropped=2, optimistic=True, mix="real,synth")[1]
     assert "left out of the training: a parent is tested." in cut
@@ -235,9 +235,9 @@ def table_of(body: str, heading: str) -> list[str]:
     return [line for line in lines[: lines.index("")] if line.startswith("|")]
 
 
-def cells(line: str) -> list[str]:
-    """The cells of a table row, split at bars that are not escaped."""
-    return [cell.strip() for cell in line.replace(r"\|", "\0").strip("|").split("|")]
+def subsets(line: str) -> list[str]:
+    """The subsets of a table row, split at bars that are not escaped."""
+    return [subset.strip() for subset in line.replace(r"\|", "\0").strip("|").split("|")]
 
 
 def test_hostile_class_names_survive_the_metadata() -> None:
@@ -250,7 +250,7 @@ def test_hostile_class_names_stay_text_in_the_table() -> None:
     _, body = card_of()
     rows = table_of(body, "Clips by class and fold")[2:]
     assert len(rows) == len(HOSTILE)
-    assert all(cells(row)[1:] == ["1", "1"] for row in rows)
+    assert all(subsets(row)[1:] == ["1", "1"] for row in rows)
     assert "49" not in body
     assert "<script>" not in body
     assert "{{" not in body.replace(r"\{\{", "")
@@ -307,7 +307,7 @@ def test_licences_in_the_hubs_words() -> None:
     assert license_metadata("CC BY-NC 3.0") == {"license": "cc-by-nc-3.0"}
     assert license_metadata("CC0-1.0") == {"license": "cc0-1.0"}
     assert license_metadata("unknown") == {"license": "other", "license_name": "unknown"}
-    assert license_metadata("My: licence\n") == {"license": "other", "license_name": "my-licence-"}
+    assert license_metadata("My: license\n") == {"license": "other", "license_name": "my-license-"}
     metadata, body = card_of(("a",), license="CC BY-NC 3.0")
     assert metadata["license"] == "cc-by-nc-3.0"
     assert r"CC BY\-NC 3.0: inherited from the parents" in body
@@ -455,7 +455,7 @@ def headings(body: str) -> list[str]:
 @settings(max_examples=25)
 @given(NAMES | st.permutations(HOSTILE).map(list))
 def test_no_class_name_breaks_a_card(names: list[str]) -> None:
-    """YAML gives the names back; Markdown keeps its headings, rows and cells."""
+    """YAML gives the names back; Markdown keeps its headings, rows and subsets."""
     for make in (card_of, run_card_of):
         metadata, body = make(tuple(names))
         assert headings(body) == headings(make(("a",))[1])
@@ -464,9 +464,9 @@ def test_no_class_name_breaks_a_card(names: list[str]) -> None:
     metadata, body = card_of(tuple(names))
     told = metadata["dataset_info"]["features"][2]["dtype"]["class_label"]["names"]
     assert list(told.values()) == names
-    assert [cells(line)[1:] for line in table_of(body, "Clips by class and fold")[2:]] == [["1", "1"]] * len(
-        names
-    )
+    assert [subsets(line)[1:] for line in table_of(body, "Clips by class and fold")[2:]] == [
+        ["1", "1"]
+    ] * len(names)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_names_that_yaml_readers_take_for_something_else_are_quoted(name: str) -
 def test_code_stays_in_its_cell(text: str) -> None:
     shown = code_span(text)
     assert len(shown.splitlines()) <= 1 and shown.count("`") in (0, 2)
-    assert len(cells(f"| {shown} |")) == 1
+    assert len(subsets(f"| {shown} |")) == 1
 
 
 def test_cards_leave_their_place_open_for_push_to_fill() -> None:
@@ -511,7 +511,7 @@ def test_a_card_says_what_cannot_be_ruled_out() -> None:
 @pytest.fixture
 def hostile_dataset(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path) -> Path:
     """Rendered from class folders that carry hostile names, by a generator fitted on non-commercial clips."""
-    from usk.data.sources import open_source
+    from usk.data.open import open_source
 
     source = open_source(tone_folder)
     names = ('"]: x {{ 7*7 }}', "<script>|", "line\nbreak/..")
@@ -526,7 +526,7 @@ def hostile_dataset(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_p
 def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_licence(hostile_dataset: Path) -> None:
     from datasets import Audio, load_dataset
 
-    from usk.data.sources import open_source
+    from usk.data.open import open_source
 
     loaded = load_dataset(str(hostile_dataset), split="train").cast_column("audio", Audio(decode=False))
     names = ['"]: x {{ 7*7 }}', "<script>|", "line\nbreak/.."]

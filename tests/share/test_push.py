@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.synth.test_dataset_folder import fill, plan_of, store_at
 
 from tests.hub_server import LocalHub, Repo
-from tests.synth.test_store import fill, plan_of, store_at
-from usk.classify import models
-from usk.data.sources import open_source
+from usk.classify import registry
+from usk.data.open import open_source
 from usk.diffusion.load import embedded_folder, load_generator
 from usk.errors import UskError
 from usk.share.hub import PushConfig, PushResult, push
@@ -100,12 +100,12 @@ def test_plain_datasets_loads_byte_identical_audio(account: LocalHub, dataset: P
 
 @pytest.fixture
 def judged(usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A dataset of three clips a class that its judge kept, three rejected ones beside."""
-    monkeypatch.setattr("usk.synth.judge.MIN_STEPS", 1)
-    recipe = models.CLASSIFIERS["small"]
-    monkeypatch.setitem(models.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
+    """A dataset of three clips a class that its clip_filter kept, three rejected ones beside."""
+    monkeypatch.setattr("usk.synth.filter.MIN_STEPS", 1)
+    recipe = registry.CLASSIFIERS["small"]
+    monkeypatch.setitem(registry.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
     ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--judge", "--out",
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--filter", "--out",
         tmp_path / "judged", "--quiet",
     )  # fmt: skip
     assert ran.code == 0, ran.err
@@ -122,8 +122,8 @@ def test_a_judged_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_ju
     }
     here, there = open_source(judged), open_source("me/set")
     assert [clip.clip_id for clip in there.clips] == [clip.clip_id for clip in here.clips]
-    assert len(there) == 9 and there.judge_groups == here.judge_groups != {}
-    assert [clip.judge_folds for clip in there.clips] == [clip.judge_folds for clip in here.clips]
+    assert len(there) == 9 and there.filter_groups == here.filter_groups != {}
+    assert [clip.filter_folds for clip in there.clips] == [clip.filter_folds for clip in here.clips]
     import datasets
 
     loaded = datasets.load_dataset("me/set")
@@ -169,7 +169,7 @@ def test_a_generator_arrives_without_checkpoints_and_is_used(
     (folder / "trained_on.json").write_text(json.dumps(trained_on))
     before = shared(folder)
     (folder / "fit.json").write_text("{}")
-    (folder / "unet-checkpoint.pt").write_bytes(b"optimiser")
+    (folder / "unet-checkpoint.pt").write_bytes(b"optimizer")
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
     ran = usk("push", folder, "me/gen", "--yes", "--private", "--json")
     assert ran.code == 0, ran.err
@@ -184,19 +184,19 @@ def test_a_generator_arrives_without_checkpoints_and_is_used(
 def test_the_plan_of_the_embedded_generator_states_its_licence(account: LocalHub) -> None:
     plans: list[dict[str, Any]] = []
     assert push(embedded_folder(), "me/gen", confirm=lambda plan: bool(plans.append(plan.facts))) is None
-    assert plans[0]["kind"] == "generator" and plans[0]["licence"] == "cc-by-nc-3.0"
+    assert plans[0]["kind"] == "generator" and plans[0]["license"] == "cc-by-nc-3.0"
     assert account.repos == {}
 
 
 def test_a_run_arrives(usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path) -> None:
     run = a_run(usk, urbansound8k_folder, tmp_path / "runs")
-    (run / "optimiser.pt").write_bytes(b"x")
+    (run / "optimizer.pt").write_bytes(b"x")
     ran = usk("push", run, "me/classifier", "--yes")
     assert ran.code == 0, ran.err
     files = pushed(account.repo("model", "me/classifier"))
     assert set(files) >= {"run.json", "model.safetensors", "predictions.parquet", "history.json"}
     assert all((run / path).read_bytes() == content for path, content in files.items() if path != "README.md")
-    assert "optimiser.pt" not in files and "Next: usk predict FILE --run me/classifier" in ran.out
+    assert "optimizer.pt" not in files and "Next: usk predict FILE --run me/classifier" in ran.out
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -549,8 +549,8 @@ def test_a_name_taken_in_the_same_moment(usk: Command, account: LocalHub, datase
 
 
 def test_a_private_repo_that_one_may_not_see(usk: Command, account: LocalHub, dataset: Path) -> None:
-    """An organisation's: whether it is there is not told, until one wants to make it."""
-    account.organisations["me"] = ["lab"]
+    """An organization's: whether it is there is not told, until one wants to make it."""
+    account.organizations["me"] = ["lab"]
     account.create_repo("dataset", "lab/set", private=True)
     ran = usk("push", dataset, "lab/set", "--yes")
     assert_line(ran, 1, "lab/set is taken by a private repo that me may not see; push under another name")
@@ -770,11 +770,11 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "usk.json").write_text('{"kind": "x"}'),
         "is not that of a synthetic dataset",
     ),
-    "a free licence": (
+    "a free license": (
         lambda folder: (folder / "usk.json").write_text(
             (folder / "usk.json").read_text().replace('"license": "unknown"', '"license": "CC BY-NC 3.0"')
         ),
-        "states the licence unknown, but what it is made from is CC BY-NC 3.0: non-commercial",
+        "states the license unknown, but what it is made from is CC BY-NC 3.0: non-commercial",
     ),
     "metadata that is none": (
         lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"),
@@ -814,7 +814,7 @@ def test_metadata_that_the_hub_refuses(usk: Command, account: LocalHub, dataset:
     card = dataset / "README.md"
     card.write_text(card.read_text().replace("license: other", "license: my-own"))
     ran = usk("push", dataset, "me/set", "--yes")
-    assert_line(ran, 1, 'the Hub refuses the card\'s metadata: - "license" must be one of the known licences')
+    assert_line(ran, 1, 'the Hub refuses the card\'s metadata: - "license" must be one of the known licenses')
 
 
 def test_files_that_the_repo_ignores_are_missed(account: LocalHub, dataset: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from usk.data.cache import cache_root
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.synth import latents
 from usk.synth.render import ParentLatents
 from usk.synth.settings import render_config
@@ -65,7 +65,7 @@ def test_another_alpha_encodes_no_parent_again(make: Make, encoded: list[int]) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 2}, {"level": 0.9}, {"precision": "bf16"}, {"tell_class": False}]
+    "change", [{"steps": 2}, {"strength": 0.9}, {"precision": "bf16"}, {"condition_on_class": False}]
 )
 def test_other_settings_encode_their_own(make: Make, encoded: list[int], change: dict[str, object]) -> None:
     make("first", precision="fp32")

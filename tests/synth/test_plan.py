@@ -39,10 +39,10 @@ def even_pool(n_recordings: int, n_cuts: int, fold: int = 1) -> list[Clip]:
 
 
 def by_fold(plan: Plan) -> dict[tuple[int, int], list[PlannedClip]]:
-    cells = defaultdict(list)
+    subsets = defaultdict(list)
     for planned in plan.clips:
-        cells[planned.label, planned.fold].append(planned)
-    return cells
+        subsets[planned.label, planned.fold].append(planned)
+    return subsets
 
 
 @given(recordings, st.integers(1, 40), st.integers(0, 5))
@@ -69,9 +69,9 @@ def test_no_pair_comes_twice_while_another_is_left(of: list[tuple[int, int, int]
     for clip in clips:
         if clip.group not in held:
             pools[clip.label, clip.fold].append(clip)
-    for cell, planned in by_fold(draw_plan(clips, NAMES, per_class)).items():
+    for subset, planned in by_fold(draw_plan(clips, NAMES, per_class)).items():
         pairs = [
-            frozenset((a.clip_id, b.clip_id)) for a, b in combinations(pools[cell], 2) if a.group != b.group
+            frozenset((a.clip_id, b.clip_id)) for a, b in combinations(pools[subset], 2) if a.group != b.group
         ]
         drawn = Counter(frozenset(clip.parents) for clip in planned)
         times = [drawn[pair] for pair in pairs]
@@ -152,7 +152,7 @@ def test_folds_get_clips_in_proportion_to_their_real_ones() -> None:
     clips = [*even_pool(2, 3, fold=1), *(Clip(f"d{g}", 0, f"h{g}", 2) for g in range(2))]
     plan = draw_plan(clips, NAMES, 8)  # six clips in fold 1, two in fold 2
     assert plan.counts() == {"drill": {1: 6, 2: 2}}
-    assert [len(cell) for cell in by_fold(draw_plan(clips, NAMES, 1)).values()] == [1]
+    assert [len(subset) for subset in by_fold(draw_plan(clips, NAMES, 1)).values()] == [1]
 
 
 def test_a_weight_is_drawn_for_each_clip_within_the_range() -> None:

@@ -1,4 +1,4 @@
-"""From plan to audio: level, length, end points, independence of the batch, and no parent encoded twice."""
+"""From plan to audio: strength, length, end points, independence of the batch, and no parent encoded twice."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sounds import tone, write_wav
+from usk.audio.mel import audio_to_image, stack_padded
 from usk.data.decode import DecodedSource, beginning, decode_source
-from usk.data.sources import open_source
+from usk.data.open import open_source
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import ModelError, UsageError
-from usk.mel.spectrogram import audio_to_image, stack_padded
-from usk.synth.maker import PEAK_LIMIT, at_level, rms_db
+from usk.synth.clip_renderer import PEAK_LIMIT, at_level, rms_db
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import Pieces, Renderer, widths
+from usk.synth.render import DiffusionRenderer, Pieces, widths
 from usk.synth.settings import render_config
 
 RATE_HZ = 8_000
@@ -45,13 +45,13 @@ def plan_from(decoded: DecodedSource, per_class: int = 3, **options: Any) -> Pla
 
 def renderer_of(
     decoded: DecodedSource, generator: Generator, work: Path, plan: Plan | None = None, **settings: Any
-) -> Renderer:
+) -> DiffusionRenderer:
     work.mkdir(parents=True, exist_ok=True)
     config = render_config(**{"steps": 4, "crop": False, **settings})
-    return Renderer(plan or plan_from(decoded), decoded, generator, config, work)
+    return DiffusionRenderer(plan or plan_from(decoded), decoded, generator, config, work)
 
 
-def rows_of(renderer: Renderer, begin: int, end: int) -> list[dict[str, Any]]:
+def rows_of(renderer: DiffusionRenderer, begin: int, end: int) -> list[dict[str, Any]]:
     """Dataset rows of the plan's entries from `begin` to `end`."""
     audio: dict[int, np.ndarray] = {}
     for indices in renderer.batches(begin, end):
@@ -131,7 +131,7 @@ def test_a_row_carries_its_whole_provenance(
         "clip_id": planned.clip_id, "label": planned.label, "group": planned.clip_id, "fold": planned.fold,
         "parents": list(planned.parents), "parent_groups": list(planned.parent_groups),
         "parent_folds": list(planned.parent_folds), "strategy": "slerp", "alpha": planned.alpha,
-        "weights": list(planned.weights), "seed": planned.seed, "steps": 4, "model": generator.model_id, "judge_score": None,
+        "weights": list(planned.weights), "seed": planned.seed, "steps": 4, "model": generator.model_id, "filter_score": None,
     }  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
     if noiseless:
         generator = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
     plan = plan_from(decoded, per_class=2, alpha=str(alpha))
-    settings = {"steps": 40, "level": 0.2, "strategy": strategy, "n_parents": 2}
+    settings = {"steps": 40, "strength": 0.2, "strategy": strategy, "n_parents": 2}
     images = renderer_of(decoded, generator, tmp_path, plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
         own = images_of_parent(decoded, generator, planned.parents[int(alpha)])
@@ -179,7 +179,7 @@ def test_the_share_of_the_second_parent(
 ) -> None:
     plan = plan_from(decoded, per_class=2, alpha=str(alpha))
     noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
-    settings = {"strategy": "decomposed", "eta": 0.0, "level": 0.4}
+    settings = {"strategy": "decomposed", "eta": 0.0, "strength": 0.4}
     images = renderer_of(decoded, noiseless, tmp_path, plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
         first, second = (images_of_parent(decoded, generator, parent) for parent in planned.parents)
@@ -229,7 +229,7 @@ def test_each_parent_is_encoded_once(decoded: DecodedSource, generator: Generato
     for begin in range(0, len(plan), 6):
         renderer.images(plan.clips[begin : begin + 6])
     assert len(plan) == 60
-    up, down = renderer.config.walk.evaluations()
+    up, down = renderer.config.sampler.evaluations()
     assert (up, down) == (3, 2)
     assert sum(counting.batches) == up * n_parents + down * len(plan)
     assert max(counting.batches) <= 6
@@ -257,7 +257,7 @@ def test_strategies_and_settings_give_different_clips(
             "corrected": {"strategy": "corrected"},
             "barycentre": {"strategy": "barycentre", "n_parents": 2},
             "variation": {"strategy": "variation"},
-            "level": {"level": 0.9},
+            "strength": {"strength": 0.9},
             "solver": {"solver": "ddim"},
             "eta": {"eta": 1.0},
             "silence": {"repeat_short": False},
@@ -272,7 +272,9 @@ def test_strategies_and_settings_give_different_clips(
 def test_more_steps_than_the_schedule_has_is_a_usage_error(
     decoded: DecodedSource, generator: Generator, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"--steps 600 does not fit: at level 0\.5 there are 500 timesteps"):
+    with pytest.raises(
+        UsageError, match=r"--steps 600 does not fit: at strength 0\.5 there are 500 timesteps"
+    ):
         renderer_of(decoded, generator, tmp_path, steps=600)
 
 
@@ -410,9 +412,9 @@ def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(
     plan = plan_from(decoded, per_class=4, n_parents=1)
     noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
     away = []
-    for level in (0.1, 0.3, 0.6):
+    for strength in (0.1, 0.3, 0.6):
         images = renderer_of(
-            decoded, noiseless, tmp_path / str(level), plan, strategy="variation", level=level
+            decoded, noiseless, tmp_path / str(strength), plan, strategy="variation", strength=strength
         ).images(plan.clips)
         own = torch.stack([images_of_parent(decoded, generator, clip.parents[0]) for clip in plan.clips])
         away.append(float((images - own).abs().mean()))

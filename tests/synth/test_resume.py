@@ -26,15 +26,15 @@ pytestmark = pytest.mark.slow
 LAUNCHER = """
 import dataclasses, json, os, sys
 import datasets, diffusers, pyarrow.parquet, soundfile, soxr, yaml, jinja2
-import usk.classify.train, usk.show.console
+import usk.classify.train, usk.cli.display
 import usk.synth.synthesize as synthesize
 from usk.cli.app import main
 with __import__("usk.diffusion.load", fromlist=["x"]).quiet_libraries():
     import audiodiffusion.pipeline_audio_diffusion
 synthesize.ROWS_PER_SHARD = 6
-from usk.classify import models
+from usk.classify import registry
 models.CLASSIFIERS["small"] = dataclasses.replace(models.CLASSIFIERS["small"], epochs=1, batch=4)
-usk.synth.judge.MIN_STEPS = 3
+usk.synth.filter.MIN_STEPS = 3
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -91,7 +91,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def written(folder: Path) -> int:
     """Files of the dataset, parents' latents included, that are there at this moment."""
-    return sum(len(files) for _, _, files in os.walk(folder))
+    return sum(len(files) for _, _, files in os.sampler(folder))
 
 
 def shards(folder: Path) -> int:
@@ -152,7 +152,7 @@ def test_a_judged_run_that_is_killed_ends_with_the_same_rows(
     launcher: Launcher, arguments: list[object], tmp_path: Path
 ) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
-    command = [*arguments, "--judge", "--per-class", 6]
+    command = [*arguments, "--filter", "--per-class", 6]
     launcher.start(*command, "--out", once)
     assert launcher.exit_code() == 0
     undisturbed = contents(once)
@@ -161,7 +161,7 @@ def test_a_judged_run_that_is_killed_ends_with_the_same_rows(
     )
     random_moment = random.Random(1)
     stages = []
-    for _ in range(8):  # plan, latents, judges, clips that wait, kept ones, rejected ones
+    for _ in range(8):  # plan, latents, clip_filters, clips that wait, kept ones, rejected ones
         n_files = written(killed)
         process = launcher.start(*command, "--out", killed)
         while written(killed) < n_files + 3 and not finished(killed):
@@ -205,7 +205,7 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize(
-    "other", [("--per-class", 3), ("--level", 0.25), ("--seed", 1), ("--strategy", "midpoint")]
+    "other", [("--per-class", 3), ("--strength", 0.25), ("--seed", 1), ("--strategy", "midpoint")]
 )
 def test_another_plan_into_the_same_folder_is_refused(
     usk: Callable[..., Any], arguments: list[object], tmp_path: Path, other: tuple[object, ...]

@@ -13,9 +13,9 @@ from usk.synth.strategies import STRATEGIES
 
 def test_the_published_preset_is_the_published_recipe() -> None:
     config = render_config("published")
-    assert (config.strategy, config.level, config.steps, config.solver) == ("slerp", 1.0, 50, "ddim")
-    assert config.walk.evaluations() == (50, 50)  # of each parent, and of the clip
-    assert not config.crop and not config.repeat_short and config.eta == 0 and not config.tell_class
+    assert (config.strategy, config.strength, config.steps, config.solver) == ("slerp", 1.0, 50, "ddim")
+    assert config.sampler.evaluations() == (50, 50)  # of each parent, and of the clip
+    assert not config.crop and not config.repeat_short and config.eta == 0 and not config.condition_on_class
 
 
 def test_the_default_is_the_standard_preset() -> None:
@@ -23,7 +23,9 @@ def test_the_default_is_the_standard_preset() -> None:
 
 
 def test_better_presets_look_at_the_network_more_often() -> None:
-    looks = [sum(render_config(quality).walk.evaluations()) for quality in ("draft", "standard", "published")]
+    looks = [
+        sum(render_config(quality).sampler.evaluations()) for quality in ("draft", "standard", "published")
+    ]
     assert looks == sorted(set(looks))
 
 
@@ -36,10 +38,10 @@ def test_every_strategy_goes_with_every_preset(quality: str, strategy: str) -> N
 
 
 def test_steps_follow_the_level() -> None:
-    whole = render_config("standard", level=1.0).steps
-    assert render_config("standard", level=0.5).steps == whole // 2
-    assert render_config("standard", level=0.01).steps == 1
-    assert render_config("standard", level=1.0, steps=7).steps == 7
+    whole = render_config("standard", strength=1.0).steps
+    assert render_config("standard", strength=0.5).steps == whole // 2
+    assert render_config("standard", strength=0.01).steps == 1
+    assert render_config("standard", strength=1.0, steps=7).steps == 7
 
 
 def test_fresh_noise_takes_the_solver_that_can_add_it() -> None:
@@ -50,18 +52,18 @@ def test_the_first_order_solver_gets_the_steps_that_it_needs() -> None:
     second = render_config()
     assert render_config(eta=0.5).steps == render_config(solver="ddim").steps == 4 * second.steps
     assert render_config(solver="ddim", steps=7).steps == 7
-    assert render_config("published", level=0.5).steps == 25
+    assert render_config("published", strength=0.5).steps == 25
     assert render_config("published", solver="second-order").steps == 50
 
 
 def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() -> None:
-    assert render_config("published", strategy="sample").tell_class
-    assert render_config("published", strategy="variation").tell_class
-    assert not render_config("published").tell_class
+    assert render_config("published", strategy="sample").condition_on_class
+    assert render_config("published", strategy="variation").condition_on_class
+    assert not render_config("published").condition_on_class
 
 
 def test_what_is_none_is_not_given() -> None:
-    assert render_config(strategy=None, level=None, eta=None) == RenderConfig()
+    assert render_config(strategy=None, strength=None, eta=None) == RenderConfig()
 
 
 @pytest.mark.parametrize(
@@ -75,15 +77,15 @@ def test_what_is_none_is_not_given() -> None:
             "--parents 2: --strategy variation takes 1; only barycentre",
         ),
         ({"strategy": "barycentre", "n_parents": 1}, "--parents must be at least 2, not 1"),
-        ({"strategy": "sample", "level": 0.5}, "--level 0.5: --strategy sample works at 1 only"),
+        ({"strategy": "sample", "strength": 0.5}, "--strength 0.5: --strategy sample works at 1 only"),
         ({"solver": "euler"}, "--solver euler is not known; choose one of second-order, ddim"),
         ({"eta": 0.5, "solver": "second-order"}, "--eta 0.5 needs --solver ddim"),
         ({"precision": "fp8"}, "--precision fp8 is not known; choose auto, fp32 or bf16"),
         ({"guidance": -1.0}, "--guidance must lie between 0 and 20, not -1.0"),
         ({"eta": 1.5}, "--eta must lie between 0 and 1, not 1.5"),
         ({"eta": float("nan")}, "--eta must lie between 0 and 1, not nan"),
-        ({"level": 0.0}, "--level must lie above 0 and up to 1, not 0.0"),
-        ({"level": 1.01}, "--level must lie above 0 and up to 1, not 1.01"),
+        ({"strength": 0.0}, "--strength must lie above 0 and up to 1, not 0.0"),
+        ({"strength": 1.01}, "--strength must lie above 0 and up to 1, not 1.01"),
         ({"steps": 0}, "--steps must be at least 1, not 0"),
         ({"refinements": -1}, "--refinements must be 0 or more, not -1"),
         ({"batch": 0}, "--batch must be at least 1, not 0"),
@@ -92,7 +94,7 @@ def test_what_is_none_is_not_given() -> None:
             "--steps 7: --strategy waveform has no generator that it could tell",
         ),
         (
-            {"strategy": "classical", "level": 0.3, "eta": 0.1},
+            {"strategy": "classical", "strength": 0.3, "eta": 0.1},
             "--eta 0.1: --strategy classical has no generator",
         ),
         ({"strategy": "sample", "refinements": 2}, "--refinements 2: --strategy sample inverts nothing"),
@@ -105,8 +107,8 @@ def test_what_cannot_be_is_a_usage_error(given: dict[str, Any], message: str) ->
 
 
 def test_guidance_goes_to_generators_that_are_told_the_class() -> None:
-    assert render_config().settled(class_conditional=True).guidance == GUIDANCE
-    assert render_config().settled(class_conditional=False).guidance == 1.0
-    assert render_config(tell_class=False).settled(class_conditional=True).guidance == 1.0
-    assert render_config("published").settled(class_conditional=True).guidance == 1.0
-    assert render_config(guidance=1.5).settled(class_conditional=True).guidance == 1.5
+    assert render_config().resolved(class_conditional=True).guidance == GUIDANCE
+    assert render_config().resolved(class_conditional=False).guidance == 1.0
+    assert render_config(condition_on_class=False).resolved(class_conditional=True).guidance == 1.0
+    assert render_config("published").resolved(class_conditional=True).guidance == 1.0
+    assert render_config(guidance=1.5).resolved(class_conditional=True).guidance == 1.5

@@ -16,16 +16,16 @@ import pytest
 import soundfile
 
 from usk.data.decode import decode_source
-from usk.data.sources import open_source
-from usk.synth.maker import rms_db
+from usk.data.open import open_source
+from usk.synth.clip_renderer import rms_db
 from usk.synth.plan import draw_plan
 from usk.synth.settings import render_config
 from usk.synth.strategies import STRATEGIES
 from usk.synth.waveform import (
-    MAKERS,
     NOISE_BELOW_DB,
     SEMITONES,
     STRETCH,
+    WAVEFORM_RENDERERS,
     ClassicalClips,
     WaveformSums,
     at_speed_and_pitch,
@@ -37,9 +37,9 @@ Command = Callable[..., Any]
 def test_a_sum_is_its_parents_at_one_level_by_their_weights(urbansound8k_folder: Path) -> None:
     decoded = decode_source(open_source(urbansound8k_folder))
     plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, alpha="0.25")
-    maker = WaveformSums(plan, decoded, render_config(strategy="waveform"))
+    renderer = WaveformSums(plan, decoded, render_config(strategy="waveform"))
     row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
-    for clip, made in zip(plan.clips, maker.audio(plan.clips), strict=True):
+    for clip, made in zip(plan.clips, renderer.audio(plan.clips), strict=True):
         first, second = (decoded.audio(row_of[parent]) for parent in clip.parents)
         assert len(made) == (len(first) + len(second)) // 2
         own = [np.resize(part, len(made)) / 10 ** (rms_db(part) / 20) for part in (first, second)]
@@ -135,20 +135,20 @@ def test_clips_shorter_than_a_window_have_speed_and_pitch_too() -> None:
 def test_a_classical_clip_depends_on_its_own_seed_alone(urbansound8k_folder: Path) -> None:
     decoded = decode_source(open_source(urbansound8k_folder))
     plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, n_parents=1)
-    maker = ClassicalClips(plan, decoded, render_config(strategy="classical"))
-    together = maker.audio(plan.clips)
+    renderer = ClassicalClips(plan, decoded, render_config(strategy="classical"))
+    together = renderer.audio(plan.clips)
     for clip, made in zip(reversed(plan.clips), reversed(together), strict=True):
-        np.testing.assert_array_equal(maker.audio([clip])[0], made)
-        parent = decoded.audio(maker.row_of[clip.parents[0]])
+        np.testing.assert_array_equal(renderer.audio([clip])[0], made)
+        parent = decoded.audio(renderer.row_of[clip.parents[0]])
         assert 0.79 * len(parent) < len(made) <= len(parent)
         assert np.corrcoef(made, parent[: len(made)])[0, 1] < 0.9, "it is another sound"
-    (other,) = maker.audio([replace(plan.clips[0], seed=plan.clips[0].seed + 1)])
+    (other,) = renderer.audio([replace(plan.clips[0], seed=plan.clips[0].seed + 1)])
     shared = min(len(other), len(together[0]))
     assert np.corrcoef(other[:shared], together[0][:shared])[0, 1] < 0.9, "another seed, another sound"
 
 
 def test_every_strategy_without_a_generator_has_its_maker() -> None:
-    assert set(MAKERS) == {name for name, strategy in STRATEGIES.items() if strategy.mix is None}
+    assert set(WAVEFORM_RENDERERS) == {name for name, strategy in STRATEGIES.items() if strategy.mix is None}
 
 
 def test_classical_clips_are_a_dataset_of_one_parent_each(

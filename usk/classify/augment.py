@@ -46,7 +46,7 @@ def gain(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def filtered(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Each clip through a random equaliser: 3 to 6 regions of bands, gains of up to 6 dB where they meet, linear between.
+    """Each clip through a random equalizer: 3 to 6 regions of bands, gains of up to 6 dB where they meet, linear between.
 
     FilterAugment of the linear type (Nam et al., arXiv 2110.03282): another microphone, another room.
     """

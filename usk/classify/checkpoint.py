@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from usk.errors import disk_errors
-from usk.files import TORN, write_whole
+from usk.files import TORN, atomic_write
 
 KEEP_EVERY_S = 60.0
 
@@ -46,7 +46,7 @@ class Checkpoint:
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)
         with disk_errors(self.file.parent):
-            write_whole(self.file, whole.getbuffer(), durable=False)
+            atomic_write(self.file, whole.getbuffer(), durable=False)
         self._kept_at = time.monotonic()
 
     def remove(self) -> None:

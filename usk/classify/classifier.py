@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 
-from usk.classify.features import Features, FeatureSettings, FirstSecond
-from usk.classify.models import CLASSIFIERS, TRANSFORMER, ClassifierPreset, Standardised
+from usk.audio.features import Features, FeatureSettings, FirstSecond
+from usk.audio.mel import MelSettings
+from usk.classify.registry import CLASSIFIERS, TRANSFORMER, ClassifierPreset, Standardized
 from usk.device import autocast
 from usk.errors import ModelError
-from usk.mel.spectrogram import MelSettings
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -34,7 +34,7 @@ LARGEST_MEL = {
 
 
 class AudioClassifier(
-    Standardised,
+    Standardized,
     PyTorchModelHubMixin,
     library_name="usk",
     pipeline_tag="audio-classification",
@@ -57,12 +57,12 @@ class AudioClassifier(
         window_frames: int | None = None,
     ) -> None:
         """Args:
-            architecture: its name in `usk.classify.models.CLASSIFIERS`, or `hf:` and the model that was fine-tuned.
+            architecture: its name in `usk.classify.registry.CLASSIFIERS`, or `hf:` and the model that was fine-tuned.
             mel: `MelSettings` as a dictionary; of those in the table.
             repeat_short: whether clips shorter than the mel image are repeated, or followed by silence.
             precision: what the run computed its predictions in, `fp32` or `bf16`.
             transformer: `config` and `extractor` of a `transformers` classifier, as its own files have them.
-            window_frames: what it hears at a time, see `Standardised`; None for whole clips.
+            window_frames: what it hears at a time, see `Standardized`; None for whole clips.
 
         Raises: ModelError for settings that are none.
         """
@@ -91,11 +91,11 @@ class AudioClassifier(
         self.precision = precision
 
     def begin(self, recipe: ClassifierPreset, probe: torch.Tensor) -> None:
-        """Make it ready to be trained: from its checkpoint, if it has one, else standardised by features `probe`, if its
+        """Make it ready to be trained: from its checkpoint, if it has one, else standardized by features `probe`, if its
         recipe has it so."""
         if self.is_transformer:
             self.network.load_state_dict(recipe.build(len(self.class_names)).state_dict())
-        if not recipe.standardise:
+        if not recipe.standardize:
             return
         deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
         self.mean_db.copy_(mean_db[:, None])

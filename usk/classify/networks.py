@@ -101,7 +101,7 @@ class RelaxedFrequencyNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation, added to what came in (He et al., arXiv 1512.03385); a block that
+    """Two 3 x 3 convolutions with batch normalization, added to what came in (He et al., arXiv 1512.03385); a block that
     halves averages its way past them (arXiv 1812.01187)."""
 
     def __init__(self, n_in: int, n_out: int, halve: bool) -> None:
@@ -121,7 +121,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrequencyResNet(nn.Module):
-    """A compact residual network whose input and stages are normalised band by band; attention over time.
+    """A compact residual network whose input and stages are normalized band by band; attention over time.
 
     Takes log-mel [batch, 1, n_mels, n_frames]; 0.3 GFLOP for 64 x 172.
     """

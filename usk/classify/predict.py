@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from usk.audio.features import Features, fit_length
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier
-from usk.classify.features import Features, fit_length
 from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in, record_of
-from usk.data.audio import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
+from usk.data.audio_file import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.folders import UNREAD_SUFFIXES
+from usk.data.open import open_source
 from usk.data.pinned import download, looks_like_hub_id, pin
-from usk.data.sources import open_source
-from usk.errors import ModelError, SourceError, UsageError, sample_of
+from usk.errors import ModelError, SourceError, UsageError
 from usk.evaluate.records import run_folders
 from usk.files import visible_files
+from usk.text import abbreviate_list
 
 BATCH_FILES = 16
 
@@ -58,7 +59,7 @@ def find_classifier(run: str | os.PathLike[str], flag: str = "--run") -> Path:
         return runs[0]
     if runs:
         raise UsageError(
-            f"{flag} {folder} holds {len(runs)} runs; name one of them: {sample_of([str(path) for path in runs])}{_likely(runs)}"
+            f"{flag} {folder} holds {len(runs)} runs; name one of them: {abbreviate_list([str(path) for path in runs])}{_likely(runs)}"
         )
     if not folder.exists() and looks_like_hub_id(str(run)):
         return _download_classifier(str(run), flag)
@@ -131,7 +132,7 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
     missing = [name for name, ref in found if isinstance(ref, MissingRef)]
     if missing and len(missing) == len(found):
         raise SourceError(
-            f"{sample_of(missing)} {'is' if len(missing) == 1 else 'are'} not there; "
+            f"{abbreviate_list(missing)} {'is' if len(missing) == 1 else 'are'} not there; "
             "name an audio file, a folder of them, or a source"
         )
     if not found:

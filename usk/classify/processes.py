@@ -30,8 +30,8 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from usk.classify.fitting import Assignment, Fitted, Table, fit_classifier, tables_of
-from usk.classify.models import TRANSFORMER, preset
+from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, fit_classifier, tables_of
+from usk.classify.registry import TRANSFORMER, preset
 from usk.classify.worker import READY
 from usk.device import cores_allowed, keep_freed_memory, memory_allowed_bytes
 from usk.errors import UskError
@@ -48,7 +48,7 @@ GPU_WORKER_BYTES = 4_000_000_000  # of its memory for each: CUDA itself, activat
 
 
 @dataclass(frozen=True)
-class Share:
+class Workers:
     """How many processes train at the same time, and how many threads each has."""
 
     processes: int
@@ -57,14 +57,14 @@ class Share:
 
 def share_cores(
     cores: int, runs: int, memory_bytes: float = math.inf, each_bytes: float = WORKER_BYTES
-) -> Share:
+) -> Workers:
     """As many processes as there are cores, runs and memory for; threads for each, so that they fill the cores."""
     most = max(1, int(min(cores, runs, memory_bytes / 2 / each_bytes)))
     threads = math.ceil(cores / most)
-    return Share(max(1, min(most, cores // threads)), threads)
+    return Workers(max(1, min(most, cores // threads)), threads)
 
 
-def share_gpu(cores: int, runs: int, memory_bytes: float, gpu_bytes: float, each_bytes: float) -> Share:
+def share_gpu(cores: int, runs: int, memory_bytes: float, gpu_bytes: float, each_bytes: float) -> Workers:
     """As many processes as there are runs, cores and memory for, on the machine and on the GPU."""
     most = min(
         runs,
@@ -74,17 +74,17 @@ def share_gpu(cores: int, runs: int, memory_bytes: float, gpu_bytes: float, each
         gpu_bytes / GPU_WORKER_BYTES,
     )
     processes = max(1, int(most))
-    return Share(processes, max(1, cores // processes))
+    return Workers(processes, max(1, cores // processes))
 
 
-def share_of(
+def workers_for(
     workers: int | None,
     classifier: str,
     runs: int,
     clips_in_all: int,
     device: torch.device,
     data_bytes: int = 0,
-) -> Share:
+) -> Workers:
     """The processes for `runs` that train on `clips_in_all` together; `workers` as the user said, None to choose.
 
     Chosen is one process for a `transformers` classifier, which keeps cores or GPU busy by itself, and for little work.
@@ -92,9 +92,9 @@ def share_of(
     """
     if workers is not None:
         processes = max(1, min(workers, runs))
-        return Share(processes, max(1, torch.get_num_threads() // processes))
+        return Workers(processes, max(1, torch.get_num_threads() // processes))
     if device.type not in ("cpu", "cuda") or classifier.startswith(TRANSFORMER) or clips_in_all < WORTH_CLIPS:
-        return Share(1, torch.get_num_threads())
+        return Workers(1, torch.get_num_threads())
     cores = min(torch.get_num_threads(), cores_allowed())
     each_bytes = WORKER_BYTES + 2 * data_bytes
     if device.type == "cuda":
@@ -110,7 +110,9 @@ def share_of(
 class TableFiles:
     """The tables of features as files that all processes map into memory."""
 
-    def __init__(self, folder: Path, table_of: Callable[[str], Table], tasks: Sequence[Assignment]) -> None:
+    def __init__(
+        self, folder: Path, table_of: Callable[[str], FeatureTable], tasks: Sequence[TrainTask]
+    ) -> None:
         """`table_of` computes the one of a source. The files of a source go when the last of `tasks` needs them no more."""
         self.folder, self.table_of = folder, table_of
         self._written: dict[str, tuple[Path, np.ndarray]] = {}
@@ -132,7 +134,7 @@ class TableFiles:
                 self._written[name] = path, table.labels.numpy()
         return {name: self._written[name] for name in names}
 
-    def used(self, task: Assignment) -> None:
+    def used(self, task: TrainTask) -> None:
         """One task less needs its tables."""
         for name in tables_of(task):
             self._waiting[name] -= 1
@@ -142,13 +144,13 @@ class TableFiles:
 
 
 def fit_in_processes(
-    tasks: Sequence[Assignment],
+    tasks: Sequence[TrainTask],
     classifier: str,
-    table_of: Callable[[str], Table],
+    table_of: Callable[[str], FeatureTable],
     device: torch.device,
-    share: Share,
+    share: Workers,
     after_epoch: Callable[[int, int, float], None],
-    ended: Callable[[int, Fitted], None],
+    ended: Callable[[int, TrainedClassifier], None],
 ) -> None:
     """Train every task, several at a time. `after_epoch(index, epoch, validation accuracy)` and `ended(index, fitted)` are
     called in this thread, in the order in which things happen.
@@ -258,7 +260,7 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _started(share: Share) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _started(share: Workers) -> Iterator[list[subprocess.Popen[bytes]]]:
     """That many processes, which are killed in the end."""
     threads = str(share.threads)
     environment = {
@@ -354,11 +356,11 @@ def as_sent(error: BaseException) -> Exception:
     return RuntimeError(f"in a training process:\n{''.join(traceback.format_exception(error))}")
 
 
-def _tables(files: Mapping[str, tuple[Path, np.ndarray]], device: torch.device) -> dict[str, Table]:
+def _tables(files: Mapping[str, tuple[Path, np.ndarray]], device: torch.device) -> dict[str, FeatureTable]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that what is mapped cannot be written to
         return {
-            name: Table(
+            name: FeatureTable(
                 torch.from_numpy(np.load(path, mmap_mode="r")).to(device),
                 torch.from_numpy(labels),
             )

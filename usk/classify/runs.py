@@ -29,7 +29,7 @@ from usk.classify.classifier import (
     check_settings,
     read_weights,
 )
-from usk.classify.models import TRANSFORMER, ClassifierPreset, preset
+from usk.classify.registry import TRANSFORMER, ClassifierPreset, preset
 from usk.errors import ModelError, disk_errors
 from usk.json_file import read_json_object
 

@@ -1,4 +1,4 @@
-"""What one `usk train` trains: mixes x augmentations x splits x shots x seeds, and which dataset each part of a mix means there."""
+"""What one `usk train` trains: mixes x augmentations x splits x train_clips x seeds, and which dataset each part of a mix means there."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.mix import Mix, TrainingRows, training_rows
+from usk.data.open import open_source
+from usk.data.parquet import MANIFEST_FILE
 from usk.data.pinned import looks_like_hub_id
 from usk.data.renaming import as_named_now
-from usk.data.shots import CELL_NAME, cell_name, few_shot_split
 from usk.data.source import Source
-from usk.data.sources import open_source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
+from usk.data.train_subset import SUBSET_NAME, subset_name, subset_split
 from usk.errors import LeakError, UsageError
 
 Place = Source | str | os.PathLike[str] | None
@@ -24,7 +24,7 @@ Place = Source | str | os.PathLike[str] | None
 @dataclass(frozen=True)
 class PlannedRun:
     """One classifier to train. `mix.text` is what the user typed; its parts name the sources of this very run, of which
-    `rows` train. The training part of `split` is cut to its shots."""
+    `rows` train. The training part of `split` is cut to its train_clips."""
 
     mix: Mix
     split: Split
@@ -34,17 +34,19 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        shots = "" if self.split.shots is None else f" · {self.split.shots} shots"
-        return f"{self.mix.text}{shots} · {self.augment} · {self.split.name} · seed {self.seed}"
+        train_clips = "" if self.split.train_clips is None else f" · {self.split.train_clips} train_clips"
+        return f"{self.mix.text}{train_clips} · {self.augment} · {self.split.name} · seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The datasets that mixes name: whole ones by the name in the mix, and those of `usk synth --shots` by their folder,
+    """The datasets that mixes name: whole ones by the name in the mix, and those of `usk synth --train-clips` by their folder,
     of which each run takes its own (`name/dataset`, wherever the folder is)."""
 
     opened: dict[str, Source]
-    few_shot: dict[str, tuple[str, frozenset[str]]]  # name in the mix -> folder, names of the datasets in it
+    train_subset: dict[
+        str, tuple[str, frozenset[str]]
+    ]  # name in the mix -> folder, names of the datasets in it
 
     @classmethod
     def open(
@@ -54,38 +56,41 @@ class Parts:
         synth: Place,
         folds: Sequence[int] = (),
         seeds: Sequence[int] = (0,),
-        shots: Sequence[int | None] = (None,),
+        train_clips: Sequence[int | None] = (None,),
         skip_bad: bool = False,
     ) -> Parts:
         """Open whatever `mixes` name; what is missing is said at once. `real` and `synth` are what those words mean.
 
-        Of few-shot folders only what `folds` (all, if empty), `seeds` and `shots` can use is opened.
+        Of few-shot folders only what `folds` (all, if empty), `seeds` and `train_clips` can use is opened.
         """
         wanted = {
-            cell_name(n, f"fold{fold}", seed) for n in shots for fold in folds or real.folds for seed in seeds
+            subset_name(n, f"fold{fold}", seed)
+            for n in train_clips
+            for fold in folds or real.folds
+            for seed in seeds
         }
-        opened, few_shot = {"real": real}, {}
+        opened, train_subset = {"real": real}, {}
         for name in dict.fromkeys(part.name for mix in mixes for part in mix.parts if part.name != "real"):
-            folder = few_shot_folder(synth if name == "synth" else name)
+            folder = subset_folder(synth if name == "synth" else name)
             if folder is None:
                 opened[name] = _named_source(name, synth, skip_bad)
                 continue
-            cells = sorted(wanted.intersection(path.name for path in folder.iterdir()))
-            few_shot[name] = (str(folder), frozenset(cells))
-            opened |= {f"{name}/{cell}": open_source(folder / cell) for cell in cells}
-        parts = cls({name: as_named_now(source, real) for name, source in opened.items()}, few_shot)
+            subsets = sorted(wanted.intersection(path.name for path in folder.iterdir()))
+            train_subset[name] = (str(folder), frozenset(subsets))
+            opened |= {f"{name}/{subset}": open_source(folder / subset) for subset in subsets}
+        parts = cls({name: as_named_now(source, real) for name, source in opened.items()}, train_subset)
         for mix in mixes:
             parts.refuse_other_names(mix)
         return parts
 
     def refuse_other_names(self, mix: Mix) -> None:
         """Raise UsageError where two parts of `mix` are one dataset, or one is the real clips by another name: they would
-        count twice, and shots and fractions would not hold for them."""
+        count twice, and train_clips and fractions would not hold for them."""
         real = self.opened["real"]
         seen: dict[tuple[str, ...], str] = {}
         for part in mix.parts:
             identity = self._identity(part.name)
-            source = self.opened.get(part.name, real)  # of few shots there are many, all synthetic
+            source = self.opened.get(part.name, real)  # of few train_clips there are many, all synthetic
             if source is not real and not source.has_synthetic and source.revision == real.revision:
                 raise UsageError(f"--mix {mix.text}: {part.name} is the real clips themselves; write real")
             if identity in seen:
@@ -95,8 +100,8 @@ class Parts:
             seen[identity] = part.name
 
     def _identity(self, name: str) -> tuple[str, ...]:
-        if name in self.few_shot:
-            return (str(Path(self.few_shot[name][0]).resolve()),)
+        if name in self.train_subset:
+            return (str(Path(self.train_subset[name][0]).resolve()),)
         source = self.opened[name]
         return source.name, source.revision
 
@@ -107,41 +112,41 @@ class Parts:
         """
         parts = []
         for part in mix.parts:
-            if part.name in self.few_shot:
-                folder, cells = self.few_shot[part.name]
-                cell = cell_name(split.shots, split.name, seed)
-                if cell not in cells:
+            if part.name in self.train_subset:
+                folder, subsets = self.train_subset[part.name]
+                subset = subset_name(split.train_clips, split.name, seed)
+                if subset not in subsets:
                     fix = (
                         f"test other folds (--folds), or make them: usk synth {_wanted(split, seed)} --out {folder}"
                         if split.of_fold
                         else "only --protocol folds can have such clips"
                     )
                     raise LeakError(
-                        f"--mix {mix.text}, test part {split.name}: {folder} has no clips for {_shots(split.shots, seed)}; {fix}"
+                        f"--mix {mix.text}, test part {split.name}: {folder} has no clips for {_subsets(split.train_clips, seed)}; {fix}"
                     )
-                part = replace(part, name=f"{part.name}/{cell}")
+                part = replace(part, name=f"{part.name}/{subset}")
             parts.append(part)
         return replace(mix, parts=tuple(parts))
 
 
-def _shots(shots: int | None, seed: int) -> str:
-    return "the full training part" if shots is None else f"{shots} shots of seed {seed}"
+def _subsets(train_clips: int | None, seed: int) -> str:
+    return "the full training part" if train_clips is None else f"{train_clips} train_clips of seed {seed}"
 
 
 def _wanted(split: Split, seed: int) -> str:
     fold = split.name.removeprefix("fold")
-    drawn = f" --seed {seed}" if seed and split.shots is not None else ""
-    return f"--shots {split.shots or 'full'} --test-folds {fold}{drawn}"
+    drawn = f" --seed {seed}" if seed and split.train_clips is not None else ""
+    return f"--train-clips {split.train_clips or 'full'} --test-folds {fold}{drawn}"
 
 
-def few_shot_folder(place: Place) -> Path | None:
-    """The folder, if it is one that `usk synth --shots` wrote: datasets named by shots, fold and seed."""
+def subset_folder(place: Place) -> Path | None:
+    """The folder, if it is one that `usk synth --train-clips` wrote: datasets named by train_clips, fold and seed."""
     if place is None or isinstance(place, Source):
         return None
     folder = Path(place).expanduser()
     if not folder.is_dir() or (folder / MANIFEST_FILE).exists():
         return None
-    made = (path for path in folder.iterdir() if CELL_NAME.fullmatch(path.name))
+    made = (path for path in folder.iterdir() if SUBSET_NAME.fullmatch(path.name))
     return folder if any((path / MANIFEST_FILE).is_file() for path in made) else None
 
 
@@ -172,7 +177,7 @@ def plan_runs(
     protocol: str,
     folds: Sequence[int],
     seeds: Sequence[int],
-    shots: Sequence[int | None] = (None,),
+    train_clips: Sequence[int | None] = (None,),
     augments: Sequence[str] = ("none",),
 ) -> tuple[list[PlannedRun], list[Split], list[str]]:
     """Every run, refused now and not after hours of other runs; the splits; and why test folds were left out.
@@ -183,8 +188,8 @@ def plan_runs(
     real = parts.opened["real"]
 
     def runs_of(split: Split, seed: int) -> Iterator[PlannedRun]:
-        for n in shots:
-            cut = few_shot_split(split, real.clips, n, seed)
+        for n in train_clips:
+            cut = subset_split(split, real.clips, n, seed)
             for mix in mixes:
                 own = parts.mix_of(mix, cut, seed)
                 rows = training_rows(own, parts.opened, real, cut)
@@ -217,24 +222,24 @@ def plan_runs(
     return runs, splits, left_out
 
 
-def heard_beyond_the_few(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
-    """Notes on runs of few real clips (shots, or a share of them) whose synthetic clips come from a generator or a judge that has
+def trained_beyond_the_subset(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
+    """Notes on runs of few real clips (train_clips, or a share of them) whose synthetic clips come from a generator or a clip_filter that has
     heard more than those."""
     notes = []
     for run in runs:
         of_real = [rows for name, rows in run.rows.parts if sources[name] is sources["real"]]
         given = of_real[0] if of_real else run.split.train
-        if run.split.shots is None and len(given) == len(run.split.train):
+        if run.split.train_clips is None and len(given) == len(run.split.train):
             continue
-        few = "the shots" if run.split.shots is not None else "the few real clips that train"
+        few = "the train_clips" if run.split.train_clips is not None else "the few real clips that train"
         known = {sources["real"].clips[row].group for row in given.tolist()}
         for name, rows in run.rows.parts:
             source = sources[name]
             if source.model_groups - known:
                 notes.append(_has_heard_more("generator", few))
-            judges = {source.clips[row].judge_folds for row in rows.tolist()}
-            if any(source.judge_groups.get(folds, frozenset()) - known for folds in judges):
-                notes.append(_has_heard_more("judge", few))
+            clip_filters = {source.clips[row].filter_folds for row in rows.tolist()}
+            if any(source.filter_groups.get(folds, frozenset()) - known for folds in clip_filters):
+                notes.append(_has_heard_more("clip_filter", few))
     return list(dict.fromkeys(notes))
 
 

@@ -1,6 +1,6 @@
-"""`usk.train`: mixes x splits x shots x seeds of one classifier, with equal work for every mix.
+"""`usk.train`: mixes x splits x train_clips x seeds of one classifier, with equal work for every mix.
 
-All mixes of a split get the same number of optimiser steps (passes over its real training part, more of them where that
+All mixes of a split get the same number of optimizer steps (passes over its real training part, more of them where that
 is small: see `training_length`), the same seeds, and the same validation and test clips. The epoch is chosen on the
 validation part.
 """
@@ -20,32 +20,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from usk.audio.features import FeatureSettings, features_of
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
-from usk.classify.features import FeatureSettings, features_of
-from usk.classify.fitting import (
-    Assignment,
-    Fitted,
-    Table,
+from usk.classify.loop import (
+    FeatureTable,
+    TrainedClassifier,
+    TrainTask,
     figure,
     fit_classifier,
     tables_of,
 )
-from usk.classify.models import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
-from usk.classify.processes import Share, fit_in_processes, share_of
+from usk.classify.processes import Workers, fit_in_processes, workers_for
+from usk.classify.registry import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
 from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
-from usk.classify.sweep import Parts, PlannedRun, heard_beyond_the_few, plan_runs
+from usk.classify.sweep import Parts, PlannedRun, plan_runs, trained_beyond_the_subset
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
-from usk.data.mix import foreign_parents, heard_by_generator, label_map, parse_mix, unknown_generator
-from usk.data.shots import parse_shots
+from usk.data.mix import foreign_parents, generator_training_groups, label_map, parse_mix, unknown_generator
 from usk.data.source import Source
 from usk.data.splits import PROTOCOLS
+from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
-from usk.errors import UsageError, counted, disk_errors, sample_of
+from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.share.cards import run_card
+from usk.text import abbreviate_list, pluralize
 
 VALIDATIONS = (
     10  # of a run, at most; where the learning rate decays, those of the last third choose the epoch
@@ -64,7 +65,7 @@ class TrainConfig:
     folds: tuple[int, ...] = ()  # test folds; empty: every fold that all mixes can be tested on
     seeds: int = 1  # how many
     seed: int = 0  # the first of them
-    shots: str = "full"  # real clips in all, joined by commas: 50,100,full
+    train_clips: str = "full"  # real clips in all, joined by commas: 50,100,full
     epochs: int | None = None  # None: the preset's, more where real clips are few
     batch: int | None = None
     learning_rate: float | None = None
@@ -81,7 +82,7 @@ class TrainProgress:
 
     run: int  # from 0, those that were there already included
     n_runs: int
-    done_steps: int  # optimiser steps so far, in this call
+    done_steps: int  # optimizer steps so far, in this call
     all_steps: int  # of all runs that this call trains
     label: str
     epoch: int
@@ -116,8 +117,8 @@ def train(
         mixes: one or more, such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
         synth: the source that `synth` means.
 
-    With `config.shots`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
-    be one dataset, or the folder of `usk synth --shots`, where each run finds its own.
+    With `config.train_clips`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
+    be one dataset, or the folder of `usk synth --train-clips`, where each run finds its own.
 
     Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
     """
@@ -156,11 +157,11 @@ def train(
     parsed = list(dict.fromkeys(parse_mix(text, place) for text in listed))
     if not parsed:
         raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
-    shots = parse_shots(config.shots)
+    train_clips = parse_train_clips(config.train_clips)
     seeds = range(config.seed, config.seed + config.seeds)
     rate_hz = recipe.features.sample_rate_hz
     # All are opened before any is decoded.
-    parts = Parts.open(real, parsed, synth, config.folds, seeds, shots, config.skip_bad)
+    parts = Parts.open(real, parsed, synth, config.folds, seeds, train_clips, config.skip_bad)
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
         for name, source in parts.opened.items()
@@ -175,14 +176,14 @@ def train(
     notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
     notes += filter(None, map(unknown_generator, sources.values()))
     planned, splits, left_out = plan_runs(
-        replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, shots, augments
+        replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, train_clips, augments
     )
-    notes += [*left_out, *heard_beyond_the_few(planned, sources), *_untrained(planned, sources)]
+    notes += [*left_out, *trained_beyond_the_subset(planned, sources), *_untrained(planned, sources)]
     if splits and splits[0].optimistic:
         notes.append(
             "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
         )
-        notes += [note for run in planned for note in _heard_what_it_tests(run, sources)]
+        notes += [note for run in planned for note in _trained_on_what_it_tests(run, sources)]
     if any(not len(split.validation) for split in splits):
         notes.append(
             "too few recordings to hold any out for validation: the last epoch counts, none is chosen"
@@ -208,7 +209,11 @@ def train(
             **({"workers": share.processes} if share.processes > 1 else {}),
             "splits": [split.name for split in splits],
             "seeds": list(seeds),
-            **({} if shots == (None,) else {"shots": ["full" if n is None else n for n in shots]}),
+            **(
+                {}
+                if train_clips == (None,)
+                else {"train_clips": ["full" if n is None else n for n in train_clips]}
+            ),
         }
     )
     runs = job.sweep(share, report)
@@ -216,7 +221,7 @@ def train(
 
 
 def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | None) -> tuple[int, int]:
-    """Epochs, and optimiser steps in all, of every mix beside `n_train` real training clips.
+    """Epochs, and optimizer steps in all, of every mix beside `n_train` real training clips.
 
     An epoch is a pass over the real clips; fewer than `EPOCH_CLIPS` are passed over several times, for an epoch of 50 clips
     would be two steps. Where `epochs` does not say how many, they are the recipe's, stretched so that a training part
@@ -273,13 +278,13 @@ def _untrained(planned: Sequence[PlannedRun], sources: dict[str, Source]) -> lis
         trained = set().union(*(classes(name, rows) for name, rows in run.rows.parts))
         if missing := sorted(classes("real", run.split.test) - trained):
             found.append(
-                f"{run.mix.text}, test part {run.split.name}: no clips of {sample_of(missing)} train there, so none can be "
-                "recognised"
+                f"{run.mix.text}, test part {run.split.name}: no clips of {abbreviate_list(missing)} train there, so none can be "
+                "recognized"
             )
     return found
 
 
-def _heard_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
+def _trained_on_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
     """Sentences on what has heard test recordings where the protocol cuts recordings apart, and so rules it out for none."""
     if plan.split.by_group:
         return []
@@ -288,8 +293,8 @@ def _heard_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[s
     for part in plan.mix.parts:
         source = sources[part.name]
         heard = {
-            "generator": bool(heard_by_generator(source, sources["real"]) & tested),
-            "judge": any(clip.judge_folds for clip in source.clips),
+            "generator": bool(generator_training_groups(source, sources["real"]) & tested),
+            "clip_filter": any(clip.filter_folds for clip in source.clips),
         }
         found += [
             f"the {who} of {part.name} has heard recordings that seed-9010 tests: more optimistic still"
@@ -314,9 +319,9 @@ def _tested_under_another_name(plan: PlannedRun, decoded: dict[str, DecodedSourc
     heard |= {decoded[name].sound(row) for name, rows in plan.rows.parts for row in rows.tolist()}
     if not (both := sorted(tested[sound] for sound in heard & tested.keys())):
         return []
-    of_all = f"{counted(len(both), 'sound')} of {len(plan.split.test):,} test clips"
+    of_all = f"{pluralize(len(both), 'sound')} of {len(plan.split.test):,} test clips"
     return [
-        f"{plan.split.name}: {of_all} train or validate too, under another name ({sample_of(both)}): scores are too high"
+        f"{plan.split.name}: {of_all} train or validate too, under another name ({abbreviate_list(both)}): scores are too high"
     ]
 
 
@@ -367,7 +372,7 @@ class _Job:
         self.decoded, self.sources, self.recipe = decoded, sources, recipe
         self.settings, self.device, self.out, self.planned = settings, device, out, planned
         self.epochs = epochs  # None: by the clips of each run's training part
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, FeatureTable] = {}
         self.fingerprint = recipe.fingerprint(len(sources["real"].class_names))
         self.data = _data_of(sources["real"])
         self.labels = {
@@ -378,16 +383,18 @@ class _Job:
         self.found = [find_run(out, identity) for identity in self.identities]
         self.todo = [index for index, run in enumerate(self.found) if run is None]
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> FeatureTable:
         """Features of one source on the device, computed on first use, and its labels."""
         if name not in self._tables:
             self._tables[name] = self._new_table(name)
         return self._tables[name]
 
-    def _new_table(self, name: str) -> Table:
-        return Table(features_of(self.decoded[name], self.recipe.features).to(self.device), self.labels[name])
+    def _new_table(self, name: str) -> FeatureTable:
+        return FeatureTable(
+            features_of(self.decoded[name], self.recipe.features).to(self.device), self.labels[name]
+        )
 
-    def share(self, workers: int | None) -> Share:
+    def share(self, workers: int | None) -> Workers:
         """How many processes train what is missing."""
         steps = sum(self.identities[index]["steps"] for index in self.todo)
         name, clips = self.settings["classifier"], steps * self.settings["batch"]
@@ -395,9 +402,9 @@ class _Job:
             (sum(len(rows) for _, rows in self.planned[i].rows.parts) for i in self.todo), default=0
         )
         data_bytes = 2 * largest * math.prod(self.recipe.features.shape)
-        return share_of(workers, name, len(self.todo), clips, self.device, data_bytes)
+        return workers_for(workers, name, len(self.todo), clips, self.device, data_bytes)
 
-    def sweep(self, share: Share, report: Callable[[TrainProgress], None]) -> list[Run]:
+    def sweep(self, share: Workers, report: Callable[[TrainProgress], None]) -> list[Run]:
         """Every planned run, trained where `out` has not got it."""
         planned, identities, runs, todo = self.planned, self.identities, self.found, self.todo
         steps = {index: identities[index]["steps"] for index in todo}
@@ -410,7 +417,7 @@ class _Job:
             label, done = planned[index].label, sum(done_steps.values())
             report(TrainProgress(index, len(planned), done, all_steps, label, epoch, epochs, accuracy))
 
-        def ended(index: int, fitted: Fitted) -> None:
+        def ended(index: int, fitted: TrainedClassifier) -> None:
             runs[index] = self._save(planned[index], identities[index], fitted)
 
         tasks = [self._assignment(planned[index], identities[index]) for index in todo]
@@ -448,7 +455,7 @@ class _Job:
             "recipe": self.fingerprint,
             "split": split.name,
             "seed": plan.seed,
-            **({} if split.shots is None else {"shots": split.shots}),
+            **({} if split.train_clips is None else {"train_clips": split.train_clips}),
             "epochs": epochs,
             "steps": steps,
             "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
@@ -467,9 +474,9 @@ class _Job:
             },
         }
 
-    def _assignment(self, plan: PlannedRun, identity: dict[str, Any]) -> Assignment:
+    def _assignment(self, plan: PlannedRun, identity: dict[str, Any]) -> TrainTask:
         settings, names = self.settings, self.sources["real"].class_names
-        return Assignment(
+        return TrainTask(
             classifier_settings(
                 settings["classifier"], self.recipe, names, settings["precision"], plan.augment
             ),
@@ -495,7 +502,7 @@ class _Job:
             return 1, 0, 1
         return math.ceil(epochs / VALIDATIONS), 2 * epochs // 3 if self.recipe.cosine else 0, SELECTION_WINDOW
 
-    def _save(self, plan: PlannedRun, identity: dict[str, Any], fitted: Fitted) -> Run:
+    def _save(self, plan: PlannedRun, identity: dict[str, Any], fitted: TrainedClassifier) -> Run:
         real, rows, split = self.sources["real"], plan.rows, plan.split
         labels = self.labels["real"][split.test].numpy()
         names = {"real", *(part.name for part in plan.mix.parts)}
@@ -517,8 +524,8 @@ class _Job:
             },
             "leaks": _not_ruled_out([source for source in used if source is not real], real),
             "caveats": [
-                *heard_beyond_the_few([plan], self.sources),
-                *_heard_what_it_tests(plan, self.sources),
+                *trained_beyond_the_subset([plan], self.sources),
+                *_trained_on_what_it_tests(plan, self.sources),
                 *(_tested_under_another_name(plan, self.decoded) if split.by_group else []),
             ],
             "license": strictest_license(source.license for source in used),

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
-from usk.classify.models import ClassifierPreset
+from usk.classify.registry import ClassifierPreset
 from usk.data.pinned import download_model
 from usk.errors import ModelError, UsageError, UskError
 from usk.hub import first_line
@@ -237,7 +237,7 @@ def _preset(
         cosine=True,
         label_smoothing=0.0,
         augment="basic",
-        standardise=False,
+        standardize=False,
         augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name not in barred),
         transformer=partial(_described_by, config, extractor),
         revision=revision,

@@ -1,6 +1,6 @@
 """`python -m usk.classify.worker`: one of the processes of `usk.classify.processes`.
 
-Before anything large is imported it stops hearing Ctrl-C, which is for whoever started it, and keeps its standard output
+Before anything large is imported it stops filter_training Ctrl-C, which is for whoever started it, and keeps its standard output
 to itself: what else prints must not land among its answers.
 """
 

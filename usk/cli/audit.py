@@ -65,16 +65,16 @@ def command(
 ) -> None:
     """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
     display = display_for(ctx, as_json, quiet)
+    from usk.audit.embeddings import embedding_named
+    from usk.audit.quality import audit
+    from usk.audit.transfer import train_on_synthetic
     from usk.classify.predict import find_classifier
     from usk.classify.train import TrainProgress
-    from usk.data.sources import open_source
+    from usk.cli.display import audit_tables
+    from usk.data.open import open_source
     from usk.device import resolve_device
     from usk.errors import LeakError, SourceError, UsageError, UskError
-    from usk.evaluate.embeddings import embedding_named
-    from usk.evaluate.quality import audit
-    from usk.evaluate.transfer import train_on_synthetic
     from usk.share.cards import ours_to_save_in, save_audit
-    from usk.show.console import audit_tables
 
     for flag, given in (
         ("--seeds", seeds != 1),

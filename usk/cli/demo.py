@@ -21,14 +21,14 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Synthesise, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
+    """Synthesize, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
-    from usk.data.sources import open_source
+    from usk.cli.display import comparison_tables, plan_table
+    from usk.data.open import open_source
     from usk.diffusion.load import EMBEDDED
     from usk.errors import UsageError
     from usk.evaluate.compare import compare_runs
-    from usk.show.console import comparison_tables, plan_table
     from usk.synth.synthesize import SynthConfig, synthesize
 
     if epochs < 1:

@@ -35,8 +35,8 @@ def command(
     The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
     """
     display = display_for(ctx, as_json, quiet)
+    from usk.cli.display import comparison_tables, strips_table, train_clips_tables
     from usk.evaluate.compare import compare_runs
-    from usk.show.console import comparison_tables, shots_tables, strips_table
 
     comparisons = compare_runs(runs, baseline)
     if save is not None:
@@ -48,19 +48,19 @@ def command(
         drawn = [strips_table(study) for study in study_runs(runs, baseline)]
     display.result(
         [comparison.as_dict() for comparison in comparisons],
-        *shots_tables(comparisons, display.out.width),
+        *train_clips_tables(comparisons, display.out.width),
         *(shown for comparison in comparisons for shown in comparison_tables(comparison, display.out.width)),
         *drawn,
     )
 
 
 def _save(dataset: Path, runs: str, baseline: str | None) -> None:
-    from usk.data.sources import open_source
+    from usk.data.open import open_source
     from usk.errors import UsageError
     from usk.evaluate.records import read_runs
-    from usk.evaluate.study import studies_of, sweeps_by_shots
+    from usk.evaluate.study import studies_of, sweeps_by_train_clips
+    from usk.report.charts import accuracy_chart, train_clips_charts
     from usk.share.cards import save_study
-    from usk.show.charts import accuracy_chart, shots_charts
 
     revision = open_source(dataset, flag="--save").revision
     studies = studies_of(revision, runs, baseline)
@@ -69,7 +69,7 @@ def _save(dataset: Path, runs: str, baseline: str | None) -> None:
             f"--save {dataset}: no run in {runs} was trained on it beside another mix; train some first: "
             f"usk train --mix real --mix real,synth --synth {dataset}"
         )
-    chart, *_ = [*shots_charts(sweeps_by_shots(studies)), accuracy_chart(studies[0])]
+    chart, *_ = [*train_clips_charts(sweeps_by_train_clips(studies)), accuracy_chart(studies[0])]
     on_it = {run.folder.name for run in read_runs(runs) if revision in run.revisions}
     here = [Counter(run.mix for run in study.runs if run.name in on_it) for study in studies]
     save_study(

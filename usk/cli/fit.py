@@ -83,11 +83,11 @@ def command(
 
     On several GPUs: torchrun --nproc-per-node N -m usk fit ...
     """
+    from usk.cli.display import facts_table
     from usk.diffusion.fit import FitConfig, FitProgress, fit
-    from usk.diffusion.training import Stopped
+    from usk.diffusion.train import Stopped
     from usk.diffusion.workers import is_main_process
     from usk.share.cards import write_generator_card
-    from usk.show.console import facts_table
 
     display = display_for(ctx, as_json, quiet or not is_main_process())
 
@@ -147,7 +147,7 @@ def command(
         "folder": str(result.folder),
         "recordings": len(heard),
         "held out": len(all_of("held_out_groups") - heard),
-        "licence": result.trained_on["license"],
+        "license": result.trained_on["license"],
         "preview": str(result.folder / "preview.png"),
         **kept,
     }

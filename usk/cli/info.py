@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from usk.cli.options import JsonOption, QuietOption, Reading, display_for, reads_clips
-from usk.errors import counted
+from usk.text import pluralize
 
 if TYPE_CHECKING:
     from usk.data.source import Source
@@ -27,9 +27,9 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what SRC is: classes, counts, licence, notes; or the installation and its cache."""
+    """Say what SRC is: classes, counts, license, notes; or the installation and its cache."""
     display = display_for(ctx, as_json, quiet)
-    from usk.show.console import counts_table, facts_table
+    from usk.cli.display import counts_table, facts_table
 
     kind, folder = ("installation", None) if what is None else _kind_of(what)
     if what is None:
@@ -142,11 +142,11 @@ def _generator(model: str) -> dict[str, Any]:
         "mel bands": generator.mel.n_mels,
         "sample rate Hz": generator.mel.sample_rate_hz,
         "trained on": [
-            f"{part['source']} folds {part['folds']} ({counted(len(part['groups']), 'recording')})"
+            f"{part['source']} folds {part['folds']} ({pluralize(len(part['groups']), 'recording')})"
             for part in generator.trained_on
         ],
         "classes told": list(generator.class_names) or "none",
-        "licence": generator.license,
+        "license": generator.license,
     }
 
 
@@ -169,7 +169,7 @@ def _provenance(source: Source) -> dict[str, Any]:
 
 
 def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    from usk.data.audio import ParquetRef
+    from usk.data.audio_file import ParquetRef
 
     source = reading.open(location, flag="usk info")
     lengths_s = [
@@ -184,16 +184,16 @@ def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[
         "classes": len(source.class_names),
         "recordings": len({group for clip in source.clips for group in clip.lineage}),
         "folds": list(source.folds),
-        "licence": source.license,
+        "license": source.license,
         **_provenance(source),
         "notes": list(source.notes),
     }
     if source.is_synthetic:
-        scores = [clip.judge_score for clip in source.clips if clip.judge_score is not None]
+        scores = [clip.filter_score for clip in source.clips if clip.filter_score is not None]
         facts |= {
             "seconds": round(sum(lengths_s), 1),
             **(
-                {"judged": len(scores), "mean judge score": round(sum(scores) / len(scores), 3)}
+                {"judged": len(scores), "mean clip_filter score": round(sum(scores) / len(scores), 3)}
                 if scores
                 else {}
             ),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from usk.cli.display import Display
     from usk.data.source import Source
-    from usk.show.console import Display
 
 DEFAULT_REAL = "danavery/urbansound8K"
 
@@ -32,7 +32,8 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 SeedOption = Annotated[
-    int, typer.Option("--seed", help="What the plan is drawn with; with --shots the first draw of them.")
+    int,
+    typer.Option("--seed", help="What the plan is drawn with; with --train-clips the first draw of them."),
 ]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
@@ -57,7 +58,7 @@ class Reading:
 
     def open(self, location: str | None, flag: str = "--real") -> Source:
         """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `flag` named it, for messages."""
-        from usk.data.sources import open_source
+        from usk.data.open import open_source
 
         return open_source(
             real_location(location),
@@ -129,7 +130,7 @@ def real_location(given: str | None) -> str:
 
 def display_for(ctx: typer.Context, as_json: bool, quiet: bool) -> Display:
     """Where to write; `usk --json CMD` and `usk CMD --json` mean the same."""
-    from usk.show.console import Display
+    from usk.cli.display import Display
 
     above: dict[str, Any] = ctx.obj or {}
     display = Display(as_json or above.get("json", False), quiet or above.get("quiet", False))

@@ -32,8 +32,9 @@ def command(
     """Classify audio files, folders of them, or sources. Goes on past a bad file; exit code 1 if none could be read."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.predict import predict, write_csv
-    from usk.errors import UsageError, sample_of
-    from usk.show.console import predictions_table
+    from usk.cli.display import predictions_table
+    from usk.errors import UsageError
+    from usk.text import abbreviate_list
 
     if csv_file == "-" and display.as_json:
         raise UsageError("--csv - and --json both want standard output; give --csv a file")
@@ -49,6 +50,6 @@ def command(
         display.result([one.as_dict() for one in predictions], predictions_table(predictions))
     bad = [f"{one.file} ({one.problem})" for one in predictions if one.problem]
     if bad:
-        display.warn(f"{len(bad)} of {len(predictions)} clips could not be read: {sample_of(bad)}")
+        display.warn(f"{len(bad)} of {len(predictions)} clips could not be read: {abbreviate_list(bad)}")
     if len(bad) == len(predictions):
         raise typer.Exit(NONE_READ)

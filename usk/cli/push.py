@@ -40,9 +40,10 @@ def command(
     Log in with `hf auth login`, or set HF_TOKEN. Run it again after an interruption and it goes on.
     """
     display = display_for(ctx, as_json, quiet)
-    from usk.errors import UsageError, counted
+    from usk.cli.display import facts_table
+    from usk.errors import UsageError
     from usk.share.hub import PushConfig, push
-    from usk.show.console import facts_table
+    from usk.text import pluralize
 
     config = PushConfig(private=private, revision=revision, tag=tag, message=message)
 
@@ -78,8 +79,8 @@ def command(
         "commit": result.commit,
         "branch": result.branch,
         **({"tag": result.tag} if result.tag else {}),
-        "uploaded": counted(result.uploaded, "file") if result.uploaded else "nothing",
-        **({"deleted": counted(result.deleted, "file")} if result.deleted else {}),
+        "uploaded": pluralize(result.uploaded, "file") if result.uploaded else "nothing",
+        **({"deleted": pluralize(result.deleted, "file")} if result.deleted else {}),
     }
     title = f"{result.repo_id} is already up to date" if result.up_to_date else f"pushed {result.repo_id}"
     display.result(result.as_dict(), facts_table(title, facts), f"Next: {result.use}")

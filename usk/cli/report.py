@@ -20,8 +20,8 @@ from usk.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from usk.cli.display import Display
     from usk.data.source import Source
-    from usk.show.console import Display
 
 
 def command(
@@ -66,9 +66,9 @@ def command(
     It opens from disk in any browser, offline.
     """
     display = display_for(ctx, as_json, quiet)
+    from usk.cli.display import facts_table
     from usk.evaluate.records import run_folders
-    from usk.show.console import facts_table
-    from usk.show.report import ReportConfig, report
+    from usk.report.page import ReportConfig, report
 
     config = ReportConfig(
         runs=runs or ("runs" if run_folders(Path("runs")) else None),
@@ -101,8 +101,8 @@ def _parents(
     display: Display, synth: str, real: str | None, columns: tuple[str | None, str | None, str | None]
 ) -> Source | None:
     """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
-    from usk.data.hf_datasets import read_manifest
-    from usk.data.sources import open_source
+    from usk.data.open import open_source
+    from usk.data.parquet import read_manifest
     from usk.errors import UskError
 
     label_column, group_column, fold_column = columns

@@ -22,12 +22,13 @@ from usk.cli.options import (
     split_numbers,
     typed,
 )
-from usk.errors import UsageError, counted
+from usk.errors import UsageError
+from usk.text import pluralize
 
 if TYPE_CHECKING:
-    from usk.data.shots import ShotsOf
+    from usk.cli.display import Display
     from usk.data.source import Source
-    from usk.show.console import Display
+    from usk.data.train_subset import TrainSubset
     from usk.synth.synthesize import SynthResult
 
 
@@ -55,8 +56,9 @@ def command(
     parents: Annotated[
         int | None, typer.Option("--parents", help="Parents of a clip, for the strategy barycentre.")
     ] = None,
-    level: Annotated[
-        float | None, typer.Option("--level", help="Noise level to mix at, above 0 up to 1 (pure noise).")
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", help="Noise strength to mix at, above 0 up to 1 (pure noise)."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Solver steps each way.")] = None,
     solver: Annotated[str | None, typer.Option("--solver", help="second-order or ddim.")] = None,
@@ -87,39 +89,40 @@ def command(
     folds: Annotated[
         str | None, typer.Option("--folds", help="Only parents of these folds, joined by commas.")
     ] = None,
-    shots: Annotated[
+    train_clips: Annotated[
         str | None,
         typer.Option(
-            "--shots",
-            help="Only parents that usk train --shots trains on, 50,100,full: OUT gets a dataset for each, test fold and seed.",
+            "--train-clips",
+            help="Only parents that usk train --train-clips trains on, 50,100,full: OUT gets a dataset for each, test fold and seed.",
         ),
     ] = None,
     test_folds: Annotated[
         str | None,
         typer.Option(
             "--test-folds",
-            help="Folds to be tested. With --shots: a dataset for each (default: all). With --judge: one judge hears all others.",
+            help="Folds to be tested. With --train-clips: a dataset for each (default: all). With --filter: one clip_filter hears all others.",
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", help="With --shots: draws of them, from --seed on, as for usk train.")
+        int,
+        typer.Option("--seeds", help="With --train-clips: draws of them, from --seed on, as for usk train."),
     ] = 1,
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
     ] = False,
-    judge: Annotated[
+    clip_filter: Annotated[
         bool,
-        typer.Option("--judge", help="Score the clips with classifiers of their folds and keep the best."),
+        typer.Option("--filter", help="Score the clips with classifiers of their folds and keep the best."),
     ] = False,
     keep: Annotated[
         float | None,
         typer.Option(
-            "--keep", help="With --judge: the share of the clips made that is kept. \\[default: 0.5]"
+            "--keep", help="With --filter: the share of the clips made that is kept. \\[default: 0.5]"
         ),
     ] = None,
     judge_threshold: Annotated[
         float | None,
-        typer.Option("--judge-threshold", help="With --judge: keep only clips with this score or more."),
+        typer.Option("--filter-threshold", help="With --filter: keep only clips with this score or more."),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -133,17 +136,17 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display = display_for(ctx, as_json, quiet)
-    from usk.data.shots import parse_shots
-    from usk.synth.few_shot import of_cell, refuse_one_dataset, shots_cells, synthesize_shots
-    from usk.synth.judge import JudgeConfig
+    from usk.data.train_subset import parse_train_clips
+    from usk.synth.filter import FilterConfig
     from usk.synth.settings import render_config
     from usk.synth.strategies import strategy_named
+    from usk.synth.subsets import of_subset, refuse_one_dataset, synthesize_subsets, train_subsets
     from usk.synth.synthesize import SynthConfig, plan_for, synthesize
 
     chosen: dict[str, Any] = {
         "strategy": strategy,
         "n_parents": parents,
-        "level": level,
+        "strength": strength,
         "steps": steps,
         "solver": solver,
         "refinements": refinements,
@@ -152,14 +155,16 @@ def command(
         "precision": precision,
         "batch": batch,
     }
-    for flag, value in (("--keep", keep), ("--judge-threshold", judge_threshold)):
-        if value is not None and not judge:
-            raise UsageError(f"{flag} {value} belongs to --judge; add --judge, or leave it out")
+    for flag, value in (("--keep", keep), ("--filter-threshold", judge_threshold)):
+        if value is not None and not clip_filter:
+            raise UsageError(f"{flag} {value} belongs to --filter; add --filter, or leave it out")
     tested = split_numbers(test_folds, "--test-folds")
-    if tested and not judge and shots is None:
-        raise UsageError(f"--test-folds {test_folds} belongs to --shots or --judge; add one, or leave it out")
-    if seeds != 1 and shots is None:
-        raise UsageError("--seeds belongs to --shots; add --shots, or leave it out")
+    if tested and not clip_filter and train_clips is None:
+        raise UsageError(
+            f"--test-folds {test_folds} belongs to --train-clips or --filter; add one, or leave it out"
+        )
+    if seeds != 1 and train_clips is None:
+        raise UsageError("--seeds belongs to --train-clips; add --train-clips, or leave it out")
     if classes is not None and not split_names(classes):
         raise UsageError(
             f"--classes {classes!r} names no class; write them joined by commas, or leave it out"
@@ -167,13 +172,15 @@ def command(
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,
-        seed=seed if shots is None else 0,  # each dataset of --shots draws by its name
+        seed=seed if train_clips is None else 0,  # each dataset of --train-clips draws by its name
         classes=split_names(classes),
         folds=split_numbers(folds, "--folds"),
         across_folds=across_folds,
         skip_bad=reading.skip_bad,
         render=render_config(quality, **chosen),
-        judge=JudgeConfig(keep, judge_threshold, tested if shots is None else ()) if judge else None,
+        clip_filter=FilterConfig(keep, judge_threshold, tested if train_clips is None else ())
+        if clip_filter
+        else None,
     )
     if compiled and strategy_named(config.render.strategy).mix is None:
         raise UsageError(
@@ -182,37 +189,37 @@ def command(
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)
-    cells: list[ShotsOf] | None = None
-    if shots is not None:
-        cells = shots_cells(source, parse_shots(shots), tested, seeds, first_seed=seed)
+    subsets: list[TrainSubset] | None = None
+    if train_clips is not None:
+        subsets = train_subsets(source, parse_train_clips(train_clips), tested, seeds, first_seed=seed)
     if dry_run:
-        from usk.show.console import pairs_table, plan_table
+        from usk.cli.display import pairs_table, plan_table
         from usk.synth.synthesize import refuse_early
 
-        if cells is not None:
+        if subsets is not None:
             refuse_one_dataset(out)
-        refuse_early(config, model, device, out if cells is None else None)
+        refuse_early(config, model, device, out if subsets is None else None)
 
         rows: list[dict[str, Any]] = []
         tables: list[Any] = []
         with display.progress() as bars:
-            for cell in cells if cells is not None else (None,):
+            for subset in subsets if subsets is not None else (None,):
                 _, plan = plan_for(
-                    source, config if cell is None else of_cell(config, cell), decoding=bars("decoding")
+                    source, config if subset is None else of_subset(config, subset), decoding=bars("decoding")
                 )
                 for note in plan.notes:
                     display.warn(note)
-                named = {} if cell is None else {"dataset": cell.name}
+                named = {} if subset is None else {"dataset": subset.name}
                 rows += [
                     {**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips
                 ]
-                title = f"plan: {counted(len(plan), 'clip')}" + (
-                    f" in {cell.name}" if cell is not None else ""
+                title = f"plan: {pluralize(len(plan), 'clip')}" + (
+                    f" in {subset.name}" if subset is not None else ""
                 )
                 tables.append(plan_table(plan.counts(), title))
         display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
         return
-    from usk.show.console import plan_table, settings_line
+    from usk.cli.display import plan_table, settings_line
 
     def announce(settings: dict[str, Any]) -> None:
         resolved = {**_resolved(settings), "batch": settings["batch"]}
@@ -226,15 +233,15 @@ def command(
             "compiled": compiled,
             "progress": bars("rendering clips"),
             "decoding": bars("decoding"),
-            "judging": bars("fitting judges"),
+            "filtering": bars("fitting clip_filters"),
             "announce": announce,
         }
-        if cells is not None:
-            results = synthesize_shots(source, out, cells, config, **options)
+        if subsets is not None:
+            results = synthesize_subsets(source, out, subsets, config, **options)
         else:
             result = synthesize(source, out, config, **options)
-    if cells is not None:
-        _show_shots(display, source, _train_flags(real, out, reading), out, shots, cells, results)
+    if subsets is not None:
+        _show_subsets(display, source, _train_flags(real, out, reading), out, train_clips, subsets, results)
         return
     for note in result.notes:
         if note not in source.notes:
@@ -242,11 +249,11 @@ def command(
     judged: list[str] = []
     if result.rejected is not None:
         means = [
-            sum(result.judge_scores[clip.clip_id] for clip in part.clips) / max(1, len(part))
+            sum(result.filter_scores[clip.clip_id] for clip in part.clips) / max(1, len(part))
             for part in (result.plan, result.rejected)
         ]
         judged = [
-            f"judge: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected ({means[1]:.2f})"
+            f"clip_filter: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected ({means[1]:.2f})"
         ]
     each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
     display.result(
@@ -260,12 +267,12 @@ def command(
             "notes": list(result.notes),
             "settings": _resolved(result.settings),
             **(
-                {"rejected": len(result.rejected), "judge": result.settings["judge"]}
+                {"rejected": len(result.rejected), "clip_filter": result.settings["clip_filter"]}
                 if result.rejected is not None
                 else {}
             ),
         },
-        plan_table(result.plan.counts(), f"{counted(len(result.plan), 'clip')} in {result.folder}"),
+        plan_table(result.plan.counts(), f"{pluralize(len(result.plan), 'clip')} in {result.folder}"),
         *judged,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
         + _train_flags(real, out, reading),
@@ -285,17 +292,17 @@ def _train_flags(real: str | None, out: str, reading: Reading) -> str:
     return "".join(places) + reading.given
 
 
-def _show_shots(
+def _show_subsets(
     display: Display,
     source: Source,
     train_flags: str,
     out: str,
-    shots: str | None,
-    cells: list[ShotsOf],
+    train_clips: str | None,
+    subsets: list[TrainSubset],
     results: list[SynthResult],
 ) -> None:
-    """The result of `--shots`: a line a dataset."""
-    from usk.show.console import facts_table
+    """The result of `--train-clips`: a line a dataset."""
+    from usk.cli.display import facts_table
 
     for note in dict.fromkeys(note for result in results for note in result.notes):
         if note not in source.notes:
@@ -309,32 +316,32 @@ def _show_shots(
             "datasets": [
                 {
                     "folder": str(result.folder),
-                    **asdict(cell),
+                    **asdict(subset),
                     "clips": len(result.plan),
                     "made": result.n_made,
                     "parents": len({parent for clip in result.plan.clips for parent in clip.parents}),
                     "model": result.model,
                     "notes": list(result.notes),
                 }
-                for cell, result in zip(cells, results, strict=True)
+                for subset, result in zip(subsets, results, strict=True)
             ],
         },
         facts_table(
-            f"{counted(len(cells), 'dataset')} in {out}",
+            f"{pluralize(len(subsets), 'dataset')} in {out}",
             {
-                cell.name: counted(len(result.plan), "clip")
-                for cell, result in zip(cells, results, strict=True)
+                subset.name: pluralize(len(result.plan), "clip")
+                for subset, result in zip(subsets, results, strict=True)
             },
         ),
-        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --shots {shots}"
-        f"{_cell_flags(cells)}{train_flags}",
+        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --train-clips {train_clips}"
+        f"{_subset_flags(subsets)}{train_flags}",
     )
 
 
-def _cell_flags(cells: Sequence[ShotsOf]) -> str:
+def _subset_flags(subsets: Sequence[TrainSubset]) -> str:
     """What `usk train` must be told to train where these datasets were made for."""
-    folds = sorted({cell.test_fold for cell in cells})
-    seeds = sorted({cell.seed for cell in cells if cell.shots is not None}) or [0]
+    folds = sorted({subset.test_fold for subset in subsets})
+    seeds = sorted({subset.seed for subset in subsets if subset.train_clips is not None}) or [0]
     first = f" --seed {seeds[0]}" if seeds[0] else ""
     several = f" --seeds {len(seeds)}" if len(seeds) > 1 else ""
     return f" --folds {','.join(map(str, folds))}{first}{several}"

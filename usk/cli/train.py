@@ -54,10 +54,10 @@ def command(
     seed: Annotated[
         int, typer.Option("--seed", help="The first of them: several machines can share a sweep.")
     ] = 0,
-    shots: Annotated[
+    train_clips: Annotated[
         str,
         typer.Option(
-            "--shots",
+            "--train-clips",
             help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone.",
         ),
     ] = "full",
@@ -96,10 +96,11 @@ def command(
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
     display = display_for(ctx, as_json, quiet)
     from usk.classify.train import TrainConfig, TrainProgress, train
+    from usk.cli.display import runs_table, settings_line
     from usk.data.mix import parse_mix
-    from usk.errors import UsageError, counted, sample_of
+    from usk.errors import UsageError
     from usk.evaluate.records import read_run
-    from usk.show.console import runs_table, settings_line
+    from usk.text import abbreviate_list, pluralize
 
     config = TrainConfig(
         classifier=classifier,
@@ -107,7 +108,7 @@ def command(
         folds=split_numbers(folds, "--folds"),
         seeds=seeds,
         seed=seed,
-        shots=shots,
+        train_clips=train_clips,
         epochs=epochs,
         batch=batch,
         learning_rate=learning_rate,
@@ -146,7 +147,7 @@ def command(
     accuracies = [run.accuracy for run in tested]
     if failed := [run.folder.name for run in tested if run.learnt_nothing]:
         display.warn(
-            f"{counted(len(failed), 'run')} of {len(tested)} learnt nothing and took all test clips for one class ({sample_of(failed)}): "
+            f"{pluralize(len(failed), 'run')} of {len(tested)} learnt nothing and took all test clips for one class ({abbreviate_list(failed)}): "
             "more --epochs or a lower --learning-rate may help"
         )
     records = [run.record for run in result.runs]

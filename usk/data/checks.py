@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from usk.data.pinned import is_inside
-from usk.errors import counted
+from usk.text import pluralize
 
 LARGEST_FOLD = 1_000_000
 
@@ -16,20 +16,20 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
     """Labels are names or numbers, in the range of the classes where those are named (`n_classes`)."""
     missing = sum(map(is_missing, values))
     if missing:
-        return f"no value in {counted(missing, 'row')}"
+        return f"no value in {pluralize(missing, 'row')}"
     if n_classes is not None:
         outside = [value for value in values if not (_is_int(value) and 0 <= value < n_classes)]
         return (
-            f"labels outside its {n_classes} classes in {counted(len(outside), 'row')}" if outside else None
+            f"labels outside its {n_classes} classes in {pluralize(len(outside), 'row')}" if outside else None
         )
     bad = [value for value in values if not (isinstance(value, (str, bool)) or _is_finite(value))]
-    return f"neither names nor numbers in {counted(len(bad), 'row')}" if bad else None
+    return f"neither names nor numbers in {pluralize(len(bad), 'row')}" if bad else None
 
 
 def wrong_folds(folds: Sequence[int]) -> str | None:
-    """Folds are counted from 0 or 1."""
+    """Folds are pluralize from 0 or 1."""
     bad = [fold for fold in folds if not 0 <= fold <= LARGEST_FOLD]
-    return f"{bad[0]} is no fold, in {counted(len(bad), 'row')}" if bad else None
+    return f"{bad[0]} is no fold, in {pluralize(len(bad), 'row')}" if bad else None
 
 
 def is_missing(value: Any) -> bool:
@@ -40,7 +40,7 @@ def is_missing(value: Any) -> bool:
 def missing_folds(values: Sequence[Any]) -> str | None:
     """Every row says its fold: one made up for it could be one that others test."""
     missing = sum(map(is_missing, values))
-    return f"no value in {counted(missing, 'row')}" if missing else None
+    return f"no value in {pluralize(missing, 'row')}" if missing else None
 
 
 def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
@@ -68,11 +68,11 @@ def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
     for column in ("alpha", "gain_db"):
         if not _is_finite(row[column]):
             return f"{column} is no finite number"
-    if row["judge_score"] is not None and not _is_finite(row["judge_score"]):
-        return "judge_score is no finite number"
-    folds = row.get("judge_folds") or []
+    if row["filter_score"] is not None and not _is_finite(row["filter_score"]):
+        return "filter_score is no finite number"
+    folds = row.get("filter_folds") or []
     if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
-        return "judge_folds is no list of folds"
+        return "filter_folds is no list of folds"
     return None
 
 
@@ -89,12 +89,12 @@ def wrong_manifest(manifest: Any) -> str | None:
     parts = manifest.get("trained_on", [])
     if not isinstance(parts, list) or not all(isinstance(part, dict) and _has_groups(part) for part in parts):
         return "trained_on does not list the recordings that the generator has heard"
-    judge = manifest.get("judge")
-    heard = judge.get("heard") if isinstance(judge, dict) else []
-    if not isinstance(judge, (dict, type(None))) or not isinstance(heard, list):
-        return "judge does not say what it has heard"
+    clip_filter = manifest.get("clip_filter")
+    heard = clip_filter.get("heard") if isinstance(clip_filter, dict) else []
+    if not isinstance(clip_filter, (dict, type(None))) or not isinstance(heard, list):
+        return "clip_filter does not say what it has heard"
     if not all(isinstance(part, dict) and _has_groups(part) and _has_folds(part) for part in heard):
-        return "judge does not list the recordings that it has heard"
+        return "clip_filter does not list the recordings that it has heard"
     source = manifest.get("source", {"name": "", "revision": ""})
     if not isinstance(source, dict) or not all(isinstance(source.get(k), str) for k in ("name", "revision")):
         return "source does not say what the parents are clips of"

@@ -1,4 +1,4 @@
-"""The row that everything else carries: one labelled piece of mono audio, and where it came from."""
+"""The row that everything else carries: one labeled piece of mono audio, and where it came from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_MODEL = "none"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One labelled clip. `clip_id` and `group` carry the source's name in front, so that sources can be mixed.
+    """One labeled clip. `clip_id` and `group` carry the source's name in front, so that sources can be mixed.
 
     `group` is the recording that the clip was cut from, and `fold` the official (or made) fold, 0 where a
     synthetic clip's parents do not share one. The provenance fields are empty for real clips.
@@ -31,8 +31,8 @@ class Clip:
     steps: int = 0
     model: str = ""
     gain_db: float = 0.0
-    judge_score: float | None = None
-    judge_folds: tuple[int, ...] = ()  # what the judge that scored it has heard
+    filter_score: float | None = None
+    filter_folds: tuple[int, ...] = ()  # what the clip_filter that scored it has heard
 
     @property
     def is_synthetic(self) -> bool:
@@ -54,7 +54,7 @@ PROVENANCE_COLUMNS = (
     "steps",
     "model",
     "gain_db",
-    "judge_score",
+    "filter_score",
 )
 
 
@@ -70,6 +70,6 @@ def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
         "steps": int(row["steps"]),
         "model": str(row["model"]),
         "gain_db": float(row["gain_db"]),
-        "judge_score": None if row["judge_score"] is None else float(row["judge_score"]),
-        "judge_folds": tuple(int(fold) for fold in row.get("judge_folds") or ()),
+        "filter_score": None if row["filter_score"] is None else float(row["filter_score"]),
+        "filter_folds": tuple(int(fold) for fold in row.get("filter_folds") or ()),
     }

@@ -18,7 +18,8 @@ from usk.data.checks import (
 from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.splits import in_several_folds
-from usk.errors import SourceError, UsageError, counted, sample_of
+from usk.errors import SourceError, UsageError
+from usk.text import abbreviate_list, pluralize
 
 LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
@@ -60,7 +61,7 @@ def from_columns(
     """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
     name, typed = opened.name, opened.location
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
-    stored = [column for column in (*PROVENANCE_COLUMNS, "judge_folds") if column in data]
+    stored = [column for column in (*PROVENANCE_COLUMNS, "filter_folds") if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
     label_column, class_names, labels = _labels(
@@ -85,7 +86,7 @@ def from_columns(
         groups = [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
         if nameless := sum(map(is_missing, own)):
             notes.append(
-                f"no recording in the column {group_column} for {counted(nameless, 'row')}: each counts as its own"
+                f"no recording in the column {group_column} for {pluralize(nameless, 'row')}: each counts as its own"
             )
     folds = [0] * len(ids)
     if fold_column and not all(map(is_missing, data[fold_column])):  # a column without any value says nothing
@@ -119,7 +120,7 @@ def from_columns(
     ]
     if not is_ours and (spread := [*in_several_folds(clips)]):
         notes.append(
-            f"{counted(len(spread), 'recording')} with clips in several folds ({sample_of(spread)}): where one of these is tested, the "
+            f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): where one of these is tested, the "
             "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
         )
     source = replace(
@@ -216,7 +217,7 @@ def _by_name(values: list[Any], feature: Any) -> list[Any]:
 
 
 def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
-    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are counted in natural order.
+    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are pluralize in natural order.
 
     `keep_zero` is for synthetic clips, where 0 says that the parents come from different folds.
     """

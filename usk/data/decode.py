@@ -21,11 +21,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from usk.data.audio import MAX_DURATION_S, AudioRef, BadAudioError
+from usk.data.audio_file import MAX_DURATION_S, AudioRef, BadAudioError
 from usk.data.cache import cache_root
 from usk.data.clip import Clip
 from usk.data.source import Source
-from usk.errors import SourceError, counted, sample_of
+from usk.errors import SourceError
+from usk.text import abbreviate_list, pluralize
 
 MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
@@ -153,7 +154,7 @@ def decode_source(
     reasons = [f"{_below(name)} ({reason})" for name, reason in bad.items() if name in here]
     if reasons and (not skip_bad or not kept):
         raise SourceError(
-            f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {sample_of(reasons)}; "
+            f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {abbreviate_list(reasons)}; "
             "mend or remove them, or go on without them with --skip-bad"
         )
     rows = np.array([row_of[source.clips[row].clip_id] for row in kept], dtype=np.int64)
@@ -163,7 +164,7 @@ def decode_source(
             good,
             notes=(
                 *good.notes,
-                f"skipped {counted(len(reasons), 'clip')} that cannot be used: {sample_of(reasons)}",
+                f"skipped {pluralize(len(reasons), 'clip')} that cannot be used: {abbreviate_list(reasons)}",
             ),
         )
     good = replace(
@@ -177,7 +178,7 @@ def decode_source(
     decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, index["sounds"])
     if copies := _copies_of_other_recordings(decoded):
         note = (
-            f"{counted(len(copies), 'clip')} with the same sound as a clip of another recording ({sample_of(copies)}): one may train "
+            f"{pluralize(len(copies), 'clip')} with the same sound as a clip of another recording ({abbreviate_list(copies)}): one may train "
             "where the other is tested; remove the copies, or give both the same recording"
         )
         decoded = replace(decoded, source=replace(good, notes=(*good.notes, note)))

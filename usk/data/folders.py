@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from usk.data.audio import AUDIO_SUFFIXES, FileRef
+from usk.data.audio_file import AUDIO_SUFFIXES, FileRef
 from usk.data.clip import Clip
 from usk.data.columns import LABEL_COLUMNS, Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
-from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.listing import STANDARD, listed, read_table, tables_in
+from usk.data.parquet import MANIFEST_FILE
 from usk.data.source import CLASS_FOLDERS, LISTED, Source, advice, no_groups_note, with_folds
-from usk.errors import SourceError, counted, sample_of
+from usk.errors import SourceError
 from usk.files import is_text, visible_files
 from usk.hub import first_line
+from usk.text import abbreviate_list, pluralize
 
 UNREAD_SUFFIXES = frozenset(
     {
@@ -126,10 +127,10 @@ def _without_missing(
     if not skip_bad:
         raise SourceError(
             f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file "
-            f"({sample_of(missing)}); complete the download, or go on without them with --skip-bad"
+            f"({abbreviate_list(missing)}); complete the download, or go on without them with --skip-bad"
         )
     kept = [index for index, there in enumerate(present) if there]
-    note = f"skipped {counted(len(missing), 'clip')} without an audio file"
+    note = f"skipped {pluralize(len(missing), 'clip')} without an audio file"
     return [rows[index] for index in kept], [files[index] for index in kept], (note,)
 
 
@@ -140,12 +141,12 @@ def tables_of(path: Path, columns: Columns) -> list[Path]:
     if not tables:
         return []
     labels = {columns.label, *LABEL_COLUMNS}
-    labelled = any(name in labels or name.lower() in labels for name in read_table(tables[0]).column_names)
+    labeled = any(name in labels or name.lower() in labels for name in read_table(tables[0]).column_names)
     folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     classes = [
         folder for folder in folders if any(f.suffix.lower() in AUDIO_SUFFIXES for f in visible_files(folder))
     ]
-    return tables if len(classes) < 2 or (labelled and tables[0].name in STANDARD) else []
+    return tables if len(classes) < 2 or (labeled and tables[0].name in STANDARD) else []
 
 
 def open_listed(path: Path, typed: str, skip_bad: bool, columns: Columns, tables: list[Path]) -> Source:
@@ -177,7 +178,7 @@ def open_class_folders(
     ]
     if odd and not skip_bad:
         raise SourceError(
-            f"{typed}: {counted(len(odd), 'file')} named in other bytes than UTF-8 ({sample_of(odd)}), and rows could not say them; "
+            f"{typed}: {pluralize(len(odd), 'file')} named in other bytes than UTF-8 ({abbreviate_list(odd)}), and rows could not say them; "
             "rename them, or go on without them with --skip-bad"
         )
     if not is_text(path.resolve().name):
@@ -230,7 +231,11 @@ def open_class_folders(
                 )
             )
     revision, cache_key = fingerprint_files(files, path)
-    notes = [f"skipped {counted(len(odd), 'file')} whose name is not UTF-8: {sample_of(odd)}"] if odd else []
+    notes = (
+        [f"skipped {pluralize(len(odd), 'file')} whose name is not UTF-8: {abbreviate_list(odd)}"]
+        if odd
+        else []
+    )
     flat = sorted(set(class_names).difference(*classes_of.values()))
     beside = {
         name: n
@@ -239,11 +244,11 @@ def open_class_folders(
     }
     fix = "put the clips of one recording into a folder of their own below the class"
     if flat:
-        where = "" if len(flat) == len(class_names) else f" in {sample_of(flat)}"
+        where = "" if len(flat) == len(class_names) else f" in {abbreviate_list(flat)}"
         notes.append(no_groups_note(fix, where))
     if beside:
         notes.append(
-            f"{sum(beside.values())} of {sum(len(found[name]) for name in beside)} clips in {sample_of(sorted(beside))} lie in no folder "
+            f"{sum(beside.values())} of {sum(len(found[name]) for name in beside)} clips in {abbreviate_list(sorted(beside))} lie in no folder "
             f"of a recording: each counts as its own ({fix})"
         )
     if unread:
@@ -256,7 +261,7 @@ def open_class_folders(
         if not found[name] and any(f.suffix.lower() in UNREAD_SUFFIXES for f in inner)
     ]:
         notes.append(
-            f"{sample_of(lost)}: no class, for usk reads none of {'its' if len(lost) == 1 else 'their'} files"
+            f"{abbreviate_list(lost)}: no class, for usk reads none of {'its' if len(lost) == 1 else 'their'} files"
         )
     if loose := _loose_audio(path):
         notes.append(
@@ -269,7 +274,7 @@ def open_class_folders(
         )
     if shared:
         notes.append(
-            f"recording folders that several classes have ({sample_of(sorted(shared))}) count as one recording each, which is never on "
+            f"recording folders that several classes have ({abbreviate_list(sorted(shared))}) count as one recording each, which is never on "
             "both sides of a split; give them other names if they are not"
         )
     return with_folds(
@@ -304,9 +309,9 @@ def _loose_audio(path: Path) -> int:
 
 def _why_no_classes(path: Path, folders: Sequence[Path], unread: Mapping[str, int]) -> str:
     if datasets := [folder.name for folder in folders if (folder / MANIFEST_FILE).is_file()]:
-        return f"it holds {len(datasets)} datasets ({sample_of(datasets)}), of which one can be named"
+        return f"it holds {len(datasets)} datasets ({abbreviate_list(datasets)}), of which one can be named"
     if parquet := sorted({file.relative_to(path).parts[0] for file in path.glob("*/**/*.parquet")}):
-        return f"it has Parquet files in sub-folders ({sample_of(parquet)}), of which one can be named"
+        return f"it has Parquet files in sub-folders ({abbreviate_list(parquet)}), of which one can be named"
     if (path / "fit.json").is_file():
         return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
     if unread:

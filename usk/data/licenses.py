@@ -11,7 +11,7 @@ UNKNOWN = "unknown"
 SHARE_ALIKE = frozenset({"sa", "sharealike", "odbl", "mpl", "epl", "eupl", "osl", "copyleft"})
 GPL = re.compile(r"[al]?gpl(v?\d.*)?")
 PUBLIC_DOMAIN = frozenset({"cc0", "pddl", "unlicense", "publicdomain"})
-PERMISSIVE = frozenset({  # words by which licences are known that ask for credit at most
+PERMISSIVE = frozenset({  # words by which licenses are known that ask for credit at most
     "mit", "apache", "apache2", "bsd", "0bsd", "isc", "attribution", "wtfpl", "zlib", "ncsa", "bsl", "boost", "afl", "ecl",
     "postgresql", "permissive",
 })  # fmt: skip
@@ -27,7 +27,7 @@ def is_noncommercial(license_name: str) -> bool:
 
 
 def strictest_license(names: Iterable[str]) -> str:
-    """The licence that a work made from all of these inherits: non-commercial before no-derivatives before those that are not
+    """The license that a work made from all of these inherits: non-commercial before no-derivatives before those that are not
     known here before share-alike before permissive before public domain.
 
     Not legal advice: the order only makes sure that a restriction never gets lost on the way.
@@ -47,17 +47,17 @@ def _laxity(name: str) -> int:
     if words & PUBLIC_DOMAIN or {"public", "domain"} <= words:
         return 6
     by = "by" in words and bool(words & {"cc", "odc"})
-    return 5 if by or words & PERMISSIVE else 3  # an own licence, `other`, `all rights reserved`: who knows
+    return 5 if by or words & PERMISSIVE else 3  # an own license, `other`, `all rights reserved`: who knows
 
 
 def one_license(names: Sequence[str]) -> str:
-    """The licence where several are stated, which may be spellings of the same: the strictest, as spelt first."""
+    """The license where several are stated, which may be spellings of the same: the strictest, as spelt first."""
     spelt = {tuple(sorted(_words(name))): name for name in reversed(names)}
     return strictest_license(spelt.values())
 
 
 def license_of_card(folder: Path) -> str | None:
-    """The licence that the metadata of a folder's README.md states: of several the strictest, of `other` its name."""
+    """The license that the metadata of a folder's README.md states: of several the strictest, of `other` its name."""
     card = folder / "README.md"
     if not card.is_file():
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from usk.data.audio import AUDIO_SUFFIXES
+from usk.data.audio_file import AUDIO_SUFFIXES
 from usk.errors import SourceError
 from usk.hub import first_line
 

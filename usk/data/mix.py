@@ -13,10 +13,11 @@ import numpy as np
 
 from usk.data.clip import NO_MODEL, Clip
 from usk.data.renaming import renaming
-from usk.data.shots import made_elsewhere
 from usk.data.source import Source
 from usk.data.splits import Split, stable_order
-from usk.errors import LeakError, SourceError, UsageError, UskError, counted, sample_of
+from usk.data.train_subset import made_elsewhere
+from usk.errors import LeakError, SourceError, UsageError, UskError
+from usk.text import abbreviate_list, pluralize
 
 DEMO = "demo"  # in front of the recordings of the demo corpus
 
@@ -107,7 +108,7 @@ def share_of(clips: Sequence[Clip], rows: np.ndarray, fraction: float) -> np.nda
 
 def lineages(source: Source, real: Source) -> list[frozenset[str]]:
     """The recordings whose sound is in each clip of `source`: those that its row names, and those that its parents (of a
-    real clip: itself) are counted to in `real`."""
+    real clip: itself) are pluralize to in `real`."""
     group_of = {clip.clip_id: clip.group for clip in real.clips}
     return [
         clip.lineage | {group_of[name] for name in clip.parents or (clip.clip_id,) if name in group_of}
@@ -116,7 +117,7 @@ def lineages(source: Source, real: Source) -> list[frozenset[str]]:
 
 
 def renamed_parents(source: Source, real: Source) -> list[str]:
-    """The parents that are in `real`, but counted to other recordings there than `source` says; with both."""
+    """The parents that are in `real`, but pluralize to other recordings there than `source` says; with both."""
     group_of = {clip.clip_id: clip.group for clip in real.clips}
     named = {
         (parent, group)
@@ -144,7 +145,7 @@ def made_of_other_rows(source: Source, real: Source) -> str | None:
     )
 
 
-def heard_by_generator(source: Source, real: Source) -> frozenset[str]:
+def generator_training_groups(source: Source, real: Source) -> frozenset[str]:
     """The recordings that the generator of `source` was fitted on, under the names in `real` too: where none were named
     when it was fitted, it lists clips."""
     return source.model_groups | {clip.group for clip in real.clips if clip.clip_id in source.model_groups}
@@ -154,7 +155,7 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
     """Which clips of `source` must not train in `split`: bool [len(source)].
 
     A clip leaks if a recording that it (or a parent of it) was cut from is in the validation or test part, or if
-    the generator that made it, or the judge that chose it, was fitted on such a recording. Where the protocol itself cuts recordings apart
+    the generator that made it, or the clip_filter that chose it, was fitted on such a recording. Where the protocol itself cuts recordings apart
     (`seed-9010`), the same clips are compared in place of the same recordings. One with a parent that is gone (`orphaned`)
     leaks in every split: what it was cut from may be tested under another name.
     """
@@ -169,12 +170,13 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
             ],
             dtype=bool,
         )
-    judged_groups = {real.clips[row].group for row in judged}
-    heard = bool(heard_by_generator(source, real) & judged_groups)
-    judges = judges_that_heard(source, real, split)
+    filtered_groups = {real.clips[row].group for row in judged}
+    heard = bool(generator_training_groups(source, real) & filtered_groups)
+    clip_filters = filters_trained_on(source, real, split)
     return gone | np.array(
         [
-            bool(lineage & judged_groups) or (clip.is_synthetic and (heard or clip.judge_folds in judges))
+            bool(lineage & filtered_groups)
+            or (clip.is_synthetic and (heard or clip.filter_folds in clip_filters))
             for clip, lineage in zip(source.clips, lineages(source, real), strict=True)
         ],
         dtype=bool,
@@ -196,18 +198,18 @@ def orphaned(source: Source, real: Source) -> np.ndarray:
     )
 
 
-def judges_that_heard(source: Source, real: Source, split: Split) -> frozenset[tuple[int, ...]]:
-    """The judges of a synthetic source, by their folds, that were fitted on recordings which validate or test in `split`.
+def filters_trained_on(source: Source, real: Source, split: Split) -> frozenset[tuple[int, ...]]:
+    """The clip_filters of a synthetic source, by their folds, that were fitted on recordings which validate or test in `split`.
 
-    A judge whose recordings are not on record (a copy without the manifest) is held to its folds: it must have heard none
+    A clip_filter whose recordings are not on record (a copy without the manifest) is held to its folds: it must have heard none
     that is tested.
     """
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
     tested = {real.clips[row].fold for row in split.test.tolist()}
     return frozenset(
         folds
-        for folds in {clip.judge_folds for clip in source.clips if clip.judge_folds}
-        if (source.judge_groups[folds] & judged if folds in source.judge_groups else tested & set(folds))
+        for folds in {clip.filter_folds for clip in source.clips if clip.filter_folds}
+        if (source.filter_groups[folds] & judged if folds in source.filter_groups else tested & set(folds))
     )
 
 
@@ -220,7 +222,7 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
         )
     other = "test another fold (--folds)" if split.of_fold else "test single folds (--protocol folds)"
     judged = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    heard = len(heard_by_generator(source, real) & judged)
+    heard = len(generator_training_groups(source, real) & judged)
     if heard and split.by_group and source.renamed_from:
         return (
             f"its generator was trained on {heard} of the recordings that validate or test; which validate goes by their names: call the "
@@ -237,10 +239,10 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
             "that has not heard them (usk fit)"
         )
     others = "make clips of recordings that train there (usk synth" + (" --folds)" if split.of_fold else ")")
-    if split.by_group and judges_that_heard(source, real, split):
+    if split.by_group and filters_trained_on(source, real, split):
         return (
-            "their parents' recordings, or recordings that their judge was fitted on, validate or test; "
-            f"{other}, or {others}, with a judge that has heard no others (--judge --test-folds)"
+            "their parents' recordings, or recordings that their clip_filter was fitted on, validate or test; "
+            f"{other}, or {others}, with a clip_filter that has heard no others (--filter --test-folds)"
         )
     return f"their parents' recordings validate or test; {other}, or {others}"
 
@@ -248,18 +250,18 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
 def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
     """Which rows of each part train in `split`.
 
-    With shots, or a fraction of the real clips (`real:0.1`), a synthetic clip trains only if all its parents are among
+    With train_clips, or a fraction of the real clips (`real:0.1`), a synthetic clip trains only if all its parents are among
     those: what it brings of other real clips would be credited to synthesis.
 
     Raises LeakError if a part would be left empty by leaks, UsageError for a part that trains nothing, and SourceError for
-    one that was made when the recordings of `real` were named otherwise: what its generator and its judges have heard is
+    one that was made when the recordings of `real` were named otherwise: what its generator and its clip_filters have heard is
     listed under those names, and could not be found.
     """
     chosen = []
     dropped = 0
     share = min((part.fraction for part in mix.parts if sources[part.name] is real), default=1.0)
     given = share_of(real.clips, split.train, share)
-    few = share < 1 or split.shots is not None
+    few = share < 1 or split.train_clips is not None
     for part in mix.parts:
         source = sources[part.name]
         if source is real:
@@ -271,7 +273,7 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
             if renamed:
                 raise SourceError(
                     f"--mix {mix.text}: {part.name} was made when the recordings of {real.location} were named otherwise "
-                    f"({sample_of(renamed, 1)}); name them as then (--group-column), or make it again with `usk synth`"
+                    f"({abbreviate_list(renamed, 1)}); name them as then (--group-column), or make it again with `usk synth`"
                 )
             leaks = leaking(source, real, split)
             dropped += int(leaks.sum())
@@ -300,15 +302,15 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
 def _few_of(split: Split, share: float, n_real: int) -> str:
     if share < 1:
         return f"{n_real} real clips that train beside them in {split.name}"
-    return f"{split.shots} shots of {split.name}"
+    return f"{split.train_clips} train_clips of {split.name}"
 
 
 def _fix_for_few(split: Split, share: float, n_real: int) -> str:
     if not split.of_fold:
         return "only --protocol folds can have such clips"
     if share < 1:
-        return f"for few real clips use --shots {n_real}, with usk train and usk synth alike, in place of real:{share:g}"
-    return f"usk synth --shots {split.shots} --test-folds {split.name.removeprefix('fold')} makes such clips"
+        return f"for few real clips use --train-clips {n_real}, with usk train and usk synth alike, in place of real:{share:g}"
+    return f"usk synth --train-clips {split.train_clips} --test-folds {split.name.removeprefix('fold')} makes such clips"
 
 
 def label_map(source: Source, real: Source) -> np.ndarray:
@@ -351,23 +353,23 @@ def named_elsewhere(heard: Collection[str], recordings: Collection[str]) -> list
 
 
 def foreign_generator(source: Source, real: Source) -> str | None:
-    """A warning if what the generator (or a judge) of `source` has heard may be in `real` under other names, else None: all
+    """A warning if what the generator (or a clip_filter) of `source` has heard may be in `real` under other names, else None: all
     of it is named as nothing there is (the demo corpus is nobody else's), or some was in that very folder and is not now."""
     recordings = {clip.group for clip in real.clips}
-    heard = heard_by_generator(source, real)
+    heard = generator_training_groups(source, real)
     if real.by_path and not unknown_generator(source):
-        listed = heard.union(*source.judge_groups.values())
+        listed = heard.union(*source.filter_groups.values())
         gone = sorted(name for name in listed - recordings if name.startswith(f"{real.name}/"))
         if gone := [name for name in gone if name not in {clip.clip_id for clip in real.clips}]:
             return (
                 f"what made {source.location} has heard recordings that are in {real.location} no more under the names that they had "
-                f"({sample_of(gone, 2)}): if they were moved or renamed, leaks cannot be ruled out"
+                f"({abbreviate_list(gone, 2)}): if they were moved or renamed, leaks cannot be ruled out"
             )
     elsewhere = named_elsewhere(heard, recordings)
     if not elsewhere or unknown_generator(source):
         return None
     return (
-        f"the generator of {source.location} has heard {sample_of(elsewhere)}: if {real.location} holds recordings of that "
+        f"the generator of {source.location} has heard {abbreviate_list(elsewhere)}: if {real.location} holds recordings of that "
         "under other names, leaks cannot be ruled out"
     )
 
@@ -391,7 +393,7 @@ def _foreign_parents(source: Source, real: Source) -> str | None:
     theirs = {parent.partition("/")[0] for clip in source.clips for parent in clip.parent_groups}
     if gone := int(orphaned(source, real).sum()):
         left_out = (
-            f"left out {counted(gone, 'clip')} of {source.location} with parents that are in {real.location} no more under the names "
+            f"left out {pluralize(gone, 'clip')} of {source.location} with parents that are in {real.location} no more under the names "
             "that they had (moved, renamed or removed since): under others they may be tested"
         )
         return "; ".join(filter(None, (left_out, foreign_generator(source, real))))

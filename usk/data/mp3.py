@@ -10,7 +10,7 @@ KBITS = {  # layer III of MPEG 1, and of MPEG 2 and 2.5
 RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
-def untold_samples(content: bytes) -> int | None:
+def unconditioned_samples(content: bytes) -> int | None:
     """Samples a channel in the frames of an MP3 that does not say how many it has; None for other files.
 
     ISO/IEC 11172-3 and 13818-3: a frame of layer III has 1,152 samples (MPEG 1) or 576.

@@ -20,8 +20,8 @@ def as_named_now(source: Source, real: Source) -> Source:
 
     The folder is the same for sure where its content is (`Source.made_of`). Where `real` knows its clips by their paths, it is
     taken for the same if half of the paths are, of those that `source` names as parents, as their recordings, or as heard by its
-    generator or a judge, or of those that `real` has. Two folders whose files merely have the same names are taken for one by
-    that: `renamed_by_paths` says so, and such clips leak where those paths are tested, and count as made of no few shots.
+    generator or a clip_filter, or of those that `real` has. Two folders whose files merely have the same names are taken for one by
+    that: `renamed_by_paths` says so, and such clips leak where those paths are tested, and count as made of no few train_clips.
     """
     if source is real or not source.has_synthetic:
         return source
@@ -53,7 +53,7 @@ def as_named_now(source: Source, real: Source) -> Source:
             for clip in source.clips
         ),
         model_groups=all_now(source.model_groups),
-        judge_groups={folds: all_now(heard) for folds, heard in source.judge_groups.items()},
+        filter_groups={folds: all_now(heard) for folds, heard in source.filter_groups.items()},
         renamed_from=", ".join(sorted(olds)),
         renamed_by_paths=not by_content,
     )
@@ -66,7 +66,7 @@ def _of_the_same_paths(source: Source, real: Source) -> set[str]:
     for names, here in (
         ({name for clip in source.clips for name in clip.parents}, ids),
         ({name for clip in source.clips for name in clip.parent_groups}, groups),
-        *((heard, groups | ids) for heard in (source.model_groups, *source.judge_groups.values())),
+        *((heard, groups | ids) for heard in (source.model_groups, *source.filter_groups.values())),
     ):
         paths: dict[str, set[str]] = defaultdict(set)
         for name in names:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from usk.data.audio import AudioRef
+from usk.data.audio_file import AudioRef
 from usk.data.clip import Clip
 from usk.data.splits import make_folds
 from usk.errors import UsageError
@@ -34,8 +34,8 @@ class Source:
         frozenset()
     )  # recordings that the generator of a synthetic dataset was fitted on
     model_unknown: bool = False  # whether it was fitted on more than those, which its record does not name
-    # Recordings that the judges of a synthetic dataset were fitted on, by the folds that name a judge (`Clip.judge_folds`).
-    judge_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
+    # Recordings that the clip_filters of a synthetic dataset were fitted on, by the folds that name a clip_filter (`Clip.filter_folds`).
+    filter_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
     hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
     ids_by_row: bool = (
         False  # rows have no names of their own: clips are known by their place in this revision alone

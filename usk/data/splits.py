@@ -35,14 +35,14 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
     recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold.
     """
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    cells: dict[str, set[tuple[int, int]]] = defaultdict(
+    subsets: dict[str, set[tuple[int, int]]] = defaultdict(
         set
     )  # of a recording: more than one if it has many classes
     for clip in clips:
         if not clip.is_synthetic:
             sizes[clip.fold, clip.label][clip.group] += 1
-            cells[clip.group].add((clip.fold, clip.label))
-    left = {cell: len(groups) for cell, groups in sizes.items()}
+            subsets[clip.group].add((clip.fold, clip.label))
+    left = {subset: len(groups) for subset, groups in sizes.items()}
     held: set[str] = set()
     for _, groups in sorted(sizes.items()):
         wanted = share * sum(groups.values())
@@ -50,11 +50,13 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
         for group in sorted(groups.keys() - held, key=stable_order):
             if taken >= wanted:
                 break
-            if taken + groups[group] <= max(2 * wanted, 1) and all(left[cell] > 2 for cell in cells[group]):
+            if taken + groups[group] <= max(2 * wanted, 1) and all(
+                left[subset] > 2 for subset in subsets[group]
+            ):
                 held.add(group)
                 taken += groups[group]
-                for cell in cells[group]:
-                    left[cell] -= 1
+                for subset in subsets[group]:
+                    left[subset] -= 1
     return frozenset(held)
 
 
@@ -68,7 +70,7 @@ class Split:
     test: np.ndarray
     optimistic: bool = False  # the epoch is chosen on the test part (`seed-9010` alone)
     by_group: bool = True  # whether recordings are kept whole on one side
-    shots: int | None = None  # how many clips the training part was cut to (usk.data.shots)
+    train_clips: int | None = None  # how many clips the training part was cut to (usk.data.train_subset)
 
     @property
     def of_fold(self) -> bool:

@@ -1,7 +1,7 @@
-"""DDIM inversion and decoding of batches, from and to any noise level, with any eta.
+"""DDIM inversion and decoding of batches, from and to any noise strength, with any eta.
 
 Notation follows Song, Meng & Ermon, "Denoising diffusion implicit models" (arXiv 2010.02502):
-x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, where a_t is the cumulative product of alphas. At `level` 1 and with the
+x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, where a_t is the cumulative product of alphas. At `strength` 1 and with the
 same number of steps both directions equal audiodiffusion's own `encode` and pipeline.
 """
 
@@ -15,8 +15,10 @@ import torch
 
 from usk.errors import ModelError, UsageError
 
-NODE_POWER = 1.5  # of the nodes' spacing in a second-order walk; 1 is even
-LEAST_ALPHA = 1e-9  # a second-order walk ends where this much of the signal's power is left, or a little more
+NODE_POWER = 1.5  # of the nodes' spacing in a second-order sampler; 1 is even
+LEAST_ALPHA = (
+    1e-9  # a second-order sampler ends where this much of the signal's power is left, or a little more
+)
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
 
 Predictor = Callable[[torch.Tensor, int], torch.Tensor]
@@ -84,37 +86,41 @@ class NoiseSchedule:
         """a_t; below the first timestep the scheduler's final alpha."""
         return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha
 
-    def below(self, level: float) -> int:
-        """How many of the timesteps lie below `level`."""
-        return int(self.n_train * level + 1e-6)  # 0.57 * 1000 is a little less than 570
+    def below(self, strength: float) -> int:
+        """How many of the timesteps lie below `strength`."""
+        return int(self.n_train * strength + 1e-6)  # 0.57 * 1000 is a little less than 570
 
-    def timesteps(self, steps: int, level: float = 1.0) -> list[int]:
-        """The `steps` evenly spaced timesteps of a first-order walk, ascending, up to `level` (0 < level <= 1).
+    def timesteps(self, steps: int, strength: float = 1.0) -> list[int]:
+        """The `steps` evenly spaced timesteps of a first-order sampler, ascending, up to `strength` (0 < strength <= 1).
 
-        At level 1 these are the scheduler's own 0, s, 2s, ... ("leading" spacing), which end a step short of the top.
-        Below it the last is the one just below `level`, as in a second-order walk: a step short would be too little
+        At strength 1 these are the scheduler's own 0, s, 2s, ... ("leading" spacing), which end a step short of the top.
+        Below it the last is the one just below `strength`, as in a second-order sampler: a step short would be too little
         noise, and with one step none at all.
         """
-        if not 0.0 < level <= 1.0:
-            raise UsageError(f"--level must lie in (0, 1], not {level}")
-        top = self.below(level)
+        if not 0.0 < strength <= 1.0:
+            raise UsageError(f"--strength must lie in (0, 1], not {strength}")
+        top = self.below(strength)
         if not 1 <= steps <= top:
-            raise UsageError(f"--steps {steps} does not fit: at level {level} there are {top} timesteps")
-        if level == 1.0:
+            raise UsageError(
+                f"--steps {steps} does not fit: at strength {strength} there are {top} timesteps"
+            )
+        if strength == 1.0:
             return [index * (top // steps) for index in range(steps)]
         return [round(top * place / steps) - 1 for place in range(1, steps + 1)]
 
-    def nodes(self, steps: int, level: float = 1.0) -> list[int]:
-        """The `steps` timesteps of a second-order walk, ascending, the last just below `level`, denser near clean.
+    def nodes(self, steps: int, strength: float = 1.0) -> list[int]:
+        """The `steps` timesteps of a second-order sampler, ascending, the last just below `strength`, denser near clean.
 
         Where next to nothing is left of the signal (at zero terminal SNR nothing), there is none: noise cannot be told
         from it there, and clean is no multiple of noisy.
         """
-        if not 0.0 < level <= 1.0:
-            raise UsageError(f"--level must lie in (0, 1], not {level}")
-        top = min(self.below(level), int((self.alphas_cumprod >= LEAST_ALPHA).sum()))
+        if not 0.0 < strength <= 1.0:
+            raise UsageError(f"--strength must lie in (0, 1], not {strength}")
+        top = min(self.below(strength), int((self.alphas_cumprod >= LEAST_ALPHA).sum()))
         if not 1 <= steps <= top:
-            raise UsageError(f"--steps {steps} does not fit: at level {level} there are {top} timesteps")
+            raise UsageError(
+                f"--steps {steps} does not fit: at strength {strength} there are {top} timesteps"
+            )
         nodes: list[int] = []
         for place in range(1, steps + 1):
             ideal = round(top * (place / steps) ** NODE_POWER) - 1
@@ -148,10 +154,10 @@ def ddim_encode(
     clean: torch.Tensor,
     schedule: NoiseSchedule,
     steps: int,
-    level: float = 1.0,
+    strength: float = 1.0,
     refinements: int = 0,
 ) -> torch.Tensor:
-    """Invert DDIM: the noisy latents at `level` from which eta-0 decoding comes back to `clean`.
+    """Invert DDIM: the noisy latents at `strength` from which eta-0 decoding comes back to `clean`.
 
     The step up is implicit: it wants the noise that the network will see at its upper end, which is not known yet.
     Without refinements the network looks at the lower end instead (as audiodiffusion does, a first-order error). Each
@@ -161,15 +167,15 @@ def ddim_encode(
 
     Args:
         predict: the network.
-        clean: batch [batch, channels, height, width] at noise level zero.
+        clean: batch [batch, channels, height, width] at noise strength zero.
         steps: network evaluations; more is closer to the exact inverse.
-        level: how far up to go, as a fraction of the schedule.
+        strength: how far up to go, as a fraction of the schedule.
         refinements: further evaluations at each step.
 
     Returns: float32, the same shape as `clean`.
     """
     sample = clean.float()
-    timesteps = schedule.timesteps(steps, level)
+    timesteps = schedule.timesteps(steps, strength)
     below = -1  # clean
     for timestep in timesteps:
         alpha_from, alpha_to = schedule.alpha(below), schedule.alpha(timestep)
@@ -189,14 +195,14 @@ def ddim_decode(
     noisy: torch.Tensor,
     schedule: NoiseSchedule,
     steps: int,
-    level: float = 1.0,
+    strength: float = 1.0,
     eta: float = 0.0,
     seeds: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Walk latents down from `level` to clean in `steps` DDIM steps (equation 12 of arXiv 2010.02502).
+    """SamplerConfig latents down from `strength` to clean in `steps` DDIM steps (equation 12 of arXiv 2010.02502).
 
     Args:
-        noisy: batch [batch, channels, height, width] as `ddim_encode` returns it for the same steps and level.
+        noisy: batch [batch, channels, height, width] as `ddim_encode` returns it for the same steps and strength.
         eta: 0 is deterministic, 1 adds the noise of DDPM ancestral sampling back at every step.
         seeds: one a batch item, needed when eta > 0: an item's noise depends on its own seed alone.
 
@@ -206,7 +212,7 @@ def ddim_decode(
         raise ValueError("eta > 0 needs one seed for each item of the batch")
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds or ()] if eta > 0 else []
     sample = noisy.float()
-    timesteps = schedule.timesteps(steps, level)
+    timesteps = schedule.timesteps(steps, strength)
     for timestep, below in zip(reversed(timesteps), [*reversed(timesteps[:-1]), -1], strict=True):
         alpha_from, alpha_to = schedule.alpha(timestep), schedule.alpha(below)
         output = predict(sample, timestep).float()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from usk.mel.spectrogram import SILENCE_POWER, MelSettings, audio_to_image, to_db
+from usk.audio.mel import SILENCE_POWER, MelSettings, audio_to_image, to_db
 
 ENCODER_MEL = MelSettings(
     sample_rate_hz=22_050, n_fft=2_048, hop_samples=512, n_mels=96, n_frames=216, top_db=80.0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from usk.audio.mel import MelSettings, audio_to_image, stack_padded
 from usk.data.decode import DecodedSource, Progress, beginning, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import unknown_generator
@@ -21,18 +22,18 @@ from usk.data.splits import held_out_groups
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.interpolate import decomposed
 from usk.diffusion.load import TRAINED_ON_FILE, Generator, quiet_libraries
-from usk.diffusion.networks import Base, Networks, classes_told, load_base, new_networks
-from usk.diffusion.training import CHECKPOINT, FitClips, FitProgress, Fitting
-from usk.diffusion.walk import Walk
+from usk.diffusion.networks import Base, Networks, conditioned_classes, load_base, new_networks
+from usk.diffusion.sampler import SamplerConfig
+from usk.diffusion.train import CHECKPOINT, FitClips, FitProgress, Fitting
 from usk.diffusion.workers import workers
-from usk.errors import UsageError, disk_errors, sample_of
-from usk.files import only_one, refuse_other, write_whole
-from usk.mel.spectrogram import MelSettings, audio_to_image, stack_padded
+from usk.errors import UsageError, disk_errors
+from usk.files import atomic_write, exclusive_lock, require_own_folder
+from usk.text import abbreviate_list
 
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
 """One image of 4 s at 22.05 kHz: 64 bands, a frame each 25 ms."""
 
-PREVIEWED = Walk(steps=6, level=0.5)  # as `usk synth` does by default
+PREVIEWED = SamplerConfig(steps=6, strength=0.5)  # as `usk synth` does by default
 
 FIT_FILE = "fit.json"  # what a folder is being fitted with
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -44,7 +45,7 @@ def preview(
     images: np.ndarray,
     path: Path,
     class_names: Sequence[str] = (),
-    walk: Walk = PREVIEWED,
+    sampler: SamplerConfig = PREVIEWED,
 ) -> None:
     """A PNG: for up to four pairs of images, rows of first parent, its round trip, the mix, and the second parent.
 
@@ -63,10 +64,12 @@ def preview(
         first if first == second else "" for first, second in zip(names[0::2], names[1::2], strict=True)
     ]
     up, down = generator.predictor(names), generator.predictor(names[0::2] + of_mixes)
-    noisy = walk.up(up, clean, generator.schedule)
+    noisy = sampler.up(up, clean, generator.schedule)
     half = torch.full((pairs,), 0.5)
-    mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], walk.top(generator.schedule))
-    decoded = walk.down(down, torch.cat((noisy[0::2], mixed)), generator.schedule)
+    mixed = decomposed(
+        noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], sampler.top(generator.schedule)
+    )
+    decoded = sampler.down(down, torch.cat((noisy[0::2], mixed)), generator.schedule)
     back = generator.to_image(decoded)
     rows = [generator.to_image(clean[0::2]), back[:pairs], back[pairs:], generator.to_image(clean[1::2])]
     grid = torch.cat([torch.cat([image[0].flip(0) for image in row], dim=1) for row in rows], dim=0)
@@ -149,7 +152,7 @@ def fit(
             "mel settings cannot be chosen for a base: it draws the images that it was trained on"
         )
     root = Path(out)
-    refuse_other(root, FIT_FILE)  # not after an hour of decoding
+    require_own_folder(root, FIT_FILE)  # not after an hour of decoding
     with workers(config.device) as team, ExitStack() as kept:  # before anything is decoded or written
         base = None
         if config.base is not None:
@@ -157,7 +160,7 @@ def fit(
                 base = load_base(config.base, team.device)
         mel = base.generator.mel if base is not None else mel or EMBEDDED_MEL
         names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
-        told = classes_told(config, base, names)
+        told = conditioned_classes(config, base, names)
         notes = (
             *(base.notes if base is not None else ()),
             *filter(None, map(unknown_generator, sources)),
@@ -180,7 +183,7 @@ def fit(
             if team.is_main:
                 with disk_errors(root):
                     root.mkdir(parents=True, exist_ok=True)
-                kept.enter_context(only_one(root, "usk fit"))
+                kept.enter_context(exclusive_lock(root, "usk fit"))
                 _claim(root, config, mel, parts)
         fitting = Fitting(clips, networks, config, root, team)
         log = fitting.run(report)
@@ -193,10 +196,10 @@ def fit(
             if team.is_main:
                 warn(diverged)
         heard = [*(base.trained_on if base is not None else []), *parts]
-        licences = [source.license for source in sources]
+        licenses = [source.license for source in sources]
         if base is not None:
-            licences.append(base.generator.license)
-        trained_on = {"license": strictest_license(licences), "sources": heard}
+            licenses.append(base.generator.license)
+        trained_on = {"license": strictest_license(licenses), "sources": heard}
         if team.is_main:
             _finish(fitting, base, trained_on)
     return FitResult(root, log, trained_on, notes, fitting.kept_step)
@@ -210,7 +213,7 @@ def _clips_of(
     skip_bad: bool,
     decoding: Progress | None,
 ) -> tuple[FitClips, list[dict[str, Any]], list[str]]:
-    """The clips to train on, labelled with their places in `told`, what `trained_on.json` says of each source, and notes.
+    """The clips to train on, labeled with their places in `told`, what `trained_on.json` says of each source, and notes.
 
     A recording with clips in a fold that is not among `folds` is left out: it stands on the test side there.
     """
@@ -228,7 +231,7 @@ def _clips_of(
             across = {everything.source.clips[row].group for row in of_folds} & elsewhere
             notes.append(
                 f"{source.location}: {len(across)} recordings with clips in other folds than {','.join(map(str, sorted(folds)))} "
-                f"too were left out ({sample_of(sorted(across))}): they are tested there"
+                f"too were left out ({abbreviate_list(sorted(across))}): they are tested there"
             )
         if not rows:
             raise UsageError(
@@ -282,7 +285,7 @@ def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str
     path = root / FIT_FILE
     if not path.is_file():
         with disk_errors(root):
-            write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
         return
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
@@ -338,7 +341,7 @@ def write_pipeline(
                 half.save_config(folder / name)
                 tensors = {key: tensor.contiguous() for key, tensor in half.state_dict().items()}
                 # As its `save_pretrained` does, but a full disk stays the OSError that it is.
-                write_whole(folder / name / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+                atomic_write(folder / name / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
                 network.float()
         Mel(**networks.mel.to_audiodiffusion()).save_pretrained(folder / "mel")
     contents: dict[str, Any] = {
@@ -359,4 +362,4 @@ def write_pipeline(
     contents["model_index.json"] = index
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        write_whole(folder / name, (json.dumps(content, indent=1) + "\n").encode())
+        atomic_write(folder / name, (json.dumps(content, indent=1) + "\n").encode())

@@ -61,7 +61,7 @@ def _half_turn(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) 
     The side that it turns through depends on their line alone, so that the way back is the same.
     """
     line = _unit(_unit(first) - _unit(second)).flatten(1)
-    # Swapping neighbours with a sign turns any vector with an even number of entries by exactly 90 degrees.
+    # Swapping neighbors with a sign turns any vector with an even number of entries by exactly 90 degrees.
     even = line[:, : line.shape[1] // 2 * 2].reshape(line.shape[0], -1, 2)
     side = torch.zeros_like(line)
     side[:, : even.shape[1] * 2] = torch.stack((-even[..., 1], even[..., 0]), dim=-1).flatten(1)
@@ -76,7 +76,7 @@ def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | No
     """The mean of both latents, rescaled to the mean of their norms; `alpha` is ignored (it is always one half).
 
     A plain mean of independent Gaussian latents has half their variance, which a diffusion model decodes into
-    blur; the rescaling puts it back (normalised interpolation, arXiv 2505.07481). The zero mean of opposite
+    blur; the rescaling puts it back (normalized interpolation, arXiv 2505.07481). The zero mean of opposite
     latents falls back on `slerp`.
     """
     mean = (first + second) / 2
@@ -101,10 +101,10 @@ def barycentre(latents: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.
     for latent, weight in zip(latents, weights.unbind(dim=1), strict=True):
         mean = mean + _broadcast(weight, latent) * latent
         target = target + _broadcast(weight, latent) * latent.std(dim=(-2, -1), keepdim=True, correction=0)
-    centre = mean.mean(dim=(-2, -1), keepdim=True)
+    center = mean.mean(dim=(-2, -1), keepdim=True)
     spread = mean.std(dim=(-2, -1), keepdim=True, correction=0)
     scale = torch.where(spread > 1e-4 * target, target / spread.clamp_min(1e-20), torch.ones_like(spread))
-    return centre + scale * (mean - centre)
+    return center + scale * (mean - center)
 
 
 def noise_part(noisy: torch.Tensor, clean: torch.Tensor, alpha_cumprod: float) -> torch.Tensor:

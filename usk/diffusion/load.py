@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
+from usk.audio.mel import MelSettings
 from usk.data.pinned import download_model
 from usk.device import autocast, default_precision, resolve_device
 from usk.diffusion.ddim import NoiseSchedule, Predictor
 from usk.diffusion.encoder import ENCODER_SIZE, encode_audio
-from usk.errors import ModelError, UsageError, sample_of
+from usk.errors import ModelError, UsageError
 from usk.hub import causes, first_line
-from usk.mel.spectrogram import MelSettings
+from usk.text import abbreviate_list
 
 EMBEDDED = "embedded"
 PUBLISHED = "teticio/audio-diffusion-ddim-256"
@@ -35,7 +36,7 @@ NETWORK_FILES = ("*.json", "*.safetensors", "*.bin")
 WEIGHTS = re.compile(
     r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)"
 )
-LUMA = (0.299, 0.587, 0.114)  # red, green and blue in a grey image (ITU-R 601), as audiodiffusion mixes them
+LUMA = (0.299, 0.587, 0.114)  # red, green and blue in a gray image (ITU-R 601), as audiodiffusion mixes them
 
 
 @dataclass
@@ -142,8 +143,8 @@ class Generator:
         if self.vae is None:
             return image
         with torch.no_grad():
-            grey = image.expand(-1, self.vae.config.in_channels, -1, -1)
-            return VAE_SCALE * self.vae.encode(grey).latent_dist.mode()
+            gray = image.expand(-1, self.vae.config.in_channels, -1, -1)
+            return VAE_SCALE * self.vae.encode(gray).latent_dist.mode()
 
     def to_image(self, latent: torch.Tensor) -> torch.Tensor:
         """The inverse of `to_latent`, clamped to [-1, 1]."""
@@ -191,14 +192,14 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     )
     shape = _latent_shape(unet, vae, mel, name)
     encoder = _load_encoder(folder, unet, name) if _is_conditional(unet) else None
-    trained_on, licence = [], "unknown"
+    trained_on, license = [], "unknown"
     if (folder / TRAINED_ON_FILE).is_file():
         record = read_pipeline_json(folder / TRAINED_ON_FILE, name)
         if not isinstance(record.get("sources"), list):
             raise ModelError(
                 f"--model {name}: {TRAINED_ON_FILE} does not say what the generator was trained on"
             )
-        trained_on, licence = record["sources"], str(record.get("license", "unknown"))
+        trained_on, license = record["sources"], str(record.get("license", "unknown"))
     for network in (unet, vae, encoder):
         if network is not None:
             network.eval().requires_grad_(False).to(on, memory_format=torch.channels_last)
@@ -212,7 +213,7 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         device=on,
         precision=default_precision(on) if precision == "auto" else precision,
         trained_on=trained_on,
-        license=licence,
+        license=license,
         class_names=class_names,
         encoder=encoder,
         frame_multiple=frame_multiple(unet, shape, mel),
@@ -332,7 +333,7 @@ def _load_network(network_class: Any, folder: Path, name: str) -> Any:
                 output_loading_info=True,
             )
         if report["missing_keys"]:
-            raise ValueError(f"{sample_of(sorted(report['missing_keys']))} is missing")
+            raise ValueError(f"{abbreviate_list(sorted(report['missing_keys']))} is missing")
     except (
         OSError,
         ValueError,

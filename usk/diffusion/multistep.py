@@ -22,21 +22,21 @@ def encode_second_order(
     clean: torch.Tensor,
     schedule: NoiseSchedule,
     steps: int,
-    level: float = 1.0,
+    strength: float = 1.0,
     refinements: int = 1,
 ) -> torch.Tensor:
-    """The noisy latents at `level` from which `decode_second_order` comes back to `clean`.
+    """The noisy latents at `strength` from which `decode_second_order` comes back to `clean`.
 
     Args:
         predict: the network.
-        clean: batch [batch, channels, height, width] at noise level zero.
+        clean: batch [batch, channels, height, width] at noise strength zero.
         steps: steps; the network is evaluated `steps + refinements` times.
-        level: how far up to go, as a fraction of the schedule.
+        strength: how far up to go, as a fraction of the schedule.
         refinements: further looks at the first step, which has no step before it to learn from.
 
     Returns: float32, the same shape as `clean`.
     """
-    nodes = schedule.nodes(steps, level)
+    nodes = schedule.nodes(steps, strength)
     first_alpha = schedule.alpha(nodes[0])
     sample = clean.float()
     upper = sample
@@ -67,16 +67,16 @@ def encode_second_order(
 
 
 def decode_second_order(
-    predict: Predictor, noisy: torch.Tensor, schedule: NoiseSchedule, steps: int, level: float = 1.0
+    predict: Predictor, noisy: torch.Tensor, schedule: NoiseSchedule, steps: int, strength: float = 1.0
 ) -> torch.Tensor:
-    """Walk latents down from `level` to clean in `steps` evaluations of the network.
+    """SamplerConfig latents down from `strength` to clean in `steps` evaluations of the network.
 
     Args:
-        noisy: batch [batch, channels, height, width] as `encode_second_order` returns it for the same steps and level.
+        noisy: batch [batch, channels, height, width] as `encode_second_order` returns it for the same steps and strength.
 
     Returns: float32, the same shape, not clamped further than the scheduler's configuration says.
     """
-    nodes = schedule.nodes(steps, level)
+    nodes = schedule.nodes(steps, strength)
     sample = noisy.float()
     before: tuple[torch.Tensor, float] | None = (
         None  # x_0 as seen from the node above, and the step from there
@@ -98,4 +98,4 @@ def decode_second_order(
             -width
         ) * blend
         before = (origin, width)
-    raise AssertionError("a walk has at least one step")
+    raise AssertionError("a sampler has at least one step")

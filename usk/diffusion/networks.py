@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from usk.audio.mel import MelSettings
 from usk.data.licenses import UNKNOWN
 from usk.diffusion.ddim import NoiseSchedule
 from usk.diffusion.fit_config import FitConfig
@@ -24,8 +25,8 @@ from usk.diffusion.load import (
     read_pipeline_json,
     resolve_model,
 )
-from usk.errors import ModelError, UsageError, sample_of
-from usk.mel.spectrogram import MelSettings
+from usk.errors import ModelError, UsageError
+from usk.text import abbreviate_list
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Networks:
 
 
 def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 0) -> Any:
-    """A diffusers `UNet2DModel` for latents of `shape` (channels, height, width), attention at the lowest level.
+    """A diffusers `UNet2DModel` for latents of `shape` (channels, height, width), attention at the lowest strength.
 
     With `n_classes` it takes class labels; label `n_classes` means none given.
     """
@@ -172,7 +173,7 @@ class Base:
                 f"--from {name} does not say what it was trained on: leaks from its training data cannot be ruled out"
             )
         if self.generator.license == UNKNOWN:
-            notes.append(f"the licence of {name} is unknown: look it up before you share what comes of it")
+            notes.append(f"the license of {name} is unknown: look it up before you share what comes of it")
         return tuple(notes)
 
     def described(self, config: FitConfig, class_names: tuple[str, ...]) -> FitConfig:
@@ -235,7 +236,7 @@ def load_base(name: str, device: torch.device) -> Base:
     return Base(generator, scheduler_config)
 
 
-def classes_told(config: FitConfig, base: Base | None, names: Sequence[str]) -> tuple[str, ...]:
+def conditioned_classes(config: FitConfig, base: Base | None, names: Sequence[str]) -> tuple[str, ...]:
     """The classes that the UNet will be told of, `names` being those of the clips; empty for none.
 
     A class-conditional base stays what it is. Raises UsageError if it does not know every class of the clips, unless
@@ -248,7 +249,7 @@ def classes_told(config: FitConfig, base: Base | None, names: Sequence[str]) -> 
     known = base.generator.class_names
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
-            f"--from {config.base} is class-conditional and does not know {sample_of(unknown)}; add "
+            f"--from {config.base} is class-conditional and does not know {abbreviate_list(unknown)}; add "
             "--class-conditional to teach it the classes of your clips in the place of its own"
         )
     return known

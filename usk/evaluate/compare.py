@@ -1,7 +1,7 @@
 """From run folders to what they show: which mix is better, by how much, and how sure that is.
 
 Runs are compared only with runs on the same real data under the same protocol, classifier, augmentation and number of
-shots, and differences are taken only between runs of the same split and seed, on the very same test clips. Where several
+train_clips, and differences are taken only between runs of the same split and seed, on the very same test clips. Where several
 augmentations were trained, each mix is also compared with the one that was best for it on validation clips: what synthetic
 clips add to the best that classical augmentation does.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.errors import SourceError, UsageError, counted
+from usk.errors import SourceError, UsageError
 from usk.evaluate import metrics
 from usk.evaluate.records import RECIPE, RunRecord, read_runs
 from usk.evaluate.stats import (
@@ -29,6 +29,7 @@ from usk.evaluate.stats import (
     paired_bootstrap,
 )
 from usk.evaluate.verdict import Compared, corrected, interval_of, verdict
+from usk.text import pluralize
 
 DEFAULT_BASELINE = "real"
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
@@ -117,7 +118,7 @@ class AugmentationChoice:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All mixes of one protocol, classifier, augmentation and number of shots on one set of real data; baseline row first.
+    """All mixes of one protocol, classifier, augmentation and number of train_clips on one set of real data; baseline row first.
 
     Its augmentation is `BEST` where each mix goes with its own, which `choices` names."""
 
@@ -125,7 +126,7 @@ class Comparison:
     classifier: str
     augment: str
     data: str
-    shots: int | None
+    train_clips: int | None
     baseline: str
     rows: list[MixRow]
     classes: list[ClassRow]
@@ -141,7 +142,7 @@ class Comparison:
 
     @property
     def setting(self) -> str:
-        """What all its runs share, but for the number of shots."""
+        """What all its runs share, but for the number of train_clips."""
         augment = "each mix with its best augmentation" if self.choices else f"augment {self.augment}"
         details = f", {self.details}" if self.details else ""
         return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data_name or self.data}{details}"
@@ -154,7 +155,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        return self.setting if self.shots is None else f"{self.setting}, {self.shots} shots"
+        return self.setting if self.train_clips is None else f"{self.setting}, {self.train_clips} train_clips"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold: NaN and infinity become None."""
@@ -171,7 +172,7 @@ def compare_runs(folder: str | Path = "runs", baseline: str | None = None) -> li
 
 def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparison]:
     """One comparison for each protocol, classifier, augmentation and real data, in order of their first run; of those that
-    differ in shots alone, fewest first and the full training part last.
+    differ in train_clips alone, fewest first and the full training part last.
 
     Where mixes were trained with several augmentations, comparisons of each mix at its best one follow; see `comparable`.
 
@@ -180,11 +181,11 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
     tested on different clips, UsageError where no run has the mix `baseline`.
     """
     found = [_comparison(alike, baseline) for alike in comparable(runs, baseline)]
-    n_judged = sum(any(row.difference is not None for row in one.rows) for one in found)
-    if n_judged < 2:
+    n_compared = sum(any(row.difference is not None for row in one.rows) for one in found)
+    if n_compared < 2:
         return found
     many = (
-        f"one of {n_judged} comparisons, whose p values are corrected within each alone: where clips do nothing, one in 20 may say that "
+        f"one of {n_compared} comparisons, whose p values are corrected within each alone: where clips do nothing, one in 20 may say that "
         "some help or hurt"
     )
     return [replace(one, notes=[*one.notes, many]) for one in found]
@@ -204,7 +205,7 @@ class Comparable:
 def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparable]:
     """What `compare` compares, in its order.
 
-    For each protocol, classifier, number of shots and real data where the baseline was trained with several augmentations,
+    For each protocol, classifier, number of train_clips and real data where the baseline was trained with several augmentations,
     there is one more at the end: each mix with that of them that has the best mean validation accuracy. None under a
     protocol whose validation clips are the test clips, nor where a run does not say its validation accuracy.
     """
@@ -227,12 +228,12 @@ def comparable(runs: Sequence[RunRecord], baseline: str | None = None) -> list[C
     found = [
         Comparable(members, details=key[-1])
         for key, several in alike.items()
-        for members in _by_shots(several)
+        for members in _by_train_clips(several)
     ]
     best = [
         _with_best_augmentation(members, baseline, details=key[-1])
         for key, several in over_augments.items()
-        for members in _by_shots(several)
+        for members in _by_train_clips(several)
     ]
     names = _data_names(runs)
     return [replace(one, data_name=names[one.runs[0].data]) for one in (*found, *best) if one is not None]
@@ -259,9 +260,9 @@ def _details(recipe: tuple[Any, ...], recipes: set[tuple[Any, ...]]) -> str:
     return ", ".join(f"{RECIPE[number].replace('_', ' ')} {recipe[number]}" for number in differ)
 
 
-def _by_shots(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    every = sorted({run.shots for run in runs}, key=lambda n: math.inf if n is None else n)
-    return [[run for run in runs if run.shots == shots] for shots in every]
+def _by_train_clips(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    every = sorted({run.train_clips for run in runs}, key=lambda n: math.inf if n is None else n)
+    return [[run for run in runs if run.train_clips == train_clips] for train_clips in every]
 
 
 def _baseline_of(runs: Sequence[RunRecord], wanted: str | None) -> str:
@@ -354,7 +355,7 @@ def _comparison(alike: Comparable, wanted: str | None) -> Comparison:
         classifier=first.classifier,
         augment=BEST if choices else first.augment,
         data=first.data,
-        shots=first.shots,
+        train_clips=first.train_clips,
         baseline=baseline,
         rows=rows,
         classes=_class_rows(by_mix, pairs),
@@ -579,7 +580,7 @@ def _notes(
     for row in rows:
         if row.n_unpaired:
             notes.append(
-                f"{row.mix}: no partner with the same split and seed for {counted(row.n_unpaired, 'run')} (its own and the "
+                f"{row.mix}: no partner with the same split and seed for {pluralize(row.n_unpaired, 'run')} (its own and the "
                 "baseline's), which are in the means and recalls and not in the differences"
             )
     notes += _failed(pairs, by_mix)
@@ -600,7 +601,7 @@ def _failed(
 ) -> list[str]:
     """Trainings that came to nothing, of which few can make most of a mean, and the differences without them."""
     counts = {mix: sum(run.learnt_nothing for run in members) for mix, members in by_mix.items()}
-    failed = [f"{n} of {counted(len(by_mix[mix]), 'run')} of {mix}" for mix, n in counts.items() if n]
+    failed = [f"{n} of {pluralize(len(by_mix[mix]), 'run')} of {mix}" for mix, n in counts.items() if n]
     if not failed:
         return []
     told = [f"{', '.join(failed)} learnt nothing and took all test clips for one class"]
@@ -610,7 +611,7 @@ def _failed(
             left = paired_bootstrap(rest)
             interval = "" if left.low_points is None else f" ({interval_of(left)})"
             told.append(
-                f"{mix} is {left.difference_points:+z.1f} points{interval} where none did, in {counted(len(rest), 'pair')}"
+                f"{mix} is {left.difference_points:+z.1f} points{interval} where none did, in {pluralize(len(rest), 'pair')}"
             )
     return ["; ".join(told)]
 

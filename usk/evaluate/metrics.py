@@ -26,7 +26,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) 
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The share of clips predicted as labelled; NaN without clips."""
+    """The share of clips predicted as labeled; NaN without clips."""
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     return float(np.mean(labels == predicted)) if labels.size else float("nan")
 
@@ -58,5 +58,5 @@ def changed_confusions(before: np.ndarray, after: np.ndarray) -> list[tuple[int,
     clips, [n_classes, n_classes] each; the largest change first, then by class number."""
     change = np.asarray(after) - np.asarray(before)
     np.fill_diagonal(change, 0)
-    cells = [(int(true), int(predicted)) for true, predicted in np.argwhere(change)]
-    return sorted(cells, key=lambda cell: (-abs(int(change[cell])), cell))
+    subsets = [(int(true), int(predicted)) for true, predicted in np.argwhere(change)]
+    return sorted(subsets, key=lambda subset: (-abs(int(change[subset])), subset))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.shots import CELL_NAME
+from usk.data.train_subset import SUBSET_NAME
 from usk.errors import SourceError
 from usk.evaluate import metrics
 from usk.files import visible_files
@@ -26,7 +26,7 @@ FEW_CLIPS = 10  # that may well be of one class to a classifier
 
 @dataclass(frozen=True)
 class MadeBy:
-    """What made the synthetic clips of one part of a mix; `name` is without the few shots that they were made for."""
+    """What made the synthetic clips of one part of a mix; `name` is without the few train_clips that they were made for."""
 
     name: str
     strategies: tuple[str, ...]
@@ -56,7 +56,7 @@ class RunRecord:
     data: str  # fingerprint of the real source: the same for all its splits
     data_name: str  # what that source is called; empty in runs that do not say
     created: datetime
-    shots: int | None  # real clips in all that training was cut to; None: the whole training part
+    train_clips: int | None  # real clips in all that training was cut to; None: the whole training part
     validation_accuracy: float | None  # that chose the epoch, a fraction; None without, or of an old run
     recipe: tuple[
         Any, ...
@@ -65,7 +65,7 @@ class RunRecord:
     caveats: tuple[str, ...]  # what its figures must be read with: leaks that nothing can rule out
     datasets: frozenset[
         tuple[str, str]
-    ]  # that it trained on: name and revision; few shots have one by split and seed
+    ]  # that it trained on: name and revision; few train_clips have one by split and seed
     made_by: tuple[MadeBy, ...]  # of each part with synthetic clips; empty in runs that do not say
     clip_ids: np.ndarray = field(repr=False)  # str [clips]
     groups: np.ndarray = field(repr=False)  # str [clips]
@@ -156,7 +156,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     created = datetime.fromisoformat(config["created"])
     texts = ("mix", "classifier", "protocol", "split", "augment", "data")
     numbers = ("seed", "n_real", "n_synthetic", "dropped", "epochs", "steps")
-    optional = ("fold", "best_epoch", "shots")
+    optional = ("fold", "best_epoch", "train_clips")
     return {
         **{name: str(config[name]) for name in texts},
         **{name: int(config[name]) for name in numbers},
@@ -173,7 +173,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "made_by": tuple(
             MadeBy(
-                _without_cell(str(name)),
+                _without_subset(str(name)),
                 tuple(map(str, part.get("strategies", ()))),
                 tuple(map(str, part.get("models", ()))),
             )
@@ -186,10 +186,10 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without_cell(name: str) -> str:
-    """A part's name without the few shots that it was made for: `few` of `few/50-shots-fold1-seed0`."""
+def _without_subset(name: str) -> str:
+    """A part's name without the few train_clips that it was made for: `few` of `few/50-train_clips-fold1-seed0`."""
     folder, slash, last = name.rpartition("/")
-    return folder if slash and CELL_NAME.fullmatch(last) else name
+    return folder if slash and SUBSET_NAME.fullmatch(last) else name
 
 
 def _optional_float(value: Any) -> float | None:
@@ -212,7 +212,7 @@ def _predictions(folder: Path, n_classes: int) -> dict[str, Any]:
     if missing:
         raise _damaged(folder, f"predictions.parquet lacks the column {missing[0]}")
     if table.num_rows == 0 or any(table[name].null_count for name in _COLUMNS):
-        raise _damaged(folder, "predictions.parquet has no rows or empty cells")
+        raise _damaged(folder, "predictions.parquet has no rows or empty subsets")
     rows = table.sort_by("clip_id")
     clip_ids = np.array(rows["clip_id"].to_pylist(), dtype=str)
     try:

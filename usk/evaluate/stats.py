@@ -14,7 +14,7 @@ import numpy as np
 CONFIDENCE = 0.95
 SIGNIFICANCE = 1 - CONFIDENCE
 N_RESAMPLES = 10_000
-ALL_FLIPS = 36  # pairs up to which every pattern of signs is counted
+ALL_FLIPS = 36  # pairs up to which every pattern of signs is pluralize
 N_FLIPS = 2**15  # patterns drawn where there are more
 _CHUNK_WEIGHTS = 4_000_000  # weights held at once: bounds memory where each clip is its own recording
 
@@ -110,8 +110,8 @@ def paired_bootstrap(
       seed it cannot be, and `n_seeds` says so.
 
     What recordings and seeds do together (a training that happens to do well on some recordings) spreads either mean, so the
-    sum would count it twice: the variances of two-way clusters are V(recordings) + V(seeds) - V(cells) (Cameron, Gelbach
-    & Miller 2011), and the deviations of seeds are shrunk to that. (Drawing both ways at once counts cells three times;
+    sum would count it twice: the variances of two-way clusters are V(recordings) + V(seeds) - V(subsets) (Cameron, Gelbach
+    & Miller 2011), and the deviations of seeds are shrunk to that. (Drawing both ways at once counts subsets three times;
     Owen 2007, "The pigeonhole bootstrap".) Few units know their own variance badly: each resample's deviation is divided
     by the root of a chi-squared draw over its degrees of freedom, which turns normal tails into Student's, with those of
     Satterthwaite (1946): of seeds n - 1, of recordings fewer, the more unequal their numbers of clips are.
@@ -194,11 +194,13 @@ def _spread(
         here = list(members)
         parts = (gains - sizes * differences[here]) * (shares[here] / (sizes.sum(axis=0) * len(differences)))
         of_stratum = seeds[here]
-        cells = np.stack([parts[:, of_stratum == seed].sum(axis=1) for seed in np.unique(of_stratum)], axis=1)
-        n, n_seeds = cells.shape
-        variance = n / (n - 1) * float(np.sum(cells.sum(axis=1) ** 2))
+        subsets = np.stack(
+            [parts[:, of_stratum == seed].sum(axis=1) for seed in np.unique(of_stratum)], axis=1
+        )
+        n, n_seeds = subsets.shape
+        variance = n / (n - 1) * float(np.sum(subsets.sum(axis=1) ** 2))
         if n_seeds > 1:
-            alone = cells - cells.mean(axis=1, keepdims=True)
+            alone = subsets - subsets.mean(axis=1, keepdims=True)
             of_cells += n / (n - 1) * n_seeds / (n_seeds - 1) * float(np.sum(alone**2))
         clips = sizes.sum(axis=1, dtype=np.float64)
         equal = float(np.sum(clips**2) ** 2 / np.sum(clips**4))  # so many recordings of one size know as much
@@ -285,7 +287,7 @@ def exact_test(pairs: Sequence[Pair]) -> float:
 def sign_flip_test(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float:
     """Exact two-sided paired test: how often the mean would lie as far from 0 if every sign were a fair coin.
 
-    Fisher's randomisation test over (split, seed) pairs. Were a mix's networks drawn as the baseline's are, either of a
+    Fisher's randomization test over (split, seed) pairs. Were a mix's networks drawn as the baseline's are, either of a
     pair could have been either's, so the p value is exact for these data, however few the pairs; that other recordings
     might have been tested is in the interval, not here. All sign patterns count up to `ALL_FLIPS` pairs; beyond,
     `N_FLIPS` drawn ones and the observed one (Phipson & Smyth 2010). 1.0 without a difference.

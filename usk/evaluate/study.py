@@ -76,7 +76,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Comparisons that differ in shots alone, one after the other: a point for each mix and number of shots."""
+    """Comparisons that differ in train_clips alone, one after the other: a point for each mix and number of train_clips."""
 
     setting: str  # `Comparison.setting`, which they share
     warning: str | None  # and their warning
@@ -118,7 +118,7 @@ def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list
 
 def studies_of(revision: str, folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
     """Those of `study_runs` that say what a dataset was worth: all runs that count of some mix in them were trained on
-    this revision of it, or, of few shots, one was: there each seed and test fold has a dataset of its own."""
+    this revision of it, or, of few train_clips, one was: there each seed and test fold has a dataset of its own."""
 
     def is_of_it(comparison: Comparison, members: dict[str, list[RunRecord]]) -> bool:
         holds = [
@@ -126,7 +126,7 @@ def studies_of(revision: str, folder: str | Path = "runs", baseline: str | None 
             for mix, of_mix in members.items()
             if mix != comparison.baseline
         ]
-        return any(all(found) if comparison.shots is None else any(found) for found in holds)
+        return any(all(found) if comparison.train_clips is None else any(found) for found in holds)
 
     return [
         _study(comparison, members)
@@ -219,7 +219,7 @@ def _shares(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
 
 
 def series_of(mix: str, count: str) -> str:
-    """A mix without the fractions of what is counted (`n_real` or `n_synthetic` clips): `real:0.1,synth` and `real,synth`
+    """A mix without the fractions of what is pluralize (`n_real` or `n_synthetic` clips): `real:0.1,synth` and `real,synth`
     are two sizes of one series by real clips; by synthetic ones they are two series."""
 
     def swept(part: str) -> str:
@@ -259,8 +259,8 @@ def _sweep_point(series: str, size: int, values: Sequence[float]) -> SweepPoint:
     return SweepPoint(series, size, float(np.mean(values)), min(values), max(values), len(values))
 
 
-def sweeps_by_shots(studies: Sequence[Study]) -> list[Sweep]:
-    """Accuracy by real clips in training, for each setting that was run with several numbers of shots.
+def sweeps_by_train_clips(studies: Sequence[Study]) -> list[Sweep]:
+    """Accuracy by real clips in training, for each setting that was run with several numbers of train_clips.
 
     A mix without real clips has no place on that scale and is left out.
     """
@@ -270,11 +270,12 @@ def sweeps_by_shots(studies: Sequence[Study]) -> list[Sweep]:
     return [
         Sweep(setting, members[0].comparison.warning, points)
         for setting, members in alike.items()
-        if len({one.comparison.shots for one in members}) > 1 and (points := _points_by_shots(members))
+        if len({one.comparison.train_clips for one in members}) > 1
+        and (points := _points_by_train_clips(members))
     ]
 
 
-def _points_by_shots(studies: Sequence[Study]) -> tuple[SweepPoint, ...]:
+def _points_by_train_clips(studies: Sequence[Study]) -> tuple[SweepPoint, ...]:
     """Mixes in order of their first comparison, baseline first."""
     found: dict[str, list[SweepPoint]] = defaultdict(list)
     for one in studies:

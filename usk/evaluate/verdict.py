@@ -19,7 +19,7 @@ from usk.evaluate.stats import (
 @dataclass(frozen=True)
 class Compared:
     """One mix against the baseline: the difference, the exact test's p value, the larger of that and the interval's, the same
-    corrected for all `n_compared` mixes, how many pairs took unequal numbers of optimiser steps, and of how many the real clips
+    corrected for all `n_compared` mixes, how many pairs took unequal numbers of optimizer steps, and of how many the real clips
     differ in content."""
 
     difference: PairedDifference
@@ -76,13 +76,13 @@ def verdict(
             said.append("one seed (the luck of training is not in the interval)")
         elif difference.n_seeds == 2:
             said.append("two seeds (the luck of training is hardly in the interval)")
-    judgement = _judgement(compared, baseline, adds_synthetic, same)
+    judgment = _judgement(compared, baseline, adds_synthetic, same)
     augment, found = same or ("", None)
     if found is None:
-        return f"{', '.join(said)}: {judgement}"
+        return f"{', '.join(said)}: {judgment}"
     interval = "" if found.low_points is None else f", {interval_of(found)}"
     return (
-        f"{', '.join(said)} (with {augment} for both {found.difference_points:+z.1f}{interval}): {judgement}"
+        f"{', '.join(said)} (with {augment} for both {found.difference_points:+z.1f}{interval}): {judgment}"
     )
 
 
@@ -103,7 +103,7 @@ def _judgement(
     against = "none" if adds_synthetic else baseline
     if compared.n_unequal:
         return (
-            f"not comparable, {compared.n_unequal} of {difference.n_pairs} pairs took unequal numbers of optimiser "
+            f"not comparable, {compared.n_unequal} of {difference.n_pairs} pairs took unequal numbers of optimizer "
             "steps; train both with the same --epochs and --batch"
         )
     if compared.n_other_content:

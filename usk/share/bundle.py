@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.licenses import UNKNOWN, is_noncommercial
-from usk.errors import UsageError, UskError, sample_of
+from usk.data.parquet import MANIFEST_FILE
+from usk.errors import UsageError, UskError
 from usk.evaluate.records import run_folders
 from usk.json_file import read_json_object
 from usk.share.cards import PLACE
+from usk.text import abbreviate_list
 
 CARD_FILE = "README.md"
 TAKES = "usk push takes a synthetic dataset (usk synth), a run (usk train) or a generator (usk fit)"
@@ -159,7 +160,7 @@ def _kind_of(root: Path, typed: str) -> Kind:
             return kind
     runs = [folder.relative_to(root).as_posix() for folder in run_folders(root)]
     if runs:
-        raise UsageError(f"{typed} holds {len(runs)} runs; name one of them: {sample_of(runs)}")
+        raise UsageError(f"{typed} holds {len(runs)} runs; name one of them: {abbreviate_list(runs)}")
     if (root / "fit.json").is_file():
         raise UskError(
             f"{typed} is a generator that is not finished; run the same `usk fit` again and it goes on"
@@ -183,7 +184,7 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
     shards, again = manifest.get("shards"), "run the same `usk synth` again"
     if manifest.get("kind") != "synthetic dataset" or not isinstance(shards, dict):
         raise UskError(f"{root / MANIFEST_FILE} is not that of a synthetic dataset; {TAKES}")
-    rejected = manifest.get("rejected", {})  # by a judge
+    rejected = manifest.get("rejected", {})  # by a clip_filter
     every = {**shards, **rejected}
     if not shards:
         raise UskError(f"{root} is unfinished: its clips are not judged yet; {again}")
@@ -198,7 +199,7 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
     over = sorted(path for path in paths if path.startswith(("data/", "rejected/")) and path not in every)
     if over:
         raise UskError(
-            f"{root} has shards that its {MANIFEST_FILE} does not know ({sample_of(over)}); delete them"
+            f"{root} has shards that its {MANIFEST_FILE} does not know ({abbreviate_list(over)}); delete them"
         )
     plan = (root / "plan.jsonl").read_bytes()
     if hashlib.sha256(plan).hexdigest() != manifest.get("plan_sha256"):
@@ -215,7 +216,7 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
     expected = planned
     for part in (shards, rejected):
         if (
-            "judge" in manifest
+            "clip_filter" in manifest
         ):  # which clips are where was decided when all were made; their order is the plan's
             here = {clip_id for name in part for clip_id in found[name]}
             expected = [clip_id for clip_id in planned if clip_id in here]
@@ -227,7 +228,9 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
                     f"other ones; delete it and {again}"
                 )
             begin += rows
-    if "judge" in manifest and sorted(planned) != sorted(name for names in found.values() for name in names):
+    if "clip_filter" in manifest and sorted(planned) != sorted(
+        name for names in found.values() for name in names
+    ):
         raise UskError(f"{root} has not just the clips of its plan; delete it and make it again")
 
 
@@ -280,14 +283,14 @@ def _check_weights(file: Path) -> None:
 
 
 def _inherited_license(root: Path, kind: Kind, record: dict[str, Any]) -> str:
-    """The licence that the records pass on."""
+    """The license that the records pass on."""
     if kind.name == "generator":
         record = _read_record(root / "trained_on.json") if (root / "trained_on.json").is_file() else {}
     return str(record.get("license", UNKNOWN))
 
 
 def _read_card(file: Path, card: str, inherited: str) -> tuple[str, str]:
-    """Title and licence of a card, which must not be freer than what it inherits."""
+    """Title and license of a card, which must not be freer than what it inherits."""
     import yaml  # type: ignore[import-untyped,unused-ignore]
 
     head = re.match(r"---\r?\n(.*?\n)---\r?\n", card, re.DOTALL)
@@ -301,8 +304,8 @@ def _read_card(file: Path, card: str, inherited: str) -> tuple[str, str]:
     stated = metadata.get("license_name", stated) if stated == "other" else stated
     if is_noncommercial(inherited) and not is_noncommercial(str(stated)):
         raise UskError(
-            f"{file} states the licence {stated}, but what it is made from is {inherited}: non-commercial; "
-            "restore the card's licence"
+            f"{file} states the license {stated}, but what it is made from is {inherited}: non-commercial; "
+            "restore the card's license"
         )
     return re.sub(r"\\(.)", r"\1", title), str(stated or inherited)
 
@@ -316,7 +319,7 @@ def _home_named(files: list[SharedFile]) -> list[str]:
         if file.path.endswith((".json", ".md")) and len(home) > 5 and home in file.source.read_bytes()
     ]
     return (
-        [f"{sample_of(named)} names folders below your home; who can see the repo can read them"]
+        [f"{abbreviate_list(named)} names folders below your home; who can see the repo can read them"]
         if named
         else []
     )

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from usk.data.hf_datasets import says_too_little
+from usk.audio.mel import MelSettings
 from usk.data.mix import named_elsewhere
+from usk.data.parquet import says_too_little
 from usk.errors import UsageError, UskError, disk_errors
-from usk.files import write_whole
-from usk.mel.spectrogram import MelSettings
+from usk.files import atomic_write
 from usk.synth.plan import Alpha, Plan
 from usk.synth.strategies import strategy_named
 
-# The Hub's names of licences that clips are commonly under; others become `other` with a name of their own.
+# The Hub's names of licenses that clips are commonly under; others become `other` with a name of their own.
 HUB_LICENSES = frozenset(
     [
         "cc-by-nc-2.0",
@@ -141,7 +141,7 @@ def size_category(n_rows: int) -> str:
 
 
 def license_metadata(name: str) -> dict[str, str]:
-    """The Hub's `license` fields for a licence's name."""
+    """The Hub's `license` fields for a license's name."""
     short = re.sub(r"[^a-z0-9.-]+", "-", name.lower())
     if short in HUB_LICENSES:
         return {"license": short}
@@ -153,12 +153,12 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
     from datasets import DatasetInfo, SplitDict, SplitInfo
 
     from usk import __version__
-    from usk.synth.store import dataset_features
+    from usk.synth.dataset_folder import dataset_features
 
     n_bytes = sum((folder / name).stat().st_size for name in manifest["shards"])
     split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
-    judge = manifest.get("judge")
-    features = dataset_features(plan.class_names, manifest["sample_rate_hz"], judge is not None)
+    clip_filter = manifest.get("clip_filter")
+    features = dataset_features(plan.class_names, manifest["sample_rate_hz"], clip_filter is not None)
     info = DatasetInfo(
         features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
     )
@@ -214,7 +214,7 @@ def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
             manifest.get("recordings_of_several_folds", {}).keys()
             & {group for clip in plan.clips for group in clip.parent_groups}
         ),
-        "judge": judge,
+        "clip_filter": clip_filter,
         "n_rejected": sum(rejected.values()),
         "tested": _tested_folds(plan, manifest, parts_known),
         "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
@@ -235,7 +235,7 @@ def source_dataset(source: dict[str, Any]) -> str:
 
 def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
     """For each fold of the parents, or that the clips were meant to be tested on: how many clips have no recording in it, as
-    parent or by a judge that heard it, and whether the generator has heard it: by the names of recordings, or of the source;
+    parent or by a clip_filter that heard it, and whether the generator has heard it: by the names of recordings, or of the source;
     `unknown` where all that it has heard goes by names that the parents' have not."""
     name, trained_on = manifest["source"]["name"], manifest["trained_on"]
     spread = manifest.get("recordings_of_several_folds", {})
@@ -244,28 +244,30 @@ def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -
         """These folds, and those in which their recordings have more clips."""
         return {*folds, *(fold for group in groups for fold in spread.get(group, ()))}
 
-    heard_groups = {group for part in trained_on for group in part["groups"]}
+    training_groups = {group for part in trained_on for group in part["groups"]}
     heard = reached(
-        (fold for part in trained_on if part["source"] == name for fold in part["folds"]), heard_groups
+        (fold for part in trained_on if part["source"] == name for fold in part["folds"]), training_groups
     )
     for clip in plan.clips:
         for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
-            if heard_groups & {parent, group}:  # fitted when no recordings were named, it has heard clips
+            if training_groups & {parent, group}:  # fitted when no recordings were named, it has heard clips
                 heard.add(fold)
-    elsewhere = named_elsewhere(heard_groups, {group for clip in plan.clips for group in clip.parent_groups})
+    elsewhere = named_elsewhere(
+        training_groups, {group for clip in plan.clips for group in clip.parent_groups}
+    )
     known = "no" if generator_known and not elsewhere else "unknown"
-    judge = manifest.get("judge") or {}
+    clip_filter = manifest.get("clip_filter") or {}
     meant = {
-        *judge.get("test_folds", ()),
-        *([shots["test_fold"]] if (shots := manifest.get("shots")) else []),
+        *clip_filter.get("test_folds", ()),
+        *([train_clips["test_fold"]] if (train_clips := manifest.get("train_clips")) else []),
     }
     of_judge = {
         tuple(part["folds"]): reached(part["folds"], part.get("groups", ()))
-        for part in judge.get("heard", ())
+        for part in clip_filter.get("heard", ())
     }
     everywhere = (
-        set().union(*of_judge.values()) if judge.get("test_folds") else set()
-    )  # one judge, of all clips
+        set().union(*of_judge.values()) if clip_filter.get("test_folds") else set()
+    )  # one clip_filter, of all clips
     of_clip = [
         reached(clip.parent_folds, clip.parent_groups) | of_judge.get((clip.fold,), set()) | everywhere
         for clip in plan.clips
@@ -311,7 +313,7 @@ def save_study(
 
     Args:
         comparisons: `Comparison.as_dict()` of each.
-        trained_here: for each, by mix, how many of its runs were trained on this very dataset: of few shots each seed and
+        trained_here: for each, by mix, how many of its runs were trained on this very dataset: of few train_clips each seed and
             test fold has one of its own.
 
     Raises UsageError for a folder that is no such dataset, or cannot be written.
@@ -332,7 +334,7 @@ def save_study(
         ]
         settings = {
             name: one[name]
-            for name in ("protocol", "classifier", "augment", "shots", "optimistic", "details")
+            for name in ("protocol", "classifier", "augment", "train_clips", "optimistic", "details")
         }
         settings["classifier"] = _without_paths(settings["classifier"])
         places = {place for row in one["rows"] for place in (row["mix"], *row["mix"].split(","))}
@@ -365,7 +367,7 @@ def _without_paths(text: str) -> str:
 
 def ours_to_save_in(folder: Path) -> tuple[dict[str, Any], Plan]:
     """Manifest and plan of a dataset that usk made. Raises UsageError for a folder that is none."""
-    from usk.synth.store import kept_of
+    from usk.synth.dataset_folder import kept_of
 
     try:
         manifest = json.loads((folder / "usk.json").read_text(encoding="utf-8"))
@@ -380,8 +382,8 @@ def ours_to_save_in(folder: Path) -> tuple[dict[str, Any], Plan]:
 def _save(folder: Path, name: str, kept: Any) -> None:
     manifest, plan = ours_to_save_in(folder)
     with disk_errors(folder, flag="--save"):
-        write_whole(folder / name, (json.dumps(kept, indent=1) + "\n").encode())
-        write_whole(folder / "README.md", dataset_card(manifest, plan, folder).encode())
+        atomic_write(folder / name, (json.dumps(kept, indent=1) + "\n").encode())
+        atomic_write(folder / "README.md", dataset_card(manifest, plan, folder).encode())
 
 
 def run_card(
@@ -433,10 +435,10 @@ def run_card(
     ]
     used = [part["hub_id"] for part in parts if part["hub_id"]]
     mix = ", ".join(part["name"] for part in parts if part["trained"])
-    licence = license_metadata(record["license"])
+    license = license_metadata(record["license"])
     data = ModelCardData(
-        license=licence["license"],
-        license_name=licence.get("license_name"),
+        license=license["license"],
+        license_name=license.get("license_name"),
         library_name="usk",
         pipeline_tag="audio-classification",
         tags=["audio", "usk"],
@@ -494,4 +496,4 @@ def write_generator_card(folder: Path) -> None:
         "round_trip": read("round_trip.json") if (folder / "round_trip.json").is_file() else None,
     }
     with disk_errors(folder):
-        write_whole(folder / "README.md", render_card("generator.md", metadata, values).encode())
+        atomic_write(folder / "README.md", render_card("generator.md", metadata, values).encode())

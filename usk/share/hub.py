@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from usk.errors import UsageError, UskError, counted, sample_of
+from usk.errors import UsageError, UskError
 from usk.hub import hub_errors, retried
 from usk.share.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
+from usk.text import abbreviate_list, pluralize
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -92,11 +93,13 @@ class PushPlan:
             **({"tag": self.tag} if self.tag else {}),
             "account": self.account,
             "card": self.bundle.title or "none",
-            "licence": self.bundle.license,
+            "license": self.bundle.license,
             "files": f"{len(self.bundle.files)}, {megabytes(self.bundle.size)}",
-            "upload": f"{counted(len(self.upload), 'file')}, {megabytes(sum(file.size for file in self.upload))}"
+            "upload": f"{pluralize(len(self.upload), 'file')}, {megabytes(sum(file.size for file in self.upload))}"
             + (f"; {kept} are there already" if kept else ""),
-            **({"delete": f"{len(self.delete)}: {sample_of(list(self.delete))}"} if self.delete else {}),
+            **(
+                {"delete": f"{len(self.delete)}: {abbreviate_list(list(self.delete))}"} if self.delete else {}
+            ),
         }
 
 
@@ -269,7 +272,7 @@ class _Hub:
         return account
 
     def _check_namespace(self, account: dict[str, Any]) -> None:
-        """A repo that is not there can be made under one's own name or an organisation's."""
+        """A repo that is not there can be made under one's own name or an organization's."""
         owner, name = self.repo_id.split("/")
         mine = [account["name"], *(entry.get("name") for entry in account.get("orgs") or ())]
         if owner.lower() not in {str(entry).lower() for entry in mine}:
@@ -292,7 +295,7 @@ class _Hub:
         others = sorted(path for path in there if not BY_THE_WAY.fullmatch(path))
         if not others or self.bundle.kind.marker in there:
             return
-        holds = next((f"a {kind.name}" for kind in KINDS if kind.marker in there), sample_of(others))
+        holds = next((f"a {kind.name}" for kind in KINDS if kind.marker in there), abbreviate_list(others))
         raise UsageError(
             f"{self.repo_id} is taken: it holds {holds}, not a {self.bundle.kind.name}; push under another name"
         )
@@ -402,7 +405,7 @@ class _Hub:
         """The commit holds what it should: a repo's own .gitignore can keep files out without a word."""
         upload, _ = self._difference(self._files(commit))
         if upload:
-            names = sample_of([file.path for file in upload])
+            names = abbreviate_list([file.path for file in upload])
             raise UskError(
                 f"{self.repo_id} lacks {names} after the push; delete what names them in its .gitignore, and push again"
             )

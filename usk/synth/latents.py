@@ -38,10 +38,10 @@ def latents_key(
         "model": generator.model_id,
         "precision": generator.precision,
         "device": str(generator.device),
-        "walk": asdict(config.walk),
-        "top": config.walk.top(generator.schedule),  # where a walk ends has changed once
+        "sampler": asdict(config.sampler),
+        "top": config.sampler.top(generator.schedule),  # where a sampler ends has changed once
         "inverts": strategy_named(config.strategy).inverts,
-        "tell_class": config.tell_class,
+        "condition_on_class": config.condition_on_class,
         "repeat_short": config.repeat_short,
         "begin": "with sound",  # parents longer than the image
         "source": [source.cache_key, decoded.sample_rate_hz],

@@ -13,7 +13,8 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.splits import held_out_groups, stable_order
-from usk.errors import SourceError, UsageError, sample_of
+from usk.errors import SourceError, UsageError
+from usk.text import abbreviate_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _too_few_recordings(
 ) -> SourceError:
     """For classes (with their recordings) of which no clip can be made: all of them, and what would do."""
     hopeless = [name for name, groups in lacking.items() if len(groups) < n_parents or across_folds]
-    one = "the class" if len(lacking) == 1 else sample_of(hopeless, 12)
+    one = "the class" if len(lacking) == 1 else abbreviate_list(hopeless, 12)
     fixes = [f"leave {one} out with --classes"] if hopeless else []
     fixes += ["pair over folds with --across-folds"] if len(hopeless) < len(lacking) else []
     other = ", take a strategy of one parent (--strategy variation)" if n_parents > 1 else ""

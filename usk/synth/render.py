@@ -18,13 +18,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from usk.audio.mel import audio_to_image, stack_padded
+from usk.audio.vocoder import image_to_audio
 from usk.data.decode import DecodedSource, beginning
 from usk.diffusion.load import Generator
 from usk.errors import ModelError, disk_errors
-from usk.files import write_whole
-from usk.mel.invert import image_to_audio
-from usk.mel.spectrogram import audio_to_image, stack_padded
-from usk.synth.maker import ClipMaker
+from usk.files import atomic_write
+from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import Ingredients, strategy_named
@@ -38,17 +38,17 @@ Result = TypeVar("Result")
 
 
 class Stages:
-    """Seconds spent in each stage of rendering, for benchmarks; `synchronise` waits for the device first."""
+    """Seconds spent in each stage of rendering, for benchmarks; `synchronize` waits for the device first."""
 
-    def __init__(self, synchronise: Callable[[], None] = lambda: None) -> None:
-        self.synchronise = synchronise
+    def __init__(self, synchronize: Callable[[], None] = lambda: None) -> None:
+        self.synchronize = synchronize
         self.spent_s: defaultdict[str, float] = defaultdict(float)
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.synchronise()
+        self.synchronize()
         self.spent_s[name] += time.perf_counter() - started
 
 
@@ -178,7 +178,7 @@ class ParentLatents:
             content = io.BytesIO()
             np.save(content, both.numpy())
             with disk_errors(self.work.parent):
-                write_whole(path, content.getvalue(), durable=False)
+                atomic_write(path, content.getvalue(), durable=False)
         self._on_disk[path] = both.nbytes
         self._on_disk.move_to_end(path)
         while sum(self._on_disk.values()) > LATENTS_ON_DISK_BYTES and len(self._on_disk) > 1:
@@ -195,7 +195,7 @@ class ParentLatents:
         generator, config = self.generator, self.config
         rows = self.rows_of_width[width][batch * self.batch : (batch + 1) * self.batch]
         audio = self.audio(rows, width)
-        names = [self.decoded.class_name(row) for row in rows] if config.tell_class else []
+        names = [self.decoded.class_name(row) for row in rows] if config.condition_on_class else []
 
         def encode(piece: slice) -> torch.Tensor:
             images, _ = audio_to_image(audio[piece].to(generator.device), generator.mel)
@@ -203,13 +203,13 @@ class ParentLatents:
             noisy = clean
             if self.strategy.inverts:
                 predict = generator.predictor(names[piece], encodings=generator.encodings(audio[piece]))
-                noisy = config.walk.up(predict, clean, generator.schedule)
+                noisy = config.sampler.up(predict, clean, generator.schedule)
             return torch.stack((noisy, clean)).cpu()
 
         return torch.cat(self.pieces.run(len(rows), encode), dim=1)
 
 
-class Renderer(ClipMaker):
+class DiffusionRenderer(ClipRenderer):
     """Makes clips through a generator."""
 
     def __init__(
@@ -221,7 +221,7 @@ class Renderer(ClipMaker):
         work: Path,
         stages: Stages | None = None,
     ) -> None:
-        config = config.settled(bool(generator.class_names))
+        config = config.resolved(bool(generator.class_names))
         super().__init__(plan, decoded, config, generator.model_id, generator.mel.image_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
@@ -229,7 +229,7 @@ class Renderer(ClipMaker):
         self.stages = stages or Stages()
         self.batch = batch_of(config, generator.device)
         self.pieces = Pieces(self.batch)
-        self.top = config.walk.top(generator.schedule)
+        self.top = config.sampler.top(generator.schedule)
         width_of_parent: dict[int, int] = {}
         for clip in plan.clips:
             for parent in clip.parents:
@@ -294,13 +294,13 @@ class Renderer(ClipMaker):
                     alpha_cumprod=self.top,
                 )
             )
-        names = [self.plan.class_names[clip.label] for clip in planned] if config.tell_class else []
-        assert config.guidance is not None  # settled
+        names = [self.plan.class_names[clip.label] for clip in planned] if config.condition_on_class else []
+        assert config.guidance is not None  # resolved
         predict = generator.predictor(names, config.guidance, self.latents.encodings(rows, weights, width))
         with self.stages("decode"):
             seeds = [clip.seed for clip in planned]
             decoded = generator.to_image(
-                config.walk.down(predict, mixed, generator.schedule, config.eta, seeds)
+                config.sampler.down(predict, mixed, generator.schedule, config.eta, seeds)
             )
         if not torch.isfinite(decoded).all():  # clamping leaves NaN as it is
             raise ModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from usk.diffusion.walk import Walk
+from usk.diffusion.sampler import SamplerConfig
 from usk.errors import UsageError
 from usk.synth.strategies import strategy_named
 
@@ -14,7 +14,7 @@ DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
 OF_GENERATORS = frozenset(
-    {"level", "steps", "solver", "refinements", "eta", "guidance", "precision", "batch"}
+    {"strength", "steps", "solver", "refinements", "eta", "guidance", "precision", "batch"}
 )
 
 
@@ -24,12 +24,12 @@ class RenderConfig:
 
     strategy: str = DEFAULT_STRATEGY
     n_parents: int = 2
-    level: float = 0.5  # of the noise schedule, where parents are mixed
-    steps: int = 6  # between clean and the level, each way
+    strength: float = 0.5  # of the noise schedule, where parents are mixed
+    steps: int = 6  # between clean and the strength, each way
     solver: str = "second-order"  # or "ddim", first-order
     refinements: int = 1  # of each step of the inversion
     eta: float = 0.0  # fresh noise on the way down; takes the first-order solver
-    tell_class: bool = True  # to class-conditional generators
+    condition_on_class: bool = True  # to class-conditional generators
     guidance: float | None = (
         None  # towards the class; None: `GUIDANCE` where the generator is told it, else 1
     )
@@ -50,19 +50,19 @@ class RenderConfig:
             )
         if self.n_parents < 1 or (strategy.n_parents is None and self.n_parents < 2):
             raise UsageError(f"--parents must be at least 2, not {self.n_parents}")
-        if strategy.level is not None and self.level != strategy.level:
+        if strategy.strength is not None and self.strength != strategy.strength:
             raise UsageError(
-                f"--level {self.level:g}: --strategy {self.strategy} works at {strategy.level:g} only"
+                f"--strength {self.strength:g}: --strategy {self.strategy} works at {strategy.strength:g} only"
             )
-        _ = self.walk  # checks the solver
+        _ = self.sampler  # checks the solver
         if self.eta > 0 and self.solver != "ddim":
             raise UsageError(f"--eta {self.eta:g} needs --solver ddim: the second-order solver adds no noise")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"--precision {self.precision} is not known; choose auto, fp32 or bf16")
         if not 0.0 <= self.eta <= 1.0:
             raise UsageError(f"--eta must lie between 0 and 1, not {self.eta}")
-        if not 0.0 < self.level <= 1.0:
-            raise UsageError(f"--level must lie above 0 and up to 1, not {self.level}")
+        if not 0.0 < self.strength <= 1.0:
+            raise UsageError(f"--strength must lie above 0 and up to 1, not {self.strength}")
         if self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
         if self.refinements < 0:
@@ -72,15 +72,15 @@ class RenderConfig:
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"--batch must be at least 1, not {self.batch}")
 
-    def settled(self, class_conditional: bool) -> RenderConfig:
+    def resolved(self, class_conditional: bool) -> RenderConfig:
         """With the guidance that such a generator gets."""
         if self.guidance is not None:
             return self
-        return replace(self, guidance=GUIDANCE if class_conditional and self.tell_class else 1.0)
+        return replace(self, guidance=GUIDANCE if class_conditional and self.condition_on_class else 1.0)
 
     @property
-    def walk(self) -> Walk:
-        return Walk(self.steps, self.level, self.solver, self.refinements)
+    def sampler(self) -> SamplerConfig:
+        return SamplerConfig(self.steps, self.strength, self.solver, self.refinements)
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides what the clips sound like; the batch does not."""
@@ -91,7 +91,7 @@ class RenderConfig:
 
 @dataclass(frozen=True)
 class Quality:
-    """One preset. `steps` are those from pure noise; a lower level takes its share of them."""
+    """One preset. `steps` are those from pure noise; a lower strength takes its share of them."""
 
     config: RenderConfig
     steps: int
@@ -103,10 +103,10 @@ QUALITIES = {
     "published": Quality(
         RenderConfig(
             strategy="slerp",
-            level=1.0,
+            strength=1.0,
             solver="ddim",
             refinements=0,
-            tell_class=False,
+            condition_on_class=False,
             guidance=1.0,
             crop=False,
             repeat_short=False,
@@ -139,14 +139,14 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
             f"--refinements {chosen['refinements']}: --strategy {name} inverts nothing; leave it out"
         )
     chosen.setdefault("n_parents", 3 if strategy.n_parents is None else strategy.n_parents)
-    chosen.setdefault("level", preset.config.level if strategy.level is None else strategy.level)
-    chosen.setdefault("tell_class", preset.config.tell_class or not strategy.inverts)
-    if not 0.0 < float(chosen["level"]) <= 1.0:
-        raise UsageError(f"--level must lie above 0 and up to 1, not {chosen['level']}")
+    chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
+    chosen.setdefault("condition_on_class", preset.config.condition_on_class or not strategy.inverts)
+    if not 0.0 < float(chosen["strength"]) <= 1.0:
+        raise UsageError(f"--strength must lie above 0 and up to 1, not {chosen['strength']}")
     if chosen.get("eta", 0.0) > 0:
         chosen.setdefault("solver", "ddim")
     from_noise = preset.steps
     if preset.config.solver == "second-order" and chosen.get("solver") == "ddim":
         from_noise *= FIRST_ORDER_STEPS
-    chosen.setdefault("steps", max(1, round(from_noise * float(chosen["level"]))))
+    chosen.setdefault("steps", max(1, round(from_noise * float(chosen["strength"]))))
     return replace(preset.config, **chosen)

@@ -24,11 +24,11 @@ from usk.errors import UsageError
 class Ingredients:
     """What one batch of clips is mixed from; latents are [parents, batch, channels, height, width]."""
 
-    noisy: torch.Tensor  # inverted up to the level; equal to `clean` where the strategy does not invert
+    noisy: torch.Tensor  # inverted up to the strength; equal to `clean` where the strategy does not invert
     clean: torch.Tensor
     weights: torch.Tensor  # [batch, parents], each row sums to 1
     fresh: torch.Tensor  # [batch, channels, height, width], unit Gaussian, from each clip's own seed
-    alpha_cumprod: float  # of the schedule at the level
+    alpha_cumprod: float  # of the schedule at the strength
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -45,12 +45,12 @@ class Ingredients:
 class Strategy:
     """One row of the table."""
 
-    # To latents at the level, [batch, channels, height, width]; None: no generator, waveforms become waveforms.
+    # To latents at the strength, [batch, channels, height, width]; None: no generator, waveforms become waveforms.
     mix: Callable[[Ingredients], torch.Tensor] | None
     help: str
     n_parents: int | None = 2  # None: as many as asked for
     inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
-    level: float | None = None  # the only level that makes sense, where there is one
+    strength: float | None = None  # the only strength that makes sense, where there is one
     weighted: bool = True  # parents' weights count
 
 
@@ -81,10 +81,10 @@ STRATEGIES: dict[str, Strategy] = {
         weighted=False,
     ),
     "corrected": Strategy(_corrected, "decomposed, its noise made more Gaussian (after NoiseDiffusion)"),
-    "barycentre": Strategy(_barycentre, "normalised mean of --parents clips", n_parents=None),
+    "barycentre": Strategy(_barycentre, "normalized mean of --parents clips", n_parents=None),
     "variation": Strategy(
         lambda of: with_noise(of.clean[0], of.fresh, of.alpha_cumprod),
-        "one parent, noised up to the level and decoded",
+        "one parent, noised up to the strength and decoded",
         n_parents=1,
         inverts=False,
         weighted=False,
@@ -94,7 +94,7 @@ STRATEGIES: dict[str, Strategy] = {
         "new clips from noise and the class; one parent lends length and loudness only",
         n_parents=1,
         inverts=False,
-        level=1.0,
+        strength=1.0,
         weighted=False,
     ),
 }

@@ -13,26 +13,27 @@ from typing import Any
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.hf_datasets import MANIFEST_FILE
 from usk.data.licenses import strictest_license
+from usk.data.parquet import MANIFEST_FILE
 from usk.data.pinned import looks_like_hub_id
-from usk.data.shots import ShotsOf
 from usk.data.source import Source
 from usk.data.splits import in_several_folds
+from usk.data.train_subset import TrainSubset
 from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
-from usk.errors import SourceError, UsageError, UskError, counted, sample_of
-from usk.files import only_one, refuse_other
+from usk.errors import SourceError, UsageError, UskError
+from usk.files import exclusive_lock, require_own_folder
 from usk.share.cards import dataset_card
-from usk.synth.judge import JudgeConfig, Jury, best, judge_of
+from usk.synth.clip_renderer import ClipRenderer
+from usk.synth.dataset_folder import ASKED, DatasetFolder, FilteredDatasetFolder, ShardSpan
+from usk.synth.filter import ClipFilter, FilterConfig, best, filter_of
 from usk.synth.latents import keep, latents_key, reuse
-from usk.synth.maker import ClipMaker
 from usk.synth.plan import Alpha, Plan, draw_plan
-from usk.synth.render import Renderer, Stages, batch_of
+from usk.synth.render import DiffusionRenderer, Stages, batch_of
 from usk.synth.settings import RenderConfig
-from usk.synth.store import ASKED, JudgedStore, ShardSpan, SynthStore
 from usk.synth.strategies import strategy_named
-from usk.synth.waveform import MAKERS, SAMPLE_RATE_HZ
+from usk.synth.waveform import SAMPLE_RATE_HZ, WAVEFORM_RENDERERS
+from usk.text import abbreviate_list, pluralize
 
 ROWS_PER_SHARD = 128
 SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
@@ -42,7 +43,7 @@ SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how
 class SynthConfig:
     """What to make. `per_class` clips of each class, from parents of the given classes and folds (all, if empty).
 
-    With a judge that is how many are kept; more are made.
+    With a clip_filter that is how many are kept; more are made.
     """
 
     per_class: int = 100
@@ -51,10 +52,10 @@ class SynthConfig:
     classes: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
     across_folds: bool = False
-    shots: ShotsOf | None = None  # parents are these shots alone, paired whatever their folds
+    train_clips: TrainSubset | None = None  # parents are these train_clips alone, paired whatever their folds
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
-    judge: JudgeConfig | None = None
+    clip_filter: FilterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.per_class < 1:
@@ -63,20 +64,20 @@ class SynthConfig:
             raise UsageError(
                 f"--alpha {self.alpha}: --strategy {self.render.strategy} weighs no parents; leave it out"
             )
-        if self.judge is not None and self.across_folds and not self.one_judge:
+        if self.clip_filter is not None and self.across_folds and not self.one_filter:
             raise UsageError(
-                "--judge with --across-folds needs one judge for all clips: name the folds that will be tested with --test-folds"
+                "--filter with --across-folds needs one clip_filter for all clips: name the folds that will be tested with --test-folds"
             )
 
     @property
     def to_make(self) -> int:
-        """Clips of each class to make, of which a judge keeps `per_class`."""
-        return self.per_class if self.judge is None else self.judge.to_make(self.per_class)
+        """Clips of each class to make, of which a clip_filter keeps `per_class`."""
+        return self.per_class if self.clip_filter is None else self.clip_filter.to_make(self.per_class)
 
     @property
-    def one_judge(self) -> bool:
-        """Whether one judge hears all that parents are drawn from, for the dataset is meant for one round."""
-        return self.judge is not None and bool(self.judge.test_folds)
+    def one_filter(self) -> bool:
+        """Whether one clip_filter hears all that parents are drawn from, for the dataset is meant for one round."""
+        return self.clip_filter is not None and bool(self.clip_filter.test_folds)
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class SynthResult:
     model: str
     notes: tuple[str, ...]
     settings: dict[str, Any]
-    rejected: Plan | None = None  # of the clips that a judge did not keep
-    judge_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
+    rejected: Plan | None = None  # of the clips that a clip_filter did not keep
+    filter_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
 
 
 def plan_for(
@@ -109,9 +110,9 @@ def plan_for(
     everything = decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, progress=decoding)
     folds = _parents_folds(everything.source, config)
     wanted = {clip.clip_id for clip in everything.source.select(config.classes, folds).clips}
-    if config.shots is not None:
-        shots = config.shots.split(everything.source.clips).train
-        wanted &= {everything.source.clips[row].clip_id for row in shots.tolist()}
+    if config.train_clips is not None:
+        train_clips = config.train_clips.split(everything.source.clips).train
+        wanted &= {everything.source.clips[row].clip_id for row in train_clips.tolist()}
     decoded = everything.subset(
         [row for row, clip in enumerate(everything.source.clips) if clip.clip_id in wanted]
     )
@@ -121,22 +122,22 @@ def plan_for(
             source.class_names,
             config.to_make,
             seed=config.seed,
-            name=config.shots.name if config.shots is not None else "",
+            name=config.train_clips.name if config.train_clips is not None else "",
             alpha=config.alpha,
             n_parents=config.render.n_parents,
-            across_folds=config.across_folds or config.shots is not None,
+            across_folds=config.across_folds or config.train_clips is not None,
             known_clips=everything.source.clips,
         )
     except SourceError as error:
-        if config.shots is None or config.shots.shots is None:
+        if config.train_clips is None or config.train_clips.train_clips is None:
             raise
-        raise SourceError(f"--shots {config.shots.shots} is too few: {error}") from error
+        raise SourceError(f"--train-clips {config.train_clips.train_clips} is too few: {error}") from error
     return decoded, plan
 
 
 def _parents_folds(source: Source, config: SynthConfig) -> tuple[int, ...]:
-    """The folds that give parents: those chosen, all if empty, without the ones that a judge must not hear."""
-    tested = config.judge.test_folds if config.judge is not None else ()
+    """The folds that give parents: those chosen, all if empty, without the ones that a clip_filter must not hear."""
+    tested = config.clip_filter.test_folds if config.clip_filter is not None else ()
     if not tested:
         return config.folds
     for fold in tested:
@@ -163,7 +164,7 @@ def synthesize(
     compiled: bool = False,
     progress: Progress | None = None,
     decoding: Progress | None = None,
-    judging: Progress | None = None,
+    filtering: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
     stages: Stages | None = None,
     keep_latents: bool = True,
@@ -183,13 +184,15 @@ def synthesize(
     generator = None
     if strategy_named(render.strategy).mix is not None:
         generator = _ready_generator(model, device, render, compiled)
-        render = render.settled(bool(generator.class_names))
+        render = render.resolved(bool(generator.class_names))
     rate_hz = generator.mel.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     decoded, plan = plan_for(source, config, rate_hz, decoding)
-    untold = _classes_untold(generator, render, plan)
+    unconditioned = _classes_unconditioned(generator, render, plan)
     notes = (
-        [f"the generator does not know {sample_of(untold)}: their clips are made without telling it a class"]
-        if untold
+        [
+            f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without telling it a class"
+        ]
+        if unconditioned
         else []
     )
     settings: dict[str, Any] = {
@@ -208,8 +211,8 @@ def synthesize(
         "render": render.as_dict(),
         "alpha": config.alpha,
         "plan_seed": config.seed,
-        **({"untold": untold} if untold else {}),
-        **({"shots": asdict(config.shots)} if config.shots is not None else {}),
+        **({"unconditioned": unconditioned} if unconditioned else {}),
+        **({"train_clips": asdict(config.train_clips)} if config.train_clips is not None else {}),
         ASKED: {
             "classes": list(config.classes),
             "folds": list(config.folds),
@@ -220,41 +223,43 @@ def synthesize(
         **({"recordings_of_several_folds": spread} if (spread := in_several_folds(source.clips)) else {}),
         "license": strictest_license([source.license, *_licenses(generator)]),
     }
-    jury: Jury | None = None
-    store: SynthStore
-    if config.judge is None:
-        store = SynthStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
+    clip_filter: ClipFilter | None = None
+    store: DatasetFolder
+    if config.clip_filter is None:
+        store = DatasetFolder(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     else:
         known = decode_source(source, rate_hz, skip_bad=config.skip_bad).source.clips
         judge_device = generator.device if generator is not None else resolve_device(device)
-        jury = Jury(decoded, known, plan.clips, config.judge, config.one_judge, config.seed, judge_device)
-        settings["judge"] = jury.as_dict()
-        store = JudgedStore(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
+        clip_filter = ClipFilter(
+            decoded, known, plan.clips, config.clip_filter, config.one_filter, config.seed, judge_device
+        )
+        settings["clip_filter"] = clip_filter.as_dict()
+        store = FilteredDatasetFolder(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
     store.claim()
-    with only_one(store.folder, "usk synth"):
+    with exclusive_lock(store.folder, "usk synth"):
         announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
         done_before = store.n_done()
         done = done_before
-        if jury is not None and store.missing():
-            jury.prepare(store.work, judging)
+        if clip_filter is not None and store.missing():
+            clip_filter.prepare(store.work, filtering)
         if progress is not None:
             progress(done, len(plan))
         stages = stages or Stages()
-        maker: ClipMaker
+        renderer: ClipRenderer
         key = ""
         if generator is not None:
-            maker = Renderer(plan, decoded, generator, render, store.work, stages)
-            key = latents_key(maker.latents.rows_of_width, decoded, generator, render, maker.batch)
+            renderer = DiffusionRenderer(plan, decoded, generator, render, store.work, stages)
+            key = latents_key(renderer.latents.rows_of_width, decoded, generator, render, renderer.batch)
             if keep_latents and store.missing():
                 reuse(store.work, key)
         else:
-            maker = MAKERS[render.strategy](plan, decoded, render)
+            renderer = WAVEFORM_RENDERERS[render.strategy](plan, decoded, render)
 
         def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
             clips = plan.clips[shard.begin : shard.end]
-            rows = [maker.row(clip, audio[shard.begin + place]) for place, clip in enumerate(clips)]
-            if jury is not None:
-                jury.score(clips, rows, rate_hz)
+            rows = [renderer.row(clip, audio[shard.begin + place]) for place, clip in enumerate(clips)]
+            if clip_filter is not None:
+                clip_filter.score(clips, rows, rate_hz)
             store.write_shard(shard, rows)
 
         # Compressing and writing go on in the background while the device renders the next shard.
@@ -262,8 +267,8 @@ def synthesize(
             behind: deque[Future[None]] = deque()
             for shard in store.missing():
                 audio: dict[int, Any] = {}
-                for indices in maker.batches(shard.begin, shard.end):
-                    made = maker.audio([plan.clips[index] for index in indices])
+                for indices in renderer.batches(shard.begin, shard.end):
+                    made = renderer.audio([plan.clips[index] for index in indices])
                     audio.update(zip(indices, made, strict=True))
                     done += len(made)
                     if progress is not None:
@@ -275,12 +280,12 @@ def synthesize(
                 while behind:
                     behind.popleft().result()
         made_plan, rejected, scores = plan, None, dict[str, float]()
-        if isinstance(store, JudgedStore) and jury is not None:
+        if isinstance(store, FilteredDatasetFolder) and clip_filter is not None:
             scores = store.scores()
-            plan, rejected = _judged(plan, jury, scores, config.per_class)
+            plan, rejected = _filtered(plan, clip_filter, scores, config.per_class)
             store.settle({clip.clip_id for clip in plan.clips})
-            notes += _judges_notes(plan, made_plan, scores, jury.config.threshold, config.per_class)
-        if keep_latents and isinstance(maker, Renderer):
+            notes += _filter_notes(plan, made_plan, scores, clip_filter.config.threshold, config.per_class)
+        if keep_latents and isinstance(renderer, DiffusionRenderer):
             keep(store.work, key)
         store.finish(dataset_card(store.manifest, plan, store.folder))
     notes += [*decoded.source.notes, *plan.notes]
@@ -288,7 +293,7 @@ def synthesize(
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
         notes.append(
-            f"longer than the generator's {longest_s:.2f} s image: {counted(too_long, 'parent')}, whose first {longest_s:.2f} s count "
+            f"longer than the generator's {longest_s:.2f} s image: {pluralize(too_long, 'parent')}, whose first {longest_s:.2f} s count "
             "(from their first sound on where those are next to silent)"
         )
     return SynthResult(
@@ -300,18 +305,20 @@ def synthesize(
         notes=tuple(notes),
         settings=settings,
         rejected=rejected,
-        judge_scores=scores,
+        filter_scores=scores,
     )
 
 
-def _judged(plan: Plan, jury: Jury, scores: dict[str, float], per_class: int) -> tuple[Plan, Plan]:
+def _filtered(
+    plan: Plan, clip_filter: ClipFilter, scores: dict[str, float], per_class: int
+) -> tuple[Plan, Plan]:
     """The clips that are kept, and the rejected ones. Raises UskError if none is kept."""
     in_order = [scores[clip.clip_id] for clip in plan.clips]
-    judges = [judge_of(clip, jury.everywhere) for clip in plan.clips]
-    kept = best(plan.clips, judges, in_order, per_class, jury.config)
+    clip_filters = [filter_of(clip, clip_filter.everywhere) for clip in plan.clips]
+    kept = best(plan.clips, clip_filters, in_order, per_class, clip_filter.config)
     if not kept:
         raise UskError(
-            f"--judge-threshold {jury.config.threshold}: no clip reaches it, the best has {max(in_order)}; "
+            f"--filter-threshold {clip_filter.config.threshold}: no clip reaches it, the best has {max(in_order)}; "
             "choose a lower one and a new --out"
         )
     return (
@@ -320,10 +327,10 @@ def _judged(plan: Plan, jury: Jury, scores: dict[str, float], per_class: int) ->
     )
 
 
-def _judges_notes(
+def _filter_notes(
     kept: Plan, made: Plan, scores: Mapping[str, float], threshold: float | None, per_class: int
 ) -> list[str]:
-    """Notes naming classes of which the judge kept fewer than were asked for: because too few reach the threshold, and
+    """Notes naming classes of which the clip_filter kept fewer than were asked for: because too few reach the threshold, and
     because too few do in one fold, whose places (`--keep`) those of another cannot take."""
     if threshold is None:
         return []
@@ -335,10 +342,10 @@ def _judges_notes(
         for name in made.counts()
         if n_kept.get(name, 0) < min(per_class, reach[name])
     ]
-    notes = [f"fewer than {per_class} clips reach --judge-threshold: {', '.join(few)}"] if few else []
+    notes = [f"fewer than {per_class} clips reach --filter-threshold: {', '.join(few)}"] if few else []
     if lost:
         notes.append(
-            f"--keep counts fold by fold, so fewer than {per_class} clips are kept of those that reach --judge-threshold: "
+            f"--keep counts fold by fold, so fewer than {per_class} clips are kept of those that reach --filter-threshold: "
             f"{', '.join(lost)}"
         )
     return notes
@@ -350,17 +357,17 @@ def _ready_generator(model: str | Generator, device: str, render: RenderConfig, 
         generator = model if render.precision == "auto" else replace(model, precision=render.precision)
     else:
         generator = load_generator(model, device, render.precision)
-    if render.strategy == "sample" and not (generator.class_names and render.tell_class):
+    if render.strategy == "sample" and not (generator.class_names and render.condition_on_class):
         raise UsageError(
             f"--strategy sample needs a class-conditional generator, which {generator.model_id} is not; "
             "make one with usk fit --class-conditional, or choose another strategy"
         )
-    if render.guidance not in (None, 1.0) and not (generator.class_names and render.tell_class):
+    if render.guidance not in (None, 1.0) and not (generator.class_names and render.condition_on_class):
         raise UsageError(
             f"--guidance {render.guidance:g} needs a class-conditional generator that is told the class, which "
             f"{generator.model_id} is not here; leave it out"
         )
-    render.walk.top(generator.schedule)  # steps that do not fit the level
+    render.sampler.top(generator.schedule)  # steps that do not fit the strength
     return generator.compiled() if compiled else generator
 
 
@@ -370,7 +377,7 @@ def refuse_early(
     """Raise what `synthesize` would of a device, of a generator that is on this machine, and of a folder that holds something
     else; nothing is downloaded or written."""
     if out is not None:
-        refuse_other(Path(out), MANIFEST_FILE)
+        require_own_folder(Path(out), MANIFEST_FILE)
     on = resolve_device(device)
     name = resolve_model(model, on)
     here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
@@ -378,17 +385,17 @@ def refuse_early(
         _ready_generator(name, device, config.render, compiled=False)
 
 
-def _classes_untold(generator: Generator | None, render: RenderConfig, plan: Plan) -> list[str]:
+def _classes_unconditioned(generator: Generator | None, render: RenderConfig, plan: Plan) -> list[str]:
     """Classes that a class-conditional generator does not know.
 
     Raises UsageError where the class is all that a clip is drawn from.
     """
-    if generator is None or not generator.class_names or not render.tell_class:
+    if generator is None or not generator.class_names or not render.condition_on_class:
         return []
     unknown = [name for name in plan.counts() if name not in generator.class_names]
     if unknown and render.strategy == "sample":
         raise UsageError(
-            f"--strategy sample: {generator.model_id} does not know {sample_of(unknown)}; it knows "
+            f"--strategy sample: {generator.model_id} does not know {abbreviate_list(unknown)}; it knows "
             f"{', '.join(generator.class_names)}. Choose among them with --classes, or fit a generator to these clips"
         )
     return unknown

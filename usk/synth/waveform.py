@@ -13,7 +13,7 @@ import numpy as np
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource
-from usk.synth.maker import ClipMaker, rms_db
+from usk.synth.clip_renderer import ClipRenderer, rms_db
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import CLASSICAL, WAVEFORM
@@ -28,7 +28,7 @@ NOISE_BELOW_DB = (10.0, 40.0)
 N_FFT = 1_024
 
 
-class WaveformMaker(ClipMaker):
+class WaveformRenderer(ClipRenderer):
     """Makes clips of waveforms, one after another."""
 
     def __init__(self, plan: Plan, decoded: DecodedSource, config: RenderConfig) -> None:
@@ -45,7 +45,7 @@ class WaveformMaker(ClipMaker):
         """The audio of a planned clip, at any level."""
 
 
-class WaveformSums(WaveformMaker):
+class WaveformSums(WaveformRenderer):
     """Parents brought to one level, repeated or cut to the mean of their lengths, and summed by their weights."""
 
     def one(self, clip: PlannedClip) -> np.ndarray:
@@ -56,7 +56,7 @@ class WaveformSums(WaveformMaker):
         return total
 
 
-class ClassicalClips(WaveformMaker):
+class ClassicalClips(WaveformRenderer):
     """One parent at another speed and another pitch, with white noise, cut to the parent's length: what people do to waveforms
     (Salamon and Bello, arXiv 1608.04363, stretched and shifted clips of this very data set)."""
 
@@ -86,4 +86,4 @@ def at_speed_and_pitch(samples: np.ndarray, rate_hz: int, speed: float, semitone
     return made[: max(1, round(len(samples) / speed))].astype(np.float32)
 
 
-MAKERS: dict[str, type[WaveformMaker]] = {WAVEFORM: WaveformSums, CLASSICAL: ClassicalClips}
+WAVEFORM_RENDERERS: dict[str, type[WaveformRenderer]] = {WAVEFORM: WaveformSums, CLASSICAL: ClassicalClips}

@@ -1,0 +1,120 @@
+"""Mel images back to audio."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from usk.audio.mel import MelSettings, audio_to_image, image_to_power, mel_filterbank, stack_padded
+from usk.audio.vocoder import griffin_lim, image_to_audio, log_mel_error_db, mel_to_linear_power
+from usk.data import demo_corpus
+
+SETTINGS = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=40)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """Four sounds with texture, one second each."""
+    classes = ("dog_bark", "jackhammer", "siren", "street_music")
+    clips = [
+        next(c for c in demo_corpus.corpus() if demo_corpus.CLASSES[c.label] == name) for name in classes
+    ]
+    return audio_to_image(
+        stack_padded([demo_corpus.render(clip) for clip in clips], SETTINGS.image_samples), SETTINGS
+    )[0]
+
+
+def round_trip_error_db(images: torch.Tensor, audio: torch.Tensor) -> float:
+    again = audio_to_image(stack_padded(list(audio.numpy()), SETTINGS.image_samples), SETTINGS)[0]
+    return float(log_mel_error_db(images, again, SETTINGS).mean())
+
+
+def test_the_round_trip_is_as_close_as_librosas(images: torch.Tensor) -> None:
+    import librosa
+
+    audio = image_to_audio(images, SETTINGS, seeds=[1, 2, 3, 4])
+    assert audio.shape == (4, (SETTINGS.n_frames - 1) * SETTINGS.hop_samples)
+    ours_db = round_trip_error_db(images, audio)
+    theirs = np.stack(
+        [
+            librosa.feature.inverse.mel_to_audio(
+                power,
+                sr=SETTINGS.sample_rate_hz,
+                n_fft=SETTINGS.n_fft,
+                hop_length=SETTINGS.hop_samples,
+                n_iter=32,
+            )
+            for power in image_to_power(images, SETTINGS).numpy()
+        ]
+    )
+    assert ours_db < 1.5
+    assert ours_db < round_trip_error_db(images, torch.from_numpy(theirs)) + 0.25
+
+
+def test_the_loudest_bin_comes_back_at_zero_db(images: torch.Tensor) -> None:
+    audio = image_to_audio(images, SETTINGS, seeds=range(4))
+    _, reference_db = audio_to_image(stack_padded(list(audio.numpy()), SETTINGS.image_samples), SETTINGS)
+    assert reference_db.abs().max() < 3
+
+
+def test_a_clip_depends_on_its_seed_and_not_on_its_neighbours(images: torch.Tensor) -> None:
+    together = image_to_audio(images, SETTINGS, seeds=[1, 2, 3, 4])
+    alone = image_to_audio(images[2:3], SETTINGS, seeds=[3])
+    torch.testing.assert_close(together[2:3], alone, atol=1e-4, rtol=1e-3)
+    other = image_to_audio(images[2:3], SETTINGS, seeds=[4])
+    assert (other - alone).abs().max() > 0.01
+    assert torch.equal(image_to_audio(images[2:3], SETTINGS, seeds=[3]), alone)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0, 5.0, -5.0], ids=["silent", "full", "above", "below"])
+def test_flat_images_give_finite_audio(value: float) -> None:
+    audio = image_to_audio(torch.full((2, 1, 64, 40), value), SETTINGS, seeds=[0, 1])
+    assert torch.isfinite(audio).all()
+    if value < 0:
+        assert audio.abs().max() < 1e-2
+
+
+def test_a_silent_image_beside_a_sound_changes_nothing(images: torch.Tensor) -> None:
+    pair = torch.cat([torch.full_like(images[:1], -1.0), images[:1]])
+    torch.testing.assert_close(
+        image_to_audio(pair, SETTINGS, seeds=[5, 6])[1:],
+        image_to_audio(images[:1], SETTINGS, seeds=[6]),
+        atol=1e-4,
+        rtol=1e-3,
+    )
+
+
+def test_the_linear_spectrum_has_the_given_mel_and_no_negative_power(images: torch.Tensor) -> None:
+    mel = image_to_power(images, SETTINGS)
+    linear = mel_to_linear_power(mel, SETTINGS, n_updates=30)
+    assert linear.shape == (4, 1_025, 40) and (linear >= 0).all()
+    filters = mel_filterbank(SETTINGS)
+    error_db = (10 * ((filters.T @ linear) / mel).log10()).abs()
+    assert error_db.median() < 0.1 and error_db.mean() < 1.0
+    assert (linear[:, filters.sum(dim=1) == 0] == 0).all()
+
+
+def test_phase_retrieval_comes_closer_with_iterations(images: torch.Tensor) -> None:
+    magnitude = mel_to_linear_power(image_to_power(images[:2], SETTINGS), SETTINGS).sqrt()
+    window = torch.hann_window(SETTINGS.n_fft)
+
+    def error(n_iterations: int) -> float:
+        audio = griffin_lim(magnitude, SETTINGS, [1, 2], n_iterations)
+        spectrum = torch.stft(
+            audio,
+            SETTINGS.n_fft,
+            SETTINGS.hop_samples,
+            window=window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return float((spectrum.abs() - magnitude).norm() / magnitude.norm())
+
+    assert error(0) > error(4) > error(32)
+
+
+def test_the_error_is_in_decibels() -> None:
+    dark, light = torch.full((2, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), -1.0)
+    light[1] += 0.5
+    assert log_mel_error_db(dark, light, SETTINGS).tolist() == [0.0, 20.0]

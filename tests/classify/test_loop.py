@@ -1,0 +1,263 @@
+"""The training loop that runs and clip_filters share: its learning rate goes by the recipe, in all groups of parameters, and
+batches are normalized as the clips that are tested need it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from usk.audio.features import features_of
+from usk.classify import registry
+from usk.classify.classifier import AudioClassifier
+from usk.classify.loop import Training, evenly
+from usk.classify.train import TrainConfig, train
+from usk.data.decode import decode_source
+from usk.data.source import Source
+from usk.data.splits import fold_split
+from usk.synth.filter import ClipFilter, FilterConfig
+from usk.synth.plan import draw_plan
+
+STEPS = 40
+
+
+class Watched(torch.optim.SGD):
+    """Two groups of parameters; every step notes the rates of both."""
+
+    seen: list[tuple[float, ...]]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.seen.append(tuple(group["lr"] for group in self.param_groups))
+        super().step(closure)
+
+
+def watched(model: nn.Module, learning_rate: float, _weight_decay: float) -> Watched:
+    first, *others = model.parameters()
+    optimizer = Watched([{"params": [first]}, {"params": others}], lr=learning_rate)
+    optimizer.seen = Watched.seen
+    return optimizer
+
+
+@pytest.fixture(params=[True, False], ids=["cosine", "constant"])
+def recipe(
+    request: pytest.FixtureRequest,
+    tiny_classifier: registry.ClassifierPreset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> registry.ClassifierPreset:
+    monkeypatch.setattr(Watched, "seen", [], raising=False)
+    changed = replace(tiny_classifier, optimizer=watched, cosine=request.param)
+    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
+    return changed
+
+
+def check(recipe: registry.ClassifierPreset, steps: int) -> None:
+    rates = np.array(Watched.seen[:steps])
+    assert rates.shape == (steps, 2) and (rates[:, 0] == rates[:, 1]).all()
+    if not recipe.cosine:
+        assert (rates == recipe.learning_rate).all()
+        return
+    assert rates[0, 0] < rates.max() <= recipe.learning_rate and rates.argmax() < 2 * 0.1 * steps
+    assert rates[-1, 0] < 0.01 * recipe.learning_rate
+
+
+def test_every_group_of_parameters_follows_the_recipe(recipe: registry.ClassifierPreset) -> None:
+    torch.manual_seed(0)
+    training = Training(
+        recipe.model(3),
+        recipe,
+        torch.randn(20, *recipe.features.shape),
+        torch.randint(3, (20,)),
+        steps=STEPS,
+        batch=8,
+        learning_rate=recipe.learning_rate,
+        augment="none",
+        precision="fp32",
+        seed=0,
+    )
+    for _ in range(STEPS):
+        training.step()
+    check(recipe, STEPS)
+
+
+def test_a_judge_is_trained_as_its_recipe_says(
+    recipe: registry.ClassifierPreset, bands: Source, tmp_path: Path
+) -> None:
+    decoded = decode_source(bands)
+    plan = draw_plan(bands.clips, bands.class_names, 1)
+    clip_filter = ClipFilter(
+        decoded, bands.clips, plan.clips, FilterConfig(classifier="tiny"), False, 0, torch.device("cpu")
+    )
+    clip_filter.prepare(tmp_path)
+    steps = len(Watched.seen) // len(clip_filter.clip_filters)
+    assert steps > 10
+    check(recipe, steps)
+
+
+class Normalised(nn.Module):
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Linear(4, n_classes)
+
+    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(log_mel)).relu().mean(dim=(2, 3)))
+
+
+@pytest.fixture
+def normalized(
+    tiny_classifier: registry.ClassifierPreset, monkeypatch: pytest.MonkeyPatch
+) -> registry.ClassifierPreset:
+    changed = replace(tiny_classifier, build=Normalised)
+    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
+    return changed
+
+
+def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the layer of `network` would be given for whole, plain clips, and what it keeps: means by channel."""
+    (layer,) = (module for module in network.modules() if isinstance(module, Normalised))
+    given: list[torch.Tensor] = []
+    hook = layer.first.register_forward_hook(lambda *called: given.append(called[2]))
+    with torch.no_grad():
+        network.eval()(features.float())
+    hook.remove()
+    assert layer.norm.running_mean is not None
+    return given[0].mean(dim=(0, 2, 3)), layer.norm.running_mean
+
+
+@pytest.mark.parametrize("mix", ["real", "real,synth", "synth"])
+def test_a_run_normalises_as_plain_real_clips_need_it(
+    normalized: registry.ClassifierPreset,
+    bands: Source,
+    children: Callable[..., Source],
+    tmp_path: Path,
+    mix: str,
+) -> None:
+    config = TrainConfig(classifier="tiny", folds=(2,), device="cpu", epochs=2, augment="gain+noise+mixup")
+    (run,) = train(bands, [mix], synth=children(), out=tmp_path, config=config).runs
+    features = features_of(decode_source(bands), normalized.features)[
+        fold_split(bands.clips, 2).train.tolist()
+    ]
+    needed, kept = means_of(AudioClassifier.from_pretrained(run.folder), features)
+    assert torch.allclose(needed, kept, atol=1e-3) == (mix != "synth"), "those have no real clip to hear"
+
+
+def test_a_judge_normalises_as_plain_clips_need_it(
+    normalized: registry.ClassifierPreset, bands: Source, tmp_path: Path
+) -> None:
+    decoded = decode_source(bands)
+    plan = draw_plan(bands.clips, bands.class_names, 1)
+    clip_filter = FilterConfig(classifier="tiny")
+    clip_filter = ClipFilter(decoded, bands.clips, plan.clips, clip_filter, False, 0, torch.device("cpu"))
+    clip_filter.prepare(tmp_path)
+    for name, network in clip_filter.clip_filters.items():
+        features = features_of(decoded, normalized.features)[list(clip_filter.filter_trainings[name].rows)]
+        needed, kept = means_of(network, features)
+        assert torch.allclose(needed, kept, atol=1e-3)
+
+
+def test_clips_are_taken_evenly() -> None:
+    assert evenly(np.arange(600), 256).tolist() == list(range(0, 600, 3))
+    assert evenly(torch.arange(256), 256).tolist() == list(range(256))
+
+
+def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: str = "cuda") -> Training:
+    """One of random clips."""
+    recipe = registry.CLASSIFIERS[name]
+    torch.manual_seed(0)
+    features = 10 * torch.randn(24, *recipe.features.shape)
+    model = recipe.model(3, features)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+    return Training(
+        model.to(device).train(),
+        recipe,
+        features.to(device),
+        (torch.arange(24) % 3).to(device),
+        steps=STEPS,
+        batch=8,
+        learning_rate=learning_rate,
+        augment="gain+mixup",
+        precision="fp32",
+        seed=0,
+    )
+
+
+def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
+    whole = trainings("small", 0.0, device="cpu")
+    expected = [float(whole.step()) for _ in range(4)]
+    first = trainings("small", 0.0, device="cpu")
+    for _ in range(2):
+        first.step()
+    state = first.state()
+    for group in state["optimizer"]["param_groups"]:  # as a recorded step has it
+        group |= {"capturable": True, "lr": torch.tensor(group["lr"])}
+    second = trainings("small", 0.0, device="cpu")
+    second.model.load_state_dict(first.model.state_dict())
+    second.go_on(state, 2)
+    assert np.allclose([float(second.step()) for _ in range(2)], expected[2:], rtol=1e-4)
+    assert all(isinstance(group["lr"], float) for group in second.optimizer.param_groups)
+
+
+def check_freed(device: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        training = trainings("small", 0.0, device=device)
+        for _ in range(6):
+            training.step()
+        gone = weakref.ref(training.features)
+        del training
+        assert gone() is None, "kept until the garbage collector comes by"
+    finally:
+        gc.enable()
+
+
+def test_what_was_trained_on_is_freed_at_once() -> None:
+    check_freed("cpu")
+
+
+@pytest.mark.gpu
+def test_what_was_recorded_is_freed_at_once() -> None:
+    check_freed("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["small", "cnn", "resnet"])
+def test_recorded_steps_learn_as_plain_ones_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = [float(training.step()) for training in [trainings(name, 0.0)] for _ in range(12)]
+    with monkeypatch.context() as plain:
+        plain.setattr("usk.classify.loop.replayable", lambda *_: False)
+        expected = [float(training.step()) for training in [trainings(name, 0.0)] for _ in range(12)]
+    assert np.allclose(recorded, expected, rtol=2e-2)
+    assert len(set(recorded)) == 12
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["small", "sb-cnn"])
+def test_recorded_steps_draw_anew(name: str) -> None:
+    training = trainings(name, 0.5, learning_rate=0.0)
+    training.augmentations, training.batch = (), 24  # all clips in each step, and no weight changes
+    losses = [round(float(training.step()), 6) for _ in range(12)]
+    assert len(set(losses)) == 12, "dropout, and the patches of sb-cnn"
+
+
+@pytest.mark.gpu
+def test_recorded_steps_go_on_from_a_checkpoint() -> None:
+    whole = trainings("small", 0.0)
+    expected = [float(whole.step()) for _ in range(12)]
+    first = trainings("small", 0.0)
+    for _ in range(6):
+        first.step()
+    second = trainings("small", 0.0)
+    second.model.load_state_dict(first.model.state_dict())
+    second.go_on(first.state(), 6)
+    assert np.allclose([float(second.step()) for _ in range(6)], expected[6:], rtol=2e-2)

@@ -1,0 +1,179 @@
+"""The classifiers: the published one to the letter, the default one's shape, and the recipes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from usk.audio.features import FIRST_SECOND
+from usk.classify.classifier import AudioClassifier
+from usk.classify.networks import RelaxedFrequencyNorm, ResidualBlock, SbCnn, adam_with_l2
+from usk.classify.registry import CLASSIFIERS, PublishedCnn, Standardized, preset
+from usk.errors import UsageError
+
+
+def test_the_published_cnn_is_three_convolutions_without_pooling_and_two_linear_layers() -> None:
+    layers = [module for module in PublishedCnn(10).modules() if not list(module.children())]
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.ReLU] * 3 + [nn.Linear, nn.ReLU, nn.Linear]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(1, 64), (64, 128), (128, 256)]
+    assert {(c.kernel_size, c.stride, c.dilation, c.groups) for c in convolutions} == {
+        ((5, 5), (1, 1), (1, 1), 1)
+    }
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(256, 256), (256, 10)]
+
+
+def test_the_published_cnn_hears_power_and_averages_over_the_whole_image() -> None:
+    torch.manual_seed(0)
+    network = PublishedCnn(10).eval()
+    power = torch.rand(2, 1, 64, 44) * 100
+    with torch.no_grad():
+        means = network.features(power).mean(dim=(2, 3))
+        torch.testing.assert_close(network(10 * power.log10()), network.head(means))
+
+
+def test_nothing_normalises_what_the_published_cnn_hears() -> None:
+    recipe = preset("cnn")
+    probe = torch.randn(5, 64, 44) * 20 - 40
+    for model in (recipe.model(3, probe), AudioClassifier("cnn", ["a", "b", "c"], **recipe.described("abc"))):
+        assert isinstance(model, Standardized)
+        if isinstance(model, AudioClassifier):
+            model.begin(recipe, probe)
+            assert model.feature_settings == FIRST_SECOND
+        model.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(model(probe), model.network(probe[:, None]))
+
+
+def test_the_published_cnn_takes_3_6_gflop_forward_and_10_7_in_training() -> None:
+    """Multiplications and additions counted apart, as DESIGN.md counts them."""
+    network = PublishedCnn(10)
+    with FlopCounterMode(display=False) as counter:
+        logits = network(torch.randn(1, 1, 64, 44))
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    assert logits.shape == (1, 10)
+    assert forward / 1e9 == pytest.approx(3.6, abs=0.05)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(10.7, abs=0.1)
+
+
+def test_the_published_recipe() -> None:
+    recipe = preset("cnn")
+    assert (recipe.epochs, recipe.batch, recipe.learning_rate) == (50, 128, 1e-3)
+    assert (recipe.weight_decay, recipe.label_smoothing, recipe.cosine, recipe.augment) == (
+        0,
+        0,
+        False,
+        "none",
+    )
+    assert recipe.features.shape == (64, 44)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_takes_its_features(name: str) -> None:
+    recipe = preset(name)
+    model = Standardized(recipe.build(7), -40.0, 20.0).eval()
+    with torch.no_grad():
+        assert model(torch.full((2, *recipe.features.shape), -40.0)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "gflop"), [("small", 0.045), ("medium", 0.31), ("resnet", 0.26)])
+def test_what_the_networks_of_today_cost(name: str, gflop: float) -> None:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        preset(name).build(10).eval()(torch.randn(1, 1, 64, 172))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, rel=0.03)
+
+
+def test_small_and_medium_halve_before_and_after_their_convolutions() -> None:
+    """What the last convolution sees: a sixteenth of the image's bands and frames, for both."""
+    shapes = {}
+    for name in ("small", "medium"):
+        network = preset(name).build(10).eval()
+        with torch.no_grad():
+            shapes[name] = tuple(network.features(torch.randn(1, 1, 64, 172)).shape)
+    assert shapes == {"small": (1, 192, 4, 10), "medium": (1, 256, 4, 10)}
+
+
+def test_standardising_is_part_of_the_model() -> None:
+    model = Standardized(nn.Identity(), -30.0, 10.0)
+    assert model(torch.full((1, 2, 2), -20.0)).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]
+    assert set(model.state_dict()) == {"mean_db", "deviation_db"}
+
+
+def test_an_unknown_classifier_is_a_usage_error() -> None:
+    with pytest.raises(
+        UsageError,
+        match="--classifier vgg is not known; choose one of small, medium, cnn, sb-cnn, resnet, or hf:",
+    ):
+        preset("vgg")
+
+
+def test_sb_cnn_is_the_published_one() -> None:
+    network = SbCnn(10)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels, c.kernel_size) for c in convolutions] == [
+        (1, 24, (5, 5)), (24, 48, (5, 5)), (48, 48, (5, 5)),
+    ]  # fmt: skip
+    assert [layer.kernel_size for layer in network.modules() if isinstance(layer, nn.MaxPool2d)] == [
+        (4, 2)
+    ] * 2
+    assert [layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear)] == [64, 10]
+    assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+
+
+def test_sb_cnn_averages_the_probabilities_of_its_patches_and_trains_on_one() -> None:
+    torch.manual_seed(0)
+    network = SbCnn(3).eval()
+    images = torch.randn(2, 1, 128, 172)
+    with torch.no_grad():
+        patches = [network(images[..., begin : begin + 128]).exp() for begin in (0, 11, 22, 33, 44)]
+        torch.testing.assert_close(network(images).exp(), torch.stack(patches).mean(dim=0))
+        torch.testing.assert_close(network(images).exp().sum(dim=1), torch.ones(2))
+        network.train()
+        for layer in network.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+        flat = torch.zeros(64, 1, 128, 172)
+        flat[..., :22], flat[..., 150:] = 5.0, -5.0  # what a patch shows tells where it was cut
+        assert len({tuple(row.tolist()) for row in network(flat).round(decimals=4)}) > 20
+
+
+def test_the_l2_penalty_pulls_on_dense_weights_alone() -> None:
+    network = SbCnn(3)
+    optimizer = adam_with_l2(network, 1e-3, 0.0)
+    decayed = [group["params"] for group in optimizer.param_groups if group["weight_decay"]]
+    dense = [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear)]
+    assert len(decayed) == 1 and {id(p) for p in decayed[0]} == {id(p) for p in dense}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    assert optimizer.param_groups[0]["weight_decay"] == 2e-3  # the gradient of 0.001 w^2
+
+
+def test_frequency_norm_takes_away_what_a_microphone_does_to_a_band() -> None:
+    images = torch.randn(2, 3, 8, 20)
+    coloured = images * torch.linspace(0.5, 2, 8)[:, None] + torch.linspace(-3, 3, 8)[:, None]
+    bands = RelaxedFrequencyNorm(relaxation=1.0)
+    torch.testing.assert_close(bands(images), bands(coloured), atol=1e-3, rtol=1e-3)
+    whole = RelaxedFrequencyNorm(relaxation=0.0)
+    torch.testing.assert_close(whole(images), whole(4 * images + 7), atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(whole(images), whole(coloured), atol=0.1)
+
+
+def test_a_fresh_residual_block_passes_its_input_on() -> None:
+    block = ResidualBlock(4, 4, halve=False)
+    images = torch.rand(2, 4, 6, 6)
+    torch.testing.assert_close(block(images), images)
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 0.3, 1.0])
+def test_relaxed_frequency_norm_is_a_mean_of_two_normalisations(relaxation: float) -> None:
+    torch.manual_seed(0)
+    images = 30 * torch.randn(3, 4, 5, 6) + torch.randn(3, 1, 5, 1) * 20 - 40
+    normalized = []
+    for axes in ((1, 2, 3), (1, 3)):
+        variance, mean = torch.var_mean(images, dim=axes, keepdim=True, correction=0)
+        normalized.append((images - mean) / (variance + 1e-5).sqrt())
+    expected = (1 - relaxation) * normalized[0] + relaxation * normalized[1]
+    torch.testing.assert_close(RelaxedFrequencyNorm(relaxation)(images), expected, atol=1e-5, rtol=1e-4)

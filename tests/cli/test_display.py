@@ -1,0 +1,155 @@
+"""Small charts in the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.runs import write_run
+from usk.cli.display import Display, comparison_tables, sparkline, strip, strips_table, train_clips_tables
+from usk.evaluate.compare import compare_runs
+from usk.evaluate.stats import mean_interval
+from usk.evaluate.study import study_runs
+
+
+def test_a_sparkline_rises_with_its_values() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert len(sparkline(list(range(100)), subsets=10)) == 10
+    assert sparkline([1.0, 1.0]) == "▁▁"
+    assert sparkline([]) == ""
+
+
+def test_a_strip_places_runs_mean_and_interval() -> None:
+    line = strip([0.0, 1.0], mean_interval([0.0, 1.0]), -1.0, 2.0, subsets=31)
+    assert (line[10], line[15], line[20]) == ("●", "┃", "●")
+    assert strip([0.5], mean_interval([0.5]), 0.5, 0.5, subsets=5) == "┃····"
+
+
+def test_the_table_has_a_row_a_mix(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "real", seed, skill=0.5)
+        write_run(tmp_path, "real,synth", seed, skill=0.7 + 0.1 * seed)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(strips_table(study_runs(tmp_path)[0]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "real,synth" in shown
+    assert "┃" in shown and "●" in shown and "▁" in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(120, []), (80, ["macro F1 %", "runs"]), (60, ["macro F1 %", "runs", "p (Holm)", "pairs up", "synth"])],
+)
+def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out: list[str]) -> None:
+    """Every mix by its name and every figure, or the name of what there is no room for."""
+    for seed in range(6):
+        write_run(tmp_path, "real", seed, skill=0.5 + 0.02 * seed)
+        write_run(tmp_path, "real,decomposed,sample", seed, skill=0.7 + 0.01 * seed)
+    (comparison,) = compare_runs(tmp_path)
+    console = Console(file=io.StringIO(), width=width)
+    for shown in comparison_tables(comparison, width):
+        console.print(shown)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in text and max(map(len, text.splitlines())) <= width
+    assert (f"no room for {', '.join(left_out)}: widen" in " ".join(text.split())) == bool(left_out)
+    lines = text.splitlines()
+    mix = next(n for n, line in enumerate(lines) if line.startswith("real,decomposed,  "))
+    assert lines[mix + 1].startswith("sample ")
+    row = comparison.rows[1]
+    assert row.p_value_holm is not None and row.difference is not None
+    figures = {
+        "runs": "6",
+        "real": str(row.n_real),
+        "synth": str(row.n_synthetic),
+        "accuracy %": f"{100 * row.accuracy.mean:.1f} ± {100 * (row.accuracy.half_width or 0):.1f}",
+        "macro F1 %": f"{100 * row.macro_f1.mean:.1f} ± {100 * (row.macro_f1.half_width or 0):.1f}",
+        "points to real": f"{row.difference.difference_points:+.1f}",
+        "95 % interval": f"{row.difference.low_points:+.1f} to {row.difference.high_points:+.1f}",
+        "pairs up": f"{row.pairs_up}/{row.pairs}",
+        "p (Holm)": f"{row.p_value_holm:.3g}",
+    }
+    expected = " ".join(figure for name, figure in figures.items() if name not in left_out)
+    assert " ".join(lines[mix].split()[1:]) == expected
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_recalls_stand_beside_their_points_as_many_mixes_as_fit(tmp_path: Path, width: int) -> None:
+    mixes = ["real,decomposed,sample", "real,sample", "real,variation", "real,waveform", "real,slerp"]
+    write_run(tmp_path, "real", skill=0.5)
+    for mix in mixes:
+        write_run(tmp_path, mix, skill=0.7)
+    (comparison,) = compare_runs(tmp_path)
+    console = Console(file=io.StringIO(), width=width)
+    tables = [
+        shown
+        for shown in comparison_tables(comparison, width)
+        if "recall" in str(getattr(shown, "title", ""))
+    ]
+    for table in tables:
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(tables) == {60: 3, 80: 2, 120: 1}[width]
+    assert max(map(len, text.splitlines())) <= width
+    words = [line.split() for line in text.splitlines()]
+    for of_class in comparison.classes:
+        lines = [line[1:] for line in words if line[:1] == [of_class.class_name]]
+        assert all(
+            line[:2] == [str(of_class.support), f"{100 * of_class.recall['real']:.1f}"] for line in lines
+        )
+        figures = [figure for line in lines for figure in line[2:]]
+        expected = [
+            (f"{100 * of_class.recall[row.mix]:.1f}", f"{of_class.difference_points[row.mix]:+z.1f}")
+            for row in comparison.rows[1:]
+        ]
+        assert figures == [figure for both in expected for figure in both]
+
+
+def test_a_mix_is_whole_however_long_its_names_are(tmp_path: Path) -> None:
+    mix = "real,/home/someone/" + "folder/" * 12 + "clips"
+    write_run(tmp_path, "real", 0)
+    write_run(tmp_path, mix, 0)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(comparison_tables(compare_runs(tmp_path)[0], 80)[0])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in text
+    assert mix in "".join(line.split(" ")[0] for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("terminal", "encoding", "draws"),
+    [(True, "utf-8", True), (True, "ascii", False), (False, "utf-8", False)],
+)
+def test_charts_are_drawn_where_they_can_be_read(terminal: bool, encoding: str, draws: bool) -> None:
+    display = Display()
+    display.out = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), force_terminal=terminal)
+    assert display.draws is draws
+    display.as_json = True
+    assert not display.draws
+
+
+def test_usk_eval_draws_in_a_terminal_alone(
+    usk: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path, "real", 0)
+    write_run(tmp_path, "real", 1)
+    assert "●" not in usk("eval", tmp_path).out
+    monkeypatch.setattr(Display, "draws", True)
+    assert "●" in usk("eval", tmp_path).out
+
+
+def test_means_over_other_folds_are_named_below_the_table_by_shots(tmp_path: Path) -> None:
+    for train_clips in (50, 100):
+        for fold in (1, 2):
+            write_run(tmp_path, "real", fold=fold, train_clips=train_clips)
+            write_run(tmp_path, "real,synth", fold=fold, train_clips=train_clips)
+        write_run(tmp_path, "real,own", fold=2, train_clips=train_clips)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(*train_clips_tables(compare_runs(tmp_path), 160))
+    said = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "real,own: means over other folds or seeds than the baseline's" in said
+    assert "real,synth: means" not in said

@@ -1,0 +1,145 @@
+"""Charts: colors left to the page, names as text, PNGs for papers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.runs import write_run
+from usk.evaluate.study import Study, SweepPoint, study_runs
+from usk.report.charts import PAGE, Chart, charts_of, file_name, short, sweep_chart
+
+HOSTILE = ("</svg><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}{0}$ --> ]]>")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1, 2):
+        write_run(root, "real", seed, skill=0.5, class_names=HOSTILE)
+        write_run(
+            root, "real,<b>synth</b>", seed, skill=0.6 + 0.1 * seed, class_names=HOSTILE, n_synthetic=40
+        )
+        write_run(root, "real:0.1", seed, skill=0.2, class_names=HOSTILE, n_real=10)
+    return study_runs(root)[0]
+
+
+def test_names_that_look_like_colours_and_attributes_stay_names(tmp_path: Path) -> None:
+    names = ('$x$ #010101 id="x"', "font: 9px #010203")
+    for mix in ("real", "real,synth"):
+        write_run(tmp_path, mix, class_names=names)
+    chart = next(chart for chart in charts_of(study_runs(tmp_path)[0]) if chart.name.startswith("classes-"))
+    root = ElementTree.fromstring(chart.svg(False))
+    texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
+    assert set(names) <= texts
+
+
+def test_there_is_a_chart_for_everything_the_study_holds(study: Study) -> None:
+    names = [chart.name for chart in charts_of(study)]
+    assert names == [
+        "accuracy", "difference", "classes-real,<b>synth</b>", "classes-real:0.1", "confusion-real,<b>synth</b>",
+        "confusion-real:0.1", "sweep-real", "curve-validation_accuracy", "curve-loss",
+    ]  # fmt: skip
+
+
+def sweep(mixes: list[str], sizes: tuple[int, ...] = (50, 100, 6_895, 6_900)) -> Chart:
+    """Accuracies that rise with the size, and a little with the mix's place."""
+    found = sweep_chart(
+        [
+            SweepPoint(mix, size, mean, mean - 0.05, mean + 0.02, 3)
+            for place, mix in enumerate(mixes)
+            for size, mean in zip(sizes, (0.3 + 0.01 * place, 0.4, 0.6, 0.61), strict=False)
+        ],
+        "real",
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("n_mixes", [1, 3, 4, 8, 9])
+def test_every_series_of_a_sweep_can_be_told_from_the_others(n_mixes: int, narrow: bool) -> None:
+    mixes = ["real", *(f"real,/long/way/to/the/datasets/of/kind{number}" for number in range(1, n_mixes))]
+    svg = sweep(mixes).svg(narrow)
+    root = ElementTree.fromstring(svg)
+    texts = ["".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")]
+    assert "real" in texts
+    ends = [text for text in texts if re.search(r"/kind\d$", text) and len(text) <= 30]
+    assert len(set(ends)) == n_mixes - 1
+    assert [text for text in texts if "," in text and text[0].isdigit()] == ["6,895"]  # 6,900 would lie on it
+    drawn = dict(re.findall(r'<path id="(\w+)" d="([^"]+)"', svg))
+    used = re.findall(r'<use [^>]*href="#(\w+)"[^>]*style="fill: (var\(--series-\d\)); stroke', svg)
+    assert len({(drawn[marker], color) for marker, color in used}) == n_mixes
+    assert ("fill-opacity: 0.16" in svg) == (n_mixes <= 3)  # bands
+
+
+def test_a_sweep_says_its_figures(tmp_path: Path) -> None:
+    chart = sweep(["real", "real,synth"], (50, 100))
+    assert chart.description == (
+        "real from 30.0 % with 50 to 40.0 % with 100; real,synth from 31.0 % with 50 to 40.0 % with 100."
+    )
+    assert chart.table.rows[0] == ("real", "50", "3", "30.0", "25.0", "32.0")
+    assert "bands" in chart.caption
+    assert "side by side, with dots at the mean of real" in sweep(["real", *"abc"]).caption
+    assert sweep(["real"], (50,)).description == "real 30.0 % with 50."
+    chart.png(tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_svgs_are_whole_and_hold_no_colours_scripts_or_addresses(study: Study, narrow: bool) -> None:
+    names: list[str] = []
+    for chart in charts_of(study):
+        svg = chart.svg(narrow)
+        root = ElementTree.fromstring(svg)
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert tags <= {"svg", "g", "path", "text", "tspan", "use", "defs", "clipPath", "rect"}
+        assert not re.search(r"#[0-9a-f]{6}\b(?!\")", re.sub(r'"#[^"]*"|url\(#[^)]*\)', "", svg)), chart.name
+        assert not [color for color in (PAGE.ink, *PAGE.series) if color in svg]
+        assert "var(--" in svg
+        assert set(re.findall(r"https?://[^\"]*", svg)) <= {
+            "http://www.w3.org/2000/svg",
+            "http://www.w3.org/1999/xlink",
+        }
+        names += re.findall(r'\sid="([^"]+)"', svg)
+    assert len(names) == len(set(names))  # they stand in one page
+
+
+def test_every_name_is_text_in_the_chart(study: Study) -> None:
+    svg = next(chart for chart in charts_of(study) if chart.name.startswith("classes")).svg(narrow=False)
+    texts = [
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(svg).iter()
+        if element.tag.endswith("text")
+    ]
+    assert {short(name) for name in HOSTILE} <= set(texts)
+
+
+def test_the_text_alternative_says_the_figures(study: Study) -> None:
+    accuracy, difference, *_ = charts_of(study)
+    assert "real 50.0 % ± 0.0" in accuracy.description
+    assert len(accuracy.table.rows) == 9
+    assert study.comparison.rows[1].sentence in difference.description
+    for chart in charts_of(study):
+        assert chart.description.endswith(".")
+        assert all(len(row) == len(chart.table.headers) for row in chart.table.rows)
+
+
+def test_pngs_have_names_for_any_file_system(study: Study, tmp_path: Path) -> None:
+    for chart in charts_of(study)[:3]:
+        file = tmp_path / "new" / file_name(chart)
+        assert re.fullmatch(r"[A-Za-z0-9.-]+\.png", file.name)
+        chart.png(file)
+        assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_mean_over_other_folds_is_not_called_the_highest(tmp_path: Path) -> None:
+    for fold, easy in ((1, 0.0), (2, 0.3)):
+        write_run(tmp_path, "real", fold=fold, skill=0.5 + easy)
+        write_run(tmp_path, "real,synth", fold=fold, skill=0.6 + easy)
+    write_run(tmp_path, "real,own", fold=2, skill=0.8)  # the easier fold alone
+    accuracy, *_ = charts_of(study_runs(tmp_path)[0])
+    assert accuracy.description.endswith("The highest mean is that of real,synth.")

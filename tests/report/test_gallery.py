@@ -1,0 +1,137 @@
+"""What is shown and heard: an even sample within the budget, sounds that stay what they were, one scale."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.sounds import tone
+from usk.data.clip import Clip
+from usk.data.open import open_source
+from usk.data.source import Source
+from usk.errors import SourceError
+from usk.report.gallery import BASE64, ROW_BYTES, compress, gallery, picture, show_order
+from usk.synth.settings import render_config
+from usk.synth.synthesize import SynthConfig, synthesize
+
+
+def gray(values: np.ndarray) -> np.ndarray:
+    return np.repeat((255 * values).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@pytest.fixture
+def sums(tone_folder: Path, tmp_path: Path) -> tuple[Source, Source]:
+    """Synthetic clips of tones, and the tones."""
+    real = open_source(tone_folder)
+    made = synthesize(
+        real,
+        tmp_path / "synth",
+        SynthConfig(per_class=6, across_folds=True, render=render_config(strategy="waveform")),
+    )
+    return open_source(made.folder), real
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=60))
+def test_any_beginning_of_the_order_is_even_over_classes(places: list[tuple[int, int]]) -> None:
+    clips = [Clip(str(row), label, str(row), fold) for row, (label, fold) in enumerate(places)]
+    order = show_order(clips)
+    assert sorted(order) == list(range(len(clips)))
+    there = Counter(clip.label for clip in clips)
+    seen: Counter[int] = Counter()
+    for row in order:
+        seen[clips[row].label] += 1
+        unfinished = [label for label in there if seen[label] < there[label]]
+        assert all(seen[label] >= max(seen.values()) - 1 for label in unfinished)
+
+
+def test_folds_take_turns_within_a_class() -> None:
+    clips = [Clip(str(row), 0, str(row), 1 if row < 50 else 2) for row in range(60)]
+    assert Counter(clips[row].fold for row in show_order(clips)[:10]) == {1: 5, 2: 5}
+
+
+def test_an_mp3_is_small_and_sounds_as_before() -> None:
+    audio = tone(700.0, 1.0, peak=0.5)
+    media = compress(audio, 22_050)
+    assert media.mime == "audio/mpeg"
+    assert len(media.content) < len(audio) / 2
+    back, rate_hz = soundfile.read(io.BytesIO(media.content))
+    assert rate_hz == 22_050
+    assert abs(len(back) - len(audio)) < 3_000
+    spectrum = np.abs(np.fft.rfft(back[4_000:-4_000]))
+    assert np.argmax(spectrum) * rate_hz / (len(back) - 8_000) == pytest.approx(700, abs=3)
+    assert np.abs(back).max() == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_libsndfile_without_mp3_gives_flac(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundfile, "available_formats", lambda: {"FLAC": ""})
+    media = compress(tone(700.0, 0.2), 22_050)
+    assert (media.mime, media.suffix, media.content[:4]) == ("audio/flac", "flac", b"fLaC")
+
+
+def test_pictures_share_a_scale_and_have_low_notes_below() -> None:
+    loud, quiet = (
+        np.asarray(
+            Image.open(io.BytesIO(picture(peak * tone(300.0, 1.0, peak=1.0), 40.0, gray).content)).convert(
+                "L"
+            )
+        )
+        for peak in (0.5, 0.05)
+    )
+    assert loud.shape[0] == 96
+    assert np.argmax(loud.mean(axis=1)) > 80  # rows are counted from the top
+    row = int(np.argmax(loud.mean(axis=1)))
+    assert loud[row].mean() - quiet[row].mean() == pytest.approx(20 / 80 * 255, abs=12)  # 20 dB of 80
+
+
+def test_all_clips_stand_beside_their_parents(sums: tuple[Source, Source]) -> None:
+    shown = gallery(*sums, gray)
+    assert (len(shown.clips), shown.n_all, shown.notes) == (18, 18, ())
+    for one in shown.clips:
+        assert [parent.clip_id for parent in one.parents if parent] == list(one.clip.parents)
+        assert all(distance is not None and distance >= 0 for distance in one.distances)
+        assert {one.sound.class_name} == {parent.class_name for parent in one.parents if parent}
+    heard = {parent for one in shown.clips for parent in one.clip.parents}
+    assert len(shown.sounds) == 18 + len(heard)  # shared parents once
+
+
+@pytest.mark.parametrize("budget", [30_000, 60_000, 120_000])
+@pytest.mark.parametrize("embedded", [True, False])
+def test_the_budget_holds_and_classes_share_it(
+    sums: tuple[Source, Source], budget: int, embedded: bool
+) -> None:
+    shown = gallery(*sums, gray, budget_bytes=budget, embedded=embedded)
+    weight = BASE64 if embedded else 1
+    spent = ROW_BYTES * len(shown.clips) + weight * sum(sound.n_bytes for sound in shown.sounds)
+    assert 0 < spent <= budget
+    counts = Counter(one.clip.label for one in shown.clips)
+    if len(shown.clips) < 18:
+        assert max(counts.values()) - min(counts.get(label, 0) for label in range(3)) <= 1
+        assert shown.notes == (
+            f"{len(shown.clips)} of 18 clips are on this page, drawn evenly over classes and folds",
+        )
+
+
+def test_without_the_real_clips_parents_are_missing(sums: tuple[Source, Source]) -> None:
+    shown = gallery(sums[0], None, gray)
+    assert all(one.parents == (None, None) and one.nearest is None for one in shown.clips)
+
+
+def test_rejected_clips_are_shown_as_such(sums: tuple[Source, Source]) -> None:
+    synthetic, real = sums
+    shown = gallery(synthetic.subset(range(9)), real, gray, rejected=synthetic.subset(range(9, 18)))
+    assert (shown.n_all, shown.n_all_rejected) == (9, 9)
+    turned = {one.clip.clip_id for one in shown.clips if one.rejected}
+    assert turned == {clip.clip_id for clip in synthetic.clips[9:]}
+
+
+def test_a_budget_too_small_for_one_clip_is_refused(sums: tuple[Source, Source]) -> None:
+    with pytest.raises(SourceError, match="--max-mb"):
+        gallery(*sums, gray, budget_bytes=1_000)

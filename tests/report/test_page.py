@@ -1,0 +1,497 @@
+"""`usk report`: the file, its budget, its assets, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+import usk as library
+from tests.runs import write_run
+from usk.data.clip import Clip
+from usk.evaluate.study import study_runs
+from usk.report import page as module
+from usk.report.page import (
+    ReportConfig,
+    _provenance,
+    _render_options,
+    _script_json,
+    commands,
+    report,
+    verdict_kind,
+)
+from usk.synth.settings import render_config
+from usk.synth.subsets import synthesize_subsets, train_subsets
+
+Command = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def study_folder(tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with ./tones, ./synth of 9 clips and ./runs."""
+    monkeypatch.chdir(tmp_path)
+    config = library.SynthConfig(per_class=3, across_folds=True, render=render_config(strategy="waveform"))
+    library.synthesize(library.open_source("tones"), "synth", config)
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "runs", "real", seed, skill=0.5)
+        write_run(tmp_path / "runs", "real,synth", seed, skill=0.7 + 0.05 * seed)
+    return tmp_path
+
+
+def test_one_file_with_everything_inside(usk: Command, study_folder: Path) -> None:
+    made = usk("report", "--real", "tones", "--json").value
+    assert set(made) == {"page", "MB", "charts", "clips", "clips in all", "PNG files", "notes"}
+    assert (made["clips"], made["clips in all"], made["charts"], made["notes"]) == (9, 9, 6, [])
+    page = Path("report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<use [^>]*>", "", page))
+    for row in study_runs("runs")[0].comparison.rows[1:]:
+        assert row.sentence in page  # what usk eval says
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    assert len(data["clips"]) == 9
+    for sound in data["sounds"]:
+        for media in (sound["audio"], sound["picture"]):
+            assert f'id="m-{media["key"]}"' in page
+
+
+def test_the_library_writes_the_same_page(study_folder: Path) -> None:
+    result = library.report("page.html", ReportConfig(audit=False), real=library.open_source("tones"))
+    assert (result.n_clips, result.n_all_clips, result.pngs) == (9, 9, ())
+    assert result.n_bytes == Path("page.html").stat().st_size
+    assert "The audit was left out" in Path("page.html").read_text()
+
+
+def test_runs_alone_or_clips_alone(usk: Command, study_folder: Path) -> None:
+    shutil.move("synth", "elsewhere")
+    assert usk("report", "--json").value["clips"] == 0
+    page = Path("report.html").read_text()
+    assert 'id="compare"' in page
+    assert 'id="listen"' not in page
+    shutil.move("runs", "old-runs")
+    made = usk("report", "--synth", "elsewhere", "--real", "tones", "--json").value
+    assert (made["charts"], made["clips"]) == (0, 9)
+    page = Path("report.html").read_text()
+    assert 'id="compare"' not in page
+    assert 'id="listen"' in page
+
+
+def test_more_clips_than_fit_are_sampled_and_the_page_says_so(
+    usk: Command, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHART_ROOM_BYTES", 1_950_000)
+    made = usk("report", "--real", "tones", "--max-mb", 2, "--json").value
+    assert 0 < made["clips"] < 9
+    note = f"{made['clips']} of 9 clips are on this page, drawn evenly over classes and folds"
+    assert made["notes"] == [note]
+    assert note in Path("report.html").read_text()
+    assert made["MB"] <= 2
+
+
+def test_split_puts_assets_beside_the_page_and_clears_its_old_ones(usk: Command, study_folder: Path) -> None:
+    assets = study_folder / "report_files"
+    assets.mkdir()
+    for name in (f"{'0' * 16}.mp3", "mine.mp3"):
+        (assets / name).write_bytes(b"")
+    made = usk("report", "--real", "tones", "--split", "--json").value
+    page = Path("report.html").read_text()
+    files = {file.name for file in assets.iterdir()} - {"mine.mp3"}
+    assert "mine.mp3" in {file.name for file in assets.iterdir()}
+    assert f"{'0' * 16}.mp3" not in files
+    assert files == set(re.findall(r"report_files/([0-9a-f]{16}\.\w+)", page))
+    assert 'id="m-' not in page
+    assert made["clips"] == 9
+
+
+def test_charts_that_cannot_be_written_blame_the_flag_that_asked_for_them(
+    usk: Command, study_folder: Path
+) -> None:
+    Path("taken").write_text("kept")
+    ran = usk("report", "--no-audit", "--png", "taken")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("usk: --png taken cannot be written (")
+
+
+def test_png_exports_every_chart(usk: Command, study_folder: Path) -> None:
+    made = usk("report", "--real", "tones", "--no-audit", "--png", "charts", "--json").value
+    assert len(made["PNG files"]) == made["charts"] == 6
+    assert all(Path(file).read_bytes()[:4] == b"\x89PNG" for file in made["PNG files"])
+
+
+def few_shot_runs(mixes: tuple[str, ...] = ("real", "real,synth"), **changes: Any) -> None:
+    """Beside the fixture's runs on all 100 real clips, those on 20 and 50 of them."""
+    for train_clips in (20, 50):
+        for seed in (0, 1, 2):
+            for place, mix in enumerate(mixes):
+                skill = 0.2 + 0.004 * train_clips + 0.05 * place
+                write_run(
+                    Path("runs"),
+                    mix,
+                    seed,
+                    skill=skill,
+                    train_clips=train_clips,
+                    n_real=train_clips,
+                    **changes,
+                )
+
+
+def test_runs_that_differ_in_shots_have_a_chart_over_them_first(usk: Command, study_folder: Path) -> None:
+    before = usk("report", "--no-audit", "--json").value["charts"]
+    assert "By train_clips" not in Path("report.html").read_text()
+    few_shot_runs()
+    made = usk("report", "--no-audit", "--png", "charts", "--json").value
+    assert made["charts"] == 3 * before + 1
+    assert made["PNG files"][0] == "charts/train_clips.png"
+    assert len({Path(file).name for file in made["PNG files"]}) == made["charts"]
+    assert Path("charts/train_clips.png").read_bytes()[:4] == b"\x89PNG"
+    page = Path("report.html").read_text()
+    compare = page[page.index('id="compare"') : page.index('id="listen"')]
+    headings = re.findall(r"<h2>(.*?)</h2>", compare)
+    setting = "small, protocol folds, augment none, data abcdefabcdef"
+    assert headings == [
+        f"By train_clips: {setting}",
+        f"{setting}, 20 train_clips",
+        f"{setting}, 50 train_clips",
+        setting,
+    ]
+    sweep = compare[: compare.index("<h2>", compare.index("<h2>") + 1)]
+    assert "Accuracy against the number of real clips" in sweep
+    assert sweep.count("<svg") == 2
+    shown = [
+        [re.sub(r"<[^>]+>", "", subset) for subset in re.findall(r"<t[hd][^>]*>.*?</t[hd]>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", sweep, re.DOTALL)
+    ]
+    said = usk("eval", "--json").value
+    assert shown[0] == ["series", "real clips", "runs", "mean %", "lowest %", "highest %"]
+    assert [row[:4] for row in shown[1:]] == [
+        [row["mix"], str(row["n_real"]), str(row["n_runs"]), f"{100 * row['accuracy']['mean']:.1f}"]
+        for place in (0, 1)
+        for row in (comparison["rows"][place] for comparison in said)
+    ]
+    assert "usk train --mix real --mix real,synth --classifier small --augment none" in page
+    assert all(f"--seeds 3 --train-clips {train_clips} --epochs 4" in page for train_clips in (20, 50))
+
+
+def test_many_charts_leave_less_room_for_clips(
+    usk: Command, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usk.report import gallery
+
+    budgets: list[int] = []
+    original = gallery.gallery
+
+    def spy(*args: Any, **kwargs: Any) -> gallery.Gallery:
+        budgets.append(kwargs["budget_bytes"])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(gallery, "gallery", spy)
+    monkeypatch.setattr(module, "CHART_ROOM_BYTES", 250_000)
+    few_shot_runs()
+    assert usk("report", "--no-audit", "--max-mb", 4, "--json").code == 0
+    page = Path("report.html").read_text()
+    media = sum(map(len, re.findall(r'id="m-[^>]*>(.*?)</script>', page)))
+    assert 250_000 < len(page.encode()) - media <= 4e6 - budgets[0]
+
+
+def test_several_settings_have_a_chart_over_shots_each(usk: Command, study_folder: Path) -> None:
+    few_shot_runs()
+    few_shot_runs(("real", "real,a", "real,b", "real,synth", "real,c"), classifier="resnet", optimistic=True)
+    made = usk("report", "--no-audit", "--png", "charts", "--json").value
+    names = [Path(file).name for file in made["PNG files"]]
+    assert names[:2] == ["train_clips-1.png", "train_clips-2.png"]
+    assert len(set(names)) == len(names) == made["charts"]
+    page = Path("report.html").read_text()
+    second = page[page.index("<h2>By train_clips: resnet") :]
+    assert "Careful" in second[: second.index("<figure")]
+    assert "optimistic" in second[: second.index("<figure")]
+
+
+def test_the_chart_in_the_datasets_card_is_over_shots_where_there_are_several(
+    usk: Command, study_folder: Path
+) -> None:
+    shutil.rmtree("runs")
+    trained_on = {"sources": {"synth": {"revision": library.open_source("synth").revision}}}
+    few_shot_runs(**trained_on)
+    assert usk("eval", "--save", "synth").code == 0
+    assert b"Accuracy against the number of real clips" in Path("synth/accuracy.png").read_bytes()
+    card = Path("synth/README.md").read_text()
+    assert all(f"augmentation `none`, {train_clips} real clips" in card for train_clips in (20, 50))
+    shutil.rmtree("runs")
+    for mix in ("real", "real,synth"):
+        write_run(Path("runs"), mix, **trained_on)
+    assert usk("eval", "--save", "synth").code == 0
+    assert b"Accuracy of each mix" in Path("synth/accuracy.png").read_bytes()
+
+
+def test_what_must_be_known_with_the_figures_stands_in_the_card(usk: Command, study_folder: Path) -> None:
+    shutil.rmtree("runs")
+    revision = library.open_source("synth").revision
+    place = str(study_folder / "synth")
+    for seed in (0, 1, 2):
+        made_of = {
+            "train_clips": 50,
+            "sources": {"synth": {"revision": revision if seed == 1 else f"other {seed}"}},
+        }
+        write_run(Path("runs"), "real", seed, train_clips=50)
+        write_run(
+            Path("runs"),
+            f"real,{place}",
+            seed,
+            n_synthetic=9,
+            caveats=["heard more than train_clips"],
+            **made_of,
+        )
+    assert usk("eval", "--save", "synth").code == 0
+    card = Path("synth/README.md").read_text()
+    assert "| real,synth | 3, of these clips 1 |" in card and "| real | 3 |" in card
+    notes = card[card.index("Read with it:") : card.index("## Use")]
+    assert "- real,synth: heard more than train_clips" in notes
+    assert str(study_folder) not in card + Path("synth/study.json").read_text()
+
+
+def test_without_the_real_clips_the_page_says_what_is_missing(usk: Command, study_folder: Path) -> None:
+    ran = usk("report")  # the Hub, which cannot be reached
+    assert ran.code == 0
+    assert "the parents' sound is left out" in ran.err
+    assert "name them with --real" in ran.err
+
+
+def test_the_demos_clips_are_the_demos_whatever_usk_real_says(
+    usk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tone_folder: Path, demo_cache: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("USK_REAL", str(tone_folder))
+    config = library.SynthConfig(per_class=1, classes=("siren",), render=render_config(strategy="waveform"))
+    library.synthesize(library.open_source("demo"), "made", config)
+    (tmp_path / "runs").mkdir()  # of a training that was stopped: nothing to show, nothing in the way
+    (tmp_path / "runs" / ".real_small.checkpoint").write_bytes(b"")
+    ran = usk("report", "--synth", "made", "--no-audit", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.value["clips"] == 1 and not any("parents" in note for note in ran.value["notes"])
+
+
+def test_rejected_clips_have_a_tab_of_their_own(usk: Command, study_folder: Path) -> None:
+    shutil.copytree("synth/data", "synth/rejected/data")
+    made = usk("report", "--real", "tones", "--json").value
+    assert made["clips in all"] == 18
+    assert 'id="rejected"' in Path("report.html").read_text()
+
+
+def test_the_audit_is_on_the_page(usk: Command, study_folder: Path) -> None:
+    usk("report", "--real", "tones")
+    page = Path("report.html").read_text()
+    assert "Clips by test fold" in page
+    assert "wrong provenance</strong> none" in page
+    assert "in log-mel statistics</caption>" in page  # these runs are without their weights
+
+
+def test_clips_without_a_generator_say_so(usk: Command, study_folder: Path) -> None:
+    usk("report", "--real", "tones", "--no-audit")
+    assert "nothing: none was used" in Path("report.html").read_text()
+
+
+def test_every_parent_is_listed_however_many_there_are() -> None:
+    clip = Clip(
+        clip_id="c", label=0, group="c", fold=1, parents=tuple(f"p{n}" for n in range(20)),
+        parent_groups=("g",) * 20, parent_folds=(1,) * 20,
+    )  # fmt: skip
+    rows = dict(_provenance(Mock(clip=clip)))
+    assert rows["parent A"].startswith("p0,") and rows["parent R"].startswith("p17,")
+    assert rows["parent 19"].startswith("p18,") and rows["parent 20"].startswith("p19,")
+
+
+def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study_folder: Path) -> None:
+    shutil.rmtree("runs")
+    usk("train", "--real", "tones", "--epochs", 1, "--folds", 1, "--quiet")
+    name = usk("audit", "--real", "tones", "--json").value["embedding"]
+    assert name.startswith("classifier of real_small_fold1_seed0")
+    usk("report", "--real", "tones")
+    assert f"in {name}</caption>" in Path("report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("better than real", "better"),
+        ("synthetic clips help", "better"),
+        ("worse than real:0.1", "worse"),
+        ("synthetic clips hurt", "worse"),
+        ("not distinguishable from better than: this", "open"),
+        ("too few pairs to tell it from real (3 or more are needed)", "open"),
+    ],
+)
+def test_the_verdicts_mark_follows_its_sentence(ending: str, kind: str) -> None:
+    assert verdict_kind(f"+3.1 points, 9 of 9 fold-seed pairs up: {ending}") == kind
+
+
+def test_data_in_the_page_ends_no_script() -> None:
+    texts = ["</script><script>x", "<!--", "]]>", "a & b \u2028"]
+    assert json.loads(_script_json(texts)) == texts
+    assert not re.search("[<>&\u2028]", _script_json(texts))
+
+
+def test_the_commands_that_reproduce_the_page_exist(study_folder: Path) -> None:
+    manifest = json.loads(Path("synth/usk.json").read_text())
+    lines = commands(manifest, study_runs("runs"), ReportConfig(max_mb=30, split=True, audit=False))
+    assert [line.split()[1] for line in lines] == ["synth", "train", "eval", "report"]
+    assert lines[0] == "usk synth --strategy waveform --alpha 0.5 --per-class 3 --across-folds --seed 0"
+    assert "--mix real --mix real,synth" in lines[1]
+    assert lines[1].endswith("--folds 1 --seeds 3 --epochs 4")
+    assert lines[3] == "usk report --max-mb 30 --split --no-audit"
+    for line in lines:
+        shown = subprocess.run(
+            [sys.executable, "-m", "usk", line.split()[1], "--help"], capture_output=True, text=True, check=True,
+            cwd=ROOT, env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        ).stdout  # fmt: skip
+        assert [option for option in re.findall(r"--[a-z-]+", line) if option not in shown] == []
+
+
+def test_the_commands_name_the_shots_the_seeds_and_the_dataset(study_folder: Path) -> None:
+    source = library.open_source("tones")
+    made = synthesize_subsets(
+        source, "few", train_subsets(source, [6], [1], first_seed=3),
+        library.SynthConfig(per_class=2, render=render_config(strategy="waveform")),
+    )  # fmt: skip
+    shutil.rmtree("runs")
+    for seed in (3, 4):
+        for mix in ("real", "real,synth"):
+            write_run(Path("runs"), mix, seed, train_clips=6, batch=16, learning_rate=0.001)
+    manifest = json.loads((made[0].folder / "usk.json").read_text())
+    config = ReportConfig(synth=str(made[0].folder))
+    lines = commands(manifest, study_runs("runs"), config, source)
+    assert lines[:2] == [
+        "usk synth --real tones --strategy waveform --alpha 0.5 --per-class 2 --train-clips 6 --test-folds 1 --seed 3 --out few",
+        "usk train --real tones --mix real --mix real,synth --synth few --classifier small --augment none --protocol folds "
+        "--folds 1 --seed 3 --seeds 2 --train-clips 6 --epochs 4 --batch 16 --learning-rate 0.001",
+    ]
+    del manifest["asked"]  # of an older usk, which kept no record of it
+    assert [line.split()[1] for line in commands(manifest, study_runs("runs"), config)] == [
+        "train", "eval", "report",
+    ]  # fmt: skip
+
+
+def test_mixes_that_were_trained_at_other_folds_have_a_command_of_their_own(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for augment in ("none", "basic"):
+        for fold, mixes in ((1, ("real", "real,synth")), (2, ("real",))):
+            for mix in mixes:
+                for seed in (0, 1):
+                    write_run(runs, mix, seed, fold, augment=augment)
+        write_run(runs, "synth", 0, augment=augment)
+        write_run(runs, "synth", 2, augment=augment)  # and no seed 1: no call trains these two alone
+    studies = study_runs(runs)
+    assert studies[-1].comparison.choices and len(studies) == 3
+    lines = commands({}, studies, ReportConfig(runs=str(runs), synth=None))
+    common = "--classifier small --augment none,basic --protocol folds --folds"
+    assert lines[:-2] == [
+        f"usk train --mix real {common} 1,2 --seeds 2 --epochs 4 --out {runs}",
+        f"usk train --mix real,synth {common} 1 --seeds 2 --epochs 4 --out {runs}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 2, "guidance": 1.0},
+        {"quality": "published", "steps": 2},
+        {"quality": "draft", "strategy": "slerp", "eta": 0.5},
+        {"strategy": "barycentre", "n_parents": 4},
+        {"strategy": "variation", "level": 0.7},
+        {"strategy": "sample", "precision": "fp32"},
+    ],
+)
+def test_the_settings_of_a_dataset_are_options_again(options: dict[str, Any]) -> None:
+    wanted = render_config(**options).settled(True).as_dict()
+    manifest = {"render": wanted, "alpha": "0.5", "model": "embedded@0123"}
+    line = _render_options(manifest)
+    assert line is not None
+    given = {name.removeprefix("--"): value for name, value in zip(line[::2], line[1::2], strict=True)}
+    assert given.pop("model") == "embedded"
+    given.pop("alpha", None)
+    numbers = {
+        "steps": int,
+        "refinements": int,
+        "parents": int,
+        "level": float,
+        "eta": float,
+        "guidance": float,
+    }
+    read = {name: numbers.get(name, str)(value) for name, value in given.items()}
+    if "parents" in read:
+        read["n_parents"] = read.pop("parents")
+    assert render_config(**read).as_dict() == wanted
+    assert _render_options({**manifest, "render": {**wanted, "griffin_lim_iterations": 99}}) is None
+    assert "--model someone/model@12ab" in " ".join(
+        _render_options({**manifest, "model": "someone/model@12ab"}) or ()
+    )
+    assert _render_options({**manifest, "model": "a-folder@12ab"}) is None
+    resolved = _render_options({**manifest, "precision": "bf16"}) or []
+    assert resolved[resolved.index("--precision") + 1] == "bf16"  # what auto came to
+
+
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "nothing": (["--runs", "", "--synth", ""], 2, "neither runs nor a synthetic dataset"),
+    "no runs": (["--runs", "nowhere"], 2, "--runs nowhere: no such folder"),
+    "empty runs": (["--runs", "tones"], 1, "no runs under tones"),
+    "no dataset": (["--synth", "nowhere"], 1, "nowhere: no such folder"),
+    "real clips as dataset": (["--synth", "tones"], 1, "tones is no synthetic dataset"),
+    "other clips": (["--real", "demo"], 1, "no parent of synth is in demo; name the source"),
+    "no real clips": (["--real", "nowhere"], 1, "nowhere: no such folder"),
+    "too small": (["--max-mb", "0.1"], 2, "--max-mb 0.1: give the page 2 to 2000 MB"),
+    "a folder": (["--out", "tones"], 2, "--out tones is a folder; name a file"),
+    "no page": (["--out", "page.pdf"], 2, "--out page.pdf: browsers want a page's name to end in .html"),
+    "unknown mix": (["--baseline", "reel"], 2, "--baseline reel: no run has this mix"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_mistake_is_one_line_that_names_the_fix(usk: Command, study_folder: Path, name: str) -> None:
+    arguments, code, said = MISTAKES[name]
+    if name == "nothing":
+        shutil.rmtree("runs")
+        shutil.rmtree("synth")
+        arguments = []
+    ran = usk("report", "--quiet", *(["--real", "tones"] if "--real" not in arguments else []), *arguments)
+    assert ran.code == code
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+    assert not Path("report.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(usk: Command, study_folder: Path) -> None:
+    Path("blocked").write_text("")
+    ran = usk("report", "--quiet", "--real", "tones", "--no-audit", "--out", "blocked/report.html")
+    assert ran.code == 2
+    assert ran.err.startswith("usk: --out blocked/report.html cannot be written")
+
+
+def test_demo_clips_find_their_parents(usk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = library.open_source("demo")
+    few = source.select(classes=source.class_names[:2], folds=(1,))
+    library.synthesize(
+        few, "synth", library.SynthConfig(per_class=2, render=render_config(strategy="waveform"))
+    )
+    result = report(config=ReportConfig(runs=None, audit=False), real=few)
+    assert result.n_clips == 4
+    assert "its parents&#39; sound was not given" not in result.file.read_text()
+
+
+def test_the_comparison_at_the_best_augmentations_comes_first_and_counts_no_run_twice(tmp_path: Path) -> None:
+    for augment, score in (("none", 0.5), ("basic", 0.6)):
+        for seed in (0, 1):
+            for mix in ("real", "real,synth"):
+                write_run(tmp_path / "runs", mix, seed, augment=augment, validation_accuracy=score)
+    report(tmp_path / "page.html", ReportConfig(runs=str(tmp_path / "runs"), synth=None, audit=False))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "8 runs of 2 mixes" in page
+    headings = re.findall(r"<h2[^>]*>(small, protocol folds, [^<]*)</h2>", page)
+    assert "best augmentation" in headings[0] and len(headings) == 3
+    assert "--augment none,basic" in page

@@ -1,0 +1,312 @@
+"""The report in a real browser: headless Chromium, from disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import usk
+from tests.runs import write_run
+from tests.sounds import tone, write_wav
+from usk.report.page import ReportConfig
+from usk.synth.settings import render_config
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'usk[test]'"
+)
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+HOSTILE = ("<script>window.hacked=1<", '"><img src=x onerror=window.hacked=1>', "{{ 7*7 }}")
+HOSTILE_MIX = "real,</script><script>window.hacked=1</script>"
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a study whose classes and mixes are named to break it: in one file, and split."""
+    root = tmp_path_factory.mktemp("study")
+    for number, name in enumerate(HOSTILE):
+        for recording in range(8):
+            write_wav(
+                root / "clips" / name / f"rec{recording}" / "cut.wav",
+                tone(300.0 * (number + 1) + 9 * recording, 0.6),
+            )
+    real = usk.open_source(root / "clips")
+    config = usk.SynthConfig(per_class=10, across_folds=True, render=render_config(strategy="waveform"))
+    made = usk.synthesize(real, root / "synth", config)
+    shutil.copytree(made.folder / "data", made.folder / "rejected" / "data")
+    for seed in (0, 1):
+        write_run(root / "runs", "real", seed, skill=0.5, class_names=HOSTILE)
+        write_run(root / "runs", HOSTILE_MIX, seed, skill=0.7, class_names=HOSTILE)
+        for mix in (
+            "real",
+            HOSTILE_MIX,
+            "real,a",
+            "real,b",
+        ):  # and of one number of train_clips: a chart over them
+            write_run(root / "runs", mix, seed, skill=0.4, class_names=HOSTILE, train_clips=20, n_real=20)
+    found = {}
+    for name, split in (("whole", False), ("split", True)):
+        asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder), split=split)
+        found[name] = usk.report(root / name / "a page.html", asked, real=real).file
+    return found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any, pages: dict[str, Path]) -> Iterator[Callable[..., Any]]:
+    """`opened(size, scheme)`: the page, whose `said` and `asked` list what it logs, and what it requests."""
+    contexts = []
+
+    def open_page(size: str = "desktop", scheme: str = "light", page: str = "whole") -> Any:
+        context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.said, tab.asked = [], []
+        tab.on("console", lambda message: tab.said.append(message.text))
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(pages[page].as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def panel(tab: Any) -> str:
+    return tab.evaluate("document.querySelector('[role=tabpanel]:not([hidden])').id")
+
+
+def cards(tab: Any) -> int:
+    return tab.locator("#listen .card").count()
+
+
+def until(tab: Any, expression: str) -> None:
+    """Waits for it to be true (`wait_for_function` evaluates strings, which the page's policy forbids)."""
+    for _ in range(400):
+        if tab.evaluate(expression):
+            return
+        tab.wait_for_timeout(25)
+    raise AssertionError(f"never true: {expression}")
+
+
+def state(tab: Any) -> dict[str, Any]:
+    """Which card and side play, if any."""
+    return tab.evaluate(
+        """() => { const on = document.querySelector('.panel.playing'); const player = document.querySelector('#player');
+        return { side: on && on.dataset.side, at: on && on.closest('.card').dataset.at, paused: player.paused }; }"""
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_it_loads_without_a_word_or_a_request_and_fits_the_screen(
+    opened: Callable[..., Any], size: str
+) -> None:
+    tab = opened(size)
+    tab.wait_for_timeout(200)
+    assert (tab.evaluate("scrollY"), tab.evaluate("document.activeElement.tagName")) == (0, "BODY")
+    for name in ("compare", "listen", "rejected", "trust"):
+        tab.click(f"#tab-{name}")
+        assert panel(tab) == name
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown = tab.locator("[role=tabpanel]:visible")
+        assert shown.count() == 1
+        assert len(shown.inner_text()) > 200
+    assert tab.said == []
+    assert [url for url in tab.asked if not url.startswith("data:")] == [tab.url.partition("#")[0]]
+
+
+def test_names_that_hold_html_stay_text(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    for name in ("compare", "listen", "rejected", "trust"):
+        tab.click(f"#tab-{name}")
+        tab.wait_for_timeout(50)
+    assert tab.evaluate("window.hacked") is None
+    assert tab.locator("img[src=x]").count() == 0
+    assert set(HOSTILE) <= set(tab.locator("#listen .card h3").all_text_contents())
+    assert HOSTILE_MIX in tab.locator("#compare .verdict .mix").first.text_content()
+    assert tab.locator("#compare svg text", has_text="window.hacked=1").count() > 0
+    assert tab.said == []
+
+
+def test_the_address_opens_a_tab_at_the_top(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.click("#tab-trust")
+    tab.reload()
+    tab.wait_for_timeout(200)
+    assert (panel(tab), tab.evaluate("scrollY")) == ("trust", 0)
+
+
+def test_tabs_follow_the_arrow_keys(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.focus("#tab-compare")
+    tab.keyboard.press("ArrowRight")
+    assert (panel(tab), tab.evaluate("document.activeElement.id")) == ("listen", "tab-listen")
+    tab.keyboard.press("End")
+    assert panel(tab) == "trust"
+    tab.keyboard.press("ArrowRight")
+    assert panel(tab) == "compare"
+
+
+def test_filters_and_sorting(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.click("#tab-listen")
+    status = tab.locator("#listen .status")
+    assert status.text_content() == "30 of 30 clips"
+    tab.select_option("#listen [data-filter=cls]", HOSTILE[2])
+    assert (status.text_content(), cards(tab)) == ("10 of 30 clips", 10)
+    assert set(tab.locator("#listen .card h3").all_text_contents()) == {HOSTILE[2]}
+    tab.select_option("#listen [data-filter=cls]", "")
+
+    def nearest() -> list[float]:
+        tags = tab.locator("#listen .card .tags span", has_text="distance").all_text_contents()
+        return [min(map(float, tag.removeprefix("distance ").split(" / "))) for tag in tags]
+
+    tab.select_option("#listen [data-sort]", "near-")
+    assert nearest() == sorted(nearest(), reverse=True)
+    tab.select_option("#listen [data-sort]", "near+")
+    assert nearest() == sorted(nearest())
+    tab.fill("#listen [data-min=near]", "99")
+    assert (status.text_content(), cards(tab)) == ("0 of 30 clips", 0)
+    assert not tab.locator("#listen [data-min=score]").is_visible()  # nothing was judged
+    assert not tab.locator("#listen [data-filter=strategy]").is_visible()  # there is one alone
+    assert tab.said == []
+
+
+@pytest.mark.parametrize("page", ["whole", "split"])
+def test_clips_play_and_keys_compare_them(opened: Callable[..., Any], page: str) -> None:
+    tab = opened(page=page)
+    tab.click("#tab-listen")
+    tab.keyboard.press("Tab")
+    tab.evaluate("document.activeElement.blur()")
+    tab.keyboard.press(" ")
+    until(tab, "document.querySelector('#player').currentTime > 0.1")
+    assert state(tab)["side"] == "S"
+    for key, side in (
+        ("a", "A"),
+        ("b", "B"),
+        ("s", "S"),
+        ("ArrowLeft", "A"),
+        ("ArrowRight", "S"),
+        ("ArrowRight", "B"),
+    ):
+        tab.keyboard.press(key)
+        assert (state(tab)["side"], state(tab)["at"]) == (side, "0")
+    tab.keyboard.press("Escape")
+    assert state(tab) == {"side": None, "at": None, "paused": True}
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("a")
+    assert (state(tab)["side"], state(tab)["at"]) == ("A", "1")
+    until(tab, "document.querySelector('#player').currentTime > 0.1")
+    tab.keyboard.press("ArrowUp")
+    assert tab.evaluate("document.querySelector('#listen .card.current').dataset.at") == "0"
+    pictures = tab.locator("#listen .card").first.locator("img")
+    assert pictures.evaluate_all("all => all.every(one => one.complete && one.naturalHeight === 96)")
+    assert tab.said == []
+
+
+def test_every_clip_can_be_reached_and_played_to_its_end(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.click("#tab-listen")
+    tab.evaluate("document.activeElement.blur()")
+    for _ in range(40):
+        tab.keyboard.press("ArrowDown")
+    assert cards(tab) == 30
+    assert tab.evaluate("document.activeElement.dataset.at") == "29"
+    tab.keyboard.press("s")
+    until(tab, "document.querySelector('#player').ended")
+    until(tab, "!document.querySelector('.panel.playing')")
+    assert tab.locator("#listen .status").text_content() == "30 of 30 clips"
+
+
+def test_a_click_plays_and_a_second_one_stops(opened: Callable[..., Any]) -> None:
+    tab = opened("phone")
+    tab.click("#tab-listen")
+    tab.locator("#listen .panel").nth(4).click()
+    assert (state(tab)["at"], state(tab)["side"]) == ("1", "S")
+    tab.locator("#listen .panel").nth(4).click()
+    assert state(tab)["side"] is None
+
+
+@pytest.mark.parametrize("size", SIZES)  # a narrow window, or a zoomed one, has a keyboard too
+def test_shortcuts_can_be_switched_off_and_leave_forms_alone(opened: Callable[..., Any], size: str) -> None:
+    tab = opened(size)
+    tab.click("#tab-listen")
+    assert tab.locator("#listen .hint").is_visible()
+    tab.focus("#listen [data-sort]")
+    tab.keyboard.press("a")
+    assert state(tab)["side"] is None
+    tab.uncheck("#listen [data-keys]")
+    tab.evaluate("document.activeElement.blur()")
+    tab.keyboard.press("a")
+    assert state(tab)["side"] is None
+
+
+def test_provenance_is_there_on_demand(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.click("#tab-listen")
+    card = tab.locator("#listen .card").first
+    assert card.locator("dl").count() == 0
+    card.locator("summary").click()
+    shown = card.locator("dl").inner_text()
+    assert card.locator(".id").inner_text() in shown
+    assert "waveform" in shown
+    assert "not judged" in shown
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_axe_finds_no_violation(opened: Callable[..., Any], size: str, scheme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    tab = opened(size, scheme)
+    found = []
+    for name in ("compare", "listen", "rejected", "trust"):
+        tab.click(f"#tab-{name}")
+        tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        tab.wait_for_timeout(200)
+        found += [
+            (name, one["id"], one["nodes"][0]["html"][:120])
+            for one in axe.Axe().run(tab).response["violations"]
+        ]
+    assert found == []
+
+
+def test_print_shows_the_figures_and_no_controls(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.emulate_media(media="print")
+    assert tab.locator("#compare").is_visible()
+    assert tab.locator("#trust").is_visible()
+    assert not tab.locator(".tabs").is_visible()
+    assert not tab.locator("#listen").is_visible()
+
+
+def test_the_colours_can_be_chosen(opened: Callable[..., Any]) -> None:
+    tab = opened(scheme="light")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(paper)
+    tab.click("#theme")
+    assert (tab.text_content("#theme"), tab.evaluate(paper)) == ("Colours: light", light)
+    tab.click("#theme")
+    assert tab.text_content("#theme") == "Colours: dark"
+    assert tab.evaluate(paper) != light

@@ -1,0 +1,421 @@
+"""The dataset folder: shards whole or not at all, other plans refused, faults reported, and readable by `datasets`."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from filelock import FileLock
+
+from usk.data.clip import PROVENANCE_COLUMNS
+from usk.data.open import open_source
+from usk.errors import SourceError, UsageError, UskError
+from usk.files import LOCK_FILE, exclusive_lock
+from usk.share.cards import dataset_card
+from usk.synth.dataset_folder import DatasetFolder, dataset_features, encode_flac
+from usk.synth.plan import Plan, PlannedClip
+from usk.synth.settings import render_config
+
+SETTINGS: dict[str, Any] = {
+    "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
+    "model": "tiny@abc",
+    "trained_on": [],
+    "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
+    "render": render_config(steps=2).as_dict(),
+    "alpha": "0.5",
+    "sample_rate_hz": 8_000,
+    "plan_seed": 0,
+    "has_groups": True,
+    "license": "unknown",
+}
+
+
+def plan_of(n_clips: int, seed: int = 0) -> Plan:
+    return Plan(
+        ("bark", "horn"),
+        tuple(
+            PlannedClip(
+                f"c{index}",
+                index % 2,
+                1,
+                (f"a{index}", f"b{index}"),
+                ("t/a", "t/b"),
+                (1, 1),
+                0.5,
+                seed + index,
+            )
+            for index in range(n_clips)
+        ),
+    )
+
+
+def rows_of(plan: Plan, begin: int, end: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "clip_id": clip.clip_id,
+            "audio": {"bytes": encode_flac(np.full(200, 0.25), 8_000), "path": f"{clip.clip_id}.flac"},
+            "label": clip.label,
+            "group": clip.clip_id,
+            "fold": clip.fold,
+            "parents": list(clip.parents),
+            "parent_groups": list(clip.parent_groups),
+            "parent_folds": list(clip.parent_folds),
+            "strategy": "slerp",
+            "alpha": 0.25,
+            "weights": [0.75, 0.25],
+            "seed": clip.seed,
+            "steps": 2,
+            "model": "tiny@abc",
+            "gain_db": -3.5,
+            "filter_score": None,
+        }
+        for clip in plan.clips[begin:end]
+    ]
+
+
+def store_at(folder: Path, plan: Plan | None = None, **settings: Any) -> DatasetFolder:
+    return DatasetFolder(folder, plan or plan_of(10), {**SETTINGS, **settings}, 8_000, rows_per_shard=4)
+
+
+def fill(store: DatasetFolder, n_shards: int | None = None) -> DatasetFolder:
+    store.claim()
+    for shard in store.missing()[:n_shards]:
+        store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
+    if not store.missing():
+        store.finish(dataset_card(store.manifest, store.plan, store.folder))
+    return store
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_the_plan_is_cut_into_shards_with_the_rest_in_the_last(tmp_path: Path) -> None:
+    store = store_at(tmp_path / "out")
+    assert [(shard.name, shard.begin, shard.end) for shard in store.shards] == [
+        ("data/train-00000-of-00003.parquet", 0, 4),
+        ("data/train-00001-of-00003.parquet", 4, 8),
+        ("data/train-00002-of-00003.parquet", 8, 10),
+    ]
+
+
+def test_a_finished_folder_holds_what_a_reader_needs_and_nothing_else(tmp_path: Path) -> None:
+    fill(store_at(tmp_path / "out"))
+    assert sorted(contents(tmp_path / "out")) == [
+        "README.md",
+        "data/train-00000-of-00003.parquet",
+        "data/train-00001-of-00003.parquet",
+        "data/train-00002-of-00003.parquet",
+        "plan.jsonl",
+        "usk.json",
+    ]
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_datasets_reads_it_with_class_labels_and_provenance(tmp_path: Path) -> None:
+    import datasets
+
+    fill(store_at(tmp_path / "out"))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert len(loaded) == 10
+    assert loaded.features == dataset_features(("bark", "horn"), 8_000)
+    assert isinstance(loaded.features["label"], datasets.ClassLabel)
+    assert loaded.features["label"].names == ["bark", "horn"]
+    assert set(PROVENANCE_COLUMNS) < set(loaded.column_names)
+    row = loaded.cast_column("audio", datasets.Audio(decode=False))[7]
+    samples, rate_hz = soundfile.read(io.BytesIO(row.pop("audio")["bytes"]))
+    assert (len(samples), rate_hz, samples[0]) == (200, 8_000, 0.25)
+    assert row == {
+        "clip_id": "c7", "label": 1, "group": "c7", "fold": 1, "parents": ["a7", "b7"],
+        "parent_groups": ["t/a", "t/b"], "parent_folds": [1, 1], "strategy": "slerp", "alpha": 0.25, "weights": [0.75, 0.25], "seed": 7,
+        "steps": 2, "model": "tiny@abc", "gain_db": -3.5, "filter_score": None,
+    }  # fmt: skip
+
+
+def test_our_own_reader_gives_the_same_rows(tmp_path: Path) -> None:
+    fill(store_at(tmp_path / "out"))
+    source = open_source(tmp_path / "out")
+    assert [clip.clip_id for clip in source.clips] == [f"c{index}" for index in range(10)]
+    assert source.kind == "synthetic dataset"
+    assert source.clips[3].lineage == {"t/a", "t/b"}
+    assert source.audio[9].read()[0].shape == (200, 1)
+
+
+def test_filling_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
+    fill(store_at(tmp_path / "twice"), n_shards=1)
+    later = store_at(tmp_path / "twice")
+    assert (later.n_done(), [shard.begin for shard in later.missing()]) == (4, [4, 8])
+    assert contents(fill(later).folder) == undisturbed
+
+
+def test_a_folder_claimed_and_left_at_once_is_taken_up_again(tmp_path: Path) -> None:
+    undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".usk.json.part").write_text("{")  # killed while the manifest was being written
+    fill(store_at(tmp_path / "out"))
+    (tmp_path / "out" / ".usk.json.part").unlink(missing_ok=True)
+    assert contents(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize("made_until", ["usk.json", "data", ".work"])
+def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str, monkeypatch: Any) -> None:
+    """Killed at any point of claiming, the folder can be claimed again."""
+    real_mkdir, real_replace = Path.mkdir, Path.replace
+
+    def mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self.name == made_until:
+            raise KeyboardInterrupt
+        real_mkdir(self, *args, **kwargs)
+
+    def replace(self: Path, target: Path) -> Path:
+        if Path(target).name == made_until:
+            raise KeyboardInterrupt
+        return real_replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", mkdir)
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            store_at(tmp_path / "out").claim()
+    store_at(tmp_path / "out").claim()
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        ({"plan": plan_of(10, seed=5)}, r" \(another --per-class\)"),
+        ({"model": "other@1"}, r" \(another --model\)"),
+    ],
+)
+def test_a_folder_with_another_plan_is_refused_untouched(
+    tmp_path: Path, other: dict[str, Any], differing: str
+) -> None:
+    fill(store_at(tmp_path / "out"), n_shards=1)
+    before = contents(tmp_path / "out")
+    with pytest.raises(UsageError, match=f"holds clips of another plan{differing}; choose a new folder"):
+        store_at(tmp_path / "out", **other).claim()
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null"])
+def test_a_damaged_manifest_is_refused_untouched(tmp_path: Path, content: str) -> None:
+    fill(store_at(tmp_path / "out"), n_shards=1)
+    (tmp_path / "out" / "usk.json").write_text(content)
+    before = contents(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"usk\.json is damaged; choose a new folder with --out"):
+        store_at(tmp_path / "out").claim()
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else; choose a new or empty folder"):
+        store_at(tmp_path / "out").claim()
+    assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_one_process_at_a_time_fills_a_folder(
+    tmp_path: Path, tone_folder: Path, usk: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    options = ("synth", "--real", tone_folder, "--across-folds", "--strategy", "waveform", "--out", out)
+    out.mkdir()
+    with FileLock(out / LOCK_FILE):
+        refused = usk(*options, "--per-class", 2)
+        assert refused.code == 2 and refused.err.splitlines()[-1] == (
+            f"usk: --out {out} is being filled by another usk synth; wait for it, or choose another folder"
+        )
+        assert not list(out.glob("data/*"))
+    assert usk(*options, "--per-class", 2).code == 0
+    assert not (out / LOCK_FILE).exists()
+    store = store_at(tmp_path / "other")
+    store.claim()
+    with (
+        exclusive_lock(store.folder, "usk synth"),
+        pytest.raises(UsageError, match="another usk synth"),
+        exclusive_lock(store.folder, "usk synth"),
+    ):
+        pass
+    with exclusive_lock(store.folder, "usk synth"):
+        pass
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(
+        UsageError, match=r"--out .*(is a file; choose a folder|cannot be written .*; choose another)"
+    ):
+        store_at(tmp_path / "file" / below).claim()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_full_disk_keeps_whole_shards_and_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    store = fill(store_at(tmp_path / "out"), n_shards=1)
+    before = contents(store.folder)
+    with monkeypatch.context() as patched:
+        if failing == "fsync":
+            patched.setattr(os, "fsync", full_disk)
+        else:
+            patched.setattr(Path, "replace", full_disk)
+        shard = store.missing()[0]
+        with pytest.raises(UskError, match=r"the disk of .* is full; what is written stays") as refusal:
+            store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
+    assert refusal.value.exit_code == 1
+    assert contents(store.folder) == before
+    assert contents(fill(store_at(tmp_path / "out")).folder) == contents(
+        fill(store_at(tmp_path / "once")).folder
+    )
+
+
+def test_an_unfinished_dataset_is_not_opened(tmp_path: Path) -> None:
+    fill(store_at(tmp_path / "out"), n_shards=2)
+    with pytest.raises(
+        SourceError, match=r"is unfinished: 1 of 3 shards are missing; run the same `usk synth` again"
+    ):
+        open_source(tmp_path / "out")
+
+
+def test_a_damaged_shard_is_named_with_the_fix(tmp_path: Path) -> None:
+    store = fill(store_at(tmp_path / "out"))
+    path = store.folder / store.shards[1].name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        SourceError, match=r"train-00001-of-00003\.parquet is damaged; delete it and run the same"
+    ):
+        open_source(store.folder)
+    path.unlink()
+    fill(store_at(tmp_path / "out"))
+    assert path.read_bytes() == whole
+
+
+def test_a_shard_with_other_rows_than_planned_is_named(tmp_path: Path) -> None:
+    store = fill(store_at(tmp_path / "out"))
+    path = store.folder / store.shards[0].name
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(SourceError, match=r"has 3 rows where its plan has 4"):
+        open_source(store.folder)
+
+
+def test_the_card_counts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    fill(store_at(tmp_path / "out"))
+    _, head, body = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["configs"][0]["data_files"] == [
+        {"split": "train", "path": [f"data/train-{index:05d}-of-00003.parquet" for index in range(3)]}
+    ]
+    assert metadata["dataset_info"]["splits"][0]["num_examples"] == 10
+    assert "10 synthetic audio clips of 2 classes" in body
+    assert "| bark | 5 | 5 |" in body
+
+
+def test_the_manifest_names_each_shards_rows(tmp_path: Path) -> None:
+    fill(store_at(tmp_path / "out"))
+    manifest = json.loads((tmp_path / "out" / "usk.json").read_text())
+    assert list(manifest["shards"].values()) == [4, 4, 2]
+    hashes = {
+        name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+        for name in manifest["shards"]
+    }
+    assert manifest["shards_sha256"] == hashes
+    assert manifest["plan_sha256"] == plan_of(10).sha256
+
+
+def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
+    urbansound8k_folder: Path,
+    tiny_pipeline: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Manifest, plan, latents, shard, card: none ends in a traceback or a temporary file."""
+    from usk.synth.settings import RenderConfig
+    from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
+
+    config = SynthConfig(per_class=2, render=RenderConfig(steps=1, batch=4))
+    writes: list[str] = []
+    replace = os.replace
+
+    def make(folder: Path, full_at: int | None) -> SynthResult:
+        def replacing(source: Any, target: Any) -> None:
+            if folder in Path(target).parents:
+                writes.append(Path(target).name)
+                if len(writes) - 1 == full_at:
+                    full_disk()
+            replace(source, target)
+
+        writes.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", replacing)
+            return synthesize(
+                open_source(urbansound8k_folder),
+                folder,
+                config,
+                model=str(tiny_pipeline()),
+                keep_latents=False,  # else later datasets would begin with them, and write fewer
+            )
+
+    make(tmp_path / "undisturbed", None)
+    n_writes = len(writes)
+    kinds = [name.partition("-")[0] for name in writes]
+    assert kinds[:2] == ["usk.json", "plan.jsonl"] and kinds[-3:] == ["train", "usk.json", "README.md"]
+    assert "latents" in kinds
+    for nth in range(n_writes):
+        folder = tmp_path / f"made{nth}"
+        with pytest.raises(UskError, match=r"the disk of .*made\d is full"):
+            make(folder, nth)
+        assert not list(folder.rglob("*.part"))
+        assert make(folder, None).n_made == (0 if nth >= n_writes - 2 else 6)  # hashes and card come last
+        assert len(open_source(folder)) == 6
+
+
+def test_a_shard_that_was_changed_is_not_passed_off_as_made(tmp_path: Path) -> None:
+    """Running `usk synth` again says so; once it is deleted it is made anew."""
+    fill(store_at(tmp_path / "out"))
+    manifest = (tmp_path / "out" / "usk.json").read_bytes()
+    shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole + b"changed")
+    with pytest.raises(
+        UsageError, match=r"train-00001-of-00003\.parquet is damaged or was changed .* delete it"
+    ):
+        fill(store_at(tmp_path / "out"))
+    assert (tmp_path / "out" / "usk.json").read_bytes() == manifest
+    shard.unlink()
+    fill(store_at(tmp_path / "out"))
+    assert shard.read_bytes() == whole and (tmp_path / "out" / "usk.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_what_was_stopped_does_not_go_on_beside_a_damaged_shard(tmp_path: Path, kept: float) -> None:
+    fill(store_at(tmp_path / "out"), n_shards=2)
+    shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(UsageError, match=r"train-00001-of-00003\.parquet is damaged"):
+        fill(store_at(tmp_path / "out"))
+    shard.unlink()
+    fill(store_at(tmp_path / "out"))
+    assert shard.read_bytes() == whole and len(open_source(tmp_path / "out")) == 10

@@ -1,0 +1,558 @@
+"""The clip_filter: it hears nothing that is tested where its clips train, keeps the best, and survives interruptions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.sounds import tone
+from usk.audio.features import FeatureSettings
+from usk.audio.mel import MelSettings
+from usk.classify import registry
+from usk.data.clip import Clip
+from usk.data.decode import decode_source
+from usk.data.mix import leaking
+from usk.data.open import open_source
+from usk.data.source import Source
+from usk.data.splits import fold_split, held_out_groups
+from usk.errors import SourceError, UsageError
+from usk.synth import filter as filtering
+from usk.synth import synthesize
+from usk.synth.dataset_folder import encode_flac
+from usk.synth.filter import ClipFilter, FilterConfig, _file_name, best, filter_of, filter_trainings
+from usk.synth.plan import PlannedClip, draw_plan
+
+Command = Callable[..., Any]
+
+
+class OneLayer(nn.Module):
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(16 * 8, n_classes))
+
+    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
+        return self.layers(log_mel)
+
+
+@pytest.fixture(autouse=True)
+def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One linear layer, and small shards, so that a few clips make several."""
+    mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
+    tiny = registry.ClassifierPreset(
+        OneLayer, FeatureSettings(mel, True), 3, 16, 1e-2, 0.0, True, 0.0, "shift+mask"
+    )
+    monkeypatch.setitem(registry.CLASSIFIERS, "small", tiny)
+    monkeypatch.setattr(filtering, "MIN_STEPS", 40)
+    monkeypatch.setattr(synthesize, "ROWS_PER_SHARD", 7)
+
+
+# --- who hears what ---------------------------------------------------------------------------------------------
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> list[Clip]:
+    """Clips of 2 classes in 3 folds, some recordings in several of either."""
+    clips = []
+    for index in range(draw(st.integers(24, 60))):
+        label, fold = index % 2, index // 2 % 3 + 1
+        group = draw(st.integers(0, 4))
+        name = f"r{group}" if draw(st.integers(0, 9)) == 0 else f"r{group}-{label}-{fold}"
+        clips.append(Clip(f"s/c{index}", label, f"s/{name}", fold))
+    return clips
+
+
+def source_of(clips: list[Clip], **options: Any) -> Source:
+    return Source("s", "test", "s", "0", "0", ("a", "b"), tuple(clips), (None,) * len(clips), **options)  # type: ignore[arg-type]
+
+
+@given(corpora(), st.booleans())
+def test_a_judge_has_heard_nothing_that_validates_or_tests_where_its_clips_train(
+    clips: list[Clip], one_filter: bool
+) -> None:
+    """Rule 1, over every round of cross-validation that the parents alone would allow."""
+    pool = [clip for clip in clips if not one_filter or clip.fold != 3]
+    try:
+        plan = draw_plan(pool, ("a", "b"), 4, known_clips=clips)
+        heard = filter_trainings(pool, clips, plan.clips, ("a", "b"), one_filter)
+    except SourceError:
+        return  # too few recordings for pairs, or for a clip_filter
+    everywhere = next(iter(heard)) if one_filter else ()
+    assert not held_out_groups(clips) & frozenset().union(*(one.groups for one in heard.values()))
+    for fold in (1, 2, 3):
+        if one_filter and fold != 3:
+            continue
+        split = fold_split(clips, fold)
+        judged = {clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
+        for clip in plan.clips:
+            if clip.fold != fold and not judged & set(clip.parent_groups):
+                assert not heard[filter_of(clip, everywhere)].groups & judged
+
+
+def planned(label: int, fold: int, name: str = "x") -> PlannedClip:
+    return PlannedClip(name, label, fold, ("p", "q"), ("s/p", "s/q"), (fold, fold), (0.5, 0.5), 0)
+
+
+def test_one_class_and_unknown_classes_are_refused_with_the_fix() -> None:
+    clips = [
+        Clip(f"s/{label}{i}", label, f"s/{label}{i}", 1) for label, n in ((0, 4), (1, 1)) for i in range(n)
+    ]
+    with pytest.raises(
+        SourceError, match=r"the clip_filter of fold 1 cannot know the class b: it hears 1 .*--classes"
+    ):
+        filter_trainings(clips, clips, [planned(1, 1)], ("a", "b"), False)
+    assert filter_trainings(clips, clips, [planned(0, 1)], ("a", "b"), False)[(1,)].folds == (1,)
+    with pytest.raises(SourceError, match="the clip_filter hears clips of one class only"):
+        filter_trainings(clips[:4], clips, [planned(0, 1)], ("a", "b"), True)
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 9)), min_size=1, max_size=60),
+    st.sampled_from([None, 0.35]),
+)
+def test_the_best_of_each_class_and_judge_are_kept(
+    drawn: list[tuple[int, int, int]], threshold: float | None
+) -> None:
+    clips = [planned(label, fold, f"c{index:03}") for index, (label, fold, _) in enumerate(drawn)]
+    clip_filters = [filter_of(clip, ()) for clip in clips]
+    scores = [score / 10 for _, _, score in drawn]
+    per_class = max(
+        1, min(sum(clip.label == label for clip in clips) for label in {c.label for c in clips}) // 2
+    )
+    kept = best(clips, clip_filters, scores, per_class, FilterConfig(0.5, threshold))
+    subsets: dict[Any, tuple[list[float], list[float]]] = {}
+    for clip, score in zip(clips, scores, strict=True):
+        subsets.setdefault((clip.label, clip.fold), ([], []))[clip.clip_id not in kept].append(score)
+    for inside, outside in subsets.values():
+        assert not inside or not outside or min(inside) >= max(outside)
+        assert threshold is None or all(score >= threshold for score in inside)
+    if threshold is None:
+        for label in {clip.label for clip in clips}:
+            assert sum(clip.label == label and clip.clip_id in kept for clip in clips) == per_class
+    assert kept == best(
+        clips[::-1], clip_filters[::-1], scores[::-1], per_class, FilterConfig(0.5, threshold)
+    )
+
+
+@pytest.mark.parametrize(
+    ("keep", "n", "made"), [(0.5, 7, 14), (0.3, 3, 10), (0.1, 3, 30), (0.7, 7, 10), (1, 5, 5)]
+)
+def test_so_many_are_made_that_per_class_remain(keep: float, n: int, made: int) -> None:
+    assert FilterConfig(keep).to_make(n) == made
+
+
+def test_half_is_kept_unless_a_threshold_decides_alone() -> None:
+    assert (FilterConfig().share, FilterConfig(None, 0.4).share, FilterConfig(0.2, 0.4).share) == (
+        0.5,
+        1.0,
+        0.2,
+    )
+
+
+def test_a_judge_knows_a_class_when_it_hears_one(urbansound8k_folder: Path) -> None:
+    decoded = decode_source(open_source(urbansound8k_folder))
+    clips = decoded.source.clips
+    names = decoded.source.class_names
+    plan = draw_plan(clips, names, 2)
+    clip_filter = ClipFilter(decoded, clips, plan.clips, FilterConfig(), False, 0, torch.device("cpu"))
+    work = urbansound8k_folder.parent / "work"
+    work.mkdir()
+    clip_filter.prepare(work)
+    row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
+
+    def rows(of: Callable[[PlannedClip], np.ndarray]) -> list[dict[str, Any]]:
+        return [{"audio": {"bytes": encode_flac(of(clip), 22_050)}} for clip in plan.clips]
+
+    own, other = rows(lambda clip: decoded.audio(row_of[clip.parents[0]])), rows(lambda _: tone(5_000, 0.5))
+    for made in (own, other):
+        filtering.score(plan.clips, made, 22_050)
+    mean = [np.mean([row["filter_score"] for row in made]) for made in (own, other)]
+    assert mean[0] > 0.6 > 0.45 > mean[1]
+    assert [row["filter_folds"] for row in own] == [[clip.fold] for clip in plan.clips]
+    before = {name: one.state_dict() for name, one in filtering.clip_filters.items()}
+    clip_filter.prepare(work)  # read, not fitted
+    again = ClipFilter(decoded, clips, plan.clips, FilterConfig(), False, 0, torch.device("cpu"))
+    torch.rand(3)  # whatever was drawn before
+    (urbansound8k_folder.parent / "elsewhere").mkdir()
+    again.prepare(urbansound8k_folder.parent / "elsewhere")
+    for name, weights in before.items():
+        for other_jury in (clip_filter, again):
+            assert all(
+                torch.equal(value, other_jury.clip_filters[name].state_dict()[key])
+                for key, value in weights.items()
+            )
+
+
+# --- whole datasets ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arguments(urbansound8k_folder: Path) -> list[Any]:
+    return ["synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 5, "--filter"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rows_in(folder: Path, part: str) -> list[dict[str, Any]]:
+    return [
+        row for file in sorted(folder.glob(f"{part}/*.parquet")) for row in pq.read_table(file).to_pylist()
+    ]
+
+
+def test_kept_and_rejected_clips_lie_apart_with_their_scores(
+    usk: Command, arguments: list[Any], tmp_path: Path
+) -> None:
+    ran = usk(*arguments, "--out", tmp_path / "synth", "--json")
+    assert ran.code == 0, ran.err
+    assert (ran.value["clips"], ran.value["rejected"], ran.value["made"]) == (15, 15, 30)
+    kept, rejected = rows_in(tmp_path / "synth", "data"), rows_in(tmp_path / "synth", "rejected")
+    assert (len(kept), len(rejected)) == (15, 15)
+    assert len({row["clip_id"] for row in kept + rejected}) == 30
+    for label in range(3):
+        assert sum(row["label"] == label for row in kept) == 5
+        for fold in (1, 2, 3):
+            inside, outside = (
+                [row["filter_score"] for row in part if (row["label"], row["fold"]) == (label, fold)]
+                for part in (kept, rejected)
+            )
+            assert not inside or not outside or min(inside) >= max(outside)
+    assert all(
+        row["filter_folds"] == [row["fold"]] and 0 <= row["filter_score"] <= 1 for row in kept + rejected
+    )
+    from datasets import load_dataset
+
+    by_default = load_dataset(str(tmp_path / "synth"))
+    assert list(by_default) == ["train"]
+    assert by_default["train"]["clip_id"][:] == [row["clip_id"] for row in kept]
+    others = load_dataset(str(tmp_path / "synth"), "rejected", split="train")
+    assert others["filter_score"][:] == [row["filter_score"] for row in rejected]
+    opened = open_source(tmp_path / "synth")
+    assert [clip.clip_id for clip in opened.clips] == [row["clip_id"] for row in kept]
+    assert {clip.filter_folds for clip in opened.clips} == {(1,), (2,), (3,)} == set(opened.filter_groups)
+    card = (tmp_path / "synth" / "README.md").read_text()
+    assert "kept 15, rejected 15" in card and "the best 50 % of each class were kept" in card
+    assert not (tmp_path / "synth" / ".work").exists()
+    shown = usk(*arguments, "--out", tmp_path / "synth")
+    assert "clip_filter: 15 kept (mean score " in shown.out and "0 made now" in shown.out
+
+
+def test_a_judge_of_its_fold_lets_clips_train_wherever_their_parents_do(
+    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    usk(*arguments, "--out", tmp_path / "judged")
+    real, made = open_source(urbansound8k_folder), open_source(tmp_path / "judged")
+    for fold in (1, 2, 3):
+        split = fold_split(real.clips, fold)
+        unjudged = replace(
+            made, clips=tuple(replace(clip, filter_folds=()) for clip in made.clips), filter_groups={}
+        )
+        assert (leaking(made, real, split) == leaking(unjudged, real, split)).all()
+
+
+def test_one_judge_for_a_tested_fold_hears_all_others_and_binds_its_clips_to_it(
+    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "for3"
+    ran = usk(*arguments, "--out", out, "--test-folds", 3, "--json")
+    assert ran.code == 0, ran.err
+    (heard,) = ran.value["clip_filter"]["heard"]
+    assert heard["folds"] == [1, 2]
+    real, made = open_source(urbansound8k_folder), open_source(out)
+    assert {clip.filter_folds for clip in made.clips} == {(1, 2)}
+    assert {fold for clip in made.clips for fold in clip.parent_folds} == {1, 2}
+    leaks = {fold: leaking(made, real, fold_split(real.clips, fold)).mean() for fold in (1, 2, 3)}
+    assert leaks == {1: 1, 2: 1, 3: 0}
+    without_manifest = replace(made, filter_groups={})  # a copy of the rows alone
+    for fold in (1, 2, 3):
+        split = fold_split(real.clips, fold)
+        assert (leaking(without_manifest, real, split) == leaking(made, real, split)).all()
+    common = ("train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--epochs", 1)
+    refused = usk(*common, "--folds", 1, "--out", tmp_path / "runs", "--quiet")
+    assert refused.code == 1 and "recordings that their clip_filter was fitted on" in refused.err
+    fine = usk(*common, "--folds", 3, "--out", tmp_path / "runs", "--json")
+    assert (fine.code, fine.value["runs"][0]["dropped"]) == (0, 0)
+    assert "**The clips may train only where no other" in (out / "README.md").read_text()
+
+
+def test_a_judge_that_has_heard_the_tested_fold_is_caught(
+    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "synth"
+    usk(*arguments, "--out", out, "--test-folds", 3)
+    audit = ("audit", out, "--real", urbansound8k_folder, "--test-folds", 3, "--json")
+    assert usk(*audit).code == 0
+    manifest = json.loads((out / "usk.json").read_text())
+    real = open_source(urbansound8k_folder)
+    manifest["clip_filter"]["heard"][0]["groups"].append(
+        next(clip.group for clip in real.clips if clip.fold == 3)
+    )
+    (out / "usk.json").write_text(json.dumps(manifest))
+    found = usk(*audit)
+    assert (found.code, found.value["asked_leaks"]) == (3, 15)
+    (asked,) = (part for part in found.value["folds"] if part["fold"] == 3)
+    assert asked["filters_trained_on_groups"] == 1
+    refused = usk(
+        "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "synth", "--folds", 3, "--out", tmp_path / "runs"
+    )  # fmt: skip
+    assert refused.code == 1 and "all 15 clips of synth would leak" in refused.err
+
+
+def test_what_the_tested_fold_holds_changes_no_byte_of_the_clips(
+    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    usk(*arguments, "--out", tmp_path / "before", "--test-folds", 3)
+    table = urbansound8k_folder / "metadata" / "UrbanSound8K.csv"
+    lines = table.read_text().splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("1300-1-0-0.wav"))
+    lines[at] = lines[at].replace(",1,car_horn", ",8,siren")
+    table.write_text("\n".join(lines) + "\n")
+    shutil.copy(
+        urbansound8k_folder / "audio/fold3/8301-8-0-0.wav", urbansound8k_folder / "audio/fold3/1301-1-0-0.wav"
+    )
+    assert usk(*arguments, "--out", tmp_path / "after", "--test-folds", 3).code == 0
+    before, after = contents(tmp_path / "before"), contents(tmp_path / "after")
+    shards = {name for name in before if name.endswith(".parquet")}
+    assert len(shards) == 6
+    assert {name: before[name] for name in shards} == {name: after[name] for name in shards}
+
+
+def test_a_threshold_keeps_what_reaches_it_and_says_where_that_is_little(
+    usk: Command, arguments: list[Any], tmp_path: Path
+) -> None:
+    ran = usk(*arguments, "--out", tmp_path / "all", "--keep", 1, "--json")
+    assert (ran.value["clips"], ran.value["rejected"]) == (15, 0)
+    assert not (tmp_path / "all" / "rejected").exists()
+    scores = sorted(row["filter_score"] for row in rows_in(tmp_path / "all", "data"))
+    threshold = scores[6]
+    ran = usk(*arguments, "--out", tmp_path / "some", "--filter-threshold", threshold, "--json")
+    assert ran.value["clips"] == 9 and ran.value["rejected"] == 6
+    assert all(row["filter_score"] >= threshold for row in rows_in(tmp_path / "some", "data"))
+    assert any("fewer than 5 clips reach --filter-threshold" in note for note in ran.value["notes"])
+    none = usk(*arguments, "--out", tmp_path / "none", "--filter-threshold", 0.9999999, "--quiet")
+    assert none.code == 1
+    assert none.err.startswith("usk: --filter-threshold 0.9999999: no clip reaches it, the best has 0.99")
+    with pytest.raises(SourceError, match="its clips are not judged yet"):
+        open_source(tmp_path / "none")
+
+
+def test_where_places_of_a_fold_stay_empty_it_is_not_said_that_too_few_reach_the_threshold(
+    usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fold 3's clips of one class all miss it, and those of the other folds, which reach it, cannot take their places."""
+
+    def score(self: ClipFilter, clips: list[PlannedClip], rows: list[dict[str, Any]], _: int) -> None:
+        for clip, row in zip(clips, rows, strict=True):
+            row["filter_score"] = 0.1 if (clip.label, clip.parent_folds[0]) == (0, 3) else 0.9
+            row["filter_folds"] = list(filter_of(clip, self.everywhere))
+
+    monkeypatch.setattr(ClipFilter, "score", score)
+    both = ("--keep", 0.5, "--filter-threshold", 0.5)
+    ran = usk(*arguments, *both, "--out", tmp_path / "synth", "--json")
+    assert ran.code == 0, ran.err
+    every = [row for part in ("data", "rejected") for row in rows_in(tmp_path / "synth", part)]
+    n_reach = sum(row["label"] == 0 and row["filter_score"] >= 0.5 for row in every)
+    n_kept = sum(row["label"] == 0 for row in rows_in(tmp_path / "synth", "data"))
+    assert n_kept < 5 <= n_reach
+    (note,) = (note for note in ran.value["notes"] if "--filter-threshold" in note)
+    assert note == (
+        "--keep counts fold by fold, so fewer than 5 clips are kept of those that reach --filter-threshold: "
+        f"car_horn ({n_kept} of {n_reach})"
+    )
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_stopped_at_any_write_it_ends_with_the_same_files(
+    usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Every file is put in place by one `replace`: each call is stopped before its second or after its first one, and
+    the last one while it sweeps up."""
+    command = [*arguments, "--per-class", 3, "--quiet"]
+    usk(*command, "--out", tmp_path / "once")
+    undisturbed = contents(tmp_path / "once")
+    assert len([name for name in undisturbed if name.endswith(".parquet")]) == 4
+    put, remove = Path.replace, shutil.rmtree
+    stop_at, seen = 0, 0
+
+    def stopping(self: Path, target: Any) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == stop_at and moment == "before":
+            raise KeyboardInterrupt
+        done = put(self, target)
+        if seen == stop_at:
+            raise KeyboardInterrupt
+        return done
+
+    def half_removed(folder: Any, **options: Any) -> None:
+        some = sorted(path for path in Path(folder).iterdir())
+        for path in some[: len(some) // 2]:
+            path.unlink()
+        raise KeyboardInterrupt
+
+    for _ in range(40):
+        stop_at, seen = 2 if moment == "before" else 1, 0
+        monkeypatch.setattr(Path, "replace", stopping)
+        code = usk(*command, "--out", tmp_path / "stopped").code
+        monkeypatch.setattr(Path, "replace", put)
+        if (tmp_path / "stopped" / "README.md").exists():  # the last thing to be written
+            break
+        assert code == 130
+        for name, content in contents(tmp_path / "stopped").items():
+            if name.startswith(("data", "rejected")) and not name.endswith(".part"):
+                assert content == undisturbed[name], "whatever has its name is whole"
+    else:
+        pytest.fail("it never came to its end")
+    assert usk(*command, "--out", tmp_path / "stopped").code == 0
+    assert contents(tmp_path / "stopped") == undisturbed
+    monkeypatch.setattr(shutil, "rmtree", half_removed)
+    assert usk(*command, "--out", tmp_path / "swept").code == 130
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert usk(*command, "--out", tmp_path / "swept", "--json").value["made"] == 0
+    assert contents(tmp_path / "swept") == undisturbed
+    (tmp_path / "swept" / next(name for name in undisturbed if name.startswith("rejected"))).unlink()
+    assert usk(*command, "--out", tmp_path / "swept").code == 0
+    assert contents(tmp_path / "swept") == undisturbed
+
+
+def test_the_audits_figures_in_the_card_leave_the_kept_clips_as_they_are(
+    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    usk(*arguments, "--out", tmp_path / "synth", "--quiet")
+    before = (tmp_path / "synth" / "README.md").read_text()
+    ran = usk("audit", tmp_path / "synth", "--real", urbansound8k_folder, "--save", "--quiet")
+    assert ran.code == 0, ran.err
+    after = (tmp_path / "synth" / "README.md").read_text()
+    assert "kept 15, rejected 15" in after and "KAD to real clips, in" in after
+    assert [line for line in before.splitlines() if line not in after.splitlines()] == []
+
+
+@pytest.mark.parametrize(
+    "judge_part",
+    [
+        "text",
+        {"heard": None},
+        {"heard": ["x"]},
+        {"heard": [{"folds": ["a"], "groups": []}]},
+        {"heard": [{"folds": [1], "groups": 3}]},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_does_not_say_what_the_judge_heard_is_refused(
+    usk: Command, arguments: list[Any], tmp_path: Path, judge_part: Any
+) -> None:
+    usk(*arguments, "--per-class", 1, "--out", tmp_path / "synth", "--quiet")
+    manifest = json.loads((tmp_path / "synth" / "usk.json").read_text())
+    (tmp_path / "synth" / "usk.json").write_text(json.dumps({**manifest, "clip_filter": judge_part}))
+    with pytest.raises(SourceError, match="clip_filter does not"):
+        open_source(tmp_path / "synth")
+
+
+def test_judges_are_fitted_once(
+    usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[Any] = []
+    fit = ClipFilter._fit
+
+    def counted(self: ClipFilter, filter_training: Any, *rest: Any) -> Any:
+        fits.append(filter_training.folds)
+        return fit(self, filter_training, *rest)
+
+    monkeypatch.setattr(ClipFilter, "_fit", counted)
+    from usk.synth.dataset_folder import DatasetFolder
+
+    write = DatasetFolder.write_shard
+    monkeypatch.setattr(DatasetFolder, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 130
+    monkeypatch.setattr(DatasetFolder, "write_shard", write)
+    for _ in range(2):
+        assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 0
+    assert fits == [(1,), (2,), (3,)]
+
+
+def test_a_generators_clips_are_judged_at_its_rate(
+    usk: Command, urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
+) -> None:
+    ran = usk(
+        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--per-class", 2, "--steps", 1, "--filter",
+        "--out", tmp_path / "synth", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert (ran.value["clips"], ran.value["rejected"]) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (("--keep", 0), 2, "--keep must lie above 0 and up to 1, not 0"),
+        (("--keep", 1.5), 2, "--keep must lie above 0 and up to 1, not 1.5"),
+        (("--filter-threshold", 1), 2, "--filter-threshold must lie between 0 and 1, not 1"),
+        (("--test-folds", 9), 2, "--test-folds 9: "),
+        (("--test-folds", "x"), 2, "--test-folds x: write fold numbers"),
+        (("--test-folds", 3, "--folds", "2,3"), 2, "--folds and --test-folds both name fold 3"),
+        (("--test-folds", "1,2,3"), 2, "--test-folds names every fold"),
+        (("--across-folds",), 2, "name the folds that will be tested with --test-folds"),
+        (("--classes", "siren"), 1, "--filter: the clip_filter of fold 1 hears clips of one class only"),
+    ],
+)
+def test_wrong_values_are_one_line(
+    usk: Command, arguments: list[Any], tmp_path: Path, given: tuple[Any, ...], code: int, message: str
+) -> None:
+    ran = usk(*arguments, *given, "--out", tmp_path / "synth", "--quiet")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
+    assert message in ran.err
+    assert not (tmp_path / "synth").exists()
+
+
+@pytest.mark.parametrize("flag", [("--keep", 0.5), ("--filter-threshold", 0.5), ("--test-folds", 1)])
+def test_the_judges_options_need_the_judge(
+    usk: Command, arguments: list[Any], tmp_path: Path, flag: tuple[Any, ...]
+) -> None:
+    ran = usk(*arguments[:-1], *flag, "--out", tmp_path / "synth", "--quiet")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert ran.err.startswith(f"usk: {flag[0]} {flag[1]} belongs to ")
+    assert "--filter" in ran.err
+
+
+def test_another_judge_into_the_same_folder_is_refused(
+    usk: Command, arguments: list[Any], tmp_path: Path
+) -> None:
+    assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 0
+    before = contents(tmp_path / "synth")
+    for other in (("--filter-threshold", 0.3, "--keep", 0.5), ("--test-folds", 3)):
+        refused = usk(*arguments, *other, "--out", tmp_path / "synth", "--quiet")
+        assert refused.code == 2 and "holds clips of another plan" in refused.err
+    assert contents(tmp_path / "synth") == before
+
+
+def test_across_folds_goes_with_one_judge(usk: Command, arguments: list[Any], tmp_path: Path) -> None:
+    ran = usk(*arguments, "--across-folds", "--test-folds", 3, "--out", tmp_path / "synth", "--json")
+    assert ran.code == 0, ran.err
+    assert any(set(row["parent_folds"]) == {1, 2} for row in rows_in(tmp_path / "synth", "data"))
+
+
+def test_the_settings_check_themselves() -> None:
+    with pytest.raises(UsageError, match="--classifier nothing"):
+        FilterConfig(classifier="nothing")
+
+
+def test_a_judge_of_many_folds_has_a_file_name_that_any_disk_takes() -> None:
+    """A fold may be a speaker."""
+    speakers = tuple(range(1, 200))
+    names = {_file_name(folds) for folds in (speakers, speakers[1:], (3,), (1, 2, 10), ())}
+    assert len(names) == 5 and max(map(len, names)) <= 40 and "1-2-10" in names

@@ -1,0 +1,138 @@
+"""Audio to mel image: the settings that define one, and the batched transform.
+
+A mel image is what audio-diffusion models draw: log-mel power in dB below the clip's loudest bin, floored at
+`top_db` below it and mapped to [-1, 1]. Because each image is normalized by its own maximum, that maximum is
+returned beside it (`reference_db`); without it the clip's loudness would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torchaudio
+
+SILENCE_POWER = 1e-10  # librosa.power_to_db's amin
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """What a mel image means. Stored in a generator's folder and in every dataset made with it.
+
+    The defaults are those of audiodiffusion's `Mel`; `n_frames` and `n_mels` are its `x_res` and `y_res`.
+    """
+
+    sample_rate_hz: int = 22_050
+    n_fft: int = 2_048
+    hop_samples: int = 512
+    n_mels: int = 256
+    n_frames: int = 256
+    top_db: float = 80.0
+
+    @property
+    def image_samples(self) -> int:
+        """Samples that fill one image exactly."""
+        return self.samples_of(self.n_frames)
+
+    def samples_of(self, frames: int) -> int:
+        """Samples that fill `frames` frames exactly (they are centred: one less than frames * hop)."""
+        return frames * self.hop_samples - 1
+
+    @property
+    def image_s(self) -> float:
+        return self.image_samples / self.sample_rate_hz
+
+    @classmethod
+    def from_audiodiffusion(cls, config: dict[str, Any]) -> MelSettings:
+        """From a pipeline folder's `mel/mel_config.json`; missing keys take audiodiffusion's defaults."""
+        return cls(
+            sample_rate_hz=int(config.get("sample_rate", 22_050)),
+            n_fft=int(config.get("n_fft", 2_048)),
+            hop_samples=int(config.get("hop_length", 512)),
+            n_mels=int(config.get("y_res", 256)),
+            n_frames=int(config.get("x_res", 256)),
+            top_db=float(config.get("top_db", 80)),
+        )
+
+    def to_audiodiffusion(self) -> dict[str, Any]:
+        """The keyword arguments of audiodiffusion's `Mel` that mean the same."""
+        return {
+            "x_res": self.n_frames,
+            "y_res": self.n_mels,
+            "sample_rate": self.sample_rate_hz,
+            "n_fft": self.n_fft,
+            "hop_length": self.hop_samples,
+            "top_db": int(self.top_db),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@lru_cache(maxsize=8)
+def mel_filterbank(settings: MelSettings) -> torch.Tensor:
+    """librosa's Slaney mel filters, shape [n_fft // 2 + 1, n_mels], float32 on the CPU."""
+    return torchaudio.functional.melscale_fbanks(
+        n_freqs=settings.n_fft // 2 + 1,
+        f_min=0.0,
+        f_max=settings.sample_rate_hz / 2,
+        n_mels=settings.n_mels,
+        sample_rate=settings.sample_rate_hz,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+
+
+def stack_padded(audio: Sequence[np.ndarray], n_samples: int) -> torch.Tensor:
+    """Clips cut or padded with silence to one length, as audiodiffusion does: float32 [len(audio), n_samples]."""
+    batch = torch.zeros(len(audio), n_samples)
+    for row, samples in zip(batch, audio, strict=True):
+        kept = min(len(samples), n_samples)
+        row[:kept] = torch.from_numpy(np.ascontiguousarray(samples[:kept], dtype=np.float32))
+    return batch
+
+
+def mel_power(audio: torch.Tensor, settings: MelSettings) -> torch.Tensor:
+    """Mel power spectrogram of `audio` [..., n_samples]: [..., n_mels, frames], equal to librosa's to 3e-6."""
+    window = torch.hann_window(settings.n_fft, device=audio.device)
+    spectrum = torch.stft(
+        audio,
+        settings.n_fft,
+        settings.hop_samples,
+        window=window,
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (power.transpose(-1, -2) @ mel_filterbank(settings).to(audio.device)).transpose(-1, -2)
+
+
+def to_db(power: torch.Tensor) -> torch.Tensor:
+    """10 log10(power), floored at librosa's -100 dB."""
+    return 10.0 * torch.log10(power.clamp_min(SILENCE_POWER))
+
+
+def audio_to_image(audio: torch.Tensor, settings: MelSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Audio [batch, image_samples] to mel images [batch, 1, n_mels, n_frames] in [-1, 1] and their maxima in dB [batch].
+
+    Equal to audiodiffusion's `Mel.audio_slice_to_image` before its rounding to 8 bits. A silent clip gives an
+    image of -1 everywhere (audiodiffusion gives +1: its reference is then the floor itself).
+    """
+    log_mel = to_db(mel_power(audio, settings))
+    reference_db = log_mel.amax(dim=(-2, -1))
+    below_db = (log_mel - reference_db[:, None, None]).clamp_min(-settings.top_db)
+    image = below_db / settings.top_db * 2.0 + 1.0
+    silent = reference_db <= 10.0 * float(np.log10(SILENCE_POWER))
+    image[silent] = -1.0
+    return image[:, None], reference_db
+
+
+def image_to_power(image: torch.Tensor, settings: MelSettings) -> torch.Tensor:
+    """Mel images [batch, 1, n_mels, n_frames] in [-1, 1] to mel power [batch, n_mels, n_frames], loudest bin 1."""
+    decibels = (image[:, 0].clamp(-1.0, 1.0) - 1.0) / 2.0 * settings.top_db
+    return torch.pow(10.0, decibels / 10.0)

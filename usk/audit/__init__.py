@@ -1,0 +1,1 @@
+"""A dataset looked over: leaks, defects, and how close its clips are to real ones."""

@@ -1,0 +1,305 @@
+"""Training one classifier on features: optimizer steps, the choice of the epoch, test probabilities."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from usk.classify.augment import Augmented, augment_batch
+from usk.classify.checkpoint import Checkpoint
+from usk.classify.classifier import AudioClassifier
+from usk.classify.registry import ClassifierPreset, Standardized
+from usk.device import autocast
+from usk.errors import UskError
+from usk.replay import Learn, Replayed, make_plain, make_replayable, replayable
+
+SETTLING_CLIPS = 128
+SETTLING_BATCH = 128
+HEARD_AT_ONCE = 64  # outside training; fits a processor's cache better than larger ones
+
+AfterEpoch = Callable[[int, float], None]  # epoch, the last validation accuracy there is
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """What a source is to a classifier: features [n, bands, frames] on the device, labels int64 [n]."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainTask:
+    """One classifier to train: all that decides it, beside its preset and the tables. Picklable."""
+
+    classifier: dict[str, Any]  # what its `AudioClassifier` is made with
+    augment: str
+    seed: int
+    epochs: int
+    steps: int  # in all, a multiple of the epochs
+    batch: int
+    learning_rate: float
+    precision: str
+    validated_every: int  # epochs; the last one always is
+    chosen_after: int  # epochs, of which none is chosen
+    window: int  # validations whose mean accuracy chooses the epoch
+    parts: tuple[tuple[str, np.ndarray], ...]  # table, rows: what it trains on
+    validation: np.ndarray  # rows of `real`
+    test: np.ndarray
+    out: Path  # where its checkpoint is kept while it trains
+    name: str  # of the run it will be
+
+
+def tables_of(task: TrainTask) -> list[str]:
+    """The sources whose clips a task trains on, validates or tests with."""
+    return list(dict.fromkeys(["real", *(name for name, _ in task.parts)]))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedClassifier:
+    """A trained classifier on the CPU, and its test probabilities [n_test, n_classes]."""
+
+    probabilities: np.ndarray
+    classifier: AudioClassifier
+    history: list[dict[str, Any]]
+    best_epoch: int
+    validation_accuracy: float  # that chose it; NaN without validation clips
+    took_s: float
+
+
+class Training:
+    """Optimiser steps of one network on features: its batches, augmentation, learning rate and loss."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: ClassifierPreset,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        steps: int,
+        batch: int,
+        learning_rate: float,
+        augment: str,
+        precision: str,
+        seed: int,
+    ) -> None:
+        """`features` [n, bands, frames] and `labels` [n] lie on the device that `model` is on; `steps` are all there will
+        be, which the learning rate goes by. Batches and augmentation are drawn from `seed` alone."""
+        self.model, self.recipe, self.features, self.labels = model, recipe, features, labels
+        self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
+        self.augmentations = recipe.augmentations(augment)
+        self.optimizer = recipe.optimizer(model, learning_rate, recipe.weight_decay)
+        self.losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
+        self.draw = torch.Generator().manual_seed(seed)
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.done = 0
+        self._learn_from: Learn | None = None
+
+    def step(self) -> torch.Tensor:
+        """One step; returns its loss, a scalar on the device, which nothing waits for."""
+        learn = self._learn_from or self._begin()
+        if self.recipe.cosine:
+            warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * self.steps)))
+            decay = 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
+            self._set_rate(self.learning_rate * warm_up * decay)
+        while len(self.order) < self.batch:  # fewer clips than a batch holds: some come twice
+            self.order = torch.cat((self.order, torch.randperm(len(self.features), generator=self.draw)))
+        chosen, self.order = self.order[: self.batch].to(self.features.device), self.order[self.batch :]
+        batch = self.features[chosen].float()
+        made = augment_batch(batch, self.augmentations, self.draw, self.recipe.features.sounding)
+        mixed = () if made.partners is None or made.shares is None else (made.partners, made.shares)
+        self.done += 1
+        return learn(made.batch, self.labels[chosen], *mixed).clone()
+
+    def _begin(self) -> Learn:
+        """How a batch is learnt from, on this device."""
+        device = self.features.device
+        # Without `self`: a cycle would keep features and a recorded step in memory for who knows how long.
+        self._learn_from = partial(_learn, self.model, self.optimizer, self.losses_of, self.precision)
+        # A transformer keeps a device busy by itself, and its code need not be one that can be recorded.
+        if self.recipe.transformer is None and replayable(self.optimizer, device):
+            make_replayable(self.optimizer, device)
+            self._learn_from = Replayed(self._learn_from, device)
+        return self._learn_from
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)  # where a recorded step reads it
+            else:
+                group["lr"] = rate
+
+    def reestimate_batch_norm(self, features: torch.Tensor) -> None:
+        """Estimate the statistics of batch normalization anew, on clips as they are tested: without augmentation.
+
+        While it trains, a network normalises by batches of augmented and mixed clips, and what it keeps of them for later is
+        their average over the last few dozen steps (Wu and Johnson, arXiv 2105.07576: "precise BatchNorm"). `features`
+        [n, bands, frames]. Without such layers nothing happens.
+        """
+        parts = torch.cat(self.model.windows(features)) if isinstance(self.model, Standardized) else features
+        batches = parts.chunk(math.ceil(len(parts) / SETTLING_BATCH))  # of one size, for each counts alike
+        with autocast(features.device, self.precision):
+            update_bn((batch.float() for batch in batches), self.model)
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on, beside the model's weights."""
+        return {"optimizer": self.optimizer.state_dict(), "draw": self.draw.get_state(), "order": self.order}
+
+    def go_on(self, state: Mapping[str, Any], done: int) -> None:
+        """Continue from `state`, after that many steps."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        make_plain(self.optimizer)
+        self._learn_from = None  # what was recorded knows the state of before
+        self.draw.set_state(state["draw"])
+        self.order, self.done = state["order"], done
+
+
+def _learn(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses_of: nn.Module,
+    precision: str,
+    batch: torch.Tensor,
+    labels: torch.Tensor,
+    partners: torch.Tensor | None = None,
+    shares: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Forwards, backwards, and the optimizer's step; returns the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(batch.device, precision):
+        logits = model(batch)
+        loss = Augmented(batch, partners, shares).loss(partial(losses_of, logits), labels)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def fit_classifier(
+    task: TrainTask,
+    recipe: ClassifierPreset,
+    tables: Mapping[str, FeatureTable],
+    device: torch.device,
+    after_epoch: AfterEpoch = lambda *_: None,
+) -> TrainedClassifier:
+    """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
+    started = time.monotonic()
+    checkpoint = Checkpoint(task.out, task.name, device)
+    features = torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts])
+    labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device)
+    settling = evenly(features, SETTLING_CLIPS)
+    for name, rows in task.parts:
+        if name == "real":  # synthetic clips are not what will be heard
+            settling = tables[name].features[evenly(rows, SETTLING_CLIPS).tolist()]
+    probe = features[:: max(1, len(features) // 512)].float()
+    torch.manual_seed(task.seed)
+    model = AudioClassifier(**task.classifier)
+    model.begin(recipe, probe)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    training = Training(
+        model,
+        recipe,
+        features,
+        labels,
+        steps=task.steps,
+        batch=task.batch,
+        learning_rate=task.learning_rate,
+        augment=task.augment,
+        precision=task.precision,
+        seed=task.seed,
+    )
+    per_epoch = task.steps // task.epochs
+    spent_s = 0.0
+    history: list[dict[str, Any]] = []
+    # The epoch with the best mean validation accuracy (then likelihood) over its own validation and those before: on a few
+    # dozen recordings a single one is mostly luck, and so is an early one where the learning rate decays to nothing. The
+    # published protocol takes the single best of all.
+    recent: list[tuple[float, float]] = []
+    best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
+    if (kept := checkpoint.load()) is not None:
+        model.load_state_dict(kept["model"])
+        history, recent, best, spent_s = (kept[name] for name in ("history", "recent", "best", "spent_s"))
+        training.go_on(kept, len(history) * per_epoch)
+    for epoch in range(len(history) + 1, task.epochs + 1):
+        model.train()
+        losses = torch.stack([training.step() for _ in range(per_epoch)])
+        loss = float(losses.double().mean())
+        if not math.isfinite(loss):
+            checkpoint.remove()
+            raise UskError(
+                f"the training of {task.name} diverged in epoch {epoch} (its loss is no number); choose a lower --learning-rate "
+                f"than {task.learning_rate:g}"
+            )
+        history.append({"epoch": epoch, "loss": round(loss, 5)})
+        if (task.epochs - epoch) % task.validated_every == 0:
+            training.reestimate_batch_norm(settling)
+            accuracy, likelihood = _validate(model, tables["real"], task, device)
+            history[-1] |= {"validation_accuracy": figure(accuracy), "validation_loss": figure(-likelihood)}
+            recent.append((accuracy, likelihood))
+            score = tuple(np.mean(recent[-task.window :], axis=0).tolist())
+            if epoch > task.chosen_after and (best is None or math.isnan(accuracy) or score >= best[0]):
+                best = (score, epoch, copy.deepcopy(model.state_dict()))
+        checkpoint.keep(
+            {
+                "model": model.state_dict(),
+                **training.state(),
+                "history": history,
+                "recent": recent,
+                "best": best,
+                "spent_s": spent_s + time.monotonic() - started,
+            }
+        )
+        after_epoch(epoch, recent[-1][0] if recent else math.nan)
+    assert best is not None
+    model.load_state_dict(best[2])
+    probabilities = _probabilities(model, tables["real"].features, task.test, task.precision, device)
+    classifier = model.cpu().to(memory_format=torch.contiguous_format)
+    took_s = spent_s + time.monotonic() - started
+    return TrainedClassifier(probabilities, classifier, history, best[1], best[0][0], took_s)
+
+
+def evenly(rows: Any, most: int) -> Any:
+    """At most `most` rows of an array or a tensor, as far apart as each other."""
+    return rows[:: math.ceil(len(rows) / most)]
+
+
+def figure(value: float) -> float | None:
+    """For JSON: None where there were no validation clips."""
+    return None if math.isnan(value) else round(value, 5)
+
+
+def _validate(
+    model: nn.Module, real: FeatureTable, task: TrainTask, device: torch.device
+) -> tuple[float, float]:
+    """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""
+    if not len(task.validation):
+        return math.nan, math.nan
+    probabilities = _probabilities(model, real.features, task.validation, task.precision, device)
+    truth = real.labels[task.validation].numpy()
+    accuracy = float((probabilities.argmax(axis=1) == truth).mean())
+    return accuracy, float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-9).mean())
+
+
+def _probabilities(
+    model: nn.Module, features: torch.Tensor, rows: np.ndarray, precision: str, device: torch.device
+) -> np.ndarray:
+    """Class probabilities of some rows: float32 [len(rows), n_classes]."""
+    model.eval()
+    parts = []
+    with torch.no_grad():
+        for begin in range(0, len(rows), HEARD_AT_ONCE):
+            batch = features[rows[begin : begin + HEARD_AT_ONCE].tolist()].float()
+            with autocast(device, precision):
+                parts.append(model(batch).float().softmax(dim=1).cpu())
+    return torch.cat(parts).numpy()

@@ -1,0 +1,676 @@
+"""Tables, notes and progress bars: the one importer of rich.
+
+Results go to standard output, everything else to standard error, so that `--json` can be piped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.markup import escape as escape_markup
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+
+from usk.reporter import Reporter, Task
+from usk.text import pluralize
+
+LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
+MIX_WIDTH = 16
+MIX_FIGURES = ("runs", "real", "synth", "accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
+# What goes where room is short, first things first.
+DISPENSABLE = ("macro F1 %", "runs", "p (Holm)", "pairs up", "synth", "real")
+RECALL_WIDTH = len("100.0 +100.0")
+GAP = 2  # between columns
+
+
+def escape(text: str) -> str:
+    """`text` as it stands: no markup, and no control characters that a terminal would obey."""
+    shown = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return escape_markup("".join(shown))
+
+
+class Display(Reporter):
+    """Where one command writes. `quiet` keeps notes and progress back; `as_json` prints one JSON value as the result.
+
+    It is the `Reporter` that the stages of a job get: all bars of a command share one live display.
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        super().__init__()
+        self.as_json, self.quiet = as_json, quiet
+        self._bars: Progress | None = None
+        self._open_tasks = 0
+        self.out = Console(highlight=False)
+        if not self.out.is_terminal and "COLUMNS" not in os.environ:
+            self.out.width = LOG_WIDTH
+        self.err = Console(stderr=True, highlight=False)
+
+    @property
+    def draws(self) -> bool:
+        """Whether small charts can be read where results go: a terminal that knows more than ASCII."""
+        return not self.as_json and self.out.is_terminal and self.out.encoding.lower().startswith("utf")
+
+    @property
+    def hides_progress(self) -> bool:
+        """A log gets no bars, nor empty lines in their place."""
+        return self.quiet or not self.err.is_terminal
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(f"[dim]{escape(text)}[/dim]")
+
+    def show_warning(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+    def task(self, label: str, unit: str = "", total: int = 0) -> Task:
+        return _Bar(self, label, unit, total)
+
+    def open_bars(self) -> Progress:
+        """The live display, which the first bar starts."""
+        self._open_tasks += 1
+        if self._bars is None:
+            self._bars = _progress(self.err, self.hides_progress)
+            self._bars.start()
+        return self._bars
+
+    def close_bar(self) -> None:
+        """One bar fewer; the last one stops the live display."""
+        self._open_tasks -= 1
+        if self._open_tasks == 0 and self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def before(self, *shown: RenderableType) -> None:
+        """What someone must see before agreeing to it."""
+        for renderable in shown:
+            self.err.print(renderable)
+
+    def result(self, value: Any, *shown: RenderableType) -> None:
+        """The command's result: `value` as JSON, or `shown` as people read it."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=1) + "\n")
+        else:
+            for renderable in shown:
+                self.out.print(renderable)
+                if isinstance(renderable, Table) and renderable is not shown[-1]:
+                    self.out.print()
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[str], Callable[..., None]]]:
+        """Progress bars with time left. Yields a function that names a bar and returns its update (done, of[, text]).
+
+        A bar appears with its first update; all bars of a command share one live display.
+        """
+        with _progress(self.err, self.hides_progress) as bars:
+
+            def named(description: str) -> Callable[..., None]:
+                tasks: list[TaskID] = []
+
+                def update(done: int, total: int, text: str = description) -> None:
+                    if not tasks:
+                        tasks.append(bars.add_task(escape(text), total=total))
+                    bars.update(tasks[0], completed=done, total=total, description=escape(text))
+
+                return update
+
+            yield named
+
+
+class _Bar(Task):
+    """A bar of a `Display`; it appears with its first update."""
+
+    def __init__(self, display: Display, label: str, unit: str, total: int) -> None:
+        self.display, self.label, self.unit, self.total = display, label, unit, total
+        self.bars: Progress | None = None
+        self.task_id: TaskID | None = None
+
+    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
+        self.total = self.total if total is None else total
+        self.label = self.label if text is None else text
+        described = escape(f"{self.label} ({self.unit})" if self.unit and text is None else self.label)
+        if self.bars is None or self.task_id is None:
+            self.bars = self.display.open_bars()
+            self.task_id = self.bars.add_task(described, total=self.total or None)
+        self.bars.update(self.task_id, completed=done, total=self.total or None, description=described)
+
+    def close(self) -> None:
+        if self.bars is not None and self.task_id is not None:
+            self.bars.update(self.task_id, visible=False)
+            self.bars, self.task_id = None, None
+            self.display.close_bar()
+
+
+def _progress(err: Console, hidden: bool) -> Progress:
+    """Bars with time left. Where room is short the words wrap; how far it is and how long it takes stay whole."""
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        console=err,
+        transient=True,
+        disable=hidden,
+        # An epoch of a large classifier takes minutes: rich would forget it after 30 s and know no time left.
+        speed_estimate_period=600,
+    )
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """`key value, key value` for the resolved settings of a command."""
+    return ", ".join(f"{key} {_plain(value)}" for key, value in settings.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        sentences = any(" " in str(item) for item in value)
+        return ("\n" if sentences else " ").join(map(str, value)) or "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> Table:
+    """Synthetic clips by class and fold."""
+    folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
+    table = _table(title=escape(title))
+    _names(table, "class")
+    _figures(table, *("across folds" if fold == 0 else f"fold {fold}" for fold in folds), "all")
+    for name, by_fold in counts.items():
+        table.add_row(
+            escape(name), *(str(by_fold.get(fold, 0)) for fold in folds), str(sum(by_fold.values()))
+        )
+    return table
+
+
+def _table(title: str, **options: Any) -> Table:
+    """A table without lines between its columns: nearly all of usk's fit a terminal of 80 columns that way."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        **options,
+    )
+
+
+def _names(table: Table, *headers: str) -> None:
+    """Columns of names: where room is short, on several lines."""
+    for header in headers:
+        table.add_column(header, overflow="fold")
+
+
+def _mixes(table: Table) -> None:
+    """The column of mixes, each as `_mix` writes it."""
+    table.add_column("mix", no_wrap=True)
+
+
+def _mix(text: str) -> str:
+    """A mix, broken after commas where it is long, and within a name that is very long, such as a path."""
+    lines = [""]
+    for part in re.findall(rf"[^,]{{1,{2 * MIX_WIDTH}}},?", text):
+        if lines[-1] and len(lines[-1]) + len(part) > MIX_WIDTH:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(map(escape, lines))
+
+
+def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
+    """Columns of figures; `narrow` ones have a word of their header on each line."""
+    for header in headers:
+        text = _in_lines(header) if narrow else header
+        table.add_column(escape(text), justify="right", overflow="fold")
+
+
+def _in_lines(header: str) -> str:
+    return "\n".join(header.split(" ")).replace("95\n%", "95 %")
+
+
+def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
+    """The first planned clips with their parents and the parents' shares."""
+    table = _table(title=f"first {len(rows)} of {n_all} planned clips")
+    n_parents = len(rows[0]["parents"]) if rows else 0
+    _names(table, "clip", *(f"parent {place + 1}" for place in range(n_parents)))
+    _figures(table, "shares")
+    for row in rows:
+        shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
+        table.add_row(escape(row["clip_id"]), *map(escape, row["parents"]), shares)
+    return table
+
+
+def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> Table:
+    """One row a finished run."""
+    train_subset = any(record.get("train_clips") for record in records)
+    augmented = len({record["augment"] for record in records}) > 1
+    table = _table(title="runs")
+    _mixes(table)
+    if augmented:
+        _names(table, "augment")
+    if train_subset:
+        _figures(table, "train_clips")
+    _names(table, "classifier", "test part")
+    _figures(table, "seed", "real", "synth", "dropped", "best epoch", "accuracy", "time")
+    for record, accuracy in zip(records, accuracies, strict=True):
+        table.add_row(
+            _mix(record["mix"]),
+            *([escape(record["augment"])] if augmented else []),
+            *([str(record.get("train_clips") or "full")] if train_subset else []),
+            escape(record["classifier"]),
+            record["split"],
+            str(record["seed"]),
+            str(record["n_real"]),
+            str(record["n_synthetic"]),
+            str(record["dropped"]),
+            f"{record['best_epoch']}/{record['epochs']}",
+            f"{100 * accuracy:.1f} %",
+            f"{record['took_s']:.0f} s",
+        )
+    return table
+
+
+def _with_interval(interval: Any) -> str:
+    spread = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
+    return f"{100 * interval.mean:.1f}{spread}"
+
+
+def _mix_cells(row: Any) -> list[str]:
+    """What every table of mixes shows of one (a `MixRow`), from its name to the pairs that went up."""
+    from usk.evaluate.verdict import interval_of
+
+    difference = row.difference
+    known = difference is not None and difference.low_points is not None
+    return [
+        _mix(row.mix),
+        str(row.n_runs),
+        str(row.n_real),
+        str(row.n_synthetic),
+        _with_interval(row.accuracy),
+        _with_interval(row.macro_f1),
+        "" if difference is None else f"{difference.difference_points:+z.1f}",
+        interval_of(difference) if known else "",
+        f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
+    ]
+
+
+def comparison_tables(comparison: Any, width: int) -> list[RenderableType]:
+    """A row a mix, the recall of every class, what is confused, and the sentences, of one `usk.evaluate.compare.Comparison`.
+
+    `width`: columns of the terminal. What there is no room for is named below the first table.
+    """
+    recalls = _recall_tables(comparison, width)
+    mistakes = _table(title="mistakes that changed most, clips a run")
+    _mixes(mistakes)
+    _names(mistakes, "class", "taken for")
+    _figures(mistakes, "of", comparison.baseline, "mix", "points")
+    for change in comparison.confusions:
+        mistakes.add_row(
+            _mix(change.mix),
+            escape(change.class_name),
+            escape(change.taken_for),
+            f"{change.support:.0f}",
+            f"{change.baseline_clips:.1f}",
+            f"{change.clips:.1f}",
+            f"{change.difference_points:+z.1f}",
+        )
+    sentences = [
+        f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
+        for row in comparison.rows
+        if not row.is_baseline
+    ]
+    notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
+    return [
+        _mix_table(comparison, width),
+        *recalls,
+        *([mistakes] if comparison.confusions else []),
+        *sentences,
+        *notes,
+    ]
+
+
+def _mix_table(comparison: Any, width: int) -> Table:
+    """A row a mix, as far as its figures fit."""
+    rows = [
+        [*_mix_cells(row), "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}"]
+        for row in comparison.rows
+    ]
+    points = f"points to {comparison.baseline}"
+    headers = [points if name == "points" else name for name in MIX_FIGURES] + ["p (Holm)"]
+    shown, left_out = _what_fits(headers, rows, width)
+    captions = [text for text in (comparison.warning, left_out) if text]
+    table = _table(
+        title=escape(comparison.title), caption="\n".join(captions) or None, caption_justify="left"
+    )
+    _mixes(table)
+    _figures(table, *(headers[n] for n in shown), narrow=True)
+    for mix, *subsets in rows:
+        table.add_row(mix, *(subsets[n] for n in shown))
+    return table
+
+
+def _what_fits(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[int], str | None]:
+    """Which of the figures `headers`, whose subsets follow a name in `rows`, fit into `width`, and a line on those that do not."""
+
+    def of_column(*texts: str) -> int:
+        return max((len(line) for text in texts for line in text.splitlines()), default=0)
+
+    names, *columns = zip(*rows, strict=True)
+    widths = {
+        header: of_column(_in_lines(header), *subsets)
+        for header, subsets in zip(headers, columns, strict=True)
+    }
+    left_out = []
+    for header in DISPENSABLE:
+        if of_column(*names) + sum(GAP + of for of in widths.values()) > width and header in widths:
+            del widths[header]
+            left_out.append(header)
+    shown = [n for n, header in enumerate(headers) if header in widths]
+    return shown, f"no room for {', '.join(left_out)}: widen the terminal, or --json" if left_out else None
+
+
+def _recall_tables(comparison: Any, width: int) -> list[Table]:
+    """The baseline's recall of every class, and each mix's with the points to it; as many mixes beside each other as fit."""
+    first, *others = comparison.rows
+    headers = {row.mix: escape(row.mix).replace(",", ",\n") for row in comparison.rows}
+    widths = {mix: max(RECALL_WIDTH, *map(len, text.splitlines())) for mix, text in headers.items()}
+    names = max((len(row.class_name) for row in comparison.classes), default=0)
+    taken = names + len("clips") + widths[first.mix] + 2 * GAP
+    chunks: list[list[Any]] = [[]]
+    for row in others:
+        if chunks[-1] and taken + sum(GAP + widths[one.mix] for one in (*chunks[-1], row)) > width:
+            chunks.append([])
+        chunks[-1].append(row)
+    tables = []
+    for chunk in chunks:
+        points = f", and points to {comparison.baseline}" if chunk else ""
+        table = _table(title=escape(f"recall by class, %{points}"))
+        _names(table, "class")
+        for header in ("test\nclips", *(headers[row.mix] for row in (first, *chunk))):
+            table.add_column(header, justify="right", overflow="fold")
+        for of_class in comparison.classes:
+            table.add_row(
+                escape(of_class.class_name),
+                str(of_class.support),
+                *(_recall(of_class, row.mix) for row in (first, *chunk)),
+            )
+        tables.append(table)
+    return tables
+
+
+def _recall(of_class: Any, mix: str) -> str:
+    recall, points = of_class.recall[mix], of_class.difference_points.get(mix)
+    found = "" if recall is None else f"{100 * recall:.1f}"
+    return found if points is None else f"{found} {points:+z5.1f}"
+
+
+def train_clips_tables(comparisons: Sequence[Any], width: int) -> list[Table]:
+    """A row a number of train_clips and mix, for comparisons that differ in train_clips alone; none for a single number of train_clips.
+
+    `width`: columns of the terminal."""
+    alike: dict[str, list[Any]] = {}
+    for comparison in comparisons:
+        alike.setdefault(comparison.setting, []).append(comparison)
+    tables = []
+    for setting, members in alike.items():
+        if len(members) < 2:
+            continue
+        rows = [_mix_cells(row) for comparison in members for row in comparison.rows]
+        shown, left_out = _what_fits(MIX_FIGURES, rows, width - len("train_clips") - GAP)
+        apart = dict.fromkeys(row.mix for one in members for row in one.rows if row.n_unpaired)
+        unlike = f"{'; '.join(map(escape, apart))}: means over other folds or seeds than the baseline's, see points"
+        captions = [text for text in (left_out, unlike if apart else None) if text]
+        table = _table(
+            title=escape(f"by train_clips: {setting}"),
+            caption="\n".join(captions) or None,
+            caption_justify="left",
+        )
+        _figures(table, "train_clips")
+        _mixes(table)
+        _figures(table, *(MIX_FIGURES[n] for n in shown), narrow=True)
+        for comparison in members:
+            for row in comparison.rows:
+                mix, *subsets = _mix_cells(row)
+                table.add_row(
+                    "full" if comparison.train_clips is None else str(comparison.train_clips),
+                    mix,
+                    *(subsets[n] for n in shown),
+                    end_section=row is comparison.rows[-1],
+                )
+        tables.append(table)
+    return tables
+
+
+def predictions_table(predictions: Sequence[Any]) -> Table:
+    """One row a clip: its class, or why it has none."""
+    table = _table(title=pluralize(len(predictions), "clip"))
+    _names(table, "clip", "class")
+    _figures(table, "probability")
+    _names(table, "next best")
+    for one in predictions:
+        if one.problem is not None:
+            table.add_row(escape(one.file), f"[yellow]{escape(one.problem)}[/yellow]", "", "")
+            continue
+        following = f"{escape(one.next_class)} {one.next_probability:.2f}" if one.next_class else ""
+        table.add_row(escape(one.file), escape(one.class_name), f"{one.probability:.2f}", following)
+    return table
+
+
+def audit_tables(audit: Any) -> list[RenderableType]:
+    """What one `usk.audit.quality.Audit` found: by test fold, by class, and in sentences."""
+    folds = _table(title=escape(f"{audit.dataset}: {pluralize(audit.clips, 'clip')}"))
+    _figures(
+        folds,
+        "test fold",
+        "may train",
+        "would leak",
+        "recordings the generator heard",
+        "the clip_filters heard",
+    )
+    for part in audit.folds:
+        heard = "unknown" if part.generator_trained_on is None else str(part.generator_trained_on)
+        folds.add_row(
+            str(part.fold), str(part.usable), str(part.leaking), heard, str(part.filters_trained_on_groups)
+        )
+    classes = _table(
+        title=escape(f"closeness to real clips, in {audit.embedding} (KAD: lower is closer)"),
+    )
+    _names(classes, "class")
+    _figures(classes, "clips", "KAD", "95 % interval", "real to real", "real clips")
+    spread = _table(
+        title="density: whether clips lie where real ones of other recordings do; coverage: whether all of those have some near; "
+        "real: what real clips of half of the recordings have among the other half",
+    )
+    _names(spread, "class")
+    _figures(spread, "density", "95 % interval", "real", "coverage", "95 % interval", "real")
+    copies = _table(
+        title=escape(f"distance to the nearest real clip (median), in {audit.embedding}"),
+    )
+    _names(copies, "class")
+    _figures(copies, "near-copies", "to a parent", "to any real clip", "real, to another recording")
+    for part in audit.classes:
+        classes.add_row(
+            escape(part.class_name),
+            str(part.clips),
+            *_closeness_cells(part),
+        )
+        spread.add_row(escape(part.class_name), *_spread_cells(part))
+        copies.add_row(escape(part.class_name), str(part.near_copies), *_nearness_cells(part.nearness))
+    classes.add_section()
+    classes.add_row("all", str(audit.clips), *_closeness_cells(audit))
+    spread.add_section()
+    spread.add_row("all", *_spread_cells(audit))
+    copies.add_section()
+    copies.add_row("all", str(len(audit.near_copies)), *_nearness_cells(audit.nearness))
+    transfer = _table(
+        title="trained on synthetic clips alone and on real ones, tested on real ones: accuracy %, recall % by class",
+    )
+    _names(transfer, "class")
+    _figures(transfer, "test clips", "on synthetic", "95 % interval", "on real", "95 % interval")
+    for part in audit.transfer:
+        transfer.add_row(
+            escape(part.class_name),
+            str(part.synthetic.n_real),
+            *_percent_cells(part.synthetic),
+            *_percent_cells(part.real),
+        )
+    found = [
+        f"[bold]{label}[/bold]: {len(names)}: {escape(', '.join(names[:3]))}{' ...' if len(names) > 3 else ''}"
+        for label, names in (
+            ("wrong provenance", audit.wrong_provenance),
+            ("unusable", audit.unusable),
+            ("silent", audit.silent),
+            ("clipped", audit.clipped),
+            ("too short", audit.short),
+            ("near-copies of real clips", audit.near_copies),
+        )
+        if names
+    ]
+    if audit.asked_leaks:
+        found.insert(
+            0, f"[bold red]leaks[/bold red]: {audit.asked_leaks} clips would leak into the folds asked about"
+        )
+    if not found:
+        asked = ", no leaks into the folds asked about" if audit.asked_leaks is not None else ""
+        found = [f"no wrong provenance{asked}, no defects, no near-copies"]
+    return [
+        folds,
+        classes,
+        spread,
+        copies,
+        *([transfer] if audit.transfer else []),
+        *found,
+        *(f"[dim]{escape(note)}[/dim]" for note in audit.notes),
+    ]
+
+
+def _closeness_cells(part: Any) -> list[str]:
+    """KAD, its interval and what lies between real clips, and how many of those there are."""
+    return [
+        *_distance_cells(part.distance),
+        _distance_cells(part.baseline)[0],
+        str(part.distance.n_real),
+    ]
+
+
+def _spread_cells(part: Any) -> list[str]:
+    """Density, its interval, and that of real clips; coverage the same."""
+    pairs = ((part.density, part.density_baseline), (part.coverage, part.coverage_baseline))
+    return [subset for score, baseline in pairs for subset in (*_score_cells(score), _score_text(baseline))]
+
+
+def _nearness_cells(nearness: Any) -> list[str]:
+    values = (nearness.to_parents, nearness.to_real, nearness.real_to_real)
+    return ["" if value is None else f"{value:.3g}" for value in values]
+
+
+def _score_cells(score: Any) -> tuple[str, str]:
+    interval = "" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
+    return _score_text(score.value), interval
+
+
+def _score_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _percent_cells(score: Any) -> tuple[str, str]:
+    interval = "" if score.low is None else f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+    return f"{100 * score.value:.1f}", interval
+
+
+def _distance_cells(distance: Any) -> tuple[str, str]:
+    if distance.mmd is None:
+        return "", ""
+    interval = "" if distance.low is None else f"{distance.low:.1f} to {distance.high:.1f}"
+    return f"{distance.mmd:.1f}", interval
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Two columns: what, and its value."""
+    table = _table(title=escape(title), show_header=False)
+    table.add_column("what", style="bold")
+    table.add_column("value", overflow="fold")
+    for name, value in facts.items():
+        table.add_row(escape(name), escape(_plain(value)))
+    return table
+
+
+def counts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Clips, recordings and, where it is known, length by class."""
+    table = _table(title="classes")
+    _names(table, "class")
+    timed = any(row["mean_s"] is not None for row in rows)
+    _figures(table, "clips", "recordings", *(["mean s"] if timed else []))
+    for row in rows:
+        mean_s = "" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
+        table.add_row(
+            escape(row["class"]), str(row["clips"]), str(row["recordings"]), *([mean_s] if timed else [])
+        )
+    return table
+
+
+SPARKS = "▁▂▃▄▅▆▇█"
+STRIP_CELLS = 36
+
+
+def sparkline(values: Sequence[float], subsets: int = 24) -> str:
+    """Values as a row of bars between their own extremes, at most `subsets` wide (means of neighbors)."""
+    n = min(subsets, len(values))
+    parts = [values[len(values) * i // n : len(values) * (i + 1) // n] for i in range(n)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    step = (high - low) / (len(SPARKS) - 1) or 1.0
+    return "".join(SPARKS[round((mean - low) / step)] for mean in means)
+
+
+def strip(values: Sequence[float], interval: Any, low: float, high: float, subsets: int = STRIP_CELLS) -> str:
+    """Dots on a line from `low` to `high`: ● a value, ┃ the mean, ━ its interval."""
+
+    def subset(value: float) -> int:
+        return min(subsets - 1, max(0, round((value - low) / ((high - low) or 1.0) * (subsets - 1))))
+
+    line = ["·"] * subsets
+    if interval.half_width is not None:
+        for place in range(subset(interval.low), subset(interval.high) + 1):
+            line[place] = "━"
+    for value in values:
+        line[subset(value)] = "●"
+    line[subset(interval.mean)] = "┃"
+    return "".join(line)
+
+
+def strips_table(study: Any) -> Table:
+    """Every run of one `usk.evaluate.study.Study` as a dot, and how its training went."""
+    bounds = [run.accuracy for run in study.runs]
+    for row in study.comparison.rows:
+        bounds += [bound for bound in (row.accuracy.low, row.accuracy.high) if bound is not None]
+    low, high = min(bounds), max(bounds)
+    curves = {curve.mix: curve.mean for curve in study.curves if curve.figure == "validation_accuracy"}
+    table = _table(title="accuracy: ● a run, ┃ mean, ━ 95 % interval")
+    _mixes(table)
+    table.add_column(f"{100 * low:.1f} % to {100 * high:.1f} %", no_wrap=True)
+    if curves:
+        table.add_column("validation by epoch", no_wrap=True)
+    for row in study.comparison.rows:
+        values = [run.accuracy for run in study.runs if run.mix == row.mix]
+        line = [_mix(row.mix), strip(values, row.accuracy, low, high)]
+        table.add_row(*line, *([sparkline(curves.get(row.mix, ()))] if curves else []))
+    return table

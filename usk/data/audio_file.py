@@ -1,0 +1,237 @@
+"""Where one clip's audio is, and reading it whole: files, subsets of Parquet and of datasets, procedural sound."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from usk.data import demo_corpus
+from usk.data.mp3 import unconditioned_samples
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+MAX_DURATION_S = 600.0
+MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
+MAX_RATE_HZ = 1_000_000
+MAX_MEMBER_BYTES = 1 << 29  # of a file in an archive: a few kilobytes can unpack to gigabytes
+UNTOLD_FRAMES = 1 << 62  # libsndfile's count, or more, where a file states none
+UNTOLD_SIZE = 0x7FFFF000  # of a WAV file's sound, or more, where what wrote it did not know
+MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
+
+
+class AudioRef(Protocol):
+    """Where one clip's audio is. `read` gives float32 samples [n] or [n, channels] and their rate in Hz."""
+
+    @property
+    def name(self) -> str: ...
+    def read(self) -> tuple[np.ndarray, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> tuple[np.ndarray, int]:
+        return read_audio_bytes(self.path.read_bytes())
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetRef:
+    path: Path
+    row_group: int
+    row: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name} row {self.row} of group {self.row_group}"
+
+    def read(self) -> tuple[np.ndarray, int]:
+        column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
+        return _read_cell(column[self.row].as_py(), self.path.parent)
+
+    def duration_s(self) -> float:
+        """From the header of the embedded file; 0 where there is none, or none that libsndfile reads."""
+        import soundfile
+
+        column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
+        subset = column[self.row].as_py()
+        content = subset.get("bytes") if isinstance(subset, dict) else None
+        try:
+            info = soundfile.info(io.BytesIO(content)) if content else None
+        except soundfile.LibsndfileError:
+            return 0.0
+        return float(info.duration) if info is not None and info.frames < UNTOLD_FRAMES else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRef:
+    rows: Any
+    row: int
+    column: str
+    folder: Path  # that paths in the rows must not lead out of
+
+    @property
+    def name(self) -> str:
+        return f"row {self.row}"
+
+    def read(self) -> tuple[np.ndarray, int]:
+        return _read_cell(self.rows[self.row][self.column], self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class ProceduralRef:
+    clip: Any
+
+    @property
+    def name(self) -> str:
+        return str(self.clip.clip_id)
+
+    def read(self) -> tuple[np.ndarray, int]:
+
+        return demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ
+
+
+class BadAudioError(Exception):
+    """One clip's audio cannot be used; the message says why in a few words."""
+
+
+def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
+    """Decode a whole audio file with libsndfile: float32 [n, channels] and its rate in Hz.
+
+    Raises BadAudioError for an empty file, one that is no audio, and one shorter than its header says.
+    """
+    import soundfile
+
+    if not content:
+        raise BadAudioError("empty file")
+    if content[:4] == b"RIFF" and _is_cut(content):  # libsndfile shortens a cut WAV file without a word
+        raise BadAudioError("truncated")
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.frames >= UNTOLD_FRAMES:  # FLAC that an encoder wrote into a pipe
+                return _read_to_the_end(file), int(file.samplerate)
+            told = unconditioned_samples(content) if file.format == "MP3" else None
+            _refuse_long(told or file.frames, file.channels, file.samplerate)
+            samples = file.read(dtype="float32", always_2d=True)
+            if told is not None:
+                if len(samples) < MP3_PART * told:
+                    raise BadAudioError(
+                        "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
+                    )
+            elif file.frames > 0 and len(samples) < file.frames:
+                raise BadAudioError("truncated")
+            return samples, int(file.samplerate)
+    except soundfile.LibsndfileError:
+        raise BadAudioError("not an audio file that libsndfile can read") from None
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether a WAV file ends before its sound does, by the size that its `data` chunk states.
+
+    The size of the whole, before it, is often wrong in files that are whole, and says nothing. Sizes that programs state
+    because they do not know better (sox and arecord write about 2^31 into a pipe) say nothing either.
+    """
+    begin = 12  # behind RIFF, the size of the whole, and WAVE
+    while begin + 8 <= len(content):
+        size = int.from_bytes(content[begin + 4 : begin + 8], "little")
+        left = len(content) - begin - 8
+        if content[begin : begin + 4] == b"data":
+            return size < UNTOLD_SIZE and left < size
+        if size > left:
+            return True
+        begin += 8 + size + size % 2
+    return True
+
+
+def _read_to_the_end(file: Any) -> np.ndarray:
+    """All samples [n, channels] of a file that does not say how many it has."""
+    import soundfile
+
+    blocks, frames = [], 0
+    while True:
+        block = np.full((file.samplerate, file.channels), np.nan, dtype=np.float32)
+        with contextlib.suppress(soundfile.LibsndfileError):  # at the end: it cannot seek to where it is
+            file.buffer_read_into(block, "float32")
+        read = int(np.count_nonzero(~np.isnan(block[:, 0])))
+        blocks.append(block[:read])
+        frames += read
+        _refuse_long(frames, file.channels, file.samplerate)
+        if read < len(block):
+            return np.concatenate(blocks)
+
+
+def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
+    """Raise BadAudioError for what would decode to too much: a few kilobytes can say that they are hours."""
+    if frames > MAX_DURATION_S * rate_hz:
+        raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
+    if frames * channels > MAX_DECODED_SAMPLES:
+        raise BadAudioError(f"more than {MAX_DECODED_SAMPLES / 1e6:.0f} million samples; cut it into clips")
+
+
+def _read_cell(subset: Any, folder: Path) -> tuple[np.ndarray, int]:
+    """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
+    if isinstance(subset, dict):
+        if subset.get("bytes"):
+            return read_audio_bytes(subset["bytes"])
+        if subset.get("array") is not None:
+            return _read_array(subset["array"], subset.get("sampling_rate"))
+        subset = subset.get("path")
+    if isinstance(subset, bytes):
+        return read_audio_bytes(subset)
+    if not isinstance(subset, str) or not subset:
+        raise BadAudioError("no audio in the row")
+    inner = re.fullmatch(r"zip://(.+?)::(.+)", subset)  # how `datasets` names what it has left in an archive
+    path = folder / (inner[2] if inner else subset)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BadAudioError("its path leads out of the dataset's folder")
+    if not path.is_file():
+        raise BadAudioError("its file is missing")
+    return read_audio_bytes(_member(path, inner[1]) if inner else path.read_bytes())
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """A file in a ZIP archive. Raises BadAudioError for one that is not there, damaged, encrypted, or packed in a way that
+    Python does not unpack (what `zipfile` means by NotImplementedError)."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            if opened.getinfo(name).file_size > MAX_MEMBER_BYTES:
+                raise BadAudioError(
+                    f"more than {MAX_MEMBER_BYTES >> 20} MB in its archive; cut it into clips"
+                )
+            return opened.read(name)
+    except (KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise BadAudioError("cannot be read from its archive") from None
+
+
+def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
+    """Samples that are stored decoded, with their rate."""
+    try:
+        samples, rate = np.asarray(values, dtype=np.float32), int(rate_hz)
+    except (TypeError, ValueError):
+        raise BadAudioError("its array holds no samples at a rate") from None
+    if samples.ndim not in (1, 2) or not 0 < rate <= MAX_RATE_HZ:
+        raise BadAudioError("its array holds no samples at a rate")
+    if samples.ndim == 2 and len(samples) < samples.shape[1]:  # channels first, as `datasets` has them
+        samples = samples.T
+    _refuse_long(len(samples), samples.size // max(1, len(samples)), rate)
+    return samples, rate
+
+
+@lru_cache(maxsize=2)  # the group being read and the one before it: a group of audio may be large
+def _parquet_column(path: Path, modified_ns: int, row_group: int, column: str) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).read_row_group(row_group, columns=[column]).column(0)

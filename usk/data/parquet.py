@@ -1,0 +1,294 @@
+"""Sources that are Hugging Face datasets: Parquet folders, those of usk among them, `save_to_disk`, and the Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from usk.data.audio_file import DatasetRef, ParquetRef
+from usk.data.checks import wrong_manifest
+from usk.data.columns import Columns, from_columns
+from usk.data.fingerprint import fingerprint_files
+from usk.data.licenses import UNKNOWN, license_of_card, one_license
+from usk.data.pinned import cache_folder, download, pin
+from usk.data.source import Source, advice
+from usk.errors import SourceError
+from usk.hub import causes, first_line, hub_errors, retried
+
+MANIFEST_FILE = "usk.json"
+OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of a dataset that usk made, or None."""
+    file = path / MANIFEST_FILE
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{file} is not valid JSON; make the dataset again into a new folder") from error
+    wrong = wrong_manifest(manifest)
+    if wrong:
+        raise SourceError(
+            f"{file} is not one that usk wrote: {wrong}; make the dataset again, or delete the file"
+        )
+    return dict(manifest)
+
+
+def _complete_shards(path: Path, typed: str, manifest: dict[str, Any]) -> list[Path]:
+    """A dataset of ours is usable only whole: every shard there, with the rows that the plan gave it."""
+    import pyarrow.parquet as pq
+
+    if not manifest["shards"]:
+        raise SourceError(
+            f"{typed} is unfinished: its clips are not judged yet; run the same `usk synth` again and it goes on where it stopped"
+        )
+    files = [path / name for name in manifest["shards"]]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise SourceError(
+            f"{typed} is unfinished: {len(missing)} of {len(files)} shards are missing; "
+            f"run the same `usk synth` again and it goes on where it stopped"
+        )
+    for file, rows in zip(files, manifest["shards"].values(), strict=True):
+        try:
+            actual = pq.ParquetFile(file).metadata.num_rows
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again"
+            ) from error
+        if actual != rows:
+            raise SourceError(
+                f"{typed}: {file.name} has {actual} rows where its plan has {rows}; delete it and run `usk synth` again"
+            )
+    return files
+
+
+def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    manifest = read_manifest(path)
+    files = sorted(
+        file
+        for pattern in ("*.parquet", "data/*.parquet")
+        for file in path.glob(pattern)
+        if not file.name.startswith(".")  # `._train.parquet`, which macOS leaves on other disks
+    )
+    if manifest is not None:
+        files = _complete_shards(path, typed, manifest)
+    if not files:
+        raise SourceError(f"{typed} has no Parquet files")
+    tables, places = [], []
+    audio_column = ""
+    features: dict[str, Any] = {}
+    for file in files:
+        try:
+            parquet = pq.ParquetFile(file)
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{typed}: {file.name} is no whole Parquet file; copy or make it again"
+            ) from error
+        try:
+            own = dict(Features.from_arrow_schema(parquet.schema_arrow))
+        except Exception as error:  # whatever its metadata makes `datasets` do
+            raise SourceError(
+                f"{typed}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
+            ) from error
+        if features and own != features:
+            raise SourceError(f"{typed}: {file.name} has other columns than the files before it")
+        features = own
+        audio_column = _audio_column(features, typed)
+        try:
+            tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{typed}: {file.name} is damaged ({first_line(error)}); copy or make it again"
+            ) from error
+        for group in range(parquet.num_row_groups):
+            places += [(file, group, row) for row in range(parquet.metadata.row_group(group).num_rows)]
+    data: dict[str, list[Any]] = {
+        name: [value for table in tables for value in table.column(name).to_pylist()]
+        for name in features
+        if name != audio_column
+    }
+    audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
+    revision, cache_key = fingerprint_files(files, path)
+    name = path.resolve().name
+    splits = _splits_of(files)
+    notes = (_read_as_one(splits),) if len(splits) > 1 and manifest is None else ()
+    opened = Source(name, "Parquet dataset", typed, revision, cache_key, (), (), audio, notes=notes)
+    source = from_columns(data, features, opened, columns)
+    stated = license_of_card(path)
+    if manifest is not None:
+        heard = manifest.get("trained_on", ())
+        licenses = [str(manifest.get("license", UNKNOWN)), *([stated] if stated else [])]
+        source = replace(
+            source,
+            kind="synthetic dataset",
+            license=one_license(licenses),
+            model_groups=frozenset(group for part in heard for group in part.get("groups", ())),
+            model_unknown=any(map(says_too_little, heard)),
+            made_of=(of["name"], of["revision"]) if (of := manifest.get("source")) else None,
+            filter_groups={
+                tuple(part["folds"]): frozenset(part["groups"])
+                for part in (manifest.get("clip_filter") or {}).get("heard", ())
+            },
+        )
+    return source if manifest is not None else _licensed(source, stated)
+
+
+def _splits_of(files: Sequence[Path]) -> list[str]:
+    """The splits that Parquet files are named after, as the Hub names them: `train-00000-of-00002.parquet`."""
+    named = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]
+    return list(dict.fromkeys(name[1] for name in named if name))
+
+
+def _read_as_one(splits: Sequence[str]) -> str:
+    return f"its splits {', '.join(splits)} are read as one, and folds say what is tested"
+
+
+def says_too_little(part: Mapping[str, Any]) -> bool:
+    """Whether a part of what a generator was trained on does not name its recordings: `usk fit --from` notes it."""
+    return "note" in part or not (part.get("groups") or part.get("clips") == 0)
+
+
+def _licensed(source: Source, *stated: str | None) -> Source:
+    """A dataset from elsewhere under the license that its card or its features state, the strictest of several;
+    UrbanSound8K's is known without."""
+    known = "CC BY-NC 3.0" if source.name == "urbansound8k" else None
+    names = [name for name in (known, *stated) if name]
+    return replace(source, license=one_license(names)) if names else source
+
+
+def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except IndexError as error:  # of `datasets`, where there is not one table
+        raise SourceError(f"{typed} holds no clips") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}"
+        ) from error
+    files = sorted(file for file in path.rglob("*.arrow"))
+    revision, cache_key = fingerprint_files(files, path)
+    name = path.resolve().name
+    opened = Source(name, "saved Hugging Face dataset", typed, revision, cache_key, (), (), ())
+    source = _from_dataset(loaded, opened, columns, path)
+    parts = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
+    stated = [license_of_card(path), *(str(part.info.license or "") for part in parts)]
+    return _licensed(source, *stated)
+
+
+def open_hub(typed: str, columns: Columns, flag: str) -> Source:
+    """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
+    import datasets
+
+    hub_id, _, revision = typed.partition("@")
+    subject = f"the Hub dataset {hub_id}"
+    instead = (
+        "name a local folder with --real or $USK_REAL, or try `usk demo`"
+        if flag == "--real"
+        else advice(flag)
+    )
+    pinned = pin(typed, "dataset", subject, instead, SourceError)
+    if MANIFEST_FILE in pinned.files:
+        folder = download(pinned, OWN_FILES, subject, instead, SourceError)
+        source = open_parquet(folder, typed, False, columns)
+        source = replace(source, name=hub_id, revision=pinned.commit, cache_key=f"hub-{pinned.commit}")
+    else:
+        try:
+            with hub_errors(subject, instead, SourceError, revision), audio_left_encoded():
+                loaded = retried(lambda: datasets.load_dataset(hub_id, revision=pinned.commit))
+        except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
+            # A loading script, files of no known format, shards that do not fit together: no source for usk.
+            innermost = list(causes(error))[-1]  # `datasets` says of most no more than that they happened
+            raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(innermost)}") from error
+        name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
+        folder, key = cache_folder(hub_id, "dataset"), f"hub-{pinned.commit}"
+        opened = Source(name, "Hub dataset", typed, pinned.commit, key, (), (), ())
+        source = _from_dataset(loaded, opened, columns, folder)
+        card = (
+            download(pinned, ["README.md"], subject, instead, SourceError)
+            if "README.md" in pinned.files
+            else None
+        )
+        source = _licensed(source, license_of_card(card) if card is not None else None)
+    return replace(source, hub_id=hub_id)
+
+
+@contextmanager
+def audio_left_encoded() -> Iterator[None]:
+    """`datasets` builds datasets of audio files without torchcodec, which it asks for before it looks what it is given.
+
+    It needs torchcodec for samples alone. Files and their bytes, of which repositories with audio files consist, stay
+    what they are: usk decodes them.
+    """
+    import datasets
+
+    of_samples = datasets.Audio.encode_example
+
+    def encode_example(self: Any, value: Any) -> Any:
+        if isinstance(value, (str, Path)):
+            return {"bytes": None, "path": str(value)}
+        if isinstance(value, (bytes, bytearray)):
+            return {"bytes": bytes(value), "path": None}
+        if isinstance(value, dict) and "array" not in value and value.keys() & {"bytes", "path"}:
+            return {"bytes": value.get("bytes"), "path": value.get("path")}
+        return of_samples(self, value)
+
+    datasets.Audio.encode_example = encode_example
+    try:
+        yield
+    finally:
+        datasets.Audio.encode_example = of_samples
+
+
+def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -> Source:
+    """`opened`, so far without audio, with the rows of a dataset that lies in `folder`."""
+    import datasets
+
+    typed, notes = opened.location, opened.notes
+    if isinstance(loaded, dict):
+        if len(loaded) > 1:
+            notes = (_read_as_one([str(name) for name in loaded]),)
+        try:
+            loaded = datasets.concatenate_datasets(list(loaded.values()))
+        except (ValueError, TypeError) as error:
+            raise SourceError(
+                f"{typed}: its splits {', '.join(map(str, loaded))} have different columns and cannot be read as one "
+                f"({first_line(error)}); save the one that you want by itself (save_to_disk) and name that folder"
+            ) from error
+    if not len(loaded):
+        raise SourceError(f"{typed} holds no clips")
+    loaded = loaded.with_format(None)  # one that was saved with the data set may leave columns out
+    features = dict(loaded.features)
+    audio_column = _audio_column(features, typed)
+    if isinstance(features[audio_column], datasets.Audio):
+        loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
+    rest = loaded.remove_columns([audio_column]).to_dict()
+    only_audio = loaded.select_columns([audio_column])
+    audio = tuple(DatasetRef(only_audio, row, audio_column, folder) for row in range(len(loaded)))
+    return from_columns(rest, features, replace(opened, audio=audio, notes=notes), columns)
+
+
+def _audio_column(features: dict[str, Any], typed: str) -> str:
+    from datasets import Audio
+
+    typed_audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    structs = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, dict) and ("bytes" in feature or "array" in feature)
+    ]
+    for name in (*typed_audio, *structs):
+        return name
+    raise SourceError(f"{typed} has no audio column; its columns are {', '.join(features)}")

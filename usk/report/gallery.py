@@ -1,0 +1,374 @@
+"""Clips to look at and listen to: synthetic ones beside their parents, compressed, within a budget.
+
+Every sound becomes an MP3 and a WebP picture of its mel spectrogram; all pictures share one scale in dB, so that
+loudness can be compared by eye. What does not fit into the budget is left out evenly: classes take turns, and folds
+within them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
+from usk.audit.quality import log_mel_statistics, squared_distances
+from usk.data.clip import Clip
+from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.open import open_source
+from usk.data.parquet import read_manifest
+from usk.data.renaming import as_named_now, renaming
+from usk.data.source import Source
+from usk.errors import SourceError
+from usk.text import pluralize
+
+REJECTED_FOLDER = "rejected"  # of a dataset's folder: what its clip_filter turned away
+PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mels=96, n_frames=1)
+RANGE_DB = 80.0
+LOUDEST_PERCENTILE = 99.9  # of the bins of the sounds that set the top of the scale
+SCALE_SOUNDS = 128
+MP3_COMPRESSION = 0.7
+WEBP_QUALITY = 55
+BASE64 = 4 / 3  # characters a byte
+REJECTED_SHARE = 0.2  # of the budget, at most
+ROW_BYTES = 900  # of the page, for what is written about a clip
+DISTANCE_CLIPS = 400  # real clips that the unit of distance is measured on
+
+Paint = Callable[[np.ndarray], np.ndarray]
+"""Values in [0, 1] of any shape to uint8 [..., 3]."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """One compressed sound or picture."""
+
+    mime: str
+    content: bytes = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """A name that says the content."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
+    @property
+    def suffix(self) -> str:
+        return {"audio/mpeg": "mp3", "audio/flac": "flac", "image/webp": "webp"}[self.mime]
+
+    @property
+    def data(self) -> str:
+        return base64.b64encode(self.content).decode()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One clip as it is shown and heard."""
+
+    clip_id: str
+    class_name: str
+    group: str
+    fold: int
+    duration_s: float
+    audio: Media
+    picture: Media
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.audio.content) + len(self.picture.content)
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A synthetic clip and its parents; a parent is None where the real source does not hold it.
+
+    `distances` are to each parent in the space of log-mel statistics: 1 is what lies between two real clips of the
+    page, in the median. None for parents that are not there.
+    """
+
+    clip: Clip
+    sound: Sound
+    parents: tuple[Sound | None, ...]
+    distances: tuple[float | None, ...]
+    rejected: bool
+
+    @property
+    def nearest(self) -> float | None:
+        return min((distance for distance in self.distances if distance is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What fits into the budget, classes taking turns; `n_all` and `n_all_rejected` count what there is."""
+
+    name: str
+    clips: tuple[ShownClip, ...]
+    n_all: int
+    n_all_rejected: int
+    classes: tuple[dict[str, Any], ...]  # class, clips, seconds, of the whole dataset
+    loudest_db: float
+    range_db: float
+    real_name: str | None
+    real_license: str | None
+    license: str
+    notes: tuple[str, ...]
+
+    @property
+    def sounds(self) -> list[Sound]:
+        """Each sound once: parents are shared."""
+        found = (sound for clip in self.clips for sound in (clip.sound, *clip.parents) if sound is not None)
+        return list({sound.clip_id: sound for sound in found}.values())
+
+
+def rejected_source(folder: Path) -> Source | None:
+    """The clips that a clip_filter turned away, where the dataset's folder keeps them."""
+    place = folder / REJECTED_FOLDER
+    if not any(place.glob("*.parquet")) and not any(place.glob("data/*.parquet")):
+        return None
+    return open_source(place)
+
+
+def show_order(clips: Sequence[Clip], seed: int = 0) -> list[int]:
+    """Rows in the order in which they are shown until the budget ends: classes in turn, folds in turn within them."""
+    rng = np.random.default_rng(seed)
+    turns: dict[tuple[int, int], int] = defaultdict(int)
+    ranks: dict[int, tuple[int, int]] = {}
+    for row in rng.permutation(len(clips)).tolist():
+        place = clips[row].label, clips[row].fold
+        ranks[row] = (turns[place], clips[row].fold)
+        turns[place] += 1
+    of_class: dict[int, list[int]] = defaultdict(list)
+    for row in sorted(ranks, key=lambda row: (*ranks[row], row)):
+        of_class[clips[row].label].append(row)
+    order = []
+    for turn in range(max(map(len, of_class.values()), default=0)):
+        order += [rows[turn] for _, rows in sorted(of_class.items()) if turn < len(rows)]
+    return order
+
+
+def gallery(
+    synthetic: Source,
+    real: Source | None,
+    paint: Paint,
+    *,
+    rejected: Source | None = None,
+    budget_bytes: int | None = None,
+    embedded: bool = True,
+    progress: Progress | None = None,
+    decoding: Progress | None = None,
+) -> Gallery:
+    """Compress as many clips, with their parents, as fit into `budget_bytes` (None: all of them).
+
+    Args:
+        paint: the color scale of the pictures.
+        embedded: count base64's third on top, for media inside a page.
+
+    Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
+    """
+    if real is not None:
+        synthetic = as_named_now(synthetic, real)
+        rejected = rejected and as_named_now(rejected, real)
+    if not synthetic.is_synthetic:
+        raise SourceError(
+            f"{synthetic.location} is no synthetic dataset: its clips name no parents, so there is nothing to compare"
+        )
+    notes: list[str] = []
+    if real is not None:
+        notes += filter(None, [renaming(synthetic, real)])
+        known = {clip.clip_id for clip in real.clips}
+        parents = {parent for clip in synthetic.clips for parent in clip.parents}
+        if not parents & known:
+            raise SourceError(
+                f"no parent of {synthetic.location} is in {real.location}; "
+                "name the source that it was made from with --real, or make it again if files were moved or renamed since"
+            )
+        if parents - known:
+            notes.append(
+                f"not in {real.name}, so not to be heard: {pluralize(len(parents - known), 'parent')}"
+            )
+    rate_hz = PICTURE.sample_rate_hz
+    made = decode_source(synthetic, rate_hz, skip_bad=True, progress=decoding)
+    turned = decode_source(rejected, rate_hz, skip_bad=True) if rejected is not None else None
+    studio = _Studio(real, paint, decoding)
+    studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
+    weight = BASE64 if embedded else 1.0
+    chosen: list[ShownClip] = []
+    spent = 0.0
+    parts = [(turned, True), (made, False)] if turned is not None else [(made, False)]
+    todo = sum(len(part) for part, _ in parts if part is not None)
+    for part, is_rejected in parts:
+        assert part is not None
+        limit = budget_bytes
+        if budget_bytes is not None and is_rejected:
+            limit = int(REJECTED_SHARE * budget_bytes)
+        for row in show_order(part.source.clips):
+            shown, new_bytes = studio.show(part, row, is_rejected)
+            cost = ROW_BYTES + weight * new_bytes
+            if limit is not None and spent + cost > limit:
+                studio.forget_new()
+                break
+            spent += cost
+            studio.keep_new()
+            chosen.append(shown)
+            if progress is not None:
+                progress(len(chosen), todo)
+    if not chosen:
+        raise SourceError(
+            f"no clip of {synthetic.location} fits into the page; give it more room with --max-mb, or use --split"
+        )
+    if len(chosen) < todo:
+        notes.append(
+            f"{len(chosen):,} of {todo:,} clips are on this page, drawn evenly over classes and folds"
+        )
+    chosen.sort(key=lambda one: (one.rejected, one.clip.label, one.clip.clip_id))
+    manifest = read_manifest(Path(synthetic.location).expanduser()) or {}
+    return Gallery(
+        name=synthetic.name,
+        clips=tuple(studio.with_distances(chosen)),
+        n_all=len(made),
+        n_all_rejected=0 if turned is None else len(turned),
+        classes=tuple(_classes(made)),
+        loudest_db=studio.loudest_db,
+        range_db=RANGE_DB,
+        real_name=None if real is None else real.name,
+        real_license=None if real is None else real.license,
+        license=str(manifest.get("license", synthetic.license)),
+        notes=tuple(notes),
+    )
+
+
+def _classes(made: DecodedSource) -> Iterable[dict[str, Any]]:
+    """Clips and seconds of each class."""
+    for label, name in enumerate(made.source.class_names):
+        lengths_s = [clip.duration_s for clip in made.source.clips if clip.label == label]
+        yield {"class": name, "clips": len(lengths_s), "seconds": round(sum(lengths_s), 1)}
+
+
+class _Studio:
+    """Compresses sounds, each parent once, and remembers what was embedded for the distances."""
+
+    def __init__(self, real: Source | None, paint: Paint, decoding: Progress | None) -> None:
+        self.paint, self.loudest_db = paint, 0.0
+        self.originals = (
+            decode_source(real, PICTURE.sample_rate_hz, skip_bad=True, progress=decoding) if real else None
+        )
+        clips = self.originals.source.clips if self.originals else ()
+        self.row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
+        self.kept: dict[str, Sound] = {}
+        self.new: dict[str, Sound] = {}
+        self.audio_of: dict[str, np.ndarray] = {}
+
+    def set_scale(self, audio: Sequence[np.ndarray]) -> None:
+        loudest = [float(np.percentile(decibels(one), LOUDEST_PERCENTILE)) for one in audio]
+        self.loudest_db = float(np.ceil(np.percentile(loudest, 90))) if loudest else 0.0
+
+    def show(self, part: DecodedSource, row: int, is_rejected: bool) -> tuple[ShownClip, int]:
+        """One clip with its parents, and the bytes that it adds."""
+        clip = part.source.clips[row]
+        sound = self._sound(f"synthetic/{clip.clip_id}", part, row)
+        parents = tuple(
+            self._sound(parent, self.originals, self.row_of[parent])
+            if self.originals is not None and parent in self.row_of
+            else None
+            for parent in clip.parents
+        )
+        shown = ShownClip(clip, sound, parents, (None,) * len(parents), is_rejected)
+        return shown, sum(one.n_bytes for one in self.new.values())
+
+    def _sound(self, name: str, part: DecodedSource, row: int) -> Sound:
+        if name in self.kept:
+            return self.kept[name]
+        if name not in self.new:
+            clip, audio = part.source.clips[row], part.audio(row)
+            self.audio_of[name] = audio
+            self.new[name] = Sound(
+                clip_id=name,
+                class_name=part.class_name(row),
+                group=clip.group,
+                fold=clip.fold,
+                duration_s=len(audio) / part.sample_rate_hz,
+                audio=compress(audio, part.sample_rate_hz),
+                picture=picture(audio, self.loudest_db, self.paint),
+            )
+        return self.new[name]
+
+    def keep_new(self) -> None:
+        self.kept |= self.new
+        self.new = {}
+
+    def forget_new(self) -> None:
+        for name in self.new:
+            del self.audio_of[name]
+        self.new = {}
+
+    def with_distances(self, shown: Sequence[ShownClip]) -> list[ShownClip]:
+        names = list(self.audio_of)
+        real_names = [name for name in names if name in self.row_of]
+        if len(real_names) < 2:
+            return list(shown)
+        raw = log_mel_statistics([self.audio_of[name] for name in names])
+        place = dict(zip(names, raw, strict=True))
+        real = np.stack([place[name] for name in real_names])
+        center, spread = real.mean(axis=0), real.std(axis=0) + 1e-6
+        rows = np.random.default_rng(0).permutation(len(real))[:DISTANCE_CLIPS]
+        apart = np.sqrt(squared_distances(*[(real[rows] - center) / spread] * 2))
+        unit = float(np.median(apart[np.triu_indices(len(apart), 1)])) or 1.0
+
+        def between(first: Sound, second: Sound | None) -> float | None:
+            if second is None:
+                return None
+            gap = (place[first.clip_id] - place[second.clip_id]) / spread
+            return round(float(np.linalg.norm(gap)) / unit, 3)
+
+        return [
+            ShownClip(
+                one.clip,
+                one.sound,
+                one.parents,
+                tuple(between(one.sound, parent) for parent in one.parents),
+                one.rejected,
+            )
+            for one in shown
+        ]
+
+
+def compress(audio: np.ndarray, sample_rate_hz: int) -> Media:
+    """Mono float [n] as MP3, which every browser plays; as FLAC where libsndfile is too old (before 1.1) to write it."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    samples = np.clip(audio, -1.0, 1.0)
+    if "MP3" not in soundfile.available_formats():
+        soundfile.write(buffer, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
+        return Media("audio/flac", buffer.getvalue())
+    soundfile.write(
+        buffer,
+        samples,
+        sample_rate_hz,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="VARIABLE",
+        compression_level=MP3_COMPRESSION,
+    )
+    return Media("audio/mpeg", buffer.getvalue())
+
+
+def decibels(audio: np.ndarray) -> np.ndarray:
+    """Log-mel power of a clip for its picture, lowest band first: [96, frames]."""
+    n_samples = max(len(audio), PICTURE.n_fft)
+    return to_db(mel_power(stack_padded([audio], n_samples), PICTURE))[0].numpy()
+
+
+def picture(audio: np.ndarray, loudest_db: float, paint: Paint) -> Media:
+    """The mel spectrogram, low bands below, from `RANGE_DB` under `loudest_db` up to it, as WebP."""
+    from PIL import Image
+
+    values = np.clip((decibels(audio)[::-1] - loudest_db) / RANGE_DB + 1, 0.0, 1.0)
+    buffer = io.BytesIO()
+    Image.fromarray(paint(values)).save(buffer, format="WEBP", quality=WEBP_QUALITY, method=4)
+    return Media("image/webp", buffer.getvalue())

@@ -1,0 +1,847 @@
+"""`usk.report`: one HTML page to look at and listen to, from what runs and a synthetic dataset's folder hold.
+
+The figures come from `usk.evaluate`; this module arranges them and fills `templates/report.html`. Names of classes, mixes
+and files are text everywhere: Jinja escapes them, the script uses them as text, and the page's content security policy
+runs no other script and loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import platform
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from usk.data.clip import NO_MODEL
+from usk.errors import UsageError, disk_errors
+from usk.report.charts import (
+    Chart,
+    Table,
+    charts_of,
+    file_name,
+    paint,
+    points_text,
+    train_clips_charts,
+)
+from usk.text import pluralize
+
+if TYPE_CHECKING:
+    from usk.audit.quality import Audit
+    from usk.data.source import Source
+    from usk.evaluate.study import Study, Sweep
+    from usk.report.gallery import Gallery, Media, ShownClip, Sound
+
+DEFAULT_MAX_MB = 25.0
+TEMPLATES = Path(__file__).parent / "templates"
+ASSETS_SUFFIX = "_files"
+ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
+PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "matplotlib")
+CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything that is no clip; half of it for charts
+
+Bars = Callable[[str], Callable[..., None]]
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What goes into a report.
+
+    `runs` and `synth` are folders, None to leave that part out; `max_mb` (10^6 bytes) bounds the page, None means
+    25 for one file and no bound for a split one.
+    """
+
+    runs: str | None = "runs"
+    synth: str | None = "synth"
+    baseline: str | None = None
+    max_mb: float | None = None
+    split: bool = False
+    png: str | None = None  # folder for the charts as PNG
+    audit: bool = True
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Where the page is and what is on it."""
+
+    file: Path
+    n_bytes: int  # of the page, with its assets
+    n_charts: int
+    n_clips: int
+    n_all_clips: int
+    pngs: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def report(
+    out: str | Path = "report.html",
+    config: ReportConfig = ReportConfig(),
+    *,
+    real: Source | None = None,
+    bars: Bars | None = None,
+) -> ReportResult:
+    """Write the page, and its assets and charts where `config` asks for them.
+
+    Args:
+        real: the clips that `config.synth` was made from; without them parents cannot be heard and there is no audit.
+        bars: names a progress bar, and returns its update (done, of).
+
+    Raises: UsageError for what cannot be meant; SourceError for runs or a dataset that cannot be shown.
+    """
+    from usk.data.open import open_source
+    from usk.data.parquet import read_manifest
+    from usk.evaluate.study import study_runs, sweeps_by_train_clips
+    from usk.report.gallery import gallery, rejected_source
+
+    file = Path(out)
+    _check(file, config)
+    named = bars or (lambda name: lambda *_: None)
+    notes: list[str] = []
+    studies = study_runs(config.runs, config.baseline) if config.runs is not None else []
+    studies.sort(key=lambda study: not study.comparison.choices)  # the comparison that counts comes first
+    sweeps = sweeps_by_train_clips(studies)
+    synthetic = None if config.synth is None else open_source(config.synth, flag="--synth")
+    compared = _compared(studies, sweeps)
+    shown, found, manifest = None, None, {}
+    if config.synth is not None and synthetic is not None:
+        folder = Path(config.synth).expanduser()
+        manifest = read_manifest(folder) or {} if folder.is_dir() else {}
+        max_mb = config.max_mb if config.max_mb is not None or config.split else DEFAULT_MAX_MB
+        shown = gallery(
+            synthetic,
+            real,
+            paint,
+            rejected=rejected_source(folder) if folder.is_dir() else None,
+            budget_bytes=None if max_mb is None else int(max_mb * 1e6) - _room_bytes(compared),
+            embedded=not config.split,
+            progress=named("compressing clips"),
+            decoding=named("decoding"),
+        )
+        notes += shown.notes
+        if real is None:
+            notes.append("without the real clips parents cannot be heard: name them with --real")
+        elif config.audit:
+            from usk.audit.embeddings import LOG_MEL, embedding_named
+            from usk.audit.quality import audit
+
+            # As `usk audit` by default; of page and card the figures are then the same.
+            embedding = (
+                embedding_named(LOG_MEL)
+                if config.runs is None
+                else embedding_named(runs=Path(config.runs), class_names=real.class_names)
+            )
+            found = audit(
+                synthetic,
+                real,
+                embedding=embedding,
+                progress=named("auditing"),
+                embedding_progress=named("embedding"),
+            )
+    charts: list[tuple[int | None, Chart]] = [(None, chart) for chart in train_clips_charts(sweeps)]
+    for number, study in enumerate(studies):
+        charts += [(number if len(studies) > 1 else None, chart) for chart in charts_of(study)]
+    pngs = []
+    if config.png is not None:
+        for place, chart in charts:
+            pngs.append(Path(config.png) / file_name(chart, place))
+            chart.png(pngs[-1])
+    assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}")
+    page = _page(
+        studies, compared, shown, found, manifest, real, config, assets.name if config.split else None
+    )
+    n_bytes = _write(file, page, assets if config.split else None, shown)
+    return ReportResult(
+        file=file,
+        n_bytes=n_bytes,
+        n_charts=len(charts),
+        n_clips=0 if shown is None else len(shown.clips),
+        n_all_clips=0 if shown is None else shown.n_all + shown.n_all_rejected,
+        pngs=tuple(pngs),
+        notes=tuple(notes),
+    )
+
+
+def _check(file: Path, config: ReportConfig) -> None:
+    if config.runs is None and config.synth is None:
+        raise UsageError(
+            "nothing to report on: there are neither runs nor a synthetic dataset; make some with `usk synth` and "
+            "`usk train`, or name them with --runs and --synth"
+        )
+    if config.max_mb is not None and not 2 <= config.max_mb <= 2000:
+        raise UsageError(f"--max-mb {config.max_mb:g}: give the page 2 to 2000 MB")
+    if file.is_dir():
+        raise UsageError(f"--out {file} is a folder; name a file, such as {file / 'report.html'}")
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {file}: browsers want a page's name to end in .html")
+    if config.runs is not None and not Path(config.runs).is_dir():
+        raise UsageError(f"--runs {config.runs}: no such folder; train some with `usk train`")
+
+
+def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) -> int:
+    """Page and assets, whole or not at all; assets of an earlier page with this name go."""
+    from usk.files import atomic_write
+
+    n_bytes = len(page.encode())
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if assets is not None and shown is not None:
+            assets.mkdir(exist_ok=True)
+            files = {f"{one.key}.{one.suffix}": one.content for one in _media(shown)}
+            for name, content in files.items():
+                atomic_write(assets / name, content, durable=False)
+                n_bytes += len(content)
+            for old in assets.iterdir():
+                if ASSET_NAME.fullmatch(old.name) and old.name not in files:
+                    old.unlink()
+        atomic_write(file, page.encode(), durable=False)
+    return n_bytes
+
+
+# --- the page --------------------------------------------------------------------------------------------------
+
+
+def _page(
+    studies: Sequence[Study],
+    compared: dict[str, list[dict[str, Any]]],
+    shown: Gallery | None,
+    found: Audit | None,
+    manifest: dict[str, Any],
+    real: Source | None,
+    config: ReportConfig,
+    assets: str | None,
+) -> str:
+    import jinja2
+    import numpy as np
+
+    from usk import __version__
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    stops = ", ".join("#" + bytes(color).hex() for color in paint(np.linspace(0, 1, 9)))
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8").replace("{{ gradient }}", stops)
+    safe = _markup()
+    return environment.get_template("report.html").render(
+        version=__version__,
+        split=assets is not None,
+        title=_title(studies, shown),
+        lead=_lead(studies, shown),
+        policy=_policy(script, split=assets is not None),
+        css=safe(style),
+        js=safe(script),
+        tabs=_tabs(studies, shown),
+        **compared,
+        listen=None if shown is None else _listen(shown, assets),
+        audit=None if found is None else _audit(found),
+        settings=_settings(manifest, studies),
+        classes=None if shown is None else _classes(shown),
+        commands=commands(manifest, studies, config, real),
+        real_name=None if real is None else real.name,
+        versions=_versions(manifest),
+        made=datetime.now(UTC).strftime("%d %B %Y"),
+        license=_licence(shown),
+    )
+
+
+def _markup() -> Callable[[str], Any]:
+    from markupsafe import Markup
+
+    return Markup
+
+
+def _policy(script: str, split: bool) -> str:
+    """The page's own script by its digest, its own media, and nothing else from anywhere."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    media = "'self' file:" if split else "data:"
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src {media}; "
+        f"media-src {media}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _title(studies: Sequence[Study], shown: Gallery | None) -> str:
+    if studies:
+        return "Do synthetic clips help?"
+    assert shown is not None
+    return f"Synthetic clips: {shown.name}"
+
+
+def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
+    said = []
+    if studies:
+        runs = {run.name: run.mix for study in studies for run in study.runs}
+        said.append(f"{pluralize(len(runs), 'run')} of {pluralize(len(set(runs.values())), 'mix')}")
+    if shown is not None:
+        n_classes = sum(part["clips"] > 0 for part in shown.classes)
+        said.append(f"{pluralize(shown.n_all, 'synthetic clip')} of {pluralize(n_classes, 'class')}")
+    return f"{', '.join(said)}."
+
+
+def _tabs(studies: Sequence[Study], shown: Gallery | None) -> list[dict[str, str]]:
+    found = []
+    if studies:
+        found.append({"id": "compare", "name": "Compare", "count": ""})
+    if shown is not None:
+        kept = sum(not clip.rejected for clip in shown.clips)
+        found.append({"id": "listen", "name": "Listen", "count": f"{kept:,}"})
+        if len(shown.clips) > kept:
+            found.append({"id": "rejected", "name": "Rejected", "count": f"{len(shown.clips) - kept:,}"})
+    return [*found, {"id": "trust", "name": "Trust", "count": ""}]
+
+
+def verdict_kind(sentence: str) -> str:
+    """`better`, `worse` or `open`, as the sentence of `usk eval` ends."""
+    if re.search(r": (better than .*|synthetic clips help)$", sentence):
+        return "better"
+    return "worse" if re.search(r": (worse than .*|synthetic clips hurt)$", sentence) else "open"
+
+
+def _compared(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> dict[str, list[dict[str, Any]]]:
+    """What the tab Compare shows: first what goes over several comparisons, then each of them."""
+    return {
+        "sweeps": [
+            {
+                "heading": f"By train_clips: {sweep.setting}",
+                "warning": sweep.warning,
+                "charts": [_chart(chart)],
+            }
+            for sweep, chart in zip(sweeps, train_clips_charts(sweeps), strict=True)
+        ],
+        "studies": [_study(study) for study in studies],
+    }
+
+
+def _room_bytes(compared: dict[str, list[dict[str, Any]]]) -> int:
+    """What clips leave of the budget: the room for charts and all else, and more where there are many charts."""
+    charts = (chart for parts in compared.values() for part in parts for chart in part["charts"])
+    n_bytes = sum(len(chart[width].encode()) for chart in charts for width in ("wide", "narrow"))
+    return CHART_ROOM_BYTES + max(0, n_bytes - CHART_ROOM_BYTES // 2)
+
+
+def _study(study: Study) -> dict[str, Any]:
+    comparison = study.comparison
+    verdicts = []
+    for row in comparison.rows:
+        if row.difference is None:
+            continue
+        known = verdict_kind(row.sentence)
+        verdicts.append(
+            {
+                "mix": row.mix,
+                "baseline": comparison.baseline,
+                "kind": known,
+                "sign": {"better": "▲", "worse": "▼", "open": "≈"}[known],
+                "points": points_text(row.difference.difference_points),
+                "sentence": row.sentence,
+            }
+        )
+    return {
+        "heading": comparison.title,
+        "warning": comparison.warning,
+        "verdicts": verdicts,
+        "notes": [*comparison.notes, *study.notes],
+        "table": _mixes(study),
+        "charts": [_chart(chart) for chart in charts_of(study)],
+    }
+
+
+def _mixes(study: Study) -> Table:
+    from usk.evaluate.verdict import interval_of
+
+    def spread(interval: Any) -> str:
+        half = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
+        return f"{100 * interval.mean:.1f}{half}"
+
+    rows = []
+    for row in study.comparison.rows:
+        difference = row.difference
+        bounds = (
+            ""
+            if difference is None or difference.low_points is None
+            else interval_of(difference).replace("-", "\u2212")
+        )
+        rows.append(
+            (
+                row.mix,
+                f"{row.n_runs}",
+                f"{row.n_real:,}",
+                f"{row.n_synthetic:,}",
+                spread(row.accuracy),
+                spread(row.macro_f1),
+                "" if difference is None else points_text(difference.difference_points),
+                bounds,
+                f"{row.pairs_up} of {row.pairs}" if row.pairs else "",
+                "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",
+            )
+        )
+    baseline = study.comparison.baseline
+    return Table(
+        ("mix", "runs", "real", "synthetic", "accuracy", "macro F1", f"to {baseline}", "95 % interval", "pairs up",
+         "p (Holm)"),
+        tuple(rows),
+    )  # fmt: skip
+
+
+def _chart(chart: Chart) -> dict[str, Any]:
+    safe = _markup()  # matplotlib escapes the names that it writes into SVG
+    half = chart.name.startswith(("classes-", "curve-", "sweep-"))
+    return {
+        "title": chart.title,
+        "caption": chart.caption,
+        "description": chart.description,
+        "size": "half" if half else "full",
+        "wide": "" if half else safe(chart.svg(narrow=False)),
+        "narrow": safe(chart.svg(narrow=True)),
+        "table": chart.table,
+    }
+
+
+def _media(shown: Gallery) -> list[Media]:
+    """Every sound and picture once."""
+    found = [media for sound in shown.sounds for media in (sound.picture, sound.audio)]
+    return list({media.key: media for media in found}.values())
+
+
+def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
+    sounds = shown.sounds
+    number = {sound.clip_id: index for index, sound in enumerate(sounds)}
+
+    def place(media: Media) -> dict[str, str]:
+        if assets is not None:
+            return {"url": f"{_url(assets)}/{media.key}.{media.suffix}"}
+        return {"key": media.key, "mime": media.mime}
+
+    def sound(one: Sound) -> dict[str, Any]:
+        return {
+            "cls": one.class_name,
+            "dur": round(one.duration_s, 2),
+            "picture": place(one.picture),
+            "audio": place(one.audio),
+        }
+
+    def clip(at: int, one: ShownClip) -> dict[str, Any]:
+        return {
+            "at": at,
+            "id": one.clip.clip_id,
+            "cls": one.sound.class_name,
+            "sound": number[one.sound.clip_id],
+            "parents": [None if parent is None else number[parent.clip_id] for parent in one.parents],
+            "alpha": one.clip.alpha,
+            "dist": one.distances,
+            "near": one.nearest,
+            "score": one.clip.filter_score,
+            "fold": one.clip.fold,
+            "strategy": one.clip.strategy,
+            "rejected": one.rejected,
+            "row": _provenance(one),
+        }
+
+    kept = sum(not one.rejected for one in shown.clips)
+    beside = "beside its parents" if shown.real_name else "(its parents' sound was not given)"
+    data = {
+        "clips": [clip(at, one) for at, one in enumerate(shown.clips)],
+        "sounds": [sound(one) for one in sounds],
+    }
+    return {
+        "lead": f"Each synthetic clip {beside}. Distances are between log-mel statistics: 1 is what lies between two "
+        "real clips in the median.",
+        "notes": shown.notes,
+        "low_db": f"−{shown.range_db:.0f}",
+        "has_rejected": kept < len(shown.clips),
+        "data": _markup()(_script_json(data)),
+        "media": [] if assets is not None else _media(shown),
+    }
+
+
+def _script_json(value: Any) -> str:
+    """JSON that ends no script element, whatever its texts hold."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _url(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name)
+
+
+def _provenance(one: ShownClip) -> list[tuple[str, str]]:
+    clip = one.clip
+    parts = zip(clip.parents, clip.parent_groups, clip.parent_folds, strict=True)
+    letters = [
+        *"ABCDEFGHIJKLMNOPQR",
+        *map(str, range(19, len(clip.parents) + 1)),
+    ]  # as report.js has them: S is the clip
+    return [
+        ("clip", clip.clip_id),
+        *(
+            (f"parent {letter}", f"{parent}, recording {group}, fold {fold}")
+            for letter, (parent, group, fold) in zip(letters, parts, strict=False)
+        ),
+        ("strategy", clip.strategy),
+        ("alpha", f"{clip.alpha:g}"),
+        ("seed", str(clip.seed)),
+        ("steps", str(clip.steps)),
+        ("model", clip.model),
+        ("gain", f"{clip.gain_db:+.1f} dB"),
+        ("clip_filter score", "not judged" if clip.filter_score is None else f"{clip.filter_score:.3f}"),
+    ]
+
+
+def _audit(found: Audit) -> dict[str, Any]:
+    lines = []
+    for what, names, kind in (
+        ("wrong provenance", found.wrong_provenance, "bad"),
+        ("unusable", found.unusable, "bad"),
+        ("silent", found.silent, "look"),
+        ("clipped", found.clipped, "look"),
+        ("too short", found.short, "look"),
+        ("near-copies of real clips", found.near_copies, "look"),
+    ):
+        shown = f"{len(names):,}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+        lines.append(
+            {"kind": kind, "what": what, "text": shown}
+            if names
+            else {"kind": "good", "what": what, "text": "none"}
+        )
+
+    def subsets(distance: Any) -> tuple[str, str]:
+        interval = "" if distance.low is None else f"{distance.low:.1f} to {distance.high:.1f}"
+        return ("" if distance.mmd is None else f"{distance.mmd:.1f}", interval)
+
+    def score(of: Any) -> str:
+        interval = "" if of.low is None else f" ({of.low:.2f} to {of.high:.2f})"
+        return "" if of.value is None else f"{of.value:.2f}{interval}"
+
+    def alone(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    folds = Table(
+        ("test fold", "may train", "would leak", "recordings that the generator heard"),
+        tuple(
+            (
+                str(part.fold),
+                f"{part.usable:,}",
+                f"{part.leaking:,}",
+                "unknown" if part.generator_trained_on is None else str(part.generator_trained_on),
+            )
+            for part in found.folds
+        ),
+    )
+    rows = [
+        (
+            part.class_name,
+            str(part.clips),
+            str(part.near_copies),
+            *subsets(part.distance),
+            subsets(part.baseline)[0],
+            score(part.density),
+            alone(part.density_baseline),
+            score(part.coverage),
+            alone(part.coverage_baseline),
+        )
+        for part in found.classes
+    ]
+    rows.append(
+        (
+            "all",
+            str(found.clips),
+            str(len(found.near_copies)),
+            *subsets(found.distance),
+            subsets(found.baseline)[0],
+            score(found.density),
+            alone(found.density_baseline),
+            score(found.coverage),
+            alone(found.coverage_baseline),
+        )
+    )
+    return {
+        "found": lines,
+        "folds": folds if found.folds else None,
+        "classes": Table(
+            (
+                "class",
+                "clips",
+                "near-copies",
+                "KAD",
+                "95 % interval",
+                "real to real",
+                "density",
+                "real to real",
+                "coverage",
+                "real to real",
+            ),
+            tuple(rows),
+        ),
+        "caption": f"KAD to real clips (lower is closer), density and coverage, and what real clips of half of the recordings "
+        f"have to those of the other half, in {found.embedding}",
+        "notes": [
+            "clips that would leak into a test fold are left out of its training by usk train",
+            *found.notes,
+        ],
+    }
+
+
+def _classes(shown: Gallery) -> Table:
+    rows = [
+        (part["class"], f"{part['clips']:,}", f"{part['seconds']:,.1f}",
+         f"{part['seconds'] / part['clips']:.2f}")
+        for part in shown.classes
+        if part["clips"]
+    ]  # fmt: skip
+    return Table(("class", "clips", "seconds", "mean seconds"), tuple(rows))
+
+
+def _settings(manifest: dict[str, Any], studies: Sequence[Study]) -> list[dict[str, Any]]:
+    parts = []
+    if manifest:
+        facts: dict[str, Any] = {
+            name: manifest[name]
+            for name in (
+                "model",
+                "alpha",
+                "plan_seed",
+                "precision",
+                "sample_rate_hz",
+                "license",
+                "plan_sha256",
+            )
+            if name in manifest
+        }
+        source = manifest.get("source", {})
+        heard = [
+            f"{part.get('source', '?')} folds {' '.join(map(str, part.get('folds', ())))} ({pluralize(len(part.get('groups', ())), 'recording')})"
+            for part in manifest.get("trained_on", ())
+        ]
+        facts |= {f"source {name}": value for name, value in source.items()}
+        without = manifest.get("model") == NO_MODEL
+        facts |= {"generator heard": "nothing: none was used" if without else "; ".join(heard) or "unknown"}
+        facts |= {name: value for name, value in manifest.get("render", {}).items() if name not in facts}
+        clip_filter = manifest.get("clip_filter") or {}
+        facts |= {
+            f"clip_filter {name}": value
+            for name, value in clip_filter.items()
+            if isinstance(value, str | float | int)
+        }
+        facts |= {f"mel {name}": value for name, value in (manifest.get("mel") or {}).items()}
+        parts.append({"title": "Configuration of the clips", "facts": _plain(facts)})
+    for study in studies:
+        parts.append(
+            {"title": f"Configuration of the runs: {study.comparison.title}", "facts": _plain(study.settings)}
+        )
+    return parts
+
+
+def _plain(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    def text(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return f"{value:g}"
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return [(name.replace("_", " "), text(value)) for name, value in facts.items() if value is not None]
+
+
+def _versions(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    from usk import __version__
+
+    return [
+        ("usk", __version__),
+        ("Python", platform.python_version()),
+        *((name, metadata.version(name)) for name in PACKAGES),
+    ]
+
+
+def _licence(shown: Gallery | None) -> str:
+    if shown is None:
+        return ""
+    said = [f"Synthetic clips: {shown.license}."]
+    if shown.real_name:
+        said.append(f"Parents: {shown.real_name}, {shown.real_license}.")
+    return " ".join(said)
+
+
+def commands(
+    manifest: dict[str, Any], studies: Sequence[Study], config: ReportConfig, real: Source | None = None
+) -> list[str]:
+    """What to type to get the same clips, runs and page; nothing for clips and runs of which the records do not tell all.
+
+    `real`: the real clips, where the report has them."""
+    source = manifest.get("source", {})
+    if source.get("hub_id"):
+        from_real = ["--real", f"{source['hub_id']}@{source['revision']}"]
+    else:
+        place = "demo" if source.get("name") == "demo" else real.location if real is not None else None
+        from_real = ["--real", place] if place is not None else []
+    lines = []
+    synth = config.synth or "synth"
+    if manifest.get("train_clips"):  # `usk synth --train-clips` makes it as one of several in a folder
+        synth = str(Path(synth).parent)
+    if manifest.get("render"):
+        lines.append(_synth_command(manifest, config.synth or "synth", synth, from_real))
+    runs = config.runs or "runs"
+    lines += _train_commands(studies, runs, synth, from_real)
+    if studies:
+        lines.append(shlex.join(["usk", "eval", *([] if runs == "runs" else [runs])]))
+    again = ["usk", "report"]
+    for flag, value in (("--runs", config.runs), ("--synth", config.synth), ("--baseline", config.baseline)):
+        if value is not None and value != flag.removeprefix("--"):
+            again += [flag, value]
+    if config.max_mb is not None:
+        again += ["--max-mb", f"{config.max_mb:g}"]
+    again += ["--split"] * config.split + ["--no-audit"] * (not config.audit)
+    return [line for line in (*lines, shlex.join([*again, *from_real])) if line]
+
+
+def _synth_command(manifest: dict[str, Any], folder: str, out: str, from_real: Sequence[str]) -> str:
+    """Empty where the manifest does not tell: of an older usk, or of settings that no option can say."""
+    from usk.synth.dataset_folder import ASKED
+
+    asked, rendered = manifest.get(ASKED), _render_options(manifest)
+    if asked is None or rendered is None:
+        return ""
+    line = ["usk", "synth", *from_real, *rendered]
+    clip_filter = manifest.get("clip_filter") or {}
+    if made := _most_of_a_class(folder):  # of those made, a clip_filter keeps a share
+        line += ["--per-class", str(int(made * (clip_filter.get("keep") or 1) + 1e-9))]
+    for name in ("classes", "folds"):
+        line += [f"--{name}", ",".join(map(str, asked[name]))] if asked[name] else []
+    line += [f"--{name.replace('_', '-')}" for name in ("across_folds", "skip_bad") if asked[name]]
+    train_clips, tested, seed = (
+        manifest.get("train_clips"),
+        clip_filter.get("test_folds"),
+        manifest.get("plan_seed", 0),
+    )
+    if train_clips:
+        tested, seed = [train_clips["test_fold"]], train_clips["seed"]
+        line += [
+            "--train-clips",
+            "full" if train_clips["train_clips"] is None else str(train_clips["train_clips"]),
+        ]
+    if clip_filter:
+        line.append("--filter")
+        for flag, name in (("--keep", "keep"), ("--filter-threshold", "threshold")):
+            line += [flag, f"{clip_filter[name]:g}"] if clip_filter.get(name) is not None else []
+    if tested:
+        line += ["--test-folds", ",".join(map(str, tested))]
+    return shlex.join([*line, "--seed", str(seed), *([] if out == "synth" else ["--out", out])])
+
+
+def _render_options(manifest: dict[str, Any]) -> list[str] | None:
+    """Strategy, alpha, generator and what it is told; None where no options lead to these settings."""
+    from usk.synth.settings import QUALITIES, render_config
+    from usk.synth.strategies import strategy_named
+
+    render = manifest["render"]
+    strategy = strategy_named(render["strategy"])
+    line = ["--strategy", str(render["strategy"])]
+    if strategy.weighted:
+        line += ["--alpha", str(manifest["alpha"])]
+    if strategy.mix is None:
+        return line
+    name, _, _ = str(manifest["model"]).partition("@")
+    if name != "embedded" and "/" not in name:  # a folder's, whose place is not on record
+        return None
+    line += ["--model", "embedded" if name == "embedded" else str(manifest["model"])]
+    given = {name: render[name] for name in ("level", "steps", "solver", "eta", "guidance", "precision")}
+    if strategy.inverts:
+        given["refinements"] = render["refinements"]
+    if strategy.n_parents is None:
+        given["n_parents"] = render["n_parents"]
+    for quality in ("standard", *QUALITIES):
+        try:
+            made = render_config(quality, strategy=render["strategy"], **given).as_dict()
+        except UsageError:
+            continue
+        if made == render:
+            break
+    else:
+        return None
+    line += [] if quality == "standard" else ["--quality", quality]
+    given["precision"] = manifest.get("precision") or given["precision"]  # what auto was, there
+    for name, value in given.items():
+        flag = "--parents" if name == "n_parents" else f"--{name}"
+        line += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return line
+
+
+def _most_of_a_class(folder: str) -> int:
+    from collections import Counter
+
+    from usk.synth.dataset_folder import PLAN_FILE
+
+    file = Path(folder).expanduser() / PLAN_FILE
+    if not file.is_file():
+        return 0
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return max(Counter(json.loads(line)["label"] for line in lines).values(), default=0)
+
+
+def _train_commands(studies: Sequence[Study], out: str, synth: str, from_real: Sequence[str]) -> list[str]:
+    """A line for the mixes of a comparison that were trained at the same folds with the same seeds, with every augmentation
+    that they were trained with alike. Nothing for those without every seed at every fold, or not trained alike."""
+    lines: dict[
+        tuple[tuple[str, ...], tuple[str, ...]], dict[str, None]
+    ] = {}  # before and after, with the augmentations
+    told: set[str] = set()
+    for study in sorted(studies, key=lambda study: bool(study.comparison.choices)):
+        if all(run.name in told for run in study.runs):  # at the best augmentations: runs of the others again
+            continue
+        told |= {run.name for run in study.runs}
+        alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+        for row in study.comparison.rows:
+            subsets = {(_test_fold(run.split), run.seed) for run in study.runs if run.mix == row.mix}
+            folds, seeds = (sorted({subset[place] for subset in subsets}) for place in (0, 1))
+            if subsets and len(subsets) == len(folds) * (seeds[-1] - seeds[0] + 1):
+                alike.setdefault((tuple(folds), tuple(seeds)), []).append(row.mix)
+        for (of_folds, of_seeds), mixes in alike.items():
+            options = _train_options(study, of_folds, of_seeds, mixes, synth)
+            if options is not None:
+                lines.setdefault(options, {}).update(dict.fromkeys(study.comparison.augments))
+    to = [] if out == "runs" else ["--out", out]
+    return [
+        shlex.join(["usk", "train", *from_real, *before, "--augment", ",".join(augments), *after, *to])
+        for (before, after), augments in lines.items()
+    ]
+
+
+def _test_fold(split: str) -> int:
+    """Of the protocol `folds`; 0 in the others, of which a seed has one split."""
+    return int(split.removeprefix("fold")) if re.fullmatch(r"fold\d+", split) else 0
+
+
+def _train_options(
+    study: Study, folds: Sequence[int], seeds: Sequence[int], mixes: Sequence[str], synth: str
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """What `usk train` was told before and after `--augment`; None for runs of different lengths."""
+    comparison, settings = study.comparison, study.settings
+    epochs = {run.epochs for run in study.runs if run.mix in mixes}
+    if len(epochs) > 1:
+        return None
+    before = [part for mix in mixes for part in ("--mix", mix)]
+    if synth != "synth" and any(part.split(":")[0] == "synth" for mix in mixes for part in mix.split(",")):
+        before += ["--synth", synth]
+    before += ["--classifier", comparison.classifier]
+    after = ["--protocol", comparison.protocol]
+    if comparison.protocol == "folds":
+        after += ["--folds", ",".join(map(str, folds))]
+    after += ["--seed", str(seeds[0])] if seeds[0] else []
+    after += ["--seeds", str(len(seeds))]
+    if comparison.train_clips is not None:
+        after += ["--train-clips", str(comparison.train_clips)]
+    after += ["--epochs", str(epochs.pop())]
+    for name in ("batch", "learning_rate"):  # in every record, but for those of another usk
+        after += [f"--{name.replace('_', '-')}", f"{settings[name]:g}"] if name in settings else []
+    return tuple(before), tuple(after)

@@ -1,0 +1,93 @@
+"""What every way of making clips shares: how long a clip is, how loud, and the row it becomes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from usk.data.decode import DecodedSource, beginning
+from usk.synth.dataset_folder import encode_flac
+from usk.synth.plan import Plan, PlannedClip
+from usk.synth.settings import RenderConfig
+from usk.synth.strategies import strategy_named
+
+PEAK_LIMIT = 0.99
+
+
+def rms_db(audio: np.ndarray) -> float:
+    """Root mean square level in dB of full scale."""
+    return float(10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20))
+
+
+def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
+    """`audio` scaled to an RMS of `target_db`, or less where it would clip; and the gain in dB that was applied."""
+    gain_db = target_db - rms_db(audio)
+    peak = float(np.abs(audio).max())
+    if peak > 0:
+        gain_db = min(gain_db, float(20 * np.log10(PEAK_LIMIT / peak)))
+    return (audio * 10 ** (gain_db / 20)).astype(np.float32), gain_db
+
+
+class ClipRenderer(ABC):
+    """Makes the audio of planned clips, in batches, and their dataset rows. Subclasses know how."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        decoded: DecodedSource,
+        config: RenderConfig,
+        model_id: str,
+        longest_samples: int | None,
+    ) -> None:
+        """`longest_samples` of a parent count; None: all of it."""
+        self.plan, self.decoded, self.config = plan, decoded, config
+        self.model_id, self.longest_samples = model_id, longest_samples
+        self.strategy = strategy_named(config.strategy)
+        self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+
+    @abstractmethod
+    def batches(self, begin: int, end: int) -> list[list[int]]:
+        """The plan's entries from `begin` to `end`, as `audio` takes them together."""
+
+    @abstractmethod
+    def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
+        """Audio of the planned clips of one batch, at any level."""
+
+    def length(self, clip: PlannedClip) -> int:
+        """Samples of a clip: the mean of its parents'."""
+        return int(np.mean([self.decoded.n_samples(self.row_of[parent]) for parent in clip.parents]))
+
+    def weights(self, clip: PlannedClip) -> tuple[float, ...]:
+        """The parents' shares; equal ones where the strategy knows no weights."""
+        return clip.weights if self.strategy.weighted else (1 / len(clip.parents),) * len(clip.parents)
+
+    def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
+        """The dataset row of a planned clip, its audio at its parents' loudness."""
+        heard = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
+        parents = [beginning(samples, self.longest_samples) for samples in heard]
+        weights = self.weights(clip)
+        audio, gain_db = at_level(samples, float(np.dot(weights, [rms_db(parent) for parent in parents])))
+        return {
+            "clip_id": clip.clip_id,
+            "audio": {
+                "bytes": encode_flac(audio, self.decoded.sample_rate_hz),
+                "path": f"{clip.clip_id}.flac",
+            },
+            "label": clip.label,
+            "group": clip.clip_id,
+            "fold": clip.fold,
+            "parents": list(clip.parents),
+            "parent_groups": list(clip.parent_groups),
+            "parent_folds": list(clip.parent_folds),
+            "strategy": self.config.strategy,
+            "alpha": round(1 - weights[0], 6),
+            "weights": list(weights),
+            "seed": clip.seed,
+            "steps": self.config.steps if self.strategy.mix is not None else 0,
+            "model": self.model_id,
+            "gain_db": round(gain_db, 4),
+            "filter_score": None,
+        }

@@ -1,0 +1,14 @@
+"""Words for messages: numbers with their noun, and long lists cut short."""
+
+from __future__ import annotations
+
+
+def pluralize(n: int, noun: str) -> str:
+    """`1 clip`, `2,148 clips`, `3 classes`."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
+def abbreviate_list(names: list[str], shown: int = 3) -> str:
+    """The first few of `names` for a message: `a, b, c and 5 more`."""
+    head = ", ".join(names[:shown])
+    return head if len(names) <= shown else f"{head} and {len(names) - shown} more"
