@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from usk.errors import UskError
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
+    from usk.push import PushConfig, PushPlan, PushResult, push
     from usk.report.page import ReportConfig, ReportResult, report
-    from usk.share.hub import PushConfig, PushPlan, PushResult, push
     from usk.synth.filter import FilterConfig
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
@@ -44,10 +44,10 @@ _WHERE = {
     "Generator": "usk.diffusion.load",
     "FilterConfig": "usk.synth.filter",
     "MelSettings": "usk.audio.mel",
-    "PushConfig": "usk.share.hub",
-    "PushPlan": "usk.share.hub",
-    "PushResult": "usk.share.hub",
-    "push": "usk.share.hub",
+    "PushConfig": "usk.push",
+    "PushPlan": "usk.push",
+    "PushResult": "usk.push",
+    "push": "usk.push",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",
     "ReportConfig": "usk.report.page",

@@ -169,7 +169,7 @@ def test_synth_train_and_eval_chain_in_json(
 def test_what_the_clips_did_for_accuracy_stands_in_their_card(
     usk: Command, synth_of: list[object], urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    from usk.share.bundle import open_bundle
+    from usk.bundle import open_bundle
 
     made = tmp_path / "synth"
     assert usk(*synth_of, "--json").code == 0

@@ -27,6 +27,7 @@ from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion import train as training
+from usk.diffusion.card import write_generator_card
 from usk.diffusion.ddim import ddim_decode, ddim_encode
 from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of, in_pairs, preview
 from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
@@ -37,7 +38,6 @@ from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
 from usk.files import LOCK_FILE
 from usk.replay import Replayed
-from usk.share.cards import write_generator_card
 
 MEL = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
 TINY = FitConfig(

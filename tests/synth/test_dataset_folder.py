@@ -21,7 +21,7 @@ from usk.data.clip import PROVENANCE_COLUMNS
 from usk.data.open import open_source
 from usk.errors import SourceError, UsageError, UskError
 from usk.files import LOCK_FILE, exclusive_lock
-from usk.share.cards import dataset_card
+from usk.synth.card import dataset_card
 from usk.synth.dataset_folder import DatasetFolder, dataset_features, encode_flac
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import render_config

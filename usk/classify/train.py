@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from usk.audio.features import FeatureSettings, features_of
+from usk.classify.card import run_card
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.loop import (
@@ -45,7 +46,6 @@ from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
-from usk.share.cards import run_card
 from usk.text import abbreviate_list, pluralize
 
 VALIDATIONS = (

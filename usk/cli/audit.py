@@ -74,7 +74,7 @@ def command(
     from usk.data.open import open_source
     from usk.device import resolve_device
     from usk.errors import LeakError, SourceError, UsageError, UskError
-    from usk.share.cards import ours_to_save_in, save_audit
+    from usk.synth.card import open_own_dataset, save_audit
 
     for flag, given in (
         ("--seeds", seeds != 1),
@@ -87,7 +87,7 @@ def command(
         raise UsageError(f"--{'seeds' if seeds < 1 else 'epochs'} must be at least 1")
     resolve_device(device)
     if save:
-        ours_to_save_in(Path(dataset))  # before the work
+        open_own_dataset(Path(dataset))  # before the work
     if run is not None and embedding != "auto":
         raise UsageError(f"--run and --embedding {embedding} are two embeddings; give one of them")
     classifier = find_classifier(run) if run is not None else None

@@ -57,10 +57,11 @@ def command(
 def _save(dataset: Path, runs: str, baseline: str | None) -> None:
     from usk.data.open import open_source
     from usk.errors import UsageError
+    from usk.evaluate.card import study_sections
     from usk.evaluate.records import read_runs
     from usk.evaluate.study import studies_of, sweeps_by_train_clips
     from usk.report.charts import accuracy_chart, train_clips_charts
-    from usk.share.cards import save_study
+    from usk.synth.card import save_study
 
     revision = open_source(dataset, flag="--save").revision
     studies = studies_of(revision, runs, baseline)
@@ -72,6 +73,5 @@ def _save(dataset: Path, runs: str, baseline: str | None) -> None:
     chart, *_ = [*train_clips_charts(sweeps_by_train_clips(studies)), accuracy_chart(studies[0])]
     on_it = {run.folder.name for run in read_runs(runs) if revision in run.revisions}
     here = [Counter(run.mix for run in study.runs if run.name in on_it) for study in studies]
-    save_study(
-        dataset, [study.comparison.as_dict() for study in studies], here, partial(chart.png, flag="--save")
-    )
+    sections = study_sections([study.comparison.as_dict() for study in studies], here)
+    save_study(dataset, sections, partial(chart.png, flag="--save"))

@@ -84,10 +84,10 @@ def command(
     On several GPUs: torchrun --nproc-per-node N -m usk fit ...
     """
     from usk.cli.display import facts_table
+    from usk.diffusion.card import write_generator_card
     from usk.diffusion.fit import FitConfig, FitProgress, fit
     from usk.diffusion.train import Stopped
     from usk.diffusion.workers import is_main_process
-    from usk.share.cards import write_generator_card
 
     display = display_for(ctx, as_json, quiet or not is_main_process())
 

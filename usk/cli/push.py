@@ -12,7 +12,7 @@ import typer
 from usk.cli.options import JsonOption, QuietOption, display_for
 
 if TYPE_CHECKING:
-    from usk.share.hub import PushPlan
+    from usk.push import PushPlan
 
 NOT_PUSHED = 1
 
@@ -42,7 +42,7 @@ def command(
     display = display_for(ctx, as_json, quiet)
     from usk.cli.display import facts_table
     from usk.errors import UsageError
-    from usk.share.hub import PushConfig, push
+    from usk.push import PushConfig, push
     from usk.text import pluralize
 
     config = PushConfig(private=private, revision=revision, tag=tag, message=message)

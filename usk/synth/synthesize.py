@@ -23,7 +23,7 @@ from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
 from usk.errors import SourceError, UsageError, UskError
 from usk.files import exclusive_lock, require_own_folder
-from usk.share.cards import dataset_card
+from usk.synth.card import dataset_card
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.dataset_folder import ASKED, DatasetFolder, FilteredDatasetFolder, ShardSpan
 from usk.synth.filter import ClipFilter, FilterConfig, best, filter_of

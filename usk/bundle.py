@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from usk.cards import PLACE
 from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.data.parquet import MANIFEST_FILE
 from usk.errors import UsageError, UskError
 from usk.evaluate.records import run_folders
 from usk.json_file import read_json_object
-from usk.share.cards import PLACE
 from usk.text import abbreviate_list
 
 CARD_FILE = "README.md"

@@ -22,20 +22,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sounds import tone
-from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
-from usk.diffusion.load import load_generator
-from usk.share import bundle
-from usk.share.cards import (
+from usk.cards import (
     PLACE,
     code_span,
-    dataset_card,
     escape_markdown,
     license_metadata,
     metadata_yaml,
     render_card,
-    run_card,
     size_category,
 )
+from usk.classify.card import run_card
+from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
+from usk.diffusion.load import load_generator
+from usk.synth.card import dataset_card
 from usk.synth.dataset_folder import encode_flac
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig, render_config
@@ -138,7 +137,7 @@ def test_the_card_counts_what_may_train_where_a_fold_is_tested(
     manifest: dict[str, Any], rows: dict[int, int]
 ) -> None:
     """Both clips have a parent in fold 1, one of them its other in fold 2."""
-    from usk.share.cards import _tested_folds
+    from usk.synth.card import _tested_folds
 
     clips = [
         PlannedClip("c", 0, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), 0.5, 0),
@@ -487,7 +486,7 @@ def test_code_stays_in_its_cell(text: str) -> None:
 
 def test_cards_leave_their_place_open_for_push_to_fill() -> None:
     for _, body in (card_of(("a",)), run_card_of(("a",))):
-        assert bundle.PLACE == PLACE in body
+        assert PLACE in body
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from usk.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
 from usk.errors import UsageError, UskError
 from usk.hub import hub_errors, retried
-from usk.share.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
 from usk.text import abbreviate_list, pluralize
 
 if TYPE_CHECKING:

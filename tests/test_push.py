@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.synth.test_dataset_folder import fill, plan_of, store_at
 
 from tests.hub_server import LocalHub, Repo
+from tests.synth.test_dataset_folder import fill, plan_of, store_at
 from usk.classify import registry
 from usk.data.open import open_source
 from usk.diffusion.load import embedded_folder, load_generator
 from usk.errors import UskError
-from usk.share.hub import PushConfig, PushResult, push
+from usk.push import PushConfig, PushResult, push
 
 Command = Callable[..., Any]
 Tiny = Callable[..., Path]
@@ -872,8 +872,8 @@ def test_json_alone_is_on_standard_output(usk: Command, account: LocalHub, datas
 
 
 def test_progress_ends_at_all_of_it(account: LocalHub, dataset: Path) -> None:
-    from usk.share.bundle import SharedFile
-    from usk.share.hub import batches
+    from usk.bundle import SharedFile
+    from usk.push import batches
 
     steps: list[tuple[int, int, str]] = []
     push(dataset, "me/set", progress=lambda *step: steps.append(step))

@@ -1,0 +1,137 @@
+"""Dataset and model cards: Markdown from the Jinja templates in `cards/`, metadata in YAML, the Hub's license fields.
+
+What a card says is gathered where its thing is made: `usk.synth.card`, `usk.classify.card`, `usk.diffusion.card`. Names of
+classes and sources come from users: they are escaped for Markdown, and a YAML library writes the metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from usk.errors import UskError
+
+# The Hub's names of licenses that clips are commonly under; others become `other` with a name of their own.
+HUB_LICENSES = frozenset(
+    [
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc0-1.0",
+        "apache-2.0",
+        "mit",
+        "gpl-3.0",
+        "odbl",
+        "pddl",
+    ]
+)
+PLACE = "path/to/this/folder"
+"""Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
+URBANSOUND8K = (
+    "The recordings are from UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
+    'J. P. Bello,\n"A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.'
+)
+
+
+def _templates() -> Path:
+    """`cards/` at the top of a checkout, or the copy inside an installed package."""
+    installed = Path(__file__).parent / "card_templates"
+    checkout = Path(__file__).parents[1] / "cards"
+    for folder in (installed, checkout):
+        if (folder / "dataset.md").is_file():
+            return folder
+    raise UskError("the card templates are missing from this installation; install usk again")
+
+
+def escape_markdown(value: object) -> str:
+    """`value` as plain text inside Markdown: control and line-break characters dropped, specials escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", one_line(value))
+
+
+def one_line(value: object) -> str:
+    """`value` as text without line breaks and control characters."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
+
+
+def code_span(value: object) -> str:
+    """`value` between backticks, also inside a table."""
+    return (
+        "`" + one_line(value).replace("`", "'").replace("|", "\\|").strip() + "`"
+        if str(value).strip()
+        else ""
+    )
+
+
+def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
+    """A card: YAML metadata and the rendered template of `cards/`."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_templates()),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(md=escape_markdown, code=code_span)
+    body = environment.get_template(template).render(**values, place=PLACE, citation=URBANSOUND8K)
+    return f"---\n{metadata_yaml(metadata)}---\n{body}"
+
+
+def metadata_yaml(metadata: dict[str, Any]) -> str:
+    """Metadata as YAML. Quoted is whatever a reader of YAML 1.2, as the Hub's is, could take for something else."""
+    import yaml  # type: ignore[import-untyped,unused-ignore]
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Any, value: str) -> Any:
+        plain = re.fullmatch(r"[A-Za-z][\w /.<|-]*", value) and value.strip() == value
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+    Dumper.add_representer(str, text)
+    return str(
+        yaml.dump(
+            metadata,
+            Dumper=Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=False,
+            width=10**6,
+        )
+    )
+
+
+def size_category(n_rows: int) -> str:
+    for limit, name in (
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    ):
+        if n_rows < limit:
+            return name
+    return "n>1M"
+
+
+def license_metadata(name: str) -> dict[str, str]:
+    """The Hub's `license` fields for a license's name."""
+    short = re.sub(r"[^a-z0-9.-]+", "-", name.lower())
+    if short in HUB_LICENSES:
+        return {"license": short}
+    return {"license": "other", "license_name": short or "unknown"}

@@ -1,0 +1,45 @@
+"""The model card of a fitted generator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from usk.audio.mel import MelSettings
+from usk.cards import license_metadata, render_card
+from usk.errors import disk_errors
+from usk.files import atomic_write
+
+
+def write_generator_card(folder: Path) -> None:
+    """The README.md of a fitted generator, from what its folder holds (and `round_trip.json`, if it was measured)."""
+    from usk import __version__
+
+    def read(name: str) -> Any:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    trained_on, training = read("trained_on.json"), read("training.json")
+    unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
+    config, size, log = training["config"], unet["sample_size"], training["log"]
+    kept_step = training.get("kept_step", log[-1]["step"] if log else 0)
+    hub_ids = sorted({part["hub_id"] for part in trained_on["sources"] if part.get("hub_id")})
+    metadata = {
+        **license_metadata(trained_on["license"]),
+        "library_name": "diffusers",
+        "tags": ["audio", "usk", "audio-diffusion", "mel-spectrogram"],
+        **({"datasets": hub_ids} if hub_ids else {}),
+    }
+    values = {
+        "version": __version__,
+        "trained_on": trained_on,
+        "training": training,
+        "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
+        "images_a_step": config["batch"] * config.get("accumulate", 1) * training.get("processes", 1),
+        "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
+        "class_names": list(named.values()),
+        "mel": MelSettings.from_audiodiffusion(read("mel/mel_config.json")).as_dict(),
+        "round_trip": read("round_trip.json") if (folder / "round_trip.json").is_file() else None,
+    }
+    with disk_errors(folder):
+        atomic_write(folder / "README.md", render_card("generator.md", metadata, values).encode())

@@ -1,1 +1,0 @@
-"""What is written for others: dataset and model cards."""
