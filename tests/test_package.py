@@ -54,6 +54,17 @@ def test_constraints_are_exact_versions_without_addresses() -> None:
     assert needed <= names
 
 
+def test_the_distribution_has_a_name_of_its_own() -> None:
+    """`usk` on the package index is somebody else's: nothing here tells anyone to install it."""
+    assert PROJECT["project"]["name"] == "urban-sound-kit" and PROJECT["project"]["scripts"] == {
+        "usk": "usk.cli.app:main"
+    }
+    wrong = re.compile(r"pip3? install (-\S+ )*['\"]?usk\b|['\"]usk\[\w+\]")
+    pages = [path for path in ROOT.glob("*") if path.suffix in (".md", ".toml", ".txt")]
+    pages += [path for folder in ("usk", "docs", "cards") for path in (ROOT / folder).rglob("*.[mp][dy]")]
+    assert len(pages) > 50 and [path for path in pages if wrong.search(path.read_text())] == []
+
+
 def test_the_package_is_gpl_as_audiodiffusion_is() -> None:
     assert PROJECT["project"]["license"] == "GPL-3.0-or-later"
     assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text()

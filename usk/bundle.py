@@ -16,7 +16,7 @@ from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.data.parquet import MANIFEST_FILE
 from usk.errors import UsageError, UskError
 from usk.evaluate.records import run_folders
-from usk.json_file import read_json_object
+from usk.files import read_json
 from usk.text import abbreviate_list
 
 CARD_FILE = "README.md"
@@ -171,7 +171,7 @@ def _kind_of(root: Path, typed: str) -> Kind:
 
 def _read_record(file: Path) -> dict[str, Any]:
     """A JSON object of the folder. Raises UskError where the file holds none."""
-    return read_json_object(file, UskError, f"{file} is damaged; make the folder again")
+    return read_json(file, UskError, f"{file} is damaged; make the folder again")
 
 
 # --- whole? ------------------------------------------------------------------------------------------------

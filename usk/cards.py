@@ -53,7 +53,7 @@ def _templates() -> Path:
     for folder in (installed, checkout):
         if (folder / "dataset.md").is_file():
             return folder
-    raise UskError("the card templates are missing from this installation; install usk again")
+    raise UskError("the card templates are missing", hint="Install urban-sound-kit again.")
 
 
 def escape_markdown(value: object) -> str:

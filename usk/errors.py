@@ -64,15 +64,19 @@ class LeakError(UskError):
 
 
 @contextmanager
-def disk_errors(folder: Path, flag: str = "--out") -> Iterator[None]:
-    """What the operating system refuses in `folder`, which `flag` names, as one line that names the fix."""
+def disk_errors(folder: Path, field: str = "out") -> Iterator[None]:
+    """What the operating system refuses in `folder`, which the option of that `field` names, as one line."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UskError(
-                f"the disk of {folder} is full; what is written stays: free some space and run the same command again"
+                f"the disk of {folder} is full",
+                hint="What is written stays: free some space and run the same command again.",
             ) from error
         raise UsageError(
-            f"{flag} {folder} cannot be written ({error.strerror or error}); choose another folder"
+            f"cannot be written ({error.strerror or error})",
+            field=field,
+            value=folder,
+            hint="Choose another folder.",
         ) from error

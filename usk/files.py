@@ -1,28 +1,36 @@
-"""Files: which there are, writing them whole or not at all, and folders that one process at a time fills."""
+"""Files: which there are, reading records, writing whole or not at all, and folders that one process at a time fills."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import pickle
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from usk.errors import UsageError, disk_errors
+from usk.errors import UsageError, UskError, disk_errors
 
 LOCK_FILE = ".lock"
+PARTIAL = ".usk-{}.part"
 TORN = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, pickle.UnpicklingError)
 """What `torch.load` raises where a file is damaged."""
+NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENOSYS})
+"""What a file system says that has no locks."""
 
 
 def atomic_write(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
+    The temporary file has a random name and is created, never opened: nothing that was put there before is written to.
     `durable=False` saves the wait for the disk: after a power cut (not after a kill) the file may be damaged.
     """
-    partial = path.parent / f".{path.name}.part"
+    partial = path.parent / PARTIAL.format(secrets.token_hex(8))
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             if durable:
                 file.flush()
@@ -33,21 +41,42 @@ def atomic_write(path: Path, content: bytes | memoryview, durable: bool = True) 
         raise
 
 
+def read_json(file: Path, error: type[UskError], unreadable: str, other: str = "") -> dict[str, Any]:
+    """The JSON object in a file: a record of ours, perhaps damaged, or anybody's from the Hub.
+
+    Args:
+        file: JSON in UTF-8.
+        error: what to raise.
+        unreadable: the message where there is no file, or none that can be read as JSON.
+        other: the message where it holds something other than an object; `unreadable` if empty.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as failure:  # the last: nested too deep
+        raise error(unreadable) from failure
+    if not isinstance(content, dict):
+        raise error(other or unreadable)
+    return content
+
+
 def require_own_folder(folder: Path, ours: str) -> None:
     """Raise UsageError where `folder` is a file, or holds something, but not the file called `ours`."""
     with disk_errors(folder):
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--out {folder} is a file; choose a folder")
+            raise UsageError("is a file", field="out", value=folder, hint="Choose a folder.")
         free = (folder / ours).is_file() or not folder.is_dir()
         if not free and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise UsageError(f"--out {folder} holds something else; choose a new or empty folder")
+            raise UsageError(
+                "holds something else", field="out", value=folder, hint="Choose a new or empty folder."
+            )
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
-    """Keep `folder`, which is there, to this process; UsageError where another one, of `command`, is filling it.
+    """Keep `folder`, which exists, to this process. Raises UsageError while another process, of `command`, fills it.
 
-    The lock is the operating system's where the file system has locks: it ends with the process, however that ends.
+    The lock is the operating system's: it ends with the process, however that ends. A file system without locks has none.
+    What a killed process left half written in the folder is deleted.
     """
     from filelock import FileLock, Timeout
 
@@ -55,12 +84,19 @@ def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
     lock = FileLock(path)
     with disk_errors(folder):
         try:
-            with contextlib.suppress(NotImplementedError):  # an older filelock, a file system without locks
-                lock.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
-                f"--out {folder} is being filled by another {command}; wait for it, or choose another folder"
+                f"is being filled by another {command}",
+                field="out",
+                value=folder,
+                hint="Wait for it, or choose another folder.",
             ) from error
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
+        for left in folder.glob(PARTIAL.format("*")):
+            left.unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -79,15 +115,17 @@ def is_text(path: str | Path) -> bool:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`);
-    linked folders are walked like others, each once."""
+    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`).
+
+    Linked folders are entered like others, each once.
+    """
     found: list[Path] = []
-    walked: set[Path] = set()
+    entered: set[Path] = set()
     for place, below, names in os.walk(folder, followlinks=True):
-        if (real := Path(place).resolve()) in walked:  # a link to a folder above itself
+        if (real := Path(place).resolve()) in entered:  # a link to a folder above itself
             below.clear()
             continue
-        walked.add(real)
+        entered.add(real)
         below[:] = [name for name in below if not name.startswith(".")]
         for name in names:
             with contextlib.suppress(OSError):  # a link that may not be followed

@@ -262,7 +262,7 @@ def test_without_the_library_the_fix_is_named(
     ran = usk("train", "--real", tone_folder, "--classifier", "hf:user/name", "--out", tmp_path / "runs")
     assert ran.code == 2
     assert ran.err.splitlines()[-1].startswith("usk: --classifier hf:... needs transformers")
-    assert "pip install 'usk[hf]'" in ran.err
+    assert "pip install 'urban-sound-kit[hf]'" in ran.err
 
 
 def test_a_broken_model_error_is_a_model_error(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from usk.report.page import ReportConfig
 from usk.synth.settings import render_config
 
 sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install 'usk[test]'"
+    "playwright.sync_api", reason="playwright is not installed: pip install 'urban-sound-kit[test]'"
 )
 
 CHROMIUM = next(

@@ -225,7 +225,7 @@ def test_a_damaged_manifest_is_refused_untouched(tmp_path: Path, content: str) -
 def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="holds something else; choose a new or empty folder"):
+    with pytest.raises(UsageError, match="holds something else"):
         store_at(tmp_path / "out").claim()
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
@@ -239,9 +239,8 @@ def test_one_process_at_a_time_fills_a_folder(
     out.mkdir()
     with FileLock(out / LOCK_FILE):
         refused = usk(*options, "--per-class", 2)
-        assert refused.code == 2 and refused.err.splitlines()[-1] == (
-            f"usk: --out {out} is being filled by another usk synth; wait for it, or choose another folder"
-        )
+        assert refused.code == 2
+        assert f"{out}: is being filled by another usk synth" in refused.err.splitlines()[-1]
         assert not list(out.glob("data/*"))
     assert usk(*options, "--per-class", 2).code == 0
     assert not (out / LOCK_FILE).exists()
@@ -260,9 +259,7 @@ def test_one_process_at_a_time_fills_a_folder(
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(
-        UsageError, match=r"--out .*(is a file; choose a folder|cannot be written .*; choose another)"
-    ):
+    with pytest.raises(UsageError, match=r"is a file|cannot be written"):
         store_at(tmp_path / "file" / below).claim()
     assert (tmp_path / "file").read_text() == "kept"
 

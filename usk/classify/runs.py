@@ -31,7 +31,7 @@ from usk.classify.classifier import (
 )
 from usk.classify.registry import TRANSFORMER, ClassifierPreset, preset
 from usk.errors import ModelError, disk_errors
-from usk.json_file import read_json_object
+from usk.files import read_json
 
 RUN_FILE = "run.json"
 CARD_FILE = "README.md"
@@ -171,4 +171,4 @@ def record_of(folder: Path) -> dict[str, Any]:
 def _read_record(file: Path) -> dict[str, Any]:
     """A JSON object of a run's folder. Raises ModelError where the file holds none."""
     damaged = f"{file.parent} is a damaged run: {file.name}"
-    return read_json_object(file, ModelError, f"{damaged} cannot be read", f"{damaged} is not a run's")
+    return read_json(file, ModelError, f"{damaged} cannot be read", f"{damaged} is not a run's")

@@ -48,7 +48,11 @@ def transformers(subject: str = "--classifier hf:...", instead: str = "") -> Any
     try:
         import transformers as library
     except ImportError as error:
-        fix = f"pip install 'usk[hf]', or {instead}" if instead else "pip install 'usk[hf]'"
+        fix = (
+            f"pip install 'urban-sound-kit[hf]', or {instead}"
+            if instead
+            else "pip install 'urban-sound-kit[hf]'"
+        )
         raise UsageError(f"{subject} needs transformers, which is not installed; {fix}") from error
     return library
 

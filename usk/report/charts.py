@@ -111,7 +111,7 @@ class Chart:
     def png(self, file: Path, flag: str = "--png") -> None:
         """At 200 dpi on white. Raises UsageError, naming `flag`, where it cannot be written."""
         figure = self._figure(PAPER, narrow=False)
-        with _style(PAPER, False, self.name), disk_errors(file.parent, flag=flag):
+        with _style(PAPER, False, self.name), disk_errors(file.parent, field=flag.lstrip("-")):
             file.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
 

@@ -193,13 +193,13 @@ def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
 def save_study(folder: Path, sections: list[dict[str, Any]], chart: Callable[[Path], None]) -> None:
     """The same for comparisons of runs that trained on it (`usk.evaluate.card`); `chart` draws them as a PNG file."""
     open_own_dataset(folder)  # before anything is written
-    with disk_errors(folder, flag="--save"):
+    with disk_errors(folder, field="save"):
         chart(folder / CHART_FILE)
     _save(folder, STUDY_FILE, sections)
 
 
 def _save(folder: Path, name: str, kept: Any) -> None:
     manifest, plan = open_own_dataset(folder)
-    with disk_errors(folder, flag="--save"):
+    with disk_errors(folder, field="save"):
         atomic_write(folder / name, (json.dumps(kept, indent=1) + "\n").encode())
         atomic_write(folder / "README.md", dataset_card(manifest, plan, folder).encode())

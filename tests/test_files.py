@@ -1,0 +1,81 @@
+"""Files are written whole, never through somebody's link; folders are filled by one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from usk.errors import ModelError, UsageError, UskError, disk_errors
+from usk.files import LOCK_FILE, PARTIAL, atomic_write, exclusive_lock, read_json
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one under the file's own name, nor one under that of the temporary file, were it guessed."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".README.md.part").symlink_to(victim)
+    (tmp_path / "README.md").symlink_to(victim)
+    atomic_write(tmp_path / "README.md", b"card")
+    assert (tmp_path / "README.md").read_text() == "card" and not (tmp_path / "README.md").is_symlink()
+    monkeypatch.setattr("secrets.token_hex", lambda n: "guessed")
+    (tmp_path / PARTIAL.format("guessed")).symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        atomic_write(tmp_path / "README.md", b"other")
+    assert victim.read_text() == "mine" and (tmp_path / "README.md").read_text() == "card"
+
+
+def test_what_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a").write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UskError, match="is full"), disk_errors(tmp_path):
+        atomic_write(tmp_path / "a", b"after")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "before"
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("x")
+    atomic_write(tmp_path / "ours", b"x", durable=False)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_the_lock_keeps_others_out_and_clears_what_a_killed_process_left(tmp_path: Path) -> None:
+    left = tmp_path / PARTIAL.format("0123")
+    left.write_text("half")
+    with exclusive_lock(tmp_path, "usk synth"):
+        assert not left.exists()
+        with (
+            pytest.raises(UsageError, match="being filled") as refused,
+            exclusive_lock(tmp_path, "usk synth"),
+        ):
+            pass
+        assert refused.value.field == "out"
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EPERM])
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with exclusive_lock(tmp_path, "usk synth"):
+        atomic_write(tmp_path / "a", b"x")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "bad"), (b"{", "bad"), (b"[" * 100_000, "bad"), (b"\xff", "bad"), (b"", "bad"), (b"[]", "other")],
+)
+def test_a_record_that_is_none_is_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        read_json(tmp_path / "a", ModelError, "bad", "other")
