@@ -3,9 +3,9 @@
     python -m tests.bench.error_rate --real UrbanSound8K --folds 1,2,3 --seeds 6 --mixes 7 --tau 0.1 --studies 100
 
 No mix helps on average. Recordings differ in how hard they are, in how much each mix helps or hurts on them (standard deviation
-`--tau`, of the chance that a clip is right), and each training does well on other recordings than the next. `--seed-sd` is what a
-seed does to each mix on all folds alike, and `--look-from 3` looks at the verdict after each seed from the third on, and stops where
-there is one: what comes of adding seeds until something is found.
+`--tau`, of the chance that a clip is right), and each training does well on other recordings than the next. `--fold-sd` is what a
+mix does to a whole fold, and `--seed-sd` what a seed does to each mix on all folds alike. `--look-from 3` looks at the verdict after
+each seed from the third on, and stops where there is one: what comes of adding seeds until something is found.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def study_without_gain(
     mixes: int,
     tau: float,
     seed_sd: float = 0.0,
+    fold_sd: float = 0.0,
 ) -> list[list[Pair]]:
     """For each mix its pairs with one baseline. `folds` hold the clips of each recording."""
     pairs: list[list[Pair]] = [[] for _ in range(mixes)]
@@ -42,6 +43,8 @@ def study_without_gain(
         names = np.array([f"{fold}-{number}" for number in recording])
         hard, clip = rng.normal(0, HARD, n), rng.normal(0, CLIP, len(recording))
         gains = rng.normal(0, tau, (mixes, n))
+        if fold_sd:
+            gains += rng.normal(0, fold_sd, (mixes, 1))
         for seed in range(seeds):
 
             def correct(gain: float | np.ndarray) -> np.ndarray:
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--mixes", type=int, default=7)
     parser.add_argument("--tau", type=float, default=0.1)
     parser.add_argument("--seed-sd", type=float, default=0.0)
+    parser.add_argument("--fold-sd", type=float, default=0.0)
     parser.add_argument("--look-from", type=int, help="look after each seed from this one on")
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--resamples", type=int, default=2_000)
@@ -76,7 +80,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     wrong = {"interval alone": 0, "exact test alone": 0, "any verdict": 0}
     for done in range(1, options.studies + 1):
-        mixes = study_without_gain(rng, folds, options.seeds, options.mixes, options.tau, options.seed_sd)
+        mixes = study_without_gain(
+            rng, folds, options.seeds, options.mixes, options.tau, options.seed_sd, options.fold_sd
+        )
         called = dict.fromkeys(wrong, False)
         for looked_at in range(options.look_from or options.seeds, options.seeds + 1):
             so_far = [[pair for pair in pairs if pair.seed < looked_at] for pairs in mixes]

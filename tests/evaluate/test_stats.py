@@ -142,7 +142,7 @@ def test_the_luck_of_training_is_in_the_interval() -> None:
 def test_recordings_of_unequal_size_know_less_of_their_spread() -> None:
     """Satterthwaite's degrees of freedom by hand: sizes 4, 4, 2, 2 are worth 40^2 / 544 recordings of one size."""
     sizes, gains = np.array([[4.0], [4], [2], [2]]), np.array([[1.0], [-1], [2], [0]])
-    spread = _spread(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)])
+    spread = _spread(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)], np.zeros((1, 1)))
     assert spread.freedom == pytest.approx(1600 / 544 - 1)
 
 
@@ -212,6 +212,55 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(n_groups: int, 
         assert (result.p_value > SIGNIFICANCE) == (low <= 0 <= high) or abs(result.p_value - 0.05) < 0.01
     assert hits / n_trials >= 0.9
     assert 0.9 < np.median(half_widths) / (1.96 * np.std(found)) < (1.35 if n_groups > 20 else 1.7)
+
+
+def fold_study(
+    rng: np.random.Generator, n_folds: int, n_seeds: int = 3, fold_sd: float = 0.03, n_groups: int = 25
+) -> list[Pair]:
+    """No gain on average, but one for each fold and recording."""
+    pairs = []
+    for fold in range(n_folds):
+        sizes = rng.integers(1, 7, n_groups)
+        groups = np.repeat([f"{fold}-{i}" for i in range(n_groups)], sizes)
+        gain = rng.normal(0, fold_sd) + np.repeat(rng.normal(0, 0.08, n_groups), sizes)
+        for seed in range(n_seeds):
+            first, second = rng.random((2, len(groups)))
+            pairs.append(Pair(f"fold{fold}", seed, groups, first < 0.5, second < 0.5 + gain))
+    return pairs
+
+
+@pytest.mark.parametrize("n_folds", [4, 8])
+def test_over_folds_that_gain_differently_few_verdicts_are_false(n_folds: int) -> None:
+    """`paired_bootstrap` says how often in longer simulations."""
+    rng = np.random.default_rng(n_folds)
+    n_trials, covered = 120, 0
+    for _ in range(n_trials):
+        low, high = bounds(paired_bootstrap(fold_study(rng, n_folds), n_resamples=400))
+        covered += low <= 0 <= high
+    assert covered / n_trials >= 0.92
+
+
+def test_folds_are_resampled_where_they_differ_by_more_than_their_recordings_do() -> None:
+    """Student's t interval of the folds' means: each training is right on the same clips of every recording."""
+    gains = [2, 4, 6, 12]  # of 20 clips of each recording
+    groups = np.repeat([f"g{i}" for i in range(50)], 20)
+    wrong = np.zeros(1000, dtype=bool)
+    pairs = [
+        Pair(f"fold{k}", 0, np.char.add(str(k), groups), wrong, np.tile(np.arange(20) < gain, 50))
+        for k, gain in enumerate(gains)
+    ]
+    result = paired_bootstrap(pairs)
+    expected = mean_interval([100 * gain / 20 for gain in gains])
+    assert result.over_folds and expected.half_width is not None
+    assert width(result) / 2 == pytest.approx(expected.half_width, rel=0.1)
+    few = paired_bootstrap(pairs[:3])
+    assert not few.over_folds and width(few) < 1  # on these folds all recordings gain alike
+
+
+def test_folds_that_look_alike_by_luck_are_no_surer_than_their_recordings() -> None:
+    pair = make_pairs(np.random.default_rng(3), 1, 1, n_groups=40)[0]
+    alike = [replace(pair, split=f"fold{k}", groups=np.char.add(str(k), pair.groups)) for k in range(6)]
+    assert width(paired_bootstrap(alike)) == pytest.approx(width(paired_bootstrap([pair])) / 6**0.5, rel=0.1)
 
 
 def test_thousands_of_clips_take_well_under_a_second() -> None:
