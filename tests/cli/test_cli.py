@@ -483,10 +483,10 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
     )
     assert ran.code == 0, ran.err
     train = ("train", *real, "--synth", tmp_path / "synth", "--mix", "real,synth", "--epochs", 1, "--quiet")
-    refused = usk(*train, "--group-column", "place", "--out", tmp_path / "runs")
+    refused = usk(*train, "--columns", "group=place", "--out", tmp_path / "runs")
     assert (refused.code, refused.err.count("\n"), refused.out) == (1, 1, "")
     assert "was made when the recordings of" in refused.err and not (tmp_path / "runs").exists()
-    looked = usk("audit", tmp_path / "synth", *real, "--group-column", "place", "--test-folds", 1, "--json")
+    looked = usk("audit", tmp_path / "synth", *real, "--columns", "group=place", "--test-folds", 1, "--json")
     assert looked.code == 3, looked.err
     assert len(looked.value["wrong_provenance"]) == 16 and looked.value["asked_leaks"] > 0
     assert {part["generator_trained_on"] for part in looked.value["folds"]} == {0}, "there was none"
@@ -586,7 +586,7 @@ from unittest import mock
 from rich.console import Console
 from usk.cli.options import display_for
 with mock.patch.object(Console, "is_terminal", True):
-    display_for(mock.Mock(obj=None), False, {quiet})
+    display_for(mock.Mock(obj={{'quiet': {quiet}}}))
 assert "huggingface_hub" not in sys.modules
 from huggingface_hub.utils import are_progress_bars_disabled
 print(are_progress_bars_disabled())
@@ -768,12 +768,12 @@ def test_what_comes_next_reads_the_clips_in_the_same_way(usk: Command, tmp_path:
     )  # fmt: skip
     (tmp_path / "set").mkdir()
     pq.write_table(table, tmp_path / "set" / "train.parquet")
-    columns = ("--label-column", "kind", "--group-column", "tape", "--skip-bad")
+    columns = ("--columns", "label=kind,group=tape", "--skip-bad")
     common = ("--real", tmp_path / "set", *columns)
     made = usk(
         "synth", *common, "--strategy", "waveform", "--per-class", 2, "--out", tmp_path / "made", "--quiet"
     )
     said = re.sub(r"\s+", " ", made.out)
-    assert f"--synth {tmp_path / 'made'} --skip-bad --label-column kind --group-column tape" in said
+    assert f"--synth {tmp_path / 'made'} --skip-bad --columns label=kind,group=tape" in said
     trained = usk(*said.split("Next: usk ")[1].split(), "--epochs", 1, "--out", tmp_path / "runs", "--quiet")
     assert trained.code == 0, trained.err

@@ -192,7 +192,7 @@ def unknown_test_fold(world: World) -> Case:
 
 
 def fold_that_is_no_number(world: World) -> Case:
-    return world.synth(None, "--folds", "two"), 2, ["--folds two", "for example --folds 1,3"]
+    return world.synth(None, "--folds", "two"), 2, ["--folds two", "for example 1,3"]
 
 
 def per_class_zero(world: World) -> Case:
@@ -415,7 +415,7 @@ def hub_model_without_network(world: World) -> Case:
 
 def unknown_label_column(world: World) -> Case:
     dataset_of(world.root / "set", ["a", "b"] * 3)
-    return ["synth", "--real", world.root / "set", "--label-column", "kind", "--out", world.out], 2, [
+    return ["synth", "--real", world.root / "set", "--columns", "label=kind", "--out", world.out], 2, [
         "--label-column kind", "label",
     ]  # fmt: skip
 
@@ -542,7 +542,7 @@ def one_class(world: World) -> Case:
 
 def columns_of_a_folder(world: World) -> Case:
     return (
-        world.synth(world.tones, "--group-column", "tape"),
+        world.synth(world.tones, "--columns", "group=tape"),
         2,
         ["--group-column is for datasets", "a folder of files"],
     )
@@ -589,7 +589,7 @@ def nothing_to_predict(world: World) -> Case:
 
 
 def empty_folds(world: World) -> Case:
-    return ["train", "--real", world.urban, "--folds", ""], 2, ["--folds : write fold numbers"]
+    return ["train", "--real", world.urban, "--folds", ""], 2, ["--folds: not fold numbers"]
 
 
 CASES = [
@@ -731,7 +731,7 @@ def test_info_takes_the_columns_that_its_error_names(usk: Command, world: World)
     folder = dataset_of(world.root / "set", ["b", "a"] * 4, column="Was ist das?")
     refused = usk("info", folder)
     assert refused.code == 1 and "has no label column among Was ist das?; name the one" in refused.err
-    value = usk("info", folder, "--label-column", "Was ist das?", "--json").value
+    value = usk("info", folder, "--columns", "label=Was ist das?", "--json").value
     assert [row["class"] for row in value["classes"]] == ["a", "b"]
 
 

@@ -40,16 +40,21 @@ def common(
     ctx.obj = {"json": as_json, "quiet": quiet}
 
 
-app.command("demo")(demo.command)
-app.command("synth")(synth.command)
-app.command("train")(train.command)
-app.command("eval")(evaluate.command)
-app.command("predict")(predict.command)
-app.command("audit")(audit.command)
-app.command("report")(report.command)
-app.command("fit")(fit.command)
-app.command("push")(push.command)
-app.command("info")(info.command)
+EPILOG = "--json prints the result as JSON, --quiet (-q) no notes and no progress: of every command."
+COMMANDS = {
+    "demo": demo.command,
+    "synth": synth.command,
+    "train": train.command,
+    "eval": evaluate.command,
+    "predict": predict.command,
+    "audit": audit.command,
+    "report": report.command,
+    "fit": fit.command,
+    "push": push.command,
+    "info": info.command,
+}
+for name, command in COMMANDS.items():
+    app.command(name, epilog=EPILOG)(command)
 
 
 def main() -> None:

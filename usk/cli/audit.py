@@ -10,8 +10,6 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    JsonOption,
-    QuietOption,
     Reading,
     RealOption,
     display_for,
@@ -60,11 +58,9 @@ def command(
         typer.Option("--save", help="Keep the figures in the dataset's folder and show them in its card."),
     ] = False,
     reading: Reading = Reading(),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.audit.embeddings import embedding_named
     from usk.audit.quality import audit
     from usk.audit.transfer import train_on_synthetic
@@ -95,7 +91,7 @@ def command(
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)
-    folds = split_numbers(test_folds, "--test-folds")
+    folds = split_numbers(test_folds, "test_folds")
     untrained: UskError | None = None
     with display.progress() as bars:
         found = audit(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from usk.cli.options import DeviceOption, JsonOption, QuietOption, display_for
+from usk.cli.options import DeviceOption, display_for
 
 TEST_FOLD = 2  # the embedded generator has heard folds 1 and 3
 
@@ -18,11 +18,9 @@ def command(
     per_class: Annotated[int, typer.Option("--per-class", help="Synthetic clips of each class.")] = 6,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of each run.")] = 10,
     device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Synthesize, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.classify.train import TrainConfig, TrainProgress, train
     from usk.cli.display import comparison_tables, plan_table
     from usk.data.open import open_source

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,24 @@ from usk.errors import UsageError, UskError
 
 PARSER_ERROR = cast("type[Any]", typer.BadParameter.__mro__[1])
 """What the parser of options raises: typer does not export it."""
+
+
+ARGUMENTS = {
+    "runs": "RUNS",
+    "run": "RUN",
+    "dataset": "DATASET",
+    "folder": "FOLDER",
+    "repo_id": "REPO_ID",
+    "study": "STUDY",
+}
+"""Fields that a command takes by position."""
+
+
+def option_name(field: str) -> str:
+    """What the command line calls a field: `--per-class` for `per_class`; empty for no field."""
+    if field in ("label_column", "group_column", "fold_column"):
+        field = "columns"
+    return ARGUMENTS.get(field) or (f"--{field.replace('_', '-')}" if field else "")
 
 
 class InterruptedByUser(UskError):
@@ -42,12 +60,22 @@ def parser_errors(command: Callable[[], str]) -> Iterator[None]:
         raise UsageError(f"{said[:1].lower()}{said[1:]}; {hint}") from error
 
 
+COMMON_FLAGS = ("--json", "--quiet", "-q")
+
+
+def common_first(args: Sequence[str]) -> list[str]:
+    """Arguments with the flags of every command in front, where the group that owns them takes them: `usk eval --json`."""
+    end = args.index("--") if "--" in args else len(args)
+    first = [arg for arg in args[:end] if arg in COMMON_FLAGS]
+    return [*first, *(arg for arg in args[:end] if arg not in COMMON_FLAGS), *args[end:]]
+
+
 class Commands(TyperGroup):
     """Hands Ctrl-C and the parser's errors on as errors of ours, before typer makes a silent exit or a box of them."""
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         with parser_errors(lambda: "usk"):
-            return super().make_context(*args, **extra)
+            return super().make_context(info_name, common_first(args), *more, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -73,7 +101,9 @@ def guarded(call: Callable[[], object]) -> int:
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
-        line = " ".join(str(error).split())  # and nothing that a terminal would obey
+        line = " ".join(
+            error.line(option_name(error.field)).split()
+        )  # and nothing that a terminal would obey
         _say("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
     except BrokenPipeError:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from usk.cli.options import JsonOption, QuietOption, display_for
+from usk.cli.options import display_for
 
 
 def command(
@@ -27,14 +27,12 @@ def command(
             help="Show what the runs say of this synthetic dataset in its card, with a chart.",
         ),
     ] = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class.
 
     The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
     """
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.cli.display import comparison_tables, strips_table, train_clips_tables
     from usk.evaluate.compare import compare_runs
 

@@ -8,8 +8,6 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    JsonOption,
-    QuietOption,
     Reading,
     display_for,
     reads_clips,
@@ -76,8 +74,6 @@ def command(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: DeviceOption = "auto",
     reading: Reading = Reading(),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on.
 
@@ -89,7 +85,7 @@ def command(
     from usk.diffusion.train import Stopped
     from usk.diffusion.workers import is_main_process
 
-    display = display_for(ctx, as_json, quiet or not is_main_process())
+    display = display_for(ctx, quiet=not is_main_process())
 
     config = FitConfig(
         steps=steps,
@@ -123,7 +119,7 @@ def command(
                 sources,
                 out,
                 config,
-                folds=split_numbers(folds, "--folds"),
+                folds=split_numbers(folds, "folds"),
                 skip_bad=reading.skip_bad,
                 report=report,
                 decoding=bars("decoding"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usk.cli.options import JsonOption, QuietOption, Reading, display_for, reads_clips
+from usk.cli.options import Reading, display_for, reads_clips
 from usk.text import pluralize
 
 if TYPE_CHECKING:
@@ -24,11 +24,9 @@ def command(
         ),
     ] = None,
     reading: Reading = Reading(),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Say what SRC is: classes, counts, license, notes; or the installation and its cache."""
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.cli.display import counts_table, facts_table
 
     kind, folder = ("installation", None) if what is None else _kind_of(what)

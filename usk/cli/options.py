@@ -38,13 +38,15 @@ SeedOption = Annotated[
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]
-LabelColumnOption = Annotated[str | None, typer.Option("--label-column", help="Label column of a dataset.")]
-GroupColumnOption = Annotated[
-    str | None, typer.Option("--group-column", help="Column that names each clip's recording.")
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="Columns of a table or dataset that are not found by name, such as label=category,group=fsID,fold=split.",
+    ),
 ]
-FoldColumnOption = Annotated[str | None, typer.Option("--fold-column", help="Fold column of a dataset.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
+COLUMN_NAMES = ("label", "group", "fold")
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,27 @@ class Reading:
 
     @property
     def given(self) -> str:
-        """What was said, for the next command to be told too: ` --skip-bad --label-column word`."""
-        columns = {
-            "--label-column": self.label_column,
-            "--group-column": self.group_column,
-            "--fold-column": self.fold_column,
-        }
-        named = [f" {flag} {typed(name)}" for flag, name in columns.items() if name is not None]
-        return "".join([*([" --skip-bad"] if self.skip_bad else []), *named])
+        """What was said, for the next command to be told too: ` --skip-bad --columns label=word`."""
+        named = [(name, getattr(self, f"{name}_column")) for name in COLUMN_NAMES]
+        columns = ",".join(f"{name}={column}" for name, column in named if column is not None)
+        return (" --skip-bad" if self.skip_bad else "") + (f" --columns {typed(columns)}" if columns else "")
+
+
+def columns_of(text: str | None) -> dict[str, str]:
+    """`label=word,group=speaker` as the arguments `label_column` and `group_column` of `open_source`."""
+    from usk.errors import UsageError
+
+    found: dict[str, str] = {}
+    for entry in split_names(text):
+        name, equals, column = (part.strip() for part in entry.partition("="))
+        if not equals or not column or name not in COLUMN_NAMES:
+            raise UsageError(
+                f"{entry} is not one of {', '.join(f'{known}=COLUMN' for known in COLUMN_NAMES)}",
+                field="columns",
+                hint="Write for example label=category,group=fsID.",
+            )
+        found[f"{name}_column"] = column
+    return found
 
 
 def typed(name: str) -> str:
@@ -86,12 +101,7 @@ def typed(name: str) -> str:
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
-READING_OPTIONS = {
-    "skip_bad": (SkipBadOption, False),
-    "label_column": (LabelColumnOption, None),
-    "group_column": (GroupColumnOption, None),
-    "fold_column": (FoldColumnOption, None),
-}
+READING_OPTIONS = {"skip_bad": (SkipBadOption, False), "columns": (ColumnsOption, None)}
 
 
 def reads_clips(*, skip_bad: bool | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -106,7 +116,8 @@ def reads_clips(*, skip_bad: bool | None = None) -> Callable[[Callable[..., None
         @functools.wraps(command)
         def wrapped(*args: Any, **kwargs: Any) -> None:
             chosen = {name: kwargs.pop(name) for name in options}
-            command(*args, **kwargs, reading=Reading(**{"skip_bad": bool(skip_bad), **chosen}))
+            columns = columns_of(chosen["columns"])
+            command(*args, **kwargs, reading=Reading(bool(chosen.get("skip_bad", skip_bad)), **columns))
 
         own = inspect.signature(command, eval_str=True)
         parameters = []
@@ -128,12 +139,12 @@ def real_location(given: str | None) -> str:
     return given if given is not None else os.environ.get("USK_REAL") or DEFAULT_REAL
 
 
-def display_for(ctx: typer.Context, as_json: bool, quiet: bool) -> Display:
-    """Where to write; `usk --json CMD` and `usk CMD --json` mean the same."""
+def display_for(ctx: typer.Context, quiet: bool = False) -> Display:
+    """Where to write, as `--json` and `--quiet` say, wherever they stand on the command line."""
     from usk.cli.display import Display
 
-    above: dict[str, Any] = ctx.obj or {}
-    display = Display(as_json or above.get("json", False), quiet or above.get("quiet", False))
+    common: dict[str, Any] = ctx.obj or {}
+    display = Display(common.get("json", False), quiet or common.get("quiet", False))
     if display.hides_progress:  # of the Hub's client too, which asks as it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return display
@@ -143,7 +154,7 @@ def split_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-def split_numbers(text: str | None, flag: str) -> tuple[int, ...]:
+def split_numbers(text: str | None, field: str) -> tuple[int, ...]:
     """`1,3` as numbers, each once."""
     from usk.errors import UsageError
 
@@ -153,5 +164,5 @@ def split_numbers(text: str | None, flag: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(int(name) for name in split_names(text)))
     except ValueError:
         raise UsageError(
-            f"{flag} {text}: write fold numbers joined by commas, for example {flag} 1,3"
+            "not fold numbers", field=field, value=text, hint="Join them by commas, for example 1,3."
         ) from None

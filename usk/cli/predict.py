@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from usk.cli.options import JsonOption, QuietOption, display_for
+from usk.cli.options import display_for
 
 NONE_READ = 1
 
@@ -26,11 +26,9 @@ def command(
     csv_file: Annotated[
         str | None, typer.Option("--csv", metavar="PATH", help="Write a CSV file; - is standard output.")
     ] = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Classify audio files, folders of them, or sources. Goes on past a bad file; exit code 1 if none could be read."""
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.classify.predict import predict, write_csv
     from usk.cli.display import predictions_table
     from usk.errors import UsageError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usk.cli.options import JsonOption, QuietOption, display_for
+from usk.cli.options import display_for
 
 if TYPE_CHECKING:
     from usk.push import PushPlan
@@ -32,14 +32,12 @@ def command(
     ] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="What changed.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Push without asking.")] = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Share a folder on the Hugging Face Hub, after showing what would be pushed.
 
     Log in with `hf auth login`, or set HF_TOKEN. Run it again after an interruption and it goes on.
     """
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.cli.display import facts_table
     from usk.errors import UsageError
     from usk.push import PushConfig, push
@@ -52,7 +50,7 @@ def command(
 
         def confirm(plan: PushPlan) -> bool:
             bars.close()
-            if not (quiet and yes):
+            if not (display.quiet and yes):
                 display.before(facts_table("to push", plan.facts))
             for note in plan.bundle.notes:
                 display.warn(note)

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usk.cli.options import (
-    FoldColumnOption,
-    GroupColumnOption,
-    JsonOption,
-    LabelColumnOption,
-    QuietOption,
+    Reading,
     RealOption,
     display_for,
-    real_location,
+    reads_clips,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +20,7 @@ if TYPE_CHECKING:
     from usk.data.source import Source
 
 
+@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     runs: Annotated[
@@ -55,17 +52,13 @@ def command(
     audit: Annotated[
         bool, typer.Option("--audit/--no-audit", help="Show what usk audit finds in the dataset.")
     ] = True,
-    label_column: LabelColumnOption = None,
-    group_column: GroupColumnOption = None,
-    fold_column: FoldColumnOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    reading: Reading = Reading(),
 ) -> None:
     """Write one HTML page: compare the runs, listen to clips between their parents, see what it all rests on.
 
     It opens from disk in any browser, offline.
     """
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.cli.display import facts_table
     from usk.evaluate.records import run_folders
     from usk.report.page import ReportConfig, report
@@ -81,7 +74,7 @@ def command(
     )
     source = None
     if config.synth is not None:
-        source = _parents(display, config.synth, real, (label_column, group_column, fold_column))
+        source = _parents(display, config.synth, real, reading)
     with display.progress() as bars:
         made = report(out, config, real=source, bars=bars)
     for note in made.notes:
@@ -97,27 +90,17 @@ def command(
     display.result({**facts, "notes": list(made.notes)}, facts_table("report", facts))
 
 
-def _parents(
-    display: Display, synth: str, real: str | None, columns: tuple[str | None, str | None, str | None]
-) -> Source | None:
+def _parents(display: Display, synth: str, real: str | None, reading: Reading) -> Source | None:
     """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
-    from usk.data.open import open_source
     from usk.data.parquet import read_manifest
     from usk.errors import UskError
 
-    label_column, group_column, fold_column = columns
     folder = Path(synth).expanduser()
     manifest = read_manifest(folder) if folder.is_dir() else None
     of_demo = manifest is not None and manifest.get("source", {}).get("name") == "demo"
     named = real if real is not None else "demo" if of_demo else os.environ.get("USK_REAL") or None
     try:
-        return open_source(
-            real_location(named),
-            skip_bad=True,
-            label_column=label_column,
-            group_column=group_column,
-            fold_column=fold_column,
-        )
+        return reading.open(named)
     except UskError as error:
         if named is not None:
             raise

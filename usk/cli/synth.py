@@ -10,9 +10,7 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    JsonOption,
     ModelOption,
-    QuietOption,
     Reading,
     RealOption,
     SeedOption,
@@ -128,14 +126,12 @@ def command(
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
     reading: Reading = Reading(),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Make synthetic clips by interpolating pairs of real ones: a Hugging Face dataset in OUT.
 
     Run it again after an interruption and it goes on where it stopped.
     """
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.data.train_subset import parse_train_clips
     from usk.synth.filter import FilterConfig
     from usk.synth.settings import render_config
@@ -158,7 +154,7 @@ def command(
     for flag, value in (("--keep", keep), ("--filter-threshold", judge_threshold)):
         if value is not None and not clip_filter:
             raise UsageError(f"{flag} {value} belongs to --filter; add --filter, or leave it out")
-    tested = split_numbers(test_folds, "--test-folds")
+    tested = split_numbers(test_folds, "test_folds")
     if tested and not clip_filter and train_clips is None:
         raise UsageError(
             f"--test-folds {test_folds} belongs to --train-clips or --filter; add one, or leave it out"
@@ -174,7 +170,7 @@ def command(
         alpha=alpha,
         seed=seed if train_clips is None else 0,  # each dataset of --train-clips draws by its name
         classes=split_names(classes),
-        folds=split_numbers(folds, "--folds"),
+        folds=split_numbers(folds, "folds"),
         across_folds=across_folds,
         skip_bad=reading.skip_bad,
         render=render_config(quality, **chosen),

@@ -9,8 +9,6 @@ import typer
 
 from usk.cli.options import (
     DeviceOption,
-    JsonOption,
-    QuietOption,
     Reading,
     RealOption,
     display_for,
@@ -90,11 +88,9 @@ def command(
         ),
     ] = None,
     reading: Reading = Reading(),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
-    display = display_for(ctx, as_json, quiet)
+    display = display_for(ctx)
     from usk.classify.train import TrainConfig, TrainProgress, train
     from usk.cli.display import runs_table, settings_line
     from usk.data.mix import parse_mix
@@ -105,7 +101,7 @@ def command(
     config = TrainConfig(
         classifier=classifier,
         protocol=protocol,
-        folds=split_numbers(folds, "--folds"),
+        folds=split_numbers(folds, "folds"),
         seeds=seeds,
         seed=seed,
         train_clips=train_clips,
