@@ -21,6 +21,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.runs import a_record
 from tests.sounds import tone
 from usk.cards import (
     PLACE,
@@ -32,8 +33,12 @@ from usk.cards import (
     size_category,
 )
 from usk.classify.card import run_card
+from usk.classify.classifier import AudioClassifier
+from usk.classify.registry import preset
+from usk.classify.runs import classifier_settings
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
 from usk.diffusion.load import load_generator
+from usk.runs import Predictions
 from usk.synth.card import dataset_card
 from usk.synth.dataset_folder import encode_flac
 from usk.synth.plan import Plan, PlannedClip
@@ -200,7 +205,7 @@ def test_the_card_names_classes_that_the_generator_was_not_told() -> None:
 
 
 def test_a_run_card_says_why_clips_were_left_out() -> None:
-    heard = "a parent's recording, or one that their generator or clip_filter had heard, validates or tests"
+    heard = "a parent's recording, or one that their generator or filter was trained on, validates or tests"
     assert f"2 synthetic clips were left out of the training: {heard}." in run_card_of(("a",), dropped=2)[1]
     few = run_card_of(("a",), dropped=2, train_clips=30, mix="real,synth")[1]
     assert f"{heard}, or a parent is none of the 30 real clips that train." in few
@@ -208,21 +213,21 @@ def test_a_run_card_says_why_clips_were_left_out() -> None:
     assert "left out of the training: a parent is tested." in cut
 
 
+CLASSIFIER = AudioClassifier(**classifier_settings("small", preset("small"), ["a", "b"], "fp32"))
+
+
 def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[dict[str, Any], str]:
     """(metadata, body) of the card of a run that knows these classes."""
-    source = {
-        "source": "tones", "kind": "class folders", "revision": "abc", "hub_id": "", "license": "unknown", "models": [],
-        "strategies": [], "urbansound8k": False, "trained": True,
-    }  # fmt: skip
+    plain = {"name": "tones", "kind": "class folders", "revision": "abc"}
     base = {
-        "classifier": "small", "protocol": "folds", "split": "fold2", "fold": 2, "seed": 0, "optimistic": False,
-        "class_names": list(class_names), "n_real": 30, "n_synthetic": 0, "n_test": 9, "n_test_recordings": 3,
-        "n_validation": 6, "best_epoch": 4, "epochs": 5, "steps": 50, "batch": 32, "learning_rate": 0.002,
-        "precision": "fp32", "augment": "none", "dropped": 0, "inputs": {"real": source}, "leaks": [],
-        "license": "unknown", "heard": {"seconds": 4.0, "sample_rate_hz": 22_050, "repeat_short": True, "transformer": False, "in_halves": False},
+        "fold": 2, "split": "fold2", "n_real": 30, "n_test": 9, "n_test_recordings": 3, "n_validation": 6, "best_epoch": 4, "epochs": 5,
+        "sources": {"real": plain},
     }  # fmt: skip
-    recalls = [(name, 1, 0.5) for name in class_names]
-    card = run_card({**base, **record}, 0.5, 0.4, recalls, "SmallCnn", "usk/classify/models.py")
+    labels = np.repeat(np.arange(len(class_names)), 2)
+    predicted = np.where(np.arange(len(labels)) % 2, (labels + 1) % len(class_names), labels)
+    ids = np.arange(len(labels)).astype(str)
+    said = Predictions(ids, ids, labels, predicted, np.zeros((len(labels), len(class_names)), np.float32))
+    card = run_card(a_record(class_names=class_names, **{**base, **record}), said, CLASSIFIER)
     start, head, body = card.split("---\n", 2)
     assert start == ""
     return yaml.safe_load(head), body
@@ -398,17 +403,16 @@ def test_the_run_card_as_the_hub_reads_it() -> None:
     assert "fold 2: 9 clips of 3 recordings" in body and "| accuracy | 50.0 % |" in body
     assert "No clip of the test part, and none of its recordings, trained." in body
     assert table_of(body.replace("## Results", "## R", 1).replace("| class |", "## T\n| class |", 1), "T")[2:] == [
-        "| a | 1 | 50.0 % |", "| b | 1 | 50.0 % |"
+        "| a | 2 | 50.0 % |", "| b | 2 | 50.0 % |"
     ]  # fmt: skip
 
 
 def test_a_run_card_names_no_paths() -> None:
-    inputs = {
-        name: {"source": "sums", "kind": "k", "revision": "1", "hub_id": hub_id, "license": "mit", "models": [],
-               "strategies": ["waveform"], "urbansound8k": False, "trained": True}
-        for name, hub_id in (("real", ""), ("/home/somebody/sums", ""), ("me/x@v1", "me/x"))
-    }  # fmt: skip
-    metadata, body = run_card_of(("a",), inputs=inputs, n_synthetic=2)
+    sources = {
+        name: {"name": "sums", "hub_id": hub_id, "strategies": ["waveform"]}
+        for name, hub_id in (("real", None), ("/home/somebody/sums", None), ("me/x@v1", "me/x"))
+    }
+    metadata, body = run_card_of(("a",), sources=sources, n_synthetic=2)
     assert "somebody" not in f"{metadata}{body}"
     assert metadata["model-index"][0]["name"] == "small on real, sums, me/x@v1"
     assert metadata["datasets"] == ["me/x"]

@@ -15,8 +15,8 @@ from usk.cards import PLACE
 from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.data.parquet import MANIFEST_FILE
 from usk.errors import UsageError, UskError
-from usk.evaluate.records import run_folders
 from usk.files import read_json
+from usk.runs import RUN_FILE, run_folders
 from usk.text import abbreviate_list
 
 CARD_FILE = "README.md"
@@ -48,7 +48,7 @@ KINDS = (
     Kind(
         "run",
         "model",
-        "run.json",
+        RUN_FILE,
         re.compile(
             r"run\.json|README\.md|config\.json|model\.safetensors|predictions\.parquet|history\.json"
         ),

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from usk.classify.train import TrainConfig, train
 from usk.data.open import open_source
-from usk.evaluate.records import read_run
+from usk.runs import read_run
 
 PAIRS = (
     "small:none,small:shift+gain+mask,small:basic,small:basic+mixup,small:strong,resnet:basic,sb-cnn:basic"
@@ -63,13 +63,11 @@ def main() -> None:
                     "augment": augment,
                     "accuracies": {
                         str(fold): [
-                            round(read_run(run.folder).accuracy, 4)
-                            for run in runs
-                            if run.record["fold"] == fold
+                            round(read_run(run.folder).accuracy, 4) for run in runs if run.fold == fold
                         ]
                         for fold in tested
                     },
-                    "s_per_run": round(float(np.mean([run.record["took_s"] for run in runs])), 1),
+                    "s_per_run": round(float(np.mean([run.took_s for run in runs])), 1),
                 }
             )
             Console(stderr=True).print(rows[-1])

@@ -32,7 +32,7 @@ from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.splits import fold_split
 from usk.data.train_subset import subset_split
-from usk.evaluate.records import RunRecord, read_runs
+from usk.runs import RunRecord, read_runs
 
 HEARD = {"whole": 1, "two halves": 2, "three halves that overlap": 3}
 KEYS = ("train_clips", "augment", "statistics of clips", "heard")

@@ -33,7 +33,7 @@ from usk.data.source import Source
 from usk.data.splits import seed_9010_split
 from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs
-from usk.evaluate.records import read_runs
+from usk.runs import read_runs
 from usk.synth.settings import render_config
 from usk.synth.synthesize import SynthConfig, synthesize
 

@@ -27,8 +27,7 @@ from rich.table import Table
 from tests.bench.distance import RealReference
 from usk.audio.mel import audio_to_image, stack_padded
 from usk.audit.embeddings import features_of, log_mel_statistics
-from usk.classify.registry import preset
-from usk.classify.runs import load_classifier
+from usk.classify.runs import classifier_in
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.splits import held_out_groups
@@ -93,8 +92,8 @@ def main() -> None:
         [source.clips[row].group for row in unheard],
         log_mel_statistics,
     )
-    model, record = load_classifier(options.run)
-    features = preset(record["classifier"]).features
+    model = classifier_in(options.run)
+    features = model.feature_settings
     row_of = {clip.clip_id: row for row, clip in enumerate(source.clips)}
 
     def plan_for(n_parents: int) -> Plan:

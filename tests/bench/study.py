@@ -39,11 +39,11 @@ from usk.classify.train import TrainConfig, train
 from usk.data.mix import parse_mix
 from usk.data.open import open_source
 from usk.evaluate.compare import Comparison, compare
-from usk.evaluate.records import RunRecord, read_runs
 from usk.evaluate.stats import Pair, exact_test, paired_bootstrap
 from usk.evaluate.study import Study, sweeps_by_train_clips
 from usk.evaluate.study import study as study_of
 from usk.report.charts import train_clips_charts
+from usk.runs import RunRecord, read_runs
 from usk.synth.filter import FilterConfig
 from usk.synth.settings import render_config
 from usk.synth.subsets import TrainSubset, synthesize_subsets

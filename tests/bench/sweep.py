@@ -25,7 +25,7 @@ from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.device import default_precision, resolve_device
-from usk.evaluate.records import read_run
+from usk.runs import read_run
 
 
 def main() -> None:

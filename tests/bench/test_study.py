@@ -12,7 +12,7 @@ from tests.bench import study
 from tests.runs import write_run
 from usk.data.mix import parse_mix
 from usk.data.open import open_source
-from usk.evaluate.records import read_runs
+from usk.runs import read_runs
 from usk.synth.subsets import TrainSubset
 
 CONFIG = """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.bench import together
 from tests.runs import write_run
-from usk.evaluate.records import read_runs
+from usk.runs import read_runs
 
 
 def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from usk.evaluate.records import RunRecord, read_runs
 from usk.evaluate.stats import Pair
 from usk.evaluate.verdict import Compared, corrected, verdict
+from usk.runs import RunRecord, read_runs
 
 
 def named(runs: Sequence[RunRecord], mixes: Sequence[str], names: Mapping[str, str]) -> list[RunRecord]:

@@ -46,7 +46,7 @@ from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.splits import Split, fold_split
 from usk.device import default_precision, resolve_device
-from usk.evaluate.records import read_run
+from usk.runs import read_run
 
 FIELD_RATE_HZ = 44_100  # of 5,370 of UrbanSound8K's 8,732 clips; nearly all others have more
 

@@ -62,10 +62,11 @@ def test_a_stopped_run_ends_with_the_same_weights(bands: Source, tmp_path: Path,
     (whole,) = train(bands, out=tmp_path / "whole", config=CONFIG).runs
     stopped_after(epoch, bands, tmp_path / "stopped")
     seen: list[int] = []
-    (run,) = train(
+    result = train(
         bands, out=tmp_path / "stopped", config=CONFIG, report=lambda state: seen.append(state.epoch)
-    ).runs
-    assert seen == list(range(epoch + 1, 5)) and run.fresh
+    )
+    (run,) = result.runs
+    assert seen == list(range(epoch + 1, 5)) and result.fresh == (True,)
     for one, other in zip(results(whole.folder)[:2], results(run.folder)[:2], strict=True):
         assert np.array_equal(one, other)
     first, second = results(whole.folder)[2], results(run.folder)[2]

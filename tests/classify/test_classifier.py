@@ -21,7 +21,6 @@ from usk.audio.features import FeatureSettings, features_of, fit_length
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier, check_settings
 from usk.classify.predict import load_classifier
-from usk.classify.registry import Standardized, preset
 from usk.classify.runs import classifier_in
 from usk.classify.train import TrainConfig, train
 from usk.data.decode import decode_source
@@ -128,17 +127,6 @@ def test_saving_a_loaded_classifier_gives_the_same_files(run: Path, tmp_path: Pa
     AudioClassifier.from_pretrained(run).save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
-
-
-def test_a_run_from_before_config_json_still_loads(run: Path, tmp_path: Path) -> None:
-    """Its weights lie under the same names, and run.json says the rest."""
-    before = classifier_in(run)
-    (run / "config.json").unlink()
-    after = classifier_in(run)
-    assert after.feature_settings == before.feature_settings and after.class_names == before.class_names
-    bands = torch.zeros(16, 1)
-    plain = Standardized(preset("tiny").build(3), bands, bands + 1)
-    plain.load_state_dict(after.state_dict())
 
 
 def spoilt(run: Path, what: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import usk
-from usk.evaluate.records import read_run
+from usk.runs import read_run
 
 
 @pytest.mark.slow
@@ -20,6 +20,6 @@ def test_default_classifier_lands_between_55_and_90_percent_on_every_held_out_de
         result = usk.train(usk.open_source("demo"), ["real"], out=tmp_path, config=usk.TrainConfig(epochs=8))
     finally:
         torch.set_num_threads(threads)
-    accuracies = {run.record["split"]: read_run(run.folder).accuracy for run in result.runs}
+    accuracies = {run.split: read_run(run.folder).accuracy for run in result.runs}
     assert set(accuracies) == {"fold1", "fold2", "fold3"}
     assert all(0.55 <= accuracy <= 0.90 for accuracy in accuracies.values()), accuracies

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from tests.runs import write_run
 from tests.sounds import tone, write_wav
 from usk.classify.predict import find_classifier
 from usk.errors import UsageError
@@ -206,10 +207,8 @@ def test_wrong_input_is_one_line(
     usk: Command, trained: Path, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     write_wav(tmp_path / "good.wav", tone(440, 0.5))
-    for name in ("one", "two"):
-        (tmp_path / "two" / name).mkdir(parents=True)
-        of_run = {"one": {}, "two": {"validation_accuracy": 0.625}}[name]
-        (tmp_path / "two" / name / "run.json").write_text(json.dumps(of_run))
+    for name, accuracy in (("one", None), ("two", 0.625)):
+        write_run(tmp_path / "two", "real", name=name, validation_accuracy=accuracy)
     places = {"good": tmp_path / "good.wav", "two": tmp_path / "two"}
     given = [argument.format(**places) for argument in arguments]
     ran = usk("predict", *given, *([] if "--run" in given else ["--run", trained]), "--quiet")

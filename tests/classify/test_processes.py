@@ -132,15 +132,16 @@ def test_at_the_same_time_is_as_one_after_another(
     assert [run.folder.name for run in together.runs] == [run.folder.name for run in alone.runs]
     for one, other in zip(alone.runs, together.runs, strict=True):
         assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-5)
-        assert other.fresh and other.record["n_synthetic"] == one.record["n_synthetic"]
+        assert other.n_synthetic == one.n_synthetic
     assert sorted((state.run, state.epoch) for state in seen) == [(r, e) for r in range(4) for e in (1, 2)]
     done = [state.done_steps for state in seen]
     assert done == sorted(done) and done[-1] == seen[-1].all_steps
     assert sorted(path.name for path in (tmp_path / "together").iterdir()) == sorted(
         run.folder.name for run in together.runs
     )
+    assert all(together.fresh)
     again = train(bands, mixes, synth=synth, out=tmp_path / "together", config=replace(wide, workers=2))
-    assert not any(run.fresh for run in again.runs)
+    assert not any(again.fresh)
 
 
 @pytest.fixture
@@ -172,8 +173,9 @@ def test_a_killed_process_is_one_line_and_what_was_finished_stays(
     assert all(process.poll() is not None for process in started)
     finished = {path.parent.name for path in tmp_path.glob("*/run.json")}
     assert 1 <= len(finished) < 4
-    runs = train(bands, out=tmp_path, config=replace(config, workers=1)).runs
-    assert {run.folder.name for run in runs if not run.fresh} == finished and len(runs) == 4
+    result = train(bands, out=tmp_path, config=replace(config, workers=1))
+    found = {run.folder.name for run, fresh in zip(result.runs, result.fresh, strict=True) if not fresh}
+    assert found == finished and len(result.runs) == 4
 
 
 def test_what_a_process_raises_comes_back(
@@ -330,7 +332,7 @@ def test_several_share_a_cuda_device(bands: Source, tmp_path: Path) -> None:
     alone = train(bands, out=tmp_path / "alone", config=replace(config, workers=1))
     together = train(bands, out=tmp_path / "together", config=replace(config, workers=2))
     for one, other in zip(alone.runs, together.runs, strict=True):
-        assert other.record["device"] == "cuda"
+        assert other.device == "cuda"
         assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-2)
     first, second = (probabilities(run.folder) for run in alone.runs)
     assert not np.allclose(first, second, atol=1e-2)

@@ -54,7 +54,12 @@ def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_pa
     ]
     seen.clear()
     again = train(bands, out=tmp_path, config=replace(config, seeds=2), report=seen.append)
-    assert [run.fresh for run in again.runs] == [False, False, True, True]
+    assert again.fresh == (
+        False,
+        False,
+        True,
+        True,
+    )
     assert [(state.run, state.done_steps, state.all_steps) for state in seen] == [
         (2, few // 2, few + full), (2, few, few + full),
         (3, few + full // 2, few + full), (3, few + full, few + full),
@@ -74,7 +79,7 @@ def test_runs_of_the_full_training_part_are_found_whatever_shots_are_asked_for_w
 def test_a_sweep_can_be_shared_by_its_seeds(bands: Source, tmp_path: Path) -> None:
     whole = train(bands, out=tmp_path, config=replace(TINY, seeds=3, epochs=1))
     part = train(bands, out=tmp_path / "part", config=replace(TINY, seeds=2, seed=1, epochs=1))
-    assert [run.record["seed"] for run in part.runs] == [1, 2]
+    assert [run.seed for run in part.runs] == [1, 2]
     assert [run.folder.name for run in part.runs] == [run.folder.name for run in whole.runs[1:]]
 
 
@@ -202,13 +207,13 @@ def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., S
 def test_every_mix_is_trained_with_each_augmentation(bands: Source, tmp_path: Path) -> None:
     config = replace(TINY, epochs=1, train_clips="9", augment="none,auto,shift+mask,none")
     result = train(bands, ["real"], out=tmp_path, config=config)
-    assert [run.record["augment"] for run in result.runs] == ["none", "shift+mask"]  # `auto` is none here
+    assert [run.augment for run in result.runs] == ["none", "shift+mask"]  # `auto` is none here
     assert len({run.folder for run in result.runs}) == 2
     for run in result.runs:
         history = json.loads((run.folder / "history.json").read_text())
-        assert run.record["validation_accuracy"] == pytest.approx(history[0]["validation_accuracy"])
+        assert run.validation_accuracy == pytest.approx(history[0]["validation_accuracy"])
     again = train(bands, ["real"], out=tmp_path, config=replace(config, augment="shift+mask"))
-    assert [run.fresh for run in again.runs] == [False]
+    assert again.fresh == (False,)
     with pytest.raises(UsageError, match="--augment loud is not known"):
         train(bands, ["real"], out=tmp_path, config=replace(config, augment="none,loud"))
 
@@ -219,8 +224,7 @@ def test_whatever_decides_a_run_makes_another_run(
     config = replace(TINY, epochs=1)
 
     def fresh(real: Source = bands) -> bool:
-        (run,) = train(real, out=tmp_path, config=config).runs
-        return run.fresh
+        return train(real, out=tmp_path, config=config).fresh == (True,)
 
     assert fresh() and not fresh()
     moved = [replace(clip, label=(clip.label + 1) % 3) if clip.fold == 2 else clip for clip in bands.clips]

@@ -26,7 +26,7 @@ from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.errors import LeakError, UsageError, UskError
 from usk.evaluate.compare import compare_runs
-from usk.evaluate.records import read_runs
+from usk.runs import read_runs
 
 TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
 
@@ -50,7 +50,7 @@ def files_of(result: TrainResult) -> list[dict[str, bytes]]:
 
 def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source, tmp_path: Path) -> None:
     result = train(bands, ["real"], out=tmp_path, config=tiny(seeds=2))
-    assert [(run.record["split"], run.record["seed"]) for run in result.runs] == [("fold2", 0), ("fold2", 1)]
+    assert [(run.split, run.seed) for run in result.runs] == [("fold2", 0), ("fold2", 1)]
     for run in result.runs:
         assert sorted(file.name for file in run.folder.iterdir()) == [
             "README.md", "config.json", "history.json", "model.safetensors", "predictions.parquet", "run.json",
@@ -73,8 +73,8 @@ def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source
             5,
             6,
         ]  # twice the recipe's, for few clips
-        assert run.record["n_real"] == len(split.train)
-        assert (run.record["n_test"], run.record["n_validation"]) == (len(split.test), len(split.validation))
+        assert run.n_real == len(split.train)
+        assert (run.n_test, run.n_validation) == (len(split.test), len(split.validation))
     assert [run.folder for run in read_runs(tmp_path)] == [run.folder for run in result.runs]
 
 
@@ -118,10 +118,10 @@ def test_every_mix_gets_the_same_steps_and_test_clips(
         hook.remove()
     assert len(fold_split(bands.clips, 2).train) < 500  # so that an epoch counts 500 clips
     assert steps == [4 * -(-500 // 16)] * 4
-    assert [run.record["steps"] for run in runs] == steps
-    assert [run.record["n_synthetic"] for run in runs] == [0, 12, 0, 12]
-    assert [run.record["dropped"] for run in runs] == [0, 6, 0, 6]
-    assert [run.record["n_real"] > 0 for run in runs] == [True, True, True, False]
+    assert [run.steps for run in runs] == steps
+    assert [run.n_synthetic for run in runs] == [0, 12, 0, 12]
+    assert [run.dropped for run in runs] == [0, 6, 0, 6]
+    assert [run.n_real > 0 for run in runs] == [True, True, True, False]
     assert len({tuple(predictions(run.folder)["clip_id"]) for run in runs}) == 1
 
 
@@ -174,7 +174,7 @@ def test_a_tenth_of_the_epochs_is_validated_and_the_best_mean_of_three_kept(
     assert [entry["epoch"] for entry in history] == list(range(1, 23))
     assert validated == [1, 4, 7, 10, 13, 16, 19, 22]  # the last one always is
     epoch = best_of_three(history, 0)
-    assert run.record["best_epoch"] == epoch
+    assert run.best_epoch == epoch
     stopped_there = train(bands, out=tmp_path / "stopped", config=tiny(epochs=epoch)).runs[0]
     assert (stopped_there.folder / "model.safetensors").read_bytes() == (
         run.folder / "model.safetensors"
@@ -193,14 +193,14 @@ def test_where_the_learning_rate_decays_the_last_third_is_chosen_from(
     run = train(bands, out=tmp_path, config=tiny(epochs=8)).runs[0]
     history = json.loads((run.folder / "history.json").read_text())
     assert best_of_three(history, 0) < 5, "the early ones would have it"
-    assert run.record["best_epoch"] == best_of_three(history, 5) == 6
+    assert run.best_epoch == best_of_three(history, 5) == 6
 
 
 def test_the_published_protocol_validates_every_epoch(bands: Source, tmp_path: Path) -> None:
     run = train(bands, out=tmp_path, config=tiny(epochs=4, protocol="seed-9010", folds=())).runs[0]
     history = json.loads((run.folder / "history.json").read_text())
     accuracies = [entry["validation_accuracy"] for entry in history]
-    assert accuracies[run.record["best_epoch"] - 1] == max(accuracies)
+    assert accuracies[run.best_epoch - 1] == max(accuracies)
 
 
 def test_validation_labels_choose_the_epoch(bands: Source, tmp_path: Path) -> None:
@@ -218,16 +218,16 @@ def test_validation_labels_choose_the_epoch(bands: Source, tmp_path: Path) -> No
     )
     history = json.loads((wrong_run.folder / "history.json").read_text())
     assert min(epoch.get("validation_accuracy", 1.0) for epoch in history) < 0.4
-    assert wrong_run.record["best_epoch"] < right_run.record["best_epoch"]
+    assert wrong_run.best_epoch < right_run.best_epoch
 
 
 def test_finished_runs_are_not_trained_again(bands: Source, tmp_path: Path) -> None:
     first = train(bands, out=tmp_path, config=TINY)
     before = files_of(first)
     again = train(bands, out=tmp_path, config=tiny(seeds=2))
-    assert [run.fresh for run in again.runs] == [False, True]
+    assert again.fresh == (False, True)
     assert files_of(again)[0] == before[0]
-    assert [run.fresh for run in train(bands, out=tmp_path, config=tiny(epochs=1)).runs] == [True]
+    assert train(bands, out=tmp_path, config=tiny(epochs=1)).fresh == (True,)
 
 
 def test_what_a_killed_training_left_is_ignored(bands: Source, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_what_a_killed_training_left_is_ignored(bands: Source, tmp_path: Path) -
     whole = files_of(train(bands, out=tmp_path, config=TINY))[0]
     run.folder.rename(tmp_path / f".{run.folder.name}.part-1")  # killed before the last step
     (tmp_path / f".{run.folder.name}.part-1" / "run.json").write_text("{")
-    assert train(bands, out=tmp_path, config=TINY).runs[0].fresh
+    assert train(bands, out=tmp_path, config=TINY).fresh[0]
     assert len(read_runs(tmp_path)) == 1
     assert (run.folder / "model.safetensors").read_bytes() == whole["model.safetensors"]
 
@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_finished_runs_and_leaves_nothing_half_written(
             train(bands, out=tmp_path, config=tiny(seeds=2))
     assert len(list(tmp_path.iterdir())) == 1
     again = train(bands, out=tmp_path, config=tiny(seeds=2))
-    assert [run.fresh for run in again.runs] == [False, True]
+    assert again.fresh == (False, True)
     assert files_of(again)[0] == before[0]
 
 
@@ -294,7 +294,7 @@ def test_folds_that_a_mix_cannot_be_tested_on_are_left_out_and_named(
     bands: Source, children: Callable[..., Source], tmp_path: Path
 ) -> None:
     result = train(bands, ["real", "real,synth"], synth=children((1,)), out=tmp_path, config=tiny(folds=()))
-    assert [run.record["split"] for run in result.runs] == ["fold2"] * 2 + ["fold3"] * 2
+    assert [run.split for run in result.runs] == ["fold2"] * 2 + ["fold3"] * 2
     assert any("fold 1 is not tested: all 6 clips of synth would leak" in note for note in result.notes)
 
 
@@ -336,7 +336,7 @@ def test_dropped_clips_do_not_train(bands: Source, children: Callable[..., Sourc
         train(bands, ["real,synth"], synth=source, out=tmp_path / name, config=TINY).runs[0]
         for name, source in (("with", synth), ("without", without))
     ]
-    assert [run.record["dropped"] for run in runs] == [6, 0]
+    assert [run.dropped for run in runs] == [6, 0]
     assert len({(run.folder / "model.safetensors").read_bytes() for run in runs}) == 1
 
 
@@ -371,18 +371,18 @@ def test_parents_from_elsewhere_are_noted(
 
 def test_holdout_draws_a_test_part_a_seed(bands: Source, tmp_path: Path) -> None:
     result = train(bands, out=tmp_path, config=tiny(protocol="holdout", folds=(), seeds=2))
-    assert [run.record["split"] for run in result.runs] == ["holdout0", "holdout1"]
+    assert [run.split for run in result.runs] == ["holdout0", "holdout1"]
     tested = [set(predictions(run.folder)["clip_id"]) for run in result.runs]
     assert tested[0] != tested[1]
-    assert not any(run.record["optimistic"] for run in result.runs)
-    assert {run.record["fold"] for run in result.runs} == {None}
+    assert not any(run.optimistic for run in result.runs)
+    assert {run.fold for run in result.runs} == {None}
 
 
 def test_the_published_protocol_is_called_optimistic(bands: Source, tmp_path: Path) -> None:
     result = train(bands, out=tmp_path, config=tiny(protocol="seed-9010", folds=()))
     run = result.runs[0]
-    assert run.record["optimistic"] is True
-    assert (run.record["split"], run.record["n_test"], run.record["n_validation"]) == ("seed0-9010", 7, 7)
+    assert run.optimistic is True
+    assert (run.split, run.n_test, run.n_validation) == ("seed0-9010", 7, 7)
     assert any("optimistic" in note for note in result.notes)
 
 
@@ -425,7 +425,7 @@ def test_what_heard_recordings_that_the_published_protocol_tests_stays_on_record
                    config=tiny(protocol="seed-9010", folds=()))  # fmt: skip
     said = "the generator of synth has heard recordings that seed-9010 tests: more optimistic still"
     assert said in result.notes
-    by_mix = {run.record["mix"]: run.record["caveats"] for run in result.runs}
+    by_mix = {run.mix: run.caveats for run in result.runs}
     assert by_mix == {"real": [], "real,synth": [said]}
     assert any(said in note for comparison in compare_runs(tmp_path) for note in comparison.notes)
 
@@ -454,10 +454,7 @@ def test_a_test_clip_whose_sound_trains_under_another_name_is_said_where_it_is_t
         "1 clip with the same sound as a clip of another recording (low-2-0 as low-1-0): one may train where the other is tested; "
         "remove the copies, or give both the same recording"
     ]
-    said = {
-        run.record["split"]: [text for text in run.record["caveats"] if "sound" in text]
-        for run in result.runs
-    }
+    said = {run.split: [text for text in run.caveats if "sound" in text] for run in result.runs}
     assert said == {
         "fold1": [
             "fold1: 1 sound of 24 test clips train or validate too, under another name (bands/low-1-0): scores are too high"

@@ -145,7 +145,7 @@ def test_training_begins_from_the_checkpoint_with_a_new_head(ast: Path) -> None:
 
 
 def test_the_saved_weights_give_the_saved_predictions(ast: Path, bands: Source, tmp_path: Path) -> None:
-    from usk.classify.runs import load_classifier
+    from usk.classify.runs import classifier_in
     from usk.data.splits import fold_split
 
     config = TrainConfig(classifier=f"hf:{ast}", folds=(2,), epochs=1, device="cpu", precision="fp32")
@@ -156,7 +156,7 @@ def test_the_saved_weights_give_the_saved_predictions(ast: Path, bands: Source, 
     ).read_bytes()
     import pyarrow.parquet as pq
 
-    model, _ = load_classifier(run.folder)
+    model = classifier_in(run.folder)
     test = fold_split(bands.clips, 2).test.tolist()
     features = features_of(decode_source(bands, 16_000), preset(f"hf:{ast}").features)[test]
     with torch.no_grad():

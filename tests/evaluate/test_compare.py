@@ -154,7 +154,7 @@ def test_unpaired_runs_are_counted_and_left_out(tmp_path: Path) -> None:
         {"augment": "strong"},
         {"learning_rate": 1e-6},
         {"batch": 8},
-        {"recipe": "00000000"},
+        {"recipe_hash": "00000000"},
         {"augmentations": "shift"},
         {"classifier_revision": "0" * 40},
     ],
@@ -250,7 +250,7 @@ def test_runs_are_found_at_any_depth_and_through_links(tmp_path: Path) -> None:
 
 def test_no_runs(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(SourceError, match=r"no runs under .*; train some with `usk train`"):
+        with pytest.raises(SourceError, match=r"no runs under .*\. Train some"):
             compare_runs(folder)
     assert compare([]) == []
 
@@ -312,7 +312,7 @@ def test_what_no_run_can_rule_out_is_said_with_the_verdict(tmp_path: Path) -> No
         ("real,own", ["of few train_clips"]),
     ):
         leaks = ["city names no recordings"] if mix != "real,own" else ["city names no recordings", "unknown"]
-        write_run(tmp_path, mix, leaks=leaks, caveats=caveats)
+        write_run(tmp_path, mix, leaks=leaks, caveats=[*leaks, *caveats])
     assert only(compare_runs(tmp_path)).notes[:3] == [
         "city names no recordings", "real,own; real,synth: of few train_clips", "real,own: unknown",
     ]  # fmt: skip
@@ -366,7 +366,7 @@ def test_folds_with_other_seeds_count_as_much_and_are_named(tmp_path: Path) -> N
 def made_by(
     strategy: str = "slerp", model: str = "fold1@aa", name: str = "few/50-train_clips-fold1-seed0"
 ) -> dict[str, Any]:
-    return {"inputs": {name: {"strategies": [strategy], "models": [model], "trained": True}}}
+    return {"sources": {name: {"strategies": [strategy], "generators": [model]}}}
 
 
 @pytest.mark.parametrize(

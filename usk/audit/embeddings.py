@@ -11,12 +11,11 @@ import torch
 
 from usk.audio.features import FOUR_SECONDS, Features, fit_length
 from usk.classify.classifier import WEIGHTS_FILE
-from usk.classify.runs import record_of
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
 from usk.errors import UsageError
-from usk.evaluate.records import run_folders
 from usk.hub import first_line
+from usk.runs import record_or_none, run_folders
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Clips at 22.05 kHz to vectors [n, dimensions]."""
@@ -152,21 +151,17 @@ def transformers_embedding(model_id: str) -> Embedding:
 
 def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
     """Of the runs under `runs` that trained on real clips alone and know these classes, the newest of most clips, or None."""
-    found = []
-    for folder in run_folders(runs):
-        record = record_of(folder)
-        try:
-            of_real = record["mix"] == "real" and record["class_names"] == list(class_names)
-            if of_real and (folder / WEIGHTS_FILE).is_file():
-                found.append((int(record["n_real"]), str(record["created"]), folder))
-        except (KeyError, TypeError, ValueError):
-            continue  # not a run, or a damaged one: `usk eval` says so
-    return max(found)[-1] if found else None
+    found = [
+        (record.n_real, record.created, record.folder)
+        for record in map(record_or_none, run_folders(runs))  # None for a damaged one: `usk eval` says so
+        if record is not None and record.mix == "real" and record.class_names == tuple(class_names)
+    ]
+    return max((one for one in found if (one[-1] / WEIGHTS_FILE).is_file()), default=(None,))[-1]
 
 
 def _name_of(run: Path) -> str:
-    n_real = record_of(run).get("n_real")
-    trained = f", trained on {n_real:,} real clips" if isinstance(n_real, int) else ""
+    record = record_or_none(run)
+    trained = f", trained on {record.n_real:,} real clips" if record is not None else ""
     return f"classifier of {run.name}{trained}, before its last layer"
 
 

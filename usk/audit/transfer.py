@@ -15,8 +15,8 @@ import numpy as np
 from usk.audit.distances import Score
 from usk.classify.train import TrainConfig, TrainProgress, train
 from usk.data.source import Source
-from usk.evaluate.records import RunRecord, read_runs
 from usk.evaluate.stats import Pair, paired_bootstrap
+from usk.runs import RunRecord, read_runs
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ import torch
 
 from usk.audio.features import Features, fit_length
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier
-from usk.classify.runs import CARD_FILE, RUN_FILE, classifier_in, record_of
+from usk.classify.runs import CARD_FILE, classifier_in
 from usk.data.audio_file import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.folders import UNREAD_SUFFIXES
 from usk.data.open import open_source
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
-from usk.evaluate.records import run_folders
 from usk.files import visible_files
+from usk.runs import RUN_FILE, record_or_none, run_folders
 from usk.text import abbreviate_list
 
 BATCH_FILES = 16
@@ -72,10 +72,9 @@ def _likely(runs: Sequence[Path]) -> str:
     """Which of several runs one would take, in words: the best on validation clips, which are not the same for all."""
     scores: dict[Path, float] = {}
     for folder in runs:
-        record = record_of(folder)
-        found = record.get("validation_accuracy")
-        if isinstance(found, float) and not record.get("optimistic"):  # validated on what is tested
-            scores[folder] = found
+        record = record_or_none(folder)
+        if record is not None and record.validation_accuracy is not None and not record.optimistic:
+            scores[folder] = record.validation_accuracy
     if not scores:
         return ""
     best = max(scores, key=lambda folder: scores[folder])

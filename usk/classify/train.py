@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.audio.features import FeatureSettings, features_of
+from usk.audio.features import features_of
 from usk.classify.card import run_card
 from usk.classify.checkpoint import Checkpoint
-from usk.classify.classifier import AudioClassifier
 from usk.classify.loop import (
     FeatureTable,
     TrainedClassifier,
@@ -34,7 +33,7 @@ from usk.classify.loop import (
 )
 from usk.classify.processes import Workers, fit_in_processes, workers_for
 from usk.classify.registry import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
-from usk.classify.runs import FORMAT, Run, classifier_settings, find_run, run_name, save_run
+from usk.classify.runs import classifier_settings, save_run
 from usk.classify.sweep import Parts, PlannedRun, plan_runs, trained_beyond_the_subset
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
@@ -42,10 +41,11 @@ from usk.data.licenses import strictest_license
 from usk.data.mix import foreign_parents, generator_training_groups, label_map, parse_mix, unknown_generator
 from usk.data.source import Source
 from usk.data.splits import PROTOCOLS
-from usk.data.train_subset import parse_train_clips
+from usk.data.train_subset import SUBSET_NAME, parse_train_clips
 from usk.device import default_precision, resolve_device
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
+from usk.runs import Predictions, RunIdentity, RunRecord, RunSource, find_run
 from usk.text import abbreviate_list, pluralize
 
 VALIDATIONS = (
@@ -94,7 +94,8 @@ class TrainProgress:
 class TrainResult:
     """Finished runs in order, sentences the user should read, and the test parts that were left out and why."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
+    fresh: tuple[bool, ...]  # of each run: trained in this call, not found in the folder
     notes: tuple[str, ...]
     settings: dict[str, Any]
 
@@ -203,7 +204,7 @@ def train(
     announce(
         {
             **settings,
-            "epochs": sorted({identity["epochs"] for identity in job.identities}),
+            "epochs": sorted({identity.epochs for identity in job.identities}),
             "augment": list(augments),
             "device": str(device),
             **({"workers": share.processes} if share.processes > 1 else {}),
@@ -217,7 +218,8 @@ def train(
         }
     )
     runs = job.sweep(share, report)
-    return TrainResult(tuple(runs), tuple(dict.fromkeys(notes)), settings)
+    fresh = tuple(index in job.todo for index in range(len(runs)))
+    return TrainResult(tuple(runs), fresh, tuple(dict.fromkeys(notes)), settings)
 
 
 def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | None) -> tuple[int, int]:
@@ -233,22 +235,27 @@ def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | 
     return epochs, epochs * math.ceil(per_epoch / batch)
 
 
-def _input_of(source: Source, trained: bool) -> dict[str, Any]:
+def _source_of(name: str, source: Source, trained: bool) -> RunSource:
     """What a run's record says of one source; `trained` if it is part of the mix, not just of the test."""
+    folder, _, last = name.rpartition("/")
+    part, subset = (folder, last) if folder and SUBSET_NAME.fullmatch(last) else (name, "")
     made = [clip for clip in source.clips if clip.is_synthetic]
-    return {
-        "source": source.name,
-        "kind": source.kind,
-        "revision": source.revision,
-        "hub_id": source.hub_id,
-        "license": source.license,
-        "models": sorted({clip.model for clip in made} - {NO_MODEL}),
-        "strategies": sorted({clip.strategy for clip in made}),
-        "urbansound8k": any(
+    return RunSource(
+        part=part,
+        subset=subset,
+        name=source.name,
+        kind=source.kind,
+        revision=source.revision,
+        hub_id=source.hub_id,
+        license=source.license,
+        clips=len(source),
+        trained=trained,
+        generators=tuple(sorted({clip.model for clip in made} - {NO_MODEL})),
+        strategies=tuple(sorted({clip.strategy for clip in made})),
+        urbansound8k=any(
             group.startswith("urbansound8k/") for clip in source.clips for group in clip.lineage
         ),
-        "trained": trained,
-    }
+    )
 
 
 def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
@@ -325,30 +332,6 @@ def _tested_under_another_name(plan: PlannedRun, decoded: dict[str, DecodedSourc
     ]
 
 
-def _card(
-    record: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, classifier: AudioClassifier
-) -> str:
-    """The model card of a run."""
-    names, predicted = record["class_names"], probabilities.argmax(axis=1)
-    recall, support = metrics.class_recall(labels, predicted, len(names))
-    features = classifier.feature_settings
-    heard = {
-        "seconds": features.n_samples / features.sample_rate_hz,
-        "sample_rate_hz": features.sample_rate_hz,
-        "repeat_short": features.repeat_short,
-        "transformer": not isinstance(features, FeatureSettings),
-        "in_halves": classifier.window_frames is not None,
-    }
-    return run_card(
-        {**record, "heard": heard},
-        metrics.accuracy(labels, predicted),
-        metrics.macro_f1(labels, predicted, len(names)),
-        [(name, int(n), float(value)) for name, n, value in zip(names, support, recall, strict=True)],
-        type(classifier.network).__name__,
-        type(classifier.network).__module__.replace(".", "/") + ".py",
-    )
-
-
 def _data_of(real: Source) -> str:
     """A fingerprint of all that decides what a run is tested on: clips, labels, recordings and folds."""
     rows = sorted(f"{c.clip_id}\t{real.class_names[c.label]}\t{c.group}\t{c.fold}" for c in real.clips)
@@ -396,7 +379,7 @@ class _Job:
 
     def share(self, workers: int | None) -> Workers:
         """How many processes train what is missing."""
-        steps = sum(self.identities[index]["steps"] for index in self.todo)
+        steps = sum(self.identities[index].steps for index in self.todo)
         name, clips = self.settings["classifier"], steps * self.settings["batch"]
         largest = max(
             (sum(len(rows) for _, rows in self.planned[i].rows.parts) for i in self.todo), default=0
@@ -404,15 +387,15 @@ class _Job:
         data_bytes = 2 * largest * math.prod(self.recipe.features.shape)
         return workers_for(workers, name, len(self.todo), clips, self.device, data_bytes)
 
-    def sweep(self, share: Workers, report: Callable[[TrainProgress], None]) -> list[Run]:
+    def sweep(self, share: Workers, report: Callable[[TrainProgress], None]) -> list[RunRecord]:
         """Every planned run, trained where `out` has not got it."""
         planned, identities, runs, todo = self.planned, self.identities, self.found, self.todo
-        steps = {index: identities[index]["steps"] for index in todo}
+        steps = {index: identities[index].steps for index in todo}
         all_steps = sum(steps.values())
         done_steps = dict.fromkeys(todo, 0)
 
         def after_epoch(index: int, epoch: int, accuracy: float) -> None:
-            epochs = identities[index]["epochs"]
+            epochs = identities[index].epochs
             done_steps[index] = epoch * steps[index] // epochs
             label, done = planned[index].label, sum(done_steps.values())
             report(TrainProgress(index, len(planned), done, all_steps, label, epoch, epochs, accuracy))
@@ -442,57 +425,54 @@ class _Job:
                     del self._tables[name]  # many few-shot datasets would not fit together
         return [run for run in runs if run is not None]
 
-    def _identity(self, plan: PlannedRun) -> dict[str, Any]:
-        """All that decides a run, JSON-safe."""
+    def _identity(self, plan: PlannedRun) -> RunIdentity:
+        """All that decides a run."""
         split, settings = plan.split, self.settings
         epochs, steps = training_length(len(split.train), settings["batch"], self.recipe.epochs, self.epochs)
-        return {
-            "format": FORMAT,
-            "mix": plan.mix.text,
-            **settings,
-            "augment": plan.augment,
-            "augmentations": "+".join(self.recipe.augmentations(plan.augment)),
-            "recipe": self.fingerprint,
-            "split": split.name,
-            "seed": plan.seed,
-            **({} if split.train_clips is None else {"train_clips": split.train_clips}),
-            "epochs": epochs,
-            "steps": steps,
-            "fold": int(split.name.removeprefix("fold")) if split.name.startswith("fold") else None,
-            "optimistic": split.optimistic,
-            "data": self.data,
-            "class_names": list(self.sources["real"].class_names),
-            "sources": {
-                name: {
-                    "name": source.name,
-                    "revision": source.revision,
-                    "clips": len(source),
-                    **({"renamed_from": source.renamed_from} if source.renamed_from else {}),
-                }
-                for name, source in sorted(self.sources.items())
-                if name == "real" or name in {part.name for part in plan.mix.parts}
-            },
-        }
-
-    def _assignment(self, plan: PlannedRun, identity: dict[str, Any]) -> TrainTask:
-        settings, names = self.settings, self.sources["real"].class_names
-        return TrainTask(
-            classifier_settings(
-                settings["classifier"], self.recipe, names, settings["precision"], plan.augment
+        parts = {part.name for part in plan.mix.parts}
+        return RunIdentity(
+            mix=plan.mix.text,
+            classifier=settings["classifier"],
+            classifier_revision=self.recipe.revision,
+            recipe_hash=self.fingerprint,
+            protocol=settings["protocol"],
+            split=split.name,
+            fold=int(split.name.removeprefix("fold")) if split.of_fold else None,
+            seed=plan.seed,
+            train_clips=split.train_clips,
+            optimistic=split.optimistic,
+            augment=plan.augment,
+            augmentations="+".join(self.recipe.augmentations(plan.augment)),
+            epochs=epochs,
+            steps=steps,
+            batch=settings["batch"],
+            learning_rate=settings["learning_rate"],
+            precision=settings["precision"],
+            data=self.data,
+            class_names=tuple(self.sources["real"].class_names),
+            sources=tuple(
+                _source_of(name, self.sources[name], name in parts)
+                for name in dict.fromkeys(["real", *sorted(parts)])
             ),
+        )
+
+    def _assignment(self, plan: PlannedRun, identity: RunIdentity) -> TrainTask:
+        names, precision = self.sources["real"].class_names, identity.precision
+        return TrainTask(
+            classifier_settings(identity.classifier, self.recipe, names, precision, plan.augment),
             plan.augment,
             plan.seed,
-            identity["epochs"],
-            identity["steps"],
-            settings["batch"],
-            settings["learning_rate"],
-            settings["precision"],
-            *self._choice(plan.split.optimistic, identity["epochs"]),
+            identity.epochs,
+            identity.steps,
+            identity.batch,
+            identity.learning_rate,
+            precision,
+            *self._choice(plan.split.optimistic, identity.epochs),
             tuple(plan.rows.parts),
             plan.split.validation,
             plan.split.test,
             self.out,
-            run_name(identity),
+            identity.folder_name,
         )
 
     def _choice(self, optimistic: bool, epochs: int) -> tuple[int, int, int]:
@@ -502,48 +482,43 @@ class _Job:
             return 1, 0, 1
         return math.ceil(epochs / VALIDATIONS), 2 * epochs // 3 if self.recipe.cosine else 0, SELECTION_WINDOW
 
-    def _save(self, plan: PlannedRun, identity: dict[str, Any], fitted: TrainedClassifier) -> Run:
+    def _save(self, plan: PlannedRun, identity: RunIdentity, fitted: TrainedClassifier) -> RunRecord:
         real, rows, split = self.sources["real"], plan.rows, plan.split
-        labels = self.labels["real"][split.test].numpy()
-        names = {"real", *(part.name for part in plan.mix.parts)}
-        used = [source for name, source in sorted(self.sources.items()) if name in names]
-        record = {
-            **identity,
-            "n_real": rows.count(self.sources, synthetic=False),
-            "n_synthetic": rows.count(self.sources, synthetic=True),
-            "dropped": rows.dropped,
-            "n_validation": len(split.validation),
-            "n_test": len(split.test),
-            "n_test_recordings": len({real.clips[row].group for row in split.test}),
-            "best_epoch": fitted.best_epoch,
-            "validation_accuracy": figure(fitted.validation_accuracy),
-            "inputs": {
-                name: _input_of(source, any(part.name == name for part in plan.mix.parts))
-                for name, source in sorted(self.sources.items())
-                if name in names
-            },
-            "leaks": _not_ruled_out([source for source in used if source is not real], real),
-            "caveats": [
+        tested = [real.clips[row] for row in split.test]
+        predictions = Predictions(
+            np.array([clip.clip_id for clip in tested]),
+            np.array([clip.group for clip in tested]),
+            self.labels["real"][split.test].numpy(),
+            fitted.probabilities.argmax(axis=1),
+            fitted.probabilities,
+        )
+        used = [self.sources[source.dataset] for source in identity.sources]
+        leaks = _not_ruled_out([source for source in used if source is not real], real)
+        record = RunRecord(
+            **vars(identity),
+            accuracy=metrics.accuracy(predictions.labels, predictions.predicted),
+            macro_f1=metrics.macro_f1(predictions.labels, predictions.predicted, len(real.class_names)),
+            best_epoch=fitted.best_epoch,
+            validation_accuracy=figure(fitted.validation_accuracy),
+            n_real=rows.count(self.sources, synthetic=False),
+            n_synthetic=rows.count(self.sources, synthetic=True),
+            dropped=rows.dropped,
+            n_validation=len(split.validation),
+            n_test=len(split.test),
+            n_test_recordings=len({clip.group for clip in tested}),
+            leaks=tuple(leaks),
+            caveats=(
+                *leaks,
                 *trained_beyond_the_subset([plan], self.sources),
                 *_trained_on_what_it_tests(plan, self.sources),
                 *(_tested_under_another_name(plan, self.decoded) if split.by_group else []),
-            ],
-            "license": strictest_license(source.license for source in used),
-            "device": str(self.device),
-            "took_s": round(fitted.took_s, 1),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
-        }
-        run = save_run(
-            self.out,
-            identity,
-            record,
-            [real.clips[row].clip_id for row in split.test],
-            [real.clips[row].group for row in split.test],
-            labels,
-            fitted.probabilities,
-            fitted.classifier,
-            fitted.history,
-            _card(record, labels, fitted.probabilities, fitted.classifier),
+            ),
+            license=strictest_license(source.license for source in used),
+            device=str(self.device),
+            took_s=round(fitted.took_s, 1),
+            created=datetime.datetime.now(datetime.UTC),
         )
-        Checkpoint(self.out, run_name(identity), self.device).remove()
-        return run
+        card = run_card(record, predictions, fitted.classifier)
+        saved = save_run(self.out, record, predictions, fitted.classifier, fitted.history, card)
+        Checkpoint(self.out, identity.folder_name, self.device).remove()
+        return saved

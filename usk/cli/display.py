@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -29,6 +29,9 @@ from rich.table import Column, Table
 
 from usk.reporter import Reporter, Task
 from usk.text import pluralize
+
+if TYPE_CHECKING:
+    from usk.runs import RunRecord
 
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
@@ -256,10 +259,10 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
     return table
 
 
-def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> Table:
+def runs_table(runs: Sequence[RunRecord]) -> Table:
     """One row a finished run."""
-    train_subset = any(record.get("train_clips") for record in records)
-    augmented = len({record["augment"] for record in records}) > 1
+    train_subset = any(run.train_clips for run in runs)
+    augmented = len({run.augment for run in runs}) > 1
     table = _table(title="runs")
     _mixes(table)
     if augmented:
@@ -268,20 +271,20 @@ def runs_table(records: Sequence[Mapping[str, Any]], accuracies: Sequence[float]
         _figures(table, "train_clips")
     _names(table, "classifier", "test part")
     _figures(table, "seed", "real", "synth", "dropped", "best epoch", "accuracy", "time")
-    for record, accuracy in zip(records, accuracies, strict=True):
+    for run in runs:
         table.add_row(
-            _mix(record["mix"]),
-            *([escape(record["augment"])] if augmented else []),
-            *([str(record.get("train_clips") or "full")] if train_subset else []),
-            escape(record["classifier"]),
-            record["split"],
-            str(record["seed"]),
-            str(record["n_real"]),
-            str(record["n_synthetic"]),
-            str(record["dropped"]),
-            f"{record['best_epoch']}/{record['epochs']}",
-            f"{100 * accuracy:.1f} %",
-            f"{record['took_s']:.0f} s",
+            _mix(run.mix),
+            *([escape(run.augment)] if augmented else []),
+            *([str(run.train_clips or "full")] if train_subset else []),
+            escape(run.classifier),
+            run.split,
+            str(run.seed),
+            str(run.n_real),
+            str(run.n_synthetic),
+            str(run.dropped),
+            f"{run.best_epoch}/{run.epochs}",
+            f"{100 * run.accuracy:.1f} %",
+            f"{run.took_s:.0f} s",
         )
     return table
 

@@ -56,9 +56,9 @@ def _save(dataset: Path, runs: str, baseline: str | None) -> None:
     from usk.data.open import open_source
     from usk.errors import UsageError
     from usk.evaluate.card import study_sections
-    from usk.evaluate.records import read_runs
     from usk.evaluate.study import studies_of, sweeps_by_train_clips
     from usk.report.charts import accuracy_chart, train_clips_charts
+    from usk.runs import read_runs
     from usk.synth.card import save_study
 
     revision = open_source(dataset, flag="--save").revision

@@ -47,11 +47,12 @@ def command(
 def _kind_of(what: str) -> tuple[str, Path | None]:
     """What SRC is: `generator`, `run` with its folder, or `source`. Of a Hub id that is both, the dataset."""
     from usk.data.pinned import looks_like_hub_id
+    from usk.runs import RUN_FILE
 
     path = Path(what).expanduser()
     if what == "embedded" or (path / "model_index.json").is_file():
         return "generator", None
-    if any((path / name).is_file() for name in ("run.json", "model.safetensors")):
+    if any((path / name).is_file() for name in (RUN_FILE, "model.safetensors")):
         return "run", path
     return _kind_on_hub(what) if not path.exists() and looks_like_hub_id(what) else ("source", None)
 
@@ -62,6 +63,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
     from usk.data.pinned import download, pin
     from usk.errors import SourceError
     from usk.hub import causes
+    from usk.runs import RUN_FILE
 
     subject, instead = f"{what}, which is no folder here,", "name a folder"
     try:
@@ -74,7 +76,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
     if "model_index.json" in pinned.files:
         return "generator", None
     if {"config.json", "model.safetensors"} <= set(pinned.files):
-        wanted = ("config.json", "run.json", "predictions.parquet")
+        wanted = ("config.json", RUN_FILE)
         return "run", download(pinned, wanted, subject, instead, SourceError)
     raise SourceError(
         f"{what} is a model on the Hub, but neither a generator nor a classifier that usk knows"
@@ -83,13 +85,13 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
 
 def _run(folder: Path) -> dict[str, Any]:
     from usk.classify.runs import settings_of
-    from usk.evaluate.records import read_run
+    from usk.runs import RUN_FILE, read_record
 
     settings = settings_of(folder)
     facts: dict[str, Any] = {"kind": "classifier", "classes": settings["class_names"]}
-    if not (folder / "run.json").is_file():
+    if not (folder / RUN_FILE).is_file():
         return {**facts, "classifier": settings["architecture"]}
-    run = read_run(folder)
+    run = read_record(folder)
     return {
         **facts,
         "mix": run.mix,

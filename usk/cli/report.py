@@ -60,8 +60,8 @@ def command(
     """
     display = display_for(ctx)
     from usk.cli.display import facts_table
-    from usk.evaluate.records import run_folders
     from usk.report.page import ReportConfig, report
+    from usk.runs import run_folders
 
     config = ReportConfig(
         runs=runs or ("runs" if run_folders(Path("runs")) else None),

@@ -95,7 +95,6 @@ def command(
     from usk.cli.display import runs_table, settings_line
     from usk.data.mix import parse_mix
     from usk.errors import UsageError
-    from usk.evaluate.records import read_run
     from usk.text import abbreviate_list, pluralize
 
     config = TrainConfig(
@@ -139,24 +138,21 @@ def command(
         )
     for note in result.notes:
         display.warn(note)
-    tested = [read_run(run.folder) for run in result.runs]
-    accuracies = [run.accuracy for run in tested]
-    if failed := [run.folder.name for run in tested if run.learnt_nothing]:
+    if failed := [run.folder.name for run in result.runs if run.learnt_nothing]:
         display.warn(
-            f"{pluralize(len(failed), 'run')} of {len(tested)} learnt nothing and took all test clips for one class ({abbreviate_list(failed)}): "
+            f"{pluralize(len(failed), 'run')} of {len(result.runs)} learnt nothing and took all test clips for one class ({abbreviate_list(failed)}): "
             "more --epochs or a lower --learning-rate may help"
         )
-    records = [run.record for run in result.runs]
-    found = sum(not run.fresh for run in result.runs)
     display.result(
         {
-            "runs": [
-                {**record, "folder": str(run.folder), "accuracy": accuracy}
-                for run, record, accuracy in zip(result.runs, records, accuracies, strict=True)
-            ],
+            "runs": [{**run.as_dict(), "folder": str(run.folder)} for run in result.runs],
             "notes": list(result.notes),
         },
-        runs_table(records, accuracies),
-        *([f"trained before: {found} of {len(result.runs)}"] if found else []),
+        runs_table(result.runs),
+        *(
+            []
+            if all(result.fresh)
+            else [f"trained before: {result.fresh.count(False)} of {len(result.runs)}"]
+        ),
         "Next: usk eval" + (f" {typed(out)}" if out != "runs" else ""),
     )

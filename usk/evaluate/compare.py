@@ -20,7 +20,6 @@ import numpy as np
 
 from usk.errors import SourceError, UsageError
 from usk.evaluate import metrics
-from usk.evaluate.records import RECIPE, RunRecord, read_runs
 from usk.evaluate.stats import (
     MeanInterval,
     Pair,
@@ -29,6 +28,7 @@ from usk.evaluate.stats import (
     paired_bootstrap,
 )
 from usk.evaluate.verdict import Compared, corrected, interval_of, verdict
+from usk.runs import RECIPE, RunRecord, read_runs
 from usk.text import pluralize
 
 DEFAULT_BASELINE = "real"
@@ -382,8 +382,8 @@ def _compared(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Compared:
 
 def _differ_in_content(first: RunRecord, second: RunRecord) -> bool:
     """Whether the real clips of two runs, of the same names and labels, are other sounds, where both say which they were."""
-    both = first.real_revision, second.real_revision
-    return None not in both and len(set(both)) > 1
+    both = {first.real_revision, second.real_revision}
+    return "" not in both and len(both) > 1
 
 
 def _with_the_same_augmentation(

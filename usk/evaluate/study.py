@@ -18,7 +18,7 @@ import numpy as np
 
 from usk.evaluate.compare import Comparison, comparable, compare
 from usk.evaluate.metrics import confusion_matrix
-from usk.evaluate.records import RunRecord, read_runs
+from usk.runs import RunRecord, read_runs
 
 CURVE_FIGURES = ("validation_accuracy", "loss")
 
@@ -327,7 +327,7 @@ def _curve(mix: str, figure: str, runs: Sequence[RunRecord]) -> Curve | None:
 
 def _shared_settings(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """The entries of run.json in which all runs agree, without what is said elsewhere."""
-    records = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs]
+    records = [run.as_dict() for run in runs]
     spoken = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
     return {
         name: value

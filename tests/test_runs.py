@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests import runs
 from usk.errors import SourceError
-from usk.evaluate.records import read_runs
+from usk.runs import find_run, read_record, read_runs
 
 N_CLIPS = 80
 
@@ -68,7 +69,15 @@ DAMAGES = {
     "no date": lambda folder: edit(folder, created="yesterday"),
     "sources that are text": lambda folder: edit(folder, sources="real"),
     "null class names": lambda folder: edit(folder, class_names=None),
-    "another format": lambda folder: edit(folder, format=2),
+    "a batch that is a list": lambda folder: edit(folder, batch=[1]),
+    "a recipe that is a list": lambda folder: edit(folder, recipe_hash=["a"]),
+    "an accuracy that is not a number": lambda folder: edit(folder, accuracy=float("nan")),
+    "a source without a name": lambda folder: edit(folder, sources=[{"part": "real"}]),
+    "no real clips": lambda folder: edit(folder, sources=[]),
+    "null": lambda folder: (folder / "run.json").write_text("null"),
+    "nested too deep": lambda folder: (folder / "run.json").write_text("[" * 100_000),
+    "another format": lambda folder: edit(folder, format=1),
+    "a format that is a list": lambda folder: edit(folder, format=[2]),
 }
 
 
@@ -81,4 +90,33 @@ def test_a_damaged_run_is_one_line_that_names_the_folder_and_the_fix(tmp_path: P
         read_runs(tmp_path)
     message = str(caught.value)
     assert message.startswith(str(folder)) and "\n" not in message
-    assert "train it again" in message or "update usk" in message
+    assert "train it again" in message or "Update usk" in message
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = read_record(
+        runs.write_run(tmp_path, "real,synth", train_clips=50, sources={"synth": {"strategies": ["slerp"]}})
+    )
+    record.write(tmp_path)
+    assert replace(read_record(tmp_path), folder=record.folder) == record
+
+
+def test_a_run_is_found_by_all_that_decides_it_and_by_nothing_else(tmp_path: Path) -> None:
+    record = read_record(runs.write_run(tmp_path, "real"))
+    folder = tmp_path / record.folder_name
+    folder.mkdir()
+    record.write(folder)
+    moved = replace(
+        record, accuracy=0.1, took_s=9.0, sources=(replace(record.real, kind="hub", hub_id="a/b"),)
+    )
+    assert (found := find_run(tmp_path, moved)) is not None and found.accuracy == record.accuracy
+    others = {
+        "seed": 9,
+        "batch": 8,
+        "train_clips": 50,
+        "class_names": ("a", "b"),
+        "sources": (replace(record.real, revision="2"),),
+    }
+    assert all(find_run(tmp_path, replace(record, **{name: value})) is None for name, value in others.items())
+    (folder / "run.json").write_text("{")
+    assert find_run(tmp_path, record) is None
