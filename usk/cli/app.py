@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from usk import __version__
 from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, synth, train
-from usk.cli.errors import Commands, guarded
+from usk.cli.errors import Command, Commands, guarded
 
 app = typer.Typer(
     name="usk",
     cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     help="Urban sound kit: synthetic training clips by diffusion, and an honest answer to whether they help.",
 )
+
+
+BEGIN = """usk, the urban sound kit. Begin with one of these:
+
+  usk demo                   the whole job on built-in sounds, offline, in two to five minutes
+  usk info FOLDER            what usk reads in a folder of your own clips
+  usk synth --real FOLDER    synthetic clips made from them
+  usk --help                 all commands"""
 
 
 def _print_version(wanted: bool) -> None:
@@ -38,23 +46,38 @@ def common(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")] = False,
 ) -> None:
     ctx.obj = {"json": as_json, "quiet": quiet}
+    if ctx.invoked_subcommand is None:
+        typer.echo(BEGIN)
 
 
-EPILOG = "--json prints the result as JSON, --quiet (-q) no notes and no progress: of every command."
-COMMANDS = {
-    "demo": demo.command,
-    "synth": synth.command,
-    "train": train.command,
-    "eval": evaluate.command,
-    "predict": predict.command,
-    "audit": audit.command,
-    "report": report.command,
-    "fit": fit.command,
-    "push": push.command,
-    "info": info.command,
+COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
+    "demo": (demo.command, ["usk demo", "usk demo --out try --epochs 3"]),
+    "synth": (
+        synth.command,
+        ["usk synth --real sounds --per-class 50", "usk synth --real sounds --dry-run"],
+    ),
+    "train": (
+        train.command,
+        ["usk train --real sounds --mix real,synth", "usk train --mix real,synth --augment strong --seeds 3"],
+    ),
+    "eval": (evaluate.command, ["usk eval", "usk eval runs --json"]),
+    "predict": (
+        predict.command,
+        ["usk predict runs/RUN clip.wav", "usk predict runs/RUN clips --csv out.csv"],
+    ),
+    "audit": (audit.command, ["usk audit synth --real sounds", "usk audit synth --test-folds 2"]),
+    "report": (report.command, ["usk report", "usk report runs --out page.html"]),
+    "fit": (fit.command, ["usk fit --real sounds --test-folds 1", "usk fit --from embedded --minutes 30"]),
+    "push": (
+        push.command,
+        ["usk push synth user/urban-synth", "usk push runs/RUN user/classifier --private"],
+    ),
+    "info": (info.command, ["usk info sounds", "usk info embedded"]),
 }
-for name, command in COMMANDS.items():
-    app.command(name, epilog=EPILOG)(command)
+for name, (command, examples) in COMMANDS.items():
+    shown = "\n\n".join(f"[bold]{example}[/bold]" for example in examples)
+    flags = "--json prints the result as JSON; --quiet (-q) no notes and no progress."
+    app.command(name, cls=Command, epilog=f"For example:\n\n{shown}\n\n{flags}")(command)
 
 
 def main() -> None:
