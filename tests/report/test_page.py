@@ -289,7 +289,7 @@ def test_the_audit_is_on_the_page(usk: Command, study_folder: Path) -> None:
     page = Path("report.html").read_text()
     assert "Clips by test fold" in page
     assert "wrong provenance</strong> none" in page
-    assert "in log-mel statistics</caption>" in page  # these runs are without their weights
+    assert "in log-mel statistics (lower is closer)</caption>" in page  # these runs are without their weights
 
 
 def test_clips_without_a_generator_say_so(usk: Command, study_folder: Path) -> None:
@@ -313,7 +313,7 @@ def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study
     name = usk("audit", "--real", "tones", "--json").value["embedding"]
     assert name.startswith("classifier of real_small_fold1_seed0")
     usk("report", "--real", "tones")
-    assert f"in {name}</caption>" in Path("report.html").read_text()
+    assert f"in {name} (lower is closer)</caption>" in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource
 from usk.errors import UsageError
 from usk.hub import first_line
+from usk.reporter import Task
 from usk.runs import record_or_none, run_folders
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -24,25 +26,26 @@ LOG_MEL = "log-mel"
 AUTO = "auto"
 CHUNK = 64
 RATE_HZ = FOUR_SECONDS.mel.sample_rate_hz
-SHORTEST_S, LONGEST_S = 0.1, 10.0  # of what a `transformers` model hears
+SHORTEST_S, LONGEST_S = 0.1, 10.0  # of a clip, for a `transformers` model
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """An embedding, and the name that stands beside every figure in it."""
+    """An embedding, and its name, which is given with every result in it."""
 
     name: str
     embed: Embed
 
     def of(
-        self, decoded: DecodedSource, rows: Sequence[int], after: Callable[[int], None] = lambda _: None
+        self, decoded: DecodedSource, rows: Sequence[int], task: Task | None = None, done: int = 0
     ) -> np.ndarray:
-        """Rows of a source at 22.05 kHz: [n, dimensions]. `after` gets the clips done with each chunk."""
+        """Rows of a source at 22.05 kHz: [n, dimensions]. `done` clips of the task were embedded before."""
         parts = []
         for begin in range(0, len(rows), CHUNK):
             chunk = rows[begin : begin + CHUNK]
             parts.append(self.embed([decoded.audio(row) for row in chunk]))
-            after(len(chunk))
+            if task is not None:
+                task.update(done + begin + len(chunk))
         return np.concatenate(parts) if parts else np.zeros((0, 1))
 
 
@@ -74,14 +77,14 @@ def _statistics(features: torch.Tensor) -> np.ndarray:
     return torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy()
 
 
-def classifier_embedding(run: Path) -> Embed:
-    """What the classifier of a run sees before its last linear layer: [n, its inputs].
+def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed:
+    """The input of a run's classifier's last linear layer: [n, its inputs].
 
     Of one that looks at several patches of a clip (all clips' first ones, then all their second ones), the mean of them.
     """
     from usk.classify.runs import classifier_in
 
-    model = classifier_in(run)
+    model = classifier_in(run).to(device)
     settings = model.feature_settings
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
 
@@ -92,26 +95,25 @@ def classifier_embedding(run: Path) -> Embed:
             with torch.no_grad():
                 parts = features_of(audio, settings).split(128)
                 for part in parts:
-                    model(part.float())
+                    model(part.float().to(device))
         finally:
             handle.remove()
         each = zip(seen, parts, strict=True)
-        return torch.cat([rows.unflatten(0, (-1, len(part))).mean(dim=0) for rows, part in each]).numpy()
+        found = [rows.unflatten(0, (-1, len(part))).mean(dim=0) for rows, part in each]
+        return torch.cat(found).float().cpu().numpy()
 
     return embed
 
 
-def transformers_embedding(model_id: str) -> Embedding:
+def transformers_embedding(model_id: str, device: torch.device | str = "cpu") -> Embedding:
     """What an audio model of the `transformers` library makes of a clip: [n, dimensions].
 
     `model_id` is a folder or a Hub id with optional `@revision`. A model that joins text and audio (CLAP) gives its audio
-    features, others what they pool, or the mean over time of their (encoder's) last layer. Clips are heard one by one,
-    their first `LONGEST_S` seconds, at the model's rate.
+    features, others what they pool, or the mean over time of their (encoder's) last layer. Clips go in one by one, their
+    first `LONGEST_S` seconds, at the model's rate.
 
     Raises: UsageError with one line that names the fix.
     """
-    import soxr
-
     subject, instead = f"--embedding {model_id}", f"name a folder of the model, or use --embedding {LOG_MEL}"
     library = transformers(subject, f"use --embedding {LOG_MEL}")
     folder, name = Path(model_id), model_id
@@ -120,33 +122,54 @@ def transformers_embedding(model_id: str) -> Embedding:
         name = f"{model_id.partition('@')[0]}@{folder.name}"
     try:
         extractor = library.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        model = library.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        model = library.AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{subject} is no audio model that transformers can load: {first_line(error)}"
+            f"not an audio model that transformers can load ({first_line(error)})",
+            field="embedding",
+            value=model_id,
         ) from error
-    rate_hz = getattr(extractor, "sampling_rate", None)
-    if rate_hz is None:
-        raise UsageError(f"{subject} is no audio model: it does not say at which rate it listens; {instead}")
-    # CLAP would draw a part of what is longer than it hears.
-    longest_s = min(LONGEST_S, getattr(extractor, "max_length_s", None) or LONGEST_S)
+    if getattr(extractor, "sampling_rate", None) is None:
+        raise UsageError(
+            "not an audio model: it names no sampling rate",
+            field="embedding",
+            value=model_id,
+            hint=f"Name another model, or {LOG_MEL}.",
+        )
 
-    def one(samples: np.ndarray) -> np.ndarray:
-        heard = soxr.resample(samples[: int(longest_s * RATE_HZ)], RATE_HZ, rate_hz, quality="HQ")
-        heard = heard[: int(longest_s * rate_hz)]
-        heard = np.pad(heard, (0, max(0, round(SHORTEST_S * rate_hz) - len(heard))))
-        inputs = extractor(heard, sampling_rate=rate_hz, return_tensors="pt")
+    def embed(audio: Sequence[np.ndarray]) -> np.ndarray:
         with torch.no_grad():
-            if hasattr(model, "get_audio_features"):
-                made = model.get_audio_features(**inputs)
-            else:
-                made = (model.get_encoder() if model.config.is_encoder_decoder else model)(**inputs)
-        if isinstance(made, torch.Tensor):
-            return made[0].numpy()
-        pooled = getattr(made, "pooler_output", None)
-        return (made.last_hidden_state.mean(dim=1) if pooled is None else pooled)[0].numpy()
+            return np.stack(
+                [_vector(model, _inputs(extractor, samples).to(device)).cpu().numpy() for samples in audio]
+            )
 
-    return Embedding(name, lambda audio: np.stack([one(samples) for samples in audio]))
+    return Embedding(name, embed)
+
+
+def _inputs(extractor: Any, samples: np.ndarray) -> Any:
+    """One clip at 22.05 kHz as the model takes it."""
+    import soxr
+
+    rate_hz = extractor.sampling_rate
+    # CLAP would draw a part at random of what is longer than its window.
+    longest_s = min(LONGEST_S, getattr(extractor, "max_length_s", None) or LONGEST_S)
+    cut = soxr.resample(samples[: int(longest_s * RATE_HZ)], RATE_HZ, rate_hz, quality="HQ")
+    cut = cut[: int(longest_s * rate_hz)]
+    cut = np.pad(cut, (0, max(0, round(SHORTEST_S * rate_hz) - len(cut))))
+    return extractor(cut, sampling_rate=rate_hz, return_tensors="pt")
+
+
+def _vector(model: Any, inputs: Any) -> torch.Tensor:
+    """What the model makes of one clip: [dimensions]."""
+    if hasattr(model, "get_audio_features"):
+        made = model.get_audio_features(**inputs)
+    else:
+        made = (model.get_encoder() if model.config.is_encoder_decoder else model)(**inputs)
+    if isinstance(made, torch.Tensor):
+        return made[0]
+    pooled = getattr(made, "pooler_output", None)
+    vector: torch.Tensor = (made.last_hidden_state.mean(dim=1) if pooled is None else pooled)[0]
+    return vector
 
 
 def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
@@ -166,20 +189,27 @@ def _name_of(run: Path) -> str:
 
 
 def embedding_named(
-    name: str = AUTO, run: Path | None = None, runs: Path = Path("runs"), class_names: Sequence[str] = ()
+    name: str = AUTO,
+    run: Path | None = None,
+    runs: Path = Path("runs"),
+    class_names: Sequence[str] = (),
+    device: torch.device | str = "cpu",
 ) -> Embedding:
-    """The embedding of `--embedding` and `--run`.
+    """The embedding that `usk audit` is asked for.
 
-    `auto` is the classifier under `runs` that was trained on most real clips, and on nothing else; else log-mel statistics.
+    `auto` is the classifier of `run`, else of the run under `runs` that was trained on most real clips and on nothing else;
+    without any, log-mel statistics.
 
-    Raises UsageError for both flags at once, and for a model that cannot be loaded.
+    Raises UsageError for a run and another embedding at once, and for a model that cannot be loaded.
     """
     if run is not None and name != AUTO:
-        raise UsageError(f"--run and --embedding {name} are two embeddings; give one of them")
+        raise UsageError(
+            "a run's classifier is an embedding too; name one of them", field="embedding", value=name
+        )
     if name == AUTO:
         run = run or best_run(runs, class_names)
     if run is not None:
-        return Embedding(_name_of(run), classifier_embedding(run))
+        return Embedding(_name_of(run), classifier_embedding(run, device))
     if name in (AUTO, LOG_MEL):
         return Embedding("log-mel statistics", log_mel_statistics)
-    return transformers_embedding(name)
+    return transformers_embedding(name, device)

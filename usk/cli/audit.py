@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,110 +16,98 @@ from usk.cli.options import (
     split_numbers,
 )
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from usk.audit.audit import Audit
+
 FOUND_LEAKS = 3
 
 
 @reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
-    dataset: Annotated[str, typer.Argument(metavar="[SRC]", help="Synthetic dataset.")] = "synth",
+    dataset: Annotated[str, typer.Argument(metavar="[DATASET]", help="Synthetic dataset.")] = "synth",
     real: RealOption = None,
     test_folds: Annotated[
         str | None,
-        typer.Option("--test-folds", help="Folds that no clip may leak into, joined by commas."),
+        typer.Option("--test-folds", help="Folds held out for testing, which no clip may leak into."),
     ] = None,
     run: Annotated[
         str | None,
         typer.Option(
             "--run",
-            metavar="RUN|ID",
-            help="Compare sounds in what this run's classifier (a folder, or a Hub id) makes of them.",
+            metavar="RUN",
+            help="Compare sounds as this run's classifier (a folder, or a Hub id) does.",
         ),
     ] = None,
     embedding: Annotated[
         str,
         typer.Option(
             "--embedding",
-            help="auto (--run, else the run under ./runs trained on most real clips and no others, else log-mel), log-mel, or an audio model of transformers: a folder or a Hub id\\[@revision].",
+            help="What to compare sounds in: log-mel, an audio model of transformers (a folder or a Hub id"
+            "\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel.",
         ),
     ] = "auto",
-    tstr: Annotated[
-        bool,
-        typer.Option(
-            "--tstr", help="Also train on synthetic clips alone, test on real ones: a few minutes a fold."
-        ),
-    ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="With --tstr: trainings with different seeds.")] = 1,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="With --tstr: epochs of each.")] = None,
     device: DeviceOption = "auto",
     save: Annotated[
         bool,
-        typer.Option("--save", help="Keep the figures in the dataset's folder and show them in its card."),
+        typer.Option("--save", help="Keep the results in the dataset's folder and show them in its card."),
     ] = False,
     reading: Reading = Reading(),
 ) -> None:
-    """Look a synthetic dataset over against the real clips it was made from. Ends with exit code 3 if it found leaks."""
+    """Compare a synthetic dataset with the real clips it was made from: leaks, defects, near-copies, distances.
+
+    Exit code 3: a clip's parents are not what its row says, or clips would leak into --test-folds.
+    """
+    folds = split_numbers(test_folds, "test_folds")
     display = display_for(ctx)
+    from usk.audit.audit import audit
     from usk.audit.embeddings import embedding_named
-    from usk.audit.quality import audit
-    from usk.audit.transfer import train_on_synthetic
+    from usk.audit.tables import card_section
     from usk.classify.predict import find_classifier
-    from usk.classify.train import TrainProgress
-    from usk.cli.display import audit_tables
     from usk.data.open import open_source
     from usk.device import resolve_device
-    from usk.errors import LeakError, SourceError, UsageError, UskError
     from usk.synth.card import open_own_dataset, save_audit
 
-    for flag, given in (
-        ("--seeds", seeds != 1),
-        ("--epochs", epochs is not None),
-        ("--device", device != "auto"),
-    ):
-        if given and not tstr:
-            raise UsageError(f"{flag} belongs to --tstr; add --tstr, or leave it out")
-    if seeds < 1 or (epochs is not None and epochs < 1):
-        raise UsageError(f"--{'seeds' if seeds < 1 else 'epochs'} must be at least 1")
-    resolve_device(device)
+    chosen = resolve_device(device)
     if save:
         open_own_dataset(Path(dataset))  # before the work
-    if run is not None and embedding != "auto":
-        raise UsageError(f"--run and --embedding {embedding} are two embeddings; give one of them")
-    classifier = find_classifier(run) if run is not None else None
+    classifier = None if run is None else find_classifier(run)
     synthetic = open_source(dataset, flag="usk audit")
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)
-    folds = split_numbers(test_folds, "test_folds")
-    untrained: UskError | None = None
-    with display.progress() as bars:
-        found = audit(
-            synthetic,
-            source,
-            test_folds=folds,
-            embedding=embedding_named(embedding, classifier, class_names=source.class_names),
-            progress=bars("decoding"),
-            embedding_progress=bars("embedding"),
-        )
-        if tstr:
-            training = bars("training")
-
-            def report(state: TrainProgress) -> None:
-                training(state.done_steps, state.all_steps, state.label)
-
-            try:
-                transfer = train_on_synthetic(
-                    synthetic, source, folds, epochs=epochs, seeds=seeds, device=device, report=report
-                )
-                found = replace(found, transfer=tuple(transfer))
-            except (LeakError, SourceError) as error:  # what else was found is worth showing
-                untrained = error
+    found = audit(
+        synthetic,
+        source,
+        test_folds=folds,
+        embedding=embedding_named(embedding, classifier, class_names=source.class_names, device=chosen),
+        reporter=display,
+    )
     if save:
-        save_audit(Path(dataset), found.as_dict(), f"{source.name} ({source.revision})")
-    display.result(found.as_dict(), *audit_tables(found))
-    if untrained is not None:
-        if not found.leaks:
-            raise untrained
-        display.warn(f"--tstr was left out: {untrained}")
+        section = {**found.as_dict(), **card_section(found)}
+        save_audit(Path(dataset), section, f"{source.name} ({source.revision})")
+    display.result(found.as_dict(), *_shown(found, display.out.width))
     if found.leaks:
         raise typer.Exit(FOUND_LEAKS)
+
+
+def _shown(found: Audit, width: int) -> list[RenderableType]:
+    """Tables, then what was found, worst first."""
+    from usk.audit.tables import audit_tables, findings
+    from usk.cli.display import escape, plain_table
+
+    styles = {"bad": "bold red", "look": "bold"}
+    listed = [
+        f"[{styles[one.kind]}]{one.what}[/]: {escape(one.text)}"
+        for one in findings(found)
+        if one.kind in styles
+    ]
+    clean = [one.what for one in findings(found) if one.kind == "good"]
+    return [
+        *(plain_table(table, width) for table in audit_tables(found)),
+        *listed,
+        *([f"none found: {', '.join(clean)}"] if clean else []),
+        *(f"[dim]{escape(note)}[/dim]" for note in found.notes),
+    ]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+from usk import tables
 from usk.reporter import Reporter, Task
 from usk.text import pluralize
 
@@ -112,7 +113,7 @@ class Display(Reporter):
         else:
             for renderable in shown:
                 self.out.print(renderable)
-                if isinstance(renderable, Table) and renderable is not shown[-1]:
+                if isinstance(renderable, Table | Group) and renderable is not shown[-1]:
                     self.out.print()
 
     @contextlib.contextmanager
@@ -245,6 +246,32 @@ def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
 
 def _in_lines(header: str) -> str:
     return "\n".join(header.split(" ")).replace("95\n%", "95 %")
+
+
+def plain_table(plain: tables.Table, width: int) -> Group:
+    """A plain table as far as its columns fit into `width`, with its notes and what there was no room for."""
+    widths = [
+        max(len(line) for text in (_in_lines(column.header), *cells) for line in text.splitlines() or [""])
+        for column, *cells in zip(plain.columns, *plain.rows, strict=True)
+    ]
+    shown = list(range(len(plain.columns)))
+    for place in sorted(shown, key=lambda place: -plain.columns[place].priority):
+        if plain.columns[place].priority and sum(GAP + widths[kept] for kept in shown) - GAP > width:
+            shown.remove(place)
+    table = _table(title="")
+    for place in shown:
+        column = plain.columns[place]
+        header = _in_lines(column.header) if column.numeric else column.header
+        table.add_column(escape(header), justify="right" if column.numeric else "left", overflow="fold")
+    for row in plain.rows:
+        table.add_row(*(escape(row[place]) for place in shown))
+    left_out = [column.header for place, column in enumerate(plain.columns) if place not in shown]
+    missing = [f"No room for {', '.join(left_out)}: widen the terminal, or use --json."] if left_out else []
+    return Group(
+        f"[italic]{escape(plain.title)}[/italic]",
+        table,
+        *(f"[dim]{escape(note)}[/dim]" for note in (*plain.notes, *missing)),
+    )
 
 
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
@@ -475,135 +502,6 @@ def predictions_table(predictions: Sequence[Any]) -> Table:
         following = f"{escape(one.next_class)} {one.next_probability:.2f}" if one.next_class else ""
         table.add_row(escape(one.file), escape(one.class_name), f"{one.probability:.2f}", following)
     return table
-
-
-def audit_tables(audit: Any) -> list[RenderableType]:
-    """What one `usk.audit.quality.Audit` found: by test fold, by class, and in sentences."""
-    folds = _table(title=escape(f"{audit.dataset}: {pluralize(audit.clips, 'clip')}"))
-    _figures(
-        folds,
-        "test fold",
-        "may train",
-        "would leak",
-        "recordings the generator heard",
-        "the clip_filters heard",
-    )
-    for part in audit.folds:
-        heard = "unknown" if part.generator_trained_on is None else str(part.generator_trained_on)
-        folds.add_row(
-            str(part.fold), str(part.usable), str(part.leaking), heard, str(part.filters_trained_on_groups)
-        )
-    classes = _table(
-        title=escape(f"closeness to real clips, in {audit.embedding} (KAD: lower is closer)"),
-    )
-    _names(classes, "class")
-    _figures(classes, "clips", "KAD", "95 % interval", "real to real", "real clips")
-    spread = _table(
-        title="density: whether clips lie where real ones of other recordings do; coverage: whether all of those have some near; "
-        "real: what real clips of half of the recordings have among the other half",
-    )
-    _names(spread, "class")
-    _figures(spread, "density", "95 % interval", "real", "coverage", "95 % interval", "real")
-    copies = _table(
-        title=escape(f"distance to the nearest real clip (median), in {audit.embedding}"),
-    )
-    _names(copies, "class")
-    _figures(copies, "near-copies", "to a parent", "to any real clip", "real, to another recording")
-    for part in audit.classes:
-        classes.add_row(
-            escape(part.class_name),
-            str(part.clips),
-            *_closeness_cells(part),
-        )
-        spread.add_row(escape(part.class_name), *_spread_cells(part))
-        copies.add_row(escape(part.class_name), str(part.near_copies), *_nearness_cells(part.nearness))
-    classes.add_section()
-    classes.add_row("all", str(audit.clips), *_closeness_cells(audit))
-    spread.add_section()
-    spread.add_row("all", *_spread_cells(audit))
-    copies.add_section()
-    copies.add_row("all", str(len(audit.near_copies)), *_nearness_cells(audit.nearness))
-    transfer = _table(
-        title="trained on synthetic clips alone and on real ones, tested on real ones: accuracy %, recall % by class",
-    )
-    _names(transfer, "class")
-    _figures(transfer, "test clips", "on synthetic", "95 % interval", "on real", "95 % interval")
-    for part in audit.transfer:
-        transfer.add_row(
-            escape(part.class_name),
-            str(part.synthetic.n_real),
-            *_percent_cells(part.synthetic),
-            *_percent_cells(part.real),
-        )
-    found = [
-        f"[bold]{label}[/bold]: {len(names)}: {escape(', '.join(names[:3]))}{' ...' if len(names) > 3 else ''}"
-        for label, names in (
-            ("wrong provenance", audit.wrong_provenance),
-            ("unusable", audit.unusable),
-            ("silent", audit.silent),
-            ("clipped", audit.clipped),
-            ("too short", audit.short),
-            ("near-copies of real clips", audit.near_copies),
-        )
-        if names
-    ]
-    if audit.asked_leaks:
-        found.insert(
-            0, f"[bold red]leaks[/bold red]: {audit.asked_leaks} clips would leak into the folds asked about"
-        )
-    if not found:
-        asked = ", no leaks into the folds asked about" if audit.asked_leaks is not None else ""
-        found = [f"no wrong provenance{asked}, no defects, no near-copies"]
-    return [
-        folds,
-        classes,
-        spread,
-        copies,
-        *([transfer] if audit.transfer else []),
-        *found,
-        *(f"[dim]{escape(note)}[/dim]" for note in audit.notes),
-    ]
-
-
-def _closeness_cells(part: Any) -> list[str]:
-    """KAD, its interval and what lies between real clips, and how many of those there are."""
-    return [
-        *_distance_cells(part.distance),
-        _distance_cells(part.baseline)[0],
-        str(part.distance.n_real),
-    ]
-
-
-def _spread_cells(part: Any) -> list[str]:
-    """Density, its interval, and that of real clips; coverage the same."""
-    pairs = ((part.density, part.density_baseline), (part.coverage, part.coverage_baseline))
-    return [subset for score, baseline in pairs for subset in (*_score_cells(score), _score_text(baseline))]
-
-
-def _nearness_cells(nearness: Any) -> list[str]:
-    values = (nearness.to_parents, nearness.to_real, nearness.real_to_real)
-    return ["" if value is None else f"{value:.3g}" for value in values]
-
-
-def _score_cells(score: Any) -> tuple[str, str]:
-    interval = "" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
-    return _score_text(score.value), interval
-
-
-def _score_text(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _percent_cells(score: Any) -> tuple[str, str]:
-    interval = "" if score.low is None else f"{100 * score.low:.1f} to {100 * score.high:.1f}"
-    return f"{100 * score.value:.1f}", interval
-
-
-def _distance_cells(distance: Any) -> tuple[str, str]:
-    if distance.mmd is None:
-        return "", ""
-    interval = "" if distance.low is None else f"{distance.low:.1f} to {distance.high:.1f}"
-    return f"{distance.mmd:.1f}", interval
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
-from usk.audit.quality import log_mel_statistics, squared_distances
+from usk.audit.distances import squared_distances
+from usk.audit.embeddings import log_mel_statistics
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.open import open_source

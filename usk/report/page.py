@@ -34,7 +34,7 @@ from usk.report.charts import (
 from usk.text import pluralize
 
 if TYPE_CHECKING:
-    from usk.audit.quality import Audit
+    from usk.audit.audit import Audit
     from usk.data.source import Source
     from usk.evaluate.study import Study, Sweep
     from usk.report.gallery import Gallery, Media, ShownClip, Sound
@@ -127,8 +127,8 @@ def report(
         if real is None:
             notes.append("without the real clips parents cannot be heard: name them with --real")
         elif config.audit:
+            from usk.audit.audit import audit
             from usk.audit.embeddings import LOG_MEL, embedding_named
-            from usk.audit.quality import audit
 
             # As `usk audit` by default; of page and card the figures are then the same.
             embedding = (
@@ -140,8 +140,6 @@ def report(
                 synthetic,
                 real,
                 embedding=embedding,
-                progress=named("auditing"),
-                embedding_progress=named("embedding"),
             )
     charts: list[tuple[int | None, Chart]] = [(None, chart) for chart in train_clips_charts(sweeps)]
     for number, study in enumerate(studies):
@@ -500,97 +498,9 @@ def _provenance(one: ShownClip) -> list[tuple[str, str]]:
 
 
 def _audit(found: Audit) -> dict[str, Any]:
-    lines = []
-    for what, names, kind in (
-        ("wrong provenance", found.wrong_provenance, "bad"),
-        ("unusable", found.unusable, "bad"),
-        ("silent", found.silent, "look"),
-        ("clipped", found.clipped, "look"),
-        ("too short", found.short, "look"),
-        ("near-copies of real clips", found.near_copies, "look"),
-    ):
-        shown = f"{len(names):,}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
-        lines.append(
-            {"kind": kind, "what": what, "text": shown}
-            if names
-            else {"kind": "good", "what": what, "text": "none"}
-        )
+    from usk.audit.tables import audit_tables, findings
 
-    def subsets(distance: Any) -> tuple[str, str]:
-        interval = "" if distance.low is None else f"{distance.low:.1f} to {distance.high:.1f}"
-        return ("" if distance.mmd is None else f"{distance.mmd:.1f}", interval)
-
-    def score(of: Any) -> str:
-        interval = "" if of.low is None else f" ({of.low:.2f} to {of.high:.2f})"
-        return "" if of.value is None else f"{of.value:.2f}{interval}"
-
-    def alone(value: float | None) -> str:
-        return "" if value is None else f"{value:.2f}"
-
-    folds = Table(
-        ("test fold", "may train", "would leak", "recordings that the generator heard"),
-        tuple(
-            (
-                str(part.fold),
-                f"{part.usable:,}",
-                f"{part.leaking:,}",
-                "unknown" if part.generator_trained_on is None else str(part.generator_trained_on),
-            )
-            for part in found.folds
-        ),
-    )
-    rows = [
-        (
-            part.class_name,
-            str(part.clips),
-            str(part.near_copies),
-            *subsets(part.distance),
-            subsets(part.baseline)[0],
-            score(part.density),
-            alone(part.density_baseline),
-            score(part.coverage),
-            alone(part.coverage_baseline),
-        )
-        for part in found.classes
-    ]
-    rows.append(
-        (
-            "all",
-            str(found.clips),
-            str(len(found.near_copies)),
-            *subsets(found.distance),
-            subsets(found.baseline)[0],
-            score(found.density),
-            alone(found.density_baseline),
-            score(found.coverage),
-            alone(found.coverage_baseline),
-        )
-    )
-    return {
-        "found": lines,
-        "folds": folds if found.folds else None,
-        "classes": Table(
-            (
-                "class",
-                "clips",
-                "near-copies",
-                "KAD",
-                "95 % interval",
-                "real to real",
-                "density",
-                "real to real",
-                "coverage",
-                "real to real",
-            ),
-            tuple(rows),
-        ),
-        "caption": f"KAD to real clips (lower is closer), density and coverage, and what real clips of half of the recordings "
-        f"have to those of the other half, in {found.embedding}",
-        "notes": [
-            "clips that would leak into a test fold are left out of its training by usk train",
-            *found.notes,
-        ],
-    }
+    return {"found": findings(found), "tables": audit_tables(found), "notes": found.notes}
 
 
 def _classes(shown: Gallery) -> Table:

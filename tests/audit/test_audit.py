@@ -1,0 +1,342 @@
+"""The audit: leaks and wrong provenance found, defects and copies named, every figure with its embedding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from tests.sounds import tone, write_wav
+from usk.audit.audit import audit
+from usk.audit.defects import Defects
+from usk.audit.embeddings import Embedding, log_mel_statistics
+from usk.audit.tables import findings
+from usk.data.decode import decode_source
+from usk.data.open import open_source
+from usk.data.splits import held_out_groups
+from usk.errors import SourceError, UsageError
+from usk.synth.dataset_folder import encode_flac
+
+Command = Callable[..., Any]
+
+
+def rewrite(folder: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
+    """Change columns of the rows of a dataset, as someone who spoils it would."""
+    for path in folder.glob("data/*.parquet"):
+        table = pq.read_table(path)
+        rows = [{**row, **{name: of(row) for name, of in changes.items()}} for row in table.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+
+
+def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: Path) -> None:
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--test-folds", 3, "--json")
+    assert ran.code == 0, ran.err
+    found = ran.value
+    assert (found["clips"], found["leaks"], found["asked_leaks"]) == (12, False, 0)
+    assert found["wrong_provenance"] == found["defects"]["silent"] == found["defects"]["short"] == []
+    by_fold = {part["fold"]: (part["usable"], part["leaking"]) for part in found["folds"]}
+    assert by_fold[3] == (12, 0)
+    assert by_fold[1][1] + by_fold[2][1] == 12, "each clip's parents lie in fold 1 or in fold 2"
+    assert found["embedding"] == "log-mel statistics"
+    assert {part["class_name"] for part in found["classes"]} == {"car_horn", "dog_bark", "siren"}
+    for part in [*found["classes"], found["overall"]]:
+        whole = part["class_name"] == "all"
+        distance = part["distance"]
+        assert distance["kad"] is not None
+        assert distance["low"] is None, "parents are of two recordings a class"
+        assert part["clips"] == distance["n"] == (12 if whole else 4)
+        assert distance["n_real"] == (54 if whole else 18)
+        near = part["nearness"]
+        assert near["to_real"] <= near["to_parents"] and near["real_to_real"] > found["near_copy_below"] > 0
+    assert {part["generator_trained_on"] for part in found["folds"]} == {None}, (
+        "the tiny generator does not say"
+    )
+    assert "trained on is not known" in found["notes"][1]
+    shown = usk("audit", made, "--real", urbansound8k_folder)
+    assert shown.code == 0
+    assert "leaks into the test folds" not in shown.out, "no folds were asked about"
+    assert "KAD to real clips, in log-mel statistics" in shown.out
+    assert "Distance to the nearest real clip (median), in log-mel statistics" in shown.out
+
+
+def test_leaks_into_a_fold_that_is_asked_about_end_with_3(
+    usk: Command, made: Path, urbansound8k_folder: Path
+) -> None:
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--test-folds", "1,3")
+    assert ran.code == 3
+    assert "leaks into the test folds: " in ran.out
+
+
+def test_every_finding_names_what_was_looked_for(made: Path, urbansound8k_folder: Path) -> None:
+    synthetic, real = open_source(made), open_source(urbansound8k_folder)
+    for asked in ([], [3], [1, 2]):
+        found = audit(synthetic, real, test_folds=asked)
+        clean = replace(found, defects=Defects((), (), (), ()), near_copies=())
+        kinds = {one.what: one.kind for one in findings(clean)}
+        assert kinds.pop("leaks into the test folds", None) == {0: None, 1: "good", 2: "bad"}[len(asked)]
+        assert len(kinds) == 6 and set(kinds.values()) == {"good"}
+
+
+def test_leaks_into_the_only_fold_there_is_are_counted(made: Path, urbansound8k_folder: Path) -> None:
+    """Real clips of fold 2 alone: the clips that were made from them leak into it, those of fold 1 do not."""
+    real = open_source(urbansound8k_folder).select(folds=[2])
+    found = audit(open_source(made), real, test_folds=[2])
+    (fold,) = found.folds
+    assert fold.leaking == found.asked_leaks == sum(clip.fold == 2 for clip in open_source(made).clips) > 0
+    assert fold.usable == 12 - fold.leaking
+    alone = open_source(made).select(folds=[2])
+    assert audit(alone, real, test_folds=[2]).leaks and not audit(alone, real).leaks
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parent_folds": lambda row: [3, 3]}, "another recording, fold or class"),
+        ({"parent_groups": lambda row: row["parent_groups"][::-1]}, "another recording, fold or class"),
+        ({"label": lambda row: (row["label"] + 1) % 3}, "another recording, fold or class"),
+        (
+            {"parents": lambda row: [row["parents"][0], "urbansound8k/nothing.wav"]},
+            "a parent is not in the source",
+        ),
+    ],
+    ids=["fold", "recordings", "class", "unknown"],
+)
+def test_wrong_provenance_is_found(
+    made: Path, urbansound8k_folder: Path, usk: Command, changes: dict[str, Any], message: str
+) -> None:
+    rewrite(made, **changes)
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--json")
+    assert ran.code == 3
+    assert len(ran.value["wrong_provenance"]) == 12
+    assert all(message in line for line in ran.value["wrong_provenance"])
+
+
+def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urbansound8k_folder: Path) -> None:
+    real = open_source(urbansound8k_folder)
+    synth = replace(open_source(made), model_groups=frozenset({real.clips[0].group}))
+    then = replace(real, clips=tuple(replace(clip, group=f"{clip.group}-then") for clip in real.clips))
+    assert {part.generator_trained_on for part in audit(synth, real).folds} == {0, 1}
+    found = audit(synth, then)
+    assert {part.generator_trained_on for part in found.folds} == {None} and len(found.wrong_provenance) == 12
+    heard = replace(synth, model_groups=frozenset({real.clips[0].clip_id}))
+    assert {part.generator_trained_on for part in audit(heard, real).folds} == {0, 1}, (
+        "a clip of the recording"
+    )
+
+
+def test_a_generator_that_is_known_in_part_is_not_called_known(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    """As `usk fit --from` records one that does not say what it was trained on: in warnings, the run and the audit."""
+    heard = next(clip.group for clip in open_source(urbansound8k_folder).clips if clip.fold == 1)
+    parts = [
+        {"source": "unknown clips of x", "folds": [], "clips": 0, "groups": [], "note": "it does not say"},
+        {"source": "urbansound8k", "folds": [1], "clips": 2, "groups": [heard]},
+    ]
+    manifest = json.loads((made / "usk.json").read_text())
+    for known, trained_on in ((True, parts[1:]), (False, parts)):
+        (made / "usk.json").write_text(json.dumps({**manifest, "trained_on": trained_on}))
+        assert open_source(made).model_unknown is not known
+        common = ("--real", urbansound8k_folder, "--json")
+        found = usk("audit", made, *common).value
+        assert [part["generator_trained_on"] for part in found["folds"]] == [1, *[0 if known else None] * 2]
+        train = ("train", *common, "--synth", made, "--mix", "real,synth", "--folds", 3, "--epochs", 1)
+        ran = usk(*train, "--out", tmp_path / str(known))
+        assert ran.code == 0, ran.err
+        assert usk("info", made, "--json").value["recordings the generator heard"] == (
+            1 if known else "1 and unknown: leaks from it cannot be ruled out"
+        )
+        record = json.loads((Path(ran.value["runs"][0]["folder"]) / "run.json").read_text())
+        for said in (found["notes"], record["leaks"], [" ".join(ran.err.split())]):
+            assert any("a part of what " in sentence for sentence in said) is not known
+
+
+def test_a_generator_that_heard_what_has_other_names_is_noted(made: Path, urbansound8k_folder: Path) -> None:
+    synth = replace(open_source(made), model_groups=frozenset({"elsewhere/1"}))
+    found = audit(synth, open_source(urbansound8k_folder))
+    assert "has heard elsewhere: if " in found.notes[1]
+    assert {part.generator_trained_on for part in found.folds} == {None}
+
+
+def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk: Command) -> None:
+    real = open_source(urbansound8k_folder)
+    row_of = {clip.clip_id: row for row, clip in enumerate(real.clips)}
+
+    decoded = decode_source(real)
+    names = [
+        row["clip_id"] for path in made.glob("data/*.parquet") for row in pq.read_table(path).to_pylist()
+    ]
+    spoilt = {
+        names[0]: np.full(4_000, 1e-4, np.float32),
+        names[1]: np.sign(np.sin(np.arange(4_000) / 9)).astype(np.float32),
+        names[2]: tone(500, 0.05),
+        names[4]: np.zeros(4_000, np.float32),
+        names[5]: tone(500, 0.002),
+    }
+
+    def audio(row: dict[str, Any]) -> dict[str, Any]:
+        samples = spoilt.get(row["clip_id"])
+        if row["clip_id"] == names[3]:
+            samples = decoded.audio(row_of[row["parents"][0]])
+        if row["clip_id"] == names[6]:  # of a clip that is no parent of it
+            others = (clip for clip in real.clips if clip.group not in row["parent_groups"])
+            samples = decoded.audio(row_of[next(others).clip_id])
+        if samples is None:
+            return row["audio"]
+        return {**row["audio"], "bytes": encode_flac(samples, 22_050)}
+
+    rewrite(made, audio=audio)
+    found = usk("audit", made, "--real", urbansound8k_folder, "--json").value
+
+    def last(of: list[str]) -> list[str]:
+        return [name.rpartition("/")[2] for name in of]
+
+    assert last(found["defects"]["unusable"]) == [names[4], names[5]], (
+        "and the rest is looked at all the same"
+    )
+    assert last(found["defects"]["silent"]) == [names[0]]
+    assert last(found["defects"]["clipped"]) == [names[1]]
+    assert last(found["defects"]["short"]) == [names[2]]
+    assert set(last(found["near_copies"])) >= {names[3], names[6]}
+    assert not found["leaks"]
+
+
+def test_the_library_takes_any_embedding(made: Path, urbansound8k_folder: Path) -> None:
+    mine = Embedding("first two", lambda audio: log_mel_statistics(audio)[:, :2])
+    found = audit(open_source(made), open_source(urbansound8k_folder), embedding=mine)
+    assert found.embedding == "first two" and found.overall.distance.kad is not None
+
+
+def test_a_real_source_is_no_synthetic_dataset(urbansound8k_folder: Path) -> None:
+    real = open_source(urbansound8k_folder)
+    with pytest.raises(SourceError, match="its clips name no parents"):
+        audit(real, real)
+
+
+def test_wrong_input_is_one_line(
+    usk: Command, made: Path, urbansound8k_folder: Path, tone_folder: Path, tmp_path: Path
+) -> None:
+    for arguments, code, message in (
+        ((made, "--real", tone_folder), 1, "Name the source that it was made from"),
+        ((made, "--real", urbansound8k_folder, "--test-folds", 9), 2, "--test-folds 9"),
+        ((made, "--real", urbansound8k_folder, "--run", tmp_path), 2, "--run"),
+        ((urbansound8k_folder, "--real", urbansound8k_folder), 1, "its clips name no parents"),
+        (
+            (tmp_path / "nowhere", "--real", urbansound8k_folder),
+            1,
+            "give usk audit the folder of a dataset (make one",
+        ),
+        (("runs/nowhere", "--real", urbansound8k_folder), 1, "give usk audit the folder of a dataset"),
+    ):
+        ran = usk("audit", *arguments, "--quiet")
+        assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
+        assert message in ran.err
+
+
+def test_an_unknown_fold_is_a_usage_error(made: Path, urbansound8k_folder: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        audit(open_source(made), open_source(urbansound8k_folder), test_folds=[7])
+    assert (refused.value.field, refused.value.value) == ("test_folds", 7)
+
+
+def test_an_audit_changes_nothing(made: Path, urbansound8k_folder: Path, usk: Command) -> None:
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    usk("audit", made, "--real", urbansound8k_folder)
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+def test_clips_that_cannot_be_used_hold_nothing_back(usk: Command, tmp_path: Path) -> None:
+    """`usk audit` splits as `usk synth` and `usk train` do: without clips that cannot be used. With a third of the others silent
+    fewer validate, and some that would have give parents."""
+    folder, out = tmp_path / "city", tmp_path / "synth"
+    for label, name in enumerate(("low", "high")):
+        for recording in range(40):
+            write_wav(
+                folder / name / f"{name}{recording}" / "a.wav", tone(300 * (1 + label) + 5 * recording, 0.3)
+            )
+    everything = open_source(folder)
+    held = held_out_groups(everything.clips)
+    silent = [ref.path for clip, ref in zip(everything.clips, everything.audio, strict=True)
+              if clip.group not in held and clip.fold != 1][::3]  # fmt: skip
+    for file in silent:
+        soundfile.write(file, np.zeros(6_600), 22_050)
+    common = ("--real", folder, "--skip-bad", "--quiet")
+    folds = ",".join(str(fold) for fold in everything.folds if fold != 1)
+    made = usk("synth", *common, "--strategy", "classical", "--per-class", 40, "--folds", folds, "--out", out)
+    assert made.code == 0, made.err
+    parents = {group for clip in open_source(out).clips for group in clip.parent_groups}
+    assert parents & held, "else this tests nothing"
+    ran = usk("audit", out, "--real", folder, "--test-folds", 1, "--json")
+    assert ran.code == 0 and ran.value["asked_leaks"] == 0, ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--save",), "--save"),
+        (("--device", "nonsense"), "--device nonsense"),
+        (("--test-folds", "one"), "--test-folds"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_work(
+    made: Path, urbansound8k_folder: Path, usk: Command, options: tuple[Any, ...], said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def too_late(*_: Any, **__: Any) -> None:
+        raise AssertionError("the audit has begun")
+
+    monkeypatch.setattr("usk.audit.audit.audit", too_late)
+    (made / "plan.jsonl").unlink()
+    ran = usk("audit", made, "--real", urbansound8k_folder, *options)
+    assert ran.code == 2 and ran.err.startswith(f"usk: {said}") and ran.err.count("\n") == 1
+
+
+def test_saved_figures_stand_in_the_card(
+    made: Path, urbansound8k_folder: Path, usk: Command, tmp_path: Path
+) -> None:
+    before = (made / "README.md").read_text()
+    assert "## Audit" not in before
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")
+    assert ran.code == 0, ran.err
+    card = (made / "README.md").read_text()
+    without = card[: card.index("\n## Audit")] + card[card.index("\n## Use") :]
+    assert without == before
+    assert f"| all | 12 | {ran.value['overall']['distance']['kad']:.1f} |".replace("-", "\\-") in card
+    assert "near\\-copies of real clips" in card
+    assert str(tmp_path) not in card + (made / "audit.json").read_text()
+    assert open_source(made).is_synthetic
+    refused = usk("audit", made, "--real", urbansound8k_folder, "--save", "--json")
+    assert refused.code == 0 and (made / "README.md").read_text() == card
+
+
+def test_made_folds_that_changed_since_are_no_wrong_provenance(usk: Command, tmp_path: Path) -> None:
+    """A recording more, and usk makes other folds of the folder."""
+    folder = tmp_path / "own"
+
+    def add(label: str, number: int) -> None:
+        write_wav(folder / label / f"r{number}" / "a.wav", tone(300 + 10 * number, 0.3, 22_050), 22_050)
+
+    for label in ("bark", "horn"):
+        for number in range(10):
+            add(label, number + (40 if label == "horn" else 0))
+    made = tmp_path / "synth"
+    assert usk("synth", "--real", folder, "--strategy", "waveform", "--per-class", 6, "--out", made).code == 0
+    before = {clip.clip_id: clip.fold for clip in open_source(folder).clips}
+    add("bark", 90)
+    after = {clip.clip_id: clip.fold for clip in open_source(folder).clips}
+    parents = {name for clip in open_source(made).clips for name in clip.parents}
+    assert any(before[name] != after[name] for name in parents)
+    ran = usk("audit", made, "--real", folder, "--json")
+    assert ran.code == 0 and ran.value["wrong_provenance"] == [], ran.err
+    parent = tmp_path / min(parents)
+    parent.parent.rename(parent.parent.with_name("r99"))
+    ran = usk("audit", made, "--real", folder, "--json")
+    assert ran.code == 3 and "a parent is not in the source" in ran.value["wrong_provenance"][0]

@@ -1,0 +1,179 @@
+"""What sounds are compared in: the classifier of a run, a model of transformers, log-mel statistics."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.hub_server import LocalHub
+from tests.sounds import tone
+from usk.errors import UsageError
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize("classifier", ["small", "sb-cnn"])
+def test_a_runs_classifier_can_embed(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, classifier: str
+) -> None:
+    """Also one that looks at several patches of each clip."""
+    from usk.audit.embeddings import classifier_embedding
+
+    trained = usk(
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--out",
+        tmp_path / "runs",
+        "--classifier",
+        classifier,
+        "--epochs",
+        1,
+        "--folds",
+        3,
+        "--json",
+    )
+    run = trained.value["runs"][0]["folder"]
+    clips = [tone(440, 0.5), tone(880, 4), tone(1_760, 2)]
+    vectors = classifier_embedding(Path(run))(clips)
+    assert len(vectors) == 3
+    backwards = classifier_embedding(Path(run))(clips[::-1])
+    np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
+    found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
+    assert found["embedding"].startswith(f"classifier of {Path(run).name}, trained on ")
+    assert found["overall"]["distance"]["kad"] is not None
+
+
+def test_the_run_on_most_real_clips_and_no_others_embeds_by_default(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ("--real", urbansound8k_folder, "--epochs", 1, "--folds", 3)
+    usk("train", *common, "--mix", "real", "--mix", "real,synth", "--synth", made, "--quiet")
+    (run,) = Path("runs").glob("real_*")
+    usk("train", *common, "--train-clips", 3, "--quiet")  # newer, and hardly trained
+    (Path("runs") / "damaged").mkdir()
+    (Path("runs") / "damaged" / "run.json").write_text("{")
+    (Path("runs") / "weightless").mkdir()
+    (Path("runs") / "weightless" / "run.json").write_text(
+        json.dumps({**json.loads((run / "run.json").read_text()), "n_real": 9_999})
+    )
+    found = usk("audit", made, "--real", urbansound8k_folder, "--json").value
+    n_real = json.loads((run / "run.json").read_text())["n_real"]
+    named = f"classifier of {run.name}, trained on {n_real} real clips, before its last layer"
+    assert n_real > 3 and found["embedding"] == named
+    plain = usk("audit", made, "--real", urbansound8k_folder, "--embedding", "log-mel", "--json").value
+    assert (
+        plain["embedding"] == "log-mel statistics"
+        and plain["overall"]["distance"] != found["overall"]["distance"]
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny_listeners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny random audio models of `transformers`: one that pools nothing, and a CLAP."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("listeners")
+    wave = hf.Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
+        conv_stride=(10, 10), conv_kernel=(10, 10), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        num_feat_extract_layers=2,
+    )  # fmt: skip
+    hf.Wav2Vec2Model(wave).save_pretrained(root / "wave")
+    hf.Wav2Vec2FeatureExtractor(sampling_rate=16_000).save_pretrained(root / "wave")
+    audio = {
+        "num_mel_bins": 64, "spec_size": 128, "patch_size": 4, "patch_stride": [4, 4], "patch_embeds_hidden_size": 8,
+        "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "window_size": 4, "num_hidden_layers": 2,
+        "projection_dim": 12,
+    }  # fmt: skip
+    text = {
+        "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "projection_dim": 12,
+    }  # fmt: skip
+    clap = hf.ClapConfig(audio_config=audio, text_config=text, projection_dim=12)
+    hf.ClapModel(clap).save_pretrained(root / "clap")
+    hf.ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1).save_pretrained(root / "clap")
+    return {"wave": root / "wave", "clap": root / "clap"}
+
+
+@pytest.mark.parametrize(("kind", "dimensions"), [("wave", 16), ("clap", 12)])
+def test_an_audio_model_of_transformers_can_embed(
+    usk: Command,
+    made: Path,
+    urbansound8k_folder: Path,
+    tiny_listeners: dict[str, Path],
+    kind: str,
+    dimensions: int,
+) -> None:
+    from usk.audit.embeddings import transformers_embedding
+
+    embed = transformers_embedding(str(tiny_listeners[kind])).embed
+    clips = [tone(440, 0.5), tone(440, 0.01), tone(880, 12)]
+    vectors = embed(clips)
+    assert vectors.shape == (3, dimensions) and np.isfinite(vectors).all()
+    assert np.array_equal(embed(clips[::-1]), vectors[::-1]), "each clip by itself"
+    if kind == "wave":
+        ran = usk("audit", made, "--real", urbansound8k_folder, "--embedding", tiny_listeners[kind], "--json")
+        assert ran.code == 0, ran.err
+        assert ran.value["embedding"] == str(tiny_listeners[kind])
+        assert ran.value["overall"]["distance"]["kad"] is not None
+
+
+@pytest.mark.parametrize("weights", ["safetensors", "bin", "both"])
+def test_an_audio_model_of_the_hub_can_embed(
+    hub: LocalHub, tiny_listeners: dict[str, Path], tmp_path: Path, weights: str
+) -> None:
+    from usk.audit.embeddings import transformers_embedding
+
+    folder = shutil.copytree(tiny_listeners["wave"], tmp_path / "wave")
+    if weights != "safetensors":
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    if weights == "bin":
+        (folder / "model.safetensors").unlink()
+    commit = hub.create_repo("model", "me/wave", folder).branches["main"]
+    there = transformers_embedding("me/wave@main")
+    assert there.name == f"me/wave@{commit}"
+    wanted = transformers_embedding(str(folder)).embed([tone(440, 0.5)])
+    np.testing.assert_array_equal(there.embed([tone(440, 0.5)]), wanted)
+    asked = {path.rpartition(".")[2] for _, path, _ in hub.requests if "/resolve/" in path}
+    assert asked == {"json", "bin" if weights == "bin" else "safetensors"}
+    hub.stop()
+    assert transformers_embedding("me/wave").name == there.name
+
+
+def test_an_embedding_that_cannot_be_is_one_line(
+    usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    common = ("audit", made, "--real", urbansound8k_folder, "--quiet")
+    for given, code, message in (
+        (("--embedding", tmp_path / "empty"), 2, "not an audio model that transformers can load"),
+        (("--embedding", "nobody/nothing"), 2, "--embedding nobody/nothing cannot be reached (no network?)"),
+    ):
+        ran = usk(*common, *given)
+        assert (ran.code, ran.err.count("\n"), ran.out) == (code, 1, ""), ran.err
+        assert message in ran.err
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ran = usk(*common, "--embedding", tmp_path / "empty")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert f"--embedding {tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
+    assert ran.err.endswith("pip install 'urban-sound-kit[hf]', or use --embedding log-mel\n")
+
+
+def test_two_embeddings_at_once_are_refused(tmp_path: Path) -> None:
+    from usk.audit.embeddings import embedding_named
+
+    with pytest.raises(UsageError) as refused:
+        embedding_named("log-mel", tmp_path)
+    assert refused.value.field == "embedding"

@@ -1,0 +1,112 @@
+"""What an audit found as plain tables and lines: for the terminal, the report and the dataset's card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from usk.audit.audit import Audit, ClassAudit
+from usk.audit.distances import Distance
+from usk.tables import Column, Table, columns
+from usk.text import abbreviate_list
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for: `kind` is `good` (none found), `look` (worth a look) or `bad`."""
+
+    kind: str
+    what: str
+    text: str
+
+
+def findings(audit: Audit) -> list[Finding]:
+    """Everything that was looked for, leaks first."""
+    found = []
+    if audit.asked_leaks is not None:
+        leaks = f"{audit.asked_leaks:,} clips" if audit.asked_leaks else "none"
+        found.append(Finding("bad" if audit.asked_leaks else "good", "leaks into the test folds", leaks))
+    defects = audit.defects
+    for what, names, kind in (
+        ("wrong provenance", audit.wrong_provenance, "bad"),
+        ("unusable", defects.unusable, "bad"),
+        ("silent", defects.silent, "look"),
+        ("clipped", defects.clipped, "look"),
+        ("too short", defects.short, "look"),
+        ("near-copies of real clips", audit.near_copies, "look"),
+    ):
+        text = f"{len(names):,}: {abbreviate_list(list(names))}" if names else "none"
+        found.append(Finding(kind if names else "good", what, text))
+    return found
+
+
+def fold_table(audit: Audit) -> Table:
+    """What may train where each fold is tested."""
+    table = Table(
+        "Clips by test fold",
+        (
+            Column("test fold", numeric=True),
+            Column("may train", numeric=True),
+            Column("would leak", numeric=True),
+            Column("generator trained on", numeric=True),
+            Column("filters trained on", numeric=True),
+        ),
+        notes=(
+            "Trained on: so many recordings of the fold and its validation part. `usk train` drops what would leak.",
+        ),
+    )
+    for part in audit.folds:
+        known = "unknown" if part.generator_trained_on is None else part.generator_trained_on
+        table.add(part.fold, f"{part.usable:,}", f"{part.leaking:,}", known, part.filters_trained_on)
+    return table
+
+
+def distance_table(audit: Audit) -> Table:
+    """KAD to real clips by class."""
+    table = Table(
+        f"KAD to real clips, in {audit.embedding} (lower is closer)",
+        columns("class", numbers=("clips", "KAD", "95 % interval", "real to real", "real clips")),
+        notes=("Real to real: clips of half of the recordings to those of the other half.",),
+    )
+    for part in (*audit.classes, audit.overall):
+        value, interval = _texts(part.distance)
+        baseline, _ = _texts(part.baseline)
+        table.add(part.class_name, f"{part.clips:,}", value, interval, baseline, f"{part.distance.n_real:,}")
+    return table
+
+
+def nearness_table(audit: Audit) -> Table:
+    """How near clips are to the nearest real ones, by class."""
+    table = Table(
+        f"Distance to the nearest real clip (median), in {audit.embedding}",
+        columns("class", numbers=("near-copies", "to a parent", "to any real clip", "real to real")),
+        notes=("Real to real: to the nearest real clip of another recording.",),
+    )
+    for part in (*audit.classes, audit.overall):
+        table.add(part.class_name, f"{part.near_copies:,}", *_nearness(part))
+    return table
+
+
+def audit_tables(audit: Audit) -> list[Table]:
+    """All of them; without the one by test fold where there are no folds."""
+    folds = [fold_table(audit)] if audit.folds else []
+    return [*folds, distance_table(audit), nearness_table(audit)]
+
+
+def card_section(audit: Audit) -> dict[str, Any]:
+    """What the dataset's card prints: `findings` and `tables` as plain values."""
+    return {
+        "findings": [asdict(one) for one in findings(audit)],
+        "tables": [asdict(table) for table in audit_tables(audit)],
+    }
+
+
+def _texts(distance: Distance) -> tuple[str, str]:
+    interval = "" if distance.low is None else f"{distance.low:z.1f} to {distance.high:z.1f}"
+    return ("" if distance.kad is None else f"{distance.kad:z.1f}"), interval
+
+
+def _nearness(part: ClassAudit) -> list[str]:
+    near = part.nearness
+    values = (near.to_parents, near.to_real, near.real_to_real)
+    return ["" if value is None else f"{value:.3g}" for value in values]
