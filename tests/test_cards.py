@@ -21,6 +21,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.manifests import SOURCE, manifest_of
 from tests.runs import a_record
 from tests.sounds import tone
 from usk.cards import (
@@ -38,6 +39,7 @@ from usk.classify.registry import preset
 from usk.classify.runs import classifier_settings
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
 from usk.diffusion.load import load_generator
+from usk.manifest import FilterRecord, FilterTrainedOn, TrainedOn, TrainSubsetRecord
 from usk.runs import Predictions
 from usk.synth.card import dataset_card
 from usk.synth.dataset_folder import encode_flac
@@ -57,22 +59,13 @@ HOSTILE = (
 )
 
 
-SOURCE = {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"}
-
-
 def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[dict[str, Any], str]:
     """(metadata, body) of a dataset card for one clip of every class."""
     clips = tuple(
-        PlannedClip(f"c{label}", label, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), 0.5, label)
+        PlannedClip(f"c{label}", label, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), (0.5, 0.5), label)
         for label in range(len(class_names))
     )
-    base = {
-        "source": SOURCE,
-        "model": "tiny@abc", "trained_on": [], "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
-        "render": render_config(steps=2).as_dict(), "alpha": "0.5", "sample_rate_hz": 8_000, "plan_seed": 0,
-        "plan_sha256": "0" * 64, "has_groups": True, "license": "unknown", "shards": {},
-    }  # fmt: skip
-    card = dataset_card({**base, **manifest}, Plan(class_names, clips), Path())
+    card = dataset_card(manifest_of(**manifest), Plan(class_names, clips), Path())
     start, head, body = card.split("---\n", 2)
     assert start == ""
     return yaml.safe_load(head), body
@@ -94,37 +87,37 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
 def test_the_card_says_which_folds_the_generator_has_heard(
     name: str, groups: list[str], folds: list[int], heard: str
 ) -> None:
-    part = {
-        "source": name,
-        "revision": "1",
-        "license": "unknown",
-        "folds": folds,
-        "groups": groups,
-        "clips": 500,
-    }
-    _, body = card_of(("one",), trained_on=[part])
+    part = TrainedOn(name, "1", folds=tuple(folds), groups=tuple(groups), clips=500)
+    _, body = card_of(("one",), trained_on=(part,))
     (row,) = [line for line in body.splitlines() if line.startswith("| 1 | 0 |")]
     assert row.split("|")[-2].strip() == heard
+
+
+def filter_of(
+    test_folds: tuple[int, ...], *folds: tuple[int, ...], groups: tuple[str, ...] = ()
+) -> FilterRecord:
+    """A filter of one classifier for each of `folds`."""
+    return FilterRecord("small", 0.5, test_folds, tuple(FilterTrainedOn(of, 1, groups) for of in folds))
 
 
 @pytest.mark.parametrize(
     ("manifest", "rows"),
     [
         ({}, {1: 0, 2: 1}),
-        ({"train_clips": {"train_clips": 50, "test_fold": 3, "seed": 0}}, {1: 0, 2: 1, 3: 2}),
-        ({"clip_filter": {"heard": [{"folds": [1]}, {"folds": [2]}]}}, {1: 0, 2: 1}),
-        ({"clip_filter": {"test_folds": [3], "heard": [{"folds": [1, 2]}]}}, {1: 0, 2: 0, 3: 2}),
+        ({"train_clips": TrainSubsetRecord(50, test_fold=3)}, {1: 0, 2: 1, 3: 2}),
+        ({"clip_filter": filter_of((), (1,), (2,))}, {1: 0, 2: 1}),
+        ({"clip_filter": filter_of((3,), (1, 2))}, {1: 0, 2: 0, 3: 2}),
         (
             {
-                "recordings_of_several_folds": {"s/b": [1, 2], "s/e": [2, 3]},
-                "clip_filter": {"test_folds": [3], "heard": []},
+                "recordings_of_several_folds": {"s/b": (1, 2), "s/e": (2, 3)},
+                "clip_filter": filter_of((3,)),
             },
             {1: 0, 2: 0, 3: 1},
         ),
         (
             {
-                "recordings_of_several_folds": {"s/z": [1, 2]},
-                "clip_filter": {"heard": [{"folds": [1], "groups": ["s/z"]}]},
+                "recordings_of_several_folds": {"s/z": (1, 2)},
+                "clip_filter": filter_of((), (1,), groups=("s/z",)),
             },
             {1: 0, 2: 0},
         ),
@@ -145,12 +138,10 @@ def test_the_card_counts_what_may_train_where_a_fold_is_tested(
     from usk.synth.card import _tested_folds
 
     clips = [
-        PlannedClip("c", 0, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), 0.5, 0),
-        PlannedClip("d", 0, 0, ("a", "e"), ("s/a", "s/e"), (1, 2), 0.5, 0),
+        PlannedClip("c", 0, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), (0.5, 0.5), 0),
+        PlannedClip("d", 0, 0, ("a", "e"), ("s/a", "s/e"), (1, 2), (0.5, 0.5), 0),
     ]  # fmt: skip
-    found = _tested_folds(
-        Plan(("one",), tuple(clips)), {"source": SOURCE, "trained_on": [], **manifest}, True
-    )
+    found = _tested_folds(Plan(("one",), tuple(clips)), manifest_of(**manifest), True)
     assert {row["fold"]: row["clean"] for row in found} == rows
 
 
@@ -181,10 +172,10 @@ def test_the_card_counts_as_training_does_where_recordings_lie_in_several_folds(
 
 
 def test_the_card_of_few_shots_says_so() -> None:
-    _, body = card_of(("one",), train_clips={"train_clips": 50, "test_fold": 3, "seed": 2})
+    _, body = card_of(("one",), train_clips=TrainSubsetRecord(50, test_fold=3, seed=2))
     assert "| made for | 50 real clips, test fold 3, seed 2 |" in body
     assert "`usk train --train-clips 50 --folds 3 --seed 2` trains on, and no others." in body
-    _, body = card_of(("one",), train_clips={"train_clips": None, "test_fold": 3, "seed": 0})
+    _, body = card_of(("one",), train_clips=TrainSubsetRecord(None, test_fold=3))
     assert "the whole training part" in body and "no others" not in body
     assert "made for" not in card_of(("one",))[1]
 
@@ -193,7 +184,7 @@ def test_the_card_of_classical_clips_speaks_of_one_parent() -> None:
     _, body = card_of(("one",), render=render_config(strategy="classical").as_dict(), mel=None)
     assert "Each clip is its one parent at another speed and pitch" in body and "Both parents" not in body
     _, body = card_of(("one",), render=render_config(strategy="waveform").as_dict(), mel=None)
-    assert "Both parents are heard at once" in body
+    assert "Both parents sound at once" in body
 
 
 def test_the_card_names_classes_that_the_generator_was_not_told() -> None:
@@ -262,7 +253,7 @@ def test_hostile_class_names_stay_text_in_the_table() -> None:
 
 
 def test_a_hostile_source_name_stays_in_its_line() -> None:
-    source = {"name": "x\n# Title", "kind": "k|k", "revision": "1", "license": "<b>"}
+    source = replace(SOURCE, name="x\n# Title", kind="k|k", license="<b>")
     _, body = card_of(("a",), source=source, license="<b>")
     assert "\n# Title" not in body
     assert "<b>" not in body
@@ -380,10 +371,10 @@ def test_the_dataset_card_as_the_hub_reads_it() -> None:
     assert data["source_datasets"] == ["original"] and data["annotations_creators"] == ["machine-generated"]
     assert data["configs"][0]["config_name"] == "default"
     assert data["dataset_info"]["splits"][0]["num_examples"] == 1
-    assert card_of(("a",), source={**SOURCE, "name": "urbansound8k"})[0]["source_datasets"] == [
+    assert card_of(("a",), source=replace(SOURCE, name="urbansound8k"))[0]["source_datasets"] == [
         "extended|urbansound8k"
     ]
-    assert card_of(("a",), source={**SOURCE, "hub_id": "me/x"})[0]["source_datasets"] == ["me/x"]
+    assert card_of(("a",), source=replace(SOURCE, hub_id="me/x"))[0]["source_datasets"] == ["me/x"]
 
 
 def test_the_run_card_as_the_hub_reads_it() -> None:
@@ -504,9 +495,7 @@ def test_a_card_says_what_cannot_be_ruled_out() -> None:
     _, body = card_of(("a",), has_groups=False)
     assert "**The source names no recordings**" in body
     assert "What the generator was trained on is not known" in body
-    _, body = card_of(
-        ("a",), trained_on=[{"source": "urbansound8k", "folds": [1, 3], "groups": ["g1", "g2"]}]
-    )
+    _, body = card_of(("a",), trained_on=(TrainedOn("urbansound8k", folds=(1, 3), groups=("g1", "g2")),))
     assert "urbansound8k folds 1, 3 (2 recordings)" in body
     assert "A Dataset and Taxonomy for Urban Sound Research" in body
 

@@ -190,12 +190,12 @@ def test_a_manifest_that_leads_out_of_the_cache_is_refused(
     shutil.copy(shard, tmp_path / "outside.parquet")
     manifest = json.loads((made / "usk.json").read_text())
     for name in ("../../../../outside.parquet", str(tmp_path / "outside.parquet")):
-        (made / "usk.json").write_text(json.dumps({**manifest, "shards": {name: 6}}))
+        (made / "usk.json").write_text(json.dumps({**manifest, "shards": {name: {"rows": 6}}}))
         hub.create_repo("dataset", f"you/evil{len(name)}", made)
         for where in (f"you/evil{len(name)}", made):
             ran = usk("info", where)
             assert ran.code == 1
-            assert "leads out of the dataset's folder" in ran.err and ran.err.count("\n") == 1
+            assert "is not the name of a shard" in ran.err and ran.err.count("\n") == 1
 
 
 # --- classifiers

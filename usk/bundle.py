@@ -13,9 +13,9 @@ from typing import Any
 
 from usk.cards import PLACE
 from usk.data.licenses import UNKNOWN, is_noncommercial
-from usk.data.parquet import MANIFEST_FILE
 from usk.errors import UsageError, UskError
 from usk.files import read_json
+from usk.manifest import MANIFEST_FILE, read_manifest
 from usk.runs import RUN_FILE, run_folders
 from usk.text import abbreviate_list
 
@@ -139,7 +139,7 @@ def open_bundle(
             files.append(SharedFile(path, (root / path).stat().st_size, digest, root / path))
     progress(len(paths), len(paths))
     if kind.name == "synthetic dataset":
-        _compare_hashes(root, record, files)
+        _compare_hashes(root, files)
     if not title:
         notes.append(f"{folder} has no card ({CARD_FILE}): a stranger learns nothing of what it is")
     notes += _home_named(files)
@@ -177,17 +177,14 @@ def _read_record(file: Path) -> dict[str, Any]:
 # --- whole? ------------------------------------------------------------------------------------------------
 
 
-def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> None:
+def _check_dataset(root: Path, _: dict[str, Any], paths: list[str]) -> None:
     """Every shard there with the clips that the plan gives it, and no other one."""
     import pyarrow.parquet as pq
 
-    shards, again = manifest.get("shards"), "run the same `usk synth` again"
-    if manifest.get("kind") != "synthetic dataset" or not isinstance(shards, dict):
-        raise UskError(f"{root / MANIFEST_FILE} is not that of a synthetic dataset; {TAKES}")
-    rejected = manifest.get("rejected", {})  # by a clip_filter
-    every = {**shards, **rejected}
-    if not shards:
-        raise UskError(f"{root} is unfinished: its clips are not judged yet; {again}")
+    manifest, again = read_manifest(root, UskError), "run the same `usk synth` again"
+    every = manifest.all_shards
+    if not manifest.shards:
+        raise UskError(f"{root} is unfinished: the classifier filter has not chosen its clips yet; {again}")
     missing = sorted(set(every) - set(paths))
     if missing:
         raise UskError(
@@ -202,7 +199,7 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
             f"{root} has shards that its {MANIFEST_FILE} does not know ({abbreviate_list(over)}); delete them"
         )
     plan = (root / "plan.jsonl").read_bytes()
-    if hashlib.sha256(plan).hexdigest() != manifest.get("plan_sha256"):
+    if hashlib.sha256(plan).hexdigest() != manifest.plan_sha256:
         raise UskError(
             f"{root / 'plan.jsonl'} is not the plan that {MANIFEST_FILE} names; make the dataset again"
         )
@@ -213,32 +210,27 @@ def _check_dataset(root: Path, manifest: dict[str, Any], paths: list[str]) -> No
             found[name] = pq.read_table(root / name, columns=["clip_id"]).column(0).to_pylist()
         except (OSError, ValueError, KeyError) as error:
             raise UskError(f"{root / name} is damaged; delete it and {again}") from error
-    expected = planned
-    for part in (shards, rejected):
-        if (
-            "clip_filter" in manifest
-        ):  # which clips are where was decided when all were made; their order is the plan's
-            here = {clip_id for name in part for clip_id in found[name]}
-            expected = [clip_id for clip_id in planned if clip_id in here]
+    for part in (manifest.shards, manifest.rejected):
+        # The classifier filter divides the clips once all are made; in each part they keep the plan's order.
+        here = {clip_id for name in part for clip_id in found[name]}
+        expected = [clip_id for clip_id in planned if clip_id in here]
         begin = 0
-        for name, rows in part.items():
-            if found[name] != expected[begin : begin + rows]:
+        for name, shard in part.items():
+            if found[name] != expected[begin : begin + shard.rows]:
                 raise UskError(
-                    f"{root / name} differs from {MANIFEST_FILE}: {len(found[name])} clips where it names {rows}, or "
+                    f"{root / name} differs from {MANIFEST_FILE}: {len(found[name])} clips where it names {shard.rows}, or "
                     f"other ones; delete it and {again}"
                 )
-            begin += rows
-    if "clip_filter" in manifest and sorted(planned) != sorted(
-        name for names in found.values() for name in names
-    ):
+            begin += shard.rows
+    if sorted(planned) != sorted(name for names in found.values() for name in names):
         raise UskError(f"{root} has not just the clips of its plan; delete it and make it again")
 
 
-def _compare_hashes(root: Path, manifest: dict[str, Any], files: list[SharedFile]) -> None:
-    """The manifest knows the hash of each shard since the dataset was finished (older ones know none)."""
-    hashes = manifest.get("shards_sha256", {})
+def _compare_hashes(root: Path, files: list[SharedFile]) -> None:
+    """The manifest knows the hash of each shard since the dataset was finished."""
+    shards = read_manifest(root, UskError).all_shards
     for file in files:
-        if hashes.get(file.path, file.sha256) != file.sha256:
+        if file.path in shards and shards[file.path].sha256 != file.sha256:
             raise UskError(
                 f"{file.source} was changed after it was made: its hash differs from {MANIFEST_FILE}; delete it and "
                 "run the same `usk synth` again"

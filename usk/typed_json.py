@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import types
 import typing
@@ -48,7 +49,11 @@ def _read(kind: Any, value: Any, place: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _read(next(one for one in arguments if one is not type(None)), value, place)
+        *others, last = [one for one in arguments if one is not type(None)]
+        for one in others:
+            with contextlib.suppress(ValueError):
+                return _read(one, value, place)
+        return _read(last, value, place)
     if is_dataclass(kind):
         return _read_dataclass(kind, value, place)
     if origin is tuple:

@@ -17,27 +17,14 @@ import pytest
 import soundfile
 from filelock import FileLock
 
+from tests.manifests import manifest_of
 from usk.data.clip import PROVENANCE_COLUMNS
 from usk.data.open import open_source
 from usk.errors import SourceError, UsageError, UskError
-from usk.files import LOCK_FILE, exclusive_lock
+from usk.files import LOCK_FILE
 from usk.synth.card import dataset_card
 from usk.synth.dataset_folder import DatasetFolder, dataset_features, encode_flac
 from usk.synth.plan import Plan, PlannedClip
-from usk.synth.settings import render_config
-
-SETTINGS: dict[str, Any] = {
-    "source": {"name": "tones", "kind": "class folders", "revision": "abc", "license": "unknown"},
-    "model": "tiny@abc",
-    "trained_on": [],
-    "mel": {"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
-    "render": render_config(steps=2).as_dict(),
-    "alpha": "0.5",
-    "sample_rate_hz": 8_000,
-    "plan_seed": 0,
-    "has_groups": True,
-    "license": "unknown",
-}
 
 
 def plan_of(n_clips: int, seed: int = 0) -> Plan:
@@ -51,7 +38,7 @@ def plan_of(n_clips: int, seed: int = 0) -> Plan:
                 (f"a{index}", f"b{index}"),
                 ("t/a", "t/b"),
                 (1, 1),
-                0.5,
+                (0.5, 0.5),
                 seed + index,
             )
             for index in range(n_clips)
@@ -84,15 +71,17 @@ def rows_of(plan: Plan, begin: int, end: int) -> list[dict[str, Any]]:
 
 
 def store_at(folder: Path, plan: Plan | None = None, **settings: Any) -> DatasetFolder:
-    return DatasetFolder(folder, plan or plan_of(10), {**SETTINGS, **settings}, 8_000, rows_per_shard=4)
+    plan = plan or plan_of(10)
+    manifest = manifest_of(plan_sha256=plan.sha256, **settings)
+    return DatasetFolder(folder, plan, manifest, rows_per_shard=4)
 
 
 def fill(store: DatasetFolder, n_shards: int | None = None) -> DatasetFolder:
-    store.claim()
-    for shard in store.missing()[:n_shards]:
-        store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
-    if not store.missing():
-        store.finish(dataset_card(store.manifest, store.plan, store.folder))
+    with store.claim():
+        for shard in store.missing()[:n_shards]:
+            store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
+        if not store.missing():
+            store.finish(dataset_card(store.manifest, store.plan, store.folder))
     return store
 
 
@@ -191,15 +180,15 @@ def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str,
         patched.setattr(Path, "mkdir", mkdir)
         patched.setattr(Path, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
-            store_at(tmp_path / "out").claim()
-    store_at(tmp_path / "out").claim()
+            fill(store_at(tmp_path / "out"), n_shards=0)
+    fill(store_at(tmp_path / "out"), n_shards=0)
 
 
 @pytest.mark.parametrize(
     ("other", "differing"),
     [
-        ({"plan": plan_of(10, seed=5)}, r" \(another --per-class\)"),
-        ({"model": "other@1"}, r" \(another --model\)"),
+        ({"plan": plan_of(10, seed=5)}, r" \(another real\)"),
+        ({"model": "other@1"}, r" \(another model\)"),
     ],
 )
 def test_a_folder_with_another_plan_is_refused_untouched(
@@ -207,8 +196,8 @@ def test_a_folder_with_another_plan_is_refused_untouched(
 ) -> None:
     fill(store_at(tmp_path / "out"), n_shards=1)
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=f"holds clips of another plan{differing}; choose a new folder"):
-        store_at(tmp_path / "out", **other).claim()
+    with pytest.raises(UsageError, match=f"holds clips of another plan{differing}"):
+        fill(store_at(tmp_path / "out", **other), n_shards=0)
     assert contents(tmp_path / "out") == before
 
 
@@ -217,8 +206,8 @@ def test_a_damaged_manifest_is_refused_untouched(tmp_path: Path, content: str) -
     fill(store_at(tmp_path / "out"), n_shards=1)
     (tmp_path / "out" / "usk.json").write_text(content)
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=r"usk\.json is damaged; choose a new folder with --out"):
-        store_at(tmp_path / "out").claim()
+    with pytest.raises(UsageError, match=r"usk\.json is damaged"):
+        fill(store_at(tmp_path / "out"), n_shards=0)
     assert contents(tmp_path / "out") == before
 
 
@@ -226,7 +215,7 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="holds something else"):
-        store_at(tmp_path / "out").claim()
+        fill(store_at(tmp_path / "out"), n_shards=0)
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
@@ -245,22 +234,16 @@ def test_one_process_at_a_time_fills_a_folder(
     assert usk(*options, "--per-class", 2).code == 0
     assert not (out / LOCK_FILE).exists()
     store = store_at(tmp_path / "other")
-    store.claim()
-    with (
-        exclusive_lock(store.folder, "usk synth"),
-        pytest.raises(UsageError, match="another usk synth"),
-        exclusive_lock(store.folder, "usk synth"),
-    ):
-        pass
-    with exclusive_lock(store.folder, "usk synth"):
-        pass
+    with store.claim(), pytest.raises(UsageError, match="another usk synth"):
+        fill(store_at(tmp_path / "other"))
+    fill(store)
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UsageError, match=r"is a file|cannot be written"):
-        store_at(tmp_path / "file" / below).claim()
+        fill(store_at(tmp_path / "file" / below), n_shards=0)
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -276,7 +259,7 @@ def test_a_full_disk_keeps_whole_shards_and_leaves_no_temporary_file(
         else:
             patched.setattr(Path, "replace", full_disk)
         shard = store.missing()[0]
-        with pytest.raises(UskError, match=r"the disk of .* is full; what is written stays") as refusal:
+        with pytest.raises(UskError, match=r"the disk of .* is full. What is written stays") as refusal:
             store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
     assert refusal.value.exit_code == 1
     assert contents(store.folder) == before
@@ -332,12 +315,12 @@ def test_the_card_counts_what_is_there(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_manifest_names_each_shards_rows(tmp_path: Path) -> None:
     fill(store_at(tmp_path / "out"))
     manifest = json.loads((tmp_path / "out" / "usk.json").read_text())
-    assert list(manifest["shards"].values()) == [4, 4, 2]
+    assert [shard["rows"] for shard in manifest["shards"].values()] == [4, 4, 2]
     hashes = {
         name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
         for name in manifest["shards"]
     }
-    assert manifest["shards_sha256"] == hashes
+    assert {name: shard["sha256"] for name, shard in manifest["shards"].items()} == hashes
     assert manifest["plan_sha256"] == plan_of(10).sha256
 
 
@@ -396,7 +379,7 @@ def test_a_shard_that_was_changed_is_not_passed_off_as_made(tmp_path: Path) -> N
     whole = shard.read_bytes()
     shard.write_bytes(whole + b"changed")
     with pytest.raises(
-        UsageError, match=r"train-00001-of-00003\.parquet is damaged or was changed .* delete it"
+        UsageError, match=r"train-00001-of-00003\.parquet is damaged or was changed .* Delete it"
     ):
         fill(store_at(tmp_path / "out"))
     assert (tmp_path / "out" / "usk.json").read_bytes() == manifest

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from usk.data.mix import Mix, TrainingRows, training_rows
 from usk.data.open import open_source
-from usk.data.parquet import MANIFEST_FILE
 from usk.data.pinned import looks_like_hub_id
 from usk.data.renaming import as_named_now
 from usk.data.source import Source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
 from usk.data.train_subset import SUBSET_NAME, subset_name, subset_split
 from usk.errors import LeakError, UsageError
+from usk.manifest import MANIFEST_FILE
 
 Place = Source | str | os.PathLike[str] | None
 

@@ -92,12 +92,12 @@ def command(
 
 def _parents(display: Display, synth: str, real: str | None, reading: Reading) -> Source | None:
     """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
-    from usk.data.parquet import read_manifest
     from usk.errors import UskError
+    from usk.manifest import find_manifest
 
     folder = Path(synth).expanduser()
-    manifest = read_manifest(folder) if folder.is_dir() else None
-    of_demo = manifest is not None and manifest.get("source", {}).get("name") == "demo"
+    manifest = find_manifest(folder)
+    of_demo = manifest is not None and manifest.source.name == "demo"
     named = real if real is not None else "demo" if of_demo else os.environ.get("USK_REAL") or None
     try:
         return reading.open(named)

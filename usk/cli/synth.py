@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -231,6 +232,7 @@ def command(
             "decoding": bars("decoding"),
             "filtering": bars("fitting clip_filters"),
             "announce": announce,
+            "arguments": sys.argv[1:],
         }
         if subsets is not None:
             results = synthesize_subsets(source, out, subsets, config, **options)
@@ -262,11 +264,7 @@ def command(
             "model": result.model,
             "notes": list(result.notes),
             "settings": _resolved(result.settings),
-            **(
-                {"rejected": len(result.rejected), "clip_filter": result.settings["clip_filter"]}
-                if result.rejected is not None
-                else {}
-            ),
+            **({"rejected": len(result.rejected)} if result.rejected is not None else {}),
         },
         plan_table(result.plan.counts(), f"{pluralize(len(result.plan), 'clip')} in {result.folder}"),
         *judged,

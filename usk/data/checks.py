@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from usk.data.pinned import is_inside
 from usk.text import pluralize
 
 LARGEST_FOLD = 1_000_000
@@ -74,43 +73,6 @@ def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
     if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
         return "filter_folds is no list of folds"
     return None
-
-
-def wrong_manifest(manifest: Any) -> str | None:
-    """What is wrong with a `usk.json` as far as reading the dataset relies on it, None if nothing is."""
-    if not isinstance(manifest, dict):
-        return "it is not a JSON object"
-    shards = manifest.get("shards")
-    if not isinstance(shards, dict) or not all(_is_int(rows) and rows >= 0 for rows in shards.values()):
-        return "shards does not say how many rows each has"
-    outside = [name for name in shards if not is_inside(name)]
-    if outside:
-        return f"the shard {outside[0]!r} leads out of the dataset's folder"
-    parts = manifest.get("trained_on", [])
-    if not isinstance(parts, list) or not all(isinstance(part, dict) and _has_groups(part) for part in parts):
-        return "trained_on does not list the recordings that the generator has heard"
-    clip_filter = manifest.get("clip_filter")
-    heard = clip_filter.get("heard") if isinstance(clip_filter, dict) else []
-    if not isinstance(clip_filter, (dict, type(None))) or not isinstance(heard, list):
-        return "clip_filter does not say what it has heard"
-    if not all(isinstance(part, dict) and _has_groups(part) and _has_folds(part) for part in heard):
-        return "clip_filter does not list the recordings that it has heard"
-    source = manifest.get("source", {"name": "", "revision": ""})
-    if not isinstance(source, dict) or not all(isinstance(source.get(k), str) for k in ("name", "revision")):
-        return "source does not say what the parents are clips of"
-    if not isinstance(manifest.get("license", ""), str):
-        return "license is no text"
-    return None
-
-
-def _has_groups(part: dict[str, Any]) -> bool:
-    groups = part.get("groups", [])
-    return isinstance(groups, list) and all(isinstance(group, str) for group in groups)
-
-
-def _has_folds(part: dict[str, Any]) -> bool:
-    folds = part.get("folds")
-    return isinstance(folds, list) and all(_is_int(fold) for fold in folds)
 
 
 def _is_int(value: Any) -> bool:

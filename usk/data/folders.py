@@ -15,11 +15,11 @@ from usk.data.clip import Clip
 from usk.data.columns import LABEL_COLUMNS, Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.listing import STANDARD, listed, read_table, tables_in
-from usk.data.parquet import MANIFEST_FILE
 from usk.data.source import CLASS_FOLDERS, LISTED, Source, advice, no_groups_note, with_folds
 from usk.errors import SourceError
 from usk.files import is_text, visible_files
 from usk.hub import first_line
+from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
 UNREAD_SUFFIXES = frozenset(

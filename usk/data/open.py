@@ -15,10 +15,11 @@ from usk.data.audio_file import ProceduralRef
 from usk.data.clip import Clip
 from usk.data.columns import Columns
 from usk.data.folders import open_class_folders, open_listed, open_urbansound8k, tables_of, urbansound8k_root
-from usk.data.parquet import MANIFEST_FILE, open_hub, open_parquet, open_saved_dataset
+from usk.data.parquet import open_hub, open_parquet, open_saved_dataset
 from usk.data.pinned import looks_like_hub_id
 from usk.data.source import Source, advice
 from usk.errors import SourceError, UsageError
+from usk.manifest import MANIFEST_FILE
 
 
 def open_source(

@@ -2,70 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from usk.data.audio_file import DatasetRef, ParquetRef
-from usk.data.checks import wrong_manifest
 from usk.data.columns import Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
-from usk.data.licenses import UNKNOWN, license_of_card, one_license
+from usk.data.licenses import license_of_card, one_license
 from usk.data.pinned import cache_folder, download, pin
 from usk.data.source import Source, advice
 from usk.errors import SourceError
 from usk.hub import causes, first_line, hub_errors, retried
+from usk.manifest import MANIFEST_FILE, Manifest, find_manifest
 
-MANIFEST_FILE = "usk.json"
 OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of a dataset that usk made, or None."""
-    file = path / MANIFEST_FILE
-    if not file.is_file():
-        return None
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{file} is not valid JSON; make the dataset again into a new folder") from error
-    wrong = wrong_manifest(manifest)
-    if wrong:
-        raise SourceError(
-            f"{file} is not one that usk wrote: {wrong}; make the dataset again, or delete the file"
-        )
-    return dict(manifest)
-
-
-def _complete_shards(path: Path, typed: str, manifest: dict[str, Any]) -> list[Path]:
+def _complete_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
     """A dataset of ours is usable only whole: every shard there, with the rows that the plan gave it."""
     import pyarrow.parquet as pq
 
-    if not manifest["shards"]:
+    if not manifest.shards:
         raise SourceError(
-            f"{typed} is unfinished: its clips are not judged yet; run the same `usk synth` again and it goes on where it stopped"
+            f"{typed} is unfinished: the classifier filter has not chosen its clips yet; run the same `usk synth` again and it goes on where it stopped"
         )
-    files = [path / name for name in manifest["shards"]]
+    files = [path / name for name in manifest.shards]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise SourceError(
             f"{typed} is unfinished: {len(missing)} of {len(files)} shards are missing; "
             f"run the same `usk synth` again and it goes on where it stopped"
         )
-    for file, rows in zip(files, manifest["shards"].values(), strict=True):
+    for file, shard in zip(files, manifest.shards.values(), strict=True):
         try:
             actual = pq.ParquetFile(file).metadata.num_rows
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again"
             ) from error
-        if actual != rows:
+        if actual != shard.rows:
             raise SourceError(
-                f"{typed}: {file.name} has {actual} rows where its plan has {rows}; delete it and run `usk synth` again"
+                f"{typed}: {file.name} has {actual} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
             )
     return files
 
@@ -74,7 +55,7 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     import pyarrow.parquet as pq
     from datasets import Features
 
-    manifest = read_manifest(path)
+    manifest = find_manifest(path)
     files = sorted(
         file
         for pattern in ("*.parquet", "data/*.parquet")
@@ -127,19 +108,15 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     source = from_columns(data, features, opened, columns)
     stated = license_of_card(path)
     if manifest is not None:
-        heard = manifest.get("trained_on", ())
-        licenses = [str(manifest.get("license", UNKNOWN)), *([stated] if stated else [])]
+        filters = manifest.clip_filter.trained_on if manifest.clip_filter is not None else ()
         source = replace(
             source,
-            kind="synthetic dataset",
-            license=one_license(licenses),
-            model_groups=frozenset(group for part in heard for group in part.get("groups", ())),
-            model_unknown=any(map(says_too_little, heard)),
-            made_of=(of["name"], of["revision"]) if (of := manifest.get("source")) else None,
-            filter_groups={
-                tuple(part["folds"]): frozenset(part["groups"])
-                for part in (manifest.get("clip_filter") or {}).get("heard", ())
-            },
+            kind=manifest.kind,
+            license=one_license([manifest.license, *([stated] if stated else [])]),
+            model_groups=frozenset(group for part in manifest.trained_on for group in part.groups),
+            model_unknown=any(part.is_incomplete for part in manifest.trained_on),
+            made_of=(manifest.source.name, manifest.source.revision),
+            filter_groups={part.folds: frozenset(part.groups) for part in filters},
         )
     return source if manifest is not None else _licensed(source, stated)
 
@@ -152,11 +129,6 @@ def _splits_of(files: Sequence[Path]) -> list[str]:
 
 def _read_as_one(splits: Sequence[str]) -> str:
     return f"its splits {', '.join(splits)} are read as one, and folds say what is tested"
-
-
-def says_too_little(part: Mapping[str, Any]) -> bool:
-    """Whether a part of what a generator was trained on does not name its recordings: `usk fit --from` notes it."""
-    return "note" in part or not (part.get("groups") or part.get("clips") == 0)
 
 
 def _licensed(source: Source, *stated: str | None) -> Source:

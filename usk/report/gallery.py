@@ -24,7 +24,6 @@ from usk.audit.embeddings import log_mel_statistics
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.open import open_source
-from usk.data.parquet import read_manifest
 from usk.data.renaming import as_named_now, renaming
 from usk.data.source import Source
 from usk.errors import SourceError
@@ -227,7 +226,6 @@ def gallery(
             f"{len(chosen):,} of {todo:,} clips are on this page, drawn evenly over classes and folds"
         )
     chosen.sort(key=lambda one: (one.rejected, one.clip.label, one.clip.clip_id))
-    manifest = read_manifest(Path(synthetic.location).expanduser()) or {}
     return Gallery(
         name=synthetic.name,
         clips=tuple(studio.with_distances(chosen)),
@@ -238,7 +236,7 @@ def gallery(
         range_db=RANGE_DB,
         real_name=None if real is None else real.name,
         real_license=None if real is None else real.license,
-        license=str(manifest.get("license", synthetic.license)),
+        license=synthetic.license,
         notes=tuple(notes),
     )
 

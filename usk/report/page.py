@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from usk.audit.audit import Audit
     from usk.data.source import Source
     from usk.evaluate.study import Study, Sweep
+    from usk.manifest import Manifest
     from usk.report.gallery import Gallery, Media, ShownClip, Sound
 
 DEFAULT_MAX_MB = 25.0
@@ -95,8 +96,8 @@ def report(
     Raises: UsageError for what cannot be meant; SourceError for runs or a dataset that cannot be shown.
     """
     from usk.data.open import open_source
-    from usk.data.parquet import read_manifest
     from usk.evaluate.study import study_runs, sweeps_by_train_clips
+    from usk.manifest import find_manifest
     from usk.report.gallery import gallery, rejected_source
 
     file = Path(out)
@@ -108,10 +109,10 @@ def report(
     sweeps = sweeps_by_train_clips(studies)
     synthetic = None if config.synth is None else open_source(config.synth, flag="--synth")
     compared = _compared(studies, sweeps)
-    shown, found, manifest = None, None, {}
+    shown, found, manifest = None, None, None
     if config.synth is not None and synthetic is not None:
         folder = Path(config.synth).expanduser()
-        manifest = read_manifest(folder) or {} if folder.is_dir() else {}
+        manifest = find_manifest(folder)
         max_mb = config.max_mb if config.max_mb is not None or config.split else DEFAULT_MAX_MB
         shown = gallery(
             synthetic,
@@ -209,7 +210,7 @@ def _page(
     compared: dict[str, list[dict[str, Any]]],
     shown: Gallery | None,
     found: Audit | None,
-    manifest: dict[str, Any],
+    manifest: Manifest | None,
     real: Source | None,
     config: ReportConfig,
     assets: str | None,
@@ -246,7 +247,7 @@ def _page(
         classes=None if shown is None else _classes(shown),
         commands=commands(manifest, studies, config, real),
         real_name=None if real is None else real.name,
-        versions=_versions(manifest),
+        versions=_versions(),
         made=datetime.now(UTC).strftime("%d %B %Y"),
         license=_licence(shown),
     )
@@ -513,38 +514,32 @@ def _classes(shown: Gallery) -> Table:
     return Table(("class", "clips", "seconds", "mean seconds"), tuple(rows))
 
 
-def _settings(manifest: dict[str, Any], studies: Sequence[Study]) -> list[dict[str, Any]]:
+def _settings(manifest: Manifest | None, studies: Sequence[Study]) -> list[dict[str, Any]]:
     parts = []
-    if manifest:
-        facts: dict[str, Any] = {
-            name: manifest[name]
-            for name in (
-                "model",
-                "alpha",
-                "plan_seed",
-                "precision",
-                "sample_rate_hz",
-                "license",
-                "plan_sha256",
-            )
-            if name in manifest
-        }
-        source = manifest.get("source", {})
-        heard = [
-            f"{part.get('source', '?')} folds {' '.join(map(str, part.get('folds', ())))} ({pluralize(len(part.get('groups', ())), 'recording')})"
-            for part in manifest.get("trained_on", ())
+    if manifest is not None:
+        trained_on = [
+            f"{part.source} folds {' '.join(map(str, part.folds))} ({pluralize(len(part.groups), 'recording')})"
+            for part in manifest.trained_on
         ]
-        facts |= {f"source {name}": value for name, value in source.items()}
-        without = manifest.get("model") == NO_MODEL
-        facts |= {"generator heard": "nothing: none was used" if without else "; ".join(heard) or "unknown"}
-        facts |= {name: value for name, value in manifest.get("render", {}).items() if name not in facts}
-        clip_filter = manifest.get("clip_filter") or {}
-        facts |= {
-            f"clip_filter {name}": value
-            for name, value in clip_filter.items()
-            if isinstance(value, str | float | int)
+        without = manifest.model == NO_MODEL
+        facts: dict[str, Any] = {
+            "model": manifest.model,
+            "alpha": manifest.alpha,
+            "seed": manifest.seed,
+            "precision": manifest.precision,
+            "sample rate Hz": manifest.sample_rate_hz,
+            "license": manifest.license,
+            "plan SHA-256": manifest.plan_sha256,
+            **{f"source {name}": value for name, value in vars(manifest.source).items() if value},
+            "generator trained on": "nothing: none was used"
+            if without
+            else "; ".join(trained_on) or "unknown",
+            **{name: value for name, value in manifest.render.items() if name != "precision"},
+            **{f"mel {name}": value for name, value in (manifest.mel or {}).items()},
         }
-        facts |= {f"mel {name}": value for name, value in (manifest.get("mel") or {}).items()}
+        if manifest.clip_filter is not None:
+            facts["classifier filter"] = manifest.clip_filter.classifier
+            facts["share kept"] = manifest.clip_filter.share_kept
         parts.append({"title": "Configuration of the clips", "facts": _plain(facts)})
     for study in studies:
         parts.append(
@@ -564,7 +559,7 @@ def _plain(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), text(value)) for name, value in facts.items() if value is not None]
 
 
-def _versions(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+def _versions() -> list[tuple[str, str]]:
     from usk import __version__
 
     return [
@@ -584,23 +579,27 @@ def _licence(shown: Gallery | None) -> str:
 
 
 def commands(
-    manifest: dict[str, Any], studies: Sequence[Study], config: ReportConfig, real: Source | None = None
+    manifest: Manifest | None, studies: Sequence[Study], config: ReportConfig, real: Source | None = None
 ) -> list[str]:
     """What to type to get the same clips, runs and page; nothing for clips and runs of which the records do not tell all.
 
     `real`: the real clips, where the report has them."""
-    source = manifest.get("source", {})
-    if source.get("hub_id"):
-        from_real = ["--real", f"{source['hub_id']}@{source['revision']}"]
+    source = manifest.source if manifest is not None else None
+    if source is not None and source.hub_id:
+        from_real = ["--real", f"{source.hub_id}@{source.revision}"]
     else:
-        place = "demo" if source.get("name") == "demo" else real.location if real is not None else None
+        demo = source is not None and source.name == "demo"
+        place = "demo" if demo else real.location if real is not None else None
         from_real = ["--real", place] if place is not None else []
     lines = []
     synth = config.synth or "synth"
-    if manifest.get("train_clips"):  # `usk synth --train-clips` makes it as one of several in a folder
-        synth = str(Path(synth).parent)
-    if manifest.get("render"):
-        lines.append(_synth_command(manifest, config.synth or "synth", synth, from_real))
+    if manifest is not None:
+        if (
+            manifest.train_clips is not None
+        ):  # `usk synth --train-clips` makes it as one of several in a folder
+            synth = str(Path(synth).parent)
+        if manifest.arguments:
+            lines.append(shlex.join(["usk", *manifest.arguments]))
     runs = config.runs or "runs"
     lines += _train_commands(studies, runs, synth, from_real)
     if studies:
@@ -613,90 +612,6 @@ def commands(
         again += ["--max-mb", f"{config.max_mb:g}"]
     again += ["--split"] * config.split + ["--no-audit"] * (not config.audit)
     return [line for line in (*lines, shlex.join([*again, *from_real])) if line]
-
-
-def _synth_command(manifest: dict[str, Any], folder: str, out: str, from_real: Sequence[str]) -> str:
-    """Empty where the manifest does not tell: of an older usk, or of settings that no option can say."""
-    from usk.synth.dataset_folder import ASKED
-
-    asked, rendered = manifest.get(ASKED), _render_options(manifest)
-    if asked is None or rendered is None:
-        return ""
-    line = ["usk", "synth", *from_real, *rendered]
-    clip_filter = manifest.get("clip_filter") or {}
-    if made := _most_of_a_class(folder):  # of those made, a clip_filter keeps a share
-        line += ["--per-class", str(int(made * (clip_filter.get("keep") or 1) + 1e-9))]
-    for name in ("classes", "folds"):
-        line += [f"--{name}", ",".join(map(str, asked[name]))] if asked[name] else []
-    line += [f"--{name.replace('_', '-')}" for name in ("across_folds", "skip_bad") if asked[name]]
-    train_clips, tested, seed = (
-        manifest.get("train_clips"),
-        clip_filter.get("test_folds"),
-        manifest.get("plan_seed", 0),
-    )
-    if train_clips:
-        tested, seed = [train_clips["test_fold"]], train_clips["seed"]
-        line += [
-            "--train-clips",
-            "full" if train_clips["train_clips"] is None else str(train_clips["train_clips"]),
-        ]
-    if clip_filter:
-        line.append("--filter")
-        for flag, name in (("--keep", "keep"), ("--filter-threshold", "threshold")):
-            line += [flag, f"{clip_filter[name]:g}"] if clip_filter.get(name) is not None else []
-    if tested:
-        line += ["--test-folds", ",".join(map(str, tested))]
-    return shlex.join([*line, "--seed", str(seed), *([] if out == "synth" else ["--out", out])])
-
-
-def _render_options(manifest: dict[str, Any]) -> list[str] | None:
-    """Strategy, alpha, generator and what it is told; None where no options lead to these settings."""
-    from usk.synth.settings import QUALITIES, render_config
-    from usk.synth.strategies import strategy_named
-
-    render = manifest["render"]
-    strategy = strategy_named(render["strategy"])
-    line = ["--strategy", str(render["strategy"])]
-    if strategy.weighted:
-        line += ["--alpha", str(manifest["alpha"])]
-    if strategy.mix is None:
-        return line
-    name, _, _ = str(manifest["model"]).partition("@")
-    if name != "embedded" and "/" not in name:  # a folder's, whose place is not on record
-        return None
-    line += ["--model", "embedded" if name == "embedded" else str(manifest["model"])]
-    given = {name: render[name] for name in ("level", "steps", "solver", "eta", "guidance", "precision")}
-    if strategy.inverts:
-        given["refinements"] = render["refinements"]
-    if strategy.n_parents is None:
-        given["n_parents"] = render["n_parents"]
-    for quality in ("standard", *QUALITIES):
-        try:
-            made = render_config(quality, strategy=render["strategy"], **given).as_dict()
-        except UsageError:
-            continue
-        if made == render:
-            break
-    else:
-        return None
-    line += [] if quality == "standard" else ["--quality", quality]
-    given["precision"] = manifest.get("precision") or given["precision"]  # what auto was, there
-    for name, value in given.items():
-        flag = "--parents" if name == "n_parents" else f"--{name}"
-        line += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return line
-
-
-def _most_of_a_class(folder: str) -> int:
-    from collections import Counter
-
-    from usk.synth.dataset_folder import PLAN_FILE
-
-    file = Path(folder).expanduser() / PLAN_FILE
-    if not file.is_file():
-        return 0
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return max(Counter(json.loads(line)["label"] for line in lines).values(), default=0)
 
 
 def _train_commands(studies: Sequence[Study], out: str, synth: str, from_real: Sequence[str]) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from usk.cards import escape_markdown, license_metadata, one_line, render_card, size_category
 from usk.data.mix import named_elsewhere
-from usk.data.parquet import says_too_little
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write
+from usk.manifest import Manifest, SourceRecord, read_manifest
+from usk.synth.dataset_folder import PLAN_FILE, dataset_features, kept_plan
 from usk.synth.plan import Alpha, Plan
 from usk.synth.strategies import strategy_named
 
@@ -20,135 +21,116 @@ STUDY_FILE = "study.json"
 CHART_FILE = "accuracy.png"
 
 
-def dataset_card(manifest: dict[str, Any], plan: Plan, folder: Path) -> str:
+def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
     """The README.md of a synthetic dataset: explicit configuration, counts, provenance, leaks ruled out, limits."""
-    from datasets import DatasetInfo, SplitDict, SplitInfo
-
     from usk import __version__
-    from usk.synth.dataset_folder import dataset_features
 
-    n_bytes = sum((folder / name).stat().st_size for name in manifest["shards"])
-    split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
-    clip_filter = manifest.get("clip_filter")
-    features = dataset_features(plan.class_names, manifest["sample_rate_hz"], clip_filter is not None)
-    info = DatasetInfo(
-        features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
-    )
-    rejected = manifest.get("rejected", {})
-    configs = [
-        {"config_name": "default", "data_files": [{"split": "train", "path": list(manifest["shards"])}]}
-    ]
-    if rejected:  # what load_dataset(DIR) returns stays the default configuration alone
-        configs.append(
-            {"config_name": "rejected", "data_files": [{"split": "train", "path": list(rejected)}]}
-        )
-    described = info._to_yaml_dict()
-    source = manifest["source"]
-    metadata = {
-        "pretty_name": f"Synthetic clips from {one_line(source['name'])}",
-        **license_metadata(manifest["license"]),
-        "annotations_creators": ["machine-generated"],
-        "source_datasets": [source_dataset(source)],
-        "task_categories": ["audio-classification"],
-        "tags": ["audio", "synthetic", "usk", "audio-diffusion"],
-        "size_categories": [size_category(len(plan))],
-        "configs": configs,
-        "dataset_info": [{"config_name": "default", **described}] if rejected else described,
-    }
     counts = plan.counts()
-    folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
-    generator_parts = [
-        {"source": part["source"], "folds": part["folds"], "n_groups": len(part["groups"])}
-        for part in manifest["trained_on"]
-    ]
+    strategy = strategy_named(str(manifest.render["strategy"]))
+    trained_on, source = manifest.trained_on, manifest.source
     unknown_parts = [
-        escape_markdown(one_line(part.get("note", f"of {part['source']} no recordings are named")))
-        for part in manifest["trained_on"]
-        if says_too_little(part)
+        escape_markdown(one_line(part.note or f"of {part.source} no recordings are named"))
+        for part in trained_on
+        if part.is_incomplete
     ]
-    strategy = strategy_named(manifest["render"]["strategy"])
-    parts_known = strategy.mix is None or bool(generator_parts and not unknown_parts)
+    parent_groups = {group for clip in plan.clips for group in clip.parent_groups}
     values = {
         "version": __version__,
         "manifest": manifest,
-        "render": manifest["render"],
+        "render": manifest.render,
         "counts": counts,
-        "folds": folds,
+        "folds": sorted({fold for by_fold in counts.values() for fold in by_fold}),
         "n_clips": len(plan),
         "n_parents": len({parent for clip in plan.clips for parent in clip.parents}),
-        "n_recordings": len({group for clip in plan.clips for group in clip.parent_groups}),
-        "generator_parts": generator_parts,
+        "n_recordings": len(parent_groups),
         "unknown_parts": unknown_parts,
-        "alpha_text": Alpha.parse(manifest["alpha"]).text,
+        "alpha_text": Alpha.parse(manifest.alpha).text,
         "strategy": strategy,
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
-        "spread": len(
-            manifest.get("recordings_of_several_folds", {}).keys()
-            & {group for clip in plan.clips for group in clip.parent_groups}
+        "spread": len(manifest.recordings_of_several_folds.keys() & parent_groups),
+        "clip_filter": manifest.clip_filter,
+        "n_rejected": sum(shard.rows for shard in manifest.rejected.values()),
+        "tested": _tested_folds(
+            plan, manifest, strategy.mix is None or bool(trained_on and not unknown_parts)
         ),
-        "clip_filter": clip_filter,
-        "n_rejected": sum(rejected.values()),
-        "tested": _tested_folds(plan, manifest, parts_known),
         "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
         "audit": _kept_beside(folder, AUDIT_FILE, dict),
         "studies": _kept_beside(folder, STUDY_FILE, list),
         "chart": CHART_FILE,
-        "urbansound8k": "urbansound8k" in (source["name"], *(part["source"] for part in generator_parts)),
+        "urbansound8k": "urbansound8k" in (source.name, *(part.source for part in trained_on)),
     }
-    return render_card("dataset.md", metadata, values)
+    return render_card("dataset.md", _metadata(manifest, plan, folder), values)
 
 
-def source_dataset(source: dict[str, Any]) -> str:
+def _metadata(manifest: Manifest, plan: Plan, folder: Path) -> dict[str, Any]:
+    """The card's YAML: license, tags, and the configuration that `datasets` loads."""
+    from datasets import DatasetInfo, SplitDict, SplitInfo
+
+    n_bytes = sum((folder / name).stat().st_size for name in manifest.shards)
+    split = SplitInfo(name="train", num_bytes=n_bytes, num_examples=len(plan))
+    features = dataset_features(plan.class_names, manifest.sample_rate_hz, manifest.clip_filter is not None)
+    info = DatasetInfo(
+        features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
+    )._to_yaml_dict()
+    # What load_dataset(DIR) returns stays the default configuration alone.
+    parts = {"default": manifest.shards, **({"rejected": manifest.rejected} if manifest.rejected else {})}
+    return {
+        "pretty_name": f"Synthetic clips from {one_line(manifest.source.name)}",
+        **license_metadata(manifest.license),
+        "annotations_creators": ["machine-generated"],
+        "source_datasets": [source_dataset(manifest.source)],
+        "task_categories": ["audio-classification"],
+        "tags": ["audio", "synthetic", "usk", "audio-diffusion"],
+        "size_categories": [size_category(len(plan))],
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "train", "path": list(shards)}]}
+            for name, shards in parts.items()
+        ],
+        "dataset_info": [{"config_name": "default", **info}] if manifest.rejected else info,
+    }
+
+
+def source_dataset(source: SourceRecord) -> str:
     """The Hub's `source_datasets` entry for what clips come from: a Hub id, else a name, else `original`."""
-    if source.get("hub_id"):
-        return str(source["hub_id"])
-    return "extended|urbansound8k" if source["name"] == "urbansound8k" else "original"
+    return source.hub_id or ("extended|urbansound8k" if source.name == "urbansound8k" else "original")
 
 
-def _tested_folds(plan: Plan, manifest: dict[str, Any], generator_known: bool) -> list[dict[str, Any]]:
-    """For each fold of the parents, or that the clips were meant to be tested on: how many clips have no recording in it, as
-    parent or by a clip_filter that heard it, and whether the generator has heard it: by the names of recordings, or of the source;
-    `unknown` where all that it has heard goes by names that the parents' have not."""
-    name, trained_on = manifest["source"]["name"], manifest["trained_on"]
-    spread = manifest.get("recordings_of_several_folds", {})
+def _tested_folds(plan: Plan, manifest: Manifest, generator_known: bool) -> list[dict[str, Any]]:
+    """For each fold of the parents, or that the clips were made to be tested on: how many clips may train where it is tested
+    (no recording of it is among their parents, or trained the classifier filter that chose them), and whether the generator
+    was trained on it: yes, no or unknown."""
+    spread = manifest.recordings_of_several_folds
 
     def reached(folds: Iterable[int], groups: Iterable[str]) -> set[int]:
         """These folds, and those in which their recordings have more clips."""
         return {*folds, *(fold for group in groups for fold in spread.get(group, ()))}
 
-    training_groups = {group for part in trained_on for group in part["groups"]}
-    heard = reached(
-        (fold for part in trained_on if part["source"] == name for fold in part["folds"]), training_groups
-    )
+    training_groups = {group for part in manifest.trained_on for group in part.groups}
+    same_source = [part for part in manifest.trained_on if part.source == manifest.source.name]
+    trained = reached((fold for part in same_source for fold in part.folds), training_groups)
     for clip in plan.clips:
         for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
-            if training_groups & {parent, group}:  # fitted when no recordings were named, it has heard clips
-                heard.add(fold)
-    elsewhere = named_elsewhere(
-        training_groups, {group for clip in plan.clips for group in clip.parent_groups}
-    )
-    known = "no" if generator_known and not elsewhere else "unknown"
-    clip_filter = manifest.get("clip_filter") or {}
-    meant = {
-        *clip_filter.get("test_folds", ()),
-        *([train_clips["test_fold"]] if (train_clips := manifest.get("train_clips")) else []),
-    }
-    of_judge = {
-        tuple(part["folds"]): reached(part["folds"], part.get("groups", ()))
-        for part in clip_filter.get("heard", ())
-    }
-    everywhere = (
-        set().union(*of_judge.values()) if clip_filter.get("test_folds") else set()
-    )  # one clip_filter, of all clips
+            if training_groups & {parent, group}:  # where no recordings were named, clips stand for them
+                trained.add(fold)
+    parent_groups = {group for clip in plan.clips for group in clip.parent_groups}
+    known = "no" if generator_known and not named_elsewhere(training_groups, parent_groups) else "unknown"
+    meant = {manifest.train_clips.test_fold} if manifest.train_clips is not None else set()
+    of_filter: dict[tuple[int, ...], set[int]] = {}
+    everywhere: set[int] = set()  # what one classifier for all clips was trained on
+    if manifest.clip_filter is not None:
+        meant |= set(manifest.clip_filter.test_folds)
+        of_filter = {part.folds: reached(part.folds, part.groups) for part in manifest.clip_filter.trained_on}
+        if manifest.clip_filter.test_folds:
+            everywhere = set().union(*of_filter.values())
     of_clip = [
-        reached(clip.parent_folds, clip.parent_groups) | of_judge.get((clip.fold,), set()) | everywhere
+        reached(clip.parent_folds, clip.parent_groups) | of_filter.get((clip.fold,), set()) | everywhere
         for clip in plan.clips
     ]
     return [
         {
             "fold": fold,
             "clean": sum(fold not in folds for folds in of_clip),
-            "heard": "yes" if fold in heard else known,
+            "trained_on": "yes" if fold in trained else known,
         }
         for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds} | meant)
     ]
@@ -163,15 +145,13 @@ def _kept_beside(folder: Path, name: str, kind: type) -> Any:
     return found if isinstance(found, kind) else None
 
 
-def open_own_dataset(folder: Path) -> tuple[dict[str, Any], Plan]:
-    """Manifest and plan of a dataset that usk made. Raises UsageError for any other folder."""
-    from usk.synth.dataset_folder import kept_of
-
+def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
+    """Manifest and plan of a dataset that usk made. Raises UsageError for another folder."""
     try:
-        manifest = json.loads((folder / "usk.json").read_text(encoding="utf-8"))
-        plan = Plan.from_jsonl((folder / "plan.jsonl").read_text(encoding="utf-8"), manifest["class_names"])
-        return manifest, kept_of(plan, manifest, folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = read_manifest(folder, UsageError)
+        plan = Plan.from_jsonl((folder / PLAN_FILE).read_text(encoding="utf-8"), manifest.class_names)
+        return manifest, kept_plan(plan, manifest, folder)
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise UsageError(
             "is not a dataset that `usk synth` made, whose card could show this", field="save", value=folder
         ) from error

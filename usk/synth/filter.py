@@ -32,6 +32,7 @@ from usk.data.splits import held_out_groups
 from usk.device import default_precision
 from usk.errors import SourceError, UsageError, disk_errors
 from usk.files import atomic_write
+from usk.manifest import FilterRecord, FilterTrainedOn
 from usk.synth.plan import PlannedClip, proportional
 
 DEFAULT_KEEP = 0.5
@@ -201,19 +202,17 @@ class ClipFilter:
         self.everywhere: FilterName = next(iter(self.filter_trainings)) if one_filter else ()
         self.clip_filters: dict[FilterName, nn.Module] = {}
 
-    def as_dict(self) -> dict[str, Any]:
-        """What the manifest says of the clip_filters."""
-        return {
-            "classifier": self.config.classifier,
-            "score": "probability of the clip's class",
-            "keep": self.config.share,
-            "threshold": self.config.threshold,
-            "test_folds": list(self.config.test_folds),
-            "heard": [
-                {"folds": list(one.folds), "clips": len(one.rows), "groups": sorted(one.groups)}
+    def record(self) -> FilterRecord:
+        """What the manifest says of it."""
+        return FilterRecord(
+            classifier=self.config.classifier,
+            share_kept=self.config.share,
+            test_folds=self.config.test_folds,
+            trained_on=tuple(
+                FilterTrainedOn(one.folds, len(one.rows), tuple(sorted(one.groups)))
                 for one in self.filter_trainings.values()
-            ],
-        }
+            ),
+        )
 
     def prepare(self, work: Path, progress: Progress | None = None) -> None:
         """Fit the clip_filters, or read those that an interrupted run has left in `work`."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from usk.data.decode import Progress, decode_source
-from usk.data.parquet import MANIFEST_FILE
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.diffusion.load import Generator, load_generator
 from usk.errors import UsageError, UskError
+from usk.manifest import MANIFEST_FILE
 from usk.synth.filter import filter_trainings
 from usk.synth.strategies import strategy_named
 from usk.synth.synthesize import SAMPLE_RATE_HZ, SynthConfig, SynthResult, plan_for, synthesize
@@ -86,6 +86,7 @@ def synthesize_subsets(
     decoding: Progress | None = None,
     filtering: Progress | None = None,
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
+    arguments: Sequence[str] = (),
 ) -> list[SynthResult]:
     """Make one dataset for each of `subsets` (of `train_subsets`) under `out`, where `usk train --synth OUT` finds it.
 
@@ -117,6 +118,7 @@ def synthesize_subsets(
                 decoding=decoding,
                 filtering=filtering,
                 announce=announce if not results else lambda _: None,
+                arguments=arguments,
             )
         )
     return results

@@ -14,18 +14,18 @@ from typing import Any
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.licenses import strictest_license
-from usk.data.parquet import MANIFEST_FILE
 from usk.data.pinned import looks_like_hub_id
 from usk.data.source import Source
 from usk.data.splits import in_several_folds
 from usk.data.train_subset import TrainSubset
 from usk.device import resolve_device
 from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
-from usk.errors import SourceError, UsageError, UskError
-from usk.files import exclusive_lock, require_own_folder
+from usk.errors import ModelError, SourceError, UsageError, UskError
+from usk.files import require_own_folder
+from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainedOn, TrainSubsetRecord
 from usk.synth.card import dataset_card
 from usk.synth.clip_renderer import ClipRenderer
-from usk.synth.dataset_folder import ASKED, DatasetFolder, FilteredDatasetFolder, ShardSpan
+from usk.synth.dataset_folder import DatasetFolder, FilteredDatasetFolder, ShardSpan
 from usk.synth.filter import ClipFilter, FilterConfig, best, filter_of
 from usk.synth.latents import keep, latents_key, reuse
 from usk.synth.plan import Alpha, Plan, draw_plan
@@ -168,6 +168,7 @@ def synthesize(
     announce: Callable[[dict[str, Any]], None] = lambda _: None,
     stages: Stages | None = None,
     keep_latents: bool = True,
+    arguments: Sequence[str] = (),
 ) -> SynthResult:
     """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
 
@@ -195,48 +196,51 @@ def synthesize(
         if unconditioned
         else []
     )
-    settings: dict[str, Any] = {
-        "source": {
-            "name": source.name,
-            "kind": source.kind,
-            "revision": source.revision,
-            "license": source.license,
-            **({"hub_id": source.hub_id} if source.hub_id else {}),
+    manifest = Manifest(
+        source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
+        class_names=tuple(source.class_names),
+        model=generator.model_id if generator is not None else NO_MODEL,
+        trained_on=_trained_on(generator),
+        mel=generator.mel.as_dict() if generator is not None else None,
+        sample_rate_hz=rate_hz,
+        render=render.as_dict(),
+        alpha=config.alpha,
+        seed=config.seed,
+        asked=Asked(
+            config.per_class,
+            tuple(config.classes),
+            config.clip_filter.test_folds if config.clip_filter is not None else (),
+            config.across_folds,
+            config.skip_bad,
+        ),
+        has_groups=source.has_groups,
+        license=strictest_license([source.license, *_licenses(generator)]),
+        plan_sha256=plan.sha256,
+        shards={},
+        precision=generator.precision if generator is not None else None,
+        unconditioned=tuple(unconditioned),
+        train_clips=TrainSubsetRecord(**asdict(config.train_clips))
+        if config.train_clips is not None
+        else None,
+        recordings_of_several_folds={
+            group: tuple(folds) for group, folds in in_several_folds(source.clips).items()
         },
-        "model": generator.model_id if generator is not None else NO_MODEL,
-        "trained_on": generator.trained_on if generator is not None else [],
-        "mel": generator.mel.as_dict() if generator is not None else None,
-        "sample_rate_hz": rate_hz,
-        "precision": generator.precision if generator is not None else None,
-        "render": render.as_dict(),
-        "alpha": config.alpha,
-        "plan_seed": config.seed,
-        **({"unconditioned": unconditioned} if unconditioned else {}),
-        **({"train_clips": asdict(config.train_clips)} if config.train_clips is not None else {}),
-        ASKED: {
-            "classes": list(config.classes),
-            "folds": list(config.folds),
-            "across_folds": config.across_folds,
-            "skip_bad": config.skip_bad,
-        },
-        "has_groups": source.has_groups,
-        **({"recordings_of_several_folds": spread} if (spread := in_several_folds(source.clips)) else {}),
-        "license": strictest_license([source.license, *_licenses(generator)]),
-    }
+        arguments=tuple(arguments),
+    )
     clip_filter: ClipFilter | None = None
     store: DatasetFolder
     if config.clip_filter is None:
-        store = DatasetFolder(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
+        store = DatasetFolder(Path(out), plan, manifest, ROWS_PER_SHARD)
     else:
         known = decode_source(source, rate_hz, skip_bad=config.skip_bad).source.clips
         judge_device = generator.device if generator is not None else resolve_device(device)
         clip_filter = ClipFilter(
             decoded, known, plan.clips, config.clip_filter, config.one_filter, config.seed, judge_device
         )
-        settings["clip_filter"] = clip_filter.as_dict()
-        store = FilteredDatasetFolder(Path(out), plan, settings, rate_hz, ROWS_PER_SHARD)
-    store.claim()
-    with exclusive_lock(store.folder, "usk synth"):
+        manifest = replace(manifest, clip_filter=clip_filter.record())
+        store = FilteredDatasetFolder(Path(out), plan, manifest, ROWS_PER_SHARD)
+    settings = {"model": manifest.model, "render": manifest.render, "precision": manifest.precision}
+    with store.claim():
         announce({**settings, "batch": batch_of(render, generator.device) if generator is not None else None})
         done_before = store.n_done()
         done = done_before
@@ -283,7 +287,7 @@ def synthesize(
         if isinstance(store, FilteredDatasetFolder) and clip_filter is not None:
             scores = store.scores()
             plan, rejected = _filtered(plan, clip_filter, scores, config.per_class)
-            store.settle({clip.clip_id for clip in plan.clips})
+            store.divide({clip.clip_id for clip in plan.clips})
             notes += _filter_notes(plan, made_plan, scores, clip_filter.config.threshold, config.per_class)
         if keep_latents and isinstance(renderer, DiffusionRenderer):
             keep(store.work, key)
@@ -399,6 +403,16 @@ def _classes_unconditioned(generator: Generator | None, render: RenderConfig, pl
             f"{', '.join(generator.class_names)}. Choose among them with --classes, or fit a generator to these clips"
         )
     return unknown
+
+
+def _trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]:
+    """Raises ModelError where the generator does not say it as `usk fit` does."""
+    try:
+        return TrainedOn.parts_of(generator.trained_on) if generator is not None else ()
+    except ValueError as error:
+        raise ModelError(
+            f"what the generator was trained on is not as usk fit records it: {error}", field="model"
+        ) from error
 
 
 def _licenses(generator: Generator | None) -> Sequence[str]:
