@@ -134,8 +134,8 @@ def test_a_judged_dataset_whose_clips_were_moved_is_refused(account: LocalHub, j
     (shard,) = judged.glob("rejected/*.parquet")
     manifest = json.loads((judged / "usk.json").read_text())
     for part in (manifest["shards"], manifest["rejected"]):
-        for shard in part.values():
-            shard["sha256"] = ""
+        for entry in part.values():
+            entry["sha256"] = ""
     (judged / "usk.json").write_text(json.dumps(manifest))
     shard.write_bytes(next(judged.glob("data/*.parquet")).read_bytes())  # kept ones, as many
     with pytest.raises(UskError, match="has not just the clips of its plan"):

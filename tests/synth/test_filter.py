@@ -271,7 +271,7 @@ def test_one_judge_for_a_tested_fold_hears_all_others_and_binds_its_clips_to_it(
     out = tmp_path / "for3"
     ran = usk(*arguments, "--out", out, "--test-folds", 3, "--json")
     assert ran.code == 0, ran.err
-    (heard,) = ran.value["clip_filter"]["heard"]
+    (heard,) = json.loads((tmp_path / "synth" / "usk.json").read_text())["clip_filter"]["trained_on"]
     assert heard["folds"] == [1, 2]
     real, made = open_source(urbansound8k_folder), open_source(out)
     assert {clip.filter_folds for clip in made.clips} == {(1, 2)}
@@ -347,7 +347,7 @@ def test_a_threshold_keeps_what_reaches_it_and_says_where_that_is_little(
     none = usk(*arguments, "--out", tmp_path / "none", "--filter-threshold", 0.9999999, "--quiet")
     assert none.code == 1
     assert none.err.startswith("usk: --filter-threshold 0.9999999: no clip reaches it, the best has 0.99")
-    with pytest.raises(SourceError, match="its clips are not judged yet"):
+    with pytest.raises(SourceError, match="has not chosen its clips yet"):
         open_source(tmp_path / "none")
 
 

@@ -232,7 +232,7 @@ def command(
             "decoding": bars("decoding"),
             "filtering": bars("fitting clip_filters"),
             "announce": announce,
-            "arguments": sys.argv[1:],
+            "arguments": _without_out(sys.argv[1:]),
         }
         if subsets is not None:
             results = synthesize_subsets(source, out, subsets, config, **options)
@@ -271,6 +271,13 @@ def command(
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
         + _train_flags(real, out, reading),
     )
+
+
+def _without_out(arguments: Sequence[str]) -> list[str]:
+    """The command line as a dataset's record keeps it: whatever folder it lies in, its clips are the same."""
+    at = arguments.index("--out") if "--out" in arguments else None
+    kept = arguments if at is None else [*arguments[:at], *arguments[at + 2 :]]
+    return [argument for argument in kept if not argument.startswith("--out=")]
 
 
 def _resolved(settings: dict[str, Any]) -> dict[str, Any]:

@@ -599,7 +599,8 @@ def commands(
         ):  # `usk synth --train-clips` makes it as one of several in a folder
             synth = str(Path(synth).parent)
         if manifest.arguments:
-            lines.append(shlex.join(["usk", *manifest.arguments]))
+            to = [] if synth == "synth" else ["--out", synth]
+            lines.append(shlex.join(["usk", *manifest.arguments, *to]))
     runs = config.runs or "runs"
     lines += _train_commands(studies, runs, synth, from_real)
     if studies:

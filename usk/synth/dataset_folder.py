@@ -106,10 +106,14 @@ class DatasetFolder:
             ShardSpan(self._shard_name(index, n_shards), start, min(start + rows_per_shard, len(plan)))
             for index, start in enumerate(starts)
         ]
-        self.manifest = replace(manifest, shards=self._planned_shards())
+        self.manifest = replace(manifest, shards=self._named_at_first())
 
     def _shard_name(self, index: int, n_shards: int) -> str:
         return f"data/train-{index:05d}-of-{n_shards:05d}.parquet"
+
+    def _named_at_first(self) -> dict[str, Shard]:
+        """The shards that the manifest names before any is written."""
+        return self._planned_shards()
 
     def _planned_shards(self) -> dict[str, Shard]:
         return {shard.name: Shard(shard.end - shard.begin) for shard in self.shards}
@@ -215,9 +219,8 @@ class FilteredDatasetFolder(DatasetFolder):
     names them only after everything else is written: killed at any moment, the same call ends with the same files.
     """
 
-    def __init__(self, folder: Path, plan: Plan, manifest: Manifest, rows_per_shard: int) -> None:
-        super().__init__(folder, plan, manifest, rows_per_shard)
-        self.manifest = replace(self.manifest, shards={})
+    def _named_at_first(self) -> dict[str, Shard]:
+        return {}
 
     def _shard_name(self, index: int, n_shards: int) -> str:
         return f"{WORK_FOLDER}/made-{index:05d}-of-{n_shards:05d}.parquet"
