@@ -40,8 +40,9 @@ def test_limits_of_a_container(
 
 @pytest.mark.parametrize("name", ["mps", "meta", "nonsense", "cuda:7"])
 def test_a_device_that_usk_cannot_compute_on_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"--device {'cuda' if name.startswith('cuda') else name}"):
+    with pytest.raises(UsageError) as raised:
         device.resolve_device(name)
+    assert (raised.value.field, raised.value.value) == ("device", name)
 
 
 @pytest.mark.parametrize(("compute_capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16")])

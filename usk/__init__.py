@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from usk.data.open import open_source
     from usk.data.source import Source
     from usk.diffusion.fit import FitConfig, FitResult, fit
-    from usk.diffusion.load import Generator, load_generator
+    from usk.diffusion.generator import Generator
+    from usk.diffusion.load import load_generator
     from usk.errors import UskError
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
@@ -41,7 +42,7 @@ _WHERE = {
     "Comparison": "usk.evaluate.compare",
     "FitConfig": "usk.diffusion.fit",
     "FitResult": "usk.diffusion.fit",
-    "Generator": "usk.diffusion.load",
+    "Generator": "usk.diffusion.generator",
     "FilterConfig": "usk.synth.filter",
     "MelSettings": "usk.audio.mel",
     "PushConfig": "usk.push",

@@ -26,16 +26,20 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"--device {device} is no device that torch knows; use auto, cpu or cuda") from None
+        raise _no_device(device, "is not a device that torch knows") from None
     if resolved.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device}: usk computes on auto, cpu or cuda")
+        raise _no_device(device, "usk does not compute on this device")
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu, or --device auto")
-    if resolved.type == "cuda" and resolved.index and resolved.index >= (there := torch.cuda.device_count()):
-        raise UsageError(f"--device {device}: there are {there} CUDA devices, pluralize from cuda:0")
+        raise _no_device(device, "torch finds no CUDA device here")
+    if resolved.type == "cuda" and (resolved.index or 0) >= (count := torch.cuda.device_count()):
+        raise _no_device(device, f"there are {count} CUDA devices, counted from cuda:0")
     if resolved.type == "cpu":
         keep_freed_memory()
     return resolved
+
+
+def _no_device(device: str, message: str) -> UsageError:
+    return UsageError(message, field="device", value=device, hint="Use auto, cpu or cuda.")
 
 
 def keep_freed_memory() -> None:

@@ -16,7 +16,7 @@ from usk.audio.mel import (
     stack_padded,
     to_db,
 )
-from usk.diffusion.load import quiet_libraries
+from usk.diffusion.mel_pipeline import quiet_libraries
 
 SETTINGS = {
     "published": MelSettings(),

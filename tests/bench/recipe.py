@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.diffusion.ddim import NoiseSchedule
-from usk.diffusion.load import as_audiodiffusion, quiet_libraries
+from usk.diffusion.mel_pipeline import as_audiodiffusion, quiet_libraries
+from usk.diffusion.schedule import NoiseSchedule
 
 STEPS = 50
 

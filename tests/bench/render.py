@@ -34,7 +34,10 @@ from usk.audit.embeddings import log_mel_statistics
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.open import open_source
 from usk.device import default_precision, resolve_device
-from usk.diffusion.load import Generator, embedded_folder, load_generator, quiet_libraries
+from usk.diffusion.generator import Condition
+from usk.diffusion.load import load_generator
+from usk.diffusion.mel_pipeline import MelGenerator, quiet_libraries
+from usk.diffusion.pipeline import embedded_folder
 from usk.synth.plan import Plan
 from usk.synth.render import DiffusionRenderer, Stages
 from usk.synth.settings import render_config
@@ -91,14 +94,13 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def flop_of(generator: Generator, width: int) -> float:
-    """FLOP of one evaluation of the network on one image `width` frames wide."""
+def flop_of(generator: MelGenerator, crop: int) -> float:
+    """FLOP of one evaluation of the network on one clip of `crop` samples."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    columns = width * generator.latent_shape[2] // generator.mel.n_frames
-    noisy = torch.zeros(1, *generator.latent_shape[:2], columns, device=generator.device)
+    noisy = torch.zeros(1, *generator.latent_shape(crop), device=generator.device)
     with FlopCounterMode(display=False) as counter:
-        generator.predict(noisy, 10)
+        generator.predictor()(noisy, 10)
     return float(counter.get_total_flops())
 
 
@@ -108,7 +110,7 @@ def peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def round_trip_db(generator: Generator, decoded: DecodedSource, rows: list[int], quality: str) -> float:
+def round_trip_db(generator: MelGenerator, decoded: DecodedSource, rows: list[int], quality: str) -> float:
     """Mean log-mel L1 of clips encoded and decoded unchanged at a preset, in dB."""
     config = render_config(quality)
     n = generator.mel.image_samples
@@ -118,17 +120,15 @@ def round_trip_db(generator: Generator, decoded: DecodedSource, rows: list[int],
         audio = [decoded.audio(row) for row in some]
         audio = [np.resize(a, n) if len(a) < n and config.repeat_short else a for a in audio]
         image, _ = audio_to_image(stack_padded(audio, n).to(generator.device), generator.mel)
-        predict = generator.predictor(
-            [decoded.class_name(row) for row in some] if config.condition_on_class else ()
-        )
-        noisy = config.sampler.up(predict, generator.to_latent(image), generator.schedule)
-        back = generator.to_image(config.sampler.down(predict, noisy, generator.schedule))
+        condition = Condition([decoded.class_name(row) for row in some] if config.condition_on_class else ())
+        noisy = generator.invert(generator.to_latent(image), config.sampler, condition)
+        back = generator.to_image(generator.sample(noisy, config.sampler, condition))
         errors += log_mel_error_db(image, back, generator.mel).tolist()
     return float(np.mean(errors))
 
 
 def run_usk(
-    generator: Generator, options: argparse.Namespace, name: str, plan_config: dict[str, Any], folder: Path
+    generator: MelGenerator, options: argparse.Namespace, name: str, plan_config: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """One preset through `usk.synthesize`, shards and all; `name` is `preset` or `preset:precision`."""
     device = generator.device
@@ -153,13 +153,13 @@ def run_usk(
     of_parents: dict[str, int] = {}
     for clip in plan.clips:
         for parent in clip.parents:
-            of_parents[parent] = max(of_parents.get(parent, 0), renderer.width(clip))
+            of_parents[parent] = max(of_parents.get(parent, 0), renderer.crop(clip))
     flop_at = {
-        width: flop_of(generator, width) for width in {*of_parents.values(), *map(renderer.width, plan.clips)}
+        crop: flop_of(generator, crop) for crop in {*of_parents.values(), *map(renderer.crop, plan.clips)}
     }
-    flop = sum(up * flop_at[width] for width in of_parents.values())
-    flop += sum(down * flop_at[renderer.width(clip)] for clip in plan.clips)
-    in_network_s = stages.spent_s["encode"] + stages.spent_s["decode"]
+    flop = sum(up * flop_at[crop] for crop in of_parents.values())
+    flop += sum(down * flop_at[renderer.crop(clip)] for clip in plan.clips)
+    in_network_s = stages.spent_s["encode"] + stages.spent_s["sample"]
     return {
         "what": f"usk {name}",
         "clips": len(plan),
@@ -182,7 +182,7 @@ def clips_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def equal_to_recipe_db(
-    generator: Generator,
+    generator: MelGenerator,
     decoded: DecodedSource,
     plan: Plan,
     images: list[np.ndarray],
@@ -193,7 +193,7 @@ def equal_to_recipe_db(
     generator.precision = precision
     work.mkdir()
     renderer = DiffusionRenderer(plan, decoded, generator, render_config("published"), work)
-    ours = renderer.images(plan.clips[: len(images)]).cpu()
+    ours = generator.to_image(renderer.sampled(plan.clips[: len(images)])).cpu()
     theirs = torch.from_numpy(np.stack(images))[:, None]
     return float(log_mel_error_db(ours, theirs, generator.mel).mean())
 
@@ -247,7 +247,7 @@ def main() -> None:
                 "precision": "fp32",
                 "share_of_matrix_rate": round(
                     recipe.evaluations
-                    * flop_of(generator, generator.mel.n_frames)
+                    * flop_of(generator, generator.longest_samples)
                     / took_s
                     / matrix_rate(device, "fp32"),
                     3,
@@ -310,7 +310,7 @@ def main() -> None:
 
 def add_quality(
     result: dict[str, Any],
-    generator: Generator,
+    generator: MelGenerator,
     options: argparse.Namespace,
     plan: Plan,
     made: list[tuple[np.ndarray, np.ndarray]],

@@ -21,6 +21,7 @@ from usk.audio.mel import audio_to_image, stack_padded
 from usk.audio.vocoder import log_mel_error_db
 from usk.data.decode import decode_source
 from usk.data.open import open_source
+from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.synth.settings import QUALITIES, render_config
 
@@ -47,7 +48,7 @@ def main() -> None:
     config = render_config(options.quality, **given)
     folds = tuple(int(fold) for fold in options.folds.split(","))
     source = open_source(options.real).select(folds=folds)
-    unheard = [row for row, clip in enumerate(source.clips) if clip.group not in generator.seen_groups]
+    unheard = [row for row, clip in enumerate(source.clips) if clip.group not in generator.training_groups]
     if len(unheard) < len(source):
         raise SystemExit(
             f"the generator was trained on {len(source) - len(unheard)} of these clips; choose other --folds"
@@ -74,9 +75,9 @@ def main() -> None:
             ]
         image, _ = audio_to_image(stack_padded(audio, n_samples).to(generator.device), generator.mel)
         names = [decoded.class_name(row) for row in range(begin, begin + len(audio))]
-        predict = generator.predictor(names)
-        noisy = config.sampler.up(predict, generator.to_latent(image), generator.schedule)
-        clean = config.sampler.down(predict, noisy, generator.schedule)
+        condition = Condition(names)
+        noisy = generator.invert(generator.to_latent(image), config.sampler, condition)
+        clean = generator.sample(noisy, config.sampler, condition)
         errors += log_mel_error_db(image, generator.to_image(clean), generator.mel).tolist()
     labels = torch.tensor([clip.label for clip in decoded.source.clips])
     values = torch.tensor(errors)

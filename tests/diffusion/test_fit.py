@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from usk.diffusion.ddim import ddim_decode, ddim_encode
 
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
@@ -28,9 +29,10 @@ from usk.data.source import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion import train as training
 from usk.diffusion.card import write_generator_card
-from usk.diffusion.ddim import ddim_decode, ddim_encode
 from usk.diffusion.fit import FitConfig, FitProgress, fit, images_of, in_pairs, preview
-from usk.diffusion.load import Generator, as_audiodiffusion, load_generator
+from usk.diffusion.load import load_generator
+from usk.diffusion.mel_pipeline import MelGenerator as Generator
+from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import new_networks
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import Drawn, FitClips, Fitting, Stopped, StopSignals

@@ -1,4 +1,4 @@
-"""Audio to mel image: the settings that define one, and the batched transform.
+"""Audio to mel image, batched.
 
 A mel image is what audio-diffusion models draw: log-mel power in dB below the clip's loudest bin, floored at
 `top_db` below it and mapped to [-1, 1]. Because each image is normalized by its own maximum, that maximum is
@@ -8,69 +8,15 @@ returned beside it (`reference_db`); without it the clip's loudness would be los
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 import torchaudio
 
+from usk.audio.mel_settings import MelSettings as MelSettings
+
 SILENCE_POWER = 1e-10  # librosa.power_to_db's amin
-
-
-@dataclass(frozen=True)
-class MelSettings:
-    """What a mel image means. Stored in a generator's folder and in every dataset made with it.
-
-    The defaults are those of audiodiffusion's `Mel`; `n_frames` and `n_mels` are its `x_res` and `y_res`.
-    """
-
-    sample_rate_hz: int = 22_050
-    n_fft: int = 2_048
-    hop_samples: int = 512
-    n_mels: int = 256
-    n_frames: int = 256
-    top_db: float = 80.0
-
-    @property
-    def image_samples(self) -> int:
-        """Samples that fill one image exactly."""
-        return self.samples_of(self.n_frames)
-
-    def samples_of(self, frames: int) -> int:
-        """Samples that fill `frames` frames exactly (they are centred: one less than frames * hop)."""
-        return frames * self.hop_samples - 1
-
-    @property
-    def image_s(self) -> float:
-        return self.image_samples / self.sample_rate_hz
-
-    @classmethod
-    def from_audiodiffusion(cls, config: dict[str, Any]) -> MelSettings:
-        """From a pipeline folder's `mel/mel_config.json`; missing keys take audiodiffusion's defaults."""
-        return cls(
-            sample_rate_hz=int(config.get("sample_rate", 22_050)),
-            n_fft=int(config.get("n_fft", 2_048)),
-            hop_samples=int(config.get("hop_length", 512)),
-            n_mels=int(config.get("y_res", 256)),
-            n_frames=int(config.get("x_res", 256)),
-            top_db=float(config.get("top_db", 80)),
-        )
-
-    def to_audiodiffusion(self) -> dict[str, Any]:
-        """The keyword arguments of audiodiffusion's `Mel` that mean the same."""
-        return {
-            "x_res": self.n_frames,
-            "y_res": self.n_mels,
-            "sample_rate": self.sample_rate_hz,
-            "n_fft": self.n_fft,
-            "hop_length": self.hop_samples,
-            "top_db": int(self.top_db),
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @lru_cache(maxsize=8)

@@ -135,7 +135,7 @@ def _generator(model: str) -> dict[str, Any]:
         "kind": "generator",
         "id": generator.model_id,
         "UNet parameters": f"{parameters / 1e6:.1f} M",
-        "latent": " x ".join(map(str, generator.latent_shape)),
+        "latent": " x ".join(map(str, generator.image_shape)),
         "VAE": generator.vae is not None,
         "prediction": generator.schedule.prediction_type,
         "image s": round(generator.mel.image_s, 2),

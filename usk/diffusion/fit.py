@@ -20,9 +20,11 @@ from usk.data.mix import unknown_generator
 from usk.data.source import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion.fit_config import FitConfig
+from usk.diffusion.generator import Condition
 from usk.diffusion.interpolate import decomposed
-from usk.diffusion.load import TRAINED_ON_FILE, Generator, quiet_libraries
+from usk.diffusion.mel_pipeline import MelGenerator, quiet_libraries
 from usk.diffusion.networks import Base, Networks, conditioned_classes, load_base, new_networks
+from usk.diffusion.pipeline import TRAINED_ON_FILE
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import CHECKPOINT, FitClips, FitProgress, Fitting
 from usk.diffusion.workers import workers
@@ -41,7 +43,7 @@ UNKNOWN_GENERATOR = "its clips are of a generator that does not say all it was t
 
 
 def preview(
-    generator: Generator,
+    generator: MelGenerator,
     images: np.ndarray,
     path: Path,
     class_names: Sequence[str] = (),
@@ -63,13 +65,10 @@ def preview(
     of_mixes = [
         first if first == second else "" for first, second in zip(names[0::2], names[1::2], strict=True)
     ]
-    up, down = generator.predictor(names), generator.predictor(names[0::2] + of_mixes)
-    noisy = sampler.up(up, clean, generator.schedule)
+    noisy = generator.invert(clean, sampler, Condition(names))
     half = torch.full((pairs,), 0.5)
-    mixed = decomposed(
-        noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], sampler.top(generator.schedule)
-    )
-    decoded = sampler.down(down, torch.cat((noisy[0::2], mixed)), generator.schedule)
+    mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], generator.scales(sampler))
+    decoded = generator.sample(torch.cat((noisy[0::2], mixed)), sampler, Condition(names[0::2] + of_mixes))
     back = generator.to_image(decoded)
     rows = [generator.to_image(clean[0::2]), back[:pairs], back[pairs:], generator.to_image(clean[1::2])]
     grid = torch.cat([torch.cat([image[0].flip(0) for image in row], dim=1) for row in rows], dim=0)

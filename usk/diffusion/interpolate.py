@@ -7,10 +7,18 @@ their shares and sum to one. All take and return latents [batch, channels, heigh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 NEARLY_PARALLEL = 1e-3  # below this sine two directions are taken for one line
+
+
+class Scales(NamedTuple):
+    """How much of each a noisy latent x = signal * x_0 + noise * eps holds."""
+
+    signal: float
+    noise: float
 
 
 def _broadcast(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -107,17 +115,14 @@ def barycentre(latents: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.
     return center + scale * (mean - center)
 
 
-def noise_part(noisy: torch.Tensor, clean: torch.Tensor, alpha_cumprod: float) -> torch.Tensor:
-    """The eps of x = sqrt(a) x_0 + sqrt(1 - a) eps: what inversion found to be noise, of unit variance if it is."""
-    return (noisy - alpha_cumprod**0.5 * clean) / max(1 - alpha_cumprod, 1e-12) ** 0.5
+def noise_part(noisy: torch.Tensor, clean: torch.Tensor, scales: Scales) -> torch.Tensor:
+    """The eps of x = signal * x_0 + noise * eps: of unit variance where it is Gaussian."""
+    return (noisy - scales.signal * clean) / max(scales.noise, 1e-6)
 
 
-def with_noise(clean: torch.Tensor, noise: torch.Tensor, alpha_cumprod: float) -> torch.Tensor:
-    """x = sqrt(a) x_0 + sqrt(1 - a) eps: clean latents part of the way up.
-
-    With fresh noise and one parent this is SDEdit's start (Meng et al., arXiv 2108.01073).
-    """
-    return alpha_cumprod**0.5 * clean + max(1 - alpha_cumprod, 0.0) ** 0.5 * noise
+def with_noise(clean: torch.Tensor, noise: torch.Tensor, scales: Scales) -> torch.Tensor:
+    """x = signal * x_0 + noise * eps. With fresh noise and one parent this is SDEdit's start (Meng et al., arXiv 2108.01073)."""
+    return scales.signal * clean + scales.noise * noise
 
 
 def corrected(
@@ -137,15 +142,13 @@ def decomposed(
     alpha: torch.Tensor,
     first_clean: torch.Tensor,
     second_clean: torch.Tensor,
-    alpha_cumprod: float,
+    scales: Scales,
 ) -> torch.Tensor:
-    """Mix what is signal linearly and what is noise spherically, at cumulative alpha `alpha_cumprod` of the schedule.
+    """Mix the signal in noisy latents linearly and the noise spherically.
 
-    A latent part of the way up is x = sqrt(a) x_0 + sqrt(1 - a) eps, and both parents' x_0 are known. `slerp` of the
-    whole weighs the common signal by more than one (0.71 + 0.71 between independent halves); here the signal keeps
-    weights that sum to one, and the noise its variance (the decomposition of NoiseDiffusion, arXiv 2403.08840).
+    Both parents' x_0 are known. `slerp` of the whole latents weighs the common signal by more than one (0.71 + 0.71 between
+    independent halves); here the signal keeps weights that sum to one, and the noise its variance (the decomposition of
+    NoiseDiffusion, arXiv 2403.08840).
     """
-    noise = slerp(
-        noise_part(first, first_clean, alpha_cumprod), noise_part(second, second_clean, alpha_cumprod), alpha
-    )
-    return with_noise(lerp(first_clean, second_clean, alpha), noise, alpha_cumprod)
+    noise = slerp(noise_part(first, first_clean, scales), noise_part(second, second_clean, scales), alpha)
+    return with_noise(lerp(first_clean, second_clean, alpha), noise, scales)

@@ -12,19 +12,18 @@ import torch
 
 from usk.audio.mel import MelSettings
 from usk.data.licenses import UNKNOWN
-from usk.diffusion.ddim import NoiseSchedule
 from usk.diffusion.fit_config import FitConfig
-from usk.diffusion.load import (
-    VAE_SCALE,
-    Generator,
+from usk.diffusion.load import load_generator
+from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator, frame_multiple, quiet_libraries
+from usk.diffusion.pipeline import (
+    MEL_IMAGES,
     component_class,
-    frame_multiple,
-    load_generator,
     locate_pipeline,
-    quiet_libraries,
+    naming_model,
     read_pipeline_json,
     resolve_model,
 )
+from usk.diffusion.schedule import NoiseSchedule
 from usk.errors import ModelError, UsageError
 from usk.text import abbreviate_list
 
@@ -44,18 +43,21 @@ class Networks:
     def __post_init__(self) -> None:
         self.schedule = NoiseSchedule.from_config(self.scheduler_config)
 
-    def generator(self, device: torch.device, precision: str) -> Generator:
+    def generator(self, device: torch.device, precision: str) -> MelGenerator:
         """The networks as they stand, to make images with."""
-        return Generator(
+        return MelGenerator(
+            family=MEL_IMAGES,
+            sample_rate_hz=self.mel.sample_rate_hz,
+            longest_samples=self.mel.image_samples,
+            class_names=self.class_names,
+            mel=self.mel,
             model_id="fitted",
+            device=device,
+            precision=precision,
             unet=self.unet.eval(),
             vae=self.vae,
             schedule=self.schedule,
-            mel=self.mel,
-            latent_shape=self.shape,
-            device=device,
-            precision=precision,
-            class_names=self.class_names,
+            image_shape=self.shape,
             frame_multiple=frame_multiple(self.unet, self.shape, self.mel),
         )
 
@@ -143,7 +145,7 @@ def new_networks(
 class Base:
     """A generator that is trained further (`--from`)."""
 
-    generator: Generator
+    generator: MelGenerator
     scheduler_config: dict[str, Any]
 
     @property
@@ -185,7 +187,7 @@ class Base:
             channels=tuple(unet.block_out_channels),  # type: ignore[union-attr,arg-type]
             layers_per_block=unet.layers_per_block,  # type: ignore[union-attr,arg-type]
             latent=self.generator.vae is not None,
-            latent_channels=self.generator.latent_shape[0],
+            latent_channels=self.generator.image_shape[0],
             class_conditional=bool(class_names),
             prediction_type=self.generator.schedule.prediction_type,
             beta_schedule=str(self.scheduler_config.get("beta_schedule", "linear")),
@@ -202,7 +204,7 @@ class Base:
             unet=unet,
             vae=generator.vae,
             new_vae=False,
-            shape=generator.latent_shape,
+            shape=generator.image_shape,
             mel=generator.mel,
             scheduler_config=self.scheduler_config,
             class_names=class_names,
@@ -214,13 +216,12 @@ def load_base(name: str, device: torch.device) -> Base:
 
     Raises ModelError with its words, naming `--from`.
     """
-    try:
+    with naming_model(name, "base"):
         generator = load_generator(name, str(device), "fp32")
-        folder, _ = locate_pipeline(resolve_model(name, device))
-        scheduler_config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json", name)
-        index = read_pipeline_json(folder / "model_index.json", name)
-    except ModelError as error:
-        raise ModelError(str(error).replace("--model", "--from")) from error
+        folder, _ = locate_pipeline(resolve_model(name, device.type))
+        scheduler_config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
+        index = read_pipeline_json(folder / "model_index.json")
+    assert isinstance(generator, MelGenerator)
     unet: Any = generator.unet
     kind = type(unet).__name__
     if kind != "UNet2DModel":

@@ -24,7 +24,7 @@ import torch
 
 from usk.device import autocast, default_precision
 from usk.diffusion.fit_config import FitConfig
-from usk.diffusion.load import VAE_SCALE, Generator
+from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator
 from usk.diffusion.networks import Networks
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError, disk_errors
@@ -492,7 +492,7 @@ class Fitting:
         with disk_errors(self.out):
             atomic_write(self.out / f"{stage}-{CHECKPOINT}", whole.getbuffer(), durable=False)
 
-    def generator(self) -> Generator:
+    def generator(self) -> MelGenerator:
         """The networks as they stand, for previews."""
         return self.networks.generator(self.device, self.precision)
 

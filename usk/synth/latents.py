@@ -17,7 +17,7 @@ from pathlib import Path
 
 from usk.data.cache import cache_root
 from usk.data.decode import DecodedSource
-from usk.diffusion.load import Generator
+from usk.diffusion.generator import Generator
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import strategy_named
 
@@ -26,20 +26,20 @@ FILES = "latents-*.npy"
 
 
 def latents_key(
-    rows_of_width: Mapping[int, list[int]],
+    rows_of_crop: Mapping[int, list[int]],
     decoded: DecodedSource,
     generator: Generator,
     config: RenderConfig,
     batch: int,
 ) -> str:
-    """What the latents of these parents (rows of `decoded` by their image's width) are known by."""
+    """What the latents of these parents (rows of `decoded` by the length of their crop) are known by."""
     source = decoded.source
     told = {
         "model": generator.model_id,
         "precision": generator.precision,
         "device": str(generator.device),
         "sampler": asdict(config.sampler),
-        "top": config.sampler.top(generator.schedule),  # where a sampler ends has changed once
+        "scales": list(generator.scales(config.sampler)),
         "inverts": strategy_named(config.strategy).inverts,
         "condition_on_class": config.condition_on_class,
         "repeat_short": config.repeat_short,
@@ -47,8 +47,8 @@ def latents_key(
         "source": [source.cache_key, decoded.sample_rate_hz],
         "batch": batch,
         "parents": {
-            width: [[source.clips[row].clip_id, decoded.class_name(row)] for row in rows]
-            for width, rows in rows_of_width.items()
+            crop: [[source.clips[row].clip_id, decoded.class_name(row)] for row in rows]
+            for crop, rows in rows_of_crop.items()
         },
     }
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]

@@ -18,10 +18,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from usk.audio.mel import audio_to_image, stack_padded
-from usk.audio.vocoder import image_to_audio
+from usk.audio.mel import stack_padded
 from usk.data.decode import DecodedSource, beginning
-from usk.diffusion.load import Generator
+from usk.diffusion.generator import Condition, Generator
 from usk.errors import ModelError, disk_errors
 from usk.files import atomic_write
 from usk.synth.clip_renderer import ClipRenderer
@@ -85,12 +84,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def widths(n_frames: int, multiple: int) -> list[int]:
-    """The widths in frames that images are cropped to: a quarter, half, three quarters, all; multiples of `multiple`."""
-    quarters = (-(-n_frames * quarter // (4 * multiple)) * multiple for quarter in (1, 2, 3, 4))
-    return sorted({min(n_frames, width) for width in quarters})
-
-
 def batch_of(config: RenderConfig, device: torch.device) -> int:
     """Clips that are rendered together, until they do not fit."""
     return config.batch or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"])
@@ -99,13 +92,13 @@ def batch_of(config: RenderConfig, device: torch.device) -> int:
 class ParentLatents:
     """Parents' latents, encoded in fixed batches on first use and kept on disk beside the plan.
 
-    Each parent is encoded as wide as the widest of its clips. What is beyond `LATENTS_ON_DISK_BYTES` is dropped, least
+    Each parent is encoded as long as the longest crop of its clips. What is beyond `LATENTS_ON_DISK_BYTES` is dropped, least
     recently used first, and encoded again if it is needed.
     """
 
     def __init__(
         self,
-        rows_of_width: dict[int, list[int]],
+        rows_of_crop: dict[int, list[int]],
         decoded: DecodedSource,
         generator: Generator,
         config: RenderConfig,
@@ -114,9 +107,9 @@ class ParentLatents:
         pieces: Pieces,
         stages: Stages,
     ) -> None:
-        """`rows_of_width`: the parents' rows in `decoded` by their image's width in frames, in order of first use."""
-        self.rows_of_width, self.decoded, self.generator, self.config = (
-            rows_of_width,
+        """`rows_of_crop`: the parents' rows in `decoded` by the length of their crop in samples, in order of first use."""
+        self.rows_of_crop, self.decoded, self.generator, self.config = (
+            rows_of_crop,
             decoded,
             generator,
             config,
@@ -124,49 +117,32 @@ class ParentLatents:
         self.work, self.batch, self.pieces, self.stages = work, batch, pieces, stages
         self.strategy = strategy_named(config.strategy)
         self.place = {
-            row: (width, index) for width, rows in rows_of_width.items() for index, row in enumerate(rows)
+            row: (crop, index) for crop, rows in rows_of_crop.items() for index, row in enumerate(rows)
         }
         self._recent: OrderedDict[Path, torch.Tensor] = OrderedDict()
         self._on_disk: OrderedDict[Path, int] = OrderedDict()
 
-    def __call__(self, rows: Sequence[int], width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(noisy, clean) latents of the parents at `rows`, cut to `width` frames: each [len(rows), channels, height,
-        latent width] on the device."""
+    def __call__(self, rows: Sequence[int], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(noisy, clean) latents of the parents at `rows`, cut to a crop of so many samples: each [len(rows), *latent
+        shape] on the device."""
         pairs = []
         for row in rows:
-            parents_width, index = self.place[row]
+            parents_crop, index = self.place[row]
             batch, place = divmod(index, self.batch)
-            pairs.append(self._batch(parents_width, batch)[:, place, :, :, : self.latent_width(width)])
+            pairs.append(self.generator.cut(self._batch(parents_crop, batch)[:, place], crop))
         both = torch.stack(pairs, dim=1).to(self.generator.device)
         return both[0], both[1]
 
-    def audio(self, rows: Sequence[int], width: int) -> torch.Tensor:
-        """The parents at `rows` as long as an image of `width` frames: [len(rows), samples]."""
-        n_samples = self.generator.mel.samples_of(width)
-        longest = self.generator.mel.image_samples
-        clips = [beginning(self.decoded.audio(row), longest) for row in rows]
+    def audio(self, rows: Sequence[int], n_samples: int) -> torch.Tensor:
+        """The parents at `rows`, each `n_samples` long: [len(rows), n_samples]."""
+        clips = [beginning(self.decoded.audio(row), self.generator.longest_samples) for row in rows]
         if self.config.repeat_short:
             clips = [np.resize(clip, n_samples) if len(clip) < n_samples else clip for clip in clips]
         return stack_padded(clips, n_samples)
 
-    def encodings(
-        self, rows: Sequence[Sequence[int]], weights: torch.Tensor, width: int
-    ) -> torch.Tensor | None:
-        """What a conditional generator is told of clips mixed from the parents at `rows` [parents][batch] with `weights`
-        [batch, parents]: their encodings mixed like their signal, [batch, n, dimensions]. None for other generators."""
-        if self.generator.encoder is None:
-            return None
-        encoded = [self.generator.encodings(self.audio(of_side, width)) for of_side in rows]
-        together = torch.stack([encoding for encoding in encoded if encoding is not None])
-        return torch.einsum("kb...,bk->b...", together, weights.to(together))
-
-    def latent_width(self, width: int) -> int:
-        """An image's width in frames as its latents'."""
-        return width * self.generator.latent_shape[2] // self.generator.mel.n_frames
-
-    def _batch(self, width: int, batch: int) -> torch.Tensor:
-        """(noisy, clean) of one batch of parents: [2, parents, channels, height, latent width] on the CPU."""
-        path = self.work / f"latents-{width}x{self.batch}-{batch:05d}.npy"
+    def _batch(self, crop: int, batch: int) -> torch.Tensor:
+        """(noisy, clean) of one batch of parents: [2, parents, *latent shape] on the CPU."""
+        path = self.work / f"latents-{crop}x{self.batch}-{batch:05d}.npy"
         if path in self._recent:
             self._recent.move_to_end(path)
             return self._recent[path]
@@ -174,7 +150,7 @@ class ParentLatents:
             both = torch.from_numpy(np.load(path))
         except (OSError, ValueError, EOFError):
             with self.stages("encode"):
-                both = self._encode(width, batch)
+                both = self._encode(crop, batch)
             content = io.BytesIO()
             np.save(content, both.numpy())
             with disk_errors(self.work.parent):
@@ -191,19 +167,18 @@ class ParentLatents:
             self._recent.popitem(last=False)
         return both
 
-    def _encode(self, width: int, batch: int) -> torch.Tensor:
+    def _encode(self, crop: int, batch: int) -> torch.Tensor:
         generator, config = self.generator, self.config
-        rows = self.rows_of_width[width][batch * self.batch : (batch + 1) * self.batch]
-        audio = self.audio(rows, width)
+        rows = self.rows_of_crop[crop][batch * self.batch : (batch + 1) * self.batch]
+        audio = self.audio(rows, crop)
         names = [self.decoded.class_name(row) for row in rows] if config.condition_on_class else []
 
         def encode(piece: slice) -> torch.Tensor:
-            images, _ = audio_to_image(audio[piece].to(generator.device), generator.mel)
-            clean = generator.to_latent(images)
-            noisy = clean
+            noisy = clean = generator.encode(audio[piece])
             if self.strategy.inverts:
-                predict = generator.predictor(names[piece], encodings=generator.encodings(audio[piece]))
-                noisy = config.sampler.up(predict, clean, generator.schedule)
+                noisy = generator.invert(
+                    clean, config.sampler, Condition(names[piece], parents=audio[None, piece])
+                )
             return torch.stack((noisy, clean)).cpu()
 
         return torch.cat(self.pieces.run(len(rows), encode), dim=1)
@@ -222,92 +197,88 @@ class DiffusionRenderer(ClipRenderer):
         stages: Stages | None = None,
     ) -> None:
         config = config.resolved(bool(generator.class_names))
-        super().__init__(plan, decoded, config, generator.model_id, generator.mel.image_samples)
+        super().__init__(plan, decoded, config, generator.model_id, generator.longest_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
         self.generator, self.mix = generator, self.strategy.mix
         self.stages = stages or Stages()
         self.batch = batch_of(config, generator.device)
         self.pieces = Pieces(self.batch)
-        self.top = config.sampler.top(generator.schedule)
-        width_of_parent: dict[int, int] = {}
+        self.scales = generator.scales(config.sampler)
+        crop_of_parent: dict[int, int] = {}
         for clip in plan.clips:
             for parent in clip.parents:
                 row = self.row_of[parent]
-                width_of_parent[row] = max(width_of_parent.get(row, 0), self.width(clip))
-        rows_of_width: dict[int, list[int]] = defaultdict(list)
-        for row, width in width_of_parent.items():
-            rows_of_width[width].append(row)
+                crop_of_parent[row] = max(crop_of_parent.get(row, 0), self.crop(clip))
+        rows_of_crop: dict[int, list[int]] = defaultdict(list)
+        for row, crop in crop_of_parent.items():
+            rows_of_crop[crop].append(row)
         self.latents = ParentLatents(
-            rows_of_width, decoded, generator, config, work, self.batch, self.pieces, self.stages
+            rows_of_crop, decoded, generator, config, work, self.batch, self.pieces, self.stages
         )
 
-    def width(self, clip: PlannedClip) -> int:
-        """Frames of the image that a clip is cut from."""
-        mel = self.generator.mel
-        if not self.config.crop:
-            return mel.n_frames
-        needed = min(mel.n_frames, -(-self.length(clip) // mel.hop_samples) + 1)
-        return next(width for width in widths(mel.n_frames, self.generator.frame_multiple) if width >= needed)
+    def crop(self, clip: PlannedClip) -> int:
+        """Samples of the audio that a clip is cut from."""
+        return self.generator.crop(self.length(clip) if self.config.crop else self.generator.longest_samples)
 
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        """The plan's entries from `begin` to `end`, in batches of one width each."""
-        of_width: dict[int, list[int]] = defaultdict(list)
+        """The plan's entries from `begin` to `end`, in batches of one crop each."""
+        of_crop: dict[int, list[int]] = defaultdict(list)
         for index in range(begin, end):
-            of_width[self.width(self.plan.clips[index])].append(index)
+            of_crop[self.crop(self.plan.clips[index])].append(index)
         return [
             indices[first : first + self.batch]
-            for _, indices in sorted(of_width.items())
+            for _, indices in sorted(of_crop.items())
             for first in range(0, len(indices), self.batch)
         ]
 
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
-        """Audio of planned clips of one width, loudest mel bin at 0 dB, cut to the mean length of each one's parents."""
-        mel, iterations = self.generator.mel, self.config.griffin_lim_iterations
+        """Audio of planned clips of one crop, cut to the mean length of each one's parents."""
 
         def render(piece: slice) -> np.ndarray:
             some = planned[piece]
-            images = self.images(some)
-            with self.stages("mel to audio"):
-                return image_to_audio(images, mel, [clip.seed for clip in some], iterations).cpu().numpy()
+            latents = self.sampled(some)
+            with self.stages("decode"):
+                seeds = [clip.seed for clip in some]
+                return self.generator.decode(latents, seeds, self.config.griffin_lim_iterations).cpu().numpy()
 
         rendered = np.concatenate(self.pieces.run(len(planned), render))
+        if not np.isfinite(rendered).all():
+            raise ModelError(
+                f"makes audio that is not a number (NaN): its weights are damaged, or do not support {self.generator.precision}",
+                field="model", value=self.generator.model_id, hint="Name another generator, or use precision fp32.",
+            )  # fmt: skip
         return [samples[: self.length(clip)] for clip, samples in zip(planned, rendered, strict=True)]
 
-    def images(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
-        """Mel images [len(planned), 1, n_mels, width] of planned clips of one width, before cutting to length."""
+    def sampled(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        """Clean latents [len(planned), *latent shape] of planned clips of one crop."""
         generator, config = self.generator, self.config
-        (width,) = {self.width(clip) for clip in planned}
+        (crop,) = {self.crop(clip) for clip in planned}
         rows = [[self.row_of[clip.parents[side]] for clip in planned] for side in range(config.n_parents)]
-        parents = [self.latents(of_side, width) for of_side in rows]
+        parents = [self.latents(of_side, crop) for of_side in rows]
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
-        shape = (*generator.latent_shape[:2], self.latents.latent_width(width))
+        fresh = _gaussian([clip.seed ^ MIXING_STREAM for clip in planned], generator.latent_shape(crop))
         with self.stages("mix"):
             mixed = self.mix(
                 Ingredients(
                     noisy=torch.stack([noisy for noisy, _ in parents]),
                     clean=torch.stack([clean for _, clean in parents]),
                     weights=weights,
-                    fresh=_gaussian([clip.seed ^ MIXING_STREAM for clip in planned], shape).to(
-                        generator.device
-                    ),
-                    alpha_cumprod=self.top,
+                    fresh=fresh.to(generator.device),
+                    scales=self.scales,
                 )
             )
-        names = [self.plan.class_names[clip.label] for clip in planned] if config.condition_on_class else []
         assert config.guidance is not None  # resolved
-        predict = generator.predictor(names, config.guidance, self.latents.encodings(rows, weights, width))
-        with self.stages("decode"):
+        on_audio = generator.conditioned_on_audio
+        condition = Condition(
+            [self.plan.class_names[clip.label] for clip in planned] if config.condition_on_class else [],
+            config.guidance,
+            torch.stack([self.latents.audio(of_side, crop) for of_side in rows]) if on_audio else None,
+            weights,
+        )
+        with self.stages("sample"):
             seeds = [clip.seed for clip in planned]
-            decoded = generator.to_image(
-                config.sampler.down(predict, mixed, generator.schedule, config.eta, seeds)
-            )
-        if not torch.isfinite(decoded).all():  # clamping leaves NaN as it is
-            raise ModelError(
-                f"--model {generator.model_id} makes images that are no numbers: its weights are damaged, or do not bear "
-                f"{generator.precision}; name another generator, or try --precision fp32"
-            )
-        return decoded
+            return generator.sample(mixed, config.sampler, condition, config.eta, seeds)
 
 
 def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:

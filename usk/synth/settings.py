@@ -80,7 +80,7 @@ class RenderConfig:
 
     @property
     def sampler(self) -> SamplerConfig:
-        return SamplerConfig(self.steps, self.strength, self.solver, self.refinements)
+        return SamplerConfig(self.steps, self.strength, self.solver)
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides what the clips sound like; the batch does not."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from usk.diffusion.interpolate import (
+    Scales,
     barycentre,
     corrected,
     decomposed,
@@ -28,7 +29,7 @@ class Ingredients:
     clean: torch.Tensor
     weights: torch.Tensor  # [batch, parents], each row sums to 1
     fresh: torch.Tensor  # [batch, channels, height, width], unit Gaussian, from each clip's own seed
-    alpha_cumprod: float  # of the schedule at the strength
+    scales: Scales  # of signal and noise at the strength
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -38,7 +39,7 @@ class Ingredients:
     @property
     def noise(self) -> torch.Tensor:
         """What the inversion of each parent found to be noise, of unit variance where it is Gaussian."""
-        return noise_part(self.noisy, self.clean, self.alpha_cumprod)
+        return noise_part(self.noisy, self.clean, self.scales)
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,17 @@ def _slerp(of: Ingredients) -> torch.Tensor:
 
 
 def _decomposed(of: Ingredients) -> torch.Tensor:
-    return decomposed(of.noisy[0], of.noisy[1], of.alpha, of.clean[0], of.clean[1], of.alpha_cumprod)
+    return decomposed(of.noisy[0], of.noisy[1], of.alpha, of.clean[0], of.clean[1], of.scales)
 
 
 def _corrected(of: Ingredients) -> torch.Tensor:
     noise = slerp(of.noise[0], of.noise[1], of.alpha)
-    return with_noise(lerp(of.clean[0], of.clean[1], of.alpha), corrected(noise, of.fresh), of.alpha_cumprod)
+    return with_noise(lerp(of.clean[0], of.clean[1], of.alpha), corrected(noise, of.fresh), of.scales)
 
 
 def _barycentre(of: Ingredients) -> torch.Tensor:
     signal = torch.einsum("kb...,bk->b...", of.clean, of.weights.to(of.clean))
-    return with_noise(signal, barycentre(list(of.noise), of.weights), of.alpha_cumprod)
+    return with_noise(signal, barycentre(list(of.noise), of.weights), of.scales)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -83,7 +84,7 @@ STRATEGIES: dict[str, Strategy] = {
     "corrected": Strategy(_corrected, "decomposed, its noise made more Gaussian (after NoiseDiffusion)"),
     "barycentre": Strategy(_barycentre, "normalized mean of --parents clips", n_parents=None),
     "variation": Strategy(
-        lambda of: with_noise(of.clean[0], of.fresh, of.alpha_cumprod),
+        lambda of: with_noise(of.clean[0], of.fresh, of.scales),
         "one parent, noised up to the strength and decoded",
         n_parents=1,
         inverts=False,

@@ -11,7 +11,8 @@ from typing import Any
 from usk.data.decode import Progress, decode_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
-from usk.diffusion.load import Generator, load_generator
+from usk.diffusion.generator import Generator
+from usk.diffusion.load import load_generator
 from usk.errors import UsageError, UskError
 from usk.manifest import MANIFEST_FILE
 from usk.synth.filter import filter_trainings
@@ -98,7 +99,7 @@ def synthesize_subsets(
     if isinstance(model, str) and strategy_named(config.render.strategy).mix is not None:
         model = load_generator(model, device, config.render.precision)
         model = model.compiled() if compiled else model
-    rate_hz = model.mel.sample_rate_hz if isinstance(model, Generator) else SAMPLE_RATE_HZ
+    rate_hz = model.sample_rate_hz if isinstance(model, Generator) else SAMPLE_RATE_HZ
     _refuse_impossible(source, subsets, configs, rate_hz, decoding)
     results: list[SynthResult] = []
 

@@ -19,7 +19,9 @@ from usk.data.source import Source
 from usk.data.splits import in_several_folds
 from usk.data.train_subset import TrainSubset
 from usk.device import resolve_device
-from usk.diffusion.load import EMBEDDED, Generator, load_generator, resolve_model
+from usk.diffusion.generator import Generator
+from usk.diffusion.load import load_generator
+from usk.diffusion.pipeline import EMBEDDED, resolve_model
 from usk.errors import ModelError, SourceError, UsageError, UskError
 from usk.files import require_own_folder
 from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainedOn, TrainSubsetRecord
@@ -186,7 +188,7 @@ def synthesize(
     if strategy_named(render.strategy).mix is not None:
         generator = _ready_generator(model, device, render, compiled)
         render = render.resolved(bool(generator.class_names))
-    rate_hz = generator.mel.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
+    rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     decoded, plan = plan_for(source, config, rate_hz, decoding)
     unconditioned = _classes_unconditioned(generator, render, plan)
     notes = (
@@ -201,7 +203,7 @@ def synthesize(
         class_names=tuple(source.class_names),
         model=generator.model_id if generator is not None else NO_MODEL,
         trained_on=_trained_on(generator),
-        mel=generator.mel.as_dict() if generator is not None else None,
+        mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
         sample_rate_hz=rate_hz,
         render=render.as_dict(),
         alpha=config.alpha,
@@ -253,7 +255,7 @@ def synthesize(
         key = ""
         if generator is not None:
             renderer = DiffusionRenderer(plan, decoded, generator, render, store.work, stages)
-            key = latents_key(renderer.latents.rows_of_width, decoded, generator, render, renderer.batch)
+            key = latents_key(renderer.latents.rows_of_crop, decoded, generator, render, renderer.batch)
             if keep_latents and store.missing():
                 reuse(store.work, key)
         else:
@@ -293,7 +295,7 @@ def synthesize(
             keep(store.work, key)
         store.finish(dataset_card(store.manifest, plan, store.folder))
     notes += [*decoded.source.notes, *plan.notes]
-    longest_s = generator.mel.image_s if generator is not None else float("inf")
+    longest_s = generator.longest_s if generator is not None else float("inf")
     too_long = sum(clip.duration_s > longest_s + 0.02 for clip in decoded.source.clips)
     if too_long:
         notes.append(
@@ -371,7 +373,7 @@ def _ready_generator(model: str | Generator, device: str, render: RenderConfig, 
             f"--guidance {render.guidance:g} needs a class-conditional generator that is told the class, which "
             f"{generator.model_id} is not here; leave it out"
         )
-    render.sampler.top(generator.schedule)  # steps that do not fit the strength
+    generator.scales(render.sampler)  # steps that do not fit the strength
     return generator.compiled() if compiled else generator
 
 
@@ -383,7 +385,7 @@ def refuse_early(
     if out is not None:
         require_own_folder(Path(out), MANIFEST_FILE)
     on = resolve_device(device)
-    name = resolve_model(model, on)
+    name = resolve_model(model, on.type)
     here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
     if strategy_named(config.render.strategy).mix is not None and here:
         _ready_generator(name, device, config.render, compiled=False)

@@ -1,0 +1,94 @@
+"""The generator protocol: all that strategies, planning and rendering know of a diffusion model of audio.
+
+Audio is encoded to clean latents, inverted to noisy ones at a strength, mixed, sampled back to clean latents and decoded to
+audio. A family of pipelines implements this once, in a module of its own (`usk.diffusion.mel_pipeline`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from usk.diffusion.interpolate import Scales
+from usk.diffusion.pipeline import GeneratorInfo
+from usk.diffusion.sampler import SamplerConfig
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a batch of clips is conditioned on; a generator uses what it supports and ignores the rest."""
+
+    texts: Sequence[str] = ()  # a class name, or a prompt, for each clip; empty: none
+    guidance: float = 1.0  # above 1 pushes away from the unconditioned prediction (arXiv 2207.12598)
+    parents: torch.Tensor | None = None  # audio [parents, batch, samples], if `conditioned_on_audio`
+    weights: torch.Tensor | None = None  # [batch, parents], each row sums to 1
+
+
+@dataclass(kw_only=True)
+class Generator(GeneratorInfo, ABC):
+    """A diffusion model, ready on its device. A clip does not depend on the others in its batch.
+
+    Latents are [batch, ...] with the shape of `latent_shape`. Methods raise UsageError for settings that do not fit the
+    model and ModelError where it fails.
+    """
+
+    model_id: str  # id@revision, as it stands in the rows of the clips made
+    device: torch.device
+    precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
+
+    @abstractmethod
+    def crop(self, n_samples: int) -> int:
+        """The length in samples of the shortest audio that the model can make and that holds `n_samples`.
+
+        Few lengths are used, so that clips of similar lengths make batches; at most `longest_samples`.
+        """
+
+    @abstractmethod
+    def latent_shape(self, n_samples: int) -> tuple[int, ...]:
+        """The shape of one clip's latent, for a length that `crop` returns."""
+
+    @abstractmethod
+    def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
+        """The beginning of latents [..., *latent_shape], as long as audio of a length that `crop` returns."""
+
+    @abstractmethod
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        """Audio [batch, samples], of a length that `crop` returns, to clean latents on the device."""
+
+    @abstractmethod
+    def decode(self, latent: torch.Tensor, seeds: Sequence[int], iterations: int) -> torch.Tensor:
+        """Clean latents to audio [batch, samples] on the device, at any level.
+
+        Args:
+            seeds: one per clip, for whatever is drawn at random.
+            iterations: of the phase retrieval, in families that need one.
+        """
+
+    @abstractmethod
+    def scales(self, sampler: SamplerConfig) -> Scales:
+        """How much signal and noise latents hold where `invert` ends and `sample` starts."""
+
+    @abstractmethod
+    def invert(
+        self, clean: torch.Tensor, sampler: SamplerConfig, condition: Condition = Condition()
+    ) -> torch.Tensor:
+        """The noisy latents at the strength from which `sample` comes back to `clean`."""
+
+    @abstractmethod
+    def sample(
+        self,
+        noisy: torch.Tensor,
+        sampler: SamplerConfig,
+        condition: Condition = Condition(),
+        eta: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> torch.Tensor:
+        """Clean latents from noisy ones at the strength; `eta` above 0 adds noise from each clip's seed on the way."""
+
+    @abstractmethod
+    def compiled(self) -> Self:
+        """The same generator with its network compiled by torch. Raises UsageError where torch cannot compile."""

@@ -1,0 +1,409 @@
+"""audio-diffusion's mel-image pipelines: a UNet over mel images or a VAE's latents of them, conditional or not.
+
+The one importer of audiodiffusion and diffusers' models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usk.audio.mel import MelSettings, audio_to_image
+from usk.audio.vocoder import image_to_audio
+from usk.data.pinned import download_model
+from usk.device import autocast
+from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
+from usk.diffusion.generator import Condition, Generator
+from usk.diffusion.interpolate import Scales
+from usk.diffusion.pipeline import (
+    INDEX_FILE,
+    PIPELINE_FILES,
+    GeneratorInfo,
+    checked_sizes,
+    component_class,
+    describe_folder,
+    read_pipeline_json,
+)
+from usk.diffusion.sampler import SamplerConfig
+from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
+from usk.errors import ModelError, UsageError
+from usk.hub import causes, first_line
+from usk.text import abbreviate_list
+
+VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
+AUDIO_ENCODER = "teticio/audio-encoder"  # what published conditional pipelines were trained with
+AUDIO_ENCODER_FOLDER = "audio_encoder"  # in a pipeline folder that brings its encoder along
+UNKNOWN_CONDITIONS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim")
+WEIGHTS = re.compile(
+    r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)"
+)
+LUMA = (0.299, 0.587, 0.114)  # red, green and blue in a gray image (ITU-R 601), as audiodiffusion mixes them
+
+
+@dataclass(kw_only=True)
+class MelGenerator(Generator):
+    """A diffusion model over mel images. Latents are [batch, channels, height, width]; width is time."""
+
+    unet: torch.nn.Module
+    vae: Any | None
+    schedule: NoiseSchedule
+    mel: MelSettings
+    image_shape: tuple[int, int, int]  # channels, height, width of the latents of a whole image
+    frame_multiple: int  # crops are multiples of this wide
+    encoder: Any | None = None  # of the audio that a conditional UNet attends to; None for others
+
+    def crop(self, n_samples: int) -> int:
+        """A quarter, half, three quarters or all of an image, in whole multiples of frames."""
+        mel, multiple = self.mel, self.frame_multiple
+        needed = min(mel.n_frames, -(-n_samples // mel.hop_samples) + 1)
+        quarters = (-(-mel.n_frames * quarter // (4 * multiple)) * multiple for quarter in (1, 2, 3, 4))
+        return mel.samples_of(next(width for width in quarters if min(width, mel.n_frames) >= needed))
+
+    def latent_shape(self, n_samples: int) -> tuple[int, ...]:
+        frames = (n_samples + 1) // self.mel.hop_samples
+        return (*self.image_shape[:2], frames * self.image_shape[2] // self.mel.n_frames)
+
+    def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
+        return latent[..., : self.latent_shape(n_samples)[-1]]
+
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        return self.to_latent(audio_to_image(audio.to(self.device), self.mel)[0])
+
+    def decode(self, latent: torch.Tensor, seeds: Sequence[int], iterations: int = 16) -> torch.Tensor:
+        """By Griffin-Lim; the loudest mel bin at 0 dB."""
+        return image_to_audio(self.to_image(latent), self.mel, seeds, iterations)
+
+    def scales(self, sampler: SamplerConfig) -> Scales:
+        alpha = top_alpha(sampler, self.schedule)
+        return Scales(alpha**0.5, max(1 - alpha, 0.0) ** 0.5)
+
+    def invert(
+        self, clean: torch.Tensor, sampler: SamplerConfig, condition: Condition = Condition()
+    ) -> torch.Tensor:
+        return invert(self.predictor(condition), clean, self.schedule, sampler)
+
+    def sample(
+        self,
+        noisy: torch.Tensor,
+        sampler: SamplerConfig,
+        condition: Condition = Condition(),
+        eta: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> torch.Tensor:
+        return sample(self.predictor(condition), noisy, self.schedule, sampler, eta, seeds)
+
+    def predictor(self, condition: Condition = Condition()) -> Predictor:
+        """The network for one batch: its raw output for [batch, channels, height, width] and a timestep, float32.
+
+        Classes that the generator was not trained on count as not given. Guidance takes a second evaluation
+        (classifier-free guidance, Ho & Salimans, arXiv 2207.12598) and does nothing where no class is known. A UNet that is
+        conditioned on audio attends to its parents' encodings, mixed with their weights. Raises ModelError without parents.
+        """
+        none = len(self.class_names)
+        labels = [self.class_names.index(t) if t in self.class_names else none for t in condition.texts]
+        guided = condition.guidance != 1.0 and any(label != none for label in labels)
+        encodings = self.encodings(condition)
+
+        def predict(noisy: torch.Tensor, timestep: int) -> torch.Tensor:
+            batch, conditions = noisy, {}
+            if self.class_names:
+                conditions["class_labels"] = torch.tensor(labels or [none] * len(noisy), device=noisy.device)
+            if encodings is not None:
+                conditions["encoder_hidden_states"] = encodings.to(noisy.device)
+            if guided:
+                batch = torch.cat((noisy, noisy))
+                conditions = {key: torch.cat((value, value)) for key, value in conditions.items()}
+                conditions["class_labels"][len(noisy) :] = none
+            with torch.no_grad(), autocast(self.device, self.precision):
+                output = self.unet(
+                    batch.to(memory_format=torch.channels_last), timestep, **conditions, return_dict=False
+                )[0].float()
+            if guided:
+                with_class, without = output.chunk(2)
+                output = without + condition.guidance * (with_class - without)
+            return output
+
+        return predict
+
+    def encodings(self, condition: Condition) -> torch.Tensor | None:
+        """What a conditional UNet attends to [batch, 1, 100]: encodings mixed like the parents' signal."""
+        if self.encoder is None:
+            return None
+        if condition.parents is None:
+            raise ModelError(
+                "is conditioned on audio, and no audio was given", field="model", value=self.model_id
+            )
+        rate_hz = self.mel.sample_rate_hz
+        encoded = torch.stack([encode_audio(self.encoder, audio, rate_hz) for audio in condition.parents])
+        weights = condition.weights if condition.weights is not None else torch.ones(encoded.shape[1], 1)
+        return torch.einsum("kb...,bk->b...", encoded, weights.to(encoded)).to(self.device)
+
+    def compiled(self) -> MelGenerator:
+        import torch._dynamo.exc
+        import torch._inductor.exc
+
+        compiled = replace(self, unet=torch.compile(self.unet))  # type: ignore[arg-type]
+        if self.encoder is None:
+            try:
+                compiled.predictor()(torch.zeros(1, *self.image_shape, device=self.device), 0)
+            except (
+                torch._dynamo.exc.TorchDynamoException,
+                torch._inductor.exc.InductorError,
+                RuntimeError,
+            ) as error:
+                raise UsageError(
+                    f"torch cannot compile here ({first_line(error)})", field="compile"
+                ) from error
+        return compiled
+
+    def to_latent(self, image: torch.Tensor) -> torch.Tensor:
+        """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises."""
+        if self.vae is None:
+            return image
+        with torch.no_grad():
+            gray = image.expand(-1, self.vae.config.in_channels, -1, -1)
+            return VAE_SCALE * self.vae.encode(gray).latent_dist.mode()
+
+    def to_image(self, latent: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_latent`, clamped to [-1, 1]."""
+        if self.vae is None:
+            return latent.clamp(-1, 1)
+        with torch.no_grad():
+            image = self.vae.decode(latent / VAE_SCALE).sample.clamp(-1, 1)
+        if image.shape[1] == 3:
+            image = torch.einsum("bchw,c->bhw", image, torch.tensor(LUMA, device=image.device))[:, None]
+        return image
+
+
+def load_mel_generator(
+    folder: Path, info: GeneratorInfo, model_id: str, device: torch.device, precision: str
+) -> MelGenerator:
+    """The pipeline in `folder`, which `info` describes. Raises ModelError."""
+    unet, vae = load_networks(folder)
+    assert info.mel is not None
+    schedule = NoiseSchedule.from_config(read_pipeline_json(folder / "scheduler" / "scheduler_config.json"))
+    shape = _image_shape(unet, vae, info.mel)
+    encoder = _load_encoder(folder, unet) if info.conditioned_on_audio else None
+    for network in (unet, vae, encoder):
+        if network is not None:
+            network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return MelGenerator(
+        **vars(info),
+        model_id=model_id,
+        device=device,
+        precision=precision,
+        unet=unet,
+        vae=vae,
+        schedule=schedule,
+        image_shape=shape,
+        frame_multiple=frame_multiple(unet, shape, info.mel),
+        encoder=encoder,
+    )
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """audiodiffusion silences all warnings for the whole process when imported; this keeps that to its import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load_networks(folder: Path) -> tuple[Any, Any | None]:
+    """The UNet and, where the pipeline has one, the VAE: float32, on the CPU."""
+    index = read_pipeline_json(folder / INDEX_FILE)
+    with quiet_libraries():
+        import diffusers
+
+        unet = _load_network(getattr(diffusers, component_class(index, "unet")), folder / "unet")
+        vae = None
+        if component_class(index, "vqvae"):
+            vae = _load_network(diffusers.AutoencoderKL, folder / "vqvae")  # type: ignore[attr-defined,unused-ignore]
+    unknown = [key for key in UNKNOWN_CONDITIONS if unet.config.get(key)]
+    if unknown:
+        raise ModelError(f"its UNet takes conditions that usk does not support ({', '.join(unknown)})")
+    if unet.config.out_channels != unet.config.in_channels:
+        raise ModelError(
+            f"its UNet makes {unet.config.out_channels} channels of {unet.config.in_channels}; usk needs one that "
+            "predicts the noise alone, not its variance"
+        )
+    return unet, vae
+
+
+def _image_shape(unet: Any, vae: Any | None, mel: MelSettings) -> tuple[int, int, int]:
+    """Channels, height and width of what the UNet denoises, which must be what the mel (and the VAE) make."""
+    scale = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+    channels = 1 if vae is None else int(vae.config.latent_channels)
+    made = (channels, mel.n_mels // scale, mel.n_frames // scale)
+    size = unet.config.sample_size
+    if size is None:  # any size
+        size = made[1:]
+    taken = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+    if taken != made:
+        makes = "makes" if vae is None else "and VAE make"
+        raise ModelError(
+            f"its UNet takes {' x '.join(map(str, taken))} but its mel {makes} {' x '.join(map(str, made))} images"
+        )
+    return made
+
+
+def frame_multiple(unet: Any, image_shape: tuple[int, int, int], mel: MelSettings) -> int:
+    """What a crop's width in frames must be a multiple of: the VAE's factor times the UNet's halvings."""
+    halvings = 2 ** (len(unet.config.block_out_channels) - 1)
+    return int(mel.n_frames // image_shape[2] * halvings)
+
+
+def _load_encoder(folder: Path, unet: Any) -> Any:
+    """audiodiffusion's audio encoder for a conditional UNet: the pipeline's own, else the published one."""
+    sizes = unet.config.cross_attention_dim
+    if any(size != ENCODER_SIZE for size in ([sizes] if isinstance(sizes, int) else sizes)):
+        raise ModelError(
+            f"is conditioned on encodings of {sizes} numbers; usk supports audio-diffusion's audio encoder, "
+            f"which makes {ENCODER_SIZE}"
+        )
+    own = folder / AUDIO_ENCODER_FOLDER
+    if not own.is_dir():
+        subject = f"the model is conditional, and its audio encoder {AUDIO_ENCODER}"
+        own, _ = download_model(
+            AUDIO_ENCODER, PIPELINE_FILES, subject, f"put its files into {own}", ModelError
+        )
+    with quiet_libraries():
+        from audiodiffusion.audio_encoder import AudioEncoder
+
+        return _load_network(AudioEncoder, own)
+
+
+def _load_network(network_class: Any, folder: Path) -> Any:
+    """The network in `folder`, in float32. Tensors that its file lacks raise ModelError: diffusers would make them up.
+
+    Weights in `.bin` files are unpickled as plain tensors or not at all. Old names of attention weights (diffusers
+    before 0.17: query, key, value, proj_attn) are understood.
+    """
+    weights: Path | None = None
+    config = checked_sizes(folder)
+    try:
+        weights, variant = _weights_file(folder)
+        _check_size(network_class, config, folder)
+        with _quiet_log():
+            network, report = network_class.from_pretrained(
+                folder,
+                torch_dtype=torch.float32,
+                use_safetensors=weights.suffix == ".safetensors",
+                variant=variant,
+                low_cpu_mem_usage=False,  # with and without accelerate, the same way through diffusers
+                output_loading_info=True,
+            )
+        if report["missing_keys"]:
+            raise ValueError(f"{abbreviate_list(sorted(report['missing_keys']))} is missing")
+    except Exception as error:  # a stranger's configuration can fail anywhere in diffusers
+        raise ModelError(_why_not_loaded(error, weights)) from error
+    return network
+
+
+def _check_size(network_class: Any, config: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError if the network would have more parameters than its files hold bytes."""
+    if not hasattr(network_class, "load_config"):  # audiodiffusion's encoder has one size
+        return
+    with torch.device("meta"), _quiet_log():
+        wanted = sum(parameter.numel() for parameter in network_class.from_config(config).parameters())
+    held = sum(file.stat().st_size for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
+    if wanted > max(held, 1 << 20):
+        raise ValueError(f"config.json describes {wanted:,} parameters, and the files hold {held:,} bytes")
+
+
+def _weights_file(folder: Path) -> tuple[Path, str | None]:
+    """A network's weights (of many shards, one) and the variant in their name: plain ones before fp16 before others."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [(file, match) for file in files if (match := WEIGHTS.fullmatch(file.name))]
+    if not found:
+        raise FileNotFoundError(f"{folder.name} has no diffusion_pytorch_model.safetensors or .bin")
+    file, match = min(
+        found,
+        key=lambda pair: (
+            pair[1]["variant"] is not None,
+            pair[1]["variant"] != "fp16",
+            pair[1]["kind"] != "safetensors",
+        ),
+    )
+    return file, match["variant"]
+
+
+def _why_not_loaded(error: Exception, weights: Path | None) -> str:
+    """Why a network did not load, in one line."""
+    reason = first_line(error)
+    if weights is not None:
+        file = f"{weights.parent.name}/{weights.name}"
+        if "git-lfs" in reason:
+            reason = f"{file} is a pointer of Git LFS; run `git lfs pull` in its folder"
+        elif any(isinstance(cause, pickle.UnpicklingError) for cause in causes(error)):
+            return (
+                f"{file} is refused: it is not plain tensors, and unpickling anything else could run code; "
+                "ask its author for safetensors"
+            )
+        elif reason.startswith(("Unable to load weights", "Unable to locate the file")):
+            reason = f"{file} is damaged or incomplete; fetch it again"
+    return f"its weights cannot be loaded: {reason}"
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """diffusers logs what it then returns or raises."""
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
+    """The folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever it calls its mel class.
+
+    A class-conditional UNet gets the label for no class wherever it is called without one, as the pipeline calls it.
+    """
+    root = Path(folder)
+    describe_folder(root)
+    index = read_pipeline_json(root / INDEX_FILE)
+    unet, vae = load_networks(root)
+    if unet.config.num_class_embeds:
+        unet.register_forward_pre_hook(_without_class, with_kwargs=True)
+    with quiet_libraries():
+        from audiodiffusion.mel import Mel
+        from audiodiffusion.pipeline_audio_diffusion import AudioDiffusionPipeline
+        from diffusers import DDIMScheduler, DDPMScheduler
+
+        is_ddpm = component_class(index, "scheduler") == "DDPMScheduler"
+        return AudioDiffusionPipeline(
+            vqvae=vae,
+            unet=unet,
+            mel=Mel.from_pretrained(root, subfolder="mel"),
+            scheduler=(DDPMScheduler if is_ddpm else DDIMScheduler).from_pretrained(
+                root, subfolder="scheduler"
+            ),
+        )
+
+
+def _without_class(
+    unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A forward pre-hook: fills in the last label, which means that no class is given, where there is none."""
+    position = 3 if type(unet).__name__ == "UNet2DConditionModel" else 2  # of class_labels in forward
+    if (args[position] if len(args) > position else kwargs.get("class_labels")) is not None:
+        return args, kwargs
+    sample = args[0] if args else kwargs["sample"]
+    none = torch.full((len(sample),), unet.config.num_class_embeds - 1, device=sample.device)
+    if len(args) > position:
+        return (*args[:position], none, *args[position + 1 :]), kwargs
+    return args, {**kwargs, "class_labels": none}

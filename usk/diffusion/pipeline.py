@@ -1,0 +1,234 @@
+"""What a generator is, from the JSON files of its pipeline folder or Hub id: classes, sample rate, training data, license.
+
+Imports no torch and loads no weights, so that settings can be checked and plans drawn before a generator is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usk.audio.mel_settings import LARGEST, MelSettings
+from usk.data.licenses import UNKNOWN
+from usk.data.pinned import download_model
+from usk.errors import ModelError
+
+EMBEDDED = "embedded"
+PUBLISHED = "teticio/audio-diffusion-ddim-256"
+INDEX_FILE = "model_index.json"
+TRAINED_ON_FILE = "trained_on.json"
+MEL_IMAGES = "audio-diffusion mel images"  # the only family so far
+UNET_CLASSES = ("UNet2DModel", "UNet2DConditionModel")
+CONFIG_FILES = ("*.json",)
+PIPELINE_FILES = ("*.json", "*.safetensors", "*.bin")
+MOST_LAYERS = 64  # in a block
+
+
+@dataclass(kw_only=True)
+class GeneratorInfo:
+    """What is known of a generator without its weights."""
+
+    family: str
+    sample_rate_hz: int
+    longest_samples: int  # the longest clip that it can make
+    class_names: tuple[str, ...] = ()  # the classes that it can be conditioned on
+    takes_prompts: bool = False  # conditioned on any text
+    conditioned_on_audio: bool = False  # must be given the parents' audio
+    mel: MelSettings | None = None  # of families that draw mel images
+    trained_on: list[dict[str, Any]] = field(default_factory=list)
+    license: str = UNKNOWN
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether a clip's class, by its name or as a prompt, can condition it."""
+        return bool(self.class_names) or self.takes_prompts
+
+    @property
+    def longest_s(self) -> float:
+        return self.longest_samples / self.sample_rate_hz
+
+    @property
+    def training_groups(self) -> frozenset[str]:
+        """Recordings that the network was trained on; none are known of a generator that usk did not fit."""
+        return frozenset(group for part in self.trained_on for group in part.get("groups", ()))
+
+
+def describe_generator(model: str = EMBEDDED, device: str = "auto") -> GeneratorInfo:
+    """What `model` is: `embedded`, `auto`, a pipeline folder, or a Hub id, of which only JSON files are downloaded.
+
+    Raises ModelError with the field `model` if it is not a pipeline that usk supports.
+    """
+    name = resolve_model(model, device)
+    with naming_model(name):
+        folder, _ = locate_pipeline(name, CONFIG_FILES)
+        return describe_folder(folder)
+
+
+def resolve_model(model: str, device: str) -> str:
+    """`auto` is the published 256 x 256 model on CUDA and the embedded generator elsewhere."""
+    if model != "auto":
+        return model
+    if device == "auto":
+        from usk.device import resolve_device
+
+        device = resolve_device(device).type
+    return PUBLISHED if device.startswith("cuda") else EMBEDDED
+
+
+@contextlib.contextmanager
+def naming_model(name: str, field: str = "model") -> Iterator[None]:
+    """A ModelError inside gets the field and its value."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(error.message, field=field, value=name, hint=error.hint) from error
+
+
+def describe_folder(folder: Path) -> GeneratorInfo:
+    """What the pipeline in `folder` is. Raises ModelError."""
+    index = read_pipeline_json(folder / INDEX_FILE)
+    unet_class = component_class(index, "unet")
+    if unet_class not in UNET_CLASSES or "mel" not in index:
+        raise ModelError(
+            f"is not an audio-diffusion pipeline: {INDEX_FILE} names no UNet2DModel and mel",
+            hint="Name a folder or Hub model of audio-diffusion's format.",
+        )
+    unet = checked_sizes(folder / "unet")
+    mel = mel_settings(folder)
+    trained_on, license = _training_record(folder)
+    return GeneratorInfo(
+        family=MEL_IMAGES,
+        sample_rate_hz=mel.sample_rate_hz,
+        longest_samples=mel.image_samples,
+        class_names=_class_names(index, unet.get("num_class_embeds")),
+        conditioned_on_audio=unet_class == "UNet2DConditionModel",
+        mel=mel,
+        trained_on=trained_on,
+        license=license,
+    )
+
+
+def mel_settings(folder: Path) -> MelSettings:
+    config = read_pipeline_json(folder / "mel" / "mel_config.json")
+    try:
+        return MelSettings.from_audiodiffusion(config)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"mel/mel_config.json is not understood: {error}") from error
+
+
+def checked_sizes(folder: Path) -> dict[str, Any]:
+    """A network's config.json. Raises ModelError for sizes that no network has: building one would fill the memory."""
+    config = read_pipeline_json(folder / "config.json")
+    for key, value in config.items():
+        limit = MOST_LAYERS if "layers" in key or key.endswith("block_types") else LARGEST
+        values = value if isinstance(value, list) else [value]
+        numbers = [one for one in values if isinstance(one, (int, float))]
+        if len(values) > MOST_LAYERS or any(abs(number) > limit for number in numbers):
+            raise ModelError(f"{folder.name}/config.json: {key} is too large")
+    return config
+
+
+def _class_names(index: dict[str, Any], n_labels: Any) -> tuple[str, ...]:
+    """The names of a class-conditional UNet's labels; the last label, which means that no class is given, has no name."""
+    if not n_labels:
+        return ()
+    named = index.get("id2label")
+    wanted = [str(label) for label in range(n_labels - 1)] if isinstance(n_labels, int) else []
+    if not isinstance(named, dict) or sorted(named) != sorted(wanted):
+        raise ModelError(
+            f"is class-conditional, but id2label in its {INDEX_FILE} does not name {len(wanted)} classes"
+        )
+    return tuple(str(named[label]) for label in wanted)
+
+
+def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """The sources that the generator was trained on, and the license that its clips inherit."""
+    if not (folder / TRAINED_ON_FILE).is_file():
+        return [], UNKNOWN
+    record = read_pipeline_json(folder / TRAINED_ON_FILE)
+    sources = record.get("sources")
+    if not isinstance(sources, list) or not all(isinstance(part, dict) for part in sources):
+        raise ModelError(f"{TRAINED_ON_FILE} does not list the sources that the generator was trained on")
+    return sources, str(record.get("license", UNKNOWN))
+
+
+def embedded_folder() -> Path:
+    return Path(__file__).parent / "embedded"
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Twelve hex digits of SHA-256 over a pipeline folder's weights and configurations; cards and logs do not count."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / INDEX_FILE, *folder.glob("*/*")]):
+        if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple[Path, str]:
+    """The pipeline folder of `name`, and the revision: a fingerprint, or the commit on the Hub.
+
+    Of a Hub id the `files` are downloaded. Raises ModelError.
+    """
+    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    if folder.is_dir():
+        if (folder / INDEX_FILE).is_file():
+            return folder, ""
+        if (folder / "fit.json").is_file():
+            raise ModelError(
+                "is not finished", hint="Run the same `usk fit` again: it goes on where it stopped."
+            )
+        raise ModelError(f"is not a pipeline folder: it has no {INDEX_FILE}")
+    if folder.exists() or name.partition("@")[0].count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(
+            "no such pipeline folder", hint="Give a folder, a Hub id (user/name), or `embedded`."
+        )
+    hub_id = name.partition("@")[0]
+    for wanted in ((INDEX_FILE,), files):  # first the file that says whether it is worth its gigabytes
+        folder, commit = download_model(
+            name,
+            wanted,
+            f"the model {hub_id}",
+            "use the embedded generator, or a pipeline folder",
+            ModelError,
+        )
+        if not (folder / INDEX_FILE).is_file():
+            raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
+    return folder, commit
+
+
+def model_id(name: str, folder: Path, commit: str) -> str:
+    """id@revision, as it stands in the rows of the clips made: the revision is a Hub commit or the folder's fingerprint."""
+    if commit:
+        return f"{name.partition('@')[0]}@{commit}"
+    return f"{EMBEDDED if name == EMBEDDED else folder.resolve().name}@{folder_fingerprint(folder)}"
+
+
+def read_pipeline_json(path: Path) -> dict[str, Any]:
+    """The object in a pipeline's JSON file. Raises ModelError."""
+    place = f"{path.parent.name}/{path.name}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"is not an audio-diffusion pipeline: {place} is missing") from error
+    except OSError as error:  # a folder, a loop of links, a file that may not be read
+        raise ModelError(f"{place} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deep
+        raise ModelError(f"{place} is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{place} is not a JSON object")
+    return content
+
+
+def component_class(index: dict[str, Any], component: str) -> str:
+    """The class of a component in `model_index.json`, which has [library, class]; empty where there is none."""
+    entry = index.get(component)
+    return str(entry[1] or "") if isinstance(entry, list) and len(entry) == 2 else ""
