@@ -20,7 +20,8 @@ from tests.hub_server import LocalHub, Repo
 from tests.synth.test_dataset_folder import fill, plan_of, store_at
 from usk.classify import registry
 from usk.data.open import open_source
-from usk.diffusion.load import embedded_folder, load_generator
+from usk.diffusion.load import load_generator
+from usk.diffusion.pipeline import embedded_folder
 from usk.errors import UskError
 from usk.push import PushConfig, PushResult, push
 

@@ -31,7 +31,7 @@ def resolve_device(device: str) -> torch.device:
         raise _no_device(device, "usk does not compute on this device")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise _no_device(device, "torch finds no CUDA device here")
-    if resolved.type == "cuda" and (resolved.index or 0) >= (count := torch.cuda.device_count()):
+    if resolved.type == "cuda" and resolved.index and resolved.index >= (count := torch.cuda.device_count()):
         raise _no_device(device, f"there are {count} CUDA devices, counted from cuda:0")
     if resolved.type == "cpu":
         keep_freed_memory()

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from usk.diffusion.ddim import ddim_decode, ddim_encode
 
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
@@ -99,12 +98,12 @@ def test_the_result_is_a_whole_pipeline_folder(source: Source, tmp_path: Path, c
     result = fit([source], tmp_path / "out", config, mel=MEL, report=seen.append)
     generator = load_generator(str(result.folder), device="cpu", precision="fp32")
     assert generator.mel == MEL and generator.schedule.prediction_type == "v_prediction"
-    assert generator.latent_shape == ((2, 4, 8) if config.latent else (1, 16, 32))
+    assert generator.image_shape == ((2, 4, 8) if config.latent else (1, 16, 32))
     assert (generator.schedule.clip_range is None) == config.latent
     images, _ = images_of(decode_source(source, 8_000), MEL)
     clean = generator.to_latent(torch.from_numpy(images[:3].astype(np.float32))[:, None])
-    noisy = ddim_encode(generator.predict, clean, generator.schedule, 5, 0.5)
-    back = generator.to_image(ddim_decode(generator.predict, noisy, generator.schedule, 5, 0.5))
+    noisy = generator.invert(clean, SamplerConfig(5, 0.5))
+    back = generator.to_image(generator.sample(noisy, SamplerConfig(5, 0.5)))
     assert back.shape == (3, 1, 16, 32) and torch.isfinite(back).all()
     if config.latent:  # unit variance at audiodiffusion's fixed factor
         assert float(
@@ -158,7 +157,7 @@ def test_what_it_was_trained_on_is_recorded_without_the_held_out(
     held = held_out_groups(source.clips) & {clip.group for clip in chosen.clips}
     assert held
     part = generator.trained_on[0]
-    assert generator.seen_groups == {clip.group for clip in chosen.clips} - held
+    assert generator.training_groups == {clip.group for clip in chosen.clips} - held
     assert set(part["held_out_groups"]) == held
     assert part["clips"] == sum(clip.group not in held for clip in chosen.clips)
     assert (part["source"], part["revision"], part["folds"]) == (
@@ -181,7 +180,7 @@ def test_a_recording_that_also_lies_in_another_fold_is_not_heard(source: Source,
     assert wide == across
     said: list[str] = []
     result = fit([spread], tmp_path / "out", replace(TINY, steps=1), mel=MEL, folds=(1,), warn=said.append)
-    heard = load_generator(str(result.folder), device="cpu").seen_groups
+    heard = load_generator(str(result.folder), device="cpu").training_groups
     assert heard and not heard & wide and not heard & {c.group for c in spread.clips if c.fold == 2}
     assert f"{len(wide)} recordings with clips in other folds than 1 too were left out" in said[0]
     assert result.notes == tuple(said)
@@ -750,7 +749,7 @@ def test_the_preview_tells_the_generator_the_classes(tmp_path: Path) -> None:
     generator: Generator = networks.generator(torch.device("cpu"), "fp32")
     generator.unet = Recorder()
     images = np.zeros((4, 16, 32), dtype=np.float32)
-    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], SamplerConfig(2, 0.5, refinements=0))
+    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], SamplerConfig(2, 0.5))
     # Up: the four images. Down: both first parents, then the mix of two a, and that of b and a, which is of neither.
     assert heard == [[0, 0, 1, 0]] * 2 + [[0, 1, 0, 2]] * 2
 

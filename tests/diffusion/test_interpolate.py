@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.diffusion.interpolate import (
+    Scales,
     barycentre,
     corrected,
     decomposed,
@@ -19,7 +20,7 @@ from usk.diffusion.interpolate import (
     slerp,
     with_noise,
 )
-from usk.diffusion.load import quiet_libraries
+from usk.diffusion.mel_pipeline import quiet_libraries
 
 SHAPE = (1, 8, 10)
 weights = st.floats(0, 1, width=32, allow_subnormal=False)  # libraries may have switched those off
@@ -156,7 +157,7 @@ def test_decomposed_ends_at_the_parents(seed: int, signal: float) -> None:
     spread = (1 - signal) ** 0.5
     first, second = (signal**0.5 * x + spread * e for x, e in zip(clean, noise, strict=True))
     for alpha, end in ((0, first), (1, second)):
-        mixed = decomposed(first, second, weight(alpha), *clean, signal)
+        mixed = decomposed(first, second, weight(alpha), *clean, Scales(signal**0.5, spread))
         torch.testing.assert_close(mixed, end, atol=1e-3, rtol=1e-3)
 
 
@@ -164,7 +165,7 @@ def test_decomposed_ends_at_the_parents(seed: int, signal: float) -> None:
 def test_decomposed_mixes_signal_evenly_and_keeps_the_noise(seed: int, alpha: float) -> None:
     signal, (a, b), (e, f) = 0.3, (latent(seed), latent(seed + 1)), (latent(seed + 2), latent(seed + 3))
     parents = [signal**0.5 * x + (1 - signal) ** 0.5 * noise for x, noise in ((a, e), (b, f))]
-    mixed = decomposed(*parents, weight(alpha), a, b, signal)
+    mixed = decomposed(*parents, weight(alpha), a, b, Scales(signal**0.5, (1 - signal) ** 0.5))
     rest = (mixed - signal**0.5 * lerp(a, b, weight(alpha))) / (1 - signal) ** 0.5
     torch.testing.assert_close(rest, slerp(e, f, weight(alpha)), atol=1e-4, rtol=1e-3)
 
@@ -219,8 +220,9 @@ def test_a_barycentre_of_opposites_is_finite() -> None:
 @given(seed=seeds, alpha_cumprod=st.floats(0.01, 0.99))
 def test_noise_and_signal_come_apart_and_together(seed: int, alpha_cumprod: float) -> None:
     clean, noise = latent(seed), latent(seed + 1)
-    noisy = with_noise(clean, noise, alpha_cumprod)
-    torch.testing.assert_close(noise_part(noisy, clean, alpha_cumprod), noise, atol=1e-4, rtol=1e-3)
+    scales = Scales(alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5)
+    noisy = with_noise(clean, noise, scales)
+    torch.testing.assert_close(noise_part(noisy, clean, scales), noise, atol=1e-4, rtol=1e-3)
     assert torch.equal(with_noise(clean, noise, 1.0), clean)
 
 

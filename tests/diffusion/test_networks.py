@@ -18,7 +18,8 @@ from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
 from usk.diffusion import train as training
 from usk.diffusion.fit import FitConfig, fit
-from usk.diffusion.load import as_audiodiffusion, load_generator
+from usk.diffusion.load import load_generator
+from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import Networks, load_base, tell_classes
 from usk.diffusion.train import Drawn, Fitting
 from usk.errors import UsageError
@@ -101,7 +102,7 @@ def test_networks_schedule_and_mel_are_the_bases(
     base, fitted = (
         load_generator(str(path), device="cpu", precision="fp32") for path in (folder, tmp_path / "out")
     )
-    assert (fitted.mel, fitted.latent_shape) == (base.mel, base.latent_shape)
+    assert (fitted.mel, fitted.image_shape) == (base.mel, base.image_shape)
     for network in ("unet", "vae"):
         before, after = getattr(base, network), getattr(fitted, network)
         assert (before is None) == (after is None)
@@ -198,7 +199,7 @@ def test_the_embedded_generator_can_be_trained_further(
     heard = load_generator(str(tmp_path / "out"), device="cpu")
     assert [part["source"] for part in heard.trained_on] == ["urbansound8k", "demo", "tones"]
     assert heard.license == "CC BY-NC 3.0"
-    assert heard.seen_groups > load_generator("embedded", device="cpu").seen_groups
+    assert heard.training_groups > load_generator("embedded", device="cpu").seen_groups
     card = (tmp_path / "out/README.md").read_text()
     assert "| fitted from | embedded@" in card
     assert "license: cc-by-nc-3.0" in card
@@ -268,7 +269,7 @@ def test_classes_added_to_a_base_change_nothing_at_first(
     assert table.shape == (4, 32) and not table.any()
     base = load_base(str(folder), CPU)
     noisy = torch.randn(4, 1, 16, 32)
-    expected = base.generator.predict(noisy, 300)
+    expected = base.generator.predictor()(noisy, 300)
     told = base.networks(fitted.class_names).generator(CPU, "fp32")
     assert torch.equal(told.predictor(["high", "low", "middle", "?"])(noisy, 300), expected)
     assert fit_from(folder, "learnt", "--class-conditional", "--learning-rate", 0.1).code == 0
@@ -344,7 +345,7 @@ def test_a_base_that_says_nothing_is_noted_and_warned_of(
     fitted = load_generator(str(tmp_path / "out"), device="cpu")
     unknown, ours = fitted.trained_on
     assert unknown["source"] == "unknown clips of tiny" and unknown["groups"] == [] and "note" in unknown
-    assert fitted.seen_groups == set(ours["groups"]) and fitted.license == "unknown"
+    assert fitted.training_groups == set(ours["groups"]) and fitted.license == "unknown"
     card = (tmp_path / "out/README.md").read_text()
     assert "cannot be known" in card and "every recording that is known" in card
     assert usk("info", tmp_path / "out", "--json").value["license"] == "unknown"
@@ -373,7 +374,7 @@ def test_the_licence_is_the_stricter_and_the_sources_are_both(
     fitted = load_generator(str(tmp_path / "out"), device="cpu")
     assert fitted.license == expected == ran.value["license"]
     assert fitted.trained_on[0] == part and fitted.trained_on[1]["source"] == "tones"
-    assert fitted.seen_groups > {"field/a", "field/b"}
+    assert fitted.training_groups > {"field/a", "field/b"}
     assert "cannot be ruled out" not in ran.err
     assert ("is unknown: look it up" in " ".join(ran.err.split())) == (license == "unknown")
 
@@ -413,7 +414,7 @@ def class_embedding_of_another_kind(folder: Path, tiny: Path) -> Path:
             1,
             "--from someone/something cannot be reached (no network?)",
         ),
-        (conditional_pipeline, (), 1, "is conditional on encodings of 4 numbers"),
+        (conditional_pipeline, (), 1, "is conditioned on encodings of 4 numbers"),
         (
             class_embedding_of_another_kind,
             (),

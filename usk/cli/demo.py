@@ -24,7 +24,7 @@ def command(
     from usk.classify.train import TrainConfig, TrainProgress, train
     from usk.cli.display import comparison_tables, plan_table
     from usk.data.open import open_source
-    from usk.diffusion.load import EMBEDDED
+    from usk.diffusion.pipeline import EMBEDDED
     from usk.errors import UsageError
     from usk.evaluate.compare import compare_runs
     from usk.synth.synthesize import SynthConfig, synthesize
