@@ -10,6 +10,8 @@ told to fail. Everything is kept in memory; one lock, so that a request sees who
     hub.fail("POST", "/commit/", 503)              # the next such request only; times=, skip=, code=, headers=
     hub.fail("PUT", "/storage/", cut=100)          # closes the connection after 100 bytes
     hub.fail("POST", "/commit/", lost=True)        # does what was asked, and closes without an answer
+    hub.fail("GET", "whoami", 200, body=b"[]")     # answers with something else
+    hub.fail("GET", "whoami", silent=True)         # accepts the request and never answers
     hub.stop()                                     # connections are refused from now on
     hub.requests                                   # [(method, path, status), ...]; status 0: cut
 """
@@ -125,6 +127,8 @@ class Failure:
     done: bool
     times: int
     skip: int
+    body: bytes | None = None
+    silent: bool = False
 
     def takes(self, method: str, path: str) -> bool:
         """Whether this request is one to fail; counts it."""
@@ -222,6 +226,8 @@ class HubServer:
         done: bool = False,
         times: int = 1,
         skip: int = 0,
+        body: bytes | None = None,
+        silent: bool = False,
     ) -> Failure:
         """Make requests fail: `path` is a regular expression searched in the path with its query.
 
@@ -230,9 +236,13 @@ class HubServer:
             cut: close the connection after so many bytes of the request's body or, if it has none, of the answer's.
             done: do what was asked, and then answer with `status` all the same.
             lost: do what was asked and close the connection without an answer.
+            body: what to answer with `status`.
+            silent: accept the request and say nothing, until the client gives up.
             times: so many requests in all, after letting `skip` of them through.
         """
-        made = Failure(method, path, status, code, message, headers or {}, cut, lost, done, times, skip)
+        made = Failure(
+            method, path, status, code, message, headers or {}, cut, lost, done, times, skip, body, silent
+        )
         with self.lock:
             self.failures.append(made)
         return made
@@ -293,6 +303,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _failed(self, failure: Failure) -> bool:
         """Fail before anything is done; False if the failure comes with the answer."""
+        if failure.silent:
+            self._body()
+            self.connection.settimeout(20)
+            self.connection.recv(1)  # nothing comes: the client closes, or the time is over
+            raise Cut
         if failure.status is not None:
             body = self._body()
             if failure.done:
@@ -300,7 +315,9 @@ class _Handler(BaseHTTPRequestHandler):
                     self._route(body)
             refused = Refused(failure.status, failure.message, failure.code)
             status, headers, content = self._refusal(refused)
-            if failure.status >= 500:
+            if failure.body is not None:
+                headers, content = {"Content-Type": "application/json"}, failure.body
+            elif failure.status >= 500:
                 headers["Content-Type"], content = "text/html", b"<html>the proxy is out of order</html>"
             self._answer(status, {**headers, **failure.headers}, content)
             return True

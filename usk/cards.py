@@ -6,6 +6,7 @@ classes and sources come from users: they are escaped for Markdown, and a YAML l
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,36 @@ def license_metadata(name: str) -> dict[str, str]:
     if short in HUB_LICENSES:
         return {"license": short}
     return {"license": "other", "license_name": short or "unknown"}
+
+
+def card_metadata(text: str) -> dict[str, Any]:
+    """The YAML metadata of a card; empty where it has none. Raises ValueError with what is wrong with it."""
+    import yaml
+
+    head = re.match(r"---\r?\n(.*?\n)---\r?\n", text, re.DOTALL)
+    try:
+        metadata = yaml.safe_load(head[1]) if head else {}
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError("has metadata that is not YAML") from error
+    return metadata if isinstance(metadata, dict) else {}
+
+
+SEAL = re.compile(r"\n?<!-- written by usk, sha256 ([0-9a-f]{64}) -->\s*\Z")
+
+
+def seal(text: str) -> str:
+    """The card with a comment at its end that holds its hash, by which `was_edited` knows it again."""
+    body = unseal(text)
+    return f"{body}\n<!-- written by usk, sha256 {hashlib.sha256(body.encode()).hexdigest()} -->\n"
+
+
+def unseal(text: str) -> str:
+    """The card without that comment."""
+    return SEAL.sub("", text).rstrip() + "\n"
+
+
+def was_edited(text: str) -> bool:
+    """Whether somebody wrote in this card since usk did: it is not what its seal says. One with nothing but metadata was not."""
+    if SEAL.search(text) is None:
+        return bool(re.sub(r"\A---\r?\n.*?\n---\r?\n", "", text, flags=re.DOTALL).strip())
+    return seal(text) != text

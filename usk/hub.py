@@ -1,4 +1,4 @@
-"""Calls to the Hugging Face Hub: trying again where that helps, and what a failure means for the user, in one line."""
+"""Calls to the Hugging Face Hub: bounded waiting, trying again where that helps, and what a failure means, in one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,68 @@ from typing import Any, TypeVar
 
 from usk.errors import UskError
 
+WAITS_S = (1.0, 2.0, 4.0, 8.0)
+LONGEST_WAIT_S = 90.0  # who is asked to wait longer than this is told so instead
+READ_TIMEOUT_S, WRITE_TIMEOUT_S = (
+    10.0,
+    60.0,
+)  # for a sign of life; the client's own calls mostly have no limit
+
+# What an exception means, by the name of its class: what happened, and what to do. `{instead}` is what the caller proposes,
+# `{done}` is pushed or downloaded.
+MEANINGS = {
+    "LocalTokenNotFoundError": ("needs a Hugging Face account", "Run `hf auth login`, or set HF_TOKEN."),
+    "RevisionNotFoundError": ("has no revision {revision} on the Hub", ""),
+    "GatedRepoError": ("is gated", "Accept its terms on its Hub page, then run `hf auth login`."),
+    "DisabledRepoError": ("was disabled on the Hub", "{Instead}."),
+    "RepositoryNotFoundError": (
+        "is not on the Hub, or private, or your token has expired",
+        "Check its name, or run `hf auth login`.",
+    ),
+    "HFValidationError": ("is not a Hub id, which looks like user/name or user/name@revision", ""),
+    "OfflineModeIsEnabled": (
+        "cannot be reached: HF_HUB_OFFLINE is set",
+        "Unset it, or {instead}.",
+    ),  # of datasets too
+}
+AWAY = ("cannot be reached (no network?)", "{Instead}.")
+UNREADABLE = ("cannot be {done}: the Hub's answer cannot be read", "Try again later, or {instead}.")
+# The same for the statuses of answers that have no class of their own: reading, then writing.
+READING = {
+    401: (
+        "is refused: the Hub does not accept your token, or it has expired",
+        "Run `hf auth login`, or unset HF_TOKEN.",
+    ),
+    403: ("is refused: your token may not read it", "Run `hf auth login` with one that may."),
+    429: ("cannot be {done}: the Hub wants fewer requests", "Try again in a few minutes."),
+}
+CHANGED = ("was changed on the Hub meanwhile", "Run the same command again, and look at its new plan.")
+WRITING = READING | {
+    401: (
+        "is refused: the Hub does not accept your token, or it has expired",
+        "Run `hf auth login`, or set another HF_TOKEN.",
+    ),
+    403: (
+        "is refused: your token or account may not write there",
+        "Run `hf auth login` with one that may, or name another repo.",
+    ),
+    409: CHANGED,
+    412: CHANGED,
+}
+OTHER_STATUS = ("cannot be {done}: the Hub answers with status {status}", "Try again later, or {instead}.")
+DISK_FULL = (
+    "cannot be {done}: the disk of {place} is full",
+    "Free some space, or move the cache with $HF_HOME.",
+)
+UNWRITABLE = (
+    "cannot be {done}: {place} cannot be written",
+    "Fix its permissions, or move the cache with $HF_HOME.",
+)
+ERRNOS = {
+    **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN), AWAY),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), DISK_FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), UNWRITABLE),
+}
 # Known by module and name: huggingface_hub has spoken through requests, httpx and httpx2, datasets through aiohttp.
 CONNECTION_ERRORS = frozenset(
     {
@@ -28,11 +90,6 @@ CONNECTION_ERRORS = frozenset(
         ("huggingface_hub", "XetDownloadError"),
     }
 )
-UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN})
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-WAITS_S = (1.0, 2.0, 4.0, 8.0)
-LONGEST_WAIT_S = 90.0  # who is asked to wait longer than this is told so instead
 
 T = TypeVar("T")
 
@@ -76,25 +133,46 @@ def _asked_wait_s(headers: Any) -> float | None:
 def hub_errors(
     subject: str, instead: str, error: type[UskError], revision: str | None = None, writing: bool = False
 ) -> Iterator[None]:
-    """Failures of the Hub calls inside become `error`, one line: `subject`, what happened, what to do about it.
+    """Failures of the Hub calls inside become `error`: `subject`, what happened, and as its hint what to do about it.
 
     Args:
-        subject: what was wanted, as messages begin: `--model user/name`.
+        subject: what was wanted, as messages begin: `the Hub dataset user/name`.
         instead: what the user can do without the Hub, as an imperative.
         revision: the one that was asked for.
         writing: whether something was to be pushed, not read.
 
-    Whatever is no failure of the Hub, the network or the disk passes through as it is.
+    No call inside waits forever for a Hub that accepts connections and says nothing. Whatever is no failure of the Hub, the
+    network or the disk passes through as it is.
     """
+    limit_waiting()
     try:
         yield
     except UskError:
         raise
     except Exception as failure:
-        meaning = _meaning(failure, instead, revision, writing)
-        if meaning is None:
+        found = _meaning(failure, writing)
+        if found is None:
             raise
-        raise error(f"{subject} {meaning}") from failure
+        (what, hint), facts = found
+        facts |= {"revision": revision, "done": "pushed" if writing else "downloaded"}
+        facts |= {"instead": instead, "Instead": instead[:1].upper() + instead[1:]}
+        raise error(f"{subject} {what.format(**facts)}", hint=hint.format(**facts)) from failure
+
+
+def limit_waiting() -> None:
+    """Give the Hub client's requests that have no time limit one. Nothing to do before the client is imported and used."""
+    from huggingface_hub.utils import get_session
+
+    hooks = get_session().event_hooks["request"]
+    if _limit_wait not in hooks:
+        hooks.append(_limit_wait)
+
+
+def _limit_wait(request: Any) -> None:
+    limits = request.extensions.get("timeout") or {}
+    if all(limit is None for limit in limits.values()):
+        longest_s = READ_TIMEOUT_S if request.method in ("GET", "HEAD") else WRITE_TIMEOUT_S
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), longest_s)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -118,84 +196,48 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def _meaning(failure: BaseException, instead: str, revision: str | None, writing: bool) -> str | None:
-    """What the failure comes down to; None if it has nothing to do with the Hub.
+def _meaning(failure: BaseException, writing: bool) -> tuple[tuple[str, str], dict[str, Any]] | None:
+    """What the failure comes down to, and facts for its text; None if it has nothing to do with the Hub.
 
     The outermost cause that says something decides. That the file is in no cache (`LocalEntryNotFoundError`) says
     little: the Hub client raises it for whatever kept it from the Hub, which is further in.
     """
-    from huggingface_hub import errors as hub
-
-    done = "pushed" if writing else "downloaded"
-    away = f"cannot be reached (no network?); {instead}"
-    not_cached = False
+    names = []
     for link in causes(failure):
-        if isinstance(link, hub.LocalTokenNotFoundError):
-            return "needs a Hugging Face account: `hf auth login`, or set HF_TOKEN"
-        if isinstance(link, hub.RevisionNotFoundError):
-            return f"has no revision {revision} on the Hub"
-        if isinstance(link, hub.GatedRepoError) or _is_gated_dataset(link):
-            return "is gated: accept its terms on its Hub page, then `hf auth login`"
-        if isinstance(link, hub.DisabledRepoError):
-            return f"was disabled on the Hub; {instead}"
-        if isinstance(link, hub.RepositoryNotFoundError) and _has_expired(link):
-            return _refusal(link, instead, writing)  # the client takes any 401 for a repo that is not there
-        if isinstance(link, hub.RepositoryNotFoundError):
-            return "is not on the Hub, or private: check its name, or `hf auth login`"
-        if isinstance(link, hub.HFValidationError):
-            return "is no valid Hub id, which looks like user/name or user/name@revision"
-        if type(link).__name__ == "OfflineModeIsEnabled":  # datasets has one of its own
-            return f"cannot be reached, for HF_HUB_OFFLINE is set: unset it, or {instead}"
-        if isinstance(link, hub.HfHubHTTPError):
-            return _refusal(link, instead, writing)
+        kinds = [kind.__name__ for kind in type(link).__mro__]
+        names += kinds
+        if known := next((MEANINGS[name] for name in kinds if name in MEANINGS), None):
+            return known, {}
+        if "HfHubHTTPError" in kinds:
+            status = link.response.status_code  # type: ignore[attr-defined]
+            return (WRITING if writing else READING).get(status, OTHER_STATUS), {"status": status}
         if _is_connection_error(link):
-            return away
-        if isinstance(link, OSError) and link.errno in DISK_FULL:
-            return f"cannot be downloaded: the disk of {_place(link)} is full; free some space, or move the cache with $HF_HOME"
-        if isinstance(link, OSError) and link.errno in UNWRITABLE and writing:
-            return f"cannot be pushed: {link.filename} cannot be read; mend its permissions"
-        if isinstance(link, OSError) and link.errno in UNWRITABLE:
-            return f"cannot be downloaded: {_place(link)} cannot be written; mend its permissions, or move the cache with $HF_HOME"
-        not_cached = not_cached or isinstance(link, hub.LocalEntryNotFoundError)
-    if not_cached:
-        return away
-    if writing and isinstance(failure, json.JSONDecodeError):
-        return f"cannot be pushed: the Hub's answer cannot be read; try again later, or {instead}"
-    return f"cannot be {done}: {first_line(failure)}" if isinstance(failure, OSError) else None
+            return AWAY, {}
+        if isinstance(link, OSError) and link.errno in ERRNOS:
+            return ERRNOS[link.errno], {"place": _place(link)}
+    if "LocalEntryNotFoundError" in names:
+        return AWAY, {}
+    if isinstance(failure, OSError):
+        return ("cannot be {done}: {said}", ""), {"said": first_line(failure)}
+    return (UNREADABLE, {}) if _is_unreadable_answer(failure) else None
 
 
-def _is_gated_dataset(error: BaseException) -> bool:
-    """Whether it is how `datasets.load_dataset` says so: by the message of its own error alone."""
-    return type(error).__name__ == "DatasetNotFoundError" and "gated" in str(error)
-
-
-def _refusal(failure: Any, instead: str, writing: bool) -> str:
-    """What an HTTP status of the Hub means that has no error class of its own."""
-    response = failure.response
-    status, done = response.status_code, "pushed" if writing else "downloaded"
-    if status == 401:
-        why = "your token has expired" if _has_expired(failure) else "the Hub does not accept your token"
-        return f"is refused: {why}; `hf auth login`, or {'set another' if writing else 'unset'} HF_TOKEN"
-    if status == 403 and writing:
-        return "is refused: your token or account may not write there; `hf auth login` with one that may, or name another repo"
-    if status == 403:
-        return "is refused: your token may not read it; `hf auth login` with one that may"
-    if status == 429:
-        return f"cannot be {done}: the Hub wants fewer requests; try again in a few minutes"
-    if status in (409, 412) and writing:
-        return "was changed on the Hub meanwhile; run the same command again, and look at its new plan"
-    return f"cannot be {done}: the Hub answers with status {status}; try again later, or {instead}"
-
-
-def _has_expired(failure: Any) -> bool:
-    said = f"{failure} {failure.response.headers.get('X-Error-Message', '')}"
-    return failure.response.status_code == 401 and "expired" in said
+def _is_unreadable_answer(failure: BaseException) -> bool:
+    """Whether the Hub client tripped over what it was sent: HTML, nothing, or values of other types than it expects."""
+    if not isinstance(
+        failure, (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+    ):
+        return False
+    place = failure.__traceback__
+    while place is not None:
+        if place.tb_frame.f_globals.get("__name__", "").startswith("huggingface_hub."):
+            return True
+        place = place.tb_next
+    return isinstance(failure, json.JSONDecodeError)
 
 
 def _is_connection_error(error: BaseException) -> bool:
     if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)):
-        return True
-    if isinstance(error, OSError) and error.errno in UNREACHABLE:
         return True
     names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
     return not names.isdisjoint(CONNECTION_ERRORS)

@@ -13,13 +13,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from usk.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
+from usk.cards import unseal, was_edited
 from usk.errors import UsageError, UskError
 from usk.hub import hub_errors, retried
+from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
 if TYPE_CHECKING:
@@ -37,7 +40,6 @@ BATCH_FILES, BATCH_BYTES = 8, 64 * 2**20  # uploaded between two steps of the pr
 AGAIN = "run the same command again: what was uploaded is kept"
 
 T = TypeVar("T")
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class PushConfig:
     revision: str | None = None
     tag: str | None = None
     message: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, value in (("revision", self.revision), ("tag", self.tag)):
+            if value is not None and (not REF.fullmatch(value) or COMMIT.fullmatch(value)):
+                raise UsageError(
+                    "is not a name for this",
+                    field=field,
+                    value=value,
+                    hint="Choose one of letters, digits, - _ . and /, which does not look like a commit.",
+                )
+        if self.message is not None and not self.message.strip():
+            raise UsageError("is empty", field="message", hint="Write what changed, or leave it out.")
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,6 @@ class PushPlan:
     delete: tuple[str, ...]
     tag: str | None
     new_tag: bool
-    message: str
 
     @property
     def up_to_date(self) -> bool:
@@ -84,7 +97,8 @@ class PushPlan:
     def facts(self) -> dict[str, Any]:
         """The plan in words, for a table or as JSON."""
         kept = len(self.bundle.files) - len(self.upload)
-        where = "a new repo" if self.new_repo else "a repo that is there"
+        where = "a new repo" if self.new_repo else "a repo that exists"
+        upload = f"{pluralize(len(self.upload), 'file')}, {megabytes(sum(file.size for file in self.upload))}"
         return {
             "kind": self.bundle.kind.name,
             "repo": f"{self.url} ({where})",
@@ -95,8 +109,7 @@ class PushPlan:
             "card": self.bundle.title or "none",
             "license": self.bundle.license,
             "files": f"{len(self.bundle.files)}, {megabytes(self.bundle.size)}",
-            "upload": f"{pluralize(len(self.upload), 'file')}, {megabytes(sum(file.size for file in self.upload))}"
-            + (f"; {kept} are there already" if kept else ""),
+            "upload": upload + (f"; {kept} are there already" if kept else ""),
             **(
                 {"delete": f"{len(self.delete)}: {abbreviate_list(list(self.delete))}"} if self.delete else {}
             ),
@@ -117,10 +130,9 @@ class PushResult:
     uploaded: int
     deleted: int
     use: str
-    notes: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "notes"}
+        return dict(vars(self))
 
 
 def push(
@@ -129,84 +141,69 @@ def push(
     config: PushConfig | None = None,
     *,
     confirm: Callable[[PushPlan], bool] = lambda plan: True,
-    checking: Callable[[int, int], None] = lambda done, of: None,
-    progress: Progress = lambda done, of, text: None,
+    reporter: Reporter | None = None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> PushResult | None:
     """Share a synthetic dataset, a run or a generator as `repo_id` (`user/name`) on the Hub.
 
     Afterwards the repo holds exactly the folder's files of that kind, beside files of other names that were there. Ask
-    `confirm` first, unless there is nothing to do; None if it says no.
+    `confirm` first, unless there is nothing to do; None if it says no. `sleep` waits between tries, in seconds.
 
-    Args:
-        checking: called with files read and their number.
-        progress: called with megabytes uploaded, their number, and the file.
-        sleep: waits between tries, in seconds.
-
-    Raises: UsageError, UskError; each one line that names the fix.
+    Raises: UsageError, UskError.
     """
-    config, typed = config or PushConfig(), os.fspath(folder)
-    _check_names(repo_id, config)
-    bundle = open_bundle(typed, repo_id, checking)
+    config, reporter = config or PushConfig(), reporter or Reporter()
+    _check_repo_id(repo_id)
+    bundle = open_bundle(os.fspath(folder), repo_id, reporter)
     from huggingface_hub import HfApi
 
     from usk import __version__
 
     api = HfApi(token=True, library_name="usk", library_version=__version__)
-    hub = _Hub(api, bundle, repo_id, config, sleep)
+    repo = _Repo(api, bundle, repo_id, config, sleep)
     with hub_errors(repo_id, AGAIN, UskError, config.revision, writing=True), _quiet_client():
-        plan = hub.plan()
+        plan = repo.plan()
         if plan.up_to_date and not plan.new_tag:
-            return hub.result(plan, str(plan.head), 0, 0)
-        if not confirm(plan):
-            return None
-        return hub.carry_out(plan, progress)
+            return repo.result(plan, str(plan.head))
+        return repo.carry_out(plan, reporter) if confirm(plan) else None
 
 
-def _check_names(repo_id: str, config: PushConfig) -> None:
+def _check_repo_id(repo_id: str) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    name, at, revision = repo_id.partition("@")
+    name, at, _ = repo_id.partition("@")
     if at:
         raise UsageError(
-            f"{repo_id}: name the repo alone, {name}, and give --tag {revision or 'NAME'} (or --revision for a branch)"
+            f"{repo_id} names a revision",
+            hint=f"Push to {name}; a tag or a branch has an option of its own.",
         )
     try:
         validate_repo_id(repo_id)
+        valid = repo_id.count("/") == 1
     except HFValidationError:
         valid = False
-    else:
-        valid = repo_id.count("/") == 1
     if not valid:
         raise UsageError(
-            f"{repo_id!r} is no name of a repo, which looks like user/name (letters, digits, - _ .)"
+            f"{repo_id!r} is not a name of a repo, which looks like user/name (letters, digits, - _ .)"
         )
-    for flag, value in (("--revision", config.revision), ("--tag", config.tag)):
-        if value is not None and (not REF.fullmatch(value) or COMMIT.fullmatch(value)):
-            raise UsageError(
-                f"{flag} {value}: choose a name of letters, digits, - _ . and /, which is no commit"
-            )
-    if config.message is not None and not config.message.strip():
-        raise UsageError("--message is empty; write what changed, or leave it out")
 
 
-class _Hub:
+class _Repo:
     """One push's view of one repo."""
 
     def __init__(
         self, api: HfApi, bundle: Bundle, repo_id: str, config: PushConfig, sleep: Callable[[float], object]
     ) -> None:
         self.api, self.bundle, self.repo_id, self.config, self.sleep = api, bundle, repo_id, config, sleep
-        self.repo_type = bundle.kind.repo_type
         self.branch = config.revision or MAIN
-        self.here: dict[str, Any] = {"repo_id": repo_id, "repo_type": self.repo_type}
+        self.here: dict[str, Any] = {"repo_id": repo_id, "repo_type": bundle.kind.repo_type}
 
     def call(self, method: Callable[..., T], **arguments: Any) -> T:
         """A call that the client does not repeat by itself."""
         return retried(partial(method, **arguments), self.sleep)
 
+    # --- what is to be done, and all that can be known beforehand to go wrong ---
+
     def plan(self) -> PushPlan:
-        """What is to be done, after all that can be known beforehand to go wrong."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         account = self._account()
@@ -217,26 +214,32 @@ class _Hub:
             info = None
         head, new_branch, tags, there = None, False, {}, {}
         if info is not None:
-            refs = self.call(self.api.list_repo_refs, **self.here)
-            branches = {ref.name: ref.target_commit for ref in refs.branches}
-            tags = {ref.name: ref.target_commit for ref in refs.tags}
+            branches, tags = self._refs()
             if self.branch in tags and self.branch not in branches:
-                raise UsageError(f"--revision {self.branch} is a tag of {self.repo_id}; name a branch")
+                raise UsageError(
+                    f"is a tag of {self.repo_id}",
+                    field="revision",
+                    value=self.branch,
+                    hint="Name a branch.",
+                )
             new_branch = self.branch not in branches
             head = branches.get(self.branch) or branches.get(MAIN) or info.sha
             there = self._files(str(head))
             self._check_contents(there)
             if self.config.private and not info.private:
                 raise UsageError(
-                    f"--private: {self.repo_id} is public already; make it private in its settings on the Hub, "
-                    "or leave --private out"
+                    f"{self.repo_id} is public already",
+                    field="private",
+                    hint="Make it private in its settings on the Hub first, or leave this out.",
                 )
         upload, delete = self._difference(there)
+        if any(file.path == CARD_FILE for file in upload) and CARD_FILE in there:
+            self._check_card(str(head))
         changes = bool(upload or delete or new_branch or info is None)
         tag = self.config.tag
         if tag in tags and (changes or tags[tag] != head):
-            raise UsageError(f"--tag {tag} of {self.repo_id} names another state already; choose a new name")
-        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+            raise self._tag_taken()
+        prefix = {"model": "", "dataset": "datasets/"}[self.bundle.kind.repo_type]
         return PushPlan(
             bundle=self.bundle,
             repo_id=self.repo_id,
@@ -251,35 +254,39 @@ class _Hub:
             delete=tuple(delete),
             tag=tag,
             new_tag=tag is not None and tag not in tags,
-            message=self.config.message or f"{self.bundle.kind.name}, pushed with usk",
         )
 
     def _account(self) -> dict[str, Any]:
-        from huggingface_hub.errors import LocalTokenNotFoundError
-
-        try:
-            account = self.call(self.api.whoami)
-        except LocalTokenNotFoundError as error:
+        account = self.call(self.api.whoami)
+        if not isinstance(account, dict) or not isinstance(account.get("name"), str):
+            raise UskError("the Hub does not say whose account this is", hint="Try again later.")
+        token: Any = account.get("auth")
+        for key in ("accessToken", "role"):
+            token = token.get(key) if isinstance(token, dict) else None
+        if token == "read":
             raise UskError(
-                "usk push needs a Hugging Face account: `hf auth login`, or set HF_TOKEN"
-            ) from error
-        token = (account.get("auth") or {}).get("accessToken") or {}
-        if token.get("role") == "read":
-            raise UskError(
-                f"your token may only read: make one that may write in the Hub's settings of {account['name']}, "
-                "then `hf auth login`, or set HF_TOKEN"
+                "your token may only read",
+                hint=f"Make one that may write in the Hub's settings of {account['name']}, then run `hf auth login`, "
+                "or set HF_TOKEN.",
             )
         return account
 
     def _check_namespace(self, account: dict[str, Any]) -> None:
         """A repo that is not there can be made under one's own name or an organization's."""
         owner, name = self.repo_id.split("/")
-        mine = [account["name"], *(entry.get("name") for entry in account.get("orgs") or ())]
+        organizations = account.get("orgs") if isinstance(account.get("orgs"), list) else []
+        mine = [account["name"], *(entry.get("name") for entry in organizations if isinstance(entry, dict))]
         if owner.lower() not in {str(entry).lower() for entry in mine}:
             raise UskError(
-                f"{self.repo_id}: you are {account['name']} on the Hub and cannot make repos under {owner}; "
-                f"push to {account['name']}/{name}, or `hf auth login` as {owner}"
+                f"{self.repo_id}: you are {account['name']} on the Hub and cannot make repos under {owner}",
+                hint=f"Push to {account['name']}/{name}, or run `hf auth login` as {owner}.",
             )
+
+    def _refs(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Branches and tags of the repo with their commits."""
+        refs = self.call(self.api.list_repo_refs, **self.here)
+        branches, tags = ({ref.name: ref.target_commit for ref in of} for of in (refs.branches, refs.tags))
+        return branches, tags
 
     def _files(self, commit: str) -> dict[str, Any]:
         """The repo's files at a commit."""
@@ -297,8 +304,21 @@ class _Hub:
             return
         holds = next((f"a {kind.name}" for kind in KINDS if kind.marker in there), abbreviate_list(others))
         raise UsageError(
-            f"{self.repo_id} is taken: it holds {holds}, not a {self.bundle.kind.name}; push under another name"
+            f"{self.repo_id} holds {holds}, not a {self.bundle.kind.name}", hint="Push under another name."
         )
+
+    def _check_card(self, commit: str) -> None:
+        """A card that somebody wrote on the Hub, and which the folder does not have, is not overwritten."""
+        from huggingface_hub import hf_hub_download
+
+        file = self.call(hf_hub_download, **self.here, filename=CARD_FILE, revision=commit)
+        theirs = Path(file).read_text(encoding="utf-8", errors="replace")
+        (ours,) = [file.content for file in self.bundle.files if file.path == CARD_FILE]
+        if was_edited(theirs) and unseal(theirs) != unseal((ours or b"").decode()):
+            raise UskError(
+                f"{self.repo_id}: the card {CARD_FILE} was edited on the Hub, and this push would overwrite it",
+                hint=f"Copy it into {self.bundle.folder}, or delete it on the Hub.",
+            )
 
     def _difference(self, there: dict[str, Any]) -> tuple[list[SharedFile], list[str]]:
         """Files that the repo lacks or has otherwise, and files of this kind that the folder no longer has."""
@@ -309,97 +329,93 @@ class _Hub:
                 return False
             return file.sha256 == entry.lfs.sha256 if entry.lfs else file.git_id() == entry.blob_id
 
-        mine = {file.path for file in self.bundle.files}
         # A card that someone wrote on the Hub is not deleted for the lack of one here.
-        gone = [
-            path
-            for path in there
-            if path not in mine and path != CARD_FILE and self.bundle.kind.files.fullmatch(path)
-        ]
+        kept = {CARD_FILE, *(file.path for file in self.bundle.files)}
+        gone = [path for path in there if path not in kept and self.bundle.kind.files.fullmatch(path)]
         return [file for file in self.bundle.files if not same(file)], sorted(gone)
 
-    def carry_out(self, plan: PushPlan, progress: Progress) -> PushResult:
+    # --- doing it ---
+
+    def carry_out(self, plan: PushPlan, reporter: Reporter) -> PushResult:
         from huggingface_hub.errors import HfHubHTTPError
 
         if plan.new_repo:
-            try:
-                self.call(self.api.create_repo, **self.here, private=self.config.private)
-            except HfHubHTTPError as failure:
-                if (
-                    failure.response.status_code != 409
-                ):  # made meanwhile, perhaps by a try whose answer was lost
-                    raise
-            fresh = self.plan()
-            if fresh.new_repo:
-                raise UskError(
-                    f"{self.repo_id} is taken by a private repo that {plan.account} may not see; push under another name"
-                )
-            if fresh.private != plan.private:
-                raise UskError(f"{self.repo_id} appeared on the Hub meanwhile; run the same command again")
-            plan = fresh
+            plan = self._create_repo(plan)
         if plan.new_branch:
             self.call(
                 self.api.create_branch, **self.here, branch=self.branch, revision=plan.head, exist_ok=True
             )
-        commit, uploaded, deleted = str(plan.head), 0, 0
+        commit = str(plan.head)
         if plan.upload or plan.delete:
             try:
-                commit = self._commit(plan, progress)
+                commit = self._commit(plan, reporter)
+                self._check_done(commit)
             except HfHubHTTPError as failure:
                 if failure.response.status_code not in (409, 412):
                     raise
-                # Perhaps the commit that a lost answer was about. If it is, all is well.
-                commit = self._head_if_done(failure)
-            else:
-                self._check_done(commit)
-            uploaded, deleted = len(plan.upload), len(plan.delete)
+                # The branch moved: perhaps by this very commit, whose answer was lost. If so, all is well.
+                untagged = PushConfig(revision=self.config.revision)
+                fresh = _Repo(self.api, self.bundle, self.repo_id, untagged, self.sleep).plan()
+                if not fresh.up_to_date:
+                    raise
+                commit = str(fresh.head)
         if plan.new_tag:
             self._tag(str(plan.tag), commit)
-        return self.result(plan, commit, uploaded, deleted)
+        return self.result(plan, commit)
 
-    def _commit(self, plan: PushPlan, progress: Progress) -> str:
+    def _create_repo(self, plan: PushPlan) -> PushPlan:
+        """Make the repo; the plan against it."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            self.call(self.api.create_repo, **self.here, private=self.config.private)
+        except HfHubHTTPError as failure:
+            if failure.response.status_code != 409:  # made meanwhile, perhaps by a try whose answer was lost
+                raise
+        fresh = self.plan()
+        if fresh.new_repo:
+            raise UskError(
+                f"{self.repo_id} is taken by a private repo that {plan.account} may not see",
+                hint="Push under another name.",
+            )
+        if fresh.private != plan.private:
+            raise UskError(
+                f"{self.repo_id} appeared on the Hub meanwhile", hint="Run the same command again."
+            )
+        return fresh
+
+    def _commit(self, plan: PushPlan, reporter: Reporter) -> str:
+        """Upload, a few files at a time, and commit all of it at once. Returns the commit."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        total = sum(file.size for file in plan.upload)
-        additions: list[CommitOperationAdd] = []
-        for batch in batches(plan.upload):
-            done = sum(addition.upload_info.size for addition in additions)
-            progress(done // 10**6, total // 10**6, f"uploading {batch[0].path}")
-            new = [CommitOperationAdd(file.path, file.data) for file in batch]
-            self.api.preupload_lfs_files(  # which tries again by itself
-                self.repo_id, new, repo_type=self.repo_type, revision=self.branch
-            )
-            additions += new
-        progress(total // 10**6, total // 10**6, "committing")
-        operations = [*additions, *(CommitOperationDelete(path, is_folder=False) for path in plan.delete)]
-        try:
-            info = self.call(
-                self.api.create_commit,
-                **self.here,
-                operations=operations,
-                commit_message=plan.message,
-                revision=self.branch,
-                parent_commit=plan.head,
-            )
-        except ValueError as error:
-            if "README.md" not in str(error):
-                raise
-            raise UskError(
-                f"{self.repo_id}: the Hub refuses the card's metadata: {' '.join(str(error).splitlines()[1:])}"
-            ) from error
+        total, done = sum(file.size for file in plan.upload), 0
+        operations: list[Any] = [CommitOperationDelete(path, is_folder=False) for path in plan.delete]
+        with reporter.task("uploading", "MB", total // 10**6) as task:
+            for batch in batches(plan.upload):
+                task.update(done // 10**6, text=f"uploading {batch[0].path}")
+                new = [CommitOperationAdd(file.path, file.data) for file in batch]
+                self.api.preupload_lfs_files(  # which tries again by itself
+                    self.repo_id, new, repo_type=self.here["repo_type"], revision=self.branch
+                )
+                operations += new
+                done += sum(file.size for file in batch)
+            task.update(total // 10**6, text="committing")
+            try:
+                info = self.call(
+                    self.api.create_commit,
+                    **self.here,
+                    operations=operations,
+                    commit_message=self.config.message or f"{self.bundle.kind.name}, pushed with usk",
+                    revision=self.branch,
+                    parent_commit=plan.head,
+                )
+            except ValueError as error:
+                if "README.md" not in str(error):
+                    raise
+                raise UskError(
+                    f"{self.repo_id}: the Hub refuses the card's metadata: {' '.join(str(error).splitlines()[1:])}"
+                ) from error
         return str(info.oid)
-
-    def _head_if_done(self, failure: Exception) -> str:
-        fresh = self.plan_again()
-        if not fresh.up_to_date:
-            raise failure
-        return str(fresh.head)
-
-    def plan_again(self) -> PushPlan:
-        """The plan against the repo as it is now, whatever is tagged."""
-        return _Hub(
-            self.api, self.bundle, self.repo_id, PushConfig(revision=self.config.revision), self.sleep
-        ).plan()
 
     def _check_done(self, commit: str) -> None:
         """The commit holds what it should: a repo's own .gitignore can keep files out without a word."""
@@ -407,7 +423,8 @@ class _Hub:
         if upload:
             names = abbreviate_list([file.path for file in upload])
             raise UskError(
-                f"{self.repo_id} lacks {names} after the push; delete what names them in its .gitignore, and push again"
+                f"{self.repo_id} lacks {names} after the push",
+                hint="Delete what names them in its .gitignore, and push again.",
             )
 
     def _tag(self, tag: str, commit: str) -> None:
@@ -418,13 +435,18 @@ class _Hub:
         except HfHubHTTPError as failure:
             if failure.response.status_code != 409:
                 raise
-            refs = self.call(self.api.list_repo_refs, **self.here)
-            if {ref.name: ref.target_commit for ref in refs.tags}.get(tag) != commit:
-                raise UsageError(
-                    f"--tag {tag} of {self.repo_id} names another state already; choose a new name"
-                ) from failure
+            if self._refs()[1].get(tag) != commit:
+                raise self._tag_taken() from failure
 
-    def result(self, plan: PushPlan, commit: str, uploaded: int, deleted: int) -> PushResult:
+    def _tag_taken(self) -> UsageError:
+        return UsageError(
+            f"names another state of {self.repo_id} already",
+            field="tag",
+            value=self.config.tag,
+            hint="Choose a new name.",
+        )
+
+    def result(self, plan: PushPlan, commit: str) -> PushResult:
         revision = self.config.tag or self.config.revision
         return PushResult(
             repo_id=self.repo_id,
@@ -434,10 +456,9 @@ class _Hub:
             branch=self.branch,
             tag=self.config.tag,
             up_to_date=plan.up_to_date,
-            uploaded=uploaded,
-            deleted=deleted,
+            uploaded=len(plan.upload),
+            deleted=len(plan.delete),
             use=self.bundle.kind.use.format(id=self.repo_id + (f"@{revision}" if revision else "")),
-            notes=self.bundle.notes,
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,10 +20,10 @@ def command(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="A synthetic dataset, a run, or a generator.")
     ],
-    repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repo; made if it is not there.")],
+    repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repo; made if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repo visible to you alone.")] = False,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch to push to; made if it is not there.")
+        str | None, typer.Option("--revision", help="Branch to push to; made if it does not exist.")
     ] = None,
     tag: Annotated[
         str | None, typer.Option("--tag", help="Name the pushed state, to be used as user/name@TAG.")
@@ -43,32 +41,19 @@ def command(
     from usk.push import PushConfig, push
     from usk.text import pluralize
 
+    def confirm(plan: PushPlan) -> bool:
+        if not (display.quiet and yes):
+            display.before(facts_table("to push", plan.facts))
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "nothing was pushed: there is no terminal to ask on", hint="Add --yes to push this."
+            )
+        return typer.confirm("Push this?", err=True)
+
     config = PushConfig(private=private, revision=revision, tag=tag, message=message)
-
-    with contextlib.ExitStack() as bars:  # no bar moves while someone is being asked
-        uploading: list[Callable[..., None]] = []
-
-        def confirm(plan: PushPlan) -> bool:
-            bars.close()
-            if not (display.quiet and yes):
-                display.before(facts_table("to push", plan.facts))
-            for note in plan.bundle.notes:
-                display.warn(note)
-            if yes:
-                return True
-            if not sys.stdin.isatty():
-                raise UsageError(
-                    "nothing was pushed, for there is no terminal to ask on; add --yes to push this"
-                )
-            return typer.confirm("Push this?", err=True)
-
-        def progress(done: int, of: int, text: str) -> None:
-            if not uploading:
-                uploading.append(bars.enter_context(display.progress())("uploading"))
-            uploading[0](done, of, text)
-
-        checking = bars.enter_context(display.progress())("checking")
-        result = push(folder, repo_id, config, confirm=confirm, checking=checking, progress=progress)
+    result = push(folder, repo_id, config, confirm=confirm, reporter=display)
     if result is None:
         display.note("nothing was pushed")
         raise typer.Exit(NOT_PUSHED)

@@ -5,6 +5,7 @@ Nothing from a repository is run, and no name in it leads out of the cache.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -43,7 +44,10 @@ def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]
     with hub_errors(subject, instead, error, revision):
         ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
         info = retried(lambda: ask(hub_id, revision=revision or None))
-    files = tuple(file.rfilename for file in info.siblings or () if is_inside(file.rfilename))
+    if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha):
+        raise error(f"{subject} cannot be downloaded: the Hub does not say at which commit it is")
+    names = [file.rfilename for file in info.siblings or () if isinstance(file.rfilename, str)]
+    files = tuple(name for name in names if is_inside(name))
     return Pinned(hub_id, kind, str(info.sha), files)
 
 
