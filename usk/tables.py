@@ -25,6 +25,9 @@ class Table:
     columns: tuple[Column, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
     notes: tuple[str, ...] = ()  # sentences below the table
+    n_repeated: int = (
+        0  # leading columns that each part repeats where a wide table is split; 0: it is not split
+    )
 
     def add(self, *cells: object) -> None:
         """Add a row. Raises ValueError if it does not have a cell for each column."""

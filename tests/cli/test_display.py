@@ -11,32 +11,40 @@ import pytest
 from rich.console import Console
 
 from tests.runs import write_run
-from usk.cli.display import Display, comparison_tables, sparkline, strip, strips_table, train_clips_tables
+from usk.cli.display import Display, comparison_shown, rich_tables, sparkline, strip, strips_table
 from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import mean_interval
 from usk.evaluate.study import study_runs
+from usk.evaluate.tables import mix_table, recall_table, train_clips_tables
+from usk.tables import Table as PlainTable
+from usk.tables import columns, markdown
+
+
+def printed(*shown: object, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    for one in shown:
+        console.print(one)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_a_sparkline_rises_with_its_values() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert len(sparkline(list(range(100)), subsets=10)) == 10
+    assert len(sparkline(list(range(100)), cells=10)) == 10
     assert sparkline([1.0, 1.0]) == "▁▁"
     assert sparkline([]) == ""
 
 
 def test_a_strip_places_runs_mean_and_interval() -> None:
-    line = strip([0.0, 1.0], mean_interval([0.0, 1.0]), -1.0, 2.0, subsets=31)
+    line = strip([0.0, 1.0], mean_interval([0.0, 1.0]), -1.0, 2.0, cells=31)
     assert (line[10], line[15], line[20]) == ("●", "┃", "●")
-    assert strip([0.5], mean_interval([0.5]), 0.5, 0.5, subsets=5) == "┃····"
+    assert strip([0.5], mean_interval([0.5]), 0.5, 0.5, cells=5) == "┃····"
 
 
 def test_the_table_has_a_row_a_mix(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "real", seed, skill=0.5)
         write_run(tmp_path, "real,synth", seed, skill=0.7 + 0.1 * seed)
-    console = Console(file=io.StringIO(), width=160)
-    console.print(strips_table(study_runs(tmp_path)[0]))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = printed(strips_table(study_runs(tmp_path)[0]), width=160)
     assert "real,synth" in shown
     assert "┃" in shown and "●" in shown and "▁" in shown
 
@@ -51,10 +59,7 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
         write_run(tmp_path, "real", seed, skill=0.5 + 0.02 * seed)
         write_run(tmp_path, "real,decomposed,sample", seed, skill=0.7 + 0.01 * seed)
     (comparison,) = compare_runs(tmp_path)
-    console = Console(file=io.StringIO(), width=width)
-    for shown in comparison_tables(comparison, width):
-        console.print(shown)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = printed(*comparison_shown(comparison, width), width=width)
     assert "\u2026" not in text and max(map(len, text.splitlines())) <= width
     assert (f"no room for {', '.join(left_out)}: widen" in " ".join(text.split())) == bool(left_out)
     lines = text.splitlines()
@@ -68,7 +73,7 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
         "synth": str(row.n_synthetic),
         "accuracy %": f"{100 * row.accuracy.mean:.1f} ± {100 * (row.accuracy.half_width or 0):.1f}",
         "macro F1 %": f"{100 * row.macro_f1.mean:.1f} ± {100 * (row.macro_f1.half_width or 0):.1f}",
-        "points to real": f"{row.difference.difference_points:+.1f}",
+        "pp vs real": f"{row.difference.difference_points:+.1f}",
         "95 % interval": f"{row.difference.low_points:+.1f} to {row.difference.high_points:+.1f}",
         "pairs up": f"{row.pairs_up}/{row.pairs}",
         "p (Holm)": f"{row.p_value_holm:.3g}",
@@ -78,21 +83,14 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_recalls_stand_beside_their_points_as_many_mixes_as_fit(tmp_path: Path, width: int) -> None:
+def test_recalls_stand_beside_their_differences_as_many_mixes_as_fit(tmp_path: Path, width: int) -> None:
     mixes = ["real,decomposed,sample", "real,sample", "real,variation", "real,waveform", "real,slerp"]
     write_run(tmp_path, "real", skill=0.5)
     for mix in mixes:
         write_run(tmp_path, mix, skill=0.7)
     (comparison,) = compare_runs(tmp_path)
-    console = Console(file=io.StringIO(), width=width)
-    tables = [
-        shown
-        for shown in comparison_tables(comparison, width)
-        if "recall" in str(getattr(shown, "title", ""))
-    ]
-    for table in tables:
-        console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    tables = rich_tables(recall_table(comparison), width)
+    text = printed(*tables, width=width)
     assert len(tables) == {60: 3, 80: 2, 120: 1}[width]
     assert max(map(len, text.splitlines())) <= width
     words = [line.split() for line in text.splitlines()]
@@ -113,9 +111,7 @@ def test_a_mix_is_whole_however_long_its_names_are(tmp_path: Path) -> None:
     mix = "real,/home/someone/" + "folder/" * 12 + "clips"
     write_run(tmp_path, "real", 0)
     write_run(tmp_path, mix, 0)
-    console = Console(file=io.StringIO(), width=80)
-    console.print(comparison_tables(compare_runs(tmp_path)[0], 80)[0])
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = printed(*rich_tables(mix_table(compare_runs(tmp_path)[0]), 80), width=80)
     assert "\u2026" not in text
     assert mix in "".join(line.split(" ")[0] for line in text.splitlines())
 
@@ -142,14 +138,23 @@ def test_usk_eval_draws_in_a_terminal_alone(
     assert "●" in usk("eval", tmp_path).out
 
 
-def test_means_over_other_folds_are_named_below_the_table_by_shots(tmp_path: Path) -> None:
+def test_means_over_other_folds_are_named_below_the_table_by_train_clips(tmp_path: Path) -> None:
     for train_clips in (50, 100):
         for fold in (1, 2):
             write_run(tmp_path, "real", fold=fold, train_clips=train_clips)
             write_run(tmp_path, "real,synth", fold=fold, train_clips=train_clips)
         write_run(tmp_path, "real,own", fold=2, train_clips=train_clips)
-    console = Console(file=io.StringIO(), width=160)
-    console.print(*train_clips_tables(compare_runs(tmp_path), 160))
-    said = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    (table,) = train_clips_tables(compare_runs(tmp_path))
+    said = " ".join(printed(*rich_tables(table, 160), width=160).split())
     assert "real,own: means over other folds or seeds than the baseline's" in said
     assert "real,synth: means" not in said
+
+
+def test_a_plain_table_is_text_in_a_terminal_and_in_markdown() -> None:
+    table = PlainTable("a [red]title[/red]", columns("name", numbers=("n",)), notes=("a [b]note[/b]",))
+    table.add("[bold]not markup[/bold]\x1b", 3)
+    text = printed(*rich_tables(table, 80), width=80)
+    assert all(
+        part in text for part in ("a [red]title[/red]", "[bold]not markup[/bold]\ufffd", "a [b]note[/b]")
+    )
+    assert markdown(table).splitlines()[0] == "| name | n |"

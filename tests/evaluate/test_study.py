@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.runs import write_run
-from usk.evaluate.study import Study, read_history, series_of, studies_of, study_runs, sweeps_by_train_clips
+from usk.evaluate.compare import is_about, runs_on
+from usk.evaluate.study import Study, read_history, series_of, study_runs, sweeps_by_train_clips
 from usk.report.charts import charts_of
 
 
@@ -41,7 +42,7 @@ def test_confusions_are_shares_of_the_true_class(tmp_path: Path) -> None:
     assert (real.mix, both.mix) == ("real", "real,synth")
     for confusion in study.confusions:
         assert [sum(row) for row in confusion.shares if row] == pytest.approx([1.0] * 3)
-    # what is not right is taken for the next class
+    # what is not right is predicted as the next class
     assert both.shares[0][0] > real.shares[0][0]  # type: ignore[index]
     assert real.shares[0][1] == pytest.approx(1 - real.shares[0][0])  # type: ignore[index]
     assert real.shares[0][2] == 0  # type: ignore[index]
@@ -114,7 +115,7 @@ def test_a_sweep_of_synthetic_clips_begins_without_any(tmp_path: Path) -> None:
     ]
 
 
-def test_shots_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path) -> None:
+def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path) -> None:
     for seed in (0, 1):
         for train_clips, n_real, skill in ((100, 100, 0.4), (None, 800 + seed, 0.6), (50, 50, 0.3)):
             few = {} if train_clips is None else {"train_clips": train_clips}
@@ -186,16 +187,15 @@ def test_a_dataset_is_credited_with_the_runs_that_count_alone(tmp_path: Path) ->
 
     for fold in (1, 2):
         write_run(tmp_path, "real", fold=fold)
-        write_run(
-            tmp_path, "real,synth", fold=fold, skill=0.3, created="2026-01-01T00:00:00", **sources("old")
-        )
-        write_run(
-            tmp_path, "real,synth", fold=fold, skill=0.9, created="2026-02-01T00:00:00", **sources("new")
-        )
-    assert studies_of("old", tmp_path) == []
-    (study,) = studies_of("new", tmp_path)
-    assert [row.accuracy.mean for row in study.comparison.rows] == pytest.approx([0.6, 0.9])
-    write_run(tmp_path, "real,synth", fold=2, skill=0.5, created="2026-03-01T00:00:00", **sources("other"))
-    assert studies_of("new", tmp_path) == []  # half of the mix's runs are of another dataset
+        for skill, month, revision in ((0.3, 1, "old"), (0.9, 2, "new")):
+            created = f"2026-0{month}-01T00:00:00+00:00"
+            write_run(tmp_path, "real,synth", fold=fold, skill=skill, created=created, **sources(revision))
+    (study,) = study_runs(tmp_path)
+    assert [is_about(study.comparison, revision) for revision in ("old", "new")] == [False, True]
+    assert runs_on(study.comparison, "new") == {"real,synth": 2}
+    write_run(
+        tmp_path, "real,synth", fold=2, skill=0.5, created="2026-03-01T00:00:00+00:00", **sources("other")
+    )
     (mixed,) = study_runs(tmp_path)
+    assert not is_about(mixed.comparison, "new")  # half of the mix's runs are of another dataset
     assert any("2 different datasets" in note for note in mixed.comparison.notes)

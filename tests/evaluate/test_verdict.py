@@ -1,100 +1,116 @@
-"""The plain sentence: what it says of a difference, and what it takes to say that clips help."""
+"""What it takes to find that clips help, and what the plain sentence says of it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from usk.evaluate.stats import PairedDifference
-from usk.evaluate.verdict import Compared, verdict
+from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, sentence, verdict
+
+
+def difference(low: float | None, high: float | None, **changes: Any) -> PairedDifference:
+    values: dict[str, Any] = {
+        "difference_points": 3.1, "low_points": low, "high_points": high, "p_value": None, "n_pairs": 9,
+        "n_pairs_up": 9, "n_splits": 3, "n_seeds": 3, "n_groups": 100, "n_clips": 400,
+    }  # fmt: skip
+    return PairedDifference(**(values | changes))
+
+
+def compared(of_interval: float | None, exact: float, n_compared: int = 1, **changes: Any) -> Compared:
+    """+3.1 points of 9 pairs; the interval holds 0 where its p value says so."""
+    low, high = (None, None) if of_interval is None else (1.0 if of_interval <= 0.05 else -1.0, 5.2)
+    p_value = max(1.0 if of_interval is None else of_interval, exact)
+    fields = {name: changes.pop(name) for name in list(changes) if name in Compared.__dataclass_fields__}
+    made = difference(low, high, **changes)
+    return Compared(made, exact, p_value, p_value * n_compared, n_compared, **fields)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "n_pairs", "n_seeds", "expected"),
+    ("of_interval", "exact", "n_compared", "expected", "why"),
     [
-        (
-            1.0,
-            5.2,
-            9,
-            3,
-            "+3.1 points, 95 % interval +1.0 to +5.2, 9 of 9 fold-seed pairs up: better than real",
-        ),
-        (
-            -1.0,
-            7.2,
-            9,
-            3,
-            "not distinguishable from real (p 0.0039, but the interval over other recordings holds 0)",
-        ),
-        (
-            -0.03,  # below zero, however it is rounded
-            6.2,
-            9,
-            3,
-            "95 % interval -0.0 to +6.2, 9 of 9 fold-seed pairs up: not distinguishable from real (p 0.0039, but the interval "
-            "over other recordings holds 0)",
-        ),
-        (
-            1.0,
-            5.2,
-            2,
-            2,
-            "2 of 2 fold-seed pairs up, two seeds (the luck of training is hardly in the interval): "
-            "too few pairs to tell it from real (the exact test needs 6 or more)",
-        ),
-        (
-            1.0,
-            5.2,
-            1,
-            1,
-            "+5.2, one fold-seed pair: too few pairs to tell it from real (the exact test needs 6 or more)",
-        ),
-        (1.0, 5.2, 6, 1, "one seed (the luck of training is not in the interval): better than real"),
-        (
-            None,
-            None,
-            9,
-            3,
-            "no interval, a test part holds a single recording; not distinguishable from real",
-        ),
+        (0.01, 0.02, 1, Verdict.BETTER, ""),
+        (0.002, 0.002, 7, Verdict.BETTER, ""),
+        (0.2, 0.2, 1, Verdict.NOT_DISTINGUISHABLE, ""),
+        (0.01, 0.12, 1, Verdict.NOT_DISTINGUISHABLE, "the exact test is not: p 0.12"),
+        (0.2, 0.02, 1, Verdict.NOT_DISTINGUISHABLE, "exact test p 0.02, but the interval holds 0"),
+        (0.02, 0.001, 7, Verdict.NOT_DISTINGUISHABLE, "p 0.14 for 7 mixes compared"),
+        (0.001, 0.02, 7, Verdict.NOT_DISTINGUISHABLE, "p 0.14 for 7 mixes compared"),
+        (None, 0.004, 1, Verdict.NOT_DISTINGUISHABLE, "no interval"),
     ],
 )
-def test_the_plain_sentence(low: float, high: float, n_pairs: int, n_seeds: int, expected: str) -> None:
-    of_interval = None if low is None else 0.01 if low > 0 else 0.2
-    made = PairedDifference(3.1, low, high, of_interval, n_pairs, n_pairs, 3, n_seeds, 100, 400)
-    exact = 2 / 2**n_pairs
-    p_value = max(exact, 1.0 if of_interval is None else of_interval)
-    assert verdict(Compared(made, exact, p_value, p_value), "real").endswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("of_interval", "exact", "n_compared", "expected"),
-    [
-        (0.01, 0.02, 1, "synthetic clips help"),
-        (0.002, 0.002, 7, "synthetic clips help"),
-        (0.2, 0.2, 1, "not distinguishable from none"),
-        (
-            0.01,
-            0.12,
-            1,
-            "not distinguishable from none (the interval is clear of 0, but not the exact test: p 0.12)",
-        ),
-        (
-            0.2,
-            0.02,
-            1,
-            "not distinguishable from none (p 0.02, but the interval over other recordings holds 0)",
-        ),
-        (0.02, 0.001, 7, "not distinguishable from none (p 0.14 for 7 mixes compared)"),
-        (0.001, 0.02, 7, "not distinguishable from none (p 0.14 for 7 mixes compared)"),
-    ],
-)
-@pytest.mark.parametrize("sign", [1, -1])
 def test_interval_and_exact_test_must_agree_after_correction(
-    of_interval: float, exact: float, n_compared: int, expected: str, sign: int
+    of_interval: float | None, exact: float, n_compared: int, expected: Verdict, why: str
 ) -> None:
-    low, high = sorted((sign * (1.0 if of_interval <= 0.05 else -1.0), sign * 5.2))
-    made = PairedDifference(sign * 3.1, low, high, of_interval, 9, 9, 3, 3, 100, 400)
-    p_value = max(of_interval, exact)
-    compared = Compared(made, exact, p_value, p_value * n_compared, n_compared)
-    said = verdict(compared, "real", adds_synthetic=True)
-    assert said.partition(" pairs up: ")[2] == (expected if sign > 0 else expected.replace("help", "hurt"))
+    found = compared(of_interval, exact, n_compared)
+    assert verdict(found) is expected
+    assert why in sentence(found, "real")
+
+
+@pytest.mark.parametrize(
+    ("points", "adds_synthetic", "expected", "direction"),
+    [
+        (3.1, True, Verdict.HELPS, 1),
+        (3.1, False, Verdict.BETTER, 1),
+        (-3.1, True, Verdict.HURTS, -1),
+        (-3.1, False, Verdict.WORSE, -1),
+    ],
+)
+def test_what_is_found_has_a_direction(
+    points: float, adds_synthetic: bool, expected: Verdict, direction: int
+) -> None:
+    found = verdict(compared(0.01, 0.01, difference_points=points, adds_synthetic=adds_synthetic))
+    assert (found, found.direction) == (expected, direction)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "next_step"),
+    [
+        ({"n_pairs": 5}, Verdict.TOO_FEW_PAIRS, "needs 6 or more); train more seeds or test folds"),
+        ({}, Verdict.NOT_DISTINGUISHABLE, "a study of more seeds or test folds"),
+        ({"n_unequal": 2}, Verdict.NOT_COMPARABLE, "the same epochs and batch"),
+        ({"n_other_content": 2}, Verdict.NOT_COMPARABLE, "train both on the same files"),
+    ],
+)
+def test_a_sentence_that_finds_nothing_says_what_to_do_next(
+    changes: dict[str, Any], expected: Verdict, next_step: str
+) -> None:
+    found = compared(0.2, 0.2, **changes)
+    assert verdict(found) is expected and next_step in sentence(found, "real")
+
+
+def test_without_pairs_there_is_nothing_to_compare() -> None:
+    assert verdict(None) is Verdict.NOT_PAIRED and Verdict.NOT_PAIRED.direction == 0
+    assert "no run shares a split and seed with real" in sentence(None, "real")
+
+
+@pytest.mark.parametrize(
+    ("same", "expected"),
+    [
+        (difference(0.5, 4.0), Verdict.BETTER),
+        (difference(-0.5, 4.0), Verdict.NOT_DISTINGUISHABLE),
+        (None, Verdict.NOT_DISTINGUISHABLE),
+    ],
+)
+def test_another_augmentation_gets_no_credit_for_the_clips(
+    same: PairedDifference | None, expected: Verdict
+) -> None:
+    assert verdict(compared(0.01, 0.01, same=SameAugmentation("strong", same))) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "+3.1 percentage points, 95 % interval +1.0 to +5.2 on these 3 folds, 9 of 9 fold-seed pairs up: better than real"),
+        ({"over_folds": True, "n_splits": 8}, "interval +1.0 to +5.2, 9 of"),
+        ({"n_splits": 1}, "+5.2 on this fold, "),
+        ({"by_folds": False}, "+5.2, 9 of 9 split-seed pairs up: "),
+        ({"n_seeds": 1}, "one seed (the luck of training is not in the interval)"),
+        ({"n_seeds": 2}, "two seeds (the luck of training is hardly in the interval)"),
+        ({"low_points": -0.03}, "95 % interval -0.0 to +5.2"),  # below zero, however it is rounded
+        ({"n_pairs": 1}, "one fold-seed pair"),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_the_interval_is_about(changes: dict[str, Any], said: str) -> None:
+    assert said in sentence(compared(0.01, 0.01, **changes), "real")

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -32,14 +32,14 @@ from usk.reporter import Reporter, Task
 from usk.text import pluralize
 
 if TYPE_CHECKING:
+    from usk.evaluate.compare import Comparison
+    from usk.evaluate.stats import MeanInterval
+    from usk.evaluate.study import Study
     from usk.runs import RunRecord
+    from usk.tables import Table as PlainTable
 
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
-MIX_FIGURES = ("runs", "real", "synth", "accuracy %", "macro F1 %", "points", "95 % interval", "pairs up")
-# What goes where room is short, first things first.
-DISPENSABLE = ("macro F1 %", "runs", "p (Holm)", "pairs up", "synth", "real")
-RECALL_WIDTH = len("100.0 +100.0")
 GAP = 2  # between columns
 
 
@@ -228,13 +228,20 @@ def _mixes(table: Table) -> None:
 
 
 def _mix(text: str) -> str:
-    """A mix, broken after commas where it is long, and within a name that is very long, such as a path."""
+    return escape(_broken(text))
+
+
+def _broken(text: str) -> str:
+    """A mix, or another list without spaces, broken after commas where it is long, and within a part that is very long, such as
+    a path. Other text stays as it is."""
+    if " " in text:
+        return text
     lines = [""]
     for part in re.findall(rf"[^,]{{1,{2 * MIX_WIDTH}}},?", text):
         if lines[-1] and len(lines[-1]) + len(part) > MIX_WIDTH:
             lines.append("")
         lines[-1] += part
-    return "\n".join(map(escape, lines))
+    return "\n".join(lines)
 
 
 def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
@@ -316,177 +323,78 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
     return table
 
 
-def _with_interval(interval: Any) -> str:
-    spread = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
-    return f"{100 * interval.mean:.1f}{spread}"
+def rich_tables(table: PlainTable, width: int) -> list[Table]:
+    """`table` as it fits into `width` columns of the terminal.
 
-
-def _mix_cells(row: Any) -> list[str]:
-    """What every table of mixes shows of one (a `MixRow`), from its name to the pairs that went up."""
-    from usk.evaluate.verdict import interval_of
-
-    difference = row.difference
-    known = difference is not None and difference.low_points is not None
-    return [
-        _mix(row.mix),
-        str(row.n_runs),
-        str(row.n_real),
-        str(row.n_synthetic),
-        _with_interval(row.accuracy),
-        _with_interval(row.macro_f1),
-        "" if difference is None else f"{difference.difference_points:+z.1f}",
-        interval_of(difference) if known else "",
-        f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
-    ]
-
-
-def comparison_tables(comparison: Any, width: int) -> list[RenderableType]:
-    """A row a mix, the recall of every class, what is confused, and the sentences, of one `usk.evaluate.compare.Comparison`.
-
-    `width`: columns of the terminal. What there is no room for is named below the first table.
+    Columns of the highest priority number are left out first, and named below. A table with `n_repeated` columns is split
+    into several instead.
     """
-    recalls = _recall_tables(comparison, width)
-    mistakes = _table(title="mistakes that changed most, clips a run")
-    _mixes(mistakes)
-    _names(mistakes, "class", "taken for")
-    _figures(mistakes, "of", comparison.baseline, "mix", "points")
-    for change in comparison.confusions:
-        mistakes.add_row(
-            _mix(change.mix),
-            escape(change.class_name),
-            escape(change.taken_for),
-            f"{change.support:.0f}",
-            f"{change.baseline_clips:.1f}",
-            f"{change.clips:.1f}",
-            f"{change.difference_points:+z.1f}",
-        )
-    sentences = [
-        f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
-        for row in comparison.rows
-        if not row.is_baseline
+    headers = [
+        _in_lines(_broken(column.header)) if column.numeric else _broken(column.header)
+        for column in table.columns
     ]
-    notes = [f"[dim]{escape(note)}[/dim]" for note in comparison.notes]
+    cells = [[_broken(cell) for cell in row] for row in table.rows]
+    widths = [
+        max(len(line) for cell in column for line in cell.split("\n"))
+        for column in zip(headers, *cells, strict=True)
+    ]
+    shown, left_out = _what_fits(table, widths, width)
+    notes = [
+        *table.notes,
+        *([f"no room for {', '.join(left_out)}: widen the terminal, or --json"] if left_out else []),
+    ]
+    drawn = []
+    for part in _parts(shown, table.n_repeated, widths, width):
+        one = _table(escape(table.title), caption=escape("\n".join(notes)) or None, caption_justify="left")
+        for place in part:
+            whole = table.columns[place].numeric or not any(" " in row[place] for row in table.rows)
+            justify: Literal["left", "right"] = "right" if table.columns[place].numeric else "left"
+            one.add_column(escape(headers[place]), justify=justify, overflow="fold", no_wrap=whole)
+        for row in cells:
+            one.add_row(*(escape(row[place]) for place in part))
+        drawn.append(one)
+    return drawn
+
+
+def _room(widths: Sequence[int], shown: Sequence[int]) -> int:
+    """What columns take beside each other."""
+    return sum(widths[place] for place in shown) + GAP * (len(shown) - 1)
+
+
+def _what_fits(table: PlainTable, widths: Sequence[int], width: int) -> tuple[list[int], list[str]]:
+    """The columns that are shown, and the names of those that there is no room for."""
+    shown, left_out = list(range(len(widths))), []
+    for place in sorted(shown, key=lambda place: -table.columns[place].priority):
+        if table.columns[place].priority and _room(widths, shown) > width:
+            shown.remove(place)
+            left_out.append(table.columns[place].header)
+    return shown, left_out
+
+
+def _parts(shown: Sequence[int], n_repeated: int, widths: Sequence[int], width: int) -> list[list[int]]:
+    """The columns of each part of a table that is split: the first ones, and as many others as fit beside them."""
+    first = list(shown[: n_repeated or len(shown)])
+    parts = [first]
+    for place in shown[len(first) :]:
+        if len(parts[-1]) > len(first) and _room(widths, [*parts[-1], place]) > width:
+            parts.append(first)
+        parts[-1] = [*parts[-1], place]
+    return parts
+
+
+def comparison_shown(comparison: Comparison, width: int) -> list[RenderableType]:
+    """The tables of a comparison, a sentence for each mix, and what to know beside."""
+    from usk.evaluate.tables import comparison_tables
+
     return [
-        _mix_table(comparison, width),
-        *recalls,
-        *([mistakes] if comparison.confusions else []),
-        *sentences,
-        *notes,
+        *(drawn for table in comparison_tables(comparison) for drawn in rich_tables(table, width)),
+        *(
+            f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
+            for row in comparison.rows
+            if not row.is_baseline
+        ),
+        *(f"[dim]{escape(note)}[/dim]" for note in comparison.notes),
     ]
-
-
-def _mix_table(comparison: Any, width: int) -> Table:
-    """A row a mix, as far as its figures fit."""
-    rows = [
-        [*_mix_cells(row), "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}"]
-        for row in comparison.rows
-    ]
-    points = f"points to {comparison.baseline}"
-    headers = [points if name == "points" else name for name in MIX_FIGURES] + ["p (Holm)"]
-    shown, left_out = _what_fits(headers, rows, width)
-    captions = [text for text in (comparison.warning, left_out) if text]
-    table = _table(
-        title=escape(comparison.title), caption="\n".join(captions) or None, caption_justify="left"
-    )
-    _mixes(table)
-    _figures(table, *(headers[n] for n in shown), narrow=True)
-    for mix, *subsets in rows:
-        table.add_row(mix, *(subsets[n] for n in shown))
-    return table
-
-
-def _what_fits(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int
-) -> tuple[list[int], str | None]:
-    """Which of the figures `headers`, whose subsets follow a name in `rows`, fit into `width`, and a line on those that do not."""
-
-    def of_column(*texts: str) -> int:
-        return max((len(line) for text in texts for line in text.splitlines()), default=0)
-
-    names, *columns = zip(*rows, strict=True)
-    widths = {
-        header: of_column(_in_lines(header), *subsets)
-        for header, subsets in zip(headers, columns, strict=True)
-    }
-    left_out = []
-    for header in DISPENSABLE:
-        if of_column(*names) + sum(GAP + of for of in widths.values()) > width and header in widths:
-            del widths[header]
-            left_out.append(header)
-    shown = [n for n, header in enumerate(headers) if header in widths]
-    return shown, f"no room for {', '.join(left_out)}: widen the terminal, or --json" if left_out else None
-
-
-def _recall_tables(comparison: Any, width: int) -> list[Table]:
-    """The baseline's recall of every class, and each mix's with the points to it; as many mixes beside each other as fit."""
-    first, *others = comparison.rows
-    headers = {row.mix: escape(row.mix).replace(",", ",\n") for row in comparison.rows}
-    widths = {mix: max(RECALL_WIDTH, *map(len, text.splitlines())) for mix, text in headers.items()}
-    names = max((len(row.class_name) for row in comparison.classes), default=0)
-    taken = names + len("clips") + widths[first.mix] + 2 * GAP
-    chunks: list[list[Any]] = [[]]
-    for row in others:
-        if chunks[-1] and taken + sum(GAP + widths[one.mix] for one in (*chunks[-1], row)) > width:
-            chunks.append([])
-        chunks[-1].append(row)
-    tables = []
-    for chunk in chunks:
-        points = f", and points to {comparison.baseline}" if chunk else ""
-        table = _table(title=escape(f"recall by class, %{points}"))
-        _names(table, "class")
-        for header in ("test\nclips", *(headers[row.mix] for row in (first, *chunk))):
-            table.add_column(header, justify="right", overflow="fold")
-        for of_class in comparison.classes:
-            table.add_row(
-                escape(of_class.class_name),
-                str(of_class.support),
-                *(_recall(of_class, row.mix) for row in (first, *chunk)),
-            )
-        tables.append(table)
-    return tables
-
-
-def _recall(of_class: Any, mix: str) -> str:
-    recall, points = of_class.recall[mix], of_class.difference_points.get(mix)
-    found = "" if recall is None else f"{100 * recall:.1f}"
-    return found if points is None else f"{found} {points:+z5.1f}"
-
-
-def train_clips_tables(comparisons: Sequence[Any], width: int) -> list[Table]:
-    """A row a number of train_clips and mix, for comparisons that differ in train_clips alone; none for a single number of train_clips.
-
-    `width`: columns of the terminal."""
-    alike: dict[str, list[Any]] = {}
-    for comparison in comparisons:
-        alike.setdefault(comparison.setting, []).append(comparison)
-    tables = []
-    for setting, members in alike.items():
-        if len(members) < 2:
-            continue
-        rows = [_mix_cells(row) for comparison in members for row in comparison.rows]
-        shown, left_out = _what_fits(MIX_FIGURES, rows, width - len("train_clips") - GAP)
-        apart = dict.fromkeys(row.mix for one in members for row in one.rows if row.n_unpaired)
-        unlike = f"{'; '.join(map(escape, apart))}: means over other folds or seeds than the baseline's, see points"
-        captions = [text for text in (left_out, unlike if apart else None) if text]
-        table = _table(
-            title=escape(f"by train_clips: {setting}"),
-            caption="\n".join(captions) or None,
-            caption_justify="left",
-        )
-        _figures(table, "train_clips")
-        _mixes(table)
-        _figures(table, *(MIX_FIGURES[n] for n in shown), narrow=True)
-        for comparison in members:
-            for row in comparison.rows:
-                mix, *subsets = _mix_cells(row)
-                table.add_row(
-                    "full" if comparison.train_clips is None else str(comparison.train_clips),
-                    mix,
-                    *(subsets[n] for n in shown),
-                    end_section=row is comparison.rows[-1],
-                )
-        tables.append(table)
-    return tables
 
 
 def predictions_table(predictions: Sequence[Any]) -> Table:
@@ -532,9 +440,9 @@ SPARKS = "▁▂▃▄▅▆▇█"
 STRIP_CELLS = 36
 
 
-def sparkline(values: Sequence[float], subsets: int = 24) -> str:
-    """Values as a row of bars between their own extremes, at most `subsets` wide (means of neighbors)."""
-    n = min(subsets, len(values))
+def sparkline(values: Sequence[float], cells: int = 24) -> str:
+    """Values as a row of bars between their own extremes, at most `cells` wide (means of neighbors)."""
+    n = min(cells, len(values))
     parts = [values[len(values) * i // n : len(values) * (i + 1) // n] for i in range(n)]
     means = [sum(part) / len(part) for part in parts]
     low, high = min(means, default=0.0), max(means, default=0.0)
@@ -542,23 +450,25 @@ def sparkline(values: Sequence[float], subsets: int = 24) -> str:
     return "".join(SPARKS[round((mean - low) / step)] for mean in means)
 
 
-def strip(values: Sequence[float], interval: Any, low: float, high: float, subsets: int = STRIP_CELLS) -> str:
+def strip(
+    values: Sequence[float], interval: MeanInterval, low: float, high: float, cells: int = STRIP_CELLS
+) -> str:
     """Dots on a line from `low` to `high`: ● a value, ┃ the mean, ━ its interval."""
 
-    def subset(value: float) -> int:
-        return min(subsets - 1, max(0, round((value - low) / ((high - low) or 1.0) * (subsets - 1))))
+    def cell(value: float) -> int:
+        return min(cells - 1, max(0, round((value - low) / ((high - low) or 1.0) * (cells - 1))))
 
-    line = ["·"] * subsets
-    if interval.half_width is not None:
-        for place in range(subset(interval.low), subset(interval.high) + 1):
+    line = ["·"] * cells
+    if interval.low is not None and interval.high is not None:
+        for place in range(cell(interval.low), cell(interval.high) + 1):
             line[place] = "━"
     for value in values:
-        line[subset(value)] = "●"
-    line[subset(interval.mean)] = "┃"
+        line[cell(value)] = "●"
+    line[cell(interval.mean)] = "┃"
     return "".join(line)
 
 
-def strips_table(study: Any) -> Table:
+def strips_table(study: Study) -> Table:
     """Every run of one `usk.evaluate.study.Study` as a dot, and how its training went."""
     bounds = [run.accuracy for run in study.runs]
     for row in study.comparison.rows:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usk.cli.options import display_for
+
+if TYPE_CHECKING:
+    from usk.evaluate.study import Study
 
 
 def command(
@@ -33,43 +36,42 @@ def command(
     The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
     """
     display = display_for(ctx)
-    from usk.cli.display import comparison_tables, strips_table, train_clips_tables
-    from usk.evaluate.compare import compare_runs
+    from usk.cli.display import comparison_shown, rich_tables, strips_table
+    from usk.evaluate.study import study_runs
+    from usk.evaluate.tables import train_clips_tables
 
-    comparisons = compare_runs(runs, baseline)
+    studies = study_runs(runs, baseline)
+    comparisons = [study.comparison for study in studies]
     if save is not None:
-        _save(save, runs, baseline)
-    drawn = []
-    if display.draws:
-        from usk.evaluate.study import study_runs
-
-        drawn = [strips_table(study) for study in study_runs(runs, baseline)]
+        _save(save, runs, studies)
+    width = display.out.width
     display.result(
         [comparison.as_dict() for comparison in comparisons],
-        *train_clips_tables(comparisons, display.out.width),
-        *(shown for comparison in comparisons for shown in comparison_tables(comparison, display.out.width)),
-        *drawn,
+        *(shown for table in train_clips_tables(comparisons) for shown in rich_tables(table, width)),
+        *(shown for comparison in comparisons for shown in comparison_shown(comparison, width)),
+        *(strips_table(study) for study in studies if display.draws),
     )
 
 
-def _save(dataset: Path, runs: str, baseline: str | None) -> None:
+def _save(dataset: Path, runs: str, studies: Sequence[Study]) -> None:
+    """Show in the dataset's card what studies say of it."""
     from usk.data.open import open_source
     from usk.errors import UsageError
-    from usk.evaluate.card import study_sections
-    from usk.evaluate.study import studies_of, sweeps_by_train_clips
+    from usk.evaluate.card import study_section
+    from usk.evaluate.compare import is_about
+    from usk.evaluate.study import sweeps_by_train_clips
     from usk.report.charts import accuracy_chart, train_clips_charts
-    from usk.runs import read_runs
     from usk.synth.card import save_study
 
     revision = open_source(dataset, flag="--save").revision
-    studies = studies_of(revision, runs, baseline)
-    if not studies:
+    about_it = [study for study in studies if is_about(study.comparison, revision)]
+    if not about_it:
         raise UsageError(
-            f"--save {dataset}: no run in {runs} was trained on it beside another mix; train some first: "
-            f"usk train --mix real --mix real,synth --synth {dataset}"
+            f"no run in {runs} was trained on it beside another mix",
+            field="save",
+            value=str(dataset),
+            hint=f"Train some first: usk train --mix real,synth --synth {dataset}",
         )
-    chart, *_ = [*train_clips_charts(sweeps_by_train_clips(studies)), accuracy_chart(studies[0])]
-    on_it = {run.folder.name for run in read_runs(runs) if revision in run.revisions}
-    here = [Counter(run.mix for run in study.runs if run.name in on_it) for study in studies]
-    sections = study_sections([study.comparison.as_dict() for study in studies], here)
+    chart, *_ = [*train_clips_charts(sweeps_by_train_clips(about_it)), accuracy_chart(about_it[0])]
+    sections = [study_section(study.comparison, revision) for study in about_it]
     save_study(dataset, sections, partial(chart.png, flag="--save"))

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from usk.cards import escape_markdown
+from usk.evaluate.compare import Comparison, runs_on
+from usk.evaluate.tables import mix_table
+from usk.tables import markdown
 
-def study_sections(
-    comparisons: Sequence[dict[str, Any]], trained_here: Sequence[Mapping[str, int]]
-) -> list[dict[str, Any]]:
-    """What the card shows of comparisons of runs that trained on the dataset. Names of folders stand in place of their paths.
+ROW = ("n_runs", "accuracy", "macro_f1", "n_real", "n_synthetic", "difference", "verdict")
+SETTINGS = ("protocol", "augment", "train_clips", "optimistic", "details")
 
-    Args:
-        comparisons: `Comparison.as_dict()` of each.
-        trained_here: for each, by mix, how many of its runs trained on this very dataset: of few real clips each seed and
-            test fold has one of its own.
+
+def study_section(comparison: Comparison, revision: str) -> dict[str, Any]:
+    """What the card of the dataset of this revision shows of a comparison, and its results as plain values.
+
+    Names of folders stand in place of their paths. Rows say how many of their runs trained on this very dataset (`n_here`): of few
+    train clips each seed and test fold has one of its own.
     """
-    sections = []
-    for one, here in zip(comparisons, trained_here, strict=True):
-        rows = [
-            {
-                "mix": _without_paths(row["mix"]),
-                "n_here": here.get(row["mix"], 0),
-                **{
-                    name: row[name]
-                    for name in ("n_runs", "accuracy", "macro_f1", "n_real", "n_synthetic", "difference")
-                },
-                "sentence": row["sentence"].replace(row["mix"], _without_paths(row["mix"])),
-            }
-            for row in one["rows"]
-        ]
-        settings = {
-            name: one[name]
-            for name in ("protocol", "classifier", "augment", "train_clips", "optimistic", "details")
+    values, here = comparison.as_dict(), runs_on(comparison, revision)
+    places = {place for row in comparison.rows for place in (row.mix, *row.mix.split(","))}
+
+    def public(text: str) -> str:
+        for place in sorted(places, key=len, reverse=True):
+            text = text.replace(place, _without_paths(place))
+        return text
+
+    rows = [
+        {
+            "mix": _without_paths(row["mix"]),
+            "n_here": here[row["mix"]],
+            **{name: row[name] for name in ROW},
+            "sentence": public(row["sentence"]),
         }
-        settings["classifier"] = _without_paths(settings["classifier"])
-        places = {place for row in one["rows"] for place in (row["mix"], *row["mix"].split(","))}
-        notes = [_without_places(note, places) for note in one["notes"]]
-        sections.append(
-            {**settings, "baseline": _without_paths(one["baseline"]), "rows": rows, "notes": notes}
-        )
-    return sections
-
-
-def _without_places(note: str, places: Iterable[str]) -> str:
-    """A note with the names of the folders that it speaks of, in place of their places."""
-    for place in sorted(places, key=len, reverse=True):
-        note = note.replace(place, _without_paths(place))
-    return note
+        for row in values["rows"]
+    ]
+    table = mix_table(comparison)
+    cells = [tuple(escape_markdown(public(cell)) for cell in row) for row in table.rows]
+    headers = tuple(
+        replace(column, header=escape_markdown(public(column.header))) for column in table.columns
+    )
+    return {
+        **{name: values[name] for name in SETTINGS},
+        "classifier": _without_paths(comparison.classifier),
+        "baseline": _without_paths(comparison.baseline),
+        "rows": rows,
+        "table": markdown(replace(table, columns=headers, rows=cells)),
+        "notes": [public(note) for note in comparison.notes],
+    }
 
 
 def _without_paths(text: str) -> str:

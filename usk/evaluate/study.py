@@ -1,6 +1,6 @@
 """What stands behind a comparison, as plain rows to draw: every run, every pair, confusions, sweeps, learning curves.
 
-Pure but for reading `history.json` beside each run; nothing here decides anything that `usk.evaluate.compare` does not.
+Nothing here decides anything that `usk.evaluate.compare` does not, and nothing is read or computed before it is asked for.
 """
 
 from __future__ import annotations
@@ -11,39 +11,23 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from usk.evaluate.compare import Comparison, comparable, compare
+from usk.evaluate.compare import Comparison, compare_runs
 from usk.evaluate.metrics import confusion_matrix
-from usk.runs import RunRecord, read_runs
+from usk.runs import RunRecord
 
 CURVE_FIGURES = ("validation_accuracy", "loss")
-
-
-@dataclass(frozen=True)
-class RunPoint:
-    """One run that counts; `accuracy` and `macro_f1` are fractions."""
-
-    name: str
-    mix: str
-    split: str
-    seed: int
-    accuracy: float
-    macro_f1: float
-    n_real: int
-    n_synthetic: int
-    dropped: int
-    best_epoch: int | None
-    epochs: int
-    validation_accuracy: float | None
+SAID_ELSEWHERE = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
 
 
 @dataclass(frozen=True)
 class PairPoint:
-    """One fold-seed pair: a mix's accuracy less the baseline's, in points."""
+    """One fold-seed pair: the difference in accuracy to the baseline, in percentage points."""
 
     mix: str
     split: str
@@ -76,7 +60,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Comparisons that differ in train_clips alone, one after the other: a point for each mix and number of train_clips."""
+    """Comparisons that differ in train clips alone, one after the other: a point for each mix and number of train clips."""
 
     setting: str  # `Comparison.setting`, which they share
     warning: str | None  # and their warning
@@ -85,10 +69,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure of training over the epochs of a mix's runs that noted it: the mean and the extremes, one value an epoch."""
+    """A value of training over the epochs of a mix's runs that noted it: the mean and the extremes, one of each an epoch."""
 
     mix: str
-    figure: str
+    figure: str  # one of `CURVE_FIGURES`
     epochs: tuple[int, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...]
@@ -101,125 +85,83 @@ class Study:
     """One comparison and what stands behind it."""
 
     comparison: Comparison
-    runs: tuple[RunPoint, ...]
-    pairs: tuple[PairPoint, ...]
-    confusions: tuple[Confusion, ...]  # baseline first, as in the comparison
-    by_real: tuple[SweepPoint, ...]  # empty where only one size was run
-    by_synthetic: tuple[SweepPoint, ...]
-    curves: tuple[Curve, ...]
-    settings: dict[str, Any]  # what the runs share in run.json
-    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """The runs that count, by mix, the baseline's first."""
+        return tuple(run for members in self.comparison.by_mix.values() for run in members)
+
+    @cached_property
+    def pairs(self) -> tuple[PairPoint, ...]:
+        """By mix, in the order of its runs."""
+        baseline = self.comparison.baseline
+        partners = {run.key: run for run in self.comparison.by_mix[baseline]}
+        return tuple(
+            PairPoint(run.mix, run.split, run.seed, 100 * (run.accuracy - partners[run.key].accuracy))
+            for run in self.runs
+            if run.mix != baseline and run.key in partners
+        )
+
+    @cached_property
+    def confusions(self) -> tuple[Confusion, ...]:
+        """The confusion matrix of each mix, baseline first."""
+        return tuple(Confusion(mix, _shares(runs)) for mix, runs in self.comparison.by_mix.items())
+
+    @cached_property
+    def by_real(self) -> tuple[SweepPoint, ...]:
+        """Empty where only one size was run; so is `by_synthetic`."""
+        return _sweep(self.runs, "n_real")
+
+    @cached_property
+    def by_synthetic(self) -> tuple[SweepPoint, ...]:
+        return _sweep(self.runs, "n_synthetic")
+
+    @cached_property
+    def histories(self) -> dict[Path, list[dict[str, Any]] | None]:
+        """`read_history` of each run's folder."""
+        return {run.folder: read_history(run.folder) for run in self.runs}
+
+    @cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        found = (
+            _curve(mix, value, [self.histories[run.folder] or [] for run in runs])
+            for value in CURVE_FIGURES
+            for mix, runs in self.comparison.by_mix.items()
+        )
+        return tuple(curve for curve in found if curve is not None)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The entries of run.json in which all runs agree, without what is said elsewhere."""
+        first, *others = (run.as_dict() for run in self.runs)
+        return {
+            name: value
+            for name, value in first.items()
+            if name not in SAID_ELSEWHERE and all(record.get(name) == value for record in others)
+        }
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(
+            f"{folder.name}: history.json cannot be read, so its learning curve is missing"
+            for folder, history in self.histories.items()
+            if history is None
+        )
 
 
 def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
-    """`study` over every run under `folder`."""
-    return study(read_runs(folder), baseline)
-
-
-def studies_of(revision: str, folder: str | Path = "runs", baseline: str | None = None) -> list[Study]:
-    """Those of `study_runs` that say what a dataset was worth: all runs that count of some mix in them were trained on
-    this revision of it, or, of few train_clips, one was: there each seed and test fold has a dataset of its own."""
-
-    def is_of_it(comparison: Comparison, members: dict[str, list[RunRecord]]) -> bool:
-        holds = [
-            [revision in run.revisions for run in of_mix]
-            for mix, of_mix in members.items()
-            if mix != comparison.baseline
-        ]
-        return any(all(found) if comparison.train_clips is None else any(found) for found in holds)
-
-    return [
-        _study(comparison, members)
-        for comparison, members in _compared(read_runs(folder), baseline)
-        if is_of_it(comparison, members)
-    ]
-
-
-def study(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Study]:
-    """One study for each comparison of `usk.evaluate.compare.compare`, from the runs that count in it."""
-    return [_study(comparison, members) for comparison, members in _compared(runs, baseline)]
-
-
-def _compared(
-    runs: Sequence[RunRecord], baseline: str | None
-) -> list[tuple[Comparison, dict[str, list[RunRecord]]]]:
-    """Each comparison with the runs that count in it, by mix."""
-    return [
-        (comparison, _members(comparison, alike.runs))
-        for comparison, alike in zip(compare(runs, baseline), comparable(runs, baseline), strict=True)
-    ]
-
-
-def _members(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """By mix, baseline first: of several `runs`, oldest first, of one mix, split and seed the newest."""
-    newest = {(run.mix, *run.key): run for run in runs}
-    members: dict[str, list[RunRecord]] = {row.mix: [] for row in comparison.rows}
-    for run in newest.values():
-        if run.mix in members:
-            members[run.mix].append(run)
-    return {mix: sorted(found, key=lambda run: run.key) for mix, found in members.items() if found}
-
-
-def _study(comparison: Comparison, members: dict[str, list[RunRecord]]) -> Study:
-    partners = {run.key: run for run in members.get(comparison.baseline, [])}
-    pairs = [
-        PairPoint(mix, run.split, run.seed, 100 * (run.accuracy - partners[run.key].accuracy))
-        for mix, found in members.items()
-        if mix != comparison.baseline
-        for run in found
-        if run.key in partners
-    ]
-    everything = [run for found in members.values() for run in found]
-    return Study(
-        comparison=comparison,
-        runs=tuple(_point(run) for run in everything),
-        pairs=tuple(pairs),
-        confusions=tuple(Confusion(mix, _shares(found)) for mix, found in members.items()),
-        by_real=_sweep(everything, "n_real"),
-        by_synthetic=_sweep(everything, "n_synthetic"),
-        curves=tuple(
-            curve
-            for figure in CURVE_FIGURES
-            for mix, found in members.items()
-            if (curve := _curve(mix, figure, found)) is not None
-        ),
-        settings=_shared_settings(everything),
-        notes=tuple(
-            f"{run.folder.name}: history.json cannot be read, so its learning curve is missing"
-            for run in everything
-            if read_history(run.folder) is None
-        ),
-    )
-
-
-def _point(run: RunRecord) -> RunPoint:
-    return RunPoint(
-        name=run.folder.name,
-        mix=run.mix,
-        split=run.split,
-        seed=run.seed,
-        accuracy=run.accuracy,
-        macro_f1=run.macro_f1,
-        n_real=run.n_real,
-        n_synthetic=run.n_synthetic,
-        dropped=run.dropped,
-        best_epoch=run.best_epoch,
-        epochs=run.epochs,
-        validation_accuracy=run.validation_accuracy,
-    )
+    """A study for each comparison of the runs under `folder`."""
+    return [Study(comparison) for comparison in compare_runs(folder, baseline)]
 
 
 def _shares(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
     n_classes = len(runs[0].class_names)
-    counts = sum(
-        (confusion_matrix(run.labels, run.predicted, n_classes) for run in runs),
-        np.zeros((n_classes, n_classes), dtype=np.int64),
-    )
+    counts = np.sum([confusion_matrix(run.labels, run.predicted, n_classes) for run in runs], axis=0)
     return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in counts)
 
 
 def series_of(mix: str, count: str) -> str:
-    """A mix without the fractions of what is pluralize (`n_real` or `n_synthetic` clips): `real:0.1,synth` and `real,synth`
+    """A mix without the fractions of what is counted (`n_real` or `n_synthetic` clips): `real:0.1,synth` and `real,synth`
     are two sizes of one series by real clips; by synthetic ones they are two series."""
 
     def swept(part: str) -> str:
@@ -260,7 +202,7 @@ def _sweep_point(series: str, size: int, values: Sequence[float]) -> SweepPoint:
 
 
 def sweeps_by_train_clips(studies: Sequence[Study]) -> list[Sweep]:
-    """Accuracy by real clips in training, for each setting that was run with several numbers of train_clips.
+    """Accuracy by real clips in training, for each setting that was run with several numbers of train clips.
 
     A mix without real clips has no place on that scale and is left out.
     """
@@ -299,14 +241,14 @@ def read_history(folder: Path) -> list[dict[str, Any]] | None:
         return None
 
 
-def _curve(mix: str, figure: str, runs: Sequence[RunRecord]) -> Curve | None:
-    """Over the epochs of which every run with a history noted the figure; None where those are fewer than two."""
+def _curve(mix: str, value: str, histories: Sequence[list[dict[str, Any]]]) -> Curve | None:
+    """Over the epochs of which every run with a history noted the value; None where those are fewer than two."""
     noted = []
-    for run in runs:
+    for history in histories:
         values = {
-            number: float(epoch[figure])
-            for number, epoch in enumerate(read_history(run.folder) or [], 1)
-            if isinstance(epoch.get(figure), int | float) and math.isfinite(epoch[figure])
+            number: float(epoch[value])
+            for number, epoch in enumerate(history, 1)
+            if isinstance(epoch.get(value), int | float) and math.isfinite(epoch[value])
         }
         if values:
             noted.append(values)
@@ -314,23 +256,5 @@ def _curve(mix: str, figure: str, runs: Sequence[RunRecord]) -> Curve | None:
     if len(epochs) < 2:
         return None
     table = np.array([[one[epoch] for epoch in epochs] for one in noted])
-    return Curve(
-        mix,
-        figure,
-        tuple(epochs),
-        tuple(table.mean(axis=0).tolist()),
-        tuple(table.min(axis=0).tolist()),
-        tuple(table.max(axis=0).tolist()),
-        len(noted),
-    )
-
-
-def _shared_settings(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """The entries of run.json in which all runs agree, without what is said elsewhere."""
-    records = [run.as_dict() for run in runs]
-    spoken = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
-    return {
-        name: value
-        for name, value in records[0].items()
-        if name not in spoken and all(record.get(name) == value for record in records[1:])
-    }
+    mean, low, high = (tuple(of(axis=0).tolist()) for of in (table.mean, table.min, table.max))
+    return Curve(mix, value, tuple(epochs), mean, low, high, len(noted))

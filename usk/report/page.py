@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_MB = 25.0
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
+VERDICT_MARKS = {1: ("better", "▲"), -1: ("worse", "▼"), 0: ("open", "≈")}  # by `Verdict.direction`
 ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "matplotlib")
 CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything that is no clip; half of it for charts
@@ -279,7 +280,7 @@ def _title(studies: Sequence[Study], shown: Gallery | None) -> str:
 def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
     said = []
     if studies:
-        runs = {run.name: run.mix for study in studies for run in study.runs}
+        runs = {run.folder.name: run.mix for study in studies for run in study.runs}
         said.append(f"{pluralize(len(runs), 'run')} of {pluralize(len(set(runs.values())), 'mix')}")
     if shown is not None:
         n_classes = sum(part["clips"] > 0 for part in shown.classes)
@@ -297,13 +298,6 @@ def _tabs(studies: Sequence[Study], shown: Gallery | None) -> list[dict[str, str
         if len(shown.clips) > kept:
             found.append({"id": "rejected", "name": "Rejected", "count": f"{len(shown.clips) - kept:,}"})
     return [*found, {"id": "trust", "name": "Trust", "count": ""}]
-
-
-def verdict_kind(sentence: str) -> str:
-    """`better`, `worse` or `open`, as the sentence of `usk eval` ends."""
-    if re.search(r": (better than .*|synthetic clips help)$", sentence):
-        return "better"
-    return "worse" if re.search(r": (worse than .*|synthetic clips hurt)$", sentence) else "open"
 
 
 def _compared(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> dict[str, list[dict[str, Any]]]:
@@ -334,13 +328,13 @@ def _study(study: Study) -> dict[str, Any]:
     for row in comparison.rows:
         if row.difference is None:
             continue
-        known = verdict_kind(row.sentence)
+        kind, sign = VERDICT_MARKS[row.verdict.direction]
         verdicts.append(
             {
                 "mix": row.mix,
                 "baseline": comparison.baseline,
-                "kind": known,
-                "sign": {"better": "▲", "worse": "▼", "open": "≈"}[known],
+                "kind": kind,
+                "sign": sign,
                 "points": points_text(row.difference.difference_points),
                 "sentence": row.sentence,
             }
@@ -356,40 +350,17 @@ def _study(study: Study) -> dict[str, Any]:
 
 
 def _mixes(study: Study) -> Table:
-    from usk.evaluate.verdict import interval_of
+    from usk.evaluate.tables import mix_table
 
-    def spread(interval: Any) -> str:
-        half = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
-        return f"{100 * interval.mean:.1f}{half}"
-
-    rows = []
-    for row in study.comparison.rows:
-        difference = row.difference
-        bounds = (
-            ""
-            if difference is None or difference.low_points is None
-            else interval_of(difference).replace("-", "\u2212")
-        )
-        rows.append(
-            (
-                row.mix,
-                f"{row.n_runs}",
-                f"{row.n_real:,}",
-                f"{row.n_synthetic:,}",
-                spread(row.accuracy),
-                spread(row.macro_f1),
-                "" if difference is None else points_text(difference.difference_points),
-                bounds,
-                f"{row.pairs_up} of {row.pairs}" if row.pairs else "",
-                "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}",
-            )
-        )
-    baseline = study.comparison.baseline
+    table = mix_table(study.comparison)
+    headers = tuple(column.header for column in table.columns)
     return Table(
-        ("mix", "runs", "real", "synthetic", "accuracy", "macro F1", f"to {baseline}", "95 % interval", "pairs up",
-         "p (Holm)"),
-        tuple(rows),
-    )  # fmt: skip
+        headers,
+        tuple(
+            tuple(cell.replace("-", "\u2212") if place else cell for place, cell in enumerate(row))
+            for row in table.rows
+        ),
+    )
 
 
 def _chart(chart: Chart) -> dict[str, Any]:
@@ -623,9 +594,11 @@ def _train_commands(studies: Sequence[Study], out: str, synth: str, from_real: S
     ] = {}  # before and after, with the augmentations
     told: set[str] = set()
     for study in sorted(studies, key=lambda study: bool(study.comparison.choices)):
-        if all(run.name in told for run in study.runs):  # at the best augmentations: runs of the others again
+        if all(
+            run.folder.name in told for run in study.runs
+        ):  # at the best augmentations: runs of the others again
             continue
-        told |= {run.name for run in study.runs}
+        told |= {run.folder.name for run in study.runs}
         alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
         for row in study.comparison.rows:
             subsets = {(_test_fold(run.split), run.seed) for run in study.runs if run.mix == row.mix}

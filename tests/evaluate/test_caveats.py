@@ -1,0 +1,145 @@
+"""What is said beside the numbers of a comparison, from runs that have only what each caveat looks at."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.evaluate.grids import N_CLIPS, only, row_of, write_grid
+from tests.runs import rewrite
+from usk.evaluate import caveats
+from usk.evaluate.compare import compare_runs
+
+
+def run(fold: int = 1, seed: int = 0, **values: Any) -> Any:
+    usual = {"split": f"fold{fold}", "seed": seed, "protocol": "folds", "n_synthetic": 90, "caveats": ()}
+    found = usual | {"epochs": 30, "precision": "fp32", "made_by": (), "datasets": frozenset()} | values
+    return SimpleNamespace(revisions=frozenset(revision for _, revision in found["datasets"]), **found)
+
+
+def on(*revisions: str, name: str = "synth") -> dict[str, Any]:
+    return {"datasets": frozenset((name, revision) for revision in revisions)}
+
+
+def test_caveats_of_runs_are_said_once_with_the_mixes_that_have_them() -> None:
+    by_mix = {
+        "real": [run(caveats=("no recordings",)), run(2)],
+        "a": [run(caveats=("no recordings", "few"))],
+        "b": [run(caveats=("no recordings", "few"))],
+    }
+    assert caveats.of_runs(by_mix) == ["a; b: few", "no recordings"]
+
+
+def test_unequal_epochs_within_a_split_are_noted_alone() -> None:
+    assert "30, 42" in caveats.unequal_epochs({"real": [run()], "a": [run(epochs=42)]})[0]
+    assert not caveats.unequal_epochs({mix: [run(), run(2, epochs=42)] for mix in ("real", "a")})
+
+
+def test_two_precisions_are_noted() -> None:
+    assert caveats.unlike_precision({"real": [run()], "a": [run(precision="bf16")]})
+    assert not caveats.unlike_precision({"real": [run()], "a": [run()]})
+
+
+def test_datasets_of_one_name_that_changed_between_runs_are_noted() -> None:
+    changed = {"real,synth": [run(fold, **on(str(fold))) for fold in (1, 2)]}
+    assert caveats.unlike_clips(changed) == [
+        "real,synth: its runs were trained on 2 different datasets of that name"
+    ]
+    assert not caveats.unlike_clips(
+        {"full": [run(fold, **on("r", name=f"full/fold{fold}")) for fold in (1, 2)]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        ({"strategies": ("sample",)}, "the clips of few are of different strategies in different runs (sample; slerp)"),
+        ({"generators": ("other",)}, "the clips of few for one split are of several generators"),
+        ({"n_synthetic": 900}, "runs of one split have from 90 to 900 synthetic clips"),
+        ({"n_synthetic": 100}, None),
+    ],
+)  # fmt: skip
+def test_runs_of_one_mix_whose_clips_were_made_otherwise_are_named(
+    changed: dict[str, Any], note: str | None
+) -> None:
+    runs = []
+    for fold, seed in itertools.product((1, 2), (0, 1)):
+        made = {
+            "name": "few",
+            "strategies": ("slerp",),
+            "generators": (f"of fold {fold}",),
+            "n_synthetic": 90,
+        }
+        made |= changed if (fold, seed) == (1, 1) else {}
+        n_synthetic = made.pop("n_synthetic")
+        runs.append(run(fold, seed, n_synthetic=n_synthetic, made_by=(SimpleNamespace(**made),)))
+    assert caveats.unlike_clips({"real,few": runs}) == ([f"real,few: {note}"] if note else [])
+
+
+@pytest.mark.parametrize(
+    ("runs", "which"),
+    [
+        ([run(fold, seed, **on("s")) for fold in (1, 2) for seed in (0, 1)], "all seeds"),
+        ([run(seed=seed, **on("s" if seed < 2 else "t")) for seed in range(3)], "several seeds"),
+        ([run(seed=seed, **on("s" if seed < 2 else "t")) for seed in range(4)], "several seeds"),
+        ([run(fold, **on("s")) for fold in (1, 2)], "all splits"),
+        ([run(fold, **on("s" if fold < 3 else "t")) for fold in (1, 2, 3)], "several splits"),
+        ([run(seed=seed, **on(str(seed))) for seed in range(3)], None),
+        ([run(seed=seed, n_synthetic=0, **on("real")) for seed in range(3)], None),
+    ],
+)
+def test_clips_that_seeds_share_are_noted(runs: list[Any], which: str | None) -> None:
+    said = "trained on the same synthetic clips, so the luck of making them is in no interval"
+    assert caveats.shared_clips({"real": [run(n_synthetic=0)], "mix": runs}) == (
+        [f"mix: {which} {said}"] if which else []
+    )
+
+
+def test_folds_with_other_seeds_are_named() -> None:
+    runs = [run(1, seed) for seed in (0, 1)] + [run(2, seed) for seed in (0, 1, 2, 3, 5)]
+    (note,) = caveats.uneven_seeds({"mix": [(one, one) for one in runs]})
+    assert "(fold1: 0 to 1; fold2: 0 to 3, 5)" in note
+    own = [run(protocol="seed-9010", split=f"seed{seed}", seed=seed) for seed in (0, 1)]
+    assert not caveats.uneven_seeds({"mix": [(one, one) for one in own]})
+
+
+def test_runs_without_a_partner_are_counted() -> None:
+    by_mix = {"real": [run(), run(3)], "mix": [run(), run(4)], "whole": [run(), run(3)]}
+    pairs = {"mix": [(run(), run())], "whole": [(run(), run()), (run(3), run(3))]}
+    (note,) = caveats.unpaired(by_mix, pairs)
+    assert note.startswith("mix: no partner with the same split and seed for 2 runs")
+
+
+def test_trainings_that_learned_nothing_are_named_with_the_difference_without_them(tmp_path: Path) -> None:
+    write_grid(tmp_path, gain=0.1, seeds=(0, 1, 2))
+    before = only(compare_runs(tmp_path))
+    assert not any("learned nothing" in note for note in before.notes)
+    rewrite(tmp_path / "real-fold1-0", "predicted", [1] * N_CLIPS)
+    comparison = only(compare_runs(tmp_path))
+    (note,) = [note for note in comparison.notes if "learned nothing" in note]
+    assert note.startswith("1 of 6 runs of real learned nothing")
+    assert "real,synth is +10.0 percentage points (" in note and note.endswith(", in 5 pairs")
+    first, second = (row_of(one, "real,synth").difference for one in (before, comparison))
+    assert first and second and second.difference_points > first.difference_points
+
+
+@pytest.mark.parametrize(
+    ("mix", "advice"), [("real", "a mix with synthetic clips"), ("synth", "the mix real")]
+)
+def test_one_mix_alone_is_told_to_train_another(mix: str, advice: str) -> None:
+    (note,) = caveats.alone({mix: [run()]})
+    assert advice in note
+    assert not caveats.alone({"real": [run()], "synth": [run()]})
+
+
+def test_many_mixes_and_older_runs_are_noted() -> None:
+    by_mix = {"real": [run()], "a": [run()], "b": [run()]}
+    pairs = {mix: [(run(), run())] for mix in ("a", "b")}
+    assert any("Holm" in note for note in caveats.many_mixes(pairs)) and not caveats.many_mixes({"a": []})
+    for runs in by_mix.values():
+        runs[0].learnt_nothing = False
+    assert any("2 older runs" in note for note in caveats.caveats(by_mix, pairs, 2))

@@ -1,0 +1,188 @@
+"""What a reader of a comparison must know beside its numbers: one function for each caveat, which returns its sentences."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+from usk.evaluate.pairing import DEFAULT_BASELINE, ByMix, RunPairs, to_pairs
+from usk.evaluate.stats import paired_bootstrap
+from usk.evaluate.verdict import interval_of
+from usk.runs import RunRecord
+from usk.text import pluralize
+
+LIKE_NUMBERS = 1.25  # so many times as many clips are still about as many
+Pairs = Mapping[str, RunPairs]
+"""By mix, without the baseline."""
+
+
+def caveats(by_mix: ByMix, pairs: Pairs, n_superseded: int = 0) -> list[str]:
+    """All caveats of a comparison, those of its runs first. `n_superseded` older runs are left out."""
+    older = f"{pluralize(n_superseded, 'older run')} of the same mix, split and seed left out"
+    return [
+        *of_runs(by_mix),
+        *([older] if n_superseded else []),
+        *unequal_epochs(by_mix),
+        *unlike_precision(by_mix),
+        *unlike_clips(by_mix),
+        *shared_clips(by_mix),
+        *uneven_seeds(pairs),
+        *unpaired(by_mix, pairs),
+        *failed(by_mix, pairs),
+        *alone(by_mix),
+        *many_mixes(pairs),
+    ]
+
+
+def of_runs(by_mix: ByMix) -> list[str]:
+    """What the runs themselves say their results must be read with, such as leaks that nothing can rule out."""
+    of_mix = {mix: {text for run in runs for text in run.caveats} for mix, runs in by_mix.items()}
+    notes = []
+    for text in sorted(set().union(*of_mix.values())):
+        mixes = [mix for mix, found in of_mix.items() if text in found]
+        notes.append(text if len(mixes) == len(by_mix) else f"{'; '.join(mixes)}: {text}")
+    return notes
+
+
+def unequal_epochs(by_mix: ByMix) -> list[str]:
+    lengths: dict[str, set[int]] = defaultdict(set)  # by default they follow the clips of the split
+    for run in _every(by_mix):
+        lengths[run.split].add(run.epochs)
+    unequal = sorted(set().union(*(found for found in lengths.values() if len(found) > 1)))
+    said = ", ".join(map(str, unequal))
+    return [f"runs of one split were trained for {said} epochs: train all equally long"] if unequal else []
+
+
+def unlike_precision(by_mix: ByMix) -> list[str]:
+    found = sorted({run.precision for run in _every(by_mix) if run.precision})
+    return [f"some runs were trained in {' and some in '.join(found)}"] if len(found) > 1 else []
+
+
+def unlike_clips(by_mix: ByMix) -> list[str]:
+    """Runs of one mix whose synthetic clips are of different datasets of one name, of other strategies, or for one split of
+    other generators or in other numbers."""
+    notes = []
+    for mix, runs in by_mix.items():
+        named = Counter(name for name, _ in frozenset().union(*(run.datasets for run in runs)))
+        if (most := max(named.values(), default=1)) > 1:
+            notes.append(f"{mix}: its runs were trained on {most} different datasets of that name")
+        strategies: dict[str, set[str]] = defaultdict(set)
+        generators: dict[tuple[str, str], set[str]] = defaultdict(set)
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for run in runs:
+            numbers[run.split].append(run.n_synthetic)
+            for part in run.made_by:
+                strategies[part.name].add(", ".join(part.strategies))
+                generators[part.name, run.split].add(", ".join(part.generators))
+        notes += [
+            f"{mix}: the clips of {name} are of different strategies in different runs ({'; '.join(sorted(found))})"
+            for name, found in sorted(strategies.items())
+            if len(found) > 1
+        ]
+        several = sorted({name for (name, _), found in generators.items() if len(found) > 1})
+        notes += [f"{mix}: the clips of {name} for one split are of several generators" for name in several]
+        if uneven := [found for found in numbers.values() if max(found) > LIKE_NUMBERS * min(found)]:
+            few, many = min(map(min, uneven)), max(map(max, uneven))
+            notes.append(f"{mix}: runs of one split have from {few:,} to {many:,} synthetic clips")
+    return notes
+
+
+def shared_clips(by_mix: ByMix) -> list[str]:
+    """Mixes whose seeds (with one seed alone: splits) had the same synthetic clips."""
+    sharing: dict[str, list[str]] = defaultdict(list)
+    for mix, runs in by_mix.items():
+        made: dict[frozenset[str], list[RunRecord]] = defaultdict(list)
+        for run in runs:
+            if run.n_synthetic and run.revisions:
+                made[run.revisions].append(run)
+        what = "seed" if len({run.seed for run in runs}) > 1 else "split"
+        everyone = {getattr(run, what) for run in runs}
+        found = [{getattr(run, what) for run in members} for members in made.values()]
+        if any(len(members) > 1 for members in found):
+            which = "all" if all(members == everyone for members in found) else "several"
+            sharing[f"{which} {what}s"].append(mix)
+    return [
+        f"{'; '.join(mixes)}: {which} trained on the same synthetic clips, so the luck of making them is in no interval"
+        for which, mixes in sharing.items()
+    ]
+
+
+def uneven_seeds(pairs: Pairs) -> list[str]:
+    """Folds that test with other seeds than others; not where each split is drawn by a seed of its own."""
+    notes = []
+    for mix, made in pairs.items():
+        seeds: dict[str, set[int]] = defaultdict(set)
+        for _, run in made:
+            if run.protocol == "folds":
+                seeds[run.split].add(run.seed)
+        if len(set(map(frozenset, seeds.values()))) > 1:
+            said = "; ".join(f"{split}: {_as_ranges(found)}" for split, found in sorted(seeds.items()))
+            notes.append(
+                f"{mix}: not all test folds have the same seeds ({said}), and each fold counts as much; train all with the same seeds"
+            )
+    return notes
+
+
+def unpaired(by_mix: ByMix, pairs: Pairs) -> list[str]:
+    n_baseline = len(next(iter(by_mix.values())))
+    counts = {mix: len(by_mix[mix]) + n_baseline - 2 * len(made) for mix, made in pairs.items()}
+    return [
+        f"{mix}: no partner with the same split and seed for {pluralize(n, 'run')} (its own and the baseline's), which are in "
+        "the means and recalls and not in the differences"
+        for mix, n in counts.items()
+        if n
+    ]
+
+
+def failed(by_mix: ByMix, pairs: Pairs) -> list[str]:
+    """Trainings that came to nothing, of which few can make most of a mean, and the differences without them."""
+    counts = {mix: sum(run.learnt_nothing for run in runs) for mix, runs in by_mix.items()}
+    runs = ", ".join(
+        f"{n} of {pluralize(len(by_mix[mix]), 'run')} of {mix}" for mix, n in counts.items() if n
+    )
+    if not runs:
+        return []
+    parts = [f"{runs} learned nothing and predict one class for all test clips"]
+    for mix, made in pairs.items():
+        rest = [both for both in made if not any(run.learnt_nothing for run in both)]
+        if rest and len(rest) < len(made):
+            left = paired_bootstrap(to_pairs(rest))
+            interval = f" ({interval_of(left)})" if interval_of(left) else ""
+            parts.append(
+                f"without them the difference of {mix} is {left.difference_points:+z.1f} percentage points{interval}, in "
+                f"{pluralize(len(rest), 'pair')}"
+            )
+    return ["; ".join(parts)]
+
+
+def alone(by_mix: ByMix) -> list[str]:
+    """One mix, which nothing can be compared with."""
+    mix, *others = by_mix
+    if others:
+        return []
+    beside = "a mix with synthetic clips" if mix == DEFAULT_BASELINE else f"the mix {DEFAULT_BASELINE}"
+    return [f"{mix} is the only mix: train {beside} with the same test folds and seeds to compare it with"]
+
+
+def many_mixes(pairs: Pairs) -> list[str]:
+    if len(pairs) < 2:
+        return []
+    return [
+        f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, the p values are corrected for all "
+        "together (Holm)"
+    ]
+
+
+def _every(by_mix: ByMix) -> Iterable[RunRecord]:
+    return (run for runs in by_mix.values() for run in runs)
+
+
+def _as_ranges(numbers: Iterable[int]) -> str:
+    """`0 to 3, 5` of 0, 1, 2, 3, 5."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(str(of[0]) if len(of) == 1 else f"{of[0]} to {of[-1]}" for of in ranges)
