@@ -54,7 +54,7 @@ def test_the_table_has_a_row_a_mix(tmp_path: Path) -> None:
     [(120, []), (80, ["macro F1 %", "runs"]), (60, ["macro F1 %", "runs", "p (Holm)", "pairs up", "synth"])],
 )
 def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out: list[str]) -> None:
-    """Every mix by its name and every figure, or the name of what there is no room for."""
+    """Every mix by its name and every number, or the name of what there is no room for."""
     for seed in range(6):
         write_run(tmp_path, "real", seed, skill=0.5 + 0.02 * seed)
         write_run(tmp_path, "real,decomposed,sample", seed, skill=0.7 + 0.01 * seed)
@@ -67,7 +67,7 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
     assert lines[mix + 1].startswith("sample ")
     row = comparison.rows[1]
     assert row.p_value_holm is not None and row.difference is not None
-    figures = {
+    cells = {
         "runs": "6",
         "real": str(row.n_real),
         "synth": str(row.n_synthetic),
@@ -78,7 +78,7 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
         "pairs up": f"{row.pairs_up}/{row.pairs}",
         "p (Holm)": f"{row.p_value_holm:.3g}",
     }
-    expected = " ".join(figure for name, figure in figures.items() if name not in left_out)
+    expected = " ".join(cell for name, cell in cells.items() if name not in left_out)
     assert " ".join(lines[mix].split()[1:]) == expected
 
 
@@ -99,12 +99,12 @@ def test_recalls_stand_beside_their_differences_as_many_mixes_as_fit(tmp_path: P
         assert all(
             line[:2] == [str(of_class.support), f"{100 * of_class.recall['real']:.1f}"] for line in lines
         )
-        figures = [figure for line in lines for figure in line[2:]]
+        found = [cell for line in lines for cell in line[2:]]
         expected = [
             (f"{100 * of_class.recall[row.mix]:.1f}", f"{of_class.difference_points[row.mix]:+z.1f}")
             for row in comparison.rows[1:]
         ]
-        assert figures == [figure for both in expected for figure in both]
+        assert found == [cell for both in expected for cell in both]
 
 
 def test_a_mix_is_whole_however_long_its_names_are(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_each_of_many_comparisons_says_that_it_is_one_of_many(tmp_path: Path) ->
     for train_clips in (50, 100):
         write_run(tmp_path, "real", name=f"real{train_clips}", train_clips=train_clips)
         write_run(tmp_path, "real,synth", name=f"both{train_clips}", train_clips=train_clips)
-    write_run(tmp_path, "real", name="all")  # nothing is judged there
+    write_run(tmp_path, "real", name="all")  # nothing is compared there
     for comparison in compare_runs(tmp_path):
         assert comparison.notes[-1].startswith(
             "one of 2 comparisons, whose p values are corrected within each alone"
@@ -230,7 +230,7 @@ def test_mistakes_that_changed_are_named_largest_first(tmp_path: Path) -> None:
     assert (second["class_name"], second["predicted"], second["baseline_clips"]) == ("air", "siren", 1.5)
 
 
-def test_a_mix_with_pairs_enough_for_its_own_step_of_holm_is_judged(tmp_path: Path) -> None:
+def test_a_mix_with_pairs_enough_for_its_own_step_of_holm_gets_a_verdict(tmp_path: Path) -> None:
     for seed in range(16):
         write_run(tmp_path, "real", seed=seed, skill=0.5)
         write_run(tmp_path, "a", seed=seed, skill=0.9)

@@ -245,7 +245,7 @@ def _broken(text: str) -> str:
 
 
 def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
-    """Columns of figures; `narrow` ones have a word of their header on each line."""
+    """Columns of numbers; `narrow` ones have a word of their header on each line."""
     for header in headers:
         text = _in_lines(header) if narrow else header
         table.add_column(escape(text), justify="right", overflow="fold")

@@ -250,7 +250,7 @@ def _page(
         real_name=None if real is None else real.name,
         versions=_versions(),
         made=datetime.now(UTC).strftime("%d %B %Y"),
-        license=_licence(shown),
+        license=_license(shown),
     )
 
 
@@ -540,7 +540,7 @@ def _versions() -> list[tuple[str, str]]:
     ]
 
 
-def _licence(shown: Gallery | None) -> str:
+def _license(shown: Gallery | None) -> str:
     if shown is None:
         return ""
     said = [f"Synthetic clips: {shown.license}."]
