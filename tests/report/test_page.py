@@ -230,7 +230,7 @@ def test_the_chart_in_the_datasets_card_is_over_shots_where_there_are_several(
     assert b"Accuracy of each mix" in Path("synth/accuracy.png").read_bytes()
 
 
-def test_what_must_be_known_with_the_figures_stands_in_the_card(usk: Command, study_folder: Path) -> None:
+def test_what_must_be_known_with_the_results_stands_in_the_card(usk: Command, study_folder: Path) -> None:
     shutil.rmtree("runs")
     revision = library.open_source("synth").revision
     place = str(study_folder / "synth")
@@ -245,14 +245,15 @@ def test_what_must_be_known_with_the_figures_stands_in_the_card(usk: Command, st
             f"real,{place}",
             seed,
             n_synthetic=9,
-            caveats=["heard more than train_clips"],
+            caveats=["trained on more"],
             **made_of,
         )
     assert usk("eval", "--save", "synth").code == 0
     card = Path("synth/README.md").read_text()
-    assert "| real,synth | 3, of these clips 1 |" in card and "| real | 3 |" in card
+    assert "| real,synth | 3 |" in card and "| real | 3 |" in card
+    assert "(1 of its 3 runs trained on these very clips)" in card
     notes = card[card.index("Read with it:") : card.index("## Use")]
-    assert "- real,synth: heard more than train_clips" in notes
+    assert "- real,synth: trained on more" in notes
     assert str(study_folder) not in card + Path("synth/study.json").read_text()
 
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from usk.evaluate.stats import MeanInterval
     from usk.evaluate.study import Study
     from usk.runs import RunRecord
-    from usk.tables import Table as PlainTable
 
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
@@ -255,32 +254,6 @@ def _in_lines(header: str) -> str:
     return "\n".join(header.split(" ")).replace("95\n%", "95 %")
 
 
-def plain_table(plain: tables.Table, width: int) -> Group:
-    """A plain table as far as its columns fit into `width`, with its notes and what there was no room for."""
-    widths = [
-        max(len(line) for text in (_in_lines(column.header), *cells) for line in text.splitlines() or [""])
-        for column, *cells in zip(plain.columns, *plain.rows, strict=True)
-    ]
-    shown = list(range(len(plain.columns)))
-    for place in sorted(shown, key=lambda place: -plain.columns[place].priority):
-        if plain.columns[place].priority and sum(GAP + widths[kept] for kept in shown) - GAP > width:
-            shown.remove(place)
-    table = _table(title="")
-    for place in shown:
-        column = plain.columns[place]
-        header = _in_lines(column.header) if column.numeric else column.header
-        table.add_column(escape(header), justify="right" if column.numeric else "left", overflow="fold")
-    for row in plain.rows:
-        table.add_row(*(escape(row[place]) for place in shown))
-    left_out = [column.header for place, column in enumerate(plain.columns) if place not in shown]
-    missing = [f"No room for {', '.join(left_out)}: widen the terminal, or use --json."] if left_out else []
-    return Group(
-        f"[italic]{escape(plain.title)}[/italic]",
-        table,
-        *(f"[dim]{escape(note)}[/dim]" for note in (*plain.notes, *missing)),
-    )
-
-
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
     """The first planned clips with their parents and the parents' shares."""
     table = _table(title=f"first {len(rows)} of {n_all} planned clips")
@@ -323,37 +296,37 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
     return table
 
 
-def rich_tables(table: PlainTable, width: int) -> list[Table]:
-    """`table` as it fits into `width` columns of the terminal.
+def plain_table(plain: tables.Table, width: int) -> Group:
+    """A plain table as far as its columns fit into `width`, with its notes and what there was no room for.
 
-    Columns of the highest priority number are left out first, and named below. A table with `n_repeated` columns is split
-    into several instead.
+    Columns of the highest priority number are left out first. A table with `n_repeated` columns is split instead.
     """
     headers = [
         _in_lines(_broken(column.header)) if column.numeric else _broken(column.header)
-        for column in table.columns
+        for column in plain.columns
     ]
-    cells = [[_broken(cell) for cell in row] for row in table.rows]
+    rows = [[_broken(cell) for cell in row] for row in plain.rows]
     widths = [
         max(len(line) for cell in column for line in cell.split("\n"))
-        for column in zip(headers, *cells, strict=True)
+        for column in zip(headers, *rows, strict=True)
     ]
-    shown, left_out = _what_fits(table, widths, width)
-    notes = [
-        *table.notes,
-        *([f"no room for {', '.join(left_out)}: widen the terminal, or --json"] if left_out else []),
-    ]
+    shown, left_out = _what_fits(plain, widths, width)
+    missing = [f"No room for {', '.join(left_out)}: widen the terminal, or use --json."] if left_out else []
     drawn = []
-    for part in _parts(shown, table.n_repeated, widths, width):
-        one = _table(escape(table.title), caption=escape("\n".join(notes)) or None, caption_justify="left")
+    for part in _parts(shown, plain.n_repeated, widths, width):
+        drawn.append(_table(title=""))
         for place in part:
-            whole = table.columns[place].numeric or not any(" " in row[place] for row in table.rows)
-            justify: Literal["left", "right"] = "right" if table.columns[place].numeric else "left"
-            one.add_column(escape(headers[place]), justify=justify, overflow="fold", no_wrap=whole)
-        for row in cells:
-            one.add_row(*(escape(row[place]) for place in part))
-        drawn.append(one)
-    return drawn
+            numeric = plain.columns[place].numeric
+            whole = numeric or not any(" " in row[place] for row in plain.rows)
+            justify: Literal["left", "right"] = "right" if numeric else "left"
+            drawn[-1].add_column(escape(headers[place]), justify=justify, overflow="fold", no_wrap=whole)
+        for row in rows:
+            drawn[-1].add_row(*(escape(row[place]) for place in part))
+    return Group(
+        f"[italic]{escape(plain.title)}[/italic]",
+        *drawn,
+        *(f"[dim]{escape(note)}[/dim]" for note in (*plain.notes, *missing)),
+    )
 
 
 def _room(widths: Sequence[int], shown: Sequence[int]) -> int:
@@ -361,7 +334,7 @@ def _room(widths: Sequence[int], shown: Sequence[int]) -> int:
     return sum(widths[place] for place in shown) + GAP * (len(shown) - 1)
 
 
-def _what_fits(table: PlainTable, widths: Sequence[int], width: int) -> tuple[list[int], list[str]]:
+def _what_fits(table: tables.Table, widths: Sequence[int], width: int) -> tuple[list[int], list[str]]:
     """The columns that are shown, and the names of those that there is no room for."""
     shown, left_out = list(range(len(widths))), []
     for place in sorted(shown, key=lambda place: -table.columns[place].priority):
@@ -387,7 +360,7 @@ def comparison_shown(comparison: Comparison, width: int) -> list[RenderableType]
     from usk.evaluate.tables import comparison_tables
 
     return [
-        *(drawn for table in comparison_tables(comparison) for drawn in rich_tables(table, width)),
+        *(plain_table(table, width) for table in comparison_tables(comparison)),
         *(
             f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
             for row in comparison.rows

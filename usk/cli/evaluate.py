@@ -36,7 +36,7 @@ def command(
     The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
     """
     display = display_for(ctx)
-    from usk.cli.display import comparison_shown, rich_tables, strips_table
+    from usk.cli.display import comparison_shown, plain_table, strips_table
     from usk.evaluate.study import study_runs
     from usk.evaluate.tables import train_clips_tables
 
@@ -47,7 +47,7 @@ def command(
     width = display.out.width
     display.result(
         [comparison.as_dict() for comparison in comparisons],
-        *(shown for table in train_clips_tables(comparisons) for shown in rich_tables(table, width)),
+        *(plain_table(table, width) for table in train_clips_tables(comparisons)),
         *(shown for comparison in comparisons for shown in comparison_shown(comparison, width)),
         *(strips_table(study) for study in studies if display.draws),
     )
