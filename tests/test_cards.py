@@ -528,7 +528,7 @@ def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_licence(hostile_
     assert rate_hz == 8_000
     assert np.abs(samples).max() > 0
     assert open_source(hostile_dataset).license == "CC BY-NC 3.0"
-    assert open_source(hostile_dataset).model_groups == {"urbansound8k/1"}
+    assert open_source(hostile_dataset).generator_trained_on[0].groups == {"urbansound8k/1"}
     assert json.loads((hostile_dataset / "usk.json").read_text())["license"] == "CC BY-NC 3.0"
     assert (
         yaml.safe_load((hostile_dataset / "README.md").read_text().split("---\n")[1])["license"]

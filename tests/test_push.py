@@ -140,7 +140,7 @@ def test_a_judged_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_ju
     }
     here, there = open_source(judged), open_source("me/set")
     assert [clip.clip_id for clip in there.clips] == [clip.clip_id for clip in here.clips]
-    assert len(there) == 9 and there.filter_groups == here.filter_groups != {}
+    assert len(there) == 9 and there.filters_trained_on == here.filters_trained_on != {}
     assert [clip.filter_folds for clip in there.clips] == [clip.filter_folds for clip in here.clips]
     import datasets
 

@@ -53,6 +53,7 @@ class TrainedOn:
     folds: tuple[int, ...] = ()
     clips: int | None = None  # how many; None: not known
     groups: tuple[str, ...] = ()  # recordings
+    sounds: tuple[str, ...] = ()  # the same by clip (usk.data.clip.Clip.sound)
     held_out_groups: tuple[str, ...] = ()  # recordings that only validated
     hub_id: str = ""
     has_groups: bool = True  # whether the source names its recordings
@@ -87,6 +88,7 @@ class FilterTrainedOn:
     folds: tuple[int, ...]
     clips: int
     groups: tuple[str, ...]
+    sounds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

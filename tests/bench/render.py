@@ -226,7 +226,7 @@ def main() -> None:
         plan_config: dict[str, Any] = {"per_class": options.per_class, "folds": folds}
         config = SynthConfig(render=render_config("published"), **plan_config)
         decoded, plan = plan_for(open_source(options.real), config, generator.mel.sample_rate_hz)
-        row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+        row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
         parents = [[decoded.audio(row_of[parent]) for parent in clip.parents] for clip in plan.clips]
 
         recipe = Recipe.load(folder, device)

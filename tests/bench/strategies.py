@@ -94,7 +94,7 @@ def main() -> None:
     )
     model = classifier_in(options.run)
     features = model.feature_settings
-    row_of = {clip.clip_id: row for row, clip in enumerate(source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(source.clips)}
 
     def plan_for(n_parents: int) -> Plan:
         return draw_plan(

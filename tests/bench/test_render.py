@@ -32,7 +32,7 @@ def test_the_published_preset_makes_what_audiodiffusion_makes(
     config = SynthConfig(per_class=1, render=render_config("published"))
     decoded, plan = plan_for(open_source(urbansound8k_folder), config, generator.mel.sample_rate_hz)
     recipe = Recipe.load(folder, torch.device("cpu"))
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     theirs = [
         recipe.clip(*(decoded.audio(row_of[parent]) for parent in clip.parents))[1] for clip in plan.clips
     ]

@@ -15,6 +15,7 @@ from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
 from usk.classify import registry
 from usk.data.clip import Clip
+from usk.data.decode import sound_of
 from usk.data.source import Source
 
 RATE_HZ = 22_050
@@ -27,6 +28,9 @@ class Sound:
 
     name: str
     frequency_hz: float
+
+    def digest(self) -> str:
+        return self.name
 
     def read(self) -> tuple[np.ndarray, int]:
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
@@ -43,8 +47,9 @@ def bands() -> Source:
         for fold in (1, 2, 3):
             for recording in range(8):
                 clip_id = f"bands/{name}-{fold}-{recording}"
-                clips.append(Clip(clip_id, label, clip_id, fold))
                 audio.append(Sound(clip_id, frequency_hz))
+                sound = sound_of(*audio[-1].read())
+                clips.append(Clip(clip_id, label, clip_id, fold, 0.25, sound=sound))
     return Source(
         name="bands", kind="test", location="bands", revision="1", cache_key="bands", class_names=tuple(BANDS_HZ),
         clips=tuple(clips), audio=tuple(audio),
@@ -69,7 +74,8 @@ def children(bands: Source) -> Callable[..., Source]:
                     clips.append(
                         replace(
                             clip,
-                            parents=(first.clip_id, second.clip_id),
+                            parents=(first.identity, second.identity),
+                            parent_names=(first.clip_id, second.clip_id),
                             parent_groups=(first.group, second.group),
                             parent_folds=(fold, fold),
                         )

@@ -15,8 +15,9 @@ from usk.classify import registry
 from usk.classify.augment import augment_batch
 from usk.classify.sweep import Parts, plan_runs, subset_folder, trained_beyond_the_subset
 from usk.classify.train import TrainConfig, train
+from usk.data.decode import DecodedSource, decode_source
 from usk.data.mix import parse_mix
-from usk.data.source import Source
+from usk.data.source import Source, TrainingClips
 from usk.data.splits import held_out_groups
 from usk.errors import LeakError, UsageError
 
@@ -83,8 +84,16 @@ def test_a_sweep_can_be_shared_by_its_seeds(bands: Source, tmp_path: Path) -> No
     assert [run.folder.name for run in part.runs] == [run.folder.name for run in whole.runs[1:]]
 
 
-def test_shots_train_on_themselves_alone(bands: Source, tmp_path: Path) -> None:
-    """What the other training clips sound like changes not a byte."""
+def test_shots_train_on_themselves_alone(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other training clips sound like changes not a byte, where the same clips are drawn."""
+
+    def drawn_alike(source: Source, *given: Any, **options: Any) -> DecodedSource:
+        decoded = decode_source(source, *given, **options)
+        return replace(decoded, source=replace(decoded.source, clips=bands.clips))
+
+    monkeypatch.setattr("usk.classify.train.decode_source", drawn_alike)
     config = replace(TINY, train_clips="9")
     run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1), (9,))[0][0]
     kept = {*run.split.train.tolist(), *run.split.validation.tolist(), *run.split.test.tolist()}
@@ -163,7 +172,7 @@ def test_a_generator_that_heard_more_than_the_shots_is_noted(
             0
         ].split.validation
     }
-    made = children(model_groups=heard)
+    made = children(generator_trained_on=(TrainingClips(heard),))
     sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
     mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
@@ -184,7 +193,7 @@ def test_a_judge_that_heard_more_than_the_shots_is_noted(
     made = replace(
         made,
         clips=tuple(replace(clip, filter_folds=(clip.fold,)) for clip in made.clips),
-        filter_groups={(1,): heard, (3,): frozenset()},
+        filters_trained_on={(1,): TrainingClips(heard), (3,): TrainingClips()},
     )
     sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]

@@ -22,7 +22,7 @@ from usk.classify import registry
 from usk.classify.registry import Standardized
 from usk.classify.train import TrainConfig, TrainResult, train, training_length
 from usk.data.decode import decode_source
-from usk.data.source import Source
+from usk.data.source import Source, TrainingClips
 from usk.data.splits import fold_split
 from usk.errors import LeakError, UsageError, UskError
 from usk.evaluate.compare import compare_runs
@@ -316,7 +316,7 @@ def test_a_fold_that_was_asked_for_and_leaks_is_refused_before_anything_trains(
 def test_a_generator_that_heard_every_recording_is_refused_under_any_protocol(
     bands: Source, children: Callable[..., Source], tmp_path: Path, protocol: str
 ) -> None:
-    heard = children(model_groups=frozenset(clip.group for clip in bands.clips))
+    heard = children(generator_trained_on=(TrainingClips(frozenset(clip.group for clip in bands.clips)),))
     with pytest.raises(LeakError, match="its generator was trained on"):
         train(
             bands,
@@ -420,7 +420,7 @@ def test_what_heard_recordings_that_the_published_protocol_tests_stays_on_record
     bands: Source, children: Any, tmp_path: Path
 ) -> None:
     heard = frozenset(clip.group for clip in bands.clips)
-    synth = replace(children(), model_groups=heard)
+    synth = replace(children(), generator_trained_on=(TrainingClips(heard),))
     result = train(bands, ["real", "real,synth"], synth=synth, out=tmp_path,
                    config=tiny(protocol="seed-9010", folds=()))  # fmt: skip
     said = "the generator of synth has heard recordings that seed-9010 tests: more optimistic still"

@@ -58,7 +58,7 @@ def test_esc_50_as_it_is_published(tmp_path: Path) -> None:
     source = open_source(esc_50(tmp_path / "ESC-50"))
     assert (source.class_names, source.folds, len(source)) == (("dog", "rain"), (1, 2), 24)
     assert facts(source)[0] == ("ESC-50/audio/1-00-A-0.wav", "dog", "ESC-50/100", 1)
-    assert len({clip.group for clip in source.clips}) == 12 and source.has_groups and not source.by_path
+    assert len({clip.group for clip in source.clips}) == 12 and source.has_groups
     assert len(decode_source(source, 8_000).audio(0)) == pytest.approx(0.3 * 8_000, abs=2)
 
 
@@ -88,7 +88,7 @@ def test_the_table_of_an_audiofolder_counts_more_than_its_folders(tmp_path: Path
     assert [fact[:2] for fact in facts(source)] == [
         ("set/mon/0.wav", "owl"), ("set/mon/1.wav", "fox"), ("set/tue/0.wav", "owl"), ("set/tue/1.wav", "fox"),
     ]  # fmt: skip
-    assert source.by_path and any("no recordings are named" in note for note in source.notes)
+    assert not source.has_groups and any("no recordings are named" in note for note in source.notes)
 
 
 def test_parts_with_a_table_each_are_read_as_one(tmp_path: Path) -> None:

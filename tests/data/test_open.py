@@ -901,9 +901,3 @@ def test_what_is_passed_over_in_class_folders_is_said(tone_folder: Path) -> None
     ]
     assert "owl: no class, for usk reads none of its files" in source.notes
     assert "1 audio file beside the class folders passed over: a clip's class is its folder" in source.notes
-
-
-def test_a_dataset_whose_rows_have_no_names_says_so(tmp_path: Path) -> None:
-    assert open_source(write_parquet(tmp_path / "a", hugging_face_table())).ids_by_row
-    named = hugging_face_table(file_name=[f"{row}.wav" for row in range(12)])
-    assert not open_source(write_parquet(tmp_path / "b", named)).ids_by_row

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.data.clip import Clip
+from usk.data.leaks import made_elsewhere
 from usk.data.mix import parse_mix, training_rows
 from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.data.train_subset import (
     TrainSubset,
     draw_train_clips,
-    made_elsewhere,
     parse_train_clips,
     subset_name,
     subset_split,

@@ -95,7 +95,7 @@ def test_all_clips_stand_beside_their_parents(sums: tuple[Source, Source]) -> No
     shown = gallery(*sums, gray)
     assert (len(shown.clips), shown.n_all, shown.notes) == (18, 18, ())
     for one in shown.clips:
-        assert [parent.clip_id for parent in one.parents if parent] == list(one.clip.parents)
+        assert [parent.clip_id for parent in one.parents if parent] == list(one.clip.parent_names)
         assert all(distance is not None and distance >= 0 for distance in one.distances)
         assert {one.sound.class_name} == {parent.class_name for parent in one.parents if parent}
     heard = {parent for one in shown.clips for parent in one.clip.parents}

@@ -23,7 +23,7 @@ from usk.audio.mel import MelSettings
 from usk.classify import registry
 from usk.data.clip import Clip
 from usk.data.decode import decode_source
-from usk.data.mix import leaking
+from usk.data.leaks import leaking
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.splits import fold_split, held_out_groups
@@ -172,7 +172,7 @@ def test_a_judge_knows_a_class_when_it_hears_one(urbansound8k_folder: Path) -> N
     work = urbansound8k_folder.parent / "work"
     work.mkdir()
     clip_filter.prepare(work)
-    row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(clips)}
 
     def rows(of: Callable[[PlannedClip], np.ndarray]) -> list[dict[str, Any]]:
         return [{"audio": {"bytes": encode_flac(of(clip), 22_050)}} for clip in plan.clips]
@@ -244,7 +244,9 @@ def test_kept_and_rejected_clips_lie_apart_with_their_scores(
     assert others["filter_score"][:] == [row["filter_score"] for row in rejected]
     opened = open_source(tmp_path / "synth")
     assert [clip.clip_id for clip in opened.clips] == [row["clip_id"] for row in kept]
-    assert {clip.filter_folds for clip in opened.clips} == {(1,), (2,), (3,)} == set(opened.filter_groups)
+    assert (
+        {clip.filter_folds for clip in opened.clips} == {(1,), (2,), (3,)} == set(opened.filters_trained_on)
+    )
     card = (tmp_path / "synth" / "README.md").read_text()
     assert "kept 15, rejected 15" in card and "the best 50 % of each class were kept" in card
     assert not (tmp_path / "synth" / ".work").exists()
@@ -256,11 +258,11 @@ def test_a_judge_of_its_fold_lets_clips_train_wherever_their_parents_do(
     usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     usk(*arguments, "--out", tmp_path / "judged")
-    real, made = open_source(urbansound8k_folder), open_source(tmp_path / "judged")
+    real, made = decode_source(open_source(urbansound8k_folder)).source, open_source(tmp_path / "judged")
     for fold in (1, 2, 3):
         split = fold_split(real.clips, fold)
         unjudged = replace(
-            made, clips=tuple(replace(clip, filter_folds=()) for clip in made.clips), filter_groups={}
+            made, clips=tuple(replace(clip, filter_folds=()) for clip in made.clips), filters_trained_on={}
         )
         assert (leaking(made, real, split) == leaking(unjudged, real, split)).all()
 
@@ -273,18 +275,18 @@ def test_one_judge_for_a_tested_fold_hears_all_others_and_binds_its_clips_to_it(
     assert ran.code == 0, ran.err
     (heard,) = json.loads((tmp_path / "synth" / "usk.json").read_text())["clip_filter"]["trained_on"]
     assert heard["folds"] == [1, 2]
-    real, made = open_source(urbansound8k_folder), open_source(out)
+    real, made = decode_source(open_source(urbansound8k_folder)).source, open_source(out)
     assert {clip.filter_folds for clip in made.clips} == {(1, 2)}
     assert {fold for clip in made.clips for fold in clip.parent_folds} == {1, 2}
     leaks = {fold: leaking(made, real, fold_split(real.clips, fold)).mean() for fold in (1, 2, 3)}
     assert leaks == {1: 1, 2: 1, 3: 0}
-    without_manifest = replace(made, filter_groups={})  # a copy of the rows alone
+    without_manifest = replace(made, filters_trained_on={})  # a copy of the rows alone
     for fold in (1, 2, 3):
         split = fold_split(real.clips, fold)
         assert (leaking(without_manifest, real, split) == leaking(made, real, split)).all()
     common = ("train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--epochs", 1)
     refused = usk(*common, "--folds", 1, "--out", tmp_path / "runs", "--quiet")
-    assert refused.code == 1 and "recordings that their clip_filter was fitted on" in refused.err
+    assert refused.code == 1 and "recordings that their classifier filter was trained on" in refused.err
     fine = usk(*common, "--folds", 3, "--out", tmp_path / "runs", "--json")
     assert (fine.code, fine.value["runs"][0]["dropped"]) == (0, 0)
     assert "**The clips may train only where no other" in (out / "README.md").read_text()
@@ -298,15 +300,15 @@ def test_a_judge_that_has_heard_the_tested_fold_is_caught(
     audit = ("audit", out, "--real", urbansound8k_folder, "--test-folds", 3, "--json")
     assert usk(*audit).code == 0
     manifest = json.loads((out / "usk.json").read_text())
-    real = open_source(urbansound8k_folder)
-    manifest["clip_filter"]["trained_on"][0]["groups"].append(
-        next(clip.group for clip in real.clips if clip.fold == 3)
+    real = decode_source(open_source(urbansound8k_folder)).source
+    manifest["clip_filter"]["trained_on"][0]["sounds"].append(
+        next(clip.sound for clip in real.clips if clip.fold == 3)
     )
     (out / "usk.json").write_text(json.dumps(manifest))
     found = usk(*audit)
     assert (found.code, found.value["asked_leaks"]) == (3, 15)
     (asked,) = (part for part in found.value["folds"] if part["fold"] == 3)
-    assert asked["filters_trained_on_groups"] == 1
+    assert asked["filters_trained_on"] == 1
     refused = usk(
         "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "synth", "--folds", 3, "--out", tmp_path / "runs"
     )  # fmt: skip

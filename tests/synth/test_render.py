@@ -110,7 +110,7 @@ def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
 ) -> None:
     plan = plan_from(decoded, per_class=4, alpha="0.1:0.9")
     rows = rows_of(renderer_of(decoded, generator, tmp_path, plan), 0, len(plan))
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     longest = generator.mel.image_samples
     at_level_exactly = 0
     for row in rows:
@@ -139,7 +139,8 @@ def test_a_row_carries_its_whole_provenance(
     assert np.isfinite(gain_db)
     assert row == {
         "clip_id": planned.clip_id, "label": planned.label, "group": planned.clip_id, "fold": planned.fold,
-        "parents": list(planned.parents), "parent_groups": list(planned.parent_groups),
+        "parents": list(planned.parents), "parent_names": list(planned.parent_names),
+        "parent_seconds": list(planned.parent_seconds), "parent_groups": list(planned.parent_groups),
         "parent_folds": list(planned.parent_folds), "strategy": "slerp", "alpha": planned.alpha,
         "weights": list(planned.weights), "seed": planned.seed, "steps": 4, "model": generator.model_id, "filter_score": None,
     }  # fmt: skip
@@ -461,7 +462,7 @@ def test_a_sample_owes_its_parent_length_and_loudness_alone(
     again = renderer_of(decoded, generator, tmp_path / "b", other, strategy="sample").images(other.clips)
     torch.testing.assert_close(images, again, rtol=0, atol=1e-5)
     row = rows_of(renderer_of(decoded, generator, tmp_path / "c", plan, strategy="sample"), 0, 1)[0]
-    parent = decoded.audio([c.clip_id for c in decoded.source.clips].index(row["parents"][0]))
+    parent = decoded.audio([c.identity for c in decoded.source.clips].index(row["parents"][0]))
     assert row["weights"] == [1.0] and row["alpha"] == 0.0
     if np.abs(samples_of(row)).max() < PEAK_LIMIT - 0.001:
         assert rms_db(samples_of(row)) == pytest.approx(
@@ -484,7 +485,7 @@ def test_a_conditional_generator_is_told_its_parents_encodings_mixed(
     plan = plan_from(decoded, per_class=1, alpha="0.3")
     renderer = renderer_of(decoded, listening, tmp_path, plan, steps=1, batch=16)
     assert renderer.images(plan.clips).isfinite().all()
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
 
     def encoding(side: int) -> torch.Tensor:
         rows = [row_of[clip.parents[side]] for clip in plan.clips]

@@ -38,7 +38,7 @@ def test_a_sum_is_its_parents_at_one_level_by_their_weights(urbansound8k_folder:
     decoded = decode_source(open_source(urbansound8k_folder))
     plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, alpha="0.25")
     renderer = WaveformSums(plan, decoded, render_config(strategy="waveform"))
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     for clip, made in zip(plan.clips, renderer.audio(plan.clips), strict=True):
         first, second = (decoded.audio(row_of[parent]) for parent in clip.parents)
         assert len(made) == (len(first) + len(second)) // 2
@@ -57,7 +57,7 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
     assert ran.code == 0, ran.err
     assert ran.value["settings"] == {"strategy": "waveform", "n_parents": 2}
     decoded = decode_source(open_source(urbansound8k_folder))
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     rows = [row for path in (tmp_path / "sums").glob("data/*") for row in pq.read_table(path).to_pylist()]
     assert len(rows) == 6
     for row in rows:
@@ -173,7 +173,7 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     ]
     assert files[0] == files[1]
     decoded = decode_source(open_source(urbansound8k_folder))
-    row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     rows = [row for path in (tmp_path / "one").glob("data/*") for row in pq.read_table(path).to_pylist()]
     assert len(rows) == 6
     for row in rows:

@@ -17,8 +17,7 @@ from usk.audit.distances import Distance, Nearness, Neighbors, RealClips
 from usk.audit.embeddings import LOG_MEL, Embedding, embedding_named
 from usk.audit.leaks import FoldLeaks, fold_leaks, wrong_provenance
 from usk.data.decode import DecodedSource, decode_source
-from usk.data.mix import foreign_generator, made_of_other_rows, unknown_generator
-from usk.data.renaming import as_named_now, renaming
+from usk.data.leaks import Origins, foreign_generator, lineages, unknown_generator
 from usk.data.source import Source
 from usk.errors import SourceError, UsageError
 from usk.reporter import Reporter
@@ -83,20 +82,23 @@ def audit(
     is not there.
     """
     reporter = reporter or Reporter()
-    synthetic = _checked(synthetic, real, test_folds)
-    wrong = wrong_provenance(synthetic, real)
-    originals, decoded = _decoded(real, reporter), _decoded(synthetic, reporter)
+    _check(synthetic, real, test_folds)
+    originals = _decoded(real, reporter)
+    if not any(map(any, Origins(synthetic, originals.source).rows)):
+        raise SourceError(
+            f"no parent of {synthetic.location} is in {real.location}",
+            field="real",
+            hint="Name the source that it was made from.",
+        )
+    wrong = wrong_provenance(synthetic, originals.source)
+    decoded = _decoded(synthetic, reporter)
     # As `usk synth` and `usk train` split: clips that cannot be used hold no recording back for validation.
     looked_at = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
     folds = fold_leaks(synthetic, originals.source, looked_at)
     asked = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
     embedding = embedding or embedding_named(LOG_MEL)
     classes, overall, neighbors, n_reference = _distances(originals, decoded, embedding, reporter)
-    what_is_known = (
-        renaming(synthetic, real),
-        unknown_generator(synthetic),
-        foreign_generator(synthetic, real),
-    )
+    what_is_known = (unknown_generator(synthetic), foreign_generator(synthetic, originals.source))
     return Audit(
         dataset=synthetic.location,
         clips=len(synthetic),
@@ -116,8 +118,8 @@ def audit(
     )
 
 
-def _checked(synthetic: Source, real: Source, test_folds: Sequence[int]) -> Source:
-    """`synthetic`, if it was made from clips of `real`, which has the folds asked about."""
+def _check(synthetic: Source, real: Source, test_folds: Sequence[int]) -> None:
+    """Raise for what is not a synthetic dataset, and for folds that `real` has not."""
     if not synthetic.is_synthetic:
         raise SourceError(
             f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so leaks cannot be ruled out"
@@ -128,16 +130,6 @@ def _checked(synthetic: Source, real: Source, test_folds: Sequence[int]) -> Sour
             raise UsageError(
                 f"{real.location} has no such fold; it has {known}", field="test_folds", value=fold
             )
-    synthetic = as_named_now(synthetic, real)
-    if not {parent for clip in synthetic.clips for parent in clip.parents} & {c.clip_id for c in real.clips}:
-        raise SourceError(
-            f"no parent of {synthetic.location} is in {real.location}",
-            field="real",
-            hint="Name the source that it was made from.",
-        )
-    if moved := made_of_other_rows(synthetic, real):
-        raise SourceError(moved)
-    return synthetic
 
 
 def _decoded(source: Source, reporter: Reporter) -> DecodedSource:
@@ -150,9 +142,8 @@ def _distances(
 ) -> tuple[tuple[ClassAudit, ...], ClassAudit, Neighbors, int]:
     """By class and of all, with the neighbors and the number of real clips that they were measured to."""
     rows = _reference_rows(originals)
-    row_of = {clip.clip_id: row for row, clip in enumerate(originals.source.clips)}
-    parents = sorted({parent for clip in decoded.source.clips for parent in clip.parents if parent in row_of})
-    needed = sorted({*rows, *(row_of[parent] for parent in parents)})
+    origins = Origins(decoded.source, originals.source).rows
+    needed = sorted({*rows, *(found[0] for parents in origins for found in parents if found)})
     with reporter.task("embedding", "clips", len(needed) + len(decoded)) as task:
         embedded = dict(zip(needed, embedding.of(originals, needed, task), strict=True))
         values = embedding.of(decoded, range(len(decoded)), task, len(needed))
@@ -162,14 +153,14 @@ def _distances(
         [originals.source.clips[row].group for row in rows],
     )
     to_parents = [
-        min((float(np.linalg.norm(value - embedded[row_of[p]])) for p in clip.parents if p in row_of), default=np.inf)
-        for clip, value in zip(decoded.source.clips, values, strict=True)
+        min((float(np.linalg.norm(value - embedded[found[0]])) for found in parents if found), default=np.inf)
+        for parents, value in zip(origins, values, strict=True)
     ]  # fmt: skip
     neighbors = Neighbors(values, np.array(to_parents), real)
     label_of = {name: label for label, name in enumerate(originals.source.class_names)}
     names = [decoded.class_name(row) for row in range(len(decoded))]
     labels = np.array([label_of.get(name, -1) for name in names], dtype=np.int64)
-    made_from = [clip.lineage for clip in decoded.source.clips]
+    made_from = lineages(decoded.source, originals.source)
     by_class, mean = real.distances(values, labels.tolist(), made_from)
     copied = labels[neighbors.copies()]
     classes = tuple(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from usk.data.mix import (
+from usk.data.leaks import (
+    Origins,
     foreign_generator,
-    generator_training_groups,
+    judged_groups,
     leaking,
     lineages,
-    renamed_parents,
+    recordings_of,
     unknown_generator,
 )
 from usk.data.source import Source
@@ -40,16 +41,14 @@ def fold_leaks(synthetic: Source, real: Source, folds: Sequence[int]) -> tuple[F
 def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     split = _split_testing(real, fold)
     leaks = int(leaking(synthetic, real, split).sum())
-    tested = {real.clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
-    unknown = (
-        unknown_generator(synthetic)
-        or foreign_generator(synthetic, real)
-        or (synthetic.model_groups and renamed_parents(synthetic, real))
-    )
-    trained_on = len(generator_training_groups(synthetic, real) & tested) or (None if unknown else 0)
+    tested = judged_groups(real, split)
+    unknown = unknown_generator(synthetic) or foreign_generator(synthetic, real)
+    trained_on = len(recordings_of(synthetic.generator_trained_on, real) & tested) or (None if unknown else 0)
     lineage_of = zip(synthetic.clips, lineages(synthetic, real), strict=True)
     filters = {clip.filter_folds for clip, lineage in lineage_of if not lineage & tested}
-    by_filters = {group for folds in filters for group in synthetic.filter_groups.get(folds, ())}
+    by_filters = recordings_of(
+        [part for folds, part in synthetic.filters_trained_on.items() if folds in filters], real
+    )
     return FoldLeaks(fold, len(synthetic) - leaks, leaks, trained_on, len(by_filters & tested))
 
 
@@ -62,20 +61,12 @@ def _split_testing(real: Source, fold: int) -> Split:
 
 
 def wrong_provenance(synthetic: Source, real: Source) -> list[str]:
-    """Rows whose parents are not in `real`, or have another recording, fold or class there than the row says; made folds, which
-    change with every recording that comes or goes, are not compared."""
-    known = {clip.clip_id: clip for clip in real.clips}
+    """Rows with a parent that is not in `real`, or is of another class there; recordings and folds may be named anew."""
     wrong = []
-    for clip in synthetic.clips:
+    for clip, found in zip(synthetic.clips, Origins(synthetic, real).rows, strict=True):
         name = synthetic.class_names[clip.label]
-        parents = [known.get(parent) for parent in clip.parents]
-        if any(parent is None for parent in parents):
+        if not all(found):
             wrong.append(f"{clip.clip_id} (a parent is not in the source)")
-        elif any(
-            (parent.group, real.class_names[parent.label]) != (group, name)
-            or (parent.fold != fold and not real.made_folds)
-            for parent, group, fold in zip(parents, clip.parent_groups, clip.parent_folds, strict=True)
-            if parent is not None
-        ):
-            wrong.append(f"{clip.clip_id} (a parent has another recording, fold or class in the source)")
+        elif not all(name in {real.class_names[real.clips[row].label] for row in rows} for rows in found):
+            wrong.append(f"{clip.clip_id} (a parent has another class in the source)")
     return wrong

@@ -110,6 +110,9 @@ class MissingRef:
     def read(self) -> tuple[np.ndarray, int]:
         raise BadAudioError("is not there")
 
+    def digest(self) -> str:
+        return ""
+
 
 def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
     """Names and places of all clips that are meant: files, every audio file below folders, or whole sources.

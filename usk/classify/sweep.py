@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from usk.data.leaks import recordings_of
 from usk.data.mix import Mix, TrainingRows, training_rows
 from usk.data.open import open_source
 from usk.data.pinned import looks_like_hub_id
-from usk.data.renaming import as_named_now
 from usk.data.source import Source
 from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
 from usk.data.train_subset import SUBSET_NAME, subset_name, subset_split
@@ -78,7 +78,7 @@ class Parts:
             subsets = sorted(wanted.intersection(path.name for path in folder.iterdir()))
             train_subset[name] = (str(folder), frozenset(subsets))
             opened |= {f"{name}/{subset}": open_source(folder / subset) for subset in subsets}
-        parts = cls({name: as_named_now(source, real) for name, source in opened.items()}, train_subset)
+        parts = cls(opened, train_subset)
         for mix in mixes:
             parts.refuse_other_names(mix)
         return parts
@@ -226,19 +226,21 @@ def trained_beyond_the_subset(runs: Sequence[PlannedRun], sources: dict[str, Sou
     """Notes on runs of few real clips (train_clips, or a share of them) whose synthetic clips come from a generator or a clip_filter that has
     heard more than those."""
     notes = []
+    real = sources["real"]
     for run in runs:
-        of_real = [rows for name, rows in run.rows.parts if sources[name] is sources["real"]]
+        of_real = [rows for name, rows in run.rows.parts if sources[name] is real]
         given = of_real[0] if of_real else run.split.train
         if run.split.train_clips is None and len(given) == len(run.split.train):
             continue
         few = "the train_clips" if run.split.train_clips is not None else "the few real clips that train"
-        known = {sources["real"].clips[row].group for row in given.tolist()}
+        known = {real.clips[row].group for row in given.tolist()}
         for name, rows in run.rows.parts:
             source = sources[name]
-            if source.model_groups - known:
+            if recordings_of(source.generator_trained_on, real) - known:
                 notes.append(_has_heard_more("generator", few))
             clip_filters = {source.clips[row].filter_folds for row in rows.tolist()}
-            if any(source.filter_groups.get(folds, frozenset()) - known for folds in clip_filters):
+            trained = [part for folds, part in source.filters_trained_on.items() if folds in clip_filters]
+            if recordings_of(trained, real) - known:
                 notes.append(_has_heard_more("clip_filter", few))
     return list(dict.fromkeys(notes))
 

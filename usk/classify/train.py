@@ -37,8 +37,9 @@ from usk.classify.runs import classifier_settings, save_run
 from usk.classify.sweep import Parts, PlannedRun, plan_runs, trained_beyond_the_subset
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.leaks import foreign_parents, recordings_of, unknown_generator
 from usk.data.licenses import strictest_license
-from usk.data.mix import foreign_parents, generator_training_groups, label_map, parse_mix, unknown_generator
+from usk.data.mix import label_map, parse_mix
 from usk.data.source import Source
 from usk.data.splits import PROTOCOLS
 from usk.data.train_subset import SUBSET_NAME, parse_train_clips
@@ -300,7 +301,7 @@ def _trained_on_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> l
     for part in plan.mix.parts:
         source = sources[part.name]
         heard = {
-            "generator": bool(generator_training_groups(source, sources["real"]) & tested),
+            "generator": bool(recordings_of(source.generator_trained_on, sources["real"]) & tested),
             "clip_filter": any(clip.filter_folds for clip in source.clips),
         }
         found += [
@@ -314,17 +315,13 @@ def _trained_on_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> l
 def _tested_under_another_name(plan: PlannedRun, decoded: dict[str, DecodedSource]) -> list[str]:
     """A sentence on test clips whose very sound trains or validates too, as a clip of another name or in a synthetic one."""
     real = decoded["real"]
-    tested = {real.sound(row): real.source.clips[row].clip_id for row in plan.split.test.tolist()}
-    parents = {
-        parent
-        for name, rows in plan.rows.parts
-        for row in rows.tolist()
-        for parent in decoded[name].source.clips[row].parents
+    tested = {
+        real.source.clips[row].sound: real.source.clips[row].clip_id for row in plan.split.test.tolist()
     }
-    heard = {real.sound(row) for row in plan.split.validation.tolist()}
-    heard |= {real.sound(row) for row, clip in enumerate(real.source.clips) if clip.clip_id in parents}
-    heard |= {decoded[name].sound(row) for name, rows in plan.rows.parts for row in rows.tolist()}
-    if not (both := sorted(tested[sound] for sound in heard & tested.keys())):
+    used = [real.source.clips[row] for row in plan.split.validation.tolist()]
+    used += [decoded[name].source.clips[row] for name, rows in plan.rows.parts for row in rows.tolist()]
+    sounds = {sound for clip in used for sound in (clip.sound, *clip.parents)}
+    if not (both := sorted(tested[sound] for sound in sounds & tested.keys())):
         return []
     of_all = f"{pluralize(len(both), 'sound')} of {len(plan.split.test):,} test clips"
     return [

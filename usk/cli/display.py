@@ -262,7 +262,7 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
     _figures(table, "shares")
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
-        table.add_row(escape(row["clip_id"]), *map(escape, row["parents"]), shares)
+        table.add_row(escape(row["clip_id"]), *map(escape, row["parent_names"] or row["parents"]), shares)
     return table
 
 

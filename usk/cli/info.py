@@ -155,16 +155,17 @@ def _provenance(source: Source) -> dict[str, Any]:
     made = [clip for clip in source.clips if clip.is_synthetic]
     if not made:
         return {}
-    from usk.data.mix import unknown_generator
+    from usk.data.leaks import unknown_generator
 
+    trained = {group for part in source.generator_trained_on for group in part.groups}
     return {
         "synthetic clips": len(made),
         "strategies": sorted({clip.strategy for clip in made}),
         "made by": sorted({clip.model for clip in made}),
         "recordings of parents": len({group for clip in made for group in clip.parent_groups}),
-        "recordings the generator heard": len(source.model_groups)
+        "recordings the generator heard": len(trained)
         if unknown_generator(source) is None
-        else f"{f'{len(source.model_groups)} and ' if source.model_groups else ''}unknown: leaks from it cannot be ruled out",
+        else f"{f'{len(trained)} and ' if trained else ''}unknown: leaks from it cannot be ruled out",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import re
 import zipfile
@@ -28,11 +29,13 @@ MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
 
 
 class AudioRef(Protocol):
-    """Where one clip's audio is. `read` gives float32 samples [n] or [n, channels] and their rate in Hz."""
+    """Where one clip's audio is. `read` gives float32 samples [n] or [n, channels] and their rate in Hz, `digest` a hash of what is
+    stored, in hex."""
 
     @property
     def name(self) -> str: ...
     def read(self) -> tuple[np.ndarray, int]: ...
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,10 @@ class FileRef:
 
     def read(self) -> tuple[np.ndarray, int]:
         return read_audio_bytes(self.path.read_bytes())
+
+    def digest(self) -> str:
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +66,21 @@ class ParquetRef:
         return f"{self.path.name} row {self.row} of group {self.row_group}"
 
     def read(self) -> tuple[np.ndarray, int]:
+        return _read_cell(self._cell(), self.path.parent)
+
+    def digest(self) -> str:
+        return _digest_of_cell(self._cell(), self.path.parent)
+
+    def _cell(self) -> Any:
         column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
-        return _read_cell(column[self.row].as_py(), self.path.parent)
+        return column[self.row].as_py()
 
     def duration_s(self) -> float:
         """From the header of the embedded file; 0 where there is none, or none that libsndfile reads."""
         import soundfile
 
-        column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
-        subset = column[self.row].as_py()
-        content = subset.get("bytes") if isinstance(subset, dict) else None
+        cell = self._cell()
+        content = cell.get("bytes") if isinstance(cell, dict) else None
         try:
             info = soundfile.info(io.BytesIO(content)) if content else None
         except soundfile.LibsndfileError:
@@ -90,6 +102,9 @@ class DatasetRef:
     def read(self) -> tuple[np.ndarray, int]:
         return _read_cell(self.rows[self.row][self.column], self.folder)
 
+    def digest(self) -> str:
+        return _digest_of_cell(self.rows[self.row][self.column], self.folder)
+
 
 @dataclass(frozen=True, slots=True)
 class ProceduralRef:
@@ -100,8 +115,10 @@ class ProceduralRef:
         return str(self.clip.clip_id)
 
     def read(self) -> tuple[np.ndarray, int]:
-
         return demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.name.encode()).hexdigest()
 
 
 class BadAudioError(Exception):
@@ -181,20 +198,31 @@ def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
         raise BadAudioError(f"more than {MAX_DECODED_SAMPLES / 1e6:.0f} million samples; cut it into clips")
 
 
-def _read_cell(subset: Any, folder: Path) -> tuple[np.ndarray, int]:
+def _digest_of_cell(cell: Any, folder: Path) -> str:
+    """A hash of one value of an audio column: of its bytes or samples, or of the file that it names."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if isinstance(content, bytes) and content:
+        return hashlib.sha256(content).hexdigest()
+    with contextlib.suppress(BadAudioError):  # decoding says so
+        samples, rate_hz = _read_cell(cell, folder)
+        return hashlib.sha256(samples.tobytes() + str(rate_hz).encode()).hexdigest()
+    return hashlib.sha256(repr(cell).encode()).hexdigest()
+
+
+def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
     """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
-    if isinstance(subset, dict):
-        if subset.get("bytes"):
-            return read_audio_bytes(subset["bytes"])
-        if subset.get("array") is not None:
-            return _read_array(subset["array"], subset.get("sampling_rate"))
-        subset = subset.get("path")
-    if isinstance(subset, bytes):
-        return read_audio_bytes(subset)
-    if not isinstance(subset, str) or not subset:
+    if isinstance(cell, dict):
+        if cell.get("bytes"):
+            return read_audio_bytes(cell["bytes"])
+        if cell.get("array") is not None:
+            return _read_array(cell["array"], cell.get("sampling_rate"))
+        cell = cell.get("path")
+    if isinstance(cell, bytes):
+        return read_audio_bytes(cell)
+    if not isinstance(cell, str) or not cell:
         raise BadAudioError("no audio in the row")
-    inner = re.fullmatch(r"zip://(.+?)::(.+)", subset)  # how `datasets` names what it has left in an archive
-    path = folder / (inner[2] if inner else subset)
+    inner = re.fullmatch(r"zip://(.+?)::(.+)", cell)  # how `datasets` names what it has left in an archive
+    path = folder / (inner[2] if inner else cell)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadAudioError("its path leads out of the dataset's folder")
     if not path.is_file():

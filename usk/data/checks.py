@@ -69,6 +69,13 @@ def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
             return f"{column} is no finite number"
     if row["filter_score"] is not None and not _is_finite(row["filter_score"]):
         return "filter_score is no finite number"
+    names, lengths_s = row.get("parent_names") or [], row.get("parent_seconds") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        return "parent_names is no list of names"
+    if not isinstance(lengths_s, list) or not all(map(_is_finite, lengths_s)):
+        return "parent_seconds is no list of numbers"
+    if any(given and len(given) != len(row["parents"]) for given in (names, lengths_s)):
+        return "parents, parent_names and parent_seconds differ in length"
     folds = row.get("filter_folds") or []
     if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
         return "filter_folds is no list of folds"

@@ -11,10 +11,12 @@ NO_MODEL = "none"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One labeled clip. `clip_id` and `group` carry the source's name in front, so that sources can be mixed.
+    """One labeled clip.
 
-    `group` is the recording that the clip was cut from, and `fold` the official (or made) fold, 0 where a
-    synthetic clip's parents do not share one. The provenance fields are empty for real clips.
+    `sound` is what the clip is: a hash of its decoded sound, "" until it is decoded (`usk.data.decode`). `clip_id` and `group`
+    are labels, with the source's name in front; `group` is the recording that the clip was cut from. `fold` is the official
+    (or made) fold, 0 where a synthetic clip's parents do not share one. The provenance fields are empty for real clips;
+    `parents` names the parents by their `identity`.
     """
 
     clip_id: str
@@ -32,15 +34,23 @@ class Clip:
     model: str = ""
     gain_db: float = 0.0
     filter_score: float | None = None
-    filter_folds: tuple[int, ...] = ()  # what the clip_filter that scored it has heard
+    filter_folds: tuple[int, ...] = ()  # what the classifier filter that scored it was trained on
+    parent_names: tuple[str, ...] = ()  # clip ids, to read
+    parent_seconds: tuple[float, ...] = ()
+    sound: str = ""
 
     @property
     def is_synthetic(self) -> bool:
         return bool(self.parents)
 
     @property
+    def identity(self) -> str:
+        """Its sound once it is decoded, before that its id."""
+        return self.sound or self.clip_id
+
+    @property
     def lineage(self) -> frozenset[str]:
-        """The recordings whose sound is in this clip: its own if it is real, its parents' if it is synthetic."""
+        """The recordings whose sound is in this clip, as named when it was made: its own, or its parents' if it is synthetic."""
         return frozenset(self.parent_groups) if self.is_synthetic else frozenset((self.group,))
 
 
@@ -56,6 +66,7 @@ PROVENANCE_COLUMNS = (
     "gain_db",
     "filter_score",
 )
+OPTIONAL_COLUMNS = ("parent_names", "parent_seconds", "filter_folds")
 
 
 def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -72,4 +83,6 @@ def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
         "gain_db": float(row["gain_db"]),
         "filter_score": None if row["filter_score"] is None else float(row["filter_score"]),
         "filter_folds": tuple(int(fold) for fold in row.get("filter_folds") or ()),
+        "parent_names": tuple(row.get("parent_names") or ()),
+        "parent_seconds": tuple(float(length_s) for length_s in row.get("parent_seconds") or ()),
     }

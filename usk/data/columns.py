@@ -15,7 +15,7 @@ from usk.data.checks import (
     wrong_labels,
     wrong_provenance_row,
 )
-from usk.data.clip import PROVENANCE_COLUMNS, Clip, provenance_of
+from usk.data.clip import OPTIONAL_COLUMNS, PROVENANCE_COLUMNS, Clip, provenance_of
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.splits import in_several_folds
 from usk.errors import SourceError, UsageError
@@ -61,7 +61,7 @@ def from_columns(
     """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
     name, typed = opened.name, opened.location
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
-    stored = [column for column in (*PROVENANCE_COLUMNS, "filter_folds") if column in data]
+    stored = [column for column in (*PROVENANCE_COLUMNS, *OPTIONAL_COLUMNS) if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
     label_column, class_names, labels = _labels(
@@ -72,8 +72,7 @@ def from_columns(
         name = "urbansound8k"
     prefix = "" if is_ours else f"{name}/"
     ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
-    ids_by_row = not ids or len(set(ids)) != len(ids)
-    if ids_by_row:
+    if not ids or len(set(ids)) != len(ids):
         ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
     notes = []
     if not group_column:
@@ -130,7 +129,6 @@ def from_columns(
         clips=tuple(clips),
         notes=(*opened.notes, *notes),
         has_groups=group_column is not None,
-        ids_by_row=ids_by_row,
     )
     return source if is_ours or not columns.needs_label else with_folds(source)
 

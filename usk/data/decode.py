@@ -32,7 +32,7 @@ MIN_DURATION_S = 0.01
 SILENT_PEAK = 1e-5  # -100 dB below full scale
 QUIET = 10 ** (-50 / 20)
 FULL_SCALE = 32_767
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 SAMPLES_FILE = "samples.i16"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 
@@ -52,10 +52,8 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     )
 
 
-def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
-    """One clip as mono float32 [n] at `sample_rate_hz`. Raises BadAudioError with the reason in a few words."""
-    import soxr
-
+def read_mono(ref: AudioRef) -> tuple[np.ndarray, int]:
+    """One clip as mono float32 [n] and its own rate in Hz. Raises BadAudioError with the reason in a few words."""
     samples, rate_hz = ref.read()
     if not np.isfinite(samples).all():
         raise BadAudioError("has NaN or infinite samples")
@@ -66,9 +64,30 @@ def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
         raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
     if np.abs(mono).max() < SILENT_PEAK:
         raise BadAudioError("silent")
+    return mono, rate_hz
+
+
+def resampled(mono: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """float32 [n] at another rate."""
+    import soxr
+
     if rate_hz != sample_rate_hz:
         mono = soxr.resample(mono, rate_hz, sample_rate_hz, quality="HQ")
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
+    """One clip as mono float32 [n] at `sample_rate_hz`. Raises BadAudioError with the reason in a few words."""
+    return resampled(*read_mono(ref), sample_rate_hz)
+
+
+def sound_of(mono: np.ndarray, rate_hz: int) -> str:
+    """`Clip.sound`: 16 hex digits of a hash of decoded samples at the file's own rate.
+
+    Lossless copies (WAV, FLAC) have the same, whatever they are called and wherever they lie; every other sound has another.
+    """
+    content = np.ascontiguousarray(mono + np.float32(0), dtype="<f4").tobytes()  # + 0: no negative zeros
+    return hashlib.sha256(f"{rate_hz}\n".encode() + content).hexdigest()[:16]
 
 
 def beginning(samples: np.ndarray, n: int | None) -> np.ndarray:
@@ -105,7 +124,6 @@ class DecodedSource:
     _offsets: np.ndarray  # [n + 1]
     _peaks: np.ndarray  # [n]
     _rows: np.ndarray  # row of the source -> row of the cache
-    _sounds: Sequence[str]  # of each row of the cache, alike where its samples are but for their level
 
     def __len__(self) -> int:
         return len(self.source)
@@ -120,10 +138,6 @@ class DecodedSource:
         """How long one clip is."""
         cached = self._rows[row]
         return int(self._offsets[cached + 1] - self._offsets[cached])
-
-    def sound(self, row: int) -> str:
-        """What one clip sounds like, in a few letters: the same for copies of it under other names, at other levels."""
-        return self._sounds[self._rows[row]]
 
     def class_name(self, row: int) -> str:
         return self.source.class_names[self.source.clips[row].label]
@@ -170,13 +184,13 @@ def decode_source(
     good = replace(
         good,
         clips=tuple(
-            replace(clip, duration_s=float(lengths[row] / sample_rate_hz))
+            replace(clip, duration_s=float(lengths[row] / sample_rate_hz), sound=index["sounds"][row])
             for clip, row in zip(good.clips, rows, strict=True)
         ),
     )
     peaks = np.array(index["peaks"], dtype=np.float64)
-    decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, index["sounds"])
-    if copies := _copies_of_other_recordings(decoded):
+    decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows)
+    if copies := _copies_of_other_recordings(good.clips):
         note = (
             f"{pluralize(len(copies), 'clip')} with the same sound as a clip of another recording ({abbreviate_list(copies)}): one may train "
             "where the other is tested; remove the copies, or give both the same recording"
@@ -185,13 +199,13 @@ def decode_source(
     return decoded
 
 
-def _copies_of_other_recordings(decoded: DecodedSource) -> list[str]:
+def _copies_of_other_recordings(clips: Sequence[Clip]) -> list[str]:
     """The real clips that sound like one of another recording before them, as `this (as that)`."""
     first: dict[str, Clip] = {}
     found = []
-    for row, clip in enumerate(decoded.source.clips):
+    for clip in clips:
         if not clip.is_synthetic:
-            before = first.setdefault(decoded.sound(row), clip)
+            before = first.setdefault(clip.sound, clip)
             if before.group != clip.group:
                 found.append(f"{_below(clip.clip_id)} as {_below(before.clip_id)}")
     return found
@@ -217,11 +231,16 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
     return (index, samples) if all(clip.clip_id in known for clip in source.clips) else None
 
 
-def _decode_all(source: Source, sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray | BadAudioError]]:
-    def attempt(row: int) -> tuple[str, np.ndarray | BadAudioError]:
+def _decode_all(
+    source: Source, sample_rate_hz: int
+) -> Iterator[tuple[str, tuple[np.ndarray, str] | BadAudioError]]:
+    """The name of each clip, and its samples and sound, or what is wrong with it."""
+
+    def attempt(row: int) -> tuple[str, tuple[np.ndarray, str] | BadAudioError]:
         name = source.clips[row].clip_id
         try:
-            return name, decode(source.audio[row], sample_rate_hz)
+            mono, rate_hz = read_mono(source.audio[row])
+            return name, (resampled(mono, rate_hz, sample_rate_hz), sound_of(mono, rate_hz))
         except BadAudioError as error:
             return name, error
         except OSError as error:
@@ -254,9 +273,9 @@ def _build(
     try:
         with (building / SAMPLES_FILE).open("w+b") as file:
             for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
-                samples = np.zeros(0, np.float32)
-                if isinstance(result, np.ndarray):
-                    samples = result
+                samples, sound = np.zeros(0, np.float32), ""
+                if isinstance(result, tuple):
+                    samples, sound = result
                 else:
                     index["bad"][name] = str(result)
                     index["retry"] |= isinstance(result, UnreadError)
@@ -264,9 +283,8 @@ def _build(
                 index["names"].append(name)
                 index["lengths"].append(len(samples))
                 index["peaks"].append(peak)
-                content = kept.tobytes()
-                index["sounds"].append(hashlib.sha256(content).hexdigest()[:16])
-                file.write(content)
+                index["sounds"].append(sound)
+                file.write(kept.tobytes())
                 if progress is not None:
                     progress(done, len(source))
             file.flush()

@@ -9,10 +9,16 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from usk.data.cache import cache_root
+from usk.files import atomic_write
+
+if TYPE_CHECKING:
+    from usk.data.audio_file import AudioRef
 
 REVISION = re.compile(r"[0-9a-f]{12}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
@@ -41,12 +47,34 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
     revision = content.hexdigest()[:12]
     if None in digests:  # such a file may be readable the next time, with nothing else about it changed
         return revision, key
-    with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        writing = kept.with_name(f"{key}-{os.getpid()}")
-        writing.write_text(revision, encoding="ascii")
-        writing.replace(kept)
+    _keep(kept, revision)
     return revision, key
+
+
+def clip_digests(refs: Sequence[AudioRef], cache_key: str) -> list[str]:
+    """What each clip's file holds, by a hash, "" where it cannot be read; kept in the cache beside the revision."""
+    kept = cache_root() / "revisions" / f"{cache_key}-clips"
+    with contextlib.suppress(OSError, ValueError):
+        known = kept.read_text(encoding="ascii").split("\n")
+        if len(known) == len(refs) and all(map(DIGEST.fullmatch, known)):
+            return known
+    digests = [_of_clip(ref) for ref in refs]
+    if all(digests):
+        _keep(kept, "\n".join(digests))
+    return digests
+
+
+def _of_clip(ref: AudioRef) -> str:
+    try:
+        return ref.digest()
+    except OSError:
+        return ""
+
+
+def _keep(file: Path, content: str) -> None:
+    with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, content.encode("ascii"), durable=False)
 
 
 def _digest(file: Path) -> str | None:

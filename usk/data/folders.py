@@ -15,7 +15,7 @@ from usk.data.clip import Clip
 from usk.data.columns import LABEL_COLUMNS, Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.listing import STANDARD, listed, read_table, tables_in
-from usk.data.source import CLASS_FOLDERS, LISTED, Source, advice, no_groups_note, with_folds
+from usk.data.source import Source, advice, no_groups_note, with_folds
 from usk.errors import SourceError
 from usk.files import is_text, visible_files
 from usk.hub import first_line
@@ -161,7 +161,7 @@ def open_listed(path: Path, typed: str, skip_bad: bool, columns: Columns, tables
     features = {**Features.from_arrow_schema(table.schema), "file_name": Value("string")}
     revision, cache_key = fingerprint_files([*files, *tables], path)
     name, audio = path.resolve().name, tuple(map(FileRef, files))
-    opened = Source(name, LISTED, typed, revision, cache_key, (), (), audio, notes=notes)
+    opened = Source(name, "files listed in a table", typed, revision, cache_key, (), (), audio, notes=notes)
     return from_columns(data, features, opened, columns)
 
 
@@ -280,7 +280,7 @@ def open_class_folders(
     return with_folds(
         Source(
             name=name,
-            kind=CLASS_FOLDERS,
+            kind="class folders",
             location=typed,
             revision=revision,
             cache_key=cache_key,

@@ -14,7 +14,7 @@ from usk.data.columns import Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import license_of_card, one_license
 from usk.data.pinned import cache_folder, download, pin
-from usk.data.source import Source, advice
+from usk.data.source import Source, TrainingClips, advice
 from usk.errors import SourceError
 from usk.hub import causes, first_line, hub_errors, retried
 from usk.manifest import MANIFEST_FILE, Manifest, find_manifest
@@ -113,10 +113,13 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
             source,
             kind=manifest.kind,
             license=one_license([manifest.license, *([stated] if stated else [])]),
-            model_groups=frozenset(group for part in manifest.trained_on for group in part.groups),
-            model_unknown=any(part.is_incomplete for part in manifest.trained_on),
-            made_of=(manifest.source.name, manifest.source.revision),
-            filter_groups={part.folds: frozenset(part.groups) for part in filters},
+            generator_trained_on=tuple(
+                TrainingClips(frozenset(part.groups), frozenset(part.sounds), complete=not part.is_incomplete)
+                for part in manifest.trained_on
+            ),
+            filters_trained_on={
+                part.folds: TrainingClips(frozenset(part.groups), frozenset(part.sounds)) for part in filters
+            },
         )
     return source if manifest is not None else _licensed(source, stated)
 

@@ -9,10 +9,19 @@ from dataclasses import dataclass, field, replace
 
 from usk.data.audio_file import AudioRef
 from usk.data.clip import Clip
+from usk.data.fingerprint import clip_digests
 from usk.data.splits import make_folds
 from usk.errors import UsageError
 
-CLASS_FOLDERS, LISTED = "class folders", "files listed in a table"
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """The clips that a generator or a classifier filter was trained on: their sounds, where they are on record, and their
+    recordings as named then. `complete` is whether that is all."""
+
+    groups: frozenset[str] = frozenset()
+    sounds: frozenset[str] = frozenset()
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,22 +39,10 @@ class Source:
     license: str = "unknown"
     notes: tuple[str, ...] = ()
     has_groups: bool = True
-    model_groups: frozenset[str] = (
-        frozenset()
-    )  # recordings that the generator of a synthetic dataset was fitted on
-    model_unknown: bool = False  # whether it was fitted on more than those, which its record does not name
-    # Recordings that the clip_filters of a synthetic dataset were fitted on, by the folds that name a clip_filter (`Clip.filter_folds`).
-    filter_groups: Mapping[tuple[int, ...], frozenset[str]] = field(default_factory=dict, hash=False)
+    generator_trained_on: tuple[TrainingClips, ...] = ()  # of a synthetic dataset, a part for each source
+    # The same of its classifier filters, by the folds that name one (`Clip.filter_folds`).
+    filters_trained_on: Mapping[tuple[int, ...], TrainingClips] = field(default_factory=dict, hash=False)
     hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
-    ids_by_row: bool = (
-        False  # rows have no names of their own: clips are known by their place in this revision alone
-    )
-    made_folds: bool = False  # it has none of its own: recordings that come or go change those of others
-    made_of: tuple[str, str] | None = (
-        None  # name and revision of what a synthetic dataset's parents are clips of
-    )
-    renamed_from: str = ""  # what the folder of its parents was called, see `usk.data.renaming`
-    renamed_by_paths: bool = False  # which paths alone say: another folder may have files of the same names
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -58,11 +55,6 @@ class Source:
     def has_synthetic(self) -> bool:
         """Whether any of its clips is: it is then no source of real ones."""
         return any(clip.is_synthetic for clip in self.clips)
-
-    @property
-    def by_path(self) -> bool:
-        """Whether clips and recordings are known by their place in a folder: moved or renamed they are others."""
-        return self.kind == CLASS_FOLDERS or (self.kind == LISTED and not self.has_groups)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -120,15 +112,15 @@ def _with_commas(pieces: Sequence[str], names: Collection[str]) -> list[str]:
 
 
 def with_folds(source: Source) -> Source:
-    """The source with made folds where it has none."""
+    """The source with made folds where it has none. They go by what the clips' files hold, not by their names."""
     if not source.clips or any(clip.fold for clip in source.clips):
         return source
-    folds = make_folds(source.clips)
+    digests = clip_digests(source.audio, source.cache_key)
+    folds = make_folds([replace(clip, sound=one) for clip, one in zip(source.clips, digests, strict=True)])
     note = f"no folds are given: {max(folds)} were made, stratified by class, recordings kept whole"
     return replace(
         source,
         notes=(*source.notes, note),
-        made_folds=True,
         clips=tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True)),
     )
 

@@ -1,9 +1,9 @@
-"""Who is on which side: held-out recordings, made folds, and the three protocols. Pure and deterministic.
+"""Who is on which side: held-out recordings, made folds, and the two protocols. Pure and deterministic.
 
 One rule decides everywhere which recordings validate: `held_out_groups`. It looks at one fold and one class at a
-time, so that the answer for a fold never depends on what else is trained on. `usk fit` keeps those recordings from
-the generator, `usk synth` takes no parents from them, and `usk train` chooses epochs on them: nothing that was
-fitted has heard a validation clip.
+time, so that the answer for a fold never depends on what else is trained on, and at the clips' sounds, so that it
+does not depend on names either. `usk fit` keeps those recordings from the generator, `usk synth` takes no parents from
+them, and `usk train` chooses epochs on them: nothing is trained on a validation clip.
 """
 
 from __future__ import annotations
@@ -32,22 +32,34 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
     """Recordings kept for validation: about `share` of each fold's clips of each class, whole recordings only.
 
     At least two recordings of a class stay in each fold (a pair needs two), so a class with one or two
-    recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold.
+    recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold. Give it
+    decoded clips: before, their sounds are not known, and their names decide.
     """
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    least: dict[
+        tuple[int, int, str], str
+    ] = {}  # the least identity of a recording's clips in a fold and class
     subsets: dict[str, set[tuple[int, int]]] = defaultdict(
         set
     )  # of a recording: more than one if it has many classes
     for clip in clips:
         if not clip.is_synthetic:
             sizes[clip.fold, clip.label][clip.group] += 1
+            place = (clip.fold, clip.label, clip.group)
+            least[place] = min(least.get(place, clip.identity), clip.identity)
             subsets[clip.group].add((clip.fold, clip.label))
     left = {subset: len(groups) for subset, groups in sizes.items()}
     held: set[str] = set()
-    for _, groups in sorted(sizes.items()):
+    first = {
+        (fold, label): min(least[fold, label, group] for group in groups)
+        for (fold, label), groups in sizes.items()
+    }
+    for fold, label in sorted(sizes, key=lambda subset: (subset[0], first[subset])):
+        groups = sizes[fold, label]
+        order = {group: stable_order(least[fold, label, group]) for group in groups}
         wanted = share * sum(groups.values())
         taken = sum(groups[group] for group in groups if group in held)
-        for group in sorted(groups.keys() - held, key=stable_order):
+        for group in sorted(groups.keys() - held, key=lambda group: (order[group], group)):
             if taken >= wanted:
                 break
             if taken + groups[group] <= max(2 * wanted, 1) and all(
@@ -79,7 +91,10 @@ class Split:
 
 
 def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
-    """Stratified folds 1..n that keep recordings whole, the same for the same clips (scikit-learn's splitter)."""
+    """Stratified folds 1..n that keep recordings whole (scikit-learn's splitter).
+
+    They go by the clips' identities, whatever recordings and classes are called.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     n_groups = len({clip.group for clip in clips})
@@ -87,9 +102,14 @@ def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
     n_splits = min(n_folds, n_groups, largest_class)  # scikit-learn wants a class with a clip for each fold
     if n_splits < 2:
         return [1] * len(clips)
-    order = sorted(range(len(clips)), key=lambda i: clips[i].clip_id)
+    of_group: dict[str, list[str]] = defaultdict(list)
+    for clip in clips:
+        of_group[clip.group].append(clip.identity)
+    by_content = sorted(of_group, key=lambda group: (sorted(of_group[group]), group))
+    number = {group: index for index, group in enumerate(by_content)}
+    order = sorted(range(len(clips)), key=lambda i: (number[clips[i].group], clips[i].identity))
     labels = np.array([clips[i].label for i in order])
-    groups = np.array([clips[i].group for i in order])
+    groups = np.array([number[clips[i].group] for i in order])
     folds = [0] * len(clips)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # rare classes: sklearn warns, and does what can be done
@@ -113,9 +133,12 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
     folds = np.array([clip.fold for clip in clips])
     if test_fold not in set(folds.tolist()):
         known = ", ".join(map(str, sorted(set(folds.tolist()))))
-        raise UsageError(f"--folds {test_fold}: the source has no such fold; it has {known}")
+        raise UsageError(f"the source has no such fold; it has {known}", field="test_folds", value=test_fold)
     if len(set(folds.tolist())) < 2:
-        raise UsageError("--protocol folds needs at least two folds; use --protocol holdout")
+        raise UsageError(
+            "there is one fold only, and testing it leaves nothing to train on",
+            hint="Add recordings or folds.",
+        )
     held = held_out_groups(clips)
     is_held = np.array([clip.group in held for clip in clips])
     test = folds == test_fold
@@ -173,7 +196,8 @@ def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> 
 def seed_9010_split(clips: Sequence[Clip], seed: int) -> Split:
     """Protocol `seed-9010`: a random 90:10 split of clips, epoch chosen on the test part, as published. Optimistic:
     clips of one recording stand on both sides, and the test part chooses."""
-    order = np.random.default_rng(seed).permutation(len(clips))
+    by_content = np.array(sorted(range(len(clips)), key=lambda row: clips[row].identity), dtype=np.int64)
+    order = by_content[np.random.default_rng(seed).permutation(len(clips))]
     n_test = max(1, round(0.1 * len(clips)))
     test = np.sort(order[:n_test])
     return Split(f"seed{seed}-9010", np.sort(order[n_test:]), test, test, optimistic=True, by_group=False)

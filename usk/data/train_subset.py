@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from usk.data.clip import Clip
-from usk.data.source import Source
 from usk.data.splits import Split, fold_split, stable_order
 from usk.errors import UsageError
 
@@ -36,21 +35,25 @@ def parse_train_clips(text: str) -> tuple[int | None, ...]:
 def draw_train_clips(clips: Sequence[Clip], rows: np.ndarray, n: int, seed: int) -> np.ndarray:
     """`n` of `rows`, sorted: as many of each class as there are, and of as many recordings of a class as there are.
 
-    Classes take turns, and within a class its recordings do, in an order that is drawn by `seed` alone; so fewer train_clips
-    nest in more, and a clip's place depends on no other recording's. `rows` may hold any clips; all of them are
+    Classes take turns, and within a class its recordings do, in an order that is drawn by `seed` from the clips' sounds; so
+    fewer train_clips nest in more, and a clip's place depends on no other recording's. `rows` may hold any clips; all of them are
     returned if there are no more than `n`.
     """
+
+    def place(what: str, rows: Iterable[int]) -> int:
+        return stable_order(f"train_clips/{seed}/{what}/{min(clips[row].identity for row in rows)}")
+
     recordings: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows.tolist():
         recordings[clips[row].label][clips[row].group].append(row)
     order: list[tuple[int, int, int]] = []  # turn of the class, place of the class in a turn, row
-    for label, groups in recordings.items():
+    for groups in recordings.values():
         turns: list[tuple[int, int, int]] = []  # turn of the recording, place of the recording, row
-        for group, members in groups.items():
-            place = stable_order(f"train_clips/{seed}/{group}")
-            members.sort(key=lambda row: stable_order(f"train_clips/{seed}/{clips[row].clip_id}"))
-            turns += [(turn, place, row) for turn, row in enumerate(members)]
-        class_place = stable_order(f"train_clips/{seed}/class {label}")
+        for members in groups.values():
+            of_group = place("recording", members)
+            members.sort(key=lambda row: place("clip", (row,)))
+            turns += [(turn, of_group, row) for turn, row in enumerate(members)]
+        class_place = place("class", (row for members in groups.values() for row in members))
         order += [(turn, class_place, row) for turn, (_, _, row) in enumerate(sorted(turns))]
     return np.array(sorted(row for _, _, row in sorted(order)[:n]), dtype=np.int64)
 
@@ -69,17 +72,6 @@ def subset_split(split: Split, clips: Sequence[Clip], train_clips: int | None, s
         )
     return replace(
         split, train=draw_train_clips(clips, split.train, train_clips, seed), train_clips=train_clips
-    )
-
-
-def made_elsewhere(source: Source, real: Source, rows: np.ndarray) -> np.ndarray:
-    """Which synthetic clips of `source` have a parent that is none of the clips `rows` of `real`, or by its path alone is: bool
-    [len(source)]."""
-    if source.renamed_by_paths:
-        return np.array([clip.is_synthetic for clip in source.clips], dtype=bool)
-    ids = {real.clips[row].clip_id for row in rows.tolist()}
-    return np.array(
-        [clip.is_synthetic and not ids.issuperset(clip.parents) for clip in source.clips], dtype=bool
     )
 
 

@@ -15,8 +15,8 @@ import torch
 
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
 from usk.data.decode import DecodedSource, Progress, beginning, decode_source
+from usk.data.leaks import unknown_generator
 from usk.data.licenses import strictest_license
-from usk.data.mix import unknown_generator
 from usk.data.source import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion.fit_config import FitConfig
@@ -250,7 +250,8 @@ def _clips_of(
                 "license": source.license,
                 "folds": sorted(folds) if folds else list(source.folds),
                 "clips": int((~is_held).sum()),
-                "groups": sorted(_heard(decoded.source, held)),
+                "groups": sorted(_training_groups(decoded.source, held)),
+                "sounds": sorted(_training_sounds(decoded.source, held)),
                 "held_out_groups": sorted(held),
                 **({"hub_id": source.hub_id} if source.hub_id else {}),
                 **({} if source.has_groups else {"has_groups": False}),
@@ -272,10 +273,18 @@ def _clips_of(
     return together, parts, notes
 
 
-def _heard(source: Source, held: frozenset[str]) -> set[str]:
-    """The recordings whose sound trains: of synthetic clips, their parents', and what their own generator had heard."""
+def _training_groups(source: Source, held: frozenset[str]) -> set[str]:
+    """The recordings whose sound trains: of synthetic clips, their parents', and what their own generator was trained on."""
     chosen = [clip for clip in source.clips if clip.group not in held]
-    return {group for clip in chosen for group in clip.lineage} | source.model_groups
+    groups = {group for clip in chosen for group in clip.lineage}
+    return groups.union(*(part.groups for part in source.generator_trained_on))
+
+
+def _training_sounds(source: Source, held: frozenset[str]) -> set[str]:
+    """The same by clip."""
+    chosen = [clip for clip in source.clips if clip.group not in held]
+    sounds = {sound for clip in chosen for sound in clip.parents or (clip.identity,)}
+    return sounds.union(*(part.sounds for part in source.generator_trained_on))
 
 
 def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str, Any]]) -> None:

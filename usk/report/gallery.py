@@ -24,7 +24,6 @@ from usk.audit.embeddings import log_mel_statistics
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress, decode_source
 from usk.data.open import open_source
-from usk.data.renaming import as_named_now, renaming
 from usk.data.source import Source
 from usk.errors import SourceError
 from usk.text import pluralize
@@ -170,17 +169,14 @@ def gallery(
 
     Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
     """
-    if real is not None:
-        synthetic = as_named_now(synthetic, real)
-        rejected = rejected and as_named_now(rejected, real)
     if not synthetic.is_synthetic:
         raise SourceError(
             f"{synthetic.location} is no synthetic dataset: its clips name no parents, so there is nothing to compare"
         )
+    studio = _Studio(real, paint, decoding)
     notes: list[str] = []
     if real is not None:
-        notes += filter(None, [renaming(synthetic, real)])
-        known = {clip.clip_id for clip in real.clips}
+        known = studio.row_of.keys()
         parents = {parent for clip in synthetic.clips for parent in clip.parents}
         if not parents & known:
             raise SourceError(
@@ -194,7 +190,6 @@ def gallery(
     rate_hz = PICTURE.sample_rate_hz
     made = decode_source(synthetic, rate_hz, skip_bad=True, progress=decoding)
     turned = decode_source(rejected, rate_hz, skip_bad=True) if rejected is not None else None
-    studio = _Studio(real, paint, decoding)
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
     weight = BASE64 if embedded else 1.0
     chosen: list[ShownClip] = []
@@ -257,7 +252,8 @@ class _Studio:
             decode_source(real, PICTURE.sample_rate_hz, skip_bad=True, progress=decoding) if real else None
         )
         clips = self.originals.source.clips if self.originals else ()
-        self.row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
+        self.row_of = {clip.identity: row for row, clip in enumerate(clips)}
+        self.real_names = {clip.clip_id for clip in clips}
         self.kept: dict[str, Sound] = {}
         self.new: dict[str, Sound] = {}
         self.audio_of: dict[str, np.ndarray] = {}
@@ -271,7 +267,7 @@ class _Studio:
         clip = part.source.clips[row]
         sound = self._sound(f"synthetic/{clip.clip_id}", part, row)
         parents = tuple(
-            self._sound(parent, self.originals, self.row_of[parent])
+            self._sound(self.originals.source.clips[at := self.row_of[parent]].clip_id, self.originals, at)
             if self.originals is not None and parent in self.row_of
             else None
             for parent in clip.parents
@@ -307,7 +303,7 @@ class _Studio:
 
     def with_distances(self, shown: Sequence[ShownClip]) -> list[ShownClip]:
         names = list(self.audio_of)
-        real_names = [name for name in names if name in self.row_of]
+        real_names = [name for name in names if name in self.real_names]
         if len(real_names) < 2:
             return list(shown)
         raw = log_mel_statistics([self.audio_of[name] for name in names])

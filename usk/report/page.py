@@ -448,7 +448,7 @@ def _url(name: str) -> str:
 
 def _provenance(one: ShownClip) -> list[tuple[str, str]]:
     clip = one.clip
-    parts = zip(clip.parents, clip.parent_groups, clip.parent_folds, strict=True)
+    parts = zip(clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=True)
     letters = [
         *"ABCDEFGHIJKLMNOPQR",
         *map(str, range(19, len(clip.parents) + 1)),

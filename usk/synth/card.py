@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from usk.cards import escape_markdown, license_metadata, one_line, render_card, size_category
-from usk.data.mix import named_elsewhere
+from usk.data.leaks import named_elsewhere
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write
 from usk.manifest import Manifest, SourceRecord, read_manifest
@@ -106,11 +106,12 @@ def _tested_folds(plan: Plan, manifest: Manifest, generator_known: bool) -> list
         return {*folds, *(fold for group in groups for fold in spread.get(group, ()))}
 
     training_groups = {group for part in manifest.trained_on for group in part.groups}
+    training_sounds = {sound for part in manifest.trained_on for sound in part.sounds}
     same_source = [part for part in manifest.trained_on if part.source == manifest.source.name]
     trained = reached((fold for part in same_source for fold in part.folds), training_groups)
     for clip in plan.clips:
         for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
-            if training_groups & {parent, group}:  # where no recordings were named, clips stand for them
+            if parent in training_sounds or group in training_groups:
                 trained.add(fold)
     parent_groups = {group for clip in plan.clips for group in clip.parent_groups}
     known = "no" if generator_known and not named_elsewhere(training_groups, parent_groups) else "unknown"

@@ -46,7 +46,7 @@ class ClipRenderer(ABC):
         self.plan, self.decoded, self.config = plan, decoded, config
         self.model_id, self.longest_samples = model_id, longest_samples
         self.strategy = strategy_named(config.strategy)
-        self.row_of = {clip.clip_id: row for row, clip in enumerate(decoded.source.clips)}
+        self.row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
 
     @abstractmethod
     def batches(self, begin: int, end: int) -> list[list[int]]:
@@ -80,6 +80,8 @@ class ClipRenderer(ABC):
             "group": clip.clip_id,
             "fold": clip.fold,
             "parents": list(clip.parents),
+            "parent_names": list(clip.parent_names),
+            "parent_seconds": list(clip.parent_seconds),
             "parent_groups": list(clip.parent_groups),
             "parent_folds": list(clip.parent_folds),
             "strategy": self.config.strategy,

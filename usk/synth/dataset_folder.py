@@ -42,6 +42,8 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: 
             "group": Value("string"),
             "fold": Value("int64"),
             "parents": List(Value("string")),
+            "parent_names": List(Value("string")),
+            "parent_seconds": List(Value("float64")),
             "parent_groups": List(Value("string")),
             "parent_folds": List(Value("int64")),
             "strategy": Value("string"),

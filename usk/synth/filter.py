@@ -84,6 +84,7 @@ class FilterTraining:
     folds: FilterName
     rows: tuple[int, ...]
     groups: frozenset[str]
+    sounds: frozenset[str]
 
 
 def filter_trainings(
@@ -136,7 +137,12 @@ def filter_trainings(
                     f"--filter: {who} cannot know the class {class_names[label]}: it hears {len(recordings[label])} of the "
                     f"{MIN_RECORDINGS} recordings that take part at least; leave the class out with --classes, {more}"
                 )
-        made[name] = FilterTraining(name, rows, frozenset(pool[row].group for row in rows))
+        made[name] = FilterTraining(
+            name,
+            rows,
+            frozenset(pool[row].group for row in rows),
+            frozenset(pool[row].identity for row in rows),
+        )
     return made
 
 
@@ -209,7 +215,9 @@ class ClipFilter:
             share_kept=self.config.share,
             test_folds=self.config.test_folds,
             trained_on=tuple(
-                FilterTrainedOn(one.folds, len(one.rows), tuple(sorted(one.groups)))
+                FilterTrainedOn(
+                    one.folds, len(one.rows), tuple(sorted(one.groups)), tuple(sorted(one.sounds))
+                )
                 for one in self.filter_trainings.values()
             ),
         )

@@ -47,7 +47,7 @@ def latents_key(
         "source": [source.cache_key, decoded.sample_rate_hz],
         "batch": batch,
         "parents": {
-            crop: [[source.clips[row].clip_id, decoded.class_name(row)] for row in rows]
+            crop: [[source.clips[row].identity, decoded.class_name(row)] for row in rows]
             for crop, rows in rows_of_crop.items()
         },
     }

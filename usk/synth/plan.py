@@ -29,6 +29,8 @@ class PlannedClip:
     parent_folds: tuple[int, ...]
     weights: tuple[float, ...]  # the parents' shares, which sum to 1
     seed: int
+    parent_names: tuple[str, ...] = ()
+    parent_seconds: tuple[float, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -170,7 +172,7 @@ def draw_plan(
         raise UsageError(f"--seed must be 0 or more, not {seed}")
     held = held_out_groups(known_clips if known_clips is not None else clips)
     pools: dict[int, dict[int, list[Clip]]] = defaultdict(lambda: defaultdict(list))
-    for clip in sorted(clips, key=lambda clip: clip.clip_id):
+    for clip in sorted(clips, key=lambda clip: clip.identity):
         if clip.group not in held:
             pools[clip.label][0 if across_folds else clip.fold].append(clip)
     drawn: list[list[PlannedClip]] = []
@@ -201,7 +203,9 @@ def draw_plan(
                         clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}",
                         label=label,
                         fold=parent_folds[0] if len(set(parent_folds)) == 1 else 0,
-                        parents=tuple(clip.clip_id for clip in parents),
+                        parents=tuple(clip.identity for clip in parents),
+                        parent_names=tuple(clip.clip_id for clip in parents),
+                        parent_seconds=tuple(round(clip.duration_s, 4) for clip in parents),
                         parent_groups=tuple(clip.group for clip in parents),
                         parent_folds=parent_folds,
                         weights=alpha.draw(n_parents, rng),

@@ -1,0 +1,331 @@
+"""A clip is its content: what trains and what is dropped, whatever files, folders and recordings are called."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.sounds import tone, write_wav
+from usk.audio.mel import MelSettings
+from usk.data.clip import Clip
+from usk.data.decode import decode_source
+from usk.data.leaks import foreign_parents, leaking, lineages, recordings_of
+from usk.data.open import open_source
+from usk.data.source import Source, TrainingClips
+from usk.data.splits import fold_split, held_out_groups, make_folds, seed_9010_split
+from usk.data.train_subset import draw_train_clips
+from usk.diffusion.fit import FitConfig, fit
+
+Command = Callable[..., Any]
+RATE_HZ = 8_000
+MEL = MelSettings(sample_rate_hz=RATE_HZ, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
+TINY = FitConfig(steps=1, batch=4, channels=(8, 16), device="cpu", precision="fp32")
+CLASSES = ("bark", "horn")
+
+
+def source_of(clips: list[Clip], name: str = "city", **options: object) -> Source:
+    empty = Source(name, "test", name, "1", name, CLASSES, (), ())
+    return replace(empty, clips=tuple(clips), audio=(None,) * len(clips), **options)  # type: ignore[arg-type]
+
+
+def real_source(groups_per_cell: int = 5) -> Source:
+    """Two classes, three folds, recordings of two clips; each clip's sound is a number."""
+    return source_of(
+        [
+            Clip(f"city/{label}/{fold}-{group}/{cut}.wav", label, f"city/{label}/{fold}-{group}", fold, 1.0 + cut,
+                 sound=f"{label}{fold}{group}{cut}")
+            for label in range(2) for fold in (1, 2, 3) for group in range(groups_per_cell) for cut in range(2)
+        ]
+    )  # fmt: skip
+
+
+def child(name: str, *parents: Clip, **options: object) -> Clip:
+    made = Clip(
+        name, parents[0].label, name, parents[0].fold, parents=tuple(p.sound for p in parents),
+        parent_names=tuple(p.clip_id for p in parents), parent_seconds=tuple(p.duration_s for p in parents),
+        parent_groups=tuple(p.group for p in parents), parent_folds=tuple(p.fold for p in parents), model="gen@1",
+    )  # fmt: skip
+    return replace(made, **options)  # type: ignore[arg-type]
+
+
+# --- what names change: nothing
+
+
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_renamed_moved_and_reordered_clips_train_as_before(random, copied: bool) -> None:
+    before = real_source()
+    pairs = [random.sample([c for c in before.clips if c.label == label], 2) for label in (0, 1) * 8]
+    made = [child(f"s{n}", *pair, filter_folds=(pair[0].fold,)) for n, pair in enumerate(pairs)]
+    heard = [
+        clip for clip in before.clips if clip.fold == 1 and clip.group not in held_out_groups(before.clips)
+    ]
+    trained = TrainingClips(frozenset(c.group for c in heard), frozenset(c.sound for c in heard))
+    filters = {(fold,): TrainingClips(frozenset(), frozenset({before.clips[0].sound})) for fold in (1, 2, 3)}
+    synth = source_of(made, "synth", filters_trained_on=filters)
+    groups = sorted({clip.group for clip in before.clips})
+    other = dict(zip(groups, random.sample(groups, len(groups)), strict=True))  # names change hands
+    clips = [
+        replace(c, clip_id=f"town/{len(c.clip_id)}-{c.sound[::-1]}", group=other[c.group].replace("city", "town" if copied else "city"))
+        for c in before.clips
+    ]  # fmt: skip
+    after = source_of(random.sample(clips, len(clips)), "town" if copied else "city")
+    for source in (synth, replace(synth, generator_trained_on=(trained,))):
+        for fold in (1, 2, 3):
+            assert (
+                leaking(source, before, fold_split(before.clips, fold)).tolist()
+                == leaking(source, after, fold_split(after.clips, fold)).tolist()
+            )
+        assert (
+            leaking(source, before, seed_9010_split(before.clips, 0)).tolist()
+            == leaking(source, after, seed_9010_split(after.clips, 0)).tolist()
+        )
+        assert foreign_parents(source, after) is None
+
+
+@given(st.randoms(use_true_random=False))
+def test_what_is_drawn_from_clips_goes_by_their_sounds(random) -> None:
+    """Made folds, validation, few-shot parts: the same sounds, whatever they, their recordings and their classes are called."""
+    before = list(real_source().clips)
+    groups = sorted({clip.group for clip in before})
+    named = dict(zip(groups, random.sample(groups, len(groups)), strict=True))
+    ids = random.sample(range(len(before)), len(before))
+    after = [
+        replace(c, clip_id=f"x{n}", group=named[c.group], label=1 - c.label)
+        for c, n in zip(before, ids, strict=True)
+    ]
+    random.shuffle(after)
+
+    def sounds(clips: list[Clip], groups: frozenset[str]) -> set[str]:
+        return {clip.sound for clip in clips if clip.group in groups}
+
+    assert sounds(before, held_out_groups(before)) == sounds(after, held_out_groups(after))
+    first, second = (
+        {clip.sound: fold for clip, fold in zip(clips, make_folds(clips), strict=True)}
+        for clips in (before, after)
+    )
+    assert first == second
+    few = [
+        {clips[row].sound for row in draw_train_clips(clips, np.arange(len(clips)), 11, 3)}
+        for clips in (before, after)
+    ]
+    assert few[0] == few[1]
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 12))
+def test_however_recordings_are_grouped_no_parent_is_tested(random, n_groups: int) -> None:
+    """What counts are the recordings as they are named now."""
+    then = real_source()
+    made = [child(f"s{n}", *random.sample(then.clips, 2)) for n in range(12)]
+    heard = frozenset(clip.sound for clip in random.sample(then.clips, 5))
+    now = source_of([replace(c, group=f"speaker {random.randrange(n_groups)}") for c in then.clips])
+    group_of = {clip.sound: clip.group for clip in now.clips}
+    for trained in (frozenset(), heard):
+        synth = source_of(made, "synth", generator_trained_on=(TrainingClips(frozenset({"x"}), trained),))
+        for fold in (1, 2, 3):
+            split = fold_split(now.clips, fold)
+            judged = {now.clips[row].group for row in (*split.validation, *split.test)}
+            leaks = [
+                any(group_of[sound] in judged for sound in (*clip.parents, *trained)) for clip in synth.clips
+            ]
+            assert leaking(synth, now, split).tolist() == leaks
+
+
+# --- what is not found by its sound
+
+
+def test_a_reencoded_copy_is_matched_by_name_and_length_and_said() -> None:
+    before = real_source()
+    parents = [before.clips[0], before.clips[4]]
+    synth = source_of([child("s", *parents)], "synth")
+    for suffix, longer_s, is_copy in ((".wav", 0.0, True), (".mp3", 0.05, True), (".mp3", 1.0, False)):
+        after = source_of(
+            [
+                replace(c, sound=f"x{c.sound}", duration_s=c.duration_s + longer_s, group=f"town/{c.group}",
+                        clip_id=c.clip_id.replace("city", "town").replace(".wav", suffix))
+                for c in before.clips
+            ],
+            "town",
+        )  # fmt: skip
+        said = foreign_parents(synth, after) or ""
+        assert ("a re-encoded copy" in said, "leaks between them cannot be ruled out" in said) == (
+            is_copy,
+            not is_copy,
+        )
+        assert lineages(synth, after) == [
+            frozenset(f"town/{p.group}" for p in parents) if is_copy else frozenset(p.group for p in parents)
+        ]  # fmt: skip
+
+
+def test_recordings_count_by_name_where_a_sound_is_not_found() -> None:
+    real = real_source()
+    gone, other = Clip("city/x.wav", 0, real.clips[0].group, 1, sound="gone"), real.clips[-1]
+    assert recordings_of([TrainingClips(frozenset({gone.group}))], real) == {gone.group}, (
+        "as of the embedded generator"
+    )
+    assert recordings_of([TrainingClips(frozenset({gone.group}), frozenset({"gone"}))], real) == {gone.group}
+    assert recordings_of([TrainingClips(frozenset({gone.group}), frozenset({other.sound}))], real) == {
+        other.group
+    }
+    synth = source_of([child("s", gone, other)])
+    assert lineages(synth, real) == [{gone.group, other.group}]
+    assert "1 of 2 parents of city (city/x.wav) are not clips of city" in (foreign_parents(synth, real) or "")
+
+
+# --- real entry points
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Path:
+    """Clips in a table with sessions and speakers, which cross; a speaker stays in one fold."""
+    folder = tmp_path / "talk"
+    rows = []
+    for label, name in enumerate(CLASSES):
+        for speaker in range(12):
+            for session in range(2):
+                file = f"{name}-{speaker}-{session}.wav"
+                samples = tone(300 + 900 * label + 20 * speaker + 7 * session, 0.3, RATE_HZ)
+                write_wav(folder / file, samples, RATE_HZ)
+                rows.append(
+                    (file, name, f"s{session}-{speaker // 2}", f"p{label}-{speaker}", 1 + speaker % 3)
+                )
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file_name", "label", "session", "speaker", "fold"), *rows])
+    return folder
+
+
+def test_a_generator_fitted_by_sessions_leaks_nowhere_among_speakers(
+    usk: Command, sessions: Path, tmp_path: Path
+) -> None:
+    generators = {}
+    by_session = open_source(sessions, group_column="session")
+    by_session = replace(
+        by_session, clips=tuple(replace(c, fold=1) for c in by_session.clips)
+    )  # sessions cross the folds: all of them train
+    generators["all"] = fit([by_session], tmp_path / "all", TINY, mel=MEL).folder
+    generators["fold 1"] = fit(
+        [open_source(sessions, group_column="speaker")], tmp_path / "one", TINY, mel=MEL, folds=(1,)
+    ).folder
+    common = ("--real", sessions, "--columns", "group=speaker", "--json")
+    for name, generator in generators.items():
+        made = tmp_path / f"made by {name}"
+        ran = usk(
+            "synth",
+            *common,
+            "--model",
+            generator,
+            "--per-class",
+            3,
+            "--steps",
+            2,
+            "--device",
+            "cpu",
+            "--out",
+            made,
+        )
+        assert ran.code == 0, ran.err
+        ran = usk(
+            "train",
+            *common,
+            "--synth",
+            made,
+            "--mix",
+            "real,synth",
+            "--epochs",
+            1,
+            "--out",
+            tmp_path / f"runs {name}",
+        )
+        if name == "all":
+            assert ran.code == 1 and "its generator was trained on" in ran.err
+        else:
+            assert ran.code == 0, ran.err
+            assert {run["split"] for run in ran.value["runs"]} == {"fold2", "fold3"}
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    for label, name in enumerate(CLASSES):
+        for recording in range(10):
+            for cut in range(2):
+                samples = tone(300 + 900 * label + 31 * recording + 5 * cut, 0.3, RATE_HZ)
+                write_wav(folder / name / f"r{recording}" / f"{cut}.wav", samples, RATE_HZ)
+    return folder
+
+
+def kept(real: Path, made: Path) -> dict[frozenset[str], list[bool]]:
+    """Which clips of `made` leak, by the sounds that are tested: folds are made, and their numbers are names too."""
+    decoded = decode_source(open_source(real), RATE_HZ).source
+    splits = [fold_split(decoded.clips, fold) for fold in decoded.folds]
+    return {
+        frozenset(decoded.clips[row].sound for row in split.test): leaking(
+            open_source(made), decoded, split
+        ).tolist()
+        for split in splits
+    }
+
+
+def test_a_folder_that_was_moved_and_renamed_is_the_same(
+    usk: Command, recordings: Path, tmp_path: Path
+) -> None:
+    """Renamed, copied with other names for classes' recordings and files, and in another lossless format."""
+    made = tmp_path / "made"
+    synth = ("--strategy", "waveform", "--per-class", 8, "--across-folds", "--quiet")
+    assert usk("synth", "--real", recordings, *synth, "--out", made).code == 0
+    before = kept(recordings, made)
+    assert {leak for leaks in before.values() for leak in leaks} == {True, False}
+    renamed = tmp_path / "yours"
+    shutil.copytree(recordings, renamed)
+    for place in sorted(renamed.glob("*/r*")):
+        place.rename(place.with_name(f"x{(7 * int(place.name[1:])) % 10}"))
+    for file in sorted(renamed.glob("*/*/0.wav")):
+        file.rename(file.with_name("zero.wav"))
+    assert kept(renamed, made) == before
+    shutil.rmtree(recordings)
+    ran = usk("train", "--real", renamed, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--json",
+              "--out", tmp_path / "runs")  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert sorted(run["dropped"] for run in ran.value["runs"]) == sorted(map(sum, before.values()))
+    assert all(run["leaks"] == [] for run in ran.value["runs"])
+    for file in sorted(renamed.glob("*/*/*.wav")):
+        soundfile.write(file.with_suffix(".flac"), soundfile.read(file, dtype="int16")[0], RATE_HZ)
+        file.unlink()
+    decoded = decode_source(open_source(renamed), RATE_HZ).source
+    assert {clip.sound for clip in decoded.clips} == set().union(*before)
+    assert foreign_parents(open_source(made), decoded) is None
+
+
+def test_files_whose_content_was_replaced_after_synthesis_leak_nowhere(
+    usk: Command, sessions: Path, tmp_path: Path
+) -> None:
+    """Every file of fold 1 changes places with one of fold 2: parents are tested where their sound is, not their name."""
+    made, common = tmp_path / "made", ("--real", sessions, "--columns", "group=speaker", "--json")
+    ran = usk("synth", *common, "--strategy", "waveform", "--per-class", 9, "--out", made)
+    assert ran.code == 0, ran.err
+    folds = {clip.clip_id: clip.fold for clip in open_source(made).clips}
+    pairs = [(f"{c}-{speaker}-{session}.wav", f"{c}-{speaker + 1}-{session}.wav")
+             for c in CLASSES for speaker in (0, 3, 6, 9) for session in (0, 1)]  # fmt: skip
+    for one, other in pairs:
+        content = (sessions / one).read_bytes()
+        (sessions / one).write_bytes((sessions / other).read_bytes())
+        (sessions / other).write_bytes(content)
+    ran = usk("audit", made, *common, "--embedding", "log-mel")
+    assert ran.code == 0, ran.err
+    leaking_there = {part["fold"]: part["leaking"] for part in ran.value["folds"]}
+    moved = {1: 2, 2: 1, 3: 3}
+    decoded = decode_source(open_source(sessions, group_column="speaker"), RATE_HZ).source
+    for fold in (1, 2, 3):
+        must = [moved[folds[clip.clip_id]] == fold for clip in open_source(made).clips]
+        leaks = leaking(open_source(made), decoded, fold_split(decoded.clips, fold))
+        assert (leaks | ~np.array(must)).all(), "each clip whose parents are tested there"
+        assert leaking_there[fold] == leaks.sum() < len(leaks)
