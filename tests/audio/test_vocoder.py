@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from usk.audio.mel import MelSettings, audio_to_image, image_to_power, mel_filterbank, stack_padded
-from usk.audio.vocoder import griffin_lim, image_to_audio, log_mel_error_db, mel_to_linear_power
+from usk.audio.vocoder import (
+    filter_source,
+    griffin_lim,
+    image_to_audio,
+    log_mel_error_db,
+    mel_to_linear_power,
+    spread_over_bins,
+)
 from usk.data import demo_corpus
 
 SETTINGS = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=40)
@@ -118,3 +125,64 @@ def test_the_error_is_in_decibels() -> None:
     dark, light = torch.full((2, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), -1.0)
     light[1] += 0.5
     assert log_mel_error_db(dark, light, SETTINGS).tolist() == [0.0, 20.0]
+
+
+@pytest.fixture(scope="module")
+def sounds() -> torch.Tensor:
+    """Two sounds as long as an image, [2, samples]."""
+    clips = demo_corpus.corpus()
+    chosen = [clips[0], next(clip for clip in clips if clip.label != clips[0].label)]
+    return stack_padded([demo_corpus.render(clip) for clip in chosen], SETTINGS.image_samples)
+
+
+@pytest.mark.parametrize(("smooth_s", "smooth_mels"), [(0.0, 0.0), (0.1, 2.0)])
+def test_a_sound_filtered_towards_its_own_image_comes_back(
+    sounds: torch.Tensor, smooth_s: float, smooth_mels: float
+) -> None:
+    same = filter_source(sounds, audio_to_image(sounds, SETTINGS)[0], SETTINGS, smooth_s, smooth_mels)
+    assert same.shape == sounds.shape
+    assert torch.allclose(same, sounds, atol=1e-5)
+
+
+def test_a_filtered_sound_takes_the_wanted_mel_up_to_its_level(sounds: torch.Tensor) -> None:
+    images = audio_to_image(sounds, SETTINGS)[0]
+    wanted = (
+        images + torch.linspace(-0.25, 0.0, SETTINGS.n_mels)[:, None]
+    )  # up to 10 dB softer, the lower the more
+    made = audio_to_image(filter_source(sounds, wanted, SETTINGS), SETTINGS)[0]
+    for image, other, own in zip(made, wanted, images, strict=True):
+        error_db = ((image - other) * SETTINGS.top_db / 2)[own > -0.5]  # within 60 dB of the loudest
+        assert (error_db - error_db.median()).abs().mean() < 0.5
+
+
+def test_a_smoothed_gain_leaves_fine_structure_to_the_source(sounds: torch.Tensor) -> None:
+    images = audio_to_image(sounds, SETTINGS)[0]
+    flat = images.mean(dim=3, keepdim=True).expand_as(images)
+
+    def change(audio: torch.Tensor) -> float:
+        return float(audio_to_image(audio, SETTINGS)[0].diff(dim=3).abs().mean())
+
+    assert change(filter_source(sounds, flat, SETTINGS)) < 0.7 * change(sounds)
+    assert change(filter_source(sounds, flat, SETTINGS, 0.1, 2.0)) > 0.8 * change(sounds)
+
+
+def test_silence_stays_silent_and_what_is_wanted_of_it_is_limited(sounds: torch.Tensor) -> None:
+    silent = torch.zeros_like(sounds)
+    assert not filter_source(silent, audio_to_image(sounds, SETTINGS)[0], SETTINGS).any()
+    towards_silence = filter_source(sounds, audio_to_image(silent, SETTINGS)[0], SETTINGS)
+    assert torch.isfinite(towards_silence).all()
+    assert towards_silence.square().sum() < 0.01 * sounds.square().sum()
+
+
+def test_a_filtered_clip_does_not_depend_on_its_batch(sounds: torch.Tensor) -> None:
+    wanted = audio_to_image(sounds.flip(0), SETTINGS)[0]
+    together = filter_source(sounds, wanted, SETTINGS, 0.1, 2.0)
+    for row in range(len(sounds)):
+        alone = filter_source(sounds[row : row + 1], wanted[row : row + 1], SETTINGS, 0.1, 2.0)
+        assert torch.allclose(alone[0], together[row], atol=1e-6)
+
+
+def test_what_mels_count_in_bins_sums_to_one() -> None:
+    spread = spread_over_bins(SETTINGS)
+    assert spread.shape == (SETTINGS.n_fft // 2 + 1, SETTINGS.n_mels)
+    assert torch.allclose(spread.sum(dim=1), torch.ones(len(spread)), atol=1e-5)

@@ -1,15 +1,21 @@
-"""Mel image to audio: multiplicative mel inverse, then fast Griffin-Lim, both batched on the image's device.
+"""Mel image to audio, batched on the image's device: by filtering a sound that is at hand, or from nothing.
 
-Each image is inverted with the phase of its own seed, so that a clip does not depend on its neighbors in a batch.
+`filter_source` keeps the phase and fine structure of its source. `image_to_audio` has none to keep: it inverts the mel
+filters, then finds a phase by fast Griffin-Lim. Each image begins with the phase of its own seed, so that a clip does not
+depend on its neighbors in a batch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
-from usk.audio.mel import MelSettings, image_to_power, mel_filterbank
+from usk.audio.mel import MelSettings, audio_to_image, image_to_power, mel_filterbank
+
+GAIN_LIMIT_DB = 30.0  # of a filtered source; more would amplify what is hardly there
 
 
 def mel_to_linear_power(mel: torch.Tensor, settings: MelSettings, n_updates: int = 10) -> torch.Tensor:
@@ -106,6 +112,63 @@ class _Frames:
             part = frames[:, :, block * self.hop : (block + 1) * self.hop]
             out[:, block : block + self.n_frames, : part.shape[-1]] += part
         return out.flatten(1)
+
+
+def filter_source(
+    source: torch.Tensor,
+    wanted: torch.Tensor,
+    settings: MelSettings,
+    smooth_s: float = 0.0,
+    smooth_mels: float = 0.0,
+) -> torch.Tensor:
+    """Audio [batch, samples]: `source` [batch, samples], filtered in time and frequency towards the mel images `wanted`.
+
+    The gain of each mel bin is the wanted image less the source's, in dB, at most `GAIN_LIMIT_DB` either way. It is spread
+    over the STFT bins by the mel filters and applied to the source's own spectrum. Where the images agree the source comes
+    back. Smoothing (Gaussian, standard deviations in seconds and mel bands) is of the gain: what is finer stays the source's.
+
+    Args:
+        source: as long as the images, `settings.samples_of(frames)` samples, at any level.
+        wanted: [batch, 1, n_mels, frames] in [-1, 1].
+    """
+    own, _ = audio_to_image(source, settings)
+    gain_db = (wanted.clamp(-1, 1) - own) * settings.top_db / 2
+    gain_db = _smooth(gain_db, smooth_s * settings.sample_rate_hz / settings.hop_samples, dim=3)
+    gain_db = _smooth(gain_db, smooth_mels, dim=2).clamp(-GAIN_LIMIT_DB, GAIN_LIMIT_DB)[:, 0]
+    window = torch.hann_window(settings.n_fft, device=source.device)
+    spectrum = torch.stft(
+        source, settings.n_fft, settings.hop_samples, window=window, pad_mode="constant", return_complex=True
+    )
+    gain = torch.pow(10.0, spread_over_bins(settings).to(source.device) @ gain_db / 20)
+    return torch.istft(
+        spectrum * gain, settings.n_fft, settings.hop_samples, window=window, length=source.shape[-1]
+    )
+
+
+@lru_cache(maxsize=8)
+def spread_over_bins(settings: MelSettings) -> torch.Tensor:
+    """What each mel band counts in each STFT bin, [n_fft // 2 + 1, n_mels]: rows sum to 1.
+
+    A bin that no filter covers goes by the nearest that is covered.
+    """
+    filters = mel_filterbank(settings)
+    bins = torch.arange(len(filters))
+    covered = bins[filters.sum(dim=1) > 0]
+    nearest = covered[(bins[:, None] - covered).abs().argmin(dim=1)]
+    return filters[nearest] / filters[nearest].sum(dim=1, keepdim=True)
+
+
+def _smooth(images: torch.Tensor, deviation: float, dim: int) -> torch.Tensor:
+    """Images [batch, 1, rows, columns] convolved along `dim` with a Gaussian, edges repeated; deviation 0 changes nothing."""
+    if deviation == 0:
+        return images
+    reach = max(1, math.ceil(3 * deviation))
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / deviation).square())
+    shape, padding = (
+        ((1, 1, 1, -1), (reach, reach, 0, 0)) if dim == 3 else ((1, 1, -1, 1), (0, 0, reach, reach))
+    )
+    padded = torch.nn.functional.pad(images, padding, mode="replicate")
+    return torch.nn.functional.conv2d(padded, (weights / weights.sum()).reshape(shape))
 
 
 def image_to_audio(
