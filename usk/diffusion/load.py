@@ -14,8 +14,10 @@ from usk.diffusion.pipeline import (
     naming_model,
     resolve_model,
 )
+from usk.diffusion.text_info import FAMILIES
+from usk.diffusion.text_load import load_text_generator
 
-LOADERS = {MEL_IMAGES: load_mel_generator}
+LOADERS = {MEL_IMAGES: load_mel_generator, **dict.fromkeys(FAMILIES, load_text_generator)}
 
 
 def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str = "auto") -> Generator:

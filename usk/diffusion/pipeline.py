@@ -16,6 +16,7 @@ from typing import Any
 from usk.audio.mel_settings import LARGEST, MelSettings
 from usk.data.licenses import UNKNOWN
 from usk.data.pinned import download_model
+from usk.diffusion.text_info import FAMILIES, text_shape
 from usk.errors import ModelError
 
 EMBEDDED = "embedded"
@@ -92,6 +93,8 @@ def naming_model(name: str, field: str = "model") -> Iterator[None]:
 def describe_folder(folder: Path) -> GeneratorInfo:
     """What the pipeline in `folder` is. Raises ModelError."""
     index = read_pipeline_json(folder / INDEX_FILE)
+    if (kind := index.get("_class_name")) in FAMILIES:
+        return _describe_text(folder, str(kind))
     unet_class = component_class(index, "unet")
     if unet_class not in UNET_CLASSES or "mel" not in index:
         raise ModelError(
@@ -108,6 +111,19 @@ def describe_folder(folder: Path) -> GeneratorInfo:
         class_names=_class_names(index, unet.get("num_class_embeds")),
         conditioned_on_audio=unet_class == "UNet2DConditionModel",
         mel=mel,
+        trained_on=trained_on,
+        license=license,
+    )
+
+
+def _describe_text(folder: Path, kind: str) -> GeneratorInfo:
+    shape = text_shape(kind, folder, read_pipeline_json)
+    trained_on, license = _training_record(folder)
+    return GeneratorInfo(
+        family=kind,
+        sample_rate_hz=shape.sample_rate_hz,
+        longest_samples=shape.longest_samples,
+        takes_prompts=True,
         trained_on=trained_on,
         license=license,
     )

@@ -1,0 +1,332 @@
+"""Tiny text-to-audio pipelines with random weights, in the folder layout of the published ones."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RATE_HZ = 16_000
+
+
+def _t5_tokenizer() -> Any:
+    from transformers import T5Tokenizer
+
+    pieces = [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "▁",
+        *string.ascii_lowercase,
+        *(f"▁{c}" for c in string.ascii_lowercase),
+    ]
+    tokenizer = T5Tokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)
+    tokenizer.model_max_length = 24
+    return tokenizer
+
+
+def _roberta_tokenizer() -> Any:
+    from transformers import RobertaTokenizer
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *string.ascii_lowercase]
+    tokenizer = RobertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+    tokenizer.model_max_length = 24
+    return tokenizer
+
+
+def _gemma_tokenizer() -> Any:
+    from transformers import GemmaTokenizer
+
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", *string.ascii_lowercase]
+    tokenizer = GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+    tokenizer.model_max_length = 24
+    return tokenizer
+
+
+def _t5_encoder(width: int = 16) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+
+
+def stable_audio() -> Any:
+    from diffusers import (
+        AutoencoderOobleck,
+        EDMDPMSolverMultistepScheduler,
+        StableAudioDiTModel,
+        StableAudioPipeline,
+    )
+    from diffusers.pipelines.stable_audio import StableAudioProjectionModel
+
+    return StableAudioPipeline(
+        vae=AutoencoderOobleck(
+            encoder_hidden_size=8,
+            downsampling_ratios=[4, 8],
+            channel_multiples=[1, 2],
+            decoder_channels=4,
+            decoder_input_channels=4,
+            audio_channels=2,
+            sampling_rate=RATE_HZ,
+        ),
+        text_encoder=_t5_encoder(),
+        projection_model=StableAudioProjectionModel(
+            text_encoder_dim=16, conditioning_dim=16, min_value=0, max_value=32
+        ),
+        tokenizer=_t5_tokenizer(),
+        transformer=StableAudioDiTModel(
+            sample_size=1_024,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            num_key_value_attention_heads=2,
+            out_channels=4,
+            cross_attention_dim=16,
+            time_proj_dim=8,
+            global_states_input_dim=32,
+            cross_attention_input_dim=16,
+        ),
+        scheduler=EDMDPMSolverMultistepScheduler(
+            sigma_min=0.3,
+            sigma_max=500,
+            sigma_data=1.0,
+            sigma_schedule="exponential",
+            prediction_type="v_prediction",
+            solver_order=2,
+            final_sigmas_type="zero",
+        ),
+    )
+
+
+def stable_audio_3() -> Any:
+    from diffusers import (
+        AutoencoderSAME,
+        FlowMatchEulerDiscreteScheduler,
+        StableAudio3DiTModel,
+        StableAudio3Pipeline,
+    )
+    from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
+    from transformers import T5GemmaConfig, T5GemmaEncoderModel, T5GemmaModuleConfig
+
+    module = T5GemmaModuleConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    config = T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False, vocab_size=64)
+    return StableAudio3Pipeline(
+        vae=AutoencoderSAME(
+            audio_channels=2,
+            patch_size=16,
+            encoder_channels=8,
+            encoder_c_mults=(2,),
+            encoder_strides=(4,),
+            encoder_transformer_depths=(1,),
+            latent_dim=8,
+            dim_heads=8,
+            sampling_rate=RATE_HZ,
+        ),
+        text_encoder=T5GemmaEncoderModel(config),
+        tokenizer=_gemma_tokenizer(),
+        duration_embedder=StableAudio3DurationEmbedder(output_dim=16, fourier_dim=8, max_val=4.0),
+        transformer=StableAudio3DiTModel(
+            io_channels=8,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            cond_token_dim=16,
+            global_cond_dim=16,
+            local_add_cond_dim=9,
+            timestep_features_dim=8,
+            num_memory_tokens=2,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(stochastic_sampling=False),
+    )
+
+
+def longcat() -> Any:
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        LongCatAudioDiTPipeline,
+        LongCatAudioDiTTransformer,
+        LongCatAudioDiTVae,
+    )
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return LongCatAudioDiTPipeline(
+        vae=LongCatAudioDiTVae(
+            channels=8,
+            c_mults=[1, 2],
+            strides=[4],
+            latent_dim=4,
+            encoder_latent_dim=8,
+            downsampling_ratio=16,
+            sample_rate=RATE_HZ,
+        ),
+        text_encoder=UMT5EncoderModel(
+            UMT5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+        ),
+        tokenizer=_t5_tokenizer(),
+        transformer=LongCatAudioDiTTransformer(
+            dit_dim=32, dit_depth=2, dit_heads=2, dit_text_dim=16, latent_dim=4
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, invert_sigmas=True),
+    )
+
+
+def _mel_parts() -> dict[str, Any]:
+    from diffusers import AutoencoderKL, DDIMScheduler
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    return {
+        "vae": AutoencoderKL(
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+        ),
+        "scheduler": DDIMScheduler(
+            beta_start=0.0015,
+            beta_end=0.0195,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+        ),
+        "vocoder": SpeechT5HifiGan(
+            SpeechT5HifiGanConfig(
+                model_in_dim=8,
+                sampling_rate=RATE_HZ,
+                upsample_initial_channel=16,
+                upsample_rates=[4, 8],
+                upsample_kernel_sizes=[4, 8],
+                resblock_kernel_sizes=[3],
+                resblock_dilation_sizes=[[1]],
+                normalize_before=False,
+            )
+        ),
+    }
+
+
+def _clap_text() -> Any:
+    from transformers import ClapTextConfig
+
+    return ClapTextConfig(
+        vocab_size=64,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=16,
+        pad_token_id=1,
+        max_position_embeddings=64,
+    )
+
+
+def audioldm2() -> Any:
+    from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
+    from transformers import (
+        ClapAudioConfig,
+        ClapConfig,
+        ClapFeatureExtractor,
+        ClapModel,
+        GPT2Config,
+        GPT2LMHeadModel,
+    )
+
+    audio = ClapAudioConfig(
+        spec_size=8,
+        window_size=4,
+        num_mel_bins=8,
+        patch_embeds_hidden_size=8,
+        depths=[1, 1],
+        num_hidden_layers=2,
+        num_attention_heads=[1, 1],
+        hidden_size=16,
+        patch_size=2,
+        patch_stride=2,
+        projection_dim=16,
+    )
+    clap = ClapConfig(text_config=_clap_text().to_dict(), audio_config=audio.to_dict(), projection_dim=16)
+    return AudioLDM2Pipeline(
+        **_mel_parts(),
+        text_encoder=ClapModel(clap),
+        text_encoder_2=_t5_encoder(32),
+        projection_model=AudioLDM2ProjectionModel(
+            text_encoder_dim=16, text_encoder_1_dim=32, langauge_model_dim=16
+        ),
+        language_model=GPT2LMHeadModel(
+            GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
+        ),
+        tokenizer=_roberta_tokenizer(),
+        tokenizer_2=_t5_tokenizer(),
+        feature_extractor=ClapFeatureExtractor(),
+        unet=AudioLDM2UNet2DConditionModel(
+            sample_size=64,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            norm_num_groups=8,
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=((None, 16, 32), (None, 16, 32)),
+            attention_head_dim=2,
+        ),
+    )
+
+
+def audioldm() -> Any:
+    from diffusers import AudioLDMPipeline, UNet2DConditionModel
+    from transformers import ClapTextModelWithProjection
+
+    return AudioLDMPipeline(
+        **_mel_parts(),
+        text_encoder=ClapTextModelWithProjection(_clap_text()),
+        tokenizer=_roberta_tokenizer(),
+        unet=UNet2DConditionModel(
+            sample_size=64,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            norm_num_groups=8,
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=(8, 16),
+            class_embed_type="simple_projection",
+            projection_class_embeddings_input_dim=16,
+            class_embeddings_concat=True,
+        ),
+    )
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "audioldm": audioldm,
+    "audioldm2": audioldm2,
+    "stable_audio": stable_audio,
+    "stable_audio_3": stable_audio_3,
+    "longcat": longcat,
+}
+
+
+def save_model(name: str, folder: Path) -> Path:
+    """Write a tiny pipeline of a family with the same random weights every time."""
+    torch.manual_seed(0)
+    pipeline = MODELS[name]()
+    if name.startswith(
+        "audioldm"
+    ):  # a network that predicts little noise: its ODE can be solved in few steps
+        with torch.no_grad():
+            pipeline.unet.conv_out.weight.mul_(0.05)
+    pipeline.save_pretrained(folder)
+    return folder

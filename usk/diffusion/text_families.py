@@ -1,0 +1,232 @@
+"""The families of text-to-audio pipelines: how each embeds a prompt, denoises, and turns audio into latents and back.
+
+Each follows its pipeline's `__call__` in diffusers, so that sampling from the same latents gives the same audio (a test holds
+them together).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from usk.diffusion.continuous import CosineSchedule, FlowSchedule
+from usk.diffusion.text_pipeline import Embedding, TextGenerator
+
+LOG_FLOOR = 1e-5  # of mel magnitudes, as AudioLDM's VAE was trained with
+N_FFT = 1_024
+
+
+def _mono_to(audio: torch.Tensor, channels: int) -> torch.Tensor:
+    """Audio [batch, samples] to [batch, channels, samples]."""
+    return audio[:, None].expand(-1, channels, -1)
+
+
+@dataclass(kw_only=True)
+class StableAudio(TextGenerator):
+    """Stable Audio Open (arXiv 2407.14358): a waveform VAE and a DiT that predicts v."""
+
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
+        text = self.pipeline.encode_prompt(prompt, cpu, False)
+        start, end = self.pipeline.encode_duration(0.0, seconds, cpu, False, 1)
+        return {"context": torch.cat((text, start, end), dim=1), "seconds": torch.cat((start, end), dim=2)}
+
+    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+        if self.negative_prompt:
+            return super().without(texts, n_samples)
+        return {**texts, "context": torch.zeros_like(texts["context"])}
+
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        from diffusers.models.embeddings import get_1d_rotary_pos_embed
+
+        rotary = get_1d_rotary_pos_embed(
+            self.pipeline.rotary_embed_dim,
+            noisy.shape[2] + texts["seconds"].shape[1],
+            use_real=True,
+            repeat_interleave_real=False,
+        )
+        time = self.pipeline.scheduler.precondition_noise(torch.tensor([node])).to(noisy.device, self.dtype)
+        velocity = self.network(
+            noisy.to(self.dtype),
+            time,
+            encoder_hidden_states=texts["context"].to(self.dtype),
+            global_hidden_states=texts["seconds"].to(self.dtype),
+            rotary_embedding=tuple(part.to(noisy.device) for part in rotary),
+            return_dict=False,
+        )[0]
+        assert isinstance(self.schedule, CosineSchedule)
+        alpha = self.schedule.alpha(node)
+        return alpha**0.5 * noisy - (1 - alpha) ** 0.5 * velocity.float()
+
+    def latent_shape(self, n_samples: int) -> tuple[int, ...]:
+        return int(self.network.config.in_channels), n_samples // self.hop_samples
+
+    def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        channels = _mono_to(audio, vae.config.audio_channels)
+        return vae.encode(channels.to(vae.dtype)).latent_dist.mode()
+
+    def to_audio(self, latent: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        return vae.decode(latent.to(vae.dtype)).sample.mean(dim=1)
+
+
+@dataclass(kw_only=True)
+class StableAudio3(TextGenerator):
+    """Stable Audio 3: a transformer VAE and a DiT that predicts the velocity of a rectified flow."""
+
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
+        text, mask = self.pipeline.encode_prompt(prompt, cpu, 1)
+        duration = self.pipeline.encode_duration(seconds, cpu, 1, 1)
+        context, mask = self.pipeline.prepare_cross_attention(text, mask, duration)
+        return {"context": context, "mask": mask, "duration": duration}
+
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        assert isinstance(self.schedule, FlowSchedule)
+        own = self.schedule.scale(node) * noisy
+        time = torch.tensor(node) * self.pipeline.scheduler.config.num_train_timesteps  # in float32, as there
+        velocity = self.network(
+            own.to(self.dtype),
+            time.to(noisy.device).expand(len(noisy)),
+            encoder_hidden_states=texts["context"].to(self.dtype),
+            global_hidden_states=texts["duration"].to(self.dtype),
+            encoder_attention_mask=texts["mask"],
+            return_dict=False,
+        )[0]
+        return own - node * velocity.float()
+
+    def latent_shape(self, n_samples: int) -> tuple[int, ...]:
+        return int(self.pipeline.vae.config.latent_dim), n_samples // self.hop_samples
+
+    def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        return vae.encode(_mono_to(audio, vae.config.audio_channels).to(vae.dtype)).latents
+
+    def to_audio(self, latent: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        return vae.decode(latent.to(vae.dtype)).sample.clamp(-1, 1).mean(dim=1)
+
+
+@dataclass(kw_only=True)
+class LongCatAudio(TextGenerator):
+    """LongCat-AudioDiT: a waveform VAE and a DiT that predicts the velocity from noise to audio."""
+
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _normalize_text
+
+        text, length = self.pipeline.encode_prompt([_normalize_text(prompt)], torch.device("cpu"))
+        mask = torch.arange(text.shape[1])[None] < length[:, None]
+        return {"context": text, "mask": mask}
+
+    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+        if self.negative_prompt:
+            return super().without(texts, n_samples)
+        return {**texts, "context": torch.zeros_like(texts["context"])}
+
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        assert isinstance(self.schedule, FlowSchedule)
+        own = self.schedule.scale(node) * noisy
+        hidden = own.transpose(1, 2).to(self.dtype)
+        velocity = self.network(
+            hidden_states=hidden,
+            encoder_hidden_states=texts["context"].to(self.dtype),
+            encoder_attention_mask=texts["mask"],
+            timestep=torch.full((len(noisy),), 1 - node, device=noisy.device, dtype=self.dtype),
+            attention_mask=torch.ones(hidden.shape[:2], dtype=torch.bool, device=noisy.device),
+            latent_cond=torch.zeros_like(hidden),
+        ).sample
+        return own + node * velocity.transpose(1, 2).float()
+
+    def latent_shape(self, n_samples: int) -> tuple[int, ...]:
+        return int(self.pipeline.latent_dim), n_samples // self.hop_samples
+
+    def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.vae.encode(audio[:, None], sample_posterior=False).latents
+
+    def to_audio(self, latent: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.vae.decode(latent).sample[:, 0]
+
+
+@dataclass(kw_only=True)
+class AudioLdm2(TextGenerator):
+    """AudioLDM 2 (arXiv 2308.05734): a VAE of log-mel images, a UNet that attends to two text encodings, and a vocoder."""
+
+    @property
+    def time_axis(self) -> int:
+        return -2
+
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        negative = self.negative_prompt or None
+        encoded = self.pipeline.encode_prompt(prompt, torch.device("cpu"), 1, True, negative_prompt=negative)
+        both = dict(zip(("text", "mask", "generated"), encoded, strict=True))
+        with_prompt = {name: part[1:] for name, part in both.items()}
+        # The negative prompt is padded to the prompt's length, and its encoding depends on that.
+        return with_prompt | {f"without {name}": part[:1] for name, part in both.items()}
+
+    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+        return {name: texts[f"without {name}"] for name in ("text", "mask", "generated")}
+
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        return self.network(
+            noisy.to(self.dtype),
+            int(node),
+            encoder_hidden_states=texts["generated"].to(self.dtype),
+            encoder_hidden_states_1=texts["text"].to(self.dtype),
+            encoder_attention_mask_1=texts["mask"],
+            return_dict=False,
+        )[0]
+
+    def latent_shape(self, n_samples: int) -> tuple[int, ...]:
+        factor = self.pipeline.vae_scale_factor
+        bands = int(self.pipeline.vocoder.config.model_in_dim) // factor
+        return int(self.network.config.in_channels), n_samples // self.hop_samples, bands
+
+    def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        mel = self.log_mel(audio)[:, None].to(vae.dtype)
+        return vae.encode(mel).latent_dist.mode() * vae.config.scaling_factor
+
+    def to_audio(self, latent: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        mel = vae.decode(latent.to(vae.dtype) / vae.config.scaling_factor).sample
+        return self.pipeline.vocoder(mel[:, 0])
+
+    def log_mel(self, audio: torch.Tensor) -> torch.Tensor:
+        """Natural logarithm of mel magnitudes [batch, frames, bands], as the vocoder takes them (Slaney bands up to Nyquist)."""
+        import librosa
+
+        config = self.pipeline.vocoder.config
+        hop = math.prod(config.upsample_rates)
+        bands = torch.from_numpy(
+            librosa.filters.mel(sr=config.sampling_rate, n_fft=N_FFT, n_mels=config.model_in_dim, fmin=0)
+        ).to(audio)
+        padded = torch.nn.functional.pad(audio[:, None], ((N_FFT - hop) // 2,) * 2, mode="reflect")[:, 0]
+        window = torch.hann_window(N_FFT, device=audio.device)
+        spectrum = torch.stft(padded, N_FFT, hop, N_FFT, window, center=False, return_complex=True).abs()
+        frames = audio.shape[-1] // hop
+        return torch.log((bands @ spectrum).clamp_min(LOG_FLOOR)).transpose(1, 2)[:, :frames]
+
+
+@dataclass(kw_only=True)
+class AudioLdm(AudioLdm2):
+    """AudioLDM and MusicLDM: the same with one CLAP embedding in place of two text encodings."""
+
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        negative = self.negative_prompt or None
+        both = self.pipeline._encode_prompt(prompt, torch.device("cpu"), 1, True, negative)
+        return {"text": both[1:], "without text": both[:1]}
+
+    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+        return {"text": texts["without text"]}
+
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        return self.network(
+            noisy.to(self.dtype),
+            int(node),
+            encoder_hidden_states=None,
+            class_labels=texts["text"].to(self.dtype),
+            return_dict=False,
+        )[0]

@@ -1,0 +1,104 @@
+"""What a text-to-audio pipeline is, from its JSON files. Imports no torch and loads no weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from usk.errors import ModelError
+
+LIBRARIES = ("diffusers", "transformers")  # that components may come from, beside the pipeline's own module
+LONGCAT_LONGEST_S = 30.0  # of its pipeline
+
+
+@dataclass(frozen=True)
+class TextFamily:
+    """A family of pipelines: its module in diffusers, and its network that denoises."""
+
+    module: str
+    network: str
+    trained_on: str  # in words, for the card, of the family's published models
+
+
+FAMILIES = {
+    "AudioLDM2Pipeline": TextFamily("audioldm2", "unet", "AudioSet, AudioCaps, Freesound, BBC sound effects and others"),
+    "AudioLDMPipeline": TextFamily("audioldm", "unet", "AudioSet, AudioCaps, Freesound and BBC sound effects"),
+    "MusicLDMPipeline": TextFamily("musicldm", "unet", "music with text"),
+    "StableAudioPipeline": TextFamily("stable_audio", "transformer", "Freesound and the Free Music Archive"),
+    "StableAudio3Pipeline": TextFamily("stable_audio_3", "transformer", "licensed audio and Freesound"),
+    "LongCatAudioDiTPipeline": TextFamily("longcat_audio_dit", "transformer", "data that its card does not list"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """What lengths a model takes."""
+
+    sample_rate_hz: int
+    longest_samples: int
+    hop_samples: int
+
+
+def check_components(index: Mapping[str, Any], family: TextFamily) -> None:
+    """Raise ModelError for a component that is not of diffusers or transformers: loading it would run other code."""
+    allowed = (*LIBRARIES, family.module)
+    for name, entry in index.items():
+        if (
+            not name.startswith("_")
+            and isinstance(entry, list)
+            and entry[:1] not in [[one] for one in allowed]
+        ):
+            if entry == [None, None]:
+                continue
+            raise ModelError(
+                f"its component {name} is of {entry[0]!r}; only diffusers and transformers are loaded"
+            )
+
+
+def text_shape(kind: str, folder: Path, read: Any) -> TextShape:
+    """Rate and lengths of the pipeline in `folder`; `read` gives the object in a JSON file. Raises ModelError."""
+    try:
+        return SHAPES[kind](folder, read)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise ModelError(f"its configuration is not understood: {error!r}") from error
+
+
+def _audioldm(folder: Path, read: Any) -> TextShape:
+    vocoder, vae = read(folder / "vocoder" / "config.json"), read(folder / "vae" / "config.json")
+    unet = read(folder / "unet" / "config.json")
+    hop = math.prod(vocoder["upsample_rates"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    return TextShape(int(vocoder["sampling_rate"]), int(unet["sample_size"]) * hop, hop)
+
+
+def _stable_audio(folder: Path, read: Any) -> TextShape:
+    vae = read(folder / "vae" / "config.json")
+    hop = math.prod(vae["downsampling_ratios"])
+    longest = int(read(folder / "transformer" / "config.json")["sample_size"])
+    return TextShape(int(vae["sampling_rate"]), longest * hop, hop)
+
+
+def _stable_audio_3(folder: Path, read: Any) -> TextShape:
+    vae = read(folder / "vae" / "config.json")
+    hop = int(vae["patch_size"]) * math.prod(vae["encoder_strides"])
+    longest_s = float(read(folder / "duration_embedder" / "config.json")["max_val"])
+    rate = int(vae["sampling_rate"])
+    return TextShape(rate, int(longest_s * rate) // hop * hop, hop)
+
+
+def _longcat(folder: Path, read: Any) -> TextShape:
+    vae = read(folder / "vae" / "config.json")
+    rate, hop = int(vae["sample_rate"]), int(vae["downsampling_ratio"])
+    return TextShape(rate, int(LONGCAT_LONGEST_S * rate) // hop * hop, hop)
+
+
+SHAPES = {
+    "AudioLDM2Pipeline": _audioldm,
+    "AudioLDMPipeline": _audioldm,
+    "MusicLDMPipeline": _audioldm,
+    "StableAudioPipeline": _stable_audio,
+    "StableAudio3Pipeline": _stable_audio_3,
+    "LongCatAudioDiTPipeline": _longcat,
+}

@@ -1,0 +1,148 @@
+"""Text-to-audio pipelines of diffusers as generators: what all families share.
+
+A class is conditioned by a prompt. Text encoders stay on the CPU and encode each prompt once; the network that denoises, the
+VAE and the vocoder are on the device. Latents are variance-preserving, see `usk.diffusion.continuous`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+
+from usk.device import autocast
+from usk.diffusion.continuous import ContinuousSchedule
+from usk.diffusion.generator import Condition, Generator
+from usk.diffusion.interpolate import Scales
+from usk.diffusion.sampler import SamplerConfig
+from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
+
+CROP_S = 1.0  # clips are made at whole multiples of this, or as long as the model can
+
+Embedding = dict[str, torch.Tensor]
+"""What a prompt of one length becomes: tensors [1, ...] by the name that the family's network takes them under."""
+
+
+@dataclass(kw_only=True)
+class TextGenerator(Generator):
+    """A text-to-audio model. Latents are [batch, ...] with time along `time_axis`."""
+
+    pipeline: Any  # of diffusers
+    schedule: NoiseSchedule | ContinuousSchedule
+    hop_samples: int  # of audio for one step of the latents along time
+    time_multiple: int = 1  # lengths of latents are multiples of this
+    negative_prompt: str = ""
+    embeddings: dict[tuple[str, int], Embedding] = field(default_factory=dict)
+    network: Any = None  # that denoises
+
+    @abstractmethod
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        """Encode a prompt for audio of so many samples, on the CPU."""
+
+    @abstractmethod
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        """The network's raw output, or x_0 with a continuous schedule, for variance-preserving latents."""
+
+    @abstractmethod
+    def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
+        """Audio [batch, samples] to clean latents."""
+
+    @abstractmethod
+    def to_audio(self, latent: torch.Tensor) -> torch.Tensor:
+        """Clean latents to audio [batch, samples]."""
+
+    @property
+    def time_axis(self) -> int:
+        return -1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's weights."""
+        return next(self.network.parameters()).dtype
+
+    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+        """What the network is given for no prompt, in guidance: the negative prompt's embedding."""
+        return self.texts([self.negative_prompt] * _batch(texts), n_samples)
+
+    def crop(self, n_samples: int) -> int:
+        """A whole multiple of `CROP_S`, rounded up to whole latent steps."""
+        unit = self.hop_samples * self.time_multiple
+        step = math.ceil(CROP_S * self.sample_rate_hz / unit) * unit
+        return min(math.ceil(n_samples / step) * step, self.longest_samples // unit * unit)
+
+    def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
+        return latent.narrow(self.time_axis, 0, n_samples // self.hop_samples)
+
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.to_latent(audio.to(self.device)).float()
+
+    def decode(self, latent: torch.Tensor, seeds: Sequence[int], iterations: int) -> torch.Tensor:
+        with torch.no_grad():
+            return self.to_audio(latent).float()
+
+    def scales(self, sampler: SamplerConfig) -> Scales:
+        alpha = top_alpha(sampler, self.schedule)
+        return Scales(alpha**0.5, max(1 - alpha, 0.0) ** 0.5)
+
+    def invert(
+        self, clean: torch.Tensor, sampler: SamplerConfig, condition: Condition = Condition()
+    ) -> torch.Tensor:
+        return invert(self.predictor(condition), clean, self.schedule, sampler)
+
+    def sample(
+        self,
+        noisy: torch.Tensor,
+        sampler: SamplerConfig,
+        condition: Condition = Condition(),
+        eta: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> torch.Tensor:
+        return sample(self.predictor(condition), noisy, self.schedule, sampler, eta, seeds)
+
+    def predictor(self, condition: Condition = Condition()) -> Predictor:
+        """The network for one batch. Guidance takes a second evaluation (arXiv 2207.12598)."""
+
+        def predict(noisy: torch.Tensor, node: float) -> torch.Tensor:
+            n_samples = noisy.shape[self.time_axis] * self.hop_samples
+            texts = self.texts(list(condition.texts) or [self.negative_prompt] * len(noisy), n_samples)
+            with torch.no_grad(), autocast(self.device, self.precision):
+                output = self.denoise(noisy, node, texts).float()
+                if condition.guidance != 1.0 and condition.texts:
+                    without = self.denoise(noisy, node, self.without(texts, n_samples)).float()
+                    output = without + condition.guidance * (output - without)
+            return output
+
+        return predict
+
+    def texts(self, prompts: Sequence[str], n_samples: int) -> Embedding:
+        """The embeddings of a batch of prompts, padded to the longest, on the device."""
+        for prompt in dict.fromkeys(prompts):
+            if (prompt, n_samples) not in self.embeddings:
+                with torch.no_grad():
+                    self.embeddings[prompt, n_samples] = self.embed(prompt, n_samples)
+        each = [self.embeddings[prompt, n_samples] for prompt in prompts]
+        return {name: _stacked([one[name] for one in each]).to(self.device) for name in each[0]}
+
+    def compiled(self) -> Self:
+        return replace(self, network=torch.compile(self.network))
+
+
+def _batch(texts: Embedding) -> int:
+    return len(next(iter(texts.values())))
+
+
+def _stacked(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors [1, length, ...] as one batch, padded with zeros (False) to the longest."""
+    if rows[0].dim() < 2:
+        return torch.cat(list(rows))
+    longest = max(row.shape[1] for row in rows)
+    padded = [
+        torch.cat((row, row.new_zeros((1, longest - row.shape[1], *row.shape[2:]))), dim=1) for row in rows
+    ]
+    return torch.cat(padded)
