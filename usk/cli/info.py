@@ -127,25 +127,21 @@ def _installation() -> dict[str, Any]:
 
 
 def _generator(model: str) -> dict[str, Any]:
-    from usk.diffusion.load import load_generator
+    from usk.diffusion.pipeline import describe_generator
 
-    generator = load_generator(model, "cpu")
-    parameters = sum(parameter.numel() for parameter in generator.unet.parameters())
+    generator = describe_generator(model)
+    mel = generator.mel
     return {
         "kind": "generator",
-        "id": generator.model_id,
-        "UNet parameters": f"{parameters / 1e6:.1f} M",
-        "latent": " x ".join(map(str, generator.image_shape)),
-        "VAE": generator.vae is not None,
-        "prediction": generator.schedule.prediction_type,
-        "image s": round(generator.mel.image_s, 2),
-        "mel bands": generator.mel.n_mels,
-        "sample rate Hz": generator.mel.sample_rate_hz,
+        "family": generator.family,
+        "sample rate Hz": generator.sample_rate_hz,
+        "longest clip s": round(generator.longest_s, 2),
+        **({"mel bands": mel.n_mels} if mel is not None else {}),
+        "conditioned on": "prompts" if generator.takes_prompts else list(generator.class_names) or "nothing",
         "trained on": [
             f"{part['source']} folds {part['folds']} ({pluralize(len(part['groups']), 'recording')})"
             for part in generator.trained_on
         ],
-        "classes told": list(generator.class_names) or "none",
         "license": generator.license,
     }
 

@@ -7,7 +7,7 @@ x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, where a_t is the cumulative product of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,6 +22,27 @@ FORWARD_PROCESS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "set_alpha_to_one",
     "rescale_betas_zero_snr",
 )  # fmt: skip
+
+
+class Schedule(Protocol):
+    """What solvers need to know: noise levels ("nodes", which the network takes too) and what its output stands for.
+
+    `alpha` is the share of the signal's power at a node; nodes below 0 are clean.
+    """
+
+    def alpha(self, node: Any, /) -> float: ...
+
+    def timesteps(self, steps: int, strength: float = 1.0) -> list[Any]: ...
+
+    def nodes(self, steps: int, strength: float = 1.0) -> list[Any]: ...
+
+    def noise_ratio(self, node: Any, /) -> float: ...
+
+    def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor: ...
+
+    def clean(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor: ...
+
+    def clipped(self, origin: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -17,25 +17,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.schedule import Schedule
 from usk.errors import UsageError
 
-Predictor = Callable[[torch.Tensor, int], torch.Tensor]
+Predictor = Callable[[torch.Tensor, Any], torch.Tensor]
 """Maps a noisy batch [batch, channels, height, width] and its timestep to the network's raw output, same shape."""
 
 
-def top_alpha(config: SamplerConfig, schedule: NoiseSchedule) -> float:
+def top_alpha(config: SamplerConfig, schedule: Schedule) -> float:
     """The cumulative alpha where inversion ends and sampling starts. Raises UsageError for steps that do not fit."""
     nodes = schedule.nodes if config.solver == "second-order" else schedule.timesteps
     return schedule.alpha(nodes(config.steps, config.strength)[-1])
 
 
 def invert(
-    predict: Predictor, clean: torch.Tensor, schedule: NoiseSchedule, config: SamplerConfig
+    predict: Predictor, clean: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
     """The noisy latents at the strength from which `sample`, with eta 0, comes back to `clean`."""
     solve = _invert_second_order if config.solver == "second-order" else _invert_ddim
@@ -45,7 +46,7 @@ def invert(
 def sample(
     predict: Predictor,
     noisy: torch.Tensor,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: SamplerConfig,
     eta: float = 0.0,
     seeds: Sequence[int] = (),
@@ -69,7 +70,7 @@ def sample(
 
 
 def _invert_ddim(
-    predict: Predictor, clean: torch.Tensor, schedule: NoiseSchedule, config: SamplerConfig
+    predict: Predictor, clean: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
     """The exact step needs the noise that the network will predict at its upper end, which is not known yet; the network
     looks at the lower end instead, as audiodiffusion does: a first-order error."""
@@ -86,7 +87,7 @@ def _invert_ddim(
 def _sample_ddim(
     predict: Predictor,
     noisy: torch.Tensor,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: SamplerConfig,
     eta: float,
     seeds: Sequence[int],
@@ -112,7 +113,7 @@ def _sample_ddim(
 
 
 def _invert_second_order(
-    predict: Predictor, clean: torch.Tensor, schedule: NoiseSchedule, config: SamplerConfig
+    predict: Predictor, clean: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
     """`steps + 1` evaluations: the first step, which has no step before it to learn from, is predicted twice."""
     nodes = schedule.nodes(config.steps, config.strength)
@@ -144,7 +145,7 @@ def _invert_second_order(
 
 
 def _sample_second_order(
-    predict: Predictor, noisy: torch.Tensor, schedule: NoiseSchedule, config: SamplerConfig
+    predict: Predictor, noisy: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
     """`steps` evaluations."""
     descending = schedule.nodes(config.steps, config.strength)[::-1]

@@ -196,12 +196,12 @@ class AudioLdm2(TextGenerator):
 
     def log_mel(self, audio: torch.Tensor) -> torch.Tensor:
         """Natural logarithm of mel magnitudes [batch, frames, bands], as the vocoder takes them (Slaney bands up to Nyquist)."""
-        import librosa
+        from librosa.filters import mel
 
         config = self.pipeline.vocoder.config
         hop = math.prod(config.upsample_rates)
         bands = torch.from_numpy(
-            librosa.filters.mel(sr=config.sampling_rate, n_fft=N_FFT, n_mels=config.model_in_dim, fmin=0)
+            mel(sr=config.sampling_rate, n_fft=N_FFT, n_mels=config.model_in_dim, fmin=0)
         ).to(audio)
         padded = torch.nn.functional.pad(audio[:, None], ((N_FFT - hop) // 2,) * 2, mode="reflect")[:, 0]
         window = torch.hann_window(N_FFT, device=audio.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def load_text_generator(
             "is a text-to-audio pipeline and needs the package transformers",
             hint="pip install 'urban-sound-kit[hf]'",
         ) from error
-    with quiet_libraries():
+    with quiet_libraries(), _no_bars():
         import diffusers
 
         kind = getattr(diffusers, info.family)
@@ -76,6 +78,21 @@ def load_text_generator(
         hop_samples=shape.hop_samples,
         network=getattr(pipeline, family.network),
     )
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """The libraries' own bars would tear ours."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_diffusers.enable_progress_bar()
+        of_transformers.enable_progress_bar()
 
 
 def schedule_of(kind: str, pipeline: Any) -> NoiseSchedule | ContinuousSchedule:

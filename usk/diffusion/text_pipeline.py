@@ -15,11 +15,10 @@ from typing import Any, Self
 import torch
 
 from usk.device import autocast
-from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.interpolate import Scales
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.schedule import Schedule
 from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
 
 CROP_S = 1.0  # clips are made at whole multiples of this, or as long as the model can
@@ -33,7 +32,7 @@ class TextGenerator(Generator):
     """A text-to-audio model. Latents are [batch, ...] with time along `time_axis`."""
 
     pipeline: Any  # of diffusers
-    schedule: NoiseSchedule | ContinuousSchedule
+    schedule: Schedule
     hop_samples: int  # of audio for one step of the latents along time
     time_multiple: int = 1  # lengths of latents are multiples of this
     negative_prompt: str = ""
