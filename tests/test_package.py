@@ -27,6 +27,17 @@ def test_public_names_are_sorted_and_all_of_them_have_a_place() -> None:
     assert set(usk.__all__) == {*usk._WHERE, "__version__"}
 
 
+def test_functions_stay_functions_beside_modules_of_their_name() -> None:
+    code = """if True:
+    import usk
+    import usk.push, usk.report.page, usk.study.run, usk.diffusion.fit
+    from usk.push import PushConfig
+    assert all(callable(getattr(usk, name)) for name in ("push", "report", "study", "fit"))
+    assert usk.push.__module__ == "usk.push" and usk.PushConfig is PushConfig
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'usk' has no attribute 'nothing'"):
         _ = usk.nothing  # type: ignore[attr-defined]

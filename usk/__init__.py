@@ -12,6 +12,8 @@ for comparison in usk.compare("runs"):
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import compare_runs as compare
     from usk.push import PushConfig, PushPlan, PushResult, push
     from usk.report.page import ReportConfig, ReportResult, report
+    from usk.study.results import StudyResult
+    from usk.study.run import study
     from usk.synth.filter import FilterConfig
     from usk.synth.settings import RenderConfig, render_config
     from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
@@ -66,6 +70,8 @@ _WHERE = {
     "predict": "usk.classify.predict",
     "report": "usk.report.page",
     "open_source": "usk.data.open",
+    "StudyResult": "usk.study.results",
+    "study": "usk.study.run",
     "synthesize": "usk.synth.synthesize",
     "train": "usk.classify.train",
 }
@@ -86,6 +92,7 @@ __all__ = [
     "ReportConfig",
     "ReportResult",
     "Source",
+    "StudyResult",
     "SynthConfig",
     "SynthResult",
     "TrainConfig",
@@ -101,6 +108,7 @@ __all__ = [
     "push",
     "render_config",
     "report",
+    "study",
     "synthesize",
     "train",
 ]
@@ -112,3 +120,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'usk' has no attribute {name!r}")
     module, _, attribute = _WHERE[name].partition(":")
     return getattr(importlib.import_module(module), attribute or name)
+
+
+class _Package(ModuleType):
+    """Importing the module `usk.push` would put it in the place of the function `usk.push`: names above stay functions."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _WHERE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

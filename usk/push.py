@@ -212,7 +212,8 @@ class _Repo:
         except RepositoryNotFoundError:
             self._check_namespace(account)
             info = None
-        head, new_branch, tags, there = None, False, {}, {}
+        head: str | None = None
+        new_branch, tags, there = False, dict[str, str](), dict[str, Any]()
         if info is not None:
             branches, tags = self._refs()
             if self.branch in tags and self.branch not in branches:
@@ -274,7 +275,8 @@ class _Repo:
     def _check_namespace(self, account: dict[str, Any]) -> None:
         """A repo that is not there can be made under one's own name or an organization's."""
         owner, name = self.repo_id.split("/")
-        organizations = account.get("orgs") if isinstance(account.get("orgs"), list) else []
+        listed = account.get("orgs")
+        organizations = listed if isinstance(listed, list) else []
         mine = [account["name"], *(entry.get("name") for entry in organizations if isinstance(entry, dict))]
         if owner.lower() not in {str(entry).lower() for entry in mine}:
             raise UskError(

@@ -41,6 +41,7 @@ from usk.data.open import open_source
 from usk.evaluate.compare import Comparison, compare
 from usk.evaluate.stats import Pair, exact_test, paired_bootstrap
 from usk.evaluate.study import Study, sweeps_by_train_clips
+from usk.evaluate.study import study as study_of
 from usk.report.charts import train_clips_charts
 from usk.runs import RunRecord, read_runs
 from usk.synth.filter import FilterConfig
@@ -339,7 +340,7 @@ def main() -> None:
     if not options.only_results:
         run(study, real, options.work.absolute(), options.workers)
     runs = [run for run in read_runs(options.work / "runs") if study.names(run)]
-    studies = [Study(comparison) for comparison in compare(runs, "real")]
+    studies = study_of(runs, "real")
     comparisons = [one.comparison for one in studies]
     validation = validation_gains(study, studies)
     if options.json:

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from usk.evaluate.stats import Pair
-from usk.evaluate.verdict import Compared, corrected, sentence
+from usk.evaluate.verdict import Compared, corrected, verdict
 from usk.runs import RunRecord, read_runs
 
 
@@ -82,12 +82,10 @@ def together(
         for mix in mixes
     }
     there = {mix: made for mix, made in pairs.items() if made}
-    compared = corrected(
-        {mix: replace(Compared.of(made), adds_synthetic=True) for mix, made in there.items()}
-    )
+    compared = corrected({mix: Compared.of(made) for mix, made in there.items()})
     rows = []
     for mix, made in there.items():
-        found = compared[mix]
+        judged = compared[mix]
         rows.append(
             {
                 "mix": mix,
@@ -96,11 +94,11 @@ def together(
                 "studies": sum(
                     any(run.mix == mix and run.train_clips == train_clips for run in runs) for runs in studies
                 ),
-                "difference": asdict(found.difference),
-                "p_value_exact": found.p_value_exact,
-                "p_value": found.p_value,
-                "p_value_holm": found.p_value_holm,
-                "sentence": sentence(found, "real"),
+                "difference": asdict(judged.difference),
+                "p_value_exact": judged.p_value_exact,
+                "p_value": judged.p_value,
+                "p_value_holm": judged.p_value_holm,
+                "sentence": verdict(judged, "real", adds_synthetic=True),
             }
         )
     return {"train_clips": train_clips, "augment": studies[0][0].augment, "baseline": "real", "rows": rows}

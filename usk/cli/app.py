@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from usk import __version__
-from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, synth, train
+from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, study, synth, train
 from usk.cli.errors import Command, Commands, guarded
 
 app = typer.Typer(
@@ -68,6 +68,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
     "audit": (audit.command, ["usk audit synth --real sounds", "usk audit synth --test-folds 2"]),
     "report": (report.command, ["usk report", "usk report runs --out page.html"]),
     "fit": (fit.command, ["usk fit --real sounds --test-folds 1", "usk fit --from embedded --minutes 30"]),
+    "study": (study.command, ["usk study study.toml --dry-run", "usk study study.toml --work runs"]),
     "push": (
         push.command,
         ["usk push synth user/urban-synth", "usk push runs/RUN user/classifier --private"],

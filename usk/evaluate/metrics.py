@@ -1,6 +1,6 @@
-"""Results of one set of predictions: accuracy, macro F1, recall, confusions. Pure numpy.
+"""Figures of one set of predictions: accuracy, macro F1, recall, confusions. Pure numpy.
 
-`labels` and `predicted` are class numbers, int [clips]. All results are fractions between 0 and 1.
+`labels` and `predicted` are class numbers, int [clips]. All figures are fractions between 0 and 1.
 """
 
 from __future__ import annotations

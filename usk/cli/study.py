@@ -1,0 +1,50 @@
+"""`usk study`: a whole experiment from one TOML file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from usk.cli.options import DeviceOption, RealOption, display_for
+
+
+def command(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="STUDY.toml", help="What to make, train and compare.")],
+    real: RealOption = None,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work", help="Folder of generators, clips and runs. \\[default: work, beside STUDY.toml]"
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    only_results: Annotated[
+        bool, typer.Option("--only-results", help="Compare what has been trained so far.")
+    ] = False,
+) -> None:
+    """Fit, synthesize, train and compare as a file says, and write tables, charts and results.json beside it.
+
+    Run it again after an interruption and it goes on.
+    """
+    display = display_for(ctx)
+    from usk.cli.display import facts_table, plain_table
+    from usk.study.run import study
+
+    done = study(
+        file,
+        real=real,
+        work=work,
+        device=device,
+        dry_run=dry_run,
+        only_results=only_results,
+        reporter=display,
+    )
+    if dry_run:
+        steps = {str(number): step for number, step in enumerate(done.steps, 1)}
+        display.result(list(done.steps), facts_table("to do", steps))
+        return
+    written = facts_table("written", {path.name: str(path) for path in done.files})
+    display.result(done.results, *(plain_table(table, display.out.width) for table in done.tables), written)

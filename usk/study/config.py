@@ -1,0 +1,141 @@
+"""What a study's TOML file says: sources, generators, ways of making clips, mixes, and how often each is trained."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from usk.data.mix import parse_mix
+from usk.errors import UsageError
+from usk.text import abbreviate_list
+
+FULL = "full"
+BY_TRAIN_CLIPS = ("test_folds", "augments", "mixes", "seeds", "per_class")
+"""Keys that may be a table with a value for each number of real clips, or one value for all of them."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study. Numbers of real clips are text here, as they are keys of TOML tables: `50`, `full`.
+
+    real: the source of the real clips, by default that of `usk train`. Relative paths start at the TOML file.
+    train_clips: numbers of real clips to train on, in the order in which they are worked on.
+    test_folds, seeds: the folds that are tested, and how many seeds from `first_seed` on, by number of real clips.
+    mixes: what is trained beside `real`, by number of real clips. Names are those of `clips`, or any source.
+    augments, mix_augments: the augmentations of real clips alone, and of the mixes.
+    clips: ways of making clips by name, each a table of `usk synth`'s settings, with `filter` to keep the better half and
+        `per_class` of its own.
+    generators: generators to fit by name, each a table of `usk fit`'s settings with `test_folds` left out, or `folds` used.
+    model: the generator of all clips, or one by test fold: a name of `generators`, `embedded`, a folder or a Hub id.
+    control: the mix that shows what the same parents give without a generator.
+    """
+
+    train_clips: tuple[str, ...]
+    test_folds: dict[str, list[int]]
+    mixes: dict[str, list[str]]
+    seeds: dict[str, int]
+    real: str | None = None
+    classifiers: tuple[str, ...] = ("small",)
+    augments: dict[str, list[str]] = field(default_factory=dict)
+    mix_augments: tuple[str, ...] = ("auto",)
+    per_class: dict[str, int] = field(default_factory=dict)
+    clips: dict[str, dict[str, Any]] = field(default_factory=dict)
+    generators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: str | dict[str, str] = "embedded"
+    control: str | None = None
+    first_seed: int = 0
+    epochs: int | None = None
+
+    def model_for(self, test_fold: int) -> str:
+        return self.model if isinstance(self.model, str) else self.model[str(test_fold)]
+
+    def seeds_of(self, n: str) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds[n])
+
+    def clips_of(self, n: str) -> list[str]:
+        """The ways of making clips that the mixes beside `n` real clips name."""
+        named = [part.name for mix in self.mixes[n] for part in parse_mix(mix).parts]
+        return [name for name in self.clips if name in named]
+
+    @property
+    def all_folds(self) -> list[int]:
+        return sorted(set().union(*self.test_folds.values()))
+
+
+def read_study(file: Path) -> StudyConfig:
+    """The study in a TOML file. Raises UsageError with one line that says what is wrong with it."""
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is not a TOML file: {error}") from error
+    try:
+        return _checked(raw)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+
+
+def _checked(raw: dict[str, Any]) -> StudyConfig:
+    known = {entry.name for entry in fields(StudyConfig)}
+    if unknown := sorted(set(raw) - known):
+        raise UsageError(f"{unknown[0]} is not a key", hint=f"Keys are {', '.join(sorted(known))}.")
+    if missing := [name for name in ("train_clips", "test_folds", "mixes", "seeds") if name not in raw]:
+        raise UsageError(f"{', '.join(missing)} is missing")
+    sizes = tuple(map(str, _list_of(raw, "train_clips", (int, str))))
+    if wrong := [size for size in sizes if size != FULL and not (size.isdigit() and int(size))]:
+        raise UsageError(f"train_clips {wrong[0]} is not a number of clips", hint=f"Write {FULL} for all.")
+    values = {name: value for name, value in raw.items() if name not in ("train_clips", *BY_TRAIN_CLIPS)}
+    for name in ("classifiers", "mix_augments"):
+        if name in raw:
+            values[name] = tuple(_list_of(raw, name, (str,)))
+    for name, kinds in {"real": str, "control": str, "first_seed": int, "epochs": int}.items():
+        if name in raw and (not isinstance(raw[name], kinds) or raw[name] is True):
+            raise UsageError(f"{name} is not {'text' if kinds is str else 'a whole number'}")
+    for name in ("clips", "generators"):
+        tables = raw.get(name, {})
+        if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+            raise UsageError(f"{name} is not a table of tables", hint=f"Write [{name}.NAME].")
+    for name in BY_TRAIN_CLIPS:
+        value = raw.get(name, {"augments": ["auto"], "per_class": 10}.get(name))
+        values[name] = _by_train_clips(name, value, sizes)
+    study = StudyConfig(train_clips=sizes, **values)
+    _check_models(study)
+    for n in sizes:
+        for mix in study.mixes[n]:
+            parse_mix(mix)
+    return study
+
+
+def _list_of(raw: dict[str, Any], name: str, kinds: tuple[type, ...]) -> list[Any]:
+    value = raw[name]
+    if not isinstance(value, list) or not value or not all(isinstance(entry, kinds) for entry in value):
+        raise UsageError(f"{name} is not a list of {' or '.join(kind.__name__ for kind in kinds)}")
+    return value
+
+
+def _by_train_clips(name: str, value: Any, sizes: tuple[str, ...]) -> dict[str, Any]:
+    found = value if isinstance(value, dict) else dict.fromkeys(sizes, value)
+    if missing := [size for size in sizes if size not in found]:
+        raise UsageError(f"{name} has no value for {missing[0]} real clips")
+    kind = int if name in ("seeds", "per_class", "test_folds") else str
+    for entry in found.values():
+        listed = [entry] if name in ("seeds", "per_class") else entry
+        if not isinstance(listed, list) or not all(type(one) is kind for one in listed) or not listed:
+            raise UsageError(
+                f"{name} {entry} is not {'a' if listed == [entry] else 'a list of'} {kind.__name__}"
+            )
+        if kind is int and min(listed) < 1:
+            raise UsageError(f"{name} {entry}: must be at least 1")
+    return {size: found[size] for size in sizes}
+
+
+def _check_models(study: StudyConfig) -> None:
+    if not isinstance(study.model, (str, dict)):
+        raise UsageError("model is not a name, nor a table of names by test fold")
+    if isinstance(study.model, dict):
+        missing = [str(fold) for fold in study.all_folds if str(fold) not in study.model]
+        if missing:
+            raise UsageError(f"model has no entry for test fold {abbreviate_list(missing)}")

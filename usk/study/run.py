@@ -1,0 +1,226 @@
+"""`usk.study`: everything that a study's TOML file asks for and its folder does not hold yet, then its results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from usk.data.open import open_source
+from usk.data.source import Source
+from usk.data.train_subset import TrainSubset
+from usk.errors import UsageError, disk_errors
+from usk.files import exclusive_lock
+from usk.reporter import Reporter, Task
+from usk.study.config import FULL, StudyConfig, read_study
+from usk.text import abbreviate_list, pluralize
+
+if TYPE_CHECKING:
+    from usk.study.results import StudyResult
+
+DEFAULT_REAL = "danavery/urbansound8K"
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of a study's work. `run(device, tell)` does what of it is not done yet; `tell(share, text)` takes progress."""
+
+    label: str
+    weight: int  # about how long it takes beside the others
+    run: Callable[[str, Callable[[float, str], None]], None]
+
+
+def study(
+    file: str | os.PathLike[str],
+    *,
+    real: str | None = None,
+    work: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    dry_run: bool = False,
+    only_results: bool = False,
+    reporter: Reporter | None = None,
+) -> StudyResult:
+    """Fit, synthesize, train and compare what a study's TOML file names, and write its results beside it.
+
+    What `work` holds already is not made again: a study that was stopped goes on, a finished one can be widened. Runs that
+    other studies left there are not looked at. Mixes name their clips by folders
+    below `work`, and so do the runs' records: it is the process's working folder meanwhile.
+
+    Args:
+        file: see `usk.study.config.StudyConfig`.
+        real: the source of the real clips, in place of the file's.
+        work: folder of generators, clips and runs; by default `work` beside the file.
+        dry_run: only say what the steps would be.
+        only_results: compare what has been trained so far.
+
+    Raises: UsageError where the file cannot be meant; what fitting, synthesizing and training raise.
+    """
+    from usk.study.results import StudyResult, write_results
+
+    path, reporter = Path(file).expanduser().resolve(), reporter or Reporter()
+    config = read_study(path)
+    work_folder = Path(work).expanduser().resolve() if work is not None else path.parent / "work"
+    location = _place(
+        real or config.real or os.environ.get("USK_REAL") or DEFAULT_REAL, Path.cwd() if real else path.parent
+    )
+    steps = _Steps(config, location, path.parent).all()
+    names = tuple(step.label for step in steps)
+    if dry_run:
+        return StudyResult(names, {})
+    with disk_errors(work_folder, field="work"):
+        work_folder.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(work_folder, "usk study"), contextlib.chdir(work_folder):
+        if not only_results:
+            with reporter.task("study", "", sum(1000 * step.weight for step in steps)) as task:
+                _work_through(steps, device, task)
+        return write_results(config, Path(RUNS), path.parent, names)
+
+
+def _work_through(steps: list[Step], device: str, task: Task) -> None:
+    done = 0
+    for number, step in enumerate(steps, 1):
+        head = f"{number}/{len(steps)} {step.label}"
+
+        def tell(share: float, text: str, done: int = done, step: Step = step, head: str = head) -> None:
+            task.update(
+                done + round(1000 * step.weight * share), text=f"{head}{f' · {text}' if text else ''}"
+            )
+
+        tell(0.0, "")
+        step.run(device, tell)
+        done += 1000 * step.weight
+
+
+def _place(location: str, start: Path) -> str:
+    """A path that begins at `start` where there is such a file or folder, else the location as it is."""
+    path = start / Path(location).expanduser()
+    return str(path.resolve()) if path.exists() else location
+
+
+class _Steps:
+    """A study's work in its order. Its source is opened once, when the first step needs it."""
+
+    def __init__(self, config: StudyConfig, location: str, start: Path) -> None:
+        self.config, self.location, self.start = config, location, start
+        self._opened: dict[str, Source] = {}
+
+    def source(self, location: str | None = None) -> Source:
+        name = self.location if location is None else _place(location, self.start)
+        if name not in self._opened:
+            self._opened[name] = open_source(name)
+        return self._opened[name]
+
+    def all(self) -> list[Step]:
+        config = self.config
+        steps = [self._fit(name, table) for name, table in config.generators.items()]
+        for n in config.train_clips:
+            for name in config.clips_of(n):
+                steps += [self._synthesize(name, n, fold) for fold in config.test_folds[n]]
+            for classifier in config.classifiers:
+                steps.append(self._train(classifier, n, ["real"], config.augments[n]))
+                steps.append(self._train(classifier, n, config.mixes[n], list(config.mix_augments)))
+        return steps
+
+    def _fit(self, name: str, table: dict[str, Any]) -> Step:
+        from usk.diffusion.fit_config import FitConfig
+
+        settings = dict(table)
+        places = settings.pop("real", None)
+        held, folds = settings.pop("test_folds", []), settings.pop("folds", [])
+        settings = {{"from": "base"}.get(key, key): value for key, value in settings.items()}
+        if unknown := sorted(set(settings) - {entry.name for entry in fields(FitConfig)}):
+            raise UsageError(f"generators.{name}: {unknown[0]} is not a setting of a generator's training")
+        config = FitConfig(**settings).resolved()
+        out = Path("generators") / name
+
+        def run(device: str, tell: Callable[[float, str], None]) -> None:
+            from usk.diffusion.card import write_generator_card
+            from usk.diffusion.fit import fit
+
+            if (out / "model_index.json").is_file():
+                return
+            sources = [
+                self.source(place) for place in ([places] if isinstance(places, str) else places or [None])
+            ]
+            used = folds or [fold for source in sources for fold in source.folds if held and fold not in held]
+            result = fit(
+                sources,
+                out,
+                config,
+                folds=sorted(set(used)),
+                report=lambda state: tell(state.done, f"loss {state.loss:.4f}"),
+            )
+            write_generator_card(result.folder)
+
+        without = f" without fold {abbreviate_list([str(fold) for fold in held])}" if held else ""
+        return Step(f"fit {name}{without}", 20, run)
+
+    def _model_for(self, fold: int) -> str:
+        name = self.config.model_for(fold)
+        return str(Path("generators") / name) if name in self.config.generators else _place(name, self.start)
+
+    def _synthesize(self, name: str, n: str, fold: int) -> Step:
+        from usk.synth.filter import FilterConfig
+        from usk.synth.settings import RenderConfig, render_config
+        from usk.synth.synthesize import SynthConfig
+
+        settings = dict(self.config.clips[name])
+        per_class = settings.pop("per_class", self.config.per_class[n])
+        filtered = settings.pop("filter", False)
+        clip_filter = FilterConfig(classifier=self.config.classifiers[0]) if filtered else None
+        if unknown := sorted(set(settings) - {"quality", *(entry.name for entry in fields(RenderConfig))}):
+            raise UsageError(f"clips.{name}: {unknown[0]} is not a setting of `usk synth`")
+        synth = SynthConfig(per_class, render=render_config(**settings), clip_filter=clip_filter)
+        seeds = [0] if n == FULL else list(self.config.seeds_of(n))  # `full` draws nothing
+        subsets = [TrainSubset(None if n == FULL else int(n), fold, seed) for seed in seeds]
+
+        def run(device: str, tell: Callable[[float, str], None]) -> None:
+            from usk.synth.subsets import synthesize_subsets
+
+            if all((Path(name) / subset.name / "README.md").is_file() for subset in subsets):  # written last
+                return
+            synthesize_subsets(
+                self.source(),
+                name,
+                subsets,
+                synth,
+                model=self._model_for(fold),
+                device=device,
+                progress=lambda done, of: tell(done / max(of, 1), ""),
+            )
+
+        label = f"make {name} of {n} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"
+        return Step(label, len(seeds), run)
+
+    def _train(self, classifier: str, n: str, mixes: list[str], augments: list[str]) -> Step:
+        config = self.config
+        folds, seeds = config.test_folds[n], config.seeds[n]
+
+        def run(device: str, tell: Callable[[float, str], None]) -> None:
+            from usk.classify.train import TrainConfig, train
+
+            settings = TrainConfig(
+                classifier,
+                folds=tuple(folds),
+                seeds=seeds,
+                seed=config.first_seed,
+                train_clips=n,
+                epochs=config.epochs,
+                augment=",".join(augments),
+                device=device,
+            )
+            train(
+                self.source(),
+                mixes,
+                out=RUNS,
+                config=settings,
+                report=lambda state: tell(state.done_steps / max(state.all_steps, 1), state.label),
+            )
+
+        runs = len(mixes) * len(augments) * len(folds) * seeds
+        what = f"train {classifier} on {abbreviate_list(mixes)} with {n} real clips"
+        return Step(f"{what}, {pluralize(runs, 'run')}", runs, run)
