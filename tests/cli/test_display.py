@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tests.runs import write_run
-from usk.cli.display import Display, comparison_shown, plain_table, sparkline, strip, strips_table
+from usk.cli.comparison import comparison_shown, sparkline, strip, strips_table
+from usk.cli.display import Display
 from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import mean_interval
 from usk.evaluate.study import study_runs
@@ -20,11 +21,11 @@ from usk.tables import Table as PlainTable
 from usk.tables import columns, markdown
 
 
-def printed(*shown: object, width: int) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    for one in shown:
-        console.print(one)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+def printed(*shown: Any, width: int) -> str:
+    display = Display()
+    display.out = Console(file=io.StringIO(), width=width)
+    display.result(None, *shown)
+    return display.out.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_a_sparkline_rises_with_its_values() -> None:
@@ -59,7 +60,7 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
         write_run(tmp_path, "real", seed, skill=0.5 + 0.02 * seed)
         write_run(tmp_path, "real,decomposed,sample", seed, skill=0.7 + 0.01 * seed)
     (comparison,) = compare_runs(tmp_path)
-    text = printed(*comparison_shown(comparison, width), width=width)
+    text = printed(*comparison_shown(comparison), width=width)
     assert "\u2026" not in text and max(map(len, text.splitlines())) <= width
     assert (f"No room for {', '.join(left_out)}: widen" in " ".join(text.split())) == bool(left_out)
     lines = text.splitlines()
@@ -89,7 +90,7 @@ def test_recalls_stand_beside_their_differences_as_many_mixes_as_fit(tmp_path: P
     for mix in mixes:
         write_run(tmp_path, mix, skill=0.7)
     (comparison,) = compare_runs(tmp_path)
-    text = printed(plain_table(recall_table(comparison), width), width=width)
+    text = printed(recall_table(comparison), width=width)
     assert text.count("clips") == {60: 3, 80: 2, 120: 1}[width]
     assert max(map(len, text.splitlines())) <= width
     words = [line.split() for line in text.splitlines()]
@@ -110,7 +111,7 @@ def test_a_mix_is_whole_however_long_its_names_are(tmp_path: Path) -> None:
     mix = "real,/home/someone/" + "folder/" * 12 + "clips"
     write_run(tmp_path, "real", 0)
     write_run(tmp_path, mix, 0)
-    text = printed(plain_table(mix_table(compare_runs(tmp_path)[0]), 80), width=80)
+    text = printed(mix_table(compare_runs(tmp_path)[0]), width=80)
     assert "\u2026" not in text
     assert mix in "".join(line.split(" ")[0] for line in text.splitlines())
 
@@ -144,7 +145,7 @@ def test_means_over_other_folds_are_named_below_the_table_by_train_clips(tmp_pat
             write_run(tmp_path, "real,synth", fold=fold, train_clips=train_clips)
         write_run(tmp_path, "real,own", fold=2, train_clips=train_clips)
     (table,) = train_clips_tables(compare_runs(tmp_path))
-    said = " ".join(printed(plain_table(table, 160), width=160).split())
+    said = " ".join(printed(table, width=160).split())
     assert "real,own: means over other folds or seeds than the baseline's" in said
     assert "real,synth: means" not in said
 
@@ -152,7 +153,7 @@ def test_means_over_other_folds_are_named_below_the_table_by_train_clips(tmp_pat
 def test_a_plain_table_is_text_in_a_terminal_and_in_markdown() -> None:
     table = PlainTable("a [red]title[/red]", columns("name", numbers=("n",)), notes=("a [b]note[/b]",))
     table.add("[bold]not markup[/bold]\x1b", 3)
-    text = printed(plain_table(table, 80), width=80)
+    text = printed(table, width=80)
     assert all(
         part in text for part in ("a [red]title[/red]", "[bold]not markup[/bold]\ufffd", "a [b]note[/b]")
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from usk.audit.audit import Audit
+    from usk.tables import Table
 
 FOUND_LEAKS = 3
 
@@ -88,15 +89,15 @@ def command(
     if save:
         section = {**found.as_dict(), **card_section(found)}
         save_audit(Path(dataset), section, f"{source.name} ({source.revision})")
-    display.result(found.as_dict(), *_shown(found, display.out.width))
+    display.result(found.as_dict(), *_shown(found))
     if found.leaks:
         raise typer.Exit(FOUND_LEAKS)
 
 
-def _shown(found: Audit, width: int) -> list[RenderableType]:
+def _shown(found: Audit) -> list[RenderableType | Table]:
     """Tables, then what was found, worst first."""
     from usk.audit.tables import audit_tables, findings
-    from usk.cli.display import escape, plain_table
+    from usk.cli.display import escape
 
     styles = {"bad": "bold red", "look": "bold"}
     listed = [
@@ -106,7 +107,7 @@ def _shown(found: Audit, width: int) -> list[RenderableType]:
     ]
     clean = [one.what for one in findings(found) if one.kind == "good"]
     return [
-        *(plain_table(table, width) for table in audit_tables(found)),
+        *audit_tables(found),
         *listed,
         *([f"none found: {', '.join(clean)}"] if clean else []),
         *(f"[dim]{escape(note)}[/dim]" for note in found.notes),

@@ -22,7 +22,8 @@ def command(
     """Synthesize, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
     display = display_for(ctx)
     from usk.classify.train import TrainConfig, TrainProgress, train
-    from usk.cli.display import comparison_shown, plan_table
+    from usk.cli.comparison import comparison_shown
+    from usk.cli.display import plan_table
     from usk.data.open import open_source
     from usk.diffusion.pipeline import EMBEDDED
     from usk.errors import UsageError
@@ -71,7 +72,7 @@ def command(
             "comparisons": [comparison.as_dict() for comparison in comparisons],
         },
         plan_table(made.plan.counts(), f"{len(made.plan)} synthetic clips in {made.folder}"),
-        *(shown for comparison in comparisons for shown in comparison_shown(comparison, display.out.width)),
+        *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
         "One seed on procedural sound: this shows how the parts fit, not whether synthetic clips help. With real clips:",
         "  usk synth --real UrbanSound8K --per-class 100\n"
         "  usk train --real UrbanSound8K --mix real --mix real,synth --seeds 3\n"

@@ -32,13 +32,11 @@ from usk.reporter import Reporter, Task
 from usk.text import pluralize
 
 if TYPE_CHECKING:
-    from usk.evaluate.compare import Comparison
-    from usk.evaluate.stats import MeanInterval
-    from usk.evaluate.study import Study
     from usk.runs import RunRecord
 
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
+LONG_NAME = 40  # from which on a name may wrap
 GAP = 2  # between columns
 
 
@@ -100,20 +98,24 @@ class Display(Reporter):
             self._bars.stop()
             self._bars = None
 
-    def before(self, *shown: RenderableType) -> None:
+    def before(self, *shown: RenderableType | tables.Table) -> None:
         """What someone must see before agreeing to it."""
-        for renderable in shown:
-            self.err.print(renderable)
+        for one in shown:
+            self.err.print(self._drawn(one))
 
-    def result(self, value: Any, *shown: RenderableType) -> None:
+    def result(self, value: Any, *shown: RenderableType | tables.Table) -> None:
         """The command's result: `value` as JSON, or `shown` as people read it."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, indent=1) + "\n")
-        else:
-            for renderable in shown:
-                self.out.print(renderable)
-                if isinstance(renderable, Table | Group) and renderable is not shown[-1]:
-                    self.out.print()
+            return
+        for one in shown:
+            drawn = self._drawn(one)
+            self.out.print(drawn)
+            if isinstance(drawn, Table | Group) and one is not shown[-1]:
+                self.out.print()
+
+    def _drawn(self, shown: RenderableType | tables.Table) -> RenderableType:
+        return plain_table(shown, self.out.width) if isinstance(shown, tables.Table) else shown
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str], Callable[..., None]]]:
@@ -189,16 +191,13 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> Table:
+def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> tables.Table:
     """Synthetic clips by class and fold."""
     folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
-    table = _table(title=escape(title))
-    _names(table, "class")
-    _figures(table, *("across folds" if fold == 0 else f"fold {fold}" for fold in folds), "all")
+    numbers = ["across folds" if fold == 0 else f"fold {fold}" for fold in folds]
+    table = tables.Table(title, tables.columns("class", numbers=[*numbers, "all"]))
     for name, by_fold in counts.items():
-        table.add_row(
-            escape(name), *(str(by_fold.get(fold, 0)) for fold in folds), str(sum(by_fold.values()))
-        )
+        table.add(name, *(by_fold.get(fold, 0) for fold in folds), sum(by_fold.values()))
     return table
 
 
@@ -215,25 +214,10 @@ def _table(title: str, **options: Any) -> Table:
     )
 
 
-def _names(table: Table, *headers: str) -> None:
-    """Columns of names: where room is short, on several lines."""
-    for header in headers:
-        table.add_column(header, overflow="fold")
-
-
-def _mixes(table: Table) -> None:
-    """The column of mixes, each as `_mix` writes it."""
-    table.add_column("mix", no_wrap=True)
-
-
-def _mix(text: str) -> str:
-    return escape(_broken(text))
-
-
 def _broken(text: str) -> str:
     """A mix, or another list without spaces, broken after commas where it is long, and within a part that is very long, such as
     a path. Other text stays as it is."""
-    if " " in text:
+    if " " in text or "," not in text:
         return text
     lines = [""]
     for part in re.findall(rf"[^,]{{1,{2 * MIX_WIDTH}}},?", text):
@@ -243,55 +227,42 @@ def _broken(text: str) -> str:
     return "\n".join(lines)
 
 
-def _figures(table: Table, *headers: str, narrow: bool = False) -> None:
-    """Columns of numbers; `narrow` ones have a word of their header on each line."""
-    for header in headers:
-        text = _in_lines(header) if narrow else header
-        table.add_column(escape(text), justify="right", overflow="fold")
-
-
 def _in_lines(header: str) -> str:
     return "\n".join(header.split(" ")).replace("95\n%", "95 %")
 
 
-def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> Table:
+def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
     """The first planned clips with their parents and the parents' shares."""
-    table = _table(title=f"first {len(rows)} of {n_all} planned clips")
-    n_parents = len(rows[0]["parents"]) if rows else 0
-    _names(table, "clip", *(f"parent {place + 1}" for place in range(n_parents)))
-    _figures(table, "shares")
+    parents = [f"parent {place + 1}" for place in range(len(rows[0]["parents"]) if rows else 0)]
+    title = f"first {len(rows)} of {n_all} planned clips"
+    table = tables.Table(title, tables.columns("clip", *parents, numbers=["shares"]))
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
-        table.add_row(escape(row["clip_id"]), *map(escape, row["parent_names"] or row["parents"]), shares)
+        table.add(row["clip_id"], *(row["parent_names"] or row["parents"]), shares)
     return table
 
 
-def runs_table(runs: Sequence[RunRecord]) -> Table:
+def runs_table(runs: Sequence[RunRecord]) -> tables.Table:
     """One row a finished run."""
-    train_subset = any(run.train_clips for run in runs)
-    augmented = len({run.augment for run in runs}) > 1
-    table = _table(title="runs")
-    _mixes(table)
-    if augmented:
-        _names(table, "augment")
-    if train_subset:
-        _figures(table, "train_clips")
-    _names(table, "classifier", "test part")
-    _figures(table, "seed", "real", "synth", "dropped", "best epoch", "accuracy", "time")
+    with_train_clips = any(run.train_clips for run in runs)
+    with_augment = len({run.augment for run in runs}) > 1
+    names = ["mix", *["augment"] * with_augment, "classifier", "test part"]
+    numbers = ["seed", "real", "synth", "dropped", "best epoch", "accuracy %", "s"]
+    table = tables.Table("runs", tables.columns(*names, numbers=["train clips"] * with_train_clips + numbers))
     for run in runs:
-        table.add_row(
-            _mix(run.mix),
-            *([escape(run.augment)] if augmented else []),
-            *([str(run.train_clips or "full")] if train_subset else []),
-            escape(run.classifier),
+        table.add(
+            run.mix,
+            *[run.augment] * with_augment,
+            run.classifier,
             run.split,
-            str(run.seed),
-            str(run.n_real),
-            str(run.n_synthetic),
-            str(run.dropped),
+            *[run.train_clips or "all"] * with_train_clips,
+            run.seed,
+            run.n_real,
+            run.n_synthetic,
+            run.dropped,
             f"{run.best_epoch}/{run.epochs}",
-            f"{100 * run.accuracy:.1f} %",
-            f"{run.took_s:.0f} s",
+            f"{100 * run.accuracy:.1f}",
+            f"{run.took_s:.0f}",
         )
     return table
 
@@ -317,7 +288,9 @@ def plain_table(plain: tables.Table, width: int) -> Group:
         drawn.append(_table(title=""))
         for place in part:
             numeric = plain.columns[place].numeric
-            whole = numeric or not any(" " in row[place] for row in plain.rows)
+            whole = numeric or (
+                widths[place] <= LONG_NAME and not any(" " in row[place] for row in plain.rows)
+            )
             justify: Literal["left", "right"] = "right" if numeric else "left"
             drawn[-1].add_column(escape(headers[place]), justify=justify, overflow="fold", no_wrap=whole)
         for row in rows:
@@ -355,33 +328,16 @@ def _parts(shown: Sequence[int], n_repeated: int, widths: Sequence[int], width: 
     return parts
 
 
-def comparison_shown(comparison: Comparison, width: int) -> list[RenderableType]:
-    """The tables of a comparison, a sentence for each mix, and what to know beside."""
-    from usk.evaluate.tables import comparison_tables
-
-    return [
-        *(plain_table(table, width) for table in comparison_tables(comparison)),
-        *(
-            f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}"
-            for row in comparison.rows
-            if not row.is_baseline
-        ),
-        *(f"[dim]{escape(note)}[/dim]" for note in comparison.notes),
-    ]
-
-
-def predictions_table(predictions: Sequence[Any]) -> Table:
+def predictions_table(predictions: Sequence[Any]) -> tables.Table:
     """One row a clip: its class, or why it has none."""
-    table = _table(title=pluralize(len(predictions), "clip"))
-    _names(table, "clip", "class")
-    _figures(table, "probability")
-    _names(table, "next best")
+    names = tables.columns("clip", "class", "next best", numbers=["probability"])
+    table = tables.Table(pluralize(len(predictions), "clip"), names)
     for one in predictions:
         if one.problem is not None:
-            table.add_row(escape(one.file), f"[yellow]{escape(one.problem)}[/yellow]", "", "")
+            table.add(one.file, one.problem, "", "")
             continue
-        following = f"{escape(one.next_class)} {one.next_probability:.2f}" if one.next_class else ""
-        table.add_row(escape(one.file), escape(one.class_name), f"{one.probability:.2f}", following)
+        following = f"{one.next_class} {one.next_probability:.2f}" if one.next_class else ""
+        table.add(one.file, one.class_name, following, f"{one.probability:.2f}")
     return table
 
 
@@ -395,66 +351,13 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     return table
 
 
-def counts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def counts_table(rows: Sequence[Mapping[str, Any]]) -> tables.Table:
     """Clips, recordings and, where it is known, length by class."""
-    table = _table(title="classes")
-    _names(table, "class")
     timed = any(row["mean_s"] is not None for row in rows)
-    _figures(table, "clips", "recordings", *(["mean s"] if timed else []))
+    table = tables.Table(
+        "classes", tables.columns("class", numbers=["clips", "recordings", *["mean s"] * timed])
+    )
     for row in rows:
         mean_s = "" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
-        table.add_row(
-            escape(row["class"]), str(row["clips"]), str(row["recordings"]), *([mean_s] if timed else [])
-        )
-    return table
-
-
-SPARKS = "▁▂▃▄▅▆▇█"
-STRIP_CELLS = 36
-
-
-def sparkline(values: Sequence[float], cells: int = 24) -> str:
-    """Values as a row of bars between their own extremes, at most `cells` wide (means of neighbors)."""
-    n = min(cells, len(values))
-    parts = [values[len(values) * i // n : len(values) * (i + 1) // n] for i in range(n)]
-    means = [sum(part) / len(part) for part in parts]
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    step = (high - low) / (len(SPARKS) - 1) or 1.0
-    return "".join(SPARKS[round((mean - low) / step)] for mean in means)
-
-
-def strip(
-    values: Sequence[float], interval: MeanInterval, low: float, high: float, cells: int = STRIP_CELLS
-) -> str:
-    """Dots on a line from `low` to `high`: ● a value, ┃ the mean, ━ its interval."""
-
-    def cell(value: float) -> int:
-        return min(cells - 1, max(0, round((value - low) / ((high - low) or 1.0) * (cells - 1))))
-
-    line = ["·"] * cells
-    if interval.low is not None and interval.high is not None:
-        for place in range(cell(interval.low), cell(interval.high) + 1):
-            line[place] = "━"
-    for value in values:
-        line[cell(value)] = "●"
-    line[cell(interval.mean)] = "┃"
-    return "".join(line)
-
-
-def strips_table(study: Study) -> Table:
-    """Every run of one `usk.evaluate.study.Study` as a dot, and how its training went."""
-    bounds = [run.accuracy for run in study.runs]
-    for row in study.comparison.rows:
-        bounds += [bound for bound in (row.accuracy.low, row.accuracy.high) if bound is not None]
-    low, high = min(bounds), max(bounds)
-    curves = {curve.mix: curve.mean for curve in study.curves if curve.figure == "validation_accuracy"}
-    table = _table(title="accuracy: ● a run, ┃ mean, ━ 95 % interval")
-    _mixes(table)
-    table.add_column(f"{100 * low:.1f} % to {100 * high:.1f} %", no_wrap=True)
-    if curves:
-        table.add_column("validation by epoch", no_wrap=True)
-    for row in study.comparison.rows:
-        values = [run.accuracy for run in study.runs if run.mix == row.mix]
-        line = [_mix(row.mix), strip(values, row.accuracy, low, high)]
-        table.add_row(*line, *([sparkline(curves.get(row.mix, ()))] if curves else []))
+        table.add(row["class"], row["clips"], row["recordings"], *[mean_s] * timed)
     return table

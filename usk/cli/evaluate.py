@@ -36,7 +36,7 @@ def command(
     The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
     """
     display = display_for(ctx)
-    from usk.cli.display import comparison_shown, plain_table, strips_table
+    from usk.cli.comparison import comparison_shown, strips_table
     from usk.evaluate.study import study_runs
     from usk.evaluate.tables import train_clips_tables
 
@@ -44,11 +44,10 @@ def command(
     comparisons = [study.comparison for study in studies]
     if save is not None:
         _save(save, runs, studies)
-    width = display.out.width
     display.result(
         [comparison.as_dict() for comparison in comparisons],
-        *(plain_table(table, width) for table in train_clips_tables(comparisons)),
-        *(shown for comparison in comparisons for shown in comparison_shown(comparison, width)),
+        *train_clips_tables(comparisons),
+        *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
         *(strips_table(study) for study in studies if display.draws),
     )
 
