@@ -36,6 +36,7 @@ def write_generator_card(folder: Path) -> None:
         "training": training,
         "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
         "images_a_step": config["batch"] * config.get("accumulate", 1) * training.get("processes", 1),
+        "has_vae": (folder / "vqvae").is_dir(),
         "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
         "class_names": list(named.values()),
         "mel": MelSettings.from_audiodiffusion(read("mel/mel_config.json")).as_dict(),

@@ -1,4 +1,4 @@
-"""How a generator is trained: the options of `usk fit`, checked."""
+"""How a generator is trained: the options of `usk fit`, checked. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from usk.errors import UsageError
 
 LEARNING_RATE = 4e-4
-LEARNING_RATE_FROM = 1e-4  # a network that has learnt already is to keep what it knows
+LEARNING_RATE_FROM = 1e-4  # a trained network is to keep what it has learned
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,11 @@ class FitConfig:
     ema_decay: float = 0.999
     channels: tuple[int, ...] = (32, 64, 128, 192)
     layers_per_block: int = 1
-    latent: bool = False
-    latent_channels: int = 4
-    class_conditional: bool = False  # the UNet is told each clip's class
+    class_conditional: bool = False  # the UNet is conditioned on each clip's class
     class_dropout: float = 0.15  # how often it is not, so that it works without one too (arXiv 2207.12598)
     prediction_type: str = "v_prediction"
     beta_schedule: str = "squaredcos_cap_v2"
-    base: str | None = None  # `--from`: the generator whose training goes on
-    checkpointing: bool = (
-        False  # activations are computed again on the way back: less memory, a third more time
-    )
+    base: str | None = None  # the generator that is trained further
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -43,23 +38,14 @@ class FitConfig:
     validate_every: int = 250
 
     def resolved(self) -> FitConfig:
-        """The same with its learning rate chosen. Raises UsageError for values that cannot be meant."""
+        """The same with its learning rate chosen. Raises UsageError for values out of range."""
         rate = self.learning_rate
         if rate is None:
             rate = LEARNING_RATE if self.base is None else LEARNING_RATE_FROM
-        if self.base is not None and self.latent:
-            raise UsageError(
-                "--latent cannot be used with --from: a generator that is trained further keeps the VAE it has, "
-                "or has none; leave --latent out"
-            )
-        counts = {"--steps": self.steps, "--batch": self.batch, "--accumulate": self.accumulate}
-        for flag, count in counts.items():
-            if count < 1:
-                raise UsageError(f"{flag} must be at least 1, not {count}")
-        if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or more, not {self.seed}")
-        amounts = {"--learning-rate": rate, "--minutes": 1.0 if self.minutes is None else self.minutes}
-        for flag, amount in amounts.items():
-            if not 0.0 < amount < math.inf:
-                raise UsageError(f"{flag} must be greater than 0, not {amount:g}")
+        for name, least in {"steps": 1, "batch": 1, "accumulate": 1, "seed": 0}.items():
+            if (count := getattr(self, name)) < least:
+                raise UsageError(f"must be at least {least}", field=name, value=count)
+        for name, amount in {"learning_rate": rate, "minutes": self.minutes}.items():
+            if amount is not None and not 0.0 < amount < math.inf:
+                raise UsageError("must be greater than 0", field=name, value=f"{amount:g}")
         return replace(self, learning_rate=rate)

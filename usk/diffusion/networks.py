@@ -14,7 +14,7 @@ from usk.audio.mel import MelSettings
 from usk.data.licenses import UNKNOWN
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator, frame_multiple, quiet_libraries
+from usk.diffusion.mel_pipeline import MelGenerator, frame_multiple, quiet_libraries
 from usk.diffusion.pipeline import (
     MEL_IMAGES,
     component_class,
@@ -33,12 +33,11 @@ class Networks:
     """What a generator is made of while it is trained."""
 
     unet: Any
-    vae: Any | None
-    new_vae: bool  # the VAE is trained before the UNet; one that a base brings stays as it is
+    vae: Any | None  # of a base that works on latents; it stays as it is
     shape: tuple[int, int, int]  # channels, height, width of what the UNet denoises
     mel: MelSettings
     scheduler_config: dict[str, Any]  # as diffusers saves it
-    class_names: tuple[str, ...]  # what the UNet is told; one more label means none given
+    class_names: tuple[str, ...]  # that condition the UNet; one more label means that none is given
 
     def __post_init__(self) -> None:
         self.schedule = NoiseSchedule.from_config(self.scheduler_config)
@@ -89,42 +88,20 @@ def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 
     )
 
 
-def build_vae(config: FitConfig, mel: MelSettings) -> Any:
-    """A small `AutoencoderKL` that halves both axes twice."""
-    from diffusers import AutoencoderKL  # type: ignore[attr-defined,unused-ignore]
-
-    width = config.channels[0]
-    return AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
-        latent_channels=config.latent_channels,
-        layers_per_block=1,
-        block_out_channels=(width, width * 2, width * 2),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        norm_num_groups=math.gcd(8, width),
-        sample_size=mel.n_mels,
-        scaling_factor=VAE_SCALE,
-    )
-
-
 def new_networks(
     config: FitConfig, mel: MelSettings, class_names: tuple[str, ...], device: torch.device
 ) -> Networks:
-    """Untrained networks, drawn with the configuration's seed."""
+    """An untrained UNet over mel images, drawn with the configuration's seed."""
     torch.manual_seed(config.seed)
+    shape = (1, mel.n_mels, mel.n_frames)
     with quiet_libraries():
         from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
 
-        vae = build_vae(config, mel).to(device) if config.latent else None
-        shape = (1, mel.n_mels, mel.n_frames)
-        if vae is not None:
-            shape = (config.latent_channels, mel.n_mels // 4, mel.n_frames // 4)
         unet = build_unet(config, shape, len(class_names)).to(device)
         scheduler = DDIMScheduler(
             num_train_timesteps=1000,
             beta_schedule=config.beta_schedule,
-            clip_sample=vae is None,
+            clip_sample=True,
             clip_sample_range=1.0,
             prediction_type=config.prediction_type,
             set_alpha_to_one=True,
@@ -132,8 +109,7 @@ def new_networks(
         )
     return Networks(
         unet=unet.to(memory_format=torch.channels_last),
-        vae=vae,
-        new_vae=vae is not None,
+        vae=None,
         shape=shape,
         mel=mel,
         scheduler_config=json.loads(scheduler.to_json_string()),
@@ -169,41 +145,38 @@ class Base:
     def notes(self) -> tuple[str, ...]:
         """What to warn of before training goes on."""
         name = self.generator.model_id
-        notes = []
-        if not self.generator.trained_on:
-            notes.append(
-                f"--from {name} does not say what it was trained on: leaks from its training data cannot be ruled out"
-            )
-        if self.generator.license == UNKNOWN:
-            notes.append(f"the license of {name} is unknown: look it up before you share what comes of it")
-        return tuple(notes)
+        unknown = (
+            f"{name} does not say what it was trained on: leaks from its training data cannot be ruled out"
+        )
+        unlicensed = f"the license of {name} is unknown: look it up before you share what you make from it"
+        return (
+            *([] if self.generator.trained_on else [unknown]),
+            *([unlicensed] if self.generator.license == UNKNOWN else []),
+        )
 
     def described(self, config: FitConfig, class_names: tuple[str, ...]) -> FitConfig:
-        """`config` with what the base decides in the place of what does not count, and its id for its place."""
+        """`config` with the base's settings in place of those that do not count, and its id."""
         unet = self.generator.unet.config
         return replace(
             config,
             base=self.generator.model_id,
             channels=tuple(unet.block_out_channels),  # type: ignore[union-attr,arg-type]
             layers_per_block=unet.layers_per_block,  # type: ignore[union-attr,arg-type]
-            latent=self.generator.vae is not None,
-            latent_channels=self.generator.image_shape[0],
             class_conditional=bool(class_names),
             prediction_type=self.generator.schedule.prediction_type,
             beta_schedule=str(self.scheduler_config.get("beta_schedule", "linear")),
         )
 
     def networks(self, class_names: tuple[str, ...]) -> Networks:
-        """Its networks, told of `class_names`, the UNet ready to be trained and the VAE frozen."""
+        """Its networks, conditioned on `class_names`, the UNet ready to be trained and the VAE frozen."""
         generator = self.generator
         unet: Any = generator.unet
         if class_names:
-            tell_classes(unet, generator.class_names, class_names)
+            set_classes(unet, generator.class_names, class_names)
         unet.requires_grad_(True)
         return Networks(
             unet=unet,
             vae=generator.vae,
-            new_vae=False,
             shape=generator.image_shape,
             mel=generator.mel,
             scheduler_config=self.scheduler_config,
@@ -212,36 +185,31 @@ class Base:
 
 
 def load_base(name: str, device: torch.device) -> Base:
-    """The generator `name` to train further: whatever `load_generator` loads, but for conditional pipelines.
+    """The generator `name` to train further: anything that `load_generator` loads, except conditional pipelines.
 
-    Raises ModelError with its words, naming `--from`.
+    Raises ModelError with the field `base`.
     """
     with naming_model(name, "base"):
         generator = load_generator(name, str(device), "fp32")
         folder, _ = locate_pipeline(resolve_model(name, device.type))
         scheduler_config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
         index = read_pipeline_json(folder / "model_index.json")
-    assert isinstance(generator, MelGenerator)
-    unet: Any = generator.unet
-    kind = type(unet).__name__
-    if kind != "UNet2DModel":
+    if not isinstance(generator, MelGenerator) or type(generator.unet).__name__ != "UNet2DModel":
         raise ModelError(
-            f"--from {name} is conditional ({kind}); usk fit goes on from unconditional and class-conditional "
-            "pipelines (UNet2DModel) alone"
-        )
-    if unet.config.class_embed_type is not None:
-        raise ModelError(
-            f"--from {name}: its UNet takes classes as {unet.config.class_embed_type!r}; usk fit knows class numbers alone"
+            "is conditioned on more than classes; only unconditional and class-conditional pipelines (UNet2DModel) can be "
+            "trained further",
+            field="base",
+            value=name,
         )
     scheduler_config.setdefault("_class_name", component_class(index, "scheduler") or "DDIMScheduler")
     return Base(generator, scheduler_config)
 
 
 def conditioned_classes(config: FitConfig, base: Base | None, names: Sequence[str]) -> tuple[str, ...]:
-    """The classes that the UNet will be told of, `names` being those of the clips; empty for none.
+    """The classes that will condition the UNet, `names` being those of the clips; empty for none.
 
     A class-conditional base stays what it is. Raises UsageError if it does not know every class of the clips, unless
-    `config.class_conditional` lets it be given them.
+    `config.class_conditional` says to replace its classes.
     """
     if config.class_conditional:
         return tuple(names)
@@ -250,17 +218,17 @@ def conditioned_classes(config: FitConfig, base: Base | None, names: Sequence[st
     known = base.generator.class_names
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
-            f"--from {config.base} is class-conditional and does not know {abbreviate_list(unknown)}; add "
-            "--class-conditional to teach it the classes of your clips in the place of its own"
-        )
+            f"is class-conditional and does not know {abbreviate_list(unknown)}",
+            field="base", value=config.base, hint="Train it class-conditional, on the classes of your clips.",
+        )  # fmt: skip
     return known
 
 
-def tell_classes(unet: Any, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+def set_classes(unet: Any, before: tuple[str, ...], after: tuple[str, ...]) -> None:
     """Make a UNet that knows the classes `before` (none, if it is not class-conditional) take those of `after`.
 
-    An embedding that is new is zero, so that the UNet says what it said without one. One that was there keeps the
-    rows of shared names and the one for none given, from which new names start too.
+    A new embedding is zero, so that the UNet's output does not change. One that was there keeps the rows of shared names
+    and the one for no class, from which new names start too.
     """
     if before == after:
         return

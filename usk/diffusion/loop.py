@@ -1,0 +1,280 @@
+"""The training loop: optimizer, averaged weights, validation, checkpoints, and stopping between two steps."""
+
+from __future__ import annotations
+
+import io
+import math
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+
+from usk.diffusion.train import Trainer, copy_into, forget_gradients
+from usk.errors import UsageError, UskError, disk_errors
+from usk.files import TORN, atomic_write
+from usk.reporter import Reporter
+
+CHECKPOINT_FILE = "unet-checkpoint.pt"
+WARM_UP_STEPS = 100
+COOL_DOWN = 0.4  # the last part of training, in which the learning rate falls
+
+
+class Stopped(UskError):
+    """Ctrl-C or SIGTERM, after the checkpoint was written. The exit code is the shell's: 128 + the signal's number."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        super().__init__(
+            f"stopped after step {step}; the checkpoint is written",
+            hint="The same command goes on from there.",
+        )
+        self.exit_code = 128 + signal_number
+
+
+class Best(NamedTuple):
+    """The averaged weights with the lowest loss on held-out recordings so far."""
+
+    loss: float
+    step: int
+    average: list[torch.Tensor]
+
+
+class TrainingLoop:
+    """One training run in `out`: checkpointed, resumable, shared by all processes."""
+
+    def __init__(self, trainer: Trainer, out: Path) -> None:
+        """Starts from the checkpoint in `out`, if there is one."""
+        self.trainer, self.config, self.workers, self.out = trainer, trainer.config, trainer.workers, out
+        self.unet: Any = trainer.unet
+        assert self.config.learning_rate is not None
+        self.learning_rate = self.config.learning_rate
+        self.average = [parameter.detach().clone() for parameter in self.unet.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.unet.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True
+        )
+        self.step = 0
+        self.kept_step = 0  # whose weights the network has in the end
+        self.diverged_step: int | None = None  # where the loss was not a number
+        self.best: Best | None = None
+        self.log: list[dict[str, Any]] = []
+        spent_s = self._resume()
+        self._check_same_start()
+        self._started, self._saved_at = time.monotonic() - spent_s, time.monotonic()
+        self._validation: float | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def run(self, reporter: Reporter) -> None:
+        """Train to the end. The network has the best averaged weights then, or the last if nothing was validated.
+
+        Raises Stopped after Ctrl-C or SIGTERM, with the checkpoint written, and UskError for a training that diverges
+        before held-out recordings have chosen any weights.
+        """
+        self.unet.train()
+        learn = self.trainer.learner()
+        loss = math.nan
+        with StopSignals(patient=self.workers.count > 1) as stop, reporter.task("training", "steps") as task:
+            while (share := self._share_done(stop)) < 1.0:
+                self._set_learning_rate(share)
+                try:
+                    loss = self.trainer.gradients(learn, self.step)
+                except torch.OutOfMemoryError as error:
+                    self._save_memory(error, reporter)
+                    learn = self.trainer.learner()
+                    continue
+                if not math.isfinite(loss):
+                    self._diverged(reporter)
+                    break
+                self._update_weights()
+                if not self.workers.is_main:
+                    continue
+                if self.step % self.config.validate_every == 0:
+                    self._validate(loss)
+                task.update(self.step, self._total_steps(), self._progress_text(loss))
+                if time.monotonic() - self._saved_at > self.config.checkpoint_every_s:
+                    self._save()
+                    self._saved_at = time.monotonic()
+        if self.workers.is_main and self.diverged_step is None:
+            self._validate(loss)
+        self._finish()
+
+    def _share_done(self, stop: StopSignals) -> float:
+        """How much of the budget is used, the same in all processes."""
+        if self.config.minutes is not None:
+            share = self.elapsed_s / (self.config.minutes * 60)
+        else:
+            share = self.step / self.config.steps
+        share, stop_signal = self.workers.greatest(share, stop.number)
+        if stop_signal:
+            self._save()
+            raise Stopped(self.step, int(stop_signal))
+        return share
+
+    def _total_steps(self) -> int:
+        if self.config.minutes is None:
+            return self.config.steps
+        return max(self.step, round(self.step * self.config.minutes * 60 / max(self.elapsed_s, 1e-3)))
+
+    def _progress_text(self, loss: float) -> str:
+        validation = "" if self._validation is None else f" · validation {self._validation:.4f}"
+        return f"training · loss {loss:.4f}{validation}"
+
+    def _set_learning_rate(self, share: float) -> None:
+        warm_up, cool_down = min(1.0, (self.step + 1) / WARM_UP_STEPS), min(1.0, (1.0 - share) / COOL_DOWN)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * warm_up * max(cool_down, 0.02)
+
+    def _update_weights(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.unet.parameters()], 1 - decay)
+
+    def _validate(self, loss: float) -> None:
+        """Once a step: a line of the log, and the best weights so far."""
+        if any(row["step"] == self.step for row in self.log):
+            return
+        validation = self.trainer.validation_loss(self.average)
+        if validation is not None and not math.isfinite(validation):
+            validation = None
+        self._validation = validation
+        self.log.append(
+            {
+                "step": self.step,
+                "elapsed_s": round(self.elapsed_s, 1),
+                "loss": None if math.isnan(loss) else round(loss, 5),
+                "validation_loss": None if validation is None else round(validation, 5),
+            }
+        )
+        if validation is not None and (self.best is None or validation < self.best.loss):
+            self.best = Best(validation, self.step, [tensor.clone() for tensor in self.average])
+
+    def _diverged(self, reporter: Reporter) -> None:
+        """The loss of the next step is not a number: end with the best weights. Raises UskError where there are none."""
+        self.diverged_step = self.step + 1
+        what = f"the training diverged in step {self.diverged_step} (its loss is not a number)"
+        if self.workers.greatest(self.workers.is_main and self.best is None)[0]:
+            raise UskError(
+                what,
+                field="learning_rate",
+                value=f"{self.learning_rate:g}",
+                hint="Choose a lower learning rate and another folder.",
+            )
+        if self.best is not None:
+            reporter.warn(
+                f"{what}: the generator has the weights of step {self.best.step}, the best before; a learning rate lower "
+                f"than {self.learning_rate:g} may get further"
+            )
+
+    def _save_memory(self, error: Exception, reporter: Reporter) -> None:
+        """Where a step does not fit: compute activations again instead of keeping them. Raises UskError if it is done already."""
+        if self.trainer.checkpointing or self.workers.count > 1:
+            raise UskError(
+                "the device has too little memory for a step of this size", field="batch",
+                value=self.config.batch, hint="Choose a smaller batch.",
+            ) from error  # fmt: skip
+        reporter.note("the memory is short: activations are computed twice instead of being kept")
+        self.trainer.checkpointing = True
+        self.unet.enable_gradient_checkpointing()
+        forget_gradients(self.unet)
+        if self.trainer.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _finish(self) -> None:
+        kept = self.best or Best(math.nan, self.step, self.average)
+        self.kept_step = kept.step
+        copy_into(self.unet, kept.average)
+        self._save()
+        if self.trainer.checkpointing:
+            self.unet.disable_gradient_checkpointing()
+        forget_gradients(self.unet)
+        self.unet.eval()
+
+    # --- checkpoints ---------------------------------------------------------------------------------------
+
+    def _resume(self) -> float:
+        """Take up the checkpoint, if there is one; the seconds spent until then."""
+        path, device = self.out / CHECKPOINT_FILE, self.trainer.device
+        if not path.is_file():
+            return 0.0
+        try:
+            state = dict(torch.load(path, map_location=device, weights_only=True))
+            self.unet.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = [tensor.to(device) for tensor in state["average"]]
+            self.step, self.log = int(state["step"]), list(state["log"])
+            self.trainer.precision = str(state["precision"])
+            if state["best"] is not None:
+                least, its_step, tensors = state["best"]
+                self.best = Best(least, its_step, [tensor.to(device) for tensor in tensors])
+            return float(state["spent_s"])
+        except TORN as error:
+            raise UsageError(
+                f"{path.name} is damaged", field="out", value=self.out,
+                hint="Delete it, and the same command trains from the first step.",
+            ) from error  # fmt: skip
+
+    def _check_same_start(self) -> None:
+        last, first = self.workers.greatest(self.step, -self.step)
+        if last != -first:
+            raise UsageError(
+                f"holds the checkpoint of step {int(last)} for some processes and not for others",
+                field="out", value=self.out, hint="Give a folder that all machines share.",
+            )  # fmt: skip
+
+    def _save(self) -> None:
+        """Write the checkpoint, whole or not at all; the main process does."""
+        if not self.workers.is_main:
+            return
+        whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
+        torch.save(
+            {
+                "network": self.unet.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average,
+                "best": self.best and tuple(self.best),
+                "step": self.step,
+                "spent_s": self.elapsed_s,
+                "log": self.log,
+                "precision": self.trainer.precision,
+            },
+            whole,
+        )
+        with disk_errors(self.out):
+            atomic_write(self.out / CHECKPOINT_FILE, whole.getbuffer(), durable=False)
+
+
+class StopSignals:
+    """Inside it Ctrl-C and SIGTERM are noted, to take effect between two steps; a second one takes effect at once.
+
+    `patient` ignores second ones: a launcher passes on what its processes have had from the terminal already.
+    Outside the main thread signals cannot be noted, and inside it ones that are ignored stay so.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
+        self.number = 0
+        self.patient = patient
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number and not self.patient:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+        self.number = self.number or number
