@@ -251,7 +251,7 @@ def level_that_is_no_number(world: World) -> Case:
 
 def fit_with_a_negative_seed(world: World) -> Case:
     command = ["fit", "--real", world.urban, "--out", world.out, "--seed", -1]
-    return command, 2, ["--seed must be 0 or more, not -1"]
+    return command, 2, ["--seed -1", "at least 0"]
 
 
 def sample_at_a_level(world: World) -> Case:
@@ -468,8 +468,8 @@ def predictions_into_no_folder(world: World) -> Case:
 
 
 def fit_on_an_unknown_fold(world: World) -> Case:
-    command = ["fit", "--real", world.urban, "--out", world.out, "--folds", 99]
-    return command, 2, ["--folds 99", "it has 1, 2, 3"]
+    command = ["fit", "--real", world.urban, "--out", world.out, "--test-folds", 99]
+    return command, 2, ["--test-folds 99", "1, 2, 3"]
 
 
 def train_with_shots_that_are_no_number(world: World) -> Case:

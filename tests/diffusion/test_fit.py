@@ -52,7 +52,7 @@ TINY = FitConfig(
     device="cpu",
     precision="fp32",
 )
-ONE_STEP = ONE_STEP
+ONE_STEP = replace(TINY, steps=1)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
         return replace_file(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(UskError, match=r"the disk of .*out is full; what is written stays"):
+    with pytest.raises(UskError, match=r"the disk of .*out is full"):
         fit([source], tmp_path / "out", replace(TINY, steps=2), mel=MEL)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["fit.json"]
 
@@ -703,8 +703,8 @@ def test_the_preview_is_conditioned_on_the_classes(tmp_path: Path) -> None:
     generator.unet = Recorder()
     images = np.zeros((4, 16, 32), dtype=np.float32)
     preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], SamplerConfig(2, 0.5))
-    # Up: the four images. Down: both first parents, then the mix of two a, and that of b and a, which is of neither.
-    assert labels == [[0, 0, 1, 0]] * 2 + [[0, 1, 0, 2]] * 2
+    # Inverting: the four images. Sampling: both first parents, then the mix of two a, and that of b and a, which has none.
+    assert labels == [[0, 0, 1, 0]] * 3 + [[0, 1, 0, 2]] * 2
 
 
 # --- stopping ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The processes that train one generator together: one, or as many as `torchrun` or `accelerate launch` started.
 
 Each computes the gradients of its own micro-batches and all take the same step, so that N processes do what one does
-with N times `--accumulate`. Both launchers say who is who in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
+with N times as many micro-batches (`accumulate`). Both launchers say who is who in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Workers:
             tensor /= self.count
 
     def greatest(self, *values: float) -> list[float]:
-        """The greatest of what all processes say, value by value. All wait for one another here."""
+        """The maximum over all processes, value by value. All wait for one another here."""
         if self.count == 1:
             return list(values)
-        said = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return said.tolist()
+        maxima = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+        return maxima.tolist()
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
@@ -80,17 +80,17 @@ def workers(device: str) -> Iterator[Workers]:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UsageError(
-            f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set: start several processes with "
-            f"`torchrun --nproc-per-node {count} -m usk fit ...`, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set",
+            hint="Start several processes with torchrun, or unset WORLD_SIZE.",
         )
     rank = _number("RANK", 0)
     if on.type == "cuda":
         local = _number("LOCAL_RANK", rank)
         if local >= torch.cuda.device_count():
             raise UsageError(
-                f"--device {device}: process {local + 1} on this machine finds {torch.cuda.device_count()} CUDA "
-                f"devices; start that many processes (--nproc-per-node {torch.cuda.device_count()})"
-            )
+                f"process {local + 1} on this machine finds {torch.cuda.device_count()} CUDA devices",
+                field="device", value=device, hint="Start as many processes as there are devices.",
+            )  # fmt: skip
         on = torch.device("cuda", local)
         torch.cuda.set_device(on)
     # Its functions take the group that exists when it is imported (diffusers does so) as a default, which would keep
