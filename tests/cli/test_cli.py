@@ -400,9 +400,9 @@ def test_a_generator_fitted_here_makes_clips_and_knows_what_it_heard(
     assert fitted.value["folder"] == str(tmp_path / "gen")
     assert (tmp_path / "gen" / "preview.png").is_file()
     assert "An audio-diffusion generator fitted with usk" in (tmp_path / "gen" / "README.md").read_text()
-    heard = json.loads((tmp_path / "gen" / "trained_on.json").read_text())["sources"][0]
-    assert heard["source"] == tone_folder.name
-    assert len(heard["groups"]) == fitted.value["recordings"] > 0
+    trained = json.loads((tmp_path / "gen" / "trained_on.json").read_text())["sources"][0]
+    assert trained["source"] == tone_folder.name
+    assert len(trained["groups"]) == fitted.value["recordings"] > 0
     further = usk(
         "fit", "--real", tone_folder, "--from", tmp_path / "gen", "--out", tmp_path / "further", "--steps", 1, "--batch", 2,
         "--json",

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from usk.diffusion import train as training
 from usk.data.open import open_source
+from usk.diffusion import train as training
 from usk.diffusion.fit import fit
-from usk.diffusion.load import load_generator
 from usk.diffusion.fit_config import FitConfig
+from usk.diffusion.load import load_generator
 from usk.diffusion.loop import TrainingLoop
 from usk.diffusion.train import Drawn, Trainer
 from usk.diffusion.workers import Workers, is_main_process, workers

@@ -29,8 +29,9 @@ ARGUMENTS = {
     "folder": "FOLDER",
     "repo_id": "REPO_ID",
     "study": "STUDY",
+    "base": "--from",  # `from` is no name for a field
 }
-"""Fields that a command takes by position."""
+"""Fields that a command takes by position, or under another name."""
 
 
 def option_name(field: str) -> str:

@@ -69,7 +69,8 @@ def command(
         device=device,
     ).resolved()
     held_out = split_numbers(test_folds, "test_folds")
-    sources = [reading.open(location) for location in real or [None]]
+    locations: list[str | None] = [*real] if real else [None]
+    sources = [reading.open(location) for location in locations]
 
     from usk.diffusion.card import write_generator_card
     from usk.diffusion.fit import fit
@@ -101,7 +102,7 @@ def _show(display: Any, result: Any, given: str) -> None:
         return set().union(*(part.get(kind, ()) for part in result.trained_on["sources"]))
 
     trained = all_of("groups")
-    kept = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
+    kept: dict[str, Any] = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
     facts = {
         "folder": str(result.folder),
         "recordings": len(trained),
