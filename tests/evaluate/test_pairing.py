@@ -84,18 +84,10 @@ def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
 def write_augmented(
     root: Path, mix: str, augment: str, skill: float, validation: float | None, **changes: Any
 ) -> None:
+    options = {"augment": augment, "skill": skill, "validation_accuracy": validation, **changes}
     for seed in range(6):
         name = f"{mix}-{augment}-{seed}-{changes.get('train_clips', '')}"
-        write_run(
-            root,
-            mix,
-            seed=seed,
-            name=name,
-            augment=augment,
-            skill=skill,
-            validation_accuracy=validation,
-            **changes,
-        )
+        write_run(root, mix, seed=seed, name=name, **options)
 
 
 def test_each_mix_is_compared_with_the_augmentation_that_validation_clips_choose(tmp_path: Path) -> None:

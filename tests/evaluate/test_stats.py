@@ -186,58 +186,54 @@ def test_splits_that_share_some_recordings_survive_draws_without_any_of_theirs()
     assert np.isfinite(bounds(paired_bootstrap([*pairs, few]))).all()
 
 
-@pytest.mark.parametrize(("n_groups", "seed_spread"), [(8, 0.0), (25, 0.0), (60, 0.04)])
-def test_the_interval_covers_the_truth_about_as_often_as_it_says(n_groups: int, seed_spread: float) -> None:
-    """2 folds x 4 seeds; recordings differ in how much the other mix helps, and so do trainings. Nor is it wider than it
-    takes: a third more than 1.96 standard deviations of what comes out, and as much again where units are few."""
-    rng = np.random.default_rng(4)
-    n_trials, true_gain, hits = 150, 0.05, 0
-    found, half_widths = [], []
-    for _ in range(n_trials):
-        pairs = []
-        for split in range(2):
-            sizes = rng.integers(1, 7, n_groups)
-            groups = np.repeat([f"{split}-{i}" for i in range(n_groups)], sizes)
-            of_group = np.repeat(rng.normal(0, 0.12, n_groups), sizes)
-            for seed in range(4):
-                gain = true_gain + of_group + rng.normal(0, seed_spread)
-                first, second = rng.random((2, len(groups)))
-                pairs.append(Pair(f"fold{split}", seed, groups, first < 0.5, second < 0.5 + gain))
-        result = paired_bootstrap(pairs, n_resamples=500)
-        low, high = bounds(result)
-        hits += low <= 100 * true_gain <= high
-        found.append(result.difference_points)
-        half_widths.append((high - low) / 2)
-        assert result.p_value is not None
-        assert (result.p_value > SIGNIFICANCE) == (low <= 0 <= high) or abs(result.p_value - 0.05) < 0.01
-    assert hits / n_trials >= 0.9
-    assert 0.9 < np.median(half_widths) / (1.96 * np.std(found)) < (1.35 if n_groups > 20 else 1.7)
-
-
-def fold_study(
-    rng: np.random.Generator, n_folds: int, n_seeds: int = 3, fold_sd: float = 0.03, n_groups: int = 25
+def uneven_study(
+    rng: np.random.Generator,
+    n_folds: int,
+    n_seeds: int,
+    n_groups: int,
+    fold_sd: float = 0.0,
+    seed_sd: float = 0.0,
 ) -> list[Pair]:
-    """No gain on average, but one for each fold and recording."""
+    """No gain on average, but one for each recording, and for each fold and seed where they have a standard deviation."""
     pairs = []
     for fold in range(n_folds):
         sizes = rng.integers(1, 7, n_groups)
         groups = np.repeat([f"{fold}-{i}" for i in range(n_groups)], sizes)
-        gain = rng.normal(0, fold_sd) + np.repeat(rng.normal(0, 0.08, n_groups), sizes)
+        of_fold = rng.normal(0, fold_sd) + np.repeat(rng.normal(0, 0.1, n_groups), sizes)
         for seed in range(n_seeds):
             first, second = rng.random((2, len(groups)))
+            gain = of_fold + rng.normal(0, seed_sd)
             pairs.append(Pair(f"fold{fold}", seed, groups, first < 0.5, second < 0.5 + gain))
     return pairs
+
+
+@pytest.mark.parametrize(("n_groups", "seed_sd"), [(8, 0.0), (25, 0.0), (60, 0.04)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(n_groups: int, seed_sd: float) -> None:
+    """2 folds x 4 seeds. Nor is it wider than it takes: a third more than 1.96 standard deviations of what comes out, and as
+    much again where units are few."""
+    rng = np.random.default_rng(4)
+    results = [
+        paired_bootstrap(uneven_study(rng, 2, 4, n_groups, seed_sd=seed_sd), n_resamples=500)
+        for _ in range(150)
+    ]
+    covered = [low <= 0 <= high for low, high in map(bounds, results)]
+    assert np.mean(covered) >= 0.9
+    for result, holds in zip(results, covered, strict=True):
+        assert result.p_value is not None
+        assert (result.p_value > SIGNIFICANCE) == holds or abs(result.p_value - 0.05) < 0.01
+    spread = 1.96 * np.std([result.difference_points for result in results])
+    assert (
+        0.9 < np.median([width(result) / 2 for result in results]) / spread < (1.35 if n_groups > 20 else 1.7)
+    )
 
 
 @pytest.mark.parametrize("n_folds", [4, 8])
 def test_over_folds_that_gain_differently_few_verdicts_are_false(n_folds: int) -> None:
     """`paired_bootstrap` says how often in longer simulations."""
     rng = np.random.default_rng(n_folds)
-    n_trials, covered = 120, 0
-    for _ in range(n_trials):
-        low, high = bounds(paired_bootstrap(fold_study(rng, n_folds), n_resamples=400))
-        covered += low <= 0 <= high
-    assert covered / n_trials >= 0.92
+    studies = (uneven_study(rng, n_folds, 3, 25, fold_sd=0.03) for _ in range(120))
+    intervals = [bounds(paired_bootstrap(pairs, n_resamples=400)) for pairs in studies]
+    assert np.mean([low <= 0 <= high for low, high in intervals]) >= 0.92
 
 
 def test_folds_are_resampled_where_they_differ_by_more_than_their_recordings_do() -> None:
@@ -329,24 +325,14 @@ def test_the_fewest_pairs_are_those_that_the_corrected_test_needs(n_comparisons:
 
 
 def test_where_mixes_do_the_same_the_verdict_is_wrong_at_most_as_often_as_it_says() -> None:
-    """2 folds x 4 seeds whose trainings and recordings vary, no mix better; the exact test alone, and both together."""
+    """2 folds x 4 seeds, no mix better; the exact test alone, and both together."""
     rng = np.random.default_rng(7)
-    n_trials, found, both = 400, 0, 0
-    for _ in range(n_trials):
-        pairs = []
-        for split in range(2):
-            groups = np.repeat([f"{split}-{i}" for i in range(15)], 3)
-            hard = np.repeat(rng.normal(0, 0.2, 15), 3)
-            for seed in range(4):
-                first, second = (rng.random(len(groups)) < 0.6 + hard + rng.normal(0, 0.05) for _ in range(2))
-                pairs.append(Pair(f"fold{split}", seed, groups, first, second))
-        is_found = sign_flip_test([pair.difference for pair in pairs]) <= SIGNIFICANCE
-        found += is_found
-        if is_found:
-            both += (paired_bootstrap(pairs, n_resamples=300).p_value or 1) <= SIGNIFICANCE
-    assert found / n_trials <= 0.05 + 3 * (0.05 * 0.95 / n_trials) ** 0.5
-    assert both <= found
-    assert found / n_trials >= 0.01, "a test that never finds anything would pass too"
+    n_trials = 400
+    studies = [make_pairs(rng, 2, 4, 15, 3) for _ in range(n_trials)]
+    found = [pairs for pairs in studies if exact_test(pairs) <= SIGNIFICANCE]
+    both = [pairs for pairs in found if (paired_bootstrap(pairs, 300).p_value or 1) <= SIGNIFICANCE]
+    assert len(both) <= len(found) <= n_trials * (0.05 + 3 * (0.05 * 0.95 / n_trials) ** 0.5)
+    assert len(found) >= 0.01 * n_trials, "a test that never finds anything would pass too"
 
 
 def test_holm_known_values() -> None:
