@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "docs" / "results.md",)
+PAGES = (ROOT / "docs" / "studies" / "tables.md",)
 STUDIES = Path(__file__).parent
 BEST_AUGMENT = "strong"  # the best classical one: what every mix has
 ALL = "all (1,002 to 1,407)"
