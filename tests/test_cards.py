@@ -34,9 +34,8 @@ from usk.cards import (
     size_category,
 )
 from usk.classify.card import run_card
-from usk.classify.classifier import AudioClassifier
+from usk.classify.classifier import AudioClassifier, classifier_settings
 from usk.classify.registry import preset
-from usk.classify.runs import classifier_settings
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
 from usk.diffusion.load import load_generator
 from usk.manifest import FilterRecord, FilterTrainedOn, TrainedOn, TrainSubsetRecord
@@ -174,7 +173,7 @@ def test_the_card_counts_as_training_does_where_recordings_lie_in_several_folds(
 def test_the_card_of_few_shots_says_so() -> None:
     _, body = card_of(("one",), train_clips=TrainSubsetRecord(50, test_fold=3, seed=2))
     assert "| made for | 50 real clips, test fold 3, seed 2 |" in body
-    assert "`usk train --train-clips 50 --folds 3 --seed 2` trains on, and no others." in body
+    assert "`usk train --train-clips 50 --test-folds 3 --seed 2` trains on, and no others." in body
     _, body = card_of(("one",), train_clips=TrainSubsetRecord(None, test_fold=3))
     assert "the whole training part" in body and "no others" not in body
     assert "made for" not in card_of(("one",))[1]
@@ -427,7 +426,7 @@ def test_the_cards_own_check_finds_the_clips_that_leak(hostile_dataset: Path) ->
 
 def test_the_published_protocol_is_called_optimistic_in_the_card() -> None:
     metadata, body = run_card_of(("a",), protocol="seed-9010", split="seed0", fold=None, optimistic=True)
-    assert "**These figures are optimistic.**" in body and "chosen on the test part" in body
+    assert "**These results are optimistic.**" in body and "chosen on the test part" in body
     names = [r["name"] for r in metadata["model-index"][0]["results"][0]["metrics"]]
     assert names and all("optimistic" in name for name in names)
 

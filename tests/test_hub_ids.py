@@ -43,7 +43,7 @@ def made(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
 def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
     """A run on real clips."""
     ran = usk(
-        "train", "--real", urbansound8k_folder, "--folds", 1, "--epochs", 2, "--out", tmp_path / "runs", "--json"
+        "train", "--real", urbansound8k_folder, "--seeds", 1, "--test-folds", 1, "--epochs", 2, "--out", tmp_path / "runs", "--json"
     )  # fmt: skip
     assert ran.code == 0, ran.err
     return Path(ran.value["runs"][0]["folder"])
@@ -96,7 +96,9 @@ def test_training_on_a_hub_dataset_equals_training_on_its_folder(
         "train",
         "--real",
         urbansound8k_folder,
-        "--folds",
+        "--seeds",
+        1,
+        "--test-folds",
         1,
         "--epochs",
         1,
@@ -170,7 +172,7 @@ def test_a_hub_dataset_without_provenance_comes_with_a_warning(
     labels = [("low", "high")[index % 2] for index in range(8)]
     hub.create_repo("dataset", "you/tones", somebodys(tmp_path / "tones2", label=labels))
     ran = usk(
-        "train", "--real", tone_folder, "--mix", "real,synth", "--synth", "you/tones", "--folds", 1, "--epochs", 1,
+        "train", "--real", tone_folder, "--mix", "real,synth", "--synth", "you/tones", "--seeds", 1, "--no-baseline", "--test-folds", 1, "--epochs", 1,
         "--out", tmp_path / "runs", "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
@@ -206,8 +208,8 @@ def test_a_classifier_from_the_hub_predicts_what_the_run_does(
 ) -> None:
     commit = hub.create_repo("model", "me/ears", trained).branches["main"]
     clips = urbansound8k_folder / "audio" / "fold1"
-    local = usk("predict", clips, "--run", trained, "--json")
-    remote = usk("predict", clips, "--run", f"me/ears@{commit[:40]}", "--json")
+    local = usk("predict", trained, clips, "--json")
+    remote = usk("predict", f"me/ears@{commit[:40]}", clips, "--json")
     assert remote.code == local.code == 0, remote.err
     assert remote.value == local.value
     one = library.predict(clips, "me/ears")[0].as_dict()
@@ -255,9 +257,9 @@ def test_a_pushed_run_predicts_and_its_card_says_where_it_is(
     hub.login("hf_me")
     assert usk("push", trained, "me/ears", "--tag", "v1", "--yes").code == 0
     clips = urbansound8k_folder / "audio" / "fold1"
-    ran = usk("predict", clips, "--run", "me/ears@v1", "--json")
+    ran = usk("predict", "me/ears@v1", clips, "--json")
     assert ran.code == 0, ran.err
-    assert ran.value == usk("predict", clips, "--run", trained, "--json").value
+    assert ran.value == usk("predict", trained, clips, "--json").value
     card = hub.repo("model", "me/ears").files("v1")["README.md"].decode()
     assert "usk predict my-clips/ --run me/ears" in card and 'usk.load_classifier("me/ears")' in card
     assert "model-index:" in card
@@ -358,8 +360,8 @@ def test_what_is_no_pipeline_is_not_downloaded(hub: LocalHub, tmp_path: Path) ->
     [
         (["info", "me/nothing"], "me/nothing, which is no folder here,", "is not on the Hub, or private"),
         (["info", "me/other"], "me/other is a model on the Hub", "neither a generator nor a classifier"),
-        (["predict", "demo", "--run", "runs/none"], "--run runs/none, which is no folder here,", "hf auth login"),
-        (["predict", "demo", "--run", "me/other"], "--run me/other is no classifier", "it has no config.json"),
+        (["predict", "runs/none", "demo"], "runs/none ", "hf auth login"),
+        (["predict", "me/other", "demo"], "RUN me/other: is not a classifier", "it has no config.json"),
         (["audit", "me/nothing", "--real", "demo"], "the Hub dataset me/nothing", "is not on the Hub"),
         (["train", "--real", "demo", "--synth", "me/nothing", "--mix", "synth"], "the Hub dataset me/nothing", ""),
         (["train", "--real", "demo", "--mix", "real,me/hums@v9"], "the Hub dataset me/hums", "no revision v9"),

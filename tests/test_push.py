@@ -217,7 +217,21 @@ def test_a_run_that_nobody_could_load_is_refused(
 
 def a_run(usk: Command, real: Path, out: Path, *more: Any) -> Path:
     ran = usk(
-        "train", "--real", real, "--folds", 1, "--epochs", 1, "--device", "cpu", "--out", out, *more, "--json"
+        "train",
+        "--real",
+        real,
+        "--seeds",
+        1,
+        "--test-folds",
+        1,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--out",
+        out,
+        *more,
+        "--json",
     )
     assert ran.code == 0, ran.err
     return Path(ran.value["runs"][-1]["folder"])

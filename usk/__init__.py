@@ -21,8 +21,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from usk.audio.mel import MelSettings
     from usk.classify.classifier import AudioClassifier
+    from usk.classify.config import TrainConfig
     from usk.classify.predict import load_classifier, predict
-    from usk.classify.train import TrainConfig, TrainResult, train
+    from usk.classify.train import TrainResult, train
     from usk.data.clip import Clip
     from usk.data.open import open_source
     from usk.data.source import Source
@@ -60,7 +61,7 @@ _WHERE = {
     "Source": "usk.data.source",
     "SynthConfig": "usk.synth.synthesize",
     "SynthResult": "usk.synth.synthesize",
-    "TrainConfig": "usk.classify.train",
+    "TrainConfig": "usk.classify.config",
     "TrainResult": "usk.classify.train",
     "UskError": "usk.errors",
     "compare": "usk.evaluate.compare:compare_runs",

@@ -55,7 +55,7 @@ KINDS = (
             r"run\.json|README\.md|config\.json|model\.safetensors|predictions\.parquet|history\.json"
         ),
         (),
-        "usk predict FILE --run {id}",
+        "usk predict {id} FILE",
     ),
     Kind(
         "generator",

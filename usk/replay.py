@@ -56,7 +56,7 @@ class Replayed:
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
         self._calls += 1
         if self._calls <= WARM_UP:
-            return self._beside(batch)
+            return self._on_side_stream(batch)
         if self._graph is None:
             self._inputs = tuple(torch.empty_like(tensor) for tensor in batch)
         for mine, given in zip(self._inputs, batch, strict=True):
@@ -70,7 +70,7 @@ class Replayed:
         self._graph.replay()
         return self._loss
 
-    def _beside(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _on_side_stream(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """On another stream, as recording asks for: the default one cannot be recorded."""
         here = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(here)

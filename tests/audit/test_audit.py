@@ -148,7 +148,21 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
         common = ("--real", urbansound8k_folder, "--json")
         found = usk("audit", made, *common).value
         assert [part["generator_trained_on"] for part in found["folds"]] == [1, *[0 if known else None] * 2]
-        train = ("train", *common, "--synth", made, "--mix", "real,synth", "--folds", 3, "--epochs", 1)
+        train = (
+            "train",
+            *common,
+            "--synth",
+            made,
+            "--mix",
+            "real,synth",
+            "--seeds",
+            1,
+            "--no-baseline",
+            "--test-folds",
+            3,
+            "--epochs",
+            1,
+        )
         ran = usk(*train, "--out", tmp_path / str(known))
         assert ran.code == 0, ran.err
         assert usk("info", made, "--json").value["recordings the generator heard"] == (

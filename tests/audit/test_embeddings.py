@@ -38,7 +38,9 @@ def test_a_runs_classifier_can_embed(
         classifier,
         "--epochs",
         1,
-        "--folds",
+        "--seeds",
+        1,
+        "--test-folds",
         3,
         "--json",
     )
@@ -57,7 +59,7 @@ def test_the_run_on_most_real_clips_and_no_others_embeds_by_default(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    common = ("--real", urbansound8k_folder, "--epochs", 1, "--folds", 3)
+    common = ("--real", urbansound8k_folder, "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", 3)
     usk("train", *common, "--mix", "real", "--mix", "real,synth", "--synth", made, "--quiet")
     (run,) = Path("runs").glob("real_*")
     usk("train", *common, "--train-clips", 3, "--quiet")  # newer, and hardly trained

@@ -22,7 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.train import TrainConfig, train
+from usk.classify.config import TrainConfig
+from usk.classify.train import train
 from usk.data.open import open_source
 from usk.runs import read_run
 
@@ -54,7 +55,7 @@ def main() -> None:
         for pair in options.pairs.split(","):
             classifier, _, augment = pair.partition(":")
             config = TrainConfig(
-                classifier, folds=tested, seeds=options.seeds, epochs=options.epochs, augment=augment
+                classifier, test_folds=tested, seeds=options.seeds, epochs=options.epochs, augment=augment
             )
             runs = train(source, out=out, config=config).runs
             rows.append(

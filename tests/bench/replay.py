@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.loop import Training
+from usk.classify.loop import FeatureTable, Training
 from usk.classify.registry import CLASSIFIERS
 from usk.device import default_precision, resolve_device
 from usk.diffusion.fit import EMBEDDED_MEL
@@ -42,8 +42,7 @@ def step_ms(name: str, augment: str, device: torch.device, recorded: bool, steps
     training = Training(
         model.train(),
         recipe,
-        features.half().to(device),
-        (torch.arange(CLIPS) % CLASSES).to(device),
+        FeatureTable(features.half().to(device), (torch.arange(CLIPS) % CLASSES).to(device)),
         steps=10 + steps,
         batch=recipe.batch,
         learning_rate=recipe.learning_rate,

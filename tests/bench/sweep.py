@@ -20,12 +20,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from usk.classify.config import TrainConfig
 from usk.classify.registry import preset
-from usk.classify.train import TrainConfig, train
+from usk.classify.train import train
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.device import default_precision, resolve_device
-from usk.runs import read_run
 
 
 def main() -> None:
@@ -42,20 +42,19 @@ def main() -> None:
     decode_source(source, preset(options.classifier).features.sample_rate_hz)
     rows: list[dict[str, Any]] = []
     for workers in (1, options.workers):
-        said: dict[str, Any] = {}
         config = TrainConfig(
             options.classifier,
-            folds=(options.test_fold,),
+            test_test_folds=(options.test_fold,),
             seeds=options.seeds,
             epochs=options.epochs,
             workers=workers,
         )
         with tempfile.TemporaryDirectory() as out:
             started = time.monotonic()
-            runs = train(source, out=out, config=config, announce=said.update).runs
+            result = train(source, out=out, config=config)
             took_s = time.monotonic() - started
-            accuracies = [round(read_run(run.folder).accuracy, 4) for run in runs]
-        at_once = said.get("workers", 1)
+            accuracies = [round(run.accuracy, 4) for run in result.runs]
+        at_once = result.settings.get("workers", 1)
         rows.append({"at_once": at_once, "seconds": round(took_s, 1), "accuracies": accuracies})
     table = Table(title=f"{options.classifier}, {options.seeds} runs")
     for name in ("runs at the same time", "seconds", "times as fast", "test accuracy %"):

@@ -40,8 +40,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from usk.audio.features import FeatureSettings, FirstSecond, fit_length
-from usk.classify.registry import ClassifierPreset, preset
-from usk.classify.train import TrainConfig, train
+from usk.classify.config import TrainConfig
+from usk.classify.recipe import ClassifierPreset
+from usk.classify.registry import preset
+from usk.classify.train import train
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.splits import Split, fold_split
@@ -185,7 +187,7 @@ def main() -> None:
     recipe = preset(options.classifier)
     plain = TrainConfig(
         options.classifier,
-        folds=(options.test_fold,),
+        test_folds=(options.test_fold,),
         seeds=options.seeds,
         epochs=options.epochs,
         augment="none",

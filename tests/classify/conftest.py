@@ -13,7 +13,7 @@ from torch import nn
 
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
-from usk.classify import registry
+from usk.classify import recipe, registry
 from usk.data.clip import Clip
 from usk.data.decode import sound_of
 from usk.data.source import Source
@@ -101,11 +101,11 @@ class TinyNet(nn.Module):
 
 
 @pytest.fixture
-def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> registry.ClassifierPreset:
+def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> recipe.ClassifierPreset:
     """`--classifier tiny`: one linear layer on 16 x 8 log-mels, three epochs (six, with few clips) of batches of 16."""
     settings = FeatureSettings(
         MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), repeat_short=True
     )
-    tiny = registry.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none")
+    tiny = recipe.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none")
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
     return tiny

@@ -163,5 +163,5 @@ def test_names_join_and_keep_their_order() -> None:
 
 @pytest.mark.parametrize("name", ["more", "basic+more", "", "basic+"])
 def test_an_unknown_augmentation_is_a_usage_error(name: str) -> None:
-    with pytest.raises(UsageError, match="is not known; choose auto, none, basic, strong, stretch"):
+    with pytest.raises(UsageError, match=r"is not known\. Choose auto, none, basic, strong, stretch"):
         augmentations_named(name)

@@ -15,20 +15,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.watched import Watched
 from usk.classify import checkpoint
+from usk.classify.config import TrainConfig
 from usk.classify.loop import Training
-from usk.classify.train import TrainConfig, train
+from usk.classify.train import train
 from usk.data.source import Source
 from usk.errors import UskError
 
 CONFIG = TrainConfig(
     classifier="tiny",
-    folds=(2,),
+    test_folds=(2,),
     device="cpu",
     precision="fp32",
     epochs=4,
     train_clips="30",
     augment="shift+mixup",
+    seeds=1,
+    baseline=False,
 )
 
 
@@ -46,7 +50,7 @@ def stopped_after(epoch: int, real: Source, out: Path) -> Path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(real, out=out, config=CONFIG, report=report)
+        train(real, out=out, config=CONFIG, reporter=Watched(report))
     (file,) = out.glob(".*.checkpoint")
     return file
 
@@ -63,7 +67,10 @@ def test_a_stopped_run_ends_with_the_same_weights(bands: Source, tmp_path: Path,
     stopped_after(epoch, bands, tmp_path / "stopped")
     seen: list[int] = []
     result = train(
-        bands, out=tmp_path / "stopped", config=CONFIG, report=lambda state: seen.append(state.epoch)
+        bands,
+        out=tmp_path / "stopped",
+        config=CONFIG,
+        reporter=Watched(lambda state: seen.append(state.epoch)),
     )
     (run,) = result.runs
     assert seen == list(range(epoch + 1, 5)) and result.fresh == (True,)
@@ -77,7 +84,12 @@ def test_a_stopped_run_ends_with_the_same_weights(bands: Source, tmp_path: Path,
 def test_another_run_does_not_take_it(bands: Source, tmp_path: Path) -> None:
     stopped_after(2, bands, tmp_path)
     seen: list[int] = []
-    train(bands, out=tmp_path, config=replace(CONFIG, seed=1), report=lambda state: seen.append(state.epoch))
+    train(
+        bands,
+        out=tmp_path,
+        config=replace(CONFIG, seed=1),
+        reporter=Watched(lambda state: seen.append(state.epoch)),
+    )
     assert seen == [1, 2, 3, 4]
     assert len(list(tmp_path.glob(".*.checkpoint"))) == 1
 
@@ -86,7 +98,7 @@ def test_another_run_does_not_take_it(bands: Source, tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_no_checkpoint(bands: Source, tmp_path: Path, damage: bytes) -> None:
     stopped_after(2, bands, tmp_path).write_bytes(damage)
     seen: list[int] = []
-    train(bands, out=tmp_path, config=CONFIG, report=lambda state: seen.append(state.epoch))
+    train(bands, out=tmp_path, config=CONFIG, reporter=Watched(lambda state: seen.append(state.epoch)))
     assert seen == [1, 2, 3, 4]
 
 
@@ -97,7 +109,7 @@ def test_short_trainings_keep_nothing(bands: Source, tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(bands, out=tmp_path, config=CONFIG, report=report)
+        train(bands, out=tmp_path, config=CONFIG, reporter=Watched(report))
     assert not list(tmp_path.glob(".*"))
 
 
@@ -111,5 +123,5 @@ def test_a_training_that_diverges_leaves_no_checkpoint(
 
     monkeypatch.setattr(Training, "step", diverging)
     with pytest.raises(UskError, match="diverged in epoch 3"):
-        train(bands, out=tmp_path, config=CONFIG, report=lambda state: seen.append(state.epoch))
+        train(bands, out=tmp_path, config=CONFIG, reporter=Watched(lambda state: seen.append(state.epoch)))
     assert list(tmp_path.iterdir()) == [], "a checkpoint would diverge again"

@@ -19,16 +19,18 @@ from safetensors.torch import load_file, save_file
 
 from usk.audio.features import FeatureSettings, features_of, fit_length
 from usk.classify import registry
-from usk.classify.classifier import AudioClassifier, check_settings
+from usk.classify.classifier import AudioClassifier, check_settings, classifier_in
+from usk.classify.config import TrainConfig
 from usk.classify.predict import load_classifier
-from usk.classify.runs import classifier_in
-from usk.classify.train import TrainConfig, train
+from usk.classify.train import train
 from usk.data.decode import decode_source
 from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.errors import ModelError
 
-TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
+TINY = TrainConfig(
+    classifier="tiny", test_folds=(2,), device="cpu", precision="fp32", seeds=1, baseline=False
+)
 GOOD = {
     "architecture": "small", "class_names": ["a", "b"], "repeat_short": True,
     "mel": {"sample_rate_hz": 22_050, "n_fft": 1_024, "hop_samples": 512, "n_mels": 64, "n_frames": 172, "top_db": 80},
@@ -85,23 +87,25 @@ def test_a_clip_is_heard_in_parts_as_long_as_those_it_was_trained_on(
     features = features_of(decode_source(bands), model.feature_settings)
     with torch.no_grad():
         part = features[fold_split(bands.clips, 2).test.tolist()].float()
-        heard = [
+        seen = [
             model.network(((half - model.mean_db) / model.deviation_db)[:, None]).softmax(dim=1)
             for half in (part[:, :, :4], part[:, :, 4:])
         ]
         probabilities = model(part).softmax(dim=1)
         short, long = model(part[:, :, :3]), model(torch.cat((part, part[:, :, :1]), dim=2))
-    torch.testing.assert_close(probabilities, (heard[0] + heard[1]) / 2)
+    torch.testing.assert_close(probabilities, (seen[0] + seen[1]) / 2)
     stored = np.array(
         pq.read_table(halves.folder / "predictions.parquet")["probabilities"].to_pylist(), np.float32
     )
     np.testing.assert_array_equal(probabilities.numpy(), stored)
     assert short.shape == long.shape == (len(part), 3)
-    assert not torch.allclose(heard[0], heard[1])
+    assert not torch.allclose(seen[0], seen[1])
 
 
 def test_bf16_runs_predict_in_bf16(bands: Source, tmp_path: Path, tiny_classifier: Any) -> None:
-    config = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="bf16")
+    config = TrainConfig(
+        classifier="tiny", test_folds=(2,), device="cpu", precision="bf16", seeds=1, baseline=False
+    )
     run = train(bands, ["real"], out=tmp_path / "runs", config=config).runs[0].folder
     model = load_classifier(run)
     assert model.precision == "bf16"
@@ -163,8 +167,8 @@ def spoilt(run: Path, what: str) -> None:
         ("NaN", "are not finite"),
         ("no JSON", "config.json cannot be read"),
         ("nested too deep", "config.json cannot be read"),
-        ("a list", "config.json is not a run's"),
-        ("os.system", "this usk knows no architecture 'os.system'; update usk"),
+        ("a list", "config.json cannot be read"),
+        ("os.system", "this usk does not know the architecture 'os.system'; update usk"),
     ],
 )
 def test_a_damaged_one_is_one_line(
@@ -172,7 +176,7 @@ def test_a_damaged_one_is_one_line(
 ) -> None:
     shutil.copytree(run, tmp_path / "spoilt")
     spoilt(tmp_path / "spoilt", what)
-    ran = usk("predict", "demo", "--run", tmp_path / "spoilt", "--quiet")
+    ran = usk("predict", tmp_path / "spoilt", "demo", "--quiet")
     assert (ran.code, ran.err.count("\n")) == (1, 1), ran.err
     assert message in ran.err
 
@@ -191,10 +195,10 @@ def test_a_damaged_one_is_one_line(
         ({"mel": {**GOOD["mel"], "hop_samples": 0}}, "the mel setting hop_samples"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "top_db": float("nan")}}, "the mel setting top_db"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "n_mels": 32}}, "takes 64 mel bands, not 32"),  # type: ignore[dict-item]
-        ({"architecture": "cnn"}, "the architecture cnn takes the published mel settings alone"),
+        ({"architecture": "cnn"}, "the architecture cnn takes only the published mel settings"),
         ({"mel": {**GOOD["mel"], "more": 1}}, "mel does not have the settings"),  # type: ignore[dict-item]
         ({"mel": []}, "mel does not have the settings"),
-        ({"architecture": ["small"]}, "knows no architecture"),
+        ({"architecture": ["small"]}, "does not know the architecture"),
         ({"window_frames": 173}, "window_frames must lie between 43 and 172, not 173"),
         ({"window_frames": 1}, "window_frames"),
         ({"window_frames": "86"}, "window_frames"),
@@ -230,5 +234,5 @@ def test_no_configuration_breaks_the_check(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("settings", [None, [], "x", {}, {"architecture": "small"}])
 def test_no_settings_at_all(settings: Any) -> None:
-    with pytest.raises(ModelError, match="not one that usk wrote"):
+    with pytest.raises(ModelError, match="usk did not write it"):
         check_settings(settings)

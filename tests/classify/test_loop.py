@@ -17,8 +17,10 @@ from torch import nn
 from usk.audio.features import features_of
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier
-from usk.classify.loop import Training, evenly
-from usk.classify.train import TrainConfig, train
+from usk.classify.config import TrainConfig
+from usk.classify.loop import FeatureTable, Training, evenly
+from usk.classify.recipe import ClassifierPreset
+from usk.classify.train import train
 from usk.data.decode import decode_source
 from usk.data.source import Source
 from usk.data.splits import fold_split
@@ -48,16 +50,16 @@ def watched(model: nn.Module, learning_rate: float, _weight_decay: float) -> Wat
 @pytest.fixture(params=[True, False], ids=["cosine", "constant"])
 def recipe(
     request: pytest.FixtureRequest,
-    tiny_classifier: registry.ClassifierPreset,
+    tiny_classifier: ClassifierPreset,
     monkeypatch: pytest.MonkeyPatch,
-) -> registry.ClassifierPreset:
+) -> ClassifierPreset:
     monkeypatch.setattr(Watched, "seen", [], raising=False)
     changed = replace(tiny_classifier, optimizer=watched, cosine=request.param)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
     return changed
 
 
-def check(recipe: registry.ClassifierPreset, steps: int) -> None:
+def check(recipe: ClassifierPreset, steps: int) -> None:
     rates = np.array(Watched.seen[:steps])
     assert rates.shape == (steps, 2) and (rates[:, 0] == rates[:, 1]).all()
     if not recipe.cosine:
@@ -67,13 +69,12 @@ def check(recipe: registry.ClassifierPreset, steps: int) -> None:
     assert rates[-1, 0] < 0.01 * recipe.learning_rate
 
 
-def test_every_group_of_parameters_follows_the_recipe(recipe: registry.ClassifierPreset) -> None:
+def test_every_group_of_parameters_follows_the_recipe(recipe: ClassifierPreset) -> None:
     torch.manual_seed(0)
     training = Training(
         recipe.model(3),
         recipe,
-        torch.randn(20, *recipe.features.shape),
-        torch.randint(3, (20,)),
+        FeatureTable(torch.randn(20, *recipe.features.shape), torch.randint(3, (20,))),
         steps=STEPS,
         batch=8,
         learning_rate=recipe.learning_rate,
@@ -87,7 +88,7 @@ def test_every_group_of_parameters_follows_the_recipe(recipe: registry.Classifie
 
 
 def test_a_judge_is_trained_as_its_recipe_says(
-    recipe: registry.ClassifierPreset, bands: Source, tmp_path: Path
+    recipe: ClassifierPreset, bands: Source, tmp_path: Path
 ) -> None:
     decoded = decode_source(bands)
     plan = draw_plan(bands.clips, bands.class_names, 1)
@@ -112,9 +113,7 @@ class Normalised(nn.Module):
 
 
 @pytest.fixture
-def normalized(
-    tiny_classifier: registry.ClassifierPreset, monkeypatch: pytest.MonkeyPatch
-) -> registry.ClassifierPreset:
+def normalized(tiny_classifier: ClassifierPreset, monkeypatch: pytest.MonkeyPatch) -> ClassifierPreset:
     changed = replace(tiny_classifier, build=Normalised)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
     return changed
@@ -134,13 +133,21 @@ def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, 
 
 @pytest.mark.parametrize("mix", ["real", "real,synth", "synth"])
 def test_a_run_normalises_as_plain_real_clips_need_it(
-    normalized: registry.ClassifierPreset,
+    normalized: ClassifierPreset,
     bands: Source,
     children: Callable[..., Source],
     tmp_path: Path,
     mix: str,
 ) -> None:
-    config = TrainConfig(classifier="tiny", folds=(2,), device="cpu", epochs=2, augment="gain+noise+mixup")
+    config = TrainConfig(
+        classifier="tiny",
+        test_folds=(2,),
+        device="cpu",
+        epochs=2,
+        augment="gain+noise+mixup",
+        seeds=1,
+        baseline=False,
+    )
     (run,) = train(bands, [mix], synth=children(), out=tmp_path, config=config).runs
     features = features_of(decode_source(bands), normalized.features)[
         fold_split(bands.clips, 2).train.tolist()
@@ -150,7 +157,7 @@ def test_a_run_normalises_as_plain_real_clips_need_it(
 
 
 def test_a_judge_normalises_as_plain_clips_need_it(
-    normalized: registry.ClassifierPreset, bands: Source, tmp_path: Path
+    normalized: ClassifierPreset, bands: Source, tmp_path: Path
 ) -> None:
     decoded = decode_source(bands)
     plan = draw_plan(bands.clips, bands.class_names, 1)
@@ -180,8 +187,7 @@ def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: st
     return Training(
         model.to(device).train(),
         recipe,
-        features.to(device),
-        (torch.arange(24) % 3).to(device),
+        FeatureTable(features.to(device), (torch.arange(24) % 3).to(device)),
         steps=STEPS,
         batch=8,
         learning_rate=learning_rate,

@@ -34,7 +34,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path, kept: Path) -> Path:
     """A run's folder, under one of runs that holds it alone."""
     if not kept.exists():
-        options = ["--folds", 1, "--epochs", 6, "--out", kept]
+        options = ["--seeds", 1, "--test-folds", 1, "--epochs", 6, "--out", kept]
         ran = usk("train", "--real", urbansound8k_folder, *options)
         assert ran.code == 0, ran.err
     (run,) = shutil.copytree(kept, tmp_path / "runs").glob("*/run.json")
@@ -44,7 +44,7 @@ def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path, kept: Path)
 def test_predictions_are_those_of_the_run(usk: Command, trained: Path, urbansound8k_folder: Path) -> None:
     """The same files, read from disk: the probabilities that the run stored (rounded to four digits)."""
     stored = {row["clip_id"]: row for row in pq.read_table(trained / "predictions.parquet").to_pylist()}
-    ran = usk("predict", urbansound8k_folder / "audio" / "fold1", "--run", trained, "--json")
+    ran = usk("predict", trained, urbansound8k_folder / "audio" / "fold1", "--json")
     assert ran.code == 0, ran.err
     assert len(ran.value) == len(stored) == 18
     names = json.loads((trained / "run.json").read_text())["class_names"]
@@ -62,14 +62,13 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(usk: Command, trained: Path, t
     write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
     (tmp_path / "in" / "bad.wav").write_bytes(b"not audio at all")
     write_wav(tmp_path / "in" / "silent.wav", np.zeros(8_000, np.float32))
-    ran = usk("predict", tmp_path / "in", "--run", trained.parent)
+    ran = usk("predict", trained.parent, tmp_path / "in")
     assert ran.code == 0
     assert "not an audio file" in ran.out and "silent" in ran.out
     assert "2 of 3 clips could not be read" in ran.err and "bad.wav (not an audio file" in ran.err
-    assert usk("predict", tmp_path / "in" / "bad.wav", "--run", trained).code == 1
+    assert usk("predict", trained, tmp_path / "in" / "bad.wav").code == 1
     by_name = {
-        Path(one["file"]).name: one
-        for one in usk("predict", tmp_path / "in", "--run", trained, "--json").value
+        Path(one["file"]).name: one for one in usk("predict", trained, tmp_path / "in", "--json").value
     }
     assert by_name["good.wav"]["problem"] is None and by_name["good.wav"]["class_name"]
     assert by_name["bad.wav"]["class_name"] is None and by_name["silent.wav"]["problem"] == "silent"
@@ -80,7 +79,7 @@ def test_samples_beyond_all_sound_are_a_problem_and_no_probability(
 ) -> None:
     soundfile.write(tmp_path / "loud.wav", np.full(8_000, 1e20, np.float32), 8_000, subtype="FLOAT")
     write_wav(tmp_path / "good.wav", tone(440, 0.5))
-    ran = usk("predict", tmp_path, "--run", trained, "--json")
+    ran = usk("predict", trained, tmp_path, "--json")
     by_name = {Path(one["file"]).name: one for one in ran.value}
     assert by_name["good.wav"]["problem"] is None
     assert (by_name["loud.wav"]["class_name"], by_name["loud.wav"]["probability"]) == (None, None)
@@ -91,7 +90,7 @@ def test_samples_beyond_all_sound_are_a_problem_and_no_probability(
 def test_a_name_that_is_not_utf8_costs_no_table(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
     shutil.copy(tmp_path / "in" / "good.wav", os.fsencode(tmp_path / "in") + b"/caf\xe9.wav")
-    ran = usk("predict", tmp_path / "in", "--run", trained, "--csv", tmp_path / "out.csv")
+    ran = usk("predict", trained, tmp_path / "in", "--csv", tmp_path / "out.csv")
     assert ran.code == 0, ran.err
     lines = (tmp_path / "out.csv").read_bytes().splitlines()
     assert len(lines) == 3 and any(b"caf\xe9.wav" in line for line in lines)
@@ -104,9 +103,7 @@ def test_a_long_file_is_the_mean_of_its_windows(usk: Command, trained: Path, tmp
     for name, samples in {"a": parts[0], "b": parts[1], "both": np.concatenate(parts)}.items():
         write_wav(tmp_path / f"{name}.wav", samples)
     files = [tmp_path / f"{name}.wav" for name in ("a", "b", "both")]
-    first, second, both = (
-        one["probabilities"] for one in usk("predict", *files, "--run", trained, "--json").value
-    )
+    first, second, both = (one["probabilities"] for one in usk("predict", trained, *files, "--json").value)
     for name in both:
         assert both[name] == pytest.approx((first[name] + second[name]) / 2, abs=2e-3)
 
@@ -126,7 +123,7 @@ def test_a_source_is_classified_clip_by_clip(
         tmp_path / "s",
     )
     assert made.code == 0
-    ran = usk("predict", tmp_path / "s", "--run", trained, "--json")
+    ran = usk("predict", trained, tmp_path / "s", "--json")
     assert ran.code == 0, ran.err
     assert len(ran.value) == 6
 
@@ -140,16 +137,16 @@ def test_clips_without_labels_and_files_of_other_kinds(usk: Command, trained: Pa
     (tmp_path / "set").mkdir()
     table = pa.table({"audio": rows}, schema=features.arrow_schema)
     pq.write_table(table, tmp_path / "set" / "clips.parquet")
-    assert len(usk("predict", tmp_path / "set", "--run", trained, "--json").value) == 2
+    assert len(usk("predict", trained, tmp_path / "set", "--json").value) == 2
     (tmp_path / "in" / "memo.m4a").write_bytes(b"x" * 99)
-    ran = usk("predict", tmp_path / "in", "--run", trained)
+    ran = usk("predict", trained, tmp_path / "in")
     assert "1 of 2 clips could not be read" in ran.err and "memo.m4a (not an audio file" in ran.err
 
 
 def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "a, b.wav", tone(440, 0.5))
     files = [tmp_path / "a, b.wav", tmp_path / "gone.wav"]
-    ran = usk("predict", *files, "--run", trained, "--csv", tmp_path / "p.csv", "--json")
+    ran = usk("predict", trained, *files, "--csv", tmp_path / "p.csv", "--json")
     assert ran.code == 0, ran.err
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -161,14 +158,14 @@ def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> No
     assert (rows[1]["class"], rows[1]["problem"]) == ("", "is not there") and gone[
         "problem"
     ] == "is not there"
-    shown = usk("predict", *files, "--run", trained, "--csv", "-", "--quiet")
+    shown = usk("predict", trained, *files, "--csv", "-", "--quiet")
     assert shown.out.splitlines() == (tmp_path / "p.csv").read_text().splitlines()
 
 
 def test_next_best_is_in_the_table(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", tone(440, 0.5))
-    one = usk("predict", tmp_path / "a.wav", "--run", trained, "--json").value[0]
-    shown = usk("predict", tmp_path / "a.wav", "--run", trained).out
+    one = usk("predict", trained, tmp_path / "a.wav", "--json").value[0]
+    shown = usk("predict", trained, tmp_path / "a.wav").out
     assert f"{one['class_name']} " in shown and f"{one['next_class']} {one['next_probability']:.2f}" in shown
 
 
@@ -182,7 +179,7 @@ def test_as_a_library(trained: Path, tmp_path: Path) -> None:
 
 def test_names_cannot_command_the_terminal(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "in" / "a\x1b[31mred\x07.wav", tone(440, 0.5))
-    ran = usk("predict", tmp_path / "in", "--run", trained)
+    ran = usk("predict", trained, tmp_path / "in")
     assert ran.code == 0 and "red" in ran.out and not {"\x1b", "\x07"} & set(ran.out + ran.err)
     refused = usk("info", "\x1b[31mnowhere")
     assert refused.code == 1 and "\x1b" not in refused.err
@@ -191,16 +188,16 @@ def test_names_cannot_command_the_terminal(usk: Command, trained: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere.wav"], 1, "nowhere.wav is not there"),
-        (["clips/nowhere.wav"], 1, "clips/nowhere.wav is not there"),
-        (["nowhere.wav", "neither.wav"], 1, "nowhere.wav, neither.wav are not there"),
-        (["nowhere"], 1, "nowhere: no such folder; give usk predict audio files"),
-        (["{good}", "--csv", "-", "--json"], 2, "--csv - and --json both want standard output"),
-        (["{good}", "--csv", "{good}/p.csv"], 2, "p.csv: there is no folder"),
-        (["{good}", "--csv", "{two}"], 2, "two cannot be written"),
-        (["{good}", "--run", "nothing"], 2, "--run nothing is no run; train one with usk train"),
-        (["{good}", "--run", "{two}"], 2, "holds 2 runs; name one of them"),
-        (["{good}", "--run", "{two}"], 2, ". Best on its validation clips, with 62.5 %: {two}/two"),
+        (["{run}", "nowhere.wav"], 1, "nowhere.wav is not there"),
+        (["{run}", "clips/nowhere.wav"], 1, "clips/nowhere.wav is not there"),
+        (["{run}", "nowhere.wav", "neither.wav"], 1, "nowhere.wav, neither.wav are not there"),
+        (["{run}", "nowhere"], 1, "nowhere: no such folder; give usk predict audio files"),
+        (["{run}", "{good}", "--csv", "-", "--json"], 2, "--csv -: and JSON both want standard output"),
+        (["{run}", "{good}", "--csv", "{good}/p.csv"], 2, "p.csv: there is no folder"),
+        (["{run}", "{good}", "--csv", "{two}"], 2, "two: cannot be written"),
+        (["nothing", "{good}"], 2, "RUN nothing: is not a run. Train one with `usk train`"),
+        (["{two}", "{good}"], 2, "holds 2 runs. Name one of them"),
+        (["{two}", "{good}"], 2, ". Best on its validation clips, with 62.5 %: {two}/two"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -209,9 +206,8 @@ def test_wrong_input_is_one_line(
     write_wav(tmp_path / "good.wav", tone(440, 0.5))
     for name, accuracy in (("one", None), ("two", 0.625)):
         write_run(tmp_path / "two", "real", name=name, validation_accuracy=accuracy)
-    places = {"good": tmp_path / "good.wav", "two": tmp_path / "two"}
-    given = [argument.format(**places) for argument in arguments]
-    ran = usk("predict", *given, *([] if "--run" in given else ["--run", trained]), "--quiet")
+    places = {"good": tmp_path / "good.wav", "two": tmp_path / "two", "run": trained}
+    ran = usk("predict", *(argument.format(**places) for argument in arguments), "--quiet")
     assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
     assert message.format(**places) in ran.err
 
@@ -224,5 +220,5 @@ def test_the_only_run_is_found_at_any_depth_and_several_are_named(tmp_path: Path
     assert find_classifier(tmp_path / "runs") == first
     second.mkdir(parents=True)
     (second / "run.json").write_text("{}")
-    with pytest.raises(UsageError, match=f"holds 2 runs; name one of them: {first}, {second}"):
+    with pytest.raises(UsageError, match=f"holds 2 runs. Name one of them: {first}, {second}"):
         find_classifier(tmp_path / "runs")

@@ -19,17 +19,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usk.classify import processes
+from tests.watched import Epoch, Watched
+from usk.classify import processes, worker
+from usk.classify.config import TrainConfig
 from usk.classify.loop import FeatureTable, TrainTask
 from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Workers, share_cores, workers_for
-from usk.classify.train import TrainConfig, TrainProgress, train
+from usk.classify.train import train
 from usk.classify.worker import READY
 from usk.data.source import Source
-from usk.errors import UsageError, UskError
+from usk.errors import UskError
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
-    classifier="small", folds=(2,), device="cpu", precision="fp32", epochs=2, train_clips="30"
+    classifier="small",
+    test_folds=(2,),
+    device="cpu",
+    precision="fp32",
+    epochs=2,
+    train_clips="30",
+    seeds=1,
+    baseline=False,
 )
 
 
@@ -100,12 +109,12 @@ def test_several_share_a_gpu_that_waits_for_each(
 
 
 def test_a_device_for_one_process_is_one_line_and_a_bug_keeps_its_traceback() -> None:
-    busy = processes.as_sent(RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"))
-    assert isinstance(busy, UskError) and "--workers 1" in str(busy)
+    busy = worker.as_sent(RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"))
+    assert isinstance(busy, UskError) and "workers 1" in str(busy)
     try:
         raise ValueError("wrong")
     except ValueError as error:
-        sent = processes.as_sent(error)
+        sent = worker.as_sent(error)
     assert (
         type(sent) is RuntimeError and "test_processes.py" in str(sent) and "ValueError: wrong" in str(sent)
     )
@@ -122,20 +131,21 @@ def test_at_the_same_time_is_as_one_after_another(
     mixes, synth = ["real", "real,synth"], children(folds=(1, 3))
     wide = replace(CONFIG, train_clips="full", seeds=2)
     alone = train(bands, mixes, synth=synth, out=tmp_path / "alone", config=replace(wide, workers=1))
-    seen: list[TrainProgress] = []
-    said: list[dict[str, Any]] = []
+    watched = Watched()
     together = train(
         bands, mixes, synth=synth, out=tmp_path / "together", config=replace(wide, workers=2),
-        report=seen.append, announce=said.append,
+        reporter=watched,
     )  # fmt: skip
-    assert said[0]["workers"] == 2
+    assert together.settings["workers"] == 2
     assert [run.folder.name for run in together.runs] == [run.folder.name for run in alone.runs]
     for one, other in zip(alone.runs, together.runs, strict=True):
         assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-5)
         assert other.n_synthetic == one.n_synthetic
-    assert sorted((state.run, state.epoch) for state in seen) == [(r, e) for r in range(4) for e in (1, 2)]
-    done = [state.done_steps for state in seen]
-    assert done == sorted(done) and done[-1] == seen[-1].all_steps
+    assert sorted((state.run, state.epoch) for state in watched.seen) == [
+        (r, e) for r in (1, 2, 3, 4) for e in (1, 2)
+    ]
+    done = [state.done_steps for state in watched.seen]
+    assert done == sorted(done) and done[-1] == watched.seen[-1].all_steps
     assert sorted(path.name for path in (tmp_path / "together").iterdir()) == sorted(
         run.folder.name for run in together.runs
     )
@@ -163,13 +173,13 @@ def test_a_killed_process_is_one_line_and_what_was_finished_stays(
 ) -> None:
     config = replace(CONFIG, seeds=4, workers=2)
 
-    def report(state: TrainProgress) -> None:
+    def report(state: Epoch) -> None:
         if list(tmp_path.glob("*/run.json")):  # in the middle of another run
             started[0].kill()
             started[1].kill()
 
-    with pytest.raises(UskError, match=r"a training process was killed \(SIGKILL\).*--workers 1"):
-        train(bands, out=tmp_path, config=config, report=report)
+    with pytest.raises(UskError, match=r"a training process was killed \(SIGKILL\).*workers 1"):
+        train(bands, out=tmp_path, config=config, reporter=Watched(report))
     assert all(process.poll() is not None for process in started)
     finished = {path.parent.name for path in tmp_path.glob("*/run.json")}
     assert 1 <= len(finished) < 4
@@ -201,7 +211,7 @@ def test_features_that_find_no_room_are_one_line(
 
     monkeypatch.setattr(processes.np, "save", save)
     with pytest.raises(
-        UskError, match=r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*--workers 1"
+        UskError, match=r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*workers 1"
     ):
         train(bands, out=tmp_path, config=replace(CONFIG, seeds=2, workers=2))
 
@@ -219,7 +229,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_stopped_sweep_leaves_no_process_and_no_file(
     bands: Source, tmp_path: Path, temporary: Path, started: list[subprocess.Popen[bytes]], ends_by: str
 ) -> None:
-    def report(_: TrainProgress) -> None:
+    def report(_: Epoch) -> None:
         assert list(temporary.glob("usk-features-*/*.npy"))
         if ends_by == "Ctrl-C":
             raise KeyboardInterrupt
@@ -228,7 +238,12 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt if ends_by == "Ctrl-C" else SystemExit) as stopped:
-            train(bands, out=tmp_path / "runs", config=replace(CONFIG, seeds=2, workers=2), report=report)
+            train(
+                bands,
+                out=tmp_path / "runs",
+                config=replace(CONFIG, seeds=2, workers=2),
+                reporter=Watched(report),
+            )
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -245,7 +260,7 @@ def test_features_that_no_run_needs_any_more_go(
     train(
         bands, ["synth", "real", "real:0.8", "real:0.6"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
         config=replace(CONFIG, train_clips="full", workers=2, epochs=1),
-        report=lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy")))),
+        reporter=Watched(lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy"))))),
     )  # fmt: skip
     assert left[0] == 2 and left[-1] == 1
 
@@ -303,26 +318,8 @@ def test_what_is_printed_as_python_starts_does_not_matter(
 
 
 def test_one_mix_spelt_twice_is_one_run(bands: Source, tmp_path: Path) -> None:
-    config = replace(CONFIG, folds=(2, 2), epochs=1)
+    config = replace(CONFIG, test_folds=(2, 2), epochs=1)
     assert len(train(bands, ["real", " real "], out=tmp_path, config=config).runs) == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"workers": 0}, "--workers must be at least 1, not 0"),
-        (
-            {"workers": 2, "classifier": "hf:some/where"},
-            "--workers 2: hf: classifiers train one after another",
-        ),
-    ],
-)
-def test_wrong_numbers_of_workers(
-    bands: Source, tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("usk.classify.train.preset", lambda name: None)
-    with pytest.raises(UsageError, match=message):
-        train(bands, out=tmp_path, config=replace(CONFIG, **change))
 
 
 @pytest.mark.gpu
@@ -342,7 +339,7 @@ SCRIPT = """
 import sys
 import usk
 real = usk.open_source("demo")
-config = usk.TrainConfig(folds=(1,), seeds=2, epochs=1, train_clips="20", workers=2, device="cpu")
+config = usk.TrainConfig(test_folds=(1,), seeds=2, epochs=1, train_clips="20", workers=2, device="cpu", baseline=False)
 print(len(usk.train(real, out=sys.argv[1], config=config).runs), "runs")
 """
 

@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usk.audio.features import FIRST_SECOND
 from usk.classify.classifier import AudioClassifier
-from usk.classify.networks import RelaxedFrequencyNorm, ResidualBlock, SbCnn, adam_with_l2
-from usk.classify.registry import CLASSIFIERS, PublishedCnn, Standardized, preset
+from usk.classify.networks import PublishedCnn, RelaxedFrequencyNorm, ResidualBlock, SbCnn, Standardized
+from usk.classify.recipe import adam_with_l2
+from usk.classify.registry import CLASSIFIERS, preset
 from usk.errors import UsageError
 
 
@@ -106,7 +107,7 @@ def test_standardising_is_part_of_the_model() -> None:
 def test_an_unknown_classifier_is_a_usage_error() -> None:
     with pytest.raises(
         UsageError,
-        match="--classifier vgg is not known; choose one of small, medium, cnn, sb-cnn, resnet, or hf:",
+        match=r"classifier vgg: is not known\. Choose one of small, medium, cnn, sb-cnn, resnet, or hf:",
     ):
         preset("vgg")
 

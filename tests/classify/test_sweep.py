@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 
+from tests.watched import Watched
 from usk.classify import registry
 from usk.classify.augment import augment_batch
-from usk.classify.sweep import Parts, plan_runs, subset_folder, trained_beyond_the_subset
-from usk.classify.train import TrainConfig, train
+from usk.classify.caveats import trained_beyond_the_subset
+from usk.classify.config import TrainConfig
+from usk.classify.sweep import Parts, parse_mixes, plan_runs, subset_folder
+from usk.classify.train import train
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.mix import parse_mix
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import held_out_groups
 from usk.errors import LeakError, UsageError
 
-TINY = TrainConfig(classifier="tiny", folds=(2,), device="cpu", precision="fp32")
+TINY = TrainConfig(
+    classifier="tiny", test_folds=(2,), device="cpu", precision="fp32", seeds=1, baseline=False
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +34,14 @@ def _tiny(tiny_classifier: Any) -> Iterator[None]:
     yield
 
 
-def test_splits_then_seeds_then_shots_then_mixes(bands: Source, children: Callable[..., Source]) -> None:
+def test_splits_then_seeds_then_train_clips_then_mixes(
+    bands: Source, children: Callable[..., Source]
+) -> None:
     parts = Parts({"real": bands, "synth": children()}, {})
     mixes = [parse_mix("real"), parse_mix("real,synth")]
-    runs, splits, left_out = plan_runs(parts, mixes, "folds", (), range(2), (36, None))
-    assert [split.name for split in splits] == ["fold1", "fold2", "fold3"] and not left_out
+    sweep = plan_runs(parts, mixes, "folds", (), range(2), (36, None))
+    runs = sweep.runs
+    assert [split.name for split in sweep.splits] == ["fold1", "fold2", "fold3"] and not sweep.left_out
     assert [(run.split.name, run.seed, run.split.train_clips, run.mix.text) for run in runs] == [
         (f"fold{fold}", seed, train_clips, mix)
         for fold in (1, 2, 3)
@@ -41,33 +49,28 @@ def test_splits_then_seeds_then_shots_then_mixes(bands: Source, children: Callab
         for train_clips in (36, None)
         for mix in ("real", "real,synth")
     ]
-    assert runs[0].label == "real · 36 train_clips · none · fold1 · seed 0"
+    assert runs[0].label == "real · 36 train clips · none · fold1 · seed 0"
     assert runs[2].label == "real · none · fold1 · seed 0"
 
 
 def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_path: Path) -> None:
-    seen: list[Any] = []
+    watched = Watched()
     config = replace(TINY, train_clips="9,full", epochs=2)
-    train(bands, out=tmp_path, config=config, report=seen.append)
+    train(bands, out=tmp_path, config=config, reporter=watched)
     few = full = 2 * -(-500 // 16)  # either part is smaller than an epoch
-    assert [(state.done_steps, state.all_steps) for state in seen] == [
+    assert [(state.done_steps, state.all_steps) for state in watched.seen] == [
         (done, few + full) for done in (few // 2, few, few + full // 2, few + full)
     ]
-    seen.clear()
-    again = train(bands, out=tmp_path, config=replace(config, seeds=2), report=seen.append)
-    assert again.fresh == (
-        False,
-        False,
-        True,
-        True,
-    )
-    assert [(state.run, state.done_steps, state.all_steps) for state in seen] == [
-        (2, few // 2, few + full), (2, few, few + full),
-        (3, few + full // 2, few + full), (3, few + full, few + full),
+    watched = Watched()
+    again = train(bands, out=tmp_path, config=replace(config, seeds=2), reporter=watched)
+    assert again.fresh == (False, False, True, True)
+    assert [(state.run, state.done_steps, state.all_steps) for state in watched.seen] == [
+        (3, few // 2, few + full), (3, few, few + full),
+        (4, few + full // 2, few + full), (4, few + full, few + full),
     ]  # fmt: skip
 
 
-def test_runs_of_the_full_training_part_are_found_whatever_shots_are_asked_for_with_them(
+def test_runs_of_the_full_training_part_are_found_whatever_train_clips_are_asked_for_with_them(
     bands: Source, tmp_path: Path
 ) -> None:
     plain = train(bands, out=tmp_path, config=TINY).runs[0]
@@ -84,7 +87,7 @@ def test_a_sweep_can_be_shared_by_its_seeds(bands: Source, tmp_path: Path) -> No
     assert [run.folder.name for run in part.runs] == [run.folder.name for run in whole.runs[1:]]
 
 
-def test_shots_train_on_themselves_alone(
+def test_train_clips_train_on_themselves_alone(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the other training clips sound like changes not a byte, where the same clips are drawn."""
@@ -95,7 +98,7 @@ def test_shots_train_on_themselves_alone(
 
     monkeypatch.setattr("usk.classify.train.decode_source", drawn_alike)
     config = replace(TINY, train_clips="9")
-    run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1), (9,))[0][0]
+    run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1), (9,)).runs[0]
     kept = {*run.split.train.tolist(), *run.split.validation.tolist(), *run.split.test.tolist()}
     audio = tuple(
         ref if row in kept else replace(ref, frequency_hz=5_000.0)  # type: ignore[type-var]
@@ -122,19 +125,23 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
         {"synth": ("few", frozenset({"full-fold2", "9-train_clips-fold3-seed0"}))},
     )
     mix = parse_mix("real,synth:0.5")
-    runs, splits, left_out = plan_runs(parts, [mix], "folds", (), range(2))
-    assert [split.name for split in splits] == ["fold2"]
-    assert left_out == [
-        f"fold {fold} is not tested: few has no clips for the full training part" for fold in (1, 3)
+    sweep = plan_runs(parts, [mix], "folds", (), range(2))
+    assert [split.name for split in sweep.splits] == ["fold2"]
+    assert sweep.left_out == [
+        f"fold {fold} is not tested: few has no clips for the full training part where fold{fold} tests"
+        for fold in (1, 3)
     ]
-    assert {part.name for run in runs for part in run.mix.parts} == {"real", "synth/full-fold2"}
-    assert {part.fraction for run in runs for part in run.mix.parts} == {1.0, 0.5}
-    with pytest.raises(LeakError, match=r"usk synth --train-clips 9 --test-folds 2 --out few"):
-        plan_runs(parts, [mix], "folds", (2,), range(1), (9,))
-    with pytest.raises(
-        LeakError, match=r"few has no clips for .*; only --protocol folds can have such clips$"
+    assert {part.name for run in sweep.runs for part in run.mix.parts} == {"real", "synth/full-fold2"}
+    assert {part.fraction for run in sweep.runs for part in run.mix.parts} == {1.0, 0.5}
+    for protocol, folds, fix in (
+        ("folds", (2,), "test fold 2"),
+        ("seed-9010", (), "Only the protocol folds"),
     ):
-        plan_runs(parts, [mix], "holdout", (), range(1), (9,))
+        with pytest.raises(
+            LeakError, match=f"few has no clips for 9 train clips of seed 0 .*{fix}"
+        ) as caught:
+            plan_runs(parts, [mix], protocol, folds, range(1), (9,))
+        assert caught.value.field == "mix"
 
 
 def test_a_few_shot_dataset_is_the_same_wherever_its_folder_is(
@@ -146,8 +153,8 @@ def test_a_few_shot_dataset_is_the_same_wherever_its_folder_is(
     monkeypatch.setattr("usk.classify.sweep.open_source", lambda place: children((1, 3), per_cell=1))
     monkeypatch.chdir(tmp_path)
     for place in ("few", tmp_path / "few"):
-        parts = Parts.open(bands, [parse_mix("real,synth")], place, (2,))
-        (run,), _, _ = plan_runs(parts, [parse_mix("real,synth")], "folds", (2,), range(1))
+        parts = Parts.open(bands, [parse_mix("real,synth")], place).open_subsets((2,), range(1), (None,))
+        (run,) = plan_runs(parts, [parse_mix("real,synth")], "folds", (2,), range(1)).runs
         assert [part.name for part in run.mix.parts] == ["real", "synth/full-fold2"]
         assert set(parts.opened) == {"real", "synth/full-fold2"}
 
@@ -163,29 +170,29 @@ def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) ->
     assert subset_folder(bands) is None and subset_folder("user/name") is None
 
 
-def test_a_generator_that_heard_more_than_the_shots_is_noted(
+def test_a_generator_trained_on_more_than_the_train_clips_is_noted(
     bands: Source, children: Callable[..., Source]
 ) -> None:
     heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - {
         bands.clips[row].group
-        for row in plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1))[0][
-            0
-        ].split.validation
+        for row in plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1))
+        .runs[0]
+        .split.validation
     }
     made = children(generator_trained_on=(TrainingClips(heard),))
     sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
     mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
-    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
+    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
     (note,) = trained_beyond_the_subset(few, sources)
     assert "few-shot is the classifier, not the generator" in note
-    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
+    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1)).runs
     assert trained_beyond_the_subset(full, sources) == []
-    share = plan_runs(Parts(sources, {}), [parse_mix("real:0.5,synth")], "folds", (2,), range(1))[0]
+    share = plan_runs(Parts(sources, {}), [parse_mix("real:0.5,synth")], "folds", (2,), range(1)).runs
     (note,) = trained_beyond_the_subset(share, sources)
     assert "more recordings than the few real clips that train" in note
 
 
-def test_a_judge_that_heard_more_than_the_shots_is_noted(
+def test_a_filter_trained_on_more_than_the_train_clips_is_noted(
     bands: Source, children: Callable[..., Source]
 ) -> None:
     heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held_out_groups(bands.clips)
@@ -196,21 +203,19 @@ def test_a_judge_that_heard_more_than_the_shots_is_noted(
         filters_trained_on={(1,): TrainingClips(heard), (3,): TrainingClips()},
     )
     sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
-    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,))[0]
+    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
     assert heard - {bands.clips[row].group for row in few[0].split.train.tolist()}
-    assert [note[:35] for note in trained_beyond_the_subset(few, sources)] == [
-        "the clip_filter has heard more recordings"
+    assert [note[:31] for note in trained_beyond_the_subset(few, sources)] == [
+        "the filter was trained on more "
     ]
-    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1))[0]
+    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1)).runs
     assert trained_beyond_the_subset(full, sources) == []
 
 
-def test_other_protocols_take_shots_too(bands: Source, children: Callable[..., Source]) -> None:
+def test_other_protocols_take_train_clips_too(bands: Source, children: Callable[..., Source]) -> None:
     parts = Parts({"real": bands, "synth": children((1,), per_cell=1)}, {})
-    runs, _, _ = plan_runs(parts, [parse_mix("real")], "holdout", (), range(2), (9,))
-    assert [(run.split.name, len(run.split.train)) for run in runs] == [("holdout0", 9), ("holdout1", 9)]
-    with pytest.raises(UsageError, match="only --protocol folds can have such clips"):
-        plan_runs(parts, [parse_mix("real,synth")], "holdout", (), range(1), (3,))
+    runs = plan_runs(parts, [parse_mix("real")], "seed-9010", (), range(2), (9,)).runs
+    assert [(run.split.name, len(run.split.train)) for run in runs] == [("seed0-9010", 9), ("seed1-9010", 9)]
 
 
 def test_every_mix_is_trained_with_each_augmentation(bands: Source, tmp_path: Path) -> None:
@@ -223,7 +228,7 @@ def test_every_mix_is_trained_with_each_augmentation(bands: Source, tmp_path: Pa
         assert run.validation_accuracy == pytest.approx(history[0]["validation_accuracy"])
     again = train(bands, ["real"], out=tmp_path, config=replace(config, augment="shift+mask"))
     assert again.fresh == (False,)
-    with pytest.raises(UsageError, match="--augment loud is not known"):
+    with pytest.raises(UsageError, match="augment loud: is not known"):
         train(bands, ["real"], out=tmp_path, config=replace(config, augment="none,loud"))
 
 
@@ -244,7 +249,7 @@ def test_whatever_decides_a_run_makes_another_run(
     assert fresh() and not fresh()
 
 
-def test_a_step_is_a_whole_batch_however_few_the_shots(
+def test_a_step_is_a_whole_batch_however_few_the_train_clips(
     bands: Source, tmp_path: Path, monkeypatch: Any
 ) -> None:
     sizes: list[int] = []
@@ -256,3 +261,32 @@ def test_a_step_is_a_whole_batch_however_few_the_shots(
     monkeypatch.setattr("usk.classify.loop.augment_batch", counted)
     train(bands, out=tmp_path, config=replace(TINY, train_clips="5", epochs=1))
     assert sizes == [16] * 32
+
+
+@pytest.mark.parametrize(
+    ("texts", "baseline", "mixes"),
+    [
+        ("real,synth", True, ["real", "real,synth"]),
+        (["synth", "real"], True, ["real", "synth"]),
+        (["real:0.5,synth", "real,synth"], True, ["real:0.5", "real", "real:0.5,synth", "real,synth"]),
+        ("real,synth", False, ["real,synth"]),
+    ],
+)
+def test_the_real_clips_of_each_mix_alone_are_its_baseline(
+    texts: Any, baseline: bool, mixes: list[str]
+) -> None:
+    assert [mix.text for mix in parse_mixes(texts, None, baseline)] == mixes
+
+
+def test_by_default_there_are_as_many_seeds_as_make_six_pairs(bands: Source, tmp_path: Path) -> None:
+    config = replace(TINY, test_folds=(1, 2), seeds=None, epochs=1)
+    assert [len(config.seeds_for(n)) for n in (1, 2, 3, 4, 6, 10)] == [6, 3, 2, 2, 1, 1]
+    runs = train(bands, out=tmp_path, config=config).runs
+    assert {(run.fold, run.seed) for run in runs} == {(fold, seed) for fold in (1, 2) for seed in (0, 1, 2)}
+
+
+def test_by_default_only_seeds_with_clips_of_their_own_are_taken(bands: Source) -> None:
+    subsets = frozenset(f"9-train_clips-fold2-seed{seed}" for seed in (0, 2))
+    splits = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1)).splits
+    parts = Parts({"real": bands}, {"synth": ("few", subsets)})
+    assert parts.with_subsets(range(6), splits, (9,)) == [0, 2]

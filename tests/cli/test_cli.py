@@ -131,7 +131,7 @@ def test_synth_train_and_eval_chain_in_json(
     assert made["counts"] == {name: {"1": 1, "2": 1, "3": 1} for name in ("car_horn", "dog_bark", "siren")}
     trained = usk(
         "--json", "train", "--real", urbansound8k_folder, "--synth", tmp_path / "synth", "--mix", "real", "--mix",
-        "real,synth", "--out", tmp_path / "runs", "--epochs", 1, "--folds", "2,3", "--quiet",
+        "real,synth", "--out", tmp_path / "runs", "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", "2,3", "--quiet",
     )  # fmt: skip
     assert trained.err == ""
     assert set(trained.value) == {"runs", "notes"}
@@ -177,7 +177,7 @@ def test_what_the_clips_did_for_accuracy_stands_in_their_card(
     refused = usk("eval", tmp_path, "--save", made)
     assert refused.code == 1 and "no runs under" in refused.err
     train = [
-        "train", "--real", urbansound8k_folder, "--out", tmp_path / "runs", "--epochs", 1, "--folds", 2, "--mix", "real",
+        "train", "--real", urbansound8k_folder, "--out", tmp_path / "runs", "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", 2, "--mix", "real",
     ]  # fmt: skip
     assert usk(*train).code == 0
     refused = usk("eval", tmp_path / "runs", "--save", made)
@@ -223,7 +223,9 @@ def test_synth_and_train_in_tables(
         tmp_path / "runs",
         "--epochs",
         1,
-        "--folds",
+        "--seeds",
+        1,
+        "--test-folds",
         1,
     ]
     first, again = usk(*command), usk(*command)
@@ -322,7 +324,7 @@ def test_every_strategy_makes_a_dataset_that_trains(
     assert (r"The generator does not know car\_horn" in card) == ("does not know car_horn" in made.err)
     trained = usk(
         "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--out", tmp_path / "runs",
-        "--epochs", 1, "--folds", "3", "--json",
+        "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", "3", "--json",
     )  # fmt: skip
     assert trained.code == 0, trained.err
     assert trained.value["runs"][0]["n_synthetic"] > 0
@@ -349,7 +351,7 @@ def test_info_on_nothing_shows_the_installation_and_its_cache(
     before = usk("info", "--json").value
     assert before["usk"] == __version__
     assert before["cache MB"] == 0
-    usk("train", "--real", urbansound8k_folder, "--folds", 9)
+    usk("train", "--real", urbansound8k_folder, "--seeds", 1, "--test-folds", 9)
     after = usk("info", "--json").value
     assert after["cache"] == before["cache"]
     assert after["cache MB"] > 0
@@ -513,7 +515,7 @@ def test_a_mix_that_names_a_folder_by_its_path_is_compared_too(
         "--mix",
         "./made",
     ]
-    ran = usk(*train, "--folds", 1, "--epochs", 1, "--json")
+    ran = usk(*train, "--seeds", 1, "--test-folds", 1, "--epochs", 1, "--json")
     assert ran.code == 0, ran.err
     compared = usk("eval", "--json")
     assert compared.code == 0, compared.err
@@ -535,7 +537,20 @@ def test_bad_clips_of_a_source_in_a_mix_are_skipped_on_demand(
     for file in other.glob("audio/*/*.wav"):
         file.rename(file.with_name(f"9{file.name}"))
     next(iter(sorted(other.glob("audio/fold1/*.wav")))).unlink()
-    train = ["train", "--real", urbansound8k_folder, "--mix", f"real,{other}", "--folds", 1, "--epochs", 1]
+    train = [
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--mix",
+        f"real,{other}",
+        "--seeds",
+        1,
+        "--no-baseline",
+        "--test-folds",
+        1,
+        "--epochs",
+        1,
+    ]
     refused = usk(*train, "--out", tmp_path / "runs")
     assert refused.code == 1 and "1 of 54 clips" in refused.err and "--skip-bad" in refused.err
     ran = usk(*train, "--out", tmp_path / "runs", "--skip-bad")
@@ -549,7 +564,17 @@ def test_a_class_that_no_clip_trains_is_said(usk: Command, urbansound8k_folder: 
     kept = [row for row in rows if row.split(",")[place] != "siren" or row.split(",")[fold] == "1"]
     metadata.write_text("\n".join([head, *kept]) + "\n")
     ran = usk(
-        "train", "--real", urbansound8k_folder, "--folds", "1,2", "--epochs", 1, "--out", tmp_path / "runs"
+        "train",
+        "--real",
+        urbansound8k_folder,
+        "--seeds",
+        1,
+        "--test-folds",
+        "1,2",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "runs",
     )
     assert ran.code == 0, ran.err
     said = re.sub(r"\s+", " ", ran.err)
@@ -655,7 +680,7 @@ def test_a_file_that_begins_with_a_dash(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("-cut.wav").touch()
-    ran = usk("predict", "-cut.wav")
+    ran = usk("predict", "runs", "-cut.wav")
     assert ran.code == 2 and ran.err.endswith("write ./-cut.wav for the file of that name\n")
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
-from usk.classify import registry
+from usk.classify import recipe, registry
 from usk.data.open import open_source
 from usk.data.train_subset import TrainSubset
 
@@ -28,7 +28,7 @@ def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def build(n_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(16 * 8, n_classes))
 
-    tiny = registry.ClassifierPreset(build, FeatureSettings(mel, True), 2, 32, 1e-2, 0.0, False, 0.0, "none")
+    tiny = recipe.ClassifierPreset(build, FeatureSettings(mel, True), 2, 32, 1e-2, 0.0, False, 0.0, "none")
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
     yield
 
@@ -56,7 +56,9 @@ def train(usk: Command, real: Path, out: Path, *more: object) -> Any:
         "tiny",
         "--out",
         out,
-        "--folds",
+        "--seeds",
+        1,
+        "--test-folds",
         2,
         "--device",
         "cpu",
@@ -148,7 +150,7 @@ def test_what_it_says_to_do_next_trains_on_all_datasets(
         "--train-clips", "6", "--test-folds", "2,3", "--seed", 1, "--seeds", 2,
     )  # fmt: skip
     _, _, following = made.out.replace("\n", " ").partition("Next: usk ")
-    assert "--folds 2,3 --seed 1 --seeds 2" in following, made.out
+    assert "--test-folds 2,3 --seed 1 --seeds 2" in following, made.out
     more = ("--classifier", "tiny", "--device", "cpu", "--out", tmp_path / "runs", "--json")
     runs = usk(*shlex.split(following), *more).value["runs"]
     found = {(run["fold"], run["seed"]) for run in runs if run["n_synthetic"]}

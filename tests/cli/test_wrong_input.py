@@ -46,7 +46,20 @@ class World:
         return self.synth(self.tones, "--across-folds", *more)
 
     def train(self, *more: object) -> list[object]:
-        return ["train", "--real", self.urban, "--out", self.out, "--epochs", 1, "--folds", 1, *more]
+        return [
+            "train",
+            "--real",
+            self.urban,
+            "--out",
+            self.out,
+            "--epochs",
+            1,
+            "--seeds",
+            1,
+            "--test-folds",
+            1,
+            *more,
+        ]
 
 
 @pytest.fixture
@@ -188,7 +201,7 @@ def unknown_fold(world: World) -> Case:
 
 
 def unknown_test_fold(world: World) -> Case:
-    return world.train("--folds", 9), 2, ["--folds 9", "it has 1, 2, 3"]
+    return world.train("--test-folds", 9), 2, ["--folds 9", "it has 1, 2, 3"]
 
 
 def fold_that_is_no_number(world: World) -> Case:
@@ -390,7 +403,7 @@ def unknown_classifier(world: World) -> Case:
 
 
 def unknown_protocol(world: World) -> Case:
-    return world.train("--protocol", "loo"), 2, ["--protocol loo", "folds, holdout, seed-9010"]
+    return world.train("--protocol", "loo"), 2, ["--protocol", "loo", "folds", "seed-9010"]
 
 
 def no_runs(world: World) -> Case:
@@ -460,11 +473,11 @@ def push_of_nothing(world: World) -> Case:
 
 
 def predict_without_a_run(world: World) -> Case:
-    return ["predict", world.clip(), "--run", "nowhere"], 2, ["--run nowhere is no run", "usk train"]
+    return ["predict", "nowhere", world.clip()], 2, ["RUN nowhere: is not a run", "usk train"]
 
 
 def predictions_into_no_folder(world: World) -> Case:
-    return ["predict", world.clip(), "--csv", "nowhere/x.csv"], 2, ["--csv", "no folder nowhere", "make it"]
+    return ["predict", "runs", world.clip(), "--csv", "nowhere/x.csv"], 2, ["--csv", "no folder", "Make it"]
 
 
 def fit_on_an_unknown_fold(world: World) -> Case:
@@ -585,11 +598,11 @@ def saved_dataset_without_rows(world: World) -> Case:
 
 
 def nothing_to_predict(world: World) -> Case:
-    return ["predict", "", "--run", world.model], 2, ["a name of what to classify is empty"]
+    return ["predict", world.model, ""], 2, ["a name of what to classify is empty"]
 
 
 def empty_folds(world: World) -> Case:
-    return ["train", "--real", world.urban, "--folds", ""], 2, ["--folds: not fold numbers"]
+    return ["train", "--real", world.urban, "--test-folds", ""], 2, ["--test-folds: not fold numbers"]
 
 
 CASES = [

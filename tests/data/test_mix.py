@@ -15,7 +15,7 @@ from usk.data.clip import Clip
 from usk.data.leaks import foreign_parents, leaking, unknown_generator
 from usk.data.mix import MixPart, label_map, parse_mix, share_of, training_rows
 from usk.data.source import Source, TrainingClips
-from usk.data.splits import Split, fold_split, holdout_split, seed_9010_split
+from usk.data.splits import Split, fold_split, seed_9010_split
 from usk.errors import LeakError, UsageError, UskError
 
 NAMES = ("bark", "horn")
@@ -54,7 +54,6 @@ def of_part(real: Source, rows: np.ndarray, n: int = 2) -> list[Clip]:
 
 SPLITS = {
     "folds": lambda real: fold_split(real.clips, 2),
-    "holdout": lambda real: holdout_split(real.clips, 0),
 }
 
 
@@ -210,7 +209,7 @@ def test_real_clips_of_another_source_leak_by_recording() -> None:
     assert leaking(more, real, split).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("protocol", ["folds", "holdout", "seed-9010"])
+@pytest.mark.parametrize("protocol", ["folds", "seed-9010"])
 def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> None:
     real = real_source()
     split = {**SPLITS, "seed-9010": lambda real: seed_9010_split(real.clips, 0)}[protocol](real)

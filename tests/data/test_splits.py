@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.data.clip import Clip
-from usk.data.splits import fold_split, held_out_groups, holdout_split, make_folds, seed_9010_split
+from usk.data.splits import fold_split, held_out_groups, make_folds, seed_9010_split
 from usk.errors import UsageError
 
 # A recording: its fold, its class, and how many clips were cut from it.
@@ -137,44 +137,6 @@ def test_validation_recordings_of_a_fold_stay_the_same_whatever_tests() -> None:
 def test_an_impossible_fold_is_a_usage_error(folds: list[int], asked: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         fold_split(clips_of([(fold, 0, 2) for fold in folds]), asked)
-
-
-@given(recordings, st.integers(0, 5), st.integers(3, 30))
-def test_no_recording_is_on_two_sides_of_a_holdout_split(
-    of: list[tuple[int, int, int]], seed: int, n_groups: int
-) -> None:
-    clips = clips_of(of, lambda index: f"g{index % n_groups}")
-    recordings_by_class = Counter(label for label, _ in {(clip.label, clip.group) for clip in clips})
-    assume(max(recordings_by_class.values()) > 1)
-    split = holdout_split(clips, seed)
-    sides = [groups_of(clips, rows) for rows in (split.train, split.validation, split.test)]
-    assert sum(map(len, sides)) == len(set().union(*sides))
-    assert sorted([*split.train, *split.validation, *split.test]) == list(range(len(clips)))
-
-
-def test_holdout_tests_a_fifth_of_each_class_and_its_seed_decides_which() -> None:
-    clips = clips_of([(1, label, 4) for label in (0, 1) for _ in range(20)])
-    split = holdout_split(clips, 0)
-    assert [sum(clips[row].label == label for row in split.test) for label in (0, 1)] == [16, 16]
-    assert np.array_equal(holdout_split(clips, 0).test, split.test)
-    assert not np.array_equal(holdout_split(clips, 1).test, split.test)
-
-
-def test_holdout_leaves_a_recording_of_a_rare_class_to_train_on() -> None:
-    clips = clips_of([(1, 0, 1), (1, 1, 9), (1, 1, 1)])
-    split = holdout_split(clips, 0)
-    assert {clips[row].label for row in split.train} == {0, 1}
-
-
-@pytest.mark.parametrize(
-    "group_of", [lambda index: f"g{index}", lambda _: "g"], ids=["one each", "one in all"]
-)
-def test_holdout_without_a_recording_to_spare_is_refused(group_of) -> None:
-    clips = clips_of([(1, 0, 3), (2, 1, 3)], group_of)
-    with pytest.raises(
-        UsageError, match=r"--protocol holdout: every class has a single recording.*--group-column"
-    ):
-        holdout_split(clips, 0)
 
 
 @given(st.integers(2, 200), st.integers(0, 10))

@@ -20,7 +20,7 @@ from usk.evaluate.verdict import Verdict
     "change",
     [
         {"data": "000000000000"},
-        {"protocol": "holdout"},
+        {"protocol": "seed-9010"},
         {"classifier": "cnn"},
         {"augment": "strong"},
         {"learning_rate": 1e-6},

@@ -310,7 +310,7 @@ def test_every_parent_is_listed_however_many_there_are() -> None:
 
 def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study_folder: Path) -> None:
     shutil.rmtree("runs")
-    usk("train", "--real", "tones", "--epochs", 1, "--folds", 1, "--quiet")
+    usk("train", "--real", "tones", "--epochs", 1, "--seeds", 1, "--test-folds", 1, "--quiet")
     name = usk("audit", "--real", "tones", "--json").value["embedding"]
     assert name.startswith("classifier of real_small_fold1_seed0")
     usk("report", "--real", "tones")
@@ -330,7 +330,7 @@ def test_the_commands_that_reproduce_the_page_exist(study_folder: Path) -> None:
     assert [line.split()[1] for line in lines] == ["synth", "train", "eval", "report"]
     assert lines[0] == "usk synth --strategy waveform --per-class 3 --across-folds"
     assert "--mix real --mix real,synth" in lines[1]
-    assert lines[1].endswith("--folds 1 --seeds 3 --epochs 4")
+    assert lines[1].endswith("--test-folds 1 --seeds 3 --epochs 4")
     assert lines[3] == "usk report --max-mb 30 --split --no-audit"
     for line in lines:
         shown = subprocess.run(
@@ -354,8 +354,8 @@ def test_the_commands_name_the_shots_the_seeds_and_the_dataset(study_folder: Pat
     config = ReportConfig(synth=str(made[0].folder))
     lines = commands(manifest, study_runs("runs"), config, source)
     assert lines[:1] == [
-        "usk train --real tones --mix real --mix real,synth --synth few --classifier small --augment none --protocol folds "
-        "--folds 1 --seed 3 --seeds 2 --train-clips 6 --epochs 4 --batch 16 --learning-rate 0.001",
+        "usk train --real tones --mix real --mix real,synth --synth few --no-baseline --classifier small --augment none --protocol folds "
+        "--test-folds 1 --seed 3 --seeds 2 --train-clips 6 --epochs 4 --batch 16 --learning-rate 0.001",
     ]
 
 
@@ -371,7 +371,7 @@ def test_mixes_that_were_trained_at_other_folds_have_a_command_of_their_own(tmp_
     studies = study_runs(runs)
     assert studies[-1].comparison.choices and len(studies) == 3
     lines = commands(None, studies, ReportConfig(runs=str(runs), synth=None))
-    common = "--classifier small --augment none,basic --protocol folds --folds"
+    common = "--no-baseline --classifier small --augment none,basic --protocol folds --test-folds"
     assert lines[:-2] == [
         f"usk train --mix real {common} 1,2 --seeds 2 --epochs 4 --out {runs}",
         f"usk train --mix real,synth {common} 1 --seeds 2 --epochs 4 --out {runs}",

@@ -20,7 +20,7 @@ from torch import nn
 from tests.sounds import tone
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
-from usk.classify import registry
+from usk.classify import recipe, registry
 from usk.data.clip import Clip
 from usk.data.decode import decode_source
 from usk.data.leaks import leaking
@@ -50,7 +50,7 @@ class OneLayer(nn.Module):
 def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """One linear layer, and small shards, so that a few clips make several."""
     mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
-    tiny = registry.ClassifierPreset(
+    tiny = recipe.ClassifierPreset(
         OneLayer, FeatureSettings(mel, True), 3, 16, 1e-2, 0.0, True, 0.0, "shift+mask"
     )
     monkeypatch.setitem(registry.CLASSIFIERS, "small", tiny)
@@ -285,9 +285,13 @@ def test_one_judge_for_a_tested_fold_hears_all_others_and_binds_its_clips_to_it(
         split = fold_split(real.clips, fold)
         assert (leaking(without_manifest, real, split) == leaking(made, real, split)).all()
     common = ("train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--epochs", 1)
-    refused = usk(*common, "--folds", 1, "--out", tmp_path / "runs", "--quiet")
+    refused = usk(
+        *common, "--seeds", 1, "--no-baseline", "--test-folds", 1, "--out", tmp_path / "runs", "--quiet"
+    )
     assert refused.code == 1 and "recordings that their classifier filter was trained on" in refused.err
-    fine = usk(*common, "--folds", 3, "--out", tmp_path / "runs", "--json")
+    fine = usk(
+        *common, "--seeds", 1, "--no-baseline", "--test-folds", 3, "--out", tmp_path / "runs", "--json"
+    )
     assert (fine.code, fine.value["runs"][0]["dropped"]) == (0, 0)
     assert "**The clips may train only where no other" in (out / "README.md").read_text()
 
@@ -310,7 +314,7 @@ def test_a_judge_that_has_heard_the_tested_fold_is_caught(
     (asked,) = (part for part in found.value["folds"] if part["fold"] == 3)
     assert asked["filters_trained_on"] == 1
     refused = usk(
-        "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "synth", "--folds", 3, "--out", tmp_path / "runs"
+        "train", "--real", urbansound8k_folder, "--synth", out, "--mix", "synth", "--seeds", 1, "--no-baseline", "--test-folds", 3, "--out", tmp_path / "runs"
     )  # fmt: skip
     assert refused.code == 1 and "all 15 clips of synth would leak" in refused.err
 

@@ -108,7 +108,7 @@ def test_it_is_compared_beside_interpolated_clips(
         assert ran.code == 0, ran.err
     trained = usk(
         "train", "--real", urbansound8k_folder, "--mix", "real", "--mix", f"real,{tmp_path / 'synth'}",
-        "--mix", f"real,{tmp_path / 'sums'}", "--epochs", 1, "--folds", 3, "--out", tmp_path / "runs", "--json",
+        "--mix", f"real,{tmp_path / 'sums'}", "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", 3, "--out", tmp_path / "runs", "--json",
     )  # fmt: skip
     assert trained.code == 0, trained.err
     assert [run["n_synthetic"] for run in trained.value["runs"]][1:] == [6, 6], "fold 3's three are dropped"

@@ -86,7 +86,7 @@ class FirstSecond(FeatureSettings):
 
 @lru_cache(maxsize=2)
 def torchaudio_mel(mel: MelSettings) -> torchaudio.transforms.MelSpectrogram:
-    """Audio [..., n] to mel power [..., n_mels, frames] with what `MelSpectrogram` does where it is told no more."""
+    """Audio [..., n] to mel power [..., n_mels, frames] with the defaults of `MelSpectrogram`."""
     return torchaudio.transforms.MelSpectrogram(
         mel.sample_rate_hz, n_fft=mel.n_fft, hop_length=mel.hop_samples, n_mels=mel.n_mels
     )

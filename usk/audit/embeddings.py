@@ -82,7 +82,7 @@ def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed
 
     Of one that looks at several patches of a clip (all clips' first ones, then all their second ones), the mean of them.
     """
-    from usk.classify.runs import classifier_in
+    from usk.classify.classifier import classifier_in
 
     model = classifier_in(run).to(device)
     settings = model.feature_settings

@@ -31,7 +31,7 @@ def cropped_frames(n_frames: int) -> int:
 
 
 def crop(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Half of each clip's frames, from anywhere in it: what is learnt from is shorter, and half the work."""
+    """Half of each clip's frames, from anywhere in it: training clips are shorter, and half the work."""
     n, n_mels, n_frames = batch.shape
     kept = cropped_frames(n_frames)
     begins = torch.randint(n_frames - kept + 1, (n,), generator=draw)
@@ -104,9 +104,7 @@ def pitch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 def noise(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """White in the mel bands, 10 to 40 dB below the clip's mean power, added as power."""
     below_db = 10 + 30 * torch.rand(len(batch), generator=draw)
-    if (
-        batch.device.type != draw.device.type
-    ):  # as many numbers as the batch has are drawn where they are needed
+    if batch.device.type != draw.device.type:  # large draws are made where they are needed
         draw = torch.Generator(batch.device).manual_seed(int(torch.randint(2**62, (1,), generator=draw)))
     spread = torch.empty_like(batch).exponential_(generator=draw)  # power of Gaussian noise
     nats_a_db = math.log(10) / 10
@@ -148,7 +146,10 @@ def augmentations_named(text: str) -> tuple[str, ...]:
         else:
             known = ", ".join((*PRESETS, *AUGMENTATIONS))
             raise UsageError(
-                f"--augment {text or repr(text)} is not known; choose auto, {known} or {MIXUP}, or join some with +"
+                "is not known",
+                field="augment",
+                value=text or repr(text),
+                hint=f"Choose auto, {known} or {MIXUP}, or join some with +.",
             )
     return tuple(name for name in (*AUGMENTATIONS, MIXUP) if name in wanted)
 

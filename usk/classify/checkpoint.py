@@ -1,4 +1,4 @@
-"""A run that is being trained, kept beside the finished ones: a stopped `usk train` goes on from the last epoch kept."""
+"""A run that is being trained, kept with the finished ones: a stopped `usk train` goes on from the last epoch kept."""
 
 from __future__ import annotations
 

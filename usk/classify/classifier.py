@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import fields
@@ -14,9 +13,13 @@ from huggingface_hub import PyTorchModelHubMixin
 
 from usk.audio.features import Features, FeatureSettings, FirstSecond
 from usk.audio.mel import MelSettings
-from usk.classify.registry import CLASSIFIERS, TRANSFORMER, ClassifierPreset, Standardized
+from usk.classify.config import TRANSFORMER
+from usk.classify.networks import Standardized
+from usk.classify.recipe import ClassifierPreset
+from usk.classify.registry import CLASSIFIERS
 from usk.device import autocast
 from usk.errors import ModelError
+from usk.files import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -62,9 +65,9 @@ class AudioClassifier(
             repeat_short: whether clips shorter than the mel image are repeated, or followed by silence.
             precision: what the run computed its predictions in, `fp32` or `bf16`.
             transformer: `config` and `extractor` of a `transformers` classifier, as its own files have them.
-            window_frames: what it hears at a time, see `Standardized`; None for whole clips.
+            window_frames: what it sees at a time, see `Standardized`; None for whole clips.
 
-        Raises: ModelError for settings that are none.
+        Raises: ModelError for settings that it cannot be made with.
         """
         check_settings(
             {
@@ -95,11 +98,8 @@ class AudioClassifier(
         recipe has it so."""
         if self.is_transformer:
             self.network.load_state_dict(recipe.build(len(self.class_names)).state_dict())
-        if not recipe.standardize:
-            return
-        deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
-        self.mean_db.copy_(mean_db[:, None])
-        self.deviation_db.copy_(deviation_db[:, None].clamp_min(1e-3))
+        if recipe.standardize:
+            self.standardize(probe)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Logits [batch, n_classes] of features [batch, bands, frames]."""
@@ -141,7 +141,7 @@ class AudioClassifier(
         missing = sorted(REQUIRED - settings.keys())
         if missing:
             raise ModelError(
-                f"{model_id} is no classifier of usk: its {CONFIG_FILE} lacks {', '.join(missing)}"
+                f"{model_id} is not a classifier of usk: its {CONFIG_FILE} lacks {', '.join(missing)}"
             )
         model = cls(**{name: settings[name] for name in SETTINGS & settings.keys()})
         if Path(model_id).is_dir():
@@ -178,13 +178,13 @@ def read_weights(model: torch.nn.Module, file: str | os.PathLike[str]) -> None:
         tensors = load_file(file)
         model.load_state_dict(tensors, strict=True)
     except FileNotFoundError as error:
-        raise ModelError(f"{Path(file).parent} has no {WEIGHTS_FILE}; train the run again") from error
+        raise ModelError(f"{Path(file).parent} has no {WEIGHTS_FILE}", hint="Train the run again.") from error
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ModelError(
             f"the weights of {Path(file).parent} cannot be loaded: {first_line(error)}"
         ) from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise ModelError(f"the weights of {Path(file).parent} are not finite: it can classify nothing")
+        raise ModelError(f"the weights of {Path(file).parent} are not finite", hint="Train the run again.")
     model.eval()
 
 
@@ -197,15 +197,14 @@ def check_settings(settings: Any) -> None:
 
 def _what_is_wrong(settings: Any) -> str | None:
     if not isinstance(settings, dict) or not settings.keys() >= REQUIRED:
-        return "it is not one that usk wrote"
+        return "usk did not write it"
     architecture, transformer = settings["architecture"], settings.get("transformer")
     is_transformer = isinstance(architecture, str) and architecture.startswith(TRANSFORMER)
     if not is_transformer and architecture not in list(CLASSIFIERS):  # which need not be a name
-        return f"this usk knows no architecture {architecture!r}; update usk"
+        return f"this usk does not know the architecture {architecture!r}; update usk"
     if settings.get("precision", "fp32") not in ("fp32", "bf16"):
         return f"the precision {settings['precision']!r} is neither fp32 nor bf16"
-    names = settings["class_names"]
-    if not _are_class_names(names):
+    if not _are_class_names(settings["class_names"]):
         return f"class_names are not 1 to {MAX_CLASSES} different names"
     if is_transformer:
         described = isinstance(transformer, dict) and all(
@@ -213,26 +212,29 @@ def _what_is_wrong(settings: Any) -> str | None:
         )
         return None if described else "it does not say which transformer it is"
     if transformer is not None:
-        return f"the architecture {architecture} is no transformer"
+        return f"the architecture {architecture} is not a transformer"
+    return _what_is_wrong_with_features(settings, CLASSIFIERS[architecture].features)
+
+
+def _what_is_wrong_with_features(settings: dict[str, Any], features: Features) -> str | None:
+    """Of the log-mel features, for a network that was made for `features`."""
     if not isinstance(settings.get("repeat_short"), bool):
         return "repeat_short is neither true nor false"
-    mel = settings.get("mel")
+    mel, architecture = settings.get("mel"), settings["architecture"]
     known = {setting.name for setting in fields(MelSettings)}
     if not isinstance(mel, dict) or set(mel) != known:
         return f"mel does not have the settings {', '.join(sorted(known))}"
     for name, largest in LARGEST_MEL.items():
-        value = mel[name]
-        whole = isinstance(value, int) or (name == "top_db" and isinstance(value, float))
-        if not whole or isinstance(value, bool) or not math.isfinite(value) or not 0 < value <= largest:
-            return f"the mel setting {name} must lie above 0 and up to {largest}, not {value!r}"
+        kinds = (int, float) if name == "top_db" else (int,)
+        if type(mel[name]) not in kinds or not 0 < mel[name] <= largest:
+            return f"the mel setting {name} must lie above 0 and up to {largest}, not {mel[name]!r}"
     window, n_frames = settings.get("window_frames"), mel["n_frames"]
     if window is not None and not (type(window) is int and n_frames // 4 <= window <= n_frames):
         return f"window_frames must lie between {n_frames // 4} and {n_frames}, not {window!r}"
-    features = CLASSIFIERS[settings["architecture"]].features
     if mel["n_mels"] != features.shape[0]:
-        return f"the architecture {settings['architecture']} takes {features.shape[0]} mel bands, not {mel['n_mels']}"
+        return f"the architecture {architecture} takes {features.shape[0]} mel bands, not {mel['n_mels']}"
     if isinstance(features, FirstSecond) and MelSettings(**mel) != features.mel:
-        return f"the architecture {settings['architecture']} takes the published mel settings alone"
+        return f"the architecture {architecture} takes only the published mel settings"
     return None
 
 
@@ -243,3 +245,44 @@ def _are_class_names(names: Sequence[Any]) -> bool:
         and all(isinstance(name, str) and name for name in names)
         and len(set(names)) == len(names)
     )
+
+
+# --- in the folder of a run ---------------------------------------------------------------------------------------
+
+
+def classifier_in(folder: Path) -> AudioClassifier:
+    """The classifier in a run's folder, or in one that holds its `config.json` and `model.safetensors` alone.
+
+    In evaluation mode, on the CPU. Raises ModelError for one that is damaged or not ours.
+    """
+    model = AudioClassifier(**settings_of(folder))
+    read_weights(model, folder / WEIGHTS_FILE)
+    return model
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What the classifier in a folder is made with. Raises ModelError for one that is damaged or not ours."""
+    damaged = f"{folder} is a damaged run: {CONFIG_FILE} cannot be read"
+    settings = read_json(folder / CONFIG_FILE, ModelError, damaged)
+    check_settings(settings)
+    return {name: settings[name] for name in SETTINGS & settings.keys()}
+
+
+def classifier_settings(
+    architecture: str,
+    recipe: ClassifierPreset,
+    class_names: Sequence[str],
+    precision: str,
+    augment: str = "none",
+) -> dict[str, Any]:
+    """What an `AudioClassifier` is made with. A transformer from a folder goes by that folder's name alone."""
+    place = architecture.removeprefix(TRANSFORMER)
+    if place != architecture and Path(place).expanduser().is_dir():
+        architecture = TRANSFORMER + Path(place).expanduser().resolve().name
+    return {
+        "architecture": architecture,
+        "class_names": list(class_names),
+        "precision": precision,
+        "window_frames": recipe.window_frames(augment),
+        **recipe.described(class_names),
+    }

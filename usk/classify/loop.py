@@ -19,14 +19,15 @@ from torch.optim.swa_utils import update_bn
 from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
-from usk.classify.registry import ClassifierPreset, Standardized
+from usk.classify.networks import Standardized
+from usk.classify.recipe import ClassifierPreset
 from usk.device import autocast
 from usk.errors import UskError
 from usk.replay import Learn, Replayed, make_plain, make_replayable, replayable
 
-SETTLING_CLIPS = 128
-SETTLING_BATCH = 128
-HEARD_AT_ONCE = 64  # outside training; fits a processor's cache better than larger ones
+BATCH_NORM_CLIPS = 128  # that its statistics are re-estimated from
+BATCH_NORM_BATCH = 128
+PREDICTED_AT_ONCE = 64  # fits a processor's cache better than larger batches
 
 AfterEpoch = Callable[[int, float], None]  # epoch, the last validation accuracy there is
 
@@ -41,7 +42,7 @@ class FeatureTable:
 
 @dataclass(frozen=True, eq=False)
 class TrainTask:
-    """One classifier to train: all that decides it, beside its preset and the tables. Picklable."""
+    """One classifier to train: all that decides it, with its preset and the tables. Picklable."""
 
     classifier: dict[str, Any]  # what its `AudioClassifier` is made with
     augment: str
@@ -79,14 +80,13 @@ class TrainedClassifier:
 
 
 class Training:
-    """Optimiser steps of one network on features: its batches, augmentation, learning rate and loss."""
+    """Optimizer steps of one network on features: its batches, augmentation, learning rate and loss."""
 
     def __init__(
         self,
         model: nn.Module,
         recipe: ClassifierPreset,
-        features: torch.Tensor,
-        labels: torch.Tensor,
+        data: FeatureTable,
         *,
         steps: int,
         batch: int,
@@ -95,9 +95,9 @@ class Training:
         precision: str,
         seed: int,
     ) -> None:
-        """`features` [n, bands, frames] and `labels` [n] lie on the device that `model` is on; `steps` are all there will
-        be, which the learning rate goes by. Batches and augmentation are drawn from `seed` alone."""
-        self.model, self.recipe, self.features, self.labels = model, recipe, features, labels
+        """`data` lies on the device that `model` is on; `steps` are all there will be, which the learning rate goes by.
+        Batches and augmentation are drawn from `seed` alone."""
+        self.model, self.recipe, self.features, self.labels = model, recipe, data.features, data.labels
         self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
         self.augmentations = recipe.augmentations(augment)
         self.optimizer = recipe.optimizer(model, learning_rate, recipe.weight_decay)
@@ -124,7 +124,7 @@ class Training:
         return learn(made.batch, self.labels[chosen], *mixed).clone()
 
     def _begin(self) -> Learn:
-        """How a batch is learnt from, on this device."""
+        """How a batch is learned from, on this device."""
         device = self.features.device
         # Without `self`: a cycle would keep features and a recorded step in memory for who knows how long.
         self._learn_from = partial(_learn, self.model, self.optimizer, self.losses_of, self.precision)
@@ -144,17 +144,17 @@ class Training:
     def reestimate_batch_norm(self, features: torch.Tensor) -> None:
         """Estimate the statistics of batch normalization anew, on clips as they are tested: without augmentation.
 
-        While it trains, a network normalises by batches of augmented and mixed clips, and what it keeps of them for later is
+        While it trains, a network normalizes by batches of augmented and mixed clips, and what it keeps of them for later is
         their average over the last few dozen steps (Wu and Johnson, arXiv 2105.07576: "precise BatchNorm"). `features`
         [n, bands, frames]. Without such layers nothing happens.
         """
         parts = torch.cat(self.model.windows(features)) if isinstance(self.model, Standardized) else features
-        batches = parts.chunk(math.ceil(len(parts) / SETTLING_BATCH))  # of one size, for each counts alike
+        batches = parts.chunk(math.ceil(len(parts) / BATCH_NORM_BATCH))  # of one size: each counts alike
         with autocast(features.device, self.precision):
             update_bn((batch.float() for batch in batches), self.model)
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on, beside the model's weights."""
+        """What it takes to go on, with the model's weights."""
         return {"optimizer": self.optimizer.state_dict(), "draw": self.draw.get_state(), "order": self.order}
 
     def go_on(self, state: Mapping[str, Any], done: int) -> None:
@@ -186,6 +186,33 @@ def _learn(
     return loss.detach()
 
 
+class EpochChoice:
+    """The epoch with the best mean validation accuracy (then likelihood) over its own validation and those before.
+
+    On a few dozen recordings a single validation is mostly luck, and so is an early one where the learning rate decays to
+    nothing. The published protocol takes the single best of all.
+    """
+
+    def __init__(self, task: TrainTask) -> None:
+        self.task = task
+        self.recent: list[tuple[float, float]] = []  # accuracy and mean log-likelihood of each validation
+        self.best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = (
+            None  # score, epoch, weights
+        )
+
+    def consider(self, epoch: int, accuracy: float, likelihood: float, model: nn.Module) -> None:
+        self.recent.append((accuracy, likelihood))
+        score = tuple(np.mean(self.recent[-self.task.window :], axis=0).tolist())
+        if epoch > self.task.chosen_after and (
+            self.best is None or math.isnan(accuracy) or score >= self.best[0]
+        ):
+            self.best = (score, epoch, copy.deepcopy(model.state_dict()))
+
+    @property
+    def last_accuracy(self) -> float:
+        return self.recent[-1][0] if self.recent else math.nan
+
+
 def fit_classifier(
     task: TrainTask,
     recipe: ClassifierPreset,
@@ -195,23 +222,12 @@ def fit_classifier(
 ) -> TrainedClassifier:
     """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
     started = time.monotonic()
-    checkpoint = Checkpoint(task.out, task.name, device)
-    features = torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts])
-    labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device)
-    settling = evenly(features, SETTLING_CLIPS)
-    for name, rows in task.parts:
-        if name == "real":  # synthetic clips are not what will be heard
-            settling = tables[name].features[evenly(rows, SETTLING_CLIPS).tolist()]
-    probe = features[:: max(1, len(features) // 512)].float()
-    torch.manual_seed(task.seed)
-    model = AudioClassifier(**task.classifier)
-    model.begin(recipe, probe)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = _training_data(task, tables, device)
+    model: Any = _new_model(task, recipe, data.features, device)
     training = Training(
         model,
         recipe,
-        features,
-        labels,
+        data,
         steps=task.steps,
         batch=task.batch,
         learning_rate=task.learning_rate,
@@ -219,54 +235,72 @@ def fit_classifier(
         precision=task.precision,
         seed=task.seed,
     )
+    batch_norm_clips = _batch_norm_clips(task, tables, data)
+    checkpoint = Checkpoint(task.out, task.name, device)
     per_epoch = task.steps // task.epochs
-    spent_s = 0.0
-    history: list[dict[str, Any]] = []
-    # The epoch with the best mean validation accuracy (then likelihood) over its own validation and those before: on a few
-    # dozen recordings a single one is mostly luck, and so is an early one where the learning rate decays to nothing. The
-    # published protocol takes the single best of all.
-    recent: list[tuple[float, float]] = []
-    best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
+    choice, history, spent_s = EpochChoice(task), [], 0.0
     if (kept := checkpoint.load()) is not None:
         model.load_state_dict(kept["model"])
-        history, recent, best, spent_s = (kept[name] for name in ("history", "recent", "best", "spent_s"))
+        choice.recent, choice.best, history, spent_s = (
+            kept[name] for name in ("recent", "best", "history", "spent_s")
+        )
         training.go_on(kept, len(history) * per_epoch)
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
-        losses = torch.stack([training.step() for _ in range(per_epoch)])
-        loss = float(losses.double().mean())
+        loss = float(torch.stack([training.step() for _ in range(per_epoch)]).double().mean())
         if not math.isfinite(loss):
             checkpoint.remove()
             raise UskError(
-                f"the training of {task.name} diverged in epoch {epoch} (its loss is no number); choose a lower --learning-rate "
-                f"than {task.learning_rate:g}"
+                f"the training of {task.name} diverged in epoch {epoch}: its loss is not a number (NaN)",
+                hint=f"Choose a lower learning rate than {task.learning_rate:g}.",
             )
         history.append({"epoch": epoch, "loss": round(loss, 5)})
         if (task.epochs - epoch) % task.validated_every == 0:
-            training.reestimate_batch_norm(settling)
+            training.reestimate_batch_norm(batch_norm_clips)
             accuracy, likelihood = _validate(model, tables["real"], task, device)
-            history[-1] |= {"validation_accuracy": figure(accuracy), "validation_loss": figure(-likelihood)}
-            recent.append((accuracy, likelihood))
-            score = tuple(np.mean(recent[-task.window :], axis=0).tolist())
-            if epoch > task.chosen_after and (best is None or math.isnan(accuracy) or score >= best[0]):
-                best = (score, epoch, copy.deepcopy(model.state_dict()))
-        checkpoint.keep(
-            {
-                "model": model.state_dict(),
-                **training.state(),
-                "history": history,
-                "recent": recent,
-                "best": best,
-                "spent_s": spent_s + time.monotonic() - started,
+            history[-1] |= {
+                "validation_accuracy": rounded(accuracy),
+                "validation_loss": rounded(-likelihood),
             }
-        )
-        after_epoch(epoch, recent[-1][0] if recent else math.nan)
-    assert best is not None
-    model.load_state_dict(best[2])
+            choice.consider(epoch, accuracy, likelihood, model)
+        so_far = {"history": history, "recent": choice.recent, "best": choice.best}
+        elapsed_s = spent_s + time.monotonic() - started
+        checkpoint.keep({"model": model.state_dict(), **training.state(), **so_far, "spent_s": elapsed_s})
+        after_epoch(epoch, choice.last_accuracy)
+    assert choice.best is not None
+    score, best_epoch, weights = choice.best
+    model.load_state_dict(weights)
     probabilities = _probabilities(model, tables["real"].features, task.test, task.precision, device)
     classifier = model.cpu().to(memory_format=torch.contiguous_format)
     took_s = spent_s + time.monotonic() - started
-    return TrainedClassifier(probabilities, classifier, history, best[1], best[0][0], took_s)
+    return TrainedClassifier(probabilities, classifier, history, best_epoch, score[0], took_s)
+
+
+def _training_data(task: TrainTask, tables: Mapping[str, FeatureTable], device: torch.device) -> FeatureTable:
+    """All clips that train, on the device."""
+    return FeatureTable(
+        torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts]),
+        torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device),
+    )
+
+
+def _new_model(
+    task: TrainTask, recipe: ClassifierPreset, features: torch.Tensor, device: torch.device
+) -> AudioClassifier:
+    torch.manual_seed(task.seed)
+    model = AudioClassifier(**task.classifier)
+    model.begin(recipe, features[:: max(1, len(features) // 512)].float())
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _batch_norm_clips(
+    task: TrainTask, tables: Mapping[str, FeatureTable], data: FeatureTable
+) -> torch.Tensor:
+    """Features of real clips that train, since those are what will be classified; without any, of whatever trains."""
+    real = [rows for name, rows in task.parts if name == "real"]
+    if not real:
+        return evenly(data.features, BATCH_NORM_CLIPS)
+    return tables["real"].features[evenly(real[-1], BATCH_NORM_CLIPS).tolist()]
 
 
 def evenly(rows: Any, most: int) -> Any:
@@ -274,7 +308,7 @@ def evenly(rows: Any, most: int) -> Any:
     return rows[:: math.ceil(len(rows) / most)]
 
 
-def figure(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """For JSON: None where there were no validation clips."""
     return None if math.isnan(value) else round(value, 5)
 
@@ -298,8 +332,8 @@ def _probabilities(
     model.eval()
     parts = []
     with torch.no_grad():
-        for begin in range(0, len(rows), HEARD_AT_ONCE):
-            batch = features[rows[begin : begin + HEARD_AT_ONCE].tolist()].float()
+        for begin in range(0, len(rows), PREDICTED_AT_ONCE):
+            batch = features[rows[begin : begin + PREDICTED_AT_ONCE].tolist()].float()
             with autocast(device, precision):
                 parts.append(model(batch).float().softmax(dim=1).cpu())
     return torch.cat(parts).numpy()

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from usk.audio.features import Features, fit_length
-from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier
-from usk.classify.runs import CARD_FILE, classifier_in
+from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier, classifier_in
+from usk.classify.run_folder import CARD_FILE
 from usk.data.audio_file import AUDIO_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.folders import UNREAD_SUFFIXES
@@ -24,10 +24,12 @@ from usk.data.open import open_source
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
 from usk.files import visible_files
+from usk.reporter import Reporter
 from usk.runs import RUN_FILE, record_or_none, run_folders
 from usk.text import abbreviate_list
 
 BATCH_FILES = 16
+NAME_AUDIO = "Name audio files, a folder of them, or a source."
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Prediction:
         return asdict(self)
 
 
-def find_classifier(run: str | os.PathLike[str], flag: str = "--run") -> Path:
+def find_classifier(run: str | os.PathLike[str]) -> Path:
     """The folder of a run: itself, the only one under a folder of runs, or that of a Hub id (`user/name[@revision]`).
 
     Raises: UsageError with those to choose from, ModelError where the Hub does not give it.
@@ -58,38 +60,31 @@ def find_classifier(run: str | os.PathLike[str], flag: str = "--run") -> Path:
     if len(runs) == 1:
         return runs[0]
     if runs:
-        raise UsageError(
-            f"{flag} {folder} holds {len(runs)} runs; name one of them: {abbreviate_list([str(path) for path in runs])}{_likely(runs)}"
-        )
+        named = f"Name one of them: {abbreviate_list([str(path) for path in runs])}.{_likely(runs)}"
+        raise UsageError(f"holds {len(runs)} runs", field="run", value=folder, hint=named)
     if not folder.exists() and looks_like_hub_id(str(run)):
-        return _download_classifier(str(run), flag)
-    raise UsageError(
-        f"{flag} {folder} is no run; train one with usk train, and name its folder under ./runs, or a Hub id"
-    )
+        return _download_classifier(str(run))
+    hint = "Train one with `usk train`, and name its folder under runs, or a Hub id."
+    raise UsageError("is not a run", field="run", value=folder, hint=hint)
 
 
 def _likely(runs: Sequence[Path]) -> str:
     """Which of several runs one would take, in words: the best on validation clips, which are not the same for all."""
-    scores: dict[Path, float] = {}
-    for folder in runs:
-        record = record_or_none(folder)
-        if record is not None and record.validation_accuracy is not None and not record.optimistic:
-            scores[folder] = record.validation_accuracy
-    if not scores:
+    records = [record for record in map(record_or_none, runs) if record and not record.optimistic]
+    best = max(records, key=lambda record: record.validation_accuracy or 0, default=None)
+    if best is None or best.validation_accuracy is None:
         return ""
-    best = max(scores, key=lambda folder: scores[folder])
-    return f". Best on its validation clips, with {100 * scores[best]:.1f} %: {best}"
+    return f" Best on its validation clips, with {100 * best.validation_accuracy:.1f} %: {best.folder}"
 
 
-def _download_classifier(run: str, flag: str) -> Path:
-    subject = f"{flag} {run}, which is no folder here,"
+def _download_classifier(run: str) -> Path:
     instead = "name the folder of a run that usk train made"
-    pinned = pin(run, "model", subject, instead, ModelError)
+    pinned = pin(run, "model", run, instead, ModelError)
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in pinned.files]
     if missing:
-        raise ModelError(f"{flag} {run} is no classifier of usk: it has no {' and no '.join(missing)}")
-    wanted = (CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE)
-    return download(pinned, wanted, subject, instead, ModelError)
+        why = f"is not a classifier of usk: it has no {' and no '.join(missing)}"
+        raise ModelError(why, field="run", value=run)
+    return download(pinned, (CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE), run, instead, ModelError)
 
 
 def load_classifier(run: str | os.PathLike[str]) -> AudioClassifier:
@@ -133,12 +128,10 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
             found += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
     missing = [name for name, ref in found if isinstance(ref, MissingRef)]
     if missing and len(missing) == len(found):
-        raise SourceError(
-            f"{abbreviate_list(missing)} {'is' if len(missing) == 1 else 'are'} not there; "
-            "name an audio file, a folder of them, or a source"
-        )
+        are = "is" if len(missing) == 1 else "are"
+        raise SourceError(f"{abbreviate_list(missing)} {are} not there", hint=NAME_AUDIO)
     if not found:
-        raise SourceError("there is nothing to predict; name audio files, a folder of them, or a source")
+        raise SourceError("there is nothing to predict", hint=NAME_AUDIO)
     return found
 
 
@@ -150,7 +143,7 @@ def predict(
     what: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     run: str | os.PathLike[str] | AudioClassifier = "runs",
     *,
-    progress: Callable[[int, int], None] | None = None,
+    reporter: Reporter | None = None,
 ) -> list[Prediction]:
     """Classify files, folders and sources with the classifier of a run (a folder, a Hub id), or one that is loaded.
 
@@ -161,16 +154,14 @@ def predict(
     """
     names = [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(w) for w in what]
     if not all(name.strip() for name in names):
-        raise UsageError(
-            "a name of what to classify is empty; name audio files, a folder of them, or a source"
-        )
+        raise UsageError("a name of what to classify is empty", hint=NAME_AUDIO)
     model = run if isinstance(run, AudioClassifier) else load_classifier(run)
     clips = audio_of(names)
-    predictions = []
-    for begin in range(0, len(clips), BATCH_FILES):
-        predictions += list(_batch(clips[begin : begin + BATCH_FILES], model))
-        if progress is not None:
-            progress(len(predictions), len(clips))
+    predictions: list[Prediction] = []
+    with (reporter or Reporter()).task("classifying", "clips", len(clips)) as task:
+        for begin in range(0, len(clips), BATCH_FILES):
+            predictions += _batch(clips[begin : begin + BATCH_FILES], model)
+            task.update(len(predictions))
     return predictions
 
 
@@ -192,9 +183,8 @@ def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -
                     Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape")
                 )
             except OSError as error:
-                raise UsageError(
-                    f"--csv {path} cannot be written ({error.strerror}); name another file"
-                ) from error
+                why = f"cannot be written ({error.strerror})"
+                raise UsageError(why, field="csv", value=path, hint="Name another file.") from error
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*CSV_COLUMNS, *(f"p({name})" for name in classes)])
         for one in predictions:

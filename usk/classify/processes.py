@@ -18,11 +18,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,21 +27,18 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, fit_classifier, tables_of
-from usk.classify.registry import TRANSFORMER, preset
-from usk.classify.worker import READY
-from usk.device import cores_allowed, keep_freed_memory, memory_allowed_bytes
+from usk.classify.config import TRANSFORMER
+from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, tables_of
+from usk.classify.worker import READY, send
+from usk.device import cores_allowed, memory_allowed_bytes
 from usk.errors import UskError
 
-WORTH_CLIPS = (
-    2**15
-)  # a process takes seconds to start; below this many clips trained on in all, one is enough
-WORKER_BYTES = (
-    1_500_000_000  # of memory for each, beside the clips it trains on; at most half of the machine's in all
-)
+WORTH_CLIPS = 2**15  # a process takes seconds to start: with fewer clips trained on in all, one is enough
+WORKER_BYTES = 1_500_000_000  # of memory for each, without its clips; at most half of the machine's in all
 MOST_ON_A_GPU = 8
-CORES_BESIDE_A_GPU = 2  # for each of the processes that share it
+CORES_PER_GPU_PROCESS = 2
 GPU_WORKER_BYTES = 4_000_000_000  # of its memory for each: CUDA itself, activations, cuDNN's workspaces
+ONE_AT_A_TIME = "train one run at a time (workers 1)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ def share_gpu(cores: int, runs: int, memory_bytes: float, gpu_bytes: float, each
     most = min(
         runs,
         MOST_ON_A_GPU,
-        cores / CORES_BESIDE_A_GPU,
+        cores / CORES_PER_GPU_PROCESS,
         memory_bytes / 2 / each_bytes,
         gpu_bytes / GPU_WORKER_BYTES,
     )
@@ -99,12 +93,9 @@ def workers_for(
     each_bytes = WORKER_BYTES + 2 * data_bytes
     if device.type == "cuda":
         gpu_bytes = torch.cuda.mem_get_info(device)[0]
-        each_bytes *= 2  # CUDA's own beside it
+        each_bytes *= 2  # CUDA's own too
         return share_gpu(cores, runs, memory_allowed_bytes(), gpu_bytes, each_bytes)
     return share_cores(cores, runs, memory_allowed_bytes(), each_bytes)
-
-
-# --- the side that has work to give -----------------------------------------------------------------------------
 
 
 class TableFiles:
@@ -128,8 +119,8 @@ class TableFiles:
                         np.save(file, table.features.cpu().numpy())
                 except OSError as error:  # of a short write it has no number, only words
                     raise UskError(
-                        f"the features of the clips cannot be written to {self.folder} ({error}); free some space there, "
-                        "set $TMPDIR to a folder that has some, or train one run after another with --workers 1"
+                        f"the features of the clips cannot be written to {self.folder} ({error})",
+                        hint=f"Free some space there, set $TMPDIR to a folder that has some, or {ONE_AT_A_TIME}.",
                     ) from error
                 self._written[name] = path, table.labels.numpy()
         return {name: self._written[name] for name in names}
@@ -178,16 +169,18 @@ def fit_in_processes(
                     pipe.close()
                 return
             now[number] = index
-            _send(pipe, (tasks[index], files.of(tables_of(tasks[index]))))
+            send(pipe, (tasks[index], files.of(tables_of(tasks[index]))))
 
         for number, process in enumerate(processes):
             assert process.stdin is not None
-            _send(process.stdin, (classifier, str(device), share.threads))
+            send(process.stdin, (classifier, str(device), share.threads))
             now[number] = -1
             give(number)
         while now:
             try:
-                number, (kind, *what) = said.get(timeout=1.0)  # without an end, Windows would not hear Ctrl-C
+                number, (kind, *what) = said.get(
+                    timeout=1.0
+                )  # without a timeout, Windows does not notice Ctrl-C
             except queue.Empty:
                 continue
             if number not in now:
@@ -201,7 +194,7 @@ def fit_in_processes(
             elif kind == "error":
                 raise what[0]
             else:
-                raise UskError(_how_it_ended(processes[number], *what))
+                raise _how_it_ended(processes[number], *what)
 
 
 def _listen(processes: Sequence[subprocess.Popen[bytes]]) -> queue.Queue[tuple[int, tuple[Any, ...]]]:
@@ -227,16 +220,13 @@ def _listen(processes: Sequence[subprocess.Popen[bytes]]) -> queue.Queue[tuple[i
     return said
 
 
-def _how_it_ended(process: subprocess.Popen[bytes], why: str) -> str:
-    if not why:
-        code = process.wait()
-        if code < 0:
-            return (
-                f"a training process was killed ({signal.Signals(-code).name}); if memory was short, train fewer at a time: "
-                "--workers 1"
-            )
-        why = f"ended with exit code {code}"
-    return f"a training process {why}; train one run after another: --workers 1"
+def _how_it_ended(process: subprocess.Popen[bytes], why: str) -> UskError:
+    code = 0 if why else process.wait()
+    if code < 0:
+        killed = f"a training process was killed ({signal.Signals(-code).name})"
+        return UskError(killed, hint=f"If memory was short, {ONE_AT_A_TIME}.")
+    why = why or f"ended with exit code {code}"
+    return UskError(f"a training process {why}", hint=f"To avoid processes, {ONE_AT_A_TIME}.")
 
 
 @contextlib.contextmanager
@@ -290,79 +280,3 @@ def _started(share: Workers) -> Iterator[list[subprocess.Popen[bytes]]]:
             if process.stdin is not None:
                 with contextlib.suppress(OSError):
                     process.stdin.close()
-
-
-def _send(pipe: IO[bytes], message: Any) -> None:
-    with contextlib.suppress(OSError):  # it has ended: reading says how
-        pickle.dump(message, pipe)
-        pipe.flush()
-
-
-# --- the side that works ------------------------------------------------------------------------------------------
-
-
-def work(tasks_in: IO[bytes], answers: IO[bytes]) -> None:
-    """Train what comes in, one task after another, until nothing more can come."""
-    tasks: queue.Queue[Any] = queue.Queue()
-
-    def listen() -> None:
-        code = 1
-        try:
-            while True:
-                tasks.put(pickle.load(tasks_in))
-        except EOFError:
-            code = 0
-        except Exception as error:
-            _send(
-                answers,
-                ("error", UskError(f"a training process cannot read its task ({error}); start again")),
-            )
-        finally:
-            os._exit(code)  # also in the middle of a training
-
-    threading.Thread(target=listen, daemon=True).start()
-    try:
-        name, where, threads = tasks.get()
-        torch.set_num_threads(threads)
-        device = torch.device(where)
-        keep_freed_memory()
-        recipe = preset(name)
-        warnings.simplefilter("ignore")
-        while True:
-            task, files = tasks.get()
-            fitted = fit_classifier(
-                task,
-                recipe,
-                _tables(files, device),
-                device,
-                lambda epoch, accuracy: _send(answers, ("epoch", epoch, accuracy)),
-            )
-            _send(answers, ("ended", fitted))
-    except BaseException as error:
-        _send(answers, ("error", as_sent(error)))
-    while True:  # until whoever reads this has closed the pipe
-        time.sleep(1.0)
-
-
-def as_sent(error: BaseException) -> Exception:
-    """What a training process that `error` has ended says: one line if the user can do something, else the traceback."""
-    if isinstance(error, UskError):
-        return error
-    # CUDA's words where a device takes one process (its compute mode).
-    if "busy or unavailable" in str(error):
-        return UskError(
-            "the CUDA device takes one process at a time; train one run after another: --workers 1"
-        )
-    return RuntimeError(f"in a training process:\n{''.join(traceback.format_exception(error))}")
-
-
-def _tables(files: Mapping[str, tuple[Path, np.ndarray]], device: torch.device) -> dict[str, FeatureTable]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that what is mapped cannot be written to
-        return {
-            name: FeatureTable(
-                torch.from_numpy(np.load(path, mmap_mode="r")).to(device),
-                torch.from_numpy(labels),
-            )
-            for name, (path, labels) in files.items()
-        }

@@ -1,4 +1,4 @@
-"""`usk.train`: mixes x splits x train_clips x seeds of one classifier, with equal work for every mix.
+"""`usk.train`: mixes x splits x train clips x seeds of one classifier, with equal work for every mix.
 
 All mixes of a split get the same number of optimizer steps (passes over its real training part, more of them where that
 is small: see `training_length`), the same seeds, and the same validation and test clips. The epoch is chosen on the
@@ -8,10 +8,9 @@ validation part.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,78 +21,36 @@ import torch
 
 from usk.audio.features import features_of
 from usk.classify.card import run_card
+from usk.classify.caveats import run_caveats, sweep_notes
 from usk.classify.checkpoint import Checkpoint
-from usk.classify.loop import (
-    FeatureTable,
-    TrainedClassifier,
-    TrainTask,
-    figure,
-    fit_classifier,
-    tables_of,
-)
+from usk.classify.classifier import classifier_settings
+from usk.classify.config import TrainConfig
+from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, fit_classifier, rounded, tables_of
 from usk.classify.processes import Workers, fit_in_processes, workers_for
-from usk.classify.registry import DEFAULT_CLASSIFIER, TRANSFORMER, ClassifierPreset, preset
-from usk.classify.runs import classifier_settings, save_run
-from usk.classify.sweep import Parts, PlannedRun, plan_runs, trained_beyond_the_subset
-from usk.data.clip import NO_MODEL
-from usk.data.decode import DecodedSource, Progress, decode_source
-from usk.data.leaks import foreign_parents, recordings_of, unknown_generator
+from usk.classify.recipe import ClassifierPreset, training_length
+from usk.classify.registry import preset
+from usk.classify.run_folder import data_hash, save_run, source_of
+from usk.classify.sweep import Parts, PlannedRun, Sweep, parse_mixes, plan_runs
+from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
-from usk.data.mix import label_map, parse_mix
+from usk.data.mix import Mix, label_map
 from usk.data.source import Source
-from usk.data.splits import PROTOCOLS
-from usk.data.train_subset import SUBSET_NAME, parse_train_clips
+from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
-from usk.runs import Predictions, RunIdentity, RunRecord, RunSource, find_run
-from usk.text import abbreviate_list, pluralize
+from usk.reporter import Reporter
+from usk.runs import Predictions, RunIdentity, RunRecord, find_run
 
 VALIDATIONS = (
     10  # of a run, at most; where the learning rate decays, those of the last third choose the epoch
 )
 SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
-EPOCH_CLIPS = 500  # an epoch counts at least as many
-FULL_RECIPE_CLIPS = 1000  # with fewer in training, a recipe has more epochs by default
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What to train and how. None (or `auto`) takes the classifier preset's value."""
-
-    classifier: str = DEFAULT_CLASSIFIER
-    protocol: str = "folds"
-    folds: tuple[int, ...] = ()  # test folds; empty: every fold that all mixes can be tested on
-    seeds: int = 1  # how many
-    seed: int = 0  # the first of them
-    train_clips: str = "full"  # real clips in all, joined by commas: 50,100,full
-    epochs: int | None = None  # None: the preset's, more where real clips are few
-    batch: int | None = None
-    learning_rate: float | None = None
-    augment: str = "auto"  # several joined by commas: every mix is trained with each of them
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int | None = None  # processes that each train a run at the same time; None: as many as pay
-    skip_bad: bool = False
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """What training reports after each epoch."""
-
-    run: int  # from 0, those that were there already included
-    n_runs: int
-    done_steps: int  # optimizer steps so far, in this call
-    all_steps: int  # of all runs that this call trains
-    label: str
-    epoch: int
-    epochs: int
-    validation_accuracy: float  # the last there is; NaN before the first, and without validation clips
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Finished runs in order, sentences the user should read, and the test parts that were left out and why."""
+    """Finished runs in order, and sentences that the user should read."""
 
     runs: tuple[RunRecord, ...]
     fresh: tuple[bool, ...]  # of each run: trained in this call, not found in the folder
@@ -108,9 +65,7 @@ def train(
     synth: Source | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] = "runs",
     config: TrainConfig | None = None,
-    report: Callable[[TrainProgress], None] = lambda _: None,
-    preparing: Progress | None = None,
-    announce: Callable[[dict[str, Any]], None] = lambda _: None,
+    reporter: Reporter | None = None,
 ) -> TrainResult:
     """Train `config.classifier` on every mix, split and seed, skipping runs that are already in `out`.
 
@@ -120,383 +75,259 @@ def train(
         synth: the source that `synth` means.
 
     With `config.train_clips`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
-    be one dataset, or the folder of `usk synth --train-clips`, where each run finds its own.
+    be one dataset, or the folder that `usk synth` made by train clips, where each run finds its own.
 
     Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
     """
-    config = config or TrainConfig()
-    config = replace(config, folds=tuple(dict.fromkeys(config.folds)))
-    recipe = preset(config.classifier)
-    if config.protocol not in PROTOCOLS:
-        raise UsageError(f"--protocol {config.protocol} is not known; choose one of {', '.join(PROTOCOLS)}")
+    config, reporter = config or TrainConfig(), reporter or Reporter()
+    config.check()
     if real.has_synthetic:
         raise UsageError(
-            f"--real {real.location} holds synthetic clips, and what is tested must be real: name the real clips that they were "
-            "made from, and these with --synth or in --mix"
+            "holds synthetic clips, and what is tested must be real",
+            field="real",
+            value=real.location,
+            hint="Name the real clips that they were made from, and the synthetic ones in the mix.",
         )
-    if config.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, not {config.seeds}")
-    if config.seed < 0:
-        raise UsageError(f"--seed must be at least 0, not {config.seed}")
-    if config.epochs is not None and config.epochs < 1:
-        raise UsageError(f"--epochs must be at least 1, not {config.epochs}")
-    if config.batch is not None and config.batch < 1:
-        raise UsageError(f"--batch must be at least 1, not {config.batch}")
-    if config.workers is not None and config.workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {config.workers}")
-    if (config.workers or 1) > 1 and config.classifier.startswith(TRANSFORMER):
-        raise UsageError(
-            f"--workers {config.workers}: {TRANSFORMER} classifiers train one after another, each with all cores; leave it out"
-        )
-    if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
-        raise UsageError(f"--learning-rate must be above 0 and finite, not {config.learning_rate:g}")
-    if config.folds and config.protocol != "folds":
-        raise UsageError(f"--folds belongs to --protocol folds, not to {config.protocol}")
+    recipe = preset(config.classifier)
     augments = recipe.augments_of(config.augment)  # refused before anything is decoded
     device = resolve_device(config.device)
-    place = synth.location if isinstance(synth, Source) else synth
-    listed = [mixes] if isinstance(mixes, str) else mixes
-    parsed = list(dict.fromkeys(parse_mix(text, place) for text in listed))
-    if not parsed:
-        raise UsageError("--mix names nothing to train on; write for example --mix real,synth")
+    parsed = parse_mixes(mixes, synth, config.baseline)
     train_clips = parse_train_clips(config.train_clips)
-    seeds = range(config.seed, config.seed + config.seeds)
-    rate_hz = recipe.features.sample_rate_hz
-    # All are opened before any is decoded.
-    parts = Parts.open(real, parsed, synth, config.folds, seeds, train_clips, config.skip_bad)
-    decoded = {
-        name: decode_source(source, rate_hz, skip_bad=config.skip_bad, progress=preparing)
-        for name, source in parts.opened.items()
-    }
-    sources = {name: part.source for name, part in decoded.items()}
-    base = sources["real"]
-    if len(present := [name for name, n in base.counts().items() if n]) < 2:
-        raise UsageError(
-            f"{real.location} has one class, {', '.join(present)}: a classifier needs two to tell apart"
-        )
-    notes = [note for source in sources.values() for note in source.notes]
-    notes += filter(None, (foreign_parents(source, base) for source in sources.values()))
-    notes += filter(None, map(unknown_generator, sources.values()))
-    planned, splits, left_out = plan_runs(
-        replace(parts, opened=sources), parsed, config.protocol, config.folds, seeds, train_clips, augments
-    )
-    notes += [*left_out, *trained_beyond_the_subset(planned, sources), *_untrained(planned, sources)]
-    if splits and splits[0].optimistic:
-        notes.append(
-            "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
-        )
-        notes += [note for run in planned for note in _trained_on_what_it_tests(run, sources)]
-    if any(not len(split.validation) for split in splits):
-        notes.append(
-            "too few recordings to hold any out for validation: the last epoch counts, none is chosen"
-        )
-    settings = {
-        "classifier": config.classifier,
-        **({"classifier_revision": recipe.revision} if recipe.revision else {}),
-        "protocol": config.protocol,
-        "batch": config.batch or recipe.batch,
-        "learning_rate": config.learning_rate or recipe.learning_rate,
-        "precision": default_precision(device) if config.precision == "auto" else config.precision,
-    }
+    parts = Parts.open(real, parsed, synth, config.skip_bad)  # all sources, before any is decoded
+    parts = parts.open_subsets(config.test_folds, config.most_seeds, train_clips)
+    decoded = _decode(parts, recipe.features.sample_rate_hz, config.skip_bad, reporter)
+    parts = replace(parts, opened={name: one.source for name, one in decoded.items()})
+    sweep = _plan(parts, parsed, config, train_clips, augments)
+    notes = sweep_notes(sweep, parts.opened)
+    for note in notes:
+        reporter.warn(note)
     with disk_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
-    job = _Job(decoded, sources, recipe, settings, device, Path(out), planned, config.epochs)
-    share = job.share(config.workers)
-    announce(
-        {
-            **settings,
-            "epochs": sorted({identity.epochs for identity in job.identities}),
-            "augment": list(augments),
-            "device": str(device),
-            **({"workers": share.processes} if share.processes > 1 else {}),
-            "splits": [split.name for split in splits],
-            "seeds": list(seeds),
-            **(
-                {}
-                if train_clips == (None,)
-                else {"train_clips": ["full" if n is None else n for n in train_clips]}
-            ),
-        }
-    )
-    runs = job.sweep(share, report)
-    fresh = tuple(index in job.todo for index in range(len(runs)))
-    return TrainResult(tuple(runs), fresh, tuple(dict.fromkeys(notes)), settings)
+    trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep)
+    workers = trainer.workers()
+    settings = trainer.settings(workers, augments, train_clips)
+    reporter.note(", ".join(f"{name} {value}" for name, value in settings.items()))
+    fresh = tuple(record is None for record in trainer.records)
+    runs = trainer.run(workers, reporter)
+    return TrainResult(tuple(runs), fresh, tuple(notes), settings)
 
 
-def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | None) -> tuple[int, int]:
-    """Epochs, and optimizer steps in all, of every mix beside `n_train` real training clips.
-
-    An epoch is a pass over the real clips; fewer than `EPOCH_CLIPS` are passed over several times, for an epoch of 50 clips
-    would be two steps. Where `epochs` does not say how many, they are the recipe's, stretched so that a training part
-    below `FULL_RECIPE_CLIPS` is trained on for nearly as many steps as one of that size: at most twice as many epochs.
-    """
-    per_epoch = max(n_train, EPOCH_CLIPS)
-    if epochs is None:
-        epochs = max(recipe_epochs, recipe_epochs * FULL_RECIPE_CLIPS // per_epoch)
-    return epochs, epochs * math.ceil(per_epoch / batch)
-
-
-def _source_of(name: str, source: Source, trained: bool) -> RunSource:
-    """What a run's record says of one source; `trained` if it is part of the mix, not just of the test."""
-    folder, _, last = name.rpartition("/")
-    part, subset = (folder, last) if folder and SUBSET_NAME.fullmatch(last) else (name, "")
-    made = [clip for clip in source.clips if clip.is_synthetic]
-    return RunSource(
-        part=part,
-        subset=subset,
-        name=source.name,
-        kind=source.kind,
-        revision=source.revision,
-        hub_id=source.hub_id,
-        license=source.license,
-        clips=len(source),
-        trained=trained,
-        generators=tuple(sorted({clip.model for clip in made} - {NO_MODEL})),
-        strategies=tuple(sorted({clip.strategy for clip in made})),
-        urbansound8k=any(
-            group.startswith("urbansound8k/") for clip in source.clips for group in clip.lineage
-        ),
-    )
-
-
-def _not_ruled_out(others: Sequence[Source], real: Source) -> list[str]:
-    """Sentences on leaks between sources and the real one that nothing here can rule out, without paths."""
-    others = [replace(source, location=source.hub_id or source.name) for source in others]
-    real = replace(real, location=real.hub_id or real.name)
-    found = [
-        warning(source)
-        for source in others
-        for warning in (unknown_generator, partial(foreign_parents, real=real))
-    ]
-    if not real.has_groups:
-        found.append(
-            f"{real.name} does not name the recordings of all clips: several clips of one may lie on both sides"
+def _decode(parts: Parts, rate_hz: int, skip_bad: bool, reporter: Reporter) -> dict[str, DecodedSource]:
+    decoded = {}
+    for name, source in parts.opened.items():
+        with reporter.task("decoding", "clips", len(source)) as task:
+            decoded[name] = decode_source(source, rate_hz, skip_bad=skip_bad, progress=task.update)
+    real = decoded["real"].source
+    if len(present := [name for name, n in real.counts().items() if n]) < 2:
+        raise UsageError(
+            f"{real.location} has one class, {', '.join(present)}: a classifier needs at least two"
         )
-    return [sentence for sentence in found if sentence]
+    return decoded
 
 
-def _untrained(planned: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
-    """Sentences on classes that are tested without a clip to learn them from: their recall is 0 whatever is trained."""
-
-    def classes(name: str, rows: np.ndarray) -> set[str]:
-        return {sources[name].class_names[sources[name].clips[row].label] for row in rows.tolist()}
-
-    found = []
-    for run in planned:
-        trained = set().union(*(classes(name, rows) for name, rows in run.rows.parts))
-        if missing := sorted(classes("real", run.split.test) - trained):
-            found.append(
-                f"{run.mix.text}, test part {run.split.name}: no clips of {abbreviate_list(missing)} train there, so none can be "
-                "recognized"
-            )
-    return found
-
-
-def _trained_on_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
-    """Sentences on what has heard test recordings where the protocol cuts recordings apart, and so rules it out for none."""
-    if plan.split.by_group:
-        return []
-    tested = {sources["real"].clips[row].group for row in plan.split.test.tolist()}
-    found = []
-    for part in plan.mix.parts:
-        source = sources[part.name]
-        heard = {
-            "generator": bool(recordings_of(source.generator_trained_on, sources["real"]) & tested),
-            "clip_filter": any(clip.filter_folds for clip in source.clips),
-        }
-        found += [
-            f"the {who} of {part.name} has heard recordings that seed-9010 tests: more optimistic still"
-            for who, has in heard.items()
-            if has
-        ]
-    return found
+def _plan(
+    parts: Parts,
+    mixes: Sequence[Mix],
+    config: TrainConfig,
+    train_clips: Sequence[int | None],
+    augments: Sequence[str],
+) -> Sweep:
+    """Every run. Where the user does not say how many seeds, as many as the test folds need for a verdict."""
+    folds = tuple(dict.fromkeys(config.test_folds))
+    plan = partial(
+        plan_runs, parts, mixes, config.protocol, folds, train_clips=train_clips, augments=augments
+    )
+    if config.seeds is not None:
+        return plan(config.most_seeds)
+    sweep = plan([config.seed])
+    seeds = parts.with_subsets(config.seeds_for(len(sweep.splits)), sweep.splits, train_clips)
+    return sweep if len(seeds) == 1 else plan(seeds)
 
 
-def _tested_under_another_name(plan: PlannedRun, decoded: dict[str, DecodedSource]) -> list[str]:
-    """A sentence on test clips whose very sound trains or validates too, as a clip of another name or in a synthetic one."""
-    real = decoded["real"]
-    tested = {
-        real.source.clips[row].sound: real.source.clips[row].clip_id for row in plan.split.test.tolist()
-    }
-    used = [real.source.clips[row] for row in plan.split.validation.tolist()]
-    used += [decoded[name].source.clips[row] for name, rows in plan.rows.parts for row in rows.tolist()]
-    sounds = {sound for clip in used for sound in (clip.sound, *clip.parents)}
-    if not (both := sorted(tested[sound] for sound in sounds & tested.keys())):
-        return []
-    of_all = f"{pluralize(len(both), 'sound')} of {len(plan.split.test):,} test clips"
-    return [
-        f"{plan.split.name}: {of_all} train or validate too, under another name ({abbreviate_list(both)}): scores are too high"
-    ]
-
-
-def _data_of(real: Source) -> str:
-    """A fingerprint of all that decides what a run is tested on: clips, labels, recordings and folds."""
-    rows = sorted(f"{c.clip_id}\t{real.class_names[c.label]}\t{c.group}\t{c.fold}" for c in real.clips)
-    return hashlib.sha256("\n".join([real.name, *rows]).encode()).hexdigest()[:12]
-
-
-class _Job:
-    """Everything that the runs of one call share."""
+class _Trainer:
+    """Trains the runs of one sweep that `out` does not have."""
 
     def __init__(
         self,
         decoded: dict[str, DecodedSource],
-        sources: dict[str, Source],
         recipe: ClassifierPreset,
-        settings: dict[str, Any],
+        config: TrainConfig,
         device: torch.device,
         out: Path,
-        planned: Sequence[PlannedRun],
-        epochs: int | None,
+        sweep: Sweep,
     ) -> None:
-        self.decoded, self.sources, self.recipe = decoded, sources, recipe
-        self.settings, self.device, self.out, self.planned = settings, device, out, planned
-        self.epochs = epochs  # None: by the clips of each run's training part
-        self._tables: dict[str, FeatureTable] = {}
-        self.fingerprint = recipe.fingerprint(len(sources["real"].class_names))
-        self.data = _data_of(sources["real"])
+        self.decoded, self.recipe, self.config, self.device, self.out = decoded, recipe, config, device, out
+        self.sweep, self.planned = sweep, sweep.runs
+        self.sources = {name: one.source for name, one in decoded.items()}
+        self.real = self.sources["real"]
+        self.precision = default_precision(device) if config.precision == "auto" else config.precision
         self.labels = {
-            name: torch.from_numpy(label_map(source, sources["real"])[[clip.label for clip in source.clips]])
-            for name, source in sources.items()
+            name: torch.from_numpy(label_map(source, self.real)[[clip.label for clip in source.clips]])
+            for name, source in self.sources.items()
         }
-        self.identities = [self._identity(run) for run in planned]
-        self.found = [find_run(out, identity) for identity in self.identities]
-        self.todo = [index for index, run in enumerate(self.found) if run is None]
+        self.run_sources = {name: source_of(name, source) for name, source in self.sources.items()}
+        self.recipe_hash = recipe.fingerprint(len(self.real.class_names))
+        self.data = data_hash(self.real)
+        self.identities = [self._identity(run) for run in self.planned]
+        self.records = [find_run(out, identity) for identity in self.identities]  # None: to be trained
+        self.todo = [index for index, record in enumerate(self.records) if record is None]
 
-    def table(self, name: str) -> FeatureTable:
-        """Features of one source on the device, computed on first use, and its labels."""
-        if name not in self._tables:
-            self._tables[name] = self._new_table(name)
-        return self._tables[name]
-
-    def _new_table(self, name: str) -> FeatureTable:
-        return FeatureTable(
-            features_of(self.decoded[name], self.recipe.features).to(self.device), self.labels[name]
-        )
-
-    def share(self, workers: int | None) -> Workers:
+    def workers(self) -> Workers:
         """How many processes train what is missing."""
         steps = sum(self.identities[index].steps for index in self.todo)
-        name, clips = self.settings["classifier"], steps * self.settings["batch"]
+        batch = self.config.batch or self.recipe.batch
         largest = max(
             (sum(len(rows) for _, rows in self.planned[i].rows.parts) for i in self.todo), default=0
         )
         data_bytes = 2 * largest * math.prod(self.recipe.features.shape)
-        return workers_for(workers, name, len(self.todo), clips, self.device, data_bytes)
+        config = self.config
+        return workers_for(
+            config.workers, config.classifier, len(self.todo), steps * batch, self.device, data_bytes
+        )
 
-    def sweep(self, share: Workers, report: Callable[[TrainProgress], None]) -> list[RunRecord]:
-        """Every planned run, trained where `out` has not got it."""
-        planned, identities, runs, todo = self.planned, self.identities, self.found, self.todo
-        steps = {index: identities[index].steps for index in todo}
-        all_steps = sum(steps.values())
-        done_steps = dict.fromkeys(todo, 0)
+    def settings(
+        self, workers: Workers, augments: Sequence[str], train_clips: Sequence[int | None]
+    ) -> dict[str, Any]:
+        """What was resolved, for the user to read."""
+        first = self.identities[0]
 
-        def after_epoch(index: int, epoch: int, accuracy: float) -> None:
-            epochs = identities[index].epochs
-            done_steps[index] = epoch * steps[index] // epochs
-            label, done = planned[index].label, sum(done_steps.values())
-            report(TrainProgress(index, len(planned), done, all_steps, label, epoch, epochs, accuracy))
+        def words(values: Sequence[Any]) -> str:
+            return " ".join(str(value) for value in values)
 
-        def ended(index: int, fitted: TrainedClassifier) -> None:
-            runs[index] = self._save(planned[index], identities[index], fitted)
+        return {
+            "classifier": first.classifier,
+            **({"revision": first.classifier_revision} if first.classifier_revision else {}),
+            "protocol": first.protocol,
+            "batch": first.batch,
+            "learning rate": first.learning_rate,
+            "precision": first.precision,
+            "epochs": words(sorted({identity.epochs for identity in self.identities})),
+            "augment": words(augments),
+            "device": str(self.device),
+            **({"workers": workers.processes} if workers.processes > 1 else {}),
+            "test parts": words([split.name for split in self.sweep.splits]),
+            "seeds": words(self.sweep.seeds),
+            **({} if train_clips == (None,) else {"train clips": words([n or "full" for n in train_clips])}),
+        }
 
-        tasks = [self._assignment(planned[index], identities[index]) for index in todo]
-        if share.processes > 1:
-            fit_in_processes(
-                tasks,
-                self.settings["classifier"],
-                self._new_table,
-                self.device,
-                share,
-                lambda task, epoch, accuracy: after_epoch(todo[task], epoch, accuracy),
-                lambda task, fitted: ended(todo[task], fitted),
-            )
-        else:
-            last_use = {name: place for place, task in enumerate(tasks) for name in tables_of(task)}
-            for place, (index, task) in enumerate(zip(todo, tasks, strict=True)):
-                tables = {name: self.table(name) for name in tables_of(task)}
-                ended(
-                    index, fit_classifier(task, self.recipe, tables, self.device, partial(after_epoch, index))
+    def run(self, workers: Workers, reporter: Reporter) -> list[RunRecord]:
+        """Every planned run, trained where `out` does not have it."""
+        tasks = [self._task(self.planned[index], self.identities[index]) for index in self.todo]
+        done = dict.fromkeys(self.todo, 0)
+        with reporter.task("training", "steps", sum(task.steps for task in tasks)) as progress:
+
+            def after_epoch(place: int, epoch: int, accuracy: float) -> None:
+                index, task = self.todo[place], tasks[place]
+                done[index] = epoch * task.steps // task.epochs
+                chosen_on = "" if math.isnan(accuracy) else f" · validation {accuracy:.0%}"
+                label = f"run {index + 1}/{len(self.planned)} · {self.planned[index].label}"
+                text = f"{label} · epoch {epoch}/{task.epochs}{chosen_on}"
+                progress.update(sum(done.values()), text=text)
+
+            def ended(place: int, trained: TrainedClassifier) -> None:
+                index = self.todo[place]
+                self.records[index] = self._save(self.planned[index], self.identities[index], trained)
+
+            if workers.processes > 1:
+                fit_in_processes(
+                    tasks, self.config.classifier, self._table, self.device, workers, after_epoch, ended
                 )
-                for name in [name for name, last in last_use.items() if last == place]:
-                    del self._tables[name]  # many few-shot datasets would not fit together
-        return [run for run in runs if run is not None]
+            else:
+                self._run_here(tasks, after_epoch, ended)
+        return [record for record in self.records if record is not None]
+
+    def _run_here(self, tasks: Sequence[TrainTask], after_epoch: Any, ended: Any) -> None:
+        """One after another in this process."""
+        last_use = {name: place for place, task in enumerate(tasks) for name in tables_of(task)}
+        tables: dict[str, FeatureTable] = {}
+        for place, task in enumerate(tasks):
+            tables |= {name: self._table(name) for name in tables_of(task) if name not in tables}
+            ended(place, fit_classifier(task, self.recipe, tables, self.device, partial(after_epoch, place)))
+            for name in [name for name in tables if last_use[name] == place]:
+                del tables[name]  # many few-shot datasets would not fit together
+
+    def _table(self, name: str) -> FeatureTable:
+        features = features_of(self.decoded[name], self.recipe.features)
+        return FeatureTable(features.to(self.device), self.labels[name])
 
     def _identity(self, plan: PlannedRun) -> RunIdentity:
         """All that decides a run."""
-        split, settings = plan.split, self.settings
-        epochs, steps = training_length(len(split.train), settings["batch"], self.recipe.epochs, self.epochs)
-        parts = {part.name for part in plan.mix.parts}
+        split, config, recipe = plan.split, self.config, self.recipe
+        batch = config.batch or recipe.batch
+        epochs, steps = training_length(len(split.train), batch, recipe.epochs, config.epochs)
+        trained = {part.name for part in plan.mix.parts}
         return RunIdentity(
             mix=plan.mix.text,
-            classifier=settings["classifier"],
-            classifier_revision=self.recipe.revision,
-            recipe_hash=self.fingerprint,
-            protocol=settings["protocol"],
+            classifier=config.classifier,
+            classifier_revision=recipe.revision,
+            recipe_hash=self.recipe_hash,
+            protocol=config.protocol,
             split=split.name,
             fold=int(split.name.removeprefix("fold")) if split.of_fold else None,
             seed=plan.seed,
             train_clips=split.train_clips,
             optimistic=split.optimistic,
             augment=plan.augment,
-            augmentations="+".join(self.recipe.augmentations(plan.augment)),
+            augmentations="+".join(recipe.augmentations(plan.augment)),
             epochs=epochs,
             steps=steps,
-            batch=settings["batch"],
-            learning_rate=settings["learning_rate"],
-            precision=settings["precision"],
+            batch=batch,
+            learning_rate=config.learning_rate or recipe.learning_rate,
+            precision=self.precision,
             data=self.data,
-            class_names=tuple(self.sources["real"].class_names),
+            class_names=tuple(self.real.class_names),
             sources=tuple(
-                _source_of(name, self.sources[name], name in parts)
-                for name in dict.fromkeys(["real", *sorted(parts)])
+                replace(self.run_sources[name], trained=name in trained)
+                for name in dict.fromkeys(["real", *sorted(trained)])
             ),
         )
 
-    def _assignment(self, plan: PlannedRun, identity: RunIdentity) -> TrainTask:
-        names, precision = self.sources["real"].class_names, identity.precision
+    def _task(self, plan: PlannedRun, identity: RunIdentity) -> TrainTask:
+        epochs = identity.epochs
+        if plan.split.optimistic:  # as published: the single best epoch
+            validated_every, chosen_after, window = 1, 0, 1
+        else:
+            validated_every, window = math.ceil(epochs / VALIDATIONS), SELECTION_WINDOW
+            chosen_after = 2 * epochs // 3 if self.recipe.cosine else 0
         return TrainTask(
-            classifier_settings(identity.classifier, self.recipe, names, precision, plan.augment),
-            plan.augment,
-            plan.seed,
-            identity.epochs,
-            identity.steps,
-            identity.batch,
-            identity.learning_rate,
-            precision,
-            *self._choice(plan.split.optimistic, identity.epochs),
-            tuple(plan.rows.parts),
-            plan.split.validation,
-            plan.split.test,
-            self.out,
-            identity.folder_name,
+            classifier=classifier_settings(
+                identity.classifier, self.recipe, identity.class_names, identity.precision, plan.augment
+            ),
+            augment=plan.augment,
+            seed=plan.seed,
+            epochs=epochs,
+            steps=identity.steps,
+            batch=identity.batch,
+            learning_rate=identity.learning_rate,
+            precision=identity.precision,
+            validated_every=validated_every,
+            chosen_after=chosen_after,
+            window=window,
+            parts=tuple(plan.rows.parts),
+            validation=plan.split.validation,
+            test=plan.split.test,
+            out=self.out,
+            name=identity.folder_name,
         )
 
-    def _choice(self, optimistic: bool, epochs: int) -> tuple[int, int, int]:
-        """How the epoch is chosen: every how many are validated, after how many one may be chosen, and the validations
-        whose mean chooses."""
-        if optimistic:  # as published: the single best one
-            return 1, 0, 1
-        return math.ceil(epochs / VALIDATIONS), 2 * epochs // 3 if self.recipe.cosine else 0, SELECTION_WINDOW
-
-    def _save(self, plan: PlannedRun, identity: RunIdentity, fitted: TrainedClassifier) -> RunRecord:
-        real, rows, split = self.sources["real"], plan.rows, plan.split
-        tested = [real.clips[row] for row in split.test]
+    def _save(self, plan: PlannedRun, identity: RunIdentity, trained: TrainedClassifier) -> RunRecord:
+        split, rows = plan.split, plan.rows
+        tested = [self.real.clips[row] for row in split.test]
         predictions = Predictions(
-            np.array([clip.clip_id for clip in tested]),
-            np.array([clip.group for clip in tested]),
-            self.labels["real"][split.test].numpy(),
-            fitted.probabilities.argmax(axis=1),
-            fitted.probabilities,
+            clip_ids=np.array([clip.clip_id for clip in tested]),
+            groups=np.array([clip.group for clip in tested]),
+            labels=self.labels["real"][split.test].numpy(),
+            predicted=trained.probabilities.argmax(axis=1),
+            probabilities=trained.probabilities,
         )
         used = [self.sources[source.dataset] for source in identity.sources]
-        leaks = _not_ruled_out([source for source in used if source is not real], real)
+        leaks, caveats = run_caveats(plan, self.sources, self.decoded, used)
         record = RunRecord(
             **vars(identity),
             accuracy=metrics.accuracy(predictions.labels, predictions.predicted),
-            macro_f1=metrics.macro_f1(predictions.labels, predictions.predicted, len(real.class_names)),
-            best_epoch=fitted.best_epoch,
-            validation_accuracy=figure(fitted.validation_accuracy),
+            macro_f1=metrics.macro_f1(predictions.labels, predictions.predicted, len(identity.class_names)),
+            best_epoch=trained.best_epoch,
+            validation_accuracy=rounded(trained.validation_accuracy),
             n_real=rows.count(self.sources, synthetic=False),
             n_synthetic=rows.count(self.sources, synthetic=True),
             dropped=rows.dropped,
@@ -504,18 +335,13 @@ class _Job:
             n_test=len(split.test),
             n_test_recordings=len({clip.group for clip in tested}),
             leaks=tuple(leaks),
-            caveats=(
-                *leaks,
-                *trained_beyond_the_subset([plan], self.sources),
-                *_trained_on_what_it_tests(plan, self.sources),
-                *(_tested_under_another_name(plan, self.decoded) if split.by_group else []),
-            ),
+            caveats=(*leaks, *caveats),
             license=strictest_license(source.license for source in used),
             device=str(self.device),
-            took_s=round(fitted.took_s, 1),
+            took_s=round(trained.took_s, 1),
             created=datetime.datetime.now(datetime.UTC),
         )
-        card = run_card(record, predictions, fitted.classifier)
-        saved = save_run(self.out, record, predictions, fitted.classifier, fitted.history, card)
+        card = run_card(record, predictions, trained.classifier)
+        saved = save_run(self.out, record, predictions, trained.classifier, trained.history, card)
         Checkpoint(self.out, identity.folder_name, self.device).remove()
         return saved

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
-from usk.classify.registry import ClassifierPreset
+from usk.classify.recipe import ClassifierPreset
 from usk.data.pinned import download_model
 from usk.errors import ModelError, UsageError, UskError
 from usk.hub import first_line
@@ -38,7 +38,7 @@ OF_LEVELS = (
 OF_BANDS = ("pitch",)
 
 
-def transformers(subject: str = "--classifier hf:...", instead: str = "") -> Any:
+def transformers(subject: str = "a classifier hf:...", instead: str = "") -> Any:
     """The library. Raises UsageError where it is not installed.
 
     Args:
@@ -154,20 +154,19 @@ def transformer_preset(place: str) -> ClassifierPreset:
     Raises ModelError where there is none, UsageError where `transformers` is not installed.
     """
     library = transformers()
-    subject = f"--classifier hf:{place}"
-    folder = _located(place, subject)
-    config, extractor = _described(folder, subject)
+    at: dict[str, Any] = {"field": "classifier", "value": f"hf:{place}"}
+    folder = _located(place, at)
+    config, extractor = _described(folder, at)
     if type(config) not in library.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
         raise ModelError(
-            f"{subject} is a {config.model_type} model, which is no audio classifier of transformers; "
-            "take one such as MIT/ast-finetuned-audioset-10-10-0.4593"
+            f"is a {config.model_type} model, which is not an audio classifier of transformers",
+            **at,
+            hint="Take one such as MIT/ast-finetuned-audioset-10-10-0.4593.",
         )
     try:
         features = ExtractorFeatures.of(extractor)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ModelError(
-            f"{subject}: its feature extractor takes no mono audio ({first_line(error)})"
-        ) from error
+        raise ModelError(f"its feature extractor takes no mono audio ({first_line(error)})", **at) from error
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
@@ -181,13 +180,12 @@ def transformer_preset(place: str) -> ClassifierPreset:
                     output_loading_info=True,
                 )
             except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-                raise ModelError(f"{subject} cannot be loaded: {first_line(error)}") from error
+                raise ModelError(f"cannot be loaded: {first_line(error)}", **at) from error
         body = [name for name in model.state_dict() if name.startswith(f"{model.base_model_prefix}.")]
         absent = set(body) & {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
         if 10 * len(absent) > len(body):
-            raise ModelError(
-                f"{subject} holds other weights than its config.json says: {len(absent)} of {len(body)} tensors are missing"
-            )
+            missing = f"{len(absent)} of {len(body)} tensors are missing"
+            raise ModelError(f"holds other weights than its config.json says: {missing}", **at)
         head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         head.reset_parameters()  # new even where the checkpoint has as many classes of its own
         return TransformerClassifier(model.float(), features)
@@ -202,11 +200,11 @@ def transformer_described(described: Mapping[str, Any], name: str) -> Classifier
     Raises ModelError for ones that are not understood, or for a network too large to be one.
     """
     library = transformers()
-    subject = f"the classifier {name}"
+    at: dict[str, Any] = {"value": name}
     with tempfile.TemporaryDirectory() as folder:  # where the library's own, careful readers find them
         for file, part in (("config.json", "config"), (EXTRACTOR_FILE, "extractor")):
             (Path(folder) / file).write_text(json.dumps(described[part]), encoding="utf-8")
-        config, extractor = _described(Path(folder), subject)
+        config, extractor = _described(Path(folder), at)
     try:
         features = ExtractorFeatures.of(extractor)
         with torch.device("meta"):
@@ -214,9 +212,9 @@ def transformer_described(described: Mapping[str, Any], name: str) -> Classifier
                 p.numel() for p in library.AutoModelForAudioClassification.from_config(config).parameters()
             )
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{subject} cannot be built: {first_line(error)}") from error
+        raise ModelError(f"cannot be built: {first_line(error)}", **at) from error
     if size > MAX_PARAMETERS:
-        raise ModelError(f"{subject} wants {size} parameters; usk builds up to {MAX_PARAMETERS}")
+        raise ModelError(f"has {size:,} parameters, and usk builds up to {MAX_PARAMETERS:,}", **at)
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
@@ -257,15 +255,15 @@ def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> di
     }
 
 
-def _located(place: str, subject: str) -> Path:
+def _located(place: str, at: dict[str, Any]) -> Path:
     """The folder of a model, downloaded if it is a Hub id."""
     folder = Path(place).expanduser()
     if place and folder.is_dir():
         return folder
     hub_id = place.partition("@")[0]
     if not place or folder.exists() or hub_id.count("/") > 1 or place.startswith((".", "/", "~")):
-        raise ModelError(f"{subject}: no such folder; give a model's folder, or a Hub id (user/name)")
-    return download_pretrained(place, subject, "give a model's folder", ModelError)
+        raise ModelError("no such folder", **at, hint="Name a model's folder, or a Hub id (user/name).")
+    return download_pretrained(place, f"hf:{place}", "name a model's folder", ModelError)
 
 
 def download_pretrained(hub_id: str, subject: str, instead: str, error: type[UskError]) -> Path:
@@ -291,19 +289,19 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _described(folder: Path, subject: str) -> tuple[Any, Any]:
+def _described(folder: Path, at: dict[str, Any]) -> tuple[Any, Any]:
     """The model's configuration and feature extractor; ModelError where a file of theirs is missing or not understood."""
     library = transformers()
     for name in ("config.json", EXTRACTOR_FILE):
         if not (folder / name).is_file():
-            raise ModelError(f"{subject} is no audio classifier: it has no {name}")
+            raise ModelError(f"is not an audio classifier: it has no {name}", **at)
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
         with _quiet():
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{subject} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"cannot be loaded: {first_line(error)}", **at) from error
     if hasattr(config, "apply_spec_augment"):
-        config.apply_spec_augment = False  # --augment decides, and it draws from the run's seed
+        config.apply_spec_augment = False  # the recipe's augmentation decides, drawn from the run's seed
     return config, extractor

@@ -21,7 +21,8 @@ def command(
 ) -> None:
     """Synthesize, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
     display = display_for(ctx)
-    from usk.classify.train import TrainConfig, TrainProgress, train
+    from usk.classify.config import TrainConfig
+    from usk.classify.train import train
     from usk.cli.comparison import comparison_shown
     from usk.cli.display import plan_table
     from usk.data.open import open_source
@@ -47,22 +48,8 @@ def command(
             progress=bars("rendering clips"),
             decoding=bars("making the demo corpus"),
         )
-    config = TrainConfig(folds=(TEST_FOLD,), epochs=epochs, device=device)
-    with display.progress() as bars:
-        training = bars("training")
-
-        def report(state: TrainProgress) -> None:
-            training(state.done_steps, state.all_steps, state.label)
-
-        train(
-            real,
-            ["real", "real,synth"],
-            synth=made.folder,
-            out=root / "runs",
-            config=config,
-            report=report,
-            preparing=bars("decoding"),
-        )
+    config = TrainConfig(test_folds=(TEST_FOLD,), seeds=1, epochs=epochs, device=device)
+    train(real, "real,synth", synth=made.folder, out=root / "runs", config=config, reporter=display)
     comparisons = compare_runs(root / "runs")
     display.result(
         {
@@ -75,7 +62,7 @@ def command(
         *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
         "One seed on procedural sound: this shows how the parts fit, not whether synthetic clips help. With real clips:",
         "  usk synth --real UrbanSound8K --per-class 100\n"
-        "  usk train --real UrbanSound8K --mix real --mix real,synth --seeds 3\n"
+        "  usk train --real UrbanSound8K --mix real,synth\n"
         "  usk eval",
         f"To look and listen: usk report --runs {root / 'runs'} --synth {root / 'synth'}",
     )

@@ -84,7 +84,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from usk.classify.runs import settings_of
+    from usk.classify.classifier import settings_of
     from usk.runs import RUN_FILE, read_record
 
     settings = settings_of(folder)

@@ -14,34 +14,31 @@ NONE_READ = 1
 
 def command(
     ctx: typer.Context,
-    what: Annotated[list[str], typer.Argument(metavar="FILE|FOLDER|SRC...", help="What to classify.")],
     run: Annotated[
         str,
-        typer.Option(
-            "--run",
-            metavar="RUN|ID",
+        typer.Argument(
+            metavar="RUN",
             help="Folder of a run, or of runs that holds only one; or a Hub id\\[@revision].",
         ),
-    ] = "runs",
+    ],
+    what: Annotated[list[str], typer.Argument(metavar="FILES...", help="Files, folders or SRC to classify.")],
     csv_file: Annotated[
         str | None, typer.Option("--csv", metavar="PATH", help="Write a CSV file; - is standard output.")
     ] = None,
 ) -> None:
     """Classify audio files, folders of them, or sources. Goes on past a bad file; exit code 1 if none could be read."""
     display = display_for(ctx)
-    from usk.classify.predict import predict, write_csv
-    from usk.cli.display import predictions_table
     from usk.errors import UsageError
-    from usk.text import abbreviate_list
 
     if csv_file == "-" and display.as_json:
-        raise UsageError("--csv - and --json both want standard output; give --csv a file")
-    if csv_file is not None and not Path(csv_file).absolute().parent.is_dir():
-        raise UsageError(
-            f"--csv {csv_file}: there is no folder {Path(csv_file).parent}; make it, or name another"
-        )
-    with display.progress() as bars:
-        predictions = predict(what, run, progress=bars("classifying"))
+        raise UsageError("and JSON both want standard output", field="csv", value="-", hint="Name a file.")
+    if csv_file is not None and not (folder := Path(csv_file).absolute().parent).is_dir():
+        raise UsageError(f"there is no folder {folder}", field="csv", value=csv_file, hint="Make it first.")
+    from usk.classify.predict import predict, write_csv
+    from usk.cli.display import predictions_table
+    from usk.text import abbreviate_list
+
+    predictions = predict(what, run, reporter=display)
     if csv_file is not None:
         write_csv(predictions, csv_file)
     if csv_file != "-":

@@ -334,7 +334,7 @@ def _show_subsets(
                 for subset, result in zip(subsets, results, strict=True)
             },
         ),
-        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real --mix real,synth --train-clips {train_clips}"
+        f"{made} made now in {elapsed_s:.0f} s. Next: usk train --mix real,synth --train-clips {train_clips}"
         f"{_subset_flags(subsets)}{train_flags}",
     )
 
@@ -345,4 +345,4 @@ def _subset_flags(subsets: Sequence[TrainSubset]) -> str:
     seeds = sorted({subset.seed for subset in subsets if subset.train_clips is not None}) or [0]
     first = f" --seed {seeds[0]}" if seeds[0] else ""
     several = f" --seeds {len(seeds)}" if len(seeds) > 1 else ""
-    return f" --folds {','.join(map(str, folds))}{first}{several}"
+    return f" --test-folds {','.join(map(str, folds))}{first}{several}"

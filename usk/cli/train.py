@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,6 +16,11 @@ from usk.cli.options import (
     split_numbers,
     typed,
 )
+
+
+class Protocol(StrEnum):
+    FOLDS = "folds"
+    SEED_9010 = "seed-9010"
 
 
 @reads_clips()
@@ -42,15 +47,24 @@ def command(
         ),
     ] = "small",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="folds, holdout, or seed-9010 (as published; optimistic).")
-    ] = "folds",
-    folds: Annotated[
+        Protocol, typer.Option("--protocol", help="folds, or seed-9010 (as published; optimistic).")
+    ] = Protocol.FOLDS,
+    test_folds: Annotated[
         str | None,
-        typer.Option("--folds", help="Test folds, joined by commas. \\[default: all that are clean]"),
+        typer.Option(
+            "--test-folds", help="Folds that test, joined by commas. \\[default: all that are clean]"
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Train this many times with different seeds.")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Train this many times with different seeds. \\[default: so that folds times seeds are at least six]",
+        ),
+    ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="The first of them: several machines can share a sweep.")
+        int, typer.Option("--seed", min=0, help="The first of them: several machines can share a sweep.")
     ] = 0,
     train_clips: Annotated[
         str,
@@ -63,13 +77,14 @@ def command(
         int | None,
         typer.Option(
             "--epochs",
+            min=1,
             help="Epochs, each of the real clips, or of 500 where there are fewer. \\[default: the classifier's; up to "
             "twice as many with fewer than 1,000 clips]",
         ),
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Clips in a training batch.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips in a training batch.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak learning rate.")
+        float | None, typer.Option("--learning-rate", min=0, help="Peak learning rate.")
     ] = None,
     augment: Annotated[
         str,
@@ -84,23 +99,29 @@ def command(
         int | None,
         typer.Option(
             "--workers",
+            min=1,
             help="Train this many runs at the same time. \\[default: as many as cores and memory allow, on a GPU eight at most]",
         ),
     ] = None,
+    no_baseline: Annotated[
+        bool, typer.Option("--no-baseline", help="Do not also train on the real clips of each mix alone.")
+    ] = False,
     reading: Reading = Reading(),
 ) -> None:
-    """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again."""
+    """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again.
+
+    Beside each mix its real clips alone are trained too, with as many seeds as `usk eval` needs for a verdict.
+    """
     display = display_for(ctx)
-    from usk.classify.train import TrainConfig, TrainProgress, train
-    from usk.cli.display import runs_table, settings_line
+    from usk.classify.config import TrainConfig
     from usk.data.mix import parse_mix
     from usk.errors import UsageError
     from usk.text import abbreviate_list, pluralize
 
     config = TrainConfig(
         classifier=classifier,
-        protocol=protocol,
-        folds=split_numbers(folds, "folds"),
+        protocol=protocol.value,
+        test_folds=split_numbers(test_folds, "test_folds"),
         seeds=seeds,
         seed=seed,
         train_clips=train_clips,
@@ -111,48 +132,30 @@ def command(
         device=device,
         workers=workers,
         skip_bad=reading.skip_bad,
+        baseline=not no_baseline,
     )
+    config.check()
     parts = {part.name for text in mix or () for part in parse_mix(text).parts}
     if synth is not None and "synth" not in parts:
-        raise UsageError(f"--synth {synth}: no --mix names synth; add --mix real,synth, or leave it out")
+        hint = "Add a mix that names it, such as real,synth, or leave it out."
+        raise UsageError("no mix names synth", field="synth", value=synth, hint=hint)
     source = reading.open(real)
-    with display.progress() as bars:
-        training = bars("training")
+    from usk.classify.train import train
+    from usk.cli.display import runs_table
 
-        def report(state: TrainProgress) -> None:
-            chosen_on = (
-                "" if isnan(state.validation_accuracy) else f" · validation {state.validation_accuracy:.0%}"
-            )
-            text = f"run {state.run + 1}/{state.n_runs} · {state.label} · epoch {state.epoch}/{state.epochs}"
-            training(state.done_steps, state.all_steps, text + chosen_on)
-
-        result = train(
-            source,
-            mix or ["real"],
-            synth=synth or "synth",
-            out=out,
-            config=config,
-            report=report,
-            preparing=bars("decoding"),
-            announce=lambda settings: display.note(settings_line(settings)),
-        )
-    for note in result.notes:
-        display.warn(note)
+    result = train(source, mix or ["real"], synth=synth or "synth", out=out, config=config, reporter=display)
     if failed := [run.folder.name for run in result.runs if run.learnt_nothing]:
         display.warn(
-            f"{pluralize(len(failed), 'run')} of {len(result.runs)} learnt nothing and took all test clips for one class ({abbreviate_list(failed)}): "
-            "more --epochs or a lower --learning-rate may help"
+            f"{pluralize(len(failed), 'run')} of {len(result.runs)} learned nothing and took all test clips for one class "
+            f"({abbreviate_list(failed)}): more --epochs or a lower --learning-rate may help"
         )
+    n_found = result.fresh.count(False)
     display.result(
         {
             "runs": [{**run.as_dict(), "folder": str(run.folder)} for run in result.runs],
             "notes": list(result.notes),
         },
         runs_table(result.runs),
-        *(
-            []
-            if all(result.fresh)
-            else [f"trained before: {result.fresh.count(False)} of {len(result.runs)}"]
-        ),
+        *([f"trained before: {n_found} of {len(result.runs)}"] if n_found else []),
         "Next: usk eval" + (f" {typed(out)}" if out != "runs" else ""),
     )

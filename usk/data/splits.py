@@ -20,7 +20,6 @@ from usk.data.clip import Clip
 from usk.errors import UsageError
 
 VALIDATION_SHARE = 0.15
-PROTOCOLS = ("folds", "holdout", "seed-9010")
 
 
 def stable_order(name: str) -> int:
@@ -150,45 +149,6 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
         f"fold{test_fold}",
         np.flatnonzero(free & ~is_held),
         np.flatnonzero(free & is_held),
-        np.flatnonzero(test),
-    )
-
-
-def holdout_split(clips: Sequence[Clip], seed: int, test_share: float = 0.2) -> Split:
-    """Protocol `holdout`: about a fifth of each class's recordings, drawn by `seed`, tests; folds are ignored.
-
-    Recordings validate as everywhere, but for those of a class that would have none left to train on. Raises UsageError if
-    no class has two recordings: one must stay to train on.
-    """
-    by_class: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for clip in clips:
-        by_class[clip.label][clip.group] += 1
-    tested: set[str] = set()
-    for groups in by_class.values():
-        wanted, taken = test_share * sum(groups.values()), 0
-        for group in sorted(groups, key=lambda name: stable_order(f"{seed}/{name}"))[
-            : max(len(groups) - 1, 0)
-        ]:
-            if taken >= wanted:
-                break
-            tested.add(group)
-            taken += groups[group]
-    if not tested:
-        raise UsageError(
-            "--protocol holdout: every class has a single recording, which trains, so nothing is left to test; "
-            "add recordings, or tell them apart (--group-column, or in class folders a folder for each)"
-        )
-    held = held_out_groups(clips) - tested
-    # The rule counts tested recordings among those it leaves to train on; here they are gone, and one must stay.
-    for groups in by_class.values():
-        if (left := groups.keys() - tested) and left <= held:
-            held -= left
-    test = np.array([clip.group in tested for clip in clips])
-    is_held = np.array([clip.group in held for clip in clips])
-    return Split(
-        f"holdout{seed}",
-        np.flatnonzero(~test & ~is_held),
-        np.flatnonzero(~test & is_held),
         np.flatnonzero(test),
     )
 

@@ -632,10 +632,10 @@ def _train_options(
     before = [part for mix in mixes for part in ("--mix", mix)]
     if synth != "synth" and any(part.split(":")[0] == "synth" for mix in mixes for part in mix.split(",")):
         before += ["--synth", synth]
-    before += ["--classifier", comparison.classifier]
+    before += ["--no-baseline", "--classifier", comparison.classifier]
     after = ["--protocol", comparison.protocol]
     if comparison.protocol == "folds":
-        after += ["--folds", ",".join(map(str, folds))]
+        after += ["--test-folds", ",".join(map(str, folds))]
     after += ["--seed", str(seeds[0])] if seeds[0] else []
     after += ["--seeds", str(len(seeds))]
     if comparison.train_clips is not None:

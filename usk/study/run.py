@@ -25,6 +25,25 @@ DEFAULT_REAL = "danavery/urbansound8K"
 RUNS = "runs"
 
 
+class _Training(Reporter):
+    """Hands the progress of a training on as a share of it; its notes are in the runs' records."""
+
+    def __init__(self, tell: Callable[[float, str], None]) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def task(self, label: str, unit: str = "", total: int = 0) -> Task:
+        return _TrainingTask(self.tell, total) if label == "training" else Task()
+
+
+class _TrainingTask(Task):
+    def __init__(self, tell: Callable[[float, str], None], total: int) -> None:
+        self.tell, self.total = tell, total
+
+    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
+        self.tell(done / max(self.total, 1), text or "")
+
+
 @dataclass(frozen=True)
 class Step:
     """One piece of a study's work. `run(device, tell)` does what of it is not done yet; `tell(share, text)` takes progress."""
@@ -201,24 +220,26 @@ class _Steps:
         folds, seeds = config.test_folds[n], config.seeds[n]
 
         def run(device: str, tell: Callable[[float, str], None]) -> None:
-            from usk.classify.train import TrainConfig, train
+            from usk.classify.config import TrainConfig
+            from usk.classify.train import train
 
             settings = TrainConfig(
                 classifier,
-                folds=tuple(folds),
+                test_folds=tuple(folds),
                 seeds=seeds,
                 seed=config.first_seed,
                 train_clips=n,
                 epochs=config.epochs,
                 augment=",".join(augments),
                 device=device,
+                baseline=False,
             )
             train(
                 self.source(),
                 mixes,
                 out=RUNS,
                 config=settings,
-                report=lambda state: tell(state.done_steps / max(state.all_steps, 1), state.label),
+                reporter=_Training(tell),
             )
 
         runs = len(mixes) * len(augments) * len(folds) * seeds

@@ -24,8 +24,9 @@ import torch
 from torch import nn
 
 from usk.audio.features import Features, fit_length
-from usk.classify.loop import SETTLING_CLIPS, Training, evenly
-from usk.classify.registry import DEFAULT_CLASSIFIER, ClassifierPreset, preset
+from usk.classify.loop import BATCH_NORM_CLIPS, FeatureTable, Training, evenly
+from usk.classify.recipe import ClassifierPreset
+from usk.classify.registry import DEFAULT_CLASSIFIER, preset
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, Progress
 from usk.data.splits import held_out_groups
@@ -269,8 +270,7 @@ class ClipFilter:
             training = Training(
                 model,
                 recipe,
-                features,
-                labels,
+                FeatureTable(features, labels),
                 steps=n_steps,
                 batch=recipe.batch,
                 learning_rate=recipe.learning_rate,
@@ -282,7 +282,7 @@ class ClipFilter:
                 training.step()
                 if report is not None:
                     report(step + 1)
-            training.reestimate_batch_norm(evenly(features, SETTLING_CLIPS))
+            training.reestimate_batch_norm(evenly(features, BATCH_NORM_CLIPS))
         return model
 
     def score(self, planned: Sequence[PlannedClip], rows: Sequence[dict[str, Any]], rate_hz: int) -> None:

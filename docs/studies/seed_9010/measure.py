@@ -25,8 +25,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from usk.classify.config import TrainConfig
 from usk.classify.registry import preset
-from usk.classify.train import TrainConfig, train
+from usk.classify.train import train
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.source import Source

@@ -27,7 +27,7 @@ from rich.table import Table
 from tests.bench.distance import RealReference
 from usk.audio.mel import audio_to_image, stack_padded
 from usk.audit.embeddings import features_of, log_mel_statistics
-from usk.classify.runs import classifier_in
+from usk.classify.classifier import classifier_in
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.splits import held_out_groups
