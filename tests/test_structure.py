@@ -51,7 +51,7 @@ BANNED = (
     r"figures",
     r"mends?|mended",
     r"write_whole|only_one|refuse_other|sample_of|counted_of",
-    r"optimis\w+|licence[sd]?|colou?rise\w*|normalis\w+|standardis\w+|synthesis(?:e|es|ed|ing)|recognis\w+",
+    r"optimis(?!ti)\w+|licence[sd]?|colou?rise\w*|normalis\w+|standardis\w+|synthesis(?:e|es|ed|ing)|recognis\w+",
 )
 
 
