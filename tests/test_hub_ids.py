@@ -347,7 +347,7 @@ def test_what_is_no_pipeline_is_not_downloaded(hub: LocalHub, tmp_path: Path) ->
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "large.safetensors").write_bytes(b"x")
     hub.create_repo("model", "me/other", tmp_path / "other")
-    with pytest.raises(ModelError, match=r"--model me/other is no pipeline: it has no model_index\.json"):
+    with pytest.raises(ModelError, match=r"me/other.*model_index\.json"):
         load_generator("me/other", "cpu")
     assert not any("/resolve/" in path for _, path, _ in hub.requests)
 
