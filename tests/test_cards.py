@@ -43,8 +43,8 @@ from usk.runs import Predictions
 from usk.synth.card import dataset_card
 from usk.synth.dataset_folder import encode_flac
 from usk.synth.plan import Plan, PlannedClip
-from usk.synth.settings import RenderConfig, render_config
-from usk.synth.synthesize import SynthConfig, synthesize
+from usk.synth.settings import RenderConfig, SynthConfig, render_config
+from usk.synth.synthesize import synthesize
 
 HOSTILE = (
     '"]: x',

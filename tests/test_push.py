@@ -124,7 +124,7 @@ def judged(usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch:
     recipe = registry.CLASSIFIERS["small"]
     monkeypatch.setitem(registry.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
     ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--filter", "--out",
+        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--filter", 0.5, "--out",
         tmp_path / "judged", "--quiet",
     )  # fmt: skip
     assert ran.code == 0, ran.err

@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from usk.report.page import ReportConfig, ReportResult, report
     from usk.study.results import StudyResult
     from usk.study.run import study
-    from usk.synth.filter import FilterConfig
-    from usk.synth.settings import RenderConfig, render_config
-    from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
+    from usk.synth.settings import RenderConfig, SynthConfig, render_config
+    from usk.synth.synthesize import SynthResult, synthesize
 
 _WHERE = {
     "AudioClassifier": "usk.classify.classifier",
@@ -49,7 +48,6 @@ _WHERE = {
     "FitConfig": "usk.diffusion.fit",
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.generator",
-    "FilterConfig": "usk.synth.filter",
     "MelSettings": "usk.audio.mel",
     "PushConfig": "usk.push_plan",
     "PushPlan": "usk.push_plan",
@@ -60,7 +58,7 @@ _WHERE = {
     "ReportConfig": "usk.report.page",
     "ReportResult": "usk.report.page",
     "Source": "usk.data.source",
-    "SynthConfig": "usk.synth.synthesize",
+    "SynthConfig": "usk.synth.settings",
     "SynthResult": "usk.synth.synthesize",
     "TrainConfig": "usk.classify.config",
     "TrainResult": "usk.classify.train",
@@ -82,7 +80,6 @@ __all__ = [
     "AudioClassifier",
     "Clip",
     "Comparison",
-    "FilterConfig",
     "FitConfig",
     "FitResult",
     "Generator",

@@ -23,9 +23,7 @@ SHARD_NAME = re.compile(r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet
 PARAMETER_OF = {
     **dict.fromkeys(("source", "class_names", "has_groups", "license", "plan_sha256"), "real"),
     **dict.fromkeys(("trained_on", "mel", "sample_rate_hz"), "model"),
-    **dict.fromkeys(
-        ("solver", "eta", "refinements", "condition_on_class", "crop", "repeat_short"), "quality"
-    ),
+    **dict.fromkeys(("solver", "eta", "condition_on_class", "crop", "repeat_short"), "quality"),
     "griffin_lim_iterations": "quality",
     "precision": "device",
     "clip_filter": "filter",

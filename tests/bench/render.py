@@ -40,8 +40,8 @@ from usk.diffusion.mel_pipeline import MelGenerator, quiet_libraries
 from usk.diffusion.pipeline import embedded_folder
 from usk.synth.plan import Plan
 from usk.synth.render import DiffusionRenderer, Stages
-from usk.synth.settings import render_config
-from usk.synth.synthesize import SynthConfig, plan_for, synthesize
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import plan_for, synthesize
 
 RANDOM_256 = "random-256"
 

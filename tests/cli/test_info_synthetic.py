@@ -10,8 +10,8 @@ import pytest
 
 from usk.data.decode import decode_source
 from usk.data.open import open_source
-from usk.synth.settings import render_config
-from usk.synth.synthesize import SynthConfig, synthesize
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import synthesize
 
 
 def test_it_says_what_is_in_it(usk: Callable[..., Any], tone_folder: Path, tmp_path: Path) -> None:

@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 
 from usk.diffusion.interpolate import (
     Scales,
-    barycentre,
-    corrected,
     decomposed,
     lerp,
-    midpoint,
     noise_part,
     slerp,
     with_noise,
@@ -113,7 +110,7 @@ def test_slerp_equals_audiodiffusions_where_that_is_defined(seed: int, alpha: fl
     torch.testing.assert_close(slerp(first, second, weight(alpha)), theirs, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("mix", [slerp, lerp, midpoint])
+@pytest.mark.parametrize("mix", [slerp, lerp])
 def test_each_clip_of_a_batch_has_its_own_angle_and_weight(mix: Callable) -> None:
     first = latent(1, n=len(PAIRS))
     second = torch.cat([second_of(row[None]) for row, second_of in zip(first, PAIRS.values(), strict=True)])
@@ -126,28 +123,10 @@ def test_each_clip_of_a_batch_has_its_own_angle_and_weight(mix: Callable) -> Non
         )
 
 
-@pytest.mark.parametrize("mix", [slerp, lerp, midpoint])
+@pytest.mark.parametrize("mix", [slerp, lerp])
 @pytest.mark.parametrize(("a", "b"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
 def test_empty_latents_stay_finite(mix: Callable, a: float, b: float) -> None:
     assert torch.isfinite(mix(a * latent(1), b * latent(2), weight(0.5))).all()
-
-
-@each_pair
-@given(seed=seeds, alpha=weights)
-def test_midpoint_has_the_mean_norm_and_no_alpha(second_of: Callable, seed: int, alpha: float) -> None:
-    first = latent(seed)
-    second = second_of(first) * 2
-    middle = midpoint(first, second, weight(alpha))
-    assert float(norm(middle) / norm(first)) == pytest.approx(1.5, abs=0.02)
-    assert torch.equal(middle, midpoint(first, second))
-
-
-@given(seed=seeds)
-def test_midpoint_points_along_the_mean(seed: int) -> None:
-    first, second = latent(seed), latent(seed + 1)
-    mean, middle = first + second, midpoint(first, second)
-    torch.testing.assert_close(middle / norm(middle), mean / norm(mean), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(midpoint(second, first), middle)
 
 
 @given(seed=seeds, signal=st.floats(0, 1, allow_subnormal=False))
@@ -175,48 +154,6 @@ def test_half_precision_latents_stay_in_half_precision() -> None:
     assert slerp(first, second, weight(0.5)).dtype == torch.float16
 
 
-# --- more than two, and none ---------------------------------------------------------------------------------
-
-
-def shares(seed: int, k: int, n: int = 1) -> torch.Tensor:
-    drawn = torch.rand(n, k, generator=torch.Generator().manual_seed(seed)) + 0.05
-    return drawn / drawn.sum(dim=1, keepdim=True)
-
-
-@given(seed=seeds, k=st.integers(2, 6), scale=scales)
-def test_a_barycentre_keeps_mean_and_deviation(seed: int, k: int, scale: float) -> None:
-    """A plain mean of k would have about 1/sqrt(k) of the deviation."""
-    latents = [latent(seed + place, scale, n=3) for place in range(k)]
-    weights_of = shares(seed, k, 3)
-    mixed = barycentre(latents, weights_of)
-    plain = sum(latents[place] * weights_of[:, place].reshape(3, 1, 1, 1) for place in range(k))
-    deviation = sum(
-        latents[place].std(dim=(-2, -1), correction=0) * weights_of[:, place, None] for place in range(k)
-    )
-    torch.testing.assert_close(mixed.mean(dim=(-2, -1)), plain.mean(dim=(-2, -1)), atol=1e-4 * scale, rtol=0)
-    torch.testing.assert_close(mixed.std(dim=(-2, -1), correction=0), deviation, rtol=1e-3, atol=0)
-
-
-@given(seed=seeds, k=st.integers(2, 5))
-def test_a_barycentre_does_not_depend_on_the_order(seed: int, k: int) -> None:
-    latents, weights_of = [latent(seed + place) for place in range(k)], shares(seed, k)
-    turned = barycentre(latents[::-1], weights_of.flip(1))
-    torch.testing.assert_close(barycentre(latents, weights_of), turned, atol=1e-4, rtol=0)
-
-
-@given(seed=seeds)
-def test_a_barycentre_of_one_is_itself(seed: int) -> None:
-    first = latent(seed)
-    torch.testing.assert_close(barycentre([first, latent(5)], torch.tensor([[1.0, 0.0]])), first)
-    torch.testing.assert_close(barycentre([first] * 3, shares(seed, 3)), first, atol=1e-5, rtol=1e-4)
-
-
-def test_a_barycentre_of_opposites_is_finite() -> None:
-    first = latent(1)
-    mixed = barycentre([first, -first], torch.tensor([[0.5, 0.5]]))
-    assert mixed.isfinite().all() and mixed.abs().max() < 1e-3
-
-
 @given(seed=seeds, alpha_cumprod=st.floats(0.01, 0.99))
 def test_noise_and_signal_come_apart_and_together(seed: int, alpha_cumprod: float) -> None:
     clean, noise = latent(seed), latent(seed + 1)
@@ -224,21 +161,3 @@ def test_noise_and_signal_come_apart_and_together(seed: int, alpha_cumprod: floa
     noisy = with_noise(clean, noise, scales)
     torch.testing.assert_close(noise_part(noisy, clean, scales), noise, atol=1e-4, rtol=1e-3)
     assert torch.equal(with_noise(clean, noise, Scales(1.0, 0.0)), clean)
-
-
-@given(seed=seeds, share=st.floats(0, 1))
-def test_corrected_noise_is_nearer_to_gaussian(seed: int, share: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    heavy = torch.randn(1, 1, 64, 160, generator=generator) * (
-        1 + 2 * torch.rand(1, 1, 64, 160, generator=generator)
-    )
-    fresh = torch.randn(1, 1, 64, 160, generator=generator)
-
-    def kurtosis(noise: torch.Tensor) -> float:
-        return float(((noise - noise.mean()) ** 4).mean() / noise.var() ** 2)
-
-    made = corrected(heavy, fresh, share)
-    assert abs(kurtosis(made) - 3) < abs(kurtosis(heavy) - 3) + 0.1 or kurtosis(made) < 3.2
-    assert made.abs().max() <= 2 + share**0.5 * fresh.abs().max()
-    torch.testing.assert_close(corrected(heavy, fresh, 0.0, limit=1e9), heavy)
-    torch.testing.assert_close(corrected(heavy, fresh, 1.0), fresh)

@@ -19,8 +19,8 @@ from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
 from usk.report.gallery import BASE64, ROW_BYTES, compress, gallery, picture, show_order
-from usk.synth.settings import render_config
-from usk.synth.synthesize import SynthConfig, synthesize
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import synthesize
 
 
 def gray(values: np.ndarray) -> np.ndarray:

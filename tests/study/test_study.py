@@ -40,7 +40,7 @@ full = 1
 strategy = "waveform"
 [clips.filtered]
 strategy = "waveform"
-filter = true
+filter = 0.5
 per_class = 2
 """
 

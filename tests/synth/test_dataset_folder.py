@@ -131,7 +131,7 @@ def test_datasets_reads_it_with_class_labels_and_provenance(tmp_path: Path) -> N
     assert row == {
         "clip_id": "c7", "label": 1, "group": "c7", "fold": 1, "parents": ["a7", "b7"],
         "parent_groups": ["t/a", "t/b"], "parent_folds": [1, 1], "strategy": "slerp", "alpha": 0.25, "weights": [0.75, 0.25], "seed": 7,
-        "steps": 2, "model": "tiny@abc", "gain_db": -3.5, "filter_score": None,
+        "steps": 2, "model": "tiny@abc", "gain_db": -3.5, "filter_score": None, "parent_names": None, "parent_seconds": None,
     }  # fmt: skip
 
 
@@ -331,8 +331,8 @@ def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Manifest, plan, latents, shard, card: none ends in a traceback or a temporary file."""
-    from usk.synth.settings import RenderConfig
-    from usk.synth.synthesize import SynthConfig, SynthResult, synthesize
+    from usk.synth.settings import RenderConfig, SynthConfig
+    from usk.synth.synthesize import SynthResult, synthesize
 
     config = SynthConfig(per_class=2, render=RenderConfig(steps=1, batch=4))
     writes: list[str] = []

@@ -12,8 +12,8 @@ from usk.data.cache import cache_root
 from usk.data.open import open_source
 from usk.synth import latents
 from usk.synth.render import ParentLatents
-from usk.synth.settings import render_config
-from usk.synth.synthesize import SynthConfig, synthesize
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import synthesize
 
 Make = Callable[..., dict[str, bytes]]
 

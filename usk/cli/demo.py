@@ -29,7 +29,8 @@ def command(
     from usk.diffusion.pipeline import EMBEDDED
     from usk.errors import UsageError
     from usk.evaluate.compare import compare_runs
-    from usk.synth.synthesize import SynthConfig, synthesize
+    from usk.synth.settings import SynthConfig
+    from usk.synth.synthesize import synthesize
 
     if epochs < 1:
         raise UsageError(f"--epochs must be at least 1, not {epochs}")  # before any clip is made
@@ -37,17 +38,14 @@ def command(
     real = open_source("demo")
     for note in real.notes:
         display.warn(note)
-    training_folds = tuple(fold for fold in real.folds if fold != TEST_FOLD)
-    with display.progress() as bars:
-        made = synthesize(
-            real,
-            root / "synth",
-            SynthConfig(per_class=per_class, folds=training_folds),
-            model=EMBEDDED,
-            device=device,
-            progress=bars("rendering clips"),
-            decoding=bars("making the demo corpus"),
-        )
+    made = synthesize(
+        real,
+        root / "synth",
+        SynthConfig(per_class=per_class, test_folds=(TEST_FOLD,)),
+        model=EMBEDDED,
+        device=device,
+        reporter=display,
+    )
     config = TrainConfig(test_folds=(TEST_FOLD,), seeds=1, epochs=epochs, device=device)
     train(real, "real,synth", synth=made.folder, out=root / "runs", config=config, reporter=display)
     comparisons = compare_runs(root / "runs")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from usk.cli.display import Display
     from usk.data.source import Source
     from usk.data.train_subset import TrainSubset
+    from usk.synth.settings import SynthConfig
     from usk.synth.synthesize import SynthResult
 
 
@@ -47,46 +48,22 @@ def command(
     ] = "standard",
     strategy: Annotated[
         str | None,
-        typer.Option(
-            "--strategy",
-            help="decomposed, slerp, midpoint, corrected, barycentre, variation, sample, waveform or classical.",
-        ),
-    ] = None,
-    parents: Annotated[
-        int | None, typer.Option("--parents", help="Parents of a clip, for the strategy barycentre.")
+        typer.Option("--strategy", help="decomposed, slerp, variation, sample, waveform or classical."),
     ] = None,
     strength: Annotated[
         float | None,
         typer.Option("--strength", help="Noise strength to mix at, above 0 up to 1 (pure noise)."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Solver steps each way.")] = None,
-    solver: Annotated[str | None, typer.Option("--solver", help="second-order or ddim.")] = None,
-    refinements: Annotated[
-        int | None,
-        typer.Option(
-            "--refinements",
-            help="Further looks of the inversion: at each step of ddim, at the first of second-order.",
-        ),
-    ] = None,
-    eta: Annotated[
-        float | None, typer.Option("--eta", help="Fresh noise on the way down: 0 none, 1 as DDPM.")
-    ] = None,
     guidance: Annotated[
         float | None,
         typer.Option("--guidance", help="Towards the class, of class-conditional generators; 1 is none."),
     ] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="auto, bf16 or fp32.")] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", help="Clips that are rendered together. \\[default: what fits]")
     ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first: pays for thousands of clips.")
-    ] = False,
     classes: Annotated[
         str | None, typer.Option("--classes", help="Only these classes, joined by commas.")
-    ] = None,
-    folds: Annotated[
-        str | None, typer.Option("--folds", help="Only parents of these folds, joined by commas.")
     ] = None,
     train_clips: Annotated[
         str | None,
@@ -99,7 +76,7 @@ def command(
         str | None,
         typer.Option(
             "--test-folds",
-            help="Folds to be tested. With --train-clips: a dataset for each (default: all). With --filter: one clip_filter hears all others.",
+            help="Folds held out for testing: all others give parents. With --train-clips: a dataset for each (default: all).",
         ),
     ] = None,
     seeds: Annotated[
@@ -109,19 +86,13 @@ def command(
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
     ] = False,
-    clip_filter: Annotated[
-        bool,
-        typer.Option("--filter", help="Score the clips with classifiers of their folds and keep the best."),
-    ] = False,
-    keep: Annotated[
+    share_kept: Annotated[
         float | None,
         typer.Option(
-            "--keep", help="With --filter: the share of the clips made that is kept. \\[default: 0.5]"
+            "--filter",
+            metavar="SHARE",
+            help="Score the clips with a classifier and keep this share of each class, the best: 0.5.",
         ),
-    ] = None,
-    judge_threshold: Annotated[
-        float | None,
-        typer.Option("--filter-threshold", help="With --filter: keep only clips with this score or more."),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -134,125 +105,98 @@ def command(
     """
     display = display_for(ctx)
     from usk.data.train_subset import parse_train_clips
-    from usk.synth.filter import FilterConfig
-    from usk.synth.settings import render_config
-    from usk.synth.strategies import strategy_named
-    from usk.synth.subsets import of_subset, refuse_one_dataset, synthesize_subsets, train_subsets
-    from usk.synth.synthesize import SynthConfig, plan_for, synthesize
+    from usk.synth.settings import SynthConfig, render_config
 
-    chosen: dict[str, Any] = {
-        "strategy": strategy,
-        "n_parents": parents,
-        "strength": strength,
-        "steps": steps,
-        "solver": solver,
-        "refinements": refinements,
-        "eta": eta,
-        "guidance": guidance,
-        "precision": precision,
-        "batch": batch,
-    }
-    for flag, value in (("--keep", keep), ("--filter-threshold", judge_threshold)):
-        if value is not None and not clip_filter:
-            raise UsageError(f"{flag} {value} belongs to --filter; add --filter, or leave it out")
     tested = split_numbers(test_folds, "test_folds")
-    if tested and not clip_filter and train_clips is None:
-        raise UsageError(
-            f"--test-folds {test_folds} belongs to --train-clips or --filter; add one, or leave it out"
-        )
     if seeds != 1 and train_clips is None:
-        raise UsageError("--seeds belongs to --train-clips; add --train-clips, or leave it out")
-    if classes is not None and not split_names(classes):
         raise UsageError(
-            f"--classes {classes!r} names no class; write them joined by commas, or leave it out"
+            "has no effect without numbers of training clips", field="seeds", value=seeds, hint="Remove it."
         )
+    if classes is not None and not split_names(classes):
+        raise UsageError("names no class", field="classes", value=classes, hint="Join names by commas.")
+    numbers = parse_train_clips(train_clips) if train_clips is not None else None
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,
-        seed=seed if train_clips is None else 0,  # each dataset of --train-clips draws by its name
+        seed=seed if numbers is None else 0,  # each dataset of --train-clips draws by its name
         classes=split_names(classes),
-        folds=split_numbers(folds, "folds"),
+        test_folds=tested if numbers is None else (),
         across_folds=across_folds,
         skip_bad=reading.skip_bad,
-        render=render_config(quality, **chosen),
-        clip_filter=FilterConfig(keep, judge_threshold, tested if train_clips is None else ())
-        if clip_filter
-        else None,
+        render=render_config(
+            quality, strategy=strategy, strength=strength, steps=steps, guidance=guidance, batch=batch
+        ),
+        filter=share_kept,
     )
-    if compiled and strategy_named(config.render.strategy).mix is None:
-        raise UsageError(
-            f"--compile: --strategy {config.render.strategy} has no generator that it could tell; leave it out"
-        )
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)
+    from usk.synth.subsets import synthesize_subsets, train_subsets
+    from usk.synth.synthesize import synthesize
+
     subsets: list[TrainSubset] | None = None
-    if train_clips is not None:
-        subsets = train_subsets(source, parse_train_clips(train_clips), tested, seeds, first_seed=seed)
+    if numbers is not None:
+        subsets = train_subsets(source, numbers, tested, seeds, first_seed=seed)
     if dry_run:
-        from usk.cli.display import pairs_table, plan_table
-        from usk.synth.synthesize import refuse_early
-
-        if subsets is not None:
-            refuse_one_dataset(out)
-        refuse_early(config, model, device, out if subsets is None else None)
-
-        rows: list[dict[str, Any]] = []
-        tables: list[Any] = []
-        with display.progress() as bars:
-            for subset in subsets if subsets is not None else (None,):
-                _, plan = plan_for(
-                    source, config if subset is None else of_subset(config, subset), decoding=bars("decoding")
-                )
-                for note in plan.notes:
-                    display.warn(note)
-                named = {} if subset is None else {"dataset": subset.name}
-                rows += [
-                    {**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips
-                ]
-                title = f"plan: {pluralize(len(plan), 'clip')}" + (
-                    f" in {subset.name}" if subset is not None else ""
-                )
-                tables.append(plan_table(plan.counts(), title))
-        display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
+        _show_plan(display, source, config, subsets, out, model, device)
         return
-    from usk.cli.display import plan_table, settings_line
-
-    def announce(settings: dict[str, Any]) -> None:
-        resolved = {**_resolved(settings), "batch": settings["batch"]}
-        resolved = {name: value for name, value in resolved.items() if value is not None}
-        display.note(f"model {settings['model']}; {settings_line(resolved)}")
-
-    with display.progress() as bars:
-        options: dict[str, Any] = {
-            "model": model,
-            "device": device,
-            "compiled": compiled,
-            "progress": bars("rendering clips"),
-            "decoding": bars("decoding"),
-            "filtering": bars("fitting clip_filters"),
-            "announce": announce,
-            "arguments": _without_out(sys.argv[1:]),
-        }
-        if subsets is not None:
-            results = synthesize_subsets(source, out, subsets, config, **options)
-        else:
-            result = synthesize(source, out, config, **options)
+    given: dict[str, Any] = {"model": model, "device": device, "arguments": _without_out(sys.argv[1:])}
     if subsets is not None:
+        results = synthesize_subsets(source, out, subsets, config, reporter=display, **given)
         _show_subsets(display, source, _train_flags(real, out, reading), out, train_clips, subsets, results)
         return
-    for note in result.notes:
-        if note not in source.notes:
+    result = synthesize(source, out, config, reporter=display, **given)
+    _show_result(display, result, _train_flags(real, out, reading))
+
+
+def _show_plan(
+    display: Display,
+    source: Source,
+    config: SynthConfig,
+    subsets: list[TrainSubset] | None,
+    out: str,
+    model: str,
+    device: str,
+) -> None:
+    """The result of `--dry-run`."""
+    from usk.cli.display import pairs_table, plan_table
+    from usk.synth.subsets import of_subset, refuse_one_dataset
+    from usk.synth.synthesize import decode, plan_for, refuse_early
+
+    if subsets is not None:
+        refuse_one_dataset(out)
+    refuse_early(config, model, device, out if subsets is None else None)
+    everything = decode(source, config, reporter=display)
+    rows: list[dict[str, Any]] = []
+    tables: list[Any] = []
+    for subset in subsets if subsets is not None else (None,):
+        _, plan = plan_for(everything, config if subset is None else of_subset(config, subset))
+        for note in plan.notes:
             display.warn(note)
-    judged: list[str] = []
+        named = {} if subset is None else {"dataset": subset.name}
+        rows += [{**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips]
+        where = "" if subset is None else f" in {subset.name}"
+        tables.append(plan_table(plan.counts(), f"plan: {pluralize(len(plan), 'clip')}{where}"))
+    display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
+
+
+def _show_result(display: Display, result: SynthResult, train_flags: str) -> None:
+    from usk.cli.display import plan_table
+
+    for note in result.notes:
+        display.warn(note)
+    filtered: list[str] = []
     if result.rejected is not None:
         means = [
             sum(result.filter_scores[clip.clip_id] for clip in part.clips) / max(1, len(part))
             for part in (result.plan, result.rejected)
         ]
-        judged = [
-            f"clip_filter: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected ({means[1]:.2f})"
+        filtered = [
+            f"classifier filter: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected "
+            f"({means[1]:.2f})"
         ]
+    render = result.manifest.render
+    settings = {**render, "precision": result.manifest.precision} if "precision" in render else render
     each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
     display.result(
         {
@@ -261,15 +205,15 @@ def command(
             "made": result.n_made,
             "elapsed_s": round(result.elapsed_s, 2),
             "counts": result.plan.counts(),
-            "model": result.model,
+            "model": result.manifest.model,
             "notes": list(result.notes),
-            "settings": _resolved(result.settings),
+            "settings": settings,
             **({"rejected": len(result.rejected)} if result.rejected is not None else {}),
         },
         plan_table(result.plan.counts(), f"{pluralize(len(result.plan), 'clip')} in {result.folder}"),
-        *judged,
+        *filtered,
         f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
-        + _train_flags(real, out, reading),
+        + train_flags,
     )
 
 
@@ -278,12 +222,6 @@ def _without_out(arguments: Sequence[str]) -> list[str]:
     at = arguments.index("--out") if "--out" in arguments else None
     kept = arguments if at is None else [*arguments[:at], *arguments[at + 2 :]]
     return [argument for argument in kept if not argument.startswith("--out=")]
-
-
-def _resolved(settings: dict[str, Any]) -> dict[str, Any]:
-    """What clips were rendered with, `auto` replaced by what it came to."""
-    render: dict[str, Any] = settings["render"]
-    return {**render, "precision": settings["precision"]} if "precision" in render else render
 
 
 def _train_flags(real: str | None, out: str, reading: Reading) -> str:
@@ -321,7 +259,7 @@ def _show_subsets(
                     "clips": len(result.plan),
                     "made": result.n_made,
                     "parents": len({parent for clip in result.plan.clips for parent in clip.parents}),
-                    "model": result.model,
+                    "model": result.manifest.model,
                     "notes": list(result.notes),
                 }
                 for subset, result in zip(subsets, results, strict=True)

@@ -6,7 +6,6 @@ their shares and sum to one. All take and return latents [batch, channels, heigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -80,41 +79,6 @@ def _half_turn(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) 
     return (size[:, None] * turned).reshape(first.shape)
 
 
-def midpoint(first: torch.Tensor, second: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Tensor:
-    """The mean of both latents, rescaled to the mean of their norms; `alpha` is ignored (it is always one half).
-
-    A plain mean of independent Gaussian latents has half their variance, which a diffusion model decodes into
-    blur; the rescaling puts it back (normalized interpolation, arXiv 2505.07481). The zero mean of opposite
-    latents falls back on `slerp`.
-    """
-    mean = (first + second) / 2
-    target = (_norm(first) + _norm(second)) / 2
-    size = _norm(mean)
-    scaled = mean * _broadcast(target / size.clamp_min(1e-20), mean)
-    half = torch.full((len(first),), 0.5, device=first.device)
-    return torch.where(
-        _broadcast(size > 1e-4 * target.clamp_min(1e-20), mean).bool(), scaled, slerp(first, second, half)
-    )
-
-
-def barycentre(latents: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """The weighted mean of k latents, each channel rescaled to the weighted mean of their deviations.
-
-    A plain mean of k independent Gaussian latents has 1/k of their variance, which a diffusion model decodes into
-    blur; the channels' means are left alone ("Addressing degeneracies in latent interpolation for diffusion models",
-    arXiv 2505.07481). Latents that cancel out (a channel without any deviation left) stay as they are.
-    """
-    mean = torch.zeros_like(latents[0])
-    target = torch.zeros_like(latents[0][..., :1, :1])
-    for latent, weight in zip(latents, weights.unbind(dim=1), strict=True):
-        mean = mean + _broadcast(weight, latent) * latent
-        target = target + _broadcast(weight, latent) * latent.std(dim=(-2, -1), keepdim=True, correction=0)
-    center = mean.mean(dim=(-2, -1), keepdim=True)
-    spread = mean.std(dim=(-2, -1), keepdim=True, correction=0)
-    scale = torch.where(spread > 1e-4 * target, target / spread.clamp_min(1e-20), torch.ones_like(spread))
-    return center + scale * (mean - center)
-
-
 def noise_part(noisy: torch.Tensor, clean: torch.Tensor, scales: Scales) -> torch.Tensor:
     """The eps of x = signal * x_0 + noise * eps: of unit variance where it is Gaussian."""
     return (noisy - scales.signal * clean) / max(scales.noise, 1e-6)
@@ -123,17 +87,6 @@ def noise_part(noisy: torch.Tensor, clean: torch.Tensor, scales: Scales) -> torc
 def with_noise(clean: torch.Tensor, noise: torch.Tensor, scales: Scales) -> torch.Tensor:
     """x = signal * x_0 + noise * eps. With fresh noise and one parent this is SDEdit's start (Meng et al., arXiv 2108.01073)."""
     return scales.signal * clean + scales.noise * noise
-
-
-def corrected(
-    noise: torch.Tensor, fresh: torch.Tensor, share: float = 0.1, limit: float = 2.0
-) -> torch.Tensor:
-    """Inverted noise nearer to the Gaussian that the model expects.
-
-    After NoiseDiffusion (Zheng et al., arXiv 2403.08840): extreme values are clipped to +-`limit`, and `share` of the
-    variance is replaced by `fresh` Gaussian noise.
-    """
-    return (1 - share) ** 0.5 * noise.clamp(-limit, limit) + share**0.5 * fresh
 
 
 def decomposed(

@@ -25,6 +25,29 @@ DEFAULT_REAL = "danavery/urbansound8K"
 RUNS = "runs"
 
 
+class _Rendering(Reporter):
+    """Passes on how far the datasets of a step have been rendered."""
+
+    def __init__(self, tell: Callable[[float, str], None], n_datasets: int) -> None:
+        super().__init__()
+        self.tell, self.n_datasets, self.n_begun = tell, n_datasets, 0
+
+    def task(self, label: str, unit: str = "", total: int = 0) -> Task:
+        if label != "rendering":
+            return Task()
+        self.n_begun += 1
+        return _RenderingTask(self, total)
+
+
+class _RenderingTask(Task):
+    def __init__(self, reporter: _Rendering, total: int) -> None:
+        self.reporter, self.total = reporter, total
+
+    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
+        before = self.reporter.n_begun - 1
+        self.reporter.tell((before + done / max(self.total, 1)) / self.reporter.n_datasets, "")
+
+
 class _Training(Reporter):
     """Hands the progress of a training on as a share of it; its notes are in the runs' records."""
 
@@ -183,17 +206,14 @@ class _Steps:
         return str(Path("generators") / name) if name in self.config.generators else _place(name, self.start)
 
     def _synthesize(self, name: str, n: str, fold: int) -> Step:
-        from usk.synth.filter import FilterConfig
-        from usk.synth.settings import RenderConfig, render_config
-        from usk.synth.synthesize import SynthConfig
+        from usk.synth.settings import RenderConfig, SynthConfig, render_config
 
         settings = dict(self.config.clips[name])
         per_class = settings.pop("per_class", self.config.per_class[n])
-        filtered = settings.pop("filter", False)
-        clip_filter = FilterConfig(classifier=self.config.classifiers[0]) if filtered else None
+        share_kept = settings.pop("filter", None)
         if unknown := sorted(set(settings) - {"quality", *(entry.name for entry in fields(RenderConfig))}):
             raise UsageError(f"clips.{name}: {unknown[0]} is not a setting of `usk synth`")
-        synth = SynthConfig(per_class, render=render_config(**settings), clip_filter=clip_filter)
+        synth = SynthConfig(per_class, render=render_config(**settings), filter=share_kept)
         seeds = [0] if n == FULL else list(self.config.seeds_of(n))  # `full` draws nothing
         subsets = [TrainSubset(None if n == FULL else int(n), fold, seed) for seed in seeds]
 
@@ -209,7 +229,7 @@ class _Steps:
                 synth,
                 model=self._model_for(fold),
                 device=device,
-                progress=lambda done, of: tell(done / max(of, 1), ""),
+                reporter=_Rendering(tell, len(subsets)),
             )
 
         label = f"make {name} of {n} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"

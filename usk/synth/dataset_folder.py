@@ -150,7 +150,7 @@ class DatasetFolder:
         """Go on with what an earlier call left. Raises UsageError where it was of another plan, or is damaged."""
         if differing := self.manifest.differences(there):
             raise UsageError(
-                f"holds clips of another plan (another {', '.join(differing)})",
+                f"holds clips of another plan (another {', '.join(differing).replace('_', ' ')})",
                 field="out",
                 value=self.folder,
                 hint="Choose a new folder, or delete this one.",

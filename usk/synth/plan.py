@@ -14,7 +14,9 @@ import numpy as np
 from usk.data.clip import Clip
 from usk.data.splits import held_out_groups, stable_order
 from usk.errors import SourceError, UsageError
-from usk.text import abbreviate_list
+from usk.text import abbreviate_list, pluralize
+
+REPEAT_SPREAD = 0.2  # of a fixed alpha, for pairs that are drawn again
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,42 +103,41 @@ class Alpha:
             high = float(tail) if colon else low
         except ValueError:
             raise UsageError(
-                f"--alpha {text} is no weight; give a number from 0 to 1, a range such as 0.3:0.7, or beta:0.4"
+                "is not a weight",
+                field="alpha",
+                value=text,
+                hint="Give a number from 0 to 1, a range such as 0.3:0.7, or beta:0.4.",
             ) from None
         if not 0 <= low <= high <= 1:
-            raise UsageError(f"--alpha {text} must lie between 0 and 1 (a range: low:high)")
+            raise UsageError("must lie between 0 and 1 (a range: low:high)", field="alpha", value=text)
         return cls(low, high)
 
     @property
     def text(self) -> str:
         """In words, for cards."""
         if self.beta is not None:
-            return f"drawn from Beta({self.beta:g}, {self.beta:g}) (Dirichlet for more than two parents)"
+            return f"drawn from Beta({self.beta:g}, {self.beta:g})"
         return (
             f"{self.low:g}" if self.low == self.high else f"drawn evenly from {self.low:g} to {self.high:g}"
         )
 
-    def draw(self, n_parents: int, rng: np.random.Generator) -> tuple[float, ...]:
-        """Weights of `n_parents` parents, which sum to 1; a fixed 0.5 means equal shares for any number.
+    @property
+    def spread(self) -> Alpha:
+        """For pairs that are drawn again: of a fixed weight the range around it, so that no clip is made twice."""
+        if self.beta is not None or self.low < self.high:
+            return self
+        return Alpha(max(0.0, self.low - REPEAT_SPREAD), min(1.0, self.high + REPEAT_SPREAD))
 
-        Raises UsageError for another weight or range with more than two parents.
-        """
+    def draw(self, n_parents: int, rng: np.random.Generator) -> tuple[float, ...]:
+        """Weights of one or two parents, which sum to 1."""
         if n_parents == 1:
             return (1.0,)
-        if n_parents == 2:
-            if self.beta is not None:
-                share = float(rng.beta(self.beta, self.beta))
-            else:
-                share = float(self.low + (self.high - self.low) * rng.random())
-            share = round(share, 6)
-            return (1 - share, share)
         if self.beta is not None:
-            return tuple(rng.dirichlet([self.beta] * n_parents).tolist())
-        if (self.low, self.high) == (0.5, 0.5):
-            return (1 / n_parents,) * n_parents
-        raise UsageError(
-            "--alpha weighs two parents; with more, leave it out for equal shares or draw them with beta:1"
-        )
+            share = float(rng.beta(self.beta, self.beta))
+        else:
+            share = float(self.low + (self.high - self.low) * rng.random())
+        share = round(share, 6)
+        return (1 - share, share)
 
 
 def draw_plan(
@@ -154,22 +155,21 @@ def draw_plan(
     """Draw parents for `per_class` synthetic clips of each class in `clips`.
 
     A clip's parents have one class, one fold (unless `across_folds`) and different recordings. Every clip is used about
-    equally often, and no pair is drawn twice while another is left. A class's clips are spread over the folds in
-    proportion to its real clips there. Recordings held out for validation give no parents: a clip made from them
-    could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it; they
-    decide what is held out. Plans of the same seed and another `name` share neither noise nor order: it tells the datasets
-    of several few-shot draws apart, whose spread is to show their luck.
+    equally often, and no pair is drawn again while another is left; then it returns with another alpha. A class's clips are
+    spread over the folds in proportion to its real clips there. Recordings held out for validation give no parents: a clip
+    made from them could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it;
+    they decide what is held out. Plans of the same seed and another `name` share neither noise nor order: it tells the
+    datasets of several few-shot draws apart, whose spread is to show their luck.
 
-    Raises: UsageError for `per_class` or `n_parents` below 1, or a negative `seed`; SourceError if a class has too few
-    recordings.
+    Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has too few recordings.
     """
     alpha = Alpha.parse(alpha) if isinstance(alpha, str) else alpha
-    if n_parents < 1:
-        raise UsageError(f"--parents must be at least 1, not {n_parents}")
+    if n_parents not in (1, 2):
+        raise ValueError(f"{n_parents} parents; clips have one or two")
     if per_class < 1:
-        raise UsageError(f"--per-class must be at least 1, not {per_class}")
+        raise UsageError("must be at least 1", field="per_class", value=per_class)
     if seed < 0:
-        raise UsageError(f"--seed must be 0 or more, not {seed}")
+        raise UsageError("must be 0 or more", field="seed", value=seed)
     held = held_out_groups(known_clips if known_clips is not None else clips)
     pools: dict[int, dict[int, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     for clip in sorted(clips, key=lambda clip: clip.identity):
@@ -194,10 +194,14 @@ def draw_plan(
             )
         shares = proportional(per_class, [len(pool) for pool in folds.values()])
         of_class: list[PlannedClip] = []
+        seen: set[frozenset[str]] = set()
         for (fold, pool), count in zip(folds.items(), shares, strict=True):
             rng = _generator(seed, name, label, fold)
             for parents in _draw_parents(pool, count, n_parents, rng):
                 parent_folds = tuple(clip.fold for clip in parents)
+                pair = frozenset(clip.clip_id for clip in parents)
+                weights = (alpha.spread if pair in seen else alpha).draw(n_parents, rng)
+                seen.add(pair)
                 of_class.append(
                     PlannedClip(
                         clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}",
@@ -208,10 +212,15 @@ def draw_plan(
                         parent_seconds=tuple(round(clip.duration_s, 4) for clip in parents),
                         parent_groups=tuple(clip.group for clip in parents),
                         parent_folds=parent_folds,
-                        weights=alpha.draw(n_parents, rng),
+                        weights=weights,
                         seed=int(rng.integers(2**62)),
                     )
                 )
+        if n_parents == 2 and len(seen) < len(of_class):
+            notes.append(
+                f"{class_names[label]}: {pluralize(len(of_class), 'clip')} of {pluralize(len(seen), 'pair')}; "
+                "pairs that are drawn again have another alpha"
+            )
         order = _generator(seed, name, label).permutation(len(of_class))
         drawn.append([of_class[index] for index in order])
     if lacking:
@@ -226,16 +235,16 @@ def _too_few_recordings(
     """For classes (with their recordings) of which no clip can be made: all of them, and what would do."""
     hopeless = [name for name, groups in lacking.items() if len(groups) < n_parents or across_folds]
     one = "the class" if len(lacking) == 1 else abbreviate_list(hopeless, 12)
-    fixes = [f"leave {one} out with --classes"] if hopeless else []
-    fixes += ["pair over folds with --across-folds"] if len(hopeless) < len(lacking) else []
-    other = ", take a strategy of one parent (--strategy variation)" if n_parents > 1 else ""
+    fixes = [f"leave {one} out of the classes"] if hopeless else []
+    fixes += ["pair across folds"] if len(hopeless) < len(lacking) else []
+    other = ", take a strategy of one parent (variation)" if n_parents > 1 else ""
     what = "class" if len(lacking) == 1 else "classes"
     have = ", ".join(str(len(groups)) for groups in lacking.values())
     some = ", some held out for validation" if any(groups & held for groups in lacking.values()) else ""
     return SourceError(
         f"{what} {', '.join(lacking)} cannot be interpolated: a clip needs {_recordings(n_parents)}"
-        f"{'' if across_folds else ' in any one fold'} ({'it has' if len(lacking) == 1 else 'they have'} {have} in all{some}); "
-        f"{' and '.join(fixes)}{other}, or add recordings"
+        f"{'' if across_folds else ' in any one fold'} ({'it has' if len(lacking) == 1 else 'they have'} {have} in all{some})",
+        hint=f"{' and '.join(fixes).capitalize()}{other}, or add recordings.",
     )
 
 
@@ -260,56 +269,39 @@ def _recordings(n: int) -> str:
 def _draw_parents(
     pool: Sequence[Clip], count: int, n_parents: int, rng: np.random.Generator
 ) -> list[tuple[Clip, ...]]:
-    """`count` sets of parents from different recordings, clips used evenly.
-
-    No pair is drawn twice while another is left; larger sets avoid each other as far as a few tries can.
-    """
+    """`count` parents, or pairs of different recordings, clips used evenly and no pair again while another is left."""
     if n_parents == 2:
         return _draw_pairs(pool, count, rng)
-    groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
-    uses = np.zeros(len(pool))
-    taken: set[frozenset[int]] = set()
-    drawn = []
-    for _ in range(count):
-        for _try in range(20):
-            chosen: list[int] = []
-            for row in np.lexsort((rng.random(len(pool)), uses)):
-                if all(groups[row] != groups[other] for other in chosen):
-                    chosen.append(int(row))
-                    if len(chosen) == n_parents:
-                        break
-            if frozenset(chosen) not in taken:
-                break
-        taken.add(frozenset(chosen))
-        uses[chosen] += 1
-        drawn.append(tuple(pool[row] for row in rng.permutation(chosen)))
-    return drawn
+    rounds = [rng.permutation(len(pool)) for _ in range(-(-count // len(pool)))]
+    return [(pool[row],) for row in np.concatenate(rounds or [np.empty(0, np.int64)])[:count]]
 
 
 def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, ...]]:
-    """`count` pairs of different recordings, parents used evenly, no pair twice while another is left."""
     groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
-    uses = np.zeros(len(pool))
-    taken: dict[int, set[int]] = defaultdict(set)
+    uses = np.zeros(len(pool), dtype=np.int64)
     partners = np.array([(groups != group).sum() for group in groups])
-    n_pairs, used_pairs = int(partners.sum()) // 2, 0
+    taken: dict[int, list[int]] = defaultdict(list)  # partners that a clip has had since pairs last ran out
+    n_taken = np.zeros(len(pool), dtype=np.int64)
     pairs: list[tuple[Clip, ...]] = []
     for _ in range(count):
-        if used_pairs == n_pairs:
+        if (n_taken == partners).all():
             taken.clear()
-            used_pairs = 0
-        jitter = rng.random(len(pool))
-        for first in np.lexsort((jitter, uses)):
-            left = groups != groups[first]
-            left[list(taken[int(first)])] = False
-            if left.any():
-                candidates = np.flatnonzero(left)
-                second = int(candidates[np.lexsort((rng.random(len(candidates)), uses[candidates]))[0]])
-                break
-        first = int(first)
-        taken[first].add(second)
-        taken[second].add(first)
-        used_pairs += 1
+            n_taken[:] = 0
+        free = np.flatnonzero(n_taken < partners)
+        first = _least_used(free, uses, rng.random(len(pool))[free])
+        fresh = groups != groups[first]
+        fresh[taken[first]] = False
+        left = np.flatnonzero(fresh)
+        second = _least_used(left, uses, rng.random(len(left)))
+        taken[first].append(second)
+        taken[second].append(first)
+        n_taken[[first, second]] += 1
         uses[[first, second]] += 1
         pairs.append((pool[first], pool[second]) if rng.random() < 0.5 else (pool[second], pool[first]))
     return pairs
+
+
+def _least_used(rows: np.ndarray, uses: np.ndarray, ties: np.ndarray) -> int:
+    """The one of `rows` with the fewest uses, and of several the one with the lowest of `ties`."""
+    fewest = np.flatnonzero(uses[rows] == uses[rows].min())
+    return int(rows[fewest[ties[fewest].argmin()]])

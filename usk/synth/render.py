@@ -254,7 +254,9 @@ class DiffusionRenderer(ClipRenderer):
         """Clean latents [len(planned), *latent shape] of planned clips of one crop."""
         generator, config = self.generator, self.config
         (crop,) = {self.crop(clip) for clip in planned}
-        rows = [[self.row_of[clip.parents[side]] for clip in planned] for side in range(config.n_parents)]
+        rows = [
+            [self.row_of[clip.parents[side]] for clip in planned] for side in range(self.strategy.n_parents)
+        ]
         parents = [self.latents(of_side, crop) for of_side in rows]
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
         fresh = _gaussian([clip.seed ^ MIXING_STREAM for clip in planned], generator.latent_shape(crop))

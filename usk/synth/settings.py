@@ -1,21 +1,27 @@
-"""What a clip is rendered with: the settings, and the presets of `--quality`, one table."""
+"""What to make and what to render it with: the settings, and the presets of `--quality`, one table. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from usk.data.train_subset import TrainSubset
 from usk.diffusion.sampler import SamplerConfig
 from usk.errors import UsageError
-from usk.synth.strategies import strategy_named
+from usk.synth.plan import Alpha
+from usk.synth.strategies import Strategy, strategy_named
 
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
-OF_GENERATORS = frozenset(
-    {"strength", "steps", "solver", "refinements", "eta", "guidance", "precision", "batch"}
-)
+OF_GENERATORS = ("strength", "steps", "solver", "eta", "guidance", "precision", "batch")
+
+
+def _check(holds: bool, message: str, name: str, value: object) -> None:
+    if not holds:
+        raise UsageError(message, field=name, value=value)
 
 
 @dataclass(frozen=True)
@@ -23,54 +29,44 @@ class RenderConfig:
     """How parents are inverted, mixed and decoded. `usk.synth.settings.render_config` fills it from a preset."""
 
     strategy: str = DEFAULT_STRATEGY
-    n_parents: int = 2
     strength: float = 0.5  # of the noise schedule, where parents are mixed
     steps: int = 6  # between clean and the strength, each way
     solver: str = "second-order"  # or "ddim", first-order
-    refinements: int = 1  # of each step of the inversion
-    eta: float = 0.0  # fresh noise on the way down; takes the first-order solver
-    condition_on_class: bool = True  # to class-conditional generators
-    guidance: float | None = (
-        None  # towards the class; None: `GUIDANCE` where the generator is told it, else 1
-    )
-    crop: bool = True  # images only as wide as the clips need
-    repeat_short: bool = (
-        True  # parents shorter than the image are repeated to fill it, or followed by silence
-    )
+    eta: float = 0.0  # fresh noise while sampling; takes the first-order solver
+    condition_on_class: bool = True  # class-conditional generators
+    guidance: float | None = None  # towards the class; None: `GUIDANCE` if conditioned on it, else 1
+    crop: bool = True  # audio only as long as the clips need
+    repeat_short: bool = True  # short parents are repeated to fill it, or followed by silence
     griffin_lim_iterations: int = 16
     precision: str = "auto"
     batch: int | None = None  # as many clips at a time; None: what suits the device
 
     def __post_init__(self) -> None:
-        strategy = strategy_named(self.strategy)
-        if strategy.n_parents is not None and self.n_parents != strategy.n_parents:
-            raise UsageError(
-                f"--parents {self.n_parents}: --strategy {self.strategy} takes {strategy.n_parents}; "
-                "only barycentre takes any number"
-            )
-        if self.n_parents < 1 or (strategy.n_parents is None and self.n_parents < 2):
-            raise UsageError(f"--parents must be at least 2, not {self.n_parents}")
-        if strategy.strength is not None and self.strength != strategy.strength:
-            raise UsageError(
-                f"--strength {self.strength:g}: --strategy {self.strategy} works at {strategy.strength:g} only"
-            )
+        of = strategy_named(self.strategy)
+        _check(
+            of.strength in (None, self.strength),
+            f"the strategy {self.strategy} works at {of.strength or 0:g} only",
+            "strength",
+            self.strength,
+        )
+        _check(0.0 < self.strength <= 1.0, "must lie above 0 and up to 1", "strength", self.strength)
+        _check(self.steps >= 1, "must be at least 1", "steps", self.steps)
         _ = self.sampler  # checks the solver
-        if self.eta > 0 and self.solver != "ddim":
-            raise UsageError(f"--eta {self.eta:g} needs --solver ddim: the second-order solver adds no noise")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise UsageError(f"--precision {self.precision} is not known; choose auto, fp32 or bf16")
-        if not 0.0 <= self.eta <= 1.0:
-            raise UsageError(f"--eta must lie between 0 and 1, not {self.eta}")
-        if not 0.0 < self.strength <= 1.0:
-            raise UsageError(f"--strength must lie above 0 and up to 1, not {self.strength}")
-        if self.steps < 1:
-            raise UsageError(f"--steps must be at least 1, not {self.steps}")
-        if self.refinements < 0:
-            raise UsageError(f"--refinements must be 0 or more, not {self.refinements}")
-        if self.guidance is not None and not 0.0 <= self.guidance <= 20.0:
-            raise UsageError(f"--guidance must lie between 0 and 20, not {self.guidance}")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"--batch must be at least 1, not {self.batch}")
+        _check(0.0 <= self.eta <= 1.0, "must lie between 0 and 1", "eta", self.eta)
+        _check(self.eta == 0 or self.solver == "ddim", "only the solver ddim adds noise", "eta", self.eta)
+        _check(
+            self.guidance is None or 0.0 <= self.guidance <= 20.0,
+            "must lie between 0 and 20",
+            "guidance",
+            self.guidance,
+        )
+        _check(
+            self.precision in ("auto", "fp32", "bf16"),
+            "is not auto, fp32 or bf16",
+            "precision",
+            self.precision,
+        )
+        _check(self.batch is None or self.batch >= 1, "must be at least 1", "batch", self.batch)
 
     def resolved(self, class_conditional: bool) -> RenderConfig:
         """With the guidance that such a generator gets."""
@@ -79,13 +75,18 @@ class RenderConfig:
         return replace(self, guidance=GUIDANCE if class_conditional and self.condition_on_class else 1.0)
 
     @property
+    def row(self) -> Strategy:
+        """The strategy's row of the table."""
+        return strategy_named(self.strategy)
+
+    @property
     def sampler(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength, self.solver)
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides what the clips sound like; the batch does not."""
-        if strategy_named(self.strategy).mix is None:
-            return {"strategy": self.strategy, "n_parents": self.n_parents}
+        if self.row.mix is None:
+            return {"strategy": self.strategy}
         return {name: value for name, value in asdict(self).items() if name != "batch"}
 
 
@@ -105,7 +106,6 @@ QUALITIES = {
             strategy="slerp",
             strength=1.0,
             solver="ddim",
-            refinements=0,
             condition_on_class=False,
             guidance=1.0,
             crop=False,
@@ -123,26 +123,26 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     Raises UsageError for what is not known or does not go together.
     """
     if quality not in QUALITIES:
-        raise UsageError(f"--quality {quality} is not known; choose one of {', '.join(QUALITIES)}")
+        raise UsageError(
+            "is not known", field="quality", value=quality, hint=f"Choose one of {', '.join(QUALITIES)}."
+        )
     preset = QUALITIES[quality]
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("strategy", preset.config.strategy)
     strategy = strategy_named(name)
-    if strategy.mix is None and chosen.get("precision") == "auto":
-        del chosen["precision"]
-    if strategy.mix is None and (ignored := sorted(chosen.keys() & OF_GENERATORS)):
+    ignored = [of for of in OF_GENERATORS if of in chosen] if strategy.mix is None else []
+    if ignored:
         raise UsageError(
-            f"--{ignored[0]} {chosen[ignored[0]]}: --strategy {name} has no generator that it could tell; leave it out"
+            f"has no effect: the strategy {name} uses no generator",
+            field=ignored[0],
+            value=chosen[ignored[0]],
+            hint="Remove it.",
         )
-    if not strategy.inverts and chosen.get("refinements"):
-        raise UsageError(
-            f"--refinements {chosen['refinements']}: --strategy {name} inverts nothing; leave it out"
-        )
-    chosen.setdefault("n_parents", 3 if strategy.n_parents is None else strategy.n_parents)
     chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
     chosen.setdefault("condition_on_class", preset.config.condition_on_class or not strategy.inverts)
-    if not 0.0 < float(chosen["strength"]) <= 1.0:
-        raise UsageError(f"--strength must lie above 0 and up to 1, not {chosen['strength']}")
+    _check(
+        0.0 < float(chosen["strength"]) <= 1.0, "must lie above 0 and up to 1", "strength", chosen["strength"]
+    )
     if chosen.get("eta", 0.0) > 0:
         chosen.setdefault("solver", "ddim")
     from_noise = preset.steps
@@ -150,3 +150,50 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
         from_noise *= FIRST_ORDER_STEPS
     chosen.setdefault("steps", max(1, round(from_noise * float(chosen["strength"]))))
     return replace(preset.config, **chosen)
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """What to make: `per_class` clips of each class. With a classifier filter that is how many are kept; more are made."""
+
+    per_class: int = 100
+    alpha: str = "0.5"  # as `Alpha.parse` reads it
+    seed: int = 0
+    classes: tuple[str, ...] = ()  # empty: all
+    test_folds: tuple[int, ...] = ()  # give no parents
+    across_folds: bool = False  # a clip's parents may lie in different folds
+    train_clips: TrainSubset | None = None  # parents are these alone, paired whatever their folds
+    skip_bad: bool = False
+    render: RenderConfig = field(default_factory=RenderConfig)
+    filter: float | None = (
+        None  # share of the clips of a class that the classifier filter keeps; None: no filter
+    )
+
+    def __post_init__(self) -> None:
+        _check(self.per_class >= 1, "must be at least 1", "per_class", self.per_class)
+        _check(self.seed >= 0, "must be 0 or more", "seed", self.seed)
+        _check(
+            self.filter is None or 0 < self.filter <= 1,
+            "must lie above 0 and up to 1: the share of the clips that is kept",
+            "filter",
+            self.filter,
+        )
+        if Alpha.parse(self.alpha) != Alpha() and not self.render.row.weighted:
+            raise UsageError(
+                f"has no effect: the strategy {self.render.strategy} weighs no parents",
+                field="alpha",
+                value=self.alpha,
+                hint="Remove it.",
+            )
+        if self.filter is not None and self.across_folds and not self.test_folds:
+            raise UsageError(
+                "needs one classifier for all clips where their parents may lie in different folds",
+                field="filter",
+                value=self.filter,
+                hint="Name the test folds, or pair within folds.",
+            )
+
+    @property
+    def to_make(self) -> int:
+        """Clips of each class to make, of which the classifier filter keeps `per_class`."""
+        return self.per_class if self.filter is None else math.ceil(self.per_class / self.filter - 1e-9)

@@ -35,8 +35,8 @@ from usk.data.splits import seed_9010_split
 from usk.diffusion.fit import FitConfig, fit
 from usk.evaluate.compare import compare_runs
 from usk.runs import read_runs
-from usk.synth.settings import render_config
-from usk.synth.synthesize import SynthConfig, synthesize
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import synthesize
 
 SAVED = (
     "seeds",
