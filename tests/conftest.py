@@ -180,7 +180,7 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def audio_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """audiodiffusion's audio encoder with random weights, in float16 (it has one size alone: 85 MB)."""
-    from usk.diffusion.mel_pipeline import quiet_libraries
+    from usk.diffusion.weights import quiet_libraries
 
     folder = tmp_path_factory.mktemp("encoder") / "audio_encoder"
     with quiet_libraries():
@@ -247,7 +247,7 @@ def _write_pipeline(
 ) -> None:
     import diffusers
 
-    from usk.diffusion.mel_pipeline import quiet_libraries
+    from usk.diffusion.weights import quiet_libraries
 
     with quiet_libraries():
         from audiodiffusion.mel import Mel

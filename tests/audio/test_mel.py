@@ -16,7 +16,7 @@ from usk.audio.mel import (
     stack_padded,
     to_db,
 )
-from usk.diffusion.mel_pipeline import quiet_libraries
+from usk.diffusion.weights import quiet_libraries
 
 SETTINGS = {
     "published": MelSettings(),
@@ -75,8 +75,8 @@ def test_the_reference_restores_the_level(settings: MelSettings) -> None:
     image, reference_db = audio_to_image(audio, settings)
     restored_db = to_db(image_to_power(image, settings)) + reference_db[:, None, None]
     exact_db = to_db(mel_power(audio, settings))
-    heard = exact_db > reference_db[:, None, None] - settings.top_db + 0.1
-    assert (restored_db - exact_db)[heard].abs().max() < 1e-3
+    above_floor = exact_db > reference_db[:, None, None] - settings.top_db + 0.1
+    assert (restored_db - exact_db)[above_floor].abs().max() < 1e-3
     assert image.amax(dim=(1, 2, 3)).tolist() == [1.0, 1.0, 1.0] and image.min() >= -1
 
 

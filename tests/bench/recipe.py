@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.diffusion.mel_pipeline import as_audiodiffusion, quiet_libraries
+from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.weights import quiet_libraries
 
 STEPS = 50
 

@@ -36,8 +36,9 @@ from usk.data.open import open_source
 from usk.device import default_precision, resolve_device
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator, quiet_libraries
+from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.pipeline import embedded_folder
+from usk.diffusion.weights import quiet_libraries
 from usk.synth.plan import Plan
 from usk.synth.render import DiffusionRenderer, Stages
 from usk.synth.settings import SynthConfig, render_config

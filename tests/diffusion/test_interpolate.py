@@ -17,7 +17,7 @@ from usk.diffusion.interpolate import (
     slerp,
     with_noise,
 )
-from usk.diffusion.mel_pipeline import quiet_libraries
+from usk.diffusion.weights import quiet_libraries
 
 SHAPE = (1, 8, 10)
 weights = st.floats(0, 1, width=32, allow_subnormal=False)  # libraries may have switched those off

@@ -23,8 +23,9 @@ from tests.sounds import TINY_MEL
 from usk.audio.mel import MelSettings
 from usk.device import resolve_device
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion, quiet_libraries
+from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
 from usk.diffusion.pipeline import EMBEDDED, PUBLISHED, describe_generator, folder_fingerprint, resolve_model
+from usk.diffusion.weights import quiet_libraries
 from usk.errors import ModelError, UsageError
 
 Factory = Callable[..., Path]

@@ -276,9 +276,9 @@ def test_classes_added_to_a_base_change_nothing_at_first(
     expected = base.generator.predictor()(noisy, 300)
     networks = base.networks(fitted.class_names).generator(CPU, "fp32")
     assert torch.equal(networks.predictor(Condition(["high", "low", "middle", "?"]))(noisy, 300), expected)
-    assert fit_from(folder, "learnt", "--class-conditional", "--learning-rate", 0.1).code == 0
-    learnt = load_generator(str(tmp_path / "learnt"), device="cpu").unet.class_embedding.weight  # type: ignore[union-attr]
-    assert (learnt.abs().sum(dim=1) > 0).sum() >= 2
+    assert fit_from(folder, "learned", "--class-conditional", "--learning-rate", 0.1).code == 0
+    learned = load_generator(str(tmp_path / "learned"), device="cpu").unet.class_embedding.weight  # type: ignore[union-attr]
+    assert (learned.abs().sum(dim=1) > 0).sum() >= 2
 
 
 def test_other_classes_keep_the_rows_of_shared_names(

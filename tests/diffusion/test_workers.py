@@ -121,14 +121,14 @@ def test_an_average_is_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_each_process_draws_its_own_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    learnt: list[tuple[int, int]] = []
+    drawn_parts: list[tuple[int, int]] = []
     network = torch.nn.Linear(1, 1)
 
     def draw(trainer: Trainer, step: int, part: int) -> Drawn:
         return Drawn(*(torch.tensor(value) for value in (step, part, 0, 0)))
 
     def learn(step: torch.Tensor, part: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        learnt.append((int(step), int(part)))
+        drawn_parts.append((int(step), int(part)))
         return torch.tensor(0.0)
 
     monkeypatch.setattr(Trainer, "draw", draw)
@@ -140,7 +140,7 @@ def test_each_process_draws_its_own_share(monkeypatch: pytest.MonkeyPatch) -> No
         for step in (0, 1, 5):
             trainer.gradients(learn, step)
     shares = [[0, 1], [2, 3], [4, 5]]
-    assert learnt == [(step, part) for share in shares for step in (0, 1, 5) for part in share]
+    assert drawn_parts == [(step, part) for share in shares for step in (0, 1, 5) for part in share]
 
 
 def test_processes_that_begin_at_different_steps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

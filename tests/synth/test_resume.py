@@ -29,7 +29,7 @@ import datasets, diffusers, pyarrow.parquet, soundfile, soxr, yaml, jinja2
 import usk.classify.train, usk.cli.display
 import usk.synth.synthesize as synthesize
 from usk.cli.app import main
-with __import__("usk.diffusion.mel_pipeline", fromlist=["x"]).quiet_libraries():
+with __import__("usk.diffusion.weights", fromlist=["x"]).quiet_libraries():
     import audiodiffusion.pipeline_audio_diffusion
 synthesize.ROWS_PER_SHARD = 6
 from usk.classify import registry

@@ -1,4 +1,4 @@
-"""What a conditional audio-diffusion model is told of a clip: audiodiffusion's audio encoder, over batches.
+"""What a conditional audio-diffusion model attends to: audiodiffusion's encoding of a clip, over batches.
 
 The network (`audiodiffusion.audio_encoder.AudioEncoder`) looks at mel images of five seconds; a longer clip's encoding is
 the mean over its images.
@@ -22,7 +22,7 @@ def encode_audio(encoder: Any, audio: torch.Tensor, sample_rate_hz: int) -> torc
     """The encodings of clips [batch, samples] at `sample_rate_hz`: float32 [batch, 1, 100], on the encoder's device.
 
     Equal to `AudioEncoder.encode` with `pool="average"` for files that hold the same samples: shorter clips are padded
-    with silence to one image, what is left over behind the last whole image is not heard.
+    with silence to one image, and what is left over after the last whole image does not count.
     """
     device = next(encoder.parameters()).device
     audio = _resampled(audio.float(), sample_rate_hz).to(device)

@@ -21,12 +21,13 @@ from usk.diffusion.fit_config import FitConfig as FitConfig
 from usk.diffusion.generator import Condition
 from usk.diffusion.interpolate import decomposed
 from usk.diffusion.loop import CHECKPOINT_FILE, TrainingLoop
-from usk.diffusion.mel_pipeline import MelGenerator, quiet_libraries
+from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.networks import Base, Networks, conditioned_classes, load_base, new_networks
 from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import Trainer
 from usk.diffusion.training_data import check_test_folds, load_clips
+from usk.diffusion.weights import quiet_libraries
 from usk.diffusion.workers import Workers, workers
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write, exclusive_lock, read_json, require_own_folder

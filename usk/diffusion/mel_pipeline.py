@@ -5,13 +5,8 @@ The one importer of audiodiffusion and diffusers' models.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import pickle
-import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +24,6 @@ from usk.diffusion.pipeline import (
     INDEX_FILE,
     PIPELINE_FILES,
     GeneratorInfo,
-    checked_sizes,
     component_class,
     describe_folder,
     read_pipeline_json,
@@ -37,17 +31,14 @@ from usk.diffusion.pipeline import (
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
+from usk.diffusion.weights import load_network, quiet_libraries
 from usk.errors import ModelError, UsageError
-from usk.hub import causes, first_line
-from usk.text import abbreviate_list
+from usk.hub import first_line
 
 VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
 AUDIO_ENCODER = "teticio/audio-encoder"  # what published conditional pipelines were trained with
 AUDIO_ENCODER_FOLDER = "audio_encoder"  # in a pipeline folder that brings its encoder along
 UNKNOWN_CONDITIONS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim")
-WEIGHTS = re.compile(
-    r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)"
-)
 LUMA = (0.299, 0.587, 0.114)  # red, green and blue in a gray image (ITU-R 601), as audiodiffusion mixes them
 
 
@@ -212,24 +203,16 @@ def load_mel_generator(
     )
 
 
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """audiodiffusion silences all warnings for the whole process when imported; this keeps that to its import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def load_networks(folder: Path) -> tuple[Any, Any | None]:
     """The UNet and, where the pipeline has one, the VAE: float32, on the CPU."""
     index = read_pipeline_json(folder / INDEX_FILE)
     with quiet_libraries():
         import diffusers
 
-        unet = _load_network(getattr(diffusers, component_class(index, "unet")), folder / "unet")
+        unet = load_network(getattr(diffusers, component_class(index, "unet")), folder / "unet")
         vae = None
         if component_class(index, "vqvae"):
-            vae = _load_network(diffusers.AutoencoderKL, folder / "vqvae")  # type: ignore[attr-defined,unused-ignore]
+            vae = load_network(diffusers.AutoencoderKL, folder / "vqvae")  # type: ignore[attr-defined,unused-ignore]
     unknown = [key for key in UNKNOWN_CONDITIONS if unet.config.get(key)]
     if unknown:
         raise ModelError(f"its UNet takes conditions that usk does not support ({', '.join(unknown)})")
@@ -281,91 +264,7 @@ def _load_encoder(folder: Path, unet: Any) -> Any:
     with quiet_libraries():
         from audiodiffusion.audio_encoder import AudioEncoder
 
-        return _load_network(AudioEncoder, own)
-
-
-def _load_network(network_class: Any, folder: Path) -> Any:
-    """The network in `folder`, in float32. Tensors that its file lacks raise ModelError: diffusers would make them up.
-
-    Weights in `.bin` files are unpickled as plain tensors or not at all. Old names of attention weights (diffusers
-    before 0.17: query, key, value, proj_attn) are understood.
-    """
-    weights: Path | None = None
-    config = checked_sizes(folder)
-    try:
-        weights, variant = _weights_file(folder)
-        _check_size(network_class, config, folder)
-        with _quiet_log():
-            network, report = network_class.from_pretrained(
-                folder,
-                torch_dtype=torch.float32,
-                use_safetensors=weights.suffix == ".safetensors",
-                variant=variant,
-                low_cpu_mem_usage=False,  # with and without accelerate, the same way through diffusers
-                output_loading_info=True,
-            )
-        if report["missing_keys"]:
-            raise ValueError(f"{abbreviate_list(sorted(report['missing_keys']))} is missing")
-    except Exception as error:  # a stranger's configuration can fail anywhere in diffusers
-        raise ModelError(_why_not_loaded(error, weights)) from error
-    return network
-
-
-def _check_size(network_class: Any, config: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError if the network would have more parameters than its files hold bytes."""
-    if not hasattr(network_class, "load_config"):  # audiodiffusion's encoder has one size
-        return
-    with torch.device("meta"), _quiet_log():
-        wanted = sum(parameter.numel() for parameter in network_class.from_config(config).parameters())
-    held = sum(file.stat().st_size for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
-    if wanted > max(held, 1 << 20):
-        raise ValueError(f"config.json describes {wanted:,} parameters, and the files hold {held:,} bytes")
-
-
-def _weights_file(folder: Path) -> tuple[Path, str | None]:
-    """A network's weights (of many shards, one) and the variant in their name: plain ones before fp16 before others."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [(file, match) for file in files if (match := WEIGHTS.fullmatch(file.name))]
-    if not found:
-        raise FileNotFoundError(f"{folder.name} has no diffusion_pytorch_model.safetensors or .bin")
-    file, match = min(
-        found,
-        key=lambda pair: (
-            pair[1]["variant"] is not None,
-            pair[1]["variant"] != "fp16",
-            pair[1]["kind"] != "safetensors",
-        ),
-    )
-    return file, match["variant"]
-
-
-def _why_not_loaded(error: Exception, weights: Path | None) -> str:
-    """Why a network did not load, in one line."""
-    reason = first_line(error)
-    if weights is not None:
-        file = f"{weights.parent.name}/{weights.name}"
-        if "git-lfs" in reason:
-            reason = f"{file} is a pointer of Git LFS; run `git lfs pull` in its folder"
-        elif any(isinstance(cause, pickle.UnpicklingError) for cause in causes(error)):
-            return (
-                f"{file} is refused: it is not plain tensors, and unpickling anything else could run code; "
-                "ask its author for safetensors"
-            )
-        elif reason.startswith(("Unable to load weights", "Unable to locate the file")):
-            reason = f"{file} is damaged or incomplete; fetch it again"
-    return f"its weights cannot be loaded: {reason}"
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    """diffusers logs what it then returns or raises."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        return load_network(AudioEncoder, own)
 
 
 def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:

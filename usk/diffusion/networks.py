@@ -14,7 +14,7 @@ from usk.audio.mel import MelSettings
 from usk.data.licenses import UNKNOWN
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator, frame_multiple, quiet_libraries
+from usk.diffusion.mel_pipeline import MelGenerator, frame_multiple
 from usk.diffusion.pipeline import (
     MEL_IMAGES,
     component_class,
@@ -24,6 +24,7 @@ from usk.diffusion.pipeline import (
     resolve_model,
 )
 from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.weights import quiet_libraries
 from usk.errors import ModelError, UsageError
 from usk.text import abbreviate_list
 

@@ -115,8 +115,8 @@ class NoiseSchedule:
     def nodes(self, steps: int, strength: float = 1.0) -> list[int]:
         """The `steps` timesteps of a second-order solver, ascending, the last just below `strength`, denser near clean.
 
-        None lies where next to nothing is left of the signal (nothing, at zero terminal SNR): there noise cannot be told
-        from the latent, and the clean latent is no multiple of it.
+        None lies where next to nothing is left of the signal (nothing, at zero terminal SNR): there noise cannot be
+        told from the latent, and the clean latent is no multiple of it.
         """
         top = self._top(steps, strength, int((self.alphas_cumprod >= LEAST_ALPHA).sum()))
         nodes: list[int] = []

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from usk.diffusion.continuous import ContinuousSchedule, CosineSchedule, FlowSchedule
-from usk.diffusion.mel_pipeline import quiet_libraries
 from usk.diffusion.pipeline import INDEX_FILE, GeneratorInfo, read_pipeline_json
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.text_families import AudioLdm, AudioLdm2, LongCatAudio, StableAudio, StableAudio3
 from usk.diffusion.text_info import FAMILIES, check_components, text_shape
 from usk.diffusion.text_pipeline import TextGenerator
+from usk.diffusion.weights import quiet_libraries
 from usk.errors import ModelError
 from usk.hub import first_line
 
