@@ -356,7 +356,7 @@ def test_an_encoder_that_cannot_be_had_names_the_ways_on(tiny_pipeline: Factory,
     assert (
         "is conditional, and its audio encoder teticio/audio-encoder cannot be reached (no network?)" in text
     )
-    assert text.endswith(f"put its files into {path}/audio_encoder")
+    assert f"{path}/audio_encoder" in raised.value.hint
     assert "\n" not in text
 
 
@@ -695,7 +695,7 @@ def test_a_file_is_no_pipeline(tmp_path: Path) -> None:
 )
 def test_a_hub_id_without_network_names_the_ways_on(name: str) -> None:
     refused(
-        name, "teticio/audio-diffusion-ddim-256 cannot be reached (no network?); use the embedded generator"
+        name, "teticio/audio-diffusion-ddim-256 cannot be reached (no network?). Use the embedded generator"
     )
 
 
