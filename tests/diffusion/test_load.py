@@ -20,7 +20,7 @@ import torch
 
 from tests.hub_server import LocalHub
 from tests.sounds import TINY_MEL
-from usk.audio.mel import MelSettings
+from usk.audio.mel import MelSettings, audio_to_image
 from usk.device import resolve_device
 from usk.diffusion.load import load_generator
 from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
@@ -757,3 +757,15 @@ def test_where_torch_cannot_compile_one_line_says_so(folder: Path, monkeypatch: 
     with pytest.raises(UsageError, match=r"Failed to find C\+\+ compiler") as raised:
         generator.compiled()
     assert raised.value.field == "compile"
+
+
+def test_decoding_from_a_sound_keeps_what_the_mel_image_does_not_hold(tiny_pipeline: Factory) -> None:
+    generator = load_generator(str(tiny_pipeline()), "cpu")
+    assert isinstance(generator, MelGenerator)
+    draw = torch.Generator().manual_seed(0)
+    audio = 0.1 * torch.randn(2, generator.crop(generator.longest_samples), generator=draw)
+    latent = generator.to_latent(audio_to_image(audio, generator.mel)[0])
+    assert torch.allclose(generator.decode(latent, [0, 1], 0, audio), audio, atol=1e-5)
+    other = generator.decode(latent.flip(0), [0, 1], 0, audio)
+    assert other.shape == audio.shape
+    assert torch.isfinite(other).all()

@@ -60,12 +60,16 @@ class Generator(GeneratorInfo, ABC):
         """Audio [batch, samples], of a length that `crop` returns, to clean latents on the device."""
 
     @abstractmethod
-    def decode(self, latent: torch.Tensor, seeds: Sequence[int], iterations: int) -> torch.Tensor:
+    def decode(
+        self, latent: torch.Tensor, seeds: Sequence[int], iterations: int, source: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Clean latents to audio [batch, samples] on the device, at any level.
 
         Args:
             seeds: one per clip, for whatever is drawn at random.
             iterations: of the phase retrieval, in families that need one.
+            source: sounds [batch, samples] whose phase and fine structure the clips keep, in families whose latents have
+                neither; then no phase is retrieved.
         """
 
     @abstractmethod

@@ -81,7 +81,9 @@ class TextGenerator(Generator):
         with torch.no_grad():
             return self.to_latent(audio.to(self.device)).float()
 
-    def decode(self, latent: torch.Tensor, seeds: Sequence[int], iterations: int) -> torch.Tensor:
+    def decode(
+        self, latent: torch.Tensor, seeds: Sequence[int], iterations: int, source: torch.Tensor | None = None
+    ) -> torch.Tensor:
         with torch.no_grad():
             return self.to_audio(latent).float()
 
