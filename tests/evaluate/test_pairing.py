@@ -12,7 +12,9 @@ import pytest
 from tests.evaluate.grids import N_CLIPS, row_of, write_grid, write_run
 from tests.runs import rewrite
 from usk.errors import SourceError
+from usk.evaluate import verdict
 from usk.evaluate.compare import compare_runs
+from usk.evaluate.stats import paired_bootstrap
 from usk.evaluate.verdict import Verdict
 
 
@@ -198,6 +200,24 @@ def test_augmentations_are_chosen_for_each_number_of_train_clips(tmp_path: Path)
     best = [one for one in compare_runs(tmp_path) if one.choices]
     assert [(one.train_clips, one.choices[0].augment) for one in best] == [(50, "basic"), (None, "none")]
     assert len({one.setting for one in best}) == 1  # one table and one chart by train_clips
+
+
+def test_pairs_that_stand_in_two_comparisons_are_resampled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mix, augment in itertools.product(("real", "real,synth"), ("none", "basic")):
+        write_augmented(tmp_path, mix, augment, skill=0.6, validation=0.5 + 0.1 * (augment == "basic"))
+    calls = []
+
+    def counted(*given: Any) -> Any:
+        calls.append(given)
+        return paired_bootstrap(*given)
+
+    monkeypatch.setattr(verdict, "paired_bootstrap", counted)
+    _, basic, best = sorted(
+        compare_runs(tmp_path), key=lambda one: (bool(one.choices), one.augment == "basic")
+    )
+    assert len(calls) == 2 and best.rows[1].difference == basic.rows[1].difference
 
 
 def test_choices_at_two_learning_rates_are_told_apart(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from usk.runs import RunRecord, read_runs
 
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
+Known = dict[tuple[tuple[Path, Path], ...], Compared]
+"""Pairs of run folders that were compared before."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
     several runs of one mix, split and seed the newest counts. Raises SourceError where paired runs were
     tested on different clips, UsageError where no run has the mix `baseline`.
     """
-    found = [_comparison(group, baseline) for group in groups(runs, baseline)]
+    known: Known = {}
+    found = [_comparison(group, baseline, known) for group in groups(runs, baseline)]
     n_compared = sum(any(row.difference is not None for row in one.rows) for one in found)
     if n_compared < 2:
         return found
@@ -162,11 +165,13 @@ def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comp
     return [replace(one, notes=[*one.notes, many]) for one in found]
 
 
-def _comparison(group: Group, wanted: str | None) -> Comparison:
+def _comparison(group: Group, wanted: str | None, known: Known) -> Comparison:
     baseline = baseline_of(group.runs, wanted)
     by_mix = newest_by_mix(group, baseline)
     pairs = {mix: pair_runs(by_mix[baseline], of) for mix, of in by_mix.items() if mix != baseline}
-    compared = corrected({mix: _compared(group, by_mix, mix, made) for mix, made in pairs.items() if made})
+    compared = corrected(
+        {mix: _compared(group, by_mix, mix, made, known) for mix, made in pairs.items() if made}
+    )
     rows = [_mix_row(by_mix, mix, compared.get(mix)) for mix in by_mix]
     first = group.runs[0]
     optimistic = any(run.optimistic for run in group.runs)
@@ -191,11 +196,15 @@ def _comparison(group: Group, wanted: str | None) -> Comparison:
     )
 
 
-def _compared(group: Group, by_mix: ByMix, mix: str, pairs: RunPairs) -> Compared:
+def _compared(group: Group, by_mix: ByMix, mix: str, pairs: RunPairs, known: Known) -> Compared:
+    """The same pairs stand in two comparisons where all mixes chose one augmentation: they are resampled once."""
     runs, baseline_runs = by_mix[mix], next(iter(by_mix.values()))
     same = pairs_with_same_augmentation(group, baseline_runs, runs)
+    key = tuple((first.folder, second.folder) for first, second in pairs)
+    if key not in known:
+        known[key] = Compared.of(to_pairs(pairs))
     return replace(
-        Compared.of(to_pairs(pairs)),
+        known[key],
         n_unequal=sum(first.steps != second.steps for first, second in pairs),
         n_other_content=sum(_differ_in_content(first, second) for first, second in pairs),
         by_folds=runs[0].protocol == "folds",
