@@ -126,8 +126,8 @@ def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urban
     then = replace(real, clips=tuple(replace(clip, group=f"{clip.group}-then") for clip in real.clips))
     assert {part.generator_trained_on for part in audit(synth, real).folds} == {0, 1}
     assert audit(synth, then).wrong_provenance == (), "recordings may be named anew"
-    heard = replace(synth, generator_trained_on=(TrainingClips(frozenset({real.clips[0].clip_id})),))
-    assert {part.generator_trained_on for part in audit(heard, real).folds} == {0, 1}, (
+    trained = replace(synth, generator_trained_on=(TrainingClips(frozenset({real.clips[0].clip_id})),))
+    assert {part.generator_trained_on for part in audit(trained, real).folds} == {0, 1}, (
         "a clip of the recording"
     )
 
@@ -136,10 +136,10 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     """As `usk fit --from` records one that does not say what it was trained on: in warnings, the run and the audit."""
-    heard = next(clip.group for clip in open_source(urbansound8k_folder).clips if clip.fold == 1)
+    group = next(clip.group for clip in open_source(urbansound8k_folder).clips if clip.fold == 1)
     parts = [
         {"source": "unknown clips of x", "folds": [], "clips": 0, "groups": [], "note": "it does not say"},
-        {"source": "urbansound8k", "folds": [1], "clips": 2, "groups": [heard]},
+        {"source": "urbansound8k", "folds": [1], "clips": 2, "groups": [group]},
     ]
     manifest = json.loads((made / "usk.json").read_text())
     for known, trained_on in ((True, parts[1:]), (False, parts)):
@@ -165,7 +165,7 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
         )
         ran = usk(*train, "--out", tmp_path / str(known))
         assert ran.code == 0, ran.err
-        assert usk("info", made, "--json").value["recordings the generator was trained on"] == (
+        assert usk("info", made, "--json").value["recordings the generator heard"] == (
             1 if known else "1 and unknown: leaks from it cannot be ruled out"
         )
         record = json.loads((Path(ran.value["runs"][0]["folder"]) / "run.json").read_text())

@@ -438,7 +438,7 @@ def report_of_no_dataset(world: World) -> Case:
 
 
 def report_of_no_runs(world: World) -> Case:
-    return ["report", "--runs", "nowhere"], 2, ["--runs nowhere: no such folder", "usk train"]
+    return ["report", "nowhere"], 2, ["RUNS nowhere: no such folder", "usk train"]
 
 
 def info_on_nothing(world: World) -> Case:

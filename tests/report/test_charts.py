@@ -10,7 +10,9 @@ import pytest
 
 from tests.runs import write_run
 from usk.evaluate.study import Study, SweepPoint, study_runs
-from usk.report.charts import PAGE, Chart, charts_of, file_name, short, sweep_chart
+from usk.report.canvas import PAGE, Chart, file_name, short
+from usk.report.charts import charts_of
+from usk.report.line_charts import sweep_chart
 
 HOSTILE = ("</svg><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}{0}$ --> ]]>")
 
@@ -27,7 +29,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study_runs(root)[0]
 
 
-def test_names_that_look_like_colours_and_attributes_stay_names(tmp_path: Path) -> None:
+def test_names_that_look_like_colors_and_attributes_stay_names(tmp_path: Path) -> None:
     names = ('$x$ #010101 id="x"', "font: 9px #010203")
     for mix in ("real", "real,synth"):
         write_run(tmp_path, mix, class_names=names)
@@ -76,7 +78,7 @@ def test_every_series_of_a_sweep_can_be_told_from_the_others(n_mixes: int, narro
     assert ("fill-opacity: 0.16" in svg) == (n_mixes <= 3)  # bands
 
 
-def test_a_sweep_says_its_figures(tmp_path: Path) -> None:
+def test_a_sweep_has_its_values_as_text(tmp_path: Path) -> None:
     chart = sweep(["real", "real,synth"], (50, 100))
     assert chart.description == (
         "real from 30.0 % with 50 to 40.0 % with 100; real,synth from 31.0 % with 50 to 40.0 % with 100."
@@ -90,7 +92,7 @@ def test_a_sweep_says_its_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_svgs_are_whole_and_hold_no_colours_scripts_or_addresses(study: Study, narrow: bool) -> None:
+def test_svgs_are_whole_and_hold_no_colors_scripts_or_addresses(study: Study, narrow: bool) -> None:
     names: list[str] = []
     for chart in charts_of(study):
         svg = chart.svg(narrow)
@@ -118,14 +120,14 @@ def test_every_name_is_text_in_the_chart(study: Study) -> None:
     assert {short(name) for name in HOSTILE} <= set(texts)
 
 
-def test_the_text_alternative_says_the_figures(study: Study) -> None:
+def test_the_text_alternative_has_every_value(study: Study) -> None:
     accuracy, difference, *_ = charts_of(study)
     assert "real 50.0 % ± 0.0" in accuracy.description
     assert len(accuracy.table.rows) == 9
     assert study.comparison.rows[1].sentence in difference.description
     for chart in charts_of(study):
         assert chart.description.endswith(".")
-        assert all(len(row) == len(chart.table.headers) for row in chart.table.rows)
+        assert all(len(row) == len(chart.table.columns) for row in chart.table.rows)
 
 
 def test_pngs_have_names_for_any_file_system(study: Study, tmp_path: Path) -> None:

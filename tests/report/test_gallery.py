@@ -1,4 +1,4 @@
-"""What is shown and heard: an even sample within the budget, sounds that stay what they were, one scale."""
+"""What is shown and played: an even sample within the budget, sounds that stay what they were, one scale."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_all_clips_stand_beside_their_parents(sums: tuple[Source, Source]) -> No
         assert [parent.clip_id for parent in one.parents if parent] == list(one.clip.parent_names)
         assert all(distance is not None and distance >= 0 for distance in one.distances)
         assert {one.sound.class_name} == {parent.class_name for parent in one.parents if parent}
-    heard = {parent for one in shown.clips for parent in one.clip.parents}
-    assert len(shown.sounds) == 18 + len(heard)  # shared parents once
+    played = {parent for one in shown.clips for parent in one.clip.parents}
+    assert len(shown.sounds) == 18 + len(played)  # shared parents once
 
 
 @pytest.mark.parametrize("budget", [30_000, 60_000, 120_000])
@@ -133,5 +133,5 @@ def test_rejected_clips_are_shown_as_such(sums: tuple[Source, Source]) -> None:
 
 
 def test_a_budget_too_small_for_one_clip_is_refused(sums: tuple[Source, Source]) -> None:
-    with pytest.raises(SourceError, match="--max-mb"):
+    with pytest.raises(SourceError, match="fits into the page"):
         gallery(*sums, gray, budget_bytes=1_000)

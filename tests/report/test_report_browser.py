@@ -188,7 +188,7 @@ def test_filters_and_sorting(opened: Callable[..., Any]) -> None:
     assert nearest() == sorted(nearest())
     tab.fill("#listen [data-min=near]", "99")
     assert (status.text_content(), cards(tab)) == ("0 of 30 clips", 0)
-    assert not tab.locator("#listen [data-min=score]").is_visible()  # nothing was judged
+    assert not tab.locator("#listen [data-min=score]").is_visible()  # nothing was scored
     assert not tab.locator("#listen [data-filter=strategy]").is_visible()  # there is one alone
     assert tab.said == []
 
@@ -271,7 +271,7 @@ def test_provenance_is_there_on_demand(opened: Callable[..., Any]) -> None:
     shown = card.locator("dl").inner_text()
     assert card.locator(".id").inner_text() in shown
     assert "waveform" in shown
-    assert "not judged" in shown
+    assert "not scored" in shown
 
 
 @pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
@@ -306,7 +306,7 @@ def test_the_colours_can_be_chosen(opened: Callable[..., Any]) -> None:
     paper = "getComputedStyle(document.body).backgroundColor"
     light = tab.evaluate(paper)
     tab.click("#theme")
-    assert (tab.text_content("#theme"), tab.evaluate(paper)) == ("Colours: light", light)
+    assert (tab.text_content("#theme"), tab.evaluate(paper)) == ("Colors: light", light)
     tab.click("#theme")
-    assert tab.text_content("#theme") == "Colours: dark"
+    assert tab.text_content("#theme") == "Colors: dark"
     assert tab.evaluate(paper) != light

@@ -17,8 +17,6 @@ from usk.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from usk.audit.audit import Audit
     from usk.tables import Table
 
@@ -28,7 +26,7 @@ FOUND_LEAKS = 3
 @reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
-    dataset: Annotated[str, typer.Argument(metavar="[DATASET]", help="Synthetic dataset.")] = "synth",
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Synthetic dataset.")] = "synth",
     real: RealOption = None,
     test_folds: Annotated[
         str | None,
@@ -94,7 +92,7 @@ def command(
         raise typer.Exit(FOUND_LEAKS)
 
 
-def _shown(found: Audit) -> list[RenderableType | Table]:
+def _shown(found: Audit) -> list[str | Table]:
     """Tables, then what was found, worst first."""
     from usk.audit.tables import audit_tables, findings
     from usk.cli.display import escape

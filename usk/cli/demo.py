@@ -62,5 +62,5 @@ def command(
         "  usk synth --real UrbanSound8K --per-class 100\n"
         "  usk train --real UrbanSound8K --mix real,synth\n"
         "  usk eval",
-        f"To look and listen: usk report --runs {root / 'runs'} --synth {root / 'synth'}",
+        f"To look and listen: usk report {root / 'runs'} --synth {root / 'synth'}",
     )

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 def command(
     ctx: typer.Context,
     runs: Annotated[
-        str | None, typer.Option("--runs", help="Folder of the runs. \\[default: runs, if it is there]")
+        str | None,
+        typer.Argument(metavar="RUNS", help="Folder of the runs. \\[default: runs, if it is there]"),
     ] = None,
     synth: Annotated[
         str | None,
-        typer.Option("--synth", metavar="SRC", help="Synthetic dataset. \\[default: synth, if it is there]"),
+        typer.Option(
+            "--synth", metavar="DATASET", help="Synthetic dataset. \\[default: synth, if it is there]"
+        ),
     ] = None,
     real: RealOption = None,
     out: Annotated[str, typer.Option("--out", help="The page.")] = "report.html",
@@ -36,15 +39,12 @@ def command(
         str | None,
         typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
     ] = None,
-    max_mb: Annotated[
-        float | None,
-        typer.Option(
-            "--max-mb",
-            help="Largest page; of more clips a sample is shown. \\[default: 25, with --split no limit]",
-        ),
-    ] = None,
     split: Annotated[
-        bool, typer.Option("--split", help="Sounds and pictures as files beside the page, not inside.")
+        bool,
+        typer.Option(
+            "--split",
+            help="All sounds and pictures as files beside the page, not as many as 25 MB hold inside.",
+        ),
     ] = False,
     png: Annotated[
         str | None, typer.Option("--png", metavar="DIR", help="The charts as PNG files too.")
@@ -54,7 +54,7 @@ def command(
     ] = True,
     reading: Reading = Reading(),
 ) -> None:
-    """Write one HTML page: compare the runs, listen to clips between their parents, see what it all rests on.
+    """Write one HTML page: compare the runs, listen to clips and their parents, see what it all rests on.
 
     It opens from disk in any browser, offline.
     """
@@ -67,7 +67,6 @@ def command(
         runs=runs or ("runs" if run_folders(Path("runs")) else None),
         synth=synth or ("synth" if Path("synth").is_dir() else None),
         baseline=baseline,
-        max_mb=max_mb,
         split=split,
         png=png,
         audit=audit,
@@ -75,8 +74,7 @@ def command(
     source = None
     if config.synth is not None:
         source = _parents(display, config.synth, real, reading)
-    with display.progress() as bars:
-        made = report(out, config, real=source, bars=bars)
+    made = report(out, config, real=source, reporter=display)
     for note in made.notes:
         display.warn(note)
     facts = {
@@ -104,5 +102,5 @@ def _parents(display: Display, synth: str, real: str | None, reading: Reading) -
     except UskError as error:
         if named is not None:
             raise
-        display.warn(f"the parents' sound is left out: {error}")
+        display.warn(f"parents have no sound on the page: {error}")
         return None

@@ -12,9 +12,8 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,13 +21,15 @@ from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
 from usk.audit.distances import squared_distances
 from usk.audit.embeddings import log_mel_statistics
 from usk.data.clip import Clip
-from usk.data.decode import DecodedSource, Progress, decode_source
+from usk.data.decode import DecodedSource, decode_source
+from usk.data.leaks import Origins
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
+from usk.reporter import Reporter
 from usk.text import pluralize
 
-REJECTED_FOLDER = "rejected"  # of a dataset's folder: what its clip_filter turned away
+REJECTED_FOLDER = "rejected"  # of a dataset's folder: what the classifier filter rejected
 PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mels=96, n_frames=1)
 RANGE_DB = 80.0
 LOUDEST_PERCENTILE = 99.9  # of the bins of the sounds that set the top of the scale
@@ -67,7 +68,7 @@ class Media:
 
 @dataclass(frozen=True)
 class Sound:
-    """One clip as it is shown and heard."""
+    """One clip as it is shown and played."""
 
     clip_id: str
     class_name: str
@@ -109,7 +110,7 @@ class Gallery:
     clips: tuple[ShownClip, ...]
     n_all: int
     n_all_rejected: int
-    classes: tuple[dict[str, Any], ...]  # class, clips, seconds, of the whole dataset
+    classes: tuple[tuple[str, int, float], ...]  # name, clips and seconds of each, in the whole dataset
     loudest_db: float
     range_db: float
     real_name: str | None
@@ -125,7 +126,7 @@ class Gallery:
 
 
 def rejected_source(folder: Path) -> Source | None:
-    """The clips that a clip_filter turned away, where the dataset's folder keeps them."""
+    """The clips that the classifier filter rejected, where the dataset's folder keeps them."""
     place = folder / REJECTED_FOLDER
     if not any(place.glob("*.parquet")) and not any(place.glob("data/*.parquet")):
         return None
@@ -158,8 +159,7 @@ def gallery(
     rejected: Source | None = None,
     budget_bytes: int | None = None,
     embedded: bool = True,
-    progress: Progress | None = None,
-    decoding: Progress | None = None,
+    reporter: Reporter | None = None,
 ) -> Gallery:
     """Compress as many clips, with their parents, as fit into `budget_bytes` (None: all of them).
 
@@ -169,53 +169,23 @@ def gallery(
 
     Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
     """
+    reporter = reporter or Reporter()
     if not synthetic.is_synthetic:
         raise SourceError(
-            f"{synthetic.location} is no synthetic dataset: its clips name no parents, so there is nothing to compare"
+            f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so there is nothing to compare"
         )
-    studio = _Studio(real, paint, decoding)
-    notes: list[str] = []
-    if real is not None:
-        known = studio.row_of.keys()
-        parents = {parent for clip in synthetic.clips for parent in clip.parents}
-        if not parents & known:
-            raise SourceError(
-                f"no parent of {synthetic.location} is in {real.location}; "
-                "name the source that it was made from with --real, or make it again if files were moved or renamed since"
-            )
-        if parents - known:
-            notes.append(
-                f"not in {real.name}, so not to be heard: {pluralize(len(parents - known), 'parent')}"
-            )
-    rate_hz = PICTURE.sample_rate_hz
-    made = decode_source(synthetic, rate_hz, skip_bad=True, progress=decoding)
-    turned = decode_source(rejected, rate_hz, skip_bad=True) if rejected is not None else None
+    made = _decoded(synthetic, reporter)
+    parts = [(made, False)] if rejected is None else [(_decoded(rejected, reporter), True), (made, False)]
+    studio = _Studio(None if real is None else _decoded(real, reporter), paint)
+    notes = [] if studio.originals is None else _missing_parents(made.source, studio.originals.source)
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
-    weight = BASE64 if embedded else 1.0
-    chosen: list[ShownClip] = []
-    spent = 0.0
-    parts = [(turned, True), (made, False)] if turned is not None else [(made, False)]
-    todo = sum(len(part) for part, _ in parts if part is not None)
-    for part, is_rejected in parts:
-        assert part is not None
-        limit = budget_bytes
-        if budget_bytes is not None and is_rejected:
-            limit = int(REJECTED_SHARE * budget_bytes)
-        for row in show_order(part.source.clips):
-            shown, new_bytes = studio.show(part, row, is_rejected)
-            cost = ROW_BYTES + weight * new_bytes
-            if limit is not None and spent + cost > limit:
-                studio.forget_new()
-                break
-            spent += cost
-            studio.keep_new()
-            chosen.append(shown)
-            if progress is not None:
-                progress(len(chosen), todo)
+    chosen = _fill(studio, parts, budget_bytes, BASE64 if embedded else 1.0, reporter)
     if not chosen:
         raise SourceError(
-            f"no clip of {synthetic.location} fits into the page; give it more room with --max-mb, or use --split"
+            f"no clip of {synthetic.location} fits into the page",
+            hint="Write sounds and pictures beside the page (split).",
         )
+    todo = sum(len(part) for part, _ in parts)
     if len(chosen) < todo:
         notes.append(
             f"{len(chosen):,} of {todo:,} clips are on this page, drawn evenly over classes and folds"
@@ -225,7 +195,7 @@ def gallery(
         name=synthetic.name,
         clips=tuple(studio.with_distances(chosen)),
         n_all=len(made),
-        n_all_rejected=0 if turned is None else len(turned),
+        n_all_rejected=todo - len(made),
         classes=tuple(_classes(made)),
         loudest_db=studio.loudest_db,
         range_db=RANGE_DB,
@@ -236,51 +206,107 @@ def gallery(
     )
 
 
-def _classes(made: DecodedSource) -> Iterable[dict[str, Any]]:
+def _missing_parents(synthetic: Source, real: Source) -> list[str]:
+    """A note on parents that are not in `real`, if any. Raises SourceError where none is."""
+    origins = Origins(synthetic, real).rows
+    there = {
+        parent: bool(rows)
+        for clip, found in zip(synthetic.clips, origins, strict=True)
+        for parent, rows in zip(clip.parents, found, strict=True)
+    }
+    if not any(there.values()):
+        raise SourceError(
+            f"no parent of {synthetic.location} is in {real.location}",
+            field="real",
+            hint="Name the source that it was made from.",
+        )
+    missing = sum(not known for known in there.values())
+    return [f"{pluralize(missing, 'parent')} without sound, not in {real.name}"] if missing else []
+
+
+def _decoded(source: Source, reporter: Reporter) -> DecodedSource:
+    with reporter.task("decoding", "clips") as task:
+        return decode_source(source, PICTURE.sample_rate_hz, skip_bad=True, progress=task.update)
+
+
+def _fill(
+    studio: _Studio,
+    parts: Sequence[tuple[DecodedSource, bool]],
+    budget_bytes: int | None,
+    weight: float,
+    reporter: Reporter,
+) -> list[ShownClip]:
+    """Clips of each part, rejected or not, in the order in which they are shown, until the budget is spent."""
+    chosen: list[ShownClip] = []
+    spent = 0.0
+    with reporter.task("compressing", "clips", sum(len(part) for part, _ in parts)) as task:
+        for part, is_rejected in parts:
+            share = REJECTED_SHARE if is_rejected else 1.0
+            limit = None if budget_bytes is None else share * budget_bytes
+            parents = studio.parents_of(part.source)
+            for row in show_order(part.source.clips):
+                shown, new_bytes = studio.show(part, row, parents[row], is_rejected)
+                cost = ROW_BYTES + weight * new_bytes
+                if limit is not None and spent + cost > limit:
+                    studio.forget_new()
+                    break
+                spent += cost
+                studio.keep_new()
+                chosen.append(shown)
+                task.update(len(chosen))
+    return chosen
+
+
+def _classes(made: DecodedSource) -> Iterable[tuple[str, int, float]]:
     """Clips and seconds of each class."""
     for label, name in enumerate(made.source.class_names):
         lengths_s = [clip.duration_s for clip in made.source.clips if clip.label == label]
-        yield {"class": name, "clips": len(lengths_s), "seconds": round(sum(lengths_s), 1)}
+        yield name, len(lengths_s), round(sum(lengths_s), 1)
 
 
 class _Studio:
-    """Compresses sounds, each parent once, and remembers what was embedded for the distances."""
+    """Compresses sounds, each parent once, and keeps their log-mel statistics for the distances."""
 
-    def __init__(self, real: Source | None, paint: Paint, decoding: Progress | None) -> None:
-        self.paint, self.loudest_db = paint, 0.0
-        self.originals = (
-            decode_source(real, PICTURE.sample_rate_hz, skip_bad=True, progress=decoding) if real else None
-        )
-        clips = self.originals.source.clips if self.originals else ()
-        self.row_of = {clip.identity: row for row, clip in enumerate(clips)}
-        self.real_names = {clip.clip_id for clip in clips}
+    def __init__(self, originals: DecodedSource | None, paint: Paint) -> None:
+        self.originals, self.paint, self.loudest_db = originals, paint, 0.0
+        self.real_names: set[str] = set()
         self.kept: dict[str, Sound] = {}
         self.new: dict[str, Sound] = {}
-        self.audio_of: dict[str, np.ndarray] = {}
+        self.statistics: dict[str, np.ndarray] = {}
 
     def set_scale(self, audio: Sequence[np.ndarray]) -> None:
         loudest = [float(np.percentile(decibels(one), LOUDEST_PERCENTILE)) for one in audio]
         self.loudest_db = float(np.ceil(np.percentile(loudest, 90))) if loudest else 0.0
 
-    def show(self, part: DecodedSource, row: int, is_rejected: bool) -> tuple[ShownClip, int]:
+    def parents_of(self, source: Source) -> list[tuple[int | None, ...]]:
+        """Of each clip, the rows of its parents among the real clips; None where one is not there."""
+        if self.originals is None:
+            return [(None,) * len(clip.parents) for clip in source.clips]
+        origins = Origins(source, self.originals.source).rows
+        return [tuple(rows[0] if rows else None for rows in found) for found in origins]
+
+    def show(
+        self, part: DecodedSource, row: int, parent_rows: Sequence[int | None], is_rejected: bool
+    ) -> tuple[ShownClip, int]:
         """One clip with its parents, and the bytes that it adds."""
         clip = part.source.clips[row]
         sound = self._sound(f"synthetic/{clip.clip_id}", part, row)
-        parents = tuple(
-            self._sound(self.originals.source.clips[at := self.row_of[parent]].clip_id, self.originals, at)
-            if self.originals is not None and parent in self.row_of
-            else None
-            for parent in clip.parents
-        )
+        parents = tuple(None if at is None else self._real(at) for at in parent_rows)
         shown = ShownClip(clip, sound, parents, (None,) * len(parents), is_rejected)
         return shown, sum(one.n_bytes for one in self.new.values())
+
+    def _real(self, row: int) -> Sound:
+        assert self.originals is not None
+        name = self.originals.source.clips[row].clip_id
+        self.real_names.add(name)
+        return self._sound(name, self.originals, row)
 
     def _sound(self, name: str, part: DecodedSource, row: int) -> Sound:
         if name in self.kept:
             return self.kept[name]
         if name not in self.new:
             clip, audio = part.source.clips[row], part.audio(row)
-            self.audio_of[name] = audio
+            self.statistics[name] = log_mel_statistics([audio])[0]
             self.new[name] = Sound(
                 clip_id=name,
                 class_name=part.class_name(row),
@@ -298,17 +324,15 @@ class _Studio:
 
     def forget_new(self) -> None:
         for name in self.new:
-            del self.audio_of[name]
+            del self.statistics[name]
         self.new = {}
 
     def with_distances(self, shown: Sequence[ShownClip]) -> list[ShownClip]:
-        names = list(self.audio_of)
-        real_names = [name for name in names if name in self.real_names]
-        if len(real_names) < 2:
+        place = self.statistics
+        of_real = [place[name] for name in place if name in self.real_names]
+        if len(of_real) < 2:
             return list(shown)
-        raw = log_mel_statistics([self.audio_of[name] for name in names])
-        place = dict(zip(names, raw, strict=True))
-        real = np.stack([place[name] for name in real_names])
+        real = np.stack(of_real)
         center, spread = real.mean(axis=0), real.std(axis=0) + 1e-6
         rows = np.random.default_rng(0).permutation(len(real))[:DISTANCE_CLIPS]
         apart = np.sqrt(squared_distances(*[(real[rows] - center) / spread] * 2))
@@ -321,13 +345,7 @@ class _Studio:
             return round(float(np.linalg.norm(gap)) / unit, 3)
 
         return [
-            ShownClip(
-                one.clip,
-                one.sound,
-                one.parents,
-                tuple(between(one.sound, parent) for parent in one.parents),
-                one.rejected,
-            )
+            replace(one, distances=tuple(between(one.sound, parent) for parent in one.parents))
             for one in shown
         ]
 

@@ -1,8 +1,7 @@
-"""`usk.report`: one HTML page to look at and listen to, from what runs and a synthetic dataset's folder hold.
+"""`usk report`: one HTML page to look at and listen to, from runs and a synthetic dataset.
 
-The figures come from `usk.evaluate`; this module arranges them and fills `templates/report.html`. Names of classes, mixes
-and files are text everywhere: Jinja escapes them, the script uses them as text, and the page's content security policy
-runs no other script and loads nothing from anywhere.
+Names of classes, mixes and files are text everywhere: Jinja escapes them, the script uses them as text, and the page's content
+security policy runs no other script and loads nothing from anywhere.
 """
 
 from __future__ import annotations
@@ -10,60 +9,42 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import platform
 import re
-import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from usk.data.clip import NO_MODEL
 from usk.errors import UsageError, disk_errors
-from usk.report.charts import (
-    Chart,
-    Table,
-    charts_of,
-    file_name,
-    paint,
-    points_text,
-    train_clips_charts,
-)
-from usk.text import pluralize
+from usk.report.canvas import Chart, file_name, paint
+from usk.reporter import Reporter
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from usk.audit.audit import Audit
     from usk.data.source import Source
-    from usk.evaluate.study import Study, Sweep
-    from usk.manifest import Manifest
     from usk.report.gallery import Gallery, Media, ShownClip, Sound
+    from usk.report.view import Section, View
 
-DEFAULT_MAX_MB = 25.0
+BUDGET_BYTES = 25_000_000  # of a page in one file, as base64
+CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything but clips; half of it for charts
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
-VERDICT_MARKS = {1: ("better", "▲"), -1: ("worse", "▼"), 0: ("open", "≈")}  # by `Verdict.direction`
 ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
-PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "matplotlib")
-CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything that is no clip; half of it for charts
-
-Bars = Callable[[str], Callable[..., None]]
+PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # as report.js has them: S is the clip
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What goes into a report.
-
-    `runs` and `synth` are folders, None to leave that part out; `max_mb` (10^6 bytes) bounds the page, None means
-    25 for one file and no bound for a split one.
-    """
+    """What goes into a report. `runs` and `synth` are folders, None to leave that part out."""
 
     runs: str | None = "runs"
     synth: str | None = "synth"
     baseline: str | None = None
-    max_mb: float | None = None
-    split: bool = False
+    split: bool = False  # sounds and pictures as files beside the page; else as many as 25 MB hold are inside
     png: str | None = None  # folder for the charts as PNG
     audit: bool = True
 
@@ -86,135 +67,110 @@ def report(
     config: ReportConfig = ReportConfig(),
     *,
     real: Source | None = None,
-    bars: Bars | None = None,
+    reporter: Reporter | None = None,
 ) -> ReportResult:
     """Write the page, and its assets and charts where `config` asks for them.
 
     Args:
-        real: the clips that `config.synth` was made from; without them parents cannot be heard and there is no audit.
-        bars: names a progress bar, and returns its update (done, of).
+        real: the clips that `config.synth` was made from; without them parents have no sound and there is no audit.
 
-    Raises: UsageError for what cannot be meant; SourceError for runs or a dataset that cannot be shown.
+    Raises: UsageError for what cannot be written; SourceError for runs or a dataset that cannot be shown.
     """
     from usk.data.open import open_source
     from usk.evaluate.study import study_runs, sweeps_by_train_clips
     from usk.manifest import find_manifest
-    from usk.report.gallery import gallery, rejected_source
+    from usk.report.view import sections_of, view_of
 
     file = Path(out)
     _check(file, config)
-    named = bars or (lambda name: lambda *_: None)
-    notes: list[str] = []
+    reporter = reporter or Reporter()
     studies = study_runs(config.runs, config.baseline) if config.runs is not None else []
     studies.sort(key=lambda study: not study.comparison.choices)  # the comparison that counts comes first
-    sweeps = sweeps_by_train_clips(studies)
-    synthetic = None if config.synth is None else open_source(config.synth, flag="--synth")
-    compared = _compared(studies, sweeps)
-    shown, found, manifest = None, None, None
-    if config.synth is not None and synthetic is not None:
-        folder = Path(config.synth).expanduser()
-        manifest = find_manifest(folder)
-        max_mb = config.max_mb if config.max_mb is not None or config.split else DEFAULT_MAX_MB
-        shown = gallery(
-            synthetic,
-            real,
-            paint,
-            rejected=rejected_source(folder) if folder.is_dir() else None,
-            budget_bytes=None if max_mb is None else int(max_mb * 1e6) - _room_bytes(compared),
-            embedded=not config.split,
-            progress=named("compressing clips"),
-            decoding=named("decoding"),
-        )
-        notes += shown.notes
-        if real is None:
-            notes.append("without the real clips parents cannot be heard: name them with --real")
-        elif config.audit:
-            from usk.audit.audit import audit
-            from usk.audit.embeddings import LOG_MEL, embedding_named
-
-            # As `usk audit` by default; of page and card the figures are then the same.
-            embedding = (
-                embedding_named(LOG_MEL)
-                if config.runs is None
-                else embedding_named(runs=Path(config.runs), class_names=real.class_names)
-            )
-            found = audit(
-                synthetic,
-                real,
-                embedding=embedding,
-            )
-    charts: list[tuple[int | None, Chart]] = [(None, chart) for chart in train_clips_charts(sweeps)]
-    for number, study in enumerate(studies):
-        charts += [(number if len(studies) > 1 else None, chart) for chart in charts_of(study)]
-    pngs = []
-    if config.png is not None:
-        for place, chart in charts:
-            pngs.append(Path(config.png) / file_name(chart, place))
-            chart.png(pngs[-1])
-    assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}")
-    page = _page(
-        studies, compared, shown, found, manifest, real, config, assets.name if config.split else None
-    )
-    n_bytes = _write(file, page, assets if config.split else None, shown)
+    sections = sections_of(studies, sweeps_by_train_clips(studies))
+    drawings = [[_figure(chart) for chart in section.charts] for section in sections]
+    shown = audit = manifest = None
+    if config.synth is not None:
+        synthetic = open_source(config.synth, flag="--synth")
+        manifest = find_manifest(Path(config.synth).expanduser())
+        room = BUDGET_BYTES - _room_bytes(drawings)
+        shown = _gallery(synthetic, real, config, None if config.split else room, reporter)
+        audit = _audit(synthetic, real, config, reporter)
+    assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}") if config.split else None
+    view = view_of(sections, studies, shown, audit, manifest)
+    page = _page(view, drawings, shown, None if real is None else real.name, assets)
+    pngs = [] if config.png is None else _write_charts(Path(config.png), sections)
     return ReportResult(
         file=file,
-        n_bytes=n_bytes,
-        n_charts=len(charts),
+        n_bytes=_write(file, page, assets, shown),
+        n_charts=sum(map(len, drawings)),
         n_clips=0 if shown is None else len(shown.clips),
         n_all_clips=0 if shown is None else shown.n_all + shown.n_all_rejected,
         pngs=tuple(pngs),
-        notes=tuple(notes),
+        notes=() if shown is None else shown.notes,
     )
 
 
 def _check(file: Path, config: ReportConfig) -> None:
     if config.runs is None and config.synth is None:
         raise UsageError(
-            "nothing to report on: there are neither runs nor a synthetic dataset; make some with `usk synth` and "
-            "`usk train`, or name them with --runs and --synth"
+            "there are neither runs nor a synthetic dataset to report on",
+            hint="Make some with `usk synth` and `usk train`, or name them.",
         )
-    if config.max_mb is not None and not 2 <= config.max_mb <= 2000:
-        raise UsageError(f"--max-mb {config.max_mb:g}: give the page 2 to 2000 MB")
     if file.is_dir():
-        raise UsageError(f"--out {file} is a folder; name a file, such as {file / 'report.html'}")
+        raise UsageError(
+            "this is a folder", field="out", value=file, hint=f"Name a file, such as {file / 'report.html'}."
+        )
     if file.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {file}: browsers want a page's name to end in .html")
+        raise UsageError(
+            "browsers open pages whose names end in .html", field="out", value=file, hint="Name it so."
+        )
     if config.runs is not None and not Path(config.runs).is_dir():
-        raise UsageError(f"--runs {config.runs}: no such folder; train some with `usk train`")
+        raise UsageError(
+            "no such folder", field="runs", value=config.runs, hint="Train some runs with `usk train`."
+        )
 
 
-def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) -> int:
-    """Page and assets, whole or not at all; assets of an earlier page with this name go."""
-    from usk.files import atomic_write
+def _gallery(
+    synthetic: Source, real: Source | None, config: ReportConfig, budget: int | None, reporter: Reporter
+) -> Gallery:
+    from usk.report.gallery import gallery, rejected_source
 
-    n_bytes = len(page.encode())
-    with disk_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if assets is not None and shown is not None:
-            assets.mkdir(exist_ok=True)
-            files = {f"{one.key}.{one.suffix}": one.content for one in _media(shown)}
-            for name, content in files.items():
-                atomic_write(assets / name, content, durable=False)
-                n_bytes += len(content)
-            for old in assets.iterdir():
-                if ASSET_NAME.fullmatch(old.name) and old.name not in files:
-                    old.unlink()
-        atomic_write(file, page.encode(), durable=False)
-    return n_bytes
+    shown = gallery(
+        synthetic,
+        real,
+        paint,
+        rejected=rejected_source(Path(synthetic.location).expanduser()),
+        budget_bytes=budget,
+        embedded=not config.split,
+        reporter=reporter,
+    )
+    if real is not None:
+        return shown
+    missing = "Parents have no sound, because the real clips were not given."
+    return replace(shown, notes=(*shown.notes, missing))
+
+
+def _audit(synthetic: Source, real: Source | None, config: ReportConfig, reporter: Reporter) -> Audit | None:
+    """As `usk audit` by default: its results and the page's are the same."""
+    from usk.audit.audit import audit
+    from usk.audit.embeddings import AUTO, LOG_MEL, embedding_named
+
+    if real is None or not config.audit:
+        return None
+    name, runs = (LOG_MEL, Path()) if config.runs is None else (AUTO, Path(config.runs))
+    embedding = embedding_named(name, runs=runs, class_names=real.class_names)
+    return audit(synthetic, real, embedding=embedding, reporter=reporter)
 
 
 # --- the page --------------------------------------------------------------------------------------------------
 
 
 def _page(
-    studies: Sequence[Study],
-    compared: dict[str, list[dict[str, Any]]],
+    view: View,
+    drawings: Sequence[Sequence[dict[str, Any]]],
     shown: Gallery | None,
-    found: Audit | None,
-    manifest: Manifest | None,
-    real: Source | None,
-    config: ReportConfig,
-    assets: str | None,
+    real_name: str | None,
+    assets: Path | None,
 ) -> str:
     import jinja2
     import numpy as np
@@ -231,33 +187,24 @@ def _page(
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     stops = ", ".join("#" + bytes(color).hex() for color in paint(np.linspace(0, 1, 9)))
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8").replace("{{ gradient }}", stops)
-    safe = _markup()
     return environment.get_template("report.html").render(
+        view=view,
+        drawings=drawings,
         version=__version__,
         split=assets is not None,
-        title=_title(studies, shown),
-        lead=_lead(studies, shown),
         policy=_policy(script, split=assets is not None),
-        css=safe(style),
-        js=safe(script),
-        tabs=_tabs(studies, shown),
-        **compared,
-        listen=None if shown is None else _listen(shown, assets),
-        audit=None if found is None else _audit(found),
-        settings=_settings(manifest, studies),
-        classes=None if shown is None else _classes(shown),
-        commands=commands(manifest, studies, config, real),
-        real_name=None if real is None else real.name,
-        versions=_versions(),
+        css=_markup(style),
+        js=_markup(script),
+        listen=None if shown is None else _listen(shown, None if assets is None else assets.name),
+        real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
-        license=_license(shown),
     )
 
 
-def _markup() -> Callable[[str], Any]:
+def _markup(text: str) -> Markup:
     from markupsafe import Markup
 
-    return Markup
+    return Markup(text)
 
 
 def _policy(script: str, split: bool) -> str:
@@ -270,168 +217,108 @@ def _policy(script: str, split: bool) -> str:
     )
 
 
-def _title(studies: Sequence[Study], shown: Gallery | None) -> str:
-    if studies:
-        return "Do synthetic clips help?"
-    assert shown is not None
-    return f"Synthetic clips: {shown.name}"
-
-
-def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
-    said = []
-    if studies:
-        runs = {run.folder.name: run.mix for study in studies for run in study.runs}
-        said.append(f"{pluralize(len(runs), 'run')} of {pluralize(len(set(runs.values())), 'mix')}")
-    if shown is not None:
-        n_classes = sum(part["clips"] > 0 for part in shown.classes)
-        said.append(f"{pluralize(shown.n_all, 'synthetic clip')} of {pluralize(n_classes, 'class')}")
-    return f"{', '.join(said)}."
-
-
-def _tabs(studies: Sequence[Study], shown: Gallery | None) -> list[dict[str, str]]:
-    found = []
-    if studies:
-        found.append({"id": "compare", "name": "Compare", "count": ""})
-    if shown is not None:
-        kept = sum(not clip.rejected for clip in shown.clips)
-        found.append({"id": "listen", "name": "Listen", "count": f"{kept:,}"})
-        if len(shown.clips) > kept:
-            found.append({"id": "rejected", "name": "Rejected", "count": f"{len(shown.clips) - kept:,}"})
-    return [*found, {"id": "trust", "name": "Trust", "count": ""}]
-
-
-def _compared(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> dict[str, list[dict[str, Any]]]:
-    """What the tab Compare shows: first what goes over several comparisons, then each of them."""
+def _figure(chart: Chart) -> dict[str, Any]:
+    """A chart with its drawings: wide and narrow ones for a column, narrow ones alone where two stand side by side."""
+    half = chart.name.startswith(("classes-", "curve-", "sweep-"))
     return {
-        "sweeps": [
-            {
-                "heading": f"By train_clips: {sweep.setting}",
-                "warning": sweep.warning,
-                "charts": [_chart(chart)],
-            }
-            for sweep, chart in zip(sweeps, train_clips_charts(sweeps), strict=True)
-        ],
-        "studies": [_study(study) for study in studies],
+        "chart": chart,
+        "size": "half" if half else "full",
+        "wide": _markup("" if half else chart.svg(narrow=False)),  # matplotlib escapes names
+        "narrow": _markup(chart.svg(narrow=True)),
     }
 
 
-def _room_bytes(compared: dict[str, list[dict[str, Any]]]) -> int:
+def _room_bytes(drawings: Sequence[Sequence[dict[str, Any]]]) -> int:
     """What clips leave of the budget: the room for charts and all else, and more where there are many charts."""
-    charts = (chart for parts in compared.values() for part in parts for chart in part["charts"])
-    n_bytes = sum(len(chart[width].encode()) for chart in charts for width in ("wide", "narrow"))
+    n_bytes = sum(
+        len(one[width].encode()) for drawn in drawings for one in drawn for width in ("wide", "narrow")
+    )
     return CHART_ROOM_BYTES + max(0, n_bytes - CHART_ROOM_BYTES // 2)
 
 
-def _study(study: Study) -> dict[str, Any]:
-    comparison = study.comparison
-    verdicts = []
-    for row in comparison.rows:
-        if row.difference is None:
-            continue
-        kind, sign = VERDICT_MARKS[row.verdict.direction]
-        verdicts.append(
-            {
-                "mix": row.mix,
-                "baseline": comparison.baseline,
-                "kind": kind,
-                "sign": sign,
-                "points": points_text(row.difference.difference_points),
-                "sentence": row.sentence,
-            }
-        )
-    return {
-        "heading": comparison.title,
-        "warning": comparison.warning,
-        "verdicts": verdicts,
-        "notes": [*comparison.notes, *study.notes],
-        "table": _mixes(study),
-        "charts": [_chart(chart) for chart in charts_of(study)],
-    }
+def _write_charts(folder: Path, sections: Sequence[Section]) -> list[Path]:
+    """Every chart as PNG, numbered by comparison where there are several."""
+    compared = [section for section in sections if not section.is_overview]
+    files = []
+    for section in sections:
+        number = None if section.is_overview or len(compared) == 1 else compared.index(section)
+        for chart in section.charts:
+            files.append(folder / file_name(chart, number))
+            chart.png(files[-1])
+    return files
 
 
-def _mixes(study: Study) -> Table:
-    from usk.evaluate.tables import mix_table
-
-    table = mix_table(study.comparison)
-    headers = tuple(column.header for column in table.columns)
-    return Table(
-        headers,
-        tuple(
-            tuple(cell.replace("-", "\u2212") if place else cell for place, cell in enumerate(row))
-            for row in table.rows
-        ),
-    )
-
-
-def _chart(chart: Chart) -> dict[str, Any]:
-    safe = _markup()  # matplotlib escapes the names that it writes into SVG
-    half = chart.name.startswith(("classes-", "curve-", "sweep-"))
-    return {
-        "title": chart.title,
-        "caption": chart.caption,
-        "description": chart.description,
-        "size": "half" if half else "full",
-        "wide": "" if half else safe(chart.svg(narrow=False)),
-        "narrow": safe(chart.svg(narrow=True)),
-        "table": chart.table,
-    }
-
-
-def _media(shown: Gallery) -> list[Media]:
-    """Every sound and picture once."""
-    found = [media for sound in shown.sounds for media in (sound.picture, sound.audio)]
-    return list({media.key: media for media in found}.values())
+# --- clips -----------------------------------------------------------------------------------------------------
 
 
 def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
-    sounds = shown.sounds
-    number = {sound.clip_id: index for index, sound in enumerate(sounds)}
-
-    def place(media: Media) -> dict[str, str]:
-        if assets is not None:
-            return {"url": f"{_url(assets)}/{media.key}.{media.suffix}"}
-        return {"key": media.key, "mime": media.mime}
-
-    def sound(one: Sound) -> dict[str, Any]:
-        return {
-            "cls": one.class_name,
-            "dur": round(one.duration_s, 2),
-            "picture": place(one.picture),
-            "audio": place(one.audio),
-        }
-
-    def clip(at: int, one: ShownClip) -> dict[str, Any]:
-        return {
-            "at": at,
-            "id": one.clip.clip_id,
-            "cls": one.sound.class_name,
-            "sound": number[one.sound.clip_id],
-            "parents": [None if parent is None else number[parent.clip_id] for parent in one.parents],
-            "alpha": one.clip.alpha,
-            "dist": one.distances,
-            "near": one.nearest,
-            "score": one.clip.filter_score,
-            "fold": one.clip.fold,
-            "strategy": one.clip.strategy,
-            "rejected": one.rejected,
-            "row": _provenance(one),
-        }
-
-    kept = sum(not one.rejected for one in shown.clips)
-    beside = "beside its parents" if shown.real_name else "(its parents' sound was not given)"
+    """What the template and the script get of the gallery; `assets` is the folder of the media, None where they are inside."""
+    number = {sound.clip_id: index for index, sound in enumerate(shown.sounds)}
     data = {
-        "clips": [clip(at, one) for at, one in enumerate(shown.clips)],
-        "sounds": [sound(one) for one in sounds],
+        "clips": [_clip_data(at, one, number) for at, one in enumerate(shown.clips)],
+        "sounds": [_sound_data(one, assets) for one in shown.sounds],
     }
+    n_rejected = sum(one.rejected for one in shown.clips)
     return {
-        "lead": f"Each synthetic clip {beside}. Distances are between log-mel statistics: 1 is what lies between two "
-        "real clips in the median.",
+        "with_parents": shown.real_name is not None,
         "notes": shown.notes,
-        "low_db": f"−{shown.range_db:.0f}",
-        "has_rejected": kept < len(shown.clips),
-        "data": _markup()(_script_json(data)),
+        "low_db": f"\u2212{shown.range_db:.0f}",
+        "n_kept": len(shown.clips) - n_rejected,
+        "n_rejected": n_rejected,
+        "data": _markup(_script_json(data)),
         "media": [] if assets is not None else _media(shown),
     }
+
+
+def _clip_data(at: int, one: ShownClip, number: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "at": at,
+        "id": one.clip.clip_id,
+        "cls": one.sound.class_name,
+        "sound": number[one.sound.clip_id],
+        "parents": [None if parent is None else number[parent.clip_id] for parent in one.parents],
+        "alpha": one.clip.alpha,
+        "dist": one.distances,
+        "near": one.nearest,
+        "score": one.clip.filter_score,
+        "fold": one.clip.fold,
+        "strategy": one.clip.strategy,
+        "rejected": one.rejected,
+        "row": _provenance(one),
+    }
+
+
+def _sound_data(one: Sound, assets: str | None) -> dict[str, Any]:
+    def place(media: Media) -> dict[str, str]:
+        if assets is None:
+            return {"key": media.key, "mime": media.mime}
+        return {"url": f"{quote(assets)}/{media.key}.{media.suffix}"}
+
+    return {
+        "cls": one.class_name,
+        "dur": round(one.duration_s, 2),
+        "picture": place(one.picture),
+        "audio": place(one.audio),
+    }
+
+
+def _provenance(one: ShownClip) -> list[tuple[str, str]]:
+    clip = one.clip
+    letters = [*PARENT_LETTERS, *map(str, range(len(PARENT_LETTERS) + 1, len(clip.parents) + 1))]
+    parents = zip(
+        letters, clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=False
+    )
+    return [
+        ("clip", clip.clip_id),
+        *((f"parent {letter}", f"{name}, recording {group}, fold {fold}") for letter, name, group, fold in parents),
+        ("strategy", clip.strategy),
+        ("alpha", f"{clip.alpha:g}"),
+        ("seed", str(clip.seed)),
+        ("steps", str(clip.steps)),
+        ("model", clip.model),
+        ("gain", f"{clip.gain_db:+.1f} dB"),
+        ("filter score", "not scored" if clip.filter_score is None else f"{clip.filter_score:.3f}"),
+    ]  # fmt: skip
 
 
 def _script_json(value: Any) -> str:
@@ -440,207 +327,27 @@ def _script_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _url(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name)
-
-
-def _provenance(one: ShownClip) -> list[tuple[str, str]]:
-    clip = one.clip
-    parts = zip(clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=True)
-    letters = [
-        *"ABCDEFGHIJKLMNOPQR",
-        *map(str, range(19, len(clip.parents) + 1)),
-    ]  # as report.js has them: S is the clip
-    return [
-        ("clip", clip.clip_id),
-        *(
-            (f"parent {letter}", f"{parent}, recording {group}, fold {fold}")
-            for letter, (parent, group, fold) in zip(letters, parts, strict=False)
-        ),
-        ("strategy", clip.strategy),
-        ("alpha", f"{clip.alpha:g}"),
-        ("seed", str(clip.seed)),
-        ("steps", str(clip.steps)),
-        ("model", clip.model),
-        ("gain", f"{clip.gain_db:+.1f} dB"),
-        ("clip_filter score", "not judged" if clip.filter_score is None else f"{clip.filter_score:.3f}"),
-    ]
+def _media(shown: Gallery) -> list[Media]:
+    """Every sound and picture once."""
+    found = [media for sound in shown.sounds for media in (sound.picture, sound.audio)]
+    return list({media.key: media for media in found}.values())
 
 
-def _audit(found: Audit) -> dict[str, Any]:
-    from usk.audit.tables import audit_tables, findings
+def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) -> int:
+    """Page and assets, whole or not at all; assets of an earlier page with this name go. Returns how many bytes."""
+    from usk.files import atomic_write
 
-    return {"found": findings(found), "tables": audit_tables(found), "notes": found.notes}
-
-
-def _classes(shown: Gallery) -> Table:
-    rows = [
-        (part["class"], f"{part['clips']:,}", f"{part['seconds']:,.1f}",
-         f"{part['seconds'] / part['clips']:.2f}")
-        for part in shown.classes
-        if part["clips"]
-    ]  # fmt: skip
-    return Table(("class", "clips", "seconds", "mean seconds"), tuple(rows))
-
-
-def _settings(manifest: Manifest | None, studies: Sequence[Study]) -> list[dict[str, Any]]:
-    parts = []
-    if manifest is not None:
-        trained_on = [
-            f"{part.source} folds {' '.join(map(str, part.folds))} ({pluralize(len(part.groups), 'recording')})"
-            for part in manifest.trained_on
-        ]
-        without = manifest.model == NO_MODEL
-        facts: dict[str, Any] = {
-            "model": manifest.model,
-            "alpha": manifest.alpha,
-            "seed": manifest.seed,
-            "precision": manifest.precision,
-            "sample rate Hz": manifest.sample_rate_hz,
-            "license": manifest.license,
-            "plan SHA-256": manifest.plan_sha256,
-            **{f"source {name}": value for name, value in vars(manifest.source).items() if value},
-            "generator trained on": "nothing: none was used"
-            if without
-            else "; ".join(trained_on) or "unknown",
-            **{name: value for name, value in manifest.render.items() if name != "precision"},
-            **{f"mel {name}": value for name, value in (manifest.mel or {}).items()},
-        }
-        if manifest.clip_filter is not None:
-            facts["classifier filter"] = manifest.clip_filter.classifier
-            facts["share kept"] = manifest.clip_filter.share_kept
-        parts.append({"title": "Configuration of the clips", "facts": _plain(facts)})
-    for study in studies:
-        parts.append(
-            {"title": f"Configuration of the runs: {study.comparison.title}", "facts": _plain(study.settings)}
-        )
-    return parts
-
-
-def _plain(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    def text(value: Any) -> str:
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if isinstance(value, float):
-            return f"{value:g}"
-        return value if isinstance(value, str) else json.dumps(value)
-
-    return [(name.replace("_", " "), text(value)) for name, value in facts.items() if value is not None]
-
-
-def _versions() -> list[tuple[str, str]]:
-    from usk import __version__
-
-    return [
-        ("usk", __version__),
-        ("Python", platform.python_version()),
-        *((name, metadata.version(name)) for name in PACKAGES),
-    ]
-
-
-def _license(shown: Gallery | None) -> str:
-    if shown is None:
-        return ""
-    said = [f"Synthetic clips: {shown.license}."]
-    if shown.real_name:
-        said.append(f"Parents: {shown.real_name}, {shown.real_license}.")
-    return " ".join(said)
-
-
-def commands(
-    manifest: Manifest | None, studies: Sequence[Study], config: ReportConfig, real: Source | None = None
-) -> list[str]:
-    """What to type to get the same clips, runs and page; nothing for clips and runs of which the records do not tell all.
-
-    `real`: the real clips, where the report has them."""
-    source = manifest.source if manifest is not None else None
-    if source is not None and source.hub_id:
-        from_real = ["--real", f"{source.hub_id}@{source.revision}"]
-    else:
-        demo = source is not None and source.name == "demo"
-        place = "demo" if demo else real.location if real is not None else None
-        from_real = ["--real", place] if place is not None else []
-    lines = []
-    synth = config.synth or "synth"
-    if manifest is not None:
-        if (
-            manifest.train_clips is not None
-        ):  # `usk synth --train-clips` makes it as one of several in a folder
-            synth = str(Path(synth).parent)
-        if manifest.arguments:
-            to = [] if synth == "synth" else ["--out", synth]
-            lines.append(shlex.join(["usk", *manifest.arguments, *to]))
-    runs = config.runs or "runs"
-    lines += _train_commands(studies, runs, synth, from_real)
-    if studies:
-        lines.append(shlex.join(["usk", "eval", *([] if runs == "runs" else [runs])]))
-    again = ["usk", "report"]
-    for flag, value in (("--runs", config.runs), ("--synth", config.synth), ("--baseline", config.baseline)):
-        if value is not None and value != flag.removeprefix("--"):
-            again += [flag, value]
-    if config.max_mb is not None:
-        again += ["--max-mb", f"{config.max_mb:g}"]
-    again += ["--split"] * config.split + ["--no-audit"] * (not config.audit)
-    return [line for line in (*lines, shlex.join([*again, *from_real])) if line]
-
-
-def _train_commands(studies: Sequence[Study], out: str, synth: str, from_real: Sequence[str]) -> list[str]:
-    """A line for the mixes of a comparison that were trained at the same folds with the same seeds, with every augmentation
-    that they were trained with alike. Nothing for those without every seed at every fold, or not trained alike."""
-    lines: dict[
-        tuple[tuple[str, ...], tuple[str, ...]], dict[str, None]
-    ] = {}  # before and after, with the augmentations
-    told: set[str] = set()
-    for study in sorted(studies, key=lambda study: bool(study.comparison.choices)):
-        if all(
-            run.folder.name in told for run in study.runs
-        ):  # at the best augmentations: runs of the others again
-            continue
-        told |= {run.folder.name for run in study.runs}
-        alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
-        for row in study.comparison.rows:
-            subsets = {(_test_fold(run.split), run.seed) for run in study.runs if run.mix == row.mix}
-            folds, seeds = (sorted({subset[place] for subset in subsets}) for place in (0, 1))
-            if subsets and len(subsets) == len(folds) * (seeds[-1] - seeds[0] + 1):
-                alike.setdefault((tuple(folds), tuple(seeds)), []).append(row.mix)
-        for (of_folds, of_seeds), mixes in alike.items():
-            options = _train_options(study, of_folds, of_seeds, mixes, synth)
-            if options is not None:
-                lines.setdefault(options, {}).update(dict.fromkeys(study.comparison.augments))
-    to = [] if out == "runs" else ["--out", out]
-    return [
-        shlex.join(["usk", "train", *from_real, *before, "--augment", ",".join(augments), *after, *to])
-        for (before, after), augments in lines.items()
-    ]
-
-
-def _test_fold(split: str) -> int:
-    """Of the protocol `folds`; 0 in the others, of which a seed has one split."""
-    return int(split.removeprefix("fold")) if re.fullmatch(r"fold\d+", split) else 0
-
-
-def _train_options(
-    study: Study, folds: Sequence[int], seeds: Sequence[int], mixes: Sequence[str], synth: str
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """What `usk train` was told before and after `--augment`; None for runs of different lengths."""
-    comparison, settings = study.comparison, study.settings
-    epochs = {run.epochs for run in study.runs if run.mix in mixes}
-    if len(epochs) > 1:
-        return None
-    before = [part for mix in mixes for part in ("--mix", mix)]
-    if synth != "synth" and any(part.split(":")[0] == "synth" for mix in mixes for part in mix.split(",")):
-        before += ["--synth", synth]
-    before += ["--no-baseline", "--classifier", comparison.classifier]
-    after = ["--protocol", comparison.protocol]
-    if comparison.protocol == "folds":
-        after += ["--test-folds", ",".join(map(str, folds))]
-    after += ["--seed", str(seeds[0])] if seeds[0] else []
-    after += ["--seeds", str(len(seeds))]
-    if comparison.train_clips is not None:
-        after += ["--train-clips", str(comparison.train_clips)]
-    after += ["--epochs", str(epochs.pop())]
-    for name in ("batch", "learning_rate"):  # in every record, but for those of another usk
-        after += [f"--{name.replace('_', '-')}", f"{settings[name]:g}"] if name in settings else []
-    return tuple(before), tuple(after)
+    n_bytes = len(page.encode())
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if assets is not None and shown is not None:
+            assets.mkdir(exist_ok=True)
+            files = {f"{one.key}.{one.suffix}": one.content for one in _media(shown)}
+            for name, content in files.items():
+                atomic_write(assets / name, content, durable=False)
+                n_bytes += len(content)
+            for old in assets.iterdir():
+                if ASSET_NAME.fullmatch(old.name) and old.name not in files:
+                    old.unlink()
+        atomic_write(file, page.encode(), durable=False)
+    return n_bytes

@@ -9,13 +9,13 @@
     return element;
   };
 
-  // --- colours -------------------------------------------------------------------------------------------
+  // --- colors -------------------------------------------------------------------------------------------
   const theme = $("#theme");
   const themes = ["system", "light", "dark"];
   const setTheme = (name) => {
     if (name === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = name;
-    theme.textContent = `Colours: ${name}`;
+    theme.textContent = `Colors: ${name}`;
   };
   theme.hidden = false;
   theme.addEventListener("click", () => {
@@ -56,6 +56,16 @@
       select(tabs[(to + tabs.length) % tabs.length]);
     });
   });
+
+  // --- comparisons ---------------------------------------------------------------------------------------
+  const chosen = $("#comparison");
+  if (chosen) {
+    const comparisons = $$(".comparison");
+    const choose = () => comparisons.forEach((one, number) => { one.hidden = number !== chosen.selectedIndex; });
+    chosen.addEventListener("input", choose);
+    chosen.closest(".choose").hidden = false;
+    choose();
+  }
 
   // --- sound ---------------------------------------------------------------------------------------------
   const holder = $("#data");
@@ -185,7 +195,7 @@
       card.setAttribute("aria-labelledby", title.id);
       const tags = make("div", "tags");
       const tag = (name, text) => { const one = make("span", "", `${name} `); one.append(make("b", "", text)); tags.append(one); };
-      if (clip.score !== null) tag("judge", number(clip.score));
+      if (clip.score !== null) tag("filter score", number(clip.score));
       if (clip.parents.length > 1) tag("alpha", number(clip.alpha));
       if (clip.near !== null) tag("distance", clip.dist.map((one) => number(one)).join(" / "));
       tag("fold", clip.fold === 0 ? "across" : String(clip.fold));

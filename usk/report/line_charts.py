@@ -1,0 +1,195 @@
+"""Accuracy by number of clips, and the course of training: the charts whose points are joined by lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usk.report.canvas import Chart, Palette, percent, short
+from usk.tables import Table, columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from usk.evaluate.study import Curve, Study, SweepPoint
+
+MARKERS = "os^DvPX"  # with the colors they tell 56 series apart
+MAX_BANDS = 3  # more of them hide each other
+
+
+def sweep_chart(points: Sequence[SweepPoint], kind: str) -> Chart | None:
+    """Accuracy against the number of `kind` ("real" or "synthetic") clips; None where only one size was run."""
+    if not points:
+        return None
+    series: dict[str, list[SweepPoint]] = {}
+    for point in points:
+        series.setdefault(point.series, []).append(point)
+    baseline = points[0].series
+    logarithmic = kind == "real" and min(point.n_clips for point in points) > 0
+    crowded = len(series) > MAX_BANDS
+
+    def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        slots = _slots([point.n_clips for point in points], logarithmic)
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.set_xticks(slots, [f"{size:,}" for size in slots])
+            axes.minorticks_off()
+        drawn = _side_by_side(axes, palette, series, slots) if crowded else _bands(axes, palette, series)
+        axes.set_xlabel(f"{kind} clips in training")
+        axes.set_ylabel("test accuracy, %")
+        axes.grid()
+        # As the lines end, from the top down: the eye finds a line's name at its height.
+        order = sorted(series, key=lambda name: (-series[name][-1].n_clips, -series[name][-1].mean))
+        lines, labels = [drawn[name] for name in order], _distinct(order, 30)
+        if not crowded:
+            axes.legend(lines, labels, labelcolor=palette.ink)
+        elif narrow:
+            figure.legend(lines, labels, labelcolor=palette.ink, loc="outside lower left")
+        else:
+            figure.legend(lines, labels, labelcolor=palette.ink, loc="outside right upper")
+
+    ends = "; ".join(
+        f"{name} from {percent(of[0].mean)} % with {of[0].n_clips:,} to {percent(of[-1].mean)} % with {of[-1].n_clips:,}"
+        if len(of) > 1
+        else f"{name} {percent(of[0].mean)} % with {of[0].n_clips:,}"
+        for name, of in series.items()
+    )
+    spread = (
+        f"bars reach from the lowest run to the highest; they stand side by side, with dots at the mean of {baseline}"
+        if crowded
+        else "bands reach from the lowest run to the highest"
+    )
+    return Chart(
+        f"sweep-{kind}",
+        f"Accuracy against the number of {kind} clips",
+        f"Lines join means, {spread}.",
+        f"{ends}.",
+        Table(
+            "Every point",
+            columns("mix", numbers=(f"{kind} clips", "runs", "mean %", "lowest %", "highest %")),
+            [
+                (p.series, f"{p.n_clips:,}", str(p.n_runs), percent(p.mean), percent(p.low), percent(p.high))
+                for p in points
+            ],
+        ),
+        draw,
+        lambda narrow: 3.2 if not crowded else 3.4 + 0.25 * len(series) if narrow else 4.2,
+    )  # fmt: skip
+
+
+def _bands(axes: Axes, palette: Palette, series: dict[str, list[SweepPoint]]) -> dict[str, Any]:
+    """A line and a band a series; the lines by name."""
+    drawn = {}
+    for number, (name, of) in enumerate(series.items()):
+        sizes, color = [point.n_clips for point in of], palette.of(number)
+        low, high = [100 * point.low for point in of], [100 * point.high for point in of]
+        axes.fill_between(sizes, low, high, color=color, alpha=0.16, lw=0)
+        (drawn[name],) = axes.plot(
+            sizes, [100 * p.mean for p in of], color=color, marker=MARKERS[number], ms=5
+        )
+    return drawn
+
+
+def _side_by_side(
+    axes: Axes, palette: Palette, series: dict[str, list[SweepPoint]], slots: Sequence[int]
+) -> dict[str, Any]:
+    """A marker and a bar a point, those of one size beside each other; the markers by name.
+
+    The lines that join them are faint: on a slope, what is moved aside seems to lie lower or higher.
+    """
+    logarithmic, drawn = axes.get_xscale() == "log", {}
+    for point in next(iter(series.values())):
+        ends = [_aside(point.n_clips, side, slots, logarithmic) for side in (-0.6, 0.6)]
+        axes.plot(ends, [100 * point.mean] * 2, color=palette.of(0), lw=1, ls=(0, (2, 2)))
+    for number, (name, of) in enumerate(series.items()):
+        color, side = palette.of(number), number / (len(series) - 1) - 0.5
+        places = [_aside(point.n_clips, side, slots, logarithmic) for point in of]
+        means = [100 * point.mean for point in of]
+        axes.plot(places, means, color=color, lw=1, alpha=0.35)
+        axes.vlines(
+            places, [100 * p.low for p in of], [100 * p.high for p in of], color=color, lw=1.2, alpha=0.6
+        )
+        marker = MARKERS[number % len(MARKERS)]
+        (drawn[name],) = axes.plot(places, means, color=color, marker=marker, ms=5.5, lw=0)
+    return drawn
+
+
+def _slots(sizes: Iterable[int], logarithmic: bool) -> list[int]:
+    """Sizes that stand apart on an axis, smallest first: of those that would meet, the first."""
+    places = {size: math.log(size) if logarithmic else size for size in sizes}
+    span = max(places.values()) - min(places.values())
+    slots: list[int] = []
+    for size in sorted(places):
+        if not slots or places[size] - places[slots[-1]] > 0.09 * span:
+            slots.append(size)
+    return slots
+
+
+def _aside(size: int, side: float, slots: Sequence[int], logarithmic: bool) -> float:
+    """Where a size stands moved aside: `side` is -0.5 to 0.5 of the room that the series of one slot take."""
+    places = np.log(slots) if logarithmic else np.array(slots, dtype=float)
+    room = min(0.6 * np.diff(places).min(), 0.1 * (places[-1] - places[0])) if len(slots) > 1 else 0.0
+    return float(size * np.exp(side * room) if logarithmic else size + side * room)
+
+
+def _distinct(names: Sequence[str], limit: int) -> list[str]:
+    """`short` names; those that begin alike keep their ends instead."""
+    cut, head = [short(name, limit) for name in names], limit // 3
+    return [
+        one
+        if cut.count(one) == 1 or len(name) <= limit
+        else f"{one[:head]}…{short(name, len(name))[head + 1 - limit :]}"
+        for name, one in zip(names, cut, strict=True)
+    ]
+
+
+def curve_chart(study: Study, value_name: str) -> Chart | None:
+    """One value of training over epochs, a line a mix."""
+    curves: list[Curve] = [curve for curve in study.curves if curve.figure == value_name]
+    if not curves:
+        return None
+    by_epoch = [dict(zip(curve.epochs, curve.mean, strict=True)) for curve in curves]
+    order = {row.mix: number for number, row in enumerate(study.comparison.rows)}
+    scale = 100 if value_name.endswith("accuracy") else 1
+    label = {"validation_accuracy": "validation accuracy, %", "loss": "training loss"}[value_name]
+
+    def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        for curve in curves:
+            color = palette.of(order[curve.mix])
+            axes.fill_between(curve.epochs, scale * np.array(curve.low), scale * np.array(curve.high), color=color,
+                              alpha=0.13, lw=0)  # fmt: skip
+            axes.plot(
+                curve.epochs, scale * np.array(curve.mean), color=color, lw=1.8, label=short(curve.mix, 30)
+            )
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel(label)
+        axes.grid()
+        axes.legend(labelcolor=palette.ink)
+
+    unit = " %" if scale == 100 else ""
+    ends = "; ".join(
+        f"{c.mix} from {scale * c.mean[0]:.3g}{unit} to {scale * c.mean[-1]:.3g}{unit}" for c in curves
+    )
+    return Chart(
+        f"curve-{value_name}",
+        f"Learning curves: {label.partition(',')[0]}",
+        "Means over runs; bands reach from the lowest run to the highest.",
+        f"Over {curves[0].epochs[-1]} epochs: {ends}.",
+        Table(
+            "Every epoch",
+            columns(numbers=("epoch", *(curve.mix for curve in curves))),
+            [
+                (str(epoch), *(f"{scale * means[epoch]:.3g}" if epoch in means else "" for means in by_epoch))
+                for epoch in sorted(set[int]().union(*by_epoch))
+            ],
+        ),
+        draw,
+        lambda narrow: 2.9,
+    )  # fmt: skip

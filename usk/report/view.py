@@ -1,0 +1,230 @@
+"""What a report shows, as plain values and tables: built once from runs, clips and an audit, printed by the template."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from usk.audit.tables import Finding, audit_tables, findings
+from usk.data.clip import NO_MODEL
+from usk.evaluate.tables import mix_table, train_clips_tables
+from usk.evaluate.verdict import Verdict
+from usk.report.canvas import Chart, points_text
+from usk.report.charts import charts_of, train_clips_charts
+from usk.tables import Table, columns
+from usk.text import pluralize
+
+if TYPE_CHECKING:
+    from usk.audit.audit import Audit
+    from usk.evaluate.compare import MixRow
+    from usk.evaluate.study import Study, Sweep
+    from usk.manifest import Manifest
+    from usk.report.gallery import Gallery
+
+PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "matplotlib")
+MARKS = {1: ("better", "▲"), -1: ("worse", "▼"), 0: ("open", "≈")}  # by `Verdict.direction`
+ANSWERS = {
+    Verdict.HELPS: "Synthetic clips help",
+    Verdict.HURTS: "Synthetic clips hurt",
+    Verdict.BETTER: "Better",
+    Verdict.WORSE: "Worse",
+    Verdict.NOT_DISTINGUISHABLE: "Not shown yet",
+    Verdict.TOO_FEW_PAIRS: "Too few pairs to tell",
+    Verdict.NOT_COMPARABLE: "Not comparable",
+    Verdict.NOT_PAIRED: "Not comparable",
+}
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The verdict on one mix: `kind` is `better`, `worse` or `open`, `text` the answer in a few words."""
+
+    mix: str
+    baseline: str
+    kind: str
+    sign: str
+    text: str
+    difference: str  # in percentage points
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One comparison, or an overview of several; `heading` tells it from the others."""
+
+    heading: str
+    is_overview: bool
+    warning: str
+    answers: tuple[Answer, ...]
+    tables: tuple[Table, ...]
+    charts: tuple[Chart, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A titled list of what was set."""
+
+    title: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything but charts and clips."""
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+    findings: tuple[Finding, ...]  # of the audit; empty without one
+    audit_tables: tuple[Table, ...]
+    audit_notes: tuple[str, ...]
+    classes: Table | None
+    settings: tuple[Settings, ...]
+    command: str  # that made the clips; empty where it is not known
+    versions: Facts
+    license: str
+
+
+def sections_of(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> tuple[Section, ...]:
+    """What goes over several comparisons, then each of them."""
+    tables = train_clips_tables([study.comparison for study in studies])
+    overviews = zip(sweeps, train_clips_charts(sweeps), tables, strict=False)
+    return (
+        *(
+            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), (table,), (chart,), ())
+            for sweep, chart, table in overviews
+        ),
+        *map(_section, studies),
+    )  # fmt: skip
+
+
+def view_of(
+    sections: tuple[Section, ...],
+    studies: Sequence[Study],
+    shown: Gallery | None,
+    audit: Audit | None,
+    manifest: Manifest | None,
+) -> View:
+    """`shown` are the clips that fit into the page, `manifest` is that of their dataset."""
+    arguments = () if manifest is None else manifest.arguments
+    return View(
+        title="Do synthetic clips help?" if studies or shown is None else f"Synthetic clips: {shown.name}",
+        lead=_lead(studies, shown),
+        sections=sections,
+        findings=() if audit is None else tuple(findings(audit)),
+        audit_tables=() if audit is None else tuple(audit_tables(audit)),
+        audit_notes=() if audit is None else audit.notes,
+        classes=None if shown is None else _class_table(shown),
+        settings=tuple(_settings(manifest, studies)),
+        command=shlex.join(["usk", *arguments]) if arguments else "",
+        versions=_versions(),
+        license=_license(shown),
+    )
+
+
+def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
+    parts = []
+    if studies:
+        mix_of = {run.folder: run.mix for study in studies for run in study.runs}
+        parts.append(f"{pluralize(len(mix_of), 'run')} of {pluralize(len(set(mix_of.values())), 'mix')}")
+    if shown is not None:
+        n_classes = sum(clips > 0 for _, clips, _ in shown.classes)
+        parts.append(f"{pluralize(shown.n_all, 'synthetic clip')} of {pluralize(n_classes, 'class')}")
+    return f"{', '.join(parts)}."
+
+
+def _section(study: Study) -> Section:
+    comparison = study.comparison
+    return Section(
+        heading=comparison.title,
+        is_overview=False,
+        warning=comparison.warning or "",
+        answers=tuple(
+            _answer(row, comparison.baseline) for row in comparison.rows if row.difference is not None
+        ),
+        tables=(mix_table(comparison),),
+        charts=tuple(charts_of(study)),
+        notes=(*comparison.notes, *study.notes),
+    )
+
+
+def _answer(row: MixRow, baseline: str) -> Answer:
+    assert row.difference is not None
+    kind, sign = MARKS[row.verdict.direction]
+    difference = points_text(row.difference.difference_points)
+    return Answer(row.mix, baseline, kind, sign, ANSWERS[row.verdict], difference, row.sentence)
+
+
+def _class_table(shown: Gallery) -> Table:
+    table = Table("Clips by class", columns("class", numbers=("clips", "seconds", "mean seconds")))
+    for name, clips, seconds in shown.classes:
+        if clips:
+            table.add(name, f"{clips:,}", f"{seconds:,.1f}", f"{seconds / clips:.2f}")
+    return table
+
+
+def _settings(manifest: Manifest | None, studies: Sequence[Study]) -> list[Settings]:
+    found = []
+    if manifest is not None:
+        found.append(Settings("How the clips were made", _facts(_clip_settings(manifest))))
+    for study in studies:
+        title = f"How the runs were trained: {study.comparison.title}"
+        found.append(Settings(title, _facts(study.settings)))
+    return found
+
+
+def _clip_settings(manifest: Manifest) -> dict[str, Any]:
+    trained_on = "; ".join(
+        f"{part.source} folds {' '.join(map(str, part.folds))} ({pluralize(len(part.groups), 'recording')})"
+        for part in manifest.trained_on
+    )
+    without = manifest.model == NO_MODEL
+    source = manifest.source
+    facts: dict[str, Any] = {
+        "model": manifest.model,
+        "generator trained on": "no generator was used" if without else trained_on or "unknown",
+        "source": f"{source.name}, revision {source.revision}, {source.license}",
+        "alpha": manifest.alpha,
+        "seed": manifest.seed,
+        "license": manifest.license,
+        "plan": manifest.plan_sha256[:12],
+        **manifest.render,
+        "precision": manifest.precision,
+    }
+    if manifest.clip_filter is not None:
+        facts["filter keeps"] = manifest.clip_filter.share_kept
+        facts["filter classifier"] = manifest.clip_filter.classifier
+    return facts | {f"mel {name}": value for name, value in (manifest.mel or {}).items()}
+
+
+def _facts(values: Mapping[str, Any]) -> Facts:
+    def text(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return f"{value:g}"
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return [(name.replace("_", " "), text(value)) for name, value in values.items() if value is not None]
+
+
+def _versions() -> Facts:
+    from usk import __version__
+
+    packages = [(name, metadata.version(name)) for name in PACKAGES]
+    return [("usk", __version__), ("Python", platform.python_version()), *packages]
+
+
+def _license(shown: Gallery | None) -> str:
+    if shown is None:
+        return ""
+    parents = f" Parents: {shown.real_name}, {shown.real_license}." if shown.real_name else ""
+    return f"Synthetic clips: {shown.license}.{parents}"
