@@ -235,7 +235,7 @@ def _too_few_recordings(
     """For classes (with their recordings) of which no clip can be made: all of them, and what would do."""
     hopeless = [name for name, groups in lacking.items() if len(groups) < n_parents or across_folds]
     one = "the class" if len(lacking) == 1 else abbreviate_list(hopeless, 12)
-    fixes = [f"leave {one} out of the classes"] if hopeless else []
+    fixes = [f"leave {one} out"] if hopeless else []
     fixes += ["pair across folds"] if len(hopeless) < len(lacking) else []
     other = ", take a strategy of one parent (variation)" if n_parents > 1 else ""
     what = "class" if len(lacking) == 1 else "classes"
