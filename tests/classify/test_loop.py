@@ -101,7 +101,7 @@ def test_a_judge_is_trained_as_its_recipe_says(
     check(recipe, steps)
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, 4, 3)
@@ -114,14 +114,14 @@ class Normalised(nn.Module):
 
 @pytest.fixture
 def normalized(tiny_classifier: ClassifierPreset, monkeypatch: pytest.MonkeyPatch) -> ClassifierPreset:
-    changed = replace(tiny_classifier, build=Normalised)
+    changed = replace(tiny_classifier, build=Normalized)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
     return changed
 
 
 def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What the layer of `network` would be given for whole, plain clips, and what it keeps: means by channel."""
-    (layer,) = (module for module in network.modules() if isinstance(module, Normalised))
+    (layer,) = (module for module in network.modules() if isinstance(module, Normalized))
     given: list[torch.Tensor] = []
     hook = layer.first.register_forward_hook(lambda *called: given.append(called[2]))
     with torch.no_grad():

@@ -255,7 +255,7 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
 def test_features_that_no_run_needs_any_more_go(
     bands: Source, children: Callable[..., Source], tmp_path: Path, temporary: Path
 ) -> None:
-    """Many few-shot datasets would not fit together."""
+    """Many datasets, one a seed and fold, would not fit together."""
     left: list[int] = []
     train(
         bands, ["synth", "real", "real:0.8", "real:0.6"], synth=children(folds=(1, 3)), out=tmp_path / "runs",

@@ -173,18 +173,18 @@ def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) ->
 def test_a_generator_trained_on_more_than_the_train_clips_is_noted(
     bands: Source, children: Callable[..., Source]
 ) -> None:
-    heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - {
+    trained_on = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - {
         bands.clips[row].group
         for row in plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1))
         .runs[0]
         .split.validation
     }
-    made = children(generator_trained_on=(TrainingClips(heard),))
+    made = children(generator_trained_on=(TrainingClips(trained_on),))
     sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
     mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
     (note,) = trained_beyond_the_subset(few, sources)
-    assert "few-shot is the classifier, not the generator" in note
+    assert "trained on few clips, the generator is not" in note
     full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1)).runs
     assert trained_beyond_the_subset(full, sources) == []
     share = plan_runs(Parts(sources, {}), [parse_mix("real:0.5,synth")], "folds", (2,), range(1)).runs
@@ -195,16 +195,18 @@ def test_a_generator_trained_on_more_than_the_train_clips_is_noted(
 def test_a_filter_trained_on_more_than_the_train_clips_is_noted(
     bands: Source, children: Callable[..., Source]
 ) -> None:
-    heard = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held_out_groups(bands.clips)
+    trained_on = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held_out_groups(
+        bands.clips
+    )
     made = children()
     made = replace(
         made,
         clips=tuple(replace(clip, filter_folds=(clip.fold,)) for clip in made.clips),
-        filters_trained_on={(1,): TrainingClips(heard), (3,): TrainingClips()},
+        filters_trained_on={(1,): TrainingClips(trained_on), (3,): TrainingClips()},
     )
     sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
     few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
-    assert heard - {bands.clips[row].group for row in few[0].split.train.tolist()}
+    assert trained_on - {bands.clips[row].group for row in few[0].split.train.tolist()}
     assert [note[:31] for note in trained_beyond_the_subset(few, sources)] == [
         "the filter was trained on more "
     ]

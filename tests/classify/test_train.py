@@ -423,8 +423,8 @@ def test_a_training_that_diverges_is_no_run(bands: Source, tmp_path: Path) -> No
 def test_what_was_trained_on_recordings_that_the_published_protocol_tests_stays_on_record(
     bands: Source, children: Any, tmp_path: Path
 ) -> None:
-    heard = frozenset(clip.group for clip in bands.clips)
-    synth = replace(children(), generator_trained_on=(TrainingClips(heard),))
+    trained_on = frozenset(clip.group for clip in bands.clips)
+    synth = replace(children(), generator_trained_on=(TrainingClips(trained_on),))
     result = train(bands, ["real", "real,synth"], synth=synth, out=tmp_path,
                    config=tiny(protocol="seed-9010", test_folds=()))  # fmt: skip
     said = "the generator of synth was trained on recordings that seed-9010 tests: more optimistic still"

@@ -75,7 +75,7 @@ def trained_beyond_the_subset(runs: Sequence[PlannedRun], sources: dict[str, Sou
 
 def _trained_on_more(who: str, few: str) -> str:
     """Without the name of one: runs of several generators, a fold each, say it in the same words, and `usk eval` once."""
-    return f"the {who} was trained on more recordings than {few} (none that validates or tests): few-shot is the classifier, not the {who}"
+    return f"the {who} was trained on more recordings than {few} (none that validates or tests): the classifier is trained on few clips, the {who} is not"
 
 
 def _not_ruled_out(used: Sequence[Source], real: Source) -> list[str]:

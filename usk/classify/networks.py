@@ -71,7 +71,7 @@ class Standardized(nn.Module):
 
 
 class RelaxedFrequencyNorm(nn.Module):
-    """A mean of two normalisations of [batch, channels, bands, frames]: over all of a clip, and in each band of it, the
+    """A mean of two normalizations of [batch, channels, bands, frames]: over all of a clip, and in each band of it, the
     latter with a share of `relaxation`: it takes away what a microphone or a place does to a whole recording (Kim et al.,
     arXiv 2206.12513).
     """

@@ -244,7 +244,7 @@ class _Trainer:
             tables |= {name: self._table(name) for name in tables_of(task) if name not in tables}
             ended(place, fit_classifier(task, self.recipe, tables, self.device, partial(after_epoch, place)))
             for name in [name for name in tables if last_use[name] == place]:
-                del tables[name]  # many few-shot datasets would not fit together
+                del tables[name]  # many datasets, one a seed and fold, would not fit together
 
     def _table(self, name: str) -> FeatureTable:
         features = features_of(self.decoded[name], self.recipe.features)
