@@ -24,7 +24,8 @@ from usk.data.open import open_source
 from usk.diffusion.load import load_generator
 from usk.diffusion.pipeline import embedded_folder
 from usk.errors import UskError
-from usk.push import PushConfig, PushResult, push
+from usk.push import push
+from usk.push_plan import PushConfig, PushResult
 from usk.reporter import Reporter, Task
 
 Command = Callable[..., Any]

@@ -31,6 +31,7 @@ FLOORS = (
 HIGHER_FILES = {
     "push": "push",
     "bundle": "push",
+    "push_plan": "push",
     "study": "study",
 }  # modules at the top of usk/ that are not ground
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

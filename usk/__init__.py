@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from usk.errors import UskError
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
-    from usk.push import PushConfig, PushPlan, PushResult, push
+    from usk.push import push
+    from usk.push_plan import PushConfig, PushPlan, PushResult
     from usk.report.page import ReportConfig, ReportResult, report
     from usk.study.results import StudyResult
     from usk.study.run import study
@@ -48,9 +49,9 @@ _WHERE = {
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.generator",
     "MelSettings": "usk.audio.mel",
-    "PushConfig": "usk.push",
-    "PushPlan": "usk.push",
-    "PushResult": "usk.push",
+    "PushConfig": "usk.push_plan",
+    "PushPlan": "usk.push_plan",
+    "PushResult": "usk.push_plan",
     "push": "usk.push",
     "RenderConfig": "usk.synth.settings",
     "render_config": "usk.synth.settings",

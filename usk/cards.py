@@ -119,15 +119,9 @@ def metadata_yaml(metadata: dict[str, Any]) -> str:
 
 
 def size_category(n_rows: int) -> str:
-    for limit, name in (
-        (1_000, "n<1K"),
-        (10_000, "1K<n<10K"),
-        (100_000, "10K<n<100K"),
-        (1_000_000, "100K<n<1M"),
-    ):
-        if n_rows < limit:
-            return name
-    return "n>1M"
+    """The Hub's name for a number of rows."""
+    limits = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
+    return next((name for limit, name in limits.items() if n_rows < limit), "n>1M")
 
 
 def license_metadata(name: str) -> dict[str, str]:

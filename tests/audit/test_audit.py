@@ -165,7 +165,7 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
         )
         ran = usk(*train, "--out", tmp_path / str(known))
         assert ran.code == 0, ran.err
-        assert usk("info", made, "--json").value["recordings the generator heard"] == (
+        assert usk("info", made, "--json").value["recordings the generator was trained on"] == (
             1 if known else "1 and unknown: leaks from it cannot be ruled out"
         )
         record = json.loads((Path(ran.value["runs"][0]["folder"]) / "run.json").read_text())

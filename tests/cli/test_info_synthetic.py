@@ -19,7 +19,7 @@ def test_it_says_what_is_in_it(usk: Callable[..., Any], tone_folder: Path, tmp_p
     folder = synthesize(open_source(tone_folder), tmp_path / "synth", config).folder
     facts = usk("info", folder, "--json").value
     assert (facts["clips"], facts["strategies"], facts["made by"]) == (6, ["waveform"], ["none"])
-    assert "judged" not in facts
+    assert "mean filter score" not in facts
     decoded = decode_source(open_source(folder))
     lengths_s = [clip.duration_s for clip in decoded.source.clips]
     assert facts["seconds"] == pytest.approx(sum(lengths_s), abs=0.1)

@@ -65,7 +65,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
     from usk.hub import causes
     from usk.runs import RUN_FILE
 
-    subject, instead = f"{what}, which is no folder here,", "name a folder"
+    subject, instead = f"{what}, which is not a folder here,", "name a folder"
     try:
         pin(what, "dataset", subject, instead, SourceError)
         return "source", None
@@ -146,26 +146,31 @@ def _generator(model: str) -> dict[str, Any]:
     }
 
 
-def _provenance(source: Source) -> dict[str, Any]:
+def _provenance(source: Source, lengths_s: list[float]) -> dict[str, Any]:
     """What a source says of where its synthetic clips come from."""
     made = [clip for clip in source.clips if clip.is_synthetic]
     if not made:
         return {}
     from usk.data.leaks import unknown_generator
 
-    trained = {group for part in source.generator_trained_on for group in part.groups}
+    trained = len({group for part in source.generator_trained_on for group in part.groups})
+    known = unknown_generator(source) is None
+    scores = [clip.filter_score for clip in made if clip.filter_score is not None]
     return {
         "synthetic clips": len(made),
         "strategies": sorted({clip.strategy for clip in made}),
         "made by": sorted({clip.model for clip in made}),
         "recordings of parents": len({group for clip in made for group in clip.parent_groups}),
-        "recordings the generator heard": len(trained)
-        if unknown_generator(source) is None
-        else f"{f'{len(trained)} and ' if trained else ''}unknown: leaks from it cannot be ruled out",
+        "recordings the generator was trained on": trained
+        if known
+        else f"{f'{trained} and ' if trained else ''}unknown: leaks from it cannot be ruled out",
+        **({"seconds": round(sum(lengths_s), 1)} if source.is_synthetic else {}),
+        **({"mean filter score": round(sum(scores) / len(scores), 3)} if scores else {}),
     }
 
 
 def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Facts of a source, and of each of its classes."""
     from usk.data.audio_file import ParquetRef
 
     source = reading.open(location, flag="usk info")
@@ -182,31 +187,21 @@ def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[
         "recordings": len({group for clip in source.clips for group in clip.lineage}),
         "folds": list(source.folds),
         "license": source.license,
-        **_provenance(source),
+        **_provenance(source, lengths_s),
         "notes": list(source.notes),
     }
-    if source.is_synthetic:
-        scores = [clip.filter_score for clip in source.clips if clip.filter_score is not None]
-        facts |= {
-            "seconds": round(sum(lengths_s), 1),
-            **(
-                {"judged": len(scores), "mean clip_filter score": round(sum(scores) / len(scores), 3)}
-                if scores
-                else {}
-            ),
-        }
     rows = []
     for label, name in enumerate(source.class_names):
-        clips = [clip for clip in source.clips if clip.label == label]
         of_class_s = [s for clip, s in zip(source.clips, lengths_s, strict=True) if clip.label == label]
-        seconds = sum(of_class_s) if clips and all(of_class_s) else None  # unknown before decoding
+        seconds = sum(of_class_s) if of_class_s and all(of_class_s) else None  # unknown before decoding
+        lineage = {group for clip in source.clips if clip.label == label for group in clip.lineage}
         rows.append(
             {
                 "class": name,
-                "clips": len(clips),
-                "recordings": len({group for clip in clips for group in clip.lineage}),
+                "clips": len(of_class_s),
+                "recordings": len(lineage),
                 "seconds": None if seconds is None else round(seconds, 2),
-                "mean_s": None if seconds is None else seconds / len(clips),
+                "mean_s": None if seconds is None else seconds / len(of_class_s),
             }
         )
     return facts, rows

@@ -10,7 +10,7 @@ import typer
 from usk.cli.options import display_for
 
 if TYPE_CHECKING:
-    from usk.push import PushPlan
+    from usk.push_plan import PushPlan
 
 NOT_PUSHED = 1
 
@@ -38,7 +38,8 @@ def command(
     display = display_for(ctx)
     from usk.cli.display import facts_table
     from usk.errors import UsageError
-    from usk.push import PushConfig, push
+    from usk.push import push
+    from usk.push_plan import PushConfig
     from usk.text import pluralize
 
     def confirm(plan: PushPlan) -> bool:
