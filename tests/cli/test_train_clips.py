@@ -15,6 +15,7 @@ from torch import nn
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
 from usk.classify import recipe, registry
+from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.train_subset import TrainSubset
 
@@ -80,11 +81,11 @@ def test_datasets_of_several_draws_share_no_noise(few: Path) -> None:
 def test_clips_are_made_from_the_shots_that_train_with_them(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    clips = open_source(urbansound8k_folder).clips
+    clips = decode_source(open_source(urbansound8k_folder)).source.clips
     for train_clips in (6, 9):
         for seed in (0, 1):
             subset = TrainSubset(train_clips, 2, seed)
-            trained = {clips[row].clip_id for row in subset.split(clips).train}
+            trained = {clips[row].sound for row in subset.split(clips).train}
             assert parents_in(few / subset.name) <= trained
     mixes = ["--mix", "real", "--mix", "real,synth", "--synth", few]
     ran = train(
@@ -184,8 +185,8 @@ def test_clips_of_more_shots_are_left_out_of_fewer(
 ) -> None:
     """One dataset by name instead of the folder of all: the rule decides, not the folder's name."""
     big = few / "9-train_clips-fold2-seed0"
-    clips = open_source(urbansound8k_folder).clips
-    train_clips = {clips[row].clip_id for row in TrainSubset(6, 2, 0).split(clips).train}
+    clips = decode_source(open_source(urbansound8k_folder)).source.clips
+    train_clips = {clips[row].sound for row in TrainSubset(6, 2, 0).split(clips).train}
     rows = pq.read_table(big / "data").to_pylist()
     usable = sum(train_clips.issuperset(row["parents"]) for row in rows)
     assert 0 < usable < len(rows)
@@ -230,7 +231,7 @@ def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
     [
         (
             ["--train-clips", "some"],
-            "--train-clips some: write numbers of real clips joined by commas, or full",
+            "--train-clips some: not numbers of real clips",
         ),
         (["--train-clips", 6, "--test-folds", 9], "--test-folds 9: "),
         (["--train-clips", 999], "--train-clips 999: the training part of fold1 has"),
@@ -252,7 +253,7 @@ def test_wrong_shots_for_synth(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--train-clips", "0"], "--train-clips 0: write numbers of real clips"),
+        (["--train-clips", "0"], "--train-clips 0: not numbers of real clips"),
         (["--train-clips", "999"], "--train-clips 999: the training part of fold2 has"),
     ],
 )

@@ -123,7 +123,9 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     ]
     write_clips(tmp_path / "set", rows, "path")
     write_table(tmp_path / "set" / "clips.csv", rows)
-    with pytest.raises(SourceError, match=r"no label column among Art, Aufnahme, Falte, .*--label-column"):
+    with pytest.raises(
+        SourceError, match=r"no label column among Art, Aufnahme, Falte, .*Name the one to learn"
+    ):
         open_source(tmp_path / "set")
     source = open_source(tmp_path / "set", label_column="Art", group_column="Aufnahme", fold_column="Falte")
     assert facts(source)[3] == ("set/3.wav", "b", "set/1", 1)

@@ -100,7 +100,7 @@ def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has an empty part; write for example real,synth"),
+        ("", "has an empty part. Write for example real,synth"),
         ("real,", "has an empty part"),
         (":0.5", "has an empty part"),
         ("real:0", "the fraction of real must lie above 0 and up to 1"),
@@ -111,7 +111,7 @@ def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=f"^--mix {text!r}.*{message}"):
+    with pytest.raises(UsageError, match=f"^mix.*{message}"):
         parse_mix(text)
 
 
@@ -218,7 +218,7 @@ def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> N
     other = {"folds": r"test another fold"}.get(protocol, r"test single folds \(the protocol folds\)")
     with pytest.raises(
         LeakError,
-        match=rf"--mix real,synth, test part {split.name}: all 3 clips of synth would leak: .*; {other}, or",
+        match=rf"mix real,synth: all 3 clips of synth would leak where {split.name} tests: .*; {other}, or",
     ):
         training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
 
@@ -266,7 +266,7 @@ def test_beside_a_fraction_of_the_real_clips_only_their_own_children_train() -> 
     others = {"real": real, "synth": source_of([child("other", left_out)])}
     with pytest.raises(
         UsageError,
-        match=r"of synth was made from the \d+ real clips .*use --train-clips \d+, with usk train and usk synth",
+        match=r"of synth was made from the \d+ real clips .*give \d+ train clips to `usk train` and `usk synth`",
     ):
         training_rows(parse_mix("real:0.5,synth"), others, real, split)
 
@@ -274,7 +274,7 @@ def test_beside_a_fraction_of_the_real_clips_only_their_own_children_train() -> 
 def test_a_part_without_a_clip_to_train_on_is_a_usage_error() -> None:
     real = real_source()
     nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))
-    with pytest.raises(UsageError, match="--mix real: real has no clip to train on in fold1"):
+    with pytest.raises(UsageError, match="mix real: real has no clip to train on in fold1"):
         training_rows(parse_mix("real"), {"real": real}, real, nothing)
 
 
@@ -315,13 +315,13 @@ def test_a_class_that_the_real_clips_lack_is_named() -> None:
     real = source_of([Clip("a", 0, "g", 1)])
     with pytest.raises(
         UskError,
-        match=r"has classes that city has not: meow; the real classes are bark, horn: leave them out or rename them$",
+        match=r"has classes that city has not: meow; the real classes are bark, horn. Leave them out or rename them.$",
     ):
         label_map(source_of([Clip("b", 1, "h", 1)], ("bark", "meow")), real)
     assert label_map(source_of([Clip("b", 0, "h", 1)], ("bark", "meow")), real).tolist() == [0, -1]
     parent = real.clips[0]
     made = source_of([child("s", replace(parent, label=1))], ("bark", "meow"))
-    with pytest.raises(UskError, match=r"are bark, horn: make it again with `usk synth --classes bark`$"):
+    with pytest.raises(UskError, match=r"are bark, horn. Make it again of these classes with `usk synth`.$"):
         label_map(made, real)
 
 

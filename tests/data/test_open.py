@@ -94,7 +94,7 @@ def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(
     for file in sorted(urbansound8k_folder.glob("audio/fold2/*.wav"))[:5]:
         file.unlink()
     text = fails("5 of 54 clips in its metadata have no audio file", urbansound8k_folder)
-    assert "--skip-bad" in text and "1200-1-0-0.wav" in text and "and 2 more" in text
+    assert "skip bad clips" in text and "1200-1-0-0.wav" in text and "and 2 more" in text
     source = open_source(urbansound8k_folder, skip_bad=True)
     assert len(source) == len(decode_source(source)) == 49
     assert source.notes == ("skipped 5 clips without an audio file",)
@@ -192,7 +192,7 @@ def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Pa
     except OSError:
         pytest.skip("a file system of names in UTF-8")
     text = fails("1 file named in other bytes than UTF-8 (low/low0/caf\\xe9.wav)", tone_folder)
-    assert "--skip-bad" in text
+    assert "skip bad clips" in text
     source = open_source(tone_folder, skip_bad=True)
     assert len(decode_source(source)) == 23
     assert any(note.startswith("skipped 1 file whose name is not UTF-8: ") for note in source.notes)
@@ -383,7 +383,7 @@ def test_a_row_without_a_fold_is_refused_not_renumbered(tmp_path: Path, missing:
     table = hugging_face_table(typed=False, label=["a", "b"] * 6)
     folds = pa.array([str(row) if missing == "" else float(row) for row in range(1, 12)] + [missing])
     folder = write_parquet(tmp_path / "set", table.append_column("fold", folds), shards=1)
-    fails("the fold column fold: no value in 1 row; name another with --fold-column", folder)
+    fails("no value in 1 row. Name another column.", folder)
 
 
 def test_a_fold_column_without_any_value_is_none(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Pa
         tmp_path / "other", table.rename_columns(["audio", "mic", "species"]).cast(features.arrow_schema)
     )
     fails(
-        "has several columns of classes (mic, species) among mic, species; name the one to learn with --label",
+        "has several columns of classes (mic, species) among mic, species. Name the one to learn",
         other,
     )
     assert open_source(other, label_column="species").class_names == tuple(LABELS)
@@ -430,7 +430,7 @@ def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], na
 def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Path) -> None:
     source = open_source(write_parquet(tmp_path / "set", hugging_face_table()))
     assert not source.has_groups and len({clip.group for clip in source.clips}) == 12
-    assert any("--group-column" in note for note in source.notes) and any(
+    assert any("column of recordings" in note for note in source.notes) and any(
         "no folds" in note for note in source.notes
     )
     assert len(source.folds) > 1 and min(source.folds) == 1
@@ -471,7 +471,7 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
     labels = pa.array(["", *(f"class {label % 2}" for label in range(1, table.num_rows))])
     table = table.set_column(table.column_names.index("label"), "label", labels)
     pq.write_table(table.replace_schema_metadata(None), tmp_path / "set" / "rows.parquet")
-    fails("the label column label: no value in 1 row; mend the rows", tmp_path / "set")
+    fails("no value in 1 row. Fix those rows", tmp_path / "set")
 
 
 def test_what_macos_leaves_beside_parquet_files_is_passed_over(tmp_path: Path) -> None:
@@ -502,9 +502,9 @@ def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "message", "error"),
     [
-        ({"label_column": "species"}, "--label-column species: ", UsageError),
-        ({"group_column": "tape"}, "--group-column tape: ", UsageError),
-        ({"fold_column": "part"}, "--fold-column part: ", UsageError),
+        ({"label_column": "species"}, "label_column species: ", UsageError),
+        ({"group_column": "tape"}, "group_column tape: ", UsageError),
+        ({"fold_column": "part"}, "fold_column part: ", UsageError),
     ],
 )
 def test_an_unknown_column_names_the_flag(
@@ -519,12 +519,12 @@ def test_an_unknown_column_names_the_flag(
     [
         (
             lambda table: table.rename_columns(["audio", "species"]),
-            "no label column among species; name the one to learn with --label",
+            "no label column among species. Name the one to learn",
         ),
         (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
         (
             lambda table: table.set_column(1, "label", pa.array([None] * 2 + ["a"] * 10)),
-            "no value in 2 rows; mend",
+            "no value in 2 rows. Fix",
         ),
         (lambda table: table.slice(0, 0), "holds no clips"),
     ],
@@ -589,7 +589,7 @@ def test_demo_is_procedural_sound_and_says_so() -> None:
 @pytest.mark.parametrize("hub_id", ["danavery/urbansound8K", "danavery/urbansound8K@main"])
 def test_a_hub_id_without_network_names_the_ways_on(hub_id: str) -> None:
     text = fails("danavery/urbansound8K cannot be reached", hub_id)
-    assert all(name in text for name in ("--real", "$USK_REAL", "usk demo"))
+    assert all(name in text for name in ("local folder", "$USK_REAL", "usk demo"))
 
 
 # --- wrong folders -----------------------------------------------------------------------------------------
@@ -598,9 +598,9 @@ def test_a_hub_id_without_network_names_the_ways_on(hub_id: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "no such folder; give --real"),
-        (lambda path: path.mkdir(), "is empty; give --real"),
-        (lambda path: path.write_text("x"), "is a file; a source is a folder"),
+        (lambda path: None, "no such folder. A source is"),
+        (lambda path: path.mkdir(), "is empty. A source is"),
+        (lambda path: path.write_text("x"), "this is a file. A source is"),
         (
             lambda path: write_wav(path / "a.wav", tone(440, 0.3)),
             "its 1 audio files need a folder for each class",
@@ -616,7 +616,7 @@ def test_a_folder_that_is_no_source(tmp_path: Path, make: Any, message: str) -> 
 
 def test_an_empty_name_is_not_the_current_folder(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tone_folder)
-    fails("no source is named; give --real", "")
+    fails("no source is named. A source is", "")
 
 
 # --- what libsndfile reads, whatever its header says ---------------------------------------------------------
@@ -710,7 +710,7 @@ def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
 ) -> None:
     make(tone_folder / "low" / "low0" / "cut0.wav")
     text = fails("1 of 24 clips cannot be used: low/low0/cut0.wav (", tone_folder)
-    assert "--skip-bad" in text and (reason is None or f"({reason}" in text), text
+    assert "skip bad clips" in text and (reason is None or f"({reason}" in text), text
     decoded = decode_source(open_source(tone_folder), skip_bad=True)
     assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
     assert "tones/low/low0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
@@ -739,9 +739,9 @@ def test_a_source_of_bad_clips_alone_is_refused_even_with_skip_bad(tmp_path: Pat
     [
         (
             {"classes": ["siren", "cat"]},
-            "--classes cat: .* has no such class; it has car_horn, dog_bark, siren",
+            "classes cat: .* has no such class; it has car_horn, dog_bark, siren",
         ),
-        ({"folds": [1, 11]}, "--folds 11: .* has no such fold; it has 1, 2, 3"),
+        ({"folds": [1, 11]}, "folds 11: .* has no such fold; it has 1, 2, 3"),
     ],
 )
 def test_an_unknown_class_or_fold_is_a_usage_error(
@@ -824,7 +824,7 @@ def test_columns_that_could_name_recordings_are_said(tmp_path: Path) -> None:
     (note,) = [
         n for n in open_source(write_parquet(tmp_path / "set", table)).notes if "no recordings are named" in n
     ]
-    assert note.endswith("(name the column with --group-column, perhaps source)")
+    assert note.endswith("(name the column of recordings, perhaps source)")
 
 
 def test_parquet_files_in_sub_folders_are_pointed_out(tmp_path: Path) -> None:
@@ -846,7 +846,7 @@ def test_classes_whose_names_have_commas_can_be_chosen(tone_folder: Path) -> Non
     both = source.select(classes=("high", "pump", "hydraulic"))
     assert {source.class_names[clip.label] for clip in both.clips} == {"high", "pump, hydraulic"}
     with pytest.raises(
-        UsageError, match=r"--classes pump: .* has no such class; it has high, middle, 'pump, hydraulic'"
+        UsageError, match=r"classes pump: .* has no such class; it has high, middle, 'pump, hydraulic'"
     ):
         source.select(classes=("pump",))
 

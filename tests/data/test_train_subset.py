@@ -90,7 +90,7 @@ def test_a_split_keeps_its_validation_and_test_parts_whole() -> None:
     assert cut.validation is split.validation and cut.test is split.test
     assert subset_split(split, clips, None, seed=1) is split
     assert TrainSubset(9, 2, 1).split(clips).train.tolist() == cut.train.tolist()
-    with pytest.raises(UsageError, match=r"--train-clips 1000: the training part of fold2 has \d+ clips"):
+    with pytest.raises(UsageError, match=r"train_clips 1000: the training part of fold2 has \d+ clips"):
         subset_split(split, clips, 1000, seed=1)
 
 
@@ -119,7 +119,7 @@ def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
     assert [(name, len(part)) for name, part in rows.parts] == [("real", 6), ("synth", 1)]
     assert rows.dropped == 2
     with pytest.raises(
-        UsageError, match="none of the 2 clips of synth was made from the 6 train_clips of fold2"
+        UsageError, match="none of the 2 clips of synth was made from the 6 real clips of fold2"
     ):
         training_rows(
             parse_mix("real,synth"),
@@ -132,7 +132,7 @@ def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
 def test_shots_are_parsed() -> None:
     assert parse_train_clips("50, 100,full,50") == (50, 100, None)
     for text in ("", "0", "-5", "ten", "50,,100", "²"):
-        with pytest.raises(UsageError, match="--train-clips"):
+        with pytest.raises(UsageError, match="train_clips"):
             parse_train_clips(text)
 
 

@@ -133,8 +133,7 @@ def _check(synthetic: Source, real: Source, test_folds: Sequence[int]) -> None:
 
 
 def _decoded(source: Source, reporter: Reporter) -> DecodedSource:
-    with reporter.task("decoding", "clips") as task:
-        return decode_source(source, RATE_HZ, skip_bad=True, progress=task.update)
+    return decode_source(source, RATE_HZ, skip_bad=True, reporter=reporter)
 
 
 def _distances(

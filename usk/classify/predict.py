@@ -124,7 +124,7 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
         elif path.suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES:
             found.append((item, MissingRef(item)))
         else:
-            source = open_source(item, flag="usk predict")
+            source = open_source(item, field="", needs_label=False)
             found += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
     missing = [name for name, ref in found if isinstance(ref, MissingRef)]
     if missing and len(missing) == len(found):

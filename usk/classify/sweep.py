@@ -188,7 +188,7 @@ def subset_folder(place: Place) -> Path | None:
 def _named_source(name: str, synth: Place, skip_bad: bool) -> Source:
     if name != "synth":
         try:
-            return open_source(name, skip_bad=skip_bad, flag="--mix")
+            return open_source(name, skip_bad=skip_bad, field="mix")
         except UsageError:
             raise
         except Exception as error:

@@ -73,7 +73,7 @@ def command(
     if save:
         open_own_dataset(Path(dataset))  # before the work
     classifier = None if run is None else find_classifier(run)
-    synthetic = open_source(dataset, flag="usk audit")
+    synthetic = open_source(dataset, field="dataset")
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)

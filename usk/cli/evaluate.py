@@ -62,7 +62,7 @@ def _save(dataset: Path, runs: str, studies: Sequence[Study]) -> None:
     from usk.report.charts import accuracy_chart, train_clips_charts
     from usk.synth.card import save_study
 
-    revision = open_source(dataset, flag="--save").revision
+    revision = open_source(dataset, field="save").revision
     about_it = [study for study in studies if is_about(study.comparison, revision)]
     if not about_it:
         raise UsageError(

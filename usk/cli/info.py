@@ -173,7 +173,7 @@ def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[
     """Facts of a source, and of each of its classes."""
     from usk.data.audio_file import ParquetRef
 
-    source = reading.open(location, flag="usk info")
+    source = reading.open(location, field="")
     lengths_s = [
         clip.duration_s or (ref.duration_s() if source.is_synthetic and isinstance(ref, ParquetRef) else 0.0)
         for clip, ref in zip(source.clips, source.audio, strict=True)

@@ -58,8 +58,8 @@ class Reading:
     group_column: str | None = None
     fold_column: str | None = None
 
-    def open(self, location: str | None, flag: str = "--real") -> Source:
-        """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `flag` named it, for messages."""
+    def open(self, location: str | None, field: str = "real") -> Source:
+        """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `field` is the parameter that names it."""
         from usk.data.open import open_source
 
         return open_source(
@@ -68,7 +68,7 @@ class Reading:
             label_column=self.label_column,
             group_column=self.group_column,
             fold_column=self.fold_column,
-            flag=flag,
+            field=field,
         )
 
     @property

@@ -49,10 +49,10 @@ class Columns:
     needs_label: bool = True  # to classify clips is possible without
 
     @property
-    def flags(self) -> list[str]:
-        """Those that the user gave."""
-        given = {"--label-column": self.label, "--group-column": self.group, "--fold-column": self.fold}
-        return [flag for flag, name in given.items() if name is not None]
+    def given(self) -> dict[str, str]:
+        """Those that the user gave, by the parameter of `open_source`."""
+        named = {"label_column": self.label, "group_column": self.group, "fold_column": self.fold}
+        return {field: name for field, name in named.items() if name is not None}
 
 
 def from_columns(
@@ -62,8 +62,8 @@ def from_columns(
     name, typed = opened.name, opened.location
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
     stored = [column for column in (*PROVENANCE_COLUMNS, *OPTIONAL_COLUMNS) if column in data]
-    group_column = _pick(GROUP_COLUMNS, data, columns.group, "--group-column", typed)
-    fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "--fold-column", typed)
+    group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed)
+    fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
     label_column, class_names, labels = _labels(
         data, features, len(opened.audio), columns, (group_column, fold_column), typed
     )
@@ -78,7 +78,7 @@ def from_columns(
     if not group_column:
         others = _could_name_recordings(data, (label_column, fold_column, id_column), len(class_names))
         perhaps = f", perhaps {', '.join(others)}" if others else ""
-        notes.append(no_groups_note(f"name the column with --group-column{perhaps}"))
+        notes.append(no_groups_note(f"name the column of recordings{perhaps}"))
     groups = ids
     if group_column:
         own = _by_name(data[group_column], features[group_column])
@@ -94,7 +94,7 @@ def from_columns(
         wrong = missing_folds(given) or wrong_folds(folds)
         if wrong:
             raise SourceError(
-                f"{typed}: the fold column {fold_column}: {wrong}; name another with --fold-column"
+                f"{typed}: {wrong}", field="fold_column", value=fold_column, hint="Name another column."
             )
         renamed = {
             number: value
@@ -120,7 +120,7 @@ def from_columns(
     if not is_ours and (spread := [*in_several_folds(clips)]):
         notes.append(
             f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): where one of these is tested, the "
-            "others' clips of it train nowhere; name another --fold-column or --group-column if that is not meant"
+            "others' clips of it train nowhere; name other columns if that is not meant"
         )
     source = replace(
         opened,
@@ -134,11 +134,13 @@ def from_columns(
 
 
 def _pick(
-    candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, flag: str, typed: str
+    candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, field: str, typed: str
 ) -> str | None:
     if given is not None:
         if given not in data:
-            raise UsageError(f"{flag} {given}: {typed} has no such column; it has {', '.join(data)}")
+            raise UsageError(
+                f"{typed} has no such column; it has {', '.join(data)}", field=field, value=given
+            )
         return given
     lowered = {name.lower(): name for name in reversed(data)}
     return next((lowered[name.lower()] for name in candidates if name.lower() in lowered), None)
@@ -167,7 +169,7 @@ def _labels(
     if label_column is None:
         of_classes = {name: data[name] for name in typed_labels}
         label_column = _pick(LABEL_COLUMNS, of_classes, None, "", typed)
-    label_column = _pick(LABEL_COLUMNS, data, label_column, "--label-column", typed)
+    label_column = _pick(LABEL_COLUMNS, data, label_column, "label_column", typed)
     if label_column is None and len(typed_labels) == 1:
         (label_column,) = typed_labels
     if label_column is None:
@@ -175,15 +177,19 @@ def _labels(
             f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
         )
         among = f" among {', '.join(data)}" if data else ""
-        raise SourceError(f"{typed} has {several}{among}; name the one to learn with --label-column")
+        raise SourceError(
+            f"{typed} has {several}{among}", field="label_column", hint="Name the one to learn."
+        )
     values = data[label_column]
     feature = features.get(label_column)
     named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
     wrong = wrong_labels(values, None if named is None else len(named))
     if wrong:
         raise SourceError(
-            f"{typed}: the label column {label_column}: {wrong}; mend the rows or leave them out of the dataset, or name "
-            "another with --label-column"
+            f"{typed}: {wrong}",
+            field="label_column",
+            value=label_column,
+            hint="Fix those rows, leave them out of the dataset, or name another column.",
         )
     if named is not None:
         return label_column, named, [int(value) for value in values]

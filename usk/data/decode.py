@@ -26,6 +26,7 @@ from usk.data.cache import cache_root
 from usk.data.clip import Clip
 from usk.data.source import Source
 from usk.errors import SourceError
+from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
 MIN_DURATION_S = 0.01
@@ -151,14 +152,21 @@ class DecodedSource:
 
 
 def decode_source(
-    source: Source, sample_rate_hz: int = 22_050, *, skip_bad: bool = False, progress: Progress | None = None
+    source: Source,
+    sample_rate_hz: int = 22_050,
+    *,
+    skip_bad: bool = False,
+    reporter: Reporter | None = None,
+    progress: Progress | None = None,
 ) -> DecodedSource:
-    """Every clip of `source`, from the cache or decoded into it.
+    """Every clip of `source`, from the cache or decoded into it, with its `sound` and its length.
 
     Raises SourceError that counts and names the clips which cannot be used, unless `skip_bad` leaves them out.
     """
     folder = cache_root() / "audio" / f"{source.cache_key}-{sample_rate_hz}-v{CACHE_VERSION}"
-    index, samples = _read_cache(folder, source) or _build(source, sample_rate_hz, folder, progress)
+    index, samples = _read_cache(folder, source) or _build(
+        source, sample_rate_hz, folder, reporter or Reporter(), progress
+    )
     bad: dict[str, str] = index["bad"]
     lengths = np.array(index["lengths"], dtype=np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -168,8 +176,8 @@ def decode_source(
     reasons = [f"{_below(name)} ({reason})" for name, reason in bad.items() if name in here]
     if reasons and (not skip_bad or not kept):
         raise SourceError(
-            f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {abbreviate_list(reasons)}; "
-            "mend or remove them, or go on without them with --skip-bad"
+            f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {abbreviate_list(reasons)}",
+            hint="Repair or remove them, or skip bad clips.",
         )
     rows = np.array([row_of[source.clips[row].clip_id] for row in kept], dtype=np.int64)
     good = source.subset(kept)
@@ -253,7 +261,7 @@ def _decode_all(
 
 
 def _build(
-    source: Source, sample_rate_hz: int, folder: Path, progress: Progress | None
+    source: Source, sample_rate_hz: int, folder: Path, reporter: Reporter, progress: Progress | None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Decode everything into a new folder beside `folder`, move it there in one step, and return what is in it."""
     try:
@@ -271,7 +279,8 @@ def _build(
         "source": source.location,
     }
     try:
-        with (building / SAMPLES_FILE).open("w+b") as file:
+        decoding = reporter.task("decoding", "clips", len(source))
+        with decoding, (building / SAMPLES_FILE).open("w+b") as file:
             for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
                 samples, sound = np.zeros(0, np.float32), ""
                 if isinstance(result, tuple):
@@ -285,6 +294,7 @@ def _build(
                 index["peaks"].append(peak)
                 index["sounds"].append(sound)
                 file.write(kept.tobytes())
+                decoding.update(done)
                 if progress is not None:
                     progress(done, len(source))
             file.flush()

@@ -78,7 +78,7 @@ def _keep(file: Path, content: str) -> None:
 
 
 def _digest(file: Path) -> str | None:
-    """None for a file that cannot be read: decoding names those, or leaves them out with --skip-bad."""
+    """None for a file that cannot be read: decoding names those, or skips them."""
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()

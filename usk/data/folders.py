@@ -15,7 +15,7 @@ from usk.data.clip import Clip
 from usk.data.columns import LABEL_COLUMNS, Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.listing import STANDARD, listed, read_table, tables_in
-from usk.data.source import Source, advice, no_groups_note, with_folds
+from usk.data.source import A_SOURCE, Source, no_groups_note, with_folds
 from usk.errors import SourceError
 from usk.files import is_text, visible_files
 from usk.hub import first_line
@@ -127,7 +127,7 @@ def _without_missing(
     if not skip_bad:
         raise SourceError(
             f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file "
-            f"({abbreviate_list(missing)}); complete the download, or go on without them with --skip-bad"
+            f"({abbreviate_list(missing)}); complete the download, or skip bad clips"
         )
     kept = [index for index, there in enumerate(present) if there]
     note = f"skipped {pluralize(len(missing), 'clip')} without an audio file"
@@ -165,9 +165,7 @@ def open_listed(path: Path, typed: str, skip_bad: bool, columns: Columns, tables
     return from_columns(data, features, opened, columns)
 
 
-def open_class_folders(
-    path: Path, typed: str, skip_bad: bool, columns: Columns, flag: str = "--real"
-) -> Source:
+def open_class_folders(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     below = {folder.name: visible_files(folder) for folder in folders}
     unsayable = {file for files in below.values() for file in files if not is_text(file.relative_to(path))}
@@ -179,7 +177,7 @@ def open_class_folders(
     if odd and not skip_bad:
         raise SourceError(
             f"{typed}: {pluralize(len(odd), 'file')} named in other bytes than UTF-8 ({abbreviate_list(odd)}), and rows could not say them; "
-            "rename them, or go on without them with --skip-bad"
+            "rename them, or skip bad clips"
         )
     if not is_text(path.resolve().name):
         raise SourceError(
@@ -199,7 +197,7 @@ def open_class_folders(
     class_names = tuple(name for name, files in found.items() if files)
     if not class_names:
         raise SourceError(
-            f"{typed} is no source of clips: {_why_no_classes(path, folders, unread)}; {advice(flag)}"
+            f"{typed} is not a source of clips: {_why_no_classes(path, folders, unread)}", hint=A_SOURCE
         )
     if all(PART_OF_A_DATASET.fullmatch(name) for name in class_names):
         raise SourceError(

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from usk.data.leaks import leaking, made_elsewhere, why_emptied
 from usk.data.source import Source
 from usk.data.splits import Split, stable_order
 from usk.errors import LeakError, UsageError, UskError
+from usk.text import abbreviate_list
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MixPart:
 
 @dataclass(frozen=True)
 class Mix:
-    """A parsed `--mix`; `text` says it in one way of the several, `real` in front, then `synth`: its name in every table."""
+    """A parsed mix; `text` says it in one way of the several, `real` in front, then `synth`: its name in every table."""
 
     text: str
     parts: tuple[MixPart, ...]
@@ -54,15 +54,17 @@ def parse_mix(text: str, synth: str | os.PathLike[str] | None = None) -> Mix:
         else:
             name = share
         if not name:
-            raise UsageError(f"--mix {text!r} has an empty part; write for example real,synth or real:0.1")
+            raise UsageError(
+                "has an empty part", field="mix", value=text, hint="Write for example real,synth or real:0.1."
+            )
         if not 0 < fraction <= 1:
-            raise UsageError(f"--mix {text!r}: the fraction of {name} must lie above 0 and up to 1")
+            raise UsageError(f"the fraction of {name} must lie above 0 and up to 1", field="mix", value=text)
         if synth is not None and name != "real" and _same_place(name, os.fspath(synth)):
             name = "synth"
         parts.append(MixPart(name, fraction))
     names = [part.name for part in parts]
     if len(set(names)) < len(names):
-        raise UsageError(f"--mix {text!r} names a part twice")
+        raise UsageError("names a part twice", field="mix", value=text)
     parts.sort(key=lambda part: (part.name != "real", part.name != "synth"))
     return Mix(",".join(map(str, parts)), tuple(parts))
 
@@ -124,21 +126,26 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
             dropped += int(leaks.sum())
             if leaks.all():
                 raise LeakError(
-                    f"--mix {mix.text}, test part {split.name}: all {len(source)} clips of {part.name} would leak: "
-                    f"{why_emptied(source, real, split)}"
+                    f"all {len(source)} clips of {part.name} would leak where {split.name} tests: {why_emptied(source, real, split)}",
+                    field="mix",
+                    value=mix.text,
                 )
             elsewhere = made_elsewhere(source, real, given) & ~leaks if few else np.zeros_like(leaks)
             dropped += int(elsewhere.sum())
             if (leaks | elsewhere).all():
                 raise UsageError(
-                    f"--mix {mix.text}: none of the {len(source)} clips of {part.name} was made from the "
-                    f"{_few_of(split, share, len(given))} alone; {_fix_for_few(split, share, len(given))}"
+                    f"none of the {len(source)} clips of {part.name} was made from the {_few_of(split, share, len(given))} alone",
+                    field="mix",
+                    value=mix.text,
+                    hint=_fix_for_few(split, share, len(given)),
                 )
             rows = share_of(source.clips, np.flatnonzero(~leaks & ~elsewhere), part.fraction)
         if not len(rows):
             raise UsageError(
-                f"--mix {mix.text}: {part.name} has no clip to train on in {split.name}: its recordings test or validate there, all of "
-                "them; test another fold (--folds), or name other folds or recordings (--fold-column, --group-column)"
+                f"{part.name} has no clip to train on in {split.name}: its recordings test or validate there, all of them",
+                field="mix",
+                value=mix.text,
+                hint="Test another fold, or name other folds or recordings.",
             )
         chosen.append((part.name, rows))
     return TrainingRows(tuple(chosen), dropped)
@@ -147,30 +154,27 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
 def _few_of(split: Split, share: float, n_real: int) -> str:
     if share < 1:
         return f"{n_real} real clips that train beside them in {split.name}"
-    return f"{split.train_clips} train_clips of {split.name}"
+    return f"{split.train_clips} real clips of {split.name}"
 
 
 def _fix_for_few(split: Split, share: float, n_real: int) -> str:
     if not split.of_fold:
-        return "only --protocol folds can have such clips"
+        return "Only the protocol folds can have such clips."
     if share < 1:
-        return f"for few real clips use --train-clips {n_real}, with usk train and usk synth alike, in place of real:{share:g}"
-    return f"usk synth --train-clips {split.train_clips} --test-folds {split.name.removeprefix('fold')} makes such clips"
+        return f"For few real clips give {n_real} train clips to `usk train` and `usk synth` alike, in place of real:{share:g}."
+    return f"Make such clips with `usk synth`: {split.train_clips} train clips, test fold {split.name.removeprefix('fold')}."
 
 
 def label_map(source: Source, real: Source) -> np.ndarray:
     """Class numbers of `source` in terms of `real`'s: int64 [n classes of source]. Unknown classes raise UskError."""
     unknown = [name for name in source.class_names if name not in real.class_names and source.counts()[name]]
     if unknown:
-        known = ",".join(name for name in source.class_names if name in real.class_names)
-        fix = (
-            f"make it again with `usk synth{f' --classes {quote(known)}' if known else ''}`"
-            if source.has_synthetic
-            else "leave them out or rename them"
-        )
         raise UskError(
-            f"{source.location} has classes that {real.location} has not: {', '.join(unknown)}; "
-            f"the real classes are {', '.join(real.class_names)}: {fix}"
+            f"{source.location} has classes that {real.location} has not: {abbreviate_list(unknown)}; "
+            f"the real classes are {', '.join(real.class_names)}",
+            hint="Make it again of these classes with `usk synth`."
+            if source.has_synthetic
+            else "Leave them out or rename them.",
         )
     return np.array(
         [real.class_names.index(name) if name in real.class_names else -1 for name in source.class_names],

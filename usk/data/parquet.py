@@ -14,7 +14,7 @@ from usk.data.columns import Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import license_of_card, one_license
 from usk.data.pinned import cache_folder, download, pin
-from usk.data.source import Source, TrainingClips, advice
+from usk.data.source import Source, TrainingClips
 from usk.errors import SourceError
 from usk.hub import causes, first_line, hub_errors, retried
 from usk.manifest import MANIFEST_FILE, Manifest, find_manifest
@@ -163,17 +163,13 @@ def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns)
     return _licensed(source, *stated)
 
 
-def open_hub(typed: str, columns: Columns, flag: str) -> Source:
+def open_hub(typed: str, columns: Columns) -> Source:
     """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
     import datasets
 
     hub_id, _, revision = typed.partition("@")
     subject = f"the Hub dataset {hub_id}"
-    instead = (
-        "name a local folder with --real or $USK_REAL, or try `usk demo`"
-        if flag == "--real"
-        else advice(flag)
-    )
+    instead = "name a local folder (or set $USK_REAL), or try `usk demo`"
     pinned = pin(typed, "dataset", subject, instead, SourceError)
     if MANIFEST_FILE in pinned.files:
         folder = download(pinned, OWN_FILES, subject, instead, SourceError)

@@ -13,6 +13,8 @@ from usk.data.fingerprint import clip_digests
 from usk.data.splits import make_folds
 from usk.errors import UsageError
 
+A_SOURCE = "A source is a folder of clips or of a dataset, a Hub id (user/name), or `demo`."
+
 
 @dataclass(frozen=True)
 class TrainingClips:
@@ -75,14 +77,17 @@ class Source:
             if unknown:
                 known = ", ".join(f"{name!r}" if "," in name else name for name in self.class_names)
                 raise UsageError(
-                    f"--classes {','.join(unknown)}: {self.location} has no such class; it has {known}"
+                    f"{self.location} has no such class; it has {known}",
+                    field="classes",
+                    value=",".join(unknown),
                 )
         if folds:
             missing = [fold for fold in folds if fold not in self.folds]
             if missing:
                 raise UsageError(
-                    f"--folds {','.join(map(str, missing))}: {self.location} has no such fold; "
-                    f"it has {', '.join(map(str, self.folds))}"
+                    f"{self.location} has no such fold; it has {', '.join(map(str, self.folds))}",
+                    field="folds",
+                    value=",".join(map(str, missing)),
                 )
         wanted = {self.class_names.index(name) for name in classes} if classes else None
         return self.subset(
@@ -130,18 +135,3 @@ def no_groups_note(fix: str, where: str = "") -> str:
         f"no recordings are named{where}, so each clip counts as its own: if several were cut from one recording, "
         f"test scores will be too high ({fix})"
     )
-
-
-def advice(flag: str) -> str:
-    """What to give where a source is missing."""
-    if flag == "--real":
-        return "give --real a folder of clips, a Hub id (user/name), or `demo`"
-    if flag == "--mix":
-        return "name in --mix real, synth, a folder of clips or of a dataset, a Hub id (user/name), or `demo`"
-    if flag == "usk predict":
-        return "give usk predict audio files, a folder of them, or a source (a dataset, a Hub id, `demo`)"
-    if flag == "usk info":
-        return (
-            "give usk info a folder (clips, a dataset, a generator, a run), a Hub id (user/name), or `demo`"
-        )
-    return f"give {flag} the folder of a dataset (make one with `usk synth`), or a Hub id (user/name)"

@@ -27,7 +27,10 @@ def parse_train_clips(text: str) -> tuple[int | None, ...]:
             train_clips.append(int(piece))
         else:
             raise UsageError(
-                f"--train-clips {text}: write numbers of real clips joined by commas, or full: --train-clips 50,100,full"
+                "not numbers of real clips",
+                field="train_clips",
+                value=text,
+                hint="Join numbers by commas, or write full: 50,100,full.",
             )
     return tuple(dict.fromkeys(train_clips))
 
@@ -67,8 +70,10 @@ def subset_split(split: Split, clips: Sequence[Clip], train_clips: int | None, s
         return split
     if train_clips > len(split.train):
         raise UsageError(
-            f"--train-clips {train_clips}: the training part of {split.name} has {len(split.train)} clips; "
-            "give fewer, or full for all of them"
+            f"the training part of {split.name} has {len(split.train)} clips",
+            field="train_clips",
+            value=train_clips,
+            hint="Give fewer, or full for all of them.",
         )
     return replace(
         split, train=draw_train_clips(clips, split.train, train_clips, seed), train_clips=train_clips

@@ -90,7 +90,7 @@ def report(
     drawings = [[_figure(chart) for chart in section.charts] for section in sections]
     shown = audit = manifest = None
     if config.synth is not None:
-        synthetic = open_source(config.synth, flag="--synth")
+        synthetic = open_source(config.synth, field="synth")
         manifest = find_manifest(Path(config.synth).expanduser())
         room = BUDGET_BYTES - _room_bytes(drawings)
         shown = _gallery(synthetic, real, config, None if config.split else room, reporter)
