@@ -202,7 +202,7 @@ def test_a_run_arrives(usk: Command, account: LocalHub, urbansound8k_folder: Pat
     files = pushed(account.repo("model", "me/classifier"))
     assert set(files) >= {"run.json", "model.safetensors", "predictions.parquet", "history.json"}
     assert all((run / path).read_bytes() == content for path, content in files.items() if path != "README.md")
-    assert "optimizer.pt" not in files and "Next: usk predict FILE --run me/classifier" in ran.out
+    assert "optimizer.pt" not in files and "Next: usk predict me/classifier FILE" in ran.out
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -300,7 +300,7 @@ def foreign(*paths: str) -> dict[str, Any]:
 def test_a_branch_is_made_and_main_stays(account: LocalHub, dataset: Path) -> None:
     result = quick(dataset, revision="trial/1")
     repo = account.repo(*SET)
-    assert result is not None and result.use == "usk train --mix real,me/set@trial/1"
+    assert result is not None and result.id == "me/set@trial/1"
     assert pushed(repo, "trial/1") == shared(dataset) and pushed(repo) == {}
     quick(dataset, revision="trial/1")
     assert len(repo.commits) == 2
@@ -950,6 +950,7 @@ def test_json_alone_is_on_standard_output(usk: Command, account: LocalHub, datas
         "up_to_date": False,
         "uploaded": 6,
         "deleted": 0,
+        "id": "me/set@v1",
         "use": "usk train --mix real,me/set@v1",
     }
     quiet = usk("push", dataset, "me/set", "--yes", "--quiet", "--tag", "v2")

@@ -32,7 +32,6 @@ class Kind:
     marker: str  # the file that tells it
     files: re.Pattern[str]  # the paths that belong to it; nothing else is uploaded or, on the Hub, deleted
     folders: tuple[str, ...]  # that such paths lie in
-    use: str  # what the one who gets it can do with `{id}`
 
 
 KINDS = (
@@ -45,7 +44,6 @@ KINDS = (
             r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet"
         ),
         ("data", "rejected"),
-        "usk train --mix real,{id}",
     ),
     Kind(
         "run",
@@ -55,7 +53,6 @@ KINDS = (
             r"run\.json|README\.md|config\.json|model\.safetensors|predictions\.parquet|history\.json"
         ),
         (),
-        "usk predict {id} FILE",
     ),
     Kind(
         "generator",
@@ -66,7 +63,6 @@ KINDS = (
             r"(unet|vqvae|mel|scheduler|audio_encoder)/\w[^/]*\.(json|safetensors)"
         ),
         ("unet", "vqvae", "mel", "scheduler", "audio_encoder"),
-        "usk synth --model {id}",
     ),
 )
 

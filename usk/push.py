@@ -363,7 +363,7 @@ class _Repo:
             up_to_date=plan.up_to_date,
             uploaded=len(plan.upload),
             deleted=len(plan.delete),
-            use=self.bundle.kind.use.format(id=self.repo_id + (f"@{revision}" if revision else "")),
+            id=self.repo_id + (f"@{revision}" if revision else ""),
         )
 
 

@@ -103,7 +103,7 @@ class PushResult:
     up_to_date: bool
     uploaded: int
     deleted: int
-    use: str
+    id: str  # by which others name what was pushed: `user/name@v1`
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from usk.push_plan import PushPlan
 
 NOT_PUSHED = 1
+NEXT = {
+    "synthetic dataset": "usk train --mix real,{id}",
+    "run": "usk predict {id} FILE",
+    "generator": "usk synth --model {id}",
+}
 
 
 def command(
@@ -67,4 +72,5 @@ def command(
         **({"deleted": pluralize(result.deleted, "file")} if result.deleted else {}),
     }
     title = f"{result.repo_id} is already up to date" if result.up_to_date else f"pushed {result.repo_id}"
-    display.result(result.as_dict(), facts_table(title, facts), f"Next: {result.use}")
+    use = NEXT[result.kind].format(id=result.id)
+    display.result({**result.as_dict(), "use": use}, facts_table(title, facts), f"Next: {use}")
