@@ -66,8 +66,8 @@ class ClipRenderer(ABC):
 
     def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
         """The dataset row of a planned clip, its audio at its parents' loudness."""
-        heard = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
-        parents = [beginning(samples, self.longest_samples) for samples in heard]
+        whole = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
+        parents = [beginning(samples, self.longest_samples) for samples in whole]
         weights = self.weights(clip)
         audio, gain_db = at_level(samples, float(np.dot(weights, [rms_db(parent) for parent in parents])))
         return {

@@ -34,7 +34,7 @@ def latents_key(
 ) -> str:
     """What the latents of these parents (rows of `decoded` by the length of their crop) are known by."""
     source = decoded.source
-    told = {
+    decisive = {
         "model": generator.model_id,
         "precision": generator.precision,
         "device": str(generator.device),
@@ -51,7 +51,7 @@ def latents_key(
             for crop, rows in rows_of_crop.items()
         },
     }
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:24]
 
 
 def reuse(work: Path, key: str) -> None:

@@ -164,12 +164,7 @@ def draw_plan(
     Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has too few recordings.
     """
     alpha = Alpha.parse(alpha) if isinstance(alpha, str) else alpha
-    if n_parents not in (1, 2):
-        raise ValueError(f"{n_parents} parents; clips have one or two")
-    if per_class < 1:
-        raise UsageError("must be at least 1", field="per_class", value=per_class)
-    if seed < 0:
-        raise UsageError("must be 0 or more", field="seed", value=seed)
+    _check_request(per_class, n_parents, seed)
     held = held_out_groups(known_clips if known_clips is not None else clips)
     pools: dict[int, dict[int, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     for clip in sorted(clips, key=lambda clip: clip.identity):
@@ -227,6 +222,15 @@ def draw_plan(
         raise _too_few_recordings(lacking, n_parents, across_folds, held)
     turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]
     return Plan(tuple(class_names), tuple(turns), tuple(notes))
+
+
+def _check_request(per_class: int, n_parents: int, seed: int) -> None:
+    if n_parents not in (1, 2):
+        raise ValueError(f"{n_parents} parents; clips have one or two")
+    if per_class < 1:
+        raise UsageError("must be at least 1", field="per_class", value=per_class)
+    if seed < 0:
+        raise UsageError("must be 0 or more", field="seed", value=seed)
 
 
 def _too_few_recordings(

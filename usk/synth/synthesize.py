@@ -345,8 +345,8 @@ def _settings_note(prepared: Prepared) -> str:
     generator, settings = prepared.generator, dict(prepared.manifest.render)
     if generator is not None:
         settings |= {"precision": generator.precision, "batch": batch_of(prepared.render, generator.device)}
-    told = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    return f"model {prepared.manifest.model}; {', '.join(told)}"
+    parts = [f"{name} {value}" for name, value in settings.items() if value is not None]
+    return f"model {prepared.manifest.model}; {', '.join(parts)}"
 
 
 def _renderer(prepared: Prepared, folder: DatasetFolder, stages: Stages) -> tuple[ClipRenderer, str]:
