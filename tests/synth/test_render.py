@@ -77,7 +77,7 @@ def samples_of(row: dict[str, Any]) -> np.ndarray:
 def images_of_parent(decoded: DecodedSource, generator: MelGenerator, parent: str) -> torch.Tensor:
     """What the renderer encodes without cropping: short clips repeated."""
     n = generator.mel.image_samples
-    samples = decoded.audio([clip.clip_id for clip in decoded.source.clips].index(parent))
+    samples = decoded.audio([clip.identity for clip in decoded.source.clips].index(parent))
     samples = np.resize(samples, n) if len(samples) < n else samples
     return audio_to_image(stack_padded([samples], n), generator.mel)[0][0]
 
