@@ -213,7 +213,7 @@ def test_a_generator_fitted_by_sessions_leaks_nowhere_among_speakers(
     )  # sessions cross the folds: all of them train
     generators["all"] = fit([by_session], tmp_path / "all", TINY, mel=MEL).folder
     generators["fold 1"] = fit(
-        [open_source(sessions, group_column="speaker")], tmp_path / "one", TINY, mel=MEL, folds=(1,)
+        [open_source(sessions, group_column="speaker")], tmp_path / "one", TINY, mel=MEL, test_folds=(2, 3)
     ).folder
     common = ("--real", sessions, "--columns", "group=speaker", "--json")
     for name, generator in generators.items():
