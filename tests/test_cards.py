@@ -79,7 +79,6 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
         ("another", ["s/c"], [1], "no"),
         ("another", ["t/c"], [1], "unknown"),  # perhaps the same recordings
         ("demo", ["demo/c"], [1], "no"),
-        ("another", ["s/c", "b"], [7], "yes"),  # a clip, fitted when no recordings were named
         ("another", [], [7], "unknown"),  # of 500 clips
     ],
 )
