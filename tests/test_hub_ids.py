@@ -244,7 +244,7 @@ def test_pickled_weights_are_never_asked_for(hub: LocalHub, trained: Path, tmp_p
     shutil.copy(trained / "config.json", folder)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
     hub.create_repo("model", "you/pickled", folder)
-    with pytest.raises(ModelError, match=r"no classifier of usk: it has no model\.safetensors"):
+    with pytest.raises(ModelError, match=r"not a classifier of usk: it has no model\.safetensors"):
         library.load_classifier("you/pickled")
     with pytest.raises(Exception, match=r"model\.safetensors"):
         AudioClassifier.from_pretrained("you/pickled")
@@ -262,7 +262,7 @@ def test_a_pushed_run_predicts_and_its_card_says_where_it_is(
     assert ran.code == 0, ran.err
     assert ran.value == usk("predict", trained, clips, "--json").value
     card = hub.repo("model", "me/ears").files("v1")["README.md"].decode()
-    assert "usk predict my-clips/ --run me/ears" in card and 'usk.load_classifier("me/ears")' in card
+    assert "usk predict me/ears my-clips/" in card and 'usk.load_classifier("me/ears")' in card
     assert "model-index:" in card
 
 
