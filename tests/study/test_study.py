@@ -102,10 +102,9 @@ def test_what_is_trained_so_far_is_compared_and_other_runs_are_not(usk: Command,
     config = read_study(written)
     named = [(run.fold, run.train_clips, run.mix) for run in read_runs(runs) if names(config, run)]
     assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
-    ran = usk("study", written, "--only-results", "--json")
-    assert ran.code == 0, ran.err
-    assert list(ran.value["by_fold"]) == ["1"]
-    assert [one["train_clips"] for one in ran.value["comparisons"]] == [40]
+    found = study(written, only_results=True).results
+    assert list(found["by_fold"]) == ["1"]
+    assert [one["train_clips"] for one in found["comparisons"]] == [40]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import typer
 
 from usk import __version__
 from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, study, synth, train
-from usk.cli.errors import Command, Commands, guarded
+from usk.cli.errors import Commands, guarded
+from usk.cli.help import Command
 
 app = typer.Typer(
     name="usk",

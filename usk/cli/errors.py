@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from usk.errors import UsageError, UskError
 
@@ -69,17 +69,6 @@ def common_first(args: Sequence[str]) -> list[str]:
     end = args.index("--") if "--" in args else len(args)
     first = [arg for arg in args[:end] if arg in COMMON_FLAGS]
     return [*first, *(arg for arg in args[:end] if arg not in COMMON_FLAGS), *args[end:]]
-
-
-class Command(TyperCommand):
-    """A command whose help shows flags as flags, without a type."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        params = super().get_params(ctx)
-        for parameter in params:
-            if getattr(parameter, "is_flag", False):
-                parameter.metavar = ""
-        return params
 
 
 class Commands(TyperGroup):

@@ -21,9 +21,6 @@ def command(
     ] = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
-    only_results: Annotated[
-        bool, typer.Option("--only-results", help="Compare what has been trained so far.")
-    ] = False,
 ) -> None:
     """Fit, synthesize, train and compare as a file says, and write tables, charts and results.json beside it.
 
@@ -39,7 +36,6 @@ def command(
         work=work,
         device=device,
         dry_run=dry_run,
-        only_results=only_results,
         reporter=display,
     )
     if dry_run:

@@ -1,0 +1,54 @@
+"""How commands show their options: in panels, by one table, and flags without a type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+PANELS = {
+    "Source": ("real", "synth", "columns", "skip_bad", "mix", "classes"),
+    "Clips": (
+        "per_class",
+        "strategy",
+        "strength",
+        "alpha",
+        "quality",
+        "steps",
+        "guidance",
+        "across_folds",
+        "prompt",
+    ),
+    "Generator": ("model", "base", "class_conditional"),
+    "Which clips train and test": (
+        "test_folds",
+        "train_clips",
+        "seeds",
+        "seed",
+        "protocol",
+        "no_baseline",
+        "use",
+    ),
+    "Training": ("classifier", "augment", "epochs", "learning_rate", "minutes"),
+    "Filter": ("share_kept",),
+    "Machine": ("device", "batch", "workers"),
+    "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes"),
+}
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+FEW = 6  # options that one box holds as well
+
+
+class Command(TyperCommand):
+    """A command whose help shows many options in panels, and flags as flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        options = [one for one in params if one.param_type_name == "option"]
+        for one in options:
+            if getattr(one, "is_flag", False):
+                one.metavar = ""
+            if len(options) > FEW and one.name in PANEL_OF:
+                one.rich_help_panel = PANEL_OF[one.name]
+        order = list(PANELS)
+        options.sort(key=lambda one: order.index(PANEL_OF[one.name]) if one.name in PANEL_OF else len(order))
+        return [one for one in params if one.param_type_name != "option"] + options
