@@ -82,6 +82,9 @@ class RunIdentity:
     batch: int
     learning_rate: float
     precision: str
+    real_share: float | None = None  # of each batch; None: real and synthetic clips as they come
+    synthetic_weight: float = 1.0  # in the loss
+    real_last: float = 0.0  # share of the steps, the last ones, on real clips alone
     data: str  # hash of the real clips, labels, recordings and folds: the same for all splits of a source
     class_names: tuple[str, ...]
     sources: tuple[RunSource, ...]  # `real` first

@@ -124,6 +124,10 @@ def test_mixup_mixes_clips_and_their_losses_alike() -> None:
     expected = ((1 - made.shares) * labels + made.shares * labels[made.partners]).mean()
     torch.testing.assert_close(made.loss(lambda of: of, labels), expected)
     torch.testing.assert_close(Augmented(batch).loss(lambda of: of, labels), labels.mean())
+    weights = (torch.arange(len(labels)) == 2).float()
+    torch.testing.assert_close(Augmented(batch).loss(lambda of: of, labels, weights), labels[2])
+    of_two = made.loss(lambda of: (of == labels[2]).float(), labels, weights)
+    torch.testing.assert_close(of_two, torch.tensor(1.0))
 
 
 def test_padding_stays_what_and_where_it_is() -> None:

@@ -1,4 +1,4 @@
-"""The training loop that runs and clip_filters share: its learning rate goes by the recipe, in all groups of parameters, and
+"""The training loop that runs and clip filters share: its learning rate goes by the recipe, in all groups of parameters, and
 batches are normalized as the clips that are tested need it."""
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from torch import nn
 from usk.audio.features import features_of
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier
-from usk.classify.config import TrainConfig
+from usk.classify.config import ClipUse, TrainConfig
 from usk.classify.loop import FeatureTable, Training, evenly
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.train import train
 from usk.data.decode import decode_source
 from usk.data.source import Source
 from usk.data.splits import fold_split
-from usk.synth.filter import ClipFilter, FilterConfig
+from usk.reporter import Reporter
+from usk.synth.filter import ClipFilter
 from usk.synth.plan import draw_plan
+from usk.synth.settings import SynthConfig
 
 STEPS = 40
 
@@ -87,16 +89,19 @@ def test_every_group_of_parameters_follows_the_recipe(recipe: ClassifierPreset) 
     check(recipe, STEPS)
 
 
-def test_a_judge_is_trained_as_its_recipe_says(
+def prepared_filter(bands: Source, folder: Path) -> ClipFilter:
+    config, plan = SynthConfig(per_class=1, filter=0.5), draw_plan(bands.clips, bands.class_names, 1)
+    pool = decode_source(bands)
+    clip_filter = ClipFilter(pool, bands.clips, plan.clips, config, torch.device("cpu"), "tiny")
+    clip_filter.prepare(folder, Reporter())
+    return clip_filter
+
+
+def test_a_clip_filter_is_trained_as_its_recipe_says(
     recipe: ClassifierPreset, bands: Source, tmp_path: Path
 ) -> None:
-    decoded = decode_source(bands)
-    plan = draw_plan(bands.clips, bands.class_names, 1)
-    clip_filter = ClipFilter(
-        decoded, bands.clips, plan.clips, FilterConfig(classifier="tiny"), False, 0, torch.device("cpu")
-    )
-    clip_filter.prepare(tmp_path)
-    steps = len(Watched.seen) // len(clip_filter.clip_filters)
+    n_classifiers = len(prepared_filter(bands, tmp_path).classifiers)
+    steps = len(Watched.seen) // n_classifiers
     assert steps > 10
     check(recipe, steps)
 
@@ -132,7 +137,7 @@ def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("mix", ["real", "real,synth", "synth"])
-def test_a_run_normalises_as_plain_real_clips_need_it(
+def test_a_run_normalizes_as_plain_real_clips_need_it(
     normalized: ClassifierPreset,
     bands: Source,
     children: Callable[..., Source],
@@ -156,18 +161,64 @@ def test_a_run_normalises_as_plain_real_clips_need_it(
     assert torch.allclose(needed, kept, atol=1e-3) == (mix != "synth"), "those have no real clip to hear"
 
 
-def test_a_judge_normalises_as_plain_clips_need_it(
+def test_a_clip_filter_normalizes_as_plain_clips_need_it(
     normalized: ClassifierPreset, bands: Source, tmp_path: Path
 ) -> None:
-    decoded = decode_source(bands)
-    plan = draw_plan(bands.clips, bands.class_names, 1)
-    clip_filter = FilterConfig(classifier="tiny")
-    clip_filter = ClipFilter(decoded, bands.clips, plan.clips, clip_filter, False, 0, torch.device("cpu"))
-    clip_filter.prepare(tmp_path)
-    for name, network in clip_filter.clip_filters.items():
-        features = features_of(decoded, normalized.features)[list(clip_filter.filter_trainings[name].rows)]
+    clip_filter = prepared_filter(bands, tmp_path)
+    for name, network in clip_filter.classifiers.items():
+        features = features_of(clip_filter.pool, normalized.features)[list(clip_filter.trainings[name].rows)]
         needed, kept = means_of(network, features)
         assert torch.allclose(needed, kept, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("use", "n_real"),
+    [
+        (ClipUse(real_share=0.25), [2] * STEPS),
+        (ClipUse(real_share=0.01), [1] * STEPS),
+        (ClipUse(real_share=0.5, real_last=0.3), [4] * 28 + [8] * 12),
+    ],
+)
+def test_batches_hold_the_share_of_real_clips(
+    tiny_classifier: ClassifierPreset, use: ClipUse, n_real: list[int]
+) -> None:
+    """5 real clips beside 20 synthetic ones, whose features say which they are."""
+    synthetic = np.arange(25) >= 5
+    features = torch.arange(25.0)[:, None, None].expand(-1, *tiny_classifier.features.shape).contiguous()
+
+    def batches(resumed_at: int | None = None) -> list[list[int]]:
+        torch.manual_seed(0)
+        model, seen, kept = tiny_classifier.build(3), [], {}
+        model.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, 0, 0].int().tolist()))
+
+        def training() -> Training:
+            return Training(
+                model,
+                tiny_classifier,
+                FeatureTable(features, torch.zeros(25, dtype=torch.int64)),
+                steps=STEPS,
+                batch=8,
+                learning_rate=1e-3,
+                augment="none",
+                precision="fp32",
+                seed=3,
+                synthetic=synthetic,
+                use=use,
+            )
+
+        one = training()
+        for step in range(STEPS):
+            if step == resumed_at:
+                kept, one = one.state(), training()
+                one.go_on(kept, step)
+            one.step()
+        return seen
+
+    seen = batches()
+    assert [sum(row < 5 for row in batch) for batch in seen] == n_real
+    made = [row for batch in seen for row in batch if row >= 5]
+    assert sorted(made[:20]) == list(range(5, 25)), "each before any comes again"
+    assert seen == batches() == batches(resumed_at=30)
 
 
 def test_clips_are_taken_evenly() -> None:

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from tests.watched import Watched
 from usk.audio.features import features_of
 from usk.classify import recipe, registry
-from usk.classify.config import TrainConfig
+from usk.classify.config import USES, ClipUse, TrainConfig
 from usk.classify.networks import Standardized
 from usk.classify.recipe import training_length
 from usk.classify.train import TrainResult, train
@@ -128,6 +128,39 @@ def test_every_mix_gets_the_same_steps_and_test_clips(
     assert [run.dropped for run in runs] == [0, 6, 0, 6]
     assert [run.n_real > 0 for run in runs] == [True, True, True, False]
     assert len({tuple(predictions(run.folder)["clip_id"]) for run in runs}) == 1
+
+
+def test_a_use_of_synthetic_clips_is_a_mix_of_its_own_beside_the_same_baseline(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
+    found = []
+    for use in (USES["as-is"], USES["balanced-real-last"], ClipUse(synthetic_weight=0.5)):
+        config = tiny(use=use, baseline=True)
+        found.append(train(bands, ["real,synth"], synth=children(), out=tmp_path, config=config))
+    baselines, mixes = zip(*(result.runs for result in found), strict=True)
+    assert [result.fresh for result in found] == [(True, True), (False, True), (False, True)]
+    assert {run.mix for run in baselines} == {"real"}
+    assert [run.mix for run in mixes] == [
+        "real,synth", "real,synth (balanced-real-last)", "real,synth (synthetic_weight 0.5)",
+    ]  # fmt: skip
+    assert [(run.real_share, run.synthetic_weight, round(run.real_last, 2)) for run in mixes] == [
+        (None, 1, 0), (0.5, 1, 0.33), (None, 0.5, 0),
+    ]  # fmt: skip
+    assert len({run.steps for run in (*baselines, *mixes)}) == 1
+    assert len({tuple(map(tuple, predictions(run.folder)["probabilities"])) for run in mixes}) == 3
+    (comparison,) = compare_runs(tmp_path)
+    assert [(row.mix, row.pairs) for row in comparison.rows] == [
+        ("real", 0), *((run.mix, 1) for run in mixes),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"real_share": 0.0}, {"real_share": 1.0}, {"synthetic_weight": math.nan}, {"real_last": 1.0}]
+)
+def test_a_use_that_cannot_be_meant_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError) as caught:
+        ClipUse(**wrong)
+    assert caught.value.field == next(iter(wrong))
 
 
 def test_runs_of_one_call_are_read_in_the_order_typed(bands: Source, tmp_path: Path) -> None:
@@ -308,7 +341,7 @@ def test_folds_that_a_mix_cannot_be_tested_on_are_left_out_and_named(
 def test_a_fold_that_was_asked_for_and_leaks_is_refused_before_anything_trains(
     bands: Source, children: Callable[..., Source], tmp_path: Path
 ) -> None:
-    with pytest.raises(LeakError, match="test part fold1: all 6 clips of synth would leak"):
+    with pytest.raises(LeakError, match="all 6 clips of synth would leak"):
         train(
             bands,
             ["real", "real,synth"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,10 @@ def test_what_is_trained_so_far_is_compared_and_other_runs_are_not(usk: Command,
     config = read_study(written)
     named = [(run.fold, run.train_clips, run.mix) for run in read_runs(runs) if names(config, run)]
     assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
+    used = replace(config, uses=("as-is", "balanced"))
+    write_run(runs, "real,waveform (balanced)", fold=1, train_clips=40, augment="basic")
+    named = [run.mix for run in read_runs(runs) if names(used, run)]
+    assert sorted(named) == ["real", "real,waveform", "real,waveform (balanced)"]
     found = study(written, only_results=True).results
     assert list(found["by_fold"]) == ["1"]
     assert [one["train_clips"] for one in found["comparisons"]] == [40]
@@ -112,6 +117,7 @@ def test_what_is_trained_so_far_is_compared_and_other_runs_are_not(usk: Command,
     [
         ("seeds = 1", "seeds = [", "is not a TOML file"),
         ("seeds = 1", "", "seeds is missing"),
+        ("seeds = 1", "seeds = 1\nuses = ['most']", "most: is not known"),
         ("seeds = 1", "seeds = 0", "must be at least 1"),
         ("seeds = 1", "seeds = 'x'", "is not a int"),
         ("epochs = 1", "epochz = 1", "epochz is not a key"),

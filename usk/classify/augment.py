@@ -174,12 +174,19 @@ class Augmented:
     partners: torch.Tensor | None = None
     shares: torch.Tensor | None = None
 
-    def loss(self, losses_of: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        """The mean loss; `losses_of` gives one a clip [batch] for labels [batch]."""
-        own = losses_of(labels)
+    def loss(
+        self,
+        losses_of: Callable[[torch.Tensor], torch.Tensor],
+        labels: torch.Tensor,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The mean loss; `losses_of` gives one a clip [batch] for labels [batch], and `weights` [batch] what each clip counts."""
+        counts = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights
         if self.partners is None or self.shares is None:
-            return own.mean()
-        return ((1 - self.shares) * own + self.shares * losses_of(labels[self.partners])).mean()
+            return (counts * losses_of(labels)).sum() / counts.sum()
+        own, others = (1 - self.shares) * counts, self.shares * counts[self.partners]
+        of_both = own * losses_of(labels) + others * losses_of(labels[self.partners])
+        return of_both.sum() / (own + others).sum()
 
 
 def augment_batch(

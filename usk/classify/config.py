@@ -17,6 +17,51 @@ _LEAST = {"seeds": 1, "seed": 0, "epochs": 1, "batch": 1, "workers": 1}
 
 
 @dataclass(frozen=True)
+class ClipUse:
+    """How a mix of real and synthetic clips trains on both. Any other mix trains as it always does."""
+
+    real_share: float | None = None  # of each batch that is real; None: as clips come, as published
+    synthetic_weight: float = 1.0  # in the loss, where a real clip has 1
+    real_last: float = 0.0  # share of the steps, the last ones, on real clips alone
+
+    def __post_init__(self) -> None:
+        for name, holds, wanted in (
+            ("real_share", self.real_share is None or 0 < self.real_share < 1, "above 0 and below 1"),
+            ("synthetic_weight", 0 < self.synthetic_weight < math.inf, "above 0 and be finite"),
+            ("real_last", 0 <= self.real_last < 1, "at 0 or above and below 1"),
+        ):
+            if not holds:
+                raise UsageError(f"must lie {wanted}", field=name, value=getattr(self, name))
+
+    @property
+    def name(self) -> str:
+        """In the table, else what differs from the default: `synthetic_weight 0.5`."""
+        known = (name for name, use in USES.items() if use == self)
+        changed = {name: value for name, value in vars(self).items() if value != getattr(ClipUse(), name)}
+        return next(known, " ".join(f"{name} {value:g}" for name, value in changed.items()))
+
+    def called(self, mix: str) -> str:
+        """The name of a mix of both that trains so: `real,synth (balanced)`."""
+        return mix if self == ClipUse() else f"{mix} ({self.name})"
+
+
+DEFAULT_USE = "as-is"
+USES = {
+    "as-is": ClipUse(),
+    "balanced": ClipUse(real_share=0.5),
+    "real-last": ClipUse(real_last=1 / 3),
+    "balanced-real-last": ClipUse(real_share=0.5, real_last=1 / 3),
+}
+
+
+def use_named(name: str) -> ClipUse:
+    """A row of the table. Raises UsageError for an unknown name."""
+    if name not in USES:
+        raise UsageError("is not known", field="use", value=name, hint=f"Choose one of {', '.join(USES)}.")
+    return USES[name]
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What to train and how. None (or `auto`) takes the classifier preset's value."""
 
@@ -34,6 +79,7 @@ class TrainConfig:
     precision: str = "auto"
     workers: int | None = None  # processes that each train a run at the same time; None: as many as pay
     skip_bad: bool = False
+    use: ClipUse = USES[DEFAULT_USE]  # of the synthetic clips in a mix
     baseline: bool = True  # also train on the real clips of each mix alone
 
     def check(self) -> None:

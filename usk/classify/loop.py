@@ -19,6 +19,7 @@ from torch.optim.swa_utils import update_bn
 from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
+from usk.classify.config import ClipUse
 from usk.classify.networks import Standardized
 from usk.classify.recipe import ClassifierPreset
 from usk.device import autocast
@@ -56,6 +57,8 @@ class TrainTask:
     chosen_after: int  # epochs, of which none is chosen
     window: int  # validations whose mean accuracy chooses the epoch
     parts: tuple[tuple[str, np.ndarray], ...]  # table, rows: what it trains on
+    synthetic: np.ndarray  # bool, of each of those rows in turn
+    use: ClipUse
     validation: np.ndarray  # rows of `real`
     test: np.ndarray
     out: Path  # where its checkpoint is kept while it trains
@@ -94,16 +97,25 @@ class Training:
         augment: str,
         precision: str,
         seed: int,
+        synthetic: np.ndarray | None = None,
+        use: ClipUse = ClipUse(),
     ) -> None:
         """`data` lies on the device that `model` is on; `steps` are all there will be, which the learning rate goes by.
-        Batches and augmentation are drawn from `seed` alone."""
+        Batches and augmentation are drawn from `seed` alone. `synthetic` [n] says which clips `use` means; without, it does
+        nothing."""
         self.model, self.recipe, self.features, self.labels = model, recipe, data.features, data.labels
         self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
         self.augmentations = recipe.augmentations(augment)
         self.optimizer = recipe.optimizer(model, learning_rate, recipe.weight_decay)
         self.losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         self.draw = torch.Generator().manual_seed(seed)
-        self.order = torch.empty(0, dtype=torch.int64)
+        made = torch.zeros(len(self.features), dtype=torch.bool)
+        made |= False if synthetic is None else torch.from_numpy(synthetic)
+        self.use, self.real_only_from = use, steps - round(use.real_last * steps)
+        self.weights = torch.where(made, use.synthetic_weight, 1.0).to(self.features.device)
+        pools = {"all": torch.ones_like(made), "real": ~made, "synthetic": made}
+        self.pools = {name: torch.nonzero(chosen).flatten() for name, chosen in pools.items()}
+        self.orders = {name: torch.empty(0, dtype=torch.int64) for name in pools}  # drawn and not used yet
         self.done = 0
         self._learn_from: Learn | None = None
 
@@ -114,14 +126,29 @@ class Training:
             warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * self.steps)))
             decay = 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
             self._set_rate(self.learning_rate * warm_up * decay)
-        while len(self.order) < self.batch:  # fewer clips than a batch holds: some come twice
-            self.order = torch.cat((self.order, torch.randperm(len(self.features), generator=self.draw)))
-        chosen, self.order = self.order[: self.batch].to(self.features.device), self.order[self.batch :]
+        chosen = self._next_rows().to(self.features.device)
         batch = self.features[chosen].float()
         made = augment_batch(batch, self.augmentations, self.draw, self.recipe.features.sounding)
         mixed = () if made.partners is None or made.shares is None else (made.partners, made.shares)
         self.done += 1
-        return learn(made.batch, self.labels[chosen], *mixed).clone()
+        return learn(made.batch, self.labels[chosen], self.weights[chosen], *mixed).clone()
+
+    def _next_rows(self) -> torch.Tensor:
+        """The rows of the next batch."""
+        if self.done >= self.real_only_from:
+            return self._take("real", self.batch)
+        if self.use.real_share is None:
+            return self._take("all", self.batch)
+        n_real = max(1, round(self.use.real_share * self.batch))
+        return torch.cat((self._take("real", n_real), self._take("synthetic", self.batch - n_real)))
+
+    def _take(self, pool: str, n: int) -> torch.Tensor:
+        """The next rows of a pool, each once before any comes again."""
+        rows, order = self.pools[pool], self.orders[pool]
+        while len(order) < n:  # fewer clips than are taken: some come twice
+            order = torch.cat((order, rows[torch.randperm(len(rows), generator=self.draw)]))
+        self.orders[pool] = order[n:]
+        return order[:n]
 
     def _begin(self) -> Learn:
         """How a batch is learned from, on this device."""
@@ -155,7 +182,9 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What it takes to go on, with the model's weights."""
-        return {"optimizer": self.optimizer.state_dict(), "draw": self.draw.get_state(), "order": self.order}
+        return {
+            "optimizer": self.optimizer.state_dict(), "draw": self.draw.get_state(), "orders": dict(self.orders)
+        }  # fmt: skip
 
     def go_on(self, state: Mapping[str, Any], done: int) -> None:
         """Continue from `state`, after that many steps."""
@@ -163,7 +192,7 @@ class Training:
         make_plain(self.optimizer)
         self._learn_from = None  # what was recorded knows the state of before
         self.draw.set_state(state["draw"])
-        self.order, self.done = state["order"], done
+        self.orders, self.done = dict(state["orders"]), done
 
 
 def _learn(
@@ -173,6 +202,7 @@ def _learn(
     precision: str,
     batch: torch.Tensor,
     labels: torch.Tensor,
+    weights: torch.Tensor,
     partners: torch.Tensor | None = None,
     shares: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -180,7 +210,7 @@ def _learn(
     optimizer.zero_grad(set_to_none=True)
     with autocast(batch.device, precision):
         logits = model(batch)
-        loss = Augmented(batch, partners, shares).loss(partial(losses_of, logits), labels)
+        loss = Augmented(batch, partners, shares).loss(partial(losses_of, logits), labels, weights)
     loss.backward()
     optimizer.step()
     return loss.detach()
@@ -234,6 +264,8 @@ def fit_classifier(
         augment=task.augment,
         precision=task.precision,
         seed=task.seed,
+        synthetic=task.synthetic,
+        use=task.use,
     )
     batch_norm_clips = _batch_norm_clips(task, tables, data)
     checkpoint = Checkpoint(task.out, task.name, device)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from usk.classify.config import FOLDS
+from usk.classify.config import FOLDS, ClipUse
 from usk.data.mix import Mix, TrainingRows, parse_mix, training_rows
 from usk.data.open import open_source
 from usk.data.pinned import looks_like_hub_id
@@ -23,14 +23,15 @@ Place = Source | str | os.PathLike[str] | None
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One classifier to train. `mix.text` is what the user typed; its parts name the sources of this very run, of which
-    `rows` train. The training part of `split` is cut to its train clips."""
+    """One classifier to train. `mix.text` is what the user typed, and `use` if it is not the default; its parts name the sources
+    of this very run, of which `rows` train. The training part of `split` is cut to its train clips."""
 
     mix: Mix
     split: Split
     seed: int
     augment: str
     rows: TrainingRows
+    use: ClipUse
 
     @property
     def label(self) -> str:
@@ -216,6 +217,7 @@ def plan_runs(
     seeds: Sequence[int],
     train_clips: Sequence[int | None] = (None,),
     augments: Sequence[str] = ("none",),
+    use: ClipUse = ClipUse(),
 ) -> Sweep:
     """Every run, refused now and not after hours of other runs.
 
@@ -230,8 +232,11 @@ def plan_runs(
             for mix in mixes:
                 own = parts.mix_of(mix, cut, seed)
                 rows = training_rows(own, parts.opened, real, cut)
+                both = len(set(rows.synthetic(parts.opened).tolist())) == 2
+                if both:
+                    own = replace(own, text=use.called(own.text))
                 for augment in augments:
-                    yield PlannedRun(own, cut, seed, augment, rows)
+                    yield PlannedRun(own, cut, seed, augment, rows, use if both else ClipUse())
 
     if protocol != FOLDS:
         drawn = [seed_9010_split(real.clips, seed) for seed in seeds]

@@ -24,7 +24,7 @@ from usk.classify.card import run_card
 from usk.classify.caveats import run_caveats, sweep_notes
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import classifier_settings
-from usk.classify.config import TrainConfig
+from usk.classify.config import ClipUse, TrainConfig
 from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, fit_classifier, rounded, tables_of
 from usk.classify.processes import Workers, fit_in_processes, workers_for
 from usk.classify.recipe import ClassifierPreset, training_length
@@ -135,7 +135,14 @@ def _plan(
     """Every run. Where the user does not say how many seeds, as many as the test folds need for a verdict."""
     folds = tuple(dict.fromkeys(config.test_folds))
     plan = partial(
-        plan_runs, parts, mixes, config.protocol, folds, train_clips=train_clips, augments=augments
+        plan_runs,
+        parts,
+        mixes,
+        config.protocol,
+        folds,
+        train_clips=train_clips,
+        augments=augments,
+        use=config.use,
     )
     if config.seeds is not None:
         return plan(config.most_seeds)
@@ -196,6 +203,7 @@ class _Trainer:
 
         return {
             "classifier": first.classifier,
+            **({} if self.config.use == ClipUse() else {"use": self.config.use.name}),
             **({"revision": first.classifier_revision} if first.classifier_revision else {}),
             "protocol": first.protocol,
             "batch": first.batch,
@@ -274,6 +282,7 @@ class _Trainer:
             batch=batch,
             learning_rate=config.learning_rate or recipe.learning_rate,
             precision=self.precision,
+            **vars(plan.use),
             data=self.data,
             class_names=tuple(self.real.class_names),
             sources=tuple(
@@ -304,6 +313,8 @@ class _Trainer:
             chosen_after=chosen_after,
             window=window,
             parts=tuple(plan.rows.parts),
+            synthetic=plan.rows.synthetic(self.sources),
+            use=plan.use,
             validation=plan.split.validation,
             test=plan.split.test,
             out=self.out,

@@ -29,7 +29,7 @@ PANELS = {
         "no_baseline",
         "use",
     ),
-    "Training": ("classifier", "augment", "epochs", "learning_rate", "minutes"),
+    "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept",),
     "Machine": ("device", "batch", "workers"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes"),

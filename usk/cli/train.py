@@ -94,6 +94,14 @@ def command(
             "none,basic,strong.",
         ),
     ] = "auto",
+    use: Annotated[
+        str,
+        typer.Option(
+            "--use",
+            help="How a mix uses synthetic clips: as-is (as they come), balanced (half of each batch real), real-last "
+            "(the last third of the steps on real clips alone) or balanced-real-last.",
+        ),
+    ] = "as-is",
     device: DeviceOption = "auto",
     workers: Annotated[
         int | None,
@@ -113,7 +121,7 @@ def command(
     Beside each mix its real clips alone are trained too, with as many seeds as `usk eval` needs for a verdict.
     """
     display = display_for(ctx)
-    from usk.classify.config import TrainConfig
+    from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
     from usk.errors import UsageError
     from usk.text import abbreviate_list, pluralize
@@ -129,6 +137,7 @@ def command(
         batch=batch,
         learning_rate=learning_rate,
         augment=augment,
+        use=use_named(use),
         device=device,
         workers=workers,
         skip_bad=reading.skip_bad,

@@ -83,11 +83,11 @@ class TrainingRows:
     dropped: int
 
     def count(self, sources: Mapping[str, Source], synthetic: bool) -> int:
-        return sum(
-            int(sources[name].clips[row].is_synthetic == synthetic)
-            for name, rows in self.parts
-            for row in rows
-        )
+        return int((self.synthetic(sources) == synthetic).sum())
+
+    def synthetic(self, sources: Mapping[str, Source]) -> np.ndarray:
+        """Of each row of each part in turn, whether it is synthetic: bool [n]."""
+        return np.array([sources[name].clips[row].is_synthetic for name, rows in self.parts for row in rows])
 
 
 def share_of(clips: Sequence[Clip], rows: np.ndarray, fraction: float) -> np.ndarray:

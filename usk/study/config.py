@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from usk.classify.config import DEFAULT_USE, USES, use_named
 from usk.data.mix import parse_mix
 from usk.errors import UsageError
 from usk.text import abbreviate_list
@@ -25,6 +26,8 @@ class StudyConfig:
     test_folds, seeds: the folds that are tested, and how many seeds from `first_seed` on, by number of real clips.
     mixes: what is trained beside `real`, by number of real clips. Names are those of `clips`, or any source.
     augments, mix_augments: the augmentations of real clips alone, and of the mixes.
+    uses: how the mixes use synthetic clips, names of `usk.classify.config.USES`; others than as-is are mixes of their own,
+        `real,synth (balanced)`.
     clips: ways of making clips by name, each a table of `usk synth`'s settings, with `filter` to keep the better half and
         `per_class` of its own.
     generators: generators to fit by name, each a table of `usk fit`'s settings with `test_folds` left out, or `folds` used.
@@ -40,6 +43,7 @@ class StudyConfig:
     classifiers: tuple[str, ...] = ("small",)
     augments: dict[str, list[str]] = field(default_factory=dict)
     mix_augments: tuple[str, ...] = ("auto",)
+    uses: tuple[str, ...] = (DEFAULT_USE,)
     per_class: dict[str, int] = field(default_factory=dict)
     clips: dict[str, dict[str, Any]] = field(default_factory=dict)
     generators: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -58,6 +62,14 @@ class StudyConfig:
         """The ways of making clips that the mixes beside `n` real clips name."""
         named = [part.name for mix in self.mixes[n] for part in parse_mix(mix).parts]
         return [name for name in self.clips if name in named]
+
+    def mixes_of(self, n: str) -> list[str]:
+        """The mixes beside `n` real clips as their runs name them, each use of synthetic clips one of its own."""
+        return [
+            USES[use].called(mix) if any(part.name == "real" for part in parse_mix(mix).parts) else mix
+            for use in self.uses
+            for mix in self.mixes[n]
+        ]
 
     @property
     def all_folds(self) -> list[int]:
@@ -88,9 +100,11 @@ def _checked(raw: dict[str, Any]) -> StudyConfig:
     if wrong := [size for size in sizes if size != FULL and not (size.isdigit() and int(size))]:
         raise UsageError(f"train_clips {wrong[0]} is not a number of clips", hint=f"Write {FULL} for all.")
     values = {name: value for name, value in raw.items() if name not in ("train_clips", *BY_TRAIN_CLIPS)}
-    for name in ("classifiers", "mix_augments"):
+    for name in ("classifiers", "mix_augments", "uses"):
         if name in raw:
             values[name] = tuple(_list_of(raw, name, (str,)))
+    for name in values.get("uses", ()):
+        use_named(name)
     for name, kinds in {"real": str, "control": str, "first_seed": int, "epochs": int}.items():
         if name in raw and (not isinstance(raw[name], kinds) or raw[name] is True):
             raise UsageError(f"{name} is not {'text' if kinds is str else 'a whole number'}")

@@ -65,7 +65,7 @@ def names(config: StudyConfig, run: RunRecord) -> bool:
         and run.classifier in config.classifiers
         and run.fold in config.test_folds[n]
         and run.seed in config.seeds_of(n)
-        and run.mix in ("real", *config.mixes[n])
+        and run.mix in ("real", *config.mixes_of(n))
     )
 
 

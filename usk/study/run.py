@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usk.classify.config import DEFAULT_USE, USES
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
@@ -164,7 +165,8 @@ class _Steps:
                 steps += [self._synthesize(name, n, fold) for fold in config.test_folds[n]]
             for classifier in config.classifiers:
                 steps.append(self._train(classifier, n, ["real"], config.augments[n]))
-                steps.append(self._train(classifier, n, config.mixes[n], list(config.mix_augments)))
+                mixes, augments = config.mixes[n], list(config.mix_augments)
+                steps += [self._train(classifier, n, mixes, augments, use) for use in config.uses]
         return steps
 
     def _fit(self, name: str, table: dict[str, Any]) -> Step:
@@ -235,7 +237,9 @@ class _Steps:
         label = f"make {name} of {n} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"
         return Step(label, len(seeds), run)
 
-    def _train(self, classifier: str, n: str, mixes: list[str], augments: list[str]) -> Step:
+    def _train(
+        self, classifier: str, n: str, mixes: list[str], augments: list[str], use: str = DEFAULT_USE
+    ) -> Step:
         config = self.config
         folds, seeds = config.test_folds[n], config.seeds[n]
 
@@ -251,6 +255,7 @@ class _Steps:
                 train_clips=n,
                 epochs=config.epochs,
                 augment=",".join(augments),
+                use=USES[use],
                 device=device,
                 baseline=False,
             )
@@ -263,5 +268,6 @@ class _Steps:
             )
 
         runs = len(mixes) * len(augments) * len(folds) * seeds
-        what = f"train {classifier} on {abbreviate_list(mixes)} with {n} real clips"
+        used = "" if use == DEFAULT_USE else f", {use},"
+        what = f"train {classifier} on {abbreviate_list(mixes)}{used} with {n} real clips"
         return Step(f"{what}, {pluralize(runs, 'run')}", runs, run)
