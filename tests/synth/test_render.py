@@ -117,7 +117,7 @@ def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
         parents = [decoded.audio(row_of[parent]) for parent in row["parents"]]
         samples = samples_of(row)
         mean_length = int(np.mean([len(parent) for parent in parents]))
-        assert len(samples) == min(mean_length, (generator.mel.n_frames - 1) * generator.mel.hop_samples)
+        assert len(samples) == min(mean_length, longest)
         first_db, second_db = (rms_db(parent[:longest]) for parent in parents)
         target_db = (1 - row["alpha"]) * first_db + row["alpha"] * second_db
         if np.abs(samples).max() < PEAK_LIMIT - 0.001:
@@ -293,10 +293,10 @@ def test_images_are_only_as_wide_as_their_clips_need(
     decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
 ) -> None:
     assert generator.frame_multiple == 2
-    plan = plan_from(decoded, per_class=12)
+    plan = plan_from(decoded, per_class=30)
     renderer = renderer_of(decoded, generator, tmp_path, plan, crop=True, batch=5)
-    batches = renderer.batches(3, 30)
-    assert sorted(index for batch in batches for index in batch) == list(range(3, 30))
+    batches = renderer.batches(3, 60)
+    assert sorted(index for batch in batches for index in batch) == list(range(3, 60))
     seen = set()
     for batch in batches:
         planned = [plan.clips[index] for index in batch]
@@ -306,8 +306,7 @@ def test_images_are_only_as_wide_as_their_clips_need(
         longest = max(renderer.length(clip) for clip in planned)
         assert width == 32 or (width - 1) * generator.mel.hop_samples >= longest
         for clip, samples in zip(planned, renderer.audio(planned), strict=True):
-            whole = (generator.mel.n_frames - 1) * generator.mel.hop_samples
-            assert len(samples) == min(renderer.length(clip), whole)
+            assert len(samples) == min(renderer.length(clip), generator.longest_samples)
         seen.add(width)
     assert len(seen) > 1
 
@@ -521,3 +520,75 @@ def test_where_the_beginning_of_a_clip_is(silent: int, n: int | None, begin: int
     samples = np.concatenate([np.zeros(silent), np.ones(10 - silent)])
     heard = beginning(samples, n)
     np.testing.assert_array_equal(heard, samples[begin : None if n is None else begin + n])
+
+
+def test_a_resynthesized_clip_is_its_parent_where_the_phase_is_kept(
+    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
+) -> None:
+    plan = plan_from(decoded, n_parents=1)
+    renderer = MelRenderer(plan, decoded, generator, render_config(strategy="resynthesis"), tmp_path)
+    for index, row in enumerate(rows_of(renderer, 0, len(plan))):
+        samples = samples_of(row)
+        parent = decoded.audio(renderer.row_of[plan.clips[index].parents[0]])[: len(samples)]
+        assert np.abs(samples - parent).max() < 2e-3 * np.abs(parent).max() + 1e-4
+        assert row["steps"] == 0
+
+
+def test_an_average_is_the_mean_of_its_parents_images_and_takes_no_step(
+    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: Any, **__: Any) -> Any:
+        raise AssertionError("an average asks no network")
+
+    monkeypatch.setattr(MelGenerator, "predictor", no_network)
+    plan = plan_from(decoded, alpha="0.3")
+    renderer = MelRenderer(
+        plan, decoded, generator, render_config(strategy="average", phase="random"), tmp_path
+    )
+    (indices, *_) = renderer.batches(0, len(plan))
+    planned = [plan.clips[index] for index in indices]
+    first, second = (
+        renderer.latents(
+            [renderer.row_of[clip.parents[side]] for clip in planned], renderer.crop(planned[0])
+        )[1]
+        for side in (0, 1)
+    )
+    assert torch.allclose(renderer.images(planned), 0.7 * first + 0.3 * second, atol=1e-6)
+    assert all(np.isfinite(audio).all() for audio in renderer.audio(planned))
+
+
+@pytest.mark.parametrize("strategy", ["average", "decomposed"])
+def test_clips_on_their_parents_phase_do_not_depend_on_the_batch(
+    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, strategy: str
+) -> None:
+    settings = {} if strategy == "average" else {"steps": 3}
+    rows = [
+        rows_of(
+            MelRenderer(
+                plan_from(decoded),
+                decoded,
+                generator,
+                render_config(strategy=strategy, batch=batch, **settings),
+                tmp_path / str(batch),
+            ),
+            0,
+            6,
+        )
+        for batch in (1, 4)
+        if not (tmp_path / str(batch)).mkdir()
+    ]
+    for one, other in zip(*rows, strict=True):
+        assert np.abs(samples_of(one) - samples_of(other)).max() < 2e-3
+
+
+def test_a_silent_parent_makes_no_clip_nan(
+    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_from(decoded)
+    renderer = MelRenderer(plan, decoded, generator, render_config(strategy="average"), tmp_path)
+    silent = renderer.row_of[plan.clips[0].parents[0]]
+    audio = decoded.audio
+    monkeypatch.setattr(
+        type(decoded), "audio", lambda _, row: 0 * audio(row) if row == silent else audio(row)
+    )
+    assert all(np.isfinite(made).all() for made in renderer.audio([plan.clips[0]]))

@@ -15,6 +15,7 @@ def test_the_published_preset_is_the_published_recipe() -> None:
     config = render_config("published")
     assert (config.strategy, config.strength, config.steps, config.solver) == ("slerp", 1.0, 50, "ddim")
     assert config.sampler.evaluations() == (50, 50)  # of each parent, and of the clip
+    assert config.phase == "random" and config.griffin_lim_iterations == 32
     assert not config.crop and not config.repeat_short and config.eta == 0 and not config.condition_on_class
 
 
@@ -122,3 +123,20 @@ def test_guidance_goes_to_generators_that_are_told_the_class() -> None:
     assert render_config(condition_on_class=False).resolved(class_conditional=True).guidance == 1.0
     assert render_config("published").resolved(class_conditional=True).guidance == 1.0
     assert render_config(guidance=1.5).resolved(class_conditional=True).guidance == 1.5
+
+
+@pytest.mark.parametrize("strategy", ["average", "resynthesis"])
+def test_controls_without_the_network_take_no_settings_of_a_sampler(strategy: str) -> None:
+    assert render_config(strategy=strategy, phase="random", batch=2).phase == "random"
+    assert not {"strength", "steps", "guidance"} & render_config(strategy=strategy).as_dict().keys()
+    with pytest.raises(UsageError, match="no sampler") as refused:
+        render_config(strategy=strategy, steps=4)
+    assert refused.value.field == "steps"
+
+
+def test_what_has_no_parents_sound_in_it_has_a_random_phase() -> None:
+    phases = {name: render_config(strategy=name).phase for name in ("decomposed", "average", "sample")}
+    assert phases == {"decomposed": "parents", "average": "parents", "sample": "random"}
+    assert render_config("published", phase="parents").phase == "parents"
+    with pytest.raises(UsageError):
+        render_config(phase="mine")

@@ -48,7 +48,10 @@ def command(
     ] = "standard",
     strategy: Annotated[
         str | None,
-        typer.Option("--strategy", help="decomposed, slerp, variation, sample, waveform or classical."),
+        typer.Option(
+            "--strategy",
+            help="decomposed, slerp, variation or sample; or a control: average, resynthesis, waveform or classical.",
+        ),
     ] = None,
     strength: Annotated[
         float | None,
@@ -58,6 +61,12 @@ def command(
     guidance: Annotated[
         float | None,
         typer.Option("--guidance", help="Towards the class, of class-conditional generators; 1 is none."),
+    ] = None,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            "--phase", help="Of mel generators' clips: parents (their phase and texture) or random."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", help="Clips that are rendered together. \\[default: what fits]")
@@ -124,7 +133,13 @@ def command(
         across_folds=across_folds,
         skip_bad=reading.skip_bad,
         render=render_config(
-            quality, strategy=strategy, strength=strength, steps=steps, guidance=guidance, batch=batch
+            quality,
+            strategy=strategy,
+            strength=strength,
+            steps=steps,
+            guidance=guidance,
+            phase=phase,
+            batch=batch,
         ),
         filter=share_kept,
     )

@@ -61,7 +61,7 @@ class ClipRenderer(ABC):
         return int(np.mean([self.decoded.n_samples(self.row_of[parent]) for parent in clip.parents]))
 
     def weights(self, clip: PlannedClip) -> tuple[float, ...]:
-        """The parents' shares; equal ones where the strategy knows no weights."""
+        """The parents' shares; equal ones where the strategy takes no weights."""
         return clip.weights if self.strategy.weighted else (1 / len(clip.parents),) * len(clip.parents)
 
     def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class ClipRenderer(ABC):
             "alpha": round(1 - weights[0], 6),
             "weights": list(weights),
             "seed": clip.seed,
-            "steps": self.config.steps if self.strategy.mix is not None else 0,
+            "steps": self.config.steps if self.strategy.mix is not None and self.strategy.samples else 0,
             "model": self.model_id,
             "gain_db": round(gain_db, 4),
             "filter_score": None,

@@ -31,6 +31,7 @@ from usk.synth.strategies import Ingredients, strategy_named
 AUTO_BATCH = {"cuda": 64, "cpu": 16}
 LATENTS_IN_MEMORY_BYTES = 128 * 2**20
 LATENTS_ON_DISK_BYTES = 8 * 2**30
+SILENT_RMS = 1e-6  # what is softer is not brought to the level of others
 MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
 
 Result = TypeVar("Result")
@@ -239,8 +240,9 @@ class DiffusionRenderer(ClipRenderer):
             some = planned[piece]
             latents = self.sampled(some)
             with self.stages("decode"):
-                seeds = [clip.seed for clip in some]
-                return self.generator.decode(latents, seeds, self.config.griffin_lim_iterations).cpu().numpy()
+                seeds, iterations = [clip.seed for clip in some], self.config.griffin_lim_iterations
+                source = self.source(some) if self.config.phase == "parents" else None
+                return self.generator.decode(latents, seeds, iterations, source).cpu().numpy()
 
         rendered = np.concatenate(self.pieces.run(len(planned), render))
         if not np.isfinite(rendered).all():
@@ -250,13 +252,24 @@ class DiffusionRenderer(ClipRenderer):
             )  # fmt: skip
         return [samples[: self.length(clip)] for clip, samples in zip(planned, rendered, strict=True)]
 
+    def rows(self, planned: Sequence[PlannedClip]) -> list[list[int]]:
+        """Rows of the parents in `decoded`: first parents of all clips, then second ones."""
+        return [
+            [self.row_of[clip.parents[side]] for clip in planned] for side in range(self.strategy.n_parents)
+        ]
+
+    def source(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        """Parents of one crop, brought to one level and summed by their weights: [len(planned), samples]."""
+        (crop,) = {self.crop(clip) for clip in planned}
+        parents = torch.stack([self.latents.audio(of_side, crop) for of_side in self.rows(planned)])
+        level = parents.square().mean(dim=2, keepdim=True).sqrt().clamp_min(SILENT_RMS)
+        return torch.einsum("kbn,bk->bn", parents / level, torch.tensor([self.weights(c) for c in planned]))
+
     def sampled(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
         """Clean latents [len(planned), *latent shape] of planned clips of one crop."""
         generator, config = self.generator, self.config
         (crop,) = {self.crop(clip) for clip in planned}
-        rows = [
-            [self.row_of[clip.parents[side]] for clip in planned] for side in range(self.strategy.n_parents)
-        ]
+        rows = self.rows(planned)
         parents = [self.latents(of_side, crop) for of_side in rows]
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
         fresh = _gaussian([clip.seed ^ MIXING_STREAM for clip in planned], generator.latent_shape(crop))
@@ -270,6 +283,8 @@ class DiffusionRenderer(ClipRenderer):
                     scales=self.scales,
                 )
             )
+        if not self.strategy.samples:
+            return mixed
         assert config.guidance is not None  # resolved
         on_audio = generator.conditioned_on_audio
         condition = Condition(

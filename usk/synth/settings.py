@@ -16,7 +16,9 @@ DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
-OF_GENERATORS = ("strength", "steps", "solver", "eta", "guidance", "precision", "batch")
+OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance")
+OF_GENERATORS = (*OF_SAMPLERS, "phase", "precision", "batch")
+PHASES = ("parents", "random")
 
 
 def _check(holds: bool, message: str, name: str, value: object) -> None:
@@ -37,6 +39,10 @@ class RenderConfig:
     guidance: float | None = None  # towards the class; None: `GUIDANCE` if conditioned on it, else 1
     crop: bool = True  # audio only as long as the clips need
     repeat_short: bool = True  # short parents are repeated to fill it, or followed by silence
+    # Of families without phase in their latents: the parents', which are filtered in time and frequency, or random, made
+    # consistent by Griffin-Lim. A linear classifier on YAMNet recognizes 72 % of real clips, 57 % of them after mel and
+    # Griffin-Lim; of averages of two 56 % by Griffin-Lim and 77 % by filtering (n = 120).
+    phase: str = "parents"
     griffin_lim_iterations: int = 16
     precision: str = "auto"
     batch: int | None = None  # as many clips at a time; None: what suits the device
@@ -51,6 +57,7 @@ class RenderConfig:
         )
         _check(0.0 < self.strength <= 1.0, "must lie above 0 and up to 1", "strength", self.strength)
         _check(self.steps >= 1, "must be at least 1", "steps", self.steps)
+        _check(self.phase in PHASES, "is not parents or random", "phase", self.phase)
         _ = self.sampler  # checks the solver
         _check(0.0 <= self.eta <= 1.0, "must lie between 0 and 1", "eta", self.eta)
         _check(self.eta == 0 or self.solver == "ddim", "only the solver ddim adds noise", "eta", self.eta)
@@ -87,7 +94,8 @@ class RenderConfig:
         """All that decides what the clips sound like; the batch does not."""
         if self.row.mix is None:
             return {"strategy": self.strategy}
-        return {name: value for name, value in asdict(self).items() if name != "batch"}
+        without = {"batch"} if self.row.samples else {"batch", "condition_on_class", *OF_SAMPLERS}
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ QUALITIES = {
             guidance=1.0,
             crop=False,
             repeat_short=False,
+            phase="random",
             griffin_lim_iterations=32,
         ),
         steps=50,
@@ -130,15 +139,17 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("strategy", preset.config.strategy)
     strategy = strategy_named(name)
-    ignored = [of for of in OF_GENERATORS if of in chosen] if strategy.mix is None else []
-    if ignored:
+    uses, options = ("no generator", OF_GENERATORS) if strategy.mix is None else ("no sampler", OF_SAMPLERS)
+    ignored = [of for of in options if of in chosen]
+    if ignored and not (strategy.mix and strategy.samples):
         raise UsageError(
-            f"has no effect: the strategy {name} uses no generator",
+            f"has no effect: the strategy {name} uses {uses}",
             field=ignored[0],
             value=chosen[ignored[0]],
             hint="Remove it.",
         )
     chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
+    chosen.setdefault("phase", strategy.phase if preset.config.phase == "parents" else preset.config.phase)
     chosen.setdefault("condition_on_class", preset.config.condition_on_class or not strategy.inverts)
     _check(
         0.0 < float(chosen["strength"]) <= 1.0, "must lie above 0 and up to 1", "strength", chosen["strength"]

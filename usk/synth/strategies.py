@@ -39,7 +39,9 @@ class Strategy:
     help: str
     n_parents: int = 2
     inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
+    samples: bool = True  # what is mixed is sampled from; otherwise it is clean, and decoded as it is
     strength: float | None = None  # the only strength that makes sense, where there is one
+    phase: str = "parents"  # or "random": see `usk.synth.settings.RenderConfig`
 
     @property
     def weighted(self) -> bool:
@@ -65,6 +67,16 @@ def _variation(of: Ingredients) -> torch.Tensor:
     return with_noise(of.clean[0], of.fresh, of.scales)
 
 
+def _average(of: Ingredients) -> torch.Tensor:
+    from usk.diffusion.interpolate import lerp
+
+    return lerp(of.clean[0], of.clean[1], of.alpha)
+
+
+def _resynthesis(of: Ingredients) -> torch.Tensor:
+    return of.clean[0]
+
+
 def _sample(of: Ingredients) -> torch.Tensor:
     return of.fresh
 
@@ -82,6 +94,21 @@ STRATEGIES: dict[str, Strategy] = {
         n_parents=1,
         inverts=False,
         strength=1.0,
+        phase="random",  # on a parent's texture its clips would be that parent, filtered: correlation 0.80 instead of 0.65
+    ),
+    # What the network adds is what clips do beyond these two.
+    "average": Strategy(
+        _average,
+        "a control: parents' latents (mel images in dB) averaged and decoded, without the network",
+        inverts=False,
+        samples=False,
+    ),
+    "resynthesis": Strategy(
+        _resynthesis,
+        "a control: one parent encoded and decoded, without the network",
+        n_parents=1,
+        inverts=False,
+        samples=False,
     ),
     WAVEFORM: Strategy(None, "the control: parents' waveforms summed, without a generator", inverts=False),
     CLASSICAL: Strategy(
