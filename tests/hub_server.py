@@ -251,7 +251,7 @@ class HubServer:
         with self.lock:
             return next((failure for failure in self.failures if failure.takes(method, path)), None)
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """No failures any more."""
         with self.lock:
             self.failures.clear()

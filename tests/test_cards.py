@@ -71,7 +71,7 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
 
 
 @pytest.mark.parametrize(
-    ("name", "groups", "folds", "heard"),
+    ("name", "groups", "folds", "trained_on"),
     [
         ("tones", ["s/c"], [2], "no"),
         ("tones", ["s/c"], [1], "yes"),  # so it says
@@ -82,13 +82,13 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
         ("another", [], [7], "unknown"),  # of 500 clips
     ],
 )
-def test_the_card_says_which_folds_the_generator_has_heard(
-    name: str, groups: list[str], folds: list[int], heard: str
+def test_the_card_says_which_folds_the_generator_was_trained_on(
+    name: str, groups: list[str], folds: list[int], trained_on: str
 ) -> None:
     part = TrainedOn(name, "1", folds=tuple(folds), groups=tuple(groups), clips=500)
     _, body = card_of(("one",), trained_on=(part,))
     (row,) = [line for line in body.splitlines() if line.startswith("| 1 | 0 |")]
-    assert row.split("|")[-2].strip() == heard
+    assert row.split("|")[-2].strip() == trained_on
 
 
 def filter_of(
@@ -126,7 +126,7 @@ def filter_of(
         "clip_filters of the folds",
         "one clip_filter",
         "recordings in several folds",
-        "heard by a clip_filter",
+        "scored by a filter",
     ],
 )
 def test_the_card_counts_what_may_train_where_a_fold_is_tested(
@@ -169,7 +169,7 @@ def test_the_card_counts_as_training_does_where_recordings_lie_in_several_folds(
     assert any(part["leaking"] for part in found) and len(found) == 3
 
 
-def test_the_card_of_few_shots_says_so() -> None:
+def test_the_card_of_few_training_clips_says_so() -> None:
     _, body = card_of(("one",), train_clips=TrainSubsetRecord(50, test_fold=3, seed=2))
     assert "| made for | 50 real clips, test fold 3, seed 2 |" in body
     assert "`usk train --train-clips 50 --test-folds 3 --seed 2` trains on, and no others." in body
@@ -194,10 +194,10 @@ def test_the_card_names_classes_that_the_generator_was_not_told() -> None:
 
 
 def test_a_run_card_says_why_clips_were_left_out() -> None:
-    heard = "a parent's recording, or one that their generator or filter was trained on, validates or tests"
-    assert f"2 synthetic clips were left out of the training: {heard}." in run_card_of(("a",), dropped=2)[1]
+    reason = "a parent's recording, or one that their generator or filter was trained on, validates or tests"
+    assert f"2 synthetic clips were left out of the training: {reason}." in run_card_of(("a",), dropped=2)[1]
     few = run_card_of(("a",), dropped=2, train_clips=30, mix="real,synth")[1]
-    assert f"{heard}, or a parent is none of the 30 real clips that train." in few
+    assert f"{reason}, or a parent is none of the 30 real clips that train." in few
     cut = run_card_of(("a",), dropped=2, optimistic=True, mix="real,synth")[1]
     assert "left out of the training: a parent is tested." in cut
 
@@ -292,11 +292,11 @@ def test_a_template_with_an_unknown_name_fails_instead_of_leaving_a_gap() -> Non
         ([], "unknown"),
     ],
 )
-def test_the_strictest_licence_is_inherited(names: list[str], inherited: str) -> None:
+def test_the_strictest_license_is_inherited(names: list[str], inherited: str) -> None:
     assert strictest_license(names) == strictest_license(reversed(names)) == inherited
 
 
-def test_licences_in_the_hubs_words() -> None:
+def test_licenses_in_the_hubs_words() -> None:
     assert license_metadata("CC BY-NC 3.0") == {"license": "cc-by-nc-3.0"}
     assert license_metadata("CC0-1.0") == {"license": "cc0-1.0"}
     assert license_metadata("unknown") == {"license": "other", "license_name": "unknown"}
@@ -333,7 +333,7 @@ def test_non_commercial_never_becomes_permissive(others: list[str], restricted: 
 
 
 @given(st.lists(LICENSES, min_size=1, max_size=5))
-def test_a_licence_that_is_inherited_is_one_of_those_given(names: list[str]) -> None:
+def test_a_license_that_is_inherited_is_one_of_those_given(names: list[str]) -> None:
     assert strictest_license(names) in names
     assert strictest_license([*names, "CC0-1.0"]) == strictest_license(names) or strictest_license(names) in (
         "cc0-1.0", "CC0-1.0"
@@ -352,7 +352,7 @@ def test_a_licence_that_is_inherited_is_one_of_those_given(names: list[str]) -> 
         ("tags: [x]", None),
     ],
 )
-def test_the_licence_that_a_card_states(tmp_path: Path, head: str, stated: str | None) -> None:
+def test_the_license_that_a_card_states(tmp_path: Path, head: str, stated: str | None) -> None:
     (tmp_path / "README.md").write_text(f"---\n{head}\n---\n# Card\n")
     assert license_of_card(tmp_path) == stated
 
@@ -513,7 +513,7 @@ def hostile_dataset(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_p
     return synthesize(source, tmp_path / "made", config, model=generator).folder
 
 
-def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_licence(hostile_dataset: Path) -> None:
+def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_license(hostile_dataset: Path) -> None:
     from datasets import Audio, load_dataset
 
     from usk.data.open import open_source

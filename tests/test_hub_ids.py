@@ -146,7 +146,7 @@ def test_info_and_audit_of_a_hub_dataset(
     assert (ran.code, ran.value["clips"], ran.value["wrong_provenance"]) == (0, 6, [])
 
 
-def test_clips_made_from_a_hub_dataset_inherit_its_licence_and_say_its_commit(
+def test_clips_made_from_a_hub_dataset_inherit_its_license_and_say_its_commit(
     usk: Command, hub: LocalHub, tmp_path: Path
 ) -> None:
     commit = hub.create_repo("dataset", "me/hums", somebodys(tmp_path / "hums")).branches["main"]

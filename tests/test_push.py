@@ -118,28 +118,30 @@ def test_plain_datasets_loads_byte_identical_audio(account: LocalHub, dataset: P
 
 
 @pytest.fixture
-def judged(usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def filtered(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A dataset of three clips a class that its clip_filter kept, three rejected ones beside."""
     monkeypatch.setattr("usk.synth.filter.MIN_STEPS", 1)
     recipe = registry.CLASSIFIERS["small"]
     monkeypatch.setitem(registry.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
     ran = usk(
         "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--filter", 0.5, "--out",
-        tmp_path / "judged", "--quiet",
+        tmp_path / "filtered", "--quiet",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    return tmp_path / "judged"
+    return tmp_path / "filtered"
 
 
-def test_a_judged_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_judge(
-    account: LocalHub, judged: Path
+def test_a_filtered_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_filter(
+    account: LocalHub, filtered: Path
 ) -> None:
-    quick(judged)
+    quick(filtered)
     assert {path for path in pushed(account.repos[SET]) if path.endswith(".parquet")} == {
         "data/train-00000-of-00001.parquet",
         "rejected/rejected-00000-of-00001.parquet",
     }
-    here, there = open_source(judged), open_source("me/set")
+    here, there = open_source(filtered), open_source("me/set")
     assert [clip.clip_id for clip in there.clips] == [clip.clip_id for clip in here.clips]
     assert len(there) == 9 and there.filters_trained_on == here.filters_trained_on != {}
     assert [clip.filter_folds for clip in there.clips] == [clip.filter_folds for clip in here.clips]
@@ -187,7 +189,7 @@ def test_a_generator_arrives_without_checkpoints_and_is_used(
     assert all(torch.equal(here[name], there[name]) for name in here) and here.keys() == there.keys()
 
 
-def test_the_plan_of_the_embedded_generator_states_its_licence(account: LocalHub) -> None:
+def test_the_plan_of_the_embedded_generator_states_its_license(account: LocalHub) -> None:
     plans: list[dict[str, Any]] = []
     assert push(embedded_folder(), "me/gen", confirm=lambda plan: bool(plans.append(plan.facts))) is None
     assert plans[0]["kind"] == "generator" and plans[0]["license"] == "cc-by-nc-3.0"
@@ -345,7 +347,7 @@ def test_a_first_push_cut_at_any_request_is_put_right_by_the_second(
         cut_at(account, request, lost)
         with pytest.raises(UskError, match="me/set"):
             quick(dataset, tag="v1")
-        account.mend()
+        account.recover()
         if SET in account.repos:
             assert pushed(account.repo(*SET)) in ({}, shared(dataset))  # never a part of it
         quick(dataset, tag="v1")
@@ -374,7 +376,7 @@ def test_a_smaller_push_cut_at_any_request_is_put_right_by_the_second(
         cut_at(account, request, lost)
         with pytest.raises(UskError, match="me/set"):
             quick(smaller, tag="v2")
-        account.mend()
+        account.recover()
         assert repo.files() == before or pushed(repo) == shared(smaller)
         quick(smaller, tag="v2")
         assert pushed(repo) == shared(smaller) and repo.tags == {"v2": repo.branches["main"]}
@@ -659,13 +661,13 @@ def test_no_token_is_written_or_shown(
         except UskError as error:
             shown = traceback.TracebackException.from_exception(error, capture_locals=False)
             seen += [str(error), *shown.format()]
-        account.mend()
+        account.recover()
     if debug:
         account.fail(status=401, times=10**9)
         with pytest.raises(UskError) as raised:
             push(dataset, "me/set")
         seen += traceback.format_exception(raised.value)
-        account.mend()
+        account.recover()
     ran = usk("push", dataset, "me/set", "--yes", "--json")
     seen += [ran.out, ran.err, caplog.text, *map(repr, account.repos.values())]
     seen += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]

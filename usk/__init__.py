@@ -114,7 +114,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported on first use, so that `import usk` and `usk --help` stay quick."""
+    """Public names are imported on first use, so that `import usk` and the help stay quick."""
     if name not in _WHERE:
         raise AttributeError(f"module 'usk' has no attribute {name!r}")
     module, _, attribute = _WHERE[name].partition(":")

@@ -241,7 +241,7 @@ class RunRecord(RunIdentity):
         return self.labels == self.predicted
 
     @property
-    def learnt_nothing(self) -> bool:
+    def learned_nothing(self) -> bool:
         """Whether it takes all test clips, which are of several classes and not just a few, for one: a training that failed."""
         several = len(set(self.labels.tolist())) > 1 and len(self.labels) >= FEW_CLIPS
         return several and len(set(self.predicted.tolist())) == 1

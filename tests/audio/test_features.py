@@ -65,7 +65,7 @@ def test_repeating_fills_the_image_that_silence_leaves_empty(bands: Source) -> N
     assert (repeated[:, :, -1].amax(dim=1) > floor_db + 40).all()
 
 
-def test_a_clip_does_not_depend_on_its_neighbours(bands: Source) -> None:
+def test_a_clip_does_not_depend_on_its_neighbors(bands: Source) -> None:
     decoded = decode_source(bands)
     features = features_of(decoded, SMALL)
     order = np.random.default_rng(0).permutation(len(decoded))

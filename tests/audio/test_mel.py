@@ -88,7 +88,7 @@ def test_loudness_moves_the_reference_and_not_the_image() -> None:
     torch.testing.assert_close(soft, loud, atol=1e-3, rtol=0)
 
 
-def test_a_silent_clip_is_black_and_leaves_its_neighbours_alone() -> None:
+def test_a_silent_clip_is_black_and_leaves_its_neighbors_alone() -> None:
     settings = SETTINGS["tiny"]
     audio = torch.from_numpy(sounds(settings))
     image, reference_db = audio_to_image(torch.cat([torch.zeros(1, audio.shape[1]), audio]), settings)

@@ -65,7 +65,7 @@ def test_the_loudest_bin_comes_back_at_zero_db(images: torch.Tensor) -> None:
     assert reference_db.abs().max() < 3
 
 
-def test_a_clip_depends_on_its_seed_and_not_on_its_neighbours(images: torch.Tensor) -> None:
+def test_a_clip_depends_on_its_seed_and_not_on_its_neighbors(images: torch.Tensor) -> None:
     together = image_to_audio(images, SETTINGS, seeds=[1, 2, 3, 4])
     alone = image_to_audio(images[2:3], SETTINGS, seeds=[3])
     torch.testing.assert_close(together[2:3], alone, atol=1e-4, rtol=1e-3)

@@ -118,7 +118,9 @@ def test_wrong_provenance_is_found(
     assert all(message in line for line in ran.value["wrong_provenance"])
 
 
-def test_what_a_generator_heard_under_other_names_is_not_known(made: Path, urbansound8k_folder: Path) -> None:
+def test_what_a_generator_was_trained_on_under_other_names_is_not_known(
+    made: Path, urbansound8k_folder: Path
+) -> None:
     real = open_source(urbansound8k_folder)
     synth = replace(
         open_source(made), generator_trained_on=(TrainingClips(frozenset({real.clips[0].group})),)
@@ -173,7 +175,7 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
             assert any("a part of what " in sentence for sentence in said) is not known
 
 
-def test_a_generator_that_heard_what_has_other_names_is_noted(made: Path, urbansound8k_folder: Path) -> None:
+def test_a_generator_trained_on_what_has_other_names_is_noted(made: Path, urbansound8k_folder: Path) -> None:
     synth = replace(open_source(made), generator_trained_on=(TrainingClips(frozenset({"elsewhere/1"})),))
     found = audit(synth, open_source(urbansound8k_folder))
     assert "was trained on elsewhere: if " in found.notes[1]
@@ -312,7 +314,7 @@ def test_what_cannot_be_is_refused_before_the_work(
     assert ran.code == 2 and ran.err.startswith(f"usk: {said}") and ran.err.count("\n") == 1
 
 
-def test_saved_figures_stand_in_the_card(
+def test_saved_results_stand_in_the_card(
     made: Path, urbansound8k_folder: Path, usk: Command, tmp_path: Path
 ) -> None:
     before = (made / "README.md").read_text()

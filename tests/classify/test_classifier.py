@@ -74,7 +74,7 @@ class OfAnyLength(torch.nn.Module):
         return self.last(log_mel.amax(dim=(1, 3)))
 
 
-def test_a_clip_is_heard_in_parts_as_long_as_those_it_was_trained_on(
+def test_a_clip_is_classified_in_parts_as_long_as_those_it_was_trained_on(
     bands: Source, tmp_path: Path, tiny_classifier: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", replace(tiny_classifier, build=OfAnyLength))

@@ -281,7 +281,7 @@ def task_of(
     return given[0]
 
 
-def test_a_process_ends_with_whoever_started_it_and_hears_no_ctrl_c(
+def test_a_process_ends_with_whoever_started_it_and_gets_no_ctrl_c(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of a training; and before that, while it still imports what it needs."""

@@ -27,7 +27,7 @@ def test_the_published_cnn_is_three_convolutions_without_pooling_and_two_linear_
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(256, 256), (256, 10)]
 
 
-def test_the_published_cnn_hears_power_and_averages_over_the_whole_image() -> None:
+def test_the_published_cnn_takes_power_and_averages_over_the_whole_image() -> None:
     torch.manual_seed(0)
     network = PublishedCnn(10).eval()
     power = torch.rand(2, 1, 64, 44) * 100
@@ -154,12 +154,12 @@ def test_the_l2_penalty_pulls_on_dense_weights_alone() -> None:
 
 def test_frequency_norm_takes_away_what_a_microphone_does_to_a_band() -> None:
     images = torch.randn(2, 3, 8, 20)
-    coloured = images * torch.linspace(0.5, 2, 8)[:, None] + torch.linspace(-3, 3, 8)[:, None]
+    colored = images * torch.linspace(0.5, 2, 8)[:, None] + torch.linspace(-3, 3, 8)[:, None]
     bands = RelaxedFrequencyNorm(relaxation=1.0)
-    torch.testing.assert_close(bands(images), bands(coloured), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(bands(images), bands(colored), atol=1e-3, rtol=1e-3)
     whole = RelaxedFrequencyNorm(relaxation=0.0)
     torch.testing.assert_close(whole(images), whole(4 * images + 7), atol=1e-3, rtol=1e-3)
-    assert not torch.allclose(whole(images), whole(coloured), atol=0.1)
+    assert not torch.allclose(whole(images), whole(colored), atol=0.1)
 
 
 def test_a_fresh_residual_block_passes_its_input_on() -> None:
@@ -169,7 +169,7 @@ def test_a_fresh_residual_block_passes_its_input_on() -> None:
 
 
 @pytest.mark.parametrize("relaxation", [0.0, 0.3, 1.0])
-def test_relaxed_frequency_norm_is_a_mean_of_two_normalisations(relaxation: float) -> None:
+def test_relaxed_frequency_norm_is_a_mean_of_two_normalizations(relaxation: float) -> None:
     torch.manual_seed(0)
     images = 30 * torch.randn(3, 4, 5, 6) + torch.randn(3, 1, 5, 1) * 20 - 40
     normalized = []

@@ -237,7 +237,7 @@ def test_synth_and_train_in_tables(
         rewrite(predictions.parent, "predicted", [0] * (n_clips - others) + [1] * others)
         told = " ".join(usk(*command).err.split())
         assert (
-            "1 run of 1 learnt nothing and took all test clips for one class (real_small_fold1" in told
+            "1 run of 1 learned nothing and took all test clips for one class (real_small_fold1" in told
         ) is said
 
 
@@ -389,7 +389,7 @@ def test_info_on_a_synthetic_dataset(usk: Command, synth_of: list[object], tmp_p
 
 
 @pytest.mark.slow
-def test_a_generator_fitted_here_makes_clips_and_knows_what_it_heard(
+def test_a_generator_fitted_here_makes_clips_and_knows_what_it_was_trained_on(
     usk: Command, tone_folder: Path, tmp_path: Path
 ) -> None:
     fitted = usk(
@@ -438,15 +438,15 @@ def test_the_embedded_generator_is_the_default_on_a_cpu(
 
 
 @pytest.mark.slow
-def test_info_on_the_embedded_generator_says_what_it_heard_and_its_licence(usk: Command) -> None:
+def test_info_on_the_embedded_generator_says_what_it_was_trained_on_and_its_license(usk: Command) -> None:
     value = usk("info", "embedded", "--json").value
     assert value["mel bands"] >= 64
     assert value["longest clip s"] == pytest.approx(4.0, abs=0.05)
     assert value["sample rate Hz"] == 22_050
     assert value["license"] == "CC BY-NC 3.0"
-    heard = " ".join(value["trained on"])
-    assert "urbansound8k folds [1, 3]" in heard
-    assert "demo" in heard
+    trained_on = " ".join(value["trained on"])
+    assert "urbansound8k folds [1, 3]" in trained_on
+    assert "demo" in trained_on
     assert sum(file.stat().st_size for file in EMBEDDED.parent.rglob("*") if file.is_file()) <= 24_000_000
 
 

@@ -78,7 +78,7 @@ def test_datasets_of_several_draws_share_no_noise(few: Path) -> None:
     assert len(seeds) == 4 * 6 == len(set(seeds))
 
 
-def test_clips_are_made_from_the_shots_that_train_with_them(
+def test_clips_are_made_from_the_clips_that_train_with_them(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     clips = decode_source(open_source(urbansound8k_folder)).source.clips
@@ -180,7 +180,7 @@ def test_a_sweep_in_several_processes_is_the_same_sweep(
     assert first == second and len(first) == 4
 
 
-def test_clips_of_more_shots_are_left_out_of_fewer(
+def test_clips_of_larger_draws_are_left_out_of_smaller_ones(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     """One dataset by name instead of the folder of all: the rule decides, not the folder's name."""
@@ -240,7 +240,7 @@ def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
         (["--train-clips", 3, "--test-folds", 2], "--train-clips 3: too few: class"),
     ],
 )
-def test_wrong_shots_for_synth(
+def test_wrong_train_clips_for_synth(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path, arguments: list[object], said: str
 ) -> None:
     ran = usk(
@@ -257,7 +257,7 @@ def test_wrong_shots_for_synth(
         (["--train-clips", "999"], "--train-clips 999: the training part of fold2 has"),
     ],
 )
-def test_wrong_shots_for_train(
+def test_wrong_train_clips_for_train(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path, arguments: list[object], said: str
 ) -> None:
     ran = train(usk, urbansound8k_folder, tmp_path / "runs", *arguments)
@@ -266,7 +266,7 @@ def test_wrong_shots_for_train(
     assert not (tmp_path / "runs").exists()
 
 
-def test_shots_into_a_dataset_are_refused(
+def test_train_clips_into_a_dataset_are_refused(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     ran = usk(
@@ -277,7 +277,7 @@ def test_shots_into_a_dataset_are_refused(
     assert "is one dataset; choose another folder for the datasets of --train-clips" in ran.err
 
 
-def test_shots_that_cannot_be_made_are_refused_before_the_others_are(
+def test_train_clips_that_cannot_be_made_are_refused_before_the_others_are(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     ran = usk(

@@ -466,7 +466,7 @@ def fit_on_an_unknown_fold(world: World) -> Case:
     return command, 2, ["--test-folds 99", "1, 2, 3"]
 
 
-def train_with_shots_that_are_no_number(world: World) -> Case:
+def train_with_clips_that_are_no_number(world: World) -> Case:
     return world.train("--train-clips", "x"), 2, ["--train-clips x", "--train-clips 50,100,full"]
 
 
@@ -478,7 +478,7 @@ def train_without_workers(world: World) -> Case:
     return world.train("--workers", 0), 2, ["--workers", "greater than or equal to 1"]
 
 
-def judge_that_keeps_too_much(world: World) -> Case:
+def filter_that_keeps_too_much(world: World) -> Case:
     return world.synth(None, "--filter", 2), 2, ["--filter 2.0: must lie above 0 and up to 1"]
 
 
@@ -605,7 +605,7 @@ CASES = [
     hub_source_in_training_without_network, hub_model_without_network, unknown_label_column, dataset_without_labels,
     real_that_is_empty, audit_of_what_is_no_dataset, audit_of_nothing, report_of_no_dataset, report_of_no_runs,
     info_on_nothing, push_of_nothing, predict_without_a_run, predictions_into_no_folder, fit_on_an_unknown_fold,
-    train_with_shots_that_are_no_number, train_without_seeds, judge_that_keeps_too_much, demo_without_epochs,
+    train_with_clips_that_are_no_number, train_without_seeds, filter_that_keeps_too_much, demo_without_epochs,
     unknown_option, option_without_its_value, option_of_the_wrong_type, argument_that_is_missing, argument_too_many,
     unknown_command, unknown_option_before_the_command,
 ]  # fmt: skip

@@ -66,10 +66,10 @@ def test_renamed_moved_and_reordered_clips_train_as_before(random, copied: bool)
     before = real_source()
     pairs = [random.sample([c for c in before.clips if c.label == label], 2) for label in (0, 1) * 8]
     made = [child(f"s{n}", *pair, filter_folds=(pair[0].fold,)) for n, pair in enumerate(pairs)]
-    heard = [
+    known = [
         clip for clip in before.clips if clip.fold == 1 and clip.group not in held_out_groups(before.clips)
     ]
-    trained = TrainingClips(frozenset(c.group for c in heard), frozenset(c.sound for c in heard))
+    trained = TrainingClips(frozenset(c.group for c in known), frozenset(c.sound for c in known))
     filters = {(fold,): TrainingClips(frozenset(), frozenset({before.clips[0].sound})) for fold in (1, 2, 3)}
     synth = source_of(made, "synth", filters_trained_on=filters)
     groups = sorted({clip.group for clip in before.clips})
@@ -94,7 +94,7 @@ def test_renamed_moved_and_reordered_clips_train_as_before(random, copied: bool)
 
 @given(st.randoms(use_true_random=False))
 def test_what_is_drawn_from_clips_goes_by_their_sounds(random) -> None:
-    """Made folds, validation, few-shot parts: the same sounds, whatever they, their recordings and their classes are called."""
+    """Made folds, validation, few training clips: the same sounds, whatever they, their recordings and their classes are called."""
     before = list(real_source().clips)
     groups = sorted({clip.group for clip in before})
     named = dict(zip(groups, random.sample(groups, len(groups)), strict=True))
@@ -126,16 +126,17 @@ def test_however_recordings_are_grouped_no_parent_is_tested(random, n_groups: in
     """What counts are the recordings as they are named now."""
     then = real_source()
     made = [child(f"s{n}", *random.sample(then.clips, 2)) for n in range(12)]
-    heard = frozenset(clip.sound for clip in random.sample(then.clips, 5))
+    known = frozenset(clip.sound for clip in random.sample(then.clips, 5))
     now = source_of([replace(c, group=f"speaker {random.randrange(n_groups)}") for c in then.clips])
     group_of = {clip.sound: clip.group for clip in now.clips}
-    for trained in (frozenset(), heard):
+    for trained in (frozenset(), known):
         synth = source_of(made, "synth", generator_trained_on=(TrainingClips(frozenset({"x"}), trained),))
         for fold in (1, 2, 3):
             split = fold_split(now.clips, fold)
-            judged = {now.clips[row].group for row in (*split.validation, *split.test)}
+            evaluated = {now.clips[row].group for row in (*split.validation, *split.test)}
             leaks = [
-                any(group_of[sound] in judged for sound in (*clip.parents, *trained)) for clip in synth.clips
+                any(group_of[sound] in evaluated for sound in (*clip.parents, *trained))
+                for clip in synth.clips
             ]
             assert leaking(synth, now, split).tolist() == leaks
 
@@ -292,7 +293,7 @@ def test_a_folder_that_was_moved_and_renamed_is_the_same(
         file.rename(file.with_name("zero.wav"))
     assert kept(renamed, made) == before
     shutil.rmtree(recordings)
-    ran = usk("train", "--real", renamed, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--json",
+    ran = usk("train", "--real", renamed, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--seeds", 1, "--no-baseline", "--json",
               "--out", tmp_path / "runs")  # fmt: skip
     assert ran.code == 0, ran.err
     assert sorted(run["dropped"] for run in ran.value["runs"]) == sorted(map(sum, before.values()))

@@ -127,8 +127,8 @@ def test_a_clip_with_a_parents_recording_on_the_other_side_is_dropped(
     real = real_source()
     split = SPLITS[protocol](real)
     mother, father = of_part(real, split.train)
-    judged = of_part(real, getattr(split, part))[0]
-    leak = child("leak", *((judged, father) if which == 0 else (mother, judged)))
+    evaluated = of_part(real, getattr(split, part))[0]
+    leak = child("leak", *((evaluated, father) if which == 0 else (mother, evaluated)))
     synth = source_of([child("clean", mother, father), leak])
     rows = training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
     assert [(name, len(part)) for name, part in rows.parts] == [("real", len(split.train)), ("synth", 1)]
@@ -149,7 +149,7 @@ def test_the_recording_counts_not_the_clip() -> None:
     assert leaking(synth, real, split).tolist() == [True, False]
 
 
-def test_a_generator_that_heard_clips_has_heard_their_recordings() -> None:
+def test_a_generator_trained_on_clips_knows_their_recordings() -> None:
     real = real_source()
     split = fold_split(real.clips, 2)
     synth = source_of(
@@ -163,13 +163,13 @@ def test_a_generator_that_heard_clips_has_heard_their_recordings() -> None:
 
 @pytest.mark.parametrize("protocol", SPLITS)
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_a_generator_that_heard_the_other_side_makes_all_its_clips_leak(protocol: str, part: str) -> None:
+def test_a_generator_trained_on_the_other_side_makes_all_its_clips_leak(protocol: str, part: str) -> None:
     real = real_source()
     split = SPLITS[protocol](real)
-    heard = of_part(real, getattr(split, part))[0].group
+    trained_on = of_part(real, getattr(split, part))[0].group
     synth = source_of(
         [child("c", *of_part(real, split.train))],
-        generator_trained_on=(TrainingClips(frozenset((heard, "elsewhere/1"))),),
+        generator_trained_on=(TrainingClips(frozenset((trained_on, "elsewhere/1"))),),
     )
     assert leaking(synth, real, split).tolist() == [True]
     with pytest.raises(
@@ -178,11 +178,13 @@ def test_a_generator_that_heard_the_other_side_makes_all_its_clips_leak(protocol
         training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
 
 
-def test_a_generator_that_heard_training_recordings_alone_is_clean() -> None:
+def test_a_generator_trained_on_training_recordings_alone_is_clean() -> None:
     real = real_source()
     split = fold_split(real.clips, 2)
-    heard = frozenset(real.clips[row].group for row in split.train)
-    synth = source_of([child("c", *of_part(real, split.train))], generator_trained_on=(TrainingClips(heard),))
+    trained_on = frozenset(real.clips[row].group for row in split.train)
+    synth = source_of(
+        [child("c", *of_part(real, split.train))], generator_trained_on=(TrainingClips(trained_on),)
+    )
     assert not leaking(synth, real, split).any()
 
 
@@ -345,15 +347,15 @@ def made_by(real: Source, trained: tuple[str, ...], complete: bool = True) -> So
 
 def test_what_a_generator_was_trained_on_must_be_known_in_full() -> None:
     real = real_source()
-    heard = (real.clips[0].group,)
-    assert unknown_generator(made_by(real, heard)) is None
+    trained_on = (real.clips[0].group,)
+    assert unknown_generator(made_by(real, trained_on)) is None
     assert (unknown_generator(made_by(real, ())) or "").startswith("what gen@1 was trained on is not known")
-    in_part = made_by(real, heard, complete=False)
+    in_part = made_by(real, trained_on, complete=False)
     assert (unknown_generator(in_part) or "").startswith("a part of what gen@1 was trained on is not known")
 
 
 @pytest.mark.parametrize(
-    ("real_names", "heard", "named"),
+    ("real_names", "trained_on", "named"),
     [
         ("city", ("city/000",), None),
         ("city", ("urbansound8k/1", "city/of another fold"), None),
@@ -365,14 +367,14 @@ def test_what_a_generator_was_trained_on_must_be_known_in_full() -> None:
         ("urbansound8k/siren", ("urbansound8k/siren/1",), None),
     ],
 )
-def test_a_generator_that_heard_what_has_other_names_is_warned_of(
-    real_names: str, heard: tuple[str, ...], named: str | None
+def test_a_generator_trained_on_what_has_other_names_is_warned_of(
+    real_names: str, trained_on: tuple[str, ...], named: str | None
 ) -> None:
     real = source_of([replace(c, group=c.group.replace("city", real_names)) for c in real_source().clips])
-    warning = foreign_parents(made_by(real, heard), real)
+    warning = foreign_parents(made_by(real, trained_on), real)
     assert warning == (
         named
         and f"the generator of city was trained on {named}: if city holds recordings of that under other names, leaks cannot "
         "be ruled out"
     )
-    assert foreign_parents(made_by(real, heard, complete=False), real) is None, "that says more already"
+    assert foreign_parents(made_by(real, trained_on, complete=False), real) is None, "that says more already"

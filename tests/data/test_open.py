@@ -436,7 +436,7 @@ def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Pat
     assert len(source.folds) > 1 and min(source.folds) == 1
 
 
-def test_a_saved_dataset_keeps_its_licence_and_its_columns(tmp_path: Path) -> None:
+def test_a_saved_dataset_keeps_its_license_and_its_columns(tmp_path: Path) -> None:
     """What `set_format` left out of sight is there all the same."""
     import datasets
 

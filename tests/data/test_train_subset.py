@@ -1,4 +1,4 @@
-"""Shots: how many, of which classes and recordings, nested, the same for whoever asks; and whose clips train with them."""
+"""Training clips: how many, of which classes and recordings, nested, the same for whoever asks; and whose clips train with them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ corpora = st.builds(
 
 
 @given(corpora, st.integers(1, 60), st.integers(0, 5))
-def test_shots_are_as_many_nested_and_drawn_from_the_rows(
+def test_train_clips_are_as_many_nested_and_drawn_from_the_rows(
     drawn: tuple[list[Clip], np.ndarray], n: int, seed: int
 ) -> None:
     clips, rows = drawn
@@ -60,7 +60,7 @@ def test_shots_are_as_many_nested_and_drawn_from_the_rows(
 
 
 @given(corpora, st.integers(1, 60), st.integers(0, 5))
-def test_shots_are_balanced_over_classes_and_spread_over_recordings(
+def test_train_clips_are_balanced_over_classes_and_spread_over_recordings(
     drawn: tuple[list[Clip], np.ndarray], n: int, seed: int
 ) -> None:
     clips, rows = drawn
@@ -74,7 +74,7 @@ def test_shots_are_balanced_over_classes_and_spread_over_recordings(
             assert used[other] >= min(groups[other], used[clip.group] - 1)
 
 
-def test_seeds_draw_different_shots() -> None:
+def test_seeds_draw_different_clips() -> None:
     clips, rows = corpus({(label, fold): 8 for label in range(3) for fold in (1, 2)})
     drawn = [draw_train_clips(clips, rows, 12, seed) for seed in range(4)]
     assert len({tuple(clips[row].clip_id for row in chosen) for chosen in drawn}) == 4
@@ -129,7 +129,7 @@ def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
         )
 
 
-def test_shots_are_parsed() -> None:
+def test_train_clips_are_parsed() -> None:
     assert parse_train_clips("50, 100,full,50") == (50, 100, None)
     for text in ("", "0", "-5", "ten", "50,,100", "²"):
         with pytest.raises(UsageError, match="train_clips"):

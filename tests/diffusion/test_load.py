@@ -246,7 +246,7 @@ def test_a_unet_that_names_no_size_takes_the_mels(tiny_pipeline: Factory, tmp_pa
     assert load_generator(str(path), device="cpu").image_shape == ((2, 8, 16) if vae else (1, 16, 32))
 
 
-def test_a_vae_of_colour_images_sees_grey_and_is_seen_as_audiodiffusion_sees_it(
+def test_a_vae_of_color_images_sees_grey_and_is_seen_as_audiodiffusion_sees_it(
     tiny_pipeline: Factory,
 ) -> None:
     from PIL import Image

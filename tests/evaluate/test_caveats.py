@@ -141,5 +141,5 @@ def test_many_mixes_and_older_runs_are_noted() -> None:
     pairs = {mix: [(run(), run())] for mix in ("a", "b")}
     assert any("Holm" in note for note in caveats.many_mixes(pairs)) and not caveats.many_mixes({"a": []})
     for runs in by_mix.values():
-        runs[0].learnt_nothing = False
+        runs[0].learned_nothing = False
     assert any("2 older runs" in note for note in caveats.caveats(by_mix, pairs, 2))

@@ -136,7 +136,9 @@ def few_shot_runs(mixes: tuple[str, ...] = ("real", "real,synth"), **changes: An
                 )
 
 
-def test_runs_that_differ_in_shots_have_a_chart_over_them_first(usk: Command, study_folder: Path) -> None:
+def test_runs_that_differ_in_train_clips_have_a_chart_over_them_first(
+    usk: Command, study_folder: Path
+) -> None:
     before = usk("report", "--no-audit", "--json").value["charts"]
     assert "By number of train clips" not in Path("report.html").read_text()
     few_shot_runs()
@@ -191,7 +193,7 @@ def test_many_charts_leave_less_room_for_clips(
     assert 250_000 < len(page.encode()) - media <= module.BUDGET_BYTES - budgets[0]
 
 
-def test_several_settings_have_a_chart_over_shots_each(usk: Command, study_folder: Path) -> None:
+def test_several_settings_have_a_chart_over_train_clips_each(usk: Command, study_folder: Path) -> None:
     few_shot_runs()
     few_shot_runs(("real", "real,a", "real,b", "real,synth", "real,c"), classifier="resnet", optimistic=True)
     made = usk("report", "--no-audit", "--png", "charts", "--json").value
@@ -204,7 +206,7 @@ def test_several_settings_have_a_chart_over_shots_each(usk: Command, study_folde
     assert "optimistic" in second[: second.index("<figure")]
 
 
-def test_the_chart_in_the_datasets_card_is_over_shots_where_there_are_several(
+def test_the_chart_in_the_datasets_card_is_over_train_clips_where_there_are_several(
     usk: Command, study_folder: Path
 ) -> None:
     shutil.rmtree("runs")

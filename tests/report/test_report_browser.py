@@ -292,7 +292,7 @@ def test_axe_finds_no_violation(opened: Callable[..., Any], size: str, scheme: s
     assert found == []
 
 
-def test_print_shows_the_figures_and_no_controls(opened: Callable[..., Any]) -> None:
+def test_print_shows_the_results_and_no_controls(opened: Callable[..., Any]) -> None:
     tab = opened()
     tab.emulate_media(media="print")
     assert tab.locator("#compare").is_visible()
@@ -301,7 +301,7 @@ def test_print_shows_the_figures_and_no_controls(opened: Callable[..., Any]) -> 
     assert not tab.locator("#listen").is_visible()
 
 
-def test_the_colours_can_be_chosen(opened: Callable[..., Any]) -> None:
+def test_the_colors_can_be_chosen(opened: Callable[..., Any]) -> None:
     tab = opened(scheme="light")
     paper = "getComputedStyle(document.body).backgroundColor"
     light = tab.evaluate(paper)

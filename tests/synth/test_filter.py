@@ -49,7 +49,7 @@ class OneLayer(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """One linear layer, and small shards, so that a few clips make several."""
     mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
     tiny = recipe.ClassifierPreset(
@@ -60,7 +60,7 @@ def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesize, "ROWS_PER_SHARD", 7)
 
 
-# --- who hears what ---------------------------------------------------------------------------------------------
+# --- who scores what ---------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -378,7 +378,7 @@ def test_stopped_at_any_write_it_ends_with_the_same_files(
     assert contents(tmp_path / "swept") == undisturbed
 
 
-def test_the_audits_figures_in_the_card_leave_the_kept_clips_as_they_are(
+def test_the_audits_results_in_the_card_leave_the_kept_clips_as_they_are(
     usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     usk(*arguments, "--out", tmp_path / "synth", "--quiet")

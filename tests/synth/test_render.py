@@ -358,7 +358,7 @@ def test_a_single_clip_that_does_not_fit_is_a_model_error() -> None:
     def work(_: slice) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
 
-    with pytest.raises(ModelError, match="--model: out of memory even one clip at a time"):
+    with pytest.raises(ModelError, match="out of memory even one clip at a time"):
         Pieces(8).run(8, work)
 
 
@@ -485,7 +485,7 @@ def test_a_conditional_generator_is_told_its_parents_encodings_mixed(
     assert len(told) == 3  # both looks at the step up, and the one down
 
 
-def test_parents_that_begin_silent_are_heard_from_their_first_sound(
+def test_parents_that_begin_silent_are_used_from_their_first_sound(
     usk: Callable[..., Any], tiny_pipeline: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Longer than the tiny generator's image, with as much silence first."""
@@ -509,8 +509,8 @@ def test_parents_that_begin_silent_are_heard_from_their_first_sound(
     latents = renderer_of(
         decoded, generator, tmp_path / "work", plan_from(decoded, across_folds=True)
     ).latents
-    heard = latents.audio(range(len(decoded)), generator.longest_samples).numpy()
-    assert min(map(rms_db, heard)) > -12, "the generator hears the sound"
+    samples = latents.audio(range(len(decoded)), generator.longest_samples).numpy()
+    assert min(map(rms_db, samples)) > -12, "the generator gets the sound"
 
 
 @pytest.mark.parametrize(
@@ -518,8 +518,8 @@ def test_parents_that_begin_silent_are_heard_from_their_first_sound(
 )
 def test_where_the_beginning_of_a_clip_is(silent: int, n: int | None, begin: int) -> None:
     samples = np.concatenate([np.zeros(silent), np.ones(10 - silent)])
-    heard = beginning(samples, n)
-    np.testing.assert_array_equal(heard, samples[begin : None if n is None else begin + n])
+    begun = beginning(samples, n)
+    np.testing.assert_array_equal(begun, samples[begin : None if n is None else begin + n])
 
 
 def test_a_resynthesized_clip_is_its_parent_where_the_phase_is_kept(

@@ -148,7 +148,7 @@ def test_ten_kills_at_random_moments_lose_nothing(
     assert len(set(loaded["clip_id"])) == 96
 
 
-def test_a_judged_run_that_is_killed_ends_with_the_same_rows(
+def test_a_filtered_run_that_is_killed_ends_with_the_same_rows(
     launcher: Launcher, arguments: list[object], tmp_path: Path
 ) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"

@@ -114,8 +114,8 @@ def transformers_embedding(model_id: str, device: torch.device | str = "cpu") ->
 
     Raises: UsageError with one line that names the fix.
     """
-    subject, instead = f"--embedding {model_id}", f"name a folder of the model, or use --embedding {LOG_MEL}"
-    library = transformers(subject, f"use --embedding {LOG_MEL}")
+    subject, instead = f"the embedding {model_id}", f"name a folder of the model, or {LOG_MEL}"
+    library = transformers(subject, f"name {LOG_MEL}")
     folder, name = Path(model_id), model_id
     if not folder.is_dir():
         folder = download_pretrained(model_id, subject, instead, UsageError)

@@ -9,8 +9,8 @@ import numpy as np
 
 from usk.data.leaks import (
     Origins,
+    evaluated_groups,
     foreign_generator,
-    judged_groups,
     leaking,
     lineages,
     recordings_of,
@@ -41,7 +41,7 @@ def fold_leaks(synthetic: Source, real: Source, folds: Sequence[int]) -> tuple[F
 def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     split = _split_testing(real, fold)
     leaks = int(leaking(synthetic, real, split).sum())
-    tested = judged_groups(real, split)
+    tested = evaluated_groups(real, split)
     unknown = unknown_generator(synthetic) or foreign_generator(synthetic, real)
     trained_on = len(recordings_of(synthetic.generator_trained_on, real) & tested) or (None if unknown else 0)
     lineage_of = zip(synthetic.clips, lineages(synthetic, real), strict=True)

@@ -153,7 +153,7 @@ def command(
     from usk.cli.display import runs_table
 
     result = train(source, mix or ["real"], synth=synth or "synth", out=out, config=config, reporter=display)
-    if failed := [run.folder.name for run in result.runs if run.learnt_nothing]:
+    if failed := [run.folder.name for run in result.runs if run.learned_nothing]:
         display.warn(
             f"{pluralize(len(failed), 'run')} of {len(result.runs)} learned nothing and took all test clips for one class "
             f"({abbreviate_list(failed)}): more --epochs or a lower --learning-rate may help"

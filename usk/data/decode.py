@@ -92,7 +92,7 @@ def sound_of(mono: np.ndarray, rate_hz: int) -> str:
 
 
 def beginning(samples: np.ndarray, n: int | None) -> np.ndarray:
-    """The `n` samples (None: all) of a longer clip that a generator hears: its first ones, or where those are next to silence
+    """The `n` samples (None: all) of a longer clip that a generator takes: its first ones, or where those are next to silence
     (`QUIET` of the clip's level), those from its first sound on, as far as that leaves `n` of them."""
     if n is None or len(samples) <= n:
         return samples

@@ -1,7 +1,7 @@
 """The demo corpus: procedural sounds named after the ten classes of UrbanSound8K.
 
 These are NOT field recordings, and nothing in them was recorded or sampled. Every clip is computed from its
-name by the short synthesisers below, so that the package can be tried, tested and timed without a download.
+name by the short synthesizers below, so that the package can be tried, tested and timed without a download.
 A score on this corpus says that a pipeline works; it says nothing about real street sound.
 
 The corpus has the shape of a real one. A *recording* (``group``) has its own pitch, tempo, timbre, room,
@@ -85,8 +85,8 @@ def render(clip: ProceduralClip) -> NDArray[np.float32]:
     recording, cut = _generator(clip.group), _generator(clip.clip_id)
     n = round(clip.duration_s * SAMPLE_RATE_HZ)
     peak = _log_uniform(recording, *PEAK_RANGE) * cut.uniform(0.8, 1.0)
-    sound = _unit_level(_SYNTHESISERS[CLASSES[clip.label]](recording, cut, n))
-    # The scene has a generator of its own: synthesisers draw differing amounts from the recording's.
+    sound = _unit_level(_SYNTHESIZERS[CLASSES[clip.label]](recording, cut, n))
+    # The scene has a generator of its own: synthesizers draw differing amounts from the recording's.
     scene = _generator(clip.group + "/scene")
     sound = sound + _distractor(scene, cut, n, clip.label)
     sound = _through_room(scene, cut, sound)
@@ -160,8 +160,8 @@ def _spectrum(rng: Generator, count: int, slope: float, roughness: float = 0.4) 
     return np.arange(1, count + 1) ** -slope * np.exp(roughness * rng.standard_normal(count))
 
 
-def _resonances(freqs_hz: Signal, centres_hz: list[float], width: float) -> Signal:
-    gains = [1 / (1 + ((freqs_hz - center) / (width * center)) ** 2) for center in centres_hz]
+def _resonances(freqs_hz: Signal, centers_hz: list[float], width: float) -> Signal:
+    gains = [1 / (1 + ((freqs_hz - center) / (width * center)) ** 2) for center in centers_hz]
     return np.asarray(0.03 + np.sum(gains, axis=0))
 
 
@@ -262,10 +262,10 @@ def _voice(rng: Generator, pitch_hz: float, glide: float, length_s: float, tract
 def _children_playing(recording: Generator, cut: Generator, n: int) -> Signal:
     voices = int(recording.integers(2, 8))
     syllable_s, rest_s = _log_uniform(recording, 0.12, 0.45), _log_uniform(recording, 0.1, 0.9)
-    centre_hz, shout = _log_uniform(recording, 260, 520), recording.uniform(0.05, 0.5)
+    center_hz, shout = _log_uniform(recording, 260, 520), recording.uniform(0.05, 0.5)
     out = np.zeros(n, dtype=np.float32)
     for _ in range(voices):
-        pitch_hz, distance = centre_hz * _log_uniform(cut, 0.75, 1.4), _gain(cut.uniform(-16, 0))
+        pitch_hz, distance = center_hz * _log_uniform(cut, 0.75, 1.4), _gain(cut.uniform(-16, 0))
         for start in _event_starts(cut, n, syllable_s + rest_s, 0.5):
             loud = cut.random() < shout
             length_s = syllable_s * cut.uniform(0.6, 1.4) * (1.8 if loud else 1.0)
@@ -402,7 +402,7 @@ def _street_music(recording: Generator, cut: Generator, n: int) -> Signal:
     return out
 
 
-_SYNTHESISERS: dict[str, Callable[[Generator, Generator, int], Signal]] = {
+_SYNTHESIZERS: dict[str, Callable[[Generator, Generator, int], Signal]] = {
     "air_conditioner": _air_conditioner,
     "car_horn": _car_horn,
     "children_playing": _children_playing,
@@ -427,7 +427,7 @@ def _distractor(scene: Generator, cut: Generator, n: int, label: int) -> Signal:
     own = np.random.default_rng(int(scene.integers(2**62)))
     if not present:
         return np.zeros(n, dtype=np.float32)
-    return _gain(level_db) * _unit_level(_SYNTHESISERS[CLASSES[other]](own, cut, n))
+    return _gain(level_db) * _unit_level(_SYNTHESIZERS[CLASSES[other]](own, cut, n))
 
 
 def _through_room(scene: Generator, cut: Generator, x: Signal) -> Signal:

@@ -123,7 +123,7 @@ def recordings_of(trained: Iterable[TrainingClips], real: Source) -> frozenset[s
     return frozenset(found)
 
 
-def judged_groups(real: Source, split: Split) -> frozenset[str]:
+def evaluated_groups(real: Source, split: Split) -> frozenset[str]:
     """The recordings that validate or test."""
     return frozenset(real.clips[row].group for row in np.union1d(split.validation, split.test).tolist())
 
@@ -134,17 +134,21 @@ def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
     Where the protocol itself cuts recordings apart (`seed-9010`), clips are compared in place of recordings.
     """
     if not split.by_group:
-        judged_rows = set(np.union1d(split.validation, split.test).tolist())
+        evaluated_rows = set(np.union1d(split.validation, split.test).tolist())
         return np.array(
-            [any(judged_rows.intersection(rows) for rows in found) for found in Origins(source, real).rows],
+            [
+                any(evaluated_rows.intersection(rows) for rows in found)
+                for found in Origins(source, real).rows
+            ],
             dtype=bool,
         )
-    judged = judged_groups(real, split)
-    by_generator = bool(recordings_of(source.generator_trained_on, real) & judged)
+    evaluated = evaluated_groups(real, split)
+    by_generator = bool(recordings_of(source.generator_trained_on, real) & evaluated)
     filters = filters_trained_on(source, real, split)
     return np.array(
         [
-            bool(lineage & judged) or (clip.is_synthetic and (by_generator or clip.filter_folds in filters))
+            bool(lineage & evaluated)
+            or (clip.is_synthetic and (by_generator or clip.filter_folds in filters))
             for clip, lineage in zip(source.clips, lineages(source, real), strict=True)
         ],
         dtype=bool,
@@ -156,13 +160,13 @@ def filters_trained_on(source: Source, real: Source, split: Split) -> frozenset[
 
     A filter without a record (a copy without the manifest) is held to its folds: none that it was trained on may be tested.
     """
-    judged = judged_groups(real, split)
+    evaluated = evaluated_groups(real, split)
     tested = {real.clips[row].fold for row in split.test.tolist()}
     return frozenset(
         folds
         for folds in {clip.filter_folds for clip in source.clips if clip.filter_folds}
         if (
-            recordings_of((source.filters_trained_on[folds],), real) & judged
+            recordings_of((source.filters_trained_on[folds],), real) & evaluated
             if folds in source.filters_trained_on
             else tested & set(folds)
         )
@@ -184,7 +188,7 @@ def made_elsewhere(source: Source, real: Source, rows: np.ndarray) -> np.ndarray
 def why_emptied(source: Source, real: Source, split: Split) -> str:
     """Of a part whose every clip leaks, half a sentence: why, and what to do."""
     other = "test another fold" if split.of_fold else "test single folds (the protocol folds)"
-    trained = len(recordings_of(source.generator_trained_on, real) & judged_groups(real, split))
+    trained = len(recordings_of(source.generator_trained_on, real) & evaluated_groups(real, split))
     if trained and split.by_group:
         return (
             f"its generator was trained on {trained} of the recordings that validate or test; {other}, or use clips of a generator "

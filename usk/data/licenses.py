@@ -1,4 +1,4 @@
-"""Licences of sources, and what they pass on to what is made from them."""
+"""Licenses of sources, and what they pass on to what is made from them."""
 
 from __future__ import annotations
 

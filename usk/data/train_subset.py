@@ -1,4 +1,4 @@
-"""Few-shot training parts: which n real clips train. `usk synth` and `usk train` ask the same function. Pure."""
+"""Small training parts: which n real clips train. `usk synth` and `usk train` ask the same function. Pure."""
 
 from __future__ import annotations
 

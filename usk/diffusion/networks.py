@@ -120,7 +120,7 @@ def new_networks(
 
 @dataclass(frozen=True)
 class Base:
-    """A generator that is trained further (`--from`)."""
+    """A generator that is trained further."""
 
     generator: MelGenerator
     scheduler_config: dict[str, Any]

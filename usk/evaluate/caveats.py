@@ -136,7 +136,7 @@ def unpaired(by_mix: ByMix, pairs: Pairs) -> list[str]:
 
 def failed(by_mix: ByMix, pairs: Pairs) -> list[str]:
     """Trainings that came to nothing, of which few can make most of a mean, and the differences without them."""
-    counts = {mix: sum(run.learnt_nothing for run in runs) for mix, runs in by_mix.items()}
+    counts = {mix: sum(run.learned_nothing for run in runs) for mix, runs in by_mix.items()}
     runs = ", ".join(
         f"{n} of {pluralize(len(by_mix[mix]), 'run')} of {mix}" for mix, n in counts.items() if n
     )
@@ -144,7 +144,7 @@ def failed(by_mix: ByMix, pairs: Pairs) -> list[str]:
         return []
     parts = [f"{runs} learned nothing and predict one class for all test clips"]
     for mix, made in pairs.items():
-        rest = [both for both in made if not any(run.learnt_nothing for run in both)]
+        rest = [both for both in made if not any(run.learned_nothing for run in both)]
         if rest and len(rest) < len(made):
             left = paired_bootstrap(to_pairs(rest))
             interval = f" ({interval_of(left)})" if interval_of(left) else ""

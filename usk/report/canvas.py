@@ -97,10 +97,10 @@ class Chart:
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return _inline(buffer.getvalue())
 
-    def png(self, file: Path, flag: str = "--png") -> None:
-        """At 200 dpi on white. Raises UsageError, naming `flag`, where it cannot be written."""
+    def png(self, file: Path, field: str = "png") -> None:
+        """At 200 dpi on white. Raises UsageError, naming `field`, where it cannot be written."""
         figure = self._figure(PAPER, narrow=False)
-        with _style(PAPER, False, self.name), disk_errors(file.parent, field=flag.lstrip("-")):
+        with _style(PAPER, False, self.name), disk_errors(file.parent, field=field):
             file.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
 

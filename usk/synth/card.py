@@ -1,4 +1,4 @@
-"""The card of a synthetic dataset, with the sections that `usk audit --save` and `usk eval --save` add to it."""
+"""The card of a synthetic dataset, with the sections that a saved audit and a saved comparison add to it."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _tested_folds(plan: Plan, manifest: Manifest, generator_known: bool) -> list
 
 
 def _kept_beside(folder: Path, name: str, kind: type) -> Any:
-    """What `--save` left beside a dataset, if it did."""
+    """Saved results beside a dataset, if there are any."""
     try:
         found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The classifier filter of `usk synth --filter`: a classifier scores each synthetic clip, and the best are kept.
+"""The classifier filter of `usk synth`: a classifier scores each synthetic clip, and the best are kept.
 
 A clip may train in every round that tests none of its parents' folds, so a classifier whose clips are to serve all rounds may
 be trained on those folds alone: a clip is scored by the classifier of its own fold. Where the folds to be tested are named, one

@@ -159,7 +159,7 @@ def draw_plan(
     spread over the folds in proportion to its real clips there. Recordings held out for validation give no parents: a clip
     made from them could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it;
     they decide what is held out. Plans of the same seed and another `name` share neither noise nor order: it tells the
-    datasets of several few-shot draws apart, whose spread is to show their luck.
+    datasets of several draws of training clips apart, whose spread is to show their luck.
 
     Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has too few recordings.
     """

@@ -71,7 +71,9 @@ class Pieces:
                     raise
                 if self.batch == 1:
                     raise ModelError(
-                        "--model: out of memory even one clip at a time; use a smaller model, or --device cpu"
+                        "out of memory even one clip at a time",
+                        field="model",
+                        hint="Use a smaller model, or the device cpu.",
                     ) from error
                 self.batch = max(1, min(self.batch, end - begin) // 2)
                 if torch.cuda.is_available():

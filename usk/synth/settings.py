@@ -1,4 +1,4 @@
-"""What to make and what to render it with: the settings, and the presets of `--quality`, one table. Imports no torch."""
+"""What to make and what to render it with: the settings, and the presets of quality, one table. Imports no torch."""
 
 from __future__ import annotations
 

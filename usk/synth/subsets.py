@@ -1,4 +1,4 @@
-"""`usk synth --train-clips`: a dataset of its own for every number of training clips, test fold and seed, of those clips alone."""
+"""`usk synth` with a number of training clips: a dataset of its own for every number of training clips, test fold and seed, of those clips alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def synthesize_subsets(
     reporter: Reporter | None = None,
     arguments: Sequence[str] = (),
 ) -> list[SynthResult]:
-    """Make one dataset for each of `subsets` (of `train_subsets`) under `out`, where `usk train --synth OUT` finds it.
+    """Make one dataset for each of `subsets` (of `train_subsets`) under `out`, where `usk train` finds it.
 
     Takes what `synthesize` takes. All are prepared before the first is rendered.
     """
