@@ -20,6 +20,10 @@ from usk.data.clip import Clip
 from usk.errors import UsageError
 
 VALIDATION_SHARE = 0.15
+PUBLISHED = (
+    "urbansound8k",
+    "demo",
+)  # their recordings have the same names everywhere, which generators are known by
 
 
 def stable_order(name: str) -> int:
@@ -32,8 +36,10 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
 
     At least two recordings of a class stay in each fold (a pair needs two), so a class with one or two
     recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold. Give it
-    decoded clips: before, their sounds are not known, and their names decide.
+    decoded clips: before, their sounds are not known, and their names decide. Of published data sets the recordings'
+    names decide in any case: a copy in another format has the same, and so has whatever was trained on one.
     """
+    published = all(clip.group.partition("/")[0] in PUBLISHED for clip in clips if not clip.is_synthetic)
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     least: dict[
         tuple[int, int, str], str
@@ -45,7 +51,8 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
         if not clip.is_synthetic:
             sizes[clip.fold, clip.label][clip.group] += 1
             place = (clip.fold, clip.label, clip.group)
-            least[place] = min(least.get(place, clip.identity), clip.identity)
+            name = clip.group if published else clip.identity
+            least[place] = min(least.get(place, name), name)
             subsets[clip.group].add((clip.fold, clip.label))
     left = {subset: len(groups) for subset, groups in sizes.items()}
     held: set[str] = set()
@@ -53,7 +60,7 @@ def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> f
         (fold, label): min(least[fold, label, group] for group in groups)
         for (fold, label), groups in sizes.items()
     }
-    for fold, label in sorted(sizes, key=lambda subset: (subset[0], first[subset])):
+    for fold, label in sorted(sizes, key=None if published else lambda subset: (subset[0], first[subset])):
         groups = sizes[fold, label]
         order = {group: stable_order(least[fold, label, group]) for group in groups}
         wanted = share * sum(groups.values())
