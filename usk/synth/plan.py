@@ -193,24 +193,11 @@ def draw_plan(
         for (fold, pool), count in zip(folds.items(), shares, strict=True):
             rng = _generator(seed, name, label, fold)
             for parents in _draw_parents(pool, count, n_parents, rng):
-                parent_folds = tuple(clip.fold for clip in parents)
                 pair = frozenset(clip.clip_id for clip in parents)
                 weights = (alpha.spread if pair in seen else alpha).draw(n_parents, rng)
                 seen.add(pair)
-                of_class.append(
-                    PlannedClip(
-                        clip_id=f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}",
-                        label=label,
-                        fold=parent_folds[0] if len(set(parent_folds)) == 1 else 0,
-                        parents=tuple(clip.identity for clip in parents),
-                        parent_names=tuple(clip.clip_id for clip in parents),
-                        parent_seconds=tuple(round(clip.duration_s, 4) for clip in parents),
-                        parent_groups=tuple(clip.group for clip in parents),
-                        parent_folds=parent_folds,
-                        weights=weights,
-                        seed=int(rng.integers(2**62)),
-                    )
-                )
+                clip_id = f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}"
+                of_class.append(_planned(clip_id, parents, weights, seed=int(rng.integers(2**62))))
         if n_parents == 2 and len(seen) < len(of_class):
             notes.append(
                 f"{class_names[label]}: {pluralize(len(of_class), 'clip')} of {pluralize(len(seen), 'pair')}; "
@@ -222,6 +209,22 @@ def draw_plan(
         raise _too_few_recordings(lacking, n_parents, across_folds, held)
     turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]
     return Plan(tuple(class_names), tuple(turns), tuple(notes))
+
+
+def _planned(clip_id: str, parents: Sequence[Clip], weights: tuple[float, ...], seed: int) -> PlannedClip:
+    folds = tuple(clip.fold for clip in parents)
+    return PlannedClip(
+        clip_id=clip_id,
+        label=parents[0].label,
+        fold=folds[0] if len(set(folds)) == 1 else 0,
+        parents=tuple(clip.identity for clip in parents),
+        parent_names=tuple(clip.clip_id for clip in parents),
+        parent_seconds=tuple(round(clip.duration_s, 4) for clip in parents),
+        parent_groups=tuple(clip.group for clip in parents),
+        parent_folds=folds,
+        weights=weights,
+        seed=seed,
+    )
 
 
 def _check_request(per_class: int, n_parents: int, seed: int) -> None:
