@@ -114,19 +114,36 @@ def is_text(path: str | Path) -> bool:
     return True
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """All files below `folder`, without hidden ones (`._cut.wav`) and those in hidden folders (`.ipynb_checkpoints`).
+LITTER = frozenset(
+    {"@eaDir", "@Recycle", "__MACOSX", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
+)
+"""Folders that network drives and operating systems put beside one's own."""
 
-    Linked folders are entered like others, each once.
+
+def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
+    """All files below `folder`, without hidden ones (`._cut.wav`), those in hidden folders (`.ipynb_checkpoints`), and `LITTER`.
+
+    Linked folders are entered like others, each once. Links to what is in `folder` anyway, or above it, are added to `left_out`.
     """
+    root = folder.resolve()
     found: list[Path] = []
     entered: set[Path] = set()
     for place, below, names in os.walk(folder, followlinks=True):
-        if (real := Path(place).resolve()) in entered:  # a link to a folder above itself
-            below.clear()
-            continue
-        entered.add(real)
-        below[:] = [name for name in below if not name.startswith(".")]
+        entered.add(Path(place).resolve())
+        kept = []
+        for name in sorted(below):
+            path = Path(place, name)
+            if name.startswith(".") or name in LITTER:
+                continue
+            if path.is_symlink():
+                real, here = path.resolve(), Path(place).resolve()
+                above = here.is_relative_to(real) or root.is_relative_to(real)
+                if above or real in entered or real.is_relative_to(root):
+                    if left_out is not None:
+                        left_out.append(path)
+                    continue
+            kept.append(name)
+        below[:] = kept
         for name in names:
             with contextlib.suppress(OSError):  # a link that may not be followed
                 if not name.startswith(".") and (file := Path(place, name)).is_file():

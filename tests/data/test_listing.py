@@ -146,7 +146,7 @@ def test_other_encodings_are_one_line(usk: Command, tmp_path: Path, text: str) -
     (tmp_path / "set" / "metadata.csv").write_text(text, encoding="latin-1")
     ran = usk("info", tmp_path / "set")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "metadata.csv is no table in UTF-8" in ran.err
+    assert "metadata.csv cannot be read as a table (not in UTF-8" in ran.err
 
 
 def test_what_editors_hide_is_no_part(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_table_that_is_none_is_one_line(usk: Command, tmp_path: Path) -> None:
     (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "0.wav", "label"')
     ran = usk("info", tmp_path / "set")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "metadata.jsonl is no table in UTF-8" in ran.err and "save it as one, or remove it" in ran.err
+    assert "metadata.jsonl cannot be read as a table (line 1: " in ran.err and "or remove it" in ran.err
 
 
 def test_class_folders_without_a_table_take_no_columns(tone_folder: Path) -> None:

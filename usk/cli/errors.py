@@ -36,7 +36,7 @@ ARGUMENTS = {
 
 def option_name(field: str) -> str:
     """What the command line calls a field: `--per-class` for `per_class`; empty for no field."""
-    if field in ("label_column", "group_column", "fold_column"):
+    if field in ("audio_column", "label_column", "group_column", "fold_column"):
         field = "columns"
     return ARGUMENTS.get(field) or (f"--{field.replace('_', '-')}" if field else "")
 

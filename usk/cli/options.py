@@ -46,7 +46,7 @@ ColumnsOption = Annotated[
         help="Columns of a table or dataset that are not found by name, such as label=category,group=fsID,fold=split.",
     ),
 ]
-COLUMN_NAMES = ("label", "group", "fold")
+COLUMN_NAMES = ("audio", "label", "group", "fold")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Reading:
     """How the sources of a command are to be read: what `--skip-bad` and the column options say."""
 
     skip_bad: bool = False
+    audio_column: str | None = None
     label_column: str | None = None
     group_column: str | None = None
     fold_column: str | None = None
@@ -65,6 +66,7 @@ class Reading:
         return open_source(
             real_location(location),
             skip_bad=self.skip_bad,
+            audio_column=self.audio_column,
             label_column=self.label_column,
             group_column=self.group_column,
             fold_column=self.fold_column,

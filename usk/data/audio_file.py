@@ -18,7 +18,33 @@ import numpy as np
 from usk.data import demo_corpus
 from usk.data.mp3 import unconditioned_samples
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".wave",
+        ".bwf",
+        ".rf64",
+        ".w64",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".sph",
+        ".nist",
+        ".voc",
+    ]
+)
+UNREAD_SUFFIXES = frozenset(
+    [".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mka", ".ape", ".wv", ".mpc"]
+)
+MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")  # of files without a suffix
 MAX_DURATION_S = 600.0
 MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
 MAX_RATE_HZ = 1_000_000
@@ -52,6 +78,27 @@ class FileRef:
     def digest(self) -> str:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRef:
+    """A stretch of a file, in seconds."""
+
+    path: Path
+    begin_s: float
+    end_s: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}@{self.begin_s:g}-{self.end_s:g}"
+
+    def read(self) -> tuple[np.ndarray, int]:
+        return read_audio_bytes(self.path.read_bytes(), (self.begin_s, self.end_s))
+
+    def digest(self) -> str:
+        return hashlib.sha256(
+            f"{FileRef(self.path).digest()}@{self.begin_s}-{self.end_s}".encode()
+        ).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +168,32 @@ class ProceduralRef:
         return hashlib.sha256(self.name.encode()).hexdigest()
 
 
+def is_audio(file: Path) -> bool:
+    """Whether a file is of a kind that usk reads: by its suffix, or by its first bytes where it has none."""
+    if file.suffix:
+        return file.suffix.lower() in AUDIO_SUFFIXES
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return opened.read(4) in MAGIC
+    return False
+
+
 class BadAudioError(Exception):
     """One clip's audio cannot be used; the message says why in a few words."""
 
 
-def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
-    """Decode a whole audio file with libsndfile: float32 [n, channels] and its rate in Hz.
+def duration_s(path: Path) -> float:
+    """As the file's header says; 0 where libsndfile reads none."""
+    import soundfile
+
+    try:
+        info = soundfile.info(path)
+    except (OSError, RuntimeError):
+        return 0.0
+    return float(info.duration) if info.frames < UNTOLD_FRAMES else MAX_DURATION_S
+
+
+def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = None) -> tuple[np.ndarray, int]:
+    """Decode an audio file with libsndfile, whole or a stretch of it: float32 [n, channels] and its rate in Hz.
 
     Raises BadAudioError for an empty file, one that is no audio, and one shorter than its header says.
     """
@@ -138,21 +205,30 @@ def read_audio_bytes(content: bytes) -> tuple[np.ndarray, int]:
         raise BadAudioError("truncated")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            if file.frames >= UNTOLD_FRAMES:  # FLAC that an encoder wrote into a pipe
-                return _read_to_the_end(file), int(file.samplerate)
-            told = unconditioned_samples(content) if file.format == "MP3" else None
-            _refuse_long(told or file.frames, file.channels, file.samplerate)
-            samples = file.read(dtype="float32", always_2d=True)
-            if told is not None:
-                if len(samples) < MP3_PART * told:
-                    raise BadAudioError(
-                        "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
-                    )
-            elif file.frames > 0 and len(samples) < file.frames:
-                raise BadAudioError("truncated")
-            return samples, int(file.samplerate)
-    except soundfile.LibsndfileError:
+            if stretch_s is not None:
+                begin, end = (round(second * file.samplerate) for second in stretch_s)
+                _refuse_long(end - begin, file.channels, file.samplerate)
+                file.seek(min(begin, file.frames))
+                return file.read(end - begin, dtype="float32", always_2d=True), int(file.samplerate)
+            return _read_whole(file, content), int(file.samplerate)
+    except (RuntimeError, ValueError, TypeError, MemoryError):  # whatever libsndfile makes of odd files
         raise BadAudioError("not an audio file that libsndfile can read") from None
+
+
+def _read_whole(file: Any, content: bytes) -> np.ndarray:
+    """All samples [n, channels]. Raises BadAudioError for fewer than the header says."""
+    if file.frames >= UNTOLD_FRAMES:  # FLAC that an encoder wrote into a pipe
+        return _read_to_the_end(file)
+    told = unconditioned_samples(content) if file.format == "MP3" else None
+    _refuse_long(told or file.frames, file.channels, file.samplerate)
+    samples: np.ndarray = file.read(file.frames, dtype="float32", always_2d=True)
+    if told is not None and len(samples) < MP3_PART * told:
+        raise BadAudioError(
+            "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
+        )
+    if told is None and len(samples) < file.frames:
+        raise BadAudioError("truncated")
+    return samples
 
 
 def _is_cut(content: bytes) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,15 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
         )
     bad = [value for value in values if not (isinstance(value, (str, bool)) or _is_finite(value))]
     return f"neither names nor numbers in {pluralize(len(bad), 'row')}" if bad else None
+
+
+def several_labels(values: Sequence[Any]) -> str:
+    """The first of the labels that is several in one: `dog,Sound` where another is `dog` or has `Sound` too. Empty if none is."""
+    names = list(dict.fromkeys(value for value in values if isinstance(value, str)))
+    pieces = {name: {piece.strip() for piece in re.split(r"[,;|]", name)} for name in names}
+    shared = Counter(piece for each in pieces.values() for piece in each)
+    joined = (name for name in names if len(pieces[name]) > 1)
+    return next((name for name in joined if any(shared[piece] > 1 for piece in pieces[name])), "")
 
 
 def wrong_folds(folds: Sequence[int]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from usk.data.checks import (
     first_wrong,
     is_missing,
     missing_folds,
+    several_labels,
     wrong_folds,
     wrong_labels,
     wrong_provenance_row,
@@ -24,7 +26,20 @@ from usk.text import abbreviate_list, pluralize
 LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
 )
-LABEL_COLUMNS = ("label", "class", "category", "target", "classID", "class_id", "labels", "y")
+LABEL_COLUMNS = (
+    "label",
+    "class",
+    "category",
+    "target",
+    "classID",
+    "class_id",
+    "labels",
+    "class_name",
+    "event_label",
+    "scene_label",
+    "primary_label",
+    "y",
+)
 GROUP_COLUMNS = (
     "group",
     "fsID",
@@ -34,8 +49,11 @@ GROUP_COLUMNS = (
     "src_file",
     "session",
     "speaker_id",
+    "freesound_id",
 )
 FOLD_COLUMNS = ("fold", "folds")
+SPLIT_COLUMNS = ("split", "subset", "partition", "part", "set", "usage")
+MOST_PARTS = 20
 ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
 
 
@@ -43,6 +61,7 @@ ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
 class Columns:
     """Columns that the user named; None means: find it by name and type."""
 
+    audio: str | None = None
     label: str | None = None
     group: str | None = None
     fold: str | None = None
@@ -51,8 +70,21 @@ class Columns:
     @property
     def given(self) -> dict[str, str]:
         """Those that the user gave, by the parameter of `open_source`."""
-        named = {"label_column": self.label, "group_column": self.group, "fold_column": self.fold}
+        named = {
+            "audio_column": self.audio,
+            "label_column": self.label,
+            "group_column": self.group,
+            "fold_column": self.fold,
+        }
         return {field: name for field, name in named.items() if name is not None}
+
+
+def label_column_of(table: Mapping[str, Any], columns: Columns) -> str | None:
+    """The column of labels of a table: the one that the user named, or one that is called so."""
+    if columns.label is not None:
+        return columns.label if columns.label in table else None
+    lowered = {name.lower(): name for name in reversed(list(table))}
+    return next((lowered[name.lower()] for name in LABEL_COLUMNS if name.lower() in lowered), None)
 
 
 def from_columns(
@@ -61,7 +93,6 @@ def from_columns(
     """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
     name, typed = opened.name, opened.location
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
-    stored = [column for column in (*PROVENANCE_COLUMNS, *OPTIONAL_COLUMNS) if column in data]
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
     label_column, class_names, labels = _labels(
@@ -74,48 +105,20 @@ def from_columns(
     ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
     if not ids or len(set(ids)) != len(ids):
         ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
-    notes = []
-    if not group_column:
+    notes: list[str] = []
+    groups = ids
+    if group_column:
+        groups = _groups(group_column, data, features, ids, prefix, notes)
+    else:
         others = _could_name_recordings(data, (label_column, fold_column, id_column), len(class_names))
         perhaps = f", perhaps {', '.join(others)}" if others else ""
         notes.append(no_groups_note(f"name the column of recordings{perhaps}"))
-    groups = ids
-    if group_column:
-        own = _by_name(data[group_column], features[group_column])
-        groups = [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
-        if nameless := sum(map(is_missing, own)):
-            notes.append(
-                f"no recording in the column {group_column} for {pluralize(nameless, 'row')}: each counts as its own"
-            )
-    folds = [0] * len(ids)
-    if fold_column and not all(map(is_missing, data[fold_column])):  # a column without any value says nothing
-        given = _by_name(data[fold_column], features[fold_column])
-        folds = _fold_numbers(given, keep_zero=is_ours)
-        wrong = missing_folds(given) or wrong_folds(folds)
-        if wrong:
-            raise SourceError(
-                f"{typed}: {wrong}", field="fold_column", value=fold_column, hint="Name another column."
-            )
-        renamed = {
-            number: value
-            for number, value in zip(folds, given, strict=True)
-            if _fold_name(value) != str(number)
-        }
-        if renamed and not is_ours:
-            said = ", ".join(f"{value} is {number}" for number, value in sorted(renamed.items())[:12])
-            notes.append(f"folds are numbered from the column {fold_column}: {said}")
-    provenance = [
-        {column: data[column][row] for column in stored} for row in range(len(labels) if is_ours else 0)
-    ]
-    wrong = first_wrong(provenance, wrong_provenance_row)
-    if wrong:
-        raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
-    orphans = sum(not row["parents"] for row in provenance)
-    if orphans:
-        notes.append(f"{orphans} of {len(labels)} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
+    folds = _folds(fold_column, data, features, is_ours, typed, notes) or [0] * len(ids)
+    if not is_ours and not any(folds):
+        notes += _publishers_parts(data, label_column)
+    provenance = _provenance(data, len(labels), typed, notes) if is_ours else [{}] * len(labels)
     clips = [
-        Clip(ids[row], label, groups[row], folds[row], **(provenance_of(provenance[row]) if is_ours else {}))
-        for row, label in enumerate(labels)
+        Clip(ids[row], label, groups[row], folds[row], **provenance[row]) for row, label in enumerate(labels)
     ]
     if not is_ours and (spread := [*in_several_folds(clips)]):
         notes.append(
@@ -131,6 +134,72 @@ def from_columns(
         has_groups=group_column is not None,
     )
     return source if is_ours or not columns.needs_label else with_folds(source)
+
+
+def _groups(
+    column: str,
+    data: Mapping[str, list[Any]],
+    features: Mapping[str, Any],
+    ids: Sequence[str],
+    prefix: str,
+    notes: list[str],
+) -> list[str]:
+    """Each row's recording, its own where it names none."""
+    own = _by_name(data[column], features.get(column))
+    if nameless := sum(map(is_missing, own)):
+        notes.append(
+            f"no recording in the column {column} for {pluralize(nameless, 'row')}: each counts as its own"
+        )
+    return [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
+
+
+def _folds(
+    column: str | None,
+    data: Mapping[str, list[Any]],
+    features: Mapping[str, Any],
+    is_ours: bool,
+    typed: str,
+    notes: list[str],
+) -> list[int]:
+    """Each row's fold; none where no column says them, or one without any value."""
+    if column is None or all(map(is_missing, data[column])):
+        return []
+    given = _by_name(data[column], features.get(column))
+    folds = _fold_numbers(given, keep_zero=is_ours)
+    if wrong := missing_folds(given) or wrong_folds(folds):
+        raise SourceError(f"{typed}: {wrong}", field="fold_column", value=column, hint="Name another column.")
+    renamed = {
+        number: value for number, value in zip(folds, given, strict=True) if _fold_name(value) != str(number)
+    }
+    if renamed and not is_ours:
+        said = ", ".join(f"{value} is {number}" for number, value in sorted(renamed.items())[:12])
+        notes.append(f"folds are numbered from the column {column}: {said}")
+    return folds
+
+
+def _publishers_parts(data: Mapping[str, list[Any]], label_column: str | None) -> list[str]:
+    """What to say of a column that names the publisher's parts, where no column of folds is known."""
+    lowered = {name.lower(): name for name in reversed(list(data))}
+    for name in SPLIT_COLUMNS:
+        column = lowered.get(name)
+        parts = Counter(str(value) for value in data[column]) if column and column != label_column else {}
+        if 1 < len(parts) <= MOST_PARTS:
+            said = ", ".join(f"{part} {n}" for part, n in sorted(parts.items()))
+            return [
+                f"the publisher's parts in the column {column} ({said}) are read as one; to test on one of them, name {column} as the column of folds"
+            ]
+    return []
+
+
+def _provenance(data: Mapping[str, list[Any]], n: int, typed: str, notes: list[str]) -> list[dict[str, Any]]:
+    """What the rows of a dataset of ours say of where their clips came from."""
+    stored = [column for column in (*PROVENANCE_COLUMNS, *OPTIONAL_COLUMNS) if column in data]
+    rows = [{column: data[column][row] for column in stored} for row in range(n)]
+    if wrong := first_wrong(rows, wrong_provenance_row):
+        raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
+    if orphans := sum(not row["parents"] for row in rows):
+        notes.append(f"{orphans} of {n} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
+    return [provenance_of(row) for row in rows]
 
 
 def _pick(
@@ -184,6 +253,8 @@ def _labels(
     feature = features.get(label_column)
     named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
     wrong = wrong_labels(values, None if named is None else len(named))
+    if any(isinstance(value, (list, dict)) for value in values):
+        wrong = f"several labels a clip, such as {next(v for v in values if isinstance(v, (list, dict)))}"
     if wrong:
         raise SourceError(
             f"{typed}: {wrong}",
@@ -193,7 +264,17 @@ def _labels(
         )
     if named is not None:
         return label_column, named, [int(value) for value in values]
-    kinds = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    if several := several_labels(values):
+        raise SourceError(
+            f"{typed}: several labels a clip, such as {several}",
+            field="label_column",
+            value=label_column,
+            hint="Clips have one label: leave one in each row, or name another column.",
+        )
+    by_number = all(str(value).isdecimal() for value in set(values))  # 001, 01 and 1 are three classes
+    kinds = sorted(
+        set(values), key=lambda value: (int(value) if by_number else 0, isinstance(value, str), value)
+    )
     number = {value: index for index, value in enumerate(kinds)}
     return label_column, tuple(str(value) for value in kinds), [number[value] for value in values]
 

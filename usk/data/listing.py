@@ -1,104 +1,110 @@
-"""A folder of audio files with a table that names them: `metadata.csv` as Hugging Face's audiofolder has it, ESC-50's, one's own."""
+"""Tables as people keep them: CSV and its kin, JSON, JSON lines, Parquet. What text files hold stays text: `001` is no number."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import codecs
+import csv
+import io
+import json
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from usk.data.audio_file import AUDIO_SUFFIXES
 from usk.errors import SourceError
 from usk.hub import first_line
 
-FILE_COLUMNS = ("file_name", "filename", "file", "path", "file_path", "filepath", "fname")
-STANDARD = ("metadata.csv", "metadata.jsonl")
-KINDS = (".csv", ".jsonl")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TABLE_SUFFIXES = frozenset({*TEXT_SUFFIXES, ".json", ".jsonl", ".ndjson", ".parquet"})
+DELIMITERS = ",;\t|"
+FILE_COLUMN = "file_name"
+
+ClipTable = dict[str, list[Any]]
+"""Columns by name, as long as each other."""
 
 
-def tables_in(folder: Path) -> list[Path]:
-    """The tables of `folder` that name audio files: its `metadata.csv` or `.jsonl` and those of its parts (`train/`), else
-    the only other CSV or JSON-lines file there, or in a folder for such (`meta/`, `metadata/`)."""
-    standard = [folder / name for name in STANDARD if (folder / name).is_file()]
-    standard += [
-        file
-        for name in STANDARD
-        for file in sorted(folder.glob(f"*/{name}"))
-        if file.parent.name != "metadata" and not file.parent.name.startswith(".")
-    ]
-    if standard := [file for file in standard if file_column(read_table(file)) is not None]:
-        return standard
-    others = [
-        file
-        for place in ("", "meta/", "metadata/")
-        for kind in KINDS
-        for file in sorted(folder.glob(f"{place}*{kind}"))
-    ]
-    named = [file for file in others if _names_audio(file)]
-    return named if len(named) == 1 else []
-
-
-def _names_audio(file: Path) -> bool:
+def read_table(file: Path) -> ClipTable:
+    """The columns of a table; SourceError for what is none."""
     try:
-        table = read_table(file)
-    except SourceError:  # whatever it is, nobody called it the table of these clips
-        return False
-    column = file_column(table)
-    return column is not None and any(
-        Path(str(value)).suffix.lower() in AUDIO_SUFFIXES for value in table.column(column).to_pylist()[:100]
-    )
-
-
-def read_table(file: Path) -> Any:
-    """As a pyarrow table, types as the values have them; SourceError for what is none."""
-    import pyarrow as pa
-    from pyarrow import csv, json
-
-    wrong = f"{file} is no table in UTF-8 ({{}}); save it as one, or remove it"
-    try:
-        if file.suffix == ".csv":
-            with file.open("rb") as opened:
-                head = opened.readline()
-            # Where the comma is the decimal sign, spreadsheets write semicolons.
-            delimiter = max(",;\t", key=lambda sign: head.count(sign.encode()))
-            table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter=delimiter))
-        else:
-            table = json.read_json(file)
-        strange = [name for name in table.column_names if table.schema.field(name).type == pa.binary()]
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise SourceError(wrong.format(first_line(error))) from error
-    if strange:
-        raise SourceError(wrong.format(f"the column {strange[0]} holds other bytes"))
-    return table
-
-
-def file_column(table: Any) -> str | None:
-    """The column that names files."""
-    lowered = {name.lower(): name for name in reversed(table.column_names)}
-    return next((lowered[name] for name in FILE_COLUMNS if name in lowered), None)
-
-
-def listed(folder: Path, tables: list[Path]) -> tuple[Any, list[Path]]:
-    """The rows of these tables as one, without their column of files, and each row's file; they are looked for beside their
-    table, in `folder`, and in its `audio/`. Raises SourceError for a path out of the folder."""
-    import pyarrow as pa
-
-    parts, files = [], []
-    for at in tables:
-        table = read_table(at)
-        column = file_column(table)
-        assert column is not None
-        names = [str(name) for name in table.column(column).to_pylist()]
-        if outside := next(
-            (name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None
-        ):
-            raise SourceError(f"{at}: the path {outside} leads out of the folder; name files below it")
-        places = (at.parent, folder, folder / "audio")
-        place = max(places, key=lambda place: sum((place / name).is_file() for name in names))
-        files += [place / name for name in names]
-        parts.append(table.drop_columns([column]))
-    try:
-        return pa.concat_tables(parts, promote_options="permissive"), files
-    except pa.ArrowException as error:
-        said = ", ".join(str(at.relative_to(folder)) for at in tables)
+        if file.suffix.lower() == ".parquet":
+            return _read_parquet(file)
+        text = _text(file.read_bytes())
+        return _read_delimited(text) if file.suffix.lower() in TEXT_SUFFIXES else _read_json(text)
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise SourceError(
-            f"{folder}: {said} do not fit together ({first_line(error)}); name one of their folders"
+            f"{file} cannot be read as a table ({first_line(error)})",
+            hint="Save it as CSV in UTF-8 with a line of column names, or remove it.",
         ) from error
+
+
+def _text(content: bytes) -> str:
+    """UTF-8, or UTF-16 as spreadsheets save "Unicode text"."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not in UTF-8: byte {content[error.start]:#04x} at {error.start}") from error
+
+
+def _read_delimited(text: str) -> ClipTable:
+    """Lines of cells, parted by what parts the first line; blank lines and lines of delimiters alone say nothing."""
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(DELIMITERS, key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    if not rows:
+        raise ValueError("no rows")
+    names = [name.strip() for name in rows[0][1]]
+    if any(PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES for name in names):
+        if len(names) > 2:
+            raise ValueError(f"no line of column names: it begins with {delimiter.join(names)[:60]}")
+        first_is_file = PurePosixPath(names[0]).suffix.lower() in AUDIO_SUFFIXES
+        names = [FILE_COLUMN, "label"] if first_is_file else ["label", FILE_COLUMN]
+        names = names[: len(rows[0][1])]
+    else:
+        del rows[0]
+    width = len(names)
+    for line, cells in rows:
+        if any(cell.strip() for cell in cells[width:]):
+            raise ValueError(f"line {line} has {len(cells)} values for {width} columns")
+    named = [at for at, name in enumerate(names) if name]
+    if len({names[at] for at in named}) < len(named):
+        raise ValueError("two columns have the same name")
+    return {names[at]: [cells[at] if at < len(cells) else "" for _, cells in rows] for at in named}
+
+
+def _read_json(text: str) -> ClipTable:
+    """A list of objects, one object a line, or an object of columns."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                content += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg}") from error
+    if isinstance(content, dict):
+        columns = {
+            name: list(column.values()) if isinstance(column, dict) else column
+            for name, column in content.items()
+        }
+        if all(isinstance(column, list) for column in columns.values()):
+            if len({len(column) for column in columns.values()}) > 1:
+                raise ValueError("columns of different lengths")
+            return columns
+        content = [content]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise ValueError("not a list of objects")
+    names = dict.fromkeys(name for row in content for name in row)
+    return {name: [row.get(name) for row in content] for name in names}
+
+
+def _read_parquet(file: Path) -> ClipTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return dict(pq.read_table(file).to_pydict())
+    except pa.ArrowException as error:
+        raise ValueError(first_line(error)) from error

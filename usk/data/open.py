@@ -6,26 +6,33 @@ Opening lists rows and checks that their audio is there; nothing is decoded (see
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from usk.data import demo_corpus
 from usk.data.audio_file import ProceduralRef
+from usk.data.class_folders import open_class_folders, refuse_names_that_are_not_text
 from usk.data.clip import Clip
+from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
-from usk.data.folders import open_class_folders, open_listed, open_urbansound8k, tables_of, urbansound8k_root
-from usk.data.parquet import open_hub, open_parquet, open_saved_dataset
+from usk.data.find import FileFinder, audio_folder
+from usk.data.parquet import is_parquet_of_names, open_hub, open_parquet, open_saved_dataset
 from usk.data.pinned import looks_like_hub_id
 from usk.data.source import A_SOURCE, Source
+from usk.data.urbansound8k import open_urbansound8k, urbansound8k_places
 from usk.errors import SourceError, UsageError
 from usk.manifest import MANIFEST_FILE
+from usk.text import abbreviate_list, pluralize
 
 
 def open_source(
     location: str | os.PathLike[str],
     *,
     skip_bad: bool = False,
+    audio_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
     fold_column: str | None = None,
@@ -38,7 +45,7 @@ def open_source(
         location: an UrbanSound8K folder as published, a folder with one sub-folder of audio files per class, a local
             Hugging Face dataset (Parquet folder or `save_to_disk`), a Hub id with optional `@revision`, or `demo`.
         skip_bad: leave out metadata rows whose audio file is missing, instead of raising.
-        label_column, group_column, fold_column: of a dataset; found by name and type where they are None.
+        audio_column, label_column, group_column, fold_column: of a table or dataset; found by name and type where they are None.
         field: the parameter that names it, for errors.
         needs_label: whether clips must have classes; to classify them is possible without.
 
@@ -47,15 +54,13 @@ def open_source(
     typed = os.fspath(location)
     if not typed.strip():
         raise SourceError("no source is named", field=field, hint=A_SOURCE)
-    columns = Columns(label_column, group_column, fold_column, needs_label=needs_label)
+    columns = Columns(audio_column, label_column, group_column, fold_column, needs_label=needs_label)
     if typed == "demo":
         _refuse_columns(columns, typed, "the demo corpus")
         return _open_demo()
     path = Path(typed).expanduser()
     if path.is_dir():
         opener = _opener_for(path, columns)
-        if opener is open_class_folders:
-            _refuse_columns(columns, typed, "a folder of files without a table that lists them")
         if opener is open_urbansound8k:
             _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
         source = opener(path, typed, skip_bad, columns)
@@ -67,7 +72,18 @@ def open_source(
         raise SourceError("no such folder", field=field, value=typed, hint=A_SOURCE)
     if not source.clips:
         raise SourceError(f"{typed} holds no clips")
+    if alike := _alike(source.class_names):
+        note = f"classes whose names differ by letter case or blanks alone are different classes: {abbreviate_list(alike)}"
+        source = replace(source, notes=(*source.notes, note))
     return source
+
+
+def _alike(class_names: Sequence[str]) -> list[str]:
+    """`'Dog' and 'dog'` for classes whose names are the same but for letter case, blanks and Unicode form."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in class_names:
+        same["".join(unicodedata.normalize("NFC", name).casefold().split())].append(repr(name))
+    return [" and ".join(names) for names in same.values() if len(names) > 1]
 
 
 def _refuse_columns(columns: Columns, typed: str, what: str) -> None:
@@ -78,19 +94,40 @@ def _refuse_columns(columns: Columns, typed: str, what: str) -> None:
 
 
 def _opener_for(path: Path, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
-    if urbansound8k_root(path) is not None:
+    if urbansound8k_places(path) is not None:
         return open_urbansound8k
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         return open_saved_dataset
     if (path / "dataset_dict.json").is_file():
         return open_saved_dataset
-    if (path / MANIFEST_FILE).is_file() or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+    shards = [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
+    if (path / MANIFEST_FILE).is_file() or (shards and not all(map(is_parquet_of_names, shards))):
         return open_parquet
     if not any(path.iterdir()):
         raise SourceError(f"{path} is empty", hint=A_SOURCE)
-    if tables := tables_of(path, columns):
-        return partial(open_listed, tables=tables)
-    return open_class_folders
+    return _open_folder
+
+
+def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    """A folder of audio files: those that a table lists, else one folder a class."""
+    folder = audio_folder(path)
+    notes = refuse_names_that_are_not_text(folder, typed, skip_bad)
+    if folder.links:
+        notes.append(
+            f"left out {pluralize(len(folder.links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.links))})"
+        )
+    finder = FileFinder(path, folder.audio)
+    chosen = choose_tables(folder, finder, columns)
+    chosen = replace(chosen, notes=(*notes, *chosen.notes))
+    if chosen.listings:
+        return open_listed(folder, finder, typed, skip_bad, columns, chosen)
+    split_is_fold = columns.fold == "split"
+    _refuse_columns(
+        replace(columns, fold=None) if split_is_fold else columns,
+        typed,
+        "a folder of files without a table that lists them",
+    )
+    return open_class_folders(folder, typed, split_is_fold, chosen.notes)
 
 
 def _open_demo() -> Source:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from usk.data.audio_file import DatasetRef, ParquetRef
+from usk.data.audio_file import DatasetRef, ParquetRef, is_audio
 from usk.data.columns import Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import license_of_card, one_license
 from usk.data.pinned import cache_folder, download, pin
 from usk.data.source import Source, TrainingClips
-from usk.errors import SourceError
+from usk.errors import SourceError, UsageError
+from usk.files import visible_files
 from usk.hub import causes, first_line, hub_errors, retried
 from usk.manifest import MANIFEST_FILE, Manifest, find_manifest
 
@@ -49,6 +50,19 @@ def _complete_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
                 f"{typed}: {file.name} has {actual} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
             )
     return files
+
+
+def is_parquet_of_names(file: Path) -> bool:
+    """Whether a Parquet file is a table without audio in it: it has plain columns alone, and audio files lie with it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        kinds = pq.read_schema(file).types
+    except (OSError, ValueError):
+        return False
+    plain = not any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in kinds)
+    return plain and any(map(is_audio, visible_files(file.parent)))
 
 
 def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
@@ -85,7 +99,7 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         if features and own != features:
             raise SourceError(f"{typed}: {file.name} has other columns than the files before it")
         features = own
-        audio_column = _audio_column(features, typed)
+        audio_column = _audio_column(features, typed, columns.audio)
         try:
             tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
         except (OSError, ValueError) as error:
@@ -242,7 +256,7 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
         raise SourceError(f"{typed} holds no clips")
     loaded = loaded.with_format(None)  # one that was saved with the data set may leave columns out
     features = dict(loaded.features)
-    audio_column = _audio_column(features, typed)
+    audio_column = _audio_column(features, typed, columns.audio)
     if isinstance(features[audio_column], datasets.Audio):
         loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
     rest = loaded.remove_columns([audio_column]).to_dict()
@@ -251,9 +265,15 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
     return from_columns(rest, features, replace(opened, audio=audio, notes=notes), columns)
 
 
-def _audio_column(features: dict[str, Any], typed: str) -> str:
+def _audio_column(features: dict[str, Any], typed: str, given: str | None) -> str:
     from datasets import Audio
 
+    if given is not None:
+        if given not in features:
+            raise UsageError(
+                f"{typed} has no such column; it has {', '.join(features)}", field="audio_column", value=given
+            )
+        return given
     typed_audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
     structs = [
         name

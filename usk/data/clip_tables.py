@@ -1,0 +1,328 @@
+"""Folders whose clips a table lists: which table, which of its columns names the files, and its rows as clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from usk.data.audio_file import AudioRef, FileRef
+from usk.data.checks import is_missing
+from usk.data.columns import GROUP_COLUMNS, SPLIT_COLUMNS, Columns, from_columns, label_column_of
+from usk.data.find import AudioFolder, FileFinder, OutsideError, looks_like_audio, name_parts
+from usk.data.fingerprint import fingerprint_files
+from usk.data.listing import FILE_COLUMN, TEXT_SUFFIXES, ClipTable, read_table
+from usk.data.segments import cut_segments, time_columns
+from usk.data.source import Source
+from usk.errors import SourceError, UsageError
+from usk.text import abbreviate_list, pluralize
+
+FILE_COLUMNS = (
+    FILE_COLUMN,
+    "filename",
+    "file",
+    "path",
+    "file_path",
+    "filepath",
+    "fname",
+    "audio",
+    "audio_path",
+    "audio_file",
+    "audio_filename",
+    "wav",
+    "wav_path",
+    "clip",
+    "slice_file_name",
+    "clip_id",
+    "id",
+    "name",
+)
+STANDARD = "metadata"  # what Hugging Face's audiofolder calls its table
+PASSED_OVER = ("sample_submission", "testing_list", "validation_list", "requirements", "readme", "license")
+LOOKED_AT = 200  # rows, to find out which column names files
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table that lists clips, where it lies in its folder, and its column of file names."""
+
+    file: PurePosixPath
+    table: ClipTable
+    column: str
+    hits: int  # of the first rows: how many name a file that is there
+
+    @property
+    def place(self) -> str:
+        return "" if self.file.parent == PurePosixPath(".") else self.file.parent.as_posix()
+
+    @property
+    def part(self) -> str:
+        """What it calls its part of the data set: `train` of `train/metadata.csv` and of `train.csv`."""
+        return self.place if self.place and self.file.stem == STANDARD else self.file.stem
+
+    @property
+    def names(self) -> list[str]:
+        return ["" if is_missing(name) else str(name) for name in self.table[self.column]]
+
+    def label_column(self, columns: Columns, guess: bool) -> str | None:
+        """The column of labels: as named, as it is called, or (`guess`) the only one beside the file names."""
+        return label_column_of(self.table, columns) or (only_other_column(self) if guess else None)
+
+
+@dataclass(frozen=True)
+class ChosenTables:
+    listings: tuple[Listing, ...]
+    notes: tuple[str, ...]
+
+
+def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> ChosenTables:
+    """The tables that list the clips of `folder`, none where its folders are classes and no table says otherwise: its `metadata.csv` and
+    those of its parts, else the other tables in it, else those in its sub-folders (`meta/`)."""
+    listings, notes = _listings(folder, finder, columns)
+    classes = folder.tops if len(folder.tops) > 1 and not name_parts(folder.tops) else []
+    found = [listing for listing in listings if listing.hits]
+    levels = [
+        [listing for listing in found if listing.file.stem == STANDARD],
+        [listing for listing in found if not listing.place],
+        found,
+    ]
+    chosen = next((level for level in levels if level), [])
+    if not chosen:
+        lost = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
+        return ChosenTables(tuple(lost[:1]), tuple(notes))
+    labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
+    if labeled and len(labeled) < len(chosen):
+        without = [listing.file.as_posix() for listing in chosen if listing not in labeled]
+        notes.append(f"{abbreviate_list(without)}: no column of labels, so its clips are left out")
+        chosen = labeled
+    if not classes:
+        return ChosenTables(tuple(chosen), tuple(notes))
+    names = abbreviate_list([listing.file.as_posix() for listing in chosen])
+    labels = {
+        str(label)
+        for listing in labeled
+        for label in listing.table[label_column_of(listing.table, columns) or ""]
+        if not is_missing(label)
+    }
+    standard = bool(labeled) and chosen is not found and chosen[0].file.stem == STANDARD
+    covers = 2 * sum(len(listing.names) for listing in chosen) >= len(folder.audio)
+    if labeled and (standard or (len(labels) > 1 and covers)):
+        if labels != set(classes):
+            notes.append(
+                f"the classes are those of {names} ({abbreviate_list(sorted(labels))}), not the folders {abbreviate_list(classes)}"
+            )
+        return ChosenTables(tuple(chosen), tuple(notes))
+    why = "it has one label" if labels else "it has no column of labels that is known by its name"
+    notes.append(f"{names} is passed over and the folders are the classes, since {why}")
+    return ChosenTables((), tuple(notes))
+
+
+def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tuple[list[Listing], list[str]]:
+    """The tables with a column of file names, and what is said of others."""
+    listings, notes = [], []
+    for file in folder.tables:
+        if len(file.parts) > 2 or file.stem.lower().startswith(PASSED_OVER):
+            continue
+        try:
+            table = read_table(folder.root / file)
+        except SourceError as error:
+            if file.stem == STANDARD:
+                raise
+            if file.suffix in TEXT_SUFFIXES[:2]:  # whatever else it is, nobody called it a table
+                notes.append(f"passed over: {error.message}")
+            continue
+        place = "" if len(file.parts) == 1 else file.parts[0]
+        if (found := _file_column(table, finder, place, columns.audio)) is not None:
+            listings.append(Listing(file, table, *found))
+    if columns.audio is not None and not listings:
+        raise UsageError(
+            f"no table in {folder.root} has such a column", field="audio_column", value=columns.audio
+        )
+    return listings, notes
+
+
+def _file_column(
+    table: ClipTable, finder: FileFinder, place: str, given: str | None
+) -> tuple[str, int] | None:
+    """The column that names files, by its name or by what is in it, and how many of its first rows name one that is there."""
+
+    def hits(column: str) -> int:
+        values = [
+            value for value in table[column][:LOOKED_AT] if isinstance(value, (str, int)) and value != ""
+        ]
+        return sum(_may_be(finder, str(value), place) for value in values)
+
+    if given is not None:
+        return (given, hits(given)) if given in table else None
+    lowered = {name.lower(): name for name in reversed(table)}
+    named = [lowered[name] for name in FILE_COLUMNS if name in lowered]
+    best = max(((hits(name), -at, name) for at, name in enumerate(named)), default=(0, 0, ""))
+    if best[0]:
+        return best[2], best[0]
+    rows = min(LOOKED_AT, max(map(len, table.values()), default=0))
+    others = [
+        (count, name)
+        for name in table
+        if name not in named
+        and any(map(looks_like_audio, table[name][:LOOKED_AT]))
+        and 2 * (count := hits(name)) >= rows > 0
+    ]
+    if others:
+        count, name = max(others)
+        return name, count
+    lost = [name for name in named if any(map(looks_like_audio, table[name][:LOOKED_AT]))]
+    return (lost[0], 0) if lost else None
+
+
+def _may_be(finder: FileFinder, name: str, place: str) -> bool:
+    try:
+        return bool(finder.candidates(name, place))
+    except OutsideError:
+        return looks_like_audio(name)
+
+
+def only_other_column(listing: Listing) -> str | None:
+    """The column of labels of a table that has just it and the file names."""
+    known = {listing.column, *time_columns(listing.table)}
+    known |= {
+        name
+        for name in listing.table
+        if name.lower() in {*SPLIT_COLUMNS, *map(str.lower, GROUP_COLUMNS), "fold"}
+    }
+    others = [name for name in listing.table if name not in known]
+    if len(others) != 1:
+        return None
+    values = [str(value) for value in listing.table[others[0]]]
+    return others[0] if len(set(values)) < len(values) else None
+
+
+def open_listed(
+    folder: AudioFolder,
+    finder: FileFinder,
+    typed: str,
+    skip_bad: bool,
+    columns: Columns,
+    chosen: ChosenTables,
+) -> Source:
+    """Audio files that tables name, with their labels and, where they have them, recordings and folds."""
+    listings = chosen.listings
+    data, files = _joined(listings, finder, typed)
+    notes = list(chosen.notes)
+    if columns.label is None and label_column_of(data, columns) is None:
+        columns = replace(columns, label=only_other_column(listings[0]))
+    kept, missing_notes = _with_their_files(listings, files, finder, typed, skip_bad)
+    notes += missing_notes
+    listed = {file for file in files if file is not None}
+    left = [file.as_posix() for file in folder.audio if file.as_posix() not in listed]
+    if left:
+        notes.append(
+            f"left out {pluralize(len(left), 'audio file')} that no table lists ({abbreviate_list(left)})"
+        )
+    data = {name: [values[row] for row in kept] for name, values in data.items()}
+    data[FILE_COLUMN] = [str(files[row]) for row in kept]
+    paths = [folder.root / name for name in data[FILE_COLUMN]]
+    revision, cache_key = fingerprint_files(
+        [*dict.fromkeys(paths), *(folder.root / listing.file for listing in listings)], folder.root
+    )
+    data, audio, segment_notes = cut_segments(data, paths)
+    if audio is None:
+        data, audio, segment_notes = _one_row_a_file(data, paths, label_column_of(data, columns), typed)
+    name = folder.root.resolve().name
+    opened = Source(
+        name, "files listed in a table", typed, revision, cache_key, (), (), tuple(audio),
+        notes=(*notes, *segment_notes),
+    )  # fmt: skip
+    return from_columns(data, {}, opened, columns)
+
+
+def _joined(
+    listings: Sequence[Listing], finder: FileFinder, typed: str
+) -> tuple[ClipTable, list[str | None]]:
+    """The rows of tables as one table without its column of files, and each row's file. Several tables are parts: `split` says which."""
+    data: ClipTable = {}
+    files: list[str | None] = []
+    of_file: dict[str, Listing] = {}
+    for listing in listings:
+        names = listing.names
+        try:
+            found = finder.find_all(names, listing.place, f"{listing.part} {listing.place}")
+        except OutsideError as error:
+            raise SourceError(
+                f"{typed}: {listing.file}: the path {error} leads out of the folder; name files below it"
+            ) from error
+        except ValueError as error:
+            raise SourceError(
+                f"{typed}: {listing.file}: {error}", hint="Write the folder in front of the names."
+            ) from error
+        for file in filter(None, found):
+            if of_file.setdefault(file, listing) is not listing:
+                raise SourceError(
+                    f"{typed}: {of_file[file].file} and {listing.file} both list {file}",
+                    hint="Keep one of them, or call the one that counts metadata.csv.",
+                )
+        columns = {
+            name: values
+            for name, values in listing.table.items()
+            if name != listing.column or name in ("slice_file_name", "clip_id")
+        }
+        if len(listings) > 1:
+            columns.setdefault("split", [listing.part] * len(names))
+        for name in {**data, **columns}:
+            data.setdefault(name, [None] * len(files)).extend(columns.get(name, [None] * len(names)))
+        files += found
+    return data, files
+
+
+def _with_their_files(
+    listings: Sequence[Listing], files: Sequence[str | None], finder: FileFinder, typed: str, skip_bad: bool
+) -> tuple[list[int], list[str]]:
+    """The rows whose file is there. Raises SourceError where one is not, unless `skip_bad`, and where none is."""
+    names = [name for listing in listings for name in listing.names]
+    missing = [name for name, file in zip(names, files, strict=True) if file is None]
+    if not missing:
+        return list(range(len(files))), []
+    tables = abbreviate_list([listing.file.as_posix() for listing in listings])
+    nearest = next(filter(None, (finder.nearest(name) for name in missing[:20])), "")
+    near = f"; the nearest that is there is {nearest}" if nearest else ""
+    where = f"looked for in {finder.root} and below{near}"
+    if len(missing) == len(files):
+        raise SourceError(
+            f"{typed}: none of the {len(files)} clips in its metadata has its audio file: {tables} names for example {missing[0]}, {where}",
+            hint="Correct the names, or download it again.",
+        )
+    if not skip_bad:
+        raise SourceError(
+            f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file ({abbreviate_list(missing)}), {where}",
+            hint="Complete the download, or skip bad clips.",
+        )
+    kept = [row for row, file in enumerate(files) if file is not None]
+    return kept, [f"skipped {pluralize(len(missing), 'clip')} without an audio file"]
+
+
+def _one_row_a_file(
+    data: ClipTable, paths: Sequence[Path], label: str | None, typed: str
+) -> tuple[ClipTable, list[AudioRef], list[str]]:
+    """Each file once. Raises SourceError for a file under two labels."""
+    rows: dict[Path, int] = {}
+    for row, path in enumerate(paths):
+        first = rows.setdefault(path, row)
+        if label is not None and str(data[label][first]) != str(data[label][row]):
+            raise SourceError(
+                f"{typed}: {data[FILE_COLUMN][row]} has two labels: {data[label][first]} in row {first + 1} and {data[label][row]} in row {row + 1}",
+                field="label_column",
+                value=label,
+                hint="A clip has one label: leave one of the rows out.",
+            )
+    notes = []
+    if repeats := Counter(paths) - Counter(list(rows)):
+        names = [path.name for path in repeats]
+        notes.append(
+            f"left out {pluralize(sum(repeats.values()), 'row')} that repeat a file ({abbreviate_list(names)})"
+        )
+    kept = list(rows.values())
+    return (
+        {name: [values[row] for row in kept] for name, values in data.items()},
+        [FileRef(path) for path in rows],
+        notes,
+    )

@@ -1,0 +1,159 @@
+"""Which audio files a folder has, and which of them a table means, however it writes their names."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+
+from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, is_audio
+from usk.data.listing import TABLE_SUFFIXES
+from usk.files import is_text, visible_files
+
+PARTS = re.compile(r"train(ing)?|test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?")
+CONTAINERS = re.compile(
+    r"(fold|split|part|subset)\d*|audios?|sounds?|wavs?|flac|mp3|ogg|clips?|data|dataset|recordings?|files|raw|original"
+)
+DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+class OutsideError(Exception):
+    """A name that leads out of the folder."""
+
+
+@dataclass(frozen=True)
+class AudioFolder:
+    """What lies below a folder. Files are relative to it."""
+
+    root: Path
+    audio: tuple[PurePosixPath, ...]
+    unread: tuple[PurePosixPath, ...]  # audio of kinds that usk does not read
+    tables: tuple[PurePosixPath, ...]
+    not_text: tuple[PurePosixPath, ...]  # audio whose name is not UTF-8
+    links: tuple[str, ...]  # left out: they lead to what is in the folder anyway, or above it
+
+    @property
+    def tops(self) -> list[str]:
+        """The folders directly below that have audio, in order."""
+        return sorted({file.parts[0] for file in self.audio if len(file.parts) > 1})
+
+
+def audio_folder(root: Path) -> AudioFolder:
+    links: list[Path] = []
+    audio, unread, tables, not_text = [], [], [], []
+    for file in visible_files(root, links):
+        relative = PurePosixPath(file.relative_to(root).as_posix())
+        if is_audio(file):
+            (audio if is_text(relative) else not_text).append(relative)
+        elif file.suffix.lower() in UNREAD_SUFFIXES:
+            unread.append(relative)
+        elif file.suffix.lower() in TABLE_SUFFIXES:
+            tables.append(relative)
+    left_out = tuple(link.relative_to(root).as_posix() for link in links)
+    return AudioFolder(root, tuple(audio), tuple(unread), tuple(tables), tuple(not_text), left_out)
+
+
+def name_parts(folders: Sequence[str]) -> bool:
+    """Whether folders are named like parts of a data set (`audio_train`, `fold1`), and not like classes."""
+    words = [set(re.findall(r"[a-z]+\d*|\d+", name.lower())) for name in folders]
+    shared = set.intersection(*words) if len(words) > 1 else set()
+    own = [{word for word in each if word not in shared or _says_part(word)} for each in words]
+    if {_side(each) for each in own} >= {"train", "test"}:
+        return True
+    return bool(own) and all(
+        all(_says_part(word) or word.isdecimal() for word in each) and any(map(_says_part, each))
+        for each in own
+    )
+
+
+def _says_part(word: str) -> bool:
+    return bool(PARTS.fullmatch(word) or CONTAINERS.fullmatch(word))
+
+
+def _side(words: set[str]) -> str:
+    said = [word for word in words if PARTS.fullmatch(word)]
+    if not said or any(not _says_part(word) for word in words):
+        return ""
+    return "train" if any(word.startswith(("train", "dev")) for word in said) else "test"
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+class FileFinder:
+    """Finds the audio files that a table names: with other slashes, letter case or Unicode form, without their suffix, without
+    their folders, or absolute."""
+
+    def __init__(self, root: Path, files: Sequence[PurePosixPath]) -> None:
+        self.root = root
+        self._exact = {file.as_posix() for file in files}
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for file in files:
+            self._by_name[_key(file.name)].append(file.as_posix())
+            self._by_stem[_key(file.stem)].append(file.as_posix())
+
+    def candidates(self, name: str, place: str = "") -> list[str]:
+        """The files that `name`, written in a table in the folder `place`, can mean. Raises OutsideError."""
+        if name in self._exact and not place:
+            return [name]
+        relative = self._relative(name.strip())
+        joined = {posixpath.normpath(posixpath.join(base, relative)) for base in (place, "")}
+        if all(path.startswith("..") for path in joined):
+            raise OutsideError(name)
+        for path in sorted(joined, reverse=True):
+            if path in self._exact:
+                return [path]
+        wanted = "/" + _key(posixpath.normpath(relative).lstrip("./"))
+        last = wanted.rpartition("/")[2]
+        whole = [file for file in self._by_name.get(last, ()) if f"/{_key(file)}".endswith(wanted)]
+        return whole or [
+            file
+            for file in self._by_stem.get(last, ())
+            if f"/{_key(posixpath.splitext(file)[0])}".endswith(wanted)
+        ]
+
+    def _relative(self, name: str) -> str:
+        if DRIVE.match(name):
+            raise OutsideError(name)
+        if name.startswith("/"):
+            for root in (self.root.resolve(), self.root.absolute()):
+                if Path(name).is_relative_to(root):
+                    return Path(name).relative_to(root).as_posix()
+            raise OutsideError(name)
+        return name if "/" in name else name.replace("\\", "/")
+
+    def find_all(self, names: Sequence[str], place: str, hint: str) -> list[str | None]:
+        """The file of each name, None where there is none. Of several that a name can mean, the one counts whose folder has most of
+        the names, or is called like `hint`. Raises OutsideError, and ValueError for a name that stays ambiguous."""
+        found = [self.candidates(name, place) for name in names]
+        counts = Counter(posixpath.dirname(file) for files in found for file in files)
+        words = set(re.findall(r"[a-z]+", hint.lower()))
+
+        def rank(file: str) -> tuple[bool, int]:
+            folder = posixpath.dirname(file)
+            return bool(words & set(re.findall(r"[a-z]+", folder.lower()))), counts[folder]
+
+        chosen: list[str | None] = []
+        for name, files in zip(names, found, strict=True):
+            best = sorted(files, key=rank, reverse=True)
+            if len(best) > 1 and rank(best[0]) == rank(best[1]):
+                raise ValueError(f"{name} can be {best[0]} or {best[1]}")
+            chosen.append(best[0] if best else None)
+        return chosen
+
+    def nearest(self, name: str) -> str:
+        """A file with a similar name, for messages; empty if none is."""
+        last = re.split(r"[/\\]", name.strip())[-1]
+        close = get_close_matches(_key(last), list(self._by_name)[:5_000], n=1)
+        return self._by_name[close[0]][0] if close else ""
+
+
+def looks_like_audio(name: object) -> bool:
+    return isinstance(name, str) and PurePosixPath(name.strip()).suffix.lower() in AUDIO_SUFFIXES
