@@ -27,6 +27,7 @@ PARAMETER_OF = {
     "griffin_lim_iterations": "quality",
     "precision": "device",
     "clip_filter": "filter",
+    "prompts": "prompt",
 }
 
 
@@ -137,6 +138,9 @@ class Manifest:
     plan_sha256: str
     shards: dict[str, Shard]  # empty until the classifier filter, where there is one, has chosen
     rejected: dict[str, Shard] = field(default_factory=dict)
+    prompts: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # by class; parents are inverted with the first
     precision: str | None = None
     unconditioned: tuple[str, ...] = ()  # classes that the generator does not know
     train_clips: TrainSubsetRecord | None = None

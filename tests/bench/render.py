@@ -147,7 +147,7 @@ def run_usk(
     started = time.perf_counter()
     synthesize(source, folder / name, config, model=generator, stages=stages, keep_latents=False)
     took_s = time.perf_counter() - started
-    render = render.resolved(bool(generator.class_names))
+    render = render.resolved(generator.takes_classes)
     up, down = render.sampler.evaluations()
     down *= 1 if render.guidance == 1.0 else 2
     renderer = DiffusionRenderer(plan, decoded, generator, render, folder)

@@ -65,6 +65,7 @@ def rows_of(plan: Plan, begin: int, end: int) -> list[dict[str, Any]]:
             "model": "tiny@abc",
             "gain_db": -3.5,
             "filter_score": None,
+            "prompt": "",
         }
         for clip in plan.clips[begin:end]
     ]
@@ -131,7 +132,7 @@ def test_datasets_reads_it_with_class_labels_and_provenance(tmp_path: Path) -> N
     assert row == {
         "clip_id": "c7", "label": 1, "group": "c7", "fold": 1, "parents": ["a7", "b7"],
         "parent_groups": ["t/a", "t/b"], "parent_folds": [1, 1], "strategy": "slerp", "alpha": 0.25, "weights": [0.75, 0.25], "seed": 7,
-        "steps": 2, "model": "tiny@abc", "gain_db": -3.5, "filter_score": None, "parent_names": None, "parent_seconds": None,
+        "steps": 2, "model": "tiny@abc", "gain_db": -3.5, "filter_score": None, "prompt": "", "parent_names": None, "parent_seconds": None,
     }  # fmt: skip
 
 

@@ -143,6 +143,7 @@ def test_a_row_carries_its_whole_provenance(
         "parent_seconds": list(planned.parent_seconds), "parent_groups": list(planned.parent_groups),
         "parent_folds": list(planned.parent_folds), "strategy": "slerp", "alpha": planned.alpha,
         "weights": list(planned.weights), "seed": planned.seed, "steps": 4, "model": generator.model_id, "filter_score": None,
+        "prompt": "",
     }  # fmt: skip
 
 

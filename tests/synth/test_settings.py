@@ -118,11 +118,11 @@ def test_so_many_are_made_that_per_class_remain(share: float | None, n: int, mad
 
 
 def test_guidance_goes_to_generators_that_are_told_the_class() -> None:
-    assert render_config().resolved(class_conditional=True).guidance == GUIDANCE
-    assert render_config().resolved(class_conditional=False).guidance == 1.0
-    assert render_config(condition_on_class=False).resolved(class_conditional=True).guidance == 1.0
-    assert render_config("published").resolved(class_conditional=True).guidance == 1.0
-    assert render_config(guidance=1.5).resolved(class_conditional=True).guidance == 1.5
+    assert render_config().resolved(takes_classes=True).guidance == GUIDANCE
+    assert render_config().resolved(takes_classes=False).guidance == 1.0
+    assert render_config(condition_on_class=False).resolved(takes_classes=True).guidance == 1.0
+    assert render_config("published").resolved(takes_classes=True).guidance == 1.0
+    assert render_config(guidance=1.5).resolved(takes_classes=True).guidance == 1.5
 
 
 @pytest.mark.parametrize("strategy", ["average", "resynthesis"])

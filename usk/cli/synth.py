@@ -68,6 +68,14 @@ def command(
             "--phase", help="Of mel generators' clips: parents (their phase and texture) or random."
         ),
     ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT|FILE",
+            help="For text-to-audio models: a text with {class} in it, or a TOML or CSV file. \\[default: a field recording of {class}]",
+        ),
+    ] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", help="Clips that are rendered together. \\[default: what fits]")
     ] = None,
@@ -139,6 +147,7 @@ def command(
             steps=steps,
             guidance=guidance,
             phase=phase,
+            prompt=prompt,
             batch=batch,
         ),
         filter=share_kept,

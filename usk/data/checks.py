@@ -87,6 +87,8 @@ def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
         return "parent_seconds is no list of numbers"
     if any(given and len(given) != len(row["parents"]) for given in (names, lengths_s)):
         return "parents, parent_names and parent_seconds differ in length"
+    if not isinstance(row.get("prompt") or "", str):
+        return "prompt is no text"
     folds = row.get("filter_folds") or []
     if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
         return "filter_folds is no list of folds"

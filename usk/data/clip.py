@@ -37,6 +37,7 @@ class Clip:
     filter_folds: tuple[int, ...] = ()  # what the classifier filter that scored it was trained on
     parent_names: tuple[str, ...] = ()  # clip ids, to read
     parent_seconds: tuple[float, ...] = ()
+    prompt: str = ""
     sound: str = ""
 
     @property
@@ -66,7 +67,7 @@ PROVENANCE_COLUMNS = (
     "gain_db",
     "filter_score",
 )
-OPTIONAL_COLUMNS = ("parent_names", "parent_seconds", "filter_folds")
+OPTIONAL_COLUMNS = ("parent_names", "parent_seconds", "filter_folds", "prompt")
 
 
 def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -85,4 +86,5 @@ def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
         "filter_folds": tuple(int(fold) for fold in row.get("filter_folds") or ()),
         "parent_names": tuple(row.get("parent_names") or ()),
         "parent_seconds": tuple(float(length_s) for length_s in row.get("parent_seconds") or ()),
+        "prompt": str(row.get("prompt") or ""),
     }

@@ -312,6 +312,7 @@ def _provenance(one: ShownClip) -> list[tuple[str, str]]:
         ("clip", clip.clip_id),
         *((f"parent {letter}", f"{name}, recording {group}, fold {fold}") for letter, name, group, fold in parents),
         ("strategy", clip.strategy),
+        *([("prompt", clip.prompt)] if clip.prompt else []),
         ("alpha", f"{clip.alpha:g}"),
         ("seed", str(clip.seed)),
         ("steps", str(clip.steps)),

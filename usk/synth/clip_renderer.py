@@ -92,4 +92,5 @@ class ClipRenderer(ABC):
             "model": self.model_id,
             "gain_db": round(gain_db, 4),
             "filter_score": None,
+            "prompt": clip.prompt,
         }

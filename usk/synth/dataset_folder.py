@@ -54,6 +54,7 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: 
             "model": Value("string"),
             "gain_db": Value("float64"),
             "filter_score": Value("float64"),
+            "prompt": Value("string"),
             **({"filter_folds": List(Value("int64"))} if filtered else {}),
         }
     )

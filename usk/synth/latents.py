@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from usk.data.cache import cache_root
 from usk.data.decode import DecodedSource
 from usk.diffusion.generator import Generator
+from usk.synth.prompts import text_of_parents
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import strategy_named
 
@@ -31,6 +32,7 @@ def latents_key(
     generator: Generator,
     config: RenderConfig,
     batch: int,
+    prompts: Mapping[str, Sequence[str]],
 ) -> str:
     """What the latents of these parents (rows of `decoded` by the length of their crop) are known by."""
     source = decoded.source
@@ -47,7 +49,10 @@ def latents_key(
         "source": [source.cache_key, decoded.sample_rate_hz],
         "batch": batch,
         "parents": {
-            crop: [[source.clips[row].identity, decoded.class_name(row)] for row in rows]
+            crop: [
+                [source.clips[row].identity, text_of_parents(prompts, decoded.class_name(row))]
+                for row in rows
+            ]
             for crop, rows in rows_of_crop.items()
         },
     }

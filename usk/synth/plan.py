@@ -33,6 +33,7 @@ class PlannedClip:
     seed: int
     parent_names: tuple[str, ...] = ()
     parent_seconds: tuple[float, ...] = ()
+    prompt: str = ""  # of generators that take prompts
 
     @property
     def alpha(self) -> float:

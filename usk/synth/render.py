@@ -11,7 +11,7 @@ import contextlib
 import io
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from usk.errors import ModelError, disk_errors
 from usk.files import atomic_write
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, PlannedClip
+from usk.synth.prompts import text_of_parents
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import Ingredients, strategy_named
 
@@ -109,6 +110,7 @@ class ParentLatents:
         batch: int,
         pieces: Pieces,
         stages: Stages,
+        prompts: Mapping[str, Sequence[str]],
     ) -> None:
         """`rows_of_crop`: the parents' rows in `decoded` by the length of their crop in samples, in order of first use."""
         self.rows_of_crop, self.decoded, self.generator, self.config = (
@@ -118,6 +120,7 @@ class ParentLatents:
             config,
         )
         self.work, self.batch, self.pieces, self.stages = work, batch, pieces, stages
+        self.prompts = prompts
         self.strategy = strategy_named(config.strategy)
         self.place = {
             row: (crop, index) for crop, rows in rows_of_crop.items() for index, row in enumerate(rows)
@@ -174,13 +177,15 @@ class ParentLatents:
         generator, config = self.generator, self.config
         rows = self.rows_of_crop[crop][batch * self.batch : (batch + 1) * self.batch]
         audio = self.audio(rows, crop)
-        names = [self.decoded.class_name(row) for row in rows] if config.condition_on_class else []
+        texts = [text_of_parents(self.prompts, self.decoded.class_name(row)) for row in rows]
+        if not config.condition_on_class:
+            texts = []
 
         def encode(piece: slice) -> torch.Tensor:
             noisy = clean = generator.encode(audio[piece])
             if self.strategy.inverts:
                 noisy = generator.invert(
-                    clean, config.sampler, Condition(names[piece], parents=audio[None, piece])
+                    clean, config.sampler, Condition(texts[piece], parents=audio[None, piece])
                 )
             return torch.stack((noisy, clean)).cpu()
 
@@ -198,8 +203,10 @@ class DiffusionRenderer(ClipRenderer):
         config: RenderConfig,
         work: Path,
         stages: Stages | None = None,
+        prompts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        config = config.resolved(bool(generator.class_names))
+        """`prompts`: by class, of generators that take them; the plan says which clip gets which."""
+        config = config.resolved(generator.takes_classes)
         super().__init__(plan, decoded, config, generator.model_id, generator.longest_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
@@ -217,7 +224,15 @@ class DiffusionRenderer(ClipRenderer):
         for row, crop in crop_of_parent.items():
             rows_of_crop[crop].append(row)
         self.latents = ParentLatents(
-            rows_of_crop, decoded, generator, config, work, self.batch, self.pieces, self.stages
+            rows_of_crop,
+            decoded,
+            generator,
+            config,
+            work,
+            self.batch,
+            self.pieces,
+            self.stages,
+            prompts or {},
         )
 
     def crop(self, clip: PlannedClip) -> int:
@@ -290,7 +305,9 @@ class DiffusionRenderer(ClipRenderer):
         assert config.guidance is not None  # resolved
         on_audio = generator.conditioned_on_audio
         condition = Condition(
-            [self.plan.class_names[clip.label] for clip in planned] if config.condition_on_class else [],
+            [clip.prompt or self.plan.class_names[clip.label] for clip in planned]
+            if config.condition_on_class
+            else [],
             config.guidance,
             torch.stack([self.latents.audio(of_side, crop) for of_side in rows]) if on_audio else None,
             weights,

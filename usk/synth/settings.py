@@ -12,12 +12,14 @@ from usk.errors import UsageError
 from usk.synth.plan import Alpha
 from usk.synth.strategies import Strategy, strategy_named
 
+DEFAULT_PROMPT = "a field recording of {class}"
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
-OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance")
+OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
 OF_GENERATORS = (*OF_SAMPLERS, "phase", "precision", "batch")
+NOT_RECORDED = {"batch", "prompt"}  # the manifest has the prompts themselves
 PHASES = ("parents", "random")
 
 
@@ -37,6 +39,8 @@ class RenderConfig:
     eta: float = 0.0  # fresh noise while sampling; takes the first-order solver
     condition_on_class: bool = True  # class-conditional generators
     guidance: float | None = None  # towards the class; None: `GUIDANCE` if conditioned on it, else 1
+    prompt: str | None = None  # of generators that take prompts: as `usk.synth.prompts.read_prompts` takes it
+    negative_prompt: str = ""  # what guidance leads away from; empty: as the generator does without a prompt
     crop: bool = True  # audio only as long as the clips need
     repeat_short: bool = True  # short parents are repeated to fill it, or followed by silence
     # Of families without phase in their latents: the parents', which are filtered in time and frequency, or random, made
@@ -73,13 +77,24 @@ class RenderConfig:
             "precision",
             self.precision,
         )
+        for name in ("prompt", "negative_prompt"):
+            given = getattr(self, name)
+            _check(
+                not given or self.condition_on_class,
+                "has no effect: nothing is conditioned here",
+                name,
+                given,
+            )
         _check(self.batch is None or self.batch >= 1, "must be at least 1", "batch", self.batch)
 
-    def resolved(self, class_conditional: bool) -> RenderConfig:
-        """With the guidance that such a generator gets."""
-        if self.guidance is not None:
-            return self
-        return replace(self, guidance=GUIDANCE if class_conditional and self.condition_on_class else 1.0)
+    def resolved(self, takes_classes: bool, takes_prompts: bool = False) -> RenderConfig:
+        """With the guidance and the prompts that such a generator gets."""
+        guidance, prompt = self.guidance, self.prompt
+        if guidance is None:
+            guidance = GUIDANCE if takes_classes and self.condition_on_class else 1.0
+        if prompt is None and takes_prompts and self.condition_on_class and self.row.samples:
+            prompt = DEFAULT_PROMPT
+        return replace(self, guidance=guidance, prompt=prompt)
 
     @property
     def row(self) -> Strategy:
@@ -91,10 +106,10 @@ class RenderConfig:
         return SamplerConfig(self.steps, self.strength, self.solver)
 
     def as_dict(self) -> dict[str, Any]:
-        """All that decides what the clips sound like; the batch does not."""
+        """All that decides what the clips sound like; the batch does not, and the plan has the prompts."""
         if self.row.mix is None:
             return {"strategy": self.strategy}
-        without = {"batch"} if self.row.samples else {"batch", "condition_on_class", *OF_SAMPLERS}
+        without = NOT_RECORDED if self.row.samples else NOT_RECORDED | {"condition_on_class", *OF_SAMPLERS}
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 

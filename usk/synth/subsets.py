@@ -14,8 +14,9 @@ from usk.diffusion.generator import Generator
 from usk.errors import UsageError, UskError
 from usk.manifest import MANIFEST_FILE
 from usk.reporter import Reporter
+from usk.synth.chosen_generator import ready_generator
 from usk.synth.settings import SynthConfig
-from usk.synth.synthesize import Prepared, SynthResult, prepare, ready_generator, render
+from usk.synth.synthesize import Prepared, SynthResult, prepare, render
 from usk.text import abbreviate_list
 
 

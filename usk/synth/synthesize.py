@@ -19,22 +19,27 @@ from usk.data.source import Source
 from usk.data.splits import in_several_folds
 from usk.device import resolve_device
 from usk.diffusion.generator import Generator
-from usk.diffusion.load import load_generator
 from usk.diffusion.pipeline import EMBEDDED, resolve_model
-from usk.errors import ModelError, SourceError, UsageError
+from usk.errors import SourceError, UsageError
 from usk.files import require_own_folder
-from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainedOn, TrainSubsetRecord
+from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainSubsetRecord
 from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
+from usk.synth.chosen_generator import (
+    notes_on_generator,
+    ready_generator,
+    unconditioned_classes,
+    what_it_was_trained_on,
+)
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.dataset_folder import DatasetFolder, FilteredDatasetFolder, ShardSpan
 from usk.synth.filter import ClipFilter
 from usk.synth.latents import keep, latents_key, reuse
 from usk.synth.plan import Plan, draw_plan
+from usk.synth.prompts import Prompts, read_prompts
 from usk.synth.render import DiffusionRenderer, Stages, batch_of
 from usk.synth.settings import RenderConfig, SynthConfig
 from usk.synth.waveform import SAMPLE_RATE_HZ, WAVEFORM_RENDERERS
-from usk.text import abbreviate_list, pluralize
 
 ROWS_PER_SHARD = 128
 SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
@@ -110,18 +115,21 @@ def prepare(
 ) -> Prepared:
     """Load the generator, decode the clips, draw the plan. Raises UskError for whatever cannot be made."""
     generator, settings = None, config.render
+    prompts_of(source, config)  # a file that will not do is refused before weights are loaded
     if settings.row.mix is not None:
         generator = ready_generator(model, device, settings)
-        settings = settings.resolved(bool(generator.class_names))
+        settings = settings.resolved(generator.takes_classes, generator.takes_prompts)
+        config = replace(config, render=settings)
     rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     everything = decode(source, config, rate_hz, reporter)
     pool, plan = plan_for(everything, config)
-    unconditioned = _unconditioned_classes(generator, settings, plan)
+    prompts = prompts_of(source, config)
+    unconditioned = unconditioned_classes(generator, settings, plan)
     manifest = Manifest(
         source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
         class_names=tuple(source.class_names),
         model=generator.model_id if generator is not None else NO_MODEL,
-        trained_on=_trained_on(generator),
+        trained_on=what_it_was_trained_on(generator),
         mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
         sample_rate_hz=rate_hz,
         render=settings.as_dict(),
@@ -134,6 +142,7 @@ def prepare(
         license=strictest_license([source.license, *([generator.license] if generator else [])]),
         plan_sha256=plan.sha256,
         shards={},
+        prompts=dict(prompts.of_class) if prompts is not None else {},
         precision=generator.precision if generator is not None else None,
         unconditioned=tuple(unconditioned),
         train_clips=TrainSubsetRecord(**asdict(config.train_clips)) if config.train_clips else None,
@@ -147,7 +156,7 @@ def prepare(
         on = generator.device if generator is not None else resolve_device(device)
         clip_filter = ClipFilter(pool, everything.source.clips, plan.clips, config, on)
         manifest = replace(manifest, clip_filter=clip_filter.record())
-    notes = (*_notes_on_generator(generator, pool, unconditioned), *pool.source.notes, *plan.notes)
+    notes = (*notes_on_generator(generator, pool, unconditioned), *pool.source.notes, *plan.notes)
     return Prepared(config, settings, generator, pool, plan, clip_filter, manifest, notes)
 
 
@@ -211,32 +220,15 @@ def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSou
             value=config.train_clips.train_clips,
             hint=error.hint,
         ) from error
-    return pool, plan
+    prompts = prompts_of(source, config)
+    return pool, prompts.drawn(plan) if prompts else plan
 
 
-def ready_generator(model: str | Generator, device: str, settings: RenderConfig) -> Generator:
-    """The generator, if it can do what the settings ask of it: refused before anything is written."""
-    if isinstance(model, Generator):
-        generator = model if settings.precision == "auto" else replace(model, precision=settings.precision)
-    else:
-        generator = load_generator(model, device, settings.precision)
-    conditioned = bool(generator.class_names) and settings.condition_on_class
-    if settings.strategy == "sample" and not conditioned:
-        raise UsageError(
-            f"needs a class-conditional generator, which {generator.model_id} is not",
-            field="strategy",
-            value="sample",
-            hint="Make one with `usk fit`, or choose another strategy.",
-        )
-    if settings.guidance not in (None, 1.0) and not conditioned:
-        raise UsageError(
-            f"has no effect: {generator.model_id} is not conditioned on the class here",
-            field="guidance",
-            value=settings.guidance,
-            hint="Remove it.",
-        )
-    generator.scales(settings.sampler)  # steps that do not fit the strength
-    return generator
+def prompts_of(source: Source, config: SynthConfig) -> Prompts | None:
+    """The prompts of the classes asked for, where prompts are asked for. Raises UsageError."""
+    if config.render.prompt is None:
+        return None
+    return read_prompts(config.render.prompt, config.classes or source.class_names)
 
 
 def refuse_early(
@@ -250,49 +242,6 @@ def refuse_early(
     here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
     if config.render.row.mix is not None and here:
         ready_generator(name, device, config.render)
-
-
-def _unconditioned_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:
-    """Classes that a class-conditional generator does not know. Raises UsageError where clips are drawn from the class alone."""
-    if generator is None or not generator.class_names or not settings.condition_on_class:
-        return []
-    unknown = [name for name in plan.counts() if name not in generator.class_names]
-    if unknown and settings.strategy == "sample":
-        raise UsageError(
-            f"{generator.model_id} does not know {abbreviate_list(unknown)}; it knows {', '.join(generator.class_names)}",
-            field="strategy",
-            value="sample",
-            hint="Choose among these classes, or fit a generator to these clips.",
-        )
-    return unknown
-
-
-def _trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]:
-    try:
-        return TrainedOn.parts_of(generator.trained_on) if generator is not None else ()
-    except ValueError as error:
-        raise ModelError(
-            f"what the generator was trained on is not as usk fit records it: {error}", field="model"
-        ) from error
-
-
-def _notes_on_generator(
-    generator: Generator | None, pool: DecodedSource, unconditioned: list[str]
-) -> list[str]:
-    if generator is None:
-        return []
-    notes = []
-    if unconditioned:
-        notes.append(
-            f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class"
-        )
-    longest_s = generator.longest_s
-    if too_long := sum(clip.duration_s > longest_s + 0.02 for clip in pool.source.clips):
-        notes.append(
-            f"longer than the {longest_s:.2f} s that the generator makes: {pluralize(too_long, 'parent')}, whose first "
-            f"{longest_s:.2f} s count (from their first sound on where those are next to silent)"
-        )
-    return notes
 
 
 # --- render --------------------------------------------------------------------------------------------------------
@@ -354,9 +303,10 @@ def _renderer(prepared: Prepared, folder: DatasetFolder, stages: Stages) -> tupl
     generator, plan, pool = prepared.generator, prepared.plan, prepared.pool
     if generator is None:
         return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render), ""
-    renderer = DiffusionRenderer(plan, pool, generator, prepared.render, folder.work, stages)
+    prompts = prepared.manifest.prompts
+    renderer = DiffusionRenderer(plan, pool, generator, prepared.render, folder.work, stages, prompts)
     rows = renderer.latents.rows_of_crop
-    return renderer, latents_key(rows, pool, generator, prepared.render, renderer.batch)
+    return renderer, latents_key(rows, pool, generator, prepared.render, renderer.batch, prompts)
 
 
 def _render_missing(

@@ -1,0 +1,95 @@
+"""The generator of a dataset: loaded, refused early where it cannot do what is asked, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from usk.data.decode import DecodedSource
+from usk.diffusion.generator import Generator
+from usk.diffusion.load import load_generator
+from usk.diffusion.text_pipeline import TextGenerator
+from usk.errors import ModelError, UsageError
+from usk.manifest import TrainedOn
+from usk.synth.plan import Plan
+from usk.synth.settings import RenderConfig
+from usk.text import abbreviate_list, pluralize
+
+
+def ready_generator(model: str | Generator, device: str, settings: RenderConfig) -> Generator:
+    """The generator, if it can do what the settings ask of it: refused before anything is written."""
+    if isinstance(model, Generator):
+        generator = model if settings.precision == "auto" else replace(model, precision=settings.precision)
+    else:
+        generator = load_generator(model, device, settings.precision)
+    conditioned = generator.takes_classes and settings.condition_on_class
+    if settings.strategy == "sample" and not conditioned:
+        raise UsageError(
+            f"needs a generator of classes or prompts, which {generator.model_id} is not",
+            field="strategy",
+            value="sample",
+            hint="Make one with `usk fit`, or choose another strategy.",
+        )
+    if settings.guidance not in (None, 1.0) and not conditioned:
+        raise UsageError(
+            f"has no effect: {generator.model_id} is not conditioned on the class here",
+            field="guidance",
+            value=settings.guidance,
+            hint="Remove it.",
+        )
+    for name in ("prompt", "negative_prompt"):
+        if getattr(settings, name) and not generator.takes_prompts:
+            raise UsageError(
+                f"has no effect: {generator.model_id} takes no prompts",
+                field=name,
+                value=getattr(settings, name),
+                hint="Remove it, or name a text-to-audio model.",
+            )
+    if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
+        generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={})
+    generator.scales(settings.sampler)  # steps that do not fit the strength
+    return generator
+
+
+def unconditioned_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:
+    """Classes that a class-conditional generator does not know. Raises UsageError where clips are drawn from the class alone."""
+    if generator is None or not generator.class_names or not settings.condition_on_class:
+        return []
+    unknown = [name for name in plan.counts() if name not in generator.class_names]
+    if unknown and settings.strategy == "sample":
+        raise UsageError(
+            f"{generator.model_id} does not know {abbreviate_list(unknown)}; it knows {', '.join(generator.class_names)}",
+            field="strategy",
+            value="sample",
+            hint="Choose among these classes, or fit a generator to these clips.",
+        )
+    return unknown
+
+
+def what_it_was_trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]:
+    """For the manifest. Raises ModelError."""
+    try:
+        return TrainedOn.parts_of(generator.trained_on) if generator is not None else ()
+    except ValueError as error:
+        raise ModelError(
+            f"what the generator was trained on is not as usk fit records it: {error}", field="model"
+        ) from error
+
+
+def notes_on_generator(
+    generator: Generator | None, pool: DecodedSource, unconditioned: list[str]
+) -> list[str]:
+    """What a user should know before the clips are made."""
+    if generator is None:
+        return []
+    notes = []
+    if unconditioned:
+        notes.append(
+            f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class"
+        )
+    longest_s = generator.longest_s
+    if too_long := sum(clip.duration_s > longest_s + 0.02 for clip in pool.source.clips):
+        notes.append(
+            f"longer than the {longest_s:.2f} s that the generator makes: {pluralize(too_long, 'parent')}, whose first "
+            f"{longest_s:.2f} s count (from their first sound on where those are next to silent)"
+        )
+    return notes
