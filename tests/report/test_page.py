@@ -20,7 +20,6 @@ from usk.report import page as module
 from usk.report.page import (
     ReportConfig,
     _provenance,
-    _script_json,
     report,
 )
 from usk.synth.settings import render_config
@@ -307,12 +306,6 @@ def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study
     assert name.startswith("classifier of real_small_fold1_seed0")
     usk("report", "--real", "tones")
     assert f"in {name} (lower is closer)</caption>" in Path("report.html").read_text()
-
-
-def test_data_in_the_page_ends_no_script() -> None:
-    texts = ["</script><script>x", "<!--", "]]>", "a & b \u2028"]
-    assert json.loads(_script_json(texts)) == texts
-    assert not re.search("[<>&\u2028]", _script_json(texts))
 
 
 def test_the_command_that_made_the_clips_is_on_the_page(usk: Command, study_folder: Path) -> None:

@@ -5,12 +5,11 @@ Results go to standard output, everything else to standard error, so that `--jso
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -117,26 +116,6 @@ class Display(Reporter):
     def _drawn(self, shown: RenderableType | tables.Table) -> RenderableType:
         return plain_table(shown, self.out.width) if isinstance(shown, tables.Table) else shown
 
-    @contextlib.contextmanager
-    def progress(self) -> Iterator[Callable[[str], Callable[..., None]]]:
-        """Progress bars with time left. Yields a function that names a bar and returns its update (done, of[, text]).
-
-        A bar appears with its first update; all bars of a command share one live display.
-        """
-        with _progress(self.err, self.hides_progress) as bars:
-
-            def named(description: str) -> Callable[..., None]:
-                tasks: list[TaskID] = []
-
-                def update(done: int, total: int, text: str = description) -> None:
-                    if not tasks:
-                        tasks.append(bars.add_task(escape(text), total=total))
-                    bars.update(tasks[0], completed=done, total=total, description=escape(text))
-
-                return update
-
-            yield named
-
 
 class _Bar(Task):
     """A bar of a `Display`; it appears with its first update."""
@@ -177,11 +156,6 @@ def _progress(err: Console, hidden: bool) -> Progress:
         # An epoch of a large classifier takes minutes: rich would forget it after 30 s and know no time left.
         speed_estimate_period=600,
     )
-
-
-def settings_line(settings: Mapping[str, Any]) -> str:
-    """`key value, key value` for the resolved settings of a command."""
-    return ", ".join(f"{key} {_plain(value)}" for key, value in settings.items())
 
 
 def _plain(value: Any) -> str:

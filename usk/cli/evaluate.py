@@ -73,4 +73,4 @@ def _save(dataset: Path, runs: str, studies: Sequence[Study]) -> None:
         )
     chart, *_ = [*train_clips_charts(sweeps_by_train_clips(about_it)), accuracy_chart(about_it[0])]
     sections = [study_section(study.comparison, revision) for study in about_it]
-    save_study(dataset, sections, partial(chart.png, flag="--save"))
+    save_study(dataset, sections, partial(chart.png, field="save"))

@@ -16,6 +16,8 @@ import torch
 from usk.diffusion.interpolate import Scales
 from usk.diffusion.pipeline import GeneratorInfo
 from usk.diffusion.sampler import SamplerConfig
+from usk.diffusion.schedule import Schedule
+from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Generator(GeneratorInfo, ABC):
 
     model_id: str  # id@revision, as it stands in the rows of the clips made
     device: torch.device
+    schedule: Schedule
     precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
 
     @abstractmethod
@@ -73,16 +76,24 @@ class Generator(GeneratorInfo, ABC):
         """
 
     @abstractmethod
-    def scales(self, sampler: SamplerConfig) -> Scales:
-        """How much signal and noise latents hold where `invert` ends and `sample` starts."""
+    def predictor(self, condition: Condition = Condition()) -> Predictor:
+        """The network for one batch: its raw output for noisy latents and a node of the schedule, float32."""
 
     @abstractmethod
+    def compiled(self) -> Self:
+        """The same generator with its network compiled by torch. Raises UsageError where torch cannot compile."""
+
+    def scales(self, sampler: SamplerConfig) -> Scales:
+        """How much signal and noise latents hold where `invert` ends and `sample` starts."""
+        alpha = top_alpha(sampler, self.schedule)
+        return Scales(alpha**0.5, max(1 - alpha, 0.0) ** 0.5)
+
     def invert(
         self, clean: torch.Tensor, sampler: SamplerConfig, condition: Condition = Condition()
     ) -> torch.Tensor:
         """The noisy latents at the strength from which `sample` comes back to `clean`."""
+        return invert(self.predictor(condition), clean, self.schedule, sampler)
 
-    @abstractmethod
     def sample(
         self,
         noisy: torch.Tensor,
@@ -92,7 +103,4 @@ class Generator(GeneratorInfo, ABC):
         seeds: Sequence[int] = (),
     ) -> torch.Tensor:
         """Clean latents from noisy ones at the strength; `eta` above 0 adds noise from each clip's seed on the way."""
-
-    @abstractmethod
-    def compiled(self) -> Self:
-        """The same generator with its network compiled by torch. Raises UsageError where torch cannot compile."""
+        return sample(self.predictor(condition), noisy, self.schedule, sampler, eta, seeds)

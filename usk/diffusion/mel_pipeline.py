@@ -19,7 +19,6 @@ from usk.data.pinned import download_model
 from usk.device import autocast
 from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
 from usk.diffusion.generator import Condition, Generator
-from usk.diffusion.interpolate import Scales
 from usk.diffusion.pipeline import (
     INDEX_FILE,
     PIPELINE_FILES,
@@ -28,9 +27,8 @@ from usk.diffusion.pipeline import (
     describe_folder,
     read_pipeline_json,
 )
-from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.schedule import NoiseSchedule
-from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
+from usk.diffusion.solvers import Predictor
 from usk.diffusion.weights import load_network, quiet_libraries
 from usk.errors import ModelError, UsageError
 from usk.hub import first_line
@@ -88,25 +86,6 @@ class MelGenerator(Generator):
         return filter_source(
             source.to(self.device), image, self.mel, GAIN_SMOOTH_S, self.mel.n_mels / GAIN_BANDS
         )
-
-    def scales(self, sampler: SamplerConfig) -> Scales:
-        alpha = top_alpha(sampler, self.schedule)
-        return Scales(alpha**0.5, max(1 - alpha, 0.0) ** 0.5)
-
-    def invert(
-        self, clean: torch.Tensor, sampler: SamplerConfig, condition: Condition = Condition()
-    ) -> torch.Tensor:
-        return invert(self.predictor(condition), clean, self.schedule, sampler)
-
-    def sample(
-        self,
-        noisy: torch.Tensor,
-        sampler: SamplerConfig,
-        condition: Condition = Condition(),
-        eta: float = 0.0,
-        seeds: Sequence[int] = (),
-    ) -> torch.Tensor:
-        return sample(self.predictor(condition), noisy, self.schedule, sampler, eta, seeds)
 
     def predictor(self, condition: Condition = Condition()) -> Predictor:
         """The network for one batch: its raw output for [batch, channels, height, width] and a timestep, float32.

@@ -28,7 +28,6 @@ CLASSES: dict[str, type[TextGenerator]] = {
     "LongCatAudioDiTPipeline": LongCatAudio,
 }
 ON_DEVICE = ("vae", "vocoder")  # beside the network; text encoders stay on the CPU
-SPARE = 1.3  # memory beyond the weights, for activations
 
 
 def load_text_generator(

@@ -16,10 +16,7 @@ import torch
 
 from usk.device import autocast
 from usk.diffusion.generator import Condition, Generator
-from usk.diffusion.interpolate import Scales
-from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.schedule import Schedule
-from usk.diffusion.solvers import Predictor, invert, sample, top_alpha
+from usk.diffusion.solvers import Predictor
 
 CROP_S = 1.0  # clips are made at whole multiples of this, or as long as the model can
 
@@ -32,7 +29,6 @@ class TextGenerator(Generator):
     """A text-to-audio model. Latents are [batch, ...] with time along `time_axis`."""
 
     pipeline: Any  # of diffusers
-    schedule: Schedule
     hop_samples: int  # of audio for one step of the latents along time
     time_multiple: int = 1  # lengths of latents are multiples of this
     negative_prompt: str = ""
@@ -86,25 +82,6 @@ class TextGenerator(Generator):
     ) -> torch.Tensor:
         with torch.no_grad():
             return self.to_audio(latent).float()
-
-    def scales(self, sampler: SamplerConfig) -> Scales:
-        alpha = top_alpha(sampler, self.schedule)
-        return Scales(alpha**0.5, max(1 - alpha, 0.0) ** 0.5)
-
-    def invert(
-        self, clean: torch.Tensor, sampler: SamplerConfig, condition: Condition = Condition()
-    ) -> torch.Tensor:
-        return invert(self.predictor(condition), clean, self.schedule, sampler)
-
-    def sample(
-        self,
-        noisy: torch.Tensor,
-        sampler: SamplerConfig,
-        condition: Condition = Condition(),
-        eta: float = 0.0,
-        seeds: Sequence[int] = (),
-    ) -> torch.Tensor:
-        return sample(self.predictor(condition), noisy, self.schedule, sampler, eta, seeds)
 
     def predictor(self, condition: Condition = Condition()) -> Predictor:
         """The network for one batch. Guidance takes a second evaluation (arXiv 2207.12598)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -265,7 +264,7 @@ def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
         "low_db": f"\u2212{shown.range_db:.0f}",
         "n_kept": len(shown.clips) - n_rejected,
         "n_rejected": n_rejected,
-        "data": _markup(_script_json(data)),
+        "data": data,
         "media": [] if assets is not None else _media(shown),
     }
 
@@ -320,12 +319,6 @@ def _provenance(one: ShownClip) -> list[tuple[str, str]]:
         ("gain", f"{clip.gain_db:+.1f} dB"),
         ("filter score", "not scored" if clip.filter_score is None else f"{clip.filter_score:.3f}"),
     ]  # fmt: skip
-
-
-def _script_json(value: Any) -> str:
-    """JSON that ends no script element, whatever its texts hold."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _media(shown: Gallery) -> list[Media]:
