@@ -288,7 +288,7 @@ def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object
     ("strategy", "more", "n_parents"),
     [
         ("slerp", ("--alpha", "beta:0.5"), 2), ("variation", (), 1), ("sample", ("--guidance", 2), 1),
-        ("waveform", ("--alpha", "0.4"), 2),
+        ("waveform", ("--alpha", "0.4"), 2), ("average", ("--alpha", "0.4"), 2), ("resynthesis", ("--phase", "random"), 1),
     ],
 )  # fmt: skip
 def test_every_strategy_makes_a_dataset_that_trains(
@@ -310,7 +310,7 @@ def test_every_strategy_makes_a_dataset_that_trains(
         "--strategy", strategy, *more, "--test-folds", 3, "--across-folds", "--json",
     )  # fmt: skip
     assert made.code == 0, made.err
-    assert ("does not know car_horn" in made.err) == (strategy not in ("sample", "waveform"))
+    assert ("does not know car_horn" in made.err) == (strategy in ("slerp", "variation"))
     rows = load_dataset(str(out), split="train").cast_column("audio", Audio(decode=False))
     assert len(rows) == 6
     for row in rows:

@@ -165,7 +165,8 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
         )
     chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
     chosen.setdefault("phase", strategy.phase if preset.config.phase == "parents" else preset.config.phase)
-    chosen.setdefault("condition_on_class", preset.config.condition_on_class or not strategy.inverts)
+    conditions = strategy.samples and (preset.config.condition_on_class or not strategy.inverts)
+    chosen.setdefault("condition_on_class", conditions)
     _check(
         0.0 < float(chosen["strength"]) <= 1.0, "must lie above 0 and up to 1", "strength", chosen["strength"]
     )
