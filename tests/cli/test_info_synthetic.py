@@ -33,4 +33,4 @@ def test_it_says_what_is_in_it(usk: Callable[..., Any], tone_folder: Path, tmp_p
     assert facts["recordings"] == len(
         {group for clip in decoded.source.clips for group in clip.parent_groups}
     )
-    assert "mean s" in usk("info", folder).out
+    assert "mean" in usk("info", folder).out
