@@ -482,7 +482,17 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
         "synth", *real, "--strategy", "waveform", "--per-class", 8, "--out", tmp_path / "synth", "--quiet"
     )
     assert ran.code == 0, ran.err
-    train = ("train", *real, "--synth", tmp_path / "synth", "--mix", "real,synth", "--epochs", 1, "--no-baseline")
+    train = (
+        "train",
+        *real,
+        "--synth",
+        tmp_path / "synth",
+        "--mix",
+        "real,synth",
+        "--epochs",
+        1,
+        "--no-baseline",
+    )
     more = ("--seeds", 1, "--columns", "group=place", "--out", tmp_path / "runs", "--json")
     trained = usk(*train, *more)
     assert trained.code == 0, trained.err
@@ -522,9 +532,7 @@ def test_a_mix_that_names_a_folder_by_its_path_is_compared_too(
     rows = {row["mix"] for comparison in compared.value for row in comparison["rows"]}
     assert rows == {"real", "real,./made", "./made"}
     missing = usk("train", "--real", urbansound8k_folder, "--mix", "./missing")
-    assert (
-        missing.code == 1 and "--mix ./missing: no such folder" in missing.err
-    )
+    assert missing.code == 1 and "--mix ./missing: no such folder" in missing.err
 
 
 def test_bad_clips_of_a_source_in_a_mix_are_skipped_on_demand(
@@ -683,9 +691,7 @@ def test_a_file_that_begins_with_a_dash(
 
 def test_one_mix_alone_is_compared_with_nothing(usk: Command, tmp_path: Path) -> None:
     write_run(tmp_path, "real,synth")
-    assert "real,synth is the only mix: train the mix real" in re.sub(
-        r"\s+", " ", usk("eval", tmp_path).out
-    )
+    assert "real,synth is the only mix: train the mix real" in re.sub(r"\s+", " ", usk("eval", tmp_path).out)
 
 
 def test_what_comes_next_reads_the_clips_in_the_same_way(usk: Command, tmp_path: Path) -> None:

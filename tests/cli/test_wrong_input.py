@@ -166,7 +166,11 @@ def nan_samples(world: World) -> Case:
 
 def bad_clips_in_training(world: World) -> Case:
     world.clip().write_bytes(b"")
-    return ["train", "--real", world.tones, "--out", world.out], 1, ["cut0.wav (empty file)", "skip bad clips"]
+    return (
+        ["train", "--real", world.tones, "--out", world.out],
+        1,
+        ["cut0.wav (empty file)", "skip bad clips"],
+    )
 
 
 def nothing_usable(world: World) -> Case:
@@ -763,4 +767,7 @@ def test_other_files_in_a_source_are_passed_over(usk: Command, world: World) -> 
 def test_a_synth_that_no_mix_names_is_refused(usk: Command, world: World) -> None:
     ran = usk(*world.train("--synth", "made"))
     assert ran.code == 2
-    assert ran.err == "usk: --synth made: no mix names synth. Add a mix that names it, such as real,synth, or leave it out.\n"
+    assert (
+        ran.err
+        == "usk: --synth made: no mix names synth. Add a mix that names it, such as real,synth, or leave it out.\n"
+    )

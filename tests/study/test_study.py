@@ -53,7 +53,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(usk: Command, written: Path) -> None:
-    written.write_text(STUDY + "[generators.mine]\nfolds = [2, 3]\nsteps = 5\n")
+    written.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
     ran = usk("study", written, "--dry-run", "--json")
     assert ran.code == 0, ran.err
     assert [step.split()[0] for step in ran.value] == [

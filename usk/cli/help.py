@@ -43,7 +43,7 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)
-        options = [one for one in params if one.param_type_name == "option"]
+        options: list[Any] = [one for one in params if one.param_type_name == "option"]
         for one in options:
             if getattr(one, "is_flag", False):
                 one.metavar = ""

@@ -168,7 +168,7 @@ def curve_chart(study: Study, value_name: str) -> Chart | None:
                 curve.epochs, scale * np.array(curve.mean), color=color, lw=1.8, label=short(curve.mix, 30)
             )
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel(label)
         axes.grid()
         axes.legend(labelcolor=palette.ink)

@@ -30,7 +30,7 @@ class StudyConfig:
         `real,synth (balanced)`.
     clips: ways of making clips by name, each a table of `usk synth`'s settings, with `filter` to keep the better half and
         `per_class` of its own.
-    generators: generators to fit by name, each a table of `usk fit`'s settings with `test_folds` left out, or `folds` used.
+    generators: generators to fit by name, each a table of `usk fit`'s settings with the `test_folds` that it leaves out.
     model: the generator of all clips, or one by test fold: a name of `generators`, `embedded`, a folder or a Hub id.
     control: the mix that shows what the same parents give without a generator.
     """

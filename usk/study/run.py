@@ -174,7 +174,7 @@ class _Steps:
 
         settings = dict(table)
         places = settings.pop("real", None)
-        held, folds = settings.pop("test_folds", []), settings.pop("folds", [])
+        held = settings.pop("test_folds", [])
         settings = {{"from": "base"}.get(key, key): value for key, value in settings.items()}
         if unknown := sorted(set(settings) - {entry.name for entry in fields(FitConfig)}):
             raise UsageError(f"generators.{name}: {unknown[0]} is not a setting of a generator's training")
@@ -190,14 +190,7 @@ class _Steps:
             sources = [
                 self.source(place) for place in ([places] if isinstance(places, str) else places or [None])
             ]
-            used = folds or [fold for source in sources for fold in source.folds if held and fold not in held]
-            result = fit(
-                sources,
-                out,
-                config,
-                folds=sorted(set(used)),
-                report=lambda state: tell(state.done, f"loss {state.loss:.4f}"),
-            )
+            result = fit(sources, out, config, test_folds=held, reporter=_Training(tell))
             write_generator_card(result.folder)
 
         without = f" without fold {abbreviate_list([str(fold) for fold in held])}" if held else ""
