@@ -27,7 +27,6 @@ PANELS = {
         "seed",
         "protocol",
         "no_baseline",
-        "use",
     ),
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept",),
