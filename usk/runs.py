@@ -103,9 +103,7 @@ class RunIdentity:
         """A name that says mix, classifier, split and seed, and differs wherever anything else does."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         mix = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.mix.replace(",", "+")).strip("-")[-60:]
-        mix = (
-            mix.lstrip(".-") or "mix"
-        )  # a folder that begins with a dot is hidden: `usk eval` would not see it
+        mix = mix.lstrip(".-") or "mix"  # folders that begin with a dot are hidden from `usk eval`
         classifier = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.classifier)[-60:]
         return f"{mix}_{classifier}_{self.split}_seed{self.seed}_{digest}"
 

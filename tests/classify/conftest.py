@@ -14,10 +14,14 @@ from torch import nn
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
 from usk.classify import recipe, registry
+from usk.classify.config import TrainConfig
 from usk.data.clip import Clip
 from usk.data.decode import sound_of
 from usk.data.source import Source
 
+TINY = TrainConfig(
+    classifier="tiny", test_folds=(2,), device="cpu", precision="fp32", seeds=1, baseline=False
+)
 RATE_HZ = 22_050
 BANDS_HZ = {"low": 300.0, "middle": 900.0, "high": 2700.0}
 

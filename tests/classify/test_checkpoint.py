@@ -15,25 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.classify.conftest import TINY
 from tests.watched import Watched
 from usk.classify import checkpoint
-from usk.classify.config import TrainConfig
 from usk.classify.loop import Training
 from usk.classify.train import train
 from usk.data.source import Source
 from usk.errors import UskError
 
-CONFIG = TrainConfig(
-    classifier="tiny",
-    test_folds=(2,),
-    device="cpu",
-    precision="fp32",
-    epochs=4,
-    train_clips="30",
-    augment="shift+mixup",
-    seeds=1,
-    baseline=False,
-)
+CONFIG = replace(TINY, epochs=4, train_clips="30", augment="shift+mixup")
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from tests.classify.conftest import TINY
 from usk.audio.features import FeatureSettings, features_of, fit_length
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier, check_settings, classifier_in
-from usk.classify.config import TrainConfig
 from usk.classify.predict import load_classifier
 from usk.classify.train import train
 from usk.data.decode import decode_source
@@ -28,9 +28,6 @@ from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.errors import ModelError
 
-TINY = TrainConfig(
-    classifier="tiny", test_folds=(2,), device="cpu", precision="fp32", seeds=1, baseline=False
-)
 GOOD = {
     "architecture": "small", "class_names": ["a", "b"], "repeat_short": True,
     "mel": {"sample_rate_hz": 22_050, "n_fft": 1_024, "hop_samples": 512, "n_mels": 64, "n_frames": 172, "top_db": 80},
@@ -49,13 +46,18 @@ def audio_of_test_part(bands: Source, settings: FeatureSettings) -> torch.Tensor
     return torch.from_numpy(np.stack([fit_length(decoded.audio(row), n, True) for row in rows]))
 
 
+def stored_in(run: Path) -> np.ndarray:
+    """Its probabilities in the order of the test part."""
+    return np.array(pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist(), np.float32)
+
+
 @pytest.mark.parametrize("load", [AudioClassifier.from_pretrained, load_classifier, classifier_in])
 def test_loading_reproduces_the_runs_predictions_exactly(
     bands: Source, run: Path, load: Callable[[Path], AudioClassifier]
 ) -> None:
     model = load(run)
     assert not model.training and model.class_names == bands.class_names
-    stored = np.array(pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist(), np.float32)
+    stored = stored_in(run)
     # As the run did it: features of the whole source in parts of 64, its test part in one batch.
     features = features_of(decode_source(bands), model.feature_settings)
     with torch.no_grad():
@@ -94,24 +96,17 @@ def test_a_clip_is_classified_in_parts_as_long_as_those_it_was_trained_on(
         probabilities = model(part).softmax(dim=1)
         short, long = model(part[:, :, :3]), model(torch.cat((part, part[:, :, :1]), dim=2))
     torch.testing.assert_close(probabilities, (seen[0] + seen[1]) / 2)
-    stored = np.array(
-        pq.read_table(halves.folder / "predictions.parquet")["probabilities"].to_pylist(), np.float32
-    )
-    np.testing.assert_array_equal(probabilities.numpy(), stored)
+    np.testing.assert_array_equal(probabilities.numpy(), stored_in(halves.folder))
     assert short.shape == long.shape == (len(part), 3)
     assert not torch.allclose(seen[0], seen[1])
 
 
 def test_bf16_runs_predict_in_bf16(bands: Source, tmp_path: Path, tiny_classifier: Any) -> None:
-    config = TrainConfig(
-        classifier="tiny", test_folds=(2,), device="cpu", precision="bf16", seeds=1, baseline=False
-    )
-    run = train(bands, ["real"], out=tmp_path / "runs", config=config).runs[0].folder
-    model = load_classifier(run)
+    run = train(bands, out=tmp_path, config=replace(TINY, precision="bf16")).runs[0]
+    model = load_classifier(run.folder)
     assert model.precision == "bf16"
-    stored = np.array(pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist(), np.float32)
     audio = audio_of_test_part(bands, model.feature_settings)
-    np.testing.assert_allclose(model.probabilities(audio).numpy(), stored, atol=1e-4)
+    np.testing.assert_allclose(model.probabilities(audio).numpy(), stored_in(run.folder), atol=1e-4)
 
 
 def test_a_run_holds_what_the_hub_needs(run: Path) -> None:

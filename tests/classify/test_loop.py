@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.classify.conftest import TINY
 from usk.audio.features import features_of
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier
-from usk.classify.config import ClipUse, TrainConfig
+from usk.classify.config import ClipUse
 from usk.classify.loop import FeatureTable, Training, evenly
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.train import train
@@ -144,15 +145,7 @@ def test_a_run_normalizes_as_plain_real_clips_need_it(
     tmp_path: Path,
     mix: str,
 ) -> None:
-    config = TrainConfig(
-        classifier="tiny",
-        test_folds=(2,),
-        device="cpu",
-        epochs=2,
-        augment="gain+noise+mixup",
-        seeds=1,
-        baseline=False,
-    )
+    config = replace(TINY, epochs=2, augment="gain+noise+mixup")
     (run,) = train(bands, [mix], synth=children(), out=tmp_path, config=config).runs
     features = features_of(decode_source(bands), normalized.features)[
         fold_split(bands.clips, 2).train.tolist()

@@ -111,18 +111,8 @@ def test_a_long_file_is_the_mean_of_its_windows(usk: Command, trained: Path, tmp
 def test_a_source_is_classified_clip_by_clip(
     usk: Command, trained: Path, tmp_path: Path, urbansound8k_folder: Path
 ) -> None:
-    made = usk(
-        "synth",
-        "--real",
-        urbansound8k_folder,
-        "--strategy",
-        "waveform",
-        "--per-class",
-        2,
-        "--out",
-        tmp_path / "s",
-    )
-    assert made.code == 0
+    options = ["--strategy", "waveform", "--per-class", 2, "--out", tmp_path / "s"]
+    assert usk("synth", "--real", urbansound8k_folder, *options).code == 0
     ran = usk("predict", trained, tmp_path / "s", "--json")
     assert ran.code == 0, ran.err
     assert len(ran.value) == 6

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.classify.conftest import TINY
 from tests.watched import Epoch, Watched
 from usk.classify import processes, worker
-from usk.classify.config import TrainConfig
 from usk.classify.loop import FeatureTable, TrainTask
 from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Workers, share_cores, workers_for
 from usk.classify.train import train
@@ -30,16 +29,7 @@ from usk.data.source import Source
 from usk.errors import UskError
 
 CPU = torch.device("cpu")
-CONFIG = TrainConfig(
-    classifier="small",
-    test_folds=(2,),
-    device="cpu",
-    precision="fp32",
-    epochs=2,
-    train_clips="30",
-    seeds=1,
-    baseline=False,
-)
+CONFIG = replace(TINY, classifier="small", epochs=2, train_clips="30")
 
 
 @given(
@@ -120,10 +110,6 @@ def test_a_device_for_one_process_is_one_line_and_a_bug_keeps_its_traceback() ->
     )
 
 
-def probabilities(folder: Path) -> np.ndarray:
-    return np.array(pq.read_table(folder / "predictions.parquet")["probabilities"].to_pylist())
-
-
 def test_at_the_same_time_is_as_one_after_another(
     bands: Source, children: Callable[..., Source], tmp_path: Path
 ) -> None:
@@ -139,7 +125,7 @@ def test_at_the_same_time_is_as_one_after_another(
     assert together.settings["workers"] == 2
     assert [run.folder.name for run in together.runs] == [run.folder.name for run in alone.runs]
     for one, other in zip(alone.runs, together.runs, strict=True):
-        assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-5)
+        assert np.allclose(one.probabilities, other.probabilities, atol=1e-5)
         assert other.n_synthetic == one.n_synthetic
     assert sorted((state.run, state.epoch) for state in watched.seen) == [
         (r, e) for r in (1, 2, 3, 4) for e in (1, 2)
@@ -330,8 +316,8 @@ def test_several_share_a_cuda_device(bands: Source, tmp_path: Path) -> None:
     together = train(bands, out=tmp_path / "together", config=replace(config, workers=2))
     for one, other in zip(alone.runs, together.runs, strict=True):
         assert other.device == "cuda"
-        assert np.allclose(probabilities(one.folder), probabilities(other.folder), atol=1e-2)
-    first, second = (probabilities(run.folder) for run in alone.runs)
+        assert np.allclose(one.probabilities, other.probabilities, atol=1e-2)
+    first, second = (run.probabilities for run in alone.runs)
     assert not np.allclose(first, second, atol=1e-2)
 
 

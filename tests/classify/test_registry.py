@@ -64,12 +64,8 @@ def test_the_published_cnn_takes_3_6_gflop_forward_and_10_7_in_training() -> Non
 def test_the_published_recipe() -> None:
     recipe = preset("cnn")
     assert (recipe.epochs, recipe.batch, recipe.learning_rate) == (50, 128, 1e-3)
-    assert (recipe.weight_decay, recipe.label_smoothing, recipe.cosine, recipe.augment) == (
-        0,
-        0,
-        False,
-        "none",
-    )
+    assert (recipe.weight_decay, recipe.label_smoothing) == (0, 0)
+    assert (recipe.cosine, recipe.augment) == (False, "none")
     assert recipe.features.shape == (64, 44)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.classify.conftest import TINY
 from tests.watched import Watched
 from usk.classify import registry
 from usk.classify.augment import augment_batch
 from usk.classify.caveats import trained_beyond_the_subset
-from usk.classify.config import TrainConfig
 from usk.classify.sweep import Parts, parse_mixes, plan_runs, subset_folder
 from usk.classify.train import train
 from usk.data.decode import DecodedSource, decode_source
@@ -23,10 +23,6 @@ from usk.data.mix import parse_mix
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import held_out_groups
 from usk.errors import LeakError, UsageError
-
-TINY = TrainConfig(
-    classifier="tiny", test_folds=(2,), device="cpu", precision="fp32", seeds=1, baseline=False
-)
 
 
 @pytest.fixture(autouse=True)

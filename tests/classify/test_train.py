@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from tests.classify.conftest import TINY
 from tests.watched import Watched
 from usk.audio.features import features_of
 from usk.classify import recipe, registry
@@ -30,10 +31,6 @@ from usk.data.splits import fold_split
 from usk.errors import LeakError, UsageError, UskError
 from usk.evaluate.compare import compare_runs
 from usk.runs import read_runs
-
-TINY = TrainConfig(
-    classifier="tiny", test_folds=(2,), device="cpu", precision="fp32", seeds=1, baseline=False
-)
 
 
 @pytest.fixture(autouse=True)
@@ -70,14 +67,7 @@ def test_a_run_holds_configuration_predictions_weights_and_history(bands: Source
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         assert rows["predicted"] == probabilities.argmax(axis=1).tolist()
         history = json.loads((run.folder / "history.json").read_text())
-        assert [epoch["epoch"] for epoch in history] == [
-            1,
-            2,
-            3,
-            4,
-            5,
-            6,
-        ]  # twice the recipe's, for few clips
+        assert [epoch["epoch"] for epoch in history] == list(range(1, 7))  # twice the recipe's, for few clips
         assert run.n_real == len(split.train)
         assert (run.n_test, run.n_validation) == (len(split.test), len(split.validation))
     assert [run.folder for run in read_runs(tmp_path)] == [run.folder for run in result.runs]

@@ -6,23 +6,27 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.classify.conftest import TINY
 from tests.hub_server import LocalHub
 from usk.audio.features import features_of
 from usk.classify.augment import augment_batch
-from usk.classify.config import TrainConfig
+from usk.classify.classifier import classifier_in
 from usk.classify.registry import preset
 from usk.classify.train import train
 from usk.classify.transformer import ExtractorFeatures, transformer_preset
 from usk.data.decode import decode_source
 from usk.data.source import Source
+from usk.data.splits import fold_split
 from usk.errors import ModelError, UsageError
 
 transformers = pytest.importorskip("transformers")
@@ -101,16 +105,7 @@ def test_training_augments_what_sounds(
         return made
 
     monkeypatch.setattr("usk.classify.loop.augment_batch", kept)
-    config = TrainConfig(
-        f"hf:{folder}",
-        test_folds=(2,),
-        device="cpu",
-        train_clips="4",
-        epochs=1,
-        augment="shift+mask",
-        seeds=1,
-        baseline=False,
-    )
+    config = replace(TINY, classifier=f"hf:{folder}", train_clips="4", epochs=1, augment="shift+mask")
     train(bands, out=tmp_path / "runs", config=config)
     assert batches and all((batch[..., 398:] == batch[0, 0, 511]).all() for batch in batches)
 
@@ -153,31 +148,16 @@ def test_training_begins_from_the_checkpoint_with_a_new_head(ast: Path) -> None:
 
 
 def test_the_saved_weights_give_the_saved_predictions(ast: Path, bands: Source, tmp_path: Path) -> None:
-    from usk.classify.classifier import classifier_in
-    from usk.data.splits import fold_split
-
-    config = TrainConfig(
-        classifier=f"hf:{ast}",
-        test_folds=(2,),
-        epochs=1,
-        device="cpu",
-        precision="fp32",
-        seeds=1,
-        baseline=False,
-    )
-    run = train(bands, out=tmp_path, config=config).runs[0]
-    again = train(bands, out=tmp_path / "again", config=config).runs[0]
-    assert (run.folder / "model.safetensors").read_bytes() == (
-        again.folder / "model.safetensors"
-    ).read_bytes()
-    import pyarrow.parquet as pq
-
+    config = replace(TINY, classifier=f"hf:{ast}", epochs=1)
+    run, again = (train(bands, out=tmp_path / name, config=config).runs[0] for name in "ab")
+    first, second = ((one.folder / "model.safetensors").read_bytes() for one in (run, again))
+    assert first == second
     model = classifier_in(run.folder)
     test = fold_split(bands.clips, 2).test.tolist()
     features = features_of(decode_source(bands, 16_000), preset(f"hf:{ast}").features)[test]
     with torch.no_grad():
         probabilities = model(features.float()).softmax(dim=1)
-    saved = pq.read_table(run.folder / "predictions.parquet").to_pydict()["probabilities"]
+    saved = pq.read_table(run.folder / "predictions.parquet")["probabilities"].to_pylist()
     np.testing.assert_allclose(probabilities, saved, atol=1e-5)
 
 
@@ -213,10 +193,7 @@ def test_what_is_no_audio_classifier_is_refused_in_one_line(
             spoilt(ast, tmp_path / "a", "config.json", None),
             "is not an audio classifier: it has no config.json",
         ),
-        (
-            spoilt(ast, tmp_path / "b", "preprocessor_config.json", None),
-            "it has no preprocessor_config.json",
-        ),
+        (spoilt(ast, tmp_path / "b", "preprocessor_config.json", None), "has no preprocessor_config.json"),
         (spoilt(ast, tmp_path / "c", "config.json", "{"), "cannot be loaded"),
         (spoilt(ast, tmp_path / "d", "model.safetensors", "junk"), "cannot be loaded"),
         (spoilt(ast, tmp_path / "e", "model.safetensors", None), "cannot be loaded"),
@@ -282,8 +259,3 @@ def test_without_the_library_the_fix_is_named(
     assert ran.code == 2
     assert ran.err.splitlines()[-1].startswith("usk: a classifier hf:... needs transformers")
     assert "pip install 'urban-sound-kit[hf]'" in ran.err
-
-
-def test_a_broken_model_error_is_a_model_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such folder"):
-        preset(f"hf:{tmp_path / 'nowhere'}")

@@ -27,6 +27,7 @@ SETTINGS = frozenset(
     {"architecture", "class_names", "mel", "repeat_short", "precision", "transformer", "window_frames"}
 )
 REQUIRED = frozenset({"architecture", "class_names"})
+_HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 # What a configuration from elsewhere may ask for, so that it cannot take all of the memory.
 MAX_CLASSES = 10_000
@@ -128,11 +129,6 @@ class AudioClassifier(
         cls,
         *,
         model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
         map_location: str = "cpu",
         strict: bool = True,
         **settings: Any,
@@ -149,17 +145,8 @@ class AudioClassifier(
         else:
             from huggingface_hub import hf_hub_download
 
-            file = Path(
-                hf_hub_download(
-                    model_id,
-                    WEIGHTS_FILE,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
-            )
+            how = {name: settings[name] for name in _HUB_OPTIONS}
+            file = Path(hf_hub_download(model_id, WEIGHTS_FILE, **how))
         read_weights(model, file)
         return model.to(map_location)
 

@@ -226,9 +226,8 @@ class EpochChoice:
     def __init__(self, task: TrainTask) -> None:
         self.task = task
         self.recent: list[tuple[float, float]] = []  # accuracy and mean log-likelihood of each validation
-        self.best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = (
-            None  # score, epoch, weights
-        )
+        # Score, epoch, weights.
+        self.best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
 
     def consider(self, epoch: int, accuracy: float, likelihood: float, model: nn.Module) -> None:
         self.recent.append((accuracy, likelihood))
@@ -252,7 +251,10 @@ def fit_classifier(
 ) -> TrainedClassifier:
     """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
     started = time.monotonic()
-    data = _training_data(task, tables, device)
+    data = FeatureTable(
+        torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts]),
+        torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device),
+    )
     model: Any = _new_model(task, recipe, data.features, device)
     training = Training(
         model,
@@ -306,14 +308,6 @@ def fit_classifier(
     classifier = model.cpu().to(memory_format=torch.contiguous_format)
     took_s = spent_s + time.monotonic() - started
     return TrainedClassifier(probabilities, classifier, history, best_epoch, score[0], took_s)
-
-
-def _training_data(task: TrainTask, tables: Mapping[str, FeatureTable], device: torch.device) -> FeatureTable:
-    """All clips that train, on the device."""
-    return FeatureTable(
-        torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts]),
-        torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device),
-    )
 
 
 def _new_model(

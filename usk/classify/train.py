@@ -42,9 +42,7 @@ from usk.evaluate import metrics
 from usk.reporter import Reporter
 from usk.runs import Predictions, RunIdentity, RunRecord, find_run
 
-VALIDATIONS = (
-    10  # of a run, at most; where the learning rate decays, those of the last third choose the epoch
-)
+VALIDATIONS = 10  # of a run, at most; where the rate decays, those of the last third choose the epoch
 SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
 
 

@@ -30,11 +30,7 @@ from usk.hub import first_line
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
 EXTRACTOR_FILE = "preprocessor_config.json"
-OF_LEVELS = (
-    "filter",
-    "gain",
-    "noise",
-)  # augmentations that need features in dB, which only the extractor knows
+OF_LEVELS = ("filter", "gain", "noise")  # need features in dB, which only the extractor knows
 OF_BANDS = ("pitch",)
 
 
@@ -48,11 +44,7 @@ def transformers(subject: str = "a classifier hf:...", instead: str = "") -> Any
     try:
         import transformers as library
     except ImportError as error:
-        fix = (
-            f"pip install 'urban-sound-kit[hf]', or {instead}"
-            if instead
-            else "pip install 'urban-sound-kit[hf]'"
-        )
+        fix = f"pip install 'urban-sound-kit[hf]'{f', or {instead}' if instead else ''}"
         raise UsageError(f"{subject} needs transformers, which is not installed; {fix}") from error
     return library
 
@@ -83,9 +75,7 @@ class ExtractorFeatures:
     shape: tuple[int, int]
     bands_first: bool  # as the model wants them
     is_waveform: bool
-    sounding: (
-        int  # frames that differ from clip to clip; what follows is padding, as AST makes ten seconds of four
-    )
+    sounding: int  # frames that hold sound; what follows is padding, as AST makes ten seconds of four
     repeat_short: bool = True
 
     @property

@@ -28,7 +28,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float
     """The mean F1 = 2 TP / (2 TP + FP + FN) over the classes that occur in `labels`; NaN without clips.
 
     A class without test clips does not count; predicting it still costs the class that was missed. It is scikit-learn's
-    `f1_score(average="macro", labels=unique(labels))`, whose import and call take a hundred times as long.
+    `f1_score(average="macro", labels=unique(labels))`, whose import takes a second, and a call on 888 clips 1.8 ms for 0.02 here.
     """
     counts = confusion_matrix(labels, predicted, n_classes)
     support = counts.sum(axis=1)
