@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from usk.audio.mel import MelSettings
     from usk.classify.classifier import AudioClassifier
-    from usk.classify.config import TrainConfig
+    from usk.classify.config import ClipUse, TrainConfig
     from usk.classify.predict import load_classifier, predict
     from usk.classify.train import TrainResult, train
     from usk.data.clip import Clip
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "AudioClassifier": "usk.classify.classifier",
     "Clip": "usk.data.clip",
+    "ClipUse": "usk.classify.config",
     "Comparison": "usk.evaluate.compare",
     "FitConfig": "usk.diffusion.fit",
     "FitResult": "usk.diffusion.fit",
@@ -79,6 +80,7 @@ _WHERE = {
 __all__ = [
     "AudioClassifier",
     "Clip",
+    "ClipUse",
     "Comparison",
     "FitConfig",
     "FitResult",
