@@ -289,7 +289,7 @@ def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object
     ("strategy", "more", "n_parents"),
     [
         ("slerp", ("--alpha", "beta:0.5"), 2), ("variation", (), 1), ("sample", ("--guidance", 2), 1),
-        ("waveform", ("--alpha", "0.4"), 2), ("average", ("--alpha", "0.4"), 2), ("resynthesis", ("--phase", "random"), 1),
+        ("waveform", ("--alpha", "0.4"), 2), ("average", ("--alpha", "0.4"), 2), ("resynthesis", ("--phase", "parents"), 1),
     ],
 )  # fmt: skip
 def test_every_strategy_makes_a_dataset_that_trains(

@@ -117,7 +117,7 @@ def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
         parents = [decoded.audio(row_of[parent]) for parent in row["parents"]]
         samples = samples_of(row)
         mean_length = int(np.mean([len(parent) for parent in parents]))
-        assert len(samples) == min(mean_length, longest)
+        assert len(samples) == min(mean_length, (generator.mel.n_frames - 1) * generator.mel.hop_samples)
         first_db, second_db = (rms_db(parent[:longest]) for parent in parents)
         target_db = (1 - row["alpha"]) * first_db + row["alpha"] * second_db
         if np.abs(samples).max() < PEAK_LIMIT - 0.001:
@@ -307,7 +307,8 @@ def test_images_are_only_as_wide_as_their_clips_need(
         longest = max(renderer.length(clip) for clip in planned)
         assert width == 32 or (width - 1) * generator.mel.hop_samples >= longest
         for clip, samples in zip(planned, renderer.audio(planned), strict=True):
-            assert len(samples) == min(renderer.length(clip), generator.longest_samples)
+            whole = (generator.mel.n_frames - 1) * generator.mel.hop_samples
+            assert len(samples) == min(renderer.length(clip), whole)
         seen.add(width)
     assert len(seen) > 1
 
@@ -527,7 +528,9 @@ def test_a_resynthesized_clip_is_its_parent_where_the_phase_is_kept(
     decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
 ) -> None:
     plan = plan_from(decoded, n_parents=1)
-    renderer = MelRenderer(plan, decoded, generator, render_config(strategy="resynthesis"), tmp_path)
+    renderer = MelRenderer(
+        plan, decoded, generator, render_config(strategy="resynthesis", phase="parents"), tmp_path
+    )
     for index, row in enumerate(rows_of(renderer, 0, len(plan))):
         samples = samples_of(row)
         parent = decoded.audio(renderer.row_of[plan.clips[index].parents[0]])[: len(samples)]
@@ -543,9 +546,7 @@ def test_an_average_is_the_mean_of_its_parents_images_and_takes_no_step(
 
     monkeypatch.setattr(MelGenerator, "predictor", no_network)
     plan = plan_from(decoded, alpha="0.3")
-    renderer = MelRenderer(
-        plan, decoded, generator, render_config(strategy="average", phase="random"), tmp_path
-    )
+    renderer = MelRenderer(plan, decoded, generator, render_config(strategy="average"), tmp_path)
     (indices, *_) = renderer.batches(0, len(plan))
     planned = [plan.clips[index] for index in indices]
     first, second = (
@@ -569,7 +570,7 @@ def test_clips_on_their_parents_phase_do_not_depend_on_the_batch(
                 plan_from(decoded),
                 decoded,
                 generator,
-                render_config(strategy=strategy, batch=batch, **settings),
+                render_config(strategy=strategy, batch=batch, phase="parents", **settings),
                 tmp_path / str(batch),
             ),
             0,
@@ -586,7 +587,9 @@ def test_a_silent_parent_makes_no_clip_nan(
     decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_from(decoded)
-    renderer = MelRenderer(plan, decoded, generator, render_config(strategy="average"), tmp_path)
+    renderer = MelRenderer(
+        plan, decoded, generator, render_config(strategy="average", phase="parents"), tmp_path
+    )
     silent = renderer.row_of[plan.clips[0].parents[0]]
     audio = decoded.audio
     monkeypatch.setattr(

@@ -65,7 +65,7 @@ def command(
     phase: Annotated[
         str | None,
         typer.Option(
-            "--phase", help="Of mel generators' clips: parents (their phase and texture) or random."
+            "--phase", help="Of mel generators' clips: random, or parents (their phase and texture)."
         ),
     ] = None,
     prompt: Annotated[

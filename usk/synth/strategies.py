@@ -41,7 +41,6 @@ class Strategy:
     inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
     samples: bool = True  # what is mixed is sampled from; otherwise it is clean, and decoded as it is
     strength: float | None = None  # the only strength that makes sense, where there is one
-    phase: str = "parents"  # or "random": see `usk.synth.settings.RenderConfig`
 
     @property
     def weighted(self) -> bool:
@@ -94,7 +93,6 @@ STRATEGIES: dict[str, Strategy] = {
         n_parents=1,
         inverts=False,
         strength=1.0,
-        phase="random",  # on a parent's texture its clips would be that parent, filtered: correlation 0.80 instead of 0.65
     ),
     # What the network adds is what clips do beyond these two.
     "average": Strategy(
