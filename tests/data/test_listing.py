@@ -67,7 +67,7 @@ def test_the_whole_job_on_a_folder_with_a_table(usk: Command, tmp_path: Path) ->
     ran = usk("synth", "--real", real, "--strategy", "waveform", "--per-class", 4, "--out", made)
     assert ran.code == 0, ran.err
     ran = usk(
-        "train", "--real", real, "--mix", "real,synth", "--synth", made, "--out", tmp_path / "runs", "--epochs", 1, "--json"
+        "train", "--real", real, "--mix", "real,synth", "--synth", made, "--out", tmp_path / "runs", "--epochs", 1, "--seeds", 1, "--no-baseline", "--json"
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert [(run["split"], run["n_synthetic"] > 0, run["leaks"]) for run in ran.value["runs"]] == [
