@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from usk.data.decode import DecodedSource
+from usk.data.decode import DecodedSource, peak_level
 from usk.data.source import Source
 
-SILENT_PEAK = 10 ** (-60 / 20)  # of full scale
+QUIET_PEAK = 10 ** (-60 / 20)  # of full scale; what is silent outright cannot be used at all
 CLIPPED_AT = 0.999
 CLIPPED_SHARE = 0.001  # of a clip's samples
 SHORT_S = 0.1
@@ -29,8 +29,9 @@ def find_defects(source: Source, decoded: DecodedSource) -> Defects:
     """`decoded` are the clips of `source` that can be used."""
     silent, clipped, short = [], [], []
     for row, clip in enumerate(decoded.source.clips):
-        loudness = np.abs(decoded.audio(row))
-        if not len(loudness) or loudness.max() < SILENT_PEAK:
+        samples = decoded.audio(row)
+        loudness = np.abs(samples)
+        if peak_level(samples) < QUIET_PEAK:
             silent.append(clip.clip_id)
         elif (loudness >= CLIPPED_AT).mean() > CLIPPED_SHARE:
             clipped.append(clip.clip_id)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from usk.data import demo_corpus
+from usk.data.containers import CutError, whole_sounds
 from usk.data.mp3 import unconditioned_samples
 
 AUDIO_SUFFIXES = frozenset(
@@ -50,7 +51,6 @@ MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
 MAX_RATE_HZ = 1_000_000
 MAX_MEMBER_BYTES = 1 << 29  # of a file in an archive: a few kilobytes can unpack to gigabytes
 UNTOLD_FRAMES = 1 << 62  # libsndfile's count, or more, where a file states none
-UNTOLD_SIZE = 0x7FFFF000  # of a WAV file's sound, or more, where what wrote it did not know
 MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
 
 
@@ -201,17 +201,29 @@ def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = Non
 
     if not content:
         raise BadAudioError("empty file")
-    if content[:4] == b"RIFF" and _is_cut(content):  # libsndfile shortens a cut WAV file without a word
-        raise BadAudioError("truncated")
     try:
+        sounds = whole_sounds(content)
+        if len(sounds) > 1:
+            return _joined([read_audio_bytes(sound) for sound in sounds], stretch_s)
+        (content,) = sounds
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             if stretch_s is not None:
                 begin, end = (round(second * file.samplerate) for second in stretch_s)
+                if not file.seekable():  # GSM 6.10
+                    return _read_whole(file, content)[begin:end], int(file.samplerate)
                 _refuse_long(end - begin, file.channels, file.samplerate)
                 file.seek(min(begin, file.frames))
                 return file.read(end - begin, dtype="float32", always_2d=True), int(file.samplerate)
             return _read_whole(file, content), int(file.samplerate)
-    except (RuntimeError, ValueError, TypeError, MemoryError):  # whatever libsndfile makes of odd files
+    except CutError:
+        raise BadAudioError("truncated") from None
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        MemoryError,
+        IndexError,
+    ):  # whatever libsndfile makes of odd files
         raise BadAudioError("not an audio file that libsndfile can read") from None
 
 
@@ -221,7 +233,10 @@ def _read_whole(file: Any, content: bytes) -> np.ndarray:
         return _read_to_the_end(file)
     told = unconditioned_samples(content) if file.format == "MP3" else None
     _refuse_long(told or file.frames, file.channels, file.samplerate)
-    samples: np.ndarray = file.read(file.frames, dtype="float32", always_2d=True)
+    try:
+        samples: np.ndarray = file.read(file.frames, dtype="float32", always_2d=True)
+    except RuntimeError:  # FLAC, which has a checksum in each frame
+        raise BadAudioError("truncated or damaged") from None
     if told is not None and len(samples) < MP3_PART * told:
         raise BadAudioError(
             "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
@@ -231,22 +246,17 @@ def _read_whole(file: Any, content: bytes) -> np.ndarray:
     return samples
 
 
-def _is_cut(content: bytes) -> bool:
-    """Whether a WAV file ends before its sound does, by the size that its `data` chunk states.
-
-    The size of the whole, before it, is often wrong in files that are whole, and says nothing. Sizes that programs state
-    because they do not know better (sox and arecord write about 2^31 into a pipe) say nothing either.
-    """
-    begin = 12  # behind RIFF, the size of the whole, and WAVE
-    while begin + 8 <= len(content):
-        size = int.from_bytes(content[begin + 4 : begin + 8], "little")
-        left = len(content) - begin - 8
-        if content[begin : begin + 4] == b"data":
-            return size < UNTOLD_SIZE and left < size
-        if size > left:
-            return True
-        begin += 8 + size + size % 2
-    return True
+def _joined(
+    sounds: list[tuple[np.ndarray, int]], stretch_s: tuple[float, float] | None
+) -> tuple[np.ndarray, int]:
+    """Sounds one after the other. Raises BadAudioError where they do not fit together."""
+    rate_hz = sounds[0][1]
+    if len({(samples.shape[1], rate) for samples, rate in sounds}) > 1:
+        raise BadAudioError("several sounds of other rates or channels joined; take them apart")
+    samples = np.concatenate([samples for samples, _ in sounds])
+    _refuse_long(len(samples), samples.shape[1], rate_hz)
+    begin, end = (round(second * rate_hz) for second in stretch_s or (0, len(samples)))
+    return samples[begin:end], rate_hz
 
 
 def _read_to_the_end(file: Any) -> np.ndarray:

@@ -30,10 +30,10 @@ from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
 MIN_DURATION_S = 0.01
-SILENT_PEAK = 1e-5  # -100 dB below full scale
+SILENT_PEAK = 1e-4  # of full scale, -80 dB: what rounding to 16 bits leaves of silence stays below
 QUIET = 10 ** (-50 / 20)
 FULL_SCALE = 32_767
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 SAMPLES_FILE = "samples.i16"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 
@@ -53,6 +53,16 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     )
 
 
+def peak_level(mono: np.ndarray) -> float:
+    """How far samples [n] leave their mean, of full scale."""
+    return float(np.abs(mono - mono.mean(dtype=np.float64)).max()) if len(mono) else 0.0
+
+
+def is_silent(mono: np.ndarray) -> bool:
+    """Whether nothing is to be heard."""
+    return peak_level(mono) < SILENT_PEAK
+
+
 def read_mono(ref: AudioRef) -> tuple[np.ndarray, int]:
     """One clip as mono float32 [n] and its own rate in Hz. Raises BadAudioError with the reason in a few words."""
     samples, rate_hz = ref.read()
@@ -63,7 +73,7 @@ def read_mono(ref: AudioRef) -> tuple[np.ndarray, int]:
         raise BadAudioError(f"too short ({len(mono)} sample{'s' if len(mono) != 1 else ''})")
     if len(mono) > MAX_DURATION_S * rate_hz:
         raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
-    if np.abs(mono).max() < SILENT_PEAK:
+    if is_silent(mono):
         raise BadAudioError("silent")
     return mono, rate_hz
 

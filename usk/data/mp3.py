@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 TAGS = (b"Xing", b"Info", b"VBRI")  # in the first frame, where an encoder left the number of frames
 KBITS = {  # layer III of MPEG 1, and of MPEG 2 and 2.5
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -15,20 +17,40 @@ def unconditioned_samples(content: bytes) -> int | None:
 
     ISO/IEC 11172-3 and 13818-3: a frame of layer III has 1,152 samples (MPEG 1) or 576.
     """
-    place = 0
-    if content[:3] == b"ID3" and len(content) > 10:
-        size = 0
-        for byte in content[6:10]:
-            size = size << 7 | byte & 0x7F
-        place = 10 + size
     samples = 0
-    while (frame := _frame(content, place)) is not None:
-        length, of_frame = frame
-        if not samples and any(tag in content[place : place + 200] for tag in TAGS):
+    for place, length, of_frame in _frames(content):
+        if not samples and _is_tagged(content[place : place + length]):
             return None
-        place += length
         samples += of_frame
     return samples or None
+
+
+def joined_mp3(content: bytes) -> list[bytes]:
+    """The MP3 files that were joined to one, by their first frames with a length; libsndfile reads the first alone."""
+    begins = [place for place, length, _ in _frames(content) if _is_tagged(content[place : place + length])][
+        1:
+    ]
+    ends = [*begins, len(content)]
+    return [content[begin:end] for begin, end in zip([0, *begins], ends, strict=True)]
+
+
+def _is_tagged(frame: bytes) -> bool:
+    return any(tag in frame[:200] for tag in TAGS)
+
+
+def _frames(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each frame begins, its bytes, and how many samples it has."""
+    place = 0
+    while True:
+        if content[place : place + 3] == b"ID3" and len(content) > place + 10:
+            size = 0
+            for byte in content[place + 6 : place + 10]:
+                size = size << 7 | byte & 0x7F
+            place += 10 + size
+        if (frame := _frame(content, place)) is None:
+            return
+        yield place, *frame
+        place += frame[0]
 
 
 def _frame(content: bytes, place: int) -> tuple[int, int] | None:

@@ -1,0 +1,85 @@
+"""What libsndfile decodes whole is read, and what ends early is named, whatever the container."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.sounds import tone
+from usk.data.audio_file import BadAudioError, read_audio_bytes
+from usk.data.decode import is_silent
+
+FORMATS = [
+    ("WAV", "PCM_16"),
+    ("RF64", "PCM_16"),
+    ("AIFF", "PCM_16"),
+    ("AU", "PCM_16"),
+    ("CAF", "PCM_16"),
+    ("W64", "PCM_16"),
+    ("NIST", "PCM_16"),
+    ("WAV", "GSM610"),
+    ("WAV", "IMA_ADPCM"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+def encoded(form: str, subtype: str, seconds: float = 3.0, rate_hz: int = 8_000) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * rate_hz))  # does not pack well
+    soundfile.write(buffer, noise, rate_hz, format=form, subtype=subtype)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("form", "subtype"), FORMATS)
+def test_whole_files_are_read_whole_and_cut_ones_are_named(form: str, subtype: str) -> None:
+    content = encoded(form, subtype)
+    samples, rate_hz = read_audio_bytes(content)
+    assert len(samples) == pytest.approx(3 * rate_hz, rel=0.05)
+    with pytest.raises(BadAudioError, match=r"truncated|not an audio file"):
+        read_audio_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(("form", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
+def test_joined_files_are_read_whole(form: str, subtype: str) -> None:
+    content = encoded(form, subtype)
+    one, two = read_audio_bytes(content)[0], read_audio_bytes(content + content)[0]
+    np.testing.assert_array_equal(two, np.concatenate([one, one]))
+    with pytest.raises(BadAudioError, match=r"other rates"):
+        read_audio_bytes(content + encoded(form, subtype, rate_hz=16_000))
+
+
+@pytest.mark.parametrize("off", [2_000_000_000, 0x7FFFFFFF, 8, 36])
+@pytest.mark.parametrize("size", ["more", "none"])
+def test_wav_files_with_a_wrong_size_of_their_sound(size: str, off: int) -> None:
+    content = encoded("WAV", "PCM_16")
+    begin = content.index(b"data") + 8
+    stated = 0 if size == "none" else min(len(content) - begin + off, 0xFFFFFFFF)
+    changed = content[: begin - 4] + stated.to_bytes(4, "little") + content[begin:]
+    np.testing.assert_array_equal(read_audio_bytes(changed)[0], read_audio_bytes(content)[0])
+
+
+def test_a_stretch_of_a_file() -> None:
+    for form, subtype in (("WAV", "PCM_16"), ("WAV", "GSM610")):
+        content = encoded(form, subtype)
+        whole, stretch = read_audio_bytes(content)[0], read_audio_bytes(content, (0.5, 1.25))[0]
+        np.testing.assert_array_equal(stretch, whole[4_000:10_000])
+
+
+@pytest.mark.parametrize(
+    ("sound", "silent"),
+    [
+        (np.zeros(1_000, np.float32), True),
+        (np.full(1_000, 0.25, np.float32), True),
+        (tone(440, 0.1) * 1e-5, True),
+        (tone(440, 0.1) * 0.01, False),
+        (tone(440, 0.1) * 0.01 + 0.5, False),
+    ],
+)
+def test_silence_is_what_does_not_leave_its_mean(sound: np.ndarray, silent: bool) -> None:
+    assert is_silent(sound) == silent

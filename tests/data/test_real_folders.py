@@ -1,0 +1,268 @@
+"""Folders as people have them: the right classes, recordings and folds, or one line that names the field."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.sounds import tone, write_wav
+from usk.data.decode import decode_source
+from usk.data.open import open_source
+from usk.errors import SourceError, UsageError, UskError
+
+Make = Callable[[Path], Any]
+CLASSES = ("dog", "rain")
+NAMES = [f"{label}_{n}.wav" for label in CLASSES for n in range(2)]
+BOTH = {"dog": 2, "rain": 2}
+
+
+def clips(folder: Path, names: list[str] = NAMES) -> None:
+    for number, name in enumerate(names):
+        write_wav(folder / name, tone(300 + 40 * number, 0.1))
+
+
+def table(
+    name: str, write: Callable[[str], str] = str, head: str = "filename,label", place: str = "audio"
+) -> Make:
+    """A folder of clips and a table of them, which writes their names in its own way."""
+
+    def make(root: Path) -> None:
+        clips(root / place)
+        lines = [head, *(f"{write(file)},{file.split('_')[0]}" for file in NAMES)]
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(
+            "\n".join(line.replace(",", "\t") if name.endswith("tsv") else line for line in lines)
+        )
+
+    return make
+
+
+def content(name: str, text: str | bytes, place: str = "audio") -> Make:
+    def make(root: Path) -> None:
+        clips(root / place)
+        (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
+
+    return make
+
+
+def rows(form: Callable[[str, str], str]) -> str:
+    return "".join(form(file, file.split("_")[0]) for file in NAMES)
+
+
+RECORDS = [{"file_name": file, "label": file.split("_")[0]} for file in NAMES]
+
+
+def absolute(root: Path) -> None:
+    table("labels.csv", lambda file: str(root / "audio" / file), "path,label")(root)
+
+
+def decomposed(root: Path) -> None:
+    names = [unicodedata.normalize("NFD", f"é{file}") for file in NAMES]
+    clips(root / "audio", names)
+    lines = [f"é{file},{file.split('_')[0]}" for file in NAMES]
+    (root / "labels.csv").write_text("\n".join(["filename,label", *lines]))
+
+
+def upper_case(root: Path) -> None:
+    table("labels.csv")(root)
+    for file in NAMES:
+        (root / "audio" / file).rename(root / "audio" / file.replace(".wav", ".WAV"))
+
+
+def parquet_table(root: Path) -> None:
+    clips(root)
+    pq.write_table(pa.Table.from_pylist(RECORDS), root / "metadata.parquet")
+
+
+def class_folders_with_table(root: Path) -> None:
+    for label in CLASSES:
+        clips(root / label, [file for file in NAMES if file.startswith(label)])
+    (root / "metadata.csv").write_text("file_name,label\n" + rows(lambda file, label: f"{file},{label}\n"))
+
+
+def kaggle_competition(root: Path) -> None:
+    """FSDKaggle: the test part has no labels, and the sample of an answer is none."""
+    clips(root / "audio_train")
+    clips(root / "audio_test", ["x.wav", "y.wav"])
+    (root / "train.csv").write_text("fname,label\n" + rows(lambda file, label: f"{file},{label}\n"))
+    (root / "sample_submission.csv").write_text("fname,label\nx.wav,dog\ny.wav,dog\n")
+
+
+def speech_commands(root: Path) -> None:
+    for label in CLASSES:
+        clips(root / label, [f"{speaker}_nohash_{n}.wav" for speaker in ("ab", "cd") for n in range(1)])
+    clips(root / "_background_noise_", ["hum.wav"])
+    (root / "testing_list.txt").write_text("dog/ab_nohash_0.wav\nrain/ab_nohash_0.wav\n")
+
+
+def kaggle_urbansound8k(root: Path) -> None:
+    lines = []
+    for number, file in enumerate(NAMES):
+        write_wav(root / f"fold{1 + number % 2}" / file, tone(300 + 40 * number, 0.1))
+        lines.append(f"{file},{number},0,1,1,{1 + number % 2},{number // 2},{file.split('_')[0]}")
+    head = "slice_file_name,fsID,start,end,salience,fold,classID,class"
+    (root / "UrbanSound8K.csv").write_text("\n".join([head, *lines]))
+
+
+def two_tables(root: Path) -> None:
+    clips(root / "audio")
+    for part in (0, 1):
+        lines = [f"{file},{file.split('_')[0]}" for file in NAMES[part::2]]
+        (root / ("train.csv", "test.csv")[part]).write_text("\n".join(["filename,label", *lines]))
+
+
+def with_links(root: Path) -> None:
+    for label in CLASSES:
+        clips(root / label, [file for file in NAMES if file.startswith(label)])
+    (root / "dog" / "up").symlink_to("..")
+    (root / "dog" / "beside").symlink_to(root / "rain")
+    clips(root / "@eaDir" / "dog", ["thumb.wav"])
+
+
+READ = {
+    "column audio": table("labels.csv", head="audio,label"),
+    "column wav": table("labels.csv", head="wav,label"),
+    "column of another name": table("labels.csv", head="Datei,label"),
+    "column slice_file_name": table("labels.csv", head="slice_file_name,label"),
+    "label of another name": table("labels.csv", head="filename,Art"),
+    "TSV": table("validated.tsv", head="path,label"),
+    "no column names": table("labels.csv", head=""),
+    "Windows paths": table("labels.csv", lambda file: f"audio\\{file}", "path,label"),
+    "names without suffix": table("labels.csv", lambda file: file[:-4], "fname,label"),
+    "from a folder of tables": table("meta/labels.csv", lambda file: f"../audio/{file}"),
+    "absolute paths": absolute,
+    "NFD": decomposed,
+    "suffix in upper case": upper_case,
+    "UTF-16": content("labels.csv", ("filename\tlabel\n" + rows(lambda f, c: f"{f}\t{c}\n")).encode("utf-16")),
+    "pipes": content("metadata.csv", "file_name|label\n" + rows(lambda f, c: f"{f}|{c}\n")),
+    "blank lines": content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f}, {c}\n\n") + ",,\n,\n"),
+    "JSON": content("metadata.json", json.dumps(RECORDS, indent=1)),
+    "JSON lines that are a list": content("metadata.jsonl", json.dumps(RECORDS)),
+    "Parquet": parquet_table,
+    "names of files in class folders": class_folders_with_table,
+    "FSDKaggle": kaggle_competition,
+    "Speech Commands": speech_commands,
+    "UrbanSound8K of Kaggle": kaggle_urbansound8k,
+    "two tables": two_tables,
+    "links and litter": with_links,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", READ.values(), ids=READ.keys())
+def test_read(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "set")
+    source = open_source(tmp_path / "set")
+    assert source.counts() == BOTH
+    assert len(decode_source(source, 8_000)) == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (kaggle_competition, "left out 2 audio files that no table lists (audio_test/x.wav, audio_test/y.wav)"),
+        (two_tables, "the publisher's parts in the column split (test 2, train 2) are read as one; to test"),
+        (speech_commands, "_background_noise_ is no class and is left out"),
+        (speech_commands, "the publisher's lists of parts (test 2, train 2) are not used; to test on one"),
+        (with_links, "left out 2 links to folders that are read anyway or lie above (dog/beside, dog/up)"),
+        (lambda root: [clips(root / name, NAMES[:2]) for name in ("Dog", "dog", "rain ")], "'Dog' and 'dog'"),
+        (
+            lambda root: [clips(root / day / kind, [f"{day}.wav"]) for day in ("mon", "tue") for kind in CLASSES],
+            "all of them have the same folders (dog, rain): if those are the classes, swap the two levels",
+        ),
+        (
+            content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f},{c}\n") * 2),
+            "left out 4 rows that repeat a file",
+        ),
+    ],
+)  # fmt: skip
+def test_said(tmp_path: Path, make: Make, said: str) -> None:
+    make(tmp_path / "set")
+    assert any(said in note for note in open_source(tmp_path / "set").notes)
+
+
+@pytest.mark.parametrize("make", [two_tables, speech_commands])
+def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "set")
+    source = open_source(tmp_path / "set", fold_column="split")
+    assert source.folds == (1, 2) and sum(clip.fold == 1 for clip in source.clips) == 2
+    if make is speech_commands:  # a speaker is one recording
+        assert {clip.group for clip in source.clips} == {"set/speaker-ab", "set/speaker-cd"}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "field"),
+    [
+        (lambda root: [clips(root / name) for name in ("audio_train", "audio_test")], SourceError, ""),
+        (lambda root: [clips(root / name) for name in ("train_data", "test_data")], SourceError, ""),
+        (lambda root: [clips(root / f"FSD50K.{name}_audio") for name in ("dev", "eval")], SourceError, ""),
+        (lambda root: clips(root / "clips"), SourceError, ""),
+        (content("labels.csv", "filename,labels\n" + rows(lambda f, c: f'{f},"{c},Sound"\n')), SourceError, "label_column"),
+        (content("x.jsonl", "".join(json.dumps({"file": f, "label": ["dog"]}) + "\n" for f in NAMES)), SourceError, "label_column"),
+        (content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f},{c}\n") + "dog_0.wav,rain\n"), SourceError, "label_column"),
+        (content("labels.csv", "filename,dog,rain\n" + rows(lambda f, c: f"{f},1,0\n")), SourceError, "label_column"),
+        (content("metadata.csv", "file_name,label\n" + rows(lambda f, c: f"x{f},{c}\n")), SourceError, ""),
+        (content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f},{c}\n") + "ghost.wav,dog\n"), SourceError, ""),
+    ],
+)  # fmt: skip
+def test_refused(tmp_path: Path, make: Make, error: type[UskError], field: str) -> None:
+    make(tmp_path / "set")
+    with pytest.raises(error) as raised:
+        open_source(tmp_path / "set")
+    assert raised.value.field == field and "\n" not in str(raised.value) and raised.value.hint
+
+
+def test_a_name_that_is_not_there_is_shown_with_the_nearest(tmp_path: Path) -> None:
+    content("metadata.csv", "file_name,label\n" + rows(lambda f, c: f"x{f},{c}\n"))(tmp_path / "set")
+    with pytest.raises(
+        SourceError, match=r"for example xdog_0\.wav, .*nearest that is there is audio/dog_0\.wav"
+    ):
+        open_source(tmp_path / "set")
+
+
+def test_the_column_of_files_can_be_named(tmp_path: Path) -> None:
+    content("labels.csv", "filename,second,label\n" + rows(lambda f, c: f"audio/{f},other/{f},{c}\n"))(
+        tmp_path / "set"
+    )
+    clips(tmp_path / "set" / "other")
+    first, second = (open_source(tmp_path / "set", audio_column=name) for name in ("filename", "second"))
+    assert first.audio[0].name.endswith("audio/dog_0.wav") and second.audio[0].name.endswith(
+        "other/dog_0.wav"
+    )
+    with pytest.raises(UsageError) as raised:
+        open_source(tmp_path / "set", audio_column="third")
+    assert raised.value.field == "audio_column"
+
+
+def test_labels_are_text(tmp_path: Path) -> None:
+    content("labels.csv", "filename,label\n" + "".join(f"{f},{c}\n" for f, c in zip(NAMES, ("001", "01", "1", "10"), strict=True)))(
+        tmp_path / "set"
+    )  # fmt: skip
+    assert open_source(tmp_path / "set").class_names == ("001", "01", "1", "10")
+
+
+def test_strong_labels_are_cut_at_onset_and_offset(tmp_path: Path) -> None:
+    both = np.concatenate([tone(300, 0.5), tone(900, 0.5)])
+    for n in range(2):
+        write_wav(tmp_path / "set" / f"{n}.wav", both)
+    lines = [
+        f"{n}.wav\t{at}\t{at + 0.4}\t{label}"
+        for n in range(2)
+        for at, label in ((0.05, "low"), (0.55, "high"))
+    ]
+    (tmp_path / "set" / "strong.tsv").write_text("\n".join(["filename\tonset\toffset\tevent_label", *lines]))
+    source = open_source(tmp_path / "set")
+    assert source.counts() == {"high": 2, "low": 2} and len({clip.group for clip in source.clips}) == 2
+    decoded = decode_source(source)
+    for row, clip in enumerate(decoded.source.clips):
+        samples = decoded.audio(row)
+        peak_hz = np.abs(np.fft.rfft(samples)).argmax() * 22_050 / len(samples)
+        assert clip.duration_s == pytest.approx(0.4, abs=1e-3)
+        assert peak_hz == pytest.approx({"low": 300, "high": 900}[decoded.class_name(row)], abs=5)
