@@ -37,7 +37,7 @@ def several_labels(values: Sequence[Any]) -> str:
 
 
 def wrong_folds(folds: Sequence[int]) -> str | None:
-    """Folds are pluralize from 0 or 1."""
+    """Folds count from 0 or 1."""
     bad = [fold for fold in folds if not 0 <= fold <= LARGEST_FOLD]
     return f"{bad[0]} is no fold, in {pluralize(len(bad), 'row')}" if bad else None
 
@@ -53,54 +53,64 @@ def missing_folds(values: Sequence[Any]) -> str | None:
     return f"no value in {pluralize(missing, 'row')}" if missing else None
 
 
-def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the provenance columns of one row, None if nothing is.
-
-    A row may name no parents at all; what it names must be whole, or leaks would pass unseen.
-    """
-    for column in ("parents", "parent_groups"):
-        if not isinstance(row[column], list) or not all(
-            isinstance(name, str) and name for name in row[column]
-        ):
-            return f"{column} is no list of names"
-    if not isinstance(row["parent_folds"], list) or not all(map(_is_int, row["parent_folds"])):
-        return "parent_folds is no list of numbers"
-    if wrong_folds(row["parent_folds"]):
-        return "parent_folds has numbers that are no folds"
-    if len({len(row[column]) for column in ("parents", "parent_groups", "parent_folds")}) > 1:
-        return "parents, parent_groups and parent_folds differ in length"
-    for column in ("strategy", "model"):
-        if not isinstance(row[column], str):
-            return f"{column} is no text"
-    for column in ("seed", "steps"):
-        if not _is_int(row[column]) or row[column] < 0:
-            return f"{column} is no whole number from 0 on"
-    for column in ("alpha", "gain_db"):
-        if not _is_finite(row[column]):
-            return f"{column} is no finite number"
-    if row["filter_score"] is not None and not _is_finite(row["filter_score"]):
-        return "filter_score is no finite number"
-    names, lengths_s = row.get("parent_names") or [], row.get("parent_seconds") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        return "parent_names is no list of names"
-    if not isinstance(lengths_s, list) or not all(map(_is_finite, lengths_s)):
-        return "parent_seconds is no list of numbers"
-    if any(given and len(given) != len(row["parents"]) for given in (names, lengths_s)):
-        return "parents, parent_names and parent_seconds differ in length"
-    if not isinstance(row.get("prompt") or "", str):
-        return "prompt is no text"
-    folds = row.get("filter_folds") or []
-    if not isinstance(folds, list) or not all(_is_int(fold) for fold in folds):
-        return "filter_folds is no list of folds"
-    return None
-
-
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+_NAMES = (_list_of(_is_name), "is no list of names")
+_TEXT = (lambda value: isinstance(value, str), "is no text")
+_COUNT = (lambda value: _is_int(value) and value >= 0, "is no whole number from 0 on")
+_NUMBER = (_is_finite, "is no finite number")
+_COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "parents": _NAMES,
+    "parent_groups": _NAMES,
+    "parent_folds": (_list_of(_is_int), "is no list of numbers"),
+    "strategy": _TEXT,
+    "model": _TEXT,
+    "seed": _COUNT,
+    "steps": _COUNT,
+    "alpha": _NUMBER,
+    "gain_db": _NUMBER,
+}
+_OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "filter_score": _NUMBER,
+    "parent_names": _NAMES,
+    "parent_seconds": (_list_of(_is_finite), "is no list of numbers"),
+    "prompt": _TEXT,
+    "filter_folds": (_list_of(_is_int), "is no list of folds"),
+}
+
+
+def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the provenance columns of one row, None if nothing is.
+
+    A row may name no parents at all; what it names must be whole, or leaks would pass unseen.
+    """
+    checks = [(name, row[name], *check) for name, check in _COLUMNS.items()]
+    checks += [(name, row[name], *check) for name, check in _OPTIONAL.items() if row.get(name) is not None]
+    for name, value, fits, wrong in checks:
+        if not fits(value):
+            return f"{name} {wrong}"
+    if wrong_folds(row["parent_folds"]):
+        return "parent_folds has numbers that are no folds"
+    n_parents = len(row["parents"])
+    if not len(row["parent_groups"]) == len(row["parent_folds"]) == n_parents:
+        return "parents, parent_groups and parent_folds differ in length"
+    if any(len(row.get(name) or row["parents"]) != n_parents for name in ("parent_names", "parent_seconds")):
+        return "parents, parent_names and parent_seconds differ in length"
+    return None
 
 
 def first_wrong(
