@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.diffusion.text_models import save_model
 from usk.cli.app import main
+from usk.data.leaks import unknown_generator
+from usk.data.open import open_source
+from usk.diffusion.generator import Condition, Generator
+from usk.diffusion.load import load_generator
+from usk.diffusion.sampler import SamplerConfig
+from usk.errors import ModelError, UsageError
 from usk.manifest import read_manifest
+from usk.synth.chosen_generator import ready_generator
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import synthesize
 
 PROMPTS = 'dog_bark = ["a dog", "two dogs"]\nsiren = "a siren"\n'
 
@@ -137,3 +149,112 @@ def test_prompts_for_a_generator_or_strategy_without_any_are_refused(
     assert line.startswith("usk: --prompt a {class}: has no effect")
     line = refused([*real, "--prompt", prompts, "--model", "nobody/nothing"], monkeypatch, capsys)
     assert "has no prompt for" in line  # before anything is downloaded
+
+
+def edited(folder: Path, file: str, **values: object) -> None:
+    config = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps({**config, **values}), encoding="utf-8")
+
+
+def truncated(folder: Path) -> None:
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1_000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: edited(f, "model_index.json", _class_name="FluxPipeline"), "AudioLDM2Pipeline"),
+        (
+            lambda f: edited(f, "model_index.json", vocoder=["evil", "Model"]),
+            "component vocoder is of 'evil'",
+        ),
+        (truncated, "cannot be loaded"),
+        (lambda f: edited(f, "vocoder/config.json", upsample_rates=[]), "--model"),
+        (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), "cannot be loaded"),
+    ],
+    ids=["unknown family", "foreign component", "truncated weights", "no rates", "no scheduler"],
+)
+def test_a_model_that_cannot_be_used_is_one_line(
+    damage: Callable[[Path], object], said: str, models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "model"
+    shutil.copytree(models["audioldm"], folder)
+    damage(folder)
+    synth = ["synth", "--real", urbansound8k_folder, "--model", folder, "--out", tmp_path / "out", "--quiet"]
+    line = refused([*synth, "--device", "cpu"], monkeypatch, capsys)
+    assert line.startswith(f"usk: --model {folder}: ") and said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_transformers_the_extra_is_named(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError) as caught:
+        load_generator(str(models["audioldm"]), "cpu")
+    assert "urban-sound-kit[hf]" in caught.value.hint
+
+
+@pytest.fixture(scope="module")
+def distilled(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    folder = tmp_path_factory.mktemp("distilled") / "model"
+    shutil.copytree(models["stable_audio_3"], folder)
+    edited(folder, "scheduler/scheduler_config.json", stochastic_sampling=True)
+    return load_generator(str(folder), "cpu", "fp32")
+
+
+@pytest.mark.parametrize("strategy", ["decomposed", "slerp"])
+def test_a_distilled_model_does_not_invert(distilled: Generator, strategy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ready_generator(distilled, "cpu", render_config(strategy=strategy))
+    assert caught.value.field == "strategy"
+    assert "variation" in caught.value.hint and "sample" in caught.value.hint
+
+
+@pytest.mark.parametrize("strategy", ["variation", "sample"])
+def test_a_distilled_model_varies_and_samples(
+    distilled: Generator, strategy: str, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    source = open_source(urbansound8k_folder)
+    config = SynthConfig(2, classes=("dog_bark",), render=render_config(strategy=strategy, steps=3))
+    result = synthesize(source, tmp_path / "out", config, model=distilled, device="cpu")
+    assert len(rows_in(result.folder)) == 2 and result.manifest.render["guidance"] == 1.0
+
+
+def test_all_noise_of_a_distilled_model_is_fresh_and_each_clip_has_its_own(distilled: Generator) -> None:
+    latents = torch.randn(2, *distilled.latent_shape(distilled.crop(2_000)))
+    sampler, condition = SamplerConfig(3), Condition(["a dog", "rain"])
+    first = distilled.sample(latents, sampler, condition, seeds=[1, 2])
+    assert not torch.allclose(first, distilled.sample(latents, sampler, condition, seeds=[3, 2]))
+    alone = distilled.sample(latents[1:], sampler, Condition(["rain"]), seeds=[2])
+    torch.testing.assert_close(alone, first[1:], atol=1e-4, rtol=1e-3)
+
+
+def test_a_negative_prompt_changes_clips_and_is_on_record(
+    models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    source, audio = open_source(urbansound8k_folder), []
+    for negative in ("", "music"):
+        render = render_config(strategy="sample", steps=2, negative_prompt=negative)
+        config = SynthConfig(1, classes=("dog_bark",), render=render)
+        out = tmp_path / f"out {negative}"
+        made = synthesize(source, out, config, model=str(models["audioldm"]), device="cpu")
+        assert made.manifest.render["negative_prompt"] == negative
+        audio.append(rows_in(out)[0]["audio"]["bytes"])
+    assert audio[0] != audio[1]
+
+
+def test_what_a_family_was_trained_on_is_said_and_urbansound8k_is_warned_of(
+    models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    config = SynthConfig(1, classes=("dog_bark",), render=render_config(strategy="sample", steps=1))
+    source = open_source(urbansound8k_folder)
+    made = synthesize(source, tmp_path / "out", config, model=str(models["audioldm"]), device="cpu")
+    (part,) = made.manifest.trained_on
+    assert part.is_incomplete and "Freesound" in part.note
+    assert any("UrbanSound8K comes from Freesound" in note for note in made.notes)
+    card = (made.folder / "README.md").read_text(encoding="utf-8")
+    assert "AudioSet, AudioCaps, Freesound and BBC sound effects" in card and "a field recording of" in card
+    assert unknown_generator(open_source(made.folder)) is not None

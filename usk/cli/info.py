@@ -139,7 +139,8 @@ def _generator(model: str) -> dict[str, Any]:
         **({"mel bands": mel.n_mels} if mel is not None else {}),
         "conditioned on": "prompts" if generator.takes_prompts else list(generator.class_names) or "nothing",
         "trained on": [
-            f"{part['source']} folds {part['folds']} ({pluralize(len(part['groups']), 'recording')})"
+            part.get("note")
+            or f"{part['source']} folds {part['folds']} ({pluralize(len(part['groups']), 'recording')})"
             for part in generator.trained_on
         ],
         "license": generator.license,

@@ -39,6 +39,7 @@ class GeneratorInfo:
     longest_samples: int  # the longest clip that it can make
     class_names: tuple[str, ...] = ()  # the classes that it can be conditioned on
     takes_prompts: bool = False  # conditioned on any text
+    inverts: bool = True  # distilled models, sampled with fresh noise at every step, do not
     conditioned_on_audio: bool = False  # must be given the parents' audio
     mel: MelSettings | None = None  # of families that draw mel images
     trained_on: list[dict[str, Any]] = field(default_factory=list)
@@ -99,7 +100,7 @@ def describe_folder(folder: Path) -> GeneratorInfo:
     if unet_class not in UNET_CLASSES or "mel" not in index:
         raise ModelError(
             f"is not an audio-diffusion pipeline: {INDEX_FILE} names no UNet2DModel and mel",
-            hint="Name a folder or Hub model of audio-diffusion's format.",
+            hint=f"Name a folder or Hub model of audio-diffusion's format, or of {', '.join(FAMILIES)}.",
         )
     unet = checked_sizes(folder / "unet")
     mel = mel_settings(folder)
@@ -119,12 +120,18 @@ def describe_folder(folder: Path) -> GeneratorInfo:
 def _describe_text(folder: Path, kind: str) -> GeneratorInfo:
     shape = text_shape(kind, folder, read_pipeline_json)
     trained_on, license = _training_record(folder)
+    words = (
+        f"its family's published models were trained on {FAMILIES[kind].trained_on}; no recordings are named"
+    )
+    scheduler = folder / "scheduler" / "scheduler_config.json"  # some families have a fixed one
+    distilled = scheduler.is_file() and read_pipeline_json(scheduler).get("stochastic_sampling", False)
     return GeneratorInfo(
         family=kind,
         sample_rate_hz=shape.sample_rate_hz,
         longest_samples=shape.longest_samples,
         takes_prompts=True,
-        trained_on=trained_on,
+        inverts=not distilled,
+        trained_on=trained_on or [{"source": kind, "note": words}],
         license=license,
     )
 

@@ -92,7 +92,7 @@ def _sample_ddim(
     eta: float,
     seeds: Sequence[int],
 ) -> torch.Tensor:
-    """Equation 12 of arXiv 2010.02502."""
+    """Equation 12 of arXiv 2010.02502. An infinite eta makes all noise fresh at every step, as for distilled models."""
     if eta > 0 and len(seeds) != len(noisy):
         raise ValueError("eta > 0 needs one seed for each item of the batch")
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds] if eta > 0 else []
@@ -104,7 +104,7 @@ def _sample_ddim(
         noise = schedule.epsilon(output, latent, alpha_from)
         origin = schedule.clipped(schedule.clean(output, latent, alpha_from))
         variance = (1 - alpha_to) / (1 - alpha_from) * (1 - alpha_from / alpha_to)
-        sigma = eta * max(variance, 0.0) ** 0.5
+        sigma = min(eta * variance**0.5, (1 - alpha_to) ** 0.5) if variance > 0 else 0.0
         latent = alpha_to**0.5 * origin + max(1 - alpha_to - sigma**2, 0.0) ** 0.5 * noise
         if sigma > 0:
             fresh = [torch.randn(noisy.shape[1:], generator=generator) for generator in generators]

@@ -16,6 +16,8 @@ import torch
 
 from usk.device import autocast
 from usk.diffusion.generator import Condition, Generator
+from usk.diffusion.interpolate import Scales
+from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.solvers import Predictor
 
 CROP_S = 1.0  # clips are made at whole multiples of this, or as long as the model can
@@ -82,6 +84,23 @@ class TextGenerator(Generator):
     ) -> torch.Tensor:
         with torch.no_grad():
             return self.to_audio(latent).float()
+
+    def scales(self, sampler: SamplerConfig) -> Scales:
+        return super().scales(self._own(sampler))
+
+    def sample(
+        self,
+        noisy: torch.Tensor,
+        sampler: SamplerConfig,
+        condition: Condition = Condition(),
+        eta: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> torch.Tensor:
+        return super().sample(noisy, self._own(sampler), condition, eta if self.inverts else math.inf, seeds)
+
+    def _own(self, sampler: SamplerConfig) -> SamplerConfig:
+        """The first-order solver for distilled models, whose noise is fresh at every step."""
+        return sampler if self.inverts else replace(sampler, solver="ddim")
 
     def predictor(self, condition: Condition = Condition()) -> Predictor:
         """The network for one batch. Guidance takes a second evaluation (arXiv 2207.12598)."""

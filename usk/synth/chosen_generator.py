@@ -14,6 +14,8 @@ from usk.synth.plan import Plan
 from usk.synth.settings import RenderConfig
 from usk.text import abbreviate_list, pluralize
 
+URBANSOUND8K = "urbansound8k"
+
 
 def ready_generator(model: str | Generator, device: str, settings: RenderConfig) -> Generator:
     """The generator, if it can do what the settings ask of it: refused before anything is written."""
@@ -46,6 +48,13 @@ def ready_generator(model: str | Generator, device: str, settings: RenderConfig)
             )
     if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
         generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={})
+    if settings.row.inverts and settings.row.samples and not generator.inverts:
+        raise UsageError(
+            f"inverts the parents, which {generator.model_id} cannot: it is distilled",
+            field="strategy",
+            value=settings.strategy,
+            hint="Choose the strategy variation or sample, or name the model that it was distilled from.",
+        )
     generator.scales(settings.sampler)  # steps that do not fit the strength
     return generator
 
@@ -85,6 +94,13 @@ def notes_on_generator(
     if unconditioned:
         notes.append(
             f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class"
+        )
+    if pool.source.name == URBANSOUND8K and any(
+        "Freesound" in str(part.get("note")) for part in generator.trained_on
+    ):
+        notes.append(
+            "UrbanSound8K comes from Freesound, which the generator's family was trained on: it may know recordings that are "
+            "tested here, and the leak rules cannot tell"
         )
     longest_s = generator.longest_s
     if too_long := sum(clip.duration_s > longest_s + 0.02 for clip in pool.source.clips):

@@ -118,7 +118,7 @@ def prepare(
     prompts_of(source, config)  # a file that will not do is refused before weights are loaded
     if settings.row.mix is not None:
         generator = ready_generator(model, device, settings)
-        settings = settings.resolved(generator.takes_classes, generator.takes_prompts)
+        settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
         config = replace(config, render=settings)
     rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     everything = decode(source, config, rate_hz, reporter)
