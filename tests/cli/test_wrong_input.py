@@ -487,7 +487,7 @@ def filter_that_keeps_too_much(world: World) -> Case:
 
 
 def demo_without_epochs(world: World) -> Case:
-    return ["demo", "--out", world.out, "--epochs", 0], 2, ["--epochs must be at least 1, not 0"]
+    return ["demo", "--out", world.out, "--epochs", 0], 2, ["--epochs", "greater than or equal to 1"]
 
 
 def unknown_option(world: World) -> Case:

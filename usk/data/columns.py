@@ -302,7 +302,7 @@ def _by_name(values: list[Any], feature: Any) -> list[Any]:
 
 
 def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
-    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are pluralize in natural order.
+    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are counted in natural order.
 
     `keep_zero` is for synthetic clips, where 0 says that the parents come from different folds.
     """
