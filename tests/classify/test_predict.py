@@ -181,7 +181,7 @@ def test_names_cannot_command_the_terminal(usk: Command, trained: Path, tmp_path
         (["{run}", "nowhere.wav"], 1, "nowhere.wav is not there"),
         (["{run}", "clips/nowhere.wav"], 1, "clips/nowhere.wav is not there"),
         (["{run}", "nowhere.wav", "neither.wav"], 1, "nowhere.wav, neither.wav are not there"),
-        (["{run}", "nowhere"], 1, "nowhere: no such folder; give usk predict audio files"),
+        (["{run}", "nowhere"], 1, "nowhere: no such folder"),
         (["{run}", "{good}", "--csv", "-", "--json"], 2, "--csv -: and JSON both want standard output"),
         (["{run}", "{good}", "--csv", "{good}/p.csv"], 2, "p.csv: there is no folder"),
         (["{run}", "{good}", "--csv", "{two}"], 2, "two: cannot be written"),

@@ -118,9 +118,9 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
         path = Path(item)
         if path.is_file():
             found.append((item, FileRef(path)))
-        elif path.is_dir() and (files := _files_below(path)):
+        elif path.is_dir() and (files := [file for file in visible_files(path) if _is_audio(file)]):
             found += [(str(file), FileRef(file)) for file in files]
-        elif path.suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES:
+        elif _is_audio(path):
             found.append((item, MissingRef(item)))
         else:
             source = open_source(item, field="", needs_label=False)
@@ -134,8 +134,8 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
     return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    return [file for file in visible_files(folder) if file.suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES]
+def _is_audio(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES
 
 
 def predict(

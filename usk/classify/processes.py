@@ -58,19 +58,6 @@ def share_cores(
     return Workers(max(1, min(most, cores // threads)), threads)
 
 
-def share_gpu(cores: int, runs: int, memory_bytes: float, gpu_bytes: float, each_bytes: float) -> Workers:
-    """As many processes as there are runs, cores and memory for, on the machine and on the GPU."""
-    most = min(
-        runs,
-        MOST_ON_A_GPU,
-        cores / CORES_PER_GPU_PROCESS,
-        memory_bytes / 2 / each_bytes,
-        gpu_bytes / GPU_WORKER_BYTES,
-    )
-    processes = max(1, int(most))
-    return Workers(processes, max(1, cores // processes))
-
-
 def workers_for(
     workers: int | None,
     classifier: str,
@@ -91,11 +78,13 @@ def workers_for(
         return Workers(1, torch.get_num_threads())
     cores = min(torch.get_num_threads(), cores_allowed())
     each_bytes = WORKER_BYTES + 2 * data_bytes
-    if device.type == "cuda":
-        gpu_bytes = torch.cuda.mem_get_info(device)[0]
-        each_bytes *= 2  # CUDA's own too
-        return share_gpu(cores, runs, memory_allowed_bytes(), gpu_bytes, each_bytes)
-    return share_cores(cores, runs, memory_allowed_bytes(), each_bytes)
+    memory_bytes = memory_allowed_bytes()
+    if device.type == "cpu":
+        return share_cores(cores, runs, memory_bytes, each_bytes)
+    on_gpu = torch.cuda.mem_get_info(device)[0] / GPU_WORKER_BYTES
+    in_memory = memory_bytes / 4 / each_bytes  # CUDA takes as much again
+    processes = max(1, int(min(runs, MOST_ON_A_GPU, cores / CORES_PER_GPU_PROCESS, in_memory, on_gpu)))
+    return Workers(processes, max(1, cores // processes))
 
 
 class TableFiles:

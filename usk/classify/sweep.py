@@ -124,19 +124,11 @@ class Parts:
             identity = self._identity(part.name)
             source = self.opened.get(part.name, real)  # subsets are many, all synthetic
             if source is not real and not source.has_synthetic and source.revision == real.revision:
-                raise UsageError(
-                    f"{part.name} is the real clips themselves",
-                    field="mix",
-                    value=mix.text,
-                    hint="Write real.",
-                )
+                why = f"{part.name} is the real clips themselves"
+                raise UsageError(why, field="mix", value=mix.text, hint="Write real.")
             if identity in seen:
-                raise UsageError(
-                    f"{part.name} is the same dataset as {seen[identity]}",
-                    field="mix",
-                    value=mix.text,
-                    hint="Name it once.",
-                )
+                why = f"{part.name} is the same dataset as {seen[identity]}"
+                raise UsageError(why, field="mix", value=mix.text, hint="Name it once.")
             seen[identity] = part.name
 
     def _identity(self, name: str) -> tuple[str, ...]:
@@ -154,14 +146,10 @@ class Parts:
         for part in mix.parts:
             if part.name in self.train_subset:
                 folder, subsets = self.train_subset[part.name]
-                subset = subset_name(split.train_clips, split.name, seed)
+                n, subset = split.train_clips, subset_name(split.train_clips, split.name, seed)
                 if subset not in subsets:
-                    what = (
-                        f"{split.train_clips} train clips of seed {seed}"
-                        if split.train_clips
-                        else "the full training part"
-                    )
-                    made = f"make them (`usk synth`, train clips {split.train_clips or 'full'}, test fold {split.name.removeprefix('fold')})"
+                    what = f"{n} train clips of seed {seed}" if n else "the full training part"
+                    made = f"make them (`usk synth`, train clips {n or 'full'}, test fold {split.name.removeprefix('fold')})"
                     raise LeakError(
                         f"{folder} has no clips for {what} where {split.name} tests",
                         field="mix",
