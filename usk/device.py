@@ -78,12 +78,8 @@ def default_precision(device: torch.device) -> str:
     """bf16 where the device multiplies it natively (CUDA from Ampere on, CPUs with AMX), fp32 elsewhere."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if _cpu_has_amx() else "fp32"
-
-
-def _cpu_has_amx() -> bool:
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(has_amx and has_amx())
+    return "bf16" if has_amx and has_amx() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

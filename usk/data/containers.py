@@ -47,12 +47,12 @@ def _sized_wav(content: bytes) -> bytes:
         left = len(content) - begin
         if name != b"data":
             continue
-        untold = (
+        no_size = (
             size >= UNTOLD_SIZE
             or 0 < size - left <= HEADER_SLIP
             or (not size and not _ends_in_chunks(content, begin))
         )
-        if untold and left:
+        if no_size and left:
             return content[: begin - 4] + left.to_bytes(4, "little") + content[begin:]
         if left < size:
             raise CutError

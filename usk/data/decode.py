@@ -59,7 +59,7 @@ def peak_level(mono: np.ndarray) -> float:
 
 
 def is_silent(mono: np.ndarray) -> bool:
-    """Whether nothing is to be heard."""
+    """Whether it is silence."""
     return peak_level(mono) < SILENT_PEAK
 
 

@@ -78,7 +78,7 @@ class FlowSchedule(ContinuousSchedule):
             sigmas = [strength * place / steps for place in range(1, steps + 1)]
         else:
             spread = self.logsnr_max - self.logsnr_min
-            top = 1.0 if strength == 1.0 else (self.logsnr_max + _logit(strength)) / spread
+            top = 1.0 if strength == 1.0 else (self.logsnr_max + math.log(strength / (1 - strength))) / spread
             if top <= 0:
                 lowest = 1 / (1 + math.exp(self.logsnr_max))
                 raise UsageError(
@@ -119,10 +119,6 @@ class CosineSchedule(ContinuousSchedule):
             return [top]
         growth = (top / self.ratio_min) ** (1 / (steps - 1))
         return [self.ratio_min * growth**place for place in range(steps)]
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
 
 
 def _check(steps: int, strength: float) -> None:

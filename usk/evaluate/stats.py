@@ -26,7 +26,6 @@ class MeanInterval:
 
     mean: float
     half_width: float | None
-    n_values: int
 
     @property
     def low(self) -> float | None:
@@ -90,11 +89,11 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONF
         raise ValueError("a mean needs at least one value")
     mean = float(array.mean())
     if array.size == 1:
-        return MeanInterval(mean, None, 1)
+        return MeanInterval(mean, None)
     from scipy.stats import t
 
     quantile = float(t.ppf(0.5 + confidence / 2, array.size - 1))
-    return MeanInterval(mean, quantile * float(array.std(ddof=1)) / array.size**0.5, int(array.size))
+    return MeanInterval(mean, quantile * float(array.std(ddof=1)) / array.size**0.5)
 
 
 def paired_bootstrap(

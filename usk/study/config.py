@@ -52,9 +52,6 @@ class StudyConfig:
     first_seed: int = 0
     epochs: int | None = None
 
-    def model_for(self, test_fold: int) -> str:
-        return self.model if isinstance(self.model, str) else self.model[str(test_fold)]
-
     def seeds_of(self, n: str) -> range:
         return range(self.first_seed, self.first_seed + self.seeds[n])
 

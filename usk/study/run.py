@@ -197,7 +197,8 @@ class _Steps:
         return Step(f"fit {name}{without}", 20, run)
 
     def _model_for(self, fold: int) -> str:
-        name = self.config.model_for(fold)
+        model = self.config.model
+        name = model if isinstance(model, str) else model[str(fold)]
         return str(Path("generators") / name) if name in self.config.generators else _place(name, self.start)
 
     def _synthesize(self, name: str, n: str, fold: int) -> Step:

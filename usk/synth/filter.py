@@ -193,7 +193,10 @@ class ClipFilter:
         """Train the classifiers, or read those that an interrupted run has left in `work`."""
         from safetensors.torch import load, save
 
-        n_steps = {name: self._n_steps(one) for name, one in self.trainings.items()}
+        n_steps = {
+            name: max(MIN_STEPS, self.recipe.epochs * math.ceil(len(one.rows) / self.recipe.batch))
+            for name, one in self.trainings.items()
+        }
         with reporter.task("training the classifier filter", "steps", sum(n_steps.values())) as task:
             done = 0
             for name, training in self.trainings.items():
@@ -209,9 +212,6 @@ class ClipFilter:
                 self.classifiers[name] = model.to(self.device).eval()
                 done += n_steps[name]
                 task.update(done)
-
-    def _n_steps(self, one: FilterTraining) -> int:
-        return max(MIN_STEPS, self.recipe.epochs * math.ceil(len(one.rows) / self.recipe.batch))
 
     def _network(self, probe: torch.Tensor | None = None) -> nn.Module:
         return self.recipe.model(len(self.pool.source.class_names), probe)
