@@ -77,7 +77,7 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(usk: Command, trained: Path, t
 def test_samples_beyond_all_sound_are_a_problem_and_no_probability(
     usk: Command, trained: Path, tmp_path: Path
 ) -> None:
-    soundfile.write(tmp_path / "loud.wav", np.full(8_000, 1e20, np.float32), 8_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", 1e20 * tone(440, 1.0)[:8_000], 8_000, subtype="FLOAT")
     write_wav(tmp_path / "good.wav", tone(440, 0.5))
     ran = usk("predict", trained, tmp_path, "--json")
     by_name = {Path(one["file"]).name: one for one in ran.value}

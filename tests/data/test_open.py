@@ -496,6 +496,8 @@ def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
     assert source.kind == "saved Hugging Face dataset"
     assert source.class_names == tuple(LABELS)
     assert [clip.group for clip in source.clips] == [f"set/g{row // 2}" for row in range(12)]
+    if split:
+        assert open_source(tmp_path / "set", fold_column="split").folds == (1, 2)
     check_tones(source)
 
 

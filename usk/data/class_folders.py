@@ -100,13 +100,10 @@ def open_class_folders(folder: AudioFolder, typed: str, split_is_fold: bool, not
 
 def _refuse_parts(folder: AudioFolder, tops: Sequence[str], typed: str, notes: Sequence[str]) -> None:
     """Raise SourceError for folders that are parts of a data set."""
-    below = {
-        top: {file.parts[1] for file in folder.audio if file.parts[0] == top and len(file.parts) > 2}
-        for top in tops
-    }
-    deeper = (
-        max(tops, key=lambda top: len(below[top])) if any(len(each) > 1 for each in below.values()) else None
-    )
+    deep = [file for file in folder.audio if len(file.parts) > 2]
+    below = {top: {file.parts[1] for file in deep if file.parts[0] == top} for top in tops}
+    n_of = Counter(file.parts[0] for file in deep if len(below.get(file.parts[0], ())) > 1)
+    deeper = n_of.most_common(1)[0][0] if n_of else None
     fix = (
         f"Name {Path(typed) / deeper}, whose sub-folders can be the classes"
         if deeper

@@ -287,6 +287,7 @@ def _could_name_recordings(
         name
         for name, values in data.items()
         if name not in taken
+        and name.lower() not in SPLIT_COLUMNS
         and all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values)
         and n_classes < len(set(values)) < len(values)
     ]

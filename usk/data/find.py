@@ -45,11 +45,13 @@ class AudioFolder:
 
 def audio_folder(root: Path) -> AudioFolder:
     links: list[Path] = []
-    audio, unread, tables, not_text = [], [], [], []
+    audio: list[PurePosixPath] = []
+    not_text: list[PurePosixPath] = []
+    unread, tables = [], []
     for file in visible_files(root, links):
         relative = PurePosixPath(file.relative_to(root).as_posix())
         if is_audio(file):
-            (audio if is_text(relative) else not_text).append(relative)
+            (audio if is_text(str(relative)) else not_text).append(relative)
         elif file.suffix.lower() in UNREAD_SUFFIXES:
             unread.append(relative)
         elif file.suffix.lower() in TABLE_SUFFIXES:

@@ -242,7 +242,9 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
     import datasets
 
     typed, notes = opened.location, opened.notes
+    parts: list[str] = []
     if isinstance(loaded, dict):
+        parts = [str(name) for name, part in loaded.items() for _ in range(len(part))]
         if len(loaded) > 1:
             notes = (_read_as_one([str(name) for name in loaded]),)
         try:
@@ -260,6 +262,8 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
     if isinstance(features[audio_column], datasets.Audio):
         loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
     rest = loaded.remove_columns([audio_column]).to_dict()
+    if len(set(parts)) > 1:
+        rest.setdefault("split", parts)  # to be named as the column of folds
     only_audio = loaded.select_columns([audio_column])
     audio = tuple(DatasetRef(only_audio, row, audio_column, folder) for row in range(len(loaded)))
     return from_columns(rest, features, replace(opened, audio=audio, notes=notes), columns)
