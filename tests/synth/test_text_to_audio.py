@@ -18,9 +18,11 @@ import pytest
 import torch
 
 from tests.diffusion.text_models import save_model
+from tests.hub_server import LocalHub
 from usk.cli.app import main
 from usk.data.leaks import unknown_generator
 from usk.data.open import open_source
+from usk.data.pinned import cache_folder
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.load import load_generator
 from usk.diffusion.sampler import SamplerConfig
@@ -258,3 +260,17 @@ def test_what_a_family_was_trained_on_is_said_and_urbansound8k_is_warned_of(
     card = (made.folder / "README.md").read_text(encoding="utf-8")
     assert "AudioSet, AudioCaps, Freesound and BBC sound effects" in card and "a field recording of" in card
     assert unknown_generator(open_source(made.folder)) is not None
+
+
+def test_a_pipeline_of_the_hub_loads_without_what_lies_at_its_top(
+    hub: LocalHub, models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models["audioldm"], folder)
+    (folder / "model.safetensors").write_bytes(b"the same weights once more")
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    hub.create_repo("model", "someone/tiny", folder)
+    generator = load_generator("someone/tiny", "cpu", "fp32")
+    assert generator.model_id.startswith("someone/tiny@") and generator.takes_prompts
+    pinned = cache_folder("someone/tiny", "model") / "snapshots"
+    assert list(pinned.glob("*/tokenizer/merges.txt")) and not list(pinned.glob("*/model.safetensors"))

@@ -21,7 +21,6 @@ from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.pipeline import (
     INDEX_FILE,
-    PIPELINE_FILES,
     GeneratorInfo,
     component_class,
     describe_folder,
@@ -35,6 +34,7 @@ from usk.hub import first_line
 
 VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
 AUDIO_ENCODER = "teticio/audio-encoder"  # what published conditional pipelines were trained with
+ENCODER_FILES = ("*.json", "*.safetensors", "*.bin")  # at the top of its repo
 AUDIO_ENCODER_FOLDER = "audio_encoder"  # in a pipeline folder that brings its encoder along
 # What is finer than this is left to the source that a clip is filtered from: its texture, which networks smooth. Half as much
 # (50 ms, one band of 64) loses little less texture than none; twice as much leaves more of the source than of the image.
@@ -252,7 +252,7 @@ def _load_encoder(folder: Path, unet: Any) -> Any:
     if not own.is_dir():
         subject = f"the model is conditional, and its audio encoder {AUDIO_ENCODER}"
         own, _ = download_model(
-            AUDIO_ENCODER, PIPELINE_FILES, subject, f"put its files into {own}", ModelError
+            AUDIO_ENCODER, ENCODER_FILES, subject, f"put its files into {own}", ModelError
         )
     with quiet_libraries():
         from audiodiffusion.audio_encoder import AudioEncoder

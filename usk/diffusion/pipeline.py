@@ -26,7 +26,8 @@ TRAINED_ON_FILE = "trained_on.json"
 MEL_IMAGES = "audio-diffusion mel images"  # the only family so far
 UNET_CLASSES = ("UNet2DModel", "UNet2DConditionModel")
 CONFIG_FILES = ("*.json",)
-PIPELINE_FILES = ("*.json", "*.safetensors", "*.bin")
+# Weights lie in folders (at the top some repos have the same once more), and so do the vocabularies of tokenizers.
+PIPELINE_FILES = ("*.json", "*/*.safetensors", "*/*.bin", "*/*.txt", "*/*.model")
 MOST_LAYERS = 64  # in a block
 
 
