@@ -9,7 +9,7 @@ import os
 import pickle
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from usk.errors import UsageError, UskError, disk_errors
@@ -105,7 +105,7 @@ def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
         lock.release()
 
 
-def is_text(path: str | Path) -> bool:
+def is_text(path: str | PurePath) -> bool:
     """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
     try:
         str(path).encode()
