@@ -75,7 +75,7 @@ class Reading:
 
     @property
     def given(self) -> str:
-        """What was said, for the next command to be told too: ` --skip-bad --columns label=word`."""
+        """What was given, for the next command: ` --skip-bad --columns label=word`."""
         named = [(name, getattr(self, f"{name}_column")) for name in COLUMN_NAMES]
         columns = ",".join(f"{name}={column}" for name, column in named if column is not None)
         return (" --skip-bad" if self.skip_bad else "") + (f" --columns {typed(columns)}" if columns else "")

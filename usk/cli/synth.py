@@ -249,7 +249,7 @@ def _without_out(arguments: Sequence[str]) -> list[str]:
 
 
 def _train_flags(real: str | None, out: str, reading: Reading) -> str:
-    """What `usk train` must be told to find and read the real clips, and the dataset in `out`."""
+    """What `usk train` needs to find and read the real clips, and the dataset in `out`."""
     given = {"--real": real, "--synth": out if out != "synth" else None}
     places = (f" {flag} {typed(place)}" for flag, place in given.items() if place is not None)
     return "".join(places) + reading.given
@@ -302,7 +302,7 @@ def _show_subsets(
 
 
 def _subset_flags(subsets: Sequence[TrainSubset]) -> str:
-    """What `usk train` must be told to train where these datasets were made for."""
+    """What `usk train` needs to train where these datasets were made for."""
     folds = sorted({subset.test_fold for subset in subsets})
     seeds = sorted({subset.seed for subset in subsets if subset.train_clips is not None}) or [0]
     first = f" --seed {seeds[0]}" if seeds[0] else ""

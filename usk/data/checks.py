@@ -39,7 +39,7 @@ def several_labels(values: Sequence[Any]) -> str:
 def wrong_folds(folds: Sequence[int]) -> str | None:
     """Folds count from 0 or 1."""
     bad = [fold for fold in folds if not 0 <= fold <= LARGEST_FOLD]
-    return f"{bad[0]} is no fold, in {pluralize(len(bad), 'row')}" if bad else None
+    return f"{bad[0]} is not a fold, in {pluralize(len(bad), 'row')}" if bad else None
 
 
 def is_missing(value: Any) -> bool:
@@ -69,14 +69,14 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
-_NAMES = (_list_of(_is_name), "is no list of names")
-_TEXT = (lambda value: isinstance(value, str), "is no text")
-_COUNT = (lambda value: _is_int(value) and value >= 0, "is no whole number from 0 on")
-_NUMBER = (_is_finite, "is no finite number")
+_NAMES = (_list_of(_is_name), "is not a list of names")
+_TEXT = (lambda value: isinstance(value, str), "is not text")
+_COUNT = (lambda value: _is_int(value) and value >= 0, "is not a whole number from 0 on")
+_NUMBER = (_is_finite, "is not a finite number")
 _COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "parents": _NAMES,
     "parent_groups": _NAMES,
-    "parent_folds": (_list_of(_is_int), "is no list of numbers"),
+    "parent_folds": (_list_of(_is_int), "is not a list of numbers"),
     "strategy": _TEXT,
     "model": _TEXT,
     "seed": _COUNT,
@@ -87,9 +87,9 @@ _COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "filter_score": _NUMBER,
     "parent_names": _NAMES,
-    "parent_seconds": (_list_of(_is_finite), "is no list of numbers"),
+    "parent_seconds": (_list_of(_is_finite), "is not a list of numbers"),
     "prompt": _TEXT,
-    "filter_folds": (_list_of(_is_int), "is no list of folds"),
+    "filter_folds": (_list_of(_is_int), "is not a list of folds"),
 }
 
 
