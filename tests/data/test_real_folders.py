@@ -119,6 +119,12 @@ def two_tables(root: Path) -> None:
         (root / ("train.csv", "test.csv")[part]).write_text("\n".join(["filename,label", *lines]))
 
 
+def parts_with_classes(root: Path) -> None:
+    for part, n in (("train", 0), ("test", 1)):
+        for label in CLASSES:
+            clips(root / part / label, [f"{label}_{n}.wav"])
+
+
 def with_links(root: Path) -> None:
     for label in CLASSES:
         clips(root / label, [file for file in NAMES if file.startswith(label)])
@@ -152,6 +158,7 @@ READ = {
     "Speech Commands": speech_commands,
     "UrbanSound8K of Kaggle": kaggle_urbansound8k,
     "two tables": two_tables,
+    "classes below parts": parts_with_classes,
     "links and litter": with_links,
 }  # fmt: skip
 
@@ -188,7 +195,7 @@ def test_said(tmp_path: Path, make: Make, said: str) -> None:
     assert any(said in note for note in open_source(tmp_path / "set").notes)
 
 
-@pytest.mark.parametrize("make", [two_tables, speech_commands])
+@pytest.mark.parametrize("make", [two_tables, parts_with_classes, speech_commands])
 def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> None:
     make(tmp_path / "set")
     source = open_source(tmp_path / "set", fold_column="split")

@@ -90,6 +90,9 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
     chosen = next((level for level in levels if level), [])
     if not chosen:
         lost = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
+        if not lost and (parts := _parts_with_classes(folder)) is not None:
+            notes.append(f"the classes are the folders below {abbreviate_list(folder.tops)}")
+            return ChosenTables((parts,), tuple(notes))
         return ChosenTables(tuple(lost[:1]), tuple(notes))
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
     if labeled and len(labeled) < len(chosen):
@@ -116,6 +119,23 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
     why = "it has one label" if labels else "it has no column of labels that is known by its name"
     notes.append(f"{names} is passed over and the folders are the classes, since {why}")
     return ChosenTables((), tuple(notes))
+
+
+def _parts_with_classes(folder: AudioFolder) -> Listing | None:
+    """Folders of parts that have the same classes below (`train/dog`, `test/dog`), as a table would list them."""
+    tops, files = folder.tops, folder.audio
+    if not tops or not name_parts(tops) or any(len(file.parts) < 3 for file in files):
+        return None
+    below = [{file.parts[1] for file in files if file.parts[0] == top} for top in tops]
+    shared = sorted(set.intersection(*below))
+    if len(shared) < 2 or name_parts(shared):
+        return None
+    table: ClipTable = {
+        FILE_COLUMN: [str(file) for file in files],
+        "label": [file.parts[1] for file in files],
+        "split": [file.parts[0] for file in files],
+    }
+    return Listing(PurePosixPath("."), table, FILE_COLUMN, len(files))
 
 
 def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tuple[list[Listing], list[str]]:
@@ -223,7 +243,8 @@ def open_listed(
     data[FILE_COLUMN] = [str(files[row]) for row in kept]
     paths = [folder.root / name for name in data[FILE_COLUMN]]
     revision, cache_key = fingerprint_files(
-        [*dict.fromkeys(paths), *(folder.root / listing.file for listing in listings)], folder.root
+        [*dict.fromkeys(paths), *(folder.root / listing.file for listing in listings if listing.file.name)],
+        folder.root,
     )
     data, audio, segment_notes = cut_segments(data, paths)
     if audio is None:
