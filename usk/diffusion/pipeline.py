@@ -89,7 +89,9 @@ def naming_model(name: str, field: str = "model") -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        raise ModelError(error.message, field=field, value=name, hint=error.hint) from error
+        raise ModelError(error.message, field=field, value=name, hint=error.hint) from (
+            error.__cause__ or error
+        )
 
 
 def describe_folder(folder: Path) -> GeneratorInfo:
