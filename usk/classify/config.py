@@ -45,12 +45,15 @@ class ClipUse:
         return mix if self == ClipUse() else f"{mix} ({self.name})"
 
 
-DEFAULT_USE = "as-is"
+DEFAULT_USE = "as-is"  # as published; nothing was found to be surely better yet
+# Measured: accuracy above as-is in points, mean and standard error of 3 seeds: `small`, `strong`, 400 steps, last step; 50 real
+# clips of UrbanSound8K folds 1 and 3, 500 averages of their mel images filtered from their sum, 1,656 test clips of 2, 4 to 8.
+# Real clips alone: +2.3 ± 2.4, so these uses undo what such clips harm; none is surely better than real clips alone.
 USES = {
     "as-is": ClipUse(),
-    "balanced": ClipUse(real_share=0.5),
-    "real-last": ClipUse(real_last=1 / 3),
-    "balanced-real-last": ClipUse(real_share=0.5, real_last=1 / 3),
+    "balanced": ClipUse(real_share=0.5),  # +1.6 ± 0.8, 3 of 3 seeds up
+    "real-last": ClipUse(real_last=1 / 3),  # not measured
+    "balanced-real-last": ClipUse(real_share=0.5, real_last=1 / 3),  # +3.1 ± 1.2, 3 of 3 up
 }
 
 
