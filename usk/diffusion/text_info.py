@@ -28,7 +28,7 @@ FAMILIES = {
     "AudioLDMPipeline": TextFamily("audioldm", "unet", "AudioSet, AudioCaps, Freesound and BBC sound effects"),
     "MusicLDMPipeline": TextFamily("musicldm", "unet", "music with text"),
     "StableAudioPipeline": TextFamily("stable_audio", "transformer", "Freesound and the Free Music Archive"),
-    "StableAudio3Pipeline": TextFamily("stable_audio_3", "transformer", "licensed audio and Freesound"),
+    "StableAudio3Pipeline": TextFamily("stable_audio_3", "transformer", "licensed and Creative Commons audio, perhaps of Freesound"),
     "LongCatAudioDiTPipeline": TextFamily("longcat_audio_dit", "transformer", "data that its card does not list"),
 }  # fmt: skip
 

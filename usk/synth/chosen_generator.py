@@ -99,8 +99,8 @@ def notes_on_generator(
         "Freesound" in str(part.get("note")) for part in generator.trained_on
     ):
         notes.append(
-            "UrbanSound8K comes from Freesound, which the generator's family was trained on: it may know recordings that are "
-            "tested here, and the leak rules cannot tell"
+            "UrbanSound8K comes from Freesound, which the generator's family was or may have been trained on: it may know recordings that "
+            "are tested here, and the leak rules cannot tell"
         )
     longest_s = generator.longest_s
     if too_long := sum(clip.duration_s > longest_s + 0.02 for clip in pool.source.clips):
