@@ -16,7 +16,7 @@ def made(
     """A synthetic dataset of folds 1 and 2, four clips a class."""
     ran = usk(
         "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--out", tmp_path / "synth", "--steps", 1,
-        "--per-class", 4, "--folds", "1,2",
+        "--per-class", 4, "--test-folds", 3,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     return tmp_path / "synth"
