@@ -248,12 +248,12 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     assert len(rows) == 9
     assert set(rows[0]) == {
         "clip_id", "label", "class", "fold", "parents", "parent_names", "parent_groups", "parent_folds", "parent_seconds",
-        "weights", "seed",
+        "prompt", "weights", "seed",
     }  # fmt: skip
     for wrong, said in (
         (("--model", tmp_path / "nowhere"), "no such pipeline folder"),
         (("--device", "tpu"), "--device tpu: "),
-        (("--strategy", "sample"), "--strategy sample: needs a class-conditional generator"),
+        (("--strategy", "sample"), "--strategy sample: needs a generator of classes"),
         (("--out", tmp_path), f"--out {tmp_path}: holds something else"),
     ):
         refused = usk(*synth_of, *wrong, "--dry-run")

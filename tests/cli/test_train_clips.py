@@ -124,8 +124,8 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
     ]
     assert [c["rows"][1]["difference"]["n_pairs"] for c in shown[:2]] == [2, 2]
     tables = usk("eval", tmp_path / "runs").out
-    assert "by train_clips: tiny, protocol folds" in tables
-    assert ", 6 train_clips" in tables
+    assert "by train clips: tiny, protocol folds" in tables
+    assert ", 6 train clips" in tables
 
 
 def test_a_draw_is_the_same_on_a_machine_of_its_own(
