@@ -33,7 +33,8 @@ with __import__("usk.diffusion.weights", fromlist=["x"]).quiet_libraries():
     import audiodiffusion.pipeline_audio_diffusion
 synthesize.ROWS_PER_SHARD = 6
 from usk.classify import registry
-models.CLASSIFIERS["small"] = dataclasses.replace(models.CLASSIFIERS["small"], epochs=1, batch=4)
+registry.CLASSIFIERS["small"] = dataclasses.replace(registry.CLASSIFIERS["small"], epochs=1, batch=4)
+import usk.synth.filter
 usk.synth.filter.MIN_STEPS = 3
 for line in sys.stdin:
     child = os.fork()
@@ -91,7 +92,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def written(folder: Path) -> int:
     """Files of the dataset, parents' latents included, that are there at this moment."""
-    return sum(len(files) for _, _, files in os.sampler(folder))
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def shards(folder: Path) -> int:
