@@ -161,7 +161,7 @@ def test_an_embedding_that_cannot_be_is_one_line(
     common = ("audit", made, "--real", urbansound8k_folder, "--quiet")
     for given, code, message in (
         (("--embedding", tmp_path / "empty"), 2, "not an audio model that transformers can load"),
-        (("--embedding", "nobody/nothing"), 2, "--embedding nobody/nothing cannot be reached (no network?)"),
+        (("--embedding", "nobody/nothing"), 2, "nobody/nothing cannot be reached (no network?)"),
     ):
         ran = usk(*common, *given)
         assert (ran.code, ran.err.count("\n"), ran.out) == (code, 1, ""), ran.err
