@@ -111,7 +111,7 @@ def rows_without_audio(world: World) -> Case:
 
 def no_audio_at_all(world: World) -> Case:
     shutil.rmtree(world.urban / "audio")
-    return world.synth(None, "--skip-bad"), 1, ["none of the 54 clips", "download it again"]
+    return world.synth(None, "--skip-bad"), 1, ["none of the 54 clips", "Download it again"]
 
 
 def metadata_without_rows(world: World) -> Case:
@@ -522,7 +522,7 @@ def folds_as_classes(world: World) -> Case:
     return (
         world.synth(world.urban / "audio"),
         1,
-        ["fold1, fold2, fold3 are named like parts", "metadata/ in it"],
+        ["fold1, fold2, fold3 are named like parts", "metadata.csv"],
     )
 
 
