@@ -169,7 +169,7 @@ def test_an_embedding_that_cannot_be_is_one_line(
     monkeypatch.setitem(sys.modules, "transformers", None)
     ran = usk(*common, "--embedding", tmp_path / "empty")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert f"--embedding {tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
+    assert f"{tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
     assert ran.err.endswith("pip install 'urban-sound-kit[hf]', or use --embedding log-mel\n")
 
 
