@@ -170,7 +170,7 @@ def test_an_embedding_that_cannot_be_is_one_line(
     ran = usk(*common, "--embedding", tmp_path / "empty")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert f"{tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
-    assert ran.err.endswith("pip install 'urban-sound-kit[hf]', or use --embedding log-mel\n")
+    assert ran.err.endswith("pip install 'urban-sound-kit[hf]', or name log-mel\n")
 
 
 def test_two_embeddings_at_once_are_refused(tmp_path: Path) -> None:
