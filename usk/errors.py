@@ -23,6 +23,7 @@ class UskError(Exception):
     """
 
     exit_code = 1
+    label = ""  # what the command that was called names the field
 
     def __init__(self, message: str, *, field: str = "", value: object = None, hint: str = "") -> None:
         super().__init__(message)

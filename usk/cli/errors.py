@@ -34,8 +34,11 @@ ARGUMENTS = {
 """Fields that a command takes by position, or under another name."""
 
 
-def option_name(field: str) -> str:
-    """What the command line calls a field: `--per-class` for `per_class`; empty for no field."""
+def option_name(field: str, command: Any = None) -> str:
+    """What `command` calls a field: `--per-class` for `per_class`, or its place, such as `RUN`; empty for no field."""
+    for parameter in command.params if command is not None else ():
+        if parameter.name == field and parameter.param_type_name == "option":
+            return str(parameter.opts[0])
     if field in ("audio_column", "label_column", "group_column", "fold_column"):
         field = "columns"
     return ARGUMENTS.get(field) or (f"--{field.replace('_', '-')}" if field else "")
@@ -82,6 +85,9 @@ class Commands(TyperGroup):
         try:
             with parser_errors(lambda: " ".join(filter(None, ("usk", ctx.invoked_subcommand)))):
                 return super().invoke(ctx)
+        except UskError as error:
+            error.label = option_name(error.field, self.commands.get(ctx.invoked_subcommand or ""))
+            raise
         except KeyboardInterrupt:
             raise InterruptedByUser(
                 "stopped; what was finished is kept, and the same command goes on from there"
@@ -103,7 +109,7 @@ def guarded(call: Callable[[], object]) -> int:
         if os.environ.get("USK_DEBUG"):
             raise
         line = " ".join(
-            error.line(option_name(error.field)).split()
+            error.line(error.label or option_name(error.field)).split()
         )  # and nothing that a terminal would obey
         _say("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
