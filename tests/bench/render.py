@@ -138,7 +138,7 @@ def run_usk(
     generator.precision = default_precision(device) if render.precision == "auto" else render.precision
     config = SynthConfig(render=render, **plan_config)
     source = open_source(options.real)
-    decoded, plan = plan_for(source, config, generator.mel.sample_rate_hz)
+    decoded, plan = plan_for(decode_source(source, generator.sample_rate_hz), config)
     warm = SynthConfig(**{**plan_config, "per_class": 1, "classes": source.class_names[:1]}, render=render)
     synthesize(source, folder / f"warm-{name}", warm, model=generator, keep_latents=False)
     if device.type == "cuda":
@@ -224,9 +224,11 @@ def main() -> None:
             folder = embedded_folder()
         generator = load_generator(str(folder), options.device)
         folds = tuple(int(fold) for fold in options.folds.split(",") if fold)
-        plan_config: dict[str, Any] = {"per_class": options.per_class, "folds": folds}
+        everything = decode_source(open_source(options.real), generator.sample_rate_hz)
+        without = tuple(fold for fold in everything.source.folds if folds and fold not in folds)
+        plan_config: dict[str, Any] = {"per_class": options.per_class, "test_folds": without}
         config = SynthConfig(render=render_config("published"), **plan_config)
-        decoded, plan = plan_for(open_source(options.real), config, generator.mel.sample_rate_hz)
+        decoded, plan = plan_for(everything, config)
         row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
         parents = [[decoded.audio(row_of[parent]) for parent in clip.parents] for clip in plan.clips]
 
@@ -356,10 +358,10 @@ def add_quality(
 
 
 def _distance_text(distance: dict[str, Any] | None) -> str:
-    if distance is None or distance["mmd"] is None:
+    if distance is None or distance["kad"] is None:
         return ""
     interval = "" if distance["low"] is None else f" ({distance['low']:.1f} to {distance['high']:.1f})"
-    return f"{distance['mmd']:.1f}{interval}"
+    return f"{distance['kad']:.1f}{interval}"
 
 
 def _cpu_name() -> str:

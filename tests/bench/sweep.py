@@ -44,7 +44,7 @@ def main() -> None:
     for workers in (1, options.workers):
         config = TrainConfig(
             options.classifier,
-            test_test_folds=(options.test_fold,),
+            test_folds=(options.test_fold,),
             seeds=options.seeds,
             epochs=options.epochs,
             workers=workers,

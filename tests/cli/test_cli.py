@@ -457,8 +457,8 @@ def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(
 ) -> None:
     ran = usk("demo", "--out", tmp_path / "demo", "--per-class", 1, "--epochs", 1, "--quiet")
     assert (ran.code, ran.err) == (0, "")
-    assert "usk synth --real UrbanSound8K --per-class 100" in ran.out
-    assert "procedural sound" in ran.out
+    assert "usk synth --real FOLDER --per-class 50" in ran.out
+    assert "computed sounds" in ran.out and (tmp_path / "demo" / "report.html").is_file()
     assert usk("info", tmp_path / "demo" / "synth", "--json").value["clips"] == 10
     assert len(usk("eval", tmp_path / "demo" / "runs", "--json").value[0]["rows"]) == 2
 
