@@ -499,7 +499,6 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
     assert all(run["n_synthetic"] + run["dropped"] == 16 for run in trained.value["runs"])
     assert any(run["dropped"] for run in trained.value["runs"])
     looked = usk("audit", tmp_path / "synth", *real, "--columns", "group=place", "--test-folds", 1, "--json")
-    print(looked.value)
     assert looked.value["asked_leaks"] > 0
     assert {part["generator_trained_on"] for part in looked.value["folds"]} == {0}, "there was none"
     assert usk("audit", tmp_path / "synth", *real, "--json").value["leaks"] is False
