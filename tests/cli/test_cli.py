@@ -207,7 +207,7 @@ def test_synth_and_train_in_tables(
     assert made.code == 0
     assert "9 made now" in made.out
     next_command = (
-        "Next: usk train --mix real --mix real,synth "
+        "Next: usk train --mix real,synth "
         f"--real {urbansound8k_folder} --synth {synth_of[synth_of.index('--out') + 1]}"
     )
     assert next_command in " ".join(made.out.split())

@@ -236,7 +236,7 @@ def _show_result(display: Display, result: SynthResult, train_flags: str) -> Non
         },
         plan_table(result.plan.counts(), f"{pluralize(len(result.plan), 'clip')} in {result.folder}"),
         *filtered,
-        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real --mix real,synth"
+        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real,synth"
         + train_flags,
     )
 
