@@ -152,6 +152,19 @@ def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> No
     assert shown.out.splitlines() == (tmp_path / "p.csv").read_text().splitlines()
 
 
+def test_csv_holds_no_formula_and_no_control_character(
+    usk: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.wav", "@sum.wav", "+a.wav", "b\x1b[31m.wav"]
+    for name in names:
+        write_wav(tmp_path / name, tone(440, 0.5))
+    assert usk("predict", trained, *names, "--csv", "p.csv").code == 0
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        shown = [row["file"] for row in csv.DictReader(file)]
+    assert shown == ["'=1+1.wav", "'@sum.wav", "'+a.wav", "b\ufffd[31m.wav"]
+
+
 def test_next_best_is_in_the_table(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", tone(440, 0.5))
     one = usk("predict", trained, tmp_path / "a.wav", "--json").value[0]

@@ -165,6 +165,7 @@ def predict(
 
 
 CSV_COLUMNS = ("file", "class", "probability", "next_class", "next_probability", "problem")
+FORMULA_STARTS = ("=", "+", "-", "@")  # that spreadsheets compute
 
 
 def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -> None:
@@ -185,13 +186,21 @@ def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -
                 why = f"cannot be written ({error.strerror})"
                 raise UsageError(why, field="csv", value=path, hint="Name another file.") from error
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*CSV_COLUMNS, *(f"p({name})" for name in classes)])
+        writer.writerow([*CSV_COLUMNS, *(_cell(f"p({name})") for name in classes)])
         for one in predictions:
             row = (
                 one.file, one.class_name, one.probability, one.next_class, one.next_probability, one.problem,
                 *(one.probabilities.get(name) for name in classes),
             )  # fmt: skip
-            writer.writerow(["" if value is None else value for value in row])
+            writer.writerow([_cell(value) for value in row])
+
+
+def _cell(value: float | str | None) -> float | str:
+    """A value as a spreadsheet and a terminal may have it: text is no formula, and holds no control characters."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    plain = "".join("\ufffd" if ord(one) < 32 or 127 <= ord(one) < 160 else one for one in value)
+    return f"'{plain}" if plain.startswith(FORMULA_STARTS) else plain
 
 
 def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Iterator[Prediction]:
