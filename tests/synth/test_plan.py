@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from usk.data.clip import Clip
 from usk.data.splits import held_out_groups
 from usk.errors import SourceError, UsageError
-from usk.synth.plan import Alpha, Plan, PlannedClip, draw_plan
+from usk.synth.alpha import Alpha
+from usk.synth.plan import Plan, PlannedClip, draw_plan
 
 NAMES = ("drill", "horn", "siren")
 

@@ -61,10 +61,14 @@ class Reading:
 
     def open(self, location: str | None, field: str = "real") -> Source:
         """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `field` is the parameter that names it."""
+        from usk.data.location import refuse_missing
+
+        place = real_location(location)
+        refuse_missing(place, field)  # before numpy and pyarrow are imported
         from usk.data.open import open_source
 
         return open_source(
-            real_location(location),
+            place,
             skip_bad=self.skip_bad,
             audio_column=self.audio_column,
             label_column=self.label_column,

@@ -121,7 +121,6 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display = display_for(ctx)
-    from usk.data.train_subset import parse_train_clips
     from usk.synth.settings import SynthConfig, render_config
 
     tested = split_numbers(test_folds, "test_folds")
@@ -131,7 +130,11 @@ def command(
         )
     if classes is not None and not split_names(classes):
         raise UsageError("names no class", field="classes", value=classes, hint="Join names by commas.")
-    numbers = parse_train_clips(train_clips) if train_clips is not None else None
+    numbers = None
+    if train_clips is not None:
+        from usk.data.train_subset import parse_train_clips
+
+        numbers = parse_train_clips(train_clips)
     config = SynthConfig(
         per_class=per_class,
         alpha=alpha,

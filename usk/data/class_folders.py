@@ -12,7 +12,8 @@ from usk.data.audio_file import FileRef
 from usk.data.clip import Clip
 from usk.data.find import AudioFolder, name_parts
 from usk.data.fingerprint import fingerprint_files
-from usk.data.source import A_SOURCE, Source, no_groups_note, with_folds
+from usk.data.location import A_SOURCE
+from usk.data.source import Source, no_groups_note, with_folds
 from usk.errors import SourceError
 from usk.files import is_text
 from usk.manifest import MANIFEST_FILE

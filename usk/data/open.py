@@ -19,9 +19,10 @@ from usk.data.clip import Clip
 from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
 from usk.data.find import FileFinder, audio_folder
+from usk.data.location import A_SOURCE
 from usk.data.parquet import is_parquet_of_names, open_hub, open_parquet, open_saved_dataset
 from usk.data.pinned import looks_like_hub_id
-from usk.data.source import A_SOURCE, Source
+from usk.data.source import Source
 from usk.data.urbansound8k import open_urbansound8k, urbansound8k_places
 from usk.errors import SourceError, UsageError
 from usk.manifest import MANIFEST_FILE

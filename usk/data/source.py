@@ -13,8 +13,6 @@ from usk.data.fingerprint import clip_digests
 from usk.data.splits import make_folds
 from usk.errors import UsageError
 
-A_SOURCE = "A source is a folder of clips or of a dataset, a Hub id (user/name), or `demo`."
-
 
 @dataclass(frozen=True)
 class TrainingClips:

@@ -12,8 +12,9 @@ from usk.data.leaks import named_elsewhere
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write
 from usk.manifest import Manifest, SourceRecord, read_manifest
+from usk.synth.alpha import Alpha
 from usk.synth.dataset_folder import PLAN_FILE, dataset_features, kept_plan
-from usk.synth.plan import Alpha, Plan
+from usk.synth.plan import Plan
 from usk.synth.strategies import strategy_named
 
 AUDIT_FILE = "audit.json"

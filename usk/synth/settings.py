@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from usk.data.train_subset import TrainSubset
 from usk.diffusion.sampler import SamplerConfig
 from usk.errors import UsageError
-from usk.synth.plan import Alpha
+from usk.synth.alpha import Alpha
 from usk.synth.strategies import Strategy, strategy_named
+
+if TYPE_CHECKING:
+    from usk.data.train_subset import TrainSubset
 
 DEFAULT_PROMPT = "a field recording of {class}"
 DEFAULT_STRATEGY = "decomposed"

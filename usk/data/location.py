@@ -1,0 +1,19 @@
+"""What a user may type for a source of clips. Imports nothing heavy, so that a wrong path is refused quickly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from usk.errors import SourceError
+
+A_SOURCE = "A source is a folder of clips or of a dataset, a Hub id (user/name), or `demo`."
+
+
+def refuse_missing(location: str, field: str) -> None:
+    """Raise SourceError for what can only be a path, absolute or beginning with `.` or `~`, where there is nothing."""
+    if (
+        location.startswith(("/", ".", "~"))
+        and "\0" not in location
+        and not Path(location).expanduser().exists()
+    ):
+        raise SourceError("no such folder", field=field, value=location, hint=A_SOURCE)
