@@ -160,8 +160,16 @@ def test_an_embedding_that_cannot_be_is_one_line(
     (tmp_path / "empty").mkdir()
     common = ("audit", made, "--real", urbansound8k_folder, "--quiet")
     for given, code, message in (
-        (("--embedding", tmp_path / "empty"), 2, "not an audio model that transformers can load"),
-        (("--embedding", "nobody/nothing"), 2, "nobody/nothing cannot be reached (no network?)"),
+        (
+            ("--embedding", tmp_path / "empty"),
+            2,
+            f"--embedding {tmp_path / 'empty'}: not an audio model that transformers can load",
+        ),
+        (
+            ("--embedding", "nobody/nothing"),
+            2,
+            "the embedding nobody/nothing cannot be reached (no network?)",
+        ),
     ):
         ran = usk(*common, *given)
         assert (ran.code, ran.err.count("\n"), ran.out) == (code, 1, ""), ran.err
@@ -169,7 +177,7 @@ def test_an_embedding_that_cannot_be_is_one_line(
     monkeypatch.setitem(sys.modules, "transformers", None)
     ran = usk(*common, "--embedding", tmp_path / "empty")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert f"{tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
+    assert f"the embedding {tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
     assert ran.err.endswith("pip install 'urban-sound-kit[hf]', or name log-mel\n")
 
 
