@@ -52,7 +52,7 @@ def test_the_table_has_a_row_a_mix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("width", "left_out"),
-    [(120, []), (80, ["macro F1 %", "runs"]), (60, ["macro F1 %", "runs", "p (Holm)", "pairs up", "synth"])],
+    [(120, []), (80, ["macro F1 %", "runs"]), (60, ["macro F1 %", "runs", "p value", "pairs up", "synth"])],
 )
 def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out: list[str]) -> None:
     """Every mix by its name and every number, or the name of what there is no room for."""
@@ -77,7 +77,7 @@ def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out
         "pp vs real": f"{row.difference.difference_points:+.1f}",
         "95 % interval": f"{row.difference.low_points:+.1f} to {row.difference.high_points:+.1f}",
         "pairs up": f"{row.pairs_up}/{row.pairs}",
-        "p (Holm)": f"{row.p_value_holm:.3g}",
+        "p value": f"{row.p_value_holm:.3g}",
     }
     expected = " ".join(cell for name, cell in cells.items() if name not in left_out)
     assert " ".join(lines[mix].split()[1:]) == expected

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from usk.evaluate.stats import PairedDifference
-from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, sentence, verdict
+from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, answer, sentence, verdict
 
 
 def difference(low: float | None, high: float | None, **changes: Any) -> PairedDifference:
@@ -108,9 +108,18 @@ def test_another_augmentation_gets_no_credit_for_the_clips(
         ({"by_folds": False}, "+5.2, 9 of 9 split-seed pairs up: "),
         ({"n_seeds": 1}, "one seed (the luck of training is not in the interval)"),
         ({"n_seeds": 2}, "two seeds (the luck of training is hardly in the interval)"),
-        ({"low_points": -0.03}, "95 % interval -0.0 to +5.2"),  # below zero, however it is rounded
+        ({"low_points": -0.03}, "95 % interval -0.03 to +5.2"),  # below zero, however it is rounded
         ({"n_pairs": 1}, "one fold-seed pair"),
     ],
 )  # fmt: skip
 def test_the_sentence_says_what_the_interval_is_about(changes: dict[str, Any], said: str) -> None:
     assert said in sentence(compared(0.01, 0.01, **changes), "real")
+
+
+def test_the_answer_is_the_verdict_and_what_fits() -> None:
+    helps = compared(0.01, 0.01, adds_synthetic=True)
+    assert answer(helps) == "Synthetic clips help: +3.1 percentage points, anything from +1.0 to +5.2 fits"
+    unsure = compared(0.4, 0.4, low_points=-0.004)
+    assert answer(unsure) == "Not shown yet: +3.1 percentage points, anything from -0.004 to +5.2 fits"
+    assert answer(compared(None, 1.0, n_pairs=1)) == "Too few pairs to tell: +3.1 percentage points"
+    assert answer(None) == "Not comparable"

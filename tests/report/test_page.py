@@ -47,7 +47,7 @@ def test_one_file_with_everything_inside(usk: Command, study_folder: Path) -> No
     page = Path("report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<use [^>]*>", "", page))
     for row in study_runs("runs")[0].comparison.rows[1:]:
-        assert row.sentence in page  # what usk eval says
+        assert row.sentence in page and row.answer in page  # what usk eval says
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert len(data["clips"]) == 9
     for sound in data["sounds"]:

@@ -136,6 +136,18 @@ def test_it_loads_without_a_word_or_a_request_and_fits_the_screen(
     assert [url for url in tab.asked if not url.startswith("data:")] == [tab.url.partition("#")[0]]
 
 
+def test_the_answer_stands_open_and_its_statistics_are_folded(opened: Callable[..., Any]) -> None:
+    tab = opened()
+    tab.select_option("#comparison", index=tab.locator("#comparison option").count() - 1)
+    first = tab.locator(".comparison:visible")
+    assert "percentage points" in first.locator(".verdict .answer").first.inner_text()
+    sure = first.locator("details.sure")
+    assert not sure.locator("table").is_visible()
+    sure.locator("summary").click()
+    assert sure.locator("th", has_text="p value").is_visible()
+    assert sure.locator("p.note", has_text="corrected for the mixes compared (Holm)").count() == 1
+
+
 def test_names_that_hold_html_stay_text(opened: Callable[..., Any]) -> None:
     tab = opened()
     for name in ("compare", "listen", "rejected", "trust"):

@@ -18,12 +18,13 @@ STRIP_CELLS = 36
 
 
 def comparison_shown(comparison: Comparison) -> list[RenderableType | tables.Table]:
-    """The tables of a comparison, a sentence for each mix, and what to know beside."""
+    """The tables of a comparison, what to know beside, a sentence with the statistics of each mix, and last the answers."""
     others = [row for row in comparison.rows if not row.is_baseline]
     return [
         *comparison_tables(comparison),
-        *(f"[bold]{escape(row.mix)}[/bold]: {escape(row.sentence)}" for row in others),
         *(f"[dim]{escape(note)}[/dim]" for note in comparison.notes),
+        *(f"{escape(row.mix)}: {escape(row.sentence)}" for row in others),
+        *(f"[bold]{escape(row.mix)}: {escape(row.answer)}[/bold]" for row in others),
     ]
 
 

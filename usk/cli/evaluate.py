@@ -47,8 +47,8 @@ def command(
     display.result(
         [comparison.as_dict() for comparison in comparisons],
         *train_clips_tables(comparisons),
-        *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
         *(strips_table(study) for study in studies if display.draws),
+        *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
     )
 
 

@@ -26,7 +26,7 @@ from usk.evaluate.pairing import (
     to_pairs,
 )
 from usk.evaluate.stats import MeanInterval, PairedDifference, mean_interval, paired_bootstrap
-from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, corrected, sentence, verdict
+from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, answer, corrected, sentence, verdict
 from usk.runs import RunRecord, read_runs
 
 CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
@@ -57,7 +57,8 @@ class MixRow:
     # Where it goes with another augmentation than the baseline: the difference with its own for both, if there are pairs.
     same_augment: PairedDifference | None
     verdict: Verdict
-    sentence: str
+    answer: str  # the verdict without statistics
+    sentence: str  # and with them
 
     @property
     def pairs(self) -> int:
@@ -251,6 +252,7 @@ def _mix_row(by_mix: ByMix, mix: str, compared: Compared | None) -> MixRow:
         p_value_holm=compared.p_value_holm if compared else None,
         same_augment=compared.same.difference if compared and compared.same else None,
         verdict=Verdict.BASELINE if is_baseline else verdict(compared),
+        answer="" if is_baseline else answer(compared),
         sentence="the baseline" if is_baseline else sentence(compared, baseline),
     )
 

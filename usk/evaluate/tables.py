@@ -12,6 +12,10 @@ from usk.evaluate.stats import MeanInterval
 from usk.evaluate.verdict import interval_of
 from usk.tables import Column, Table
 
+P_VALUE = (
+    "p value: the larger of the exact test's and the interval's, corrected for the mixes compared (Holm)"
+)
+
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Mixes, the augmentations that were chosen for them, recall by class, and confusions; without those that say nothing."""
@@ -26,8 +30,10 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 def mix_table(comparison: Comparison) -> Table:
     """A row a mix."""
-    columns = (*_mix_columns(comparison.baseline), Column("p (Holm)", numeric=True, priority=4))
-    table = Table(comparison.title, columns, notes=(comparison.warning,) if comparison.warning else ())
+    columns = (*_mix_columns(comparison.baseline), Column("p value", numeric=True, priority=4))
+    named = [P_VALUE] if any(row.p_value_holm is not None for row in comparison.rows) else []
+    notes = (*([comparison.warning] if comparison.warning else []), *named)
+    table = Table(comparison.title, columns, notes=notes)
     for row in comparison.rows:
         table.add(*_mix_cells(row), "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}")
     return table

@@ -106,6 +106,28 @@ def verdict(compared: Compared | None) -> Verdict:
     return Verdict.BETTER if up else Verdict.WORSE
 
 
+ANSWERS = {
+    Verdict.HELPS: "Synthetic clips help",
+    Verdict.HURTS: "Synthetic clips hurt",
+    Verdict.BETTER: "Better",
+    Verdict.WORSE: "Worse",
+    Verdict.NOT_DISTINGUISHABLE: "Not shown yet",
+    Verdict.TOO_FEW_PAIRS: "Too few pairs to tell",
+    Verdict.NOT_COMPARABLE: "Not comparable",
+    Verdict.NOT_PAIRED: "Not comparable",
+}
+
+
+def answer(compared: Compared | None) -> str:
+    """The verdict for someone who wants no statistics: `Not shown yet: +6.4 percentage points, anything from -0.4 to +13.1 fits`."""
+    said = ANSWERS[verdict(compared)]
+    if compared is None:
+        return said
+    fits = interval_of(compared.difference)
+    difference = f"{compared.difference.difference_points:+z.1f} percentage points"
+    return f"{said}: {difference}{f', anything from {fits} fits' if fits else ''}"
+
+
 def sentence(compared: Compared | None, baseline: str) -> str:
     """The verdict in plain words: by how much, how sure, what follows, and what to do next."""
     found = verdict(compared)
@@ -129,10 +151,16 @@ def sentence(compared: Compared | None, baseline: str) -> str:
 
 
 def interval_of(difference: PairedDifference) -> str:
-    """`-0.0 to +1.2`: a bound that rounds to zero keeps its side of it. Empty without an interval."""
+    """`-0.03 to +1.2`: a bound that rounds to zero keeps its side of it. Empty without an interval."""
     if difference.low_points is None or difference.high_points is None:
         return ""
-    return f"{difference.low_points:+.1f} to {difference.high_points:+.1f}"
+    return " to ".join(map(_bound, (difference.low_points, difference.high_points)))
+
+
+def _bound(points: float) -> str:
+    """With one digit after the point, or as many as it takes to tell it from zero."""
+    digits = next((n for n in range(1, 6) if round(points, n)), 1)
+    return f"{points:+z.{digits}f}"
 
 
 def _numbers(compared: Compared) -> str:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from usk.audit.tables import Finding, audit_tables, findings
 from usk.data.clip import NO_MODEL
 from usk.evaluate.tables import mix_table, train_clips_tables
-from usk.evaluate.verdict import Verdict
-from usk.report.canvas import Chart, points_text
+from usk.report.canvas import Chart
 from usk.report.charts import charts_of, train_clips_charts
 from usk.tables import Table, columns
 from usk.text import pluralize
@@ -28,31 +27,20 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "matplotlib")
 MARKS = {1: ("better", "▲"), -1: ("worse", "▼"), 0: ("open", "≈")}  # by `Verdict.direction`
-ANSWERS = {
-    Verdict.HELPS: "Synthetic clips help",
-    Verdict.HURTS: "Synthetic clips hurt",
-    Verdict.BETTER: "Better",
-    Verdict.WORSE: "Worse",
-    Verdict.NOT_DISTINGUISHABLE: "Not shown yet",
-    Verdict.TOO_FEW_PAIRS: "Too few pairs to tell",
-    Verdict.NOT_COMPARABLE: "Not comparable",
-    Verdict.NOT_PAIRED: "Not comparable",
-}
 
 Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The verdict on one mix: `kind` is `better`, `worse` or `open`, `text` the answer in a few words."""
+    """The verdict on one mix: `kind` is `better`, `worse` or `open`, `text` the answer without statistics."""
 
     mix: str
     baseline: str
     kind: str
     sign: str
     text: str
-    difference: str  # in percentage points
-    sentence: str
+    sentence: str  # the same with its statistics
 
 
 @dataclass(frozen=True)
@@ -157,10 +145,8 @@ def _section(study: Study) -> Section:
 
 
 def _answer(row: MixRow, baseline: str) -> Answer:
-    assert row.difference is not None
     kind, sign = MARKS[row.verdict.direction]
-    difference = points_text(row.difference.difference_points)
-    return Answer(row.mix, baseline, kind, sign, ANSWERS[row.verdict], difference, row.sentence)
+    return Answer(row.mix, baseline, kind, sign, row.answer, row.sentence)
 
 
 def _class_table(shown: Gallery) -> Table:
