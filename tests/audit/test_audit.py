@@ -43,7 +43,7 @@ def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: P
     assert ran.code == 0, ran.err
     found = ran.value
     assert (found["clips"], found["leaks"], found["asked_leaks"]) == (12, False, 0)
-    assert found["wrong_provenance"] == found["defects"]["silent"] == found["defects"]["short"] == []
+    assert found["wrong_provenance"] == found["defects"]["quiet"] == found["defects"]["short"] == []
     by_fold = {part["fold"]: (part["usable"], part["leaking"]) for part in found["folds"]}
     assert by_fold[3] == (12, 0)
     assert by_fold[1][1] + by_fold[2][1] == 12, "each clip's parents lie in fold 1 or in fold 2"
@@ -217,7 +217,7 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     assert last(found["defects"]["unusable"]) == [names[4], names[5]], (
         "and the rest is looked at all the same"
     )
-    assert last(found["defects"]["silent"]) == [names[0]]
+    assert last(found["defects"]["quiet"]) == [names[0]]
     assert last(found["defects"]["clipped"]) == [names[1]]
     assert last(found["defects"]["short"]) == [names[2]]
     assert set(last(found["near_copies"])) >= {names[3], names[6]}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from tests.sounds import tone
+from tests.sounds import tone, write_wav
 from usk.data.audio_file import BadAudioError, read_audio_bytes
-from usk.data.decode import is_silent
+from usk.data.containers import MORE, WRONG_SIZE
+from usk.data.decode import decode_source, is_silent
+from usk.data.open import open_source
 
 FORMATS = [
     ("WAV", "PCM_16"),
@@ -39,7 +42,8 @@ def encoded(form: str, subtype: str, seconds: float = 3.0, rate_hz: int = 8_000)
 @pytest.mark.parametrize(("form", "subtype"), FORMATS)
 def test_whole_files_are_read_whole_and_cut_ones_are_named(form: str, subtype: str) -> None:
     content = encoded(form, subtype)
-    samples, rate_hz = read_audio_bytes(content)
+    samples, rate_hz, remark = read_audio_bytes(content)
+    assert not remark
     assert len(samples) == pytest.approx(3 * rate_hz, rel=0.05)
     with pytest.raises(BadAudioError, match=r"truncated|not an audio file"):
         read_audio_bytes(content[: len(content) // 2])
@@ -62,6 +66,48 @@ def test_wav_files_with_a_wrong_size_of_their_sound(size: str, off: int) -> None
     stated = 0 if size == "none" else min(len(content) - begin + off, 0xFFFFFFFF)
     changed = content[: begin - 4] + stated.to_bytes(4, "little") + content[begin:]
     np.testing.assert_array_equal(read_audio_bytes(changed)[0], read_audio_bytes(content)[0])
+    assert read_audio_bytes(changed).remark == WRONG_SIZE
+
+
+def test_sound_behind_the_size_that_is_stated_is_said() -> None:
+    content = encoded("WAV", "PCM_16")
+    begin = content.index(b"data") + 8
+    half = (len(content) - begin) // 2
+    changed = content[: begin - 4] + half.to_bytes(4, "little") + content[begin:]
+    assert read_audio_bytes(changed).remark == MORE and len(read_audio_bytes(changed).samples) == half // 2
+    tagged = changed[: begin + half] + b"LIST" + half.to_bytes(4, "little") + bytes(half)
+    assert not read_audio_bytes(tagged).remark
+
+
+def test_wrong_sizes_are_said_once_for_all_files(tmp_path: Path) -> None:
+    for number in range(3):
+        write_wav(tmp_path / "set" / "dog" / f"{number}.wav", tone(300 + number, 0.1))
+    for number in range(2):
+        file = tmp_path / "set" / "dog" / f"{number}.wav"
+        content = file.read_bytes()
+        begin = content.index(b"data") + 4
+        file.write_bytes(content[:begin] + b"\xff\xff\xff\x7f" + content[begin + 4 :])
+    for _ in range(2):  # decoded, then cached
+        (note,) = decode_source(open_source(tmp_path / "set"), 8_000).source.notes[-1:]
+        assert note.startswith("2 files (dog/0.wav, dog/1.wav): the header states another size")
+
+
+def test_bw64_is_rf64() -> None:
+    content = encoded("RF64", "PCM_16")
+    np.testing.assert_array_equal(read_audio_bytes(b"BW64" + content[4:])[0], read_audio_bytes(content)[0])
+
+
+@pytest.mark.parametrize("junk", [bytes(3_000), b"HTTP/1.0 200 OK\r\n\r\n", b"\xff\xfb\x90\x00" + bytes(100)])
+def test_an_mp3_behind_something_else_is_read(junk: bytes) -> None:
+    content = encoded("MP3", "MPEG_LAYER_III")
+    np.testing.assert_array_equal(read_audio_bytes(junk + content)[0], read_audio_bytes(content)[0])
+
+
+def test_a_chunk_of_odd_length_may_lack_its_last_byte() -> None:
+    content = encoded("WAV", "PCM_16")
+    begin = content.index(b"data")
+    odd = content[:begin] + b"JUNK" + (9).to_bytes(4, "little") + bytes(9) + content[begin:]
+    np.testing.assert_array_equal(read_audio_bytes(odd)[0], read_audio_bytes(content)[0])
 
 
 def test_a_stretch_of_a_file() -> None:

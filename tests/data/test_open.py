@@ -657,7 +657,7 @@ def test_whole_files_whose_headers_do_not_say_how_long_they_are(
     seconds: float, content: Callable[[bytes, bytes], bytes]
 ) -> None:
     sound = tone(440, seconds)
-    samples, rate_hz = read_audio_bytes(content(wav_bytes(sound), wav_bytes(sound, form="FLAC")))
+    samples, rate_hz, _ = read_audio_bytes(content(wav_bytes(sound), wav_bytes(sound, form="FLAC")))
     assert rate_hz == 22_050
     np.testing.assert_allclose(samples[:, 0], sound, atol=1e-4)
 

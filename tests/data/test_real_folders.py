@@ -119,6 +119,23 @@ def two_tables(root: Path) -> None:
         (root / ("train.csv", "test.csv")[part]).write_text("\n".join(["filename,label", *lines]))
 
 
+def tables_that_repeat(root: Path) -> None:
+    """GTZAN: both tables of features list the same files."""
+    for name in ("features_3_sec.csv", "features_30_sec.csv"):
+        table(f"Data/{name}", head="filename,label", place="Data/genres")(root)
+
+
+def acoustic_scenes(root: Path) -> None:
+    """DCASE: places as recordings, and the publisher's parts in a folder of their own."""
+    lines = [f"audio/{file}\t{file.split('_')[0]}\tcity-{n % 2}" for n, file in enumerate(NAMES)]
+    clips(root / "audio")
+    (root / "meta.csv").write_text("\n".join(["filename\tscene_label\tidentifier", *lines]))
+    (root / "evaluation_setup").mkdir()
+    for part, chosen in (("train", lines[::2]), ("evaluate", lines[1::2]), ("test", lines[1::2])):
+        text = "\n".join(["filename\tscene_label", *(line.rpartition("\t")[0] for line in chosen)])
+        (root / "evaluation_setup" / f"fold1_{part}.csv").write_text(text)
+
+
 def parts_with_classes(root: Path) -> None:
     for part, n in (("train", 0), ("test", 1)):
         for label in CLASSES:
@@ -158,6 +175,8 @@ READ = {
     "Speech Commands": speech_commands,
     "UrbanSound8K of Kaggle": kaggle_urbansound8k,
     "two tables": two_tables,
+    "GTZAN": tables_that_repeat,
+    "DCASE": acoustic_scenes,
     "classes below parts": parts_with_classes,
     "links and litter": with_links,
 }  # fmt: skip
@@ -176,6 +195,8 @@ def test_read(tmp_path: Path, make: Make) -> None:
     [
         (kaggle_competition, "left out 2 audio files that no table lists (audio_test/x.wav, audio_test/y.wav)"),
         (two_tables, "the publisher's parts in the column split (test 2, train 2) are read as one; to test"),
+        (acoustic_scenes, "the publisher's parts in the column split (fold1_evaluate 2, train 2)"),
+        (tables_that_repeat, "left out 4 rows of Data/features_3_sec.csv, whose files other tables list"),
         (speech_commands, "_background_noise_ is no class and is left out"),
         (speech_commands, "the publisher's lists of parts (test 2, train 2) are not used; to test on one"),
         (with_links, "left out 2 links to folders that are read anyway or lie above (dog/beside, dog/up)"),
@@ -195,7 +216,7 @@ def test_said(tmp_path: Path, make: Make, said: str) -> None:
     assert any(said in note for note in open_source(tmp_path / "set").notes)
 
 
-@pytest.mark.parametrize("make", [two_tables, parts_with_classes, speech_commands])
+@pytest.mark.parametrize("make", [two_tables, parts_with_classes, speech_commands, acoustic_scenes])
 def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> None:
     make(tmp_path / "set")
     source = open_source(tmp_path / "set", fold_column="split")
@@ -224,6 +245,28 @@ def test_refused(tmp_path: Path, make: Make, error: type[UskError], field: str) 
     with pytest.raises(error) as raised:
         open_source(tmp_path / "set")
     assert raised.value.field == field and "\n" not in str(raised.value) and raised.value.hint
+
+
+@pytest.mark.parametrize(("flags", "kind"), [("01", "one-hot"), ("11", "multi-hot")])
+def test_a_column_for_each_class_is_named_as_such(tmp_path: Path, flags: str, kind: str) -> None:
+    lines = rows(lambda f, c: f"{f},{flags[c == 'dog']},{flags[0] if c == 'dog' else 1}\n")
+    content("labels.csv", f"filename,dog,rain\n{lines}")(tmp_path / "set")
+    with pytest.raises(SourceError, match=f"labels are {kind}.*dog, rain"):
+        open_source(tmp_path / "set")
+
+
+def test_tables_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    tables_that_repeat(tmp_path / "set")
+    other = tmp_path / "set" / "Data" / "features_30_sec.csv"
+    other.write_text(other.read_text().replace("dog_1.wav,dog", "dog_1.wav,rain"))
+    with pytest.raises(SourceError, match=r"dog_1\.wav is rain in .*30_sec\.csv and dog in .*3_sec\.csv"):
+        open_source(tmp_path / "set")
+
+
+def test_places_of_acoustic_scenes_are_recordings(tmp_path: Path) -> None:
+    acoustic_scenes(tmp_path / "set")
+    source = open_source(tmp_path / "set")
+    assert source.has_groups and {clip.group for clip in source.clips} == {"set/city-0", "set/city-1"}
 
 
 def test_a_name_that_is_not_there_is_shown_with_the_nearest(tmp_path: Path) -> None:

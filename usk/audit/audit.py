@@ -114,6 +114,8 @@ def audit(
         notes=(
             f"Distances are to {n_reference} real clips, at most {REFERENCE_CLIPS} a class.",
             *filter(None, what_is_known),
+            *(note for note in originals.source.notes if note not in real.notes),
+            *(note for note in decoded.source.notes if note not in synthetic.notes),
         ),
     )
 

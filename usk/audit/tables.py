@@ -30,7 +30,7 @@ def findings(audit: Audit) -> list[Finding]:
     for what, names, kind in (
         ("wrong provenance", audit.wrong_provenance, "bad"),
         ("unusable", defects.unusable, "bad"),
-        ("silent", defects.silent, "look"),
+        ("very quiet", defects.quiet, "look"),
         ("clipped", defects.clipped, "look"),
         ("too short", defects.short, "look"),
         ("near-copies of real clips", audit.near_copies, "look"),

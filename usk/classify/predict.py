@@ -17,7 +17,7 @@ import torch
 from usk.audio.features import Features, fit_length
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier, classifier_in
 from usk.classify.run_folder import CARD_FILE
-from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef
+from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef, Sound
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.open import open_source
 from usk.data.pinned import download, looks_like_hub_id, pin
@@ -101,7 +101,7 @@ class MissingRef:
 
     name: str
 
-    def read(self) -> tuple[np.ndarray, int]:
+    def read(self) -> Sound:
         raise BadAudioError("is not there")
 
     def digest(self) -> str:

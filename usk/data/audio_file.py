@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ AUDIO_SUFFIXES = frozenset(
 UNREAD_SUFFIXES = frozenset(
     [".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mka", ".ape", ".wv", ".mpc"]
 )
-MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")  # of files without a suffix
+MAGIC = (b"RIFF", b"RF64", b"BW64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")  # of files without a suffix
 MAX_DURATION_S = 600.0
 MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
 MAX_RATE_HZ = 1_000_000
@@ -54,13 +54,20 @@ UNTOLD_FRAMES = 1 << 62  # libsndfile's count, or more, where a file states none
 MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
 
 
+class Sound(NamedTuple):
+    """What a file holds: float32 samples [n] or [n, channels], their rate in Hz, and what to say of such files, if anything."""
+
+    samples: np.ndarray
+    rate_hz: int
+    remark: str = ""
+
+
 class AudioRef(Protocol):
-    """Where one clip's audio is. `read` gives float32 samples [n] or [n, channels] and their rate in Hz, `digest` a hash of what is
-    stored, in hex."""
+    """Where one clip's audio is. `digest` is a hash of what is stored, in hex."""
 
     @property
     def name(self) -> str: ...
-    def read(self) -> tuple[np.ndarray, int]: ...
+    def read(self) -> Sound: ...
     def digest(self) -> str: ...
 
 
@@ -72,7 +79,7 @@ class FileRef:
     def name(self) -> str:
         return str(self.path)
 
-    def read(self) -> tuple[np.ndarray, int]:
+    def read(self) -> Sound:
         return read_audio_bytes(self.path.read_bytes())
 
     def digest(self) -> str:
@@ -92,7 +99,7 @@ class SegmentRef:
     def name(self) -> str:
         return f"{self.path}@{self.begin_s:g}-{self.end_s:g}"
 
-    def read(self) -> tuple[np.ndarray, int]:
+    def read(self) -> Sound:
         return read_audio_bytes(self.path.read_bytes(), (self.begin_s, self.end_s))
 
     def digest(self) -> str:
@@ -112,7 +119,7 @@ class ParquetRef:
     def name(self) -> str:
         return f"{self.path.name} row {self.row} of group {self.row_group}"
 
-    def read(self) -> tuple[np.ndarray, int]:
+    def read(self) -> Sound:
         return _read_cell(self._cell(), self.path.parent)
 
     def digest(self) -> str:
@@ -146,7 +153,7 @@ class DatasetRef:
     def name(self) -> str:
         return f"row {self.row}"
 
-    def read(self) -> tuple[np.ndarray, int]:
+    def read(self) -> Sound:
         return _read_cell(self.rows[self.row][self.column], self.folder)
 
     def digest(self) -> str:
@@ -161,8 +168,8 @@ class ProceduralRef:
     def name(self) -> str:
         return str(self.clip.clip_id)
 
-    def read(self) -> tuple[np.ndarray, int]:
-        return demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ
+    def read(self) -> Sound:
+        return Sound(demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ)
 
     def digest(self) -> str:
         return hashlib.sha256(self.name.encode()).hexdigest()
@@ -192,8 +199,8 @@ def duration_s(path: Path) -> float:
     return float(info.duration) if info.frames < UNTOLD_FRAMES else MAX_DURATION_S
 
 
-def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = None) -> tuple[np.ndarray, int]:
-    """Decode an audio file with libsndfile, whole or a stretch of it: float32 [n, channels] and its rate in Hz.
+def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = None) -> Sound:
+    """Decode an audio file with libsndfile, whole or a stretch of it: samples [n, channels].
 
     Raises BadAudioError for an empty file, one that is no audio, and one shorter than its header says.
     """
@@ -202,7 +209,7 @@ def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = Non
     if not content:
         raise BadAudioError("empty file")
     try:
-        sounds = whole_sounds(content)
+        sounds, remark = whole_sounds(content)
         if len(sounds) > 1:
             return _joined([read_audio_bytes(sound) for sound in sounds], stretch_s)
         (content,) = sounds
@@ -210,11 +217,12 @@ def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = Non
             if stretch_s is not None:
                 begin, end = (round(second * file.samplerate) for second in stretch_s)
                 if not file.seekable():  # GSM 6.10
-                    return _read_whole(file, content)[begin:end], int(file.samplerate)
+                    return Sound(_read_whole(file, content)[begin:end], int(file.samplerate), remark)
                 _refuse_long(end - begin, file.channels, file.samplerate)
                 file.seek(min(begin, file.frames))
-                return file.read(end - begin, dtype="float32", always_2d=True), int(file.samplerate)
-            return _read_whole(file, content), int(file.samplerate)
+                cut = file.read(end - begin, dtype="float32", always_2d=True)
+                return Sound(cut, int(file.samplerate), remark)
+            return Sound(_read_whole(file, content), int(file.samplerate), remark)
     except CutError:
         raise BadAudioError("truncated") from None
     except (
@@ -246,17 +254,15 @@ def _read_whole(file: Any, content: bytes) -> np.ndarray:
     return samples
 
 
-def _joined(
-    sounds: list[tuple[np.ndarray, int]], stretch_s: tuple[float, float] | None
-) -> tuple[np.ndarray, int]:
+def _joined(sounds: list[Sound], stretch_s: tuple[float, float] | None) -> Sound:
     """Sounds one after the other. Raises BadAudioError where they do not fit together."""
-    rate_hz = sounds[0][1]
-    if len({(samples.shape[1], rate) for samples, rate in sounds}) > 1:
+    rate_hz = sounds[0].rate_hz
+    if len({(sound.samples.shape[1], sound.rate_hz) for sound in sounds}) > 1:
         raise BadAudioError("several sounds of other rates or channels joined; take them apart")
-    samples = np.concatenate([samples for samples, _ in sounds])
+    samples = np.concatenate([sound.samples for sound in sounds])
     _refuse_long(len(samples), samples.shape[1], rate_hz)
     begin, end = (round(second * rate_hz) for second in stretch_s or (0, len(samples)))
-    return samples[begin:end], rate_hz
+    return Sound(samples[begin:end], rate_hz)
 
 
 def _read_to_the_end(file: Any) -> np.ndarray:
@@ -290,12 +296,12 @@ def _digest_of_cell(cell: Any, folder: Path) -> str:
     if isinstance(content, bytes) and content:
         return hashlib.sha256(content).hexdigest()
     with contextlib.suppress(BadAudioError):  # decoding says so
-        samples, rate_hz = _read_cell(cell, folder)
+        samples, rate_hz, _ = _read_cell(cell, folder)
         return hashlib.sha256(samples.tobytes() + str(rate_hz).encode()).hexdigest()
     return hashlib.sha256(repr(cell).encode()).hexdigest()
 
 
-def _read_cell(cell: Any, folder: Path) -> tuple[np.ndarray, int]:
+def _read_cell(cell: Any, folder: Path) -> Sound:
     """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
     if isinstance(cell, dict):
         if cell.get("bytes"):
@@ -330,7 +336,7 @@ def _member(archive: Path, name: str) -> bytes:
         raise BadAudioError("cannot be read from its archive") from None
 
 
-def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
+def _read_array(values: Any, rate_hz: Any) -> Sound:
     """Samples that are stored decoded, with their rate."""
     try:
         samples, rate = np.asarray(values, dtype=np.float32), int(rate_hz)
@@ -341,7 +347,7 @@ def _read_array(values: Any, rate_hz: Any) -> tuple[np.ndarray, int]:
     if samples.ndim == 2 and len(samples) < samples.shape[1]:  # channels first, as `datasets` has them
         samples = samples.T
     _refuse_long(len(samples), samples.size // max(1, len(samples)), rate)
-    return samples, rate
+    return Sound(samples, rate)
 
 
 @lru_cache(maxsize=2)  # the group being read and the one before it: a group of audio may be large

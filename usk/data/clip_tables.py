@@ -15,6 +15,7 @@ from usk.data.fingerprint import fingerprint_files
 from usk.data.listing import FILE_COLUMN, TEXT_SUFFIXES, ClipTable, read_table
 from usk.data.segments import cut_segments, time_columns
 from usk.data.source import Source
+from usk.data.table_parts import listed_parts, without_repeats
 from usk.errors import SourceError, UsageError
 from usk.text import abbreviate_list, pluralize
 
@@ -74,6 +75,7 @@ class Listing:
 class ChosenTables:
     listings: tuple[Listing, ...]
     notes: tuple[str, ...]
+    others: tuple[Listing, ...] = ()  # that list clips as well
 
 
 def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> ChosenTables:
@@ -95,12 +97,16 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
             return ChosenTables((parts,), tuple(notes))
         return ChosenTables(tuple(lost[:1]), tuple(notes))
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
+    without: list[str] = []
     if labeled and len(labeled) < len(chosen):
         without = [listing.file.as_posix() for listing in chosen if listing not in labeled]
         notes.append(f"{abbreviate_list(without)}: no column of labels, so its clips are left out")
         chosen = labeled
+    others = tuple(
+        listing for listing in found if listing not in chosen and listing.file.as_posix() not in without
+    )
     if not classes:
-        return ChosenTables(tuple(chosen), tuple(notes))
+        return ChosenTables(tuple(chosen), tuple(notes), others)
     names = abbreviate_list([listing.file.as_posix() for listing in chosen])
     labels = {
         str(label)
@@ -115,7 +121,7 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
             notes.append(
                 f"the classes are those of {names} ({abbreviate_list(sorted(labels))}), not the folders {abbreviate_list(classes)}"
             )
-        return ChosenTables(tuple(chosen), tuple(notes))
+        return ChosenTables(tuple(chosen), tuple(notes), others)
     why = "it has one label" if labels else "it has no column of labels that is known by its name"
     notes.append(f"{names} is passed over and the folders are the classes, since {why}")
     return ChosenTables((), tuple(notes))
@@ -226,9 +232,13 @@ def open_listed(
     chosen: ChosenTables,
 ) -> Source:
     """Audio files that tables name, with their labels and, where they have them, recordings and folds."""
-    listings = chosen.listings
+    listings, notes = without_repeats(chosen.listings, finder, columns, typed)
     data, files = _joined(listings, finder, typed)
-    notes = list(chosen.notes)
+    notes = [*chosen.notes, *notes]
+    parts, part_notes = listed_parts(chosen.others, files, finder)
+    notes += part_notes
+    if parts and not {name.lower() for name in data} & {*SPLIT_COLUMNS}:
+        data["split"] = parts
     if columns.label is None and label_column_of(data, columns) is None:
         columns = replace(columns, label=only_other_column(listings[0]))
     kept, missing_notes = _with_their_files(listings, files, finder, typed, skip_bad)
@@ -263,7 +273,6 @@ def _joined(
     """The rows of tables as one table without its column of files, and each row's file. Several tables are parts: `split` says which."""
     data: ClipTable = {}
     files: list[str | None] = []
-    of_file: dict[str, Listing] = {}
     for listing in listings:
         names = listing.names
         try:
@@ -276,12 +285,6 @@ def _joined(
             raise SourceError(
                 f"{typed}: {listing.file}: {error}", hint="Write the folder in front of the names."
             ) from error
-        for file in filter(None, found):
-            if of_file.setdefault(file, listing) is not listing:
-                raise SourceError(
-                    f"{typed}: {of_file[file].file} and {listing.file} both list {file}",
-                    hint="Keep one of them, or call the one that counts metadata.csv.",
-                )
         columns = {
             name: values
             for name, values in listing.table.items()

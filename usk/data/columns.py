@@ -93,7 +93,7 @@ def from_columns(
     """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
     name, typed = opened.name, opened.location
     is_ours = all(column in data for column in PROVENANCE_COLUMNS)
-    group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed)
+    group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed) or _places_of_scenes(data)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
     label_column, class_names, labels = _labels(
         data, features, len(opened.audio), columns, (group_column, fold_column), typed
@@ -134,6 +134,12 @@ def from_columns(
         has_groups=group_column is not None,
     )
     return source if is_ours or not columns.needs_label else with_folds(source)
+
+
+def _places_of_scenes(data: Mapping[str, Sequence[Any]]) -> str | None:
+    """DCASE's column of places, where several clips of an acoustic scene were recorded."""
+    values = data.get("identifier", ())
+    return "identifier" if "scene_label" in data and 1 < len(set(values)) < len(values) else None
 
 
 def _groups(
@@ -246,6 +252,12 @@ def _labels(
             f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
         )
         among = f" among {', '.join(data)}" if data else ""
+        if one_hot := _one_hot(data, taken):
+            raise SourceError(
+                f"{typed}: its labels are {one_hot}",
+                field="label_column",
+                hint="Put the name of each row's class into one column, such as label.",
+            )
         raise SourceError(
             f"{typed} has {several}{among}", field="label_column", hint="Name the one to learn."
         )
@@ -277,6 +289,21 @@ def _labels(
     )
     number = {value: index for index, value in enumerate(kinds)}
     return label_column, tuple(str(value) for value in kinds), [number[value] for value in values]
+
+
+def _one_hot(data: Mapping[str, Sequence[Any]], taken: Collection[str | None]) -> str:
+    """What to say of columns of 0 and 1 (or False and True), if there are several and most rows have one of them set; else nothing."""
+    flags = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+    found = {
+        name: [flags[str(value).lower()] for value in values]
+        for name, values in data.items()
+        if name not in taken and all(str(value).lower() in flags for value in values)
+    }
+    rows = [sum(row) for row in zip(*found.values(), strict=True)]
+    if len(found) < 2 or 2 * sum(map(bool, rows)) <= len(rows):
+        return ""
+    kind = "multi-hot, several for a clip" if max(rows) > 1 else "one-hot"
+    return f"{kind}: a column of 0 and 1 for each class ({abbreviate_list(list(found))})"
 
 
 def _could_name_recordings(

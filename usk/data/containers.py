@@ -9,6 +9,9 @@ from usk.data.mp3 import joined_mp3
 
 UNTOLD_SIZE = 2_000_000_000  # of a file's sound, or more, where what wrote it did not know
 HEADER_SLIP = 64  # bytes that writers count too many, such as the header's
+WRONG_SIZE = "the header states another size than the sound has; read to the end of the file"
+MORE = "the file goes on behind the size that its header states, which alone is read"
+OTHERS = (b"fLaC", b"Crea")  # read as they are: FLAC, VOC
 OGG_LAST, OGG_FIRST = 4, 2  # flags of a page
 
 
@@ -16,20 +19,23 @@ class CutError(Exception):
     """The file ends before its sound does."""
 
 
-def whole_sounds(content: bytes) -> list[bytes]:
+def whole_sounds(content: bytes) -> tuple[list[bytes], str]:
     """The files, each of one sound, that `content` is: one, or several that were joined (OGG, MP3); a wrong size of the sound in a WAV file
-    is put right. Raises CutError for one that ends early."""
+    is put right. With them what to say of such files, if anything. Raises CutError for one that ends early."""
+    if content[:4] == b"BW64":  # RF64 by another name (EBU Tech 3306, ITU-R BS.2088)
+        content = b"RF64" + content[4:]
     magic = content[:4]
     if magic == b"OggS":
-        return _ogg_links(content)
+        return _ogg_links(content), ""
     if magic == b"RIFF":
-        return [_sized_wav(content)]
+        sized, said = _sized_wav(content)
+        return [sized], said
     if magic in CHECKS:
         begin, size = CHECKS[magic](content)
         if len(content) - begin < size < UNTOLD_SIZE:
             raise CutError
-        return [content]
-    return joined_mp3(content)
+        return [content], ""
+    return ([content] if magic in OTHERS else joined_mp3(content)), ""
 
 
 def _chunks(content: bytes, begin: int, order: str) -> Iterator[tuple[bytes, int, int]]:
@@ -40,9 +46,10 @@ def _chunks(content: bytes, begin: int, order: str) -> Iterator[tuple[bytes, int
         begin += 8 + size + size % 2
 
 
-def _sized_wav(content: bytes) -> bytes:
+def _sized_wav(content: bytes) -> tuple[bytes, str]:
     """A WAV file with the size of its sound as it is where that is not known (0, or about 2^31, as programs write into a pipe) or a
-    few bytes off. The size of the whole, before it, is often wrong in files that are whole, and says nothing."""
+    few bytes off, and what to say. The size of the whole, before it, is often wrong in files that are whole, and says nothing."""
+    content = _padded(content)
     for name, begin, size in _chunks(content, 12, "little"):
         left = len(content) - begin
         if name != b"data":
@@ -53,11 +60,25 @@ def _sized_wav(content: bytes) -> bytes:
             or (not size and not _ends_in_chunks(content, begin))
         )
         if no_size and left:
-            return content[: begin - 4] + left.to_bytes(4, "little") + content[begin:]
+            return content[: begin - 4] + left.to_bytes(4, "little") + content[begin:], WRONG_SIZE
         if left < size:
             raise CutError
-        return content
+        behind = left - size
+        return content, MORE if behind >= max(size, HEADER_SLIP) and not _ends_in_chunks(
+            content, begin + size + size % 2
+        ) else ""
     raise CutError
+
+
+def _padded(content: bytes) -> bytes:
+    """A WAV file with the byte that some writers leave out behind a chunk of odd length that comes before the sound."""
+    for name, begin, size in _chunks(content, 12, "little"):
+        end = begin + size
+        if name == b"data" or not size % 2:
+            continue
+        if content[end : end + 4] in (b"data", b"fmt "):
+            return content[:end] + b"\0" + content[end:]
+    return content
 
 
 def _ends_in_chunks(content: bytes, begin: int) -> bool:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from usk.data.audio_file import MAX_DURATION_S, AudioRef, BadAudioError
+from usk.data.audio_file import MAX_DURATION_S, AudioRef, BadAudioError, Sound
 from usk.data.cache import cache_root
 from usk.data.clip import Clip
 from usk.data.source import Source
@@ -30,10 +30,12 @@ from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
 MIN_DURATION_S = 0.01
-SILENT_PEAK = 1e-4  # of full scale, -80 dB: what rounding to 16 bits leaves of silence stays below
+SILENT_PEAK = 10 ** (
+    -80 / 20
+)  # of full scale, the one limit of what is silent: what rounding to 16 bits leaves of silence stays below
 QUIET = 10 ** (-50 / 20)
 FULL_SCALE = 32_767
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 SAMPLES_FILE = "samples.i16"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 
@@ -63,9 +65,9 @@ def is_silent(mono: np.ndarray) -> bool:
     return peak_level(mono) < SILENT_PEAK
 
 
-def read_mono(ref: AudioRef) -> tuple[np.ndarray, int]:
-    """One clip as mono float32 [n] and its own rate in Hz. Raises BadAudioError with the reason in a few words."""
-    samples, rate_hz = ref.read()
+def read_mono(ref: AudioRef) -> Sound:
+    """One clip as mono samples [n] at its own rate. Raises BadAudioError with the reason in a few words."""
+    samples, rate_hz, remark = ref.read()
     if not np.isfinite(samples).all():
         raise BadAudioError("has NaN or infinite samples")
     mono = to_mono(samples)
@@ -75,7 +77,7 @@ def read_mono(ref: AudioRef) -> tuple[np.ndarray, int]:
         raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
     if is_silent(mono):
         raise BadAudioError("silent")
-    return mono, rate_hz
+    return Sound(mono, rate_hz, remark)
 
 
 def resampled(mono: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
@@ -89,7 +91,8 @@ def resampled(mono: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray
 
 def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
     """One clip as mono float32 [n] at `sample_rate_hz`. Raises BadAudioError with the reason in a few words."""
-    return resampled(*read_mono(ref), sample_rate_hz)
+    mono, rate_hz, _ = read_mono(ref)
+    return resampled(mono, rate_hz, sample_rate_hz)
 
 
 def sound_of(mono: np.ndarray, rate_hz: int) -> str:
@@ -206,6 +209,7 @@ def decode_source(
             for clip, row in zip(good.clips, rows, strict=True)
         ),
     )
+    good = replace(good, notes=(*good.notes, *_remarks(index["remarks"], good)))
     peaks = np.array(index["peaks"], dtype=np.float64)
     decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows)
     if copies := _copies_of_other_recordings(good.clips):
@@ -215,6 +219,18 @@ def decode_source(
         )
         decoded = replace(decoded, source=replace(good, notes=(*good.notes, note)))
     return decoded
+
+
+def _remarks(remarks: Mapping[str, str], source: Source) -> list[str]:
+    """What was odd about files that were read nevertheless, each kind once."""
+    found: dict[str, list[str]] = {}
+    for clip in source.clips:
+        if clip.clip_id in remarks:
+            found.setdefault(remarks[clip.clip_id], []).append(_below(clip.clip_id))
+    return [
+        f"{pluralize(len(names), 'file')} ({abbreviate_list(names)}): {remark}"
+        for remark, names in found.items()
+    ]
 
 
 def _copies_of_other_recordings(clips: Sequence[Clip]) -> list[str]:
@@ -251,14 +267,14 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
 
 def _decode_all(
     source: Source, sample_rate_hz: int
-) -> Iterator[tuple[str, tuple[np.ndarray, str] | BadAudioError]]:
-    """The name of each clip, and its samples and sound, or what is wrong with it."""
+) -> Iterator[tuple[str, tuple[np.ndarray, str, str] | BadAudioError]]:
+    """The name of each clip, and its samples, its sound and a remark, or what is wrong with it."""
 
-    def attempt(row: int) -> tuple[str, tuple[np.ndarray, str] | BadAudioError]:
+    def attempt(row: int) -> tuple[str, tuple[np.ndarray, str, str] | BadAudioError]:
         name = source.clips[row].clip_id
         try:
-            mono, rate_hz = read_mono(source.audio[row])
-            return name, (resampled(mono, rate_hz, sample_rate_hz), sound_of(mono, rate_hz))
+            mono, rate_hz, remark = read_mono(source.audio[row])
+            return name, (resampled(mono, rate_hz, sample_rate_hz), sound_of(mono, rate_hz), remark)
         except BadAudioError as error:
             return name, error
         except OSError as error:
@@ -285,6 +301,7 @@ def _build(
         "peaks": [],
         "sounds": [],
         "bad": {},
+        "remarks": {},
         "retry": False,
         "source": source.location,
     }
@@ -294,7 +311,9 @@ def _build(
             for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
                 samples, sound = np.zeros(0, np.float32), ""
                 if isinstance(result, tuple):
-                    samples, sound = result
+                    samples, sound, remark = result
+                    if remark:
+                        index["remarks"][name] = remark
                 else:
                     index["bad"][name] = str(result)
                     index["retry"] |= isinstance(result, UnreadError)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
+SURE, SEARCHED = 4, 1 << 18  # frames in a row that make an MP3; bytes in which the first is looked for
 TAGS = (b"Xing", b"Info", b"VBRI")  # in the first frame, where an encoder left the number of frames
 KBITS = {  # layer III of MPEG 1, and of MPEG 2 and 2.5
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -27,11 +29,22 @@ def unconditioned_samples(content: bytes) -> int | None:
 
 def joined_mp3(content: bytes) -> list[bytes]:
     """The MP3 files that were joined to one, by their first frames with a length; libsndfile reads the first alone."""
-    begins = [place for place, length, _ in _frames(content) if _is_tagged(content[place : place + length])][
-        1:
-    ]
-    ends = [*begins, len(content)]
-    return [content[begin:end] for begin, end in zip([0, *begins], ends, strict=True)]
+    content = content[_first_frame(content) :]
+    tagged = [place for place, length, _ in _frames(content) if _is_tagged(content[place : place + length])]
+    begins = [0, *tagged[1:]]
+    return [content[begin:end] for begin, end in zip(begins, [*begins[1:], len(content)], strict=True)]
+
+
+def _first_frame(content: bytes) -> int:
+    """Where the frames begin behind what is none (padding, a lost piece of a stream); 0 where there are no `SURE` ones in a row."""
+    place = 0
+    while 0 <= place < SEARCHED:
+        if content[place : place + 3] == b"ID3" or len(list(islice(_frames(content[place:]), SURE))) == SURE:
+            return place
+        place = min(
+            (at for mark in (b"\xff", b"ID3") if (at := content.find(mark, place + 1)) >= 0), default=-1
+        )
+    return 0
 
 
 def _is_tagged(frame: bytes) -> bool:
