@@ -4,7 +4,7 @@ Solvers want variance-preserving latents, x = sqrt(a) x_0 + sqrt(1 - a) eps. Eve
 signal s and noise n it is x / sqrt(s^2 + n^2), where a = s^2 / (s^2 + n^2). A family's network is given its own scale back.
 
 A node is the noise level itself: sigma of a rectified flow, x = (1 - sigma) x_0 + sigma eps (arXiv 2209.03003), or the ratio of
-noise to signal of Stable Audio's cosine schedule (EDM, arXiv 2206.00364). Networks are asked for x_0.
+noise to signal of Stable Audio's cosine schedule (EDM, arXiv 2206.00364). Solvers are given x_0.
 """
 
 from __future__ import annotations
@@ -41,6 +41,22 @@ class ContinuousSchedule(ABC):
         alpha = self.alpha(node)
         return math.inf if alpha == 0 else ((1 - alpha) / alpha) ** 0.5
 
+    @abstractmethod
+    def parts(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How much signal and noise the family's own latents hold at nodes, which is what its network is given."""
+
+    @abstractmethod
+    def origin(self, own: torch.Tensor, velocity: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
+        """x_0 from the family's own latents and what its network predicts; `node` is broadcast."""
+
+    @abstractmethod
+    def velocity(self, clean: torch.Tensor, noise: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
+        """What the network is to predict."""
+
+    @abstractmethod
+    def spread(self, places: torch.Tensor) -> torch.Tensor:
+        """The nodes that training draws, for places in [0, 1) drawn evenly."""
+
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
         """The noise in `sample` if its x_0 is `output`."""
         return (sample - alpha**0.5 * output) / max(1 - alpha, 1e-12) ** 0.5
@@ -68,9 +84,17 @@ class FlowSchedule(ContinuousSchedule):
         signal = (1 - node) ** 2
         return signal / (signal + node**2)
 
-    def scale(self, node: float) -> float:
-        """sqrt(s^2 + n^2): the flow's own latents are the variance-preserving ones times this."""
-        return math.hypot(1 - node, node)
+    def parts(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 1 - node, node
+
+    def origin(self, own: torch.Tensor, velocity: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
+        return own - node * velocity
+
+    def velocity(self, clean: torch.Tensor, noise: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
+        return noise - clean
+
+    def spread(self, places: torch.Tensor) -> torch.Tensor:
+        return self.shift * places / (1 + (self.shift - 1) * places)
 
     def timesteps(self, steps: int, strength: float = 1.0) -> list[float]:
         _check(steps, strength)
@@ -104,6 +128,21 @@ class CosineSchedule(ContinuousSchedule):
 
     def alpha(self, node: float) -> float:
         return 1.0 if node < 0 else 1 / (1 + node**2)
+
+    def parts(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        signal = (1 + node**2).rsqrt()
+        return signal, node * signal
+
+    def origin(self, own: torch.Tensor, velocity: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
+        signal, noise = self.parts(node)
+        return signal * own - noise * velocity
+
+    def velocity(self, clean: torch.Tensor, noise: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
+        signal, sigma = self.parts(node)
+        return signal * noise - sigma * clean
+
+    def spread(self, places: torch.Tensor) -> torch.Tensor:
+        return torch.tan(math.pi / 2 * places).clamp(max=self.ratio_max)
 
     def timesteps(self, steps: int, strength: float = 1.0) -> list[float]:
         _check(steps, strength)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from usk.diffusion.continuous import CosineSchedule, FlowSchedule
 from usk.diffusion.text_pipeline import Embedding, TextGenerator
 
 LOG_FLOOR = 1e-5  # of mel magnitudes, as AudioLDM's VAE was trained with
@@ -38,27 +37,23 @@ class StableAudio(TextGenerator):
             return super().without(texts, n_samples)
         return {**texts, "context": torch.zeros_like(texts["context"])}
 
-    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
         rotary = get_1d_rotary_pos_embed(
             self.pipeline.rotary_embed_dim,
-            noisy.shape[2] + texts["seconds"].shape[1],
+            own.shape[2] + texts["seconds"].shape[1],
             use_real=True,
             repeat_interleave_real=False,
         )
-        time = self.pipeline.scheduler.precondition_noise(torch.tensor([node])).to(noisy.device, self.dtype)
-        velocity = self.network(
-            noisy.to(self.dtype),
-            time,
+        return self.network(
+            own.to(self.dtype),
+            self.pipeline.scheduler.precondition_noise(nodes).to(self.dtype),
             encoder_hidden_states=texts["context"].to(self.dtype),
             global_hidden_states=texts["seconds"].to(self.dtype),
-            rotary_embedding=tuple(part.to(noisy.device) for part in rotary),
+            rotary_embedding=tuple(part.to(own.device) for part in rotary),
             return_dict=False,
         )[0]
-        assert isinstance(self.schedule, CosineSchedule)
-        alpha = self.schedule.alpha(node)
-        return alpha**0.5 * noisy - (1 - alpha) ** 0.5 * velocity.float()
 
     def latent_shape(self, n_samples: int) -> tuple[int, ...]:
         return int(self.network.config.in_channels), n_samples // self.hop_samples
@@ -84,19 +79,15 @@ class StableAudio3(TextGenerator):
         context, mask = self.pipeline.prepare_cross_attention(text, mask, duration)
         return {"context": context, "mask": mask, "duration": duration}
 
-    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
-        assert isinstance(self.schedule, FlowSchedule)
-        own = self.schedule.scale(node) * noisy
-        time = torch.tensor(node) * self.pipeline.scheduler.config.num_train_timesteps  # in float32, as there
-        velocity = self.network(
+    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+        return self.network(
             own.to(self.dtype),
-            time.to(noisy.device).expand(len(noisy)),
+            nodes * self.pipeline.scheduler.config.num_train_timesteps,  # in float32, as there
             encoder_hidden_states=texts["context"].to(self.dtype),
             global_hidden_states=texts["duration"].to(self.dtype),
             encoder_attention_mask=texts["mask"],
             return_dict=False,
         )[0]
-        return own - node * velocity.float()
 
     def latent_shape(self, n_samples: int) -> tuple[int, ...]:
         return int(self.pipeline.vae.config.latent_dim), n_samples // self.hop_samples
@@ -126,19 +117,17 @@ class LongCatAudio(TextGenerator):
             return super().without(texts, n_samples)
         return {**texts, "context": torch.zeros_like(texts["context"])}
 
-    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
-        assert isinstance(self.schedule, FlowSchedule)
-        own = self.schedule.scale(node) * noisy
+    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         hidden = own.transpose(1, 2).to(self.dtype)
         velocity = self.network(
             hidden_states=hidden,
             encoder_hidden_states=texts["context"].to(self.dtype),
             encoder_attention_mask=texts["mask"],
-            timestep=torch.full((len(noisy),), 1 - node, device=noisy.device, dtype=self.dtype),
-            attention_mask=torch.ones(hidden.shape[:2], dtype=torch.bool, device=noisy.device),
+            timestep=(1 - nodes).to(self.dtype),
+            attention_mask=torch.ones(hidden.shape[:2], dtype=torch.bool, device=own.device),
             latent_cond=torch.zeros_like(hidden),
         ).sample
-        return own + node * velocity.transpose(1, 2).float()
+        return -velocity.transpose(1, 2)  # it goes from noise to audio
 
     def latent_shape(self, n_samples: int) -> tuple[int, ...]:
         return int(self.pipeline.latent_dim), n_samples // self.hop_samples
@@ -169,10 +158,10 @@ class AudioLdm2(TextGenerator):
     def without(self, texts: Embedding, n_samples: int) -> Embedding:
         return {name: texts[f"without {name}"] for name in ("text", "mask", "generated")}
 
-    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
-            noisy.to(self.dtype),
-            int(node),
+            own.to(self.dtype),
+            nodes.long(),
             encoder_hidden_states=texts["generated"].to(self.dtype),
             encoder_hidden_states_1=texts["text"].to(self.dtype),
             encoder_attention_mask_1=texts["mask"],
@@ -222,10 +211,10 @@ class AudioLdm(AudioLdm2):
     def without(self, texts: Embedding, n_samples: int) -> Embedding:
         return {"text": texts["without text"]}
 
-    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
-            noisy.to(self.dtype),
-            int(node),
+            own.to(self.dtype),
+            nodes.long(),
             encoder_hidden_states=None,
             class_labels=texts["text"].to(self.dtype),
             return_dict=False,

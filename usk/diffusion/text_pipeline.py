@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 
 from usk.device import autocast
+from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.interpolate import Scales
 from usk.diffusion.sampler import SamplerConfig
@@ -42,8 +43,9 @@ class TextGenerator(Generator):
         """Encode a prompt for audio of so many samples, on the CPU."""
 
     @abstractmethod
-    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
-        """The network's raw output, or x_0 with a continuous schedule, for variance-preserving latents."""
+    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+        """The network's output for noisy latents of the family's own scale, each at its node [batch]: with a continuous
+        schedule the velocity, else what the schedule says."""
 
     @abstractmethod
     def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
@@ -52,6 +54,15 @@ class TextGenerator(Generator):
     @abstractmethod
     def to_audio(self, latent: torch.Tensor) -> torch.Tensor:
         """Clean latents to audio [batch, samples]."""
+
+    def denoise(self, noisy: torch.Tensor, node: float, texts: Embedding) -> torch.Tensor:
+        """What solvers work with, for variance-preserving latents: x_0 with a continuous schedule, else the network's output."""
+        nodes = torch.full((len(noisy),), node, device=noisy.device)
+        if not isinstance(self.schedule, ContinuousSchedule):
+            return self.output(noisy, nodes, texts).float()
+        signal, noise = self.schedule.parts(nodes[0])
+        own = torch.hypot(signal, noise) * noisy
+        return self.schedule.origin(own, self.output(own, nodes, texts).float(), nodes[0])
 
     @property
     def time_axis(self) -> int:
@@ -109,9 +120,9 @@ class TextGenerator(Generator):
             n_samples = noisy.shape[self.time_axis] * self.hop_samples
             texts = self.texts(list(condition.texts) or [self.negative_prompt] * len(noisy), n_samples)
             with torch.no_grad(), autocast(self.device, self.precision):
-                output = self.denoise(noisy, node, texts).float()
+                output = self.denoise(noisy, node, texts)
                 if condition.guidance != 1.0 and condition.texts:
-                    without = self.denoise(noisy, node, self.without(texts, n_samples)).float()
+                    without = self.denoise(noisy, node, self.without(texts, n_samples))
                     output = without + condition.guidance * (output - without)
             return output
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from usk.data.cache import cache_root
 from usk.data.decode import DecodedSource
+from usk.data.prompts import text_of_parents
 from usk.diffusion.generator import Generator
-from usk.synth.prompts import text_of_parents
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import strategy_named
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,13 @@ class Plan:
             folds = tally.setdefault(self.class_names[clip.label], {})
             folds[clip.fold] = folds.get(clip.fold, 0) + 1
         return {name: dict(sorted(tally[name].items())) for name in self.class_names if name in tally}
+
+    def with_prompts(self, draw: Callable[[str, int], str]) -> Plan:
+        """The plan with a prompt for each clip: what `draw` gives for its class's name and its seed."""
+        names = self.class_names
+        return replace(
+            self, clips=tuple(replace(clip, prompt=draw(names[clip.label], clip.seed)) for clip in self.clips)
+        )
 
 
 def draw_plan(

@@ -20,12 +20,12 @@ import torch
 
 from usk.audio.mel import stack_padded
 from usk.data.decode import DecodedSource, beginning
+from usk.data.prompts import text_of_parents
 from usk.diffusion.generator import Condition, Generator
 from usk.errors import ModelError, disk_errors
 from usk.files import atomic_write
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, PlannedClip
-from usk.synth.prompts import text_of_parents
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import Ingredients, strategy_named
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from usk.data.prompts import DEFAULT_PROMPT
 from usk.diffusion.sampler import SamplerConfig
 from usk.errors import UsageError
 from usk.synth.alpha import Alpha
@@ -14,7 +15,6 @@ from usk.synth.strategies import Strategy, strategy_named
 if TYPE_CHECKING:
     from usk.data.train_subset import TrainSubset
 
-DEFAULT_PROMPT = "a field recording of {class}"
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
@@ -41,7 +41,7 @@ class RenderConfig:
     eta: float = 0.0  # fresh noise while sampling; takes the first-order solver
     condition_on_class: bool = True  # class-conditional generators
     guidance: float | None = None  # towards the class; None: `GUIDANCE` if conditioned on it, else 1
-    prompt: str | None = None  # of generators that take prompts: as `usk.synth.prompts.read_prompts` takes it
+    prompt: str | None = None  # of generators that take prompts: as `usk.data.prompts.read_prompts` takes it
     negative_prompt: str = ""  # what guidance leads away from; empty: as the generator does without a prompt
     crop: bool = True  # audio only as long as the clips need
     repeat_short: bool = True  # short parents are repeated to fill it, or followed by silence

@@ -15,6 +15,7 @@ from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.pinned import looks_like_hub_id
+from usk.data.prompts import Prompts, read_prompts
 from usk.data.source import Source
 from usk.data.splits import in_several_folds
 from usk.device import resolve_device
@@ -36,7 +37,6 @@ from usk.synth.dataset_folder import DatasetFolder, FilteredDatasetFolder, Shard
 from usk.synth.filter import ClipFilter
 from usk.synth.latents import keep, latents_key, reuse
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.prompts import Prompts, read_prompts
 from usk.synth.render import DiffusionRenderer, Stages, batch_of
 from usk.synth.settings import RenderConfig, SynthConfig
 from usk.synth.waveform import SAMPLE_RATE_HZ, WAVEFORM_RENDERERS
@@ -221,7 +221,7 @@ def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSou
             hint=error.hint,
         ) from error
     prompts = prompts_of(source, config)
-    return pool, prompts.drawn(plan) if prompts else plan
+    return pool, plan.with_prompts(prompts.draw) if prompts else plan
 
 
 def prompts_of(source: Source, config: SynthConfig) -> Prompts | None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from usk.data.prompts import DEFAULT_PROMPT, read_prompts
 from usk.errors import UsageError
-from usk.synth.prompts import read_prompts
-from usk.synth.settings import DEFAULT_PROMPT
 
 CLASSES = ["dog_bark", "siren"]
 

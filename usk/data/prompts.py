@@ -1,4 +1,4 @@
-"""Prompts for text-to-audio generators: one template for all classes, or a file with several prompts for each class."""
+"""Prompts for text-to-audio generators: one template for all classes, or a file with several prompts for each class. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import csv
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from usk.errors import UsageError
-from usk.synth.plan import Plan
 from usk.text import abbreviate_list
 
+DEFAULT_PROMPT = "a field recording of {class}"
 SUFFIXES = (".toml", ".csv")
 PROMPT_STREAM = 0x70726F  # keeps the draw of a prompt apart from a clip's other random numbers
 
@@ -27,14 +25,10 @@ class Prompts:
 
     def draw(self, class_name: str, seed: int) -> str:
         """The prompt of a clip of this class: each of the class's prompts is as likely."""
+        import numpy as np
+
         prompts = self.of_class[class_name]
         return prompts[int(np.random.default_rng(seed ^ PROMPT_STREAM).integers(len(prompts)))]
-
-    def drawn(self, plan: Plan) -> Plan:
-        """The plan with a prompt for each clip."""
-        names = plan.class_names
-        clips = (replace(clip, prompt=self.draw(names[clip.label], clip.seed)) for clip in plan.clips)
-        return replace(plan, clips=tuple(clips))
 
 
 def text_of_parents(prompts: Mapping[str, Sequence[str]], class_name: str) -> str:
