@@ -33,7 +33,7 @@ CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything but clips; half of
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
 ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
-PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # as report.js has them: S is the clip
+PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # S is the clip itself
 
 
 @dataclass(frozen=True)
@@ -253,9 +253,10 @@ def _write_charts(folder: Path, sections: Sequence[Section]) -> list[Path]:
 def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
     """What the template and the script get of the gallery; `assets` is the folder of the media, None where they are inside."""
     number = {sound.clip_id: index for index, sound in enumerate(shown.sounds)}
+    synthetic = {one.sound.clip_id for one in shown.clips}
     data = {
         "clips": [_clip_data(at, one, number) for at, one in enumerate(shown.clips)],
-        "sounds": [_sound_data(one, assets) for one in shown.sounds],
+        "sounds": [_sound_data(one, assets, one.clip_id not in synthetic) for one in shown.sounds],
     }
     n_rejected = sum(one.rejected for one in shown.clips)
     return {
@@ -270,31 +271,51 @@ def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
 
 
 def _clip_data(at: int, one: ShownClip, number: Mapping[str, int]) -> dict[str, Any]:
+    clip = one.clip
+    parents = [None if parent is None else number[parent.clip_id] for parent in one.parents]
+    named = [
+        [letter, f"parent {letter}", sound] for letter, sound in zip(_letters(one), parents, strict=True)
+    ]
+    synthetic = ["S", "synthetic", number[one.sound.clip_id]]
+    distances = ["–" if distance is None else f"{distance:.2f}" for distance in one.distances]
+    tags = {
+        "filter score": "" if clip.filter_score is None else f"{clip.filter_score:.2f}",
+        "alpha": f"{clip.alpha:.2f}" if len(clip.parents) > 1 else "",
+        "distance": "" if one.nearest is None else " / ".join(distances),
+        "fold": "across" if clip.fold == 0 else str(clip.fold),
+        "": clip.strategy,
+    }
     return {
         "at": at,
-        "id": one.clip.clip_id,
+        "id": clip.clip_id,
+        "kind": "rejected" if one.rejected else "kept",
         "cls": one.sound.class_name,
         "sound": number[one.sound.clip_id],
-        "parents": [None if parent is None else number[parent.clip_id] for parent in one.parents],
-        "alpha": one.clip.alpha,
-        "dist": one.distances,
+        "sides": [*named[:1], synthetic, *named[1:]],
+        "tags": [entry for entry in tags.items() if entry[1]],
         "near": one.nearest,
-        "score": one.clip.filter_score,
-        "fold": one.clip.fold,
-        "strategy": one.clip.strategy,
-        "rejected": one.rejected,
+        "score": clip.filter_score,
+        "fold": clip.fold,
+        "strategy": clip.strategy,
         "row": _provenance(one),
     }
 
 
-def _sound_data(one: Sound, assets: str | None) -> dict[str, Any]:
+def _letters(one: ShownClip) -> list[str]:
+    n = len(one.clip.parents)
+    return [*PARENT_LETTERS[:n], *map(str, range(len(PARENT_LETTERS) + 1, n + 1))]
+
+
+def _sound_data(one: Sound, assets: str | None, is_real: bool) -> dict[str, Any]:
     def place(media: Media) -> dict[str, str]:
         if assets is None:
             return {"key": media.key, "mime": media.mime}
         return {"url": f"{quote(assets)}/{media.key}.{media.suffix}"}
 
     return {
+        "id": one.clip_id,
         "cls": one.class_name,
+        "real": is_real,
         "dur": round(one.duration_s, 2),
         "picture": place(one.picture),
         "audio": place(one.audio),
@@ -303,9 +324,8 @@ def _sound_data(one: Sound, assets: str | None) -> dict[str, Any]:
 
 def _provenance(one: ShownClip) -> list[tuple[str, str]]:
     clip = one.clip
-    letters = [*PARENT_LETTERS, *map(str, range(len(PARENT_LETTERS) + 1, len(clip.parents) + 1))]
     parents = zip(
-        letters, clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=False
+        _letters(one), clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=False
     )
     return [
         ("clip", clip.clip_id),

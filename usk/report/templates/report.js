@@ -17,10 +17,13 @@
     else document.documentElement.dataset.theme = name;
     theme.textContent = `Colors: ${name}`;
   };
+  const kept = () => { try { return localStorage.getItem("usk-colors"); } catch { return null; } };
   theme.hidden = false;
+  if (themes.includes(kept())) setTheme(kept());
   theme.addEventListener("click", () => {
     const now = document.documentElement.dataset.theme || "system";
     setTheme(themes[(themes.indexOf(now) + 1) % themes.length]);
+    try { localStorage.setItem("usk-colors", document.documentElement.dataset.theme || "system"); } catch { /* not kept */ }
   });
   window.addEventListener("beforeprint", () => {
     theme.dataset.before = document.documentElement.dataset.theme || "system";
@@ -42,7 +45,7 @@
     }
     if (focus) tab.focus();
     const shown = tab.getAttribute("aria-controls");
-    for (const [name, gallery] of Object.entries(galleries)) if (name !== shown) gallery.stop();
+    stopPlaying();
     if (galleries[shown]) galleries[shown].open();
     try { history.replaceState(null, "", `#tab=${shown}`); } catch { /* some browsers refuse on files */ }
   };
@@ -78,25 +81,43 @@
   const player = new Audio();
   player.id = "player";
   document.body.append(player);
-  let playing = null; // {panel, head, sound, gallery}
+  let playing = null; // what `play` was asked for
   const stopPlaying = () => {
-    player.pause();
-    if (playing) playing.panel.classList.remove("playing");
+    const was = playing;
     playing = null;
+    player.pause();
+    if (!was) return;
+    was.element.classList.remove("playing");
+    was.say("");
   };
   const tick = () => {
     if (!playing) return;
-    const share = player.duration ? player.currentTime / player.duration : 0;
-    playing.head.style.left = `${100 * Math.min(1, share) * playing.share}%`;
+    if (playing.head) playing.head.style.left = `${100 * Math.min(1, player.currentTime / (player.duration || Infinity)) * playing.share}%`;
     requestAnimationFrame(tick);
   };
-  player.addEventListener("ended", () => { const was = playing; stopPlaying(); if (was) was.gallery.say(""); });
+  const play = (sound, asked) => {
+    stopPlaying();
+    const address = addressOf(data.sounds[sound].audio);
+    if (!address) return;
+    player.src = address;
+    player.loop = Boolean(asked.loop);
+    player.currentTime = asked.at || 0;
+    playing = asked;
+    asked.element.classList.add("playing");
+    // A play that another one replaced is no failure.
+    player.play().then(tick, (error) => { if (playing === asked && error.name !== "AbortError") asked.say("This browser could not play the clip"); });
+  };
+  player.addEventListener("ended", () => { if (playing && playing.ended) playing.ended(); stopPlaying(); });
+  const save = (name, address) => {
+    const link = make("a");
+    link.href = address;
+    link.target = "_blank"; // where a browser shows the file instead
+    link.download = name.replace(/[^A-Za-z0-9._-]+/g, "-");
+    link.click();
+  };
 
   // --- galleries -----------------------------------------------------------------------------------------
-  const LETTERS = "ABCDEFGHIJKLMNOPQR".split("");  // S is the clip
-  const letter = (k) => LETTERS[k] || String(k + 1);
   const PAGE = 24;
-  const number = (value, digits = 2) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
 
   class Gallery {
     constructor(root, clips) {
@@ -107,6 +128,7 @@
       this.more = $(".more", root);
       this.current = 0;
       this.side = "S";
+      this.position = 0; // in seconds, of the current clip, where it was paused
       this.shown = 0;
       this.opened = false;
       for (const select of $$("[data-filter]", root)) {
@@ -121,14 +143,22 @@
         if (label.hidden) for (const option of $$(`option[value^="${label.dataset.has}"]`, root)) option.remove();
       }
       $(".tools", root).addEventListener("submit", (event) => event.preventDefault());
-      $(".tools", root).addEventListener("input", (event) => { if (!event.target.matches("[data-keys]")) this.filter(); });
+      $(".tools", root).addEventListener("input", (event) => {
+        if (event.target.matches("[data-loop]")) player.loop = event.target.checked;
+        else if (!event.target.matches("[data-keys]")) this.filter();
+      });
       this.more.addEventListener("click", () => { const at = this.shown; this.add(); this.focus(at); });
       this.list.addEventListener("click", (event) => {
         const panel = event.target.closest(".panel");
         const card = event.target.closest(".card");
         if (!card) return;
-        this.mark(Number(card.dataset.at));
-        if (panel) this.play(panel.dataset.side);
+        if (this.current !== Number(card.dataset.at)) { this.stop(); this.mark(Number(card.dataset.at)); }
+        if (!panel) return;
+        const side = panel.dataset.side;
+        const box = event.target.closest(".picture");
+        if (box) this.play(side, this.lengthOf(panel) * (event.clientX - box.getBoundingClientRect().left) / (box.clientWidth * panel.dataset.share));
+        else if (event.target.closest(".save")) this.save(panel);
+        else if (event.target.closest("button")) this.play(side);
       });
       this.watch = new IntersectionObserver((entries) => {
         for (const entry of entries) if (entry.isIntersecting) { this.pictures(entry.target); this.watch.unobserve(entry.target); }
@@ -194,17 +224,11 @@
       title.id = `${this.root.dataset.kind}-${clip.at}`;
       card.setAttribute("aria-labelledby", title.id);
       const tags = make("div", "tags");
-      const tag = (name, text) => { const one = make("span", "", `${name} `); one.append(make("b", "", text)); tags.append(one); };
-      if (clip.score !== null) tag("filter score", number(clip.score));
-      if (clip.parents.length > 1) tag("alpha", number(clip.alpha));
-      if (clip.near !== null) tag("distance", clip.dist.map((one) => number(one)).join(" / "));
-      tag("fold", clip.fold === 0 ? "across" : String(clip.fold));
-      tag("", clip.strategy);
+      for (const [name, text] of clip.tags) { const one = make("span", "", `${name} `); one.append(make("b", "", text)); tags.append(one); }
       head.append(title, make("span", "id", clip.id), tags);
       const trio = make("div", "trio");
-      const sides = [["A", clip.parents[0]], ["S", clip.sound], ...clip.parents.slice(1).map((sound, k) => [letter(k + 1), sound])];
-      const longest = Math.max(...sides.map(([, sound]) => (sound === null ? 0 : data.sounds[sound].dur)));
-      for (const [side, sound] of sides) trio.append(this.panel(clip, side, sound, longest));
+      const longest = Math.max(...clip.sides.map(([, , sound]) => (sound === null ? 0 : data.sounds[sound].dur)));
+      for (const side of clip.sides) trio.append(this.panel(...side, longest));
       const more = make("details");
       const summary = make("summary", "", "Provenance");
       summary.tabIndex = -1;
@@ -220,28 +244,39 @@
       return card;
     }
 
-    panel(clip, side, index, longest) {
-      const what = side === "S" ? "synthetic" : `parent ${side}`;
+    panel(side, what, index, longest) {
       if (index === null) return make("div", "missing", `${what} is not in the real source that was given`);
       const sound = data.sounds[index];
-      const panel = make("button", side === "S" ? "panel synthetic" : "panel");
-      panel.type = "button";
-      panel.tabIndex = -1;
+      const panel = make("div", side === "S" ? "panel main" : "panel");
       panel.dataset.side = side;
       panel.dataset.sound = index;
-      panel.setAttribute("aria-label", `Play ${what}, ${sound.cls}, ${number(sound.dur, 1)} seconds`);
-      const box = make("span", "picture");
+      const box = make("div", "picture");
       const image = make("img");
       image.alt = "";
       panel.dataset.share = sound.dur / longest;
       image.style.width = `${100 * panel.dataset.share}%`;
       box.append(image, make("span", "head"));
-      const name = make("span", "name");
+      const row = make("div", "name");
+      const button = (name, text, label) => {
+        const one = make("button", name, text);
+        one.type = "button";
+        one.tabIndex = -1;
+        one.setAttribute("aria-label", `${label} ${what}, ${sound.cls}, ${sound.dur.toFixed(1)} seconds`);
+        return one;
+      };
       const label = make("span");
-      label.append(make("b", "", side), ` ${side === "S" ? "synthetic" : "parent"}`);
-      name.append(label, make("span", "", `${number(sound.dur)} s`));
-      panel.append(box, name);
+      label.append(make("b", "", side), ` ${what}`);
+      row.append(button("start", "", "Play"), label, make("span", "length", `${sound.dur.toFixed(2)} s`), button("save", "↓", "Download"));
+      panel.append(box, row);
       return panel;
+    }
+
+    lengthOf(panel) { return data.sounds[panel.dataset.sound].dur; }
+
+    save(panel) {
+      const { audio } = data.sounds[panel.dataset.sound];
+      const type = audio.url ? audio.url.split(".").pop() : audio.mime === "audio/flac" ? "flac" : "mp3";
+      save(`${$(".id", panel.closest(".card")).textContent.split("/").pop()}-${panel.dataset.side}.${type}`, addressOf(audio));
     }
 
     pictures(card) {
@@ -281,28 +316,31 @@
       return card ? $$(".panel", card) : [];
     }
 
-    play(side) {
+    // From `at` on, else from where the card's other sound is or was paused; where this very one plays, pause it.
+    play(side, at = null) {
       const panel = this.sides().find((one) => one.dataset.side === side);
       if (!panel) return;
-      const again = playing && playing.panel === panel;
-      this.stop();
+      if (playing && playing.gallery === this) this.position = player.currentTime;
+      const pause = at === null && playing && playing.element === panel;
+      stopPlaying();
       this.side = side;
-      if (again) return;
+      if (pause) return;
+      if (at !== null) this.position = at;
+      if (this.position > this.lengthOf(panel) - 0.05) this.position = 0;
       for (const other of $$(".panel.on", this.list)) other.classList.remove("on");
       panel.classList.add("on");
-      const sound = data.sounds[panel.dataset.sound];
-      const address = addressOf(sound.audio);
-      if (!address) return;
-      player.src = address;
-      player.currentTime = 0;
-      playing = { panel, head: $(".head", panel), share: Number(panel.dataset.share), gallery: this };
-      panel.classList.add("playing");
-      this.say(`Playing ${side === "S" ? "the synthetic clip" : `parent ${side}`}: ${sound.cls}, ${number(sound.dur, 1)} s`);
-      player.play().then(tick, () => this.say("This browser could not play the clip"));
+      const say = (text) => this.say(text);
+      play(panel.dataset.sound, {
+        element: panel, head: $(".head", panel), share: Number(panel.dataset.share), gallery: this, say, at: this.position,
+        loop: $("[data-loop]", this.root).checked, ended: () => { this.position = 0; },
+      });
+      const said = data.sounds[panel.dataset.sound];
+      this.say(`Playing ${$(".name span", panel).textContent}: ${said.cls}, ${said.dur.toFixed(1)} s`);
     }
 
     stop() {
-      if (playing && playing.gallery === this) { stopPlaying(); this.say(""); }
+      this.position = 0;
+      stopPlaying();
     }
 
     key(event) {
@@ -316,6 +354,7 @@
       else if (event.key === "ArrowUp") { this.stop(); this.focus(this.current - 1); }
       else if (event.key === "Escape") this.stop();
       else if (panels.includes(letter)) this.play(letter);
+      else if (",.".includes(event.key)) this.play(panels[at], Math.max(0, (playing ? player.currentTime : this.position) + (event.key === "." ? 0.5 : -0.5)));
       else return;
       event.preventDefault();
     }
@@ -323,8 +362,8 @@
 
   if (data) {
     for (const root of $$(".gallery")) {
-      const rejected = root.dataset.kind === "rejected";
-      galleries[rejected ? "rejected" : "listen"] = new Gallery(root, data.clips.filter((clip) => clip.rejected === rejected));
+      const { kind } = root.dataset;
+      galleries[root.closest("section").id] = new Gallery(root, data.clips.filter((clip) => clip.kind === kind));
     }
     document.addEventListener("keydown", (event) => {
       const open = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
@@ -332,11 +371,82 @@
       if (!gallery || event.ctrlKey || event.metaKey || event.altKey) return;
       if (!$("[data-keys]", gallery.root).checked) return;
       if (event.target.closest("input, select, summary, [role=tab], #theme, .more, .skip")) return;
-      // Space on a panel's button is that panel's own click.
-      if (event.key === " " && event.target.closest(".panel")) return;
+      // Space on a button is that button's own click.
+      if (event.key === " " && event.target.closest("button")) return;
       gallery.key(event);
     });
   }
+  // --- tables as CSV -------------------------------------------------------------------------------------
+  const csv = (table) => $$("tr", table).map((row) => [...row.children].map((cell) => {
+    const text = cell.textContent.trim().replace(/\u2212/g, "-");
+    const plain = /^[=+@\t-]/.test(text) && !/^[+-]?[\d.]+$/.test(text) ? `'${text}` : text; // no formulas
+    return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+  }).join(",")).join("\r\n");
+  const withCsv = (table) => {
+    const name = $("caption", table).textContent;
+    const button = make("button", "csv", "CSV");
+    button.type = "button";
+    button.setAttribute("aria-label", `Download as CSV: ${name}`);
+    button.addEventListener("click", () => save(`${name.slice(0, 60)}.csv`, URL.createObjectURL(new Blob([`${csv(table)}\r\n`], { type: "text/csv" }))));
+    $("caption", table).append(" ", button);
+  };
+  $$("table").forEach(withCsv);
+
+  // --- blind test ----------------------------------------------------------------------------------------
+  const blind = $("#blind .test");
+  if (blind) {
+    const TRIALS = 20;
+    const status = $(".status", blind);
+    const [start, ...choices] = $$("button", blind);
+    const pools = [true, false].map((real) => data.sounds.map((_, at) => at).filter((at) => data.sounds[at].real === real));
+    let trials = [];
+    const wilson = (right, n) => { // the 95 % interval of a share, in per cent
+      const [p, z2] = [right / n, 1.96 ** 2];
+      const half = 1.96 * Math.sqrt((p * (1 - p)) / n + z2 / (4 * n * n));
+      return [-half, half].map((side) => Math.round((100 * (p + z2 / (2 * n) + side)) / (1 + z2 / n)));
+    };
+    const hear = () => play(trials.at(-1).sound, { element: blind, say: () => {} });
+    const next = () => {
+      const heard = new Set(trials.map((one) => one.sound));
+      const pool = pools[Math.random() < 0.5 ? 0 : 1];
+      const fresh = pool.filter((at) => !heard.has(at));
+      const from = fresh.length ? fresh : pool;
+      trials.push({ sound: from[Math.floor(Math.random() * from.length)] });
+      status.textContent = `Clip ${trials.length} of ${TRIALS}`;
+      start.textContent = "Play again";
+      hear();
+    };
+    const truth = (one) => (data.sounds[one.sound].real ? "real" : "synthetic");
+    const finish = () => {
+      const right = trials.filter((one) => one.said === truth(one)).length;
+      const [low, high] = wilson(right, TRIALS);
+      const told = low > 50 ? "You can tell them apart." : high < 50 ? "You take one for the other." : "Guessing gives 50 %, which fits.";
+      status.textContent = `${right} of ${TRIALS} right: ${Math.round((100 * right) / TRIALS)} %, 95 % interval ${low} to ${high} %. ${told}`;
+      start.textContent = "Start again";
+      for (const one of choices) one.hidden = true;
+      const table = make("table");
+      table.append(make("caption", "", "Blind test"));
+      const line = (cells, tag) => { const row = make("tr"); for (const cell of cells) row.append(make(tag, "", cell)); return row; };
+      const [head, body] = [make("thead"), make("tbody")];
+      head.append(line(["trial", "clip", "class", "it was", "you said"], "th"));
+      trials.forEach((one, at) => body.append(line([String(at + 1), data.sounds[one.sound].id, data.sounds[one.sound].cls, truth(one), one.said], "td")));
+      table.append(head, body);
+      withCsv(table);
+      $(".outcome", blind).replaceChildren(table);
+      trials = [];
+    };
+    start.addEventListener("click", () => {
+      if (trials.length) { hear(); return; }
+      $(".outcome", blind).replaceChildren();
+      for (const one of choices) one.hidden = false;
+      next();
+    });
+    for (const choice of choices) choice.addEventListener("click", () => {
+      trials.at(-1).said = choice.value;
+      if (trials.length < TRIALS) next(); else { stopPlaying(); finish(); }
+    });
+  }
+
   // Not a panel's own id: browsers would scroll past the heading to it.
   const asked = tabs.find((tab) => `#tab=${tab.getAttribute("aria-controls")}` === location.hash);
   select(asked || tabs[0], false);
