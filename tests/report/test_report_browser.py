@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from scipy.stats import binomtest
@@ -17,6 +18,7 @@ import usk
 from tests.runs import write_run
 from tests.sounds import tone, write_wav
 from usk.report.page import ReportConfig
+from usk.runs import Predictions
 from usk.synth.settings import render_config
 
 sync_api = pytest.importorskip(
@@ -64,6 +66,42 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder), split=split)
         found[name] = usk.report(root / name / "a page.html", asked, real=real).file
     return found
+
+
+@pytest.fixture(scope="module")
+def changed_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[tuple[str, str, str]]]:
+    """A page of one pair of runs on fold 1, and what changed in it: clip, change, and the class it was taken for."""
+    root = tmp_path_factory.mktemp("changed")
+    names = ("dog", "rain", "siren")
+    for number, name in enumerate(names):
+        for recording in range(8):
+            write_wav(
+                root / "clips" / name / f"{recording}.wav", tone(300.0 * (number + 1) + 9 * recording, 0.6)
+            )
+    real = usk.open_source(root / "clips")
+    made = usk.synthesize(
+        real, root / "synth", usk.SynthConfig(per_class=12, render=render_config(strategy="waveform"))
+    )
+    tested = sorted((clip.clip_id, clip.label) for clip in real.clips if clip.fold == 1)
+    labels = np.array([label for _, label in tested])
+    before, now = labels.copy(), labels.copy()
+    before[0] = (labels[0] + 1) % 3  # wrong before, right now
+    now[[1, 2]] = (labels[[1, 2]] + 2) % 3  # right before, wrong now
+    before[3] = now[3] = (labels[3] + 1) % 3  # wrong in both
+    revision = usk.open_source(made.folder).revision
+    for mix, predicted in (("real", before), ("real,synth", now)):
+        folder = write_run(
+            root / "runs", mix, class_names=names,
+            sources={"real": {"revision": real.revision}, "synth": {"revision": revision}},
+        )  # fmt: skip
+        ids = np.array([clip_id for clip_id, _ in tested])
+        Predictions(ids, ids, labels, predicted, np.eye(3, dtype=np.float32)[predicted]).write(folder)
+    asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder))
+    page = usk.report(root / "page.html", asked, real=real).file
+    better, worse = "wrong before, right now", "right before, wrong now"
+    return page, {
+        (tested[0][0], better, names[before[0]]), *((tested[at][0], worse, names[now[at]]) for at in (1, 2))
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +336,8 @@ def test_sounds_are_compared_at_the_same_position(opened: Callable[..., Any]) ->
 def test_a_sound_can_be_saved(opened: Callable[..., Any]) -> None:
     tab = opened(page="split")
     tab.click("#tab-listen")
-    with tab.context.expect_page() as beside:  # a browser may show a file instead: never in the report's place
+    # A browser may show a file instead of saving it: never in the report's place.
+    with tab.context.expect_page() as beside:
         tab.locator("#listen .save").first.click()
     assert beside.value.url.endswith(".mp3") and tab.url.endswith("#tab=listen")
     tab = opened()
@@ -319,6 +358,41 @@ def test_tables_can_be_saved_as_csv(opened: Callable[..., Any]) -> None:
     assert rows[0] == ["class", "clips", "seconds", "mean seconds"]
     assert {row[0] for row in rows[1:]} == set(HOSTILE)
     assert all(row[1] == "10" and float(row[2]) > 0 for row in rows[1:])
+
+
+def test_a_cell_opens_the_test_clips_that_changed(
+    chromium: Any, changed_page: tuple[Path, set[tuple[str, str, str]]]
+) -> None:
+    page, expected = changed_page
+    tab = chromium.new_page()
+    tab.goto(page.as_uri())
+    data = json.loads(tab.locator("#data").text_content())
+    shown = [clip for clip in data["clips"] if clip["kind"] == "changed"]
+    assert {(clip["id"], clip["change"], clip["wrong"]) for clip in shown} == expected
+    folds = {f"synthetic/{clip['id']}": clip["fold"] for clip in data["clips"] if clip["kind"] == "kept"}
+    for clip in shown:
+        near = [data["sounds"][side[2]] for side in clip["sides"][1:]]
+        assert len(near) == 2 and all(
+            folds[one["id"]] != 1 for one in near
+        )  # those of the test fold could not train
+    names = ["dog", "rain", "siren"]
+    for clip in shown:
+        tab.click("#tab-compare")
+        cell = f"[data-open='{names.index(clip['cls'])}-{names.index(clip['wrong'])}']"
+        tab.locator(f"figure[data-mix] .wide .opens{cell}").last.click()
+        assert panel(tab) == "changed"
+        ids = tab.locator("#changed .card .id").all_text_contents()
+        assert set(ids) == {
+            one["id"] for one in shown if (one["cls"], one["wrong"]) == (clip["cls"], clip["wrong"])
+        }
+    tab.click("#changed [data-reset]")
+    assert tab.locator("#changed .card").count() == 3
+    tab.locator("#changed .start").first.click()
+    until(tab, "document.querySelector('#player').currentTime > 0.1")
+    tab.click("#tab-compare")
+    tab.locator("figure[data-mix] .open").first.click()
+    assert (panel(tab), tab.locator("#changed .card").count()) == ("changed", 3)
+    tab.close()
 
 
 def test_the_blind_test_counts_what_was_told_apart(opened: Callable[..., Any]) -> None:

@@ -88,6 +88,7 @@ class Chart:
     table: Table
     draw: Callable[[Figure, Palette, bool], None]
     height_in: Callable[[bool], float]  # of a narrow one, or not
+    mix: str = ""  # whose changes its shapes open; a shape's gid is `open-TRUE-PREDICTED`, two class numbers
 
     def svg(self, narrow: bool) -> str:
         """Markup for inside a page: no document head, no scripts, colors as CSS variables, text as text."""
@@ -159,7 +160,8 @@ def _inline(document: str) -> str:
     svg = re.sub(r"\s*\n\s*", " ", svg)
 
     def in_tag(tag: re.Match[str]) -> str:  # text between tags is names, whatever they look like
-        plain = re.sub(r'\s+id="([^"]*)"', lambda found: found[0] if found[1] in used else "", tag[0])
+        plain = re.sub(r'\s+id="open-([^"]*)"', r' data-open="\1"', tag[0])
+        plain = re.sub(r'\s+id="([^"]*)"', lambda found: found[0] if found[1] in used else "", plain)
         plain = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", plain)
         return re.sub(r"#01010[1-8]|#01020[1-8]", lambda found: _VARIABLES[found[0]], plain)
 

@@ -141,12 +141,16 @@ def class_chart(study: Study, mix: str) -> Chart | None:
     )
     if not rows:
         return None
+    numbers = {row.class_name: number for number, row in enumerate(study.comparison.classes)}
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
         values = [row.difference_points[mix] or 0.0 for row in rows]
         colors = [palette.up if value >= 0 else palette.down for value in values]
-        axes.barh(range(len(rows)), values, height=0.62, color=colors)
+        for row, bar in zip(
+            rows, axes.barh(range(len(rows)), values, height=0.62, color=colors), strict=True
+        ):
+            bar.set_gid(f"open-{numbers[row.class_name]}-{numbers[row.class_name]}")
         axes.axvline(0, color=palette.muted, lw=1.2)
         low, high = min(0.0, *values), max(0.0, *values)
         room = 0.22 * max(4.0, high - low)  # for the numbers at the bars' ends
@@ -160,7 +164,7 @@ def class_chart(study: Study, mix: str) -> Chart | None:
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xlabel(f"difference in recall to {short(baseline, 16)}, percentage points")
+        axes.set_xlabel(f"recall, points above {short(baseline, 12)}")
 
     up = [row.class_name for row in rows if (row.difference_points[mix] or 0) > 0]
     down = [row.class_name for row in rows if (row.difference_points[mix] or 0) < 0]
@@ -180,6 +184,7 @@ def class_chart(study: Study, mix: str) -> Chart | None:
         ),
         draw,
         lambda narrow: 0.8 + 0.3 * len(rows),
+        mix,
     )  # fmt: skip
 
 
@@ -224,6 +229,7 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
         ),
         draw,
         lambda narrow: 13.0 if narrow else 3.7,
+        mix,
     )  # fmt: skip
 
 
@@ -246,7 +252,7 @@ def _heat(axes: Axes, palette: Palette, values: np.ndarray, signed: bool) -> Non
             color = palette.heat if not signed else palette.up if better else palette.down
             strength = min(1.0, abs(value) / top) ** 0.8
             axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=color, alpha=0.1 + 0.9 * strength,
-                                     edgecolor="none"))  # fmt: skip
+                                     edgecolor="none", gid=f"open-{row}-{column}"))  # fmt: skip
             if abs(value) >= 0.01 and n <= 12:
                 text = f"{100 * value:+.0f}".replace("-", "−") if signed else f"{100 * value:.0f}"
                 axes.text(column, row, text, ha="center", va="center", fontsize=6.5,

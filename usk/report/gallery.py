@@ -13,12 +13,14 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
-from usk.audit.distances import squared_distances
+from usk.audit.distances import median_distance
 from usk.audit.embeddings import log_mel_statistics
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, decode_source
@@ -26,6 +28,8 @@ from usk.data.leaks import Origins
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
+from usk.evaluate.study import Study
+from usk.report.changes import Change, changes_of, may_train
 from usk.reporter import Reporter
 from usk.text import pluralize
 
@@ -37,7 +41,8 @@ SCALE_SOUNDS = 128
 MP3_COMPRESSION = 0.7
 WEBP_QUALITY = 55
 BASE64 = 4 / 3  # characters a byte
-REJECTED_SHARE = 0.2  # of the budget, at most
+REJECTED_SHARE, CHANGED_SHARE = 0.2, 0.15  # of the budget, at most
+NEAREST = 2  # synthetic clips beside a test clip that changed
 ROW_BYTES = 900  # of the page, for what is written about a clip
 DISTANCE_CLIPS = 400  # real clips that the unit of distance is measured on
 
@@ -103,11 +108,24 @@ class ShownClip:
 
 
 @dataclass(frozen=True)
+class ShownChange:
+    """A test clip that changed, and the nearest clips of the page that its mix could train on, in log-mel statistics."""
+
+    change: Change
+    sound: Sound
+    nearest: tuple[Sound, ...]
+
+
+@dataclass(frozen=True)
 class Gallery:
     """What fits into the budget, classes taking turns; `n_all` and `n_all_rejected` count what there is."""
 
     name: str
     clips: tuple[ShownClip, ...]
+    changes: tuple[ShownChange, ...]
+    places: dict[
+        str, tuple[float, float]
+    ]  # of sounds by their id, in two principal components of log-mel statistics, 0 to 1
     n_all: int
     n_all_rejected: int
     classes: tuple[tuple[str, int, float], ...]  # name, clips and seconds of each, in the whole dataset
@@ -121,7 +139,8 @@ class Gallery:
     @property
     def sounds(self) -> list[Sound]:
         """Each sound once: parents are shared."""
-        found = (sound for clip in self.clips for sound in (clip.sound, *clip.parents) if sound is not None)
+        found = [sound for clip in self.clips for sound in (clip.sound, *clip.parents) if sound is not None]
+        found += [one.sound for one in self.changes]
         return list({sound.clip_id: sound for sound in found}.values())
 
 
@@ -157,6 +176,7 @@ def gallery(
     paint: Paint,
     *,
     rejected: Source | None = None,
+    studies: Sequence[Study] = (),
     budget_bytes: int | None = None,
     embedded: bool = True,
     reporter: Reporter | None = None,
@@ -165,6 +185,7 @@ def gallery(
 
     Args:
         paint: the color scale of the pictures.
+        studies: comparisons whose test clips are in `real`: what changed in them is shown too.
         embedded: count base64's third on top, for media inside a page.
 
     Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
@@ -179,7 +200,9 @@ def gallery(
     studio = _Studio(None if real is None else _decoded(real, reporter), paint)
     notes = [] if studio.originals is None else _missing_parents(made.source, studio.originals.source)
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
-    chosen = _fill(studio, parts, budget_bytes, BASE64 if embedded else 1.0, reporter)
+    weight = BASE64 if embedded else 1.0
+    changes, spent = _changes(studio, studies, budget_bytes, weight)
+    chosen = _fill(studio, parts, budget_bytes, weight, spent, reporter)
     if not chosen:
         raise SourceError(
             f"no clip of {synthetic.location} fits into the page",
@@ -194,6 +217,8 @@ def gallery(
     return Gallery(
         name=synthetic.name,
         clips=tuple(studio.with_distances(chosen)),
+        changes=tuple(studio.with_nearest(changes, made.source, chosen)),
+        places=studio.places(),
         n_all=len(made),
         n_all_rejected=todo - len(made),
         classes=tuple(_classes(made)),
@@ -234,11 +259,11 @@ def _fill(
     parts: Sequence[tuple[DecodedSource, bool]],
     budget_bytes: int | None,
     weight: float,
+    spent: float,
     reporter: Reporter,
 ) -> list[ShownClip]:
     """Clips of each part, rejected or not, in the order in which they are shown, until the budget is spent."""
     chosen: list[ShownClip] = []
-    spent = 0.0
     with reporter.task("compressing", "clips", sum(len(part) for part, _ in parts)) as task:
         for part, is_rejected in parts:
             share = REJECTED_SHARE if is_rejected else 1.0
@@ -255,6 +280,28 @@ def _fill(
                 chosen.append(shown)
                 task.update(len(chosen))
     return chosen
+
+
+def _changes(
+    studio: _Studio, studies: Sequence[Study], budget_bytes: int | None, weight: float
+) -> tuple[list[tuple[Change, Sound]], float]:
+    """Test clips that changed, those of every mix in turn, until their share of the budget is spent; and what was spent."""
+    if studio.originals is None:
+        return [], 0.0
+    of_mix: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    for one in (change for study in studies for change in changes_of(study, studio.originals.source)):
+        of_mix[one.comparison, one.mix].append(one)
+    shown, spent = [], 0.0
+    for one in (one for turn in zip_longest(*of_mix.values()) for one in turn if one is not None):
+        sound = studio.real_sound(one.row)
+        cost = ROW_BYTES + weight * sum(new.n_bytes for new in studio.new.values())
+        if budget_bytes is not None and spent + cost > CHANGED_SHARE * budget_bytes:
+            studio.forget_new()
+            break
+        studio.keep_new()
+        spent += cost
+        shown.append((one, sound))
+    return shown, spent
 
 
 def _classes(made: DecodedSource) -> Iterable[tuple[str, int, float]]:
@@ -291,11 +338,11 @@ class _Studio:
         """One clip with its parents, and the bytes that it adds."""
         clip = part.source.clips[row]
         sound = self._sound(f"synthetic/{clip.clip_id}", part, row)
-        parents = tuple(None if at is None else self._real(at) for at in parent_rows)
+        parents = tuple(None if at is None else self.real_sound(at) for at in parent_rows)
         shown = ShownClip(clip, sound, parents, (None,) * len(parents), is_rejected)
         return shown, sum(one.n_bytes for one in self.new.values())
 
-    def _real(self, row: int) -> Sound:
+    def real_sound(self, row: int) -> Sound:
         assert self.originals is not None
         name = self.originals.source.clips[row].clip_id
         self.real_names.add(name)
@@ -327,27 +374,61 @@ class _Studio:
             del self.statistics[name]
         self.new = {}
 
-    def with_distances(self, shown: Sequence[ShownClip]) -> list[ShownClip]:
-        place = self.statistics
-        of_real = [place[name] for name in place if name in self.real_names]
+    @cached_property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """Each sound in log-mel statistics, as spread as real ones are, where 1 is the median distance between two of those;
+        empty without two real ones."""
+        of_real = [self.statistics[name] for name in self.statistics if name in self.real_names]
         if len(of_real) < 2:
-            return list(shown)
+            return {}
         real = np.stack(of_real)
-        center, spread = real.mean(axis=0), real.std(axis=0) + 1e-6
+        spread = real.std(axis=0) + 1e-6
         rows = np.random.default_rng(0).permutation(len(real))[:DISTANCE_CLIPS]
-        apart = np.sqrt(squared_distances(*[(real[rows] - center) / spread] * 2))
-        unit = float(np.median(apart[np.triu_indices(len(apart), 1)])) or 1.0
+        unit = median_distance((real[rows] - real.mean(axis=0)) / spread)
+        return {
+            name: (values - real.mean(axis=0)) / spread / unit for name, values in self.statistics.items()
+        }
+
+    def with_distances(self, shown: Sequence[ShownClip]) -> list[ShownClip]:
+        vectors = self.vectors
 
         def between(first: Sound, second: Sound | None) -> float | None:
-            if second is None:
+            if second is None or not vectors:
                 return None
-            gap = (place[first.clip_id] - place[second.clip_id]) / spread
-            return round(float(np.linalg.norm(gap)) / unit, 3)
+            return round(float(np.linalg.norm(vectors[first.clip_id] - vectors[second.clip_id])), 3)
 
         return [
             replace(one, distances=tuple(between(one.sound, parent) for parent in one.parents))
             for one in shown
         ]
+
+    def with_nearest(
+        self, changes: Sequence[tuple[Change, Sound]], synthetic: Source, shown: Sequence[ShownClip]
+    ) -> Iterable[ShownChange]:
+        """The changes with the nearest clips of the page that could train, where their mix trained on this dataset."""
+        assert self.originals is not None or not changes
+        rows = {clip.clip_id: row for row, clip in enumerate(synthetic.clips)}
+        kept = [one for one in shown if not one.rejected]
+        usable: dict[int | None, np.ndarray] = {}
+        for change, sound in changes:
+            near: list[ShownClip] = []
+            if self.vectors and synthetic.revision in change.datasets and self.originals is not None:
+                if change.fold not in usable:
+                    usable[change.fold] = may_train(synthetic, self.originals.source, change.fold)
+                near = [one for one in kept if usable[change.fold][rows[one.clip.clip_id]]]
+                here = self.vectors[sound.clip_id]
+                near.sort(key=lambda one: float(np.linalg.norm(self.vectors[one.sound.clip_id] - here)))
+            yield ShownChange(change, sound, tuple(one.sound for one in near[:NEAREST]))
+
+    def places(self) -> dict[str, tuple[float, float]]:
+        """Two principal components of the vectors, each scaled to 0 to 1."""
+        if len(self.vectors) < 3:
+            return {}
+        table = np.stack(list(self.vectors.values()))
+        table = table - table.mean(axis=0)
+        found = table @ np.linalg.svd(table, full_matrices=False)[2][:2].T
+        found = (found - found.min(axis=0)) / (np.ptp(found, axis=0) + 1e-9)
+        return {name: (float(x), float(y)) for name, (x, y) in zip(self.vectors, found.round(3), strict=True)}
 
 
 def compress(audio: np.ndarray, sample_rate_hz: int) -> Media:

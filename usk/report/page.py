@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from usk.audit.audit import Audit
     from usk.data.source import Source
-    from usk.report.gallery import Gallery, Media, ShownClip, Sound
+    from usk.evaluate.study import Study
+    from usk.report.gallery import Gallery, Media, ShownChange, ShownClip, Sound
     from usk.report.view import Section, View
 
 BUDGET_BYTES = 25_000_000  # of a page in one file, as base64
@@ -92,11 +93,12 @@ def report(
         synthetic = open_source(config.synth, field="synth")
         manifest = find_manifest(Path(config.synth).expanduser())
         room = BUDGET_BYTES - _room_bytes(drawings)
-        shown = _gallery(synthetic, real, config, None if config.split else room, reporter)
+        shown = _gallery(synthetic, real, studies, config, None if config.split else room, reporter)
         audit = _audit(synthetic, real, config, reporter)
     assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}") if config.split else None
     view = view_of(sections, studies, shown, audit, manifest)
-    page = _page(view, drawings, shown, None if real is None else real.name, assets)
+    copies = frozenset(() if audit is None else audit.near_copies)
+    page = _page(view, drawings, shown, copies, None if real is None else real.name, assets)
     pngs = [] if config.png is None else _write_charts(Path(config.png), sections)
     return ReportResult(
         file=file,
@@ -130,7 +132,12 @@ def _check(file: Path, config: ReportConfig) -> None:
 
 
 def _gallery(
-    synthetic: Source, real: Source | None, config: ReportConfig, budget: int | None, reporter: Reporter
+    synthetic: Source,
+    real: Source | None,
+    studies: Sequence[Study],
+    config: ReportConfig,
+    budget: int | None,
+    reporter: Reporter,
 ) -> Gallery:
     from usk.report.gallery import gallery, rejected_source
 
@@ -139,6 +146,7 @@ def _gallery(
         real,
         paint,
         rejected=rejected_source(Path(synthetic.location).expanduser()),
+        studies=studies,
         budget_bytes=budget,
         embedded=not config.split,
         reporter=reporter,
@@ -168,6 +176,7 @@ def _page(
     view: View,
     drawings: Sequence[Sequence[dict[str, Any]]],
     shown: Gallery | None,
+    copies: frozenset[str],
     real_name: str | None,
     assets: Path | None,
 ) -> str:
@@ -194,7 +203,7 @@ def _page(
         policy=_policy(script, split=assets is not None),
         css=_markup(style),
         js=_markup(script),
-        listen=None if shown is None else _listen(shown, None if assets is None else assets.name),
+        listen=None if shown is None else _listen(shown, copies, None if assets is None else assets.name),
         real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
     )
@@ -250,13 +259,19 @@ def _write_charts(folder: Path, sections: Sequence[Section]) -> list[Path]:
 # --- clips -----------------------------------------------------------------------------------------------------
 
 
-def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
-    """What the template and the script get of the gallery; `assets` is the folder of the media, None where they are inside."""
+def _listen(shown: Gallery, copies: frozenset[str], assets: str | None) -> dict[str, Any]:
+    """What the template and the script get of the gallery. `copies` are the ids of near-copies of real clips, `assets` is the folder
+    of the media, None where they are inside."""
     number = {sound.clip_id: index for index, sound in enumerate(shown.sounds)}
     synthetic = {one.sound.clip_id for one in shown.clips}
     data = {
-        "clips": [_clip_data(at, one, number) for at, one in enumerate(shown.clips)],
+        "clips": [
+            *(_clip_data(at, one, number) for at, one in enumerate(shown.clips)),
+            *(_change_data(at, one, number) for at, one in enumerate(shown.changes)),
+        ],
         "sounds": [_sound_data(one, assets, one.clip_id not in synthetic) for one in shown.sounds],
+        "places": [shown.places.get(one.clip_id) for one in shown.sounds],
+        "copies": [number[one.sound.clip_id] for one in shown.clips if one.clip.clip_id in copies],
     }
     n_rejected = sum(one.rejected for one in shown.clips)
     return {
@@ -265,6 +280,8 @@ def _listen(shown: Gallery, assets: str | None) -> dict[str, Any]:
         "low_db": f"\u2212{shown.range_db:.0f}",
         "n_kept": len(shown.clips) - n_rejected,
         "n_rejected": n_rejected,
+        "n_changed": len(shown.changes),
+        "with_map": bool(shown.places),
         "data": data,
         "media": [] if assets is not None else _media(shown),
     }
@@ -298,6 +315,35 @@ def _clip_data(at: int, one: ShownClip, number: Mapping[str, int]) -> dict[str, 
         "fold": clip.fold,
         "strategy": clip.strategy,
         "row": _provenance(one),
+    }
+
+
+def _change_data(at: int, one: ShownChange, number: Mapping[str, int]) -> dict[str, Any]:
+    change = one.change
+    nearest = [
+        (letter, f"synthetic {near.class_name}", number[near.clip_id])
+        for letter, near in zip(PARENT_LETTERS, one.nearest, strict=False)
+    ]
+    before, now = (f"{n} of {change.n_pairs}" for n in (change.n_before, change.n_now))
+    return {
+        "at": at,
+        "id": one.sound.clip_id,
+        "kind": "changed",
+        "cls": one.sound.class_name,
+        "sound": number[one.sound.clip_id],
+        "sides": [("S", "test clip", number[one.sound.clip_id]), *nearest],
+        "tags": [
+            (f"right with {change.baseline} in", before),
+            (f"with {change.mix} in", f"{now} runs" if change.n_pairs > 1 else f"{now} run"),
+            ("taken for", change.wrong),
+        ],
+        "comparison": change.comparison,
+        "mix": change.mix,
+        "change": "wrong before, right now" if change.is_better else "right before, wrong now",
+        "wrong": change.wrong,
+        "changed": abs(change.n_now - change.n_before),
+        "fold": one.sound.fold,
+        "row": [("clip", one.sound.clip_id), ("recording", one.sound.group), ("fold", str(one.sound.fold))],
     }
 
 

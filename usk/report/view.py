@@ -53,6 +53,7 @@ class Section:
     answers: tuple[Answer, ...]
     tables: tuple[Table, ...]
     charts: tuple[Chart, ...]
+    classes: tuple[str, ...]  # by their numbers
     notes: tuple[str, ...]
 
 
@@ -87,7 +88,7 @@ def sections_of(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> tuple[Sect
     overviews = zip(sweeps, train_clips_charts(sweeps), tables, strict=False)
     return (
         *(
-            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), (table,), (chart,), ())
+            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), (table,), (chart,), (), ())
             for sweep, chart, table in overviews
         ),
         *map(_section, studies),
@@ -140,6 +141,7 @@ def _section(study: Study) -> Section:
         ),
         tables=(mix_table(comparison),),
         charts=tuple(charts_of(study)),
+        classes=tuple(row.class_name for row in comparison.classes),
         notes=(*comparison.notes, *study.notes),
     )
 

@@ -138,6 +138,7 @@
         for (const value of values) select.append(new Option(key === "fold" && value === 0 ? "across folds" : String(value), String(value)));
         if (values.length < 2) select.closest("label").hidden = true;
       }
+      $("[data-reset]", root).addEventListener("click", () => { $(".tools", root).reset(); this.filter(); });
       for (const label of $$("[data-has]", root)) {
         label.hidden = !clips.some((clip) => clip[label.dataset.has] !== null);
         if (label.hidden) for (const option of $$(`option[value^="${label.dataset.has}"]`, root)) option.remove();
@@ -191,11 +192,18 @@
         const order = typeof x === "number" ? x - y : String(x).localeCompare(String(y));
         return down * order || a.at - b.at;
       });
+      $("[data-reset]", this.root).hidden = clips.length === this.all.length;
       this.list.replaceChildren();
       this.shown = 0;
       this.add();
       if (this.clips.length) this.mark(0);
       this.say("");
+    }
+
+    show(wanted) {
+      $(".tools", this.root).reset();
+      for (const [key, value] of Object.entries(wanted)) $(`[data-filter="${key}"]`, this.root).value = value;
+      this.filter();
     }
 
     say(text) {
@@ -364,6 +372,25 @@
     for (const root of $$(".gallery")) {
       const { kind } = root.dataset;
       galleries[root.closest("section").id] = new Gallery(root, data.clips.filter((clip) => clip.kind === kind));
+    }
+    const changed = galleries.changed;
+    if (changed) for (const figure of $$("figure[data-mix]")) {
+      const { title, classes } = figure.closest(".comparison").dataset;
+      const names = JSON.parse(classes);
+      const of = (wanted) => changed.all.filter((clip) => Object.entries(wanted).every(([key, value]) => clip[key] === value));
+      const mine = { comparison: title, mix: figure.dataset.mix };
+      const opens = (element, wanted) => {
+        if (!of(wanted).length) return;
+        element.classList.add("opens");
+        element.addEventListener("click", () => { select($("#tab-changed")); changed.show(wanted); });
+      };
+      const button = $(".open", figure);
+      button.hidden = !of(mine).length;
+      opens(button, mine);
+      for (const shape of $$("[data-open]", figure)) {
+        const [cls, wrong] = shape.dataset.open.split("-").map((at) => names[at]);
+        opens(shape, cls === wrong ? { ...mine, cls } : { ...mine, cls, wrong });
+      }
     }
     document.addEventListener("keydown", (event) => {
       const open = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
