@@ -18,7 +18,8 @@ from usk.data.clip import Clip
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
-from usk.report.gallery import BASE64, ROW_BYTES, compress, gallery, picture, show_order
+from usk.report.gallery import BASE64, ROW_BYTES, gallery, show_order
+from usk.report.media import compress, picture
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
 

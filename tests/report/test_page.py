@@ -17,11 +17,8 @@ from tests.runs import write_run
 from usk.data.clip import Clip
 from usk.evaluate.study import study_runs
 from usk.report import page as module
-from usk.report.page import (
-    ReportConfig,
-    _provenance,
-    report,
-)
+from usk.report.listen import _provenance
+from usk.report.page import ReportConfig, report
 from usk.synth.settings import render_config
 
 Command = Callable[..., Any]

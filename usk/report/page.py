@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from usk.errors import UsageError, disk_errors
 from usk.report.canvas import Chart, file_name, paint
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from usk.audit.audit import Audit
     from usk.data.source import Source
     from usk.evaluate.study import Study
-    from usk.report.gallery import Gallery, Media, ShownChange, ShownClip, Sound
+    from usk.report.gallery import Gallery
     from usk.report.view import Section, View
 
 BUDGET_BYTES = 25_000_000  # of a page in one file, as base64
@@ -34,7 +33,6 @@ CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything but clips; half of
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
 ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
-PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # S is the clip itself
 
 
 @dataclass(frozen=True)
@@ -184,6 +182,7 @@ def _page(
     import numpy as np
 
     from usk import __version__
+    from usk.report.listen import listen
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -203,7 +202,7 @@ def _page(
         policy=_policy(script, split=assets is not None),
         css=_markup(style),
         js=_markup(script),
-        listen=None if shown is None else _listen(shown, copies, None if assets is None else assets.name),
+        listen=None if shown is None else listen(shown, copies, None if assets is None else assets.name),
         real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
     )
@@ -256,153 +255,20 @@ def _write_charts(folder: Path, sections: Sequence[Section]) -> list[Path]:
     return files
 
 
-# --- clips -----------------------------------------------------------------------------------------------------
-
-
-def _listen(shown: Gallery, copies: frozenset[str], assets: str | None) -> dict[str, Any]:
-    """What the template and the script get of the gallery. `copies` are the ids of near-copies of real clips, `assets` is the folder
-    of the media, None where they are inside."""
-    number = {sound.clip_id: index for index, sound in enumerate(shown.sounds)}
-    synthetic = {one.sound.clip_id for one in shown.clips}
-    data = {
-        "clips": [
-            *(_clip_data(at, one, number) for at, one in enumerate(shown.clips)),
-            *(_change_data(at, one, number) for at, one in enumerate(shown.changes)),
-        ],
-        "sounds": [_sound_data(one, assets, one.clip_id not in synthetic) for one in shown.sounds],
-        "places": [shown.places.get(one.clip_id) for one in shown.sounds],
-        "copies": [number[one.sound.clip_id] for one in shown.clips if one.clip.clip_id in copies],
-    }
-    n_rejected = sum(one.rejected for one in shown.clips)
-    return {
-        "with_parents": shown.real_name is not None,
-        "notes": shown.notes,
-        "low_db": f"\u2212{shown.range_db:.0f}",
-        "n_kept": len(shown.clips) - n_rejected,
-        "n_rejected": n_rejected,
-        "n_changed": len(shown.changes),
-        "with_map": bool(shown.places),
-        "data": data,
-        "media": [] if assets is not None else _media(shown),
-    }
-
-
-def _clip_data(at: int, one: ShownClip, number: Mapping[str, int]) -> dict[str, Any]:
-    clip = one.clip
-    parents = [None if parent is None else number[parent.clip_id] for parent in one.parents]
-    named = [
-        [letter, f"parent {letter}", sound] for letter, sound in zip(_letters(one), parents, strict=True)
-    ]
-    synthetic = ["S", "synthetic", number[one.sound.clip_id]]
-    distances = ["–" if distance is None else f"{distance:.2f}" for distance in one.distances]
-    tags = {
-        "filter score": "" if clip.filter_score is None else f"{clip.filter_score:.2f}",
-        "alpha": f"{clip.alpha:.2f}" if len(clip.parents) > 1 else "",
-        "distance": "" if one.nearest is None else " / ".join(distances),
-        "fold": "across" if clip.fold == 0 else str(clip.fold),
-        "": clip.strategy,
-    }
-    return {
-        "at": at,
-        "id": clip.clip_id,
-        "kind": "rejected" if one.rejected else "kept",
-        "cls": one.sound.class_name,
-        "sound": number[one.sound.clip_id],
-        "sides": [*named[:1], synthetic, *named[1:]],
-        "tags": [entry for entry in tags.items() if entry[1]],
-        "near": one.nearest,
-        "score": clip.filter_score,
-        "fold": clip.fold,
-        "strategy": clip.strategy,
-        "row": _provenance(one),
-    }
-
-
-def _change_data(at: int, one: ShownChange, number: Mapping[str, int]) -> dict[str, Any]:
-    change = one.change
-    nearest = [
-        (letter, f"synthetic {near.class_name}", number[near.clip_id])
-        for letter, near in zip(PARENT_LETTERS, one.nearest, strict=False)
-    ]
-    before, now = (f"{n} of {change.n_pairs}" for n in (change.n_before, change.n_now))
-    return {
-        "at": at,
-        "id": one.sound.clip_id,
-        "kind": "changed",
-        "cls": one.sound.class_name,
-        "sound": number[one.sound.clip_id],
-        "sides": [("S", "test clip", number[one.sound.clip_id]), *nearest],
-        "tags": [
-            (f"right with {change.baseline} in", before),
-            (f"with {change.mix} in", f"{now} runs" if change.n_pairs > 1 else f"{now} run"),
-            ("taken for", change.wrong),
-        ],
-        "comparison": change.comparison,
-        "mix": change.mix,
-        "change": "wrong before, right now" if change.is_better else "right before, wrong now",
-        "wrong": change.wrong,
-        "changed": abs(change.n_now - change.n_before),
-        "fold": one.sound.fold,
-        "row": [("clip", one.sound.clip_id), ("recording", one.sound.group), ("fold", str(one.sound.fold))],
-    }
-
-
-def _letters(one: ShownClip) -> list[str]:
-    n = len(one.clip.parents)
-    return [*PARENT_LETTERS[:n], *map(str, range(len(PARENT_LETTERS) + 1, n + 1))]
-
-
-def _sound_data(one: Sound, assets: str | None, is_real: bool) -> dict[str, Any]:
-    def place(media: Media) -> dict[str, str]:
-        if assets is None:
-            return {"key": media.key, "mime": media.mime}
-        return {"url": f"{quote(assets)}/{media.key}.{media.suffix}"}
-
-    return {
-        "id": one.clip_id,
-        "cls": one.class_name,
-        "real": is_real,
-        "dur": round(one.duration_s, 2),
-        "picture": place(one.picture),
-        "audio": place(one.audio),
-    }
-
-
-def _provenance(one: ShownClip) -> list[tuple[str, str]]:
-    clip = one.clip
-    parents = zip(
-        _letters(one), clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=False
-    )
-    return [
-        ("clip", clip.clip_id),
-        *((f"parent {letter}", f"{name}, recording {group}, fold {fold}") for letter, name, group, fold in parents),
-        ("strategy", clip.strategy),
-        *([("prompt", clip.prompt)] if clip.prompt else []),
-        ("alpha", f"{clip.alpha:g}"),
-        ("seed", str(clip.seed)),
-        ("steps", str(clip.steps)),
-        ("model", clip.model),
-        ("gain", f"{clip.gain_db:+.1f} dB"),
-        ("filter score", "not scored" if clip.filter_score is None else f"{clip.filter_score:.3f}"),
-    ]  # fmt: skip
-
-
-def _media(shown: Gallery) -> list[Media]:
-    """Every sound and picture once."""
-    found = [media for sound in shown.sounds for media in (sound.picture, sound.audio)]
-    return list({media.key: media for media in found}.values())
+# --- files ---------------------------------------------------------------------------------------------------
 
 
 def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) -> int:
     """Page and assets, whole or not at all; assets of an earlier page with this name go. Returns how many bytes."""
     from usk.files import atomic_write
+    from usk.report.listen import media_of
 
     n_bytes = len(page.encode())
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         if assets is not None and shown is not None:
             assets.mkdir(exist_ok=True)
-            files = {f"{one.key}.{one.suffix}": one.content for one in _media(shown)}
+            files = {f"{one.key}.{one.suffix}": one.content for one in media_of(shown)}
             for name, content in files.items():
                 atomic_write(assets / name, content, durable=False)
                 n_bytes += len(content)

@@ -1,0 +1,96 @@
+"""Sounds and pictures small enough for a page: MP3, and the mel spectrogram as WebP."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
+
+PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mels=96, n_frames=1)
+RANGE_DB = 80.0
+MP3_COMPRESSION = 0.7
+WEBP_QUALITY = 55
+
+Paint = Callable[[np.ndarray], np.ndarray]
+"""Values in [0, 1] of any shape to uint8 [..., 3]."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """One compressed sound or picture."""
+
+    mime: str
+    content: bytes = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """A name that says the content."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
+    @property
+    def suffix(self) -> str:
+        return {"audio/mpeg": "mp3", "audio/flac": "flac", "image/webp": "webp"}[self.mime]
+
+    @property
+    def data(self) -> str:
+        return base64.b64encode(self.content).decode()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One clip as it is shown and played."""
+
+    clip_id: str
+    class_name: str
+    group: str
+    fold: int
+    duration_s: float
+    audio: Media
+    picture: Media
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.audio.content) + len(self.picture.content)
+
+
+def compress(audio: np.ndarray, sample_rate_hz: int) -> Media:
+    """Mono float [n] as MP3, which every browser plays; as FLAC where libsndfile is too old (before 1.1) to write it."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    samples = np.clip(audio, -1.0, 1.0)
+    if "MP3" not in soundfile.available_formats():
+        soundfile.write(buffer, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
+        return Media("audio/flac", buffer.getvalue())
+    soundfile.write(
+        buffer,
+        samples,
+        sample_rate_hz,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="VARIABLE",
+        compression_level=MP3_COMPRESSION,
+    )
+    return Media("audio/mpeg", buffer.getvalue())
+
+
+def decibels(audio: np.ndarray) -> np.ndarray:
+    """Log-mel power of a clip for its picture, lowest band first: [96, frames]."""
+    n_samples = max(len(audio), PICTURE.n_fft)
+    return to_db(mel_power(stack_padded([audio], n_samples), PICTURE))[0].numpy()
+
+
+def picture(audio: np.ndarray, loudest_db: float, paint: Paint) -> Media:
+    """The mel spectrogram, low bands below, from `RANGE_DB` under `loudest_db` up to it, as WebP."""
+    from PIL import Image
+
+    values = np.clip((decibels(audio)[::-1] - loudest_db) / RANGE_DB + 1, 0.0, 1.0)
+    buffer = io.BytesIO()
+    Image.fromarray(paint(values)).save(buffer, format="WEBP", quality=WEBP_QUALITY, method=4)
+    return Media("image/webp", buffer.getvalue())
