@@ -18,7 +18,7 @@ from usk.data.clip import Clip
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
-from usk.report.gallery import BASE64, ROW_BYTES, gallery, show_order
+from usk.report.gallery import BASE64, ROW_BYTES, _Studio, gallery, show_order
 from usk.report.media import compress, picture
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
@@ -136,3 +136,19 @@ def test_rejected_clips_are_shown_as_such(sums: tuple[Source, Source]) -> None:
 def test_a_budget_too_small_for_one_clip_is_refused(sums: tuple[Source, Source]) -> None:
     with pytest.raises(SourceError, match="fits into the page"):
         gallery(*sums, gray, budget_bytes=1_000)
+
+
+def test_what_sounds_alike_lies_close_on_the_map() -> None:
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(3, 192))
+    studio = _Studio(None, gray)
+    studio.statistics = {
+        f"{c}-{n}": centers[c] + 0.05 * rng.normal(size=192) for c in range(3) for n in range(4)
+    }
+    studio.real_names = set(studio.statistics)
+    places = {name: np.array(place) for name, place in studio.places().items()}
+    means = [np.mean([places[f"{c}-{n}"] for n in range(4)], axis=0) for c in range(3)]
+    within = max(np.linalg.norm(places[f"{c}-{n}"] - means[c]) for c in range(3) for n in range(4))
+    between = min(np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert within < 0.2 * between
+    assert {0.0, 1.0} <= {float(value) for place in places.values() for value in place}

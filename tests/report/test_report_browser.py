@@ -167,7 +167,7 @@ def test_it_loads_without_a_word_or_a_request_and_fits_the_screen(
     tab = opened(size)
     tab.wait_for_timeout(200)
     assert (tab.evaluate("scrollY"), tab.evaluate("document.activeElement.tagName")) == (0, "BODY")
-    for name in ("compare", "listen", "rejected", "blind", "trust"):
+    for name in ("compare", "listen", "rejected", "map", "blind", "trust"):
         tab.click(f"#tab-{name}")
         assert panel(tab) == name
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -192,7 +192,7 @@ def test_the_answer_stands_open_and_its_statistics_are_folded(opened: Callable[.
 
 def test_names_that_hold_html_stay_text(opened: Callable[..., Any]) -> None:
     tab = opened()
-    for name in ("compare", "listen", "rejected", "blind", "trust"):
+    for name in ("compare", "listen", "rejected", "map", "blind", "trust"):
         tab.click(f"#tab-{name}")
         tab.wait_for_timeout(50)
     assert tab.evaluate("window.hacked") is None
@@ -395,6 +395,31 @@ def test_a_cell_opens_the_test_clips_that_changed(
     tab.close()
 
 
+def test_the_map_plays_the_dot_that_is_clicked(
+    chromium: Any, changed_page: tuple[Path, set[tuple[str, str, str]]]
+) -> None:
+    tab = chromium.new_page()
+    tab.goto(changed_page[0].as_uri())
+    tab.click("#tab-map")
+    sounds = json.loads(tab.locator("#data").text_content())["sounds"]
+    assert tab.locator("#map .dot").count() == len(sounds)
+    assert tab.locator("#map .dot.real").count() == sum(one["real"] for one in sounds)
+    tab.select_option("#map select", "rain")
+    near = tab.locator("#map .dot:not(.away)")
+    assert {sounds[int(at)]["cls"] for at in near.evaluate_all("all => all.map(one => one.dataset.at)")} == {
+        "rain"
+    }
+    near.last.locator("circle").first.dispatch_event("click")
+    until(tab, "document.querySelector('#player').currentTime > 0.1")
+    assert (
+        "Playing" in tab.locator("#map .status").text_content()
+        and "rain" in tab.locator("#map .status").text_content()
+    )
+    tab.click("#tab-compare")
+    assert tab.evaluate("document.querySelector('#player').paused")
+    tab.close()
+
+
 def test_the_blind_test_counts_what_was_told_apart(opened: Callable[..., Any]) -> None:
     tab = opened()
     tab.click("#tab-blind")
@@ -455,7 +480,7 @@ def test_axe_finds_no_violation(opened: Callable[..., Any], size: str, scheme: s
     )
     tab = opened(size, scheme)
     found = []
-    for name in ("compare", "listen", "rejected", "blind", "trust"):
+    for name in ("compare", "listen", "rejected", "map", "blind", "trust"):
         tab.click(f"#tab-{name}")
         tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         tab.wait_for_timeout(200)

@@ -403,6 +403,40 @@
       gallery.key(event);
     });
   }
+  // --- map -----------------------------------------------------------------------------------------------
+  const plane = $("#map svg");
+  if (plane) {
+    const status = $("#map .status");
+    const chosen = $("#map select");
+    const classes = [...new Set(data.sounds.map((sound) => sound.cls))].sort();
+    const draw = (name, values, parent) => {
+      const one = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(values)) one.setAttribute(key, value);
+      return parent.appendChild(one);
+    };
+    for (const cls of classes) chosen.append(new Option(cls, cls));
+    data.places.forEach((place, at) => {
+      if (!place) return;
+      const { cls, id, real } = data.sounds[at];
+      const style = `--dot: var(--series-${classes.indexOf(cls) % 8})`;
+      const dot = draw("g", { class: `dot ${real ? "real" : "synthetic"}`, "data-at": at, style }, plane);
+      const at2d = { cx: 15 + 970 * place[0], cy: 605 - 590 * place[1] };
+      draw("circle", { ...at2d, r: 6 }, dot);
+      if (data.copies.includes(at)) draw("circle", { ...at2d, r: 11, class: "copy" }, dot);
+      draw("title", {}, dot).textContent = `${real ? "real" : "synthetic"} ${cls}, ${id}`;
+    });
+    $("#map .copies").hidden = !data.copies.length;
+    chosen.addEventListener("input", () => {
+      for (const dot of $$(".dot", plane)) dot.classList.toggle("away", Boolean(chosen.value) && data.sounds[dot.dataset.at].cls !== chosen.value);
+    });
+    plane.addEventListener("click", (event) => {
+      const dot = event.target.closest(".dot");
+      if (!dot) return;
+      play(dot.dataset.at, { element: dot, say: (text) => { status.textContent = text; } });
+      status.textContent = `Playing ${$("title", dot).textContent}`;
+    });
+  }
+
   // --- tables as CSV -------------------------------------------------------------------------------------
   const csv = (table) => $$("tr", table).map((row) => [...row.children].map((cell) => {
     const text = cell.textContent.trim().replace(/\u2212/g, "-");
