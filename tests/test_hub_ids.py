@@ -136,6 +136,26 @@ def test_info_and_audit_of_a_hub_dataset(
     assert (ran.code, ran.value["clips"], ran.value["wrong_provenance"]) == (0, 6, [])
 
 
+@pytest.mark.parametrize("on_hub", [True, False], ids=["Hub", "folder"])
+def test_bytes_that_are_not_those_of_the_manifest_are_refused(
+    usk: Command, hub: LocalHub, made: Path, urbansound8k_folder: Path, tmp_path: Path, on_hub: bool
+) -> None:
+    folder = shutil.copytree(made, tmp_path / "other")
+    (shard,) = (folder / "data").glob("*.parquet")
+    table = pq.read_table(shard)
+    place = table.column_names.index("gain_db")
+    pq.write_table(table.set_column(place, "gain_db", pa.array([0.5] * len(table))), shard)
+    what = "me/urban" if on_hub else str(folder)
+    if on_hub:
+        hub.create_repo("dataset", "me/urban", folder)
+    real = ("--real", urbansound8k_folder)
+    train = ("train", *real, "--mix", f"real,{what}", "--out", tmp_path / "runs")
+    for words in (("info", what), ("audit", what, *real), train):
+        ran = usk(*words)
+        assert (ran.code, len(ran.err.strip().splitlines()), ran.out) == (1, 1, ""), ran.err
+        assert shard.name in ran.err and "hash" in ran.err
+
+
 def test_clips_made_from_a_hub_dataset_inherit_its_license_and_say_its_commit(
     usk: Command, hub: LocalHub, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from usk.cards import PLACE, card_metadata, seal
 from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.errors import UsageError, UskError
-from usk.files import read_json
+from usk.files import expanded, read_json
 from usk.manifest import MANIFEST_FILE, read_manifest
 from usk.reporter import Reporter
 from usk.runs import RUN_FILE, run_folders
@@ -108,7 +108,7 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
 
     Raises UsageError for a folder of no known kind, UskError for one that is not whole or cannot be read.
     """
-    reporter, root = reporter or Reporter(), Path(folder).expanduser()
+    reporter, root = reporter or Reporter(), expanded(folder)
     try:
         kind = _kind_of(root, folder)
         paths = _shared_paths(root, kind)
@@ -305,7 +305,7 @@ def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
 
 def _warn_of_home(files: list[SharedFile], reporter: Reporter) -> None:
     """Records that name the user's home folder would make it public."""
-    home = str(Path.home()).encode()
+    home = str(expanded("~")).encode()
     named = [
         file.path
         for file in files

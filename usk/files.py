@@ -105,6 +105,14 @@ def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
         lock.release()
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` as its user's home; as it stands where no such user is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_text(path: str | PurePath) -> bool:
     """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
     try:

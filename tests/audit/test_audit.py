@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -25,17 +26,21 @@ from usk.data.open import open_source
 from usk.data.source import TrainingClips
 from usk.data.splits import held_out_groups
 from usk.errors import SourceError, UsageError
+from usk.manifest import read_manifest, write_manifest
 from usk.synth.dataset_folder import encode_flac
 
 Command = Callable[..., Any]
 
 
 def rewrite(folder: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
-    """Change columns of the rows of a dataset, as someone who spoils it would."""
+    """Change columns of the rows of a dataset, as someone who spoils it and knows of the hashes would."""
     for path in folder.glob("data/*.parquet"):
         table = pq.read_table(path)
         rows = [{**row, **{name: of(row) for name, of in changes.items()}} for row in table.to_pylist()]
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    manifest = read_manifest(folder)
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest.all_shards}
+    write_manifest(folder, manifest.with_hashes(hashes))
 
 
 def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: Path) -> None:

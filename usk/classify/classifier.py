@@ -19,7 +19,7 @@ from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import CLASSIFIERS
 from usk.device import autocast
 from usk.errors import ModelError
-from usk.files import read_json
+from usk.files import expanded, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -264,8 +264,8 @@ def classifier_settings(
 ) -> dict[str, Any]:
     """What an `AudioClassifier` is made with. A transformer from a folder goes by that folder's name alone."""
     place = architecture.removeprefix(TRANSFORMER)
-    if place != architecture and Path(place).expanduser().is_dir():
-        architecture = TRANSFORMER + Path(place).expanduser().resolve().name
+    if place != architecture and expanded(place).is_dir():
+        architecture = TRANSFORMER + expanded(place).resolve().name
     return {
         "architecture": architecture,
         "class_names": list(class_names),

@@ -22,7 +22,7 @@ from usk.data.decode import as_kept, decode, from_kept
 from usk.data.open import open_source
 from usk.data.pinned import download, looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
-from usk.files import visible_files
+from usk.files import expanded, visible_files
 from usk.reporter import Reporter
 from usk.runs import RUN_FILE, record_or_none, run_folders
 from usk.text import abbreviate_list
@@ -52,7 +52,7 @@ def find_classifier(run: str | os.PathLike[str]) -> Path:
 
     Raises: UsageError with those to choose from, ModelError where the Hub does not give it.
     """
-    folder = Path(run).expanduser()
+    folder = expanded(run)
     if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file():
         return folder
     runs = run_folders(folder)

@@ -16,6 +16,7 @@ from usk.data.source import Source
 from usk.data.splits import Split, fold_split, seed_9010_split
 from usk.data.train_subset import SUBSET_NAME, subset_name, subset_split
 from usk.errors import LeakError, UsageError
+from usk.files import expanded
 from usk.manifest import MANIFEST_FILE
 
 Place = Source | str | os.PathLike[str] | None
@@ -167,7 +168,7 @@ def subset_folder(place: Place) -> Path | None:
     """The folder, if it is one that `usk synth` wrote by train clips: datasets named by train clips, fold and seed."""
     if place is None or isinstance(place, Source):
         return None
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     if not folder.is_dir() or (folder / MANIFEST_FILE).exists():
         return None
     made = (path for path in folder.iterdir() if SUBSET_NAME.fullmatch(path.name))
@@ -192,7 +193,7 @@ def _named_source(name: str, synth: Place, skip_bad: bool) -> Source:
         )
     if isinstance(synth, Source):
         return synth
-    if not Path(synth).expanduser().exists() and not looks_like_hub_id(str(synth)):
+    if not expanded(synth).exists() and not looks_like_hub_id(str(synth)):
         raise UsageError("no such dataset", field="synth", value=synth, hint="Make one with `usk synth`.")
     return open_source(synth)
 

@@ -25,6 +25,7 @@ from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.recipe import ClassifierPreset
 from usk.data.pinned import download_model
 from usk.errors import ModelError, UsageError, UskError
+from usk.files import expanded
 from usk.hub import first_line
 
 CLIP_S = 4.0
@@ -247,7 +248,7 @@ def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> di
 
 def _located(place: str, at: dict[str, Any]) -> Path:
     """The folder of a model, downloaded if it is a Hub id."""
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     if place and folder.is_dir():
         return folder
     hub_id = place.partition("@")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import io
 import os
@@ -17,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from usk.errors import UsageError, UskError
+from usk.files import is_text
 
 PARSER_ERROR = cast("type[Any]", typer.BadParameter.__mro__[1])
 """What the parser of options raises: typer does not export it."""
@@ -78,6 +80,12 @@ class Commands(TyperGroup):
     """Hands Ctrl-C and the parser's errors on as errors of ours, before typer makes a silent exit or a box of them."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        if odd := next((arg for arg in args if "\0" in arg), None):
+            raise UsageError(f"{odd!r} holds a NUL character, which no name can have")
+        called = next((arg for arg in args if not arg.startswith("-")), "")
+        if called != "predict" and (odd := next((arg for arg in args if not is_text(arg)), None)):
+            hint = "Rename it, or go into its folder and name what is there by a relative path."
+            raise UsageError(f"{odd!a} is not UTF-8, and records could not say it", hint=hint)
         with parser_errors(lambda: "usk"):
             return super().make_context(info_name, common_first(args), *more, **extra)
 
@@ -96,15 +104,24 @@ class Commands(TyperGroup):
 
 def guarded(call: Callable[[], object]) -> int:
     """Run a command; its exit code. `USK_DEBUG=1` lets the traceback through."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # where results go may know less than UTF-8
-            stream.reconfigure(errors="replace")
+    _prepare_streams()
+    code = _exit_code(call)
     try:
-        try:
-            with ctrl_c_is_never_lost():
-                call()
-        finally:
-            sys.stdout.flush()
+        sys.stdout.flush()
+    except OSError as error:
+        code = _refused(error)
+    return code
+
+
+def _exit_code(call: Callable[[], object]) -> int:
+    """Run a command and say what it raised."""
+    try:
+        with ctrl_c_is_never_lost():
+            call()
+    except SystemExit as ended:  # as every command of typer ends
+        if isinstance(ended.code, str):
+            raise
+        return ended.code or 0
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
@@ -113,16 +130,53 @@ def guarded(call: Callable[[], object]) -> int:
         )  # and nothing that a terminal would obey
         _say("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("USK_DEBUG"):
-            raise
-        _say(f"{error.strerror} where results are written; free some and run the same command again")
-        _write_no_more()
-        return 1
+        return _refused(error)
     return 0
+
+
+NOT_OURS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "where results are written; free some and run the same command again"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "at once; allow more (ulimit -n)"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP), ""),
+}  # fmt: skip
+"""What the operating system may refuse anywhere, and what to add to its words."""
+
+
+def _refused(error: OSError) -> int:
+    """Say what the operating system refuses, in one line; an error of any other kind is a bug and raised."""
+    if error.errno not in NOT_OURS or os.environ.get("USK_DEBUG"):
+        raise error
+    place = f"{error.filename!s:.200}: ".replace("\n", " ") if error.filename is not None else ""
+    _say(f"{place}{error.strerror} {NOT_OURS[error.errno]}".rstrip().encode(errors="replace").decode())
+    _write_no_more()
+    return 1
+
+
+class _Unread(io.FileIO):
+    """A standard stream whose reader may leave (`usk info | head -1`): the command goes on, and ends with its own code."""
+
+    def write(self, content: Any) -> Any:
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(content)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that are closed, or whose reader leaves, stop nothing; nor does what their encoding does not know."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: what is opened next would take its place
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and name != "stdin":
+            stream.reconfigure(errors="replace")
+            if os.name == "posix" and isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO):
+                stream.flush()
+                raw = io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False))
+                at_once = name == "stderr" or stream.line_buffering or stream.write_through
+                setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=at_once))
 
 
 @contextmanager
@@ -154,4 +208,5 @@ def _say(line: str) -> None:
 
 def _write_no_more() -> None:
     """What is left in the buffer of standard output would fail again as the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # it has no file, in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

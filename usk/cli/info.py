@@ -47,9 +47,10 @@ def command(
 def _kind_of(what: str) -> tuple[str, Path | None]:
     """What SRC is: `generator`, `run` with its folder, or `source`. Of a Hub id that is both, the dataset."""
     from usk.data.pinned import looks_like_hub_id
+    from usk.files import expanded
     from usk.runs import RUN_FILE
 
-    path = Path(what).expanduser()
+    path = expanded(what)
     if what == "embedded" or (path / "model_index.json").is_file():
         return "generator", None
     if any((path / name).is_file() for name in (RUN_FILE, "model.safetensors")):

@@ -63,9 +63,10 @@ def command(
     from usk.report.page import ReportConfig, report
     from usk.runs import run_folders
 
+    found = runs or ("runs" if run_folders(Path("runs")) else None)
     config = ReportConfig(
-        runs=runs or ("runs" if run_folders(Path("runs")) else None),
-        synth=synth or ("synth" if Path("synth").is_dir() else None),
+        runs=found,
+        synth=synth or _synth_here(display, bool(found)),
         baseline=baseline,
         split=split,
         png=png,
@@ -88,12 +89,30 @@ def command(
     display.result({**facts, "notes": list(made.notes)}, facts_table("report", facts))
 
 
+def _synth_here(display: Display, has_runs: bool) -> str | None:
+    """The dataset ./synth, unless it is not finished or damaged and there are runs to show without it."""
+    from usk.data.open import open_source
+    from usk.errors import UskError
+
+    if not Path("synth").is_dir():
+        return None
+    try:
+        open_source("synth", field="synth")
+    except UskError as error:
+        if not has_runs:
+            raise
+        display.warn(f"./synth is left out of the page: {error}")
+        return None
+    return "synth"
+
+
 def _parents(display: Display, synth: str, real: str | None, reading: Reading) -> Source | None:
     """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
     from usk.errors import UskError
+    from usk.files import expanded
     from usk.manifest import find_manifest
 
-    folder = Path(synth).expanduser()
+    folder = expanded(synth)
     manifest = find_manifest(folder)
     of_demo = manifest is not None and manifest.source.name == "demo"
     named = real if real is not None else "demo" if of_demo else os.environ.get("USK_REAL") or None

@@ -311,7 +311,7 @@ def _read_cell(cell: Any, folder: Path) -> Sound:
         cell = cell.get("path")
     if isinstance(cell, bytes):
         return read_audio_bytes(cell)
-    if not isinstance(cell, str) or not cell:
+    if not isinstance(cell, str) or not cell or "\0" in cell:
         raise BadAudioError("no audio in the row")
     inner = re.fullmatch(r"zip://(.+?)::(.+)", cell)  # how `datasets` names what it has left in an archive
     path = folder / (inner[2] if inner else cell)

@@ -81,7 +81,7 @@ def open_class_folders(folder: AudioFolder, typed: str, split_is_fold: bool, not
         for file, group, fold in zip(files, groups, folds, strict=True)
     ]
     paths = [folder.root / file for file in files]
-    revision, cache_key = fingerprint_files(paths, folder.root)
+    revision, cache_key, _ = fingerprint_files(paths, folder.root)
     has_groups, recording_notes = _recording_notes(files, tops, shared)
     return with_folds(
         Source(

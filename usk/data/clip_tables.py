@@ -252,7 +252,7 @@ def open_listed(
     data = {name: [values[row] for row in kept] for name, values in data.items()}
     data[FILE_COLUMN] = [str(files[row]) for row in kept]
     paths = [folder.root / name for name in data[FILE_COLUMN]]
-    revision, cache_key = fingerprint_files(
+    revision, cache_key, _ = fingerprint_files(
         [*dict.fromkeys(paths), *(folder.root / listing.file for listing in listings if listing.file.name)],
         folder.root,
     )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usk.data.cache import cache_root
 from usk.files import atomic_write
@@ -17,17 +17,20 @@ from usk.files import atomic_write
 if TYPE_CHECKING:
     from usk.data.audio_file import AudioRef
 
-REVISION = re.compile(r"[0-9a-f]{12}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
-    """(revision, cache key) of `files` under `root`.
+class Fingerprint(NamedTuple):
+    """What files hold. `revision` is of their names and all their bytes, the same on every machine. `cache_key` is of this machine's
+    names, sizes and modification times, for what can be computed again. `digests` has the SHA-256 of each, None if it cannot be read."""
 
-    The revision is of their names and all their bytes, the same on every machine. The cache key is of this machine's
-    names, sizes and modification times, for what can be computed again. While that stays, nothing is read again: the
-    revision is kept in the cache.
-    """
+    revision: str
+    cache_key: str
+    digests: Sequence[str | None]
+
+
+def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
+    """The fingerprint of `files` under `root`. While the cache key stays, nothing is read again: the digests are kept in the cache."""
     local = hashlib.sha256(os.fsencode(root.resolve()))
     names = [file.relative_to(root).as_posix() for file in files]
     for name, file in zip(names, files, strict=True):
@@ -35,29 +38,34 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> tuple[str, str]:
         local.update(f"{name}\t{status.st_size}\n{status.st_mtime_ns}".encode())
     key = local.hexdigest()[:24]
     kept = cache_root() / "revisions" / key
-    with contextlib.suppress(OSError, ValueError):
-        known = kept.read_text(encoding="ascii")
-        if REVISION.fullmatch(known):
-            return known, key
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
-        digests = list(pool.map(_digest, files))
+    digests: Sequence[str | None] | None = _kept_digests(kept, len(files))
+    if digests is None:
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
+            digests = list(pool.map(_digest, files))
+        if (
+            None not in digests
+        ):  # such a file may be readable the next time, with nothing else about it changed
+            _keep(kept, "\n".join(map(str, digests)))
     content = hashlib.sha256()
     for name, digest in zip(names, digests, strict=True):
         content.update(f"{name}\t{digest}\n".encode())
-    revision = content.hexdigest()[:12]
-    if None in digests:  # such a file may be readable the next time, with nothing else about it changed
-        return revision, key
-    _keep(kept, revision)
-    return revision, key
+    return Fingerprint(content.hexdigest()[:12], key, digests)
+
+
+def _kept_digests(kept: Path, n: int) -> list[str] | None:
+    """The digests in a file of the cache, None where it does not hold `n` of them."""
+    with contextlib.suppress(OSError, ValueError):
+        known = kept.read_text(encoding="ascii").split("\n")
+        if len(known) == n and all(map(DIGEST.fullmatch, known)):
+            return known
+    return None
 
 
 def clip_digests(refs: Sequence[AudioRef], cache_key: str) -> list[str]:
     """What each clip's file holds, by a hash, "" where it cannot be read; kept in the cache beside the revision."""
     kept = cache_root() / "revisions" / f"{cache_key}-clips"
-    with contextlib.suppress(OSError, ValueError):
-        known = kept.read_text(encoding="ascii").split("\n")
-        if len(known) == len(refs) and all(map(DIGEST.fullmatch, known)):
-            return known
+    if (known := _kept_digests(kept, len(refs))) is not None:
+        return known
     digests = [_of_clip(ref) for ref in refs]
     if all(digests):
         _keep(kept, "\n".join(digests))

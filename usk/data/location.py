@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from usk.errors import SourceError
+from usk.files import expanded
 
 A_SOURCE = "A source is a folder of clips or of a dataset, a Hub id (user/name), or `demo`."
 
 
 def refuse_missing(location: str, field: str) -> None:
     """Raise SourceError for what can only be a path, absolute or beginning with `.` or `~`, where there is nothing."""
-    if (
-        location.startswith(("/", ".", "~"))
-        and "\0" not in location
-        and not Path(location).expanduser().exists()
-    ):
+    if location.startswith(("/", ".", "~")) and "\0" not in location and not expanded(location).exists():
         raise SourceError("no such folder", field=field, value=location, hint=A_SOURCE)

@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from usk.data.leaks import leaking, made_elsewhere, why_emptied
 from usk.data.source import Source
 from usk.data.splits import Split, stable_order
 from usk.errors import LeakError, UsageError, UskError
+from usk.files import expanded
 from usk.text import abbreviate_list
 
 
@@ -70,7 +70,7 @@ def parse_mix(text: str, synth: str | os.PathLike[str] | None = None) -> Mix:
 
 
 def _same_place(one: str, other: str) -> bool:
-    here, there = Path(one).expanduser(), Path(other).expanduser()
+    here, there = expanded(one), expanded(other)
     return one == other or (here.is_dir() and there.is_dir() and here.samefile(there))
 
 

@@ -25,6 +25,7 @@ from usk.data.pinned import looks_like_hub_id
 from usk.data.source import Source
 from usk.data.urbansound8k import open_urbansound8k, urbansound8k_places
 from usk.errors import SourceError, UsageError
+from usk.files import expanded
 from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
@@ -59,7 +60,7 @@ def open_source(
     if typed == "demo":
         _refuse_columns(columns, typed, "the demo corpus")
         return _open_demo()
-    path = Path(typed).expanduser()
+    path = expanded(typed)
     if path.is_dir():
         opener = _opener_for(path, columns)
         if opener is open_urbansound8k:
@@ -68,7 +69,7 @@ def open_source(
     elif path.exists():
         raise SourceError("this is a file", field=field, value=typed, hint=A_SOURCE)
     elif looks_like_hub_id(typed):
-        source = open_hub(typed, columns)
+        source = open_hub(typed, columns, field)
     else:
         raise SourceError("no such folder", field=field, value=typed, hint=A_SOURCE)
     if not source.clips:

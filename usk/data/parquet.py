@@ -19,6 +19,7 @@ from usk.errors import SourceError, UsageError
 from usk.files import visible_files
 from usk.hub import causes, first_line, hub_errors, retried
 from usk.manifest import MANIFEST_FILE, Manifest, find_manifest
+from usk.text import abbreviate_list
 
 OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
 
@@ -50,6 +51,17 @@ def _complete_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
                 f"{typed}: {file.name} has {actual} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
             )
     return files
+
+
+def _compare_hashes(manifest: Manifest, digests: Sequence[str | None], typed: str) -> None:
+    """Raise SourceError where a shard is not what the manifest of the finished dataset says."""
+    pairs = zip(manifest.shards.items(), digests, strict=True)
+    changed = [name for (name, shard), digest in pairs if shard.sha256 and digest != shard.sha256]
+    if changed:
+        raise SourceError(
+            f"{typed}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}",
+            hint="Download it again, or delete it and run the same `usk synth` again.",
+        )
 
 
 def is_parquet_of_names(file: Path) -> bool:
@@ -114,7 +126,9 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         if name != audio_column
     }
     audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
-    revision, cache_key = fingerprint_files(files, path)
+    revision, cache_key, digests = fingerprint_files(files, path)
+    if manifest is not None:
+        _compare_hashes(manifest, digests, typed)
     name = path.resolve().name
     splits = _splits_of(files)
     notes = (_read_as_one(splits),) if len(splits) > 1 and manifest is None else ()
@@ -168,7 +182,7 @@ def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns)
             f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}"
         ) from error
     files = sorted(file for file in path.rglob("*.arrow"))
-    revision, cache_key = fingerprint_files(files, path)
+    revision, cache_key, _ = fingerprint_files(files, path)
     name = path.resolve().name
     opened = Source(name, "saved Hugging Face dataset", typed, revision, cache_key, (), (), ())
     source = _from_dataset(loaded, opened, columns, path)
@@ -177,13 +191,17 @@ def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns)
     return _licensed(source, *stated)
 
 
-def open_hub(typed: str, columns: Columns) -> Source:
+def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
     """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
     import datasets
 
     hub_id, _, revision = typed.partition("@")
     subject = f"the Hub dataset {hub_id}"
-    instead = "name a local folder (or set $USK_REAL), or try `usk demo`"
+    instead = (
+        "name a local folder (or set $USK_REAL), or try `usk demo`"
+        if field == "real"
+        else "name a local folder"
+    )
     pinned = pin(typed, "dataset", subject, instead, SourceError)
     if MANIFEST_FILE in pinned.files:
         folder = download(pinned, OWN_FILES, subject, instead, SourceError)

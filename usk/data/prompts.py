@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from usk.errors import UsageError
+from usk.files import expanded
 from usk.text import abbreviate_list
 
 DEFAULT_PROMPT = "a field recording of {class}"
@@ -45,7 +46,7 @@ def read_prompts(text: str, class_names: Sequence[str]) -> Prompts:
 
     Raises: UsageError with the field `prompt` for a file that cannot be read, or that has no prompt for a class.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.suffix.lower() not in SUFFIXES:
         return _of_template(text, class_names)
     try:

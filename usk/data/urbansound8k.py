@@ -49,7 +49,7 @@ def open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns) 
         )
         for row in rows
     )
-    revision, cache_key = fingerprint_files(files, audio_root.parent)
+    revision, cache_key, _ = fingerprint_files(files, audio_root.parent)
     return Source(
         name="urbansound8k",
         kind="UrbanSound8K folder",

@@ -18,6 +18,7 @@ from usk.data.licenses import UNKNOWN
 from usk.data.pinned import download_model
 from usk.diffusion.text_info import FAMILIES, text_shape
 from usk.errors import ModelError
+from usk.files import expanded
 
 EMBEDDED = "embedded"
 PUBLISHED = "teticio/audio-diffusion-ddim-256"
@@ -204,7 +205,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
 
     Of a Hub id the `files` are downloaded. Raises ModelError.
     """
-    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    folder = embedded_folder() if name == EMBEDDED else expanded(name)
     if folder.is_dir():
         if (folder / INDEX_FILE).is_file():
             return folder, ""

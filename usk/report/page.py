@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usk.errors import UsageError, disk_errors
+from usk.files import expanded
 from usk.report.canvas import Chart, file_name, paint
 from usk.reporter import Reporter
 
@@ -89,7 +90,7 @@ def report(
     shown = audit = manifest = None
     if config.synth is not None:
         synthetic = open_source(config.synth, field="synth")
-        manifest = find_manifest(Path(config.synth).expanduser())
+        manifest = find_manifest(expanded(config.synth))
         room = BUDGET_BYTES - _room_bytes(drawings)
         shown = _gallery(synthetic, real, studies, config, None if config.split else room, reporter)
         audit = _audit(synthetic, real, config, reporter)
@@ -143,7 +144,7 @@ def _gallery(
         synthetic,
         real,
         paint,
-        rejected=rejected_source(Path(synthetic.location).expanduser()),
+        rejected=rejected_source(expanded(synthetic.location)),
         studies=studies,
         budget_bytes=budget,
         embedded=not config.split,

@@ -14,7 +14,7 @@ from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.errors import UsageError, disk_errors
-from usk.files import exclusive_lock
+from usk.files import exclusive_lock, expanded, is_text
 from usk.reporter import Reporter, Task
 from usk.study.config import FULL, StudyConfig, read_study
 from usk.text import abbreviate_list, pluralize
@@ -104,9 +104,9 @@ def study(
     """
     from usk.study.results import StudyResult, write_results
 
-    path, reporter = Path(file).expanduser().resolve(), reporter or Reporter()
+    path, reporter = expanded(file).resolve(), reporter or Reporter()
     config = read_study(path)
-    work_folder = Path(work).expanduser().resolve() if work is not None else path.parent / "work"
+    work_folder = expanded(work).resolve() if work is not None else path.parent / "work"
     location = _place(
         real or config.real or os.environ.get("USK_REAL") or DEFAULT_REAL, Path.cwd() if real else path.parent
     )
@@ -114,6 +114,13 @@ def study(
     names = tuple(step.label for step in steps)
     if dry_run:
         return StudyResult(names, {})
+    if not is_text(work_folder):
+        raise UsageError(
+            "is not UTF-8, and records could not say it",
+            field="work",
+            value=work_folder,
+            hint="Choose another folder.",
+        )
     with disk_errors(work_folder, field="work"):
         work_folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(work_folder, "usk study"), contextlib.chdir(work_folder):
@@ -140,7 +147,7 @@ def _work_through(steps: list[Step], device: str, task: Task) -> None:
 
 def _place(location: str, start: Path) -> str:
     """A path that begins at `start` where there is such a file or folder, else the location as it is."""
-    path = start / Path(location).expanduser()
+    path = start / expanded(location)
     return str(path.resolve()) if path.exists() else location
 
 

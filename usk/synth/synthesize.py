@@ -22,7 +22,7 @@ from usk.device import resolve_device
 from usk.diffusion.generator import Generator
 from usk.diffusion.pipeline import EMBEDDED, resolve_model
 from usk.errors import SourceError, UsageError
-from usk.files import require_own_folder
+from usk.files import expanded, require_own_folder
 from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainSubsetRecord
 from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
@@ -239,7 +239,7 @@ def refuse_early(
     if out is not None:
         require_own_folder(Path(out), MANIFEST_FILE)
     name = resolve_model(model, resolve_device(device).type)
-    here = name == EMBEDDED or Path(name).expanduser().exists() or not looks_like_hub_id(name)
+    here = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
     if config.render.row.mix is not None and here:
         ready_generator(name, device, config.render)
 

@@ -1,0 +1,115 @@
+"""Standard streams that are closed, full, or read in part; what the operating system refuses; homes that are not known."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usk.cli.errors import guarded
+from usk.data.cache import cache_root
+from usk.errors import UskError
+
+Command = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def in_shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`usk` is the command in it, and $CODE the exit code of a pipe's first part."""
+    script = f'usk() {{ "{sys.executable}" -m usk "$@"; }}; {line}'
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=300, env=environ)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("usk synth --help | head -1; exit ${PIPESTATUS[0]}", 0),
+        ("usk info demo 2>&1 | head -c 1; exit ${PIPESTATUS[0]}", 0),
+        ("usk info demo --json | true; exit ${PIPESTATUS[0]}", 0),
+        ("usk info nowhere/there/at-all 2>&1 | true; exit ${PIPESTATUS[0]}", 1),
+        ("usk --version >&-", 0),
+        ("usk --version <&- >&- 2>&-", 0),
+        ("usk info demo >&- 2>&-", 0),
+        ("usk eval nowhere 2>&-", 1),
+    ],
+)
+def test_streams_that_nobody_reads_stop_nothing(line: str, code: int) -> None:
+    ran = in_shell(line)
+    assert ran.returncode == code and "Traceback" not in ran.stderr and not ran.stderr.strip(), ran.stderr
+
+
+def test_a_home_that_is_not_known(usk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (
+        ("info", "~nouser/x"),
+        ("synth", "--real", "~nouser"),
+        ("predict", "~nouser", "x"),
+        ("eval", "~nouser"),
+    ):
+        ran = usk(*words)
+        assert ran.code in (1, 2) and len(ran.err.strip().splitlines()) == 1 and "~nouser" in ran.err
+    for name in ("HOME", "USK_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with pytest.raises(UskError, match="USK_CACHE"):
+        cache_root()
+
+
+def test_names_that_no_file_can_have(usk: Command, tone_folder: Path) -> None:
+    assert usk("info", "a\0b").code == 2
+    name = "x" * 5_000
+    for words in (
+        ("info", name),
+        ("eval", name),
+        ("predict", name, "x"),
+        ("push", name, "a/b"),
+        ("report", name),
+        ("study", name),
+        ("audit", name, "--real", "demo"),
+        ("synth", "--real", name),
+        (
+            "synth",
+            "--real",
+            tone_folder,
+            "--across-folds",
+            "--strategy",
+            "waveform",
+            "--per-class",
+            1,
+            "--out",
+            name,
+        ),
+        ("train", "--real", tone_folder, "--mix", name),
+        ("train", "--real", tone_folder, "--out", name),
+        ("fit", "--real", tone_folder, "--out", name),
+    ):
+        ran = usk(*words)
+        assert ran.code in (1, 2) and ran.err.strip().splitlines()[-1].startswith("usk: "), (
+            words,
+            ran.err,
+        )
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOSPC])
+def test_what_the_operating_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def refuse() -> None:
+        raise OSError(number, os.strerror(number), "a\nb")
+
+    assert guarded(refuse) == 1
+    assert capsys.readouterr().err.startswith(f"usk: a b: {os.strerror(number)}")
+
+
+def test_a_broken_pipe_that_is_not_a_standard_stream_is_a_bug() -> None:
+    def call() -> None:
+        raise BrokenPipeError(errno.EPIPE, "of a worker")
+
+    with pytest.raises(BrokenPipeError):
+        guarded(call)
