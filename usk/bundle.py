@@ -205,7 +205,9 @@ def _check_dataset(root: Path, record: dict[str, Any], paths: list[str]) -> None
             f"{root} has shards that its {MANIFEST_FILE} does not know",
             hint=f"Delete {abbreviate_list(over)}.",
         )
-    if hashlib.sha256((root / "plan.jsonl").read_bytes()).hexdigest() != manifest.plan_sha256:
+    with (root / "plan.jsonl").open("rb") as plan:
+        changed = hashlib.file_digest(plan, "sha256").hexdigest() != manifest.plan_sha256
+    if changed:
         raise UskError(
             f"{root / 'plan.jsonl'} is not the plan that {MANIFEST_FILE} names",
             hint="Make the dataset again.",

@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,7 +22,7 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM
 """What a file system says that has no locks."""
 
 
-def atomic_write(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
+def atomic_write(path: Path, content: bytes | memoryview | Iterable[bytes], durable: bool = True) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
     The temporary file has a random name and is created, never opened: nothing that was put there before is written to.
@@ -31,7 +31,8 @@ def atomic_write(path: Path, content: bytes | memoryview, durable: bool = True) 
     partial = path.parent / PARTIAL.format(secrets.token_hex(8))
     try:
         with partial.open("xb") as file:
-            file.write(content)
+            for part in (content,) if isinstance(content, bytes | memoryview) else content:
+                file.write(part)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +18,7 @@ from usk.data.splits import held_out_groups
 from usk.errors import SourceError, UsageError
 from usk.synth.alpha import Alpha
 from usk.synth.plan import Plan, PlannedClip, draw_plan
+from usk.synth.planned import PlannedClips
 
 NAMES = ("drill", "horn", "siren")
 
@@ -120,7 +123,7 @@ def test_the_plan_does_not_depend_on_the_order_of_the_clips(of, random, seed) ->
     clips = clips_of(of)
     shuffled = random.sample(clips, len(clips))
     plan = draw_plan(clips, NAMES, 12, seed=seed, alpha="0.2:0.8")
-    assert draw_plan(shuffled, NAMES, 12, seed=seed, alpha="0.2:0.8").as_jsonl() == plan.as_jsonl()
+    assert draw_plan(shuffled, NAMES, 12, seed=seed, alpha="0.2:0.8").sha256 == plan.sha256
 
 
 def test_seeds_and_names_draw_other_parents_noise_and_order_and_are_drawn_again_alike() -> None:
@@ -134,7 +137,7 @@ def test_seeds_and_names_draw_other_parents_noise_and_order_and_are_drawn_again_
         6 * 40,
         6,
     )  # no two clips share noise, of no two classes
-    assert draw_plan(clips, NAMES, 20, seed=1, name="b").as_jsonl() == plans[-1].as_jsonl()
+    assert draw_plan(clips, NAMES, 20, seed=1, name="b").sha256 == plans[-1].sha256
 
 
 def test_every_clip_has_its_own_name_and_seed() -> None:
@@ -281,6 +284,27 @@ def test_any_other_alpha_is_a_usage_error(text: str) -> None:
 
 
 def test_the_plan_as_lines_names_classes() -> None:
-    lines = [json.loads(line) for line in draw_plan(even_pool(3, 1), NAMES, 2).as_jsonl().splitlines()]
+    lines = [json.loads(line) for line in draw_plan(even_pool(3, 1), NAMES, 2).lines()]
     assert [line["class"] for line in lines] == ["drill", "drill"]
     assert lines[0]["parents"][0] != lines[0]["parents"][1]
+
+
+def test_a_plan_takes_few_bytes_a_clip() -> None:
+    pool = even_pool(40, 3)
+    draw_plan(pool, NAMES, 10)
+    tracemalloc.start()
+    plan = draw_plan(pool, NAMES, 20_000)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(plan) == 20_000
+    assert held < 200 * len(plan) and peak < 500 * len(plan)
+
+
+def test_a_plan_comes_back_from_its_lines() -> None:
+    plan = replace(draw_plan(even_pool(3, 2), NAMES, 5), notes=())
+    assert Plan.from_lines(plan.lines(), NAMES) == plan
+    clips = list(plan.clips)
+    assert plan.clips[-1] == clips[-1] and list(plan.clips[1:3]) == clips[1:3]
+    bare = [replace(clip, parent_names=(), parent_seconds=()) for clip in clips]
+    assert list(PlannedClips(bare)) == bare
+    assert list(plan.only({clips[3].clip_id}).clips) == [clips[3]]

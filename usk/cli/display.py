@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -103,9 +103,10 @@ class Display(Reporter):
             self.err.print(self._drawn(one))
 
     def result(self, value: Any, *shown: RenderableType | tables.Table) -> None:
-        """The command's result: `value` as JSON, or `shown` as people read it."""
+        """The command's result: `value` as JSON (an iterator as a list, written as it comes), or `shown` as people read it."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=1) + "\n")
+            for part in _json_parts(value):
+                sys.stdout.write(part)
             return
         for one in shown:
             drawn = self._drawn(one)
@@ -115,6 +116,18 @@ class Display(Reporter):
 
     def _drawn(self, shown: RenderableType | tables.Table) -> RenderableType:
         return plain_table(shown, self.out.width) if isinstance(shown, tables.Table) else shown
+
+
+def _json_parts(value: Any) -> Iterator[str]:
+    """`value` as JSON with an indent of 1, and a line's end."""
+    if not isinstance(value, Iterator):
+        yield json.dumps(value, indent=1) + "\n"
+        return
+    n_items = 0
+    for item in value:
+        yield ("," if n_items else "[") + "\n " + json.dumps(item, indent=1).replace("\n", "\n ")
+        n_items += 1
+    yield "\n]\n" if n_items else "[]\n"
 
 
 class _Bar(Task):

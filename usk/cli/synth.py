@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import chain, islice
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -194,17 +197,21 @@ def _show_plan(
         refuse_one_dataset(out)
     refuse_early(config, model, device, out if subsets is None else None)
     everything = decode(source, config, reporter=display)
-    rows: list[dict[str, Any]] = []
+    rows: list[Iterator[dict[str, Any]]] = []
+    first: list[dict[str, Any]] = []
+    n_clips = 0
     tables: list[Any] = []
     for subset in subsets if subsets is not None else (None,):
         _, plan = plan_for(everything, config if subset is None else of_subset(config, subset))
         for note in plan.notes:
             display.warn(note)
         named = {} if subset is None else {"dataset": subset.name}
-        rows += [{**asdict(clip), "class": plan.class_names[clip.label], **named} for clip in plan.clips]
+        rows.append(map(partial(or_, named), plan.rows()))
+        first += islice(plan.rows(), 10 - len(first))
+        n_clips += len(plan)
         where = "" if subset is None else f" in {subset.name}"
         tables.append(plan_table(plan.counts(), f"plan: {pluralize(len(plan), 'clip')}{where}"))
-    display.result(rows, *tables, pairs_table(rows[:10], len(rows)))
+    display.result(chain.from_iterable(rows), *tables, pairs_table(first, n_clips))
 
 
 def _show_result(display: Display, result: SynthResult, train_flags: str) -> None:

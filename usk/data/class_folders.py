@@ -166,7 +166,9 @@ def _recording_notes(
             f"{sum(beside.values())} of {sum(n_of[name] for name in beside)} clips in {abbreviate_list(sorted(beside))} lie in no folder "
             f"of a recording: each counts as its own ({RECORDING_FIX})"
         )
-    inner = {name: {_inner(file) for file in files if file.parts[0] == name} for name in tops}
+    inner: dict[str, set[str]] = {name: set() for name in tops}
+    for file in files:
+        inner[file.parts[0]].add(_inner(file))
     if len(tops) > 1 and len(inner[tops[0]]) > 1 and all(each == inner[tops[0]] for each in inner.values()):
         notes.append(
             f"the classes are {abbreviate_list(list(tops))}, and all of them have the same folders ({abbreviate_list(sorted(shared))}): if those are the "

@@ -151,7 +151,8 @@ def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
     """Manifest and plan of a dataset that usk made. Raises UsageError for another folder."""
     try:
         manifest = read_manifest(folder, UsageError)
-        plan = Plan.from_jsonl((folder / PLAN_FILE).read_text(encoding="utf-8"), manifest.class_names)
+        with (folder / PLAN_FILE).open("rb") as lines:
+            plan = Plan.from_lines(lines, manifest.class_names)
         return manifest, kept_plan(plan, manifest, folder)
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise UsageError(

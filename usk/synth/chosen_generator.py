@@ -7,6 +7,16 @@ from dataclasses import replace
 from usk.data.decode import DecodedSource
 from usk.diffusion.generator import Generator
 from usk.diffusion.load import load_generator
+from usk.diffusion.pipeline import (
+    EMBEDDED,
+    GeneratorInfo,
+    describe_generator,
+    embedded_folder,
+    model_id,
+    read_pipeline_json,
+)
+from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.solvers import top_alpha
 from usk.diffusion.text_pipeline import TextGenerator
 from usk.errors import ModelError, UsageError
 from usk.manifest import TrainedOn
@@ -23,40 +33,56 @@ def ready_generator(model: str | Generator, device: str, settings: RenderConfig)
         generator = model if settings.precision == "auto" else replace(model, precision=settings.precision)
     else:
         generator = load_generator(model, device, settings.precision)
+    refuse_unable(generator, generator.model_id, settings)
+    if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
+        generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={})
+    generator.scales(settings.sampler)  # steps that do not fit the strength
+    return generator
+
+
+def refuse_unable(generator: GeneratorInfo, name: str, settings: RenderConfig) -> None:
+    """Raise UsageError where the settings ask for what such a generator cannot do."""
     conditioned = generator.takes_classes and settings.condition_on_class
     if settings.strategy == "sample" and not conditioned:
         raise UsageError(
-            f"needs a generator of classes or prompts, which {generator.model_id} is not",
+            f"needs a generator of classes or prompts, which {name} is not",
             field="strategy",
             value="sample",
             hint="Make one with `usk fit`, or choose another strategy.",
         )
     if settings.guidance not in (None, 1.0) and not conditioned:
         raise UsageError(
-            f"has no effect: {generator.model_id} is not conditioned on the class here",
+            f"has no effect: {name} is not conditioned on the class here",
             field="guidance",
             value=settings.guidance,
             hint="Remove it.",
         )
-    for name in ("prompt", "negative_prompt"):
-        if getattr(settings, name) and not generator.takes_prompts:
+    for field in ("prompt", "negative_prompt"):
+        if getattr(settings, field) and not generator.takes_prompts:
             raise UsageError(
-                f"has no effect: {generator.model_id} takes no prompts",
-                field=name,
-                value=getattr(settings, name),
+                f"has no effect: {name} takes no prompts",
+                field=field,
+                value=getattr(settings, field),
                 hint="Remove it, or name a text-to-audio model.",
             )
-    if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
-        generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={})
     if settings.row.inverts and settings.row.samples and not generator.inverts:
         raise UsageError(
-            f"inverts the parents, which {generator.model_id} cannot: it is distilled",
+            f"inverts the parents, which {name} cannot: it is distilled",
             field="strategy",
             value=settings.strategy,
             hint="Choose the strategy variation or sample, or name the model that it was distilled from.",
         )
-    generator.scales(settings.sampler)  # steps that do not fit the strength
-    return generator
+
+
+def refuse_unready(model: str, device: str, settings: RenderConfig) -> None:
+    """Raise what `ready_generator` would. The embedded generator is whole, and its weights are not loaded for that."""
+    if model != EMBEDDED:
+        ready_generator(model, device, settings)
+        return
+    folder = embedded_folder()
+    refuse_unable(describe_generator(EMBEDDED), model_id(EMBEDDED, folder, ""), settings)
+    config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
+    top_alpha(settings.sampler, NoiseSchedule.from_config(config))
 
 
 def unconditioned_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:

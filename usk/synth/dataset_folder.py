@@ -94,7 +94,7 @@ def kept_plan(plan: Plan, manifest: Manifest, folder: Path) -> Plan:
         for name in manifest.shards
         for clip_id in pq.read_table(folder / name, columns=["clip_id"], partitioning=None)[0].to_pylist()
     }
-    return replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in kept))
+    return plan.only(kept)
 
 
 class DatasetFolder:
@@ -144,7 +144,7 @@ class DatasetFolder:
                 for left in self.folder.glob(f"*/{PARTIAL.format('*')}"):  # by a kill
                     left.unlink(missing_ok=True)
                 if not (self.folder / PLAN_FILE).is_file():
-                    atomic_write(self.folder / PLAN_FILE, self.plan.as_jsonl().encode())
+                    atomic_write(self.folder / PLAN_FILE, self.plan.lines())
             yield
 
     def _resume(self, there: Manifest) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,8 @@ from usk.data.clip import Clip
 from usk.data.splits import held_out_groups, stable_order
 from usk.errors import SourceError, UsageError
 from usk.synth.alpha import Alpha
+from usk.synth.planned import PlannedClip, PlannedClips
 from usk.text import abbreviate_list, pluralize
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedClip:
-    """One synthetic clip to make. Its fold is its parents' fold, 0 if they do not share one."""
-
-    clip_id: str
-    label: int
-    fold: int
-    parents: tuple[str, ...]
-    parent_groups: tuple[str, ...]
-    parent_folds: tuple[int, ...]
-    weights: tuple[float, ...]  # the parents' shares, which sum to 1
-    seed: int
-    parent_names: tuple[str, ...] = ()
-    parent_seconds: tuple[float, ...] = ()
-    prompt: str = ""  # of generators that take prompts
-
-    @property
-    def alpha(self) -> float:
-        """The share of what is not the first parent: of two, the second's."""
-        return round(1 - self.weights[0], 6)
 
 
 @dataclass(frozen=True)
@@ -45,7 +24,7 @@ class Plan:
     """All clips to make, classes taking turns, so that an interrupted run has some of each."""
 
     class_names: tuple[str, ...]
-    clips: tuple[PlannedClip, ...]
+    clips: Sequence[PlannedClip]  # `PlannedClips` where there may be many
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -53,24 +32,27 @@ class Plan:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.as_jsonl().encode()).hexdigest()
+        digest = hashlib.sha256()
+        for line in self.lines():
+            digest.update(line)
+        return digest.hexdigest()
 
-    def as_jsonl(self) -> str:
-        """One JSON object a line, with the class by name."""
-        return "".join(
-            json.dumps({**asdict(clip), "class": self.class_names[clip.label]}) + "\n" for clip in self.clips
-        )
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each clip as a plain record, with the class by name."""
+        return ({**clip.as_dict(), "class": self.class_names[clip.label]} for clip in self.clips)
+
+    def lines(self) -> Iterator[bytes]:
+        """One JSON object a line."""
+        return (f"{json.dumps(row)}\n".encode() for row in self.rows())
 
     @classmethod
-    def from_jsonl(cls, text: str, class_names: Sequence[str]) -> Plan:
-        """What `as_jsonl` wrote. Raises ValueError, KeyError or TypeError for text that it did not write."""
-        clips = []
-        for line in text.splitlines():
-            row: dict[str, Any] = json.loads(line)
-            del row["class"]
-            lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
-            clips.append(PlannedClip(**(row | lists)))
-        return cls(tuple(class_names), tuple(clips))
+    def from_lines(cls, lines: Iterable[str | bytes], class_names: Sequence[str]) -> Plan:
+        """What `lines` gave. Raises ValueError, KeyError or TypeError for text that it did not give."""
+        return cls(tuple(class_names), PlannedClips(map(_clip_of, lines)))
+
+    def only(self, clip_ids: Collection[str]) -> Plan:
+        """The plan of some of its clips."""
+        return replace(self, clips=PlannedClips(clip for clip in self.clips if clip.clip_id in clip_ids))
 
     def counts(self) -> dict[str, dict[int, int]]:
         """Clips by class name and fold."""
@@ -83,9 +65,16 @@ class Plan:
     def with_prompts(self, draw: Callable[[str, int], str]) -> Plan:
         """The plan with a prompt for each clip: what `draw` gives for its class's name and its seed."""
         names = self.class_names
-        return replace(
-            self, clips=tuple(replace(clip, prompt=draw(names[clip.label], clip.seed)) for clip in self.clips)
-        )
+        clips = (replace(clip, prompt=draw(names[clip.label], clip.seed)) for clip in self.clips)
+        return replace(self, clips=PlannedClips(clips))
+
+
+def _clip_of(line: str | bytes) -> PlannedClip:
+    row: dict[str, Any] = json.loads(line)
+    del row["class"]
+    return PlannedClip(
+        **(row | {name: tuple(value) for name, value in row.items() if isinstance(value, list)})
+    )
 
 
 def draw_plan(
@@ -118,7 +107,8 @@ def draw_plan(
     for clip in sorted(clips, key=lambda clip: clip.identity):
         if clip.group not in held:
             pools[clip.label][0 if across_folds else clip.fold].append(clip)
-    drawn: list[list[PlannedClip]] = []
+    planned = PlannedClips()
+    orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
     notes: list[str] = []
     lacking: dict[str, set[str]] = {}  # classes without enough recordings anywhere, and those they have
     for label in sorted({clip.label for clip in clips}):
@@ -136,43 +126,48 @@ def draw_plan(
                 f"{class_names[label]}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
             )
         shares = proportional(per_class, [len(pool) for pool in folds.values()])
-        of_class: list[PlannedClip] = []
-        seen: set[frozenset[str]] = set()
+        begin = len(planned)
+        n_pairs = 0
         for (fold, pool), count in zip(folds.items(), shares, strict=True):
             rng = _generator(seed, name, label, fold)
-            for parents in _draw_parents(pool, count, n_parents, rng):
-                pair = frozenset(clip.clip_id for clip in parents)
-                weights = (alpha.spread if pair in seen else alpha).draw(n_parents, rng)
-                seen.add(pair)
-                clip_id = f"{class_names[label]}-{seed}-{fold}-{len(of_class):05d}"
-                of_class.append(_planned(clip_id, parents, weights, seed=int(rng.integers(2**62))))
-        if n_parents == 2 and len(seen) < len(of_class):
+            rows = _draw_parents(pool, count, n_parents, rng)
+            n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
+            first = f"{class_names[label]}-{seed}-{fold}", len(planned) - begin
+            planned.extend(_planned(pool, rows, alpha, rng, *first))
+        if n_parents == 2 and n_pairs < per_class:
             notes.append(
-                f"{class_names[label]}: {pluralize(len(of_class), 'clip')} of {pluralize(len(seen), 'pair')}; "
+                f"{class_names[label]}: {pluralize(per_class, 'clip')} of {pluralize(n_pairs, 'pair')}; "
                 "pairs that are drawn again have another alpha"
             )
-        order = _generator(seed, name, label).permutation(len(of_class))
-        drawn.append([of_class[index] for index in order])
+        orders.append(begin + _generator(seed, name, label).permutation(per_class))
     if lacking:
         raise _too_few_recordings(lacking, n_parents, across_folds, held)
-    turns = [clips_of[turn] for turn in range(per_class) for clips_of in drawn]
-    return Plan(tuple(class_names), tuple(turns), tuple(notes))
+    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(notes))
 
 
-def _planned(clip_id: str, parents: Sequence[Clip], weights: tuple[float, ...], seed: int) -> PlannedClip:
-    folds = tuple(clip.fold for clip in parents)
-    return PlannedClip(
-        clip_id=clip_id,
-        label=parents[0].label,
-        fold=folds[0] if len(set(folds)) == 1 else 0,
-        parents=tuple(clip.identity for clip in parents),
-        parent_names=tuple(clip.clip_id for clip in parents),
-        parent_seconds=tuple(round(clip.duration_s, 4) for clip in parents),
-        parent_groups=tuple(clip.group for clip in parents),
-        parent_folds=folds,
-        weights=weights,
-        seed=seed,
-    )
+def _planned(
+    pool: Sequence[Clip], drawn: np.ndarray, alpha: Alpha, rng: np.random.Generator, prefix: str, number: int
+) -> Iterator[PlannedClip]:
+    """Clips of the parents `drawn` (rows of `pool` [clips, parents]), numbered from `number`."""
+    seen: set[tuple[int, ...]] = set()
+    for place, rows in enumerate(drawn.tolist(), start=number):
+        pair = tuple(sorted(rows))
+        weights = (alpha.spread if pair in seen else alpha).draw(len(rows), rng)
+        seen.add(pair)
+        parents = [pool[row] for row in rows]
+        folds = tuple(clip.fold for clip in parents)
+        yield PlannedClip(
+            clip_id=f"{prefix}-{place:05d}",
+            label=parents[0].label,
+            fold=folds[0] if len(set(folds)) == 1 else 0,
+            parents=tuple(clip.identity for clip in parents),
+            parent_names=tuple(clip.clip_id for clip in parents),
+            parent_seconds=tuple(round(clip.duration_s, 4) for clip in parents),
+            parent_groups=tuple(clip.group for clip in parents),
+            parent_folds=folds,
+            weights=weights,
+            seed=int(rng.integers(2**62)),
+        )
 
 
 def _check_request(per_class: int, n_parents: int, seed: int) -> None:
@@ -221,24 +216,23 @@ def _recordings(n: int) -> str:
     return "a recording" if n == 1 else f"{n} recordings"
 
 
-def _draw_parents(
-    pool: Sequence[Clip], count: int, n_parents: int, rng: np.random.Generator
-) -> list[tuple[Clip, ...]]:
-    """`count` parents, or pairs of different recordings, clips used evenly and no pair again while another is left."""
+def _draw_parents(pool: Sequence[Clip], count: int, n_parents: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of `count` parents, or pairs of different recordings, clips used evenly and no pair again while another is left:
+    [count, n_parents]."""
     if n_parents == 2:
         return _draw_pairs(pool, count, rng)
     rounds = [rng.permutation(len(pool)) for _ in range(-(-count // len(pool)))]
-    return [(pool[row],) for row in np.concatenate(rounds or [np.empty(0, np.int64)])[:count]]
+    return np.concatenate(rounds or [np.empty(0, np.int64)])[:count, None]
 
 
-def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, ...]]:
+def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> np.ndarray:
     groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
     uses = np.zeros(len(pool), dtype=np.int64)
     partners = np.array([(groups != group).sum() for group in groups])
     taken: dict[int, list[int]] = defaultdict(list)  # partners that a clip has had since pairs last ran out
     n_taken = np.zeros(len(pool), dtype=np.int64)
-    pairs: list[tuple[Clip, ...]] = []
-    for _ in range(count):
+    pairs = np.empty((count, 2), dtype=np.int32)
+    for place in range(count):
         if (n_taken == partners).all():
             taken.clear()
             n_taken[:] = 0
@@ -252,7 +246,7 @@ def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> l
         taken[second].append(first)
         n_taken[[first, second]] += 1
         uses[[first, second]] += 1
-        pairs.append((pool[first], pool[second]) if rng.random() < 0.5 else (pool[second], pool[first]))
+        pairs[place] = (first, second) if rng.random() < 0.5 else (second, first)
     return pairs
 
 

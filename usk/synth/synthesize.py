@@ -29,6 +29,7 @@ from usk.synth.card import dataset_card
 from usk.synth.chosen_generator import (
     notes_on_generator,
     ready_generator,
+    refuse_unready,
     unconditioned_classes,
     what_it_was_trained_on,
 )
@@ -241,7 +242,7 @@ def refuse_early(
     name = resolve_model(model, resolve_device(device).type)
     here = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
     if config.render.row.mix is not None and here:
-        ready_generator(name, device, config.render)
+        refuse_unready(name, device, config.render)
 
 
 # --- render --------------------------------------------------------------------------------------------------------
@@ -277,8 +278,8 @@ def render(
         if clip_filter is not None and isinstance(folder, FilteredDatasetFolder):
             scores = folder.scores()
             ids = clip_filter.kept(plan.clips, scores)
-            kept = replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id in ids))
-            rejected = replace(plan, clips=tuple(clip for clip in plan.clips if clip.clip_id not in ids))
+            kept = plan.only(ids)
+            rejected = plan.only({clip.clip_id for clip in plan.clips} - set(ids))
             folder.divide(ids)
         if keep_latents:
             keep(folder.work, latents)
