@@ -16,6 +16,7 @@ from usk.audit.defects import Defects, find_defects
 from usk.audit.distances import Distance, Nearness, Neighbors, RealClips
 from usk.audit.embeddings import LOG_MEL, Embedding, embedding_named
 from usk.audit.leaks import FoldLeaks, fold_leaks, wrong_provenance
+from usk.audit.likeness import Likeness, likeness
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.leaks import Origins, foreign_generator, lineages, unknown_generator
 from usk.data.source import Source
@@ -53,6 +54,9 @@ class Audit:
     near_copy_below: float | None  # the distance that makes a near-copy; None without two real recordings
     classes: tuple[ClassAudit, ...]
     overall: ClassAudit
+    likeness: (
+        Likeness | None
+    )  # to the parents' average and to the nearest parent; None where no clip's are known
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,6 +115,7 @@ def audit(
         near_copy_below=neighbors.limit,
         classes=classes,
         overall=overall,
+        likeness=likeness(decoded, originals),
         notes=(
             f"Distances are to {n_reference} real clips, at most {REFERENCE_CLIPS} a class.",
             *filter(None, what_is_known),

@@ -7,6 +7,7 @@ from typing import Any
 
 from usk.audit.audit import Audit, ClassAudit
 from usk.audit.distances import Distance
+from usk.audit.likeness import Likeness
 from usk.tables import Column, Table, columns
 from usk.text import abbreviate_list
 
@@ -37,6 +38,12 @@ def findings(audit: Audit) -> list[Finding]:
     ):
         text = f"{len(names):,}: {abbreviate_list(list(names))}" if names else "none"
         found.append(Finding(kind if names else "good", what, text))
+    what, like = "clips that are next to their parents' average", audit.likeness
+    if like is not None and like.next_to_average:
+        text = f"correlation {like.average_correlation:.3f}: the generator adds next to nothing"
+        found.append(Finding("look", what, text))
+    elif like is not None:
+        found.append(Finding("good", what, "none"))
     return found
 
 
@@ -87,10 +94,23 @@ def nearness_table(audit: Audit) -> Table:
     return table
 
 
+def likeness_table(like: Likeness) -> Table:
+    """How far clips are from what their parents are on average."""
+    table = Table(
+        "Mel images beside the parents' (median)",
+        columns("", numbers=("correlation", "dB apart")),
+        notes=(f"Of {like.clips:,} clips. The average could be had without a generator.",),
+    )
+    table.add("parents' average", f"{like.average_correlation:.3f}", f"{like.average_db:.1f}")
+    table.add("nearest parent", f"{like.nearest_correlation:.3f}", f"{like.nearest_db:.1f}")
+    return table
+
+
 def audit_tables(audit: Audit) -> list[Table]:
     """All of them; without the one by test fold where there are no folds."""
     folds = [fold_table(audit)] if audit.folds else []
-    return [*folds, distance_table(audit), nearness_table(audit)]
+    likeness = [likeness_table(audit.likeness)] if audit.likeness is not None else []
+    return [*folds, distance_table(audit), nearness_table(audit), *likeness]
 
 
 def card_section(audit: Audit) -> dict[str, Any]:

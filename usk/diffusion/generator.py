@@ -43,6 +43,11 @@ class Generator(GeneratorInfo, ABC):
     schedule: Schedule
     precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
 
+    @property
+    def trained_codec(self) -> bool:
+        """Whether encoding and decoding alone, without the network that samples, take trained weights."""
+        return True
+
     @abstractmethod
     def crop(self, n_samples: int) -> int:
         """The length in samples of the shortest audio that the model can make and that holds `n_samples`.

@@ -55,6 +55,10 @@ class MelGenerator(Generator):
     frame_multiple: int  # crops are multiples of this wide
     encoder: Any | None = None  # of the audio that a conditional UNet attends to; None for others
 
+    @property
+    def trained_codec(self) -> bool:
+        return self.vae is not None
+
     def crop(self, n_samples: int) -> int:
         """A quarter, half, three quarters or all of an image, in whole multiples of frames."""
         mel, multiple = self.mel, self.frame_multiple

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from usk.cards import escape_markdown, license_metadata, one_line, render_card, size_category
+from usk.data.clip import NO_MODEL
 from usk.data.leaks import named_elsewhere
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write
@@ -47,12 +48,13 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
         "unknown_parts": unknown_parts,
         "alpha_text": Alpha.parse(manifest.alpha).text,
         "strategy": strategy,
+        "generated": manifest.model != NO_MODEL,
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
         "spread": len(manifest.recordings_of_several_folds.keys() & parent_groups),
         "clip_filter": manifest.clip_filter,
         "n_rejected": sum(shard.rows for shard in manifest.rejected.values()),
         "tested": _tested_folds(
-            plan, manifest, strategy.mix is None or bool(trained_on and not unknown_parts)
+            plan, manifest, manifest.model == NO_MODEL or bool(trained_on and not unknown_parts)
         ),
         "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
         "audit": _kept_beside(folder, AUDIT_FILE, dict),

@@ -85,6 +85,13 @@ def refuse_unready(model: str, device: str, settings: RenderConfig) -> None:
     top_alpha(settings.sampler, NoiseSchedule.from_config(config))
 
 
+def with_a_part(generator: Generator | None, settings: RenderConfig) -> Generator | None:
+    """The generator if its weights have a part in the clips; else its mel settings alone do, and None."""
+    if generator is None or settings.row.samples or generator.trained_codec:
+        return generator
+    return None
+
+
 def unconditioned_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:
     """Classes that a class-conditional generator does not know. Raises UsageError where clips are drawn from the class alone."""
     if generator is None or not generator.class_names or not settings.condition_on_class:

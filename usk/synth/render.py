@@ -19,11 +19,13 @@ import numpy as np
 import torch
 
 from usk.audio.mel import stack_padded
+from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import text_of_parents
 from usk.diffusion.generator import Condition, Generator
 from usk.errors import ModelError, disk_errors
 from usk.files import atomic_write
+from usk.synth.chosen_generator import with_a_part
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
@@ -210,7 +212,8 @@ class DiffusionRenderer(ClipRenderer):
     ) -> None:
         """`prompts`: by class, of generators that take them; the plan says which clip gets which."""
         config = config.resolved(generator.takes_classes)
-        super().__init__(plan, decoded, config, generator.model_id, generator.longest_samples)
+        model_id = generator.model_id if with_a_part(generator, config) else NO_MODEL
+        super().__init__(plan, decoded, config, model_id, generator.longest_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
         self.generator, self.mix = generator, self.strategy.mix
@@ -291,9 +294,7 @@ class DiffusionRenderer(ClipRenderer):
         """The second parent's share, 0 or 1 but for fades, at `n` times spread evenly over clips of one crop: [len(planned), n]."""
         (crop,) = {self.crop(clip) for clip in planned}
         begins = _from_seeds([clip.seed ^ TURNS_STREAM for clip in planned], (1,), torch.rand)
-        turns = (
-            begins + torch.arange(n) * (crop / n / (2 * SEGMENT_S * self.generator.sample_rate_hz))
-        ) % 1
+        turns = (begins + torch.arange(n) * (crop / n / (2 * SEGMENT_S * self.generator.sample_rate_hz))) % 1
         to_edge = torch.tensor([[clip.alpha / 2] for clip in planned]) - (turns - 0.5).abs()
         return (0.5 + to_edge * (2 * SEGMENT_S / FADE_S)).clamp(0, 1)
 

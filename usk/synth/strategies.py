@@ -23,7 +23,9 @@ class Ingredients:
     weights: torch.Tensor  # [batch, parents], each row sums to 1
     fresh: torch.Tensor  # [batch, *latent shape], unit Gaussian, from each clip's own seed
     scales: Scales  # of signal and noise at the strength
-    shares: torch.Tensor | None = None  # of the second parent along time, [batch, columns of the latent], if `splices`
+    shares: torch.Tensor | None = (
+        None  # of the second parent along time, [batch, columns of the latent], if `splices`
+    )
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -99,7 +101,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "sample": Strategy(
         _sample,
-        "new clips from noise and the class; one parent lends length and loudness only",
+        "new clips from noise and the class; one parent lends length and loudness, and its texture if the phase is the parents'",
         n_parents=1,
         inverts=False,
         strength=1.0,

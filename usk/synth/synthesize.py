@@ -32,6 +32,7 @@ from usk.synth.chosen_generator import (
     refuse_unready,
     unconditioned_classes,
     what_it_was_trained_on,
+    with_a_part,
 )
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.dataset_folder import DatasetFolder, FilteredDatasetFolder, ShardSpan
@@ -126,11 +127,12 @@ def prepare(
     pool, plan = plan_for(everything, config)
     prompts = prompts_of(source, config)
     unconditioned = unconditioned_classes(generator, settings, plan)
+    weights = with_a_part(generator, settings)
     manifest = Manifest(
         source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
         class_names=tuple(source.class_names),
-        model=generator.model_id if generator is not None else NO_MODEL,
-        trained_on=what_it_was_trained_on(generator),
+        model=weights.model_id if weights is not None else NO_MODEL,
+        trained_on=what_it_was_trained_on(weights),
         mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
         sample_rate_hz=rate_hz,
         render=settings.as_dict(),
@@ -140,11 +142,11 @@ def prepare(
             config.per_class, config.classes, config.test_folds, config.across_folds, config.skip_bad
         ),
         has_groups=source.has_groups,
-        license=strictest_license([source.license, *([generator.license] if generator else [])]),
+        license=strictest_license([source.license, *([weights.license] if weights is not None else [])]),
         plan_sha256=plan.sha256,
         shards={},
         prompts=dict(prompts.of_class) if prompts is not None else {},
-        precision=generator.precision if generator is not None else None,
+        precision=weights.precision if weights is not None else None,
         unconditioned=tuple(unconditioned),
         train_clips=TrainSubsetRecord(**asdict(config.train_clips)) if config.train_clips else None,
         recordings_of_several_folds={
