@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from usk.data.open import open_source
 from usk.data.splits import stable_order
 from usk.diffusion.load import load_generator
 from usk.synth.clip_renderer import at_level, rms_db
-from usk.synth.plan import Plan, draw_plan
+from usk.synth.plan import Plan, PlannedClip, draw_plan
 from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import RenderConfig, render_config
 from usk.synth.waveform import WaveformSums
@@ -40,6 +41,7 @@ from usk.synth.waveform import WaveformSums
 TRAIN_FOLDS = (1, 3)
 PAIRS, JUDGED = 200, 500
 LIKENESS = ("average", "average_db", "nearest", "nearest_db")  # medians, as `usk audit` has them
+EXCHANGED = "the second parent's image on the first's texture, no network"
 KINDS: dict[str, RenderConfig | None] = {
     "real, the first parent": None,
     "waveform": render_config(strategy="waveform"),
@@ -47,6 +49,7 @@ KINDS: dict[str, RenderConfig | None] = {
     "resynthesis, parent's phase": render_config(strategy="resynthesis", phase="parents"),
     "average, random phase": render_config(strategy="average"),
     "average, parents' texture": render_config(strategy="average", phase="parents"),
+    EXCHANGED: render_config(strategy="resynthesis", phase="parents"),
     "sample, parent's texture": render_config(strategy="sample", phase="parents", precision="bf16"),
     "splice, parents' texture": render_config(strategy="splice", phase="parents", precision="bf16"),
     "decomposed, random phase": render_config(precision="bf16"),
@@ -110,20 +113,38 @@ class Measures:
         return found, embeddings
 
 
-def rendered(config: RenderConfig | None, plan: Plan, decoded: DecodedSource, model: Any) -> list[np.ndarray]:
+class Exchanged(DiffusionRenderer):
+    """Takes texture from other clips than images."""
+
+    texture_of: dict[str, int]  # rows of the source, by clip
+
+    def source(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        rows = [self.texture_of[clip.clip_id] for clip in planned]
+        audio = self.latents.audio(rows, self.crop(planned[0]))
+        return audio / audio.square().mean(dim=1, keepdim=True).sqrt()
+
+
+def rendered(
+    name: str, config: RenderConfig | None, plan: Plan, decoded: DecodedSource, model: Any
+) -> list[np.ndarray]:
     """The plan's clips; where a strategy takes one parent, of the first."""
+    whole = plan
     if config is None:
         row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
         return [decoded.audio(row_of[clip.parents[0]]) for clip in plan.clips]
     n = config.row.n_parents
     if n == 1:
-        first = [replace(c, parents=c.parents[:1], weights=(1.0,)) for c in plan.clips]
-        plan = replace(plan, clips=tuple(first))
+        one = slice(1, 2) if name == EXCHANGED else slice(1)
+        plan = replace(
+            plan, clips=tuple(replace(c, parents=c.parents[one], weights=(1.0,)) for c in plan.clips)
+        )
     with tempfile.TemporaryDirectory() as folder:
         if config.row.mix is None:
             renderer: Any = WaveformSums(plan, decoded, config)
         else:
-            renderer = DiffusionRenderer(plan, decoded, model(config.precision), config, Path(folder))
+            kind = Exchanged if name == EXCHANGED else DiffusionRenderer
+            renderer = kind(plan, decoded, model(config.precision), config, Path(folder))
+            renderer.texture_of = {c.clip_id: renderer.row_of[c.parents[0]] for c in whole.clips}
         made: dict[int, np.ndarray] = {}
         for indices in renderer.batches(0, len(plan)):
             sounds = renderer.audio([plan.clips[index] for index in indices])
@@ -168,7 +189,7 @@ def main() -> None:
         if kept is not None and kept.exists():
             made = [np.load(kept)[f"arr_{index}"] for index in range(len(plan))]
         else:
-            made = rendered(config, plan, decoded, model)
+            made = rendered(name, config, plan, decoded, model)
         if kept is not None:
             np.savez_compressed(kept, *made)
         found, embeddings = measures.of(made, plan)
