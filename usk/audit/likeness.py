@@ -1,6 +1,6 @@
 """How far clips are from their parents: from the average of their mel images, and from the nearest one's.
 
-A clip that is next to its parents' average could be had without a generator (`usk synth --strategy average`).
+A clip that is next to its parents' average could be had without a generator (the strategy `average`).
 """
 
 from __future__ import annotations
