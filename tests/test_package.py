@@ -22,11 +22,6 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(usk, name) is not None
 
 
-def test_public_names_are_sorted_and_all_of_them_have_a_place() -> None:
-    assert usk.__all__ == sorted(usk.__all__)
-    assert set(usk.__all__) == {*usk._WHERE, "__version__"}
-
-
 def test_functions_stay_functions_beside_modules_of_their_name() -> None:
     code = """if True:
     import usk

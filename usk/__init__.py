@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# ruff: noqa: F401
 if TYPE_CHECKING:
     from usk.audio.mel import MelSettings
     from usk.classify.classifier import AudioClassifier
@@ -77,42 +78,7 @@ _WHERE = {
     "train": "usk.classify.train",
 }
 
-__all__ = [
-    "AudioClassifier",
-    "Clip",
-    "ClipUse",
-    "Comparison",
-    "FitConfig",
-    "FitResult",
-    "Generator",
-    "MelSettings",
-    "PushConfig",
-    "PushPlan",
-    "PushResult",
-    "RenderConfig",
-    "ReportConfig",
-    "ReportResult",
-    "Source",
-    "StudyResult",
-    "SynthConfig",
-    "SynthResult",
-    "TrainConfig",
-    "TrainResult",
-    "UskError",
-    "__version__",
-    "compare",
-    "fit",
-    "load_classifier",
-    "load_generator",
-    "open_source",
-    "predict",
-    "push",
-    "render_config",
-    "report",
-    "study",
-    "synthesize",
-    "train",
-]
+__all__ = sorted(["__version__", *_WHERE])
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,6 @@ FORMAT = 2
 RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe_hash", "augmentations")
 """What compared runs must share beyond what their title says."""
 FEW_CLIPS = 10  # that a good classifier may well take for one class
-_COLUMNS = ("clip_id", "group", "label", "predicted", "probabilities")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +117,6 @@ class RunIdentity:
         return next(source for source in self.sources if source.part == "real")
 
     @property
-    def data_name(self) -> str:
-        return self.real.name
-
-    @property
-    def real_revision(self) -> str:
-        return self.real.revision
-
-    @property
     def datasets(self) -> frozenset[tuple[str, str]]:
         """Name and revision of each source."""
         return frozenset((source.dataset, source.revision) for source in self.sources if source.revision)
@@ -158,18 +149,18 @@ class Predictions:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table(
-            {
-                "clip_id": pa.array(self.clip_ids.tolist(), pa.string()),
-                "group": pa.array(self.groups.tolist(), pa.string()),
-                "label": pa.array(self.labels, pa.int64()),
-                "predicted": pa.array(self.predicted, pa.int64()),
-                "probabilities": pa.array(
-                    list(self.probabilities.astype(np.float32)), pa.list_(pa.float32())
-                ),
-            }
-        )
-        pq.write_table(table, folder / PREDICTIONS_FILE)
+        rows = (self.clip_ids, self.groups, self.labels, self.predicted, self.probabilities)
+        columns = zip(_prediction_columns(), (array.tolist() for array in rows), strict=True)
+        table = {column.name: pa.array(values, column.type) for column, values in columns}
+        pq.write_table(pa.table(table), folder / PREDICTIONS_FILE)
+
+
+def _prediction_columns() -> Any:
+    """The schema of the file, in the order of the fields of `Predictions`."""
+    import pyarrow as pa
+
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.list_(pa.float32()))
+    return pa.schema(zip(("clip_id", "group", "label", "predicted", "probabilities"), kinds, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,35 +205,16 @@ class RunRecord(RunIdentity):
         return read_predictions(self.folder, len(self.class_names))
 
     @property
-    def clip_ids(self) -> np.ndarray:
-        return self.predictions.clip_ids
-
-    @property
-    def groups(self) -> np.ndarray:
-        return self.predictions.groups
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.predictions.labels
-
-    @property
-    def predicted(self) -> np.ndarray:
-        return self.predictions.predicted
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        return self.predictions.probabilities
-
-    @property
     def correct(self) -> np.ndarray:
         """bool [clips]."""
-        return self.labels == self.predicted
+        return self.predictions.labels == self.predictions.predicted
 
     @property
     def learned_nothing(self) -> bool:
         """Whether it takes all test clips, which are of several classes and not just a few, for one: a training that failed."""
-        several = len(set(self.labels.tolist())) > 1 and len(self.labels) >= FEW_CLIPS
-        return several and len(set(self.predicted.tolist())) == 1
+        labels, predicted = self.predictions.labels, self.predictions.predicted
+        several = len(set(labels.tolist())) > 1 and len(labels) >= FEW_CLIPS
+        return several and len(set(predicted.tolist())) == 1
 
 
 # --- reading and finding ------------------------------------------------------------------------------------------
@@ -317,31 +289,28 @@ def read_predictions(folder: Path, n_classes: int) -> Predictions:
     path = folder / PREDICTIONS_FILE
     if not path.is_file():
         raise _damaged(folder, f"{PREDICTIONS_FILE} is missing")
+    columns = _prediction_columns()
     try:
-        table = pyarrow.parquet.read_table(path, columns=list(_COLUMNS), partitioning=None)
+        table = pyarrow.parquet.read_table(path, partitioning=None)
     except (OSError, pyarrow.ArrowException) as error:
         raise _damaged(folder, f"{PREDICTIONS_FILE} cannot be read") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise _damaged(folder, f"{PREDICTIONS_FILE} lacks the column {missing[0]}")
-    if table.num_rows == 0 or any(table[name].null_count for name in _COLUMNS):
-        raise _damaged(folder, f"{PREDICTIONS_FILE} has no rows or empty cells")
-    rows = table.sort_by("clip_id")
-    clip_ids = np.array(rows["clip_id"].to_pylist(), dtype=str)
     try:
-        labels, predicted = (rows[name].cast("int64").to_numpy() for name in ("label", "predicted"))
+        rows = table.select(columns.names).cast(columns).sort_by("clip_id")
+        clip_ids, groups, labels, predicted = (rows[place].to_numpy() for place in range(4))
         probabilities = np.array(rows["probabilities"].to_pylist(), dtype=np.float32)
-    except (TypeError, ValueError, pyarrow.ArrowException) as error:
-        raise _damaged(folder, f"{PREDICTIONS_FILE} holds values of a wrong kind") from error
+    except (KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise _damaged(
+            folder, f"{PREDICTIONS_FILE} lacks columns, or holds values of a wrong kind"
+        ) from error
+    if table.num_rows == 0 or any(column.null_count for column in rows.columns):
+        raise _damaged(folder, f"{PREDICTIONS_FILE} has no rows or empty cells")
     if len(np.unique(clip_ids)) != len(clip_ids):
         raise _damaged(folder, f"{PREDICTIONS_FILE} has a clip twice")
     if min(labels.min(), predicted.min()) < 0 or max(labels.max(), predicted.max()) >= n_classes:
         raise _damaged(folder, f"{PREDICTIONS_FILE} names a class beyond the {n_classes} in {RUN_FILE}")
     if probabilities.shape != (len(clip_ids), n_classes):
         raise _damaged(folder, f"{PREDICTIONS_FILE} does not hold {n_classes} probabilities a clip")
-    return Predictions(
-        clip_ids, np.array(rows["group"].to_pylist(), dtype=str), labels, predicted, probabilities
-    )
+    return Predictions(clip_ids.astype(str), groups.astype(str), labels, predicted, probabilities)
 
 
 _AGAIN = "Delete it and train it again."

@@ -25,7 +25,7 @@ def test_metrics_equal_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     assert metrics.macro_f1(labels, predicted, N_CLASSES) == pytest.approx(expected_f1)
     expected = reference.confusion_matrix(labels, predicted, labels=range(N_CLASSES))
     assert np.array_equal(metrics.confusion_matrix(labels, predicted, N_CLASSES), expected)
-    recall, support = metrics.class_recall(labels, predicted, N_CLASSES)
+    recall, support = metrics.class_recall(metrics.confusion_matrix(labels, predicted, N_CLASSES))
     expected_recall = reference.recall_score(labels, predicted, labels=present, average=None, zero_division=0)
     assert recall[present] == pytest.approx(expected_recall)
     assert np.isnan(np.delete(recall, present)).all()
@@ -36,7 +36,7 @@ def test_nothing_to_measure_is_nan() -> None:
     nothing = np.array([], dtype=np.int64)
     assert np.isnan(metrics.accuracy(nothing, nothing))
     assert np.isnan(metrics.macro_f1(nothing, nothing, 3))
-    recall, support = metrics.class_recall(nothing, nothing, 3)
+    recall, support = metrics.class_recall(metrics.confusion_matrix(nothing, nothing, 3))
     assert np.isnan(recall).all() and support.tolist() == [0, 0, 0]
 
 

@@ -15,7 +15,7 @@ import usk.runs
 from tests.runs import write_run
 from usk.evaluate.card import study_section
 from usk.evaluate.compare import is_about, runs_on
-from usk.evaluate.study import Study, read_history, series_of, study_runs, sweeps_by_train_clips
+from usk.evaluate.study import Study, read_history, study_runs, sweeps_by_train_clips
 from usk.evaluate.tables import comparison_tables
 from usk.report.charts import charts_of
 
@@ -111,16 +111,6 @@ def test_a_damaged_history_is_a_note_and_no_curve(tmp_path: Path) -> None:
     assert read_history(run) == []
 
 
-def test_sweeps_join_the_sizes_of_one_series(tmp_path: Path) -> None:
-    for fraction, n_real, skill in (("real:0.1", 10, 0.3), ("real:0.5", 50, 0.5), ("real", 100, 0.6)):
-        write_run(tmp_path, fraction, n_real=n_real, skill=skill)
-    write_run(tmp_path, "real,synth", n_real=100, skill=0.7)
-    (study,) = study_runs(tmp_path)
-    assert [(p.series, p.n_clips) for p in study.by_real] == [("real", 10), ("real", 50), ("real", 100)]
-    assert [p.mean for p in study.by_real] == pytest.approx([0.3, 0.5, 0.6])
-    assert study.by_synthetic == ()
-
-
 def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path) -> None:
     for seed in (0, 1):
         for train_clips, n_real, skill in ((100, 100, 0.4), (None, 800 + seed, 0.6), (50, 50, 0.3)):
@@ -154,30 +144,6 @@ def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path
     assert next(iter(points)) == ("real", 50)  # the baseline, though trained last, from its fewest
     both = [point for point in sweep.points if point.series == "real,synth"]
     assert [(round(p.low, 2), round(p.high, 2)) for p in both] == [(0.5, 0.6), (0.6, 0.7), (0.8, 0.9)]
-
-
-@pytest.mark.parametrize(
-    ("mix", "by_real", "by_synthetic"),
-    [
-        ("real", "real", "real"),
-        ("real:0.1,synth", "real,synth", "real:0.1,synth"),
-        ("real,./a:b", "real,./a:b", "real,./a:b"),
-        ("real,synth:0.5", "real,synth:0.5", "real,synth"),
-        ("synth:2", "synth:2", "synth"),
-    ],
-)
-def test_the_series_of_a_mix(mix: str, by_real: str, by_synthetic: str) -> None:
-    assert (series_of(mix, "n_real"), series_of(mix, "n_synthetic")) == (by_real, by_synthetic)
-
-
-def test_a_sweep_of_synthetic_clips_begins_with_the_same_real_ones_alone(tmp_path: Path) -> None:
-    write_run(tmp_path, "real", skill=0.7)
-    write_run(tmp_path, "real:0.1", skill=0.3, n_real=10)
-    write_run(tmp_path, "real,synth:0.5", skill=0.8, n_synthetic=45)
-    write_run(tmp_path, "real,synth", skill=0.9)
-    (study,) = study_runs(tmp_path)
-    points = [(p.series, p.n_clips, round(p.mean, 2), p.n_runs) for p in study.by_synthetic]
-    assert points == [("real,synth", 0, 0.7, 1), ("real,synth", 45, 0.8, 1), ("real,synth", 90, 0.9, 1)]
 
 
 def test_a_dataset_is_credited_with_the_runs_that_count_alone(tmp_path: Path) -> None:

@@ -71,12 +71,6 @@ def test_an_mp3_is_small_and_sounds_as_before() -> None:
     assert np.abs(back).max() == pytest.approx(0.5, rel=0.1)
 
 
-def test_a_libsndfile_without_mp3_gives_flac(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soundfile, "available_formats", lambda: {"FLAC": ""})
-    media = compress(tone(700.0, 0.2), 22_050)
-    assert (media.mime, media.suffix, media.content[:4]) == ("audio/flac", "flac", b"fLaC")
-
-
 def test_pictures_share_a_scale_and_have_low_notes_below() -> None:
     loud, quiet = (
         np.asarray(

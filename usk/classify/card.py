@@ -17,7 +17,9 @@ def run_card(record: RunRecord, predictions: Predictions, classifier: AudioClass
 
     from usk import __version__
 
-    recall, support = metrics.class_recall(predictions.labels, predictions.predicted, len(record.class_names))
+    recall, support = metrics.class_recall(
+        metrics.confusion_matrix(predictions.labels, predictions.predicted, len(record.class_names))
+    )
     real = record.real
     optimistic = ", optimistic" if record.optimistic else ""
     results = [

@@ -216,7 +216,7 @@ def _compared(group: Group, by_mix: ByMix, mix: str, pairs: RunPairs, known: Kno
 
 def _differ_in_content(first: RunRecord, second: RunRecord) -> bool:
     """Whether the real clips of two runs, of the same names and labels, are other sounds, where both say which they were."""
-    both = {first.real_revision, second.real_revision}
+    both = {first.real.revision, second.real.revision}
     return all(both) and len(both) > 1
 
 
@@ -259,7 +259,8 @@ def _mix_row(by_mix: ByMix, mix: str, compared: Compared | None) -> MixRow:
 
 def _class_rows(by_mix: ByMix, pairs: Mapping[str, RunPairs]) -> list[ClassRow]:
     runs = [run for members in by_mix.values() for run in members]
-    tested = {clip_id: label for run in runs for clip_id, label in zip(run.clip_ids, run.labels, strict=True)}
+    every = (run.predictions for run in runs)
+    tested = {clip_id: label for of in every for clip_id, label in zip(of.clip_ids, of.labels, strict=True)}
     support = np.bincount(np.array(list(tested.values())), minlength=len(runs[0].class_names))
     recall = {mix: _pooled_recall(members) for mix, members in by_mix.items()}
     difference = {mix: _recall_difference(made) for mix, made in pairs.items() if made}
@@ -284,18 +285,19 @@ def _recall_difference(pairs: RunPairs) -> np.ndarray:
 
 def _pooled_recall(runs: Sequence[RunRecord]) -> np.ndarray:
     """Recall over the test clips of all `runs` together, [classes]; NaN for a class without clips."""
-    labels = np.concatenate([run.labels for run in runs])
-    predicted = np.concatenate([run.predicted for run in runs])
-    return metrics.class_recall(labels, predicted, len(runs[0].class_names))[0]
+    return metrics.class_recall(pooled_confusions(runs))[0]
+
+
+def pooled_confusions(runs: Sequence[RunRecord]) -> np.ndarray:
+    """The confusion matrix of all `runs` together: clips [true class, predicted class]."""
+    n, of_runs = len(runs[0].class_names), (run.predictions for run in runs)
+    return np.sum([metrics.confusion_matrix(of.labels, of.predicted, n) for of in of_runs], axis=0)
 
 
 def _confusions(mix: str, pairs: RunPairs) -> list[ConfusionChange]:
     """The mistakes of `mix` that changed most against the baseline, over all pairs."""
     names, n = pairs[0][0].class_names, len(pairs)
-    before, after = (
-        np.sum([metrics.confusion_matrix(run.labels, run.predicted, len(names)) for run in side], axis=0)
-        for side in zip(*pairs, strict=True)
-    )
+    before, after = map(pooled_confusions, zip(*pairs, strict=True))
     return [
         ConfusionChange(
             mix=mix,

@@ -36,9 +36,8 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float
     return float(f1[support > 0].mean()) if support.any() else float("nan")
 
 
-def class_recall(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall, float [n_classes], and support (test clips), int [n_classes]; NaN where support is 0."""
-    counts = confusion_matrix(labels, predicted, n_classes)
+def class_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a confusion matrix: recall, float [n_classes], and support (test clips), int [n_classes]; NaN where support is 0."""
     support = counts.sum(axis=1)
     return np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan), support
 

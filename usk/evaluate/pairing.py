@@ -105,8 +105,9 @@ def pair_runs(
     partners = {run.key: run for run in baseline}
     pairs = [(partners[run.key], run) for run in others if run.key in partners]
     for first, second in pairs:
-        parts = ("clip_ids", "labels", "groups")
-        if not all(np.array_equal(getattr(first, part), getattr(second, part)) for part in parts):
+        one, other = first.predictions, second.predictions
+        parts = ((one.clip_ids, other.clip_ids), (one.labels, other.labels), (one.groups, other.groups))
+        if not all(np.array_equal(*part) for part in parts):
             raise SourceError(
                 f"{first.folder} and {second.folder} have the same split and seed but were tested on different clips or labels",
                 hint="Delete the older folder and train it again.",
@@ -117,7 +118,7 @@ def pair_runs(
 def to_pairs(pairs: RunPairs) -> list[Pair]:
     """As `usk.evaluate.stats` takes them."""
     return [
-        Pair(other.split, other.seed, other.groups, baseline.correct, other.correct)
+        Pair(other.split, other.seed, other.predictions.groups, baseline.correct, other.correct)
         for baseline, other in pairs
     ]
 
@@ -164,7 +165,7 @@ def _alike(
 
 def _data_names(runs: Sequence[RunRecord]) -> dict[str, str]:
     """What each set of real clips is called: as its source, with its hash where that would not tell it from others."""
-    called = {run.data: run.data_name for run in runs}  # the newest run's
+    called = {run.data: run.real.name for run in runs}  # the newest run's
     shared = Counter(called.values())
     return {
         data: data if not name else name if shared[name] == 1 else f"{name} {data}"

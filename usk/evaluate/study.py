@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.evaluate.compare import Comparison, compare_runs
-from usk.evaluate.metrics import confusion_matrix
+from usk.evaluate.compare import Comparison, compare_runs, pooled_confusions
 from usk.runs import RunRecord
 
 CURVE_FIGURES = ("validation_accuracy", "loss")
@@ -108,15 +106,6 @@ class Study:
         return tuple(Confusion(mix, _shares(runs)) for mix, runs in self.comparison.by_mix.items())
 
     @cached_property
-    def by_real(self) -> tuple[SweepPoint, ...]:
-        """Empty where only one size was run; so is `by_synthetic`."""
-        return _sweep(self.runs, "n_real")
-
-    @cached_property
-    def by_synthetic(self) -> tuple[SweepPoint, ...]:
-        return _sweep(self.runs, "n_synthetic")
-
-    @cached_property
     def histories(self) -> dict[Path, list[dict[str, Any]] | None]:
         """`read_history` of each run's folder."""
         return {run.folder: read_history(run.folder) for run in self.runs}
@@ -155,50 +144,7 @@ def study_runs(folder: str | Path = "runs", baseline: str | None = None) -> list
 
 
 def _shares(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
-    n_classes = len(runs[0].class_names)
-    counts = np.sum([confusion_matrix(run.labels, run.predicted, n_classes) for run in runs], axis=0)
-    return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in counts)
-
-
-def series_of(mix: str, count: str) -> str:
-    """A mix without the fractions of what is counted (`n_real` or `n_synthetic` clips): `real:0.1,synth` and `real,synth`
-    are two sizes of one series by real clips; by synthetic ones they are two series."""
-
-    def swept(part: str) -> str:
-        whole = re.sub(r":[0-9.]+$", "", part)
-        return whole if (whole == "real") == (count == "n_real") else part
-
-    return ",".join(map(swept, mix.split(",")))
-
-
-def _sweep(runs: Sequence[RunRecord], count: str) -> tuple[SweepPoint, ...]:
-    """Accuracy by number of clips, for each series that was run at two sizes or more."""
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    whole: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for run in runs:  # folds differ by a few clips: a size is a mix's mean over its runs
-        whole[series_of(run.mix, count), run.mix].append(getattr(run, count))
-    for run in runs:
-        series = series_of(run.mix, count)
-        size = round(float(np.mean(whole[series, run.mix])))
-        found[series][size].append(run.accuracy)
-    swept = {series: sizes for series, sizes in found.items() if len(sizes) > 1}
-    if count == "n_synthetic":  # where a series begins: the same real clips and none of its own
-        for series, sizes in swept.items():
-            without = found.get(
-                ",".join(part for part in series.split(",") if re.match("real(:|$)", part)), {}
-            )
-            sizes.setdefault(0, []).extend(without.get(0, []))
-            if not sizes[0]:
-                del sizes[0]
-    return tuple(
-        _sweep_point(series, size, values)
-        for series, sizes in swept.items()
-        for size, values in sorted(sizes.items())
-    )
-
-
-def _sweep_point(series: str, size: int, values: Sequence[float]) -> SweepPoint:
-    return SweepPoint(series, size, float(np.mean(values)), min(values), max(values), len(values))
+    return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in pooled_confusions(runs))
 
 
 def sweeps_by_train_clips(studies: Sequence[Study]) -> list[Sweep]:
@@ -223,8 +169,9 @@ def _points_by_train_clips(studies: Sequence[Study]) -> tuple[SweepPoint, ...]:
     for one in studies:
         for row in one.comparison.rows:
             if row.n_real:
-                values = [run.accuracy for run in one.runs if run.mix == row.mix]
-                found[row.mix].append(_sweep_point(row.mix, row.n_real, values))
+                values = [run.accuracy for run in one.comparison.by_mix[row.mix]]
+                mean, low, high = float(np.mean(values)), min(values), max(values)
+                found[row.mix].append(SweepPoint(row.mix, row.n_real, mean, low, high, len(values)))
     return tuple(
         point for points in found.values() for point in sorted(points, key=lambda point: point.n_clips)
     )

@@ -271,14 +271,13 @@ def charts_of(study: Study) -> list[Chart]:
     found: list[Any] = [accuracy_chart(study), difference_chart(study)]
     found += [class_chart(study, mix) for mix in others]
     found += [confusion_chart(study, mix) for mix in others]
-    found += [sweep_chart(study.by_real, "real"), sweep_chart(study.by_synthetic, "synthetic")]
     found += [curve_chart(study, figure) for figure in ("validation_accuracy", "loss")]
     return [chart for chart in found if chart is not None]
 
 
 def train_clips_charts(sweeps: Sequence[Sweep]) -> list[Chart]:
     """One for each setting."""
-    charts = [chart for sweep in sweeps if (chart := sweep_chart(sweep.points, "real")) is not None]
+    charts = [sweep_chart(sweep.points) for sweep in sweeps]
     return [
         replace(
             chart,

@@ -21,26 +21,22 @@ MARKERS = "os^DvPX"  # with the colors they tell 56 series apart
 MAX_BANDS = 3  # more of them hide each other
 
 
-def sweep_chart(points: Sequence[SweepPoint], kind: str) -> Chart | None:
-    """Accuracy against the number of `kind` ("real" or "synthetic") clips; None where only one size was run."""
-    if not points:
-        return None
+def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
+    """Accuracy against the number of real clips in training."""
     series: dict[str, list[SweepPoint]] = {}
     for point in points:
         series.setdefault(point.series, []).append(point)
     baseline = points[0].series
-    logarithmic = kind == "real" and min(point.n_clips for point in points) > 0
     crowded = len(series) > MAX_BANDS
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
-        slots = _slots([point.n_clips for point in points], logarithmic)
-        if logarithmic:
-            axes.set_xscale("log")
-            axes.set_xticks(slots, [f"{size:,}" for size in slots])
-            axes.minorticks_off()
+        slots = _slots([point.n_clips for point in points])
+        axes.set_xscale("log")
+        axes.set_xticks(slots, [f"{size:,}" for size in slots])
+        axes.minorticks_off()
         drawn = _side_by_side(axes, palette, series, slots) if crowded else _bands(axes, palette, series)
-        axes.set_xlabel(f"{kind} clips in training")
+        axes.set_xlabel("real clips in training")
         axes.set_ylabel("test accuracy, %")
         axes.grid()
         # As the lines end, from the top down: the eye finds a line's name at its height.
@@ -65,13 +61,13 @@ def sweep_chart(points: Sequence[SweepPoint], kind: str) -> Chart | None:
         else "bands reach from the lowest run to the highest"
     )
     return Chart(
-        f"sweep-{kind}",
-        f"Accuracy against the number of {kind} clips",
+        "sweep-real",
+        "Accuracy against the number of real clips",
         f"Lines join means, {spread}.",
         f"{ends}.",
         Table(
             "Every point",
-            columns("mix", numbers=(f"{kind} clips", "runs", "mean %", "lowest %", "highest %")),
+            columns("mix", numbers=("real clips", "runs", "mean %", "lowest %", "highest %")),
             [
                 (p.series, f"{p.n_clips:,}", str(p.n_runs), percent(p.mean), percent(p.low), percent(p.high))
                 for p in points
@@ -102,13 +98,13 @@ def _side_by_side(
 
     The lines that join them are faint: on a slope, what is moved aside seems to lie lower or higher.
     """
-    logarithmic, drawn = axes.get_xscale() == "log", {}
+    drawn = {}
     for point in next(iter(series.values())):
-        ends = [_aside(point.n_clips, side, slots, logarithmic) for side in (-0.6, 0.6)]
+        ends = [_aside(point.n_clips, side, slots) for side in (-0.6, 0.6)]
         axes.plot(ends, [100 * point.mean] * 2, color=palette.of(0), lw=1, ls=(0, (2, 2)))
     for number, (name, of) in enumerate(series.items()):
         color, side = palette.of(number), number / (len(series) - 1) - 0.5
-        places = [_aside(point.n_clips, side, slots, logarithmic) for point in of]
+        places = [_aside(point.n_clips, side, slots) for point in of]
         means = [100 * point.mean for point in of]
         axes.plot(places, means, color=color, lw=1, alpha=0.35)
         axes.vlines(
@@ -119,9 +115,9 @@ def _side_by_side(
     return drawn
 
 
-def _slots(sizes: Iterable[int], logarithmic: bool) -> list[int]:
-    """Sizes that stand apart on an axis, smallest first: of those that would meet, the first."""
-    places = {size: math.log(size) if logarithmic else size for size in sizes}
+def _slots(sizes: Iterable[int]) -> list[int]:
+    """Sizes that stand apart on a logarithmic axis, smallest first: of those that would meet, the first."""
+    places = {size: math.log(size) for size in sizes}
     span = max(places.values()) - min(places.values())
     slots: list[int] = []
     for size in sorted(places):
@@ -130,11 +126,11 @@ def _slots(sizes: Iterable[int], logarithmic: bool) -> list[int]:
     return slots
 
 
-def _aside(size: int, side: float, slots: Sequence[int], logarithmic: bool) -> float:
+def _aside(size: int, side: float, slots: Sequence[int]) -> float:
     """Where a size stands moved aside: `side` is -0.5 to 0.5 of the room that the series of one slot take."""
-    places = np.log(slots) if logarithmic else np.array(slots, dtype=float)
+    places = np.log(slots)
     room = min(0.6 * np.diff(places).min(), 0.1 * (places[-1] - places[0])) if len(slots) > 1 else 0.0
-    return float(size * np.exp(side * room) if logarithmic else size + side * room)
+    return float(size * np.exp(side * room))
 
 
 def _distinct(names: Sequence[str], limit: int) -> list[str]:

@@ -150,7 +150,7 @@ def against_more_real(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             others = [(mix, size, more) for mix in mixes if mix != "real"]
             for mix, n, against in [("real", more, size), *others]:
                 pairs = [
-                    Pair(split, seed, run.groups, real.correct, run.correct)
+                    Pair(split, seed, run.predictions.groups, real.correct, run.correct)
                     for (*shared, split, seed), run in kept.items()
                     if shared == [classifier, augment, n, mix]
                     and (real := kept.get((classifier, augment, against, "real", split, seed)))

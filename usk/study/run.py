@@ -26,46 +26,29 @@ DEFAULT_REAL = "danavery/urbansound8K"
 RUNS = "runs"
 
 
-class _Rendering(Reporter):
-    """Passes on how far the datasets of a step have been rendered."""
+class _Share(Reporter):
+    """Hands the progress of tasks of one label on as their share of all that are to come; notes are in the records of what is
+    made."""
 
-    def __init__(self, tell: Callable[[float, str], None], n_datasets: int) -> None:
+    def __init__(self, label: str, tell: Callable[[float, str], None], n_tasks: int = 1) -> None:
         super().__init__()
-        self.tell, self.n_datasets, self.n_begun = tell, n_datasets, 0
+        self.label, self.tell, self.n_tasks, self.n_begun = label, tell, n_tasks, 0
 
     def task(self, label: str, unit: str = "", total: int = 0) -> Task:
-        if label != "rendering":
+        if label != self.label:
             return Task()
         self.n_begun += 1
-        return _RenderingTask(self, total)
+        return _SharedTask(self, total)
 
 
-class _RenderingTask(Task):
-    def __init__(self, reporter: _Rendering, total: int) -> None:
-        self.reporter, self.total = reporter, total
-
-    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
-        before = self.reporter.n_begun - 1
-        self.reporter.tell((before + done / max(self.total, 1)) / self.reporter.n_datasets, "")
-
-
-class _Training(Reporter):
-    """Hands the progress of a training on as a share of it; its notes are in the runs' records."""
-
-    def __init__(self, tell: Callable[[float, str], None]) -> None:
-        super().__init__()
-        self.tell = tell
-
-    def task(self, label: str, unit: str = "", total: int = 0) -> Task:
-        return _TrainingTask(self.tell, total) if label == "training" else Task()
-
-
-class _TrainingTask(Task):
-    def __init__(self, tell: Callable[[float, str], None], total: int) -> None:
-        self.tell, self.total = tell, total
+class _SharedTask(Task):
+    def __init__(self, of: _Share, total: int) -> None:
+        self.of, self.total = of, total
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
-        self.tell(done / max(self.total, 1), text or "")
+        self.total = total or self.total
+        share = self.of.n_begun - 1 + done / max(self.total, 1)
+        self.of.tell(share / self.of.n_tasks, text or "")
 
 
 @dataclass(frozen=True)
@@ -197,7 +180,7 @@ class _Steps:
             sources = [
                 self.source(place) for place in ([places] if isinstance(places, str) else places or [None])
             ]
-            result = fit(sources, out, config, test_folds=held, reporter=_Training(tell))
+            result = fit(sources, out, config, test_folds=held, reporter=_Share("training", tell))
             write_generator_card(result.folder)
 
         without = f" without fold {abbreviate_list([str(fold) for fold in held])}" if held else ""
@@ -232,7 +215,7 @@ class _Steps:
                 synth,
                 model=self._model_for(fold),
                 device=device,
-                reporter=_Rendering(tell, len(subsets)),
+                reporter=_Share("rendering", tell, len(subsets)),
             )
 
         label = f"make {name} of {n} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"
@@ -265,7 +248,7 @@ class _Steps:
                 mixes,
                 out=RUNS,
                 config=settings,
-                reporter=_Training(tell),
+                reporter=_Share("training", tell),
             )
 
         runs = len(mixes) * len(augments) * len(folds) * seeds

@@ -43,13 +43,13 @@ def pairs_of(runs: Sequence[RunRecord], mix: str) -> dict[tuple[str, int], Pair]
     pairs = {}
     for (name, split, seed), run in newest.items():
         if name == mix and (real := newest.get(("real", split, seed))) is not None:
-            if (real.steps, real.real_revision) != (run.steps, run.real_revision) or not np.array_equal(
-                real.clip_ids, run.clip_ids
+            if (real.steps, real.real.revision) != (run.steps, run.real.revision) or not np.array_equal(
+                real.predictions.clip_ids, run.predictions.clip_ids
             ):
                 raise SystemExit(
                     f"{real.folder} and {run.folder} took other steps, or were trained or tested on other real clips"
                 )
-            pairs[split, seed] = Pair(split, seed, run.groups, real.correct, run.correct)
+            pairs[split, seed] = Pair(split, seed, run.predictions.groups, real.correct, run.correct)
     return pairs
 
 
