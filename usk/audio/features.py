@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -11,7 +13,9 @@ import torch
 import torchaudio
 
 from usk.audio.mel import MelSettings, mel_power, to_db
-from usk.data.decode import DecodedSource, Progress
+from usk.data.decode import DecodedSource, resampled
+
+BATCH = 64  # clips
 
 
 class Features(Protocol):
@@ -118,14 +122,20 @@ def log_mel(audio: torch.Tensor, mel: MelSettings) -> torch.Tensor:
     return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - mel.top_db)
 
 
-def features_of(decoded: DecodedSource, settings: Features, progress: Progress | None = None) -> torch.Tensor:
+def features_of(decoded: DecodedSource, settings: Features) -> torch.Tensor:
     """Features of every clip: float16 [n, bands, frames] on the CPU; log-mel ones in dB."""
-    features = torch.empty(len(decoded), *settings.shape, dtype=torch.float16)
-    n_samples = settings.n_samples
-    for begin in range(0, len(decoded), 64):
-        rows = range(begin, min(begin + 64, len(decoded)))
-        batch = np.stack([fit_length(decoded.audio(row), n_samples, settings.repeat_short) for row in rows])
-        features[begin : rows.stop] = settings.of_audio(torch.from_numpy(batch)).half()
-        if progress is not None:
-            progress(rows.stop, len(decoded))
+    audio = (decoded.audio(row) for row in range(len(decoded)))
+    return features_at(audio, len(decoded), decoded.sample_rate_hz, settings)
+
+
+def features_at(
+    audio: Iterable[np.ndarray], n: int, rate_hz: int, settings: Features, dtype: torch.dtype = torch.float16
+) -> torch.Tensor:
+    """Features of `n` clips at any rate: [n, bands, frames] on the CPU."""
+    features = torch.empty(n, *settings.shape, dtype=dtype)
+    clips = (resampled(samples, rate_hz, settings.sample_rate_hz) for samples in audio)
+    fitted = (fit_length(samples, settings.n_samples, settings.repeat_short) for samples in clips)
+    for begin in range(0, n, BATCH):
+        batch = torch.from_numpy(np.stack(list(itertools.islice(fitted, BATCH))))
+        features[begin : begin + len(batch)] = settings.of_audio(batch)
     return features

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from usk.audio.features import FOUR_SECONDS, Features, fit_length
+from usk.audio.features import FOUR_SECONDS, Features, features_at
 from usk.classify.classifier import WEIGHTS_FILE
 from usk.classify.transformer import download_pretrained, transformers
-from usk.data.decode import DecodedSource
+from usk.data.decode import DecodedSource, resampled
 from usk.errors import UsageError
 from usk.hub import first_line
 from usk.reporter import Task
@@ -50,18 +50,8 @@ class Embedding:
 
 
 def features_of(audio: Sequence[np.ndarray], settings: Features = FOUR_SECONDS) -> torch.Tensor:
-    """Features (log-mel in dB) of clips at 22.05 kHz: [n, bands, frames]."""
-    import soxr
-
-    if settings.sample_rate_hz != RATE_HZ:
-        audio = [soxr.resample(samples, RATE_HZ, settings.sample_rate_hz, quality="HQ") for samples in audio]
-    fitted = [fit_length(samples, settings.n_samples, settings.repeat_short) for samples in audio]
-    return torch.cat(
-        [
-            settings.of_audio(torch.from_numpy(np.stack(fitted[begin : begin + 64])))
-            for begin in range(0, len(fitted), 64)
-        ]
-    )
+    """Features (log-mel in dB) of clips at 22.05 kHz: float32 [n, bands, frames]."""
+    return features_at(audio, len(audio), RATE_HZ, settings, torch.float32)
 
 
 def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
@@ -71,7 +61,6 @@ def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _statistics(features: torch.Tensor) -> np.ndarray:
-    features = features.float()
     features = features - features.mean(dim=(1, 2), keepdim=True)
     change = features.diff(dim=2).abs().mean(dim=2)
     return torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy()
@@ -148,12 +137,10 @@ def transformers_embedding(model_id: str, device: torch.device | str = "cpu") ->
 
 def _inputs(extractor: Any, samples: np.ndarray) -> Any:
     """One clip at 22.05 kHz as the model takes it."""
-    import soxr
-
     rate_hz = extractor.sampling_rate
     # CLAP would draw a part at random of what is longer than its window.
     longest_s = min(LONGEST_S, getattr(extractor, "max_length_s", None) or LONGEST_S)
-    cut = soxr.resample(samples[: int(longest_s * RATE_HZ)], RATE_HZ, rate_hz, quality="HQ")
+    cut = resampled(samples[: int(longest_s * RATE_HZ)], RATE_HZ, rate_hz)
     cut = cut[: int(longest_s * rate_hz)]
     cut = np.pad(cut, (0, max(0, round(SHORTEST_S * rate_hz) - len(cut))))
     return extractor(cut, sampling_rate=rate_hz, return_tensors="pt")

@@ -111,10 +111,10 @@ def train(
 
 
 def _decode(parts: Parts, rate_hz: int, skip_bad: bool, reporter: Reporter) -> dict[str, DecodedSource]:
-    decoded = {}
-    for name, source in parts.opened.items():
-        with reporter.task("decoding", "clips", len(source)) as task:
-            decoded[name] = decode_source(source, rate_hz, skip_bad=skip_bad, progress=task.update)
+    decoded = {
+        name: decode_source(source, rate_hz, skip_bad=skip_bad, reporter=reporter)
+        for name, source in parts.opened.items()
+    }
     real = decoded["real"].source
     if len(present := [name for name, n in real.counts().items() if n]) < 2:
         raise UsageError(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from usk.audio.mel import SILENCE_POWER, MelSettings, audio_to_image, to_db
+from usk.data.decode import resampled
 
 ENCODER_MEL = MelSettings(
     sample_rate_hz=22_050, n_fft=2_048, hop_samples=512, n_mels=96, n_frames=216, top_db=80.0
@@ -25,7 +27,11 @@ def encode_audio(encoder: Any, audio: torch.Tensor, sample_rate_hz: int) -> torc
     with silence to one image, and what is left over after the last whole image does not count.
     """
     device = next(encoder.parameters()).device
-    audio = _resampled(audio.float(), sample_rate_hz).to(device)
+    if sample_rate_hz != ENCODER_MEL.sample_rate_hz:
+        clips = audio.float().cpu().numpy()
+        clips = [resampled(clip, sample_rate_hz, ENCODER_MEL.sample_rate_hz) for clip in clips]
+        audio = torch.from_numpy(np.stack(clips))
+    audio = audio.float().to(device)
     length = ENCODER_MEL.image_samples
     n_images = max(audio.shape[1] // length, 1)
     audio = torch.nn.functional.pad(audio, (0, max(n_images * length - audio.shape[1], 0)))
@@ -42,14 +48,3 @@ def encoder_images(audio: torch.Tensor) -> torch.Tensor:
     image, reference_db = audio_to_image(audio, ENCODER_MEL)
     image[reference_db <= to_db(torch.tensor(SILENCE_POWER, device=audio.device))] = 1.0
     return ((image + 1.0) / 2.0 * 255.0 + 0.5).floor() / 255.0
-
-
-def _resampled(audio: torch.Tensor, sample_rate_hz: int) -> torch.Tensor:
-    """The same clips at the encoder's rate, resampled as `librosa.load` and `usk.data.decode` do."""
-    if sample_rate_hz == ENCODER_MEL.sample_rate_hz:
-        return audio
-    import soxr
-
-    samples = audio.T.contiguous().cpu().numpy()  # soxr takes clips side by side for channels
-    resampled = soxr.resample(samples, sample_rate_hz, ENCODER_MEL.sample_rate_hz, quality="HQ")
-    return torch.from_numpy(resampled).T.contiguous()

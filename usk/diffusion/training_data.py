@@ -102,8 +102,7 @@ def _training_part(
 
     A recording with clips in a test fold is left out whole.
     """
-    with reporter.task("decoding", "clips") as task:
-        everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, progress=task.update)
+    everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, reporter=reporter)
     for note in everything.source.notes:
         if note not in source.notes:
             reporter.warn(note)

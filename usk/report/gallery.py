@@ -147,9 +147,13 @@ def gallery(
         raise SourceError(
             f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so there is nothing to compare"
         )
-    made = _decoded(synthetic, reporter)
-    parts = [(made, False)] if rejected is None else [(_decoded(rejected, reporter), True), (made, False)]
-    studio = _Studio(None if real is None else _decoded(real, reporter), paint)
+
+    def decoded(source: Source) -> DecodedSource:
+        return decode_source(source, PICTURE.sample_rate_hz, skip_bad=True, reporter=reporter)
+
+    made = decoded(synthetic)
+    parts = [(made, False)] if rejected is None else [(decoded(rejected), True), (made, False)]
+    studio = _Studio(None if real is None else decoded(real), paint)
     notes = [] if studio.originals is None else _missing_parents(made.source, studio.originals.source)
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
     weight = BASE64 if embedded else 1.0
@@ -199,11 +203,6 @@ def _missing_parents(synthetic: Source, real: Source) -> list[str]:
         )
     missing = sum(not known for known in there.values())
     return [f"{pluralize(missing, 'parent')} without sound, not in {real.name}"] if missing else []
-
-
-def _decoded(source: Source, reporter: Reporter) -> DecodedSource:
-    with reporter.task("decoding", "clips") as task:
-        return decode_source(source, PICTURE.sample_rate_hz, skip_bad=True, progress=task.update)
 
 
 def _fill(

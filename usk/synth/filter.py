@@ -13,7 +13,7 @@ import hashlib
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from usk.audio.features import Features, fit_length
+from usk.audio.features import features_at, features_of
 from usk.classify.loop import BATCH_NORM_CLIPS, FeatureTable, Training, evenly
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import DEFAULT_CLASSIFIER, preset
@@ -222,8 +222,8 @@ class ClipFilter:
         Its draws are its own, whatever was drawn before: trained again, it is the same.
         """
         recipe, device = self.recipe, self.device
-        audio = (self.pool.audio(row) for row in one.rows)
-        features = features_at(audio, self.pool.sample_rate_hz, recipe.features).to(device)
+        # At the generator's rate, as synthetic clips are: a classifier knows neither by its bandwidth.
+        features = features_of(self.pool.subset(list(one.rows)), recipe.features).to(device)
         labels = torch.tensor([self.pool.source.clips[row].label for row in one.rows], device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
@@ -257,7 +257,8 @@ class ClipFilter:
             own = [index for index, scorer in enumerate(names) if scorer == name]
             stored = (io.BytesIO(rows[index]["audio"]["bytes"]) for index in own)
             audio = (soundfile.read(file, dtype="float32")[0] for file in stored)
-            probabilities = self.probabilities(name, features_at(audio, rate_hz, self.recipe.features))
+            features = features_at(audio, len(own), rate_hz, self.recipe.features)
+            probabilities = self.probabilities(name, features)
             for place, index in enumerate(own):
                 rows[index]["filter_score"] = round(float(probabilities[place, planned[index].label]), 6)
                 rows[index]["filter_folds"] = list(name)
@@ -279,28 +280,3 @@ class ClipFilter:
 
 def _advance(task: Task, before: int, step: int) -> None:
     task.update(before + step)
-
-
-def features_at(audio: Iterable[np.ndarray], rate_hz: int, settings: Features) -> torch.Tensor:
-    """Features of clips at any rate: float16 [n, bands, frames].
-
-    Real and synthetic clips come at the generator's rate, so that a classifier knows neither by its bandwidth.
-    """
-    import soxr
-
-    parts, n_samples = [], settings.n_samples
-    batch: list[np.ndarray] = []
-
-    def flush() -> None:
-        if batch:
-            parts.append(settings.of_audio(torch.from_numpy(np.stack(batch))).half())
-            batch.clear()
-
-    for samples in audio:
-        if rate_hz != settings.sample_rate_hz:
-            samples = soxr.resample(samples, rate_hz, settings.sample_rate_hz, quality="HQ")
-        batch.append(fit_length(np.ascontiguousarray(samples, np.float32), n_samples, settings.repeat_short))
-        if len(batch) == 64:
-            flush()
-    flush()
-    return torch.cat(parts)

@@ -177,8 +177,7 @@ def decode(
             value=source.location,
             hint="Name the real clips that they were made from.",
         )
-    with (reporter or Reporter()).task("decoding", "clips") as task:
-        return decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, progress=task.update)
+    return decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, reporter=reporter)
 
 
 def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSource, Plan]:
