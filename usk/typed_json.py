@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import types
 import typing
@@ -78,7 +79,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 
 def _read_dataclass(kind: Any, value: Any, place: str) -> Any:
     given = _expect(dict, value, place, "an object")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     read = {}
     for field in fields(kind):
         name = f"{place}.{field.name}" if place else field.name
@@ -87,6 +88,9 @@ def _read_dataclass(kind: Any, value: Any, place: str) -> Any:
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"lacks {name}")
     return kind(**read)
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _key(kind: type, key: str, place: str) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from usk.data.clip import OPTIONAL_COLUMNS, Provenance
 from usk.text import pluralize
+from usk.typed_json import from_json
 
 LARGEST_FOLD = 1_000_000
 
@@ -61,64 +63,21 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-_NAMES = (_list_of(_is_name), "is not a list of names")
-_TEXT = (lambda value: isinstance(value, str), "is not text")
-_COUNT = (lambda value: _is_int(value) and value >= 0, "is not a whole number from 0 on")
-_NUMBER = (_is_finite, "is not a finite number")
-_COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "parents": _NAMES,
-    "parent_groups": _NAMES,
-    "parent_folds": (_list_of(_is_int), "is not a list of numbers"),
-    "strategy": _TEXT,
-    "model": _TEXT,
-    "seed": _COUNT,
-    "steps": _COUNT,
-    "alpha": _NUMBER,
-    "gain_db": _NUMBER,
-}
-_OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "filter_score": _NUMBER,
-    "parent_names": _NAMES,
-    "parent_seconds": (_list_of(_is_finite), "is not a list of numbers"),
-    "prompt": _TEXT,
-    "filter_folds": (_list_of(_is_int), "is not a list of folds"),
-}
-
-
-def wrong_provenance_row(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the provenance columns of one row, None if nothing is.
+def provenance_of(row: Mapping[str, Any]) -> Provenance:
+    """What one row of a dataset says of where its clip came from. Raises ValueError with half a sentence.
 
     A row may name no parents at all; what it names must be whole, or leaks would pass unseen.
     """
-    checks = [(name, row[name], *check) for name, check in _COLUMNS.items()]
-    checks += [(name, row[name], *check) for name, check in _OPTIONAL.items() if row.get(name) is not None]
-    for name, value, fits, wrong in checks:
-        if not fits(value):
-            return f"{name} {wrong}"
-    if wrong_folds(row["parent_folds"]):
-        return "parent_folds has numbers that are no folds"
-    n_parents = len(row["parents"])
-    if not len(row["parent_groups"]) == len(row["parent_folds"]) == n_parents:
-        return "parents, parent_groups and parent_folds differ in length"
-    if any(len(row.get(name) or row["parents"]) != n_parents for name in ("parent_names", "parent_seconds")):
-        return "parents, parent_names and parent_seconds differ in length"
-    return None
-
-
-def first_wrong(
-    rows: Sequence[Mapping[str, Any]], check: Callable[[Mapping[str, Any]], str | None]
-) -> str | None:
-    """The first finding of `check`, with its row and how many rows have one."""
-    found = [(index, finding) for index, row in enumerate(rows) if (finding := check(row))]
-    if not found:
-        return None
-    index, finding = found[0]
-    return f"row {index}: {finding}" + (f" ({len(found)} such rows)" if len(found) > 1 else "")
+    given = {name: value for name, value in row.items() if value is not None or name not in OPTIONAL_COLUMNS}
+    found = from_json(Provenance, given)
+    if not all((*found.parents, *found.parent_names, *found.parent_groups)):
+        raise ValueError("a parent has no name")
+    if wrong_folds(found.parent_folds):
+        raise ValueError("parent_folds has numbers that are no folds")
+    if min(found.seed, found.steps) < 0:
+        raise ValueError("seed or steps are below 0")
+    if not len(found.parents) == len(found.parent_groups) == len(found.parent_folds):
+        raise ValueError("parents, parent_groups and parent_folds differ in length")
+    if {len(found.parent_names), len(found.parent_seconds)} - {0, len(found.parents)}:
+        raise ValueError("parents, parent_names and parent_seconds differ in length")
+    return found

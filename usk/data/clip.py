@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 NO_MODEL = "none"
 """The `model` of synthetic clips that were made without a generator."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a synthetic clip came from, empty for real ones. Each field is a column of a synthetic dataset, of its name and type."""
+
+    parents: tuple[str, ...] = ()  # by their `Clip.identity`
+    parent_names: tuple[str, ...] = ()  # clip ids, to read
+    parent_seconds: tuple[float, ...] = ()
+    parent_groups: tuple[str, ...] = ()
+    parent_folds: tuple[int, ...] = ()
+    strategy: str = ""
+    alpha: float = 0.0  # the share of what is not the first parent
+    weights: tuple[float, ...] = ()  # the parents' shares
+    seed: int = 0
+    steps: int = 0
+    model: str = ""
+    gain_db: float = 0.0  # to the parents' loudness
+    filter_score: float | None = None
+    prompt: str = ""
+    filter_folds: tuple[int, ...] = ()  # what the classifier filter that scored it was trained on
+
+
+OPTIONAL_COLUMNS = frozenset({"parent_names", "parent_seconds", "weights", "prompt", "filter_folds"})
+"""Those that a dataset may lack, or have no value in."""
+PROVENANCE_COLUMNS = tuple(field.name for field in fields(Provenance))
+
+
 @dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(Provenance):
     """One labeled clip.
 
     `sound` is what the clip is: a hash of its decoded sound, "" until it is decoded (`usk.data.decode`). `clip_id` and `group`
     are labels, with the source's name in front; `group` is the recording that the clip was cut from. `fold` is the official
-    (or made) fold, 0 where a synthetic clip's parents do not share one. The provenance fields are empty for real clips;
-    `parents` names the parents by their `identity`.
+    (or made) fold, 0 where a synthetic clip's parents do not share one.
     """
 
     clip_id: str
@@ -24,20 +48,6 @@ class Clip:
     group: str
     fold: int
     duration_s: float = 0.0
-    parents: tuple[str, ...] = ()
-    parent_groups: tuple[str, ...] = ()
-    parent_folds: tuple[int, ...] = ()
-    strategy: str = ""
-    alpha: float = 0.0
-    seed: int = 0
-    steps: int = 0
-    model: str = ""
-    gain_db: float = 0.0
-    filter_score: float | None = None
-    filter_folds: tuple[int, ...] = ()  # what the classifier filter that scored it was trained on
-    parent_names: tuple[str, ...] = ()  # clip ids, to read
-    parent_seconds: tuple[float, ...] = ()
-    prompt: str = ""
     sound: str = ""
 
     @property
@@ -53,38 +63,3 @@ class Clip:
     def lineage(self) -> frozenset[str]:
         """The recordings whose sound is in this clip, as named when it was made: its own, or its parents' if it is synthetic."""
         return frozenset(self.parent_groups) if self.is_synthetic else frozenset((self.group,))
-
-
-PROVENANCE_COLUMNS = (
-    "parents",
-    "parent_groups",
-    "parent_folds",
-    "strategy",
-    "alpha",
-    "seed",
-    "steps",
-    "model",
-    "gain_db",
-    "filter_score",
-)
-OPTIONAL_COLUMNS = ("parent_names", "parent_seconds", "filter_folds", "prompt")
-
-
-def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The provenance fields of one dataset row, as `Clip` takes them."""
-    return {
-        "parents": tuple(row["parents"]),
-        "parent_groups": tuple(row["parent_groups"]),
-        "parent_folds": tuple(int(fold) for fold in row["parent_folds"]),
-        "strategy": str(row["strategy"]),
-        "alpha": float(row["alpha"]),
-        "seed": int(row["seed"]),
-        "steps": int(row["steps"]),
-        "model": str(row["model"]),
-        "gain_db": float(row["gain_db"]),
-        "filter_score": None if row["filter_score"] is None else float(row["filter_score"]),
-        "filter_folds": tuple(int(fold) for fold in row.get("filter_folds") or ()),
-        "parent_names": tuple(row.get("parent_names") or ()),
-        "parent_seconds": tuple(float(length_s) for length_s in row.get("parent_seconds") or ()),
-        "prompt": str(row.get("prompt") or ""),
-    }

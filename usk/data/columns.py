@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from usk.data.checks import (
-    first_wrong,
     is_missing,
     missing_folds,
+    provenance_of,
     several_labels,
     wrong_folds,
     wrong_labels,
-    wrong_provenance_row,
 )
-from usk.data.clip import OPTIONAL_COLUMNS, PROVENANCE_COLUMNS, Clip, provenance_of
+from usk.data.clip import OPTIONAL_COLUMNS, PROVENANCE_COLUMNS, Clip
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.splits import in_several_folds
 from usk.errors import SourceError, UsageError
@@ -92,7 +91,7 @@ def from_columns(
 ) -> Source:
     """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
     name, typed = opened.name, opened.location
-    is_ours = all(column in data for column in PROVENANCE_COLUMNS)
+    is_ours = set(PROVENANCE_COLUMNS) - OPTIONAL_COLUMNS <= set(data)
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed) or _places_of_scenes(data)
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
     label_column, class_names, labels = _labels(
@@ -199,13 +198,19 @@ def _publishers_parts(data: Mapping[str, list[Any]], label_column: str | None) -
 
 def _provenance(data: Mapping[str, list[Any]], n: int, typed: str, notes: list[str]) -> list[dict[str, Any]]:
     """What the rows of a dataset of ours say of where their clips came from."""
-    stored = [column for column in (*PROVENANCE_COLUMNS, *OPTIONAL_COLUMNS) if column in data]
-    rows = [{column: data[column][row] for column in stored} for row in range(n)]
-    if wrong := first_wrong(rows, wrong_provenance_row):
-        raise SourceError(f"{typed}: its provenance cannot be relied on: {wrong}; make the dataset again")
-    if orphans := sum(not row["parents"] for row in rows):
+    stored = [name for name in PROVENANCE_COLUMNS if name in data]
+    found, wrong = [], []
+    for row in range(n):
+        try:
+            found.append(provenance_of({name: data[name][row] for name in stored}))
+        except ValueError as error:
+            wrong.append(f"row {row}: {error}")
+    if wrong:
+        said = f"{wrong[0]} ({len(wrong)} such rows)" if len(wrong) > 1 else wrong[0]
+        raise SourceError(f"{typed}: its provenance cannot be relied on: {said}; make the dataset again")
+    if orphans := sum(not one.parents for one in found):
         notes.append(f"{orphans} of {n} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
-    return [provenance_of(row) for row in rows]
+    return [{name: getattr(one, name) for name in PROVENANCE_COLUMNS} for one in found]
 
 
 def _pick(

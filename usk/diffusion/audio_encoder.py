@@ -27,9 +27,8 @@ def encode_audio(encoder: Any, audio: torch.Tensor, sample_rate_hz: int) -> torc
     with silence to one image, and what is left over after the last whole image does not count.
     """
     device = next(encoder.parameters()).device
-    if sample_rate_hz != ENCODER_MEL.sample_rate_hz:
-        clips = audio.float().cpu().numpy()
-        clips = [resampled(clip, sample_rate_hz, ENCODER_MEL.sample_rate_hz) for clip in clips]
+    if sample_rate_hz != (rate_hz := ENCODER_MEL.sample_rate_hz):
+        clips = [resampled(clip, sample_rate_hz, rate_hz) for clip in audio.float().cpu().numpy()]
         audio = torch.from_numpy(np.stack(clips))
     audio = audio.float().to(device)
     length = ENCODER_MEL.image_samples

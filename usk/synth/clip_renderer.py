@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -70,27 +71,15 @@ class ClipRenderer(ABC):
         parents = [beginning(samples, self.longest_samples) for samples in whole]
         weights = self.weights(clip)
         audio, gain_db = at_level(samples, float(np.dot(weights, [rms_db(parent) for parent in parents])))
+        flac = encode_flac(audio, self.decoded.sample_rate_hz)
         return {
-            "clip_id": clip.clip_id,
-            "audio": {
-                "bytes": encode_flac(audio, self.decoded.sample_rate_hz),
-                "path": f"{clip.clip_id}.flac",
-            },
-            "label": clip.label,
+            **asdict(clip),
+            "audio": {"bytes": flac, "path": f"{clip.clip_id}.flac"},
             "group": clip.clip_id,
-            "fold": clip.fold,
-            "parents": list(clip.parents),
-            "parent_names": list(clip.parent_names),
-            "parent_seconds": list(clip.parent_seconds),
-            "parent_groups": list(clip.parent_groups),
-            "parent_folds": list(clip.parent_folds),
             "strategy": self.config.strategy,
             "alpha": round(1 - weights[0], 6),
-            "weights": list(weights),
-            "seed": clip.seed,
+            "weights": weights,
             "steps": self.config.steps if self.strategy.mix is not None and self.strategy.samples else 0,
             "model": self.model_id,
             "gain_db": round(gain_db, 4),
-            "filter_score": None,
-            "prompt": clip.prompt,
         }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import typing
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from usk.data.clip import Provenance
 from usk.errors import UsageError, disk_errors
 from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder
 from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, write_manifest
@@ -34,6 +36,15 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: 
     """The columns of a synthetic dataset as `datasets.Features`; those of a filtered one say which classifier scored a clip."""
     from datasets import Audio, ClassLabel, Features, List, Value
 
+    kinds = {str: Value("string"), int: Value("int64"), float: Value("float64")}
+    provenance = {}
+    for name, hint in typing.get_type_hints(
+        Provenance
+    ).items():  # a type, a tuple of one, or one that may be missing
+        kind = kinds[(typing.get_args(hint) or (hint,))[0]]
+        provenance[name] = List(kind) if typing.get_origin(hint) is tuple else kind
+    if not filtered:
+        del provenance["filter_folds"]
     return Features(
         {
             "clip_id": Value("string"),
@@ -41,21 +52,7 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: 
             "label": ClassLabel(names=list(class_names)),
             "group": Value("string"),
             "fold": Value("int64"),
-            "parents": List(Value("string")),
-            "parent_names": List(Value("string")),
-            "parent_seconds": List(Value("float64")),
-            "parent_groups": List(Value("string")),
-            "parent_folds": List(Value("int64")),
-            "strategy": Value("string"),
-            "alpha": Value("float64"),
-            "weights": List(Value("float64")),
-            "seed": Value("int64"),
-            "steps": Value("int64"),
-            "model": Value("string"),
-            "gain_db": Value("float64"),
-            "filter_score": Value("float64"),
-            "prompt": Value("string"),
-            **({"filter_folds": List(Value("int64"))} if filtered else {}),
+            **provenance,
         }
     )
 
