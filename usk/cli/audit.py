@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usk.cli.options import (
-    DeviceOption,
-    Reading,
-    RealOption,
-    display_for,
-    reads_clips,
-    split_numbers,
-)
+from usk.cli.options import ColumnsOption, DeviceOption, Reading, RealOption, display_for, split_numbers
 
 if TYPE_CHECKING:
     from usk.audit.audit import Audit
@@ -23,7 +16,6 @@ if TYPE_CHECKING:
 FOUND_LEAKS = 3
 
 
-@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Synthetic dataset.")] = "synth",
@@ -53,14 +45,14 @@ def command(
         bool,
         typer.Option("--save", help="Keep the results in the dataset's folder and show them in its card."),
     ] = False,
-    reading: Reading = Reading(),
+    columns: ColumnsOption = None,
 ) -> None:
     """Compare a synthetic dataset with the real clips it was made from: leaks, defects, near-copies, distances.
 
     Exit code 3: a clip's parents are not what its row says, or clips would leak into --test-folds.
     """
     folds = split_numbers(test_folds, "test_folds")
-    display = display_for(ctx)
+    display, reading = display_for(ctx), Reading.of(columns)
     from usk.audit.audit import audit
     from usk.audit.embeddings import embedding_named
     from usk.audit.tables import card_section

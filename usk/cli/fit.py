@@ -6,10 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from usk.cli.options import DeviceOption, Reading, display_for, reads_clips, split_numbers, typed
+from usk.cli.options import (
+    ColumnsOption,
+    DeviceOption,
+    Reading,
+    SkipBadOption,
+    display_for,
+    split_numbers,
+    typed,
+)
 
 
-@reads_clips()
 def command(
     ctx: typer.Context,
     real: Annotated[
@@ -50,12 +57,14 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="What training is drawn with.")] = 0,
     device: DeviceOption = "auto",
-    reading: Reading = Reading(),
+    skip_bad: SkipBadOption = False,
+    columns: ColumnsOption = None,
 ) -> None:
     """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on.
 
     On several GPUs: torchrun --nproc-per-node N -m usk fit ...
     """
+    reading = Reading.of(columns, skip_bad)
     from usk.diffusion.fit_config import FitConfig
 
     config = FitConfig(

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usk.cli.options import Reading, display_for, reads_clips
+from usk.cli.options import ColumnsOption, Reading, display_for
 from usk.text import pluralize
 
 if TYPE_CHECKING:
     from usk.data.source import Source
 
 
-@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     what: Annotated[
@@ -23,10 +22,10 @@ def command(
             metavar="[SRC]", help="A source, a generator, a run. Without it: versions and the cache."
         ),
     ] = None,
-    reading: Reading = Reading(),
+    columns: ColumnsOption = None,
 ) -> None:
     """Say what SRC is: classes, counts, license, notes; or the installation and its cache."""
-    display = display_for(ctx)
+    display, reading = display_for(ctx), Reading.of(columns)
     from usk.cli.display import counts_table, facts_table
 
     kind, folder = ("installation", None) if what is None else _kind_of(what)

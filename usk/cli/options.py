@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,98 +48,48 @@ COLUMN_NAMES = ("audio", "label", "group", "fold")
 
 @dataclass(frozen=True)
 class Reading:
-    """How the sources of a command are to be read: what `--skip-bad` and the column options say."""
+    """How the sources of a command are to be read: what `--skip-bad` and `--columns` say."""
 
-    skip_bad: bool = False
-    audio_column: str | None = None
-    label_column: str | None = None
-    group_column: str | None = None
-    fold_column: str | None = None
+    skip_bad: bool
+    columns: dict[str, Any]  # as `open_source` takes them: `label_column`, ...
+
+    @classmethod
+    def of(cls, columns: str | None, skip_bad: bool = True) -> Reading:
+        """`columns` is text such as `label=word,group=speaker`."""
+        from usk.errors import UsageError
+
+        found: dict[str, Any] = {}
+        for entry in split_names(columns):
+            name, _, column = (part.strip() for part in entry.partition("="))
+            if not column or name not in COLUMN_NAMES:
+                raise UsageError(
+                    f"{entry} is not one of {', '.join(f'{known}=COLUMN' for known in COLUMN_NAMES)}",
+                    field="columns",
+                    hint="Write for example label=category,group=fsID.",
+                )
+            found[f"{name}_column"] = column
+        return cls(skip_bad, found)
 
     def open(self, location: str | None, field: str = "real") -> Source:
         """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `field` is the parameter that names it."""
         from usk.data.location import refuse_missing
 
-        place = real_location(location)
+        place = location if location is not None else os.environ.get("USK_REAL") or DEFAULT_REAL
         refuse_missing(place, field)  # before numpy and pyarrow are imported
         from usk.data.open import open_source
 
-        return open_source(
-            place,
-            skip_bad=self.skip_bad,
-            audio_column=self.audio_column,
-            label_column=self.label_column,
-            group_column=self.group_column,
-            fold_column=self.fold_column,
-            field=field,
-        )
+        return open_source(place, skip_bad=self.skip_bad, field=field, **self.columns)
 
     @property
     def given(self) -> str:
         """What was given, for the next command: ` --skip-bad --columns label=word`."""
-        named = [(name, getattr(self, f"{name}_column")) for name in COLUMN_NAMES]
-        columns = ",".join(f"{name}={column}" for name, column in named if column is not None)
+        columns = ",".join(f"{name.removesuffix('_column')}={of}" for name, of in self.columns.items())
         return (" --skip-bad" if self.skip_bad else "") + (f" --columns {typed(columns)}" if columns else "")
-
-
-def columns_of(text: str | None) -> dict[str, str]:
-    """`label=word,group=speaker` as the arguments `label_column` and `group_column` of `open_source`."""
-    from usk.errors import UsageError
-
-    found: dict[str, str] = {}
-    for entry in split_names(text):
-        name, equals, column = (part.strip() for part in entry.partition("="))
-        if not equals or not column or name not in COLUMN_NAMES:
-            raise UsageError(
-                f"{entry} is not one of {', '.join(f'{known}=COLUMN' for known in COLUMN_NAMES)}",
-                field="columns",
-                hint="Write for example label=category,group=fsID.",
-            )
-        found[f"{name}_column"] = column
-    return found
 
 
 def typed(name: str) -> str:
     """A path or another name as a shell takes it for one: quoted, and no option where it begins with a dash."""
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
-
-
-READING_OPTIONS = {"skip_bad": (SkipBadOption, False), "columns": (ColumnsOption, None)}
-
-
-def reads_clips(*, skip_bad: bool | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a command with a parameter `reading: Reading`: in its place stand the options that say how to read clips.
-
-    `skip_bad` given is what it always is, without an option.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        options = {name: it for name, it in READING_OPTIONS.items() if skip_bad is None or name != "skip_bad"}
-
-        @functools.wraps(command)
-        def wrapped(*args: Any, **kwargs: Any) -> None:
-            chosen = {name: kwargs.pop(name) for name in options}
-            columns = columns_of(chosen["columns"])
-            command(*args, **kwargs, reading=Reading(bool(chosen.get("skip_bad", skip_bad)), **columns))
-
-        own = inspect.signature(command, eval_str=True)
-        parameters = []
-        for parameter in own.parameters.values():
-            if parameter.name == "reading":
-                parameters += [
-                    inspect.Parameter(name, parameter.kind, default=default, annotation=annotation)
-                    for name, (annotation, default) in options.items()
-                ]
-            else:
-                parameters.append(parameter)
-        wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return wrapped
-
-    return decorate
-
-
-def real_location(given: str | None) -> str:
-    return given if given is not None else os.environ.get("USK_REAL") or DEFAULT_REAL
 
 
 def display_for(ctx: typer.Context, quiet: bool = False) -> Display:

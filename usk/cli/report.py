@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usk.cli.options import (
-    Reading,
-    RealOption,
-    display_for,
-    reads_clips,
-)
+from usk.cli.options import ColumnsOption, Reading, RealOption, display_for
 
 if TYPE_CHECKING:
     from usk.cli.display import Display
     from usk.data.source import Source
 
 
-@reads_clips(skip_bad=True)
 def command(
     ctx: typer.Context,
     runs: Annotated[
@@ -52,13 +46,13 @@ def command(
     audit: Annotated[
         bool, typer.Option("--audit/--no-audit", help="Show what usk audit finds in the dataset.")
     ] = True,
-    reading: Reading = Reading(),
+    columns: ColumnsOption = None,
 ) -> None:
     """Write one HTML page: compare the runs, listen to clips and their parents, see what it all rests on.
 
     It opens from disk in any browser, offline.
     """
-    display = display_for(ctx)
+    display, reading = display_for(ctx), Reading.of(columns)
     from usk.cli.display import facts_table
     from usk.report.page import ReportConfig, report
     from usk.runs import run_folders

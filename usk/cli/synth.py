@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from usk.cli.options import (
+    ColumnsOption,
     DeviceOption,
     ModelOption,
     Reading,
     RealOption,
     SeedOption,
+    SkipBadOption,
     display_for,
-    reads_clips,
     split_names,
     split_numbers,
     typed,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from usk.synth.synthesize import SynthResult
 
 
-@reads_clips()
 def command(
     ctx: typer.Context,
     per_class: Annotated[int, typer.Option("--per-class", help="Clips to make of each class.")] = 100,
@@ -117,13 +117,14 @@ def command(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
-    reading: Reading = Reading(),
+    skip_bad: SkipBadOption = False,
+    columns: ColumnsOption = None,
 ) -> None:
     """Make synthetic clips by interpolating pairs of real ones: a Hugging Face dataset in OUT.
 
     Run it again after an interruption and it goes on where it stopped.
     """
-    display = display_for(ctx)
+    display, reading = display_for(ctx), Reading.of(columns, skip_bad)
     from usk.synth.settings import SynthConfig, render_config
 
     tested = split_numbers(test_folds, "test_folds")

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from usk.cli.options import (
+    ColumnsOption,
     DeviceOption,
     Reading,
     RealOption,
+    SkipBadOption,
     display_for,
-    reads_clips,
     split_numbers,
     typed,
 )
@@ -23,7 +24,6 @@ class Protocol(StrEnum):
     SEED_9010 = "seed-9010"
 
 
-@reads_clips()
 def command(
     ctx: typer.Context,
     mix: Annotated[
@@ -114,13 +114,14 @@ def command(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Do not also train on the real clips of each mix alone.")
     ] = False,
-    reading: Reading = Reading(),
+    skip_bad: SkipBadOption = False,
+    columns: ColumnsOption = None,
 ) -> None:
     """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again.
 
     Beside each mix its real clips alone are trained too, with as many seeds as `usk eval` needs for a verdict.
     """
-    display = display_for(ctx)
+    display, reading = display_for(ctx), Reading.of(columns, skip_bad)
     from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
     from usk.errors import UsageError
