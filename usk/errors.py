@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,19 @@ class UsageError(UskError):
     """A flag or an argument that cannot be meant: exit code 2, as for usage errors of the command line."""
 
     exit_code = 2
+
+
+def require_known(value: object, known: Iterable[str], field: str) -> None:
+    """Raise UsageError for a value of `field` that is none of the known names."""
+    if value not in (names := tuple(known)):
+        raise UsageError("is not known", field=field, value=value, hint=f"Choose one of {', '.join(names)}.")
+
+
+def require_at_least(least: int, **values: float | None) -> None:
+    """Raise UsageError for the first of these fields that is below `least`; None is not given."""
+    for field, value in values.items():
+        if value is not None and value < least:
+            raise UsageError(f"must be at least {least}", field=field, value=value)
 
 
 class SourceError(UskError):

@@ -139,7 +139,7 @@ def test_a_draw_is_the_same_on_a_machine_of_its_own(
     assert [folder.name for folder in made] == ["6-train_clips-fold2-seed1", "full-fold2"]
     assert pq.read_table(made[0] / "data").equals(pq.read_table(few / made[0].name / "data"))
     refused = usk("synth", "--real", urbansound8k_folder, "--train-clips", 6, "--seed", -1)
-    assert refused.code == 2 and refused.err.splitlines()[-1] == "usk: --seed -1: must be 0 or more"
+    assert refused.code == 2 and refused.err.splitlines()[-1] == "usk: --seed -1: must be at least 0"
 
 
 def test_what_it_says_to_do_next_trains_on_all_datasets(

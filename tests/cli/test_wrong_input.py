@@ -225,7 +225,7 @@ def per_class_negative(world: World) -> Case:
 
 
 def negative_seed(world: World) -> Case:
-    return world.synth(None, "--seed", -1), 2, ["--seed -1: must be 0 or more"]
+    return world.synth(None, "--seed", -1), 2, ["--seed -1: must be at least 0"]
 
 
 def bad_alpha(world: World) -> Case:

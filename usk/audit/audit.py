@@ -18,9 +18,9 @@ from usk.audit.embeddings import LOG_MEL, Embedding, embedding_named
 from usk.audit.leaks import FoldLeaks, fold_leaks, wrong_provenance
 from usk.audit.likeness import Likeness, likeness
 from usk.data.decode import DecodedSource, decode_source
-from usk.data.leaks import Origins, foreign_generator, lineages, unknown_generator
+from usk.data.leaks import Origins, foreign_generator, lineages, parents_in, unknown_generator
 from usk.data.source import Source
-from usk.errors import SourceError, UsageError
+from usk.errors import SourceError
 from usk.reporter import Reporter
 
 REFERENCE_CLIPS = 100  # real clips of a class that distances are measured to, at most
@@ -88,12 +88,7 @@ def audit(
     reporter = reporter or Reporter()
     _check(synthetic, real, test_folds)
     originals = _decoded(real, reporter)
-    if not any(map(any, Origins(synthetic, originals.source).rows)):
-        raise SourceError(
-            f"no parent of {synthetic.location} is in {real.location}",
-            field="real",
-            hint="Name the source that it was made from.",
-        )
+    parents_in(synthetic, originals.source)
     wrong = wrong_provenance(synthetic, originals.source)
     decoded = _decoded(synthetic, reporter)
     # As `usk synth` and `usk train` split: clips that cannot be used hold no recording back for validation.
@@ -131,12 +126,7 @@ def _check(synthetic: Source, real: Source, test_folds: Sequence[int]) -> None:
         raise SourceError(
             f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so leaks cannot be ruled out"
         )
-    for fold in test_folds:
-        if fold not in real.folds:
-            known = ", ".join(map(str, real.folds))
-            raise UsageError(
-                f"{real.location} has no such fold; it has {known}", field="test_folds", value=fold
-            )
+    real.require_folds(test_folds)
 
 
 def _decoded(source: Source, reporter: Reporter) -> DecodedSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from usk.errors import UsageError
+from usk.errors import UsageError, require_at_least, require_known
 
 FOLDS = "folds"
 SEED_9010 = "seed-9010"
@@ -13,7 +13,6 @@ PROTOCOLS = (FOLDS, SEED_9010)
 TRANSFORMER = "hf:"  # in front of a folder or Hub id of a classifier of `transformers`
 DEFAULT_CLASSIFIER = "small"
 PAIRS_FOR_A_VERDICT = 6  # of fold and seed: with fewer, `usk eval` calls no mix better
-_LEAST = {"seeds": 1, "seed": 0, "epochs": 1, "batch": 1, "workers": 1}
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ USES = {
 
 def use_named(name: str) -> ClipUse:
     """A row of the table. Raises UsageError for an unknown name."""
-    if name not in USES:
-        raise UsageError("is not known", field="use", value=name, hint=f"Choose one of {', '.join(USES)}.")
+    require_known(name, USES, "use")
     return USES[name]
 
 
@@ -87,12 +85,9 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise UsageError for options that cannot be meant."""
-        if self.protocol not in PROTOCOLS:
-            known = f"Choose one of {', '.join(PROTOCOLS)}."
-            raise UsageError("is not known", field="protocol", value=self.protocol, hint=known)
-        for field, least in _LEAST.items():
-            if (value := getattr(self, field)) is not None and value < least:
-                raise UsageError(f"must be at least {least}", field=field, value=value)
+        require_known(self.protocol, PROTOCOLS, "protocol")
+        require_at_least(0, seed=self.seed)
+        require_at_least(1, seeds=self.seeds, epochs=self.epochs, batch=self.batch, workers=self.workers)
         rate = self.learning_rate
         if rate is not None and not 0 < rate < math.inf:
             raise UsageError("must be above 0 and finite", field="learning_rate", value=f"{rate:g}")

@@ -20,7 +20,7 @@ from usk.classify.run_folder import CARD_FILE
 from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef, Sound
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.open import open_source
-from usk.data.pinned import download, looks_like_hub_id, pin
+from usk.data.pinned import looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
 from usk.files import expanded, visible_files
 from usk.reporter import Reporter
@@ -83,7 +83,7 @@ def _download_classifier(run: str) -> Path:
     if missing:
         why = f"is not a classifier of usk: it has no {' and no '.join(missing)}"
         raise ModelError(why, field="run", value=run)
-    return download(pinned, (CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE), run, instead, ModelError)
+    return pinned.download((CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE), run, instead, ModelError)
 
 
 def load_classifier(run: str | os.PathLike[str]) -> AudioClassifier:

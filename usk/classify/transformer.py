@@ -23,7 +23,7 @@ from torch import nn
 
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.recipe import ClassifierPreset
-from usk.data.pinned import download_model
+from usk.data.pinned import download
 from usk.errors import ModelError, UsageError, UskError
 from usk.files import expanded
 from usk.hub import first_line
@@ -264,7 +264,7 @@ def download_pretrained(hub_id: str, subject: str, instead: str, error: type[Usk
     `usk.hub.hub_errors`).
     """
     for weights in ("*.safetensors", "pytorch_model*.bin"):
-        folder, _ = download_model(hub_id, ("*.json", weights), subject, instead, error)
+        folder = download(hub_id, ("*.json", weights), subject, instead, error)
         if any(folder.glob(weights)):
             break
     return folder

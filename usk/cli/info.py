@@ -60,7 +60,7 @@ def _kind_of(what: str) -> tuple[str, Path | None]:
 def _kind_on_hub(what: str) -> tuple[str, Path | None]:
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    from usk.data.pinned import download, pin
+    from usk.data.pinned import pin
     from usk.errors import SourceError
     from usk.hub import causes
     from usk.runs import RUN_FILE
@@ -77,7 +77,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
         return "generator", None
     if {"config.json", "model.safetensors"} <= set(pinned.files):
         wanted = ("config.json", RUN_FILE)
-        return "run", download(pinned, wanted, subject, instead, SourceError)
+        return "run", pinned.download(wanted, subject, instead, SourceError)
     raise SourceError(
         f"{what} is a model on the Hub, but neither a generator nor a classifier that usk knows"
     )

@@ -23,6 +23,7 @@ import numpy as np
 from usk.data.clip import NO_MODEL, Clip
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import Split
+from usk.errors import SourceError
 from usk.text import abbreviate_list, pluralize
 
 DEMO = "demo"  # in front of the recordings of the demo corpus
@@ -81,6 +82,18 @@ class Origins:
 
     def groups(self, rows: Iterable[int]) -> frozenset[str]:
         return frozenset(self.real.clips[row].group for row in rows)
+
+
+def parents_in(synthetic: Source, real: Source) -> Origins:
+    """Where the parents of synthetic clips are in `real`. Raises SourceError where none is there."""
+    origins = Origins(synthetic, real)
+    if not any(map(any, origins.rows)):
+        raise SourceError(
+            f"no parent of {synthetic.location} is in {real.location}",
+            field="real",
+            hint="Name the source that it was made from.",
+        )
+    return origins
 
 
 def _parents(clip: Clip) -> list[tuple[str, str, float]]:

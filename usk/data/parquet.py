@@ -13,7 +13,7 @@ from usk.data.audio_file import DatasetRef, ParquetRef, is_audio
 from usk.data.columns import Columns, from_columns
 from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import license_of_card, one_license
-from usk.data.pinned import cache_folder, download, pin
+from usk.data.pinned import cache_folder, pin
 from usk.data.source import Source, TrainingClips
 from usk.errors import SourceError, UsageError
 from usk.files import visible_files
@@ -204,7 +204,7 @@ def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
     )
     pinned = pin(typed, "dataset", subject, instead, SourceError)
     if MANIFEST_FILE in pinned.files:
-        folder = download(pinned, OWN_FILES, subject, instead, SourceError)
+        folder = pinned.download(OWN_FILES, subject, instead, SourceError)
         source = open_parquet(folder, typed, False, columns)
         source = replace(source, name=hub_id, revision=pinned.commit, cache_key=f"hub-{pinned.commit}")
     else:
@@ -220,7 +220,7 @@ def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
         opened = Source(name, "Hub dataset", typed, pinned.commit, key, (), (), ())
         source = _from_dataset(loaded, opened, columns, folder)
         card = (
-            download(pinned, ["README.md"], subject, instead, SourceError)
+            pinned.download(["README.md"], subject, instead, SourceError)
             if "README.md" in pinned.files
             else None
         )

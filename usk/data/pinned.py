@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from usk.errors import UskError
 from usk.hub import hub_errors, retried
@@ -35,6 +36,10 @@ class Pinned:
     commit: str
     files: tuple[str, ...]
 
+    def download(self, patterns: Sequence[str], subject: str, instead: str, error: type[UskError]) -> Path:
+        """Its files that match, see `download`."""
+        return download(f"{self.hub_id}@{self.commit}", patterns, subject, instead, error, self.kind)
+
 
 def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]) -> Pinned:
     """The dataset or model `user/name[@revision]` at its commit. Raises `error` in one line (see `usk.hub.hub_errors`)."""
@@ -60,24 +65,14 @@ def cache_folder(hub_id: str, kind: str) -> Path:
 
 
 def download(
-    pinned: Pinned, patterns: Sequence[str], subject: str, instead: str, error: type[UskError]
+    typed: str,
+    patterns: Sequence[str],
+    subject: str,
+    instead: str,
+    error: type[UskError],
+    kind: str = "model",
 ) -> Path:
-    """The folder in the Hub's cache with the files of `pinned` that match. Raises `error` in one line."""
-    from huggingface_hub import snapshot_download
-
-    def fetch() -> str:
-        return snapshot_download(
-            pinned.hub_id, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(patterns)
-        )
-
-    with hub_errors(subject, instead, error, pinned.commit):
-        return Path(retried(fetch))
-
-
-def download_model(
-    typed: str, patterns: Sequence[str], subject: str, instead: str, error: type[UskError]
-) -> tuple[Path, str]:
-    """The folder in the Hub's cache with the files of the model `user/name[@revision]` that match, and its commit.
+    """The folder in the Hub's cache with the files of `user/name[@revision]` that match; it is called like the commit.
 
     Where the Hub is out of reach or refuses, what an earlier download of that revision has left there serves. Raises
     `error` in one line.
@@ -85,10 +80,6 @@ def download_model(
     from huggingface_hub import snapshot_download
 
     hub_id, _, revision = typed.partition("@")
-
-    def fetch() -> str:
-        return snapshot_download(hub_id, revision=revision or None, allow_patterns=list(patterns))
-
+    wanted: dict[str, Any] = {"revision": revision or None, "repo_type": kind}
     with hub_errors(subject, instead, error, revision):
-        folder = Path(retried(fetch))
-    return folder, folder.name
+        return Path(retried(lambda: snapshot_download(hub_id, allow_patterns=list(patterns), **wanted)))

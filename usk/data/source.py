@@ -79,20 +79,22 @@ class Source:
                     field="classes",
                     value=",".join(unknown),
                 )
-        if folds:
-            missing = [fold for fold in folds if fold not in self.folds]
-            if missing:
-                raise UsageError(
-                    f"{self.location} has no such fold; it has {', '.join(map(str, self.folds))}",
-                    field="folds",
-                    value=",".join(map(str, missing)),
-                )
+        self.require_folds(folds or (), "folds")
         wanted = {self.class_names.index(name) for name in classes} if classes else None
         return self.subset(
             row
             for row, clip in enumerate(self.clips)
             if (wanted is None or clip.label in wanted) and (not folds or clip.fold in folds)
         )
+
+    def require_folds(self, folds: Iterable[int], field: str = "test_folds") -> None:
+        """Raise UsageError for folds that it does not have; `field` named them."""
+        if missing := sorted(set(folds) - set(self.folds)):
+            raise UsageError(
+                f"{self.location} has no such fold; it has {', '.join(map(str, self.folds))}",
+                field=field,
+                value=",".join(map(str, missing)),
+            )
 
     def counts(self) -> dict[str, int]:
         """Clips a class, in class order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from usk.errors import UsageError
+from usk.errors import UsageError, require_at_least
 
 LEARNING_RATE = 4e-4
 LEARNING_RATE_FROM = 1e-4  # a trained network is to keep what it has learned
@@ -42,9 +42,8 @@ class FitConfig:
         rate = self.learning_rate
         if rate is None:
             rate = LEARNING_RATE if self.base is None else LEARNING_RATE_FROM
-        for name, least in {"steps": 1, "batch": 1, "accumulate": 1, "seed": 0}.items():
-            if (count := getattr(self, name)) < least:
-                raise UsageError(f"must be at least {least}", field=name, value=count)
+        require_at_least(0, seed=self.seed)
+        require_at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)
         for name, amount in {"learning_rate": rate, "minutes": self.minutes}.items():
             if amount is not None and not 0.0 < amount < math.inf:
                 raise UsageError("must be greater than 0", field=name, value=f"{amount:g}")

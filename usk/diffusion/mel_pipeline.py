@@ -15,7 +15,7 @@ import torch
 
 from usk.audio.mel import MelSettings, audio_to_image
 from usk.audio.vocoder import filter_source, image_to_audio
-from usk.data.pinned import download_model
+from usk.data.pinned import download
 from usk.device import autocast
 from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
 from usk.diffusion.generator import Condition, Generator
@@ -255,9 +255,7 @@ def _load_encoder(folder: Path, unet: Any) -> Any:
     own = folder / AUDIO_ENCODER_FOLDER
     if not own.is_dir():
         subject = f"the model is conditional, and its audio encoder {AUDIO_ENCODER}"
-        own, _ = download_model(
-            AUDIO_ENCODER, ENCODER_FILES, subject, f"put its files into {own}", ModelError
-        )
+        own = download(AUDIO_ENCODER, ENCODER_FILES, subject, f"put its files into {own}", ModelError)
     with quiet_libraries():
         from audiodiffusion.audio_encoder import AudioEncoder
 

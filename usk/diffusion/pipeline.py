@@ -15,7 +15,7 @@ from typing import Any
 
 from usk.audio.mel_settings import LARGEST, MelSettings
 from usk.data.licenses import UNKNOWN
-from usk.data.pinned import download_model
+from usk.data.pinned import download
 from usk.diffusion.text_info import FAMILIES, text_shape
 from usk.errors import ModelError
 from usk.files import expanded
@@ -220,7 +220,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
         )
     hub_id = name.partition("@")[0]
     for wanted in ((INDEX_FILE,), files):  # first the file that says whether it is worth its gigabytes
-        folder, commit = download_model(
+        folder = download(
             name,
             wanted,
             f"the model {hub_id}",
@@ -229,7 +229,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
         )
         if not (folder / INDEX_FILE).is_file():
             raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
-    return folder, commit
+    return folder, folder.name
 
 
 def model_id(name: str, folder: Path, commit: str) -> str:

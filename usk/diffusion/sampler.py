@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from usk.errors import UsageError
+from usk.errors import require_known
 
 SOLVERS = ("second-order", "ddim")
 
@@ -21,13 +21,7 @@ class SamplerConfig:
     solver: str = "second-order"
 
     def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise UsageError(
-                "is not a known solver",
-                field="solver",
-                value=self.solver,
-                hint=f"Use {' or '.join(SOLVERS)}.",
-            )
+        require_known(self.solver, SOLVERS, "solver")
 
     def evaluations(self, inverts: bool = True) -> tuple[int, int]:
         """Network evaluations to invert a parent and to sample a clip."""

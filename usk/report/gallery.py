@@ -20,7 +20,7 @@ from usk.audit.distances import median_distance
 from usk.audit.embeddings import log_mel_statistics
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, decode_source
-from usk.data.leaks import Origins
+from usk.data.leaks import Origins, parents_in
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
@@ -189,19 +189,8 @@ def gallery(
 
 def _missing_parents(synthetic: Source, real: Source) -> list[str]:
     """A note on parents that are not in `real`, if any. Raises SourceError where none is."""
-    origins = Origins(synthetic, real).rows
-    there = {
-        parent: bool(rows)
-        for clip, found in zip(synthetic.clips, origins, strict=True)
-        for parent, rows in zip(clip.parents, found, strict=True)
-    }
-    if not any(there.values()):
-        raise SourceError(
-            f"no parent of {synthetic.location} is in {real.location}",
-            field="real",
-            hint="Name the source that it was made from.",
-        )
-    missing = sum(not known for known in there.values())
+    origins = parents_in(synthetic, real)
+    missing = len(origins.foreign)
     return [f"{pluralize(missing, 'parent')} without sound, not in {real.name}"] if missing else []
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.splits import held_out_groups, stable_order
-from usk.errors import SourceError, UsageError
+from usk.errors import SourceError, require_at_least
 from usk.synth.alpha import Alpha
 from usk.synth.planned import PlannedClip, PlannedClips
 from usk.text import abbreviate_list, pluralize
@@ -173,10 +173,8 @@ def _planned(
 def _check_request(per_class: int, n_parents: int, seed: int) -> None:
     if n_parents not in (1, 2):
         raise ValueError(f"{n_parents} parents; clips have one or two")
-    if per_class < 1:
-        raise UsageError("must be at least 1", field="per_class", value=per_class)
-    if seed < 0:
-        raise UsageError("must be 0 or more", field="seed", value=seed)
+    require_at_least(1, per_class=per_class)
+    require_at_least(0, seed=seed)
 
 
 def _too_few_recordings(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usk.data.prompts import DEFAULT_PROMPT
 from usk.diffusion.sampler import SamplerConfig
-from usk.errors import UsageError
+from usk.errors import UsageError, require_at_least, require_known
 from usk.synth.alpha import Alpha
 from usk.synth.strategies import Strategy, strategy_named
 
@@ -63,8 +63,8 @@ class RenderConfig:
             self.strength,
         )
         _check(0.0 < self.strength <= 1.0, "must lie above 0 and up to 1", "strength", self.strength)
-        _check(self.steps >= 1, "must be at least 1", "steps", self.steps)
-        _check(self.phase in PHASES, "is not random or parents", "phase", self.phase)
+        require_at_least(1, steps=self.steps, batch=self.batch)
+        require_known(self.phase, PHASES, "phase")
         _ = self.sampler  # checks the solver
         _check(0.0 <= self.eta <= 1.0, "must lie between 0 and 1", "eta", self.eta)
         _check(self.eta == 0 or self.solver == "ddim", "only the solver ddim adds noise", "eta", self.eta)
@@ -74,12 +74,7 @@ class RenderConfig:
             "guidance",
             self.guidance,
         )
-        _check(
-            self.precision in ("auto", "fp32", "bf16"),
-            "is not auto, fp32 or bf16",
-            "precision",
-            self.precision,
-        )
+        require_known(self.precision, ("auto", "fp32", "bf16"), "precision")
         for name in ("prompt", "negative_prompt"):
             given = getattr(self, name)
             _check(
@@ -88,7 +83,6 @@ class RenderConfig:
                 name,
                 given,
             )
-        _check(self.batch is None or self.batch >= 1, "must be at least 1", "batch", self.batch)
 
     def resolved(self, takes_classes: bool, takes_prompts: bool = False) -> RenderConfig:
         """With the guidance and the prompts that such a generator gets."""
@@ -148,10 +142,7 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
 
     Raises UsageError for what is not known or does not go together.
     """
-    if quality not in QUALITIES:
-        raise UsageError(
-            "is not known", field="quality", value=quality, hint=f"Choose one of {', '.join(QUALITIES)}."
-        )
+    require_known(quality, QUALITIES, "quality")
     preset = QUALITIES[quality]
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("strategy", preset.config.strategy)
@@ -198,8 +189,8 @@ class SynthConfig:
     )
 
     def __post_init__(self) -> None:
-        _check(self.per_class >= 1, "must be at least 1", "per_class", self.per_class)
-        _check(self.seed >= 0, "must be 0 or more", "seed", self.seed)
+        require_at_least(1, per_class=self.per_class)
+        require_at_least(0, seed=self.seed)
         _check(
             self.filter is None or 0 < self.filter <= 1,
             "must lie above 0 and up to 1: the share of the clips that is kept",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usk.errors import UsageError
+from usk.errors import require_known
 
 if TYPE_CHECKING:
     import torch
@@ -138,8 +138,5 @@ STRATEGIES: dict[str, Strategy] = {
 
 def strategy_named(name: str) -> Strategy:
     """The row of the table. Raises UsageError for a name that is not in it."""
-    if name not in STRATEGIES:
-        raise UsageError(
-            "is not known", field="strategy", value=name, hint=f"Choose one of {', '.join(STRATEGIES)}."
-        )
+    require_known(name, STRATEGIES, "strategy")
     return STRATEGIES[name]

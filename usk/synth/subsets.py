@@ -11,7 +11,7 @@ from typing import Any
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.diffusion.generator import Generator
-from usk.errors import UsageError, UskError
+from usk.errors import UsageError, UskError, require_at_least
 from usk.manifest import MANIFEST_FILE
 from usk.reporter import Reporter
 from usk.synth.chosen_generator import ready_generator
@@ -32,16 +32,9 @@ def train_subsets(
     Draws are numbered from `first_seed` on. `full` draws nothing, so it comes once a fold. Raises UsageError for numbers or
     folds that the source does not have.
     """
-    if seeds < 1:
-        raise UsageError("must be at least 1", field="seeds", value=seeds)
-    if first_seed < 0:
-        raise UsageError("must be 0 or more", field="seed", value=first_seed)
-    if missing := sorted(set(test_folds) - set(source.folds)):
-        raise UsageError(
-            f"{source.location} has no such fold; it has {', '.join(map(str, source.folds))}",
-            field="test_folds",
-            value=",".join(map(str, missing)),
-        )
+    require_at_least(1, seeds=seeds)
+    require_at_least(0, seed=first_seed)
+    source.require_folds(test_folds)
     subsets = [
         TrainSubset(n, fold, 0 if n is None else first_seed + draw)
         for fold in test_folds or source.folds

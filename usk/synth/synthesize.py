@@ -184,12 +184,7 @@ def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSou
     """The clips that parents are drawn from, and the plan: what is rendered, and what a dry run shows."""
     source = everything.source
     left = tuple(fold for fold in source.folds if fold not in config.test_folds)
-    if missing := sorted(set(config.test_folds) - set(source.folds)):
-        raise UsageError(
-            f"{source.location} has no such fold; it has {', '.join(map(str, source.folds))}",
-            field="test_folds",
-            value=",".join(map(str, missing)),
-        )
+    source.require_folds(config.test_folds)
     if not left:
         raise UsageError(
             f"names every fold of {source.location}, so none is left to give parents",
