@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from usk.cards import card_metadata
 
 UNKNOWN = "unknown"
 SHARE_ALIKE = frozenset({"sa", "sharealike", "odbl", "mpl", "epl", "eupl", "osl", "copyleft"})
@@ -58,14 +59,9 @@ def one_license(names: Sequence[str]) -> str:
 
 def license_of_card(folder: Path) -> str | None:
     """The license that the metadata of a folder's README.md states: of several the strictest, of `other` its name."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    from huggingface_hub import RepoCard
-
     try:
-        metadata: dict[str, Any] = RepoCard.load(card, ignore_metadata_errors=True).data.to_dict()
-    except Exception:  # a file that somebody wrote: what cannot be read says nothing
+        metadata = card_metadata((folder / "README.md").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a file that somebody wrote: what cannot be read says nothing
         return None
     stated = metadata.get("license")
     names = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from usk.classify.config import DEFAULT_USE, USES, use_named
 from usk.data.mix import parse_mix
-from usk.errors import UsageError
+from usk.errors import UsageError, require_at_least
 from usk.text import abbreviate_list
+from usk.typed_json import from_json
 
 FULL = "full"
 BY_TRAIN_CLIPS = ("test_folds", "augments", "mixes", "seeds", "per_class")
 """Keys that may be a table with a value for each number of real clips, or one value for all of them."""
+DEFAULTS: dict[str, Any] = {"augments": ["auto"], "per_class": 10}
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class StudyConfig:
     """
 
     train_clips: tuple[str, ...]
-    test_folds: dict[str, list[int]]
-    mixes: dict[str, list[str]]
+    test_folds: dict[str, tuple[int, ...]]
+    mixes: dict[str, tuple[str, ...]]
     seeds: dict[str, int]
     real: str | None = None
     classifiers: tuple[str, ...] = ("small",)
-    augments: dict[str, list[str]] = field(default_factory=dict)
+    augments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     mix_augments: tuple[str, ...] = ("auto",)
     uses: tuple[str, ...] = (DEFAULT_USE,)
     per_class: dict[str, int] = field(default_factory=dict)
@@ -91,62 +94,35 @@ def _checked(raw: dict[str, Any]) -> StudyConfig:
     known = {entry.name for entry in fields(StudyConfig)}
     if unknown := sorted(set(raw) - known):
         raise UsageError(f"{unknown[0]} is not a key", hint=f"Keys are {', '.join(sorted(known))}.")
-    if missing := [name for name in ("train_clips", "test_folds", "mixes", "seeds") if name not in raw]:
-        raise UsageError(f"{', '.join(missing)} is missing")
-    sizes = tuple(map(str, _list_of(raw, "train_clips", (int, str))))
+    if not isinstance(raw.get("train_clips"), list) or not raw["train_clips"]:
+        raise UsageError("train_clips is not a list of numbers of clips")
+    sizes = [str(size) for size in raw["train_clips"]]
     if wrong := [size for size in sizes if size != FULL and not (size.isdigit() and int(size))]:
         raise UsageError(f"train_clips {wrong[0]} is not a number of clips", hint=f"Write {FULL} for all.")
-    values = {name: value for name, value in raw.items() if name not in ("train_clips", *BY_TRAIN_CLIPS)}
-    for name in ("classifiers", "mix_augments", "uses"):
-        if name in raw:
-            values[name] = tuple(_list_of(raw, name, (str,)))
-    for name in values.get("uses", ()):
-        use_named(name)
-    for name, kinds in {"real": str, "control": str, "first_seed": int, "epochs": int}.items():
-        if name in raw and (not isinstance(raw[name], kinds) or raw[name] is True):
-            raise UsageError(f"{name} is not {'text' if kinds is str else 'a whole number'}")
-    for name in ("clips", "generators"):
-        tables = raw.get(name, {})
-        if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-            raise UsageError(f"{name} is not a table of tables", hint=f"Write [{name}.NAME].")
+    values = {**raw, "train_clips": sizes}
     for name in BY_TRAIN_CLIPS:
-        value = raw.get(name, {"augments": ["auto"], "per_class": 10}.get(name))
-        values[name] = _by_train_clips(name, value, sizes)
-    study = StudyConfig(train_clips=sizes, **values)
-    _check_models(study)
-    for n in sizes:
-        for mix in study.mixes[n]:
-            parse_mix(mix)
+        value = raw.get(name, DEFAULTS.get(name))
+        if value is not None:
+            values[name] = value if isinstance(value, dict) else dict.fromkeys(sizes, value)
+    try:
+        study = from_json(StudyConfig, values)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    _check(study)
     return study
 
 
-def _list_of(raw: dict[str, Any], name: str, kinds: tuple[type, ...]) -> list[Any]:
-    value = raw[name]
-    if not isinstance(value, list) or not value or not all(isinstance(entry, kinds) for entry in value):
-        raise UsageError(f"{name} is not a list of {' or '.join(kind.__name__ for kind in kinds)}")
-    return value
-
-
-def _by_train_clips(name: str, value: Any, sizes: tuple[str, ...]) -> dict[str, Any]:
-    found = value if isinstance(value, dict) else dict.fromkeys(sizes, value)
-    if missing := [size for size in sizes if size not in found]:
-        raise UsageError(f"{name} has no value for {missing[0]} real clips")
-    kind = int if name in ("seeds", "per_class", "test_folds") else str
-    for entry in found.values():
-        listed = [entry] if name in ("seeds", "per_class") else entry
-        if not isinstance(listed, list) or not all(type(one) is kind for one in listed) or not listed:
-            raise UsageError(
-                f"{name} {entry} is not {'a' if listed == [entry] else 'a list of'} {kind.__name__}"
-            )
-        if kind is int and min(listed) < 1:
-            raise UsageError(f"{name} {entry}: must be at least 1")
-    return {size: found[size] for size in sizes}
-
-
-def _check_models(study: StudyConfig) -> None:
-    if not isinstance(study.model, (str, dict)):
-        raise UsageError("model is not a name, nor a table of names by test fold")
+def _check(study: StudyConfig) -> None:
+    """Raise UsageError for values of the right kind that cannot be meant."""
+    for name in BY_TRAIN_CLIPS:
+        if missing := [size for size in study.train_clips if getattr(study, name).get(size) in (None, ())]:
+            raise UsageError(f"{name} has no value for {missing[0]} real clips")
+    require_at_least(1, seeds=min(study.seeds.values()), per_class=min(study.per_class.values()))
+    for name in study.uses:
+        use_named(name)
     if isinstance(study.model, dict):
         missing = [str(fold) for fold in study.all_folds if str(fold) not in study.model]
         if missing:
             raise UsageError(f"model has no entry for test fold {abbreviate_list(missing)}")
+    for mix in itertools.chain.from_iterable(study.mixes.values()):
+        parse_mix(mix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,9 +154,9 @@ class _Steps:
             for name in config.clips_of(n):
                 steps += [self._synthesize(name, n, fold) for fold in config.test_folds[n]]
             for classifier in config.classifiers:
-                steps.append(self._train(classifier, n, ["real"], config.augments[n]))
-                mixes, augments = config.mixes[n], list(config.mix_augments)
-                steps += [self._train(classifier, n, mixes, augments, use) for use in config.uses]
+                steps.append(self._train(classifier, n, ("real",), config.augments[n]))
+                augments = config.mix_augments
+                steps += [self._train(classifier, n, config.mixes[n], augments, use) for use in config.uses]
         return steps
 
     def _fit(self, name: str, table: dict[str, Any]) -> Step:
@@ -222,7 +222,7 @@ class _Steps:
         return Step(label, len(seeds), run)
 
     def _train(
-        self, classifier: str, n: str, mixes: list[str], augments: list[str], use: str = DEFAULT_USE
+        self, classifier: str, n: str, mixes: Sequence[str], augments: Sequence[str], use: str = DEFAULT_USE
     ) -> Step:
         config = self.config
         folds, seeds = config.test_folds[n], config.seeds[n]
@@ -253,5 +253,5 @@ class _Steps:
 
         runs = len(mixes) * len(augments) * len(folds) * seeds
         used = "" if use == DEFAULT_USE else f", {use},"
-        what = f"train {classifier} on {abbreviate_list(mixes)}{used} with {n} real clips"
+        what = f"train {classifier} on {abbreviate_list(list(mixes))}{used} with {n} real clips"
         return Step(f"{what}, {pluralize(runs, 'run')}", runs, run)
