@@ -235,7 +235,7 @@ def test_what_is_in_the_files_makes_the_revision_not_where_or_when_they_were_wri
 def test_the_revision_of_what_could_not_be_read_is_not_kept(
     tone_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usk.data.fingerprint._digest", lambda file: None)
+    monkeypatch.setattr("usk.data.fingerprint._digest", lambda ref: "")
     unread = open_source(tone_folder).revision
     monkeypatch.undo()
     read = open_source(tone_folder).revision

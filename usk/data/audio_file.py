@@ -73,43 +73,44 @@ class AudioRef(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
+    """A file, or a stretch of it in seconds."""
+
     path: Path
+    stretch_s: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
-        return str(self.path)
+        return str(self.path) + ("@{:g}-{:g}".format(*self.stretch_s) if self.stretch_s else "")
 
     def read(self) -> Sound:
-        return read_audio_bytes(self.path.read_bytes())
+        return read_audio_bytes(self.path.read_bytes(), self.stretch_s)
 
     def digest(self) -> str:
         with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            whole = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.stretch_s is None:
+            return whole
+        return hashlib.sha256("{}@{}-{}".format(whole, *self.stretch_s).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRef:
-    """A stretch of a file, in seconds."""
+class _CellRef:
+    """One value of an audio column, which may name a file below `folder`."""
 
-    path: Path
-    begin_s: float
-    end_s: float
+    __slots__ = ()
+    folder: Path
 
-    @property
-    def name(self) -> str:
-        return f"{self.path}@{self.begin_s:g}-{self.end_s:g}"
+    def cell(self) -> Any:
+        raise NotImplementedError
 
     def read(self) -> Sound:
-        return read_audio_bytes(self.path.read_bytes(), (self.begin_s, self.end_s))
+        return _read_cell(self.cell(), self.folder)
 
     def digest(self) -> str:
-        return hashlib.sha256(
-            f"{FileRef(self.path).digest()}@{self.begin_s}-{self.end_s}".encode()
-        ).hexdigest()
+        return _digest_of_cell(self.cell(), self.folder)
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetRef:
+class ParquetRef(_CellRef):
     path: Path
     row_group: int
     row: int
@@ -119,45 +120,34 @@ class ParquetRef:
     def name(self) -> str:
         return f"{self.path.name} row {self.row} of group {self.row_group}"
 
-    def read(self) -> Sound:
-        return _read_cell(self._cell(), self.path.parent)
+    @property
+    def folder(self) -> Path:  # type: ignore[override]
+        return self.path.parent
 
-    def digest(self) -> str:
-        return _digest_of_cell(self._cell(), self.path.parent)
-
-    def _cell(self) -> Any:
+    def cell(self) -> Any:
         column = _parquet_column(self.path, self.path.stat().st_mtime_ns, self.row_group, self.column)
         return column[self.row].as_py()
 
     def duration_s(self) -> float:
         """From the header of the embedded file; 0 where there is none, or none that libsndfile reads."""
-        import soundfile
-
-        cell = self._cell()
+        cell = self.cell()
         content = cell.get("bytes") if isinstance(cell, dict) else None
-        try:
-            info = soundfile.info(io.BytesIO(content)) if content else None
-        except soundfile.LibsndfileError:
-            return 0.0
-        return float(info.duration) if info is not None and info.frames < UNTOLD_FRAMES else 0.0
+        return duration_s(io.BytesIO(content)) if content else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRef:
+class DatasetRef(_CellRef):
     rows: Any
     row: int
     column: str
-    folder: Path  # that paths in the rows must not lead out of
+    folder: Path
 
     @property
     def name(self) -> str:
         return f"row {self.row}"
 
-    def read(self) -> Sound:
-        return _read_cell(self.rows[self.row][self.column], self.folder)
-
-    def digest(self) -> str:
-        return _digest_of_cell(self.rows[self.row][self.column], self.folder)
+    def cell(self) -> Any:
+        return self.rows[self.row][self.column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +178,12 @@ class BadAudioError(Exception):
     """One clip's audio cannot be used; the message says why in a few words."""
 
 
-def duration_s(path: Path) -> float:
+def duration_s(file: Path | io.BytesIO) -> float:
     """As the file's header says; 0 where libsndfile reads none."""
     import soundfile
 
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(file)
     except (OSError, RuntimeError):
         return 0.0
     return float(info.duration) if info.frames < UNTOLD_FRAMES else MAX_DURATION_S

@@ -9,24 +9,22 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from usk.data.audio_file import AudioRef, FileRef
 from usk.data.cache import cache_root
 from usk.files import atomic_write
-
-if TYPE_CHECKING:
-    from usk.data.audio_file import AudioRef
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Fingerprint(NamedTuple):
     """What files hold. `revision` is of their names and all their bytes, the same on every machine. `cache_key` is of this machine's
-    names, sizes and modification times, for what can be computed again. `digests` has the SHA-256 of each, None if it cannot be read."""
+    names, sizes and modification times, for what can be computed again. `digests` has the SHA-256 of each, "" if it cannot be read."""
 
     revision: str
     cache_key: str
-    digests: Sequence[str | None]
+    digests: Sequence[str]
 
 
 def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
@@ -38,14 +36,12 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
         local.update(f"{name}\t{status.st_size}\n{status.st_mtime_ns}".encode())
     key = local.hexdigest()[:24]
     kept = cache_root() / "revisions" / key
-    digests: Sequence[str | None] | None = _kept_digests(kept, len(files))
+    digests = _kept_digests(kept, len(files))
     if digests is None:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
-            digests = list(pool.map(_digest, files))
-        if (
-            None not in digests
-        ):  # such a file may be readable the next time, with nothing else about it changed
-            _keep(kept, "\n".join(map(str, digests)))
+            digests = list(pool.map(_digest, map(FileRef, files)))
+        if all(digests):  # an unreadable file may be readable the next time, with nothing else about it changed
+            _keep(kept, "\n".join(digests))
     content = hashlib.sha256()
     for name, digest in zip(names, digests, strict=True):
         content.update(f"{name}\t{digest}\n".encode())
@@ -66,13 +62,14 @@ def clip_digests(refs: Sequence[AudioRef], cache_key: str) -> list[str]:
     kept = cache_root() / "revisions" / f"{cache_key}-clips"
     if (known := _kept_digests(kept, len(refs))) is not None:
         return known
-    digests = [_of_clip(ref) for ref in refs]
+    digests = [_digest(ref) for ref in refs]
     if all(digests):
         _keep(kept, "\n".join(digests))
     return digests
 
 
-def _of_clip(ref: AudioRef) -> str:
+def _digest(ref: AudioRef) -> str:
+    """Empty for a file that cannot be read: decoding names those, or skips them."""
     try:
         return ref.digest()
     except OSError:
@@ -83,12 +80,3 @@ def _keep(file: Path, content: str) -> None:
     with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, content.encode("ascii"), durable=False)
-
-
-def _digest(file: Path) -> str | None:
-    """None for a file that cannot be read: decoding names those, or skips them."""
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError:
-        return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from usk.data.audio_file import AudioRef, SegmentRef, duration_s
+from usk.data.audio_file import AudioRef, FileRef, duration_s
 from usk.data.columns import GROUP_COLUMNS
 from usk.data.listing import FILE_COLUMN, ClipTable
 
@@ -57,7 +57,7 @@ def cut_segments(
         else ""
     )
     note = f"each row is the stretch of its file that {named} name, and a file is one recording{left}"
-    return kept, [SegmentRef(paths[row], begins[row], ends[row]) for row in rows], [note]
+    return kept, [FileRef(paths[row], (begins[row], ends[row])) for row in rows], [note]
 
 
 def _number(value: Any) -> float:
