@@ -158,7 +158,7 @@ def test_weights_that_exist_only_as_a_variant_load(
         rewrite(named / network, suffix, halved, variant)
     expected = load_generator(str(plain), device="cpu", precision="fp32")
     generator = load_generator(str(named), device="cpu", precision="fp32")
-    assert {parameter.dtype for parameter in generator.unet.parameters()} == {torch.float32}
+    assert {(p.dtype, p.requires_grad) for p in generator.unet.parameters()} == {(torch.float32, False)}
     says_the_same(generator, expected)
     with torch.no_grad():
         noisy = torch.randn(1, 2, 8, 16)
@@ -264,16 +264,6 @@ def test_a_vae_of_color_images_sees_grey_and_is_seen_as_audiodiffusion_sees_it(
     assert not np.array_equal(pixels[..., 0], gray)
     ours = (generator.to_image(latent)[:, 0].numpy() / 2 + 0.5) * 255
     assert np.abs(ours - gray).max() <= 1.01
-
-
-def test_half_precision_weights_are_computed_in_single(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file({name: tensor.half() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
-    generator = load_generator(str(folder), device="cpu", precision="fp32")
-    assert {parameter.dtype for parameter in generator.unet.parameters()} == {torch.float32}
-    assert not any(parameter.requires_grad for parameter in generator.unet.parameters())
 
 
 def test_the_id_changes_with_the_weights_and_not_with_the_place(folder: Path, tmp_path: Path) -> None:
@@ -427,11 +417,6 @@ def as_folder(file: Path) -> None:
     file.mkdir()
 
 
-def as_loop(file: Path) -> None:
-    file.unlink()
-    file.symlink_to(file)
-
-
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no index": (
         lambda f: (f / "model_index.json").unlink(),
@@ -447,10 +432,6 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / UNET).unlink(),
         "its weights cannot be loaded: unet has no diffusion_pytorch_model.safetensors or .bin",
     ),
-    "weights of another library": (
-        lambda f: (f / UNET).rename(f / "unet/diffusion_flax_model.safetensors"),
-        "its weights cannot be loaded: unet has no diffusion_pytorch_model.safetensors or .bin",
-    ),
     "empty weights": (lambda f: (f / UNET).write_bytes(b""), f"{UNET} is damaged or incomplete"),
     "cut weights": (
         lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-999]),
@@ -460,7 +441,6 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / UNET).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
         f"its weights cannot be loaded: {UNET} is a pointer of Git LFS; run `git lfs pull`",
     ),
-    "no config": (lambda f: (f / "unet/config.json").unlink(), "unet/config.json is missing"),
     "a tensor less": (drop_a_tensor, "its weights cannot be loaded: conv_in.weight is missing"),
     "other shapes": (
         lambda f: edit(f / "unet/config.json", block_out_channels=[16, 32]),
@@ -490,14 +470,6 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "model_index.json").write_text("[]"),
         "model_index.json is not a JSON object",
     ),
-    "UNet config is no JSON": (
-        lambda f: (f / "unet/config.json").write_text("{"),
-        "unet/config.json is not valid JSON",
-    ),
-    "mel is no JSON": (
-        lambda f: (f / "mel/mel_config.json").write_text("{"),
-        "mel/mel_config.json is not valid JSON",
-    ),
     "mel is nonsense": (
         lambda f: edit(f / "mel/mel_config.json", x_res="wide"),
         "mel_config.json is not understood",
@@ -519,10 +491,6 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "mel is endless": (
         lambda f: edit(f / "mel/mel_config.json", n_fft=10**12),
         "mel_config.json is not understood",
-    ),
-    "scheduler is a loop of links": (
-        lambda f: as_loop(f / "scheduler/scheduler_config.json"),
-        "scheduler/scheduler_config.json cannot be read",
     ),
     "scheduler is endless": (
         lambda f: edit(f / "scheduler/scheduler_config.json", num_train_timesteps=10**12),
@@ -644,10 +612,6 @@ SPOILT_BIN: dict[str, tuple[Callable[[dict[str, Any], Path], Any], str]] = {
     "a tensor less": (
         lambda state, file: (state.pop("conv_in.bias"), zipped(state, file)),
         "its weights cannot be loaded: conv_in.bias is missing",
-    ),
-    "another shape": (
-        lambda state, file: zipped({**state, "conv_in.bias": torch.zeros(3)}, file),
-        "its weights cannot be loaded: Error(s) in loading state_dict for UNet2DModel: size mismatch for conv_in.bias",
     ),
     "a pointer of Git LFS": (
         lambda state, file: file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
