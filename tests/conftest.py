@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -330,13 +331,15 @@ class Ran:
 
 @pytest.fixture
 def usk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """`usk("synth", "--per-class", 2)`: the real entry point in this process, in a terminal 200 columns wide."""
+    """`usk("synth --per-class 2", "--real", folder)`: the real entry point in this process, in a terminal 200 columns wide. The
+    first argument is split as a shell does."""
     from usk.cli.app import main
 
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: Any) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["usk", *map(str, arguments)])
+        first, *rest = map(str, arguments) if arguments else ("",)
+        monkeypatch.setattr(sys, "argv", ["usk", *shlex.split(first), *rest])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main()

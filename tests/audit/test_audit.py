@@ -156,19 +156,10 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
         found = usk("audit", made, *common).value
         assert [part["generator_trained_on"] for part in found["folds"]] == [1, *[0 if known else None] * 2]
         train = (
-            "train",
+            "train --mix real,synth --seeds 1 --no-baseline --test-folds 3 --epochs 1",
             *common,
             "--synth",
             made,
-            "--mix",
-            "real,synth",
-            "--seeds",
-            1,
-            "--no-baseline",
-            "--test-folds",
-            3,
-            "--epochs",
-            1,
         )
         ran = usk(*train, "--out", tmp_path / str(known))
         assert ran.code == 0, ran.err

@@ -29,20 +29,13 @@ def test_a_runs_classifier_can_embed(
     from usk.audit.embeddings import classifier_embedding
 
     trained = usk(
-        "train",
+        "train --epochs 1 --seeds 1 --test-folds 3 --json",
         "--real",
         urbansound8k_folder,
         "--out",
         tmp_path / "runs",
         "--classifier",
         classifier,
-        "--epochs",
-        1,
-        "--seeds",
-        1,
-        "--test-folds",
-        3,
-        "--json",
     )
     run = trained.value["runs"][0]["folder"]
     clips = [tone(440, 0.5), tone(880, 4), tone(1_760, 2)]

@@ -214,17 +214,11 @@ def test_synth_and_train_in_tables(
     assert "strategy decomposed, strength 0.5, steps 1, solver second-order" in made.err.replace("\n", "")
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
     command = [
-        "train",
+        "train --epochs 1 --seeds 1 --test-folds 1",
         "--real",
         urbansound8k_folder,
         "--out",
         tmp_path / "runs",
-        "--epochs",
-        1,
-        "--seeds",
-        1,
-        "--test-folds",
-        1,
     ]
     first, again = usk(*command), usk(*command)
     assert first.code == again.code == 0
@@ -482,17 +476,7 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
         "synth", *real, "--strategy", "waveform", "--per-class", 8, "--out", tmp_path / "synth", "--quiet"
     )
     assert ran.code == 0, ran.err
-    train = (
-        "train",
-        *real,
-        "--synth",
-        tmp_path / "synth",
-        "--mix",
-        "real,synth",
-        "--epochs",
-        1,
-        "--no-baseline",
-    )
+    train = ("train --mix real,synth --epochs 1 --no-baseline", *real, "--synth", tmp_path / "synth")
     more = ("--seeds", 1, "--columns", "group=place", "--out", tmp_path / "runs", "--json")
     trained = usk(*train, *more)
     assert trained.code == 0, trained.err
@@ -513,17 +497,7 @@ def test_a_mix_that_names_a_folder_by_its_path_is_compared_too(
         "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--out", "made"
     )
     assert made.code == 0, made.err
-    train = [
-        "train",
-        "--real",
-        urbansound8k_folder,
-        "--mix",
-        "real",
-        "--mix",
-        "real,./made",
-        "--mix",
-        "./made",
-    ]
+    train = ["train --mix real --mix real,./made --mix ./made", "--real", urbansound8k_folder]
     ran = usk(*train, "--seeds", 1, "--test-folds", 1, "--epochs", 1, "--json")
     assert ran.code == 0, ran.err
     compared = usk("eval", "--json")
@@ -545,18 +519,11 @@ def test_bad_clips_of_a_source_in_a_mix_are_skipped_on_demand(
         file.rename(file.with_name(f"9{file.name}"))
     next(iter(sorted(other.glob("audio/fold1/*.wav")))).unlink()
     train = [
-        "train",
+        "train --seeds 1 --no-baseline --test-folds 1 --epochs 1",
         "--real",
         urbansound8k_folder,
         "--mix",
         f"real,{other}",
-        "--seeds",
-        1,
-        "--no-baseline",
-        "--test-folds",
-        1,
-        "--epochs",
-        1,
     ]
     refused = usk(*train, "--out", tmp_path / "runs")
     assert refused.code == 1 and "1 of 54 clips" in refused.err and "skip bad clips" in refused.err
@@ -571,15 +538,9 @@ def test_a_class_that_no_clip_trains_is_said(usk: Command, urbansound8k_folder: 
     kept = [row for row in rows if row.split(",")[place] != "siren" or row.split(",")[fold] == "1"]
     metadata.write_text("\n".join([head, *kept]) + "\n")
     ran = usk(
-        "train",
+        "train --seeds 1 --test-folds 1,2 --epochs 1",
         "--real",
         urbansound8k_folder,
-        "--seeds",
-        1,
-        "--test-folds",
-        "1,2",
-        "--epochs",
-        1,
         "--out",
         tmp_path / "runs",
     )

@@ -50,21 +50,12 @@ def few(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
 
 def train(usk: Command, real: Path, out: Path, *more: object) -> Any:
     return usk(
-        "train",
+        "train --classifier tiny --seeds 1 --test-folds 2 --device cpu --json",
         "--real",
         real,
-        "--classifier",
-        "tiny",
         "--out",
         out,
-        "--seeds",
-        1,
-        "--test-folds",
-        2,
-        "--device",
-        "cpu",
         *more,
-        "--json",
     )
 
 

@@ -178,17 +178,7 @@ def test_a_classifier_knows_a_class(urbansound8k_folder: Path) -> None:
 
 @pytest.fixture
 def arguments(urbansound8k_folder: Path) -> list[Any]:
-    return [
-        "synth",
-        "--real",
-        urbansound8k_folder,
-        "--strategy",
-        "waveform",
-        "--per-class",
-        5,
-        "--filter",
-        0.5,
-    ]
+    return ["synth --strategy waveform --per-class 5 --filter 0.5", "--real", urbansound8k_folder]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
