@@ -188,4 +188,5 @@ def curve_chart(study: Study, value_name: str) -> Chart | None:
         ),
         draw,
         lambda narrow: 2.9,
+        half=True,
     )  # fmt: skip

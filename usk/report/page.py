@@ -227,11 +227,10 @@ def _policy(script: str, split: bool) -> str:
 
 def _figure(chart: Chart) -> dict[str, Any]:
     """A chart with its drawings: wide and narrow ones for a column, narrow ones alone where two stand side by side."""
-    half = chart.name.startswith(("classes-", "curve-", "sweep-"))
     return {
         "chart": chart,
-        "size": "half" if half else "full",
-        "wide": _markup("" if half else chart.svg(narrow=False)),  # matplotlib escapes names
+        "size": "half" if chart.half else "full",
+        "wide": _markup("" if chart.half else chart.svg(narrow=False)),  # matplotlib escapes names
         "narrow": _markup(chart.svg(narrow=True)),
     }
 
