@@ -15,6 +15,7 @@ from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
 from usk.classify import recipe, registry
 from usk.classify.config import TrainConfig
+from usk.data import audio_file
 from usk.data.clip import Clip
 from usk.data.decode import sound_of
 from usk.data.source import Source
@@ -36,11 +37,11 @@ class Sound:
     def digest(self) -> str:
         return self.name
 
-    def read(self) -> tuple[np.ndarray, int]:
+    def read(self) -> audio_file.Sound:
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         t = np.arange(round(0.25 * RATE_HZ)) / RATE_HZ
         wave = np.sin(2 * np.pi * self.frequency_hz * rng.uniform(0.85, 1.15) * t)
-        return (0.3 * wave + 0.02 * rng.standard_normal(len(t))).astype(np.float32), RATE_HZ
+        return audio_file.Sound((0.3 * wave + 0.02 * rng.standard_normal(len(t))).astype(np.float32), RATE_HZ)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def bands() -> Source:
             for recording in range(8):
                 clip_id = f"bands/{name}-{fold}-{recording}"
                 audio.append(Sound(clip_id, frequency_hz))
-                sound = sound_of(*audio[-1].read())
+                sound = sound_of(*audio[-1].read()[:2])
                 clips.append(Clip(clip_id, label, clip_id, fold, 0.25, sound=sound))
     return Source(
         name="bands", kind="test", location="bands", revision="1", cache_key="bands", class_names=tuple(BANDS_HZ),
