@@ -125,7 +125,7 @@ def test_at_the_same_time_is_as_one_after_another(
     assert together.settings["workers"] == 2
     assert [run.folder.name for run in together.runs] == [run.folder.name for run in alone.runs]
     for one, other in zip(alone.runs, together.runs, strict=True):
-        assert np.allclose(one.probabilities, other.probabilities, atol=1e-5)
+        assert np.allclose(one.predictions.probabilities, other.predictions.probabilities, atol=1e-5)
         assert other.n_synthetic == one.n_synthetic
     assert sorted((state.run, state.epoch) for state in watched.seen) == [
         (r, e) for r in (1, 2, 3, 4) for e in (1, 2)
@@ -316,8 +316,8 @@ def test_several_share_a_cuda_device(bands: Source, tmp_path: Path) -> None:
     together = train(bands, out=tmp_path / "together", config=replace(config, workers=2))
     for one, other in zip(alone.runs, together.runs, strict=True):
         assert other.device == "cuda"
-        assert np.allclose(one.probabilities, other.probabilities, atol=1e-2)
-    first, second = (run.probabilities for run in alone.runs)
+        assert np.allclose(one.predictions.probabilities, other.predictions.probabilities, atol=1e-2)
+    first, second = (run.predictions.probabilities for run in alone.runs)
     assert not np.allclose(first, second, atol=1e-2)
 
 
