@@ -88,6 +88,7 @@ class Chart:
     table: Table
     draw: Callable[[Figure, Palette, bool], None]
     height_in: Callable[[bool], float]  # of a narrow one, or not
+    half: bool = False  # narrow enough for two side by side
     mix: str = ""  # whose changes its shapes open; a shape's gid is `open-TRUE-PREDICTED`, two class numbers
 
     def svg(self, narrow: bool) -> str:

@@ -57,14 +57,14 @@ def _changes(study: Study, baseline: str, mix: str, row_of: dict[str, int], revi
     said: dict[str, tuple[Counter[int], Counter[int]]] = defaultdict(lambda: (Counter(), Counter()))
     run_of = {}
     for pair in pair_runs(by_mix[baseline], by_mix[mix]):
-        if any(run.real_revision != revision for run in pair):
+        if any(run.real.revision != revision for run in pair):
             continue
-        for at, clip_id in enumerate(pair[0].clip_ids.tolist()):
+        for at, clip_id in enumerate(pair[0].predictions.clip_ids.tolist()):
             right[clip_id] += [pair[0].correct[at], pair[1].correct[at], 1]
             run_of[clip_id] = pair[1]
             for side, run in enumerate(pair):
                 if not run.correct[at]:
-                    said[clip_id][side][int(run.predicted[at])] += 1
+                    said[clip_id][side][int(run.predictions.predicted[at])] += 1
     return [
         Change(
             comparison=study.comparison.title,

@@ -184,7 +184,8 @@ def class_chart(study: Study, mix: str) -> Chart | None:
         ),
         draw,
         lambda narrow: 0.8 + 0.3 * len(rows),
-        mix,
+        half=True,
+        mix=mix,
     )  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
         ),
         draw,
         lambda narrow: 13.0 if narrow else 3.7,
-        mix,
+        mix=mix,
     )  # fmt: skip
 
 
