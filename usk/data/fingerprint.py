@@ -40,7 +40,9 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
     if digests is None:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
             digests = list(pool.map(_digest, map(FileRef, files)))
-        if all(digests):  # an unreadable file may be readable the next time, with nothing else about it changed
+        if all(
+            digests
+        ):  # an unreadable file may be readable the next time, with nothing else about it changed
             _keep(kept, "\n".join(digests))
     content = hashlib.sha256()
     for name, digest in zip(names, digests, strict=True):

@@ -53,7 +53,7 @@ def _complete_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
     return files
 
 
-def _compare_hashes(manifest: Manifest, digests: Sequence[str | None], typed: str) -> None:
+def _compare_hashes(manifest: Manifest, digests: Sequence[str], typed: str) -> None:
     """Raise SourceError where a shard is not what the manifest of the finished dataset says."""
     pairs = zip(manifest.shards.items(), digests, strict=True)
     changed = [name for (name, shard), digest in pairs if shard.sha256 and digest != shard.sha256]
