@@ -12,3 +12,10 @@ def abbreviate_list(names: list[str], shown: int = 3) -> str:
     """The first few of `names` for a message: `a, b, c and 5 more`."""
     head = ", ".join(names[:shown])
     return head if len(names) <= shown else f"{head} and {len(names) - shown} more"
+
+
+def about(seconds: float) -> str:
+    """`about 40 s`, `about 14 min`, `about 3 h`: as exactly as one can know."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds, -1 if seconds >= 10 else 0)):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.0f} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ from rich.console import Console
 
 from tests.runs import write_run
 from usk.cli.comparison import comparison_shown, sparkline, strip, strips_table
-from usk.cli.display import Display
+from usk.cli.display import Display, _Done
 from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import mean_interval
 from usk.evaluate.study import study_runs
 from usk.evaluate.tables import mix_table, recall_table, train_clips_tables
 from usk.tables import Table as PlainTable
 from usk.tables import columns, markdown
+from usk.text import about
 
 
 def printed(*shown: Any, width: int) -> str:
@@ -158,3 +160,28 @@ def test_a_plain_table_is_text_in_a_terminal_and_in_markdown() -> None:
         part in text for part in ("a [red]title[/red]", "[bold]not markup[/bold]\ufffd", "a [b]note[/b]")
     )
     assert markdown(table).splitlines()[0] == "| name | n |"
+
+
+def test_progress_names_its_unit_and_the_time_left() -> None:
+    task: Any = SimpleNamespace(completed=12, total=1400, time_remaining=840.0, fields={"unit": "clips"})
+    assert str(_Done().render(task)) == "12 of 1,400 clips, about 14 min left"
+    task.time_remaining = task.total = None
+    assert str(_Done().render(task)) == "12 clips"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (44.0, "40 s"), (840.0, "14 min"), (3 * 3600.0, "3 h")]
+)
+def test_times_are_as_exact_as_one_can_know(seconds: float, said: str) -> None:
+    assert about(seconds) == f"about {said}"
+
+
+def test_a_path_is_not_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/home/someone/" + "sounds-of-the-city/" * 4 + "report.html"
+    display = Display()
+    display.note(f"the page is in {path} and so on")
+    display.result({}, f"open {path}", f"Next: usk train --mix real,synth --synth {path} --seeds 6")
+    said = capsys.readouterr()
+    assert path in said.err
+    assert said.out.splitlines()[-1] == f"Next: usk train --mix real,synth --synth {path} --seeds 6"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import RenderableType
 
 from usk import tables
+from usk.classify.config import DEFAULT_CLASSIFIER, FOLDS, USES, ClipUse
 from usk.cli.display import escape
 from usk.evaluate.compare import Comparison
+from usk.evaluate.next_step import next_step
 from usk.evaluate.stats import MeanInterval
 from usk.evaluate.study import Study
 from usk.evaluate.tables import comparison_tables
+from usk.text import about
 
 SPARKS = "▁▂▃▄▅▆▇█"
 STRIP_CELLS = 36
@@ -25,7 +29,36 @@ def comparison_shown(comparison: Comparison) -> list[RenderableType | tables.Tab
         *(f"[dim]{escape(note)}[/dim]" for note in comparison.notes),
         *(f"{escape(row.mix)}: {escape(row.sentence)}" for row in others),
         *(f"[bold]{escape(row.mix)}: {escape(row.answer)}[/bold]" for row in others),
+        *next_command(comparison),
     ]
+
+
+def next_command(comparison: Comparison) -> list[str]:
+    """The line that trains what is missing for an answer, and how long that takes; none where nothing is."""
+    step = next_step(comparison)
+    if step is None:
+        return []
+    runs = [run for mix in step.mixes for run in comparison.by_mix[mix]]
+    run = runs[0]
+    clip_use = ClipUse(run.real_share, run.synthetic_weight, run.real_last)
+    use = next((name for name, one in USES.items() if one == clip_use and one != ClipUse()), "")
+    named = f" ({use})" if use else ""
+    mixes = [mix.removesuffix(named) for mix in step.mixes if mix.endswith(named)]
+    options = {
+        "--test-folds": ",".join(map(str, sorted({one.fold for one in runs if one.fold}))),
+        "--train-clips": run.train_clips,
+        "--seeds": step.seeds,
+        "--classifier": "" if run.classifier == DEFAULT_CLASSIFIER else run.classifier,
+        "--protocol": "" if run.protocol == FOLDS else run.protocol,
+        "--augment": ",".join(comparison.augments),
+        "--use": use,
+        "--epochs": run.epochs,
+        "--batch": run.batch,
+        "--learning-rate": f"{run.learning_rate:g}",
+    }
+    words = ["usk", "train", *(word for mix in mixes for word in ("--mix", mix))]
+    words += [word for name, value in options.items() if value for word in (name, str(value))]
+    return [f"Next, with the sources of before ({about(step.train_s)}): {escape(shlex.join(words))}"]
 
 
 def sparkline(values: Sequence[float], cells: int = 24) -> str:

@@ -12,23 +12,23 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import rich.progress
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
 from usk import tables
 from usk.reporter import Reporter, Task
-from usk.text import pluralize
+from usk.text import about, pluralize
 
 if TYPE_CHECKING:
     from usk.runs import RunRecord
@@ -43,6 +43,14 @@ def escape(text: str) -> str:
     """`text` as it stands: no markup, and no control characters that a terminal would obey."""
     shown = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
     return escape_markup("".join(shown))
+
+
+def _print(console: Console, shown: RenderableType) -> None:
+    """Commands, and paths longer than a line, stay in one piece, to be copied."""
+    whole = isinstance(shown, str) and (
+        shown.lstrip().startswith(("Next", "usk ")) or max(map(len, shown.split()), default=0) > console.width
+    )
+    console.print(shown, soft_wrap=whole)
 
 
 class Display(Reporter):
@@ -73,11 +81,11 @@ class Display(Reporter):
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.err.print(f"[dim]{escape(text)}[/dim]")
+            _print(self.err, f"[dim]{escape(text)}[/dim]")
 
     def show_warning(self, text: str) -> None:
         if not self.quiet:
-            self.err.print(f"[yellow]note:[/yellow] {escape(text)}")
+            _print(self.err, f"[yellow]note:[/yellow] {escape(text)}")
 
     def task(self, label: str, unit: str = "", total: int = 0) -> Task:
         return _Bar(self, label, unit, total)
@@ -110,7 +118,7 @@ class Display(Reporter):
             return
         for one in shown:
             drawn = self._drawn(one)
-            self.out.print(drawn)
+            _print(self.out, drawn)
             if isinstance(drawn, Table | Group) and one is not shown[-1]:
                 self.out.print()
 
@@ -141,11 +149,13 @@ class _Bar(Task):
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         self.total = self.total if total is None else total
         self.label = self.label if text is None else text
-        described = escape(f"{self.label} ({self.unit})" if self.unit and text is None else self.label)
+        described, unit = escape(self.label), self.unit if text is None else ""
         if self.bars is None or self.task_id is None:
             self.bars = self.display.open_bars()
-            self.task_id = self.bars.add_task(described, total=self.total or None)
-        self.bars.update(self.task_id, completed=done, total=self.total or None, description=described)
+            self.task_id = self.bars.add_task(described, total=self.total or None, unit=unit)
+        self.bars.update(
+            self.task_id, completed=done, total=self.total or None, description=described, unit=unit
+        )
 
     def close(self) -> None:
         if self.bars is not None and self.task_id is not None:
@@ -154,15 +164,22 @@ class _Bar(Task):
             self.display.close_bar()
 
 
+class _Done(ProgressColumn):
+    """`12 of 400 clips, about 14 min left`."""
+
+    def render(self, task: rich.progress.Task) -> Text:
+        n, unit = f"{task.completed:,.0f}", task.fields["unit"]
+        of_all = n if task.total is None else f"{n} of {task.total:,.0f}"
+        left = "" if not task.time_remaining else f", {about(task.time_remaining)} left"
+        return Text(f"{of_all} {unit}".rstrip() + left)
+
+
 def _progress(err: Console, hidden: bool) -> Progress:
     """Bars with time left. Where room is short the words wrap; how far it is and how long it takes stay whole."""
     return Progress(
         TextColumn("{task.description}", table_column=Column(overflow="fold")),
         BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        TextColumn("left"),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        _Done(table_column=Column(no_wrap=True)),
         console=err,
         transient=True,
         disable=hidden,
