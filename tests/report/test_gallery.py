@@ -109,9 +109,8 @@ def test_the_budget_holds_and_classes_share_it(
     counts = Counter(one.clip.label for one in shown.clips)
     if len(shown.clips) < 18:
         assert max(counts.values()) - min(counts.get(label, 0) for label in range(3)) <= 1
-        assert shown.notes == (
-            f"{len(shown.clips)} of 18 clips are on this page, drawn evenly over classes and folds",
-        )
+        said = f"{len(shown.clips)} of 18 clips are on this page, drawn evenly over classes and folds"
+        assert shown.notes[-1] == said
 
 
 def test_without_the_real_clips_parents_are_missing(sums: tuple[Source, Source]) -> None:
@@ -146,3 +145,14 @@ def test_what_sounds_alike_lies_close_on_the_map() -> None:
     between = min(np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     assert within < 0.2 * between
     assert {0.0, 1.0} <= {float(value) for place in places.values() for value in place}
+
+
+def test_small_previews_are_half_as_large_and_as_long() -> None:
+    rng = np.random.default_rng(0)
+    audio = (0.2 * rng.normal(size=3 * 22_050)).astype(np.float32)
+    usual, small = compress(audio, 22_050), compress(audio, 22_050, small=True)
+    assert (small.mime, small.suffix) == ("audio/ogg", "ogg")
+    assert len(small.content) < 0.6 * len(usual.content)
+    played, rate_hz = soundfile.read(io.BytesIO(small.content))
+    assert len(played) / rate_hz == pytest.approx(3.0, abs=0.05)
+    assert np.std(played) == pytest.approx(0.2, rel=0.25)

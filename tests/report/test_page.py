@@ -80,7 +80,7 @@ def test_more_clips_than_fit_are_sampled_and_the_page_says_so(
     made = usk("report", "--real", "tones", "--json").value
     assert 0 < made["clips"] < 9
     note = f"{made['clips']} of 9 clips are on this page, drawn evenly over classes and folds"
-    assert made["notes"] == [note]
+    assert made["notes"][-1] == note
     assert note in Path("report.html").read_text()
     assert made["MB"] <= 1.1
 

@@ -36,6 +36,7 @@ SCALE_SOUNDS = 128
 BASE64 = 4 / 3  # characters a byte
 REJECTED_SHARE, CHANGED_SHARE = 0.2, 0.15  # of the budget, at most
 NEAREST = 2  # synthetic clips beside a test clip that changed
+BYTES_A_SECOND = 5_000  # of MP3 and picture
 ROW_BYTES = 900  # of the page, for what is written about a clip
 DISTANCE_CLIPS = 400  # real clips that the unit of distance is measured on
 
@@ -157,6 +158,12 @@ def gallery(
     notes = [] if studio.originals is None else _missing_parents(made.source, studio.originals.source)
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
     weight = BASE64 if embedded else 1.0
+    if budget_bytes is not None:
+        studio.small = weight * BYTES_A_SECOND * studio.seconds(made.source) > budget_bytes
+        if studio.small:
+            notes.append(
+                "sounds are small previews (Opus, about 15 kbit/s), so that more fit; a split page has them as MP3"
+            )
     changes, spent = _changes(studio, studies, budget_bytes, weight)
     chosen = _fill(studio, parts, budget_bytes, weight, spent, reporter)
     if not chosen:
@@ -256,6 +263,7 @@ class _Studio:
 
     def __init__(self, originals: DecodedSource | None, paint: Paint) -> None:
         self.originals, self.paint, self.loudest_db = originals, paint, 0.0
+        self.small = False  # Opus, where all clips as MP3 would not fit
         self.real_names: set[str] = set()
         self.kept: dict[str, Sound] = {}
         self.new: dict[str, Sound] = {}
@@ -271,6 +279,14 @@ class _Studio:
             return [(None,) * len(clip.parents) for clip in source.clips]
         origins = Origins(source, self.originals.source).rows
         return [tuple(rows[0] if rows else None for rows in found) for found in origins]
+
+    def seconds(self, source: Source) -> float:
+        """Of all clips and their parents, each once."""
+        parents = {row for rows in self.parents_of(source) for row in rows if row is not None}
+        of_real = 0.0
+        if self.originals is not None:
+            of_real = sum(self.originals.source.clips[row].duration_s for row in parents)
+        return of_real + sum(clip.duration_s for clip in source.clips)
 
     def show(
         self, part: DecodedSource, row: int, parent_rows: Sequence[int | None], is_rejected: bool
@@ -300,8 +316,8 @@ class _Studio:
                 group=clip.group,
                 fold=clip.fold,
                 duration_s=len(audio) / part.sample_rate_hz,
-                audio=compress(audio, part.sample_rate_hz),
-                picture=picture(audio, self.loudest_db, self.paint),
+                audio=compress(audio, part.sample_rate_hz, self.small),
+                picture=picture(audio, self.loudest_db, self.paint, self.small),
             )
         return self.new[name]
 

@@ -15,7 +15,8 @@ from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
 PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mels=96, n_frames=1)
 RANGE_DB = 80.0
 MP3_COMPRESSION = 0.7
-WEBP_QUALITY = 55
+WEBP_QUALITY, SMALL_WEBP_QUALITY = 55, 30
+OPUS_RATE_HZ, OPUS_COMPRESSION = 24_000, 0.97  # about 15 kbit/s, half of the MP3's
 
 Paint = Callable[[np.ndarray], np.ndarray]
 """Values in [0, 1] of any shape to uint8 [..., 3]."""
@@ -35,7 +36,9 @@ class Media:
 
     @property
     def suffix(self) -> str:
-        return {"audio/mpeg": "mp3", "audio/flac": "flac", "image/webp": "webp"}[self.mime]
+        return {"audio/mpeg": "mp3", "audio/flac": "flac", "audio/ogg": "ogg", "image/webp": "webp"}[
+            self.mime
+        ]
 
     @property
     def data(self) -> str:
@@ -59,12 +62,20 @@ class Sound:
         return len(self.audio.content) + len(self.picture.content)
 
 
-def compress(audio: np.ndarray, sample_rate_hz: int) -> Media:
-    """Mono float [n] as MP3, which every browser plays; as FLAC where libsndfile is too old (before 1.1) to write it."""
+def compress(audio: np.ndarray, sample_rate_hz: int, small: bool = False) -> Media:
+    """Mono float [n] as MP3, which every browser plays, or `small`, as Opus; as FLAC where libsndfile is too old (before 1.1)
+    to write MP3."""
     import soundfile
+    import soxr
 
     buffer = io.BytesIO()
     samples = np.clip(audio, -1.0, 1.0)
+    if small and soundfile.check_format("OGG", "OPUS"):
+        samples = np.clip(soxr.resample(samples, sample_rate_hz, OPUS_RATE_HZ), -1.0, 1.0)
+        soundfile.write(
+            buffer, samples, OPUS_RATE_HZ, format="OGG", subtype="OPUS", compression_level=OPUS_COMPRESSION
+        )
+        return Media("audio/ogg", buffer.getvalue())
     if "MP3" not in soundfile.available_formats():
         soundfile.write(buffer, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
         return Media("audio/flac", buffer.getvalue())
@@ -86,11 +97,13 @@ def decibels(audio: np.ndarray) -> np.ndarray:
     return to_db(mel_power(stack_padded([audio], n_samples), PICTURE))[0].numpy()
 
 
-def picture(audio: np.ndarray, loudest_db: float, paint: Paint) -> Media:
+def picture(audio: np.ndarray, loudest_db: float, paint: Paint, small: bool = False) -> Media:
     """The mel spectrogram, low bands below, from `RANGE_DB` under `loudest_db` up to it, as WebP."""
     from PIL import Image
 
     values = np.clip((decibels(audio)[::-1] - loudest_db) / RANGE_DB + 1, 0.0, 1.0)
     buffer = io.BytesIO()
-    Image.fromarray(paint(values)).save(buffer, format="WEBP", quality=WEBP_QUALITY, method=4)
+    Image.fromarray(paint(values)).save(
+        buffer, format="WEBP", quality=SMALL_WEBP_QUALITY if small else WEBP_QUALITY, method=4
+    )
     return Media("image/webp", buffer.getvalue())

@@ -283,7 +283,7 @@
 
     save(panel) {
       const { audio } = data.sounds[panel.dataset.sound];
-      const type = audio.url ? audio.url.split(".").pop() : audio.mime === "audio/flac" ? "flac" : "mp3";
+      const type = audio.url ? audio.url.split(".").pop() : { "audio/flac": "flac", "audio/ogg": "ogg" }[audio.mime] || "mp3";
       save(`${$(".id", panel.closest(".card")).textContent.split("/").pop()}-${panel.dataset.side}.${type}`, addressOf(audio));
     }
 
