@@ -11,6 +11,8 @@ from typing import Any
 
 from usk.cards import PLACE, card_metadata, seal
 from usk.data.licenses import UNKNOWN, is_noncommercial
+from usk.data.pinned import looks_like_hub_id
+from usk.diffusion.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from usk.errors import UsageError, UskError
 from usk.files import expanded, read_json
 from usk.manifest import MANIFEST_FILE, read_manifest
@@ -63,6 +65,13 @@ KINDS = (
             r"(unet|vqvae|mel|scheduler|audio_encoder)/\w[^/]*\.(json|safetensors)"
         ),
         ("unet", "vqvae", "mel", "scheduler", "audio_encoder"),
+    ),
+    Kind(
+        "adapter",
+        "model",
+        ADAPTER_FILE,
+        re.compile(rf"{ADAPTER_FILE}|{ADAPTER_WEIGHTS}|(trained_on|training)\.json|README\.md"),
+        (),
     ),
 )
 
@@ -250,7 +259,24 @@ def _check_generator(root: Path, index: dict[str, Any], paths: list[str]) -> Non
             _check_weights(root / path)
 
 
-CHECKS = {"synthetic dataset": _check_dataset, "run": _check_run, "generator": _check_generator}
+def _check_adapter(root: Path, config: dict[str, Any], paths: list[str]) -> None:
+    """Its weights, and a base that others can load."""
+    if not looks_like_hub_id(base := str(config.get("base_model_name_or_path"))):
+        raise UskError(
+            f"{root} adapts {base}, a folder of this machine, which nobody else can load",
+            hint="Fit it from the model on the Hub.",
+        )
+    if ADAPTER_WEIGHTS not in paths:
+        raise UskError(f"{root} has no {ADAPTER_WEIGHTS}", hint="Fit it again.")
+    _check_weights(root / ADAPTER_WEIGHTS)
+
+
+CHECKS = {
+    "synthetic dataset": _check_dataset,
+    "run": _check_run,
+    "generator": _check_generator,
+    "adapter": _check_adapter,
+}
 
 
 def _check_weights(file: Path) -> None:
@@ -278,7 +304,7 @@ class _Card:
 
 def _inherited_license(root: Path, kind: Kind, record: dict[str, Any]) -> str:
     """The license that the records pass on."""
-    if kind.name == "generator":
+    if kind.name in ("generator", "adapter"):
         record = _read_record(root / "trained_on.json") if (root / "trained_on.json").is_file() else {}
     return str(record.get("license", UNKNOWN))
 

@@ -65,6 +65,11 @@ def memory_allowed_bytes() -> float:
     return min(found, default=math.inf)
 
 
+def free_device_bytes(device: torch.device) -> float:
+    """Memory of a CUDA device that nobody uses; infinite for the CPU, see `memory_allowed_bytes`."""
+    return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else math.inf
+
+
 def cores_allowed() -> int:
     """Cores that this process may keep busy: those it may run on, or its container's quota of them."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -26,7 +26,7 @@ from usk.device import default_precision, resolve_device
 from usk.diffusion.fit import EMBEDDED_MEL
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.networks import new_networks
-from usk.diffusion.train import Trainer
+from usk.diffusion.train import MelTrainer
 from usk.diffusion.training_data import FitClips
 from usk.diffusion.workers import Workers
 
@@ -71,10 +71,10 @@ def fit_step_ms(batch: int, device: torch.device, recorded: bool, steps: int) ->
     clips = FitClips(
         images, np.full(CLIPS, mel.n_frames), np.arange(CLIPS) % CLASSES, np.zeros(CLIPS, dtype=bool)
     )
-    trainer = Trainer(clips, new_networks(config, mel, names, device), config, Workers(device))
-    with mock.patch.object(Trainer, "_is_recordable", lambda *_: recorded):
+    trainer = MelTrainer(clips, new_networks(config, mel, names, device), config, Workers(device))
+    with mock.patch.object(MelTrainer, "recordable", recorded):
         learn = trainer.learner()
-    optimizer = torch.optim.AdamW(trainer.unet.parameters(), lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(trainer.network.parameters(), lr=1e-4, fused=True)
     started = 0.0
     for step in range(10 + steps):
         if step == 10:

@@ -34,7 +34,7 @@ from usk.diffusion.loop import CHECKPOINT_FILE, Stopped, StopSignals
 from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import new_networks
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.train import Drawn, Trainer
+from usk.diffusion.train import Drawn, MelTrainer
 from usk.diffusion.training_data import FitClips, images_of
 from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
@@ -112,14 +112,14 @@ def killed_at(killed: int) -> Watching:
     return Watching(kill)
 
 
-def trainer_of(source: Source, config: FitConfig, class_names: tuple[str, ...] = ()) -> Trainer:
+def trainer_of(source: Source, config: FitConfig, class_names: tuple[str, ...] = ()) -> MelTrainer:
     """For all clips of `source`, before the first step."""
     images, frames = images_of(decode_source(source, 8_000), MEL)
     labels = np.array([clip.label for clip in source.clips])
     clips = FitClips(images, frames, labels, np.zeros(len(images), dtype=bool))
     cpu = torch.device("cpu")
     resolved = config.resolved()
-    return Trainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, Workers(cpu))
+    return MelTrainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, Workers(cpu))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -244,14 +244,14 @@ def test_the_step_that_does_best_on_held_out_recordings_is_kept(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[int, list[torch.Tensor]] = {}
-    validation_loss = Trainer.validation_loss
+    validation_loss = MelTrainer.validation_loss
 
-    def overfits(self: Trainer, average: list[torch.Tensor]) -> float | None:
+    def overfits(self: MelTrainer, average: list[torch.Tensor]) -> float | None:
         assert validation_loss(self, average) is not None
         seen[len(seen)] = [tensor.clone() for tensor in average]
         return [0.5, 0.2, 0.3][len(seen) - 1]
 
-    monkeypatch.setattr(Trainer, "validation_loss", overfits)
+    monkeypatch.setattr(MelTrainer, "validation_loss", overfits)
     with pytest.raises(Killed):  # what was best is known after a resume, too
         fit([source], tmp_path / "out", TINY, mel=MEL, reporter=killed_at(5))
     result = fit([source], tmp_path / "out", TINY, mel=MEL)
@@ -556,7 +556,7 @@ def test_labels_left_out_are_the_last_one(source: Source) -> None:
     assert 0.10 < float(left_out.float().mean()) < 0.20
     unconditioned.config = replace(unconditioned.config, batch=4)
     unconditioned.gradients(unconditioned.learner(), 0)
-    gradient = unconditioned.unet.class_embedding.weight.grad.abs().sum(dim=1)
+    gradient = unconditioned.network.class_embedding.weight.grad.abs().sum(dim=1)
     assert gradient[2] > 0 and gradient[:2].sum() == 0
 
 
@@ -580,15 +580,15 @@ def test_accumulated_batches_are_one_large_batch(
     config = replace(TINY, steps=5, learning_rate=0.2, ema_decay=0.0, validate_every=100)
     apart = fit([source], tmp_path / "apart", replace(config, accumulate=2), mel=MEL)
     less = fit([source], tmp_path / "less", config, mel=MEL)
-    draw = Trainer.draw
+    draw = MelTrainer.draw
 
-    def draw_together(trainer: Trainer, step: int, part: int) -> Drawn:
+    def draw_together(trainer: MelTrainer, step: int, part: int) -> Drawn:
         assert part == 0
         half = copy.copy(trainer)
         half.config = replace(trainer.config, batch=config.batch)
         return Drawn(*(torch.cat(pair) for pair in zip(*(draw(half, step, p) for p in (0, 1)), strict=True)))
 
-    monkeypatch.setattr(Trainer, "draw", draw_together)
+    monkeypatch.setattr(MelTrainer, "draw", draw_together)
     together = fit([source], tmp_path / "together", replace(config, batch=2 * config.batch), mel=MEL)
     a, b, c = (weights(result.folder) for result in (apart, together, less))
     assert moved(a, b) < 0.02 * moved(a, c)
@@ -600,13 +600,13 @@ def test_accumulated_gradients_are_those_of_the_mean_over_all_clips(source: Sour
     learn = trainer.learner()
     trainer.gradients(learn, 4)  # of which nothing is left
     mean = trainer.gradients(learn, 5)
-    accumulated = [parameter.grad.clone() for parameter in trainer.unet.parameters()]
-    trainer.unet.zero_grad()
+    accumulated = [parameter.grad.clone() for parameter in trainer.network.parameters()]
+    trainer.network.zero_grad()
     drawn = Drawn(*(torch.cat(parts) for parts in zip(*(trainer.draw(5, p) for p in range(3)), strict=True)))
     loss = trainer.loss(drawn)
     loss.backward()
     assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
-    for expected, actual in zip(trainer.unet.parameters(), accumulated, strict=True):
+    for expected, actual in zip(trainer.network.parameters(), accumulated, strict=True):
         torch.testing.assert_close(actual, expected.grad, atol=1e-5, rtol=1e-3)
 
 
@@ -640,7 +640,7 @@ def test_recorded_steps_learn_as_plain_ones_do(
     monkeypatch.setattr(training, "Replayed", Watched)
     recorded = fitted("recorded")
     assert [learn._graph is not None for learn in kept] == [True] * len(kept) and kept
-    monkeypatch.setattr(Trainer, "_is_recordable", lambda *_: False)
+    monkeypatch.setattr(MelTrainer, "recordable", False)
     plain, other = fitted("plain"), fitted("again")
     assert len(set(recorded[0])) == 20
     np.testing.assert_allclose(recorded[0], plain[0], rtol=0.02)
@@ -664,23 +664,23 @@ def test_where_a_step_does_not_fit_activations_are_computed_twice(
 ) -> None:
     config = replace(TINY, steps=4, learning_rate=0.2, ema_decay=0.0)
     kept = fit([source], tmp_path / "kept", config, mel=MEL)
-    loss = Trainer.loss
+    loss = MelTrainer.loss
 
-    def short_of_memory(self: Trainer, drawn: Drawn) -> torch.Tensor:
-        if not self.unet.is_gradient_checkpointing:
+    def short_of_memory(self: MelTrainer, drawn: Drawn) -> torch.Tensor:
+        if not self.network.is_gradient_checkpointing:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loss(self, drawn)
 
-    monkeypatch.setattr(Trainer, "loss", short_of_memory)
-    monkeypatch.setattr(Trainer, "validation_loss", lambda self, average: None)
+    monkeypatch.setattr(MelTrainer, "loss", short_of_memory)
+    monkeypatch.setattr(MelTrainer, "validation_loss", lambda self, average: None)
     again = fit([source], tmp_path / "again", config, mel=MEL)
     a, b = weights(kept.folder), weights(again.folder)
     assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
 
-    def no_memory(self: Trainer, drawn: Drawn) -> torch.Tensor:
+    def no_memory(self: MelTrainer, drawn: Drawn) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Trainer, "loss", no_memory)
+    monkeypatch.setattr(MelTrainer, "loss", no_memory)
     with pytest.raises(UskError) as raised:
         fit([source], tmp_path / "none", config, mel=MEL)
     assert raised.value.field == "batch"
@@ -750,16 +750,16 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
         )  # fmt: skip
 
     assert command("undisturbed").code == 0
-    draw = Trainer.draw
+    draw = MelTrainer.draw
 
-    def draw_and_stop(trainer: Trainer, step: int, part: int) -> Drawn:
+    def draw_and_stop(trainer: MelTrainer, step: int, part: int) -> Drawn:
         if step == 3:  # drawn ahead, in the third step
             os.kill(os.getpid(), number)
         return draw(trainer, step, part)
 
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "draw", draw_and_stop)
+        patch.setattr(MelTrainer, "draw", draw_and_stop)
         ran = command("stopped")
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("usk: stopped after step 3") and ran.err.count("\n") == 1
@@ -844,9 +844,9 @@ def test_a_training_that_diverges_leaves_no_generator(source: Source, tmp_path: 
 def test_a_training_that_diverges_late_ends_with_the_best_weights_before(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradients = Trainer.gradients
+    gradients = MelTrainer.gradients
     monkeypatch.setattr(
-        Trainer,
+        MelTrainer,
         "gradients",
         lambda self, learn, step: gradients(self, learn, step) * (math.nan if step == 2 else 1),
     )

@@ -22,7 +22,7 @@ from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import Networks, load_base, set_classes
-from usk.diffusion.train import Drawn, Trainer
+from usk.diffusion.train import Drawn, MelTrainer
 from usk.errors import UsageError
 
 Factory = Callable[..., Path]
@@ -179,8 +179,13 @@ def test_the_loss_is_that_of_the_bases_noise_and_prediction(
 
     config = json.loads(scheduler.to_json_string())
     networks = Networks(Oracle(), None, (1, 16, 32), mel, config, ())
-    trainer = object.__new__(Trainer)
-    trainer.networks, trainer.unet, trainer.device, trainer.precision = networks, networks.unet, CPU, "fp32"
+    trainer = object.__new__(MelTrainer)
+    trainer.networks, trainer.network, trainer.device, trainer.precision = (
+        networks,
+        networks.unet,
+        CPU,
+        "fp32",
+    )
     drawn = Drawn(images, torch.zeros(4, dtype=torch.long), timesteps, noise)
     assert float(trainer.loss(drawn)) < 1e-9
     assert networks.schedule.n_train == n_train
@@ -221,15 +226,15 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
     source = open_source(str(tone_folder))
     undisturbed = fit([source], tmp_path / "undisturbed", config)
 
-    draw = Trainer.draw
+    draw = MelTrainer.draw
 
-    def kill(trainer: Trainer, step: int, part: int) -> Drawn:
+    def kill(trainer: MelTrainer, step: int, part: int) -> Drawn:
         if step == 4:
             raise KeyboardInterrupt
         return draw(trainer, step, part)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "draw", kill)
+        patch.setattr(MelTrainer, "draw", kill)
         fit([source], tmp_path / "killed", config)
     torch.manual_seed(12345)
     resumed = fit([source], tmp_path / "killed", config)

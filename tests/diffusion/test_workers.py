@@ -20,7 +20,7 @@ from usk.diffusion.fit import fit
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import load_generator
 from usk.diffusion.loop import TrainingLoop
-from usk.diffusion.train import Drawn, Trainer
+from usk.diffusion.train import Drawn, MelTrainer
 from usk.diffusion.workers import Workers, is_main_process, workers
 from usk.errors import UsageError
 
@@ -124,18 +124,22 @@ def test_each_process_draws_its_own_share(monkeypatch: pytest.MonkeyPatch) -> No
     drawn_parts: list[tuple[int, int]] = []
     network = torch.nn.Linear(1, 1)
 
-    def draw(trainer: Trainer, step: int, part: int) -> Drawn:
+    def draw(trainer: MelTrainer, step: int, part: int) -> Drawn:
         return Drawn(*(torch.tensor(value) for value in (step, part, 0, 0)))
 
     def learn(step: torch.Tensor, part: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         drawn_parts.append((int(step), int(part)))
         return torch.tensor(0.0)
 
-    monkeypatch.setattr(Trainer, "draw", draw)
+    monkeypatch.setattr(MelTrainer, "draw", draw)
     monkeypatch.setattr(Workers, "average", lambda *_: None)
     for rank in range(3):
-        trainer = object.__new__(Trainer)
-        trainer.workers, trainer.device, trainer.unet = Workers(CPU, rank, 3), CPU, network
+        trainer = object.__new__(MelTrainer)
+        trainer.workers, trainer.device, trainer.parameters = (
+            Workers(CPU, rank, 3),
+            CPU,
+            list(network.parameters()),
+        )
         trainer.config, trainer._ahead = FitConfig(accumulate=2), None
         for step in (0, 1, 5):
             trainer.gradients(learn, step)

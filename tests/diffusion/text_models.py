@@ -28,7 +28,7 @@ def _t5_tokenizer() -> Any:
     return tokenizer
 
 
-def _roberta_tokenizer() -> Any:
+def roberta_tokenizer() -> Any:
     from transformers import RobertaTokenizer
 
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *string.ascii_lowercase]
@@ -232,34 +232,31 @@ def _clap_text() -> Any:
     )
 
 
-def audioldm2() -> Any:
-    from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
-    from transformers import (
-        ClapAudioConfig,
-        ClapConfig,
-        ClapFeatureExtractor,
-        ClapModel,
-        GPT2Config,
-        GPT2LMHeadModel,
-    )
+def clap_model(**of_audio: Any) -> Any:
+    from transformers import ClapAudioConfig, ClapConfig, ClapModel
 
+    shape = {"spec_size": 8, "num_mel_bins": 8, "patch_size": 2, "patch_stride": 2} | of_audio
     audio = ClapAudioConfig(
-        spec_size=8,
         window_size=4,
-        num_mel_bins=8,
         patch_embeds_hidden_size=8,
         depths=[1, 1],
         num_hidden_layers=2,
         num_attention_heads=[1, 1],
         hidden_size=16,
-        patch_size=2,
-        patch_stride=2,
         projection_dim=16,
+        **shape,
     )
     clap = ClapConfig(text_config=_clap_text().to_dict(), audio_config=audio.to_dict(), projection_dim=16)
+    return ClapModel(clap)
+
+
+def audioldm2() -> Any:
+    from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
+    from transformers import ClapFeatureExtractor, GPT2Config, GPT2LMHeadModel
+
     return AudioLDM2Pipeline(
         **_mel_parts(),
-        text_encoder=ClapModel(clap),
+        text_encoder=clap_model(),
         text_encoder_2=_t5_encoder(32),
         projection_model=AudioLDM2ProjectionModel(
             text_encoder_dim=16, text_encoder_1_dim=32, langauge_model_dim=16
@@ -267,7 +264,7 @@ def audioldm2() -> Any:
         language_model=GPT2LMHeadModel(
             GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
         ),
-        tokenizer=_roberta_tokenizer(),
+        tokenizer=roberta_tokenizer(),
         tokenizer_2=_t5_tokenizer(),
         feature_extractor=ClapFeatureExtractor(),
         unet=AudioLDM2UNet2DConditionModel(
@@ -286,33 +283,53 @@ def audioldm2() -> Any:
 
 
 def audioldm() -> Any:
-    from diffusers import AudioLDMPipeline, UNet2DConditionModel
+    from diffusers import AudioLDMPipeline
     from transformers import ClapTextModelWithProjection
 
     return AudioLDMPipeline(
         **_mel_parts(),
         text_encoder=ClapTextModelWithProjection(_clap_text()),
-        tokenizer=_roberta_tokenizer(),
-        unet=UNet2DConditionModel(
-            sample_size=64,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            norm_num_groups=8,
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=(8, 16),
-            class_embed_type="simple_projection",
-            projection_class_embeddings_input_dim=16,
-            class_embeddings_concat=True,
-        ),
+        tokenizer=roberta_tokenizer(),
+        unet=_clap_unet(),
+    )
+
+
+def musicldm() -> Any:
+    from diffusers import MusicLDMPipeline
+    from transformers import ClapFeatureExtractor
+
+    return MusicLDMPipeline(
+        **_mel_parts(),
+        text_encoder=clap_model(),
+        tokenizer=roberta_tokenizer(),
+        feature_extractor=ClapFeatureExtractor(),
+        unet=_clap_unet(),
+    )
+
+
+def _clap_unet() -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=64,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        norm_num_groups=8,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=(8, 16),
+        class_embed_type="simple_projection",
+        projection_class_embeddings_input_dim=16,
+        class_embeddings_concat=True,
     )
 
 
 MODELS: dict[str, Callable[[], Any]] = {
     "audioldm": audioldm,
     "audioldm2": audioldm2,
+    "musicldm": musicldm,
     "stable_audio": stable_audio,
     "stable_audio_3": stable_audio_3,
     "longcat": longcat,
@@ -323,9 +340,7 @@ def save_model(name: str, folder: Path) -> Path:
     """Write a tiny pipeline of a family with the same random weights every time."""
     torch.manual_seed(0)
     pipeline = MODELS[name]()
-    if name.startswith(
-        "audioldm"
-    ):  # a network that predicts little noise: its ODE can be solved in few steps
+    if "ldm" in name:  # a network that predicts little noise: its ODE can be solved in few steps
         with torch.no_grad():
             pipeline.unet.conv_out.weight.mul_(0.05)
     pipeline.save_pretrained(folder)

@@ -9,6 +9,7 @@ import typer
 from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
+    PromptOption,
     Reading,
     SkipBadOption,
     display_for,
@@ -48,6 +49,14 @@ def command(
             help="Train this generator further: embedded, a pipeline folder, or a Hub id (user/name@revision).",
         ),
     ] = None,
+    lora: Annotated[
+        bool,
+        typer.Option(
+            "--lora",
+            help="Train LoRA weights of a text-to-audio model: a few MB beside a reference to --from.",
+        ),
+    ] = False,
+    prompt: PromptOption = None,
     class_conditional: Annotated[
         bool,
         typer.Option(
@@ -74,6 +83,8 @@ def command(
         learning_rate=learning_rate,
         class_conditional=class_conditional,
         base=base,
+        lora=lora,
+        prompt=prompt,
         seed=seed,
         device=device,
     ).resolved()
@@ -117,7 +128,7 @@ def _show(display: Any, result: Any, given: str) -> None:
         "recordings": len(trained),
         "held out": len(all_of("held_out_groups") - trained),
         "license": result.trained_on["license"],
-        "preview": str(result.folder / "preview.png"),
+        **({"preview": str(picture)} if (picture := result.folder / "preview.png").is_file() else {}),
         **kept,
     }
     next_step = f"Next: usk synth --model {typed(str(result.folder))}{given}"

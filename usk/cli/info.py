@@ -13,6 +13,8 @@ from usk.text import pluralize
 if TYPE_CHECKING:
     from usk.data.source import Source
 
+GENERATOR_FILES = {"model_index.json", "adapter_config.json"}
+
 
 def command(
     ctx: typer.Context,
@@ -50,7 +52,7 @@ def _kind_of(what: str) -> tuple[str, Path | None]:
     from usk.runs import RUN_FILE
 
     path = expanded(what)
-    if what == "embedded" or (path / "model_index.json").is_file():
+    if what == "embedded" or any((path / name).is_file() for name in GENERATOR_FILES):
         return "generator", None
     if any((path / name).is_file() for name in (RUN_FILE, "model.safetensors")):
         return "run", path
@@ -73,7 +75,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
         if not any(isinstance(cause, RepositoryNotFoundError) for cause in causes(error)):
             raise
     pinned = pin(what, "model", subject, instead, SourceError)
-    if "model_index.json" in pinned.files:
+    if not GENERATOR_FILES.isdisjoint(pinned.files):
         return "generator", None
     if {"config.json", "model.safetensors"} <= set(pinned.files):
         wanted = ("config.json", RUN_FILE)

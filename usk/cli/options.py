@@ -32,6 +32,14 @@ SeedOption = Annotated[
     int,
     typer.Option("--seed", help="What the plan is drawn with; with --train-clips the first draw of them."),
 ]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="TEXT|FILE",
+        help="For text-to-audio models: a text with {class} in it, or a TOML or CSV file. \\[default: a field recording of {class}]",
+    ),
+]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]

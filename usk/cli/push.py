@@ -17,6 +17,7 @@ NEXT = {
     "synthetic dataset": "usk train --mix real,{id}",
     "run": "usk predict {id} FILE",
     "generator": "usk synth --model {id}",
+    "adapter": "usk synth --model {id}",
 }
 
 

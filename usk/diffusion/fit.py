@@ -17,15 +17,25 @@ from usk.audio.mel import MelSettings
 from usk.data.leaks import unknown_generator
 from usk.data.licenses import strictest_license
 from usk.data.source import Source
+from usk.diffusion.adapter import ADAPTER_FILE
 from usk.diffusion.fit_config import FitConfig as FitConfig
 from usk.diffusion.generator import Condition
 from usk.diffusion.interpolate import decomposed
 from usk.diffusion.loop import CHECKPOINT_FILE, TrainingLoop
+from usk.diffusion.lora_fit import lora_work
 from usk.diffusion.mel_pipeline import MelGenerator
-from usk.diffusion.networks import Base, Networks, conditioned_classes, load_base, new_networks
+from usk.diffusion.networks import (
+    Base,
+    Networks,
+    conditioned_classes,
+    load_base,
+    new_networks,
+    notes_on_base,
+    trained_on_of,
+)
 from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.train import Trainer
+from usk.diffusion.train import FitWork, MelTrainer
 from usk.diffusion.training_data import check_test_folds, load_clips
 from usk.diffusion.weights import quiet_libraries
 from usk.diffusion.workers import Workers, workers
@@ -80,46 +90,81 @@ def fit(
     with workers(config.device) as team, ExitStack() as kept:
         reporter = reporter if reporter is not None and team.is_main else Reporter()
         check_test_folds(sources, test_folds, reporter)
-        base = _base(config, team)
-        mel = mel or (EMBEDDED_MEL if base is None else base.generator.mel)
-        for note in (*(base.notes if base is not None else ()), *map(unknown_generator, sources)):
+        for note in map(unknown_generator, sources):
             if note:
                 reporter.warn(note)
-        names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
-        classes = conditioned_classes(config, base, names)
-        with team.main_first():  # the others find the decoded clips in the cache
-            clips, parts = load_clips(sources, classes, test_folds, mel, skip_bad, reporter)
-        networks = new_networks(config, mel, classes, team.device) if base is None else base.networks(classes)
-        config = config if base is None else base.described(config, classes)
+        if config.lora:
+            work = lora_work(sources, config, test_folds, skip_bad, team, reporter)
+        else:
+            work = _mel_work(sources, config, test_folds, mel, skip_bad, team, reporter)
         with team.main_first():
             if team.is_main:
                 with disk_errors(root):
                     root.mkdir(parents=True, exist_ok=True)
                 kept.enter_context(exclusive_lock(root, "usk fit"))
-                _claim(root, config, mel, parts)
-        loop = TrainingLoop(Trainer(clips, networks, config, team), root)
+                _claim(root, {"config": asdict(work.trainer.config), **work.described, "sources": work.parts})
+        loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
         licenses = [source.license for source in sources]
         trained_on = {
-            "license": strictest_license(licenses + ([] if base is None else [base.generator.license])),
-            "sources": [*(base.trained_on if base is not None else []), *parts],
+            "license": strictest_license(
+                licenses + ([] if work.base_license is None else [work.base_license])
+            ),
+            "sources": [*work.base_parts, *work.parts],
         }
         if team.is_main:
-            _finish(loop, base, trained_on)
+            with disk_errors(root):
+                work.write(root, trained_on, _record(loop, work.base_id))
+            (root / CHECKPOINT_FILE).unlink(missing_ok=True)
     return FitResult(root, loop.log, trained_on, loop.kept_step)
 
 
-def _base(config: FitConfig, team: Workers) -> Base | None:
-    """The generator that is trained further, downloaded by one process."""
-    if config.base is None:
-        return None
-    with team.main_first():
-        return load_base(config.base, team.device)
+def _mel_work(
+    sources: Sequence[Source],
+    config: FitConfig,
+    test_folds: Sequence[int],
+    mel: MelSettings | None,
+    skip_bad: bool,
+    team: Workers,
+    reporter: Reporter,
+) -> FitWork:
+    """A generator of mel images to train: a new one, or a base."""
+    base: Base | None = None
+    if config.base is not None:
+        with team.main_first():
+            base = load_base(config.base, team.device)
+        for note in notes_on_base(base.generator):
+            reporter.warn(note)
+    mel = mel or (EMBEDDED_MEL if base is None else base.generator.mel)
+    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+    classes = conditioned_classes(config, base, names)
+    with team.main_first():  # the others find the decoded clips in the cache
+        clips, parts = load_clips(sources, classes, test_folds, mel, skip_bad, reporter)
+    networks = new_networks(config, mel, classes, team.device) if base is None else base.networks(classes)
+    config = config if base is None else base.described(config, classes)
+    trainer = MelTrainer(clips, networks, config, team)
+
+    def write(root: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
+        some = trainer.held_out if len(trainer.held_out) else trainer.training
+        some = some[in_pairs(some.labels, np.random.default_rng(config.seed))[:8]]
+        names = [classes[label] for label in some.labels] if classes else []
+        preview(trainer.generator(), some.images.astype(np.float32), root / "preview.png", names)
+        write_pipeline(root, networks, trained_on, record)
+
+    return FitWork(
+        trainer=trainer,
+        described={"mel": mel.as_dict()},
+        parts=parts,
+        base_parts=[] if base is None else trained_on_of(base.generator),
+        base_license=None if base is None else base.generator.license,
+        base_id=None if base is None else base.generator.model_id,
+        write=write,
+    )
 
 
-def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str, Any]]) -> None:
+def _claim(root: Path, described: dict[str, Any]) -> None:
     """Write down what this folder is being fitted with, or check that it is the same as last time."""
-    wanted = json.loads(json.dumps({"config": asdict(config), "mel": mel.as_dict(), "sources": parts}))
+    wanted = json.loads(json.dumps(described))
     path = root / FIT_FILE
     if not path.is_file():
         with disk_errors(root):
@@ -131,19 +176,14 @@ def _claim(root: Path, config: FitConfig, mel: MelSettings, parts: list[dict[str
         raise UsageError(
             "holds a generator fitted with other settings or clips", field="out", value=root, hint=choose
         )
-    if (root / INDEX_FILE).is_file():
+    if any((root / name).is_file() for name in (INDEX_FILE, ADAPTER_FILE)):
         raise UsageError("holds a finished generator", field="out", value=root, hint=choose)
 
 
-def _finish(loop: TrainingLoop, base: Base | None, trained_on: dict[str, Any]) -> None:
-    """The preview and the pipeline folder; the checkpoint goes."""
-    root, trainer = loop.out, loop.trainer
-    classes = trainer.networks.class_names
-    some = trainer.held_out if len(trainer.held_out) else trainer.training
-    some = some[in_pairs(some.labels, np.random.default_rng(trainer.config.seed))[:8]]
-    names = [classes[label] for label in some.labels] if classes else []
-    preview(trainer.generator(), some.images.astype(np.float32), root / "preview.png", names)
-    record: dict[str, Any] = {
+def _record(loop: TrainingLoop, base_id: str | None) -> dict[str, Any]:
+    """How a generator was trained."""
+    trainer = loop.trainer
+    return {
         "config": asdict(trainer.config),
         "precision": trainer.precision,
         "processes": trainer.workers.count,
@@ -151,11 +191,8 @@ def _finish(loop: TrainingLoop, base: Base | None, trained_on: dict[str, Any]) -
         "kept_step": loop.kept_step,
         "log": loop.log,
         **({} if loop.diverged_step is None else {"diverged_step": loop.diverged_step}),
-        **({} if base is None else {"from": base.generator.model_id}),
+        **({} if base_id is None else {"from": base_id}),
     }
-    with disk_errors(root):
-        write_pipeline(root, trainer.networks, trained_on, record)
-    (root / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def write_pipeline(

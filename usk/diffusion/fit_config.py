@@ -31,6 +31,9 @@ class FitConfig:
     prediction_type: str = "v_prediction"
     beta_schedule: str = "squaredcos_cap_v2"
     base: str | None = None  # the generator that is trained further
+    lora: bool = False  # train LoRA weights (arXiv 2106.09685) of a text-to-audio base
+    lora_rank: int = 8
+    prompt: str | None = None  # with LoRA weights: as `usk.data.prompts.read_prompts` takes it
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -39,11 +42,23 @@ class FitConfig:
 
     def resolved(self) -> FitConfig:
         """The same with its learning rate chosen. Raises UsageError for values out of range."""
+        if self.lora and self.base is None:
+            raise UsageError(
+                "adapts a model, and none is named", field="lora", hint="Name a text-to-audio model."
+            )
+        for name, given in {"prompt": self.prompt, "class_conditional": self.class_conditional}.items():
+            if given and self.lora != (name == "prompt"):
+                used = (
+                    "prompts condition LoRA weights" if self.lora else "only LoRA weights learn with prompts"
+                )
+                raise UsageError(f"has no effect: {used}", field=name, hint="Remove it.")
         rate = self.learning_rate
         if rate is None:
             rate = LEARNING_RATE if self.base is None else LEARNING_RATE_FROM
         require_at_least(0, seed=self.seed)
-        require_at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)
+        require_at_least(
+            1, steps=self.steps, batch=self.batch, accumulate=self.accumulate, lora_rank=self.lora_rank
+        )
         for name, amount in {"learning_rate": rate, "minutes": self.minutes}.items():
             if amount is not None and not 0.0 < amount < math.inf:
                 raise UsageError("must be greater than 0", field=name, value=f"{amount:g}")

@@ -7,7 +7,7 @@ audio. A family of pipelines implements this once, in a module of its own (`usk.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -87,6 +87,9 @@ class Generator(GeneratorInfo, ABC):
     @abstractmethod
     def compiled(self) -> Self:
         """The same generator with its network compiled by torch. Raises UsageError where torch cannot compile."""
+
+    def expect(self, texts: Iterable[str], lengths: Iterable[int]) -> None:
+        """Which texts will condition clips of which lengths, so that what encodes them can be freed; others still may."""
 
     def scales(self, sampler: SamplerConfig) -> Scales:
         """How much signal and noise latents hold where `invert` ends and `sample` starts."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from usk.device import default_precision, resolve_device
+from usk.diffusion.adapter import find_adapter
 from usk.diffusion.generator import Generator
+from usk.diffusion.lora import read_adapter
 from usk.diffusion.mel_pipeline import load_mel_generator
 from usk.diffusion.pipeline import (
     EMBEDDED,
     MEL_IMAGES,
     describe_folder,
+    folder_fingerprint,
+    locate_base,
     locate_pipeline,
     model_id,
     naming_model,
@@ -16,8 +22,9 @@ from usk.diffusion.pipeline import (
 )
 from usk.diffusion.text_info import FAMILIES
 from usk.diffusion.text_load import load_text_generator
+from usk.errors import ModelError
 
-LOADERS = {MEL_IMAGES: load_mel_generator, **dict.fromkeys(FAMILIES, load_text_generator)}
+LOADERS: dict[str, Any] = {MEL_IMAGES: load_mel_generator, **dict.fromkeys(FAMILIES, load_text_generator)}
 
 
 def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str = "auto") -> Generator:
@@ -30,10 +37,19 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
     with naming_model(name):
         folder, commit = locate_pipeline(name)
         info = describe_folder(folder)
-        return LOADERS[info.family](
-            folder,
+        adapter = find_adapter(folder)
+        base = folder if adapter is None else locate_base(adapter)
+        if adapter is not None and not adapter.base_on_hub and folder_fingerprint(base) != adapter.revision:
+            raise ModelError(
+                f"adapts {adapter.base} as it was before: its files have changed", hint="Fit it again."
+            )
+        generator = LOADERS[info.family](
+            base,
             info,
             model_id(name, folder, commit),
             on,
             default_precision(on) if precision == "auto" else precision,
         )
+        if adapter is not None:
+            read_adapter(generator.network, folder, adapter)
+        return generator

@@ -48,12 +48,12 @@ class TrainingLoop:
     def __init__(self, trainer: Trainer, out: Path) -> None:
         """Starts from the checkpoint in `out`, if there is one."""
         self.trainer, self.config, self.workers, self.out = trainer, trainer.config, trainer.workers, out
-        self.unet: Any = trainer.unet
+        self.network, self.parameters = trainer.network, trainer.parameters
         assert self.config.learning_rate is not None
         self.learning_rate = self.config.learning_rate
-        self.average = [parameter.detach().clone() for parameter in self.unet.parameters()]
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(
-            self.unet.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True
+            self.parameters, lr=self.learning_rate, weight_decay=0.01, fused=True
         )
         self.step = 0
         self.kept_step = 0  # whose weights the network has in the end
@@ -75,7 +75,7 @@ class TrainingLoop:
         Raises Stopped after Ctrl-C or SIGTERM, with the checkpoint written, and UskError for a training that diverges
         before held-out recordings have chosen any weights.
         """
-        self.unet.train()
+        self.network.train()
         learn = self.trainer.learner()
         loss = math.nan
         with StopSignals(patient=self.workers.count > 1) as stop, reporter.task("training", "steps") as task:
@@ -129,12 +129,12 @@ class TrainingLoop:
         self.optimizer.param_groups[0]["lr"] = self.learning_rate * warm_up * max(cool_down, 0.02)
 
     def _update_weights(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.step += 1
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.unet.parameters()], 1 - decay)
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
     def _validate(self, loss: float) -> None:
         """Once a step: a line of the log, and the best weights so far."""
@@ -174,27 +174,28 @@ class TrainingLoop:
 
     def _save_memory(self, error: Exception, reporter: Reporter) -> None:
         """Where a step does not fit: compute activations again instead of keeping them. Raises UskError if it is done already."""
-        if self.trainer.checkpointing or self.workers.count > 1:
+        able = getattr(self.network, "_supports_gradient_checkpointing", False)
+        if not able or self.trainer.checkpointing or self.workers.count > 1:
             raise UskError(
                 "the device has too little memory for a step of this size", field="batch",
                 value=self.config.batch, hint="Choose a smaller batch.",
             ) from error  # fmt: skip
         reporter.note("the memory is short: activations are computed twice instead of being kept")
         self.trainer.checkpointing = True
-        self.unet.enable_gradient_checkpointing()
-        forget_gradients(self.unet)
+        self.network.enable_gradient_checkpointing()
+        forget_gradients(self.parameters)
         if self.trainer.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _finish(self) -> None:
         kept = self.best or Best(math.nan, self.step, self.average)
         self.kept_step = kept.step
-        copy_into(self.unet, kept.average)
+        copy_into(self.parameters, kept.average)
         self._save()
         if self.trainer.checkpointing:
-            self.unet.disable_gradient_checkpointing()
-        forget_gradients(self.unet)
-        self.unet.eval()
+            self.network.disable_gradient_checkpointing()
+        forget_gradients(self.parameters)
+        self.network.eval()
 
     # --- checkpoints ---------------------------------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class TrainingLoop:
             return 0.0
         try:
             state = dict(torch.load(path, map_location=device, weights_only=True))
-            self.unet.load_state_dict(state["network"])
+            copy_into(self.parameters, state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = [tensor.to(device) for tensor in state["average"]]
             self.step, self.log = int(state["step"]), list(state["log"])
@@ -235,7 +236,7 @@ class TrainingLoop:
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save(
             {
-                "network": self.unet.state_dict(),
+                "network": [parameter.detach() for parameter in self.parameters],
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average,
                 "best": self.best and tuple(self.best),

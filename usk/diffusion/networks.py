@@ -13,6 +13,7 @@ import torch
 from usk.audio.mel import MelSettings
 from usk.data.licenses import UNKNOWN
 from usk.diffusion.fit_config import FitConfig
+from usk.diffusion.generator import Generator
 from usk.diffusion.load import load_generator
 from usk.diffusion.mel_pipeline import MelGenerator, frame_multiple
 from usk.diffusion.pipeline import (
@@ -24,6 +25,7 @@ from usk.diffusion.pipeline import (
     resolve_model,
 )
 from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.text_pipeline import TextGenerator
 from usk.diffusion.weights import quiet_libraries
 from usk.errors import ModelError, UsageError
 from usk.text import abbreviate_list
@@ -125,36 +127,6 @@ class Base:
     generator: MelGenerator
     scheduler_config: dict[str, Any]
 
-    @property
-    def trained_on(self) -> list[dict[str, Any]]:
-        """The sources that it was trained on; where it does not say, one entry that says so and names no recording."""
-        name, _, revision = self.generator.model_id.rpartition("@")
-        return self.generator.trained_on or [
-            {
-                "source": f"unknown clips of {name}",
-                "revision": revision,
-                "license": UNKNOWN,
-                "folds": [],
-                "clips": 0,
-                "groups": [],
-                "held_out_groups": [],
-                "note": "the generator that this one was fitted from does not say what it was trained on",
-            }
-        ]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to warn of before training goes on."""
-        name = self.generator.model_id
-        unknown = (
-            f"{name} does not say what it was trained on: leaks from its training data cannot be ruled out"
-        )
-        unlicensed = f"the license of {name} is unknown: look it up before you share what you make from it"
-        return (
-            *([] if self.generator.trained_on else [unknown]),
-            *([unlicensed] if self.generator.license == UNKNOWN else []),
-        )
-
     def described(self, config: FitConfig, class_names: tuple[str, ...]) -> FitConfig:
         """`config` with the base's settings in place of those that do not count, and its id."""
         unet = self.generator.unet.config
@@ -185,6 +157,31 @@ class Base:
         )
 
 
+def trained_on_of(generator: Generator) -> list[dict[str, Any]]:
+    """The sources that a base was trained on; where it does not say, one entry that says so and names no recording."""
+    name, _, revision = generator.model_id.rpartition("@")
+    said = generator.trained_on or [
+        {
+            "source": f"unknown clips of {name}",
+            "license": UNKNOWN,
+            "note": "the generator that this one was fitted from does not say what it was trained on",
+        }
+    ]
+    unsaid = {"revision": revision, "license": generator.license, "folds": [], "clips": 0, "groups": []}
+    return [{**unsaid, "held_out_groups": [], **part} for part in said]
+
+
+def notes_on_base(generator: Generator) -> tuple[str, ...]:
+    """What to warn of before training goes on."""
+    name = generator.model_id
+    unknown = f"{name} does not say what it was trained on: leaks from its training data cannot be ruled out"
+    unlicensed = f"the license of {name} is unknown: look it up before you share what you make from it"
+    return (
+        *([] if generator.trained_on else [unknown]),
+        *([unlicensed] if generator.license == UNKNOWN else []),
+    )
+
+
 def load_base(name: str, device: torch.device) -> Base:
     """The generator `name` to train further: anything that `load_generator` loads, except conditional pipelines.
 
@@ -195,6 +192,13 @@ def load_base(name: str, device: torch.device) -> Base:
         folder, _ = locate_pipeline(resolve_model(name, device.type))
         scheduler_config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
         index = read_pipeline_json(folder / "model_index.json")
+    if isinstance(generator, TextGenerator):
+        raise ModelError(
+            "is a text-to-audio model, of which only LoRA weights are trained",
+            field="base",
+            value=name,
+            hint="Ask for LoRA weights.",
+        )
     if not isinstance(generator, MelGenerator) or type(generator.unet).__name__ != "UNet2DModel":
         raise ModelError(
             "is conditioned on more than classes; only unconditional and class-conditional pipelines (UNet2DModel) can be "

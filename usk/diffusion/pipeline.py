@@ -9,13 +9,14 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from usk.audio.mel_settings import LARGEST, MelSettings
 from usk.data.licenses import UNKNOWN
 from usk.data.pinned import download
+from usk.diffusion.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, find_adapter
 from usk.diffusion.text_info import FAMILIES, text_shape
 from usk.errors import ModelError
 from usk.files import expanded
@@ -97,6 +98,11 @@ def naming_model(name: str, field: str = "model") -> Iterator[None]:
 
 def describe_folder(folder: Path) -> GeneratorInfo:
     """What the pipeline in `folder` is. Raises ModelError."""
+    if (adapter := find_adapter(folder)) is not None:
+        trained_on, license = _training_record(folder)  # with what the base was trained on
+        return replace(
+            describe_folder(locate_base(adapter, CONFIG_FILES)), trained_on=trained_on, license=license
+        )
     index = read_pipeline_json(folder / INDEX_FILE)
     if (kind := index.get("_class_name")) in FAMILIES:
         return _describe_text(folder, str(kind))
@@ -191,7 +197,8 @@ def embedded_folder() -> Path:
 def folder_fingerprint(folder: Path) -> str:
     """Twelve hex digits of SHA-256 over a pipeline folder's weights and configurations; cards and logs do not count."""
     digest = hashlib.sha256()
-    for path in sorted([folder / INDEX_FILE, *folder.glob("*/*")]):
+    top = (folder / name for name in (INDEX_FILE, ADAPTER_FILE, ADAPTER_WEIGHTS))
+    for path in sorted([*top, *folder.glob("*/*")]):
         if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:
@@ -207,7 +214,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
     """
     folder = embedded_folder() if name == EMBEDDED else expanded(name)
     if folder.is_dir():
-        if (folder / INDEX_FILE).is_file():
+        if _is_pipeline(folder):
             return folder, ""
         if (folder / "fit.json").is_file():
             raise ModelError(
@@ -219,17 +226,39 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
             "no such pipeline folder", hint="Give a folder, a Hub id (user/name), or `embedded`."
         )
     hub_id = name.partition("@")[0]
-    for wanted in ((INDEX_FILE,), files):  # first the file that says whether it is worth its gigabytes
+    marks = (INDEX_FILE, ADAPTER_FILE)
+    for first in (True, False):  # first the files that say whether it is worth its gigabytes
         folder = download(
             name,
-            wanted,
+            marks if first else (*files, ADAPTER_WEIGHTS),
             f"the model {hub_id}",
             "use the embedded generator, or a pipeline folder",
             ModelError,
         )
-        if not (folder / INDEX_FILE).is_file():
+        if not _is_pipeline(folder):
             raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
+        if (folder / INDEX_FILE).is_file() and _class_of(folder) in FAMILIES:
+            files = tuple(name for name in files if name != "*/*.bin")  # of which nothing is read
     return folder, folder.name
+
+
+def _class_of(folder: Path) -> str:
+    return str(read_pipeline_json(folder / INDEX_FILE).get("_class_name"))
+
+
+def _is_pipeline(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (INDEX_FILE, ADAPTER_FILE))
+
+
+def locate_base(adapter: Adapter, files: tuple[str, ...] = PIPELINE_FILES) -> Path:
+    """The folder of the pipeline that an adapter belongs to. Raises ModelError."""
+    try:
+        folder, _ = locate_pipeline(adapter.base_name, files)
+    except ModelError as error:
+        raise ModelError(f"adapts {adapter.base_name}, which {error.message}", hint=error.hint) from error
+    if (folder / ADAPTER_FILE).is_file():
+        raise ModelError(f"adapts {adapter.base_name}, which is an adapter itself")
+    return folder
 
 
 def model_id(name: str, folder: Path, commit: str) -> str:

@@ -142,6 +142,14 @@ class NoiseSchedule:
         alpha = self.alpha(timestep)
         return float(((1 - alpha) / alpha) ** 0.5)
 
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        """What the network is to predict."""
+        return {
+            "epsilon": noise,
+            "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
+            "sample": clean,
+        }[self.prediction_type]
+
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
         """The noise that the network's raw output stands for, given `sample` at cumulative alpha `alpha`."""
         if self.prediction_type == "epsilon":

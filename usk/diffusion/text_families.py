@@ -28,7 +28,7 @@ class StableAudio(TextGenerator):
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
-        text = self.pipeline.encode_prompt(prompt, cpu, False)
+        text = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, False))
         start, end = self.pipeline.encode_duration(0.0, seconds, cpu, False, 1)
         return {"context": torch.cat((text, start, end), dim=1), "seconds": torch.cat((start, end), dim=2)}
 
@@ -74,7 +74,7 @@ class StableAudio3(TextGenerator):
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
-        text, mask = self.pipeline.encode_prompt(prompt, cpu, 1)
+        text, mask = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1))
         duration = self.pipeline.encode_duration(seconds, cpu, 1, 1)
         context, mask = self.pipeline.prepare_cross_attention(text, mask, duration)
         return {"context": context, "mask": mask, "duration": duration}
@@ -108,7 +108,8 @@ class LongCatAudio(TextGenerator):
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _normalize_text
 
-        text, length = self.pipeline.encode_prompt([_normalize_text(prompt)], torch.device("cpu"))
+        said, cpu = _normalize_text(prompt), torch.device("cpu")
+        text, length = self.once(prompt, lambda: self.pipeline.encode_prompt([said], cpu))
         mask = torch.arange(text.shape[1])[None] < length[:, None]
         return {"context": text, "mask": mask}
 
@@ -148,8 +149,10 @@ class AudioLdm2(TextGenerator):
         return -2
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
-        negative = self.negative_prompt or None
-        encoded = self.pipeline.encode_prompt(prompt, torch.device("cpu"), 1, True, negative_prompt=negative)
+        negative, cpu = self.negative_prompt or None, torch.device("cpu")
+        encoded = self.once(
+            prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1, True, negative_prompt=negative)
+        )
         both = dict(zip(("text", "mask", "generated"), encoded, strict=True))
         with_prompt = {name: part[1:] for name, part in both.items()}
         # The negative prompt is padded to the prompt's length, and its encoding depends on that.
@@ -201,11 +204,11 @@ class AudioLdm2(TextGenerator):
 
 @dataclass(kw_only=True)
 class AudioLdm(AudioLdm2):
-    """AudioLDM and MusicLDM: the same with one CLAP embedding in place of two text encodings."""
+    """AudioLDM (arXiv 2301.12503): the same with one CLAP embedding in place of two text encodings."""
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
-        negative = self.negative_prompt or None
-        both = self.pipeline._encode_prompt(prompt, torch.device("cpu"), 1, True, negative)
+        negative, cpu = self.negative_prompt or None, torch.device("cpu")
+        both = self.once(prompt, lambda: self.pipeline._encode_prompt(prompt, cpu, 1, True, negative))
         return {"text": both[1:], "without text": both[:1]}
 
     def without(self, texts: Embedding, n_samples: int) -> Embedding:
@@ -219,3 +222,19 @@ class AudioLdm(AudioLdm2):
             class_labels=texts["text"].to(self.dtype),
             return_dict=False,
         )[0]
+
+
+@dataclass(kw_only=True)
+class MusicLdm(AudioLdm):
+    """MusicLDM (arXiv 2308.01546): AudioLDM with a whole CLAP model, of which the text part counts."""
+
+    def embed(self, prompt: str, n_samples: int) -> Embedding:
+        def encode() -> torch.Tensor:
+            # Its pipeline's own encoding expects what transformers returned before version 5.
+            both = [self.negative_prompt, prompt]
+            tokens = self.pipeline.tokenizer(both, padding=True, truncation=True, return_tensors="pt")
+            found = self.pipeline.text_encoder.get_text_features(**tokens)
+            return found if isinstance(found, torch.Tensor) else found.pooler_output
+
+        both = self.once(prompt, encode)
+        return {"text": both[1:], "without text": both[:1]}

@@ -1,14 +1,15 @@
 """Text-to-audio pipelines of diffusers as generators: what all families share.
 
-A class is conditioned by a prompt. Text encoders stay on the CPU and encode each prompt once; the network that denoises, the
-VAE and the vocoder are on the device. Latents are variance-preserving, see `usk.diffusion.continuous`.
+A class is conditioned by a prompt. Text encoders stay on the CPU, encode each prompt once and are freed once all prompts that
+are expected are encoded; the network that denoises, the VAE and the vocoder are on the device, or take turns there where
+memory is short. Latents are variance-preserving, see `usk.diffusion.continuous`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -23,6 +24,11 @@ from usk.diffusion.solvers import Predictor
 
 CROP_S = 1.0  # clips are made at whole multiples of this, or as long as the model can
 
+DECODERS = ("vae", "vocoder")
+TEXT_ENCODERS = (
+    "text_encoder", "text_encoder_2", "projection_model", "language_model", "duration_embedder",
+)  # fmt: skip
+
 Embedding = dict[str, torch.Tensor]
 """What a prompt of one length becomes: tensors [1, ...] by the name that the family's network takes them under."""
 
@@ -36,11 +42,24 @@ class TextGenerator(Generator):
     time_multiple: int = 1  # lengths of latents are multiples of this
     negative_prompt: str = ""
     embeddings: dict[tuple[str, int], Embedding] = field(default_factory=dict)
+    encoded: dict[str, Any] = field(default_factory=dict)  # what the text encoders made of each prompt
+    expected: frozenset[tuple[str, int]] = frozenset()  # prompts and lengths of audio
     network: Any = None  # that denoises
+    reread: Callable[[dict[str, Any]], Any] | None = None  # the pipeline again, with the components given
+    takes_turns: bool = (
+        False  # the network, and the VAE with its vocoder: one of them at a time is on the device
+    )
+    _there: str = ""  # which
 
     @abstractmethod
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         """Encode a prompt for audio of so many samples, on the CPU."""
+
+    def once(self, prompt: str, encode: Callable[[], Any]) -> Any:
+        """What the text encoders make of a prompt, whatever the lengths that it is embedded for."""
+        if prompt not in self.encoded:
+            self.encoded[prompt] = encode()
+        return self.encoded[prompt]
 
     @abstractmethod
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
@@ -87,12 +106,14 @@ class TextGenerator(Generator):
         return latent.narrow(self.time_axis, 0, n_samples // self.hop_samples)
 
     def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        self.bring("vae")
         with torch.no_grad():
             return self.to_latent(audio.to(self.device)).float()
 
     def decode(
         self, latent: torch.Tensor, seeds: Sequence[int], iterations: int, source: torch.Tensor | None = None
     ) -> torch.Tensor:
+        self.bring("vae")
         with torch.no_grad():
             return self.to_audio(latent).float()
 
@@ -118,6 +139,7 @@ class TextGenerator(Generator):
 
         def predict(noisy: torch.Tensor, node: float) -> torch.Tensor:
             n_samples = noisy.shape[self.time_axis] * self.hop_samples
+            self.bring("network")
             texts = self.texts(list(condition.texts) or [self.negative_prompt] * len(noisy), n_samples)
             with torch.no_grad(), autocast(self.device, self.precision):
                 output = self.denoise(noisy, node, texts)
@@ -130,12 +152,48 @@ class TextGenerator(Generator):
 
     def texts(self, prompts: Sequence[str], n_samples: int) -> Embedding:
         """The embeddings of a batch of prompts, padded to the longest, on the device."""
-        for prompt in dict.fromkeys(prompts):
-            if (prompt, n_samples) not in self.embeddings:
-                with torch.no_grad():
-                    self.embeddings[prompt, n_samples] = self.embed(prompt, n_samples)
+        wanted = {(prompt, n_samples) for prompt in prompts}
+        if not wanted <= self.embeddings.keys():
+            self._encode_texts((wanted | self.expected) - self.embeddings.keys())
         each = [self.embeddings[prompt, n_samples] for prompt in prompts]
         return {name: _stacked([one[name] for one in each]).to(self.device) for name in each[0]}
+
+    def expect(self, texts: Iterable[str], lengths: Iterable[int]) -> None:
+        lengths = tuple(lengths)
+        self.expected = frozenset((text, n) for text in {*texts, self.negative_prompt} for n in lengths)
+
+    def _encode_texts(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Fill `embeddings`; where all that is expected is encoded, free the text encoders. Others come back for more."""
+        parts = self._text_encoders()
+        if self.reread is not None and any(part is None for part in parts.values()):
+            rest = {name: part for name, part in self.pipeline.components.items() if part is not None}
+            self.pipeline = self.reread(rest)
+        with torch.no_grad():
+            for prompt, n_samples in sorted(wanted):
+                self.embeddings[prompt, n_samples] = self.embed(prompt, n_samples)
+        if self.expected and self.reread is not None:
+            for name in parts:
+                setattr(self.pipeline, name, None)
+
+    def _text_encoders(self) -> dict[str, Any]:
+        """The networks that only prompts go through, by name; None where they are freed."""
+        return {
+            name: part
+            for name, part in self.pipeline.components.items()
+            if name in TEXT_ENCODERS and (part is None or isinstance(part, torch.nn.Module))
+        }
+
+    def bring(self, what: str) -> None:
+        """Where components take turns, have the VAE (with its vocoder) or the network on the device, and not the other."""
+        if not self.takes_turns or self._there == what:
+            return
+        decoders = [part for name in DECODERS if (part := self.pipeline.components.get(name)) is not None]
+        coming, leaving = (decoders, [self.network]) if what == "vae" else ([self.network], decoders)
+        for part in leaving:
+            part.to("cpu")
+        for part in coming:
+            part.to(self.device)
+        self._there = what
 
     def compiled(self) -> Self:
         return replace(self, network=torch.compile(self.network))

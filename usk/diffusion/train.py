@@ -1,4 +1,4 @@
-"""One training step of a generator's UNet: what it draws, its loss and its gradients.
+"""One training step of a generator's network: what it draws, its loss and its gradients.
 
 Everything that is random in micro-batch m of step k (clips, shifts, labels left out, timesteps, noise) is drawn from a
 generator seeded by (seed, k, m). So a run resumed from a checkpoint goes on exactly as if it had never stopped, and it
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +26,7 @@ from usk.diffusion.training_data import FitClips
 from usk.diffusion.workers import Workers
 from usk.replay import Replayed
 
-VALIDATION_IMAGES = 96
+VALIDATION_CLIPS = 96
 SMALL_PARAMETERS = 30_000_000
 """Up to this size a step is recorded once and replayed on CUDA. Measured for 3.5 million (1.9 times as fast); a recorded step
 keeps its memory, of which large networks have none to spare, and their arithmetic hides the launches anyway."""
@@ -49,18 +52,129 @@ class Drawn(NamedTuple):
         return Drawn(*(tensor.to(device) for tensor in self))
 
 
-class Trainer:
-    """Draws micro-batches and learns from them; `workers` share every step."""
+class Trainer(ABC):
+    """Draws micro-batches and learns from them; `workers` share every step. What of the network needs a gradient is trained."""
 
-    def __init__(self, clips: FitClips, networks: Networks, config: FitConfig, workers: Workers) -> None:
+    batch_type: type[Any]  # what `draw` gives
+    precision: str
+    held_out: Any  # clips that only measure the validation loss
+
+    def __init__(self, network: Any, config: FitConfig, workers: Workers) -> None:
         """`config` is a resolved one."""
-        self.config, self.networks, self.workers = config, networks, workers
-        self.device, self.unet = workers.device, networks.unet
-        self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
+        self.network, self.config, self.workers = network, config, workers
+        self.device = workers.device
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.checkpointing = (
             False  # activations are computed again for the gradients: less memory, a third more time
         )
-        self._ahead: tuple[tuple[int, int], Drawn] | None = None
+        self._ahead: tuple[tuple[int, int], Any] | None = None
+
+    @abstractmethod
+    def draw(self, step: int, part: int) -> Any:
+        """Micro-batch `part` of step `step`, a named tuple of tensors in the CPU's memory."""
+
+    @abstractmethod
+    def loss(self, drawn: Any) -> torch.Tensor:
+        """The mean loss of what `draw` gives, on the device."""
+
+    @abstractmethod
+    def validation(self) -> Sequence[Any]:
+        """Batches of held-out clips, always the same, in the CPU's memory."""
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a step on CUDA may be recorded once and replayed."""
+        return False
+
+    def learner(self) -> Learn:
+        """What learns from a micro-batch: on CUDA, where the network is small, one recorded launch."""
+        accumulate = self.config.accumulate
+
+        def learn(*drawn: torch.Tensor) -> torch.Tensor:
+            loss = self.loss(self.batch_type(*drawn)) / accumulate
+            loss.backward()
+            return loss.detach()
+
+        return Replayed(learn, self.device) if self.recordable else learn
+
+    def gradients(self, learn: Learn, step: int) -> float:
+        """Leave the gradient of step `step` in the network: of the mean loss over all micro-batches of all processes.
+
+        Returns: that mean loss.
+        """
+        before = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if before and isinstance(learn, Replayed):
+            torch._foreach_zero_(before)  # in place: a recorded step adds to these very tensors
+        else:
+            forget_gradients(self.parameters)
+        accumulate = self.config.accumulate
+        total = torch.zeros((), device=self.device)
+        first = self.workers.rank * accumulate
+        for micro in range(accumulate):
+            drawn = self._next(step, first + micro)
+            torch.manual_seed(self._seed(step, first + micro))  # dropout, where a base has it
+            total += learn(*drawn.to(self.device))
+            # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
+            following = (step, first + micro + 1) if micro + 1 < accumulate else (step + 1, first)
+            self._ahead = (following, self.draw(*following))
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.workers.average([*gradients, total])
+        return float(total)
+
+    def _next(self, step: int, part: int) -> Any:
+        """What `draw` gives, which the step before has drawn."""
+        if self._ahead is not None and self._ahead[0] == (step, part):
+            return self._ahead[1]
+        return self.draw(step, part)
+
+    def _seed(self, step: int, part: int) -> int:
+        # torch's CPU generator keeps 32 bits of a seed. Multiples of this odd number (2^32 over the golden ratio) lie
+        # far apart there: no two micro-batches of a run meet.
+        return (self.config.seed * 1_000_003 + step) * 2 + 1 + part * 0x9E3779B1
+
+    def validation_loss(self, average: list[torch.Tensor]) -> float | None:
+        """Loss of the averaged weights on held-out recordings, with the same noise every time.
+
+        None if no recordings are held out.
+        """
+        if not len(self.held_out):
+            return None
+        current = [parameter.detach().clone() for parameter in self.parameters]
+        total, n = 0.0, 0
+        self.network.eval()
+        with torch.no_grad():
+            copy_into(self.parameters, average)
+            for batch in self.validation():
+                total += float(self.loss(batch.to(self.device))) * len(batch[0])
+                n += len(batch[0])
+            copy_into(self.parameters, current)
+        self.network.train()
+        return total / n
+
+
+@dataclass(frozen=True)
+class FitWork:
+    """A generator that is ready to be fitted, and what becomes of it."""
+
+    trainer: Trainer
+    described: dict[str, Any]  # what else the folder is fitted with, for fit.json
+    parts: list[dict[str, Any]]  # what it is trained on
+    base_parts: list[dict[str, Any]]  # what the generator that it starts from was trained on
+    base_license: str | None  # None: it starts from none
+    base_id: str | None
+    write: Callable[[Path, dict[str, Any], dict[str, Any]], None]
+    """The result, into a folder: it takes the contents of trained_on.json and training.json."""
+
+
+class MelTrainer(Trainer):
+    """Trains the UNet of a generator of mel images."""
+
+    batch_type = Drawn
+
+    def __init__(self, clips: FitClips, networks: Networks, config: FitConfig, workers: Workers) -> None:
+        super().__init__(networks.unet, config, workers)
+        self.networks = networks
+        self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
         self.precision = config.precision
         if self.precision == "auto":
             bf16 = workers.greatest(self._faster_precision() == "bf16")[0]
@@ -76,10 +190,10 @@ class Trainer:
         for precision in ("bf16", "fp32") * 3:  # the best of three: other work disturbs single ones
             start = time.perf_counter()
             with autocast(self.device, precision):
-                loss = self.unet(noisy, 10, labels, return_dict=False)[0].float().square().mean()
+                loss = self.network(noisy, 10, labels, return_dict=False)[0].float().square().mean()
             loss.backward()
             took_s[precision].append(time.perf_counter() - start)
-        self.unet.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         return min(took_s, key=lambda precision: min(took_s[precision]))
 
     @functools.cached_property
@@ -87,58 +201,13 @@ class Trainer:
         """The schedule's share of signal at each timestep, on the device."""
         return self.networks.schedule.alphas_cumprod.to(self.device)
 
-    def learner(self) -> Learn:
-        """What learns from a micro-batch: on CUDA, where the network is small, one recorded launch."""
-        accumulate = self.config.accumulate
-
-        def learn(*drawn: torch.Tensor) -> torch.Tensor:
-            loss = self.loss(Drawn(*drawn)) / accumulate
-            loss.backward()
-            return loss.detach()
-
-        return Replayed(learn, self.device) if self._is_recordable() else learn
-
-    def _is_recordable(self) -> bool:
+    @property
+    def recordable(self) -> bool:
         if self.device.type != "cuda" or self.checkpointing:
             return False
-        size = sum(parameter.numel() for parameter in self.unet.parameters())
-        blocks = {*self.unet.config.down_block_types, *self.unet.config.up_block_types}
+        size = sum(parameter.numel() for parameter in self.network.parameters())
+        blocks = {*self.network.config.down_block_types, *self.network.config.up_block_types}
         return size <= SMALL_PARAMETERS and blocks <= RECORDABLE_BLOCKS
-
-    def gradients(self, learn: Learn, step: int) -> float:
-        """Leave the gradient of step `step` in the network: of the mean loss over all micro-batches of all processes.
-
-        Returns: that mean loss.
-        """
-        before = [parameter.grad for parameter in self.unet.parameters() if parameter.grad is not None]
-        if before and isinstance(learn, Replayed):
-            torch._foreach_zero_(before)  # in place: a recorded step adds to these very tensors
-        else:
-            forget_gradients(self.unet)
-        accumulate = self.config.accumulate
-        total = torch.zeros((), device=self.device)
-        first = self.workers.rank * accumulate
-        for micro in range(accumulate):
-            drawn = self._next(step, first + micro)
-            torch.manual_seed(self._seed(step, first + micro))  # dropout, where a base has it
-            total += learn(*drawn.to(self.device))
-            # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
-            following = (step, first + micro + 1) if micro + 1 < accumulate else (step + 1, first)
-            self._ahead = (following, self.draw(*following))
-        gradients = [parameter.grad for parameter in self.unet.parameters() if parameter.grad is not None]
-        self.workers.average([*gradients, total])
-        return float(total)
-
-    def _next(self, step: int, part: int) -> Drawn:
-        """What `draw` gives, which the step before has drawn."""
-        if self._ahead is not None and self._ahead[0] == (step, part):
-            return self._ahead[1]
-        return self.draw(step, part)
-
-    def _seed(self, step: int, part: int) -> int:
-        # torch's CPU generator keeps 32 bits of a seed. Multiples of this odd number (2^32 over the golden ratio) lie
-        # far apart there: no two micro-batches of a run meet.
-        return (self.config.seed * 1_000_003 + step) * 2 + 1 + part * 0x9E3779B1
 
     def draw(self, step: int, part: int) -> Drawn:
         """Micro-batch `part` of step `step`, in the CPU's memory.
@@ -179,53 +248,37 @@ class Trainer:
         alpha = self._alphas[timesteps].reshape(-1, 1, 1, 1)
         noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
         with autocast(self.device, self.precision):
-            output = self.unet(
+            output = self.network(
                 noisy.to(memory_format=torch.channels_last),
                 timesteps,
                 labels if self.networks.class_names else None,
                 return_dict=False,
             )[0]
-        target = {
-            "epsilon": noise,
-            "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * images,
-            "sample": images,
-        }[schedule.prediction_type]
-        return (output.float() - target).square().mean()
+        return (output.float() - schedule.target(images, noise, alpha)).square().mean()
 
-    def validation_loss(self, average: list[torch.Tensor]) -> float | None:
-        """Loss of the averaged weights on held-out recordings, conditioned on their classes, with the same noise every time.
-
-        None if no recordings are held out.
-        """
-        if not len(self.held_out):
-            return None
+    def validation(self) -> list[Drawn]:
+        """Held-out recordings, conditioned on their classes."""
         order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(0)).numpy()
-        some = self.held_out[order[:VALIDATION_IMAGES]]
+        some = self.held_out[order[:VALIDATION_CLIPS]]
         drawn = self._with_noise(some.images, torch.from_numpy(some.labels), torch.Generator().manual_seed(0))
-        current = [parameter.detach().clone() for parameter in self.unet.parameters()]
-        total, piece = 0.0, min(32, self.config.batch)
-        self.unet.eval()
-        with torch.no_grad():
-            copy_into(self.unet, average)
-            for begin in range(0, len(some), piece):
-                part = Drawn(*(tensor[begin : begin + piece] for tensor in drawn))
-                total += float(self.loss(part.to(self.device))) * len(part.images)
-            copy_into(self.unet, current)
-        self.unet.train()
-        return total / len(some)
+        piece = min(32, self.config.batch)
+        return [
+            Drawn(*(tensor[begin : begin + piece] for tensor in drawn))
+            for begin in range(0, len(some), piece)
+        ]
 
     def generator(self) -> MelGenerator:
         """The networks as they stand, for previews."""
         return self.networks.generator(self.device, self.precision)
 
 
-def copy_into(network: Any, values: list[torch.Tensor]) -> None:
-    """Set a network's parameters."""
+def copy_into(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    """Set parameters."""
     with torch.no_grad():
-        for parameter, value in zip(network.parameters(), values, strict=True):
+        for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)
 
 
-def forget_gradients(network: Any) -> None:
-    for parameter in network.parameters():
+def forget_gradients(parameters: Sequence[torch.Tensor]) -> None:
+    for parameter in parameters:
         parameter.grad = None

@@ -1,8 +1,8 @@
-"""The clips that a generator is trained on: as mel images, without the test folds, and on record by name."""
+"""The clips that a generator is trained on: without the test folds, and on record by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,28 @@ def check_test_folds(sources: Sequence[Source], test_folds: Sequence[int], repor
         )
 
 
+def training_parts(
+    sources: Sequence[Source],
+    test_folds: Sequence[int],
+    sample_rate_hz: int,
+    skip_bad: bool,
+    reporter: Reporter,
+) -> Iterator[tuple[DecodedSource, frozenset[str], dict[str, Any]]]:
+    """Of each source its decoded clips outside the test folds, the recordings among them that only validate, and what
+    `trained_on.json` says of it. Warns where none validate; raises UsageError where none train."""
+    parts = []
+    for source in sources:
+        decoded, held = _training_part(source, test_folds, sample_rate_hz, skip_bad, reporter)
+        parts.append(_record(source, decoded.source, held, test_folds))
+        yield decoded, held, parts[-1]
+    if not any(part["held_out_groups"] for part in parts):
+        reporter.warn(
+            "there are too few recordings to hold any out: nothing is validated, and the last step's weights are kept"
+        )
+    if not any(part["clips"] for part in parts):
+        raise UsageError("there are no clips to train on", field="real")
+
+
 def load_clips(
     sources: Sequence[Source],
     classes: tuple[str, ...],
@@ -72,20 +94,13 @@ def load_clips(
     """The clips to train on, labeled with their places in `classes`, and what `trained_on.json` says of each source."""
     parts: list[dict[str, Any]] = []
     clips: list[FitClips] = []
-    for source in sources:
-        decoded, held = _training_part(source, test_folds, mel, skip_bad, reporter)
+    for decoded, held, part in training_parts(sources, test_folds, mel.sample_rate_hz, skip_bad, reporter):
         images, frames = images_of(decoded, mel)
         of = decoded.source
         is_held = np.array([clip.group in held for clip in of.clips], dtype=bool)
         labels = [classes.index(of.class_names[clip.label]) if classes else 0 for clip in of.clips]
         clips.append(FitClips(images, frames, np.array(labels, dtype=np.int64), is_held))
-        parts.append(_record(source, of, held, test_folds))
-    if not any(part["held_out_groups"] for part in parts):
-        reporter.warn(
-            "there are too few recordings to hold any out: nothing is validated, and the last step's weights are kept"
-        )
-    if not any(part["clips"] for part in parts):
-        raise UsageError("there are no clips to train on", field="real")
+        parts.append(part)
     together = FitClips(
         np.concatenate([part.images for part in clips]),
         np.concatenate([part.frames for part in clips]),
@@ -96,13 +111,13 @@ def load_clips(
 
 
 def _training_part(
-    source: Source, test_folds: Sequence[int], mel: MelSettings, skip_bad: bool, reporter: Reporter
+    source: Source, test_folds: Sequence[int], sample_rate_hz: int, skip_bad: bool, reporter: Reporter
 ) -> tuple[DecodedSource, frozenset[str]]:
     """The decoded clips outside the test folds, and the recordings among them that only validate.
 
     A recording with clips in a test fold is left out whole.
     """
-    everything = decode_source(source, mel.sample_rate_hz, skip_bad=skip_bad, reporter=reporter)
+    everything = decode_source(source, sample_rate_hz, skip_bad=skip_bad, reporter=reporter)
     for note in everything.source.notes:
         if note not in source.notes:
             reporter.warn(note)

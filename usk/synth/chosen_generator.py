@@ -35,7 +35,7 @@ def ready_generator(model: str | Generator, device: str, settings: RenderConfig)
         generator = load_generator(model, device, settings.precision)
     refuse_unable(generator, generator.model_id, settings)
     if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
-        generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={})
+        generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={}, encoded={})
     generator.scales(settings.sampler)  # steps that do not fit the strength
     return generator
 

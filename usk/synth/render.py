@@ -229,6 +229,8 @@ class DiffusionRenderer(ClipRenderer):
         rows_of_crop: dict[int, list[int]] = defaultdict(list)
         for row, crop in crop_of_parent.items():
             rows_of_crop[crop].append(row)
+        texts = [text for some in (prompts or {}).values() for text in some]
+        generator.expect(texts, {*rows_of_crop, *map(self.crop, plan.clips)})
         self.latents = ParentLatents(
             rows_of_crop,
             decoded,

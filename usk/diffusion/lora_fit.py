@@ -1,0 +1,262 @@
+"""LoRA weights of a text-to-audio model, trained on clips with prompts for their classes.
+
+The network learns what its family predicts, in the latents of the clips' own lengths; its own weights, the VAE and the text
+encoders stay as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from usk.audio.mel import stack_padded
+from usk.data.decode import DecodedSource, beginning
+from usk.data.prompts import DEFAULT_PROMPT, Prompts, read_prompts
+from usk.data.source import Source
+from usk.device import autocast
+from usk.diffusion.adapter import Adapter
+from usk.diffusion.continuous import ContinuousSchedule
+from usk.diffusion.fit_config import FitConfig
+from usk.diffusion.load import load_generator
+from usk.diffusion.lora import add_adapter, attention_layers, write_adapter
+from usk.diffusion.networks import notes_on_base, trained_on_of
+from usk.diffusion.pipeline import TRAINED_ON_FILE, naming_model
+from usk.diffusion.schedule import NoiseSchedule
+from usk.diffusion.text_pipeline import Embedding, TextGenerator
+from usk.diffusion.train import VALIDATION_CLIPS, FitWork, Trainer
+from usk.diffusion.training_data import training_parts
+from usk.diffusion.workers import Workers
+from usk.errors import ModelError
+from usk.reporter import Reporter
+
+ENCODED_TOGETHER = 8  # clips
+
+
+@dataclass(frozen=True)
+class LatentClips:
+    """What is trained on: each clip's latent, as long as its sound, and what is known of it."""
+
+    latents: list[torch.Tensor]  # float16 on the CPU
+    lengths: np.ndarray  # int [n]: samples of the audio
+    labels: np.ndarray  # int [n]
+    held_out: np.ndarray  # bool [n]: it only measures the validation loss
+
+
+class LatentBatch(NamedTuple):
+    """A micro-batch of clips of one length, with everything that is random about it."""
+
+    clean: torch.Tensor  # [n, *latent shape]
+    nodes: torch.Tensor  # [n] of the schedule
+    noise: torch.Tensor  # [n, *latent shape]
+    prompts: torch.Tensor  # int64 [n]: places in the trainer's list
+    dropped: torch.Tensor  # bool [n]: without a prompt, which guidance needs
+
+    def to(self, device: torch.device) -> LatentBatch:
+        return LatentBatch(*(tensor.to(device) for tensor in self))
+
+
+class LoraTrainer(Trainer):
+    """Trains the LoRA weights that were added to a generator's network."""
+
+    batch_type = LatentBatch
+
+    def __init__(
+        self,
+        generator: TextGenerator,
+        clips: LatentClips,
+        prompts: Prompts,
+        class_names: Sequence[str],
+        config: FitConfig,
+        workers: Workers,
+    ) -> None:
+        super().__init__(generator.network, config, workers)
+        self.generator, self.clips, self.precision = generator, clips, generator.precision
+        of_class = [prompts.of_class[name] for name in class_names]
+        self.prompts = [prompt for some in of_class for prompt in some]
+        counts = [len(some) for some in of_class]
+        self.first_prompt, self.n_prompts = np.cumsum([0, *counts[:-1]]), np.array(counts)
+        generator.bring("network")
+        generator.expect(self.prompts, set(clips.lengths.tolist()))
+        self.training, self.held_out = np.flatnonzero(~clips.held_out), np.flatnonzero(clips.held_out)
+
+    def draw(self, step: int, part: int) -> LatentBatch:
+        """Micro-batch `part` of step `step`: a clip, and others of its length; every clip is as likely."""
+        draw = torch.Generator().manual_seed(self._seed(step, part))
+        n = self.config.batch
+        first = self.training[int(torch.randint(len(self.training), (1,), generator=draw))]
+        alike = self.training[self.clips.lengths[self.training] == self.clips.lengths[first]]
+        rows = alike[torch.randint(len(alike), (n,), generator=draw).numpy()]
+        labels = self.clips.labels[rows]
+        chosen = (torch.rand(n, generator=draw).numpy() * self.n_prompts[labels]).astype(np.int64)
+        dropped = torch.rand(n, generator=draw) < self.config.class_dropout
+        return self._with_noise(rows, self.first_prompt[labels] + chosen, dropped, draw)
+
+    def _with_noise(
+        self, rows: np.ndarray, prompts: np.ndarray, dropped: torch.Tensor, draw: torch.Generator
+    ) -> LatentBatch:
+        """Nodes spread evenly over the batch (low-discrepancy), and noise."""
+        clean = torch.stack([self.clips.latents[row] for row in rows]).float()
+        places = (torch.arange(len(rows)) + torch.rand(1, generator=draw)) / len(rows)
+        places = places.clamp(max=1 - 1e-6)
+        schedule = self.generator.schedule
+        if isinstance(schedule, ContinuousSchedule):
+            nodes = schedule.spread(places)
+        else:
+            assert isinstance(schedule, NoiseSchedule)
+            nodes = (places * schedule.n_train).long()
+        noise = torch.randn(clean.shape, generator=draw)
+        return LatentBatch(clean, nodes, noise, torch.from_numpy(prompts), dropped)
+
+    @functools.cached_property
+    def _alphas(self) -> torch.Tensor:
+        assert isinstance(self.generator.schedule, NoiseSchedule)
+        return self.generator.schedule.alphas_cumprod.to(self.device)
+
+    def loss(self, drawn: LatentBatch) -> torch.Tensor:
+        """Mean squared error of what the family's network predicts: noise, v, or the velocity of its flow."""
+        clean, nodes, noise, chosen, dropped = drawn
+        schedule, like = self.generator.schedule, (-1, *(1,) * (clean.dim() - 1))
+        if isinstance(schedule, ContinuousSchedule):
+            signal, sigma = schedule.parts(nodes.reshape(like))
+            target = schedule.velocity(clean, noise, nodes.reshape(like))
+        else:
+            assert isinstance(schedule, NoiseSchedule)
+            alpha = self._alphas[nodes].reshape(like)
+            signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
+            target = schedule.target(clean, noise, alpha)
+        texts = self._texts(chosen, dropped, clean.shape[self.generator.time_axis])
+        with autocast(self.device, self.precision):
+            output = self.generator.output(signal * clean + sigma * noise, nodes, texts)
+        return (output.float() - target).square().mean()
+
+    def _texts(self, chosen: torch.Tensor, dropped: torch.Tensor, n_steps: int) -> Embedding:
+        """The prompts' embeddings, with those that the network is given for no prompt where it is dropped."""
+        n_samples = n_steps * self.generator.hop_samples
+        given = self.generator.texts([self.prompts[place] for place in chosen.tolist()], n_samples)
+        without = self.generator.without(given, n_samples)
+        return {
+            name: torch.where(dropped.reshape(-1, *(1,) * (none.dim() - 1)), none, given[name])
+            for name, none in without.items()
+        }
+
+    def validation(self) -> list[LatentBatch]:
+        """Clips held out, with the first prompts of their classes, in pieces of one length."""
+        draw = torch.Generator().manual_seed(0)
+        some = self.held_out[torch.randperm(len(self.held_out), generator=draw).numpy()[:VALIDATION_CLIPS]]
+        batches = []
+        for length in np.unique(self.clips.lengths[some]):
+            alike = some[self.clips.lengths[some] == length]
+            for begin in range(0, len(alike), self.config.batch):
+                rows = alike[begin : begin + self.config.batch]
+                prompts = self.first_prompt[self.clips.labels[rows]]
+                batches.append(
+                    self._with_noise(rows, prompts, torch.zeros(len(rows), dtype=torch.bool), draw)
+                )
+        return batches
+
+
+def lora_work(
+    sources: Sequence[Source],
+    config: FitConfig,
+    test_folds: Sequence[int],
+    skip_bad: bool,
+    team: Workers,
+    reporter: Reporter,
+) -> FitWork:
+    """A text-to-audio model with LoRA weights to train. Raises UskError."""
+    assert config.base is not None
+    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+    prompts = read_prompts(config.prompt or DEFAULT_PROMPT, names)  # before anything is downloaded
+    generator, adapter = _adapted(config, team)
+    for note in notes_on_base(generator):
+        reporter.warn(note)
+    with team.main_first():  # the others find the decoded clips in the cache
+        clips, parts = _load_latents(sources, names, generator, test_folds, skip_bad, reporter)
+    torch.manual_seed(config.seed)
+    with naming_model(config.base, "base"):
+        added = add_adapter(generator.network, adapter)
+    config = replace(config, base=generator.model_id)
+    trainer = LoraTrainer(generator, clips, prompts, names, config, team)
+    listed = {name: list(some) for name, some in prompts.of_class.items()}
+
+    def write(folder: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
+        records = {TRAINED_ON_FILE: trained_on, "training.json": {**record, "prompts": listed}}
+        write_adapter(folder, adapter, added, records)
+
+    return FitWork(
+        trainer,
+        {"prompts": listed},
+        parts,
+        trained_on_of(generator),
+        generator.license,
+        generator.model_id,
+        write,
+    )
+
+
+def _adapted(config: FitConfig, team: Workers) -> tuple[TextGenerator, Adapter]:
+    """The base, and the adapter that it is to have."""
+    assert config.base is not None
+    with team.main_first(), naming_model(config.base, "base"):
+        generator = load_generator(config.base, str(team.device), config.precision)
+        if not isinstance(generator, TextGenerator):
+            raise ModelError("is not a text-to-audio model; LoRA weights are fitted to these alone")
+        if hasattr(generator.network, "peft_config"):
+            raise ModelError("has LoRA weights already", hint="Name the model that they adapt.")
+        place, _, revision = generator.model_id.rpartition("@")
+        folder = Path(config.base).expanduser()
+        if folder.is_dir():
+            place = str(folder.resolve())
+        layers = attention_layers(generator.network)
+        return generator, Adapter(place, revision, config.lora_rank, config.lora_rank, layers)
+
+
+def _load_latents(
+    sources: Sequence[Source],
+    classes: Sequence[str],
+    generator: TextGenerator,
+    test_folds: Sequence[int],
+    skip_bad: bool,
+    reporter: Reporter,
+) -> tuple[LatentClips, list[dict[str, Any]]]:
+    """The clips to train on, labeled with their places in `classes`, and what `trained_on.json` says of each source."""
+    latents: list[torch.Tensor] = []
+    lengths: list[int] = []
+    labels: list[int] = []
+    held_out: list[bool] = []
+    parts = []
+    for decoded, held, part in training_parts(
+        sources, test_folds, generator.sample_rate_hz, skip_bad, reporter
+    ):
+        of = decoded.source
+        some, their_lengths = _latents_of(decoded, generator, reporter)
+        latents += some
+        lengths += their_lengths
+        labels += [classes.index(of.class_names[clip.label]) for clip in of.clips]
+        held_out += [clip.group in held for clip in of.clips]
+        parts.append(part)
+    return LatentClips(latents, np.array(lengths), np.array(labels), np.array(held_out, dtype=bool)), parts
+
+
+def _latents_of(
+    decoded: DecodedSource, generator: TextGenerator, reporter: Reporter
+) -> tuple[list[torch.Tensor], list[int]]:
+    """Latents of every clip's beginning, repeated up to a length that the model makes, and these lengths."""
+    sounds = [beginning(decoded.audio(row), generator.longest_samples) for row in range(len(decoded))]
+    lengths = [generator.crop(len(sound)) for sound in sounds]
+    latents: dict[int, torch.Tensor] = {}
+    with reporter.task("encoding", "clips", len(sounds)) as task:
+        for length in sorted(set(lengths)):
+            rows = [row for row, own in enumerate(lengths) if own == length]
+            for begin in range(0, len(rows), ENCODED_TOGETHER):
+                some = rows[begin : begin + ENCODED_TOGETHER]
+                audio = stack_padded([np.resize(sounds[row], length) for row in some], length)
+                latents.update(zip(some, generator.encode(audio).half().cpu(), strict=True))
+                task.update(len(latents))
+    return [latents[row] for row in range(len(sounds))], lengths
