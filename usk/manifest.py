@@ -98,6 +98,9 @@ class FilterRecord:
     share_kept: float
     test_folds: tuple[int, ...]  # none of them trained the one classifier; empty: a classifier for each fold
     trained_on: tuple[FilterTrainedOn, ...]
+    least_score: float | None = (
+        None  # of an outside model: of the real clips' median similarity to the class's prompt
+    )
 
 
 @dataclass(frozen=True)

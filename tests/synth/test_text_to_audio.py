@@ -20,9 +20,11 @@ import torch
 from tests.diffusion.text_models import save_model
 from tests.hub_server import LocalHub
 from usk.cli.app import main
-from usk.data.leaks import unknown_generator
+from usk.data.decode import decode_source
+from usk.data.leaks import leaking, unknown_generator
 from usk.data.open import open_source
 from usk.data.pinned import cache_folder
+from usk.data.splits import fold_split
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.load import load_generator
 from usk.diffusion.sampler import SamplerConfig
@@ -77,7 +79,7 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["stable_audio_3", "audioldm"])
 def test_prompts_are_in_every_row_and_the_clips_train_a_classifier(
     name: str, models: dict[str, Path], prompts: Path, urbansound8k_folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, hub: LocalHub,
 ) -> None:  # fmt: skip
     out, other = tmp_path / "synth", tmp_path / "other"
     given = (urbansound8k_folder, models[name], prompts)
@@ -101,6 +103,28 @@ def test_prompts_are_in_every_row_and_the_clips_train_a_classifier(
     )  # fmt: skip
     assert usk(monkeypatch, *train) == 0
     assert usk(monkeypatch, "eval", runs, "--quiet") == 0
+    page = tmp_path / "report.html"
+    assert (
+        usk(
+            monkeypatch,
+            "report",
+            runs,
+            "--synth",
+            out,
+            "--real",
+            urbansound8k_folder,
+            "--out",
+            page,
+            "--quiet",
+        )
+        == 0
+    )
+    assert "two dogs" in page.read_text(encoding="utf-8")
+    hub.add_user("me", "hf_me")
+    hub.login("hf_me")
+    assert usk(monkeypatch, "push", out, "me/synth", "--yes", "--quiet") == 0
+    assert usk(monkeypatch, "info", "me/synth", "--quiet") == 0
+    assert set(hub.repo("dataset", "me/synth").files()) >= {"usk.json", "README.md", "plan.jsonl"}
 
 
 @pytest.mark.slow
@@ -274,3 +298,96 @@ def test_a_pipeline_of_the_hub_loads_without_what_lies_at_its_top(
     assert generator.model_id.startswith("someone/tiny@") and generator.takes_prompts
     pinned = cache_folder("someone/tiny", "model") / "snapshots"
     assert list(pinned.glob("*/tokenizer/merges.txt")) and not list(pinned.glob("*/model.safetensors"))
+
+
+def test_an_adapter_of_a_model_on_the_hub_is_fitted_pushed_and_used(
+    hub: LocalHub, models: dict[str, Path], prompts: Path, urbansound8k_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    hub.add_user("me", "hf_me")
+    hub.login("hf_me")
+    hub.create_repo("model", "someone/tiny", models["audioldm"])
+    text = "a recording of {class}"
+    fit: Sequence[object] = (
+        "fit", "--real", urbansound8k_folder, "--from", "someone/tiny", "--lora", "--prompt", text, "--steps", 2,
+        "--batch", 2, "--test-folds", 1, "--device", "cpu", "--quiet", "--out", tmp_path / "adapter",
+    )  # fmt: skip
+    assert usk(monkeypatch, *fit) == 0
+    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "base_model: someone/tiny" in card and "a recording of dog bark" in card
+    assert usk(monkeypatch, "push", tmp_path / "adapter", "me/adapter", "--yes", "--quiet") == 0
+    files = hub.repo("model", "me/adapter").files()
+    assert set(files) >= {"adapter_config.json", "adapter_model.safetensors", "trained_on.json", "README.md"}
+    assert str(tmp_path).encode() not in b"".join(files.values())
+    assert usk(monkeypatch, "info", "me/adapter", "--quiet") == 0
+    arguments = synth_arguments(urbansound8k_folder, Path("me/adapter"), prompts, tmp_path / "synth")
+    assert usk(monkeypatch, *arguments, "--strategy", "sample") == 0
+    manifest = read_manifest(tmp_path / "synth")
+    assert manifest.model.startswith("me/adapter@") and len(manifest.trained_on) == 2
+
+    local = [
+        "fit",
+        "--real",
+        urbansound8k_folder,
+        "--from",
+        models["audioldm"],
+        "--lora",
+        "--steps",
+        1,
+        "--batch",
+        2,
+    ]
+    local += ["--device", "cpu", "--quiet", "--out", tmp_path / "local"]
+    assert usk(monkeypatch, *local) == 0
+    line = refused(["push", tmp_path / "local", "me/local", "--yes", "--quiet"], monkeypatch, capsys)
+    assert "nobody else can load" in line
+
+
+def test_a_list_of_what_a_model_was_trained_on_makes_the_leak_rules_exact(
+    models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    source = open_source(urbansound8k_folder)
+    real = decode_source(source, 16_000).source
+    known = next(clip for clip in source.clips if clip.fold == 2)
+    (tmp_path / "ids.txt").write_text(known.group.rpartition("/")[2] + "\n999999999\n", encoding="utf-8")
+    config = SynthConfig(
+        1, classes=("dog_bark",), render=render_config(strategy="sample", steps=1), test_folds=(1, 2),
+        trained_on=str(tmp_path / "ids.txt"),
+    )  # fmt: skip
+    made = synthesize(source, tmp_path / "out", config, model=str(models["audioldm"]), device="cpu")
+    assert not any("UrbanSound8K comes from Freesound" in note for note in made.notes)
+    synthetic = open_source(made.folder)
+    assert unknown_generator(synthetic) is None
+    assert leaking(synthetic, real, fold_split(real.clips, 2)).all()
+    assert not leaking(synthetic, real, fold_split(real.clips, 1)).any()
+    assert known.group in json.loads((made.folder / "usk.json").read_text())["trained_on"][0]["groups"]
+
+
+def test_parents_longer_than_the_model_makes_are_said(
+    models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    config = SynthConfig(1, classes=("dog_bark",), render=render_config(strategy="sample", steps=1))
+    model = load_generator(str(models["audioldm"]), "cpu", "fp32")
+    made = synthesize(open_source(urbansound8k_folder), tmp_path / "out", config, model=model, device="cpu")
+    (note,) = (note for note in made.notes if note.startswith("longer than the"))
+    assert f"{model.longest_s:.2f} s" in note
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ({"path": "/api/models/someone/gated", "status": 403, "code": "GatedRepo"}, "Accept its terms"),
+        ({"path": "text_encoder/model.safetensors", "cut": 100}, "cannot be"),
+    ],
+    ids=["gated", "text encoder cut"],
+)
+def test_a_model_that_the_hub_does_not_hand_over_is_one_line(
+    failure: dict[str, Any], said: str, hub: LocalHub, models: dict[str, Path], urbansound8k_folder: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    hub.create_repo("model", "someone/gated", models["audioldm"])
+    hub.fail("GET", times=10**9, **failure)
+    synth = ["synth", "--real", urbansound8k_folder, "--model", "someone/gated", "--out", tmp_path / "out"]
+    line = refused([*synth, "--device", "cpu", "--quiet"], monkeypatch, capsys)
+    assert line.startswith("usk: --model someone/gated: ") and said in line
+    assert not (tmp_path / "out").exists()

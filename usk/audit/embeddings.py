@@ -129,18 +129,21 @@ def transformers_embedding(model_id: str, device: torch.device | str = "cpu") ->
     def embed(audio: Sequence[np.ndarray]) -> np.ndarray:
         with torch.no_grad():
             return np.stack(
-                [_vector(model, _inputs(extractor, samples).to(device)).cpu().numpy() for samples in audio]
+                [
+                    _vector(model, audio_inputs(extractor, samples, RATE_HZ).to(device)).cpu().numpy()
+                    for samples in audio
+                ]
             )
 
     return Embedding(name, embed)
 
 
-def _inputs(extractor: Any, samples: np.ndarray) -> Any:
-    """One clip at 22.05 kHz as the model takes it."""
+def audio_inputs(extractor: Any, samples: np.ndarray, given_hz: int) -> Any:
+    """One clip as the model takes it."""
     rate_hz = extractor.sampling_rate
     # CLAP would draw a part at random of what is longer than its window.
     longest_s = min(LONGEST_S, getattr(extractor, "max_length_s", None) or LONGEST_S)
-    cut = resampled(samples[: int(longest_s * RATE_HZ)], RATE_HZ, rate_hz)
+    cut = resampled(samples[: int(longest_s * given_hz)], given_hz, rate_hz)
     cut = cut[: int(longest_s * rate_hz)]
     cut = np.pad(cut, (0, max(0, round(SHORTEST_S * rate_hz) - len(cut))))
     return extractor(cut, sampling_rate=rate_hz, return_tensors="pt")
@@ -152,6 +155,11 @@ def _vector(model: Any, inputs: Any) -> torch.Tensor:
         made = model.get_audio_features(**inputs)
     else:
         made = (model.get_encoder() if model.config.is_encoder_decoder else model)(**inputs)
+    return vector_of(made)
+
+
+def vector_of(made: Any) -> torch.Tensor:
+    """What a model returns for one clip or text, pooled: [dimensions]."""
     if isinstance(made, torch.Tensor):
         return made[0]
     pooled = getattr(made, "pooler_output", None)

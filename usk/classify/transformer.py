@@ -146,7 +146,7 @@ def transformer_preset(place: str) -> ClassifierPreset:
     """
     library = transformers()
     at: dict[str, Any] = {"field": "classifier", "value": f"hf:{place}"}
-    folder = _located(place, at)
+    folder = located(place, at)
     config, extractor = _described(folder, at)
     if type(config) not in library.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
         raise ModelError(
@@ -246,7 +246,7 @@ def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> di
     }
 
 
-def _located(place: str, at: dict[str, Any]) -> Path:
+def located(place: str, at: dict[str, Any]) -> Path:
     """The folder of a model, downloaded if it is a Hub id."""
     folder = expanded(place)
     if place and folder.is_dir():

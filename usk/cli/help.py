@@ -19,7 +19,7 @@ PANELS = {
         "across_folds",
         "prompt",
     ),
-    "Generator": ("model", "base", "class_conditional"),
+    "Generator": ("model", "base", "lora", "class_conditional", "trained_on"),
     "Which clips train and test": (
         "test_folds",
         "train_clips",
@@ -29,7 +29,7 @@ PANELS = {
         "no_baseline",
     ),
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
-    "Filter": ("share_kept",),
+    "Filter": ("share_kept", "filter_model"),
     "Machine": ("device", "batch", "workers"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes"),
 }

@@ -16,6 +16,7 @@ from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
     ModelOption,
+    PromptOption,
     Reading,
     RealOption,
     SeedOption,
@@ -71,14 +72,7 @@ def command(
             "--phase", help="Of mel generators' clips: random, or parents (their phase and texture)."
         ),
     ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            metavar="TEXT|FILE",
-            help="For text-to-audio models: a text with {class} in it, or a TOML or CSV file. \\[default: a field recording of {class}]",
-        ),
-    ] = None,
+    prompt: PromptOption = None,
     batch: Annotated[
         int | None, typer.Option("--batch", help="Clips that are rendered together. \\[default: what fits]")
     ] = None,
@@ -112,6 +106,22 @@ def command(
             "--filter",
             metavar="SHARE",
             help="Score the clips with a classifier and keep this share of each class, the best: 0.5.",
+        ),
+    ] = None,
+    filter_model: Annotated[
+        str | None,
+        typer.Option(
+            "--filter-model",
+            metavar="hf:MODEL",
+            help="Keep clips that fit their class's prompt by a CLAP model, such as hf:laion/clap-htsat-unfused.",
+        ),
+    ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(
+            "--trained-on",
+            metavar="FILE",
+            help="Recordings that the model was trained on: Freesound ids, one a line, or a CSV file.",
         ),
     ] = None,
     seed: SeedOption = 0,
@@ -158,6 +168,8 @@ def command(
             batch=batch,
         ),
         filter=share_kept,
+        filter_model=filter_model,
+        trained_on=trained_on,
     )
     source = reading.open(real)
     for note in source.notes:

@@ -188,7 +188,8 @@ def _clip_settings(manifest: Manifest) -> dict[str, Any]:
         "precision": manifest.precision,
     }
     if manifest.clip_filter is not None:
-        facts["filter keeps"] = manifest.clip_filter.share_kept
+        least = manifest.clip_filter.least_score
+        facts["filter keeps"] = manifest.clip_filter.share_kept if least is None else f"scores from {least:g}"
         facts["filter classifier"] = manifest.clip_filter.classifier
     return facts | {f"mel {name}": value for name, value in (manifest.mel or {}).items()}
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
+OUTSIDE = "hf:"  # in front of a folder or Hub id of a model that filters
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
 OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
 OF_GENERATORS = (*OF_SAMPLERS, "phase", "precision", "batch")
@@ -188,6 +189,9 @@ class SynthConfig:
         None  # share of the clips of a class that the classifier filter keeps; None: no filter
     )
 
+    filter_model: str | None = None  # an outside model that filters: hf: and a folder or Hub id
+    trained_on: str | None = None  # a list of the recordings that the generator was trained on
+
     def __post_init__(self) -> None:
         require_at_least(1, per_class=self.per_class)
         require_at_least(0, seed=self.seed)
@@ -204,6 +208,15 @@ class SynthConfig:
                 value=self.alpha,
                 hint="Remove it.",
             )
+        if self.filter_model is not None:
+            self._check_filter_model()
+        if self.trained_on is not None and self.render.row.mix is None:
+            raise UsageError(
+                f"has no effect: the strategy {self.render.strategy} uses no generator",
+                field="trained_on",
+                value=self.trained_on,
+                hint="Remove it.",
+            )
         if self.filter is not None and self.across_folds and not self.test_folds:
             raise UsageError(
                 "needs one classifier for all clips where their parents may lie in different folds",
@@ -211,6 +224,26 @@ class SynthConfig:
                 value=self.filter,
                 hint="Name the test folds, or pair within folds.",
             )
+
+    def _check_filter_model(self) -> None:
+        _check(
+            str(self.filter_model).startswith(OUTSIDE) and self.filter_model != OUTSIDE,
+            f"is not {OUTSIDE} and a model, such as {OUTSIDE}laion/clap-htsat-unfused",
+            "filter_model",
+            self.filter_model,
+        )
+        for name, given in {"filter": self.filter, "across_folds": self.across_folds}.items():
+            if given and (name == "filter" or not self.test_folds):
+                raise UsageError(
+                    "does not go together with a model that filters"
+                    if name == "filter"
+                    else "needs real clips to compare all clips with",
+                    field=name,
+                    value=given,
+                    hint="Choose one of them."
+                    if name == "filter"
+                    else "Name the test folds, or pair within folds.",
+                )
 
     @property
     def to_make(self) -> int:

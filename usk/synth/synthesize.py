@@ -15,7 +15,8 @@ from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.pinned import looks_like_hub_id
-from usk.data.prompts import Prompts, read_prompts
+from usk.data.prompts import DEFAULT_PROMPT, Prompts, read_prompts
+from usk.data.recording_list import read_recordings
 from usk.data.source import Source
 from usk.data.splits import in_several_folds
 from usk.device import resolve_device
@@ -41,6 +42,7 @@ from usk.synth.latents import keep, latents_key, reuse
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import DiffusionRenderer, Stages, batch_of
 from usk.synth.settings import RenderConfig, SynthConfig
+from usk.synth.text_filter import TextFilter
 from usk.synth.waveform import SAMPLE_RATE_HZ, WAVEFORM_RENDERERS
 
 ROWS_PER_SHARD = 128
@@ -56,7 +58,7 @@ class Prepared:
     generator: Generator | None
     pool: DecodedSource  # what parents are drawn from
     plan: Plan
-    clip_filter: ClipFilter | None
+    clip_filter: ClipFilter | TextFilter | None
     manifest: Manifest
     notes: tuple[str, ...]
 
@@ -117,9 +119,13 @@ def prepare(
 ) -> Prepared:
     """Load the generator, decode the clips, draw the plan. Raises UskError for whatever cannot be made."""
     generator, settings = None, config.render
+    listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
     prompts_of(source, config)  # a file that will not do is refused before weights are loaded
     if settings.row.mix is not None:
         generator = ready_generator(model, device, settings)
+        if listed:
+            known = [part for part in generator.trained_on if not part.get("note")]
+            generator = replace(generator, trained_on=[*known, listed])
         settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
         config = replace(config, render=settings)
     rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
@@ -154,10 +160,14 @@ def prepare(
         },
         arguments=tuple(arguments),
     )
-    clip_filter = None
+    on = generator.device if generator is not None else resolve_device(device)
+    clip_filter: ClipFilter | TextFilter | None = None
     if config.filter is not None:
-        on = generator.device if generator is not None else resolve_device(device)
         clip_filter = ClipFilter(pool, everything.source.clips, plan.clips, config, on)
+    elif config.filter_model is not None:
+        of_class = prompts or read_prompts(DEFAULT_PROMPT, config.classes or source.class_names)
+        clip_filter = TextFilter(pool, everything.source.clips, plan.clips, config, of_class, on)
+    if clip_filter is not None:
         manifest = replace(manifest, clip_filter=clip_filter.record())
     notes = (*notes_on_generator(generator, pool, unconditioned), *pool.source.notes, *plan.notes)
     return Prepared(config, settings, generator, pool, plan, clip_filter, manifest, notes)

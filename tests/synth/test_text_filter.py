@@ -1,0 +1,160 @@
+"""The filter by an outside model, with a tiny random CLAP."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from tests.diffusion.text_models import clap_model, roberta_tokenizer
+from usk.data.decode import decode_source
+from usk.data.leaks import filters_trained_on
+from usk.data.open import open_source
+from usk.data.splits import fold_split
+from usk.errors import SourceError, UskError
+from usk.manifest import read_manifest
+from usk.synth import text_filter
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.synthesize import SynthResult, synthesize
+from usk.synth.text_filter import LEAST, TextFilter
+
+
+@pytest.fixture(scope="module")
+def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLAP whose embeddings all lie near one direction, so that similarities are above 0."""
+    from transformers import ClapFeatureExtractor, ClapProcessor
+
+    folder = tmp_path_factory.mktemp("clap")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        model = clap_model(num_mel_bins=64, spec_size=128, patch_size=4, patch_stride=[4, 4])
+        for projection in (model.text_projection, model.audio_projection):
+            with torch.no_grad():
+                projection.linear2.weight.mul_(8.0)
+                projection.linear2.bias.fill_(1.0)
+        model.save_pretrained(folder)
+        extractor = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1)
+        ClapProcessor(extractor, roberta_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+def made(folder: Path, out: Path, clap: Path, **given: Any) -> SynthResult:
+    config = SynthConfig(
+        4,
+        classes=("dog_bark", "siren"),
+        filter_model=f"hf:{clap}",
+        render=render_config(strategy="waveform"),
+        **given,
+    )
+    return synthesize(open_source(folder), out, config, device="cpu")
+
+
+def all_rows(folder: Path) -> list[dict[str, Any]]:
+    files = [*folder.glob("data/*.parquet"), *folder.glob("rejected/*.parquet")]
+    return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
+
+
+def test_clips_that_fit_their_prompt_are_kept_and_the_real_clips_compared_with_are_on_record(
+    clap: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = made(urbansound8k_folder, tmp_path / "out", clap)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.clip_filter is not None and manifest.clip_filter.least_score == LEAST
+    assert manifest.clip_filter.classifier == f"hf:{clap}"
+    rows = all_rows(tmp_path / "out")
+    assert len(rows) == 8 == len(result.plan) + len(result.rejected or ())
+    kept = {clip.clip_id for clip in result.plan.clips}
+    assert kept == {row["clip_id"] for row in rows if row["filter_score"] >= LEAST}
+    assert all(row["filter_folds"] == [row["fold"]] for row in rows)
+    assert len({row["filter_score"] for row in rows}) > 4
+    real = decode_source(open_source(urbansound8k_folder), 22_050).source
+    synthetic = open_source(tmp_path / "out")
+    tested = rows[0]["fold"]
+    assert (tested,) in filters_trained_on(synthetic, real, fold_split(real.clips, tested))
+    assert "real clips" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+    monkeypatch.setattr(text_filter, "LEAST", float(np.median([row["filter_score"] for row in rows])))
+    stricter = made(urbansound8k_folder, tmp_path / "stricter", clap)
+    assert stricter.rejected is not None and 0 < len(stricter.plan) < 8
+
+
+def test_a_score_is_relative_to_the_real_clips_of_its_class(
+    clap: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    made(urbansound8k_folder, tmp_path / "out", clap, test_folds=(1,))
+    row = all_rows(tmp_path / "out")[0]
+    real = decode_source(open_source(urbansound8k_folder), 22_050)
+    names = list(real.source.class_names)
+    from transformers import ClapModel, ClapProcessor
+
+    model, processor = ClapModel.from_pretrained(clap), ClapProcessor.from_pretrained(clap)
+    prompt = f"a field recording of {names[row['label']].replace('_', ' ')}"
+    words = model.get_text_features(**processor.tokenizer([prompt], return_tensors="pt")).pooler_output
+
+    def similarity(samples: np.ndarray) -> float:
+        audio = text_filter.audio_inputs(processor.feature_extractor, samples, 22_050)
+        with torch.no_grad():
+            sound = model.get_audio_features(**audio).pooler_output
+        return float((words * sound).sum())
+
+    own, _ = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
+    assert read_manifest(tmp_path / "out").sample_rate_hz == 22_050
+    (trained,) = read_manifest(tmp_path / "out").clip_filter.trained_on  # type: ignore[union-attr]
+    compared = [
+        similarity(real.audio(place))
+        for place, clip in enumerate(real.source.clips)
+        if clip.label == row["label"] and clip.group in trained.groups
+    ]
+    assert row["filter_score"] == pytest.approx(similarity(own) / np.median(compared), rel=1e-3)
+    assert 1 not in trained.folds
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"filter_model": "laion/clap"}, "filter_model"),
+        ({"filter_model": "hf:"}, "filter_model"),
+        ({"filter_model": "hf:/nowhere"}, "filter_model"),
+        ({"filter": 0.5}, "filter"),
+        ({"across_folds": True}, "across_folds"),
+        ({"trained_on": "ids.txt"}, "trained_on"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    given: dict[str, Any], field: str, urbansound8k_folder: Path, clap: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UskError) as caught:
+        config = SynthConfig(
+            2, **{"filter_model": f"hf:{clap}", "render": render_config(strategy="waveform"), **given}
+        )
+        synthesize(open_source(urbansound8k_folder), tmp_path / "out", config, device="cpu")
+    assert caught.value.field == field and not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_no_clap_or_finds_nothing_is_one_line(
+    clap: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UskError) as caught:
+        made(urbansound8k_folder, tmp_path / "out", tmp_path / "other")
+    assert caught.value.field == "filter_model" and caught.value.hint
+    monkeypatch.setattr(TextFilter, "similarity", lambda *_: -0.1)
+    with pytest.raises(SourceError, match="does not find") as caught:
+        made(urbansound8k_folder, tmp_path / "deaf", clap)
+    assert caught.value.field == "filter_model"
+    monkeypatch.setattr(TextFilter, "similarity", lambda *_: 0.5)
+    monkeypatch.setattr(text_filter, "LEAST", 2.0)
+    with pytest.raises(SourceError, match="keeps none"):
+        made(urbansound8k_folder, tmp_path / "strict", clap)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UskError, match="transformers"):
+        made(urbansound8k_folder, tmp_path / "none", clap)
