@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from usk.errors import UsageError
+from usk.files import expanded
 
 ID_COLUMNS = ("freesound_id", "fsid", "sound_id", "recording", "id")
 URBANSOUND8K = "urbansound8k"  # whose recordings are called by their Freesound ids
@@ -23,7 +23,7 @@ def read_recordings(file: str, source_name: str) -> dict[str, Any]:
 
     Raises: UsageError with the field `trained_on`.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
 
     def refused(message: str, hint: str = "") -> UsageError:
         return UsageError(message, field="trained_on", value=file, hint=hint)

@@ -33,6 +33,7 @@ from usk.diffusion.train import VALIDATION_CLIPS, FitWork, Trainer
 from usk.diffusion.training_data import training_parts
 from usk.diffusion.workers import Workers
 from usk.errors import ModelError
+from usk.files import expanded
 from usk.reporter import Reporter
 
 ENCODED_TOGETHER = 8  # clips
@@ -210,7 +211,7 @@ def _adapted(config: FitConfig, team: Workers) -> tuple[TextGenerator, Adapter]:
         if hasattr(generator.network, "peft_config"):
             raise ModelError("has LoRA weights already", hint="Name the model that they adapt.")
         place, _, revision = generator.model_id.rpartition("@")
-        folder = Path(config.base).expanduser()
+        folder = expanded(config.base)
         if folder.is_dir():
             place = str(folder.resolve())
         layers = attention_layers(generator.network)

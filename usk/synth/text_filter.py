@@ -24,6 +24,7 @@ from usk.data.decode import DecodedSource
 from usk.data.prompts import Prompts
 from usk.data.splits import held_out_groups
 from usk.errors import ModelError, SourceError
+from usk.files import expanded
 from usk.hub import first_line
 from usk.manifest import FilterRecord, FilterTrainedOn
 from usk.reporter import Reporter
@@ -161,5 +162,5 @@ def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:
             **at,
             hint="Name one such as hf:laion/clap-htsat-unfused.",
         ) from error
-    revision = "" if Path(place).expanduser().is_dir() else f"@{folder.name}"
+    revision = "" if expanded(place).is_dir() else f"@{folder.name}"
     return f"{OUTSIDE}{place.partition('@')[0]}{revision}", processor, model
