@@ -343,5 +343,12 @@ def save_model(name: str, folder: Path) -> Path:
     if "ldm" in name:  # a network that predicts little noise: its ODE can be solved in few steps
         with torch.no_grad():
             pipeline.unet.conv_out.weight.mul_(0.05)
+    if (
+        name == "longcat"
+    ):  # whose layers start as zeros: it would predict nothing, and learn nothing behind them
+        with torch.no_grad():
+            for parameter in pipeline.transformer.parameters():
+                if parameter.dim() > 1 and not parameter.any():
+                    parameter.normal_(std=0.05)
     pipeline.save_pretrained(folder)
     return folder
