@@ -119,6 +119,16 @@ class LongCatAudio(TextGenerator):
         return {**texts, "context": torch.zeros_like(texts["context"])}
 
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+        # The network's layers for text see padding: prompts of each length go through it by themselves.
+        lengths = texts["mask"].sum(dim=1)
+        made = torch.zeros_like(own)
+        for length in lengths.unique().tolist():
+            rows = lengths == length
+            short = {name: part[rows, :length] for name, part in texts.items()}
+            made[rows] = self._of_one_length(own[rows], nodes[rows], short).to(made.dtype)
+        return made
+
+    def _of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         hidden = own.transpose(1, 2).to(self.dtype)
         velocity = self.network(
             hidden_states=hidden,
