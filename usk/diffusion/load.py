@@ -7,7 +7,7 @@ from typing import Any
 from usk.device import default_precision, resolve_device
 from usk.diffusion.adapter import find_adapter
 from usk.diffusion.generator import Generator
-from usk.diffusion.lora import read_adapter
+from usk.diffusion.lora import read_adapter, require_peft
 from usk.diffusion.mel_pipeline import load_mel_generator
 from usk.diffusion.pipeline import (
     EMBEDDED,
@@ -38,6 +38,8 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         folder, commit = locate_pipeline(name)
         info = describe_folder(folder)
         adapter = find_adapter(folder)
+        if adapter is not None:
+            require_peft()
         base = folder if adapter is None else locate_base(adapter)
         if adapter is not None and not adapter.base_on_hub and folder_fingerprint(base) != adapter.revision:
             raise ModelError(

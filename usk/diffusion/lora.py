@@ -30,18 +30,23 @@ def attention_layers(network: Any) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def add_adapter(network: Any, adapter: Adapter) -> dict[str, torch.nn.Parameter]:
-    """Add LoRA weights, float32, to a network in place and freeze its own. They change nothing yet: one factor is zero.
-
-    Returns: `adapter_weights`. Raises ModelError without peft, and where the network
-    has no such layers.
-    """
+def require_peft() -> None:
+    """Raise ModelError where peft is not installed: before a model of gigabytes is downloaded."""
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        import peft  # noqa: F401
     except ImportError as error:
         raise ModelError(
             "LoRA weights need the package peft", hint="pip install 'urban-sound-kit[hf]'"
         ) from error
+
+
+def add_adapter(network: Any, adapter: Adapter) -> dict[str, torch.nn.Parameter]:
+    """Add LoRA weights, float32, to a network in place and freeze its own. They change nothing yet: one factor is zero.
+
+    Returns: `adapter_weights`. Raises ModelError where the network has no such layers.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,

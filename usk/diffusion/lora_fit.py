@@ -24,7 +24,7 @@ from usk.diffusion.adapter import Adapter
 from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import load_generator
-from usk.diffusion.lora import add_adapter, attention_layers, write_adapter
+from usk.diffusion.lora import add_adapter, attention_layers, require_peft, write_adapter
 from usk.diffusion.networks import notes_on_base, trained_on_of
 from usk.diffusion.pipeline import TRAINED_ON_FILE, naming_model
 from usk.diffusion.schedule import NoiseSchedule
@@ -205,6 +205,7 @@ def _adapted(config: FitConfig, team: Workers) -> tuple[TextGenerator, Adapter]:
     """The base, and the adapter that it is to have."""
     assert config.base is not None
     with team.main_first(), naming_model(config.base, "base"):
+        require_peft()
         generator = load_generator(config.base, str(team.device), config.precision)
         if not isinstance(generator, TextGenerator):
             raise ModelError("is not a text-to-audio model; LoRA weights are fitted to these alone")
