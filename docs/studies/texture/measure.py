@@ -4,7 +4,7 @@
 
 For each number of real clips, mix and use: accuracy (the mean of the folds'), the difference from real clips alone with the
 interval that usk has (folds, recordings and seeds are resampled), the difference from the default so far used in the same way, and
-the difference by fold.
+the difference by fold. Recordings that the generator was trained on, because they have clips in several folds, are not counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from usk.diffusion.pipeline import describe_generator
 from usk.evaluate.stats import Pair, paired_bootstrap
 from usk.runs import RunRecord, read_runs
 
@@ -34,9 +35,10 @@ def folds_of(whole: Path) -> dict[str, int]:
 def by_fold(first: RunRecord, second: RunRecord, folds: dict[str, int]) -> list[Pair]:
     assert np.array_equal(first.clip_ids, second.clip_ids)
     of = np.array([folds[Path(name).stem] for name in first.clip_ids.tolist()])
+    of[np.isin(first.groups, sorted(describe_generator().training_groups))] = 0
     return [
         Pair(f"fold{fold}", first.seed, first.groups[of == fold], first.correct[of == fold], second.correct[of == fold])
-        for fold in np.unique(of).tolist()
+        for fold in np.unique(of[of > 0]).tolist()
     ]  # fmt: skip
 
 

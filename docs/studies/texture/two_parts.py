@@ -1,4 +1,4 @@
-"""UrbanSound8K in two parts: fold 1 holds its folds 1 and 3, fold 2 all others. Audio is linked, not copied.
+"""UrbanSound8K in two parts: folds 1 and 3 stay what they are, fold 2 holds all others. Audio is linked, not copied.
 
     python docs/studies/texture/two_parts.py UrbanSound8K OUT
 
@@ -23,7 +23,7 @@ def main(whole: Path, out: Path) -> None:
     (out / table).parent.mkdir(parents=True, exist_ok=True)
     for row in rows:
         source = whole / "audio" / f"fold{row['fold']}" / row["slice_file_name"]
-        row["fold"] = "1" if row["fold"] in TRAIN_FOLDS else "2"
+        row["fold"] = row["fold"] if row["fold"] in TRAIN_FOLDS else "2"
         link = out / "audio" / f"fold{row['fold']}" / row["slice_file_name"]
         link.parent.mkdir(parents=True, exist_ok=True)
         if source.exists() and not link.exists():
