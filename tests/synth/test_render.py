@@ -596,26 +596,3 @@ def test_a_silent_parent_makes_no_clip_nan(
         type(decoded), "audio", lambda _, row: 0 * audio(row) if row == silent else audio(row)
     )
     assert all(np.isfinite(made).all() for made in renderer.audio([plan.clips[0]]))
-
-
-def test_parents_of_a_splice_take_turns_and_nothing_else_sounds(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, alpha="0.3")
-    config = render_config(strategy="splice", phase="parents", steps=1, crop=False)
-    renderer = MelRenderer(plan, decoded, generator, config, tmp_path)
-    planned = list(plan.clips)
-    n = renderer.crop(planned[0])
-    shares, source = renderer.shares(planned, n), renderer.source(planned)
-    first, second = (
-        torch.nn.functional.normalize(renderer.latents.audio(rows, n)) * n**0.5
-        for rows in renderer.rows(planned)
-    )
-    for share, parent in ((0, first), (1, second)):
-        alone = shares == share
-        assert alone.any() and torch.allclose(source[alone], parent[alone], atol=1e-4)
-    assert ((shares > 0) & (shares < 1)).float().mean() < 0.1, "short fades between turns"
-    assert len({float(row.argmax()) for row in shares}) > 1, "turns begin where each clip's seed says"
-    many = [replace(plan.clips[0], seed=seed) for seed in range(200)]
-    assert renderer.shares(many, 64).mean() == pytest.approx(0.3, abs=0.05)
-    assert all(np.isfinite(audio).all() for audio in renderer.audio(planned[:2]))

@@ -54,7 +54,7 @@ def command(
         str | None,
         typer.Option(
             "--strategy",
-            help="decomposed, slerp, variation, sample or splice; or a control: average, resynthesis, waveform or classical.",
+            help="decomposed, slerp, variation or sample; or a control: average, resynthesis, waveform or classical.",
         ),
     ] = None,
     strength: Annotated[

@@ -35,9 +35,6 @@ AUTO_BATCH = {"cuda": 64, "cpu": 16}
 LATENTS_IN_MEMORY_BYTES = 128 * 2**20
 LATENTS_ON_DISK_BYTES = 8 * 2**30
 SILENT_RMS = 1e-6  # what is softer is not brought to the level of others
-SEGMENT_S = 1.0  # of a parent that takes turns with another, where both have equal shares
-FADE_S = 0.02  # from one to the other
-TURNS_STREAM = 0x747572  # where turns begin
 MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
 
 Result = TypeVar("Result")
@@ -287,18 +284,8 @@ class DiffusionRenderer(ClipRenderer):
         """Parents of one crop, brought to one level and summed by their weights: [len(planned), samples]."""
         (crop,) = {self.crop(clip) for clip in planned}
         parents = torch.stack([self.latents.audio(of_side, crop) for of_side in self.rows(planned)])
-        parents = parents / parents.square().mean(dim=2, keepdim=True).sqrt().clamp_min(SILENT_RMS)
-        if self.strategy.splices:
-            return parents[0] + self.shares(planned, crop) * (parents[1] - parents[0])
-        return torch.einsum("kbn,bk->bn", parents, torch.tensor([self.weights(c) for c in planned]))
-
-    def shares(self, planned: Sequence[PlannedClip], n: int) -> torch.Tensor:
-        """The second parent's share, 0 or 1 but for fades, at `n` times spread evenly over clips of one crop: [len(planned), n]."""
-        (crop,) = {self.crop(clip) for clip in planned}
-        begins = _from_seeds([clip.seed ^ TURNS_STREAM for clip in planned], (1,), torch.rand)
-        turns = (begins + torch.arange(n) * (crop / n / (2 * SEGMENT_S * self.generator.sample_rate_hz))) % 1
-        to_edge = torch.tensor([[clip.alpha / 2] for clip in planned]) - (turns - 0.5).abs()
-        return (0.5 + to_edge * (2 * SEGMENT_S / FADE_S)).clamp(0, 1)
+        level = parents.square().mean(dim=2, keepdim=True).sqrt().clamp_min(SILENT_RMS)
+        return torch.einsum("kbn,bk->bn", parents / level, torch.tensor([self.weights(c) for c in planned]))
 
     def sampled(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
         """Clean latents [len(planned), *latent shape] of planned clips of one crop."""
@@ -307,9 +294,7 @@ class DiffusionRenderer(ClipRenderer):
         rows = self.rows(planned)
         parents = [self.latents(of_side, crop) for of_side in rows]
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
-        shape = generator.latent_shape(crop)
-        fresh = _from_seeds([clip.seed ^ MIXING_STREAM for clip in planned], shape, torch.randn)
-        shares = self.shares(planned, shape[-1]).to(generator.device) if self.strategy.splices else None
+        fresh = _gaussian([clip.seed ^ MIXING_STREAM for clip in planned], generator.latent_shape(crop))
         with self.stages("mix"):
             mixed = self.mix(
                 Ingredients(
@@ -318,7 +303,6 @@ class DiffusionRenderer(ClipRenderer):
                     weights=weights,
                     fresh=fresh.to(generator.device),
                     scales=self.scales,
-                    shares=shares,
                 )
             )
         if not self.strategy.samples:
@@ -338,8 +322,6 @@ class DiffusionRenderer(ClipRenderer):
             return generator.sample(mixed, config.sampler, condition, config.eta, seeds)
 
 
-def _from_seeds(
-    seeds: Sequence[int], shape: tuple[int, ...], draw: Callable[..., torch.Tensor]
-) -> torch.Tensor:
-    """Random numbers [len(seeds), *shape], each item from its own seed."""
-    return torch.stack([draw(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Unit Gaussian noise [len(seeds), *shape], each item from its own seed."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

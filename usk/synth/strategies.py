@@ -23,9 +23,6 @@ class Ingredients:
     weights: torch.Tensor  # [batch, parents], each row sums to 1
     fresh: torch.Tensor  # [batch, *latent shape], unit Gaussian, from each clip's own seed
     scales: Scales  # of signal and noise at the strength
-    shares: torch.Tensor | None = (
-        None  # of the second parent along time, [batch, columns of the latent], if `splices`
-    )
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -43,7 +40,6 @@ class Strategy:
     n_parents: int = 2
     inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
     samples: bool = True  # what is mixed is sampled from; otherwise it is clean, and decoded as it is
-    splices: bool = False  # parents take turns in time; otherwise they are mixed everywhere
     strength: float | None = None  # the only strength that makes sense, where there is one
 
     @property
@@ -68,14 +64,6 @@ def _variation(of: Ingredients) -> torch.Tensor:
     from usk.diffusion.interpolate import with_noise
 
     return with_noise(of.clean[0], of.fresh, of.scales)
-
-
-def _splice(of: Ingredients) -> torch.Tensor:
-    from usk.diffusion.interpolate import with_noise
-
-    assert of.shares is not None
-    spliced = of.clean[0] + of.shares[:, None, None] * (of.clean[1] - of.clean[0])
-    return with_noise(spliced, of.fresh, of.scales)
 
 
 def _average(of: Ingredients) -> torch.Tensor:
@@ -105,12 +93,6 @@ STRATEGIES: dict[str, Strategy] = {
         n_parents=1,
         inverts=False,
         strength=1.0,
-    ),
-    "splice": Strategy(
-        _splice,
-        "parents take turns of a second each, noised up to the strength and decoded",
-        inverts=False,
-        splices=True,
     ),
     # What the network adds is what clips do beyond these two.
     "average": Strategy(

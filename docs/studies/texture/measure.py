@@ -32,12 +32,14 @@ def folds_of(whole: Path) -> dict[str, int]:
         return {Path(row["slice_file_name"]).stem: int(row["fold"]) for row in csv.DictReader(file)}
 
 
-def by_fold(first: RunRecord, second: RunRecord, folds: dict[str, int]) -> list[Pair]:
+def by_fold(base: RunRecord, other: RunRecord, folds: dict[str, int]) -> list[Pair]:
+    first, second = base.predictions, other.predictions
+    right = [part.predicted == part.labels for part in (first, second)]
     assert np.array_equal(first.clip_ids, second.clip_ids)
     of = np.array([folds[Path(name).stem] for name in first.clip_ids.tolist()])
     of[np.isin(first.groups, sorted(describe_generator().training_groups))] = 0
     return [
-        Pair(f"fold{fold}", first.seed, first.groups[of == fold], first.correct[of == fold], second.correct[of == fold])
+        Pair(f"fold{fold}", base.seed, first.groups[of == fold], right[0][of == fold], right[1][of == fold])
         for fold in np.unique(of[of > 0]).tolist()
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What a model that had no part in anything makes of clips: recognition, rhythm, and how new they are.
 
-    python docs/studies/texture/outside.py UrbanSound8K YAMNET_FOLDER --json FILE [--only sample,splice] [--keep FOLDER]
+    python docs/studies/texture/outside.py UrbanSound8K YAMNET_FOLDER --json FILE [--only sample,average] [--keep FOLDER]
 
 YAMNET_FOLDER holds `yamnet.py`, whose `Yamnet()(samples, rate)` returns an embedding first. A linear classifier on embeddings of 500
 real clips of folds 1 and 3, which the embedded generator was trained on too, judges clips made of pairs from all other folds. Half of
@@ -51,7 +51,6 @@ KINDS: dict[str, RenderConfig | None] = {
     "average, parents' texture": render_config(strategy="average", phase="parents"),
     EXCHANGED: render_config(strategy="resynthesis", phase="parents"),
     "sample, parent's texture": render_config(strategy="sample", phase="parents", precision="bf16"),
-    "splice, parents' texture": render_config(strategy="splice", phase="parents", precision="bf16"),
     "decomposed, random phase": render_config(precision="bf16"),
     "decomposed, parents' texture": render_config(phase="parents", precision="bf16"),
     "sample, random phase": render_config(strategy="sample", precision="bf16"),
