@@ -746,8 +746,8 @@ def test_a_dataset_that_is_not_whole_is_refused(
 
 
 def test_a_dataset_that_is_being_made_is_refused(usk: Command, account: LocalHub, tmp_path: Path) -> None:
-    folder = fill(store_at(tmp_path / "half"), n_shards=1).folder
-    refused(usk, 1, "is unfinished: 2 of 3 shards are missing", folder)
+    folder = fill(store_at(tmp_path / "half"), n_units=1).folder
+    refused(usk, 1, "is unfinished: its clips, plan or card are not", folder)
 
 
 def test_a_generator_with_pickled_weights_is_refused(

@@ -22,10 +22,10 @@ TESTS = [file for file in sorted((ROOT / "tests").rglob("*.py")) if "bench" not 
 GROUND = "ground"
 FLOORS = (
     (GROUND,),
-    ("data",),
+    ("data", "engine"),
     ("audio", "diffusion"),
     ("synth", "classify", "evaluate", "audit"),
-    ("report", "push", "study", "engine"),
+    ("report", "push", "study"),
     ("cli",),
 )
 HIGHER_FILES = {
@@ -40,7 +40,8 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 80
 MOST_LINES, MOST_TEST_LINES = 24_400, 23_000  # what there is: it may only shrink (wanted: 17,000 and 16,500)
 # With the phase of mel images and the prompts of text-to-audio models. LoRA weights took two (what is trained, and the prompts
 # that it is trained with, named as for synth), a list of what a model was trained on one, and an outside model that filters one.
-MOST_OPTIONS, MOST_SYNTH_OPTIONS = 92, 26
+# The parts of jobs took five.
+MOST_OPTIONS, MOST_SYNTH_OPTIONS = 97, 29
 
 # Words that the first version used in a sense of its own, see the glossary in docs.
 BANNED = (

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from usk.diffusion.fit import FitConfig, FitResult, fit
     from usk.diffusion.generator import Generator
     from usk.diffusion.load import load_generator
+    from usk.engine.part import Part
     from usk.errors import UskError
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
@@ -51,6 +52,7 @@ _WHERE = {
     "FitResult": "usk.diffusion.fit",
     "Generator": "usk.diffusion.generator",
     "MelSettings": "usk.audio.mel",
+    "Part": "usk.engine.part",
     "PushConfig": "usk.push_plan",
     "PushPlan": "usk.push_plan",
     "PushResult": "usk.push_plan",

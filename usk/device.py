@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cpu":
         keep_freed_memory()
     return resolved
+
+
+def visible_devices(device: torch.device) -> tuple[str, ...]:
+    """The devices that work may be spread over: of `cuda` without a number all there are."""
+    if device.type != "cuda" or device.index is not None:
+        return (str(device),)
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or (str(device),)
 
 
 def _no_device(device: str, message: str) -> UsageError:
@@ -77,6 +85,17 @@ def cores_allowed() -> int:
         quota, period = (CGROUP / "cpu.max").read_text().split()
         count = min(count, math.ceil(float(quota) / float(period)))
     return max(1, count)
+
+
+@contextlib.contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """So many threads for torch's operators meanwhile: the last bits of their results depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_precision(device: torch.device) -> str:

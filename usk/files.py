@@ -73,8 +73,9 @@ def require_own_folder(folder: Path, ours: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
-    """Keep `folder`, which exists, to this process. Raises UsageError while another process, of `command`, fills it.
+def exclusive_lock(folder: Path, command: str, wait_s: float = 0) -> Iterator[None]:
+    """Keep `folder`, which exists, to this process. Raises UsageError while another process, of `command`, fills it, after
+    `wait_s` seconds.
 
     The lock is the operating system's: it ends with the process, however that ends. A file system without locks has none.
     What a killed process left half written in the folder is deleted.
@@ -85,7 +86,7 @@ def exclusive_lock(folder: Path, command: str) -> Iterator[None]:
     lock = FileLock(path)
     with disk_errors(folder):
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait_s)
         except Timeout as error:
             raise UsageError(
                 f"is being filled by another {command}",
@@ -112,6 +113,29 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+@contextlib.contextmanager
+def turn(path: Path, wait_s: float = 600.0) -> Iterator[None]:
+    """Wait while another process makes the file `path`, then look again whether it is there.
+
+    A process that dies ends its turn. After `wait_s` seconds, or without locks, several may make it at a time: whole files of one
+    content.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=wait_s)
+    except (Timeout, NotImplementedError):
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_text(path: str | PurePath) -> bool:

@@ -40,9 +40,10 @@ from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.pipeline import embedded_folder
 from usk.diffusion.weights import quiet_libraries
 from usk.synth.plan import Plan
+from usk.synth.prepare import plan_for
 from usk.synth.render import DiffusionRenderer, Stages
 from usk.synth.settings import SynthConfig, render_config
-from usk.synth.synthesize import plan_for, synthesize
+from usk.synth.synthesize import synthesize
 
 RANDOM_256 = "random-256"
 

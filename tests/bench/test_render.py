@@ -17,9 +17,9 @@ from usk.audio.vocoder import log_mel_error_db
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.diffusion.load import load_generator
+from usk.synth.prepare import plan_for
 from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import SynthConfig, render_config
-from usk.synth.synthesize import plan_for
 
 Factory = Callable[..., Path]
 

@@ -489,7 +489,7 @@ def test_info_takes_the_columns_that_its_error_names(usk: Command, world: World)
 
 
 def test_a_bug_keeps_its_traceback(usk: Command, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("usk.synth.synthesize.draw_plan", None)
+    monkeypatch.setattr("usk.synth.prepare.draw_plan", None)
     with pytest.raises(TypeError):
         usk(*world.synth(None, "--dry-run"))
 

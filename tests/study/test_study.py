@@ -92,6 +92,34 @@ def test_it_makes_trains_compares_and_goes_on(usk: Command, written: Path, demo_
     assert {path: path.stat().st_mtime_ns for path in (work / "runs").glob("*/run.json")} == records
 
 
+@pytest.mark.slow
+def test_parts_go_on_as_far_as_they_can_and_end_alike(
+    usk: Command, written: Path, demo_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part 2 of 2 makes its clips and says what it waits for; the last of them compares all runs."""
+    monkeypatch.setattr("usk.synth.synthesize.ROWS_PER_SHARD", 6)  # two units a dataset at least
+    written.write_text(
+        STUDY.replace('[40, "full"]', "[40]").replace("real,waveform,filtered", "real,filtered")
+    )
+    for part in ("2/2", "1/2", "2/2", "1/2"):
+        ran = usk("study", written, "--part", part, "--json")
+        if part == "2/2" and not list((written.parent / "work").glob("runs/*/run.json")):
+            assert (ran.code, ran.err.count("\n")) == (1, 1)
+            assert "units are missing, of part 1 of 2. Run the same command again" in ran.err
+        else:
+            assert ran.code == 0, ran.err
+    assert len(list((written.parent / "work").glob("runs/*/run.json"))) == 4
+    rows = {row["mix"] for one in ran.value["comparisons"] for row in one["rows"]}
+    assert rows == {"real", "real,waveform", "real,filtered"}
+
+
+def test_a_part_that_cannot_go_on_says_so(usk: Command, written: Path) -> None:
+    written.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
+    ran = usk("study", written, "--part", "2/2")
+    assert (ran.code, ran.err.count("\n")) == (1, 1) and "part 1 has not fitted mine" in ran.err
+    assert usk("study", written, "--part", "3/2").code == 2
+
+
 def test_what_is_trained_so_far_is_compared_and_other_runs_are_not(usk: Command, written: Path) -> None:
     written.write_text(STUDY.replace("test_folds = [1]", "test_folds = [1, 2]"))
     runs = written.parent / "work" / "runs"

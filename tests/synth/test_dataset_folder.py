@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from filelock import FileLock
 from tests.manifests import manifest_of
 from usk.data.clip import PROVENANCE_COLUMNS
 from usk.data.open import open_source
+from usk.engine.part import Part
 from usk.errors import SourceError, UsageError, UskError
 from usk.files import LOCK_FILE
 from usk.synth.card import dataset_card
-from usk.synth.dataset_folder import DatasetFolder, dataset_features, encode_flac
+from usk.synth.dataset_folder import DatasetFolder, cut_into_units, dataset_features, encode_flac
 from usk.synth.plan import Plan, PlannedClip
 
 
@@ -46,7 +47,7 @@ def plan_of(n_clips: int, seed: int = 0) -> Plan:
     )
 
 
-def rows_of(plan: Plan, begin: int, end: int) -> list[dict[str, Any]]:
+def rows_of(plan: Plan, rows: Sequence[int]) -> list[dict[str, Any]]:
     return [
         {
             "clip_id": clip.clip_id,
@@ -67,21 +68,27 @@ def rows_of(plan: Plan, begin: int, end: int) -> list[dict[str, Any]]:
             "filter_score": None,
             "prompt": "",
         }
-        for clip in plan.clips[begin:end]
+        for clip in (plan.clips[row] for row in rows)
     ]
 
 
 def store_at(folder: Path, plan: Plan | None = None, **settings: Any) -> DatasetFolder:
     plan = plan or plan_of(10)
     manifest = manifest_of(plan_sha256=plan.sha256, **settings)
-    return DatasetFolder(folder, plan, manifest, rows_per_shard=4)
+    return DatasetFolder(folder, plan, manifest, 4, cut_into_units(len(plan), 4, halves))
 
 
-def fill(store: DatasetFolder, n_shards: int | None = None) -> DatasetFolder:
-    with store.claim():
-        for shard in store.missing()[:n_shards]:
-            store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
+def halves(begin: int, end: int) -> list[list[int]]:
+    """Two units a shard, not in the plan's order: as batches of one crop."""
+    return [list(range(begin + 1, end, 2)), list(range(begin, end, 2))]
+
+
+def fill(store: DatasetFolder, n_units: int | None = None, part: Part = Part()) -> DatasetFolder:
+    with store.claim(part):
+        for unit in [unit for unit in store.missing() if part.has(unit.number)][:n_units]:
+            store.write_unit(unit, rows_of(store.plan, unit.rows))
         if not store.missing():
+            store.assemble()
             store.finish(dataset_card(store.manifest, store.plan, store.folder))
     return store
 
@@ -94,13 +101,26 @@ def full_disk(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_the_plan_is_cut_into_shards_with_the_rest_in_the_last(tmp_path: Path) -> None:
+def test_the_plan_is_cut_into_units_of_one_shard_each(tmp_path: Path) -> None:
     store = store_at(tmp_path / "out")
-    assert [(shard.name, shard.begin, shard.end) for shard in store.shards] == [
-        ("data/train-00000-of-00003.parquet", 0, 4),
-        ("data/train-00001-of-00003.parquet", 4, 8),
-        ("data/train-00002-of-00003.parquet", 8, 10),
-    ]
+    assert [(unit.shard, unit.rows) for unit in store.units] == [
+        (0, (1, 3)), (0, (0, 2)), (1, (5, 7)), (1, (4, 6)), (2, (9,)), (2, (8,)),
+    ]  # fmt: skip
+    assert [unit.number for unit in store.units] == list(range(6))
+    assert len({unit.file for unit in store.units}) == 6
+
+
+def test_parts_in_any_order_end_as_one_process_does(tmp_path: Path) -> None:
+    undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
+    for number in (3, 1, 4):
+        assert "of 4" in fill(store_at(tmp_path / "out"), part=Part(number, 4)).missing_of_parts()
+    assert store_at(tmp_path / "out").missing_of_parts() == "2 of 6 units are missing, of part 2 of 4"
+    fill(store_at(tmp_path / "out"), part=Part(1, 4))  # again: nothing left to do
+    fill(store_at(tmp_path / "out"), part=Part(2, 4))
+    assert contents(tmp_path / "out") == undisturbed
+    for unit in (late := store_at(tmp_path / "out")).units:  # given to a process that was cut off meanwhile
+        late.write_unit(unit, rows_of(late.plan, unit.rows))
+    assert contents(tmp_path / "out") == undisturbed
 
 
 def test_a_finished_folder_holds_what_a_reader_needs_and_nothing_else(tmp_path: Path) -> None:
@@ -147,9 +167,9 @@ def test_our_own_reader_gives_the_same_rows(tmp_path: Path) -> None:
 
 def test_filling_goes_on_where_it_stopped(tmp_path: Path) -> None:
     undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
-    fill(store_at(tmp_path / "twice"), n_shards=1)
+    fill(store_at(tmp_path / "twice"), n_units=1)
     later = store_at(tmp_path / "twice")
-    assert (later.n_done(), [shard.begin for shard in later.missing()]) == (4, [4, 8])
+    assert (later.n_done(), [unit.number for unit in later.missing()]) == (2, [1, 2, 3, 4, 5])
     assert contents(fill(later).folder) == undisturbed
 
 
@@ -162,7 +182,7 @@ def test_a_folder_claimed_and_left_at_once_is_taken_up_again(tmp_path: Path) -> 
     assert contents(tmp_path / "out") == undisturbed
 
 
-@pytest.mark.parametrize("made_until", ["usk.json", "data", ".work"])
+@pytest.mark.parametrize("made_until", ["usk.json", "plan.jsonl", ".work", "units.json"])
 def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str, monkeypatch: Any) -> None:
     """Killed at any point of claiming, the folder can be claimed again."""
     real_mkdir, real_replace = Path.mkdir, Path.replace
@@ -181,8 +201,8 @@ def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str,
         patched.setattr(Path, "mkdir", mkdir)
         patched.setattr(Path, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
-            fill(store_at(tmp_path / "out"), n_shards=0)
-    fill(store_at(tmp_path / "out"), n_shards=0)
+            fill(store_at(tmp_path / "out"), n_units=0)
+    fill(store_at(tmp_path / "out"), n_units=0)
 
 
 @pytest.mark.parametrize(
@@ -195,20 +215,20 @@ def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str,
 def test_a_folder_with_another_plan_is_refused_untouched(
     tmp_path: Path, other: dict[str, Any], differing: str
 ) -> None:
-    fill(store_at(tmp_path / "out"), n_shards=1)
+    fill(store_at(tmp_path / "out"), n_units=1)
     before = contents(tmp_path / "out")
     with pytest.raises(UsageError, match=f"holds clips of another plan{differing}"):
-        fill(store_at(tmp_path / "out", **other), n_shards=0)
+        fill(store_at(tmp_path / "out", **other), n_units=0)
     assert contents(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null"])
 def test_a_damaged_manifest_is_refused_untouched(tmp_path: Path, content: str) -> None:
-    fill(store_at(tmp_path / "out"), n_shards=1)
+    fill(store_at(tmp_path / "out"), n_units=1)
     (tmp_path / "out" / "usk.json").write_text(content)
     before = contents(tmp_path / "out")
     with pytest.raises(UsageError, match=r"usk\.json is damaged"):
-        fill(store_at(tmp_path / "out"), n_shards=0)
+        fill(store_at(tmp_path / "out"), n_units=0)
     assert contents(tmp_path / "out") == before
 
 
@@ -216,7 +236,7 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="holds something else"):
-        fill(store_at(tmp_path / "out"), n_shards=0)
+        fill(store_at(tmp_path / "out"), n_units=0)
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
@@ -244,7 +264,7 @@ def test_one_process_at_a_time_fills_a_folder(
 def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UsageError, match=r"is a file|cannot be written"):
-        fill(store_at(tmp_path / "file" / below), n_shards=0)
+        fill(store_at(tmp_path / "file" / below), n_units=0)
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -252,16 +272,16 @@ def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str
 def test_a_full_disk_keeps_whole_shards_and_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    store = fill(store_at(tmp_path / "out"), n_shards=1)
+    store = fill(store_at(tmp_path / "out"), n_units=1)
     before = contents(store.folder)
     with monkeypatch.context() as patched:
         if failing == "fsync":
             patched.setattr(os, "fsync", full_disk)
         else:
             patched.setattr(Path, "replace", full_disk)
-        shard = store.missing()[0]
+        unit = store.missing()[0]
         with pytest.raises(UskError, match=r"the disk of .* is full. What is written stays") as refusal:
-            store.write_shard(shard, rows_of(store.plan, shard.begin, shard.end))
+            store.write_unit(unit, rows_of(store.plan, unit.rows))
     assert refusal.value.exit_code == 1
     assert contents(store.folder) == before
     assert contents(fill(store_at(tmp_path / "out")).folder) == contents(
@@ -270,16 +290,16 @@ def test_a_full_disk_keeps_whole_shards_and_leaves_no_temporary_file(
 
 
 def test_an_unfinished_dataset_is_not_opened(tmp_path: Path) -> None:
-    fill(store_at(tmp_path / "out"), n_shards=2)
+    fill(store_at(tmp_path / "out"), n_units=2)
     with pytest.raises(
-        SourceError, match=r"is unfinished: 1 of 3 shards are missing; run the same `usk synth` again"
+        SourceError, match=r"is unfinished: not all of its clips are made yet; run the same `usk synth` again"
     ):
         open_source(tmp_path / "out")
 
 
 def test_a_damaged_shard_is_named_with_the_fix(tmp_path: Path) -> None:
     store = fill(store_at(tmp_path / "out"))
-    path = store.folder / store.shards[1].name
+    path = store.folder / "data" / "train-00001-of-00003.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
@@ -293,7 +313,7 @@ def test_a_damaged_shard_is_named_with_the_fix(tmp_path: Path) -> None:
 
 def test_a_shard_with_other_rows_than_planned_is_named(tmp_path: Path) -> None:
     store = fill(store_at(tmp_path / "out"))
-    path = store.folder / store.shards[0].name
+    path = store.folder / "data" / "train-00000-of-00003.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(SourceError, match=r"has 3 rows where its plan has 4"):
         open_source(store.folder)
@@ -361,14 +381,16 @@ def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
     make(tmp_path / "undisturbed", None)
     n_writes = len(writes)
     kinds = [name.partition("-")[0] for name in writes]
-    assert kinds[:2] == ["usk.json", "plan.jsonl"] and kinds[-3:] == ["train", "usk.json", "README.md"]
+    assert kinds[:3] == ["usk.json", "plan.jsonl", "units.json"]
+    assert kinds[-4:] == ["made", "train", "usk.json", "README.md"]
     assert "latents" in kinds
     for nth in range(n_writes):
         folder = tmp_path / f"made{nth}"
-        with pytest.raises(UskError, match=r"the disk of .*made\d is full"):
+        with pytest.raises(UskError, match=r"the disk of .*made\d+ is full"):
             make(folder, nth)
         assert not list(folder.rglob("*.part"))
-        assert make(folder, None).n_made == (0 if nth >= n_writes - 2 else 6)  # hashes and card come last
+        all_made = "made" not in kinds[nth:]
+        assert (make(folder, None).n_made == 0) == all_made
         assert len(open_source(folder)) == 6
 
 
@@ -390,13 +412,13 @@ def test_a_shard_that_was_changed_is_not_passed_off_as_made(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kept", [0, 0.5])
-def test_what_was_stopped_does_not_go_on_beside_a_damaged_shard(tmp_path: Path, kept: float) -> None:
-    fill(store_at(tmp_path / "out"), n_shards=2)
-    shard = tmp_path / "out" / "data" / "train-00001-of-00003.parquet"
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(UsageError, match=r"train-00001-of-00003\.parquet is damaged"):
+def test_what_was_stopped_does_not_go_on_beside_a_damaged_unit(tmp_path: Path, kept: float) -> None:
+    store = fill(store_at(tmp_path / "out"), n_units=2)
+    unit = store.folder / store.units[1].file
+    whole = unit.read_bytes()
+    unit.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(UsageError, match=r"made-000001\.parquet is damaged"):
         fill(store_at(tmp_path / "out"))
-    shard.unlink()
+    unit.unlink()
     fill(store_at(tmp_path / "out"))
-    assert shard.read_bytes() == whole and len(open_source(tmp_path / "out")) == 10
+    assert contents(tmp_path / "out") == contents(fill(store_at(tmp_path / "once")).folder)

@@ -393,10 +393,10 @@ def test_classifiers_are_trained_once(
     monkeypatch.setattr(ClipFilter, "_train", counted)
     from usk.synth.dataset_folder import DatasetFolder
 
-    write = DatasetFolder.write_shard
-    monkeypatch.setattr(DatasetFolder, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = DatasetFolder.write_unit
+    monkeypatch.setattr(DatasetFolder, "write_unit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 130
-    monkeypatch.setattr(DatasetFolder, "write_shard", write)
+    monkeypatch.setattr(DatasetFolder, "write_unit", write)
     for _ in range(2):
         assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 0
     assert fits == [(1,), (2,), (3,)]

@@ -69,13 +69,16 @@ class Launcher:
             assert line, "the launcher died"
         return int(line)
 
+    def close(self) -> None:
+        self.stdin.close()
+        self.process.wait(timeout=60)
+
 
 @pytest.fixture
 def launcher() -> Iterator[Launcher]:
     started = Launcher()
     yield started
-    started.stdin.close()
-    started.process.wait(timeout=60)
+    started.close()
 
 
 @pytest.fixture
@@ -95,8 +98,9 @@ def written(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
-def shards(folder: Path) -> int:
-    return len(list(folder.glob("data/train-*.parquet")))
+def made(folder: Path) -> int:
+    """Units that are made, whether or not they are in shards by now."""
+    return 32 if (folder / "data").is_dir() else len(list(folder.glob(".work/made-*.parquet")))
 
 
 def finished(folder: Path) -> bool:
@@ -118,7 +122,7 @@ def test_ten_kills_at_random_moments_lose_nothing(
         if finished(killed):  # sooner than expected: the kills that are left go to another run
             assert contents(killed) == undisturbed
             shutil.rmtree(killed)
-        before, n_files = shards(killed), written(killed)
+        before, n_files = made(killed), written(killed)
         process = launcher.start(*arguments, "--out", killed)
         if len(stages) % 3:  # two of three: when a file or two more have been written, or a moment later
             more = random_moment.randint(1, 2)
@@ -130,8 +134,8 @@ def test_ten_kills_at_random_moments_lose_nothing(
         with contextlib.suppress(ProcessLookupError):  # it may have come to its end
             os.kill(process, signal.SIGKILL)
         if launcher.exit_code() == -signal.SIGKILL:
-            stages.append(shards(killed))
-        assert shards(killed) >= before, "a finished shard was lost"
+            stages.append(made(killed))
+        assert made(killed) >= before, "a finished unit was lost"
         for shard in killed.glob("data/train-*.parquet"):  # whatever has its name is whole
             assert shard.read_bytes() == undisturbed[f"data/{shard.name}"]
     assert len(set(stages)) >= 3, "the kills fell too close together to show anything"
@@ -147,6 +151,39 @@ def test_ten_kills_at_random_moments_lose_nothing(
 
     loaded = load_dataset(str(killed), split="train")
     assert len(set(loaded["clip_id"])) == 96
+
+
+def test_kills_of_parts_that_run_at_the_same_time_lose_nothing(
+    launcher: Launcher, arguments: list[object], tmp_path: Path
+) -> None:
+    """20 kills of one of two parts, which share the encoding of parents; what goes on is never waited for."""
+    once = tmp_path / "once"
+    command = [*arguments, "--per-class", 16]
+    launcher.start(*command, "--out", once)
+    assert launcher.exit_code() == 0
+    undisturbed = contents(once)
+    other = Launcher()
+    random_moment = random.Random(2)
+    n_killed = 0
+    for job in range(30):
+        out = tmp_path / f"job{job}"
+        while not finished(out):
+            parts = [(launcher, "1/2"), (other, "2/2")]
+            processes = [by.start(*command, "--out", out, "--part", part) for by, part in parts]
+            n_files, lost = written(out), random_moment.randrange(2)
+            while written(out) < n_files + random_moment.randint(1, 12) and not finished(out):
+                time.sleep(0.002)
+            if n_killed < 20:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(processes[lost], signal.SIGKILL)
+            codes = [by.exit_code() for by, _ in parts]
+            assert codes[1 - lost] == 0 and codes[lost] in (0, -signal.SIGKILL)
+            n_killed += codes[lost] != 0
+        assert contents(out) == undisturbed
+        if n_killed >= 20:
+            break
+    assert n_killed >= 20
+    other.close()
 
 
 def test_a_filtered_run_that_is_killed_ends_with_the_same_rows(
@@ -200,10 +237,8 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
     manifest, plan = json.loads((out / "usk.json").read_text()), (out / "plan.jsonl").read_bytes()
     assert usk(*command, "--json").value["clips"] == 180
     finished = json.loads((out / "usk.json").read_text())
-    for shard in finished["shards"].values():
-        assert shard["sha256"]
-        shard["sha256"] = ""
-    assert (finished, (out / "plan.jsonl").read_bytes()) == (manifest, plan)
+    assert all(shard["sha256"] for shard in finished["shards"].values())
+    assert ({**finished, "shards": {}}, (out / "plan.jsonl").read_bytes()) == (manifest, plan)
     assert usk("info", out, "--json").value["clips"] == 180
 
 

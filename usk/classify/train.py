@@ -7,9 +7,11 @@ validation part.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,22 +27,25 @@ from usk.classify.caveats import run_caveats, sweep_notes
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import classifier_settings
 from usk.classify.config import ClipUse, TrainConfig
-from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, fit_classifier, rounded, tables_of
-from usk.classify.processes import Workers, fit_in_processes, workers_for
+from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, rounded
 from usk.classify.recipe import ClassifierPreset, training_length
 from usk.classify.registry import preset
 from usk.classify.run_folder import data_hash, save_run, source_of
 from usk.classify.sweep import Parts, PlannedRun, Sweep, parse_mixes, plan_runs
+from usk.classify.workers import Fitting, TableFiles, Tables, workers_for
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import Mix, label_map
 from usk.data.source import Source
 from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
+from usk.engine.local import Workers, run_units
+from usk.engine.part import Part, part_of
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.reporter import Reporter
 from usk.runs import Predictions, RunIdentity, RunRecord, find_run
+from usk.text import abbreviate_list
 
 VALIDATIONS = 10  # of a run, at most; where the rate decays, those of the last third choose the epoch
 SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
@@ -54,6 +59,7 @@ class TrainResult:
     fresh: tuple[bool, ...]  # of each run: trained in this call, not found in the folder
     notes: tuple[str, ...]
     settings: dict[str, Any]
+    missing: str = ""  # of a part: the runs of other parts that are not trained yet
 
 
 def train(
@@ -64,6 +70,7 @@ def train(
     out: str | os.PathLike[str] = "runs",
     config: TrainConfig | None = None,
     reporter: Reporter | None = None,
+    part: Part = Part(),
 ) -> TrainResult:
     """Train `config.classifier` on every mix, split and seed, skipping runs that are already in `out`.
 
@@ -71,6 +78,7 @@ def train(
         real: the real clips; its splits define validation and test.
         mixes: one or more, such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
         synth: the source that `synth` means.
+        part: of the runs that this process trains; others may train theirs in the same folder meanwhile.
 
     With `config.train_clips`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
     be one dataset, or the folder that `usk synth` made by train clips, where each run finds its own.
@@ -101,13 +109,14 @@ def train(
         reporter.warn(note)
     with disk_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
-    trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep)
+    trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep, part)
     workers = trainer.workers()
     settings = trainer.settings(workers, augments, train_clips)
     reporter.note(", ".join(f"{name} {value}" for name, value in settings.items()))
-    fresh = tuple(record is None for record in trainer.records)
+    found = [record is not None for record in trainer.records]
     runs = trainer.run(workers, reporter)
-    return TrainResult(tuple(runs), fresh, tuple(notes), settings)
+    fresh = tuple(not before for before, record in zip(found, trainer.records, strict=True) if record)
+    return TrainResult(tuple(runs), fresh, tuple(notes), settings, trainer.missing())
 
 
 def _decode(parts: Parts, rate_hz: int, skip_bad: bool, reporter: Reporter) -> dict[str, DecodedSource]:
@@ -160,7 +169,9 @@ class _Trainer:
         device: torch.device,
         out: Path,
         sweep: Sweep,
+        part: Part = Part(),
     ) -> None:
+        self.part = part
         self.decoded, self.recipe, self.config, self.device, self.out = decoded, recipe, config, device, out
         self.sweep, self.planned = sweep, sweep.runs
         self.sources = {name: one.source for name, one in decoded.items()}
@@ -175,7 +186,7 @@ class _Trainer:
         self.data = data_hash(self.real)
         self.identities = [self._identity(run) for run in self.planned]
         self.records = [find_run(out, identity) for identity in self.identities]  # None: to be trained
-        self.todo = [index for index, record in enumerate(self.records) if record is None]
+        self.todo = [index for index, one in enumerate(self.records) if one is None and part.has(index)]
 
     def workers(self) -> Workers:
         """How many processes train what is missing."""
@@ -216,6 +227,17 @@ class _Trainer:
             **({} if train_clips == (None,) else {"train clips": words([n or "full" for n in train_clips])}),
         }
 
+    def missing(self) -> str:
+        """The runs of other parts that `out` does not have, in words."""
+        missing = [
+            index
+            for index, identity in enumerate(self.identities)
+            if self.records[index] is None and find_run(self.out, identity) is None
+        ]
+        parts = abbreviate_list([str(part) for part in sorted({part_of(i, self.part.of) for i in missing})])
+        whose = f"{len(missing)} of {len(self.planned)} runs are missing, of parts {parts} of {self.part.of}"
+        return whose if missing else ""
+
     def run(self, workers: Workers, reporter: Reporter) -> list[RunRecord]:
         """Every planned run, trained where `out` does not have it."""
         tasks = [self._task(self.planned[index], self.identities[index]) for index in self.todo]
@@ -234,23 +256,24 @@ class _Trainer:
                 index = self.todo[place]
                 self.records[index] = self._save(self.planned[index], self.identities[index], trained)
 
-            if workers.processes > 1:
-                fit_in_processes(
-                    tasks, self.config.classifier, self._table, self.device, workers, after_epoch, ended
-                )
-            else:
-                self._run_here(tasks, after_epoch, ended)
-        return [record for record in self.records if record is not None]
+                tables.used(tasks[place])
 
-    def _run_here(self, tasks: Sequence[TrainTask], after_epoch: Any, ended: Any) -> None:
-        """One after another in this process."""
-        last_use = {name: place for place, task in enumerate(tasks) for name in tables_of(task)}
-        tables: dict[str, FeatureTable] = {}
-        for place, task in enumerate(tasks):
-            tables |= {name: self._table(name) for name in tables_of(task) if name not in tables}
-            ended(place, fit_classifier(task, self.recipe, tables, self.device, partial(after_epoch, place)))
-            for name in [name for name in tables if last_use[name] == place]:
-                del tables[name]  # many datasets, one a seed and fold, would not fit together
+            with contextlib.ExitStack() as stack:
+                tables, temporary = Tables(self._table, tasks), []
+                if workers.processes > 1:
+                    folder = tempfile.TemporaryDirectory(prefix="usk-features-", ignore_cleanup_errors=True)
+                    temporary.append(Path(stack.enter_context(folder)))
+                    tables = TableFiles(temporary[0], self._table, tasks)
+                run_units(
+                    len(tasks),
+                    Fitting(self.config.classifier),
+                    lambda place: (tasks[place], tables.of(tasks[place])),
+                    workers,
+                    said=after_epoch,
+                    ended=ended,
+                    temporary=temporary,
+                )
+        return [record for record in self.records if record is not None]
 
     def _table(self, name: str) -> FeatureTable:
         features = features_of(self.decoded[name], self.recipe.features)

@@ -30,7 +30,7 @@ PANELS = {
     ),
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept", "filter_model"),
-    "Machine": ("device", "batch", "workers"),
+    "Machine": ("device", "batch", "workers", "part", "finish"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes"),
 }
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}

@@ -40,6 +40,14 @@ PromptOption = Annotated[
         help="For text-to-audio models: a text with {class} in it, or a TOML or CSV file. \\[default: a field recording of {class}]",
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="K/N",
+        help="Do the K-th of N parts of the job: for N machines that share a folder, such as a Slurm array.",
+    ),
+]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from usk.cli.options import DeviceOption, RealOption, display_for
+from usk.cli.options import DeviceOption, PartOption, RealOption, display_for
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    part: PartOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Fit, synthesize, train and compare as a file says, and write tables, charts and results.json beside it.
@@ -28,8 +29,10 @@ def command(
     """
     display = display_for(ctx)
     from usk.cli.display import facts_table, plain_table
+    from usk.engine.part import Part
     from usk.study.run import study
 
+    its_part = Part.parse(part)
     done = study(
         file,
         real=real,
@@ -37,6 +40,7 @@ def command(
         device=device,
         dry_run=dry_run,
         reporter=display,
+        part=its_part,
     )
     if dry_run:
         steps = {str(number): step for number, step in enumerate(done.steps, 1)}

@@ -16,6 +16,7 @@ from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
     ModelOption,
+    PartOption,
     PromptOption,
     Reading,
     RealOption,
@@ -126,6 +127,19 @@ def command(
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="Processes that render. \\[default: one, or one for each CUDA device]"
+        ),
+    ] = None,
+    part: PartOption = None,
+    finish: Annotated[
+        bool,
+        typer.Option(
+            "--finish", help="Finish the dataset in OUT that parts have made; or say which are missing."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,
@@ -135,7 +149,13 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
+    from usk.engine.part import Part
     from usk.synth.settings import SynthConfig, render_config
+
+    its_part = Part.parse(part)
+    if finish:
+        _finish(display, out, _train_flags(real, out, reading))
+        return
 
     tested = split_numbers(test_folds, "test_folds")
     if seeds != 1 and train_clips is None:
@@ -183,7 +203,8 @@ def command(
     if dry_run:
         _show_plan(display, source, config, subsets, out, model, device)
         return
-    given: dict[str, Any] = {"model": model, "device": device, "arguments": _without_out(sys.argv[1:])}
+    given: dict[str, Any] = {"model": model, "device": device, "part": its_part, "workers": workers}
+    given["arguments"] = _what_decides_clips(sys.argv[1:])
     if subsets is not None:
         results = synthesize_subsets(source, out, subsets, config, reporter=display, **given)
         _show_subsets(display, source, _train_flags(real, out, reading), out, train_clips, subsets, results)
@@ -203,8 +224,8 @@ def _show_plan(
 ) -> None:
     """The result of `--dry-run`."""
     from usk.cli.display import pairs_table, plan_table
+    from usk.synth.prepare import decode, plan_for, refuse_early
     from usk.synth.subsets import of_subset, refuse_one_dataset
-    from usk.synth.synthesize import decode, plan_for, refuse_early
 
     if subsets is not None:
         refuse_one_dataset(out)
@@ -256,19 +277,51 @@ def _show_result(display: Display, result: SynthResult, train_flags: str) -> Non
             "notes": list(result.notes),
             "settings": settings,
             **({"rejected": len(result.rejected)} if result.rejected is not None else {}),
+            **({"missing": result.missing} if result.missing else {}),
         },
-        plan_table(result.plan.counts(), f"{pluralize(len(result.plan), 'clip')} in {result.folder}"),
+        plan_table(
+            result.plan.counts(),
+            f"{pluralize(len(result.plan), 'clip')} {'planned ' if result.missing else ''}in {result.folder}",
+        ),
         *filtered,
-        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). Next: usk train --mix real,synth"
-        + train_flags,
+        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). "
+        + (
+            f"{result.missing}: the last part finishes the dataset"
+            if result.missing
+            else f"Next: usk train --mix real,synth{train_flags}"
+        ),
     )
 
 
-def _without_out(arguments: Sequence[str]) -> list[str]:
-    """The command line as a dataset's record keeps it: whatever folder it lies in, its clips are the same."""
-    at = arguments.index("--out") if "--out" in arguments else None
-    kept = arguments if at is None else [*arguments[:at], *arguments[at + 2 :]]
-    return [argument for argument in kept if not argument.startswith("--out=")]
+def _finish(display: Display, out: str, train_flags: str) -> None:
+    """`--finish`: of one dataset, or of all that `--train-clips` made in a folder."""
+    from usk.cli.display import facts_table
+    from usk.synth.subsets import datasets_in
+    from usk.synth.synthesize import finish
+
+    results = [finish(folder) for folder in datasets_in(out)]
+    if len(results) == 1:
+        _show_result(display, results[0], train_flags)
+        return
+    clips = {str(result.folder): len(result.plan) for result in results}
+    display.result(clips, facts_table(f"{pluralize(len(results), 'dataset')} in {out}", clips))
+
+
+NOT_OF_CLIPS = {"--out": 1, "--part": 1, "--workers": 1, "--json": 0, "--quiet": 0, "-q": 0}
+"""Options that decide no clip, and whether each has a value."""
+
+
+def _what_decides_clips(arguments: Sequence[str]) -> list[str]:
+    """The command line as a dataset's record keeps it: the same whatever folder it lies in, and whoever made it."""
+    kept: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        name, equals, _ = argument.partition("=")
+        if name not in NOT_OF_CLIPS:
+            kept.append(argument)
+        elif NOT_OF_CLIPS[name] and not equals:
+            next(left, None)  # its value
+    return kept
 
 
 def _train_flags(real: str | None, out: str, reading: Reading) -> str:
@@ -308,6 +361,7 @@ def _show_subsets(
                     "parents": len({parent for clip in result.plan.clips for parent in clip.parents}),
                     "model": result.manifest.model,
                     "notes": list(result.notes),
+                    **({"missing": result.missing} if result.missing else {}),
                 }
                 for subset, result in zip(subsets, results, strict=True)
             ],
@@ -315,7 +369,7 @@ def _show_subsets(
         facts_table(
             f"{pluralize(len(subsets), 'dataset')} in {out}",
             {
-                subset.name: pluralize(len(result.plan), "clip")
+                subset.name: result.missing or pluralize(len(result.plan), "clip")
                 for subset, result in zip(subsets, results, strict=True)
             },
         ),

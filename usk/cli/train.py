@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
+    PartOption,
     Reading,
     RealOption,
     SkipBadOption,
@@ -105,6 +106,7 @@ def command(
             help="Train this many runs at the same time. \\[default: as many as cores and memory allow, on a GPU eight at most]",
         ),
     ] = None,
+    part: PartOption = None,
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Do not also train on the real clips of each mix alone.")
     ] = False,
@@ -118,6 +120,7 @@ def command(
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
     from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
+    from usk.engine.part import Part
     from usk.errors import UsageError
     from usk.text import abbreviate_list, pluralize
 
@@ -139,15 +142,17 @@ def command(
         baseline=not no_baseline,
     )
     config.check()
-    parts = {part.name for text in mix or () for part in parse_mix(text).parts}
-    if synth is not None and "synth" not in parts:
+    its_part = Part.parse(part)
+    named = {of.name for text in mix or () for of in parse_mix(text).parts}
+    if synth is not None and "synth" not in named:
         hint = "Add a mix that names it, such as real,synth, or leave it out."
         raise UsageError("no mix names synth", field="synth", value=synth, hint=hint)
     source = reading.open(real)
     from usk.classify.train import train
     from usk.cli.display import runs_table
 
-    result = train(source, mix or ["real"], synth=synth or "synth", out=out, config=config, reporter=display)
+    given: dict[str, Any] = {"synth": synth or "synth", "out": out, "part": its_part}
+    result = train(source, mix or ["real"], config=config, reporter=display, **given)
     if failed := [run.folder.name for run in result.runs if run.learned_nothing]:
         display.warn(
             f"{pluralize(len(failed), 'run')} of {len(result.runs)} learned nothing and took all test clips for one class "
@@ -158,8 +163,9 @@ def command(
         {
             "runs": [{**run.as_dict(), "folder": str(run.folder)} for run in result.runs],
             "notes": list(result.notes),
+            **({"missing": result.missing} if result.missing else {}),
         },
         runs_table(result.runs),
         *([f"trained before: {n_found} of {len(result.runs)}"] if n_found else []),
-        "Next: usk eval" + (f" {typed(out)}" if out != "runs" else ""),
+        result.missing or "Next: usk eval" + (f" {typed(out)}" if out != "runs" else ""),
     )

@@ -30,7 +30,7 @@ def _complete_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
 
     if not manifest.shards:
         raise SourceError(
-            f"{typed} is unfinished: the classifier filter has not chosen its clips yet; run the same `usk synth` again and it goes on where it stopped"
+            f"{typed} is unfinished: not all of its clips are made yet; run the same `usk synth` again and it goes on where it stopped"
         )
     files = [path / name for name in manifest.shards]
     missing = [file.name for file in files if not file.is_file()]

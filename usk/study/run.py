@@ -13,7 +13,8 @@ from usk.classify.config import DEFAULT_USE, USES
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
-from usk.errors import UsageError, disk_errors
+from usk.engine.part import Part
+from usk.errors import UsageError, UskError, disk_errors
 from usk.files import exclusive_lock, expanded, is_text
 from usk.reporter import Reporter, Task
 from usk.study.config import FULL, StudyConfig, read_study
@@ -69,6 +70,7 @@ def study(
     dry_run: bool = False,
     only_results: bool = False,
     reporter: Reporter | None = None,
+    part: Part = Part(),
 ) -> StudyResult:
     """Fit, synthesize, train and compare what a study's TOML file names, and write its results beside it.
 
@@ -82,8 +84,11 @@ def study(
         work: folder of generators, clips and runs; by default `work` beside the file.
         dry_run: only say what the steps would be.
         only_results: compare what has been trained so far.
+        part: of the work that this process does. It waits for nobody: where it cannot go on without what other parts have not done
+            yet, it says so, and the same call goes on later. Generators are all fitted by part 1.
 
-    Raises: UsageError where the file cannot be meant; what fitting, synthesizing and training raise.
+    Raises: UsageError where the file cannot be meant; what fitting, synthesizing and training raise; UskError for what other
+    parts have not done yet.
     """
     from usk.study.results import StudyResult, write_results
 
@@ -93,7 +98,7 @@ def study(
     location = _place(
         real or config.real or os.environ.get("USK_REAL") or DEFAULT_REAL, Path.cwd() if real else path.parent
     )
-    steps = _Steps(config, location, path.parent).all()
+    steps = _Steps(config, location, path.parent, part).all()
     names = tuple(step.label for step in steps)
     if dry_run:
         return StudyResult(names, {})
@@ -106,7 +111,8 @@ def study(
         )
     with disk_errors(work_folder, field="work"):
         work_folder.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(work_folder, "usk study"), contextlib.chdir(work_folder):
+    lock = exclusive_lock(work_folder, "usk study") if part.is_whole else contextlib.nullcontext()
+    with lock, contextlib.chdir(work_folder):
         if not only_results:
             with reporter.task("study", "", sum(1000 * step.weight for step in steps)) as task:
                 _work_through(steps, device, task)
@@ -137,9 +143,10 @@ def _place(location: str, start: Path) -> str:
 class _Steps:
     """A study's work in its order. Its source is opened once, when the first step needs it."""
 
-    def __init__(self, config: StudyConfig, location: str, start: Path) -> None:
-        self.config, self.location, self.start = config, location, start
+    def __init__(self, config: StudyConfig, location: str, start: Path, part: Part = Part()) -> None:
+        self.config, self.location, self.start, self.part = config, location, start, part
         self._opened: dict[str, Source] = {}
+        self._not_made: dict[Path, str] = {}  # datasets, and what other parts have not made of them
 
     def source(self, location: str | None = None) -> Source:
         name = self.location if location is None else _place(location, self.start)
@@ -149,15 +156,19 @@ class _Steps:
 
     def all(self) -> list[Step]:
         config = self.config
-        steps = [self._fit(name, table) for name, table in config.generators.items()]
+        first = [self._fit(name, table) for name, table in config.generators.items()]
+        then: list[Step] = []  # of a part, which waits for others' clips: all of its own come first
         for n in config.train_clips:
             for name in config.clips_of(n):
-                steps += [self._synthesize(name, n, fold) for fold in config.test_folds[n]]
+                first += [self._synthesize(name, n, fold) for fold in config.test_folds[n]]
+            trainings = first if self.part.is_whole else then
             for classifier in config.classifiers:
-                steps.append(self._train(classifier, n, ("real",), config.augments[n]))
+                trainings.append(self._train(classifier, n, ("real",), config.augments[n]))
                 augments = config.mix_augments
-                steps += [self._train(classifier, n, config.mixes[n], augments, use) for use in config.uses]
-        return steps
+                trainings += [
+                    self._train(classifier, n, config.mixes[n], augments, use) for use in config.uses
+                ]
+        return first + then
 
     def _fit(self, name: str, table: dict[str, Any]) -> Step:
         from usk.diffusion.fit_config import FitConfig
@@ -177,6 +188,8 @@ class _Steps:
 
             if (out / "model_index.json").is_file():
                 return
+            if self.part.number > 1:
+                raise self._waits(f"part 1 has not fitted {name}")
             sources = [
                 self.source(place) for place in ([places] if isinstance(places, str) else places or [None])
             ]
@@ -185,6 +198,9 @@ class _Steps:
 
         without = f" without fold {abbreviate_list([str(fold) for fold in held])}" if held else ""
         return Step(f"fit {name}{without}", 20, run)
+
+    def _waits(self, what: str) -> UskError:
+        return UskError(f"part {self.part} cannot go on: {what}", hint="Run the same command again later.")
 
     def _model_for(self, fold: int) -> str:
         model = self.config.model
@@ -208,7 +224,7 @@ class _Steps:
 
             if all((Path(name) / subset.name / "README.md").is_file() for subset in subsets):  # written last
                 return
-            synthesize_subsets(
+            made = synthesize_subsets(
                 self.source(),
                 name,
                 subsets,
@@ -216,7 +232,9 @@ class _Steps:
                 model=self._model_for(fold),
                 device=device,
                 reporter=_Share("rendering", tell, len(subsets)),
+                part=self.part,
             )
+            self._not_made.update({one.folder: one.missing for one in made if one.missing})
 
         label = f"make {name} of {n} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"
         return Step(label, len(seeds), run)
@@ -231,6 +249,9 @@ class _Steps:
             from usk.classify.config import TrainConfig
             from usk.classify.train import train
 
+            for folder, missing in self._not_made.items():
+                if not (folder / "README.md").is_file():
+                    raise self._waits(f"of {folder} {missing}")
             settings = TrainConfig(
                 classifier,
                 test_folds=tuple(folds),
@@ -249,6 +270,7 @@ class _Steps:
                 out=RUNS,
                 config=settings,
                 reporter=_Share("training", tell),
+                part=self.part,
             )
 
         runs = len(mixes) * len(augments) * len(folds) * seeds

@@ -1,19 +1,27 @@
-"""The folder of a synthetic dataset: its manifest and plan, shards written whole or not at all, and its card.
+"""The folder of a synthetic dataset: its manifest and plan, clips kept in units until all are made, then shards and the card.
+
+Several processes, on several machines, may fill one folder. A unit is a fixed piece of the plan, one file, and the same whoever
+makes it. The manifest names no shards until all are written, which is how readers know that a dataset is not finished: killed at
+any moment, the same call ends with the same files.
 
 DIR/usk.json                        what the clips are made of and with, the shards and their rows, at the end their hashes
 DIR/plan.jsonl                      every clip to make
 DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
 DIR/rejected/                       with a classifier filter: the clips that it rejected, a configuration of their own
 DIR/README.md                       the dataset card, written last
-DIR/.work/                          parents' latents, classifiers, and clips to be filtered; gone at the end
+DIR/.work/                          parents' latents, classifiers, units; gone at the end
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import json
 import shutil
 import typing
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import file_digest
@@ -23,13 +31,16 @@ from typing import Any
 import numpy as np
 
 from usk.data.clip import Provenance
+from usk.engine.part import Part, part_of
 from usk.errors import UsageError, disk_errors
 from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder
-from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, write_manifest
+from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, read_manifest, write_manifest
 from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
 WORK_FOLDER = ".work"
+UNITS_FILE = f"{WORK_FOLDER}/units.json"
+CLAIM_WAIT_S = 60.0  # for another part that claims the folder too
 
 
 def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: bool = False) -> Any:
@@ -72,12 +83,29 @@ def _sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class ShardSpan:
-    """One shard: its file in the folder, and its rows of the plan."""
+class Unit:
+    """Clips that are rendered together and kept as one file: a batch of one shard's rows of the plan."""
 
-    name: str
-    begin: int
-    end: int
+    number: int  # from 0, in the order of the plan
+    shard: int
+    rows: tuple[int, ...]
+
+    @property
+    def file(self) -> str:
+        """Its name in the folder."""
+        return f"{WORK_FOLDER}/made-{self.number:06d}.parquet"
+
+
+def cut_into_units(
+    n_rows: int, rows_per_shard: int, batches: Callable[[int, int], list[list[int]]]
+) -> tuple[Unit, ...]:
+    """The units of a plan. `batches(begin, end)` says which of these rows of one shard are rendered together."""
+    cut = [
+        (shard, tuple(rows))
+        for shard, begin in enumerate(range(0, n_rows, rows_per_shard))
+        for rows in batches(begin, min(begin + rows_per_shard, n_rows))
+    ]
+    return tuple(Unit(number, shard, rows) for number, (shard, rows) in enumerate(cut))
 
 
 def kept_plan(plan: Plan, manifest: Manifest, folder: Path) -> Plan:
@@ -95,54 +123,85 @@ def kept_plan(plan: Plan, manifest: Manifest, folder: Path) -> Plan:
 
 
 class DatasetFolder:
-    """A dataset folder being filled: claim it, write the shards that are missing, finish it."""
+    """A dataset folder being filled: claim it, write the units that are missing, assemble the shards, finish it."""
 
-    def __init__(self, folder: Path, plan: Plan, manifest: Manifest, rows_per_shard: int) -> None:
-        """Args: `manifest` may leave its shards out: they follow from the plan."""
-        self.folder, self.plan, self.rows_per_shard = folder, plan, rows_per_shard
-        n_shards = max(1, -(-len(plan) // rows_per_shard))
-        starts = [index * rows_per_shard for index in range(n_shards)]
-        self.shards = [
-            ShardSpan(self._shard_name(index, n_shards), start, min(start + rows_per_shard, len(plan)))
-            for index, start in enumerate(starts)
-        ]
-        self.manifest = replace(manifest, shards=self._named_at_first())
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        manifest: Manifest,
+        rows_per_shard: int,
+        units: Sequence[Unit],
+        threads: int = 1,
+    ) -> None:
+        """`threads` are those of whoever renders; once it is claimed, those of whoever claimed it first: torch's results depend on
+        their number."""
+        self.threads = threads
+        self.folder, self.plan, self.manifest = folder, plan, manifest
+        self.rows_per_shard, self.units = rows_per_shard, units
 
-    def _shard_name(self, index: int, n_shards: int) -> str:
-        return f"data/train-{index:05d}-of-{n_shards:05d}.parquet"
-
-    def _named_at_first(self) -> dict[str, Shard]:
-        """The shards that the manifest names before any is written."""
-        return self._planned_shards()
-
-    def _planned_shards(self) -> dict[str, Shard]:
-        return {shard.name: Shard(shard.end - shard.begin) for shard in self.shards}
+    @classmethod
+    def claimed(cls, folder: Path) -> DatasetFolder:
+        """One that was claimed before, as it stands. Raises UsageError where there is none."""
+        manifest = read_manifest(folder, UsageError)
+        try:
+            plan = Plan.from_lines((folder / PLAN_FILE).read_bytes().splitlines(), manifest.class_names)
+            found = cls(folder, plan, manifest, 1, ())
+            if not found.is_assembled:
+                kept = json.loads((folder / UNITS_FILE).read_text(encoding="utf-8"))
+                found.rows_per_shard = int(kept["rows_per_shard"])
+                found.units = tuple(
+                    Unit(number, shard, tuple(rows)) for number, (shard, rows) in enumerate(kept["units"])
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                "is damaged: its plan or its units cannot be read",
+                field="out",
+                value=folder,
+                hint="Run the parts of `usk synth` again.",
+            ) from error
+        return found
 
     @property
     def work(self) -> Path:
         return self.folder / WORK_FOLDER
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Keep the folder for this plan and this process. One that holds another plan, or anything else, is refused
-        untouched."""
+    def claim(self, part: Part = Part()) -> Iterator[None]:
+        """Keep the folder for this plan and, meanwhile, this process. One that holds another plan, or anything else, is refused
+        untouched. A part waits for others that do the same."""
         require_own_folder(self.folder, MANIFEST_FILE)
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(self.folder, "usk synth"):
+        with exclusive_lock(self.folder, "usk synth", 0 if part.is_whole else CLAIM_WAIT_S):
             with disk_errors(self.folder):
                 there = find_manifest(self.folder, UsageError)
                 if there is None:  # first of all: killed from here on, the folder is known as ours
                     write_manifest(self.folder, self.manifest)
                 else:
                     self._resume(there)
-                (self.folder / "data").mkdir(exist_ok=True)
-                self.work.mkdir(exist_ok=True)
-                for left in self.folder.glob(f"*/{PARTIAL.format('*')}"):  # by a kill
-                    left.unlink(missing_ok=True)
                 if not (self.folder / PLAN_FILE).is_file():
                     atomic_write(self.folder / PLAN_FILE, self.plan.lines())
+                for left in self.folder.glob(f"[!.]*/{PARTIAL.format('*')}"):  # by a kill
+                    left.unlink(missing_ok=True)
+                if self.missing():
+                    self._keep_units(part)
             yield
+
+    def _keep_units(self, part: Part) -> None:
+        """Note how the plan is cut, in how many parts it is made, and with how many threads."""
+        self.work.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self.threads = int(json.loads((self.folder / UNITS_FILE).read_text())["threads"])
+        record = {
+            "parts": part.of,
+            "threads": self.threads,
+            "rows_per_shard": self.rows_per_shard,
+            "units": [(unit.shard, unit.rows) for unit in self.units],
+        }
+        whole, file = json.dumps(record).encode(), self.folder / UNITS_FILE
+        if not file.is_file() or file.read_bytes() != whole:
+            atomic_write(file, whole)
 
     def _resume(self, there: Manifest) -> None:
         """Go on with what an earlier call left. Raises UsageError where it was of another plan, or is damaged."""
@@ -154,7 +213,8 @@ class DatasetFolder:
                 hint="Choose a new folder, or delete this one.",
             )
         self.manifest = there
-        for name, shard in {**self._planned_shards(), **there.all_shards}.items():
+        units = {unit.file: Shard(len(unit.rows)) for unit in self.units}
+        for name, shard in {**units, **self._planned_shards(), **there.all_shards}.items():
             if (file := self.folder / name).is_file() and not _is_whole(file, shard):
                 raise UsageError(
                     f"{name} is damaged or was changed after it was made",
@@ -163,20 +223,44 @@ class DatasetFolder:
                     hint="Delete it and run the same `usk synth` again.",
                 )
 
-    def missing(self) -> list[ShardSpan]:
-        """Shards that are not there yet."""
-        return [shard for shard in self.shards if not (self.folder / shard.name).is_file()]
+    def _planned_shards(self) -> dict[str, Shard]:
+        """The shards as far as they are known before all clips are made: with a classifier filter not at all."""
+        if self._is_filtered:
+            return {}
+        rows = Counter(unit.shard for unit in self.units for _ in unit.rows)
+        names = self._shard_names("data/train", len(self.plan))
+        return {name: Shard(rows[number]) for number, name in enumerate(names)}
+
+    def is_made(self, unit: Unit) -> bool:
+        return (self.folder / unit.file).is_file()
+
+    def missing(self) -> list[Unit]:
+        """Units that are not there yet, nor, where no clips are chosen, their shards."""
+        if self.is_assembled:
+            return []
+        files = [self.folder / name for name in self._planned_shards()]
+        whole = {number for number, file in enumerate(files) if file.is_file()}
+        return [unit for unit in self.units if unit.shard not in whole and not self.is_made(unit)]
+
+    def missing_of_parts(self) -> str:
+        """What is missing in words, by part."""
+        of, missing = 1, self.missing()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            of = int(json.loads((self.folder / UNITS_FILE).read_text())["parts"])
+        parts = sorted({part_of(unit.number, of) for unit in missing})
+        whose = f", of part{'s' * (len(parts) > 1)} {', '.join(map(str, parts))} of {of}" if of > 1 else ""
+        return f"{len(missing)} of {len(self.units)} units are missing{whose}"
 
     def n_done(self) -> int:
-        return len(self.plan) - sum(shard.end - shard.begin for shard in self.missing())
+        return len(self.plan) - sum(len(unit.rows) for unit in self.missing())
 
-    def write_shard(self, shard: ShardSpan, rows: Sequence[dict[str, Any]]) -> None:
-        """Write one shard; `rows` are in the plan's order, `audio` as FLAC bytes."""
+    def write_unit(self, unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
+        """Write one unit; `rows` are in its order, `audio` as FLAC bytes."""
         import pyarrow as pa
 
-        filtered = self.manifest.clip_filter is not None
-        features = dataset_features(self.plan.class_names, self.manifest.sample_rate_hz, filtered)
-        self.write_table(shard.name, pa.Table.from_pylist(list(rows), schema=features.arrow_schema))
+        features = dataset_features(self.plan.class_names, self.manifest.sample_rate_hz, self._is_filtered)
+        if self.work.is_dir():  # else others, given the same unit, have finished the dataset
+            self.write_table(unit.file, pa.Table.from_pylist(list(rows), schema=features.arrow_schema))
 
     def write_table(self, name: str, table: Any) -> None:
         import pyarrow.parquet as pq
@@ -186,21 +270,101 @@ class DatasetFolder:
         with disk_errors(self.folder):
             atomic_write(self.folder / name, buffer.getvalue())
 
-    def finish(self, card: str) -> None:
-        """Note the shards' hashes in the manifest, write the card and remove what only the rendering needed."""
+    # --- all units are there -------------------------------------------------------------------------------------
+
+    @property
+    def _is_filtered(self) -> bool:
+        return self.manifest.clip_filter is not None
+
+    @property
+    def is_assembled(self) -> bool:
+        """Whether the shards are written and named."""
+        return bool(self.manifest.shards) and all(
+            (self.folder / name).is_file() for name in self.manifest.all_shards
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The classifier filter's score of every clip that was made, by its id."""
+        import pyarrow.parquet as pq
+
+        made = [unit.file for unit in self.units]
+        found: dict[str, float] = {}
+        for name in self.manifest.all_shards if self.is_assembled else made:
+            table = pq.read_table(self.folder / name, columns=["clip_id", "filter_score"], partitioning=None)
+            found |= zip(*(column.to_pylist() for column in table.columns), strict=True)
+        return found
+
+    def assemble(self, kept: Collection[str] | None = None) -> None:
+        """Write the dataset's shards, with a classifier filter of the clips `kept` (ids) and of the rejected ones, and name them
+        with their hashes in the manifest."""
+        if not self.is_assembled:
+            rejected: dict[str, Shard] = {}
+            if kept is None:
+                shards = self._write_shards("data/train", None)
+            else:
+                ids = {clip.clip_id for clip in self.plan.clips}
+                shards = self._write_shards("data/train", ids & set(kept))
+                rejected = self._write_shards("rejected/rejected", ids - set(kept))
+            self.manifest = replace(self.manifest, shards=shards, rejected=rejected)
         with disk_errors(self.folder):
-            hashed = self.manifest.with_hashes(
-                {name: _sha256(self.folder / name) for name in self.manifest.all_shards}
-            )
-            if hashed != self.manifest:
+            hashes = {name: _sha256(self.folder / name) for name in self.manifest.all_shards}
+            hashed = self.manifest.with_hashes(hashes)
+            if hashed != find_manifest(self.folder, UsageError):
                 write_manifest(self.folder, hashed)
-            self.manifest = hashed
+        self.manifest = hashed
+
+    def _shard_names(self, prefix: str, n_clips: int) -> list[str]:
+        n_shards = -(-n_clips // self.rows_per_shard)
+        return [f"{prefix}-{index:05d}-of-{n_shards:05d}.parquet" for index in range(n_shards)]
+
+    def _write_shards(self, prefix: str, members: set[str] | None) -> dict[str, Shard]:
+        """Write the shards of the clips whose ids are `members` (None: all), in the plan's order."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        names = self._shard_names(prefix, len(self.plan) if members is None else len(members))
+        written: dict[str, Shard] = {}
+        if not names:
+            return written
+        with disk_errors(self.folder):
+            (self.folder / prefix).parent.mkdir(exist_ok=True)
+        ids = pa.array(sorted(members or ()))
+        waiting: Any = None
+        last = self.units[-1].shard
+        for group, units in itertools.groupby(self.units, key=lambda unit: unit.shard):
+            if members is None and (self.folder / names[group]).is_file():  # by a run that was stopped here
+                written[names[group]] = Shard(sum(len(unit.rows) for unit in units))
+                continue
+            table = self._rows_of(list(units))
+            own = table if members is None else table.filter(pc.is_in(table["clip_id"], value_set=ids))
+            waiting = own if waiting is None else pa.concat_tables([waiting, own])
+            while len(waiting) >= self.rows_per_shard or (group == last and len(waiting)):
+                name = names[len(written)]
+                shard = waiting.slice(0, self.rows_per_shard).combine_chunks()
+                if not (self.folder / name).is_file():
+                    self.write_table(name, shard)
+                written[name] = Shard(len(shard))
+                waiting = waiting.slice(self.rows_per_shard)
+        return written
+
+    def _rows_of(self, units: Sequence[Unit]) -> Any:
+        """The rows of one shard's units, in the plan's order."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(self.folder / unit.file, partitioning=None) for unit in units]
+        order = np.argsort([row for unit in units for row in unit.rows])
+        return pa.concat_tables(tables).take(order)
+
+    def finish(self, card: str) -> None:
+        """Write the card and remove what only the rendering needed."""
+        with disk_errors(self.folder):
             atomic_write(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)
 
 
 def _is_whole(file: Path, shard: Shard) -> bool:
-    """Whether a shard is what was written: by its hash in a finished dataset, else by its rows."""
+    """Whether a file is what was written: by its hash in a finished dataset, else by its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -210,73 +374,3 @@ def _is_whole(file: Path, shard: Shard) -> bool:
         return bool(pq.read_metadata(file).num_rows == shard.rows)
     except (pa.ArrowException, OSError):
         return False
-
-
-class FilteredDatasetFolder(DatasetFolder):
-    """The folder of a dataset with a classifier filter: clips are kept in `.work` until all are scored, then divided.
-
-    The manifest names no shards until the clips are divided, which is how readers know that the dataset is not finished, and
-    names them only after everything else is written: killed at any moment, the same call ends with the same files.
-    """
-
-    def _named_at_first(self) -> dict[str, Shard]:
-        return {}
-
-    def _shard_name(self, index: int, n_shards: int) -> str:
-        return f"{WORK_FOLDER}/made-{index:05d}-of-{n_shards:05d}.parquet"
-
-    def missing(self) -> list[ShardSpan]:
-        return [] if self._is_divided() else super().missing()
-
-    def _is_divided(self) -> bool:
-        names = self.manifest.all_shards
-        return bool(self.manifest.shards) and all((self.folder / name).is_file() for name in names)
-
-    def scores(self) -> dict[str, float]:
-        """The score of every clip that was made, by its id."""
-        import pyarrow.parquet as pq
-
-        made = [shard.name for shard in self.shards]
-        found: dict[str, float] = {}
-        for name in self.manifest.all_shards if self._is_divided() else made:
-            table = pq.read_table(self.folder / name, columns=["clip_id", "filter_score"], partitioning=None)
-            found |= zip(*(column.to_pylist() for column in table.columns), strict=True)
-        return found
-
-    def divide(self, kept: Collection[str]) -> None:
-        """Divide the clips into the dataset's (`kept`, by id) and the rejected ones."""
-        if self._is_divided():
-            return
-        ids = {clip.clip_id for clip in self.plan.clips}
-        shards = self._write_part("data/train", ids & set(kept))
-        rejected = self._write_part("rejected/rejected", ids - set(kept))
-        self.manifest = replace(self.manifest, shards=shards, rejected=rejected)
-        with disk_errors(self.folder):
-            write_manifest(self.folder, self.manifest)
-
-    def _write_part(self, prefix: str, members: set[str]) -> dict[str, Shard]:
-        """Write shards `prefix`-00000-of-... with the clips whose ids are `members`, in the plan's order."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        n_shards = -(-len(members) // self.rows_per_shard)
-        written: dict[str, Shard] = {}
-        if not n_shards:
-            return written
-        with disk_errors(self.folder):
-            (self.folder / prefix).parent.mkdir(exist_ok=True)
-        ids = pa.array(sorted(members))
-        waiting: Any = None
-        for shard in self.shards:
-            table = pq.read_table(self.folder / shard.name, partitioning=None)
-            own = table.filter(pc.is_in(table["clip_id"], value_set=ids))
-            waiting = own if waiting is None else pa.concat_tables([waiting, own])
-            while len(waiting) >= self.rows_per_shard or (shard is self.shards[-1] and len(waiting)):
-                name = f"{prefix}-{len(written):05d}-of-{n_shards:05d}.parquet"
-                part = waiting.slice(0, self.rows_per_shard).combine_chunks()
-                if not (self.folder / name).is_file():  # by a run that was stopped here
-                    self.write_table(name, part)
-                written[name] = Shard(len(part))
-                waiting = waiting.slice(self.rows_per_shard)
-        return written

@@ -32,7 +32,7 @@ from usk.data.decode import DecodedSource
 from usk.data.splits import held_out_groups
 from usk.device import default_precision
 from usk.errors import SourceError, disk_errors
-from usk.files import atomic_write
+from usk.files import atomic_write, turn
 from usk.manifest import FilterRecord, FilterTrainedOn
 from usk.reporter import Reporter, Task
 from usk.synth.plan import PlannedClip, proportional
@@ -145,6 +145,25 @@ def best(
     return kept
 
 
+def kept_by(
+    record: FilterRecord, planned: Sequence[PlannedClip], scores: Mapping[str, float], per_class: int
+) -> set[str]:
+    """Ids of the clips to keep. `scores`: of all clips, by id. Raises SourceError where an outside model keeps none."""
+    if record.least_score is None:
+        everywhere = record.trained_on[0].folds if record.test_folds else ()
+        scorers = [scored_by(clip, everywhere) for clip in planned]
+        return best(planned, scorers, [scores[clip.clip_id] for clip in planned], per_class)
+    kept = {clip.clip_id for clip in planned if scores[clip.clip_id] >= record.least_score}
+    if not kept:
+        raise SourceError(
+            f"keeps none of {len(planned)} clips: the best score is {max(scores.values()):.2f} of the real clips' median",
+            field="filter_model",
+            value=record.classifier,
+            hint="Listen to them: the generator may not know these classes.",
+        )
+    return kept
+
+
 def _file_name(folds: Folds) -> str:
     """A classifier's folds, in few letters where they are many: a fold may be a speaker."""
     named = "-".join(map(str, folds))
@@ -201,14 +220,15 @@ class ClipFilter:
             done = 0
             for name, training in self.trainings.items():
                 path = work / f"filter-{_file_name(name)}.safetensors"
-                try:
+                with disk_errors(work.parent), turn(path):  # of all processes one trains it
+                    if not path.is_file():
+                        model = self._train(training, n_steps[name], partial(_advance, task, done))
+                        weights = {
+                            key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()
+                        }
+                        atomic_write(path, save(weights))
                     model = self._network()
                     model.load_state_dict(load(path.read_bytes()))
-                except FileNotFoundError:
-                    model = self._train(training, n_steps[name], partial(_advance, task, done))
-                    weights = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
-                    with disk_errors(work.parent):
-                        atomic_write(path, save(weights))
                 self.classifiers[name] = model.to(self.device).eval()
                 done += n_steps[name]
                 task.update(done)
@@ -262,11 +282,6 @@ class ClipFilter:
             for place, index in enumerate(own):
                 rows[index]["filter_score"] = round(float(probabilities[place, planned[index].label]), 6)
                 rows[index]["filter_folds"] = list(name)
-
-    def kept(self, planned: Sequence[PlannedClip], scores: Mapping[str, float]) -> set[str]:
-        """Ids of the clips to keep. `scores`: of all clips, by id."""
-        scorers = [scored_by(clip, self.everywhere) for clip in planned]
-        return best(planned, scorers, [scores[clip.clip_id] for clip in planned], self.config.per_class)
 
     def probabilities(self, name: Folds, features: torch.Tensor) -> np.ndarray:
         """What one classifier makes of log-mel features in dB: [n, classes]."""

@@ -24,7 +24,7 @@ from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import text_of_parents
 from usk.diffusion.generator import Condition, Generator
 from usk.errors import ModelError, disk_errors
-from usk.files import atomic_write
+from usk.files import atomic_write, turn
 from usk.synth.chosen_generator import with_a_part
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, PlannedClip
@@ -95,6 +95,14 @@ def batch_of(config: RenderConfig, device: torch.device) -> int:
     return config.batch or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"])
 
 
+def _latents_in(file: Path) -> torch.Tensor | None:
+    """What a file of latents holds; None where there is none, or it is damaged."""
+    try:
+        return torch.from_numpy(np.load(file))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
 class ParentLatents:
     """Parents' latents, encoded in fixed batches on first use and kept on disk beside the plan.
 
@@ -154,15 +162,19 @@ class ParentLatents:
         if path in self._recent:
             self._recent.move_to_end(path)
             return self._recent[path]
-        try:
-            both = torch.from_numpy(np.load(path))
-        except (OSError, ValueError, EOFError):
-            with self.stages("encode"):
-                both = self._encode(crop, batch)
-            content = io.BytesIO()
-            np.save(content, both.numpy())
-            with disk_errors(self.work.parent):
-                atomic_write(path, content.getvalue(), durable=False)
+        both = _latents_in(path)
+        if both is None:
+            with (
+                disk_errors(self.work.parent),
+                turn(path),
+            ):  # whoever needs it first encodes it, of all processes
+                both = _latents_in(path)
+                if both is None:
+                    with self.stages("encode"):
+                        both = self._encode(crop, batch)
+                    content = io.BytesIO()
+                    np.save(content, both.numpy())
+                    atomic_write(path, content.getvalue(), durable=False)
         self._on_disk[path] = both.nbytes
         self._on_disk.move_to_end(path)
         while sum(self._on_disk.values()) > LATENTS_ON_DISK_BYTES and len(self._on_disk) > 1:

@@ -22,7 +22,7 @@ OUTSIDE = "hf:"  # in front of a folder or Hub id of a model that filters
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
 OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
 OF_GENERATORS = (*OF_SAMPLERS, "phase", "precision", "batch")
-NOT_RECORDED = {"batch", "prompt"}  # the manifest has the prompts themselves
+NOT_RECORDED = {"prompt"}  # the manifest has the prompts themselves
 PHASES = ("random", "parents")
 
 
@@ -104,7 +104,7 @@ class RenderConfig:
         return SamplerConfig(self.steps, self.strength, self.solver)
 
     def as_dict(self) -> dict[str, Any]:
-        """All that decides what the clips sound like; the batch does not, and the plan has the prompts."""
+        """All that decides the clips, to the last bit; the plan has the prompts."""
         if self.row.mix is None:
             return {"strategy": self.strategy}
         without = NOT_RECORDED if self.row.samples else NOT_RECORDED | {"condition_on_class", *OF_SAMPLERS}

@@ -11,12 +11,14 @@ from typing import Any
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.diffusion.generator import Generator
+from usk.engine.part import Part
 from usk.errors import UsageError, UskError, require_at_least
 from usk.manifest import MANIFEST_FILE
 from usk.reporter import Reporter
 from usk.synth.chosen_generator import ready_generator
+from usk.synth.prepare import Prepared, prepare
 from usk.synth.settings import SynthConfig
-from usk.synth.synthesize import Prepared, SynthResult, prepare, render
+from usk.synth.synthesize import SynthResult, render
 from usk.text import abbreviate_list
 
 
@@ -60,6 +62,20 @@ def refuse_one_dataset(out: str | os.PathLike[str]) -> None:
         )
 
 
+def datasets_in(out: str | os.PathLike[str]) -> list[Path]:
+    """`out` if it is a dataset, else the datasets in it. Raises UsageError where there is none."""
+    folder = Path(out)
+    subsets = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(path.parent for path in (child / MANIFEST_FILE for child in subsets) if path.is_file())
+    if (folder / MANIFEST_FILE).is_file():
+        return [folder]
+    if not found:
+        raise UsageError(
+            "holds no dataset that was begun", field="out", value=out, hint="Run the parts of it first."
+        )
+    return found
+
+
 def synthesize_subsets(
     source: Source,
     out: str | os.PathLike[str],
@@ -70,6 +86,8 @@ def synthesize_subsets(
     device: str = "auto",
     reporter: Reporter | None = None,
     arguments: Sequence[str] = (),
+    part: Part = Part(),
+    workers: int | None = None,
 ) -> list[SynthResult]:
     """Make one dataset for each of `subsets` (of `train_subsets`) under `out`, where `usk train` finds it.
 
@@ -77,6 +95,7 @@ def synthesize_subsets(
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
     refuse_one_dataset(out)
+    named = model
     if config.render.row.mix is not None:
         model = ready_generator(model, device, config.render)
     given: dict[str, Any] = {"model": model, "device": device, "reporter": reporter, "arguments": arguments}
@@ -84,12 +103,16 @@ def synthesize_subsets(
     failed: dict[str, UskError] = {}
     for subset in subsets:
         try:
-            prepared[subset.name] = prepare(source, of_subset(config, subset), **given)
+            one = prepare(source, of_subset(config, subset), **given)
+            prepared[subset.name] = replace(one, given=replace(one.given, model=named))
         except UskError as error:
             failed[subset.name] = error
     if failed:
         raise _together(failed, len(subsets))
-    return [render(one, Path(out) / name, reporter=reporter) for name, one in prepared.items()]
+    return [
+        render(one, Path(out) / name, reporter=reporter, part=part, workers=workers)
+        for name, one in prepared.items()
+    ]
 
 
 def _together(failed: dict[str, UskError], n_subsets: int) -> UskError:

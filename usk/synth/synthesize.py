@@ -1,66 +1,41 @@
-"""`usk.synthesize`: real clips in, a synthetic dataset out. `prepare` decides everything, then the clips are rendered."""
+"""`usk.synthesize`: real clips in, a synthetic dataset out. What `usk.synth.prepare` decided is rendered unit by unit."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from usk.data.clip import NO_MODEL
-from usk.data.decode import DecodedSource, decode_source
-from usk.data.licenses import strictest_license
-from usk.data.pinned import looks_like_hub_id
-from usk.data.prompts import DEFAULT_PROMPT, Prompts, read_prompts
-from usk.data.recording_list import read_recordings
+import torch
+
 from usk.data.source import Source
-from usk.data.splits import in_several_folds
-from usk.device import resolve_device
+from usk.device import resolve_device, threads_of_torch, visible_devices
 from usk.diffusion.generator import Generator
-from usk.diffusion.pipeline import EMBEDDED, resolve_model
-from usk.errors import SourceError, UsageError
-from usk.files import expanded, require_own_folder
-from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainSubsetRecord
+from usk.engine.local import Do, Workers, run_units
+from usk.engine.part import Part
+from usk.errors import UskError
+from usk.files import exclusive_lock
+from usk.manifest import Manifest
 from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
-from usk.synth.chosen_generator import (
-    notes_on_generator,
-    ready_generator,
-    refuse_unready,
-    unconditioned_classes,
-    what_it_was_trained_on,
-    with_a_part,
-)
 from usk.synth.clip_renderer import ClipRenderer
-from usk.synth.dataset_folder import DatasetFolder, FilteredDatasetFolder, ShardSpan
-from usk.synth.filter import ClipFilter
+from usk.synth.dataset_folder import WORK_FOLDER, DatasetFolder, Unit, cut_into_units
+from usk.synth.filter import kept_by
 from usk.synth.latents import keep, latents_key, reuse
-from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import DiffusionRenderer, Stages, batch_of
-from usk.synth.settings import RenderConfig, SynthConfig
-from usk.synth.text_filter import TextFilter
-from usk.synth.waveform import SAMPLE_RATE_HZ, WAVEFORM_RENDERERS
+from usk.synth.plan import Plan
+from usk.synth.prepare import Given, Prepared, prepare
+from usk.synth.render import DiffusionRenderer, Stages
+from usk.synth.settings import SynthConfig
+from usk.synth.waveform import WAVEFORM_RENDERERS
 
 ROWS_PER_SHARD = 128
-SHARDS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that is decided before anything is written or rendered."""
-
-    config: SynthConfig
-    render: RenderConfig  # with the guidance that the generator gets
-    generator: Generator | None
-    pool: DecodedSource  # what parents are drawn from
-    plan: Plan
-    clip_filter: ClipFilter | TextFilter | None
-    manifest: Manifest
-    notes: tuple[str, ...]
+UNITS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
 
 
 @dataclass(frozen=True)
@@ -75,6 +50,9 @@ class SynthResult:
     notes: tuple[str, ...]
     rejected: Plan | None = None  # of the clips that the classifier filter did not keep
     filter_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
+    missing: str = (
+        ""  # of a part: the units of other parts that are not made yet; the dataset is not finished
+    )
 
 
 def synthesize(
@@ -88,6 +66,8 @@ def synthesize(
     stages: Stages | None = None,
     keep_latents: bool = True,
     arguments: Sequence[str] = (),
+    part: Part = Part(),
+    workers: int | None = None,
 ) -> SynthResult:
     """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
 
@@ -97,158 +77,15 @@ def synthesize(
         stages: for timing the stages of rendering.
         keep_latents: leave the parents' latents in the cache, and take those that an earlier dataset left there.
         arguments: of the command line, for the dataset's record.
+        part: of the job that this process does; the one that finds all others done finishes the dataset.
+        workers: processes that render; by default this one alone, or one for each CUDA device where there are several.
 
     Raises: UskError with one line that names the fix.
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
-    return render(prepared, out, reporter=reporter, stages=stages, keep_latents=keep_latents)
-
-
-# --- prepare -------------------------------------------------------------------------------------------------------
-
-
-def prepare(
-    source: Source,
-    config: SynthConfig,
-    *,
-    model: str | Generator = "auto",
-    device: str = "auto",
-    reporter: Reporter | None = None,
-    arguments: Sequence[str] = (),
-) -> Prepared:
-    """Load the generator, decode the clips, draw the plan. Raises UskError for whatever cannot be made."""
-    generator, settings = None, config.render
-    listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
-    prompts_of(source, config)  # a file that will not do is refused before weights are loaded
-    if settings.row.mix is not None:
-        generator = ready_generator(model, device, settings)
-        if listed:
-            known = [part for part in generator.trained_on if not part.get("note")]
-            generator = replace(generator, trained_on=[*known, listed])
-        settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
-        config = replace(config, render=settings)
-    rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
-    everything = decode(source, config, rate_hz, reporter)
-    pool, plan = plan_for(everything, config)
-    prompts = prompts_of(source, config)
-    unconditioned = unconditioned_classes(generator, settings, plan)
-    weights = with_a_part(generator, settings)
-    manifest = Manifest(
-        source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
-        class_names=tuple(source.class_names),
-        model=weights.model_id if weights is not None else NO_MODEL,
-        trained_on=what_it_was_trained_on(weights),
-        mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
-        sample_rate_hz=rate_hz,
-        render=settings.as_dict(),
-        alpha=config.alpha,
-        seed=config.seed,
-        asked=Asked(
-            config.per_class, config.classes, config.test_folds, config.across_folds, config.skip_bad
-        ),
-        has_groups=source.has_groups,
-        license=strictest_license([source.license, *([weights.license] if weights is not None else [])]),
-        plan_sha256=plan.sha256,
-        shards={},
-        prompts=dict(prompts.of_class) if prompts is not None else {},
-        precision=weights.precision if weights is not None else None,
-        unconditioned=tuple(unconditioned),
-        train_clips=TrainSubsetRecord(**asdict(config.train_clips)) if config.train_clips else None,
-        recordings_of_several_folds={
-            group: tuple(folds) for group, folds in in_several_folds(source.clips).items()
-        },
-        arguments=tuple(arguments),
-    )
-    on = generator.device if generator is not None else resolve_device(device)
-    clip_filter: ClipFilter | TextFilter | None = None
-    if config.filter is not None:
-        clip_filter = ClipFilter(pool, everything.source.clips, plan.clips, config, on)
-    elif config.filter_model is not None:
-        of_class = prompts or read_prompts(DEFAULT_PROMPT, config.classes or source.class_names)
-        clip_filter = TextFilter(pool, everything.source.clips, plan.clips, config, of_class, on)
-    if clip_filter is not None:
-        manifest = replace(manifest, clip_filter=clip_filter.record())
-    notes = (*notes_on_generator(generator, pool, unconditioned), *pool.source.notes, *plan.notes)
-    return Prepared(config, settings, generator, pool, plan, clip_filter, manifest, notes)
-
-
-def decode(
-    source: Source,
-    config: SynthConfig,
-    sample_rate_hz: int = SAMPLE_RATE_HZ,
-    reporter: Reporter | None = None,
-) -> DecodedSource:
-    """All clips of `source` that can be used. Raises UsageError for a source of synthetic clips."""
-    if source.has_synthetic:
-        raise UsageError(
-            "holds synthetic clips, and clips made of them could leak",
-            field="real",
-            value=source.location,
-            hint="Name the real clips that they were made from.",
-        )
-    return decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, reporter=reporter)
-
-
-def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSource, Plan]:
-    """The clips that parents are drawn from, and the plan: what is rendered, and what a dry run shows."""
-    source = everything.source
-    left = tuple(fold for fold in source.folds if fold not in config.test_folds)
-    source.require_folds(config.test_folds)
-    if not left:
-        raise UsageError(
-            f"names every fold of {source.location}, so none is left to give parents",
-            field="test_folds",
-            value=",".join(map(str, config.test_folds)),
-        )
-    wanted = {clip.clip_id for clip in source.select(config.classes, left).clips}
-    if config.train_clips is not None:
-        subset = config.train_clips.split(source.clips).train
-        wanted &= {source.clips[row].clip_id for row in subset.tolist()}
-    pool = everything.subset([row for row, clip in enumerate(source.clips) if clip.clip_id in wanted])
-    try:
-        plan = draw_plan(
-            pool.source.clips,
-            source.class_names,
-            config.to_make,
-            seed=config.seed,
-            name=config.train_clips.name if config.train_clips is not None else "",
-            alpha=config.alpha,
-            n_parents=config.render.row.n_parents,
-            across_folds=config.across_folds or config.train_clips is not None,
-            known_clips=source.clips,
-        )
-    except SourceError as error:
-        if config.train_clips is None or config.train_clips.train_clips is None:
-            raise
-        raise SourceError(
-            f"too few: {error.message}",
-            field="train_clips",
-            value=config.train_clips.train_clips,
-            hint=error.hint,
-        ) from error
-    prompts = prompts_of(source, config)
-    return pool, plan.with_prompts(prompts.draw) if prompts else plan
-
-
-def prompts_of(source: Source, config: SynthConfig) -> Prompts | None:
-    """The prompts of the classes asked for, where prompts are asked for. Raises UsageError."""
-    if config.render.prompt is None:
-        return None
-    return read_prompts(config.render.prompt, config.classes or source.class_names)
-
-
-def refuse_early(
-    config: SynthConfig, model: str = "auto", device: str = "auto", out: str | os.PathLike[str] | None = None
-) -> None:
-    """Raise what `synthesize` would of a device, of a generator that is on this machine, and of a folder that holds something
-    else; nothing is downloaded or written."""
-    if out is not None:
-        require_own_folder(Path(out), MANIFEST_FILE)
-    name = resolve_model(model, resolve_device(device).type)
-    here = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
-    if config.render.row.mix is not None and here:
-        refuse_unready(name, device, config.render)
+    of_job: dict[str, Any] = {"part": part, "workers": workers}
+    return render(prepared, out, reporter=reporter, stages=stages, keep_latents=keep_latents, **of_job)
 
 
 # --- render --------------------------------------------------------------------------------------------------------
@@ -261,86 +98,179 @@ def render(
     reporter: Reporter | None = None,
     stages: Stages | None = None,
     keep_latents: bool = True,
+    part: Part = Part(),
+    workers: int | None = None,
 ) -> SynthResult:
-    """Render the clips that `out` lacks and finish the dataset there. Raises UskError."""
+    """Render the clips that `out` lacks, of `part` alone, and finish the dataset there once all are made. Raises UskError."""
     started = time.monotonic()
     reporter, stages = reporter or Reporter(), stages or Stages()
-    plan, clip_filter = prepared.plan, prepared.clip_filter
-    kind = DatasetFolder if clip_filter is None else FilteredDatasetFolder
-    folder = kind(Path(out), plan, prepared.manifest, ROWS_PER_SHARD)
-    with folder.claim():
+    work = Path(out) / WORK_FOLDER
+    renderer, latents = _renderer(prepared, work, stages)
+    units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches)
+    of_job = workers_for(workers, prepared.given, sum(part.has(unit.number) for unit in units))
+    folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, of_job.threads)
+    keep_latents = keep_latents and bool(latents)
+    with contextlib.ExitStack() as claimed:
+        claimed.enter_context(folder.claim(part))
+        if not part.is_whole:  # others come meanwhile
+            claimed.close()
         reporter.note(_settings_note(prepared))
-        n_before = folder.n_done()
-        if clip_filter is not None and folder.missing():
-            clip_filter.prepare(folder.work, reporter)
-        renderer, latents = _renderer(prepared, folder, stages)
-        keep_latents = keep_latents and bool(latents)
-        if keep_latents and folder.missing():
-            reuse(folder.work, latents)
-        with reporter.task("rendering", "clips", len(plan)) as task:
-            task.update(n_before)
-            _render_missing(prepared, folder, renderer, stages, task)
-        kept, rejected, scores = plan, None, dict[str, float]()
-        if clip_filter is not None and isinstance(folder, FilteredDatasetFolder):
-            scores = folder.scores()
-            ids = clip_filter.kept(plan.clips, scores)
-            kept = plan.only(ids)
-            rejected = plan.only({clip.clip_id for clip in plan.clips} - set(ids))
-            folder.divide(ids)
-        if keep_latents:
-            keep(folder.work, latents)
-        folder.finish(dataset_card(folder.manifest, kept, folder.folder))
-    elapsed_s, n_made = time.monotonic() - started, len(plan) - n_before
-    return SynthResult(
-        folder.folder, kept, n_made, elapsed_s, folder.manifest, prepared.notes, rejected, scores
-    )
+        todo = [unit for unit in folder.missing() if part.has(unit.number)]
+        if todo and prepared.clip_filter is not None:
+            prepared.clip_filter.prepare(work, reporter)
+        if todo and keep_latents:
+            reuse(work, latents)
+        with reporter.task("rendering", "clips", len(prepared.plan)) as task:
+            of_job = replace(of_job, threads=folder.threads)
+            n_made = _render_all(prepared, folder, renderer, todo, of_job, stages, task)
+        if not part.is_whole:
+            claimed.enter_context(folder.claim(part))
+        if keep_latents and not folder.missing():
+            keep(work, latents)
+        result = _finish(folder)
+    return replace(result, n_made=n_made, elapsed_s=time.monotonic() - started, notes=prepared.notes)
+
+
+def finish(out: str | os.PathLike[str]) -> SynthResult:
+    """Finish a dataset whose parts are all made. It takes nothing but the folder.
+
+    Raises UsageError for a folder that no part has begun; UskError that says which parts are missing.
+    """
+    started = time.monotonic()
+    folder = DatasetFolder.claimed(Path(out))
+    with exclusive_lock(folder.folder, "usk synth"):
+        result = _finish(folder)
+    if result.missing:
+        raise UskError(
+            f"{folder.folder} cannot be finished: {result.missing}",
+            hint="Run these parts of `usk synth` again.",
+        )
+    return replace(result, elapsed_s=time.monotonic() - started)
+
+
+def _finish(folder: DatasetFolder) -> SynthResult:
+    """Make a dataset of the units if all are there."""
+    plan = folder.plan
+    if folder.missing():
+        return SynthResult(
+            folder.folder, plan, 0, 0.0, folder.manifest, (), missing=folder.missing_of_parts()
+        )
+    if (record := folder.manifest.clip_filter) is None:
+        folder.assemble()
+        folder.finish(dataset_card(folder.manifest, plan, folder.folder))
+        return SynthResult(folder.folder, plan, 0, 0.0, folder.manifest, ())
+    scores = folder.scores()
+    ids = kept_by(record, plan.clips, scores, folder.manifest.asked.per_class)
+    folder.assemble(ids)
+    kept, rejected = plan.only(ids), plan.only({clip.clip_id for clip in plan.clips} - ids)
+    folder.finish(dataset_card(folder.manifest, kept, folder.folder))
+    return SynthResult(folder.folder, kept, 0, 0.0, folder.manifest, (), rejected, scores)
 
 
 def _settings_note(prepared: Prepared) -> str:
     """What the clips are rendered with, `auto` replaced by what it came to."""
     generator, settings = prepared.generator, dict(prepared.manifest.render)
     if generator is not None:
-        settings |= {"precision": generator.precision, "batch": batch_of(prepared.render, generator.device)}
+        settings |= {"precision": generator.precision}
     parts = [f"{name} {value}" for name, value in settings.items() if value is not None]
     return f"model {prepared.manifest.model}; {', '.join(parts)}"
 
 
-def _renderer(prepared: Prepared, folder: DatasetFolder, stages: Stages) -> tuple[ClipRenderer, str]:
+def _renderer(prepared: Prepared, work: Path, stages: Stages) -> tuple[ClipRenderer, str]:
     """What makes the clips, and the key of its parents' latents in the cache; empty where there are none."""
     generator, plan, pool = prepared.generator, prepared.plan, prepared.pool
     if generator is None:
         return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render), ""
     prompts = prepared.manifest.prompts
-    renderer = DiffusionRenderer(plan, pool, generator, prepared.render, folder.work, stages, prompts)
+    renderer = DiffusionRenderer(plan, pool, generator, prepared.render, work, stages, prompts)
     rows = renderer.latents.rows_of_crop
     return renderer, latents_key(rows, pool, generator, prepared.render, renderer.batch, prompts)
 
 
-def _render_missing(
-    prepared: Prepared, folder: DatasetFolder, renderer: ClipRenderer, stages: Stages, task: Task
-) -> None:
-    """Render the shards that are missing. Compressing and writing go on in the background meanwhile."""
-    plan, clip_filter, done = prepared.plan, prepared.clip_filter, folder.n_done()
+def workers_for(workers: int | None, given: Given, n_units: int) -> Workers:
+    """The processes for so many units. With a generator that was loaded by the caller it is this one."""
+    devices = visible_devices(resolve_device(given.device))
+    wanted = 1 if isinstance(given.model, Generator) else workers or len(devices)
+    processes = max(1, min(wanted, n_units))
+    return Workers(processes, max(1, torch.get_num_threads() // processes), devices)
 
-    def package(shard: ShardSpan, audio: dict[int, Any]) -> None:
-        clips = plan.clips[shard.begin : shard.end]
-        rows = [renderer.row(clip, audio[shard.begin + place]) for place, clip in enumerate(clips)]
+
+@dataclass(frozen=True)
+class Rendering:
+    """Renders units, by their number, of a folder that was claimed for what is `given`: what a worker process does."""
+
+    given: Given
+    folder: Path
+
+    def __call__(self, device: str) -> Do:
+        given, folder = self.given, DatasetFolder.claimed(self.folder)
+        prepared = prepare(given.source, given.config, model=given.model, device=device)
+        renderer, _ = _renderer(prepared, folder.work, Stages())
+        if prepared.clip_filter is not None:
+            prepared.clip_filter.prepare(folder.work, Reporter())
+
+        def do(number: int, _say: Callable[..., None]) -> int:
+            return _render(prepared, folder, renderer, [folder.units[number]], Stages(), Task())
+
+        return do
+
+
+def _render_all(
+    prepared: Prepared,
+    folder: DatasetFolder,
+    renderer: ClipRenderer,
+    todo: Sequence[Unit],
+    workers: Workers,
+    stages: Stages,
+    task: Task,
+) -> int:
+    """Render the units `todo`, here or in worker processes; how many clips were made."""
+    if workers.processes == 1:
+        with threads_of_torch(workers.threads):
+            return _render(prepared, folder, renderer, todo, stages, task)
+    n_done, made = folder.n_done(), list[int]()
+
+    def ended(_number: int, n_made: int) -> None:
+        made.append(n_made)
+        task.update(n_done + sum(made))
+
+    begin = Rendering(prepared.given, folder.folder)
+    run_units(len(todo), begin, lambda place: todo[place].number, workers, ended=ended)
+    return sum(made)
+
+
+def _render(
+    prepared: Prepared,
+    folder: DatasetFolder,
+    renderer: ClipRenderer,
+    todo: Sequence[Unit],
+    stages: Stages,
+    task: Task,
+) -> int:
+    """Render the units `todo`; how many clips were made. Compressing and writing go on in the background meanwhile."""
+    plan, clip_filter = prepared.plan, prepared.clip_filter
+    done, n_made = folder.n_done(), 0
+    task.update(done)
+
+    def package(unit: Unit, audio: Sequence[Any]) -> None:
+        clips = [plan.clips[row] for row in unit.rows]
+        rows = [renderer.row(clip, samples) for clip, samples in zip(clips, audio, strict=True)]
         if clip_filter is not None:
             clip_filter.score(clips, rows, prepared.manifest.sample_rate_hz)
-        folder.write_shard(shard, rows)
+        folder.write_unit(unit, rows)
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as background:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="units") as background:
         behind: deque[Future[None]] = deque()
-        for shard in folder.missing():
-            audio: dict[int, Any] = {}
-            for indices in renderer.batches(shard.begin, shard.end):
-                made = renderer.audio([plan.clips[index] for index in indices])
-                audio.update(zip(indices, made, strict=True))
-                done += len(made)
-                task.update(done)
-            behind.append(background.submit(package, shard, audio))
-            while len(behind) > SHARDS_BEHIND:
+        for unit in todo:
+            if not folder.is_made(unit):  # by another process meanwhile
+                behind.append(
+                    background.submit(package, unit, renderer.audio([plan.clips[row] for row in unit.rows]))
+                )
+                n_made += len(unit.rows)
+            task.update(done := done + len(unit.rows))
+            while len(behind) > UNITS_BEHIND:
                 behind.popleft().result()
         with stages("writing left over"):
             while behind:
                 behind.popleft().result()
+    return n_made

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +133,6 @@ class TextFilter:
             found = self.similarity(samples, rate_hz, clip.label)
             row["filter_score"] = round(found / self.medians[name, clip.label], 6)
             row["filter_folds"] = list(name)
-
-    def kept(self, planned: Sequence[PlannedClip], scores: Mapping[str, float]) -> set[str]:
-        """Ids of the clips to keep. Raises SourceError where there are none."""
-        kept = {clip.clip_id for clip in planned if scores[clip.clip_id] >= LEAST}
-        if not kept:
-            raise SourceError(
-                f"keeps none of {len(planned)} clips: the best score is {max(scores.values()):.2f} of the real clips' median",
-                field="filter_model",
-                value=self.config.filter_model,
-                hint="Listen to them: the generator may not know these classes.",
-            )
-        return kept
 
 
 def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:

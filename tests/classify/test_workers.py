@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 from tests.classify.conftest import TINY
 from tests.watched import Epoch, Watched
-from usk.classify import processes, worker
-from usk.classify.loop import FeatureTable, TrainTask
-from usk.classify.processes import WORKER_BYTES, WORTH_CLIPS, Workers, share_cores, workers_for
+from usk.classify import workers
 from usk.classify.train import train
-from usk.classify.worker import READY
+from usk.classify.workers import WORKER_BYTES, WORTH_CLIPS, share_cores, workers_for
 from usk.data.source import Source
+from usk.engine import local
+from usk.engine.local import LOSSES, Workers
+from usk.engine.part import Part
 from usk.errors import UskError
 
 CPU = torch.device("cpu")
@@ -61,8 +62,8 @@ def test_share_of_machines(cores: int, runs: int, memory_gb: float, expected: Wo
 
 def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(processes, "memory_allowed_bytes", lambda: 64e9)
-    monkeypatch.setattr(processes, "cores_allowed", lambda: 8)
+    monkeypatch.setattr(workers, "memory_allowed_bytes", lambda: 64e9)
+    monkeypatch.setattr(workers, "cores_allowed", lambda: 8)
     assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(4, 1)
     assert workers_for(None, "small", 9, WORTH_CLIPS - 1, CPU) == Workers(1, 4)
     assert workers_for(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Workers(1, 4)
@@ -72,7 +73,7 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_for(None, "small", 9, WORTH_CLIPS, CPU, data_bytes=10**10) == Workers(
         1, 4
     )  # 20 GB each, 64 there
-    monkeypatch.setattr(processes, "cores_allowed", lambda: 2)  # a container's quota
+    monkeypatch.setattr(workers, "cores_allowed", lambda: 2)  # a container's quota
     assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(2, 1)
 
 
@@ -92,22 +93,17 @@ def test_several_share_a_gpu_that_waits_for_each(
     cores: int, runs: int, gpu_gb: float, classifier: str, expected: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(processes, "memory_allowed_bytes", lambda: 128e9)
-    monkeypatch.setattr(processes, "cores_allowed", lambda: cores)
+    monkeypatch.setattr(workers, "memory_allowed_bytes", lambda: 128e9)
+    monkeypatch.setattr(workers, "cores_allowed", lambda: cores)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_gb * 1e9, 150e9))
-    assert workers_for(None, classifier, runs, WORTH_CLIPS, torch.device("cuda")) == expected
-
-
-def test_a_device_for_one_process_is_one_line_and_a_bug_keeps_its_traceback() -> None:
-    busy = worker.as_sent(RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"))
-    assert isinstance(busy, UskError) and "workers 1" in str(busy)
-    try:
-        raise ValueError("wrong")
-    except ValueError as error:
-        sent = worker.as_sent(error)
-    assert (
-        type(sent) is RuntimeError and "test_processes.py" in str(sent) and "ValueError: wrong" in str(sent)
+    assert workers_for(None, classifier, runs, WORTH_CLIPS, torch.device("cuda:0")) == replace(
+        expected, devices=("cuda:0",)
     )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    on_all = workers_for(None, classifier, 99, WORTH_CLIPS, torch.device("cuda"))
+    assert on_all.devices == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    assert on_all.processes == min(4 * expected.processes, max(1, cores // 2)) or runs < 99
+    assert [on_all.device(number) for number in (0, 3, 4)] == ["cuda:0", "cuda:3", "cuda:0"]
 
 
 def test_at_the_same_time_is_as_one_after_another(
@@ -150,21 +146,52 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         every.append(start(*words, **options))
         return every[-1]
 
-    monkeypatch.setattr(processes.subprocess, "Popen", noted)
+    monkeypatch.setattr(local.subprocess, "Popen", noted)
     return every
 
 
-def test_a_killed_process_is_one_line_and_what_was_finished_stays(
+def results(folder: Path) -> dict[str, bytes]:
+    """What a run is, without when it was and how long it took."""
+    names = ("model.safetensors", "config.json", "history.json", "predictions.parquet")
+    return {
+        str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("*/*") if file.name in names
+    }
+
+
+def test_a_killed_process_costs_its_run_alone(
+    bands: Source, tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    """In the middle of one: the others go on, and all end with the same bytes."""
+    config = replace(CONFIG, seeds=4, workers=2)
+    train(bands, out=tmp_path / "once", config=config)
+    started.clear()
+    killed: list[int] = []
+
+    def report(state: Epoch) -> None:
+        if not killed:
+            killed.append(state.run)
+            started[(state.run - 1) % 2].kill()
+
+    watched = Watched(report)
+    result = train(bands, out=tmp_path / "killed", config=config, reporter=watched)
+    assert len(started) == 3 and all(process.poll() is not None for process in started)
+    assert started[(killed[0] - 1) % 2].returncode == -signal.SIGKILL
+    assert len(result.runs) == 4 and all(result.fresh)
+    assert len(results(tmp_path / "once")) == 16
+    assert results(tmp_path / "killed") == results(tmp_path / "once")
+
+
+def test_a_run_that_kills_its_process_each_time_is_one_line_and_what_was_finished_stays(
     bands: Source, tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     config = replace(CONFIG, seeds=4, workers=2)
 
-    def report(state: Epoch) -> None:
+    def report(_: Epoch) -> None:
         if list(tmp_path.glob("*/run.json")):  # in the middle of another run
-            started[0].kill()
-            started[1].kill()
+            for process in started:
+                process.kill()
 
-    with pytest.raises(UskError, match=r"a training process was killed \(SIGKILL\).*workers 1"):
+    with pytest.raises(UskError, match=rf"was killed \(SIGKILL\), {LOSSES} times .*workers 1"):
         train(bands, out=tmp_path, config=config, reporter=Watched(report))
     assert all(process.poll() is not None for process in started)
     finished = {path.parent.name for path in tmp_path.glob("*/run.json")}
@@ -174,17 +201,31 @@ def test_a_killed_process_is_one_line_and_what_was_finished_stays(
     assert found == finished and len(result.runs) == 4
 
 
+def test_parts_train_every_run_once(bands: Source, tmp_path: Path) -> None:
+    config = replace(CONFIG, seeds=5, workers=1, epochs=1)
+    train(bands, out=tmp_path / "once", config=config)
+    out = tmp_path / "out"
+    last = train(bands, out=out, config=config, part=Part(3, 3))
+    assert (len(last.runs), last.fresh) == (1, (True,))
+    assert last.missing == "4 of 5 runs are missing, of parts 1, 2 of 3"
+    first = train(bands, out=out, config=config, part=Part(1, 3))
+    assert (len(first.runs), first.missing) == (3, "2 of 5 runs are missing, of parts 2 of 3")
+    assert sorted(first.fresh) == [False, True, True]
+    assert train(bands, out=out, config=config, part=Part(2, 3)).missing == ""
+    assert results(out) == results(tmp_path / "once")
+
+
 def test_what_a_process_raises_comes_back(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug with its traceback, and nothing of it goes on."""
-    work_out = processes.TableFiles.of
+    found = workers.TableFiles.of
 
-    def without_real(self: processes.TableFiles, names: Any) -> Any:
-        return {name: found for name, found in work_out(self, names).items() if name != "real"}
+    def without_real(self: workers.TableFiles, task: Any) -> Any:
+        return {name: one for name, one in found(self, task).items() if name != "real"}
 
-    monkeypatch.setattr(processes.TableFiles, "of", without_real)
-    with pytest.raises(RuntimeError, match=r"in a training process:\nTraceback(.|\n)*KeyError: 'real'"):
+    monkeypatch.setattr(workers.TableFiles, "of", without_real)
+    with pytest.raises(RuntimeError, match=r"in a worker process:\nTraceback(.|\n)*KeyError: 'real'"):
         train(bands, out=tmp_path, config=replace(CONFIG, seeds=2, workers=2))
     assert not list(tmp_path.iterdir())
 
@@ -195,7 +236,7 @@ def test_features_that_find_no_room_are_one_line(
     def save(*_: Any) -> None:
         raise OSError("Not enough free space to write 5 bytes")  # as numpy says it, without a number
 
-    monkeypatch.setattr(processes.np, "save", save)
+    monkeypatch.setattr(workers.np, "save", save)
     with pytest.raises(
         UskError, match=r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*workers 1"
     ):
@@ -207,11 +248,11 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the features of this test are kept."""
     folder = tmp_path / "temporary"
     folder.mkdir()
-    monkeypatch.setattr(processes.tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-@pytest.mark.parametrize("ends_by", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("ends_by", ["Ctrl-C", "SIGTERM", "SIGHUP"])
 def test_a_stopped_sweep_leaves_no_process_and_no_file(
     bands: Source, tmp_path: Path, temporary: Path, started: list[subprocess.Popen[bytes]], ends_by: str
 ) -> None:
@@ -219,9 +260,10 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
         assert list(temporary.glob("usk-features-*/*.npy"))
         if ends_by == "Ctrl-C":
             raise KeyboardInterrupt
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    number = signal.SIGHUP if ends_by == "SIGHUP" else signal.SIGTERM
+    before = signal.signal(number, signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt if ends_by == "Ctrl-C" else SystemExit) as stopped:
             train(
@@ -230,10 +272,10 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
                 config=replace(CONFIG, seeds=2, workers=2),
                 reporter=Watched(report),
             )
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(number) == signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert ends_by == "Ctrl-C" or stopped.value.code == 143  # type: ignore[attr-defined]
+        signal.signal(number, before)
+    assert ends_by == "Ctrl-C" or stopped.value.code == 128 + number  # type: ignore[attr-defined]
     assert len(started) == 2 and all(process.poll() is not None for process in started)
     assert not list(temporary.iterdir()) and not list((tmp_path / "runs").glob("*"))
 
@@ -249,44 +291,6 @@ def test_features_that_no_run_needs_any_more_go(
         reporter=Watched(lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy"))))),
     )  # fmt: skip
     assert left[0] == 2 and left[-1] == 1
-
-
-def task_of(
-    source: Source, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any
-) -> tuple[TrainTask, FeatureTable]:
-    """What a process would be given for one run on `source`."""
-    given: list[tuple[TrainTask, FeatureTable]] = []
-
-    def give(tasks: Sequence[TrainTask], _classifier: str, table_of: Any, *_: Any) -> None:
-        given.append((tasks[0], table_of("real")))
-        raise InterruptedError
-
-    monkeypatch.setattr("usk.classify.train.fit_in_processes", give)
-    with pytest.raises(InterruptedError):
-        train(source, out=out, config=replace(CONFIG, seeds=2, workers=2, **changes))
-    return given[0]
-
-
-def test_a_process_ends_with_whoever_started_it_and_gets_no_ctrl_c(
-    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the middle of a training; and before that, while it still imports what it needs."""
-    task, table = task_of(bands, tmp_path, monkeypatch, epochs=10_000)
-    np.save(tmp_path / "real.npy", table.features.numpy())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "usk.classify.worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == READY
-    process.send_signal(signal.SIGINT)
-    pickle.dump(("small", "cpu", 1), process.stdin)
-    pickle.dump((task, {"real": (tmp_path / "real.npy", table.labels.numpy())}), process.stdin)
-    process.stdin.flush()
-    assert pickle.load(process.stdout)[:2] == ("epoch", 1)
-    process.stdin.close()
-    assert process.wait(timeout=60) == 0
-    assert process.stderr.read() == b""
 
 
 def test_what_is_printed_as_python_starts_does_not_matter(

@@ -1,0 +1,166 @@
+"""A job in parts: whoever makes which part in whatever order, the dataset is that of one process, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+
+from usk.data.open import open_source
+from usk.engine.part import Part
+from usk.errors import SourceError, UsageError
+from usk.files import LOCK_FILE
+from usk.synth import dataset_folder, synthesize
+from usk.synth.synthesize import SynthResult
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def arguments(
+    urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> list[object]:
+    monkeypatch.setattr(synthesize, "ROWS_PER_SHARD", 6)
+    return [
+        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--per-class", 5, "--steps", 1,
+        "--batch", 2, "--quiet",
+    ]  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("more", [(), ("--filter", 0.5, "--per-class", 2)], ids=["all", "filtered"])
+def test_parts_end_with_the_bytes_of_one_process(
+    usk: Command, arguments: list[object], tmp_path: Path, more: tuple[object, ...]
+) -> None:
+    command = [*arguments, *more]
+    assert usk(*command, "--out", tmp_path / "once").code == 0
+    out = tmp_path / "out"
+    made = 0
+    for number in (3, 1):
+        ran = usk(*command, "--out", out, "--part", f"{number}/3", "--json")
+        assert ran.code == 0 and ran.value["missing"], ran.err
+        made += ran.value["made"]
+        with pytest.raises(SourceError, match="unfinished"):
+            open_source(out)
+    unfinished = usk("synth", "--finish", "--out", out)
+    assert (unfinished.code, unfinished.out, unfinished.err.count("\n")) == (1, "", 1)
+    assert "of part 2 of 3. Run these parts" in unfinished.err
+    ran = usk(*command, "--out", out, "--part=2/3", "--json")
+    assert ran.code == 0 and "missing" not in ran.value
+    planned = ran.value["clips"] + ran.value.get("rejected", 0)
+    assert 0 < made < made + ran.value["made"] == planned
+    assert contents(out) == contents(tmp_path / "once")
+    assert usk("synth", "--finish", "--out", out, "--json").value["clips"] == ran.value["clips"]
+    assert contents(out) == contents(tmp_path / "once")
+
+
+def test_what_a_part_left_is_finished_without_source_and_generator(
+    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the last part was killed just before the end; and datasets by train clips, all at once."""
+    command = [*arguments, "--train-clips", "12", "--test-folds", "1,2", "--per-class", 2]
+    assert usk(*command, "--out", tmp_path / "once").code == 0
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            synthesize, "_finish", lambda of: SynthResult(of.folder, of.plan, 0, 0.0, of.manifest, ())
+        )
+        for number in (1, 2):
+            assert usk(*command, "--out", out, "--part", f"{number}/2").code == 0
+    assert not list(out.rglob("data/*.parquet"))
+    ran = usk("synth", "--finish", "--out", out, "--json")
+    assert ran.code == 0 and list(ran.value.values()) == [6, 6], ran.err
+    assert contents(out) == contents(tmp_path / "once")
+
+
+@pytest.mark.parametrize("text", ["5/4", "0/4", "x", "1", "1/0", "-1/2", "1/2/3", "", "1.5/2"])
+def test_what_is_no_part_is_one_line(usk: Command, tmp_path: Path, text: str) -> None:
+    for command in ("synth", "train"):
+        ran = usk(command, "--part", text, "--real", tmp_path / "none")
+        assert (ran.code, ran.err.count("\n")) == (2, 1) and "--part" in ran.err and "K/N" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        (("--seed", 1), "seed"),
+        (("--steps", 2), "steps"),
+        (("--batch", 3), "batch"),
+        (("--per-class", 4), "per class"),
+    ],
+)
+def test_a_part_of_another_plan_is_refused(
+    usk: Command, arguments: list[object], tmp_path: Path, other: tuple[object, ...], differing: str
+) -> None:
+    out = tmp_path / "out"
+    assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
+    before = contents(out)
+    refused = usk(*arguments, *other, "--out", out, "--part", "2/2")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"another plan (another {differing})" in refused.err
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("begun", ["", "file", "other"])
+def test_there_must_be_something_to_finish(usk: Command, tmp_path: Path, begun: str) -> None:
+    out = tmp_path / "out"
+    if begun:
+        out.mkdir()
+        (out / begun).write_text("{}")
+    ran = usk("synth", "--finish", "--out", out)
+    assert (ran.code, ran.err.count("\n")) == (2, 1) and str(out) in ran.err
+
+
+def test_a_part_waits_while_another_claims_the_folder(
+    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_folder, "CLAIM_WAIT_S", 0.1)
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / LOCK_FILE):
+        refused = usk(*arguments, "--out", out, "--part", "1/2")
+        assert refused.code == 2 and "is being filled by another usk synth" in refused.err
+    assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
+
+
+def test_threads_are_those_of_the_first_part(
+    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since the last bits of what torch computes depend on their number."""
+    seen: list[int] = []
+    write = dataset_folder.DatasetFolder.write_unit
+
+    def noted(self: dataset_folder.DatasetFolder, *given: Any) -> None:
+        seen.append(torch.get_num_threads())
+        write(self, *given)
+
+    monkeypatch.setattr(dataset_folder.DatasetFolder, "write_unit", noted)
+    out = tmp_path / "out"
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
+        torch.set_num_threads(2)
+        assert usk(*arguments, "--out", out, "--part", "2/2").code == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {3}
+    assert json.loads((out / "usk.json").read_text())["shards"]
+
+
+def test_every_unit_is_of_one_part() -> None:
+    for of in (1, 2, 5):
+        parts = [Part(number, of) for number in range(1, of + 1)]
+        assert all(sum(part.has(unit) for part in parts) == 1 for unit in range(12))
+    assert Part.parse(None).is_whole and Part.parse("1/1").is_whole and str(Part.parse(" 2/8 ")) == "2/8"
+    with pytest.raises(UsageError):
+        Part.parse("9/8")

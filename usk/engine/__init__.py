@@ -1,0 +1,1 @@
+"""Who does the units of a job: this process, several on this machine, or part K of N on any machine."""
