@@ -128,7 +128,7 @@ def paired_bootstrap(
     recordings of these folds and other seeds. The clips that training draws from are taken as given.
 
     In simulations of 3 seeds on 4 to 8 of UrbanSound8K's folds whose effects differ with a standard deviation of 3 points around 0,
-    fewer than 5 of 100 mixes are called better or worse (`tests/bench/error_rate.py`).
+    fewer than 5 of 100 mixes are called better or worse (`docs/studies/error_rate.py`).
 
     Deterministic in `seed`, and independent of the order of `pairs`. Raises ValueError without pairs, or
     for a pair without clips.

@@ -1,6 +1,6 @@
 """How often `usk eval` calls a mix better or worse where none is: simulated studies on a source's own recordings.
 
-    python -m tests.bench.error_rate --real UrbanSound8K --folds 1,2,3 --seeds 6 --mixes 7 --tau 0.1 --studies 100
+    python docs/studies/error_rate.py --real UrbanSound8K --folds 1,2,3 --seeds 6 --mixes 7 --tau 0.1 --studies 100
 
 No mix helps on average. Recordings differ in how hard they are, in how much each mix helps or hurts on them (standard deviation
 `--tau`, of the chance that a clip is right), and each training does well on other recordings than the next. `--fold-sd` is what a

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.bench import error_rate
-from tests.bench.error_rate import study_without_gain
+from docs.studies import error_rate
+from docs.studies.error_rate import study_without_gain
 
 
 def test_no_mix_is_better_on_average_and_all_share_a_baseline() -> None:

@@ -1,6 +1,6 @@
 """Encode and decode real clips unchanged: log-mel error by class.
 
-    python -m tests.bench.round_trip --real UrbanSound8K --folds 2 --json round_trip.json
+    python docs/studies/round_trip.py --real UrbanSound8K --folds 2 --json round_trip.json
 
 Every clip is inverted with the default steps and strength and decoded deterministically (eta 0, alpha 0). The file may be
 put into a generator's folder as `round_trip.json`, where `usk fit`'s card shows it.
@@ -40,11 +40,10 @@ def main() -> None:
     parser.add_argument("--strength", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
-    parser.add_argument("--refinements", type=int)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     generator = load_generator(options.model)
-    given = {name: getattr(options, name) for name in ("strength", "steps", "solver", "refinements")}
+    given = {name: getattr(options, name) for name in ("strength", "steps", "solver")}
     config = render_config(options.quality, **given)
     folds = tuple(int(fold) for fold in options.folds.split(","))
     source = open_source(options.real).select(folds=folds)
@@ -95,7 +94,7 @@ def main() -> None:
         "clips": f"{source.name} folds {options.folds}",
         "model": generator.model_id,
         "rows": rows,
-        "settings": f"{config.steps} {config.solver} steps each way, {config.refinements} refinements, strength {config.strength:g}",
+        "settings": f"{config.steps} {config.solver} steps each way, strength {config.strength:g}",
     }
     table = Table(title=f"{generator.model_id}: {result['settings']}, {result['clips']}")
     for name in ("class", "clips", "log-mel L1 in dB"):
