@@ -88,7 +88,7 @@ def test_every_finding_names_what_was_looked_for(made: Path, urbansound8k_folder
         clean = replace(found, defects=Defects((), (), (), ()), near_copies=())
         kinds = {one.what: one.kind for one in findings(clean)}
         assert kinds.pop("leaks into the test folds", None) == {0: None, 1: "good", 2: "bad"}[len(asked)]
-        assert len(kinds) == 6 and set(kinds.values()) == {"good"}
+        assert len(kinds) == 7 and set(kinds.values()) == {"good"}
 
 
 def test_leaks_into_the_only_fold_there_is_are_counted(made: Path, urbansound8k_folder: Path) -> None:
