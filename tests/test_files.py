@@ -10,6 +10,7 @@ import pytest
 
 from usk.errors import ModelError, UsageError, UskError, disk_errors
 from usk.files import LOCK_FILE, PARTIAL, atomic_write, exclusive_lock, read_json
+from usk.reporter import Reporter
 
 
 def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +66,20 @@ def test_a_file_system_without_locks_is_used_without(
     def refuse(*args: object, **more: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with exclusive_lock(tmp_path, "usk synth"):
+    monkeypatch.setattr("fcntl.flock", refuse)
+    reporter = Reporter()
+    with exclusive_lock(tmp_path, "usk synth", reporter=reporter):
         atomic_write(tmp_path / "a", b"x")
+    assert len(reporter.warnings) == 1 and "no locks" in reporter.warnings[0]
+
+
+def test_a_read_only_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(UsageError, match="Read-only"), exclusive_lock(tmp_path, "usk synth"):
+        pass
 
 
 @pytest.mark.parametrize(

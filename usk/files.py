@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from usk.errors import UsageError, UskError, disk_errors
+from usk.reporter import Reporter
 
 LOCK_FILE = ".lock"
 PARTIAL = ".usk-{}.part"
@@ -73,12 +74,14 @@ def require_own_folder(folder: Path, ours: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(folder: Path, command: str, wait_s: float = 0) -> Iterator[None]:
+def exclusive_lock(
+    folder: Path, command: str, wait_s: float = 0, reporter: Reporter | None = None
+) -> Iterator[None]:
     """Keep `folder`, which exists, to this process. Raises UsageError while another process, of `command`, fills it, after
     `wait_s` seconds.
 
-    The lock is the operating system's: it ends with the process, however that ends. A file system without locks has none.
-    What a killed process left half written in the folder is deleted.
+    The lock is the operating system's: it ends with the process, however that ends. A file system without locks has none,
+    and `reporter` says so. What a killed process left half written in the folder is deleted.
     """
     from filelock import FileLock, Timeout
 
@@ -97,6 +100,10 @@ def exclusive_lock(folder: Path, command: str, wait_s: float = 0) -> Iterator[No
         except (NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise
+            if reporter is not None:
+                reporter.warn(
+                    f"the file system of {folder} has no locks: let no other {command} write there meanwhile"
+                )
         for left in folder.glob(PARTIAL.format("*")):
             left.unlink(missing_ok=True)
     try:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of writing: what a terminal, an editor or a page would obey."""
+
 
 def pluralize(n: int, noun: str) -> str:
     """`1 clip`, `2,148 clips`, `3 classes`."""
@@ -19,3 +24,8 @@ def about(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(1, round(seconds, -1 if seconds >= 10 else 0)):.0f} s"
     return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.0f} h"
+
+
+def visible(text: str) -> str:
+    """`text` with a mark in place of every character that would be obeyed and not shown."""
+    return OBEYED.sub("\ufffd", text)

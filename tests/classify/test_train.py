@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
+import platform
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from usk.classify import recipe, registry
 from usk.classify.config import USES, ClipUse, TrainConfig
 from usk.classify.networks import Standardized
 from usk.classify.recipe import training_length
+from usk.classify.run_folder import remove_leftovers
 from usk.classify.train import TrainResult, train
 from usk.data.decode import decode_source
 from usk.data.source import Source, TrainingClips
@@ -492,4 +496,17 @@ def test_a_test_clip_whose_sound_trains_under_another_name_is_said_where_it_is_t
             "fold2: 1 sound of 24 test clips train or validate too, under another name (bands/low-2-0): scores are too high"
         ],
         "fold3": [],
+    }
+
+
+def test_what_killed_processes_left_of_runs_is_deleted(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for kind, own in (("part", gone.pid), ("old", gone.pid), ("part", os.getpid())):
+        (tmp_path / f".run.{kind}-{platform.node()}-{own}").mkdir()
+    (tmp_path / f".run.part-elsewhere-{gone.pid}").mkdir()
+    remove_leftovers(tmp_path)
+    assert {left.name for left in tmp_path.iterdir()} == {
+        f".run.part-{platform.node()}-{os.getpid()}",
+        f".run.part-elsewhere-{gone.pid}",
     }

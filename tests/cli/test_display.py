@@ -185,3 +185,29 @@ def test_a_path_is_not_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     said = capsys.readouterr()
     assert path in said.err
     assert said.out.splitlines()[-1] == f"Next: usk train --mix real,synth --synth {path} --seeds 6"
+
+
+def test_a_log_gets_a_whole_line_for_each_tenth_and_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("usk.cli.display.time.monotonic", lambda: clock[0])
+    display = Display()
+    display.err = Console(file=io.StringIO(), width=40)
+    with display.task("rendering of clips with a very long name", "clips", 1_000) as task:
+        for done in range(0, 1_001, 10):
+            clock[0] = done * 0.7  # a tenth takes 70 s
+            task.update(done)
+    lines = display.err.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 10 + 10 and all(
+        "rendering of clips with a very long name: " in line for line in lines
+    )
+    assert lines[1].endswith("100 of 1,000 clips, about 10 min left") and "1,000 of 1,000" in lines[-1]
+    with display.task("quick", "", 1_000) as task:
+        for done in range(1_000):
+            task.update(done)
+    display.quiet = True
+    clock[0] += 600
+    task.update(1_000)
+    assert len(display.err.file.getvalue().splitlines()) == len(lines)  # type: ignore[attr-defined]
+    display.quiet = False
+    display.warn("a note that is much longer than forty characters, which a log has in one line")
+    assert len(display.err.file.getvalue().splitlines()) == len(lines) + 1  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from usk.report import page as module
 from usk.report.listen import _provenance
 from usk.report.page import ReportConfig, report
 from usk.synth.settings import render_config
+from usk.text import visible
 
 Command = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -371,3 +372,27 @@ def test_the_comparison_at_the_best_augmentations_comes_first_and_counts_no_run_
     assert "8 runs of 2 mixes" in page
     headings = re.findall(r"<h2[^>]*>(small, protocol folds, [^<]*)</h2>", page)
     assert "best augmentation" in headings[0] and len(headings) == 3
+
+
+def test_a_dataset_that_is_not_finished_is_left_out_where_nobody_named_it(
+    usk: Command, study_folder: Path
+) -> None:
+    (shard,) = Path("synth/data").iterdir()
+    shard.unlink()
+    ran = usk("report", "--json")
+    assert ran.code == 0 and ran.value["clips"] == 0 and ran.value["charts"] > 0
+    assert "./synth is left out" in ran.err and "unfinished" in ran.err
+    assert usk("report", "--synth", "synth").code == 1
+    shutil.rmtree("runs")
+    assert usk("report").code == 1
+
+
+def test_names_that_a_terminal_or_an_editor_would_obey_are_shown(usk: Command, tmp_path: Path) -> None:
+    names = ("a\x1b[31m\x07", "b\u202e\x9b", "c")
+    for seed in range(2):
+        write_run(tmp_path / "runs", "real", seed, class_names=names)
+        write_run(tmp_path / "runs", "real,synth", seed, skill=0.8, class_names=names)
+    ran = usk("report", tmp_path / "runs", "--out", tmp_path / "page.html", "--png", tmp_path / "png")
+    page = (tmp_path / "page.html").read_text()
+    assert ran.code == 0 and "a\ufffd[31m\ufffd" in page
+    assert visible(page) == page and visible(ran.out) == ran.out and "u001b" not in page

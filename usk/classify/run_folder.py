@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +38,8 @@ def save_run(
 ) -> RunRecord:
     """Write a run to a temporary folder in `out`, then move it to its place in one step. `card` is its README.md."""
     folder = out / record.folder_name
-    partial, old = (out / f".{folder.name}.{kind}-{os.getpid()}" for kind in ("part", "old"))
+    own = f"{platform.node()}-{os.getpid()}"
+    partial, old = (out / f".{folder.name}.{kind}-{own}" for kind in ("part", "old"))
     with disk_errors(out):
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -53,6 +56,26 @@ def save_run(
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
     return replace(record, folder=folder)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Delete what processes of this machine that were killed left half written in the folder of runs."""
+    for left in out.glob(f".*-{platform.node()}-*"):
+        number = re.fullmatch(r"\..+\.(?:part|old)-.+-(\d+)", left.name)
+        if number and not _is_alive(int(number[1])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where a signal of 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def source_of(name: str, source: Source) -> RunSource:

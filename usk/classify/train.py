@@ -30,7 +30,7 @@ from usk.classify.config import ClipUse, TrainConfig
 from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, rounded
 from usk.classify.recipe import ClassifierPreset, training_length
 from usk.classify.registry import preset
-from usk.classify.run_folder import data_hash, save_run, source_of
+from usk.classify.run_folder import data_hash, remove_leftovers, save_run, source_of
 from usk.classify.sweep import Parts, PlannedRun, Sweep, parse_mixes, plan_runs
 from usk.classify.workers import Fitting, TableFiles, Tables, workers_for
 from usk.data.decode import DecodedSource, decode_source
@@ -109,6 +109,7 @@ def train(
         reporter.warn(note)
     with disk_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
+        remove_leftovers(Path(out))
     trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep, part)
     workers = trainer.workers()
     settings = trainer.settings(workers, augments, train_clips)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,7 @@ from usk.text import about, pluralize
 if TYPE_CHECKING:
     from usk.runs import RunRecord
 
+LOG_TENTH_S, LOG_EVERY_S = 5.0, 60.0  # between two lines of progress in a log, a tenth further or not
 LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
 MIX_WIDTH = 16
 LONG_NAME = 40  # from which on a name may wrap
@@ -45,10 +47,14 @@ def escape(text: str) -> str:
     return escape_markup("".join(shown))
 
 
-def _print(console: Console, shown: RenderableType) -> None:
-    """Commands, and paths longer than a line, stay in one piece, to be copied."""
-    whole = isinstance(shown, str) and (
-        shown.lstrip().startswith(("Next", "usk ")) or max(map(len, shown.split()), default=0) > console.width
+def _print(console: Console, shown: RenderableType, is_log: bool = False) -> None:
+    """Commands, paths longer than a line, and all lines of a log stay in one piece, to be copied."""
+    whole = is_log or (
+        isinstance(shown, str)
+        and (
+            shown.lstrip().startswith(("Next", "usk "))
+            or max(map(len, shown.split()), default=0) > console.width
+        )
     )
     console.print(shown, soft_wrap=whole)
 
@@ -81,11 +87,11 @@ class Display(Reporter):
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            _print(self.err, f"[dim]{escape(text)}[/dim]")
+            _print(self.err, f"[dim]{escape(text)}[/dim]", not self.err.is_terminal)
 
     def show_warning(self, text: str) -> None:
         if not self.quiet:
-            _print(self.err, f"[yellow]note:[/yellow] {escape(text)}")
+            _print(self.err, f"[yellow]note:[/yellow] {escape(text)}", not self.err.is_terminal)
 
     def task(self, label: str, unit: str = "", total: int = 0) -> Task:
         return _Bar(self, label, unit, total)
@@ -145,16 +151,35 @@ class _Bar(Task):
         self.display, self.label, self.unit, self.total = display, label, unit, total
         self.bars: Progress | None = None
         self.task_id: TaskID | None = None
+        self.began_s = self.said_at_s = time.monotonic()
+        self.said_tenth = 0
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         self.total = self.total if total is None else total
         self.label = self.label if text is None else text
         described, unit = escape(self.label), self.unit if text is None else ""
+        if self.display.hides_progress:
+            self._log(done)
+            return
         if self.bars is None or self.task_id is None:
             self.bars = self.display.open_bars()
             self.task_id = self.bars.add_task(described, total=self.total or None, unit=unit)
         self.bars.update(
             self.task_id, completed=done, total=self.total or None, description=described, unit=unit
+        )
+
+    def _log(self, done: int) -> None:
+        """Without a terminal: a line for each tenth that took some seconds, and for each minute."""
+        now = time.monotonic()
+        tenth = 10 * done // self.total if self.total else 0
+        waited_s = now - self.said_at_s
+        if self.display.quiet or waited_s < (LOG_TENTH_S if tenth > self.said_tenth else LOG_EVERY_S):
+            return
+        self.said_at_s, self.said_tenth = now, tenth
+        n = f"{done:,} of {self.total:,}" if self.total else f"{done:,}"
+        left = (now - self.began_s) / done * (self.total - done) if 0 < done < self.total else 0
+        self.display.note(
+            f"{self.label}: {n} {self.unit}".rstrip() + (f", {about(left)} left" if left else "")
         )
 
     def close(self) -> None:

@@ -101,7 +101,7 @@ def fit(
             if team.is_main:
                 with disk_errors(root):
                     root.mkdir(parents=True, exist_ok=True)
-                kept.enter_context(exclusive_lock(root, "usk fit"))
+                kept.enter_context(exclusive_lock(root, "usk fit", reporter=reporter))
                 _claim(root, {"config": asdict(work.trainer.config), **work.described, "sources": work.parts})
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)

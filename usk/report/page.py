@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from usk.errors import UsageError, disk_errors
 from usk.files import expanded
 from usk.report.canvas import Chart, file_name, paint
 from usk.reporter import Reporter
+from usk.text import visible
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -191,6 +193,10 @@ def _page(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.policies["json.dumps_function"] = lambda value, **options: json.dumps(
+        _visible(value), **options
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     stops = ", ".join("#" + bytes(color).hex() for color in paint(np.linspace(0, 1, 9)))
@@ -207,6 +213,15 @@ def _page(
         real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
     )
+
+
+def _visible(value: Any) -> Any:
+    """Data of the page with all text in it made visible."""
+    if isinstance(value, dict):
+        return {_visible(name): _visible(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_visible(one) for one in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _markup(text: str) -> Markup:
@@ -230,8 +245,8 @@ def _figure(chart: Chart) -> dict[str, Any]:
     return {
         "chart": chart,
         "size": "half" if chart.half else "full",
-        "wide": _markup("" if chart.half else chart.svg(narrow=False)),  # matplotlib escapes names
-        "narrow": _markup(chart.svg(narrow=True)),
+        "wide": _markup("" if chart.half else visible(chart.svg(narrow=False))),  # matplotlib escapes names
+        "narrow": _markup(visible(chart.svg(narrow=True))),
     }
 
 

@@ -111,7 +111,11 @@ def study(
         )
     with disk_errors(work_folder, field="work"):
         work_folder.mkdir(parents=True, exist_ok=True)
-    lock = exclusive_lock(work_folder, "usk study") if part.is_whole else contextlib.nullcontext()
+    lock = (
+        exclusive_lock(work_folder, "usk study", reporter=reporter)
+        if part.is_whole
+        else contextlib.nullcontext()
+    )
     with lock, contextlib.chdir(work_folder):
         if not only_results:
             with reporter.task("study", "", sum(1000 * step.weight for step in steps)) as task:

@@ -35,6 +35,7 @@ from usk.engine.part import Part, part_of
 from usk.errors import UsageError, disk_errors
 from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder
 from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, read_manifest, write_manifest
+from usk.reporter import Reporter
 from usk.synth.plan import Plan
 
 PLAN_FILE = "plan.jsonl"
@@ -167,13 +168,13 @@ class DatasetFolder:
         return self.folder / WORK_FOLDER
 
     @contextmanager
-    def claim(self, part: Part = Part()) -> Iterator[None]:
+    def claim(self, part: Part = Part(), reporter: Reporter | None = None) -> Iterator[None]:
         """Keep the folder for this plan and, meanwhile, this process. One that holds another plan, or anything else, is refused
         untouched. A part waits for others that do the same."""
         require_own_folder(self.folder, MANIFEST_FILE)
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(self.folder, "usk synth", 0 if part.is_whole else CLAIM_WAIT_S):
+        with exclusive_lock(self.folder, "usk synth", 0 if part.is_whole else CLAIM_WAIT_S, reporter):
             with disk_errors(self.folder):
                 there = find_manifest(self.folder, UsageError)
                 if there is None:  # first of all: killed from here on, the folder is known as ours

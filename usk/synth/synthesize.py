@@ -111,7 +111,7 @@ def render(
     folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, of_job.threads)
     keep_latents = keep_latents and bool(latents)
     with contextlib.ExitStack() as claimed:
-        claimed.enter_context(folder.claim(part))
+        claimed.enter_context(folder.claim(part, reporter))
         if not part.is_whole:  # others come meanwhile
             claimed.close()
         reporter.note(_settings_note(prepared))
@@ -124,7 +124,7 @@ def render(
             of_job = replace(of_job, threads=folder.threads)
             n_made = _render_all(prepared, folder, renderer, todo, of_job, stages, task)
         if not part.is_whole:
-            claimed.enter_context(folder.claim(part))
+            claimed.enter_context(folder.claim(part, reporter))
         if keep_latents and not folder.missing():
             keep(work, latents)
         result = _finish(folder)
