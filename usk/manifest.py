@@ -6,6 +6,7 @@ This is its one definition. Others build a `Manifest`, read one with `read_manif
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -231,4 +232,4 @@ def read_manifest(folder: Path, error: type[UskError] = SourceError) -> Manifest
 
 def find_manifest(folder: Path, error: type[UskError] = SourceError) -> Manifest | None:
     """The manifest in `folder`, None where there is none. Raises what `read_manifest` raises."""
-    return read_manifest(folder, error) if (folder / MANIFEST_FILE).is_file() else None
+    return read_manifest(folder, error) if os.path.lexists(folder / MANIFEST_FILE) else None

@@ -291,7 +291,7 @@ def _described(folder: Path, at: dict[str, Any]) -> tuple[Any, Any]:
         with _quiet():
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"cannot be loaded: {first_line(error)}", **at) from error
     if hasattr(config, "apply_spec_augment"):
         config.apply_spec_augment = False  # the recipe's augmentation decides, drawn from the run's seed

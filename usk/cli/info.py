@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
     settings = settings_of(folder)
     facts: dict[str, Any] = {"kind": "classifier", "classes": settings["class_names"]}
-    if not (folder / RUN_FILE).is_file():
+    if not os.path.lexists(folder / RUN_FILE):
         return {**facts, "classifier": settings["architecture"]}
     run = read_record(folder)
     return {

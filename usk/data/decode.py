@@ -260,7 +260,7 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
         counts = {len(index[column]) for column in ("names", "lengths", "peaks", "sounds")}
         whole = len(counts) == 1 and len(samples) == sum(lengths)
         known = set(names) if whole and isinstance(index["bad"], dict) and not index["retry"] else set()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return (index, samples) if all(clip.clip_id in known for clip in source.clips) else None
 

@@ -103,7 +103,7 @@ def _opener_for(path: Path, columns: Columns) -> Callable[[Path, str, bool, Colu
     if (path / "dataset_dict.json").is_file():
         return open_saved_dataset
     shards = [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
-    if (path / MANIFEST_FILE).is_file() or (shards and not all(map(is_parquet_of_names, shards))):
+    if os.path.lexists(path / MANIFEST_FILE) or (shards and not all(map(is_parquet_of_names, shards))):
         return open_parquet
     if not any(path.iterdir()):
         raise SourceError(f"{path} is empty", hint=A_SOURCE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -181,7 +182,7 @@ def _class_names(index: dict[str, Any], n_labels: Any) -> tuple[str, ...]:
 
 def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """The sources that the generator was trained on, and the license that its clips inherit."""
-    if not (folder / TRAINED_ON_FILE).is_file():
+    if not os.path.lexists(folder / TRAINED_ON_FILE):
         return [], UNKNOWN
     record = read_pipeline_json(folder / TRAINED_ON_FILE)
     sources = record.get("sources")

@@ -184,7 +184,7 @@ def read_history(folder: Path) -> list[dict[str, Any]] | None:
         return []
     try:
         return [dict(epoch) for epoch in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError, RecursionError):
         return None
 
 

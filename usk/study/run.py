@@ -92,9 +92,9 @@ def study(
     """
     from usk.study.results import StudyResult, write_results
 
-    path, reporter = expanded(file).resolve(), reporter or Reporter()
+    path, reporter = expanded(file).absolute(), reporter or Reporter()
     config = read_study(path)
-    work_folder = expanded(work).resolve() if work is not None else path.parent / "work"
+    work_folder = expanded(work).absolute() if work is not None else path.parent / "work"
     location = _place(
         real or config.real or os.environ.get("USK_REAL") or DEFAULT_REAL, Path.cwd() if real else path.parent
     )
