@@ -58,11 +58,17 @@ def require_known(value: object, known: Iterable[str], field: str) -> None:
         raise UsageError("is not known", field=field, value=value, hint=f"Choose one of {', '.join(names)}.")
 
 
-def require_at_least(least: int, **values: float | None) -> None:
-    """Raise UsageError for the first of these fields that is below `least`; None is not given."""
+LARGEST = 2**32 - 1  # what all libraries take for a seed
+
+
+def require_at_least(least: int, most: int = LARGEST, **values: float | None) -> None:
+    """Raise UsageError for the first of these fields that is below `least` or above `most`; None is not given."""
     for field, value in values.items():
         if value is not None and value < least:
             raise UsageError(f"must be at least {least}", field=field, value=value)
+        if value is not None and value > most:
+            shown = str(value) if len(str(value)) < 20 else f"{str(value)[:12]}..."
+            raise UsageError(f"must be at most {most:,}", field=field, value=shown)
 
 
 class SourceError(UskError):

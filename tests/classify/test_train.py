@@ -510,3 +510,10 @@ def test_what_killed_processes_left_of_runs_is_deleted(tmp_path: Path) -> None:
         f".run.part-{platform.node()}-{os.getpid()}",
         f".run.part-elsewhere-{gone.pid}",
     }
+
+
+@pytest.mark.parametrize("field", ["seeds", "epochs", "batch", "workers", "seed"])
+def test_numbers_that_nobody_can_mean_are_refused(field: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        TrainConfig(**{field: 10**400}).check()
+    assert refused.value.field == field and len(str(refused.value)) < 120

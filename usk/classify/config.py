@@ -62,6 +62,9 @@ def use_named(name: str) -> ClipUse:
     return USES[name]
 
 
+MOST = 10_000  # seeds, and worker processes
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """What to train and how. None (or `auto`) takes the classifier preset's value."""
@@ -87,7 +90,8 @@ class TrainConfig:
         """Raise UsageError for options that cannot be meant."""
         require_known(self.protocol, PROTOCOLS, "protocol")
         require_at_least(0, seed=self.seed)
-        require_at_least(1, seeds=self.seeds, epochs=self.epochs, batch=self.batch, workers=self.workers)
+        require_at_least(1, epochs=self.epochs, batch=self.batch)
+        require_at_least(1, MOST, seeds=self.seeds, workers=self.workers)
         rate = self.learning_rate
         if rate is not None and not 0 < rate < math.inf:
             raise UsageError("must be above 0 and finite", field="learning_rate", value=f"{rate:g}")

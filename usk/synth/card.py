@@ -156,7 +156,7 @@ def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
         with (folder / PLAN_FILE).open("rb") as lines:
             plan = Plan.from_lines(lines, manifest.class_names)
         return manifest, kept_plan(plan, manifest, folder)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, UsageError) as error:
         raise UsageError(
             "is not a dataset that `usk synth` made, whose card could show this", field="save", value=folder
         ) from error

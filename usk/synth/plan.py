@@ -173,7 +173,7 @@ def _planned(
 def _check_request(per_class: int, n_parents: int, seed: int) -> None:
     if n_parents not in (1, 2):
         raise ValueError(f"{n_parents} parents; clips have one or two")
-    require_at_least(1, per_class=per_class)
+    require_at_least(1, 1_000_000, per_class=per_class)
     require_at_least(0, seed=seed)
 
 

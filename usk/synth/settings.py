@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 GUIDANCE = 2.0
+MOST_PER_CLASS = 1_000_000
 OUTSIDE = "hf:"  # in front of a folder or Hub id of a model that filters
 FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
 OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
@@ -193,7 +194,7 @@ class SynthConfig:
     trained_on: str | None = None  # a list of the recordings that the generator was trained on
 
     def __post_init__(self) -> None:
-        require_at_least(1, per_class=self.per_class)
+        require_at_least(1, MOST_PER_CLASS, per_class=self.per_class)
         require_at_least(0, seed=self.seed)
         _check(
             self.filter is None or 0 < self.filter <= 1,

@@ -34,7 +34,7 @@ def train_subsets(
     Draws are numbered from `first_seed` on. `full` draws nothing, so it comes once a fold. Raises UsageError for numbers or
     folds that the source does not have.
     """
-    require_at_least(1, seeds=seeds)
+    require_at_least(1, 10_000, seeds=seeds)
     require_at_least(0, seed=first_seed)
     source.require_folds(test_folds)
     subsets = [
