@@ -493,7 +493,9 @@ def test_axe_finds_no_violation(opened: Callable[..., Any], size: str, scheme: s
 
 def test_print_shows_the_results_and_no_controls(opened: Callable[..., Any]) -> None:
     tab = opened()
+    tab.select_option("#comparison", index=tab.locator("#comparison option").count() - 1)
     tab.emulate_media(media="print")
+    assert tab.locator(".verdict:visible .answer").count() >= 1
     assert tab.locator("#compare").is_visible()
     assert tab.locator("#trust").is_visible()
     assert not tab.locator(".tabs").is_visible()

@@ -28,6 +28,7 @@
   window.addEventListener("beforeprint", () => {
     theme.dataset.before = document.documentElement.dataset.theme || "system";
     setTheme("light");
+    for (const one of $$("details.sure")) one.open = true;
   });
   window.addEventListener("afterprint", () => setTheme(theme.dataset.before || "system"));
 
