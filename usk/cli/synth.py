@@ -28,6 +28,7 @@ from usk.cli.options import (
     typed,
 )
 from usk.errors import UsageError
+from usk.synth.strategies import STRATEGIES
 from usk.text import pluralize
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def command(
         str | None,
         typer.Option(
             "--strategy",
-            help="decomposed, slerp, variation or sample; or a control: average, resynthesis, waveform or classical.",
+            help="; or a control: ".join(
+                ", ".join(name for name, row in STRATEGIES.items() if row.is_control == control)
+                for control in (False, True)
+            ),
         ),
     ] = None,
     strength: Annotated[

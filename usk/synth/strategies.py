@@ -47,6 +47,11 @@ class Strategy:
         """Whether parents' weights, and so alpha, count."""
         return self.n_parents == 2
 
+    @property
+    def is_control(self) -> bool:
+        """Whether clips come without the network: what it adds is what other clips do beyond these."""
+        return self.mix is None or not self.samples
+
 
 def _slerp(of: Ingredients) -> torch.Tensor:
     from usk.diffusion.interpolate import slerp
@@ -94,7 +99,6 @@ STRATEGIES: dict[str, Strategy] = {
         inverts=False,
         strength=1.0,
     ),
-    # What the network adds is what clips do beyond these two.
     "average": Strategy(
         _average,
         "a control: parents' latents (mel images in dB) averaged and decoded, without the network",
