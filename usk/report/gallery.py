@@ -161,9 +161,7 @@ def gallery(
     if budget_bytes is not None:
         studio.small = weight * BYTES_A_SECOND * studio.seconds(made.source) > budget_bytes
         if studio.small:
-            notes.append(
-                "sounds are small previews (Opus, about 15 kbit/s), so that more fit; a split page has them as MP3"
-            )
+            notes.append("sounds are small previews (Opus), so that more fit; a split page has them as MP3")
     changes, spent = _changes(studio, studies, budget_bytes, weight)
     chosen = _fill(studio, parts, budget_bytes, weight, spent, reporter)
     if not chosen:

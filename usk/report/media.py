@@ -15,8 +15,8 @@ from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
 PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mels=96, n_frames=1)
 RANGE_DB = 80.0
 MP3_COMPRESSION = 0.7
-WEBP_QUALITY, SMALL_WEBP_QUALITY = 55, 30
-OPUS_RATE_HZ, OPUS_COMPRESSION = 24_000, 0.97  # about 15 kbit/s, half of the MP3's
+WEBP_QUALITY, SMALL_WEBP_QUALITY = 55, 20
+OPUS_RATE_HZ, OPUS_COMPRESSION = 24_000, 0.98  # less than half of the MP3's bytes
 
 Paint = Callable[[np.ndarray], np.ndarray]
 """Values in [0, 1] of any shape to uint8 [..., 3]."""
