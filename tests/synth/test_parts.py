@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from filelock import FileLock
 
 from usk.data.open import open_source
+from usk.engine import local
 from usk.engine.part import Part
 from usk.errors import SourceError, UsageError
 from usk.files import LOCK_FILE
@@ -155,6 +157,33 @@ def test_threads_are_those_of_the_first_part(
         torch.set_num_threads(before)
     assert set(seen) == {3}
     assert json.loads((out / "usk.json").read_text())["shards"]
+
+
+@pytest.mark.slow
+def test_worker_processes_end_with_the_bytes_of_one_and_a_killed_one_costs_its_units_alone(
+    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert usk(*arguments, "--out", tmp_path / "once").code == 0
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*words, **options))
+        return started[-1]
+
+    monkeypatch.setattr(local.subprocess, "Popen", noted)
+    give = local._Processes.send
+
+    def killing(self: local._Processes, number: int, message: object) -> None:
+        give(self, number, message)
+        if number == 0 and message == 0:  # its first unit: as soon as it has it
+            started[0].kill()
+
+    monkeypatch.setattr(local._Processes, "send", killing)
+    ran = usk(*arguments, "--out", tmp_path / "two", "--workers", 2, "--json")
+    assert ran.code == 0 and ran.value["made"] == 15, ran.err
+    assert len(started) == 3 and all(process.poll() is not None for process in started)
+    assert contents(tmp_path / "two") == contents(tmp_path / "once")
 
 
 def test_every_unit_is_of_one_part() -> None:
