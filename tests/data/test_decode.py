@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import soundfile
 from tests.sounds import peak_hz, tone, write_wav
 from usk.data import decode as decode_module
 from usk.data.audio_file import BadAudioError, FileRef, read_audio_bytes
-from usk.data.cache import cache_root, cache_size_bytes
+from usk.data.cache import cache_root, cache_size_bytes, checked, read_checked
 from usk.data.decode import decode, decode_source
 from usk.data.open import open_source
 from usk.errors import SourceError
@@ -152,9 +153,21 @@ def shorten_samples(cache: Path) -> None:
 
 
 def forget_a_clip(cache: Path) -> None:
-    index = json.loads((cache / "index.json").read_text())
-    index["names"][0] = "another"
-    (cache / "index.json").write_text(json.dumps(index))
+    rewrite_index(cache, lambda index: index["names"].__setitem__(0, "another"))
+
+
+def rewrite_index(cache: Path, change) -> None:
+    """Change the index as usk would write it: what follows is not a damaged file."""
+    index = json.loads(read_checked(cache / "index.json") or b"")
+    change(index)
+    (cache / "index.json").write_bytes(checked(json.dumps(index).encode()))
+
+
+def swap_lengths(cache: Path) -> None:
+    text = (cache / "index.json").read_text()
+    lengths = json.loads(text.partition("\n")[2])["lengths"]
+    other = [lengths[0] - 1, lengths[1] + 1, *lengths[2:]]
+    (cache / "index.json").write_text(text.replace(json.dumps(lengths), json.dumps(other)))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +179,7 @@ def forget_a_clip(cache: Path) -> None:
         lambda cache: (cache / "index.json").unlink(),
         shorten_samples,
         forget_a_clip,
+        swap_lengths,
         spoil_index(""),
         spoil_index("[]"),
         spoil_index("{}"),
@@ -179,6 +193,7 @@ def forget_a_clip(cache: Path) -> None:
         "no index",
         "short samples",
         "a clip less",
+        "lengths of others",
         "empty index",
         "list",
         "no keys",
@@ -194,6 +209,65 @@ def test_a_deleted_or_damaged_cache_is_rebuilt(tone_folder: Path, decoded_names:
     assert all(map(np.array_equal, first, audio_of(tone_folder)))
     assert len(decoded_names) == 48
     the_cache()
+
+
+def test_samples_that_were_altered_in_the_cache_are_decoded_again(
+    tone_folder: Path, decoded_names: list[str]
+) -> None:
+    first = audio_of(tone_folder)
+    file = the_cache() / "samples.i16"
+    content = bytearray(file.read_bytes())
+    content[2 * len(first[0]) + 100 : 2 * len(first[0]) + 200] = bytes(100)  # of the second clip
+    file.write_bytes(content)
+    assert all(map(np.array_equal, first, audio_of(tone_folder)))
+    assert len(decoded_names) == 25  # the second clip alone
+    assert all(map(np.array_equal, first, audio_of(tone_folder)))
+    assert len(decoded_names) == 49  # and the whole, the next time
+    assert file.read_bytes() != content
+
+
+def test_a_killed_build_goes_on_where_it_stopped(
+    tone_folder: Path, decoded_names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = audio_of(tone_folder)
+    shutil.rmtree(cache_root())
+    decoded_names.clear()
+    monkeypatch.setattr(decode_module, "PART_CLIPS", 5)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode_source(open_source(tone_folder), progress=interrupt)
+    assert len(decoded_names) <= 15  # two parts are kept
+    decoded_names.clear()
+    _, damaged = sorted((cache_root() / "audio").glob("*-parts/*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert all(map(np.array_equal, expected, audio_of(tone_folder)))
+    assert len(decoded_names) == 19
+    the_cache()
+
+
+def test_the_longest_unused_audio_is_evicted(
+    tmp_path: Path, decoded_names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = []
+    for number in range(3):
+        write_wav(tmp_path / f"source{number}" / "a" / "x.wav", tone(400 + number, 1.0))
+        sources.append(open_source(tmp_path / f"source{number}"))
+    for number, source in enumerate(sources):
+        if number == 2:
+            decode_source(sources[0])  # the second is now the longest unused
+            monkeypatch.setenv("USK_CACHE_GB", str(2.5 * 44_200 / 2**30))
+        decode_source(source)
+        time.sleep(0.02)
+    decoded_names.clear()
+    decode_source(sources[0])
+    decode_source(sources[2])
+    assert not decoded_names
+    decode_source(sources[1])
+    assert len(decoded_names) == 1
 
 
 def test_a_changed_file_is_decoded_again(tone_folder: Path) -> None:

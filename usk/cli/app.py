@@ -12,6 +12,7 @@ from usk import __version__
 from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, study, synth, train
 from usk.cli.errors import Commands, guarded
 from usk.cli.help import Command
+from usk.cli.remote import takes_urls
 
 app = typer.Typer(
     name="usk",
@@ -79,7 +80,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
 for name, (command, examples) in COMMANDS.items():
     shown = "\n\n".join(f"[bold]{example}[/bold]" for example in examples)
     flags = "--json prints the result as JSON; --quiet (-q) no notes and no progress."
-    app.command(name, cls=Command, epilog=f"For example:\n\n{shown}\n\n{flags}")(command)
+    app.command(name, cls=Command, epilog=f"For example:\n\n{shown}\n\n{flags}")(takes_urls(name, command))
 
 
 def main() -> None:

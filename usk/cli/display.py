@@ -28,6 +28,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from usk import tables
+from usk.cli.remote import renamed
 from usk.reporter import Reporter, Task
 from usk.text import about, pluralize
 
@@ -65,8 +66,11 @@ class Display(Reporter):
     It is the `Reporter` that the stages of a job get: all bars of a command share one live display.
     """
 
-    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, as_json: bool = False, quiet: bool = False, names: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
+        self.names = names or {}  # of folders that stand for something else
         self.as_json, self.quiet = as_json, quiet
         self._bars: Progress | None = None
         self._open_tasks = 0
@@ -87,7 +91,7 @@ class Display(Reporter):
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            _print(self.err, f"[dim]{escape(text)}[/dim]", not self.err.is_terminal)
+            _print(self.err, f"[dim]{escape(self._named(text))}[/dim]", not self.err.is_terminal)
 
     def show_warning(self, text: str) -> None:
         if not self.quiet:
@@ -120,13 +124,17 @@ class Display(Reporter):
         """The command's result: `value` as JSON (an iterator as a list, written as it comes), or `shown` as people read it."""
         if self.as_json:
             for part in _json_parts(value):
-                sys.stdout.write(part)
+                sys.stdout.write(self._named(part))
             return
-        for one in shown:
+        for one in map(self._named, shown):
             drawn = self._drawn(one)
             _print(self.out, drawn)
             if isinstance(drawn, Table | Group) and one is not shown[-1]:
                 self.out.print()
+
+    def _named(self, shown: Any) -> Any:
+        """A text with the names of folders that stand for something else; anything else as it is."""
+        return renamed(shown, self.names) if isinstance(shown, str) else shown
 
     def _drawn(self, shown: RenderableType | tables.Table) -> RenderableType:
         return plain_table(shown, self.out.width) if isinstance(shown, tables.Table) else shown

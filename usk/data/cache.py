@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import shutil
 from pathlib import Path
 
 from usk.errors import UskError
@@ -26,3 +29,46 @@ def cache_root() -> Path:
 def cache_size_bytes() -> int:
     root = cache_root()
     return sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else 0
+
+
+def checked(content: bytes) -> bytes:
+    """What to write so that `read_checked` knows it to be whole."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def read_checked(file: Path) -> bytes | None:
+    """What a file holds that was written `checked`; None where there is none, or it is damaged."""
+    try:
+        digest, _, content = file.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest().encode() == digest else None
+
+
+def size_limit(default_bytes: int) -> int:
+    """`$USK_CACHE_GB`, or a default: how much decoded audio, and how many latents, are kept, in bytes."""
+    try:
+        return round(float(os.environ["USK_CACHE_GB"]) * 2**30)
+    except (KeyError, ValueError, OverflowError):
+        return default_bytes
+
+
+def evict(folder: Path, limit_bytes: int, used: Path) -> None:
+    """Delete the longest unused folders in `folder`, but not `used`, until those left take no more than `limit_bytes`."""
+    mark_used(used)
+    with contextlib.suppress(OSError):
+        oldest_first = sorted((each for each in folder.iterdir() if each.is_dir()), key=_last_used)
+        sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in oldest_first}
+        for oldest in oldest_first:
+            if sum(sizes.values()) > limit_bytes and oldest != used:
+                del sizes[oldest]
+                shutil.rmtree(oldest, ignore_errors=True)
+
+
+def mark_used(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def _last_used(folder: Path) -> float:
+    return folder.stat().st_mtime

@@ -22,10 +22,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from usk.data.audio_file import MAX_DURATION_S, AudioRef, BadAudioError, Sound
-from usk.data.cache import cache_root
+from usk.data.cache import cache_root, checked, evict, mark_used, read_checked, size_limit
 from usk.data.clip import Clip
+from usk.data.kept_audio import PART_CLIPS, DecodedClip, KeptPart, UnreadError, as_kept, checksum, from_kept
 from usk.data.source import Source
 from usk.errors import SourceError
+from usk.files import atomic_write
 from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
@@ -34,16 +36,12 @@ SILENT_PEAK = 10 ** (
     -80 / 20
 )  # of full scale, the one limit of what is silent: what rounding to 16 bits leaves of silence stays below
 QUIET = 10 ** (-50 / 20)
-FULL_SCALE = 32_767
-CACHE_VERSION = 6
-SAMPLES_FILE = "samples.i16"
+CACHE_VERSION = 7
+KEPT_BYTES = 200 * 2**30  # of decoded audio of all sources
+SAMPLES_FILE, INDEX_FILE = "samples.i16", "index.json"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
 
 Progress = Callable[[int, int], None]
-
-
-class UnreadError(BadAudioError):
-    """The clip's file could not be read at all, which may not be so the next time."""
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
@@ -117,17 +115,6 @@ def beginning(samples: np.ndarray, n: int | None) -> np.ndarray:
     return samples[begin : begin + n]
 
 
-def as_kept(samples: np.ndarray) -> tuple[np.ndarray, float]:
-    """Samples as the cache keeps them: 16-bit integers [n] relative to the clip's peak, and that peak."""
-    peak = float(np.abs(samples).max()) if len(samples) else 0.0
-    return np.rint(samples * (FULL_SCALE / peak if peak else 0.0)).astype("<i2"), peak
-
-
-def from_kept(kept: np.ndarray, peak: float) -> np.ndarray:
-    """The inverse of `as_kept`: float32 [n]."""
-    return kept.astype(np.float32) * np.float32(peak / FULL_SCALE)
-
-
 @dataclass(frozen=True)
 class DecodedSource:
     """A source whose every clip is decoded: `audio(row)` is float32 [n] at `sample_rate_hz`."""
@@ -138,6 +125,9 @@ class DecodedSource:
     _offsets: np.ndarray  # [n + 1]
     _peaks: np.ndarray  # [n]
     _rows: np.ndarray  # row of the source -> row of the cache
+    _checksums: np.ndarray  # [n], of each clip's samples
+    _checked: np.ndarray  # bool [n]: which of them were compared
+    _folder: Path
 
     def __len__(self) -> int:
         return len(self.source)
@@ -145,8 +135,23 @@ class DecodedSource:
     def audio(self, row: int) -> np.ndarray:
         """Mono float32 samples of one clip."""
         cached = self._rows[row]
-        begin, end = self._offsets[cached], self._offsets[cached + 1]
-        return from_kept(self._samples[begin:end], self._peaks[cached])
+        kept = self._samples[self._offsets[cached] : self._offsets[cached + 1]]
+        if not self._checked[cached]:
+            if checksum(kept) != self._checksums[cached]:
+                return self._damaged(row)
+            self._checked[cached] = True
+        return from_kept(kept, self._peaks[cached])
+
+    def _damaged(self, row: int) -> np.ndarray:
+        """A clip whose samples in the cache are not what was written there, decoded again; the next call decodes all again."""
+        (self._folder / INDEX_FILE).unlink(missing_ok=True)
+        try:
+            return from_kept(*as_kept(decode(self.source.audio[row], self.sample_rate_hz)))
+        except (BadAudioError, OSError) as error:
+            raise SourceError(
+                f"{self.source.clips[row].clip_id} is damaged in the cache at {cache_root()}, and cannot be decoded again ({error})",
+                hint="Run it again once its file can be read.",
+            ) from error
 
     def n_samples(self, row: int) -> int:
         """How long one clip is."""
@@ -211,7 +216,9 @@ def decode_source(
     )
     good = replace(good, notes=(*good.notes, *_remarks(index["remarks"], good)))
     peaks = np.array(index["peaks"], dtype=np.float64)
-    decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows)
+    checksums = np.array(index["checksums"], dtype=np.uint32)
+    unchecked = np.zeros(len(lengths), dtype=bool)
+    decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, checksums, unchecked, folder)
     if copies := _copies_of_other_recordings(good.clips):
         note = (
             f"{pluralize(len(copies), 'clip')} with the same sound as a clip of another recording ({abbreviate_list(copies)}): one may train "
@@ -255,83 +262,80 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
     try:  # the samples first: what is mapped stays there, whoever replaces the folder
         with (folder / SAMPLES_FILE).open("rb") as file:
             samples = _mapped(file)
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        names, lengths = index["names"], index["lengths"]
-        counts = {len(index[column]) for column in ("names", "lengths", "peaks", "sounds")}
-        whole = len(counts) == 1 and len(samples) == sum(lengths)
-        known = set(names) if whole and isinstance(index["bad"], dict) and not index["retry"] else set()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except OSError:
         return None
+    content = read_checked(folder / INDEX_FILE)
+    if content is None:
+        return None
+    index = json.loads(content)
+    if len(samples) != sum(index["lengths"]) or index["retry"]:
+        return None
+    mark_used(folder)
+    known = set(index["names"])
     return (index, samples) if all(clip.clip_id in known for clip in source.clips) else None
 
 
-def _decode_all(
-    source: Source, sample_rate_hz: int
-) -> Iterator[tuple[str, tuple[np.ndarray, str, str] | BadAudioError]]:
-    """The name of each clip, and its samples, its sound and a remark, or what is wrong with it."""
-
-    def attempt(row: int) -> tuple[str, tuple[np.ndarray, str, str] | BadAudioError]:
+def _decode_rows(source: Source, sample_rate_hz: int, rows: range) -> Iterator[DecodedClip]:
+    def attempt(row: int) -> DecodedClip:
         name = source.clips[row].clip_id
         try:
             mono, rate_hz, remark = read_mono(source.audio[row])
-            return name, (resampled(mono, rate_hz, sample_rate_hz), sound_of(mono, rate_hz), remark)
+            return DecodedClip(
+                name, resampled(mono, rate_hz, sample_rate_hz), sound_of(mono, rate_hz), remark
+            )
         except BadAudioError as error:
-            return name, error
+            return DecodedClip(name, error)
         except OSError as error:
-            return name, UnreadError(error.strerror or "cannot be read")
+            return DecodedClip(name, UnreadError(error.strerror or "cannot be read"))
 
     window = 64  # bounds the memory: a window is decoded, written, and forgotten
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for begin in range(0, len(source), window):
-            yield from pool.map(attempt, range(begin, min(begin + window, len(source))))
+        for begin in range(rows.start, rows.stop, window):
+            yield from pool.map(attempt, range(begin, min(begin + window, rows.stop)))
 
 
 def _build(
     source: Source, sample_rate_hz: int, folder: Path, reporter: Reporter, progress: Progress | None
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Decode everything into a new folder beside `folder`, move it there in one step, and return what is in it."""
+    """Decode everything into a new folder beside `folder`, move it there in one step, and return what is in it.
+
+    Every `PART_CLIPS` clips are kept in a file of their own until then: after a kill, the next call decodes what is missing.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
     except OSError as error:
         raise _unwritable(error) from error
-    index: dict[str, Any] = {
-        "names": [],
-        "lengths": [],
-        "peaks": [],
-        "sounds": [],
-        "bad": {},
-        "remarks": {},
-        "retry": False,
-        "source": source.location,
-    }
+    parts = folder.with_name(f"{folder.name}-parts")
+    whole = KeptPart(folder / INDEX_FILE)
     try:
         decoding = reporter.task("decoding", "clips", len(source))
         with decoding, (building / SAMPLES_FILE).open("w+b") as file:
-            for done, (name, result) in enumerate(_decode_all(source, sample_rate_hz), start=1):
-                samples, sound = np.zeros(0, np.float32), ""
-                if isinstance(result, tuple):
-                    samples, sound, remark = result
-                    if remark:
-                        index["remarks"][name] = remark
-                else:
-                    index["bad"][name] = str(result)
-                    index["retry"] |= isinstance(result, UnreadError)
-                kept, peak = as_kept(samples)
-                index["names"].append(name)
-                index["lengths"].append(len(samples))
-                index["peaks"].append(peak)
-                index["sounds"].append(sound)
-                file.write(kept.tobytes())
-                decoding.update(done)
-                if progress is not None:
-                    progress(done, len(source))
+            for begin in range(0, len(source), PART_CLIPS):
+                rows = range(begin, min(begin + PART_CLIPS, len(source)))
+                part = KeptPart.in_folder(parts, [source.clips[row].clip_id for row in rows])
+                decoded = () if part.read() else _decode_rows(source, sample_rate_hz, rows)
+                for done, clip in enumerate(decoded, start=begin + 1):
+                    part.add(clip)
+                    decoding.update(done)
+                    if progress is not None:
+                        progress(done, len(source))
+                if not decoded:  # an earlier call did
+                    decoding.update(rows.stop)
+                elif len(source) > PART_CLIPS:
+                    part.write()
+                whole.join(part)
+                file.write(part.samples)
             file.flush()
+            os.fsync(file.fileno())
             if OPEN_FILES_MOVE:  # now: afterwards others may replace or delete it
                 mapped = _mapped(file)
+        index = {**whole.facts, "retry": whole.retry, "source": source.location}
         with contextlib.suppress(FileNotFoundError):  # the cache was deleted meanwhile: what is mapped stays
-            (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            atomic_write(building / INDEX_FILE, checked(json.dumps(index).encode()))
             _put_in_place(building, folder)
+        shutil.rmtree(parts, ignore_errors=True)
+        evict(folder.parent, size_limit(KEPT_BYTES), folder)
         if not OPEN_FILES_MOVE:
             with (folder / SAMPLES_FILE).open("rb") as file:
                 mapped = _mapped(file)

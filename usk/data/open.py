@@ -20,6 +20,7 @@ from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
 from usk.data.find import FileFinder, audio_folder
 from usk.data.location import A_SOURCE
+from usk.data.opened import keep, recall, signature
 from usk.data.parquet import is_parquet_of_names, open_hub, open_parquet, open_saved_dataset
 from usk.data.pinned import looks_like_hub_id
 from usk.data.source import Source
@@ -65,7 +66,9 @@ def open_source(
         opener = _opener_for(path, columns)
         if opener is open_urbansound8k:
             _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
-        source = opener(path, typed, skip_bad, columns)
+        key = signature(path, (typed, skip_bad, columns)) if opener is _open_folder else None
+        source = recall(key, path) or opener(path, typed, skip_bad, columns)
+        keep(key, source, path)
     elif path.exists():
         raise SourceError("this is a file", field=field, value=typed, hint=A_SOURCE)
     elif looks_like_hub_id(typed):

@@ -1,0 +1,131 @@
+"""Folders that were opened before."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.sounds import tone, write_wav
+from usk.data import open as open_module
+from usk.data import opened
+from usk.data.cache import cache_root
+from usk.data.open import open_source
+
+
+@pytest.fixture
+def read_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Fills with every folder whose files are really sorted out; whatever was written before counts as old."""
+    folders: list[Path] = []
+    read = open_module.audio_folder
+
+    def counting(path: Path):
+        folders.append(path)
+        return read(path)
+
+    monkeypatch.setattr(open_module, "audio_folder", counting)
+    monkeypatch.setattr(opened, "MOMENT_S", -60.0)
+    return folders
+
+
+def kept() -> list[Path]:
+    return list((cache_root() / "opened").glob("*"))
+
+
+def test_a_folder_is_read_once(tone_folder: Path, read_folders: list[Path]) -> None:
+    first = open_source(tone_folder)
+    assert open_source(tone_folder) == first and open_source(tone_folder) == first
+    assert len(read_folders) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-9]),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"low0", b"low1", 1)),
+    ],
+    ids=["gone", "empty", "cut", "altered"],
+)
+def test_what_is_damaged_is_read_again(
+    tone_folder: Path, read_folders: list[Path], spoil: Callable[[Path], None]
+) -> None:
+    first = open_source(tone_folder)
+    (file,) = kept()
+    spoil(file)
+    assert open_source(tone_folder) == first
+    assert len(read_folders) == 2
+
+
+def _change_time(folder: Path) -> None:
+    file = folder / "low" / "low0" / "cut0.wav"
+    os.utime(file, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns + 1))
+
+
+def _replace(folder: Path) -> None:
+    file = folder / "low" / "low0" / "cut0.wav"
+    before = file.stat()
+    write_wav(file.with_name("other.wav"), tone(555, 0.4)).replace(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _change_time,
+        _replace,
+        lambda folder: (folder / "low" / "low0" / "cut0.wav").unlink(),
+        lambda folder: (folder / "low").rename(folder / "lower"),
+        lambda folder: (folder / "metadata.csv").write_text("file_name,label\nlow/low0/cut0.wav,bass\n"),
+        lambda folder: shutil.copytree(folder / "low", folder / "new"),
+        lambda folder: (folder / "linked").symlink_to(folder / "low"),
+    ],
+    ids=["time", "another file", "a file less", "a class renamed", "a table", "a class more", "a link"],
+)
+def test_what_changed_is_read_again(
+    tone_folder: Path, read_folders: list[Path], change: Callable[[Path], None]
+) -> None:
+    open_source(tone_folder)
+    change(tone_folder)
+    now = open_source(tone_folder)
+    assert len(read_folders) == 2
+    shutil.rmtree(cache_root() / "opened")
+    assert open_source(tone_folder) == now
+
+
+def test_other_questions_have_answers_of_their_own(tone_folder: Path, read_folders: list[Path]) -> None:
+    (tone_folder / "metadata.csv").write_text("file_name,label,kind\nlow/low0/cut0.wav,bass,x\n")
+    classes = [open_source(tone_folder, label_column=name).class_names for name in ("label", "kind", "label")]
+    assert classes == [("bass",), ("x",), ("bass",)]
+    assert len(read_folders) == 2
+
+
+def test_a_file_changed_in_this_moment_is_not_relied_on(
+    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_source(tone_folder)
+    assert not kept()
+
+
+def test_what_cannot_be_read_is_not_kept(
+    tone_folder: Path, read_folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usk.data import fingerprint
+
+    monkeypatch.setattr(fingerprint, "_digest", lambda file: None)
+    open_source(tone_folder)
+    assert not kept()
+
+
+def test_what_is_kept_says_no_more_than_it_must(tone_folder: Path, read_folders: list[Path]) -> None:
+    open_source(tone_folder)
+    (file,) = kept()
+    content = json.loads(file.read_bytes().partition(b"\n")[2])
+    assert set(content) == {"source", "clips", "files"}
+    assert str(tone_folder) not in json.dumps(content["files"])

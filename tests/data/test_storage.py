@@ -1,0 +1,285 @@
+"""Object storage: every command by URLs alone, as if each ran on another machine, and what storage refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from usk.data import storage
+from usk.data.cache import cache_root
+from usk.data.storage import StoredFolder
+from usk.errors import UsageError
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    yield "memory://bucket"
+    fsspec.filesystem("memory").store.clear()
+    fsspec.filesystem("memory").pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A bucket on an S3 server on this machine."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", _free_port())
+    server.start()
+    _, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(f"bucket{port}")
+    import s3fs
+
+    yield f"s3://bucket{port}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(params=["memory", "s3"])
+def bucket(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+def another_machine() -> None:
+    shutil.rmtree(cache_root() / "remote", ignore_errors=True)
+
+
+def upload(folder: Path, url: str) -> None:
+    fs, path = fsspec.core.url_to_fs(url)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            fs.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+def stored(url: str) -> dict[str, bytes]:
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.invalidate_cache()
+    return {name[len(path) :].lstrip("/"): fs.cat_file(name) for name in fs.find(path)}
+
+
+@pytest.mark.slow
+def test_a_study_by_urls_alone(
+    bucket: str, tone_folder: Path, usk: Callable[..., Any], tmp_path: Path
+) -> None:
+    real, synth, runs = (f"{bucket}/work/{name}" for name in ("tones", "synth", "runs"))
+    upload(tone_folder, real)
+    make = (
+        "synth",
+        "--real",
+        real,
+        "--strategy",
+        "waveform",
+        "--across-folds",
+        "--per-class",
+        3,
+        "--out",
+        synth,
+        "--json",
+    )
+    made = usk(*make)
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["folder"] == synth and json.loads(made.out)["made"] == 9
+    first = stored(synth)
+    assert {"usk.json", "plan.jsonl", "README.md"} < set(first)
+    assert not any(part.startswith(".") for name in first for part in name.split("/"))
+
+    local = tmp_path / "here"
+    assert usk(*make[:-2], local, "--json").code == 0  # the same files as without storage
+    same = {file.relative_to(local).as_posix(): file for file in local.rglob("*.parquet")}
+    assert same and all(first[name] == file.read_bytes() for name, file in same.items())
+
+    another_machine()
+    again = usk(*make)
+    assert json.loads(again.out)["made"] == 0 and stored(synth) == first
+
+    another_machine()
+    train = usk(
+        "train", "--real", real, "--synth", synth, "--out", runs, "--mix", "real,synth", "--epochs", 1,
+        "--test-folds", 1, "--seeds", 1,
+    )  # fmt: skip
+    assert train.code == 0, train.err
+    assert sum(name.endswith("run.json") for name in stored(runs)) == 2
+    another_machine()
+    compared = usk("eval", runs, "--json")
+    assert compared.code == 0 and json.loads(compared.out)
+    about = usk("info", synth, "--json")
+    assert about.code == 0 and sum(row["clips"] for row in json.loads(about.out)["classes"]) == 9
+
+
+def test_an_interrupted_dataset_goes_on_elsewhere(
+    memory: str, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usk.synth import synthesize as module
+
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+    synth = f"{memory}/synth"
+    make = (
+        "synth",
+        "--real",
+        tone_folder,
+        "--strategy",
+        "waveform",
+        "--across-folds",
+        "--per-class",
+        2,
+        "--json",
+        "--out",
+    )
+    assert usk(*make, f"{memory}/whole").code == 0
+    writes = module.DatasetFolder.write_unit
+    written: list[str] = []
+
+    def stop(self: Any, unit: Any, rows: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        writes(self, unit, rows)
+        written.append(unit.file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.DatasetFolder, "write_unit", stop)
+        assert usk(*make, synth).code == 130
+    assert "usk.json" in stored(synth) and written[0] in stored(synth) and "README.md" not in stored(synth)
+    another_machine()
+    rest = usk(*make, synth)
+    assert json.loads(rest.out)["made"] == 4, rest.err
+    assert not any(name.startswith(".") for name in stored(synth))
+    shards = {name: content for name, content in stored(synth).items() if name.endswith(".parquet")}
+    assert shards == {name: c for name, c in stored(f"{memory}/whole").items() if name.endswith(".parquet")}
+
+
+# --- what differs ------------------------------------------------------------------------------------------
+
+
+def test_only_what_differs_is_fetched(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{bucket}/folder"
+    for name, content in {"a": "1", "deep/b": "2", "c": "3"}.items():
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).write_text(content)
+    upload(tmp_path / "x", url)
+    folder = StoredFolder(url, "real").fetch()
+    assert folder.name == "folder" and (folder / "deep" / "b").read_text() == "2"
+    fetched: list[str] = []
+    get = StoredFolder._get
+
+    def counting(self: StoredFolder, name: str) -> None:
+        fetched.append(name)
+        get(self, name)
+
+    monkeypatch.setattr(StoredFolder, "_get", counting)
+    StoredFolder(url, "real").fetch()
+    assert fetched == []
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.pipe_file(f"{path}/a", b"9")
+    fs.rm_file(f"{path}/c")
+    (folder / "deep" / "b").unlink()  # damaged here
+    StoredFolder(url, "real").fetch()
+    assert sorted(fetched) == ["a", "deep/b"]
+    assert (folder / "a").read_text() == "9" and not (folder / "c").exists()
+
+
+def test_files_are_sent_while_the_job_runs_and_deleted_at_its_end(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SECONDS_BETWEEN", 0.01)
+    url = f"{memory}/out"
+    with StoredFolder(url, "out").sent() as folder:
+        (folder / "usk.json").write_text("first")
+        for name in ("checkpoint", ".hidden"):
+            (folder / name).write_text("x")
+        for _ in range(500):
+            if "checkpoint" in stored(url):
+                break
+            storage.threading.Event().wait(0.01)
+        assert set(stored(url)) == {"usk.json", "checkpoint"}
+        (folder / "checkpoint").unlink()
+        (folder / "usk.json").write_text("the last")
+    assert stored(url) == {"usk.json": b"the last"}
+
+
+def test_records_and_cards_are_sent_last(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StoredFolder(f"{memory}/out", "out")
+    names = ["README.md", "a/run.json", "data/1", "usk.json", "z"]
+    first = sorted(names, key=folder._order)
+    assert first[0] == "usk.json" and first[-1] == "README.md" and first.index("a/run.json") == 3
+    folder._seen["usk.json"] = {}
+    assert sorted(names, key=folder._order)[:2] == ["data/1", "z"]
+
+
+# --- wrong input -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["nothing", "https"])
+def test_another_scheme_is_one_line(scheme: str, usk: Callable[..., Any]) -> None:
+    ran = usk("info", f"{scheme}://bucket/x")
+    assert ran.code == 2 and f"{scheme}://bucket/x" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch, usk: Callable[..., Any]) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    ran = usk("synth", "--real", "s3://bucket/x", "--out", "here")
+    assert ran.code == 2 and "urban-sound-kit[s3]" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_an_empty_prefix_is_one_line(bucket: str, usk: Callable[..., Any]) -> None:
+    for command in (("eval", f"{bucket}/none"), ("synth", "--real", f"{bucket}/none")):
+        ran = usk(*command)
+        assert ran.code == 2 and f"{bucket}/none" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_a_bucket_that_is_not_there_is_said_before_anything_is_made(
+    s3: str, tone_folder: Path, usk: Callable[..., Any]
+) -> None:
+    ran = usk("synth", "--real", tone_folder, "--strategy", "waveform", "--out", "s3://another/x")
+    assert ran.code == 2 and "s3://another/x" in ran.err and len(ran.err.splitlines()) == 1
+    assert not (cache_root() / "audio").exists()
+
+
+@pytest.mark.parametrize("error", [PermissionError("denied"), type("NoCredentialsError", (Exception,), {})()])
+def test_storage_that_refuses_is_said_before_anything_is_made(
+    memory: str, error: Exception, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", refuse)
+    ran = usk("synth", "--real", tone_folder, "--strategy", "waveform", "--out", f"{memory}/x")
+    assert ran.code == 2 and f"--out {memory}/x" in ran.err and len(ran.err.splitlines()) == 1
+    assert not (cache_root() / "audio").exists()
+
+
+def test_what_must_be_a_file_here_takes_no_url(memory: str, usk: Callable[..., Any]) -> None:
+    ran = usk("report", "--out", f"{memory}/page.html")
+    assert ran.code == 2 and "--out" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_names_that_lead_out_of_the_folder_are_left_there(memory: str, tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.store["/bucket/x/../../evil"] = _file(fs, "/bucket/x/../../evil")
+    fs.pipe_file("/bucket/x/good", b"1")
+    folder = StoredFolder(f"{memory}/x", "real").fetch()
+    assert [file.name for file in folder.rglob("*")] == ["good"]
+    with pytest.raises(UsageError):
+        StoredFolder(f"{memory}/nothing", "real").fetch()
+
+
+def _file(fs: Any, path: str) -> Any:
+    from fsspec.implementations.memory import MemoryFile
+
+    return MemoryFile(fs, path, b"evil")
