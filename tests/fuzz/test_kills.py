@@ -29,6 +29,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not KILLS, reason="USK_FUZZ_KILLS says how many")
 @pytest.mark.parametrize("kind", ["synth", "train"])
 def test_kills_at_random_moments(
     world: Path, usk_process: Callable[..., subprocess.Popen[str]], kind: str
