@@ -24,7 +24,7 @@ from usk.data.cache import cache_root
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.source import Source
-from usk.data.splits import fold_split, in_several_folds
+from usk.data.splits import embedded_groups, fold_split, in_several_folds
 from usk.errors import SourceError, UsageError, UskError
 
 LABELS = ["horn", "bark", "siren"]
@@ -779,6 +779,7 @@ def test_the_real_sample_opens_and_two_of_its_recordings_lie_in_two_folds(real_f
         split = fold_split(source.clips, fold)
         tested, trained = ({source.clips[row].group for row in rows} for rows in (split.test, split.train))
         assert tested.isdisjoint(trained)
+        assert embedded_groups().isdisjoint(source.clips[row].group for row in split.validation)
     few = decode_source(source.subset(range(0, len(source), 40)))
     assert all(len(few.audio(row)) > 0 for row in range(len(few)))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.data.clip import Clip
-from usk.data.splits import fold_split, held_out_groups, make_folds, seed_9010_split
+from usk.data.splits import embedded_groups, fold_split, held_out_groups, make_folds, seed_9010_split
 from usk.errors import UsageError
 
 # A recording: its fold, its class, and how many clips were cut from it.
@@ -89,6 +89,18 @@ def test_at_most_twice_the_share_is_held_out(of: list[tuple[int, int, int]]) -> 
     for subset in {(clip.fold, clip.label) for clip in clips}:
         mine = [clip.group in held for clip in clips if (clip.fold, clip.label) == subset]
         assert sum(mine) <= max(2 * 0.15 * len(mine), 1)
+
+
+def test_what_the_shipped_generator_was_trained_on_never_validates_however_many_recordings_there_are() -> (
+    None
+):
+    known = sorted(group for group in embedded_groups() if group.startswith("urbansound8k/"))
+    assert len(known) > 100
+    names = [name for group in known for name in (group, f"{group}-new")]
+    clips = [Clip(f"{name}-{cut}", 0, name, 1 + n % 3) for n, name in enumerate(names) for cut in range(2)]
+    held = held_out_groups(clips)
+    assert held
+    assert not held & embedded_groups()
 
 
 def test_synthetic_clips_are_not_held_out_and_do_not_count() -> None:

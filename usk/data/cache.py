@@ -46,7 +46,7 @@ def read_checked(file: Path) -> bytes | None:
 
 
 def size_limit(default_bytes: int) -> int:
-    """`$USK_CACHE_GB`, or a default: how much decoded audio, and how many latents, are kept, in bytes."""
+    """`$USK_CACHE_GB`, or a default: how much decoded audio is kept, in bytes."""
     try:
         return round(float(os.environ["USK_CACHE_GB"]) * 2**30)
     except (KeyError, ValueError, OverflowError):
