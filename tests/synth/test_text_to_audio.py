@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.diffusion.text_models import save_model
+from tests.diffusion.text_models import MODELS, save_model
 from tests.hub_server import LocalHub
 from usk.cli.app import main
 from usk.data.decode import decode_source
@@ -41,9 +41,7 @@ PROMPTS = 'dog_bark = ["a dog", "two dogs"]\nsiren = "a siren"\n'
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {
-            name: save_model(name, tmp_path_factory.mktemp(name)) for name in ("stable_audio_3", "audioldm")
-        }
+        return {name: save_model(name, tmp_path_factory.mktemp(name)) for name in MODELS}
 
 
 @pytest.fixture
@@ -76,7 +74,7 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stable_audio_3", "audioldm"])
+@pytest.mark.parametrize("name", MODELS)
 def test_prompts_are_in_every_row_and_the_clips_train_a_classifier(
     name: str, models: dict[str, Path], prompts: Path, urbansound8k_folder: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, hub: LocalHub,
