@@ -350,18 +350,26 @@ def usk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def usk_process() -> Callable[..., subprocess.Popen[str]]:
-    """`python -m usk ...` as a process of its own, with pipes for its output."""
+def usk_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`python -m usk ...` as a process of its own, with pipes for its output; killed with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def heed_signals() -> None:  # what is in the background ignores them, and so would its children
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
 
     def start(*arguments: Any, stdout: Any = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "usk", *map(str, arguments)],
             text=True,
             stdout=stdout,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment},
-            # A job in the background ignores Ctrl-C, and so would its children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_signals,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
