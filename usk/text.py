@@ -29,3 +29,13 @@ def about(seconds: float) -> str:
 def visible(text: str) -> str:
     """`text` with a mark in place of every character that would be obeyed and not shown."""
     return OBEYED.sub("\ufffd", text)
+
+
+SHARE = "%"  # the unit of work whose parts are nothing that a user counts
+
+
+def how_far(done: int, total: int, unit: str) -> str:
+    """`12 of 400 clips`; `12 clips` where `total` is 0, unknown; `3 %` where the unit is `SHARE`."""
+    if unit == SHARE and total:
+        return f"{100 * done // total} %"
+    return f"{done:,} {f'of {total:,}' if total else ''} {unit}".replace("  ", " ").rstrip()

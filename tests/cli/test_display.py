@@ -167,6 +167,8 @@ def test_progress_names_its_unit_and_the_time_left() -> None:
     assert str(_Done().render(task)) == "12 of 1,400 clips, about 14 min left"
     task.time_remaining = task.total = None
     assert str(_Done().render(task)) == "12 clips"
+    task.total, task.fields = 1400, {"unit": "%"}
+    assert str(_Done().render(task)) == "0 %"
 
 
 @pytest.mark.parametrize(

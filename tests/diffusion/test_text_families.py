@@ -16,7 +16,6 @@ from usk.diffusion import text_load
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.text_info import FAMILIES
 from usk.diffusion.text_load import FILLED, take_turns
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
 from usk.errors import ModelError
@@ -236,24 +235,25 @@ def test_more_memory_than_there_is_is_one_line(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_half_precision_as_on_cuda_stays_near_full_precision(
-    name: str, generators: dict[str, TextGenerator], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipeline = copy.deepcopy(generators[name].pipeline)
-    for part in pipeline.components.values():
+def test_each_stage_in_half_precision_as_on_cuda_stays_near_full_precision(name: str, tmp_path: Path) -> None:
+    """Stage by stage, from the same input: what a network of random weights makes of a rounding is not bounded."""
+    folder = save_model(name, tmp_path)
+    full, half = (load_generator(str(folder), "cpu", "fp32") for _ in range(2))
+    for part in half.pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.to(torch.bfloat16)
-    network = getattr(pipeline, FAMILIES[generators[name].family].network)
-    half = replace(
-        generators[name], pipeline=pipeline, network=network, precision="bf16", embeddings={}, encoded={}
-    )
-    made = []
-    for generator in (generators[name], half):
-        latent = generator.encode(0.1 * torch.randn(2, SAMPLES, generator=torch.Generator().manual_seed(0)))
-        noisy = generator.invert(latent, SamplerConfig(3, 0.5), Condition(PROMPTS))
-        back = generator.sample(noisy, SamplerConfig(3, 0.5), Condition(PROMPTS, 2.0))
-        audio = generator.decode(back, [0, 1], 0)
-        assert latent.dtype == noisy.dtype == back.dtype == audio.dtype == torch.float32
-        made.append(back)
-    error = float((made[1] - made[0]).norm() / made[0].norm())
-    assert 0 < error < 0.1, error
+    half = replace(half, precision="bf16")
+    sampler = SamplerConfig(3, 0.5)
+    audio = 0.1 * torch.randn(2, SAMPLES, generator=torch.Generator().manual_seed(0))
+    latent = full.encode(audio)
+    noisy = full.invert(latent, sampler, Condition(PROMPTS))
+    for stage in (
+        lambda generator: generator.encode(audio),
+        lambda generator: generator.invert(latent, sampler, Condition(PROMPTS)),
+        lambda generator: generator.sample(noisy, sampler, Condition(PROMPTS, 2.0)),
+        lambda generator: generator.decode(latent, [0, 1], 0),
+    ):
+        exact, rounded = stage(full), stage(half)
+        assert rounded.dtype == torch.float32
+        error = float((rounded - exact).norm() / exact.norm())
+        assert 0 < error < 0.15, error

@@ -139,11 +139,9 @@ def test_a_row_carries_its_whole_provenance(
     assert np.isfinite(gain_db)
     assert row == {
         "clip_id": planned.clip_id, "label": planned.label, "group": planned.clip_id, "fold": planned.fold,
-        "parents": list(planned.parents), "parent_names": list(planned.parent_names),
-        "parent_seconds": list(planned.parent_seconds), "parent_groups": list(planned.parent_groups),
-        "parent_folds": list(planned.parent_folds), "strategy": "slerp", "alpha": planned.alpha,
-        "weights": list(planned.weights), "seed": planned.seed, "steps": 4, "model": generator.model_id, "filter_score": None,
-        "prompt": "",
+        "parents": planned.parents, "parent_names": planned.parent_names, "parent_seconds": planned.parent_seconds,
+        "parent_groups": planned.parent_groups, "parent_folds": planned.parent_folds,
+        "strategy": "slerp", "alpha": planned.alpha, "weights": planned.weights, "seed": planned.seed, "steps": 4, "model": generator.model_id, "prompt": "",
     }  # fmt: skip
 
 
@@ -452,7 +450,7 @@ def test_a_sample_owes_its_parent_length_and_loudness_alone(
     torch.testing.assert_close(images, again, rtol=0, atol=1e-5)
     row = rows_of(renderer_of(decoded, generator, tmp_path / "c", plan, strategy="sample"), 0, 1)[0]
     parent = decoded.audio([c.identity for c in decoded.source.clips].index(row["parents"][0]))
-    assert row["weights"] == [1.0] and row["alpha"] == 0.0
+    assert row["weights"] == (1.0,) and row["alpha"] == 0.0
     if np.abs(samples_of(row)).max() < PEAK_LIMIT - 0.001:
         assert rms_db(samples_of(row)) == pytest.approx(
             rms_db(parent[: generator.mel.image_samples]), abs=0.1

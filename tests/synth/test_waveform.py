@@ -154,7 +154,7 @@ def test_every_strategy_without_a_generator_has_its_maker() -> None:
 def test_classical_clips_are_a_dataset_of_one_parent_each(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    words = ("synth --strategy classical --per-class 2 --json --out", "--real", urbansound8k_folder)
+    words = ("synth --strategy classical --per-class 2 --json --real", urbansound8k_folder, "--out")
     made = [usk(*words, tmp_path / name) for name in ("one", "two")]
     assert [ran.code for ran in made] == [0, 0], made[0].err
     assert made[0].value["settings"] == {"strategy": "classical"}

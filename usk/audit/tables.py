@@ -98,7 +98,7 @@ def likeness_table(like: Likeness) -> Table:
     """How far clips are from what their parents are on average."""
     table = Table(
         "Mel images beside the parents' (median)",
-        columns("", numbers=("correlation", "dB apart")),
+        columns("compared with", numbers=("correlation", "dB apart")),
         notes=(f"Of {like.clips:,} clips. The average could be had without a generator.",),
     )
     table.add("parents' average", f"{like.average_correlation:.3f}", f"{like.average_db:.1f}")

@@ -30,7 +30,7 @@ from rich.text import Text
 from usk import tables
 from usk.cli.remote import renamed
 from usk.reporter import Reporter, Task
-from usk.text import about, pluralize
+from usk.text import SHARE, about, how_far, pluralize
 
 if TYPE_CHECKING:
     from usk.runs import RunRecord
@@ -165,7 +165,7 @@ class _Bar(Task):
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         self.total = self.total if total is None else total
         self.label = self.label if text is None else text
-        described, unit = escape(self.label), self.unit if text is None else ""
+        described, unit = escape(self.label), self.unit if text is None or self.unit == SHARE else ""
         if self.display.hides_progress:
             self._log(done)
             return
@@ -184,10 +184,10 @@ class _Bar(Task):
         if self.display.quiet or waited_s < (LOG_TENTH_S if tenth > self.said_tenth else LOG_EVERY_S):
             return
         self.said_at_s, self.said_tenth = now, tenth
-        n = f"{done:,} of {self.total:,}" if self.total else f"{done:,}"
         left = (now - self.began_s) / done * (self.total - done) if 0 < done < self.total else 0
         self.display.note(
-            f"{self.label}: {n} {self.unit}".rstrip() + (f", {about(left)} left" if left else "")
+            f"{self.label}: {how_far(done, self.total, self.unit)}"
+            + (f", {about(left)} left" if left else "")
         )
 
     def close(self) -> None:
@@ -201,10 +201,8 @@ class _Done(ProgressColumn):
     """`12 of 400 clips, about 14 min left`."""
 
     def render(self, task: rich.progress.Task) -> Text:
-        n, unit = f"{task.completed:,.0f}", task.fields["unit"]
-        of_all = n if task.total is None else f"{n} of {task.total:,.0f}"
         left = "" if not task.time_remaining else f", {about(task.time_remaining)} left"
-        return Text(f"{of_all} {unit}".rstrip() + left)
+        return Text(how_far(int(task.completed), int(task.total or 0), task.fields["unit"]) + left)
 
 
 def _progress(err: Console, hidden: bool) -> Progress:

@@ -24,7 +24,11 @@ def takes_urls(name: str, command: Callable[..., None]) -> Callable[..., None]:
         real = kwargs.get("real", "") if "real" in kwargs else ""
         if real is None and SCHEME.match(os.environ.get("USK_REAL", "")):
             kwargs["real"] = os.environ["USK_REAL"]
-        urls = {key: value for key, value in kwargs.items() if isinstance(value, str) and SCHEME.match(value)}
+        urls = {
+            key: value
+            for key, value in kwargs.items()
+            if isinstance(value, str) and SCHEME.match(value) and key != "repo_id"  # which no URL names
+        }
         if not urls:
             command(*args, **kwargs)
             return

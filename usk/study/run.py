@@ -118,7 +118,7 @@ def study(
     )
     with lock, contextlib.chdir(work_folder):
         if not only_results:
-            with reporter.task("study", "", sum(1000 * step.weight for step in steps)) as task:
+            with reporter.task("study", "%", sum(1000 * step.weight for step in steps)) as task:
                 _work_through(steps, device, task)
         return write_results(config, Path(RUNS), path.parent, names)
 
