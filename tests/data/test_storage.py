@@ -77,7 +77,7 @@ def stored(url: str) -> dict[str, bytes]:
 def test_a_study_by_urls_alone(
     bucket: str, tone_folder: Path, usk: Callable[..., Any], tmp_path: Path
 ) -> None:
-    real, synth, runs = (f"{bucket}/work/{name}" for name in ("tones", "synth", "runs"))
+    real, synth, runs = (f"{bucket}/urban/{name}" for name in ("tones", "synth", "runs"))
     upload(tone_folder, real)
     make = (
         "synth",

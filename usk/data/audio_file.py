@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 import io
@@ -93,14 +94,15 @@ class FileRef:
         return hashlib.sha256("{}@{}-{}".format(whole, *self.stretch_s).encode()).hexdigest()
 
 
-class _CellRef:
+class _CellRef(abc.ABC):
     """One value of an audio column, which may name a file below `folder`."""
 
     __slots__ = ()
     folder: Path
 
+    @abc.abstractmethod
     def cell(self) -> Any:
-        raise NotImplementedError
+        """The value."""
 
     def read(self) -> Sound:
         return _read_cell(self.cell(), self.folder)
