@@ -61,7 +61,7 @@ def as_published(source: Source, folder: Path) -> Source:
         table = csv.writer(file)
         table.writerow(columns)
         for row, (clip, audio) in enumerate(zip(source.clips, source.audio, strict=True)):
-            samples, rate_hz = audio.read()
+            samples, rate_hz, _ = audio.read()
             mono = samples.reshape(len(samples), -1).mean(axis=1)
             resampled = soxr.resample(mono, rate_hz, FIELD_RATE_HZ)
             place = folder / "audio" / f"fold{clip.fold}" / f"{row}.wav"
@@ -92,7 +92,7 @@ class PublishedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         row = int(self.rows[index])
-        samples, rate_hz = self.source.audio[row].read()
+        samples, rate_hz, _ = self.source.audio[row].read()
         mono = torch.from_numpy(samples).reshape(len(samples), -1).mean(dim=1)
         resampled = torchaudio.transforms.Resample(rate_hz, self.settings.sample_rate_hz)(mono)
         fitted = fit_length(resampled.numpy(), self.settings.n_samples, self.settings.repeat_short)
