@@ -54,6 +54,12 @@ def test_every_command_and_option_has_help(usk: Command, name: str) -> None:
     assert "--quiet" in ran.out
 
 
+@pytest.mark.parametrize("name", ["synth", "train", "fit", "audit", "report"])
+def test_options_of_a_long_help_stand_in_panels(usk: Command, name: str) -> None:
+    _, _, others = usk(name, "--help").out.partition("─ Options ")
+    assert re.findall(r"│ (?:\*  )?(--[\w-]+)", others.partition("╰")[0]) == ["--help"]
+
+
 def test_version(usk: Command) -> None:
     assert usk("--version").out == f"usk {__version__}\n"
 

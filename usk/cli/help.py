@@ -18,6 +18,7 @@ PANELS = {
         "guidance",
         "across_folds",
         "prompt",
+        "phase",
     ),
     "Generator": ("model", "base", "lora", "class_conditional", "trained_on"),
     "Which clips train and test": (
@@ -31,6 +32,7 @@ PANELS = {
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept", "filter_model"),
     "Machine": ("device", "batch", "workers", "part", "finish"),
+    "Comparison": ("baseline", "run", "embedding"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes"),
 }
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
