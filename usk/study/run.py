@@ -125,9 +125,7 @@ def study(
         except UsageError as error:
             if part.is_whole or error.field != "baseline":
                 raise
-            reporter.note(
-                "Other parts have not trained the baseline yet: the part that ends last compares the runs."
-            )
+            reporter.note("Other parts have not trained the baseline yet: the last part compares the runs.")
             return StudyResult(names, {})
 
 
