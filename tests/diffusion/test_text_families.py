@@ -256,4 +256,4 @@ def test_each_stage_in_half_precision_as_on_cuda_stays_near_full_precision(name:
         exact, rounded = stage(full), stage(half)
         assert rounded.dtype == torch.float32
         error = float((rounded - exact).norm() / exact.norm())
-        assert 0 < error < 0.15, error
+        assert 0 < error < 0.1, error
