@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,8 +25,25 @@ from usk.data.cache import cache_root, cache_size_bytes, checked, read_checked
 from usk.data.decode import decode, decode_source
 from usk.data.open import open_source
 from usk.errors import SourceError
+from usk.reporter import Reporter, Task
 
 RATE_HZ = 22_050
+
+
+class Each(Reporter, Task):
+    """Calls `each` with the number of clips whenever one was decoded."""
+
+    def __init__(self, each: Callable[[int], object]) -> None:
+        super().__init__()
+        self.each = each
+
+    def task(self, label: str, unit: str = "", total: int = 0) -> Task:
+        return self
+
+    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
+        self.each(done)
+
+
 FORMATS = {
     "8-bit": ("wav", "PCM_U8"),
     "16-bit": ("wav", "PCM_16"),
@@ -234,12 +252,12 @@ def test_a_killed_build_goes_on_where_it_stopped(
     decoded_names.clear()
     monkeypatch.setattr(decode_module, "PART_CLIPS", 5)
 
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int) -> None:
         if done == 13:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decode_source(open_source(tone_folder), progress=interrupt)
+        decode_source(open_source(tone_folder), reporter=Each(interrupt))
     assert len(decoded_names) <= 15  # two parts are kept
     decoded_names.clear()
     _, damaged = sorted((cache_root() / "audio").glob("*-parts/*"))
@@ -288,11 +306,11 @@ def test_deleting_the_cache_does_not_hurt_what_is_open(tone_folder: Path) -> Non
 
 
 def test_deleting_the_cache_while_it_is_built_does_not_hurt(tone_folder: Path) -> None:
-    def delete(done: int, total: int) -> None:
+    def delete(done: int) -> None:
         if done == 12:
             shutil.rmtree(cache_root())
 
-    decoded = decode_source(open_source(tone_folder), progress=delete)
+    decoded = decode_source(open_source(tone_folder), reporter=Each(delete))
     assert all(map(np.array_equal, map(decoded.audio, range(24)), audio_of(tone_folder)))
 
 
@@ -319,9 +337,9 @@ def test_where_open_files_cannot_move_none_is_open_as_the_cache_moves(
 
 
 def test_progress_counts_the_clips(tone_folder: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    decode_source(open_source(tone_folder), progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 24) for done in range(1, 25)]
+    seen: list[int] = []
+    decode_source(open_source(tone_folder), reporter=Each(seen.append))
+    assert seen == list(range(1, 25))
 
 
 def test_a_file_that_could_not_be_read_once_is_tried_again(
@@ -367,11 +385,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 
 
 def test_an_interrupted_build_leaves_nothing(tone_folder: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decode_source(open_source(tone_folder), progress=interrupt)
+        decode_source(open_source(tone_folder), reporter=Each(interrupt))
     assert list((cache_root() / "audio").iterdir()) == []
 
 

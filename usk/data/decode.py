@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,8 +40,6 @@ CACHE_VERSION = 7
 KEPT_BYTES = 200 * 2**30  # of decoded audio of all sources
 SAMPLES_FILE, INDEX_FILE = "samples.i16", "index.json"
 OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
-
-Progress = Callable[[int, int], None]
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
@@ -175,7 +173,6 @@ def decode_source(
     *,
     skip_bad: bool = False,
     reporter: Reporter | None = None,
-    progress: Progress | None = None,
 ) -> DecodedSource:
     """Every clip of `source`, from the cache or decoded into it, with its `sound` and its length.
 
@@ -183,7 +180,7 @@ def decode_source(
     """
     folder = cache_root() / "audio" / f"{source.cache_key}-{sample_rate_hz}-v{CACHE_VERSION}"
     index, samples = _read_cache(folder, source) or _build(
-        source, sample_rate_hz, folder, reporter or Reporter(), progress
+        source, sample_rate_hz, folder, reporter or Reporter()
     )
     bad: dict[str, str] = index["bad"]
     lengths = np.array(index["lengths"], dtype=np.int64)
@@ -295,7 +292,7 @@ def _decode_rows(source: Source, sample_rate_hz: int, rows: range) -> Iterator[D
 
 
 def _build(
-    source: Source, sample_rate_hz: int, folder: Path, reporter: Reporter, progress: Progress | None
+    source: Source, sample_rate_hz: int, folder: Path, reporter: Reporter
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Decode everything into a new folder beside `folder`, move it there in one step, and return what is in it.
 
@@ -318,8 +315,6 @@ def _build(
                 for done, clip in enumerate(decoded, start=begin + 1):
                     part.add(clip)
                     decoding.update(done)
-                    if progress is not None:
-                        progress(done, len(source))
                 if not decoded:  # an earlier call did
                     decoding.update(rows.stop)
                 elif len(source) > PART_CLIPS:

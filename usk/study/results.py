@@ -69,6 +69,10 @@ def names(config: StudyConfig, run: RunRecord) -> bool:
     )
 
 
+def has_mix(runs: Sequence[RunRecord], mix: str) -> bool:
+    return any(run.mix == mix for run in runs)
+
+
 def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[Study]) -> dict[str, Any]:
     """Everything as plain values, without what is said of single classes."""
     comparisons = []
@@ -79,7 +83,7 @@ def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[St
         )
     mixed = {run.augment for run in runs if run.mix != "real"}
     augmented = [run for run in runs if run.augment in mixed]
-    controlled = config.control and any(run.mix == config.control for run in augmented)
+    controlled = config.control and has_mix(augmented, config.control)
     return {
         "config": asdict(config),
         "validation": validation_gains(studies),
@@ -89,7 +93,7 @@ def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[St
         "by_fold": {
             str(fold): [brief(one) for one in compare(of_fold, "real")]
             for fold in config.all_folds
-            if (of_fold := [run for run in augmented if run.fold == fold])
+            if has_mix(of_fold := [run for run in augmented if run.fold == fold], "real")
         },
     }
 

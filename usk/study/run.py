@@ -120,13 +120,7 @@ def study(
         if not only_results:
             with reporter.task("study", "%", sum(1000 * step.weight for step in steps)) as task:
                 _work_through(steps, device, task)
-        try:
-            return write_results(config, Path(RUNS), path.parent, names)
-        except UsageError as error:
-            if part.is_whole or error.field != "baseline":
-                raise
-            reporter.note("Other parts have not trained the baseline yet: the last part compares the runs.")
-            return StudyResult(names, {})
+        return write_results(config, Path(RUNS), path.parent, names)
 
 
 def _work_through(steps: list[Step], device: str, task: Task) -> None:
