@@ -161,7 +161,7 @@ def test_a_filtered_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_
 
 def test_what_only_making_it_needed_stays_here(account: LocalHub, dataset: Path) -> None:
     extra = [
-        ".work/latents-0.npy",
+        ".work/latents-0.bin",
         ".cache/x",
         "data/.train.part",
         "data/train-00000-of-00003.parquet.tmp",

@@ -62,6 +62,11 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor there; this process need not wait for the copy to a CUDA device."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def memory_allowed_bytes() -> float:
     """Memory that this process may fill: the machine's, or its container's share of it; infinite where nothing says."""
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from usk.data.cache import cache_root
 from usk.data.open import open_source
 from usk.synth import latents
-from usk.synth.render import ParentLatents
+from usk.synth.latents import ParentLatents
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
 
@@ -42,16 +42,16 @@ def make(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path) 
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The batches of parents that were encoded."""
-    batches: list[int] = []
+    """The parents that were encoded, by their row."""
+    parents: list[int] = []
     encode = ParentLatents._encode
 
-    def counted(self: ParentLatents, width: int, batch: int) -> object:
-        batches.append(batch)
-        return encode(self, width, batch)
+    def counted(self: ParentLatents, crop: int, rows: Sequence[int]) -> object:
+        parents.extend(rows)
+        return encode(self, crop, rows)
 
     monkeypatch.setattr(ParentLatents, "_encode", counted)
-    return batches
+    return parents
 
 
 def test_another_alpha_encodes_no_parent_again(make: Make, encoded: list[int]) -> None:
@@ -74,13 +74,20 @@ def test_other_settings_encode_their_own(make: Make, encoded: list[int], change:
     assert encoded
 
 
-def test_a_damaged_one_is_encoded_again(make: Make, encoded: list[int]) -> None:
+@pytest.mark.parametrize("keeps_length", [True, False])
+def test_damaged_ones_are_encoded_again_and_replaced(
+    make: Make, encoded: list[int], keeps_length: bool
+) -> None:
     make("first", "0.3")
-    for file in cache_root().glob("latents/*/*.npy"):
-        file.write_bytes(file.read_bytes()[:40])
+    n_parents = len(encoded)
+    files = {file: file.read_bytes() for file in cache_root().glob("latents/*/*.bin")}
+    assert len(files) >= 2
+    damaged = next(iter(files))
+    damaged.write_bytes(files[damaged][: -len(b"other")] + b"other" * keeps_length)
     encoded.clear()
     second = make("second", "0.7")
-    assert encoded and second == make("alone", "0.7", keep_latents=False)
+    assert 0 < len(encoded) < n_parents and second == make("alone", "0.7", keep_latents=False)
+    assert {file: file.read_bytes() for file in files} == files
 
 
 def test_the_longest_unused_go_first(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,13 +236,47 @@ def test_each_parent_is_encoded_once(decoded: DecodedSource, generator: MelGener
     assert max(counting.batches) <= 6
 
 
-def test_a_damaged_file_of_latents_is_made_again(
+def _cut_short(content: bytes) -> bytes:
+    return content[:-100]
+
+
+def _other_bytes(content: bytes) -> bytes:
+    return content[:-100] + bytes(byte ^ 0x40 for byte in content[-100:])
+
+
+@pytest.mark.parametrize("damage", [_cut_short, _other_bytes])
+def test_damaged_latents_are_noticed_and_made_again(
+    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    first = rows_of(renderer_of(decoded, generator, tmp_path), 0, 9)
+    files = {file: file.read_bytes() for file in tmp_path.glob("latents-*.bin")}
+    assert files
+    for file, content in files.items():
+        file.write_bytes(damage(content))
+    assert rows_of(renderer_of(decoded, generator, tmp_path), 0, 9) == first
+    assert {file: file.read_bytes() for file in files} == files
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say what was read")
+def test_a_batch_reads_its_own_parents_alone(
     decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
 ) -> None:
-    first = rows_of(renderer_of(decoded, generator, tmp_path), 0, 3)
-    for file in tmp_path.glob("latents-*.npy"):
-        file.write_bytes(file.read_bytes()[:100])
-    assert rows_of(renderer_of(decoded, generator, tmp_path), 0, 3) == first
+    """However many others lie in the same files."""
+    plan = plan_from(decoded, per_class=20)
+    first = renderer_of(decoded, generator, tmp_path, plan, batch=16)
+    of_parent = first.latents._record(generator.longest_samples).itemsize
+    first.images(plan.clips)
+    again = renderer_of(decoded, generator, tmp_path, plan, batch=16)
+
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    rows = [row for of_side in again.rows(plan.clips[:2]) for row in of_side]
+    before = read()
+    again.latents(rows, generator.longest_samples)
+    n_bytes = read() - before
+    assert len(set(rows)) * of_parent <= n_bytes < len(set(rows)) * of_parent + 1_000
+    assert sum(file.stat().st_size for file in tmp_path.glob("latents-*.bin")) > 3 * n_bytes
 
 
 def test_strategies_and_settings_give_different_clips(
@@ -387,17 +421,26 @@ def test_clips_are_the_same_when_a_batch_did_not_fit(
         np.testing.assert_allclose(samples_of(one), samples_of(other), atol=2e-3)
 
 
-def test_latents_on_disk_are_bounded(
+def test_latents_on_disk_are_bounded_and_no_batch_encodes_more_than_its_own_parents(
     decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_from(decoded, per_class=12)
-    free = rows_of(renderer_of(decoded, generator, tmp_path / "free", plan, batch=4), 0, 36)
-    file_bytes = max(file.stat().st_size for file in (tmp_path / "free").glob("latents-*.npy"))
-    monkeypatch.setattr("usk.synth.render.LATENTS_ON_DISK_BYTES", 2 * file_bytes)
-    monkeypatch.setattr("usk.synth.render.LATENTS_IN_MEMORY_BYTES", file_bytes)
-    bounded = rows_of(renderer_of(decoded, generator, tmp_path / "bounded", plan, batch=4), 0, 36)
-    assert len(list((tmp_path / "bounded").glob("latents-*.npy"))) <= 2
-    assert bounded == free
+    free = renderer_of(decoded, generator, tmp_path / "free", plan, batch=4)
+    at_ease = rows_of(free, 0, 36)
+    n_files = len(list((tmp_path / "free").glob("latents-*.bin")))
+    limit = 2 * max(file.stat().st_size for file in (tmp_path / "free").glob("latents-*.bin"))
+    monkeypatch.setattr("usk.synth.latents.ON_DISK_BYTES", limit)
+    counting = Counting(generator)
+    counted = replace(generator, unet=counting)  # type: ignore[arg-type]
+    bounded = renderer_of(decoded, counted, tmp_path / "bounded", plan, batch=4)
+    made = rows_of(bounded, 0, 36)
+    assert len(list((tmp_path / "bounded").glob("latents-*.bin"))) == 2 < n_files
+    up, down = bounded.config.sampler.evaluations()
+    encoded = (sum(counting.batches) - down * len(plan)) / up
+    assert len(bounded.latents.group_of) < encoded <= 2 * len(plan)
+    for one, other in zip(made, at_ease, strict=True):
+        np.testing.assert_allclose(samples_of(one), samples_of(other), atol=2e-3)
+    assert rows_of(renderer_of(decoded, generator, tmp_path / "again", plan, batch=4), 0, 36) == made
 
 
 # --- strategies without a pair -----------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
     out = tmp_path / "out"
     command = [*arguments, "--out", out, "--per-class", 60]
     process = usk_process(*command, "--quiet")
-    while not list(out.glob(".work/latents-*.npy")):
+    while not list(out.glob(".work/latents-*.bin")):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)

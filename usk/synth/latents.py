@@ -1,7 +1,9 @@
-"""Parents' latents that outlive their dataset: the next one of the same parents, at other alphas say, begins with them.
+"""Parents' latents: each parent encoded once, whoever renders, kept beside the plan, and for the next dataset of the same parents.
 
-They lie in `$USK_CACHE/latents/KEY`, at most `KEPT_BYTES` of them, the longest unused dropped first. A key says everything
-that latents depend on, so none is ever wrong; one that is damaged or gone is encoded again.
+Parents are numbered by first use and encoded in fixed groups, each a file of records: a checksum and the latents of one parent.
+A batch reads the records of its own parents and no others. A record that is not as it was written has its group encoded again.
+Finished datasets leave their files in `$USK_CACHE/latents/KEY`, at most `KEPT_BYTES` of them, the longest unused dropped first.
+A key says everything that latents depend on, so none is ever wrong.
 """
 
 from __future__ import annotations
@@ -11,19 +13,161 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from usk.data.cache import cache_root
-from usk.data.decode import DecodedSource
+import numpy as np
+import torch
+
+from usk.audio.mel import stack_padded
+from usk.data.cache import cache_root, evict, mark_used
+from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import text_of_parents
-from usk.diffusion.generator import Generator
+from usk.device import to_device
+from usk.diffusion.generator import Condition, Generator
+from usk.errors import disk_errors
+from usk.files import atomic_write, turn
 from usk.synth.settings import RenderConfig
 from usk.synth.strategies import strategy_named
 
+if TYPE_CHECKING:
+    from usk.synth.render import Pieces, Stages
+
 KEPT_BYTES = 8 * 2**30
-FILES = "latents-*.npy"
+ON_DISK_BYTES = 8 * 2**30  # of one dataset
+FILES = "latents-*.bin"
+
+
+class ParentLatents:
+    """The latents of a plan's parents, each encoded as long as the longest crop of its clips.
+
+    Groups are kept on disk in order of first use, until they would take more than `ON_DISK_BYTES`. Parents of the groups after
+    that are encoded with every batch that needs them: at most as often as they have clips.
+    """
+
+    def __init__(
+        self,
+        rows_of_crop: dict[int, list[int]],
+        decoded: DecodedSource,
+        generator: Generator,
+        config: RenderConfig,
+        work: Path,
+        batch: int,
+        pieces: Pieces,
+        stages: Stages,
+        prompts: Mapping[str, Sequence[str]],
+    ) -> None:
+        """`rows_of_crop`: the parents' rows in `decoded` by the length of their crop in samples, in order of first use."""
+        self.rows_of_crop, self.decoded, self.generator, self.config = (
+            rows_of_crop,
+            decoded,
+            generator,
+            config,
+        )
+        self.work, self.batch, self.pieces, self.stages = work, batch, pieces, stages
+        self.prompts = prompts
+        self.strategy = strategy_named(config.strategy)
+        self.group_of: dict[int, tuple[int, int]] = {}
+        self.groups: dict[tuple[int, int], list[int]] = {}  # rows by crop and number
+        self.kept: set[tuple[int, int]] = set()
+        self._whole: set[int] = set()  # rows whose record was found as it was written
+        left = ON_DISK_BYTES
+        for crop, rows in rows_of_crop.items():
+            for begin in range(0, len(rows), batch):
+                group, some = (crop, begin // batch), rows[begin : begin + batch]
+                self.groups[group] = some
+                self.group_of.update(dict.fromkeys(some, group))
+                left -= len(some) * self._record(crop).itemsize
+                if left >= 0:
+                    self.kept.add(group)
+
+    def __call__(self, rows: Sequence[int], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(noisy, clean) latents of the parents at `rows`, cut to a crop of so many samples: each [len(rows), *latent
+        shape] on the device."""
+        of_group: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row in dict.fromkeys(rows):
+            group = self.group_of[row]
+            of_group[group if group in self.kept else (group[0], -1)].append(row)
+        found: dict[int, torch.Tensor] = {}
+        for (parents_crop, number), some in sorted(of_group.items()):
+            encoded = (
+                self._encode(parents_crop, some) if number < 0 else self._read((parents_crop, number), some)
+            )
+            found.update(zip(some, self.generator.cut(torch.from_numpy(encoded), crop), strict=True))
+        both = to_device(torch.stack([found[row] for row in rows]), self.generator.device)
+        return both[:, 0], both[:, -1]
+
+    def audio(self, rows: Sequence[int], n_samples: int) -> torch.Tensor:
+        """The parents at `rows`, each `n_samples` long: [len(rows), n_samples]."""
+        clips = [beginning(self.decoded.audio(row), self.generator.longest_samples) for row in rows]
+        if self.config.repeat_short:
+            clips = [np.resize(clip, n_samples) if len(clip) < n_samples else clip for clip in clips]
+        return stack_padded(clips, n_samples)
+
+    def _record(self, crop: int) -> np.dtype:
+        """What a file holds of each parent; where strategies do not invert, noisy latents are the clean ones."""
+        shape = (1 + self.strategy.inverts, *self.generator.latent_shape(crop))
+        return np.dtype([("crc32", "<u4"), ("latents", "<f4", shape)])
+
+    def _read(self, group: tuple[int, int], rows: Sequence[int]) -> np.ndarray:
+        """The latents [len(rows), 1 or 2, *latent shape] of parents of one group, which is encoded if they are not there."""
+        crop, number = group
+        file = self.work / f"latents-{crop}x{self.batch}-{number:05d}.bin"
+        latents = self._whole_records(file, group, rows)
+        if latents is not None:
+            return latents
+        with disk_errors(self.work.parent), turn(file):  # whoever needs it first encodes it, of all processes
+            latents = self._whole_records(file, group, rows)
+            if latents is None:
+                with self.stages("encode"):
+                    all_of_them = self._encode(crop, self.groups[group])
+                records = np.zeros(len(all_of_them), self._record(crop))
+                records["latents"] = all_of_them
+                records["crc32"] = [zlib.crc32(one) for one in all_of_them]
+                atomic_write(file, records.view(np.uint8).data, durable=False)
+                latents = all_of_them[[self.groups[group].index(row) for row in rows]]
+        return latents
+
+    def _whole_records(self, file: Path, group: tuple[int, int], rows: Sequence[int]) -> np.ndarray | None:
+        """Latents from a file; None where there is none, or they are not what was written."""
+        record, of_group = self._record(group[0]), self.groups[group]
+        latents = np.empty((len(rows), *record["latents"].shape), np.float32)
+        try:
+            with file.open("rb", buffering=0) as opened:
+                if os.fstat(opened.fileno()).st_size != len(of_group) * record.itemsize:
+                    return None
+                for one, row in zip(latents, rows, strict=True):
+                    opened.seek(of_group.index(row) * record.itemsize)
+                    checksum = int.from_bytes(opened.read(4), "little")
+                    if opened.readinto(one.data.cast("B")) != one.nbytes:
+                        return None
+                    if row not in self._whole and zlib.crc32(one) != checksum:
+                        return None
+        except OSError:
+            return None
+        self._whole.update(rows)
+        return latents
+
+    def _encode(self, crop: int, rows: Sequence[int]) -> np.ndarray:
+        """Latents [len(rows), 1 or 2, *latent shape]: noisy where the strategy inverts, then clean."""
+        generator, config = self.generator, self.config
+        audio = self.audio(rows, crop)
+        texts = [text_of_parents(self.prompts, self.decoded.class_name(row)) for row in rows]
+        if not config.condition_on_class:
+            texts = []
+
+        def encode(piece: slice) -> torch.Tensor:
+            clean = generator.encode(audio[piece])
+            if not self.strategy.inverts:
+                return clean[:, None].cpu()
+            condition = Condition(texts[piece], parents=audio[None, piece])
+            return torch.stack((generator.invert(clean, config.sampler, condition), clean), dim=1).cpu()
+
+        return np.ascontiguousarray(torch.cat(self.pieces.run(len(rows), encode)).numpy(), np.float32)
 
 
 def latents_key(
@@ -65,28 +209,19 @@ def reuse(work: Path, key: str) -> None:
     for file in kept.glob(FILES):
         if not (work / file.name).exists():
             _link(file, work / file.name)
-    with contextlib.suppress(OSError):
-        os.utime(kept)
+    mark_used(kept)
 
 
 def keep(work: Path, key: str) -> None:
     """Keep the latents in `work` for later; what cannot be kept is not missed."""
-    folder = cache_root() / "latents"
-    kept = folder / key
+    kept = cache_root() / "latents" / key
     with contextlib.suppress(OSError):
         kept.mkdir(parents=True, exist_ok=True)
         for file in work.glob(FILES):
-            if not (kept / file.name).exists():
-                _link(file, kept / file.name)
-        os.utime(kept)
-        oldest_first = sorted(
-            (each for each in folder.iterdir() if each.is_dir()), key=lambda d: d.stat().st_mtime
-        )
-        sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in oldest_first}
-        while oldest_first and sum(sizes.values()) > KEPT_BYTES:
-            oldest = oldest_first.pop(0)
-            del sizes[oldest]
-            shutil.rmtree(oldest, ignore_errors=True)
+            place = kept / file.name
+            if not (place.exists() and place.samefile(file)):  # else it was found damaged
+                _link(file, place)
+        evict(kept.parent, KEPT_BYTES, kept)
 
 
 def _link(file: Path, place: Path) -> None:

@@ -8,9 +8,8 @@ bytes as one that was not.
 from __future__ import annotations
 
 import contextlib
-import io
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -18,22 +17,18 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from usk.audio.mel import stack_padded
 from usk.data.clip import NO_MODEL
-from usk.data.decode import DecodedSource, beginning
-from usk.data.prompts import text_of_parents
+from usk.data.decode import DecodedSource
 from usk.diffusion.generator import Condition, Generator
-from usk.errors import ModelError, disk_errors
-from usk.files import atomic_write, turn
+from usk.errors import ModelError
 from usk.synth.chosen_generator import with_a_part
 from usk.synth.clip_renderer import ClipRenderer
+from usk.synth.latents import ParentLatents
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
-from usk.synth.strategies import Ingredients, strategy_named
+from usk.synth.strategies import Ingredients
 
 AUTO_BATCH = {"cuda": 64, "cpu": 16}
-LATENTS_IN_MEMORY_BYTES = 128 * 2**20
-LATENTS_ON_DISK_BYTES = 8 * 2**30
 SILENT_RMS = 1e-6  # what is softer is not brought to the level of others
 MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
 
@@ -93,117 +88,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def batch_of(config: RenderConfig, device: torch.device) -> int:
     """Clips that are rendered together, until they do not fit."""
     return config.batch or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"])
-
-
-def _latents_in(file: Path) -> torch.Tensor | None:
-    """What a file of latents holds; None where there is none, or it is damaged."""
-    try:
-        return torch.from_numpy(np.load(file))
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-class ParentLatents:
-    """Parents' latents, encoded in fixed batches on first use and kept on disk beside the plan.
-
-    Each parent is encoded as long as the longest crop of its clips. What is beyond `LATENTS_ON_DISK_BYTES` is dropped, least
-    recently used first, and encoded again if it is needed.
-    """
-
-    def __init__(
-        self,
-        rows_of_crop: dict[int, list[int]],
-        decoded: DecodedSource,
-        generator: Generator,
-        config: RenderConfig,
-        work: Path,
-        batch: int,
-        pieces: Pieces,
-        stages: Stages,
-        prompts: Mapping[str, Sequence[str]],
-    ) -> None:
-        """`rows_of_crop`: the parents' rows in `decoded` by the length of their crop in samples, in order of first use."""
-        self.rows_of_crop, self.decoded, self.generator, self.config = (
-            rows_of_crop,
-            decoded,
-            generator,
-            config,
-        )
-        self.work, self.batch, self.pieces, self.stages = work, batch, pieces, stages
-        self.prompts = prompts
-        self.strategy = strategy_named(config.strategy)
-        self.place = {
-            row: (crop, index) for crop, rows in rows_of_crop.items() for index, row in enumerate(rows)
-        }
-        self._recent: OrderedDict[Path, torch.Tensor] = OrderedDict()
-        self._on_disk: OrderedDict[Path, int] = OrderedDict()
-
-    def __call__(self, rows: Sequence[int], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(noisy, clean) latents of the parents at `rows`, cut to a crop of so many samples: each [len(rows), *latent
-        shape] on the device."""
-        pairs = []
-        for row in rows:
-            parents_crop, index = self.place[row]
-            batch, place = divmod(index, self.batch)
-            pairs.append(self.generator.cut(self._batch(parents_crop, batch)[:, place], crop))
-        both = torch.stack(pairs, dim=1).to(self.generator.device)
-        return both[0], both[1]
-
-    def audio(self, rows: Sequence[int], n_samples: int) -> torch.Tensor:
-        """The parents at `rows`, each `n_samples` long: [len(rows), n_samples]."""
-        clips = [beginning(self.decoded.audio(row), self.generator.longest_samples) for row in rows]
-        if self.config.repeat_short:
-            clips = [np.resize(clip, n_samples) if len(clip) < n_samples else clip for clip in clips]
-        return stack_padded(clips, n_samples)
-
-    def _batch(self, crop: int, batch: int) -> torch.Tensor:
-        """(noisy, clean) of one batch of parents: [2, parents, *latent shape] on the CPU."""
-        path = self.work / f"latents-{crop}x{self.batch}-{batch:05d}.npy"
-        if path in self._recent:
-            self._recent.move_to_end(path)
-            return self._recent[path]
-        both = _latents_in(path)
-        if both is None:
-            with (
-                disk_errors(self.work.parent),
-                turn(path),
-            ):  # whoever needs it first encodes it, of all processes
-                both = _latents_in(path)
-                if both is None:
-                    with self.stages("encode"):
-                        both = self._encode(crop, batch)
-                    content = io.BytesIO()
-                    np.save(content, both.numpy())
-                    atomic_write(path, content.getvalue(), durable=False)
-        self._on_disk[path] = both.nbytes
-        self._on_disk.move_to_end(path)
-        while sum(self._on_disk.values()) > LATENTS_ON_DISK_BYTES and len(self._on_disk) > 1:
-            self._on_disk.popitem(last=False)[0].unlink(missing_ok=True)
-        self._recent[path] = both
-        while (
-            sum(kept.nbytes for kept in self._recent.values()) > LATENTS_IN_MEMORY_BYTES
-            and len(self._recent) > 1
-        ):
-            self._recent.popitem(last=False)
-        return both
-
-    def _encode(self, crop: int, batch: int) -> torch.Tensor:
-        generator, config = self.generator, self.config
-        rows = self.rows_of_crop[crop][batch * self.batch : (batch + 1) * self.batch]
-        audio = self.audio(rows, crop)
-        texts = [text_of_parents(self.prompts, self.decoded.class_name(row)) for row in rows]
-        if not config.condition_on_class:
-            texts = []
-
-        def encode(piece: slice) -> torch.Tensor:
-            noisy = clean = generator.encode(audio[piece])
-            if self.strategy.inverts:
-                noisy = generator.invert(
-                    clean, config.sampler, Condition(texts[piece], parents=audio[None, piece])
-                )
-            return torch.stack((noisy, clean)).cpu()
-
-        return torch.cat(self.pieces.run(len(rows), encode), dim=1)
 
 
 class DiffusionRenderer(ClipRenderer):
@@ -304,16 +188,23 @@ class DiffusionRenderer(ClipRenderer):
         generator, config = self.generator, self.config
         (crop,) = {self.crop(clip) for clip in planned}
         rows = self.rows(planned)
-        parents = [self.latents(of_side, crop) for of_side in rows]
+        noisy = clean = torch.empty(len(rows), 0)
+        if self.strategy.encodes:
+            of_all = self.latents([row for of_side in rows for row in of_side], crop)
+            noisy, clean = (latents.unflatten(0, (len(rows), -1)) for latents in of_all)
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
-        fresh = _gaussian([clip.seed ^ MIXING_STREAM for clip in planned], generator.latent_shape(crop))
+
+        def fresh() -> torch.Tensor:
+            seeds = [clip.seed ^ MIXING_STREAM for clip in planned]
+            return _gaussian(seeds, generator.latent_shape(crop)).to(generator.device)
+
         with self.stages("mix"):
             mixed = self.mix(
                 Ingredients(
-                    noisy=torch.stack([noisy for noisy, _ in parents]),
-                    clean=torch.stack([clean for _, clean in parents]),
+                    noisy=noisy,
+                    clean=clean,
                     weights=weights,
-                    fresh=fresh.to(generator.device),
+                    fresh=fresh,
                     scales=self.scales,
                 )
             )

@@ -21,7 +21,7 @@ class Ingredients:
     noisy: torch.Tensor  # inverted up to the strength; equal to `clean` where the strategy does not invert
     clean: torch.Tensor
     weights: torch.Tensor  # [batch, parents], each row sums to 1
-    fresh: torch.Tensor  # [batch, *latent shape], unit Gaussian, from each clip's own seed
+    fresh: Callable[[], torch.Tensor]  # [batch, *latent shape], unit Gaussian, from each clip's own seed
     scales: Scales  # of signal and noise at the strength
 
     @property
@@ -38,6 +38,7 @@ class Strategy:
     mix: Callable[[Ingredients], torch.Tensor] | None
     help: str
     n_parents: int = 2
+    encodes: bool = True  # latents of parents are needed
     inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
     samples: bool = True  # what is mixed is sampled from; otherwise it is clean, and decoded as it is
     strength: float | None = None  # the only strength that makes sense, where there is one
@@ -68,7 +69,7 @@ def _decomposed(of: Ingredients) -> torch.Tensor:
 def _variation(of: Ingredients) -> torch.Tensor:
     from usk.diffusion.interpolate import with_noise
 
-    return with_noise(of.clean[0], of.fresh, of.scales)
+    return with_noise(of.clean[0], of.fresh(), of.scales)
 
 
 def _average(of: Ingredients) -> torch.Tensor:
@@ -82,7 +83,7 @@ def _resynthesis(of: Ingredients) -> torch.Tensor:
 
 
 def _sample(of: Ingredients) -> torch.Tensor:
-    return of.fresh
+    return of.fresh()
 
 
 WAVEFORM, CLASSICAL = "waveform", "classical"
@@ -96,6 +97,7 @@ STRATEGIES: dict[str, Strategy] = {
         _sample,
         "new clips from noise and the class; one parent lends length and loudness, and its texture if the phase is the parents'",
         n_parents=1,
+        encodes=False,
         inverts=False,
         strength=1.0,
     ),
