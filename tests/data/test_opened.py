@@ -14,6 +14,7 @@ from tests.sounds import tone, write_wav
 from usk.data import open as open_module
 from usk.data import opened
 from usk.data.cache import cache_root
+from usk.data.decode import decode_source
 from usk.data.open import open_source
 
 
@@ -75,18 +76,48 @@ def _replace(folder: Path) -> None:
     assert file.stat().st_size == before.st_size
 
 
+def _overwrite(folder: Path) -> None:
+    file = folder / "low" / "low0" / "cut0.wav"
+    before = file.stat()
+    write_wav(file, tone(555, 0.4))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_ino) == (before.st_size, before.st_ino)
+
+
+@pytest.mark.parametrize("replace", [_replace, _overwrite])
+def test_a_file_replaced_with_its_size_and_time_is_another(
+    tone_folder: Path, replace: Callable[[Path], None]
+) -> None:
+    before = decode_source(open_source(tone_folder), 8_000).source
+    replace(tone_folder)
+    after = decode_source(open_source(tone_folder), 8_000).source
+    pairs = zip(before.clips, after.clips, strict=True)
+    assert [one.clip_id for one, two in pairs if one.sound != two.sound] == ["tones/low/low0/cut0.wav"]
+    assert after.revision != before.revision
+
+
 @pytest.mark.parametrize(
     "change",
     [
         _change_time,
         _replace,
+        _overwrite,
         lambda folder: (folder / "low" / "low0" / "cut0.wav").unlink(),
         lambda folder: (folder / "low").rename(folder / "lower"),
         lambda folder: (folder / "metadata.csv").write_text("file_name,label\nlow/low0/cut0.wav,bass\n"),
         lambda folder: shutil.copytree(folder / "low", folder / "new"),
         lambda folder: (folder / "linked").symlink_to(folder / "low"),
     ],
-    ids=["time", "another file", "a file less", "a class renamed", "a table", "a class more", "a link"],
+    ids=[
+        "time",
+        "another file",
+        "other content",
+        "a file less",
+        "a class renamed",
+        "a table",
+        "a class more",
+        "a link",
+    ],
 )
 def test_what_changed_is_read_again(
     tone_folder: Path, read_folders: list[Path], change: Callable[[Path], None]

@@ -20,11 +20,17 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 class Fingerprint(NamedTuple):
     """What files hold. `revision` is of their names and all their bytes, the same on every machine. `cache_key` is of this machine's
-    names, sizes and modification times, for what can be computed again. `digests` has the SHA-256 of each, "" if it cannot be read."""
+    names and what `file_stamp` says of them, for what can be computed again. `digests` has the SHA-256 of each, "" if it cannot be read."""
 
     revision: str
     cache_key: str
     digests: Sequence[str]
+
+
+def file_stamp(status: os.stat_result) -> str:
+    """A line that is another one once a file was written or replaced, whatever size and time of modification it was given: the time of
+    the last change of its inode cannot be set, and another file has another inode."""
+    return f"{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\t{status.st_ino}\n"
 
 
 def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
@@ -32,8 +38,7 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
     local = hashlib.sha256(os.fsencode(root.resolve()))
     names = [file.relative_to(root).as_posix() for file in files]
     for name, file in zip(names, files, strict=True):
-        status = file.stat()
-        local.update(f"{name}\t{status.st_size}\n{status.st_mtime_ns}".encode())
+        local.update(f"{name}\t{file_stamp(file.stat())}".encode())
     key = local.hexdigest()[:24]
     kept = cache_root() / "revisions" / key
     digests = _kept_digests(kept, len(files))

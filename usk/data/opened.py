@@ -1,6 +1,6 @@
 """Folders that were opened before, kept in the cache: while no file changes, they are not read and sorted out again.
 
-What is kept counts for one folder as it is: the names, sizes, times of change and inodes of all that lies below it.
+What is kept counts for one folder as it is: the names of all that lies below it, and what `file_stamp` says of each.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from usk.data.audio_file import FileRef
 from usk.data.cache import cache_root, checked, read_checked
 from usk.data.clip import Clip
+from usk.data.fingerprint import file_stamp
 from usk.data.source import Source
 from usk.files import LITTER, atomic_write
 
@@ -53,10 +54,9 @@ def _lines(folder: str, latest_s: float) -> Iterator[bytes]:
                 below.append(entry.path)
                 continue
             status = entry.stat()
-            if status.st_mtime > latest_s:
+            if max(status.st_mtime, status.st_ctime) > latest_s:
                 raise BlockingIOError(entry.path)
-            stands = f"\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}\n"
-            yield os.fsencode(entry.name) + stands.encode()
+            yield os.fsencode(entry.name) + b"\t" + file_stamp(status).encode()
     for path in below:
         yield b"/" + os.fsencode(path) + b"\n"
         yield from _lines(path, latest_s)
