@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from usk.diffusion.load import load_generator
 from usk.diffusion.sampler import SamplerConfig
 from usk.errors import ModelError, UsageError
 from usk.manifest import read_manifest
+from usk.synth import synthesize as synthesize_module
 from usk.synth.chosen_generator import ready_generator
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
@@ -127,22 +129,29 @@ def test_prompts_are_in_every_row_and_the_clips_train_a_classifier(
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_clips(
-    models: dict[str, Path], prompts: Path, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
+    models: dict[str, Path], prompts: Path, urbansound8k_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     once, killed = tmp_path / "once", tmp_path / "killed"
+
+    def arguments(out: Path) -> list[object]:
+        return [
+            *synth_arguments(urbansound8k_folder, models["stable_audio_3"], prompts, out),
+            "--batch",
+            2,
+        ]
+
+    monkeypatch.setattr(synthesize_module, "ROWS_PER_SHARD", 2)
+    assert usk(monkeypatch, *arguments(once)) == 0
     code = "import sys, usk.synth.synthesize as s; s.ROWS_PER_SHARD = 2; from usk.cli.app import main; main()"
-
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        arguments = synth_arguments(urbansound8k_folder, models["stable_audio_3"], prompts, out)
-        return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments), "--batch", "2"])
-
-    assert start(once).wait() == 0
-    process = start(killed)
-    while process.poll() is None and not list(killed.glob("data/*.parquet")):
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments(killed))], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    while process.poll() is None and not list(killed.glob(".work/made-*.parquet")):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert start(killed).wait() == 0
+    assert process.wait() == -signal.SIGKILL
+    assert usk(monkeypatch, *arguments(killed)) == 0
     for name in ("usk.json", "plan.jsonl"):
         mine, others = ((folder / name).read_text().replace(str(folder), "OUT") for folder in (once, killed))
         assert mine == others
