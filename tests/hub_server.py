@@ -12,6 +12,7 @@ told to fail. Everything is kept in memory; one lock, so that a request sees who
     hub.fail("POST", "/commit/", lost=True)        # does what was asked, and closes without an answer
     hub.fail("GET", "whoami", 200, body=b"[]")     # answers with something else
     hub.fail("GET", "whoami", silent=True)         # accepts the request and never answers
+    hub.fail("GET", "whoami", drip_s=1.0)          # answers with a byte each second; headers too with drips="all"
     hub.stop()                                     # connections are refused from now on
     hub.requests                                   # [(method, path, status), ...]; status 0: cut
 """
@@ -129,6 +130,8 @@ class Failure:
     skip: int
     body: bytes | None = None
     silent: bool = False
+    drip_s: float = 0.0
+    drips: str = "body"
 
     def takes(self, method: str, path: str) -> bool:
         """Whether this request is one to fail; counts it."""
@@ -228,6 +231,8 @@ class HubServer:
         skip: int = 0,
         body: bytes | None = None,
         silent: bool = False,
+        drip_s: float = 0.0,
+        drips: str = "body",
     ) -> Failure:
         """Make requests fail: `path` is a regular expression searched in the path with its query.
 
@@ -238,11 +243,13 @@ class HubServer:
             lost: do what was asked and close the connection without an answer.
             body: what to answer with `status`.
             silent: accept the request and say nothing, until the client gives up.
+            drip_s: seconds between the bytes of the answer's body, or of all of it (`drips="all"`).
             times: so many requests in all, after letting `skip` of them through.
         """
         made = Failure(
-            method, path, status, code, message, headers or {}, cut, lost, done, times, skip, body, silent
-        )
+            method, path, status, code, message, headers or {}, cut, lost, done, times, skip, body, silent,
+            drip_s, drips,
+        )  # fmt: skip
         with self.lock:
             self.failures.append(made)
         return made
@@ -339,6 +346,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         hub = self.server_hub
+        drip = self.failure if self.failure is not None and self.failure.drip_s else None
+        if drip is not None and drip.drips == "all":
+            self.flush_headers = lambda: self._drip(b"".join(self._headers_buffer), drip.drip_s)  # type: ignore[attr-defined,method-assign]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
@@ -350,7 +360,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             raise Cut
         hub.requests.append((self.command, self.path, status))
-        self.wfile.write(content)
+        if drip is not None:
+            self._drip(content, drip.drip_s)
+        else:
+            self.wfile.write(content)
+
+    def _drip(self, content: bytes, every_s: float) -> None:
+        self._headers_buffer: list[bytes] = []
+        for place in range(len(content)):
+            self.wfile.write(content[place : place + 1])
+            time.sleep(every_s)
 
     @staticmethod
     def _refusal(refused: Refused) -> tuple[int, dict[str, str], bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -448,6 +449,37 @@ def test_a_hub_that_never_answers_is_one_line(
     hub.fail("*", "", silent=True, times=10**6)
     ran = usk(*command, "--quiet")
     assert (ran.code, ran.err.count("\n")) == (1, 1) and "cannot be reached" in ran.err, ran.err
+
+
+@pytest.mark.parametrize("command", [["info", "me/x"], ["synth", "--model", "me/x"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"status": 503}, "status 503"),
+        ({"status": 500}, "status 500"),
+        ({"drip_s": 0.02, "status": 200, "body": b"[" * 10_000}, "too slowly"),
+        ({"drip_s": 0.02, "drips": "all"}, "too slowly"),
+    ],
+    ids=["503", "500", "a body that drips", "headers that drip"],
+)
+def test_a_hub_that_fails_or_dawdles_for_long_is_given_up(
+    usk: Command,
+    hub: LocalHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    how: dict[str, Any],
+    said: str,
+) -> None:
+    monkeypatch.setattr("usk.hub.PATIENCE_S", 0.5)
+    monkeypatch.setattr("time.sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.2)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "model_index.json").write_text("{}")
+    hub.create_repo("model", "me/x", tmp_path / "x")
+    hub.fail("*", "", times=10**6, **how)
+    ran = usk(*command, "--quiet")
+    assert (ran.code, ran.err.count("\n")) == (1, 1) and said in ran.err, ran.err
 
 
 def test_a_repository_is_never_run(hub: LocalHub, tmp_path: Path) -> None:

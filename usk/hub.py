@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
+import importlib
 import json
+import math
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +24,8 @@ READ_TIMEOUT_S, WRITE_TIMEOUT_S = (
     10.0,
     60.0,
 )  # for a sign of life; the client's own calls mostly have no limit
+PATIENCE_S = 40.0  # with a Hub that does nothing but fail or dawdle, over all requests of a call
+SLOWEST_BYTES_PER_S = 256
 
 # What an exception means, by the name of its class: what happened, and what to do. `{instead}` is what the caller proposes,
 # `{done}` is pushed or downloaded.
@@ -62,6 +68,7 @@ WRITING = READING | {
     409: CHANGED,
     412: CHANGED,
 }
+SLOW = ("cannot be {done}: the Hub answers too slowly", "Try again later, or {instead}.")
 OTHER_STATUS = ("cannot be {done}: the Hub answers with status {status}", "Try again later, or {instead}.")
 DISK_FULL = (
     "cannot be {done}: the disk of {place} is full",
@@ -159,20 +166,104 @@ def hub_errors(
         raise error(f"{subject} {what.format(**facts)}", hint=hint.format(**facts)) from failure
 
 
+class OutOfPatienceError(Exception):
+    """For `PATIENCE_S` the Hub has answered with this status from 500 on, or (0) too slowly."""
+
+    def __init__(self, status: int = 0) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Patience:
+    """How long the Hub has failed or dawdled, over all requests."""
+
+    def __init__(self) -> None:
+        self.since_s: float | None = None
+        self.status = 0
+        self.waiting: set[threading.Timer] = set()
+
+    def begin(self) -> None:
+        self.since_s = None
+        while self.waiting:
+            self.waiting.pop().cancel()
+
+    def watch(self) -> None:
+        """See all requests of the client."""
+        from huggingface_hub import get_session
+
+        hooks = get_session().event_hooks
+        if self.before not in hooks["request"]:
+            hooks["request"].append(self.before)
+            hooks["response"].append(self.after)
+
+    def before(self, request: Any) -> None:
+        """Give a request that has no time limit one; raise OutOfPatienceError where it is one too many."""
+        if self.since_s is not None and time.monotonic() - self.since_s > PATIENCE_S:
+            raise OutOfPatienceError(self.status)
+        reading = request.method in ("GET", "HEAD")
+        limits = request.extensions.get("timeout") or {}
+        if all(limit is None for limit in limits.values()):
+            longest_s = READ_TIMEOUT_S if reading else WRITE_TIMEOUT_S
+            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), longest_s)
+        if reading:
+            timer = request.extensions["usk"] = threading.Timer(PATIENCE_S, self.give_up)
+            timer.daemon = True
+            self.waiting.add(timer)
+            timer.start()
+
+    def after(self, response: Any) -> None:
+        """Remember how a request went, and watch how fast its body comes."""
+        if timer := response.request.extensions.get("usk"):
+            timer.cancel()
+            self.waiting.discard(timer)
+        if response.status_code < 500:
+            self.since_s = None
+        elif self.since_s is None:
+            self.since_s, self.status = time.monotonic(), response.status_code
+        client = importlib.import_module(type(response).__module__.partition(".")[0])
+        response.stream = _watched(client.SyncByteStream)(response.stream, self)
+
+    def give_up(self) -> None:
+        """No request after this one; one that drips in ends with its connection."""
+        from huggingface_hub import close_session
+
+        self.since_s, self.status = -math.inf, 0
+        close_session()
+        self.watch()
+
+
+@functools.cache
+def _watched(base: Any) -> Any:
+    """The class of response bodies that the client takes, ended where they come too slowly."""
+
+    class Watched(base):
+        def __init__(self, stream: Any, patience: _Patience) -> None:
+            self.stream, self.patience = stream, patience
+
+        def __iter__(self) -> Iterator[bytes]:
+            waited_s, n_bytes, began_s = 0.0, 0, time.monotonic()
+            for part in self.stream:
+                waited_s += time.monotonic() - began_s
+                n_bytes += len(part)
+                if waited_s > PATIENCE_S and n_bytes < SLOWEST_BYTES_PER_S * waited_s:
+                    self.patience.since_s = -math.inf
+                    raise OutOfPatienceError
+                yield part
+                began_s = time.monotonic()
+
+        def close(self) -> None:
+            self.stream.close()
+
+    return Watched
+
+
+_patience = _Patience()
+
+
 def limit_waiting() -> None:
-    """Give the Hub client's requests that have no time limit one. Nothing to do before the client is imported and used."""
-    from huggingface_hub.utils import get_session
-
-    hooks = get_session().event_hooks["request"]
-    if _limit_wait not in hooks:
-        hooks.append(_limit_wait)
-
-
-def _limit_wait(request: Any) -> None:
-    limits = request.extensions.get("timeout") or {}
-    if all(limit is None for limit in limits.values()):
-        longest_s = READ_TIMEOUT_S if request.method in ("GET", "HEAD") else WRITE_TIMEOUT_S
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), longest_s)
+    """Bound how long the Hub client waits for one that is silent, drips, or does nothing but fail, in the calls that follow."""
+    _patience.begin()
+    _patience.watch()
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -206,13 +297,15 @@ def _meaning(failure: BaseException, writing: bool) -> tuple[tuple[str, str], di
     for link in causes(failure):
         kinds = [kind.__name__ for kind in type(link).__mro__]
         names += kinds
+        if isinstance(link, OutOfPatienceError):
+            return OTHER_STATUS if link.status else SLOW, {"status": link.status}
         if known := next((MEANINGS[name] for name in kinds if name in MEANINGS), None):
             return known, {}
         if "HfHubHTTPError" in kinds:
             status = link.response.status_code  # type: ignore[attr-defined]
             return (WRITING if writing else READING).get(status, OTHER_STATUS), {"status": status}
-        if _is_connection_error(link):
-            return AWAY, {}
+        if _is_connection_error(link):  # perhaps one that was ended since it dripped
+            return SLOW if _patience.since_s == -math.inf else AWAY, {}
         if isinstance(link, OSError) and link.errno in ERRNOS:
             return ERRNOS[link.errno], {"place": _place(link)}
     if "LocalEntryNotFoundError" in names:

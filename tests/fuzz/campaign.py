@@ -22,7 +22,7 @@ from typing import Any
 WHOLE = 1_500
 CASES = int(os.environ.get("USK_FUZZ_CASES", 90))
 KILLS = int(os.environ.get("USK_FUZZ_KILLS", 0))
-LIMIT_S = 60
+LIMIT_S = int(os.environ.get("USK_FUZZ_LIMIT_S", 60))  # more on a machine that is busy otherwise
 CODES = {0, 1, 2, 3, 130}  # those that the documentation names
 
 
