@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -358,6 +360,55 @@ def test_cropping_leaves_a_clip_what_it_is(
         # The last frame of a crop sees the audio end; and a louder moment outside it moves the whole image.
         away = (images - whole.images(planned)[..., : images.shape[-1]])[..., :-2].flatten(1)
         assert (away - away.median(dim=1, keepdim=True).values).abs().mean() < 0.02
+
+
+# --- compiled --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",
+        pytest.param(
+            "inductor",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++) here"),
+            ],
+        ),
+    ],
+)
+def test_a_compiled_network_makes_the_same_clips_and_is_compiled_once_for_each_width(
+    decoded: DecodedSource,
+    tiny_pipeline: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+) -> None:
+    """Whatever the sizes of batches, the step of the schedule, and guidance, which doubles a batch."""
+    class_names = decoded.source.class_names
+    generator = load_generator(str(tiny_pipeline(class_names=class_names)), "cpu", precision="fp32")
+    plan = plan_from(decoded, per_class=6)
+    plain = renderer_of(decoded, generator, tmp_path / "plain", plan, crop=True, batch=5, steps=2)
+    compile_, asked = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend=backend))
+    monkeypatch.setattr("usk.synth.render.repays_compiling", lambda *job: asked.append(job) or True)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = renderer_of(decoded, generator, tmp_path / "compiled", plan, crop=True, batch=5, steps=2)
+    assert compiled.config.guidance == 2.0
+    batches, widths = compiled.batches(0, len(plan)), set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for batch in batches:
+            planned = [plan.clips[index] for index in batch]
+            images = compiled.images(planned)
+            widths.add(images.shape[-1])
+            torch.testing.assert_close(images, plain.images(planned), rtol=0, atol=1e-3)
+    assert len({len(batch) for batch in batches}) > 1 and len(widths) > 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(widths)
+    n_parents = len(compiled.latents.group_of)
+    assert asked == [(generator.device, 3 * n_parents + 2 * 2 * len(plan), len(widths))]
 
 
 # --- memory ----------------------------------------------------------------------------------------------------

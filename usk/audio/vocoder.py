@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 
 from usk.audio.mel import MelSettings, audio_to_image, image_to_power, mel_filterbank
+from usk.device import to_device
 
 GAIN_LIMIT_DB = 30.0  # of a filtered source; more would amplify what is hardly there
 
@@ -48,12 +49,9 @@ def griffin_lim(
     Fast Griffin-Lim (Perraudin, Balazs & Sondergaard 2013), as torchaudio does it, but with each item's initial
     phase drawn from its own seed.
     """
-    start = torch.stack(
-        [
-            torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(int(seed)))
-            for seed in seeds
-        ]
-    ).to(magnitude.device)
+    draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    start = torch.stack([torch.rand(magnitude.shape[1:], generator=draw) for draw in draws])
+    start = to_device(start, magnitude.device)
     # One at a time on a CPU: an item's spectrogram stays in the cache over all iterations.
     items = 1 if magnitude.device.type == "cpu" else len(magnitude)
     parts = zip(magnitude.split(items), start.split(items), strict=True)

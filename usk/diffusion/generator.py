@@ -84,9 +84,9 @@ class Generator(GeneratorInfo, ABC):
     def predictor(self, condition: Condition = Condition()) -> Predictor:
         """The network for one batch: its raw output for noisy latents and a node of the schedule, float32."""
 
-    @abstractmethod
     def compiled(self) -> Self:
-        """The same generator with its network compiled by torch. Raises UsageError where torch cannot compile."""
+        """The same generator with its network compiled by torch, in families where that is known to work."""
+        return self
 
     def expect(self, texts: Iterable[str], lengths: Iterable[int]) -> None:
         """Which texts will condition clips of which lengths, so that what encodes them can be freed; others still may."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from usk.audio.mel import MelSettings, audio_to_image
 from usk.audio.vocoder import filter_source, image_to_audio
 from usk.data.pinned import download
-from usk.device import autocast
+from usk.device import to_device
 from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
+from usk.diffusion.fast import DTYPES, Compiled, in_precision
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.pipeline import (
     INDEX_FILE,
@@ -29,8 +30,7 @@ from usk.diffusion.pipeline import (
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.solvers import Predictor
 from usk.diffusion.weights import load_network, quiet_libraries
-from usk.errors import ModelError, UsageError
-from usk.hub import first_line
+from usk.errors import ModelError
 
 VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
 AUDIO_ENCODER = "teticio/audio-encoder"  # what published conditional pipelines were trained with
@@ -54,6 +54,7 @@ class MelGenerator(Generator):
     image_shape: tuple[int, int, int]  # channels, height, width of the latents of a whole image
     frame_multiple: int  # crops are multiples of this wide
     encoder: Any | None = None  # of the audio that a conditional UNet attends to; None for others
+    _runs: tuple[Any, Any] = field(default=(None, None), repr=False)  # a UNet, and it in bf16
 
     @property
     def trained_codec(self) -> bool:
@@ -74,7 +75,7 @@ class MelGenerator(Generator):
         return latent[..., : self.latent_shape(n_samples)[-1]]
 
     def encode(self, audio: torch.Tensor) -> torch.Tensor:
-        return self.to_latent(audio_to_image(audio.to(self.device), self.mel)[0])
+        return self.to_latent(audio_to_image(to_device(audio, self.device), self.mel)[0])
 
     def decode(
         self,
@@ -88,7 +89,7 @@ class MelGenerator(Generator):
         if source is None:
             return image_to_audio(image, self.mel, seeds, iterations)
         return filter_source(
-            source.to(self.device), image, self.mel, GAIN_SMOOTH_S, self.mel.n_mels / GAIN_BANDS
+            to_device(source, self.device), image, self.mel, GAIN_SMOOTH_S, self.mel.n_mels / GAIN_BANDS
         )
 
     def predictor(self, condition: Condition = Condition()) -> Predictor:
@@ -98,7 +99,7 @@ class MelGenerator(Generator):
         (classifier-free guidance, Ho & Salimans, arXiv 2207.12598) and does nothing where no class is known. A UNet that is
         conditioned on audio attends to its parents' encodings, mixed with their weights. Raises ModelError without parents.
         """
-        none = len(self.class_names)
+        network, none = self.network(), len(self.class_names)
         labels = [self.class_names.index(t) if t in self.class_names else none for t in condition.texts]
         guided = condition.guidance != 1.0 and any(label != none for label in labels)
         encodings = self.encodings(condition)
@@ -108,15 +109,15 @@ class MelGenerator(Generator):
             if self.class_names:
                 conditions["class_labels"] = torch.tensor(labels or [none] * len(noisy), device=noisy.device)
             if encodings is not None:
-                conditions["encoder_hidden_states"] = encodings.to(noisy.device)
+                conditions["encoder_hidden_states"] = encodings.to(noisy.device, DTYPES[self.precision])
             if guided:
                 batch = torch.cat((noisy, noisy))
                 conditions = {key: torch.cat((value, value)) for key, value in conditions.items()}
                 conditions["class_labels"][len(noisy) :] = none
-            with torch.no_grad(), autocast(self.device, self.precision):
-                output = self.unet(
-                    batch.to(memory_format=torch.channels_last), timestep, **conditions, return_dict=False
-                )[0].float()
+            timesteps = torch.full((len(batch),), timestep, device=batch.device)
+            batch = batch.to(DTYPES[self.precision], memory_format=torch.channels_last)
+            with torch.no_grad():
+                output = network(batch, timesteps, **conditions, return_dict=False)[0].float()
             if guided:
                 with_class, without = output.chunk(2)
                 output = without + condition.guidance * (with_class - without)
@@ -137,23 +138,16 @@ class MelGenerator(Generator):
         weights = condition.weights if condition.weights is not None else torch.ones(encoded.shape[1], 1)
         return torch.einsum("kb...,bk->b...", encoded, weights.to(encoded)).to(self.device)
 
-    def compiled(self) -> MelGenerator:
-        import torch._dynamo.exc
-        import torch._inductor.exc
+    def network(self) -> Any:
+        """The UNet in the generator's precision."""
+        if self.precision == "fp32":
+            return self.unet
+        if self._runs[0] is not self.unet:
+            self._runs = self.unet, in_precision(self.unet, self.precision)
+        return self._runs[1]
 
-        compiled = replace(self, unet=torch.compile(self.unet))  # type: ignore[arg-type]
-        if self.encoder is None:
-            try:
-                compiled.predictor()(torch.zeros(1, *self.image_shape, device=self.device), 0)
-            except (
-                torch._dynamo.exc.TorchDynamoException,
-                torch._inductor.exc.InductorError,
-                RuntimeError,
-            ) as error:
-                raise UsageError(
-                    f"torch cannot compile here ({first_line(error)})", field="compile"
-                ) from error
-        return compiled
+    def compiled(self) -> MelGenerator:
+        return replace(self, unet=Compiled(self.network()))  # type: ignore[arg-type]
 
     def to_latent(self, image: torch.Tensor) -> torch.Tensor:
         """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises."""

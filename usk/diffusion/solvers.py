@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from usk.device import to_device
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.schedule import Schedule
 from usk.errors import UsageError
@@ -108,7 +109,7 @@ def _sample_ddim(
         latent = alpha_to**0.5 * origin + max(1 - alpha_to - sigma**2, 0.0) ** 0.5 * noise
         if sigma > 0:
             fresh = [torch.randn(noisy.shape[1:], generator=generator) for generator in generators]
-            latent = latent + sigma * torch.stack(fresh).to(latent.device)
+            latent = latent + sigma * to_device(torch.stack(fresh), latent.device)
     return latent
 
 

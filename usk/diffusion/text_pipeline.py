@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -194,9 +194,6 @@ class TextGenerator(Generator):
         for part in coming:
             part.to(self.device)
         self._there = what
-
-    def compiled(self) -> Self:
-        return replace(self, network=torch.compile(self.network))
 
 
 def _batch(texts: Embedding) -> int:

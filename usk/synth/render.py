@@ -19,6 +19,8 @@ import torch
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource
+from usk.device import to_device
+from usk.diffusion.fast import repays_compiling
 from usk.diffusion.generator import Condition, Generator
 from usk.errors import ModelError
 from usk.synth.chosen_generator import with_a_part
@@ -123,7 +125,12 @@ class DiffusionRenderer(ClipRenderer):
         for row, crop in crop_of_parent.items():
             rows_of_crop[crop].append(row)
         texts = [text for some in (prompts or {}).values() for text in some]
-        generator.expect(texts, {*rows_of_crop, *map(self.crop, plan.clips)})
+        crops = {*rows_of_crop, *map(self.crop, plan.clips)}
+        generator.expect(texts, crops)
+        up, down = config.sampler.evaluations(self.strategy.inverts) if self.strategy.samples else (0, 0)
+        self.evaluations = up * len(crop_of_parent) + down * len(plan) * (1 if config.guidance == 1.0 else 2)
+        if repays_compiling(generator.device, self.evaluations, len(crops)):
+            self.generator = generator = generator.compiled()
         self.latents = ParentLatents(
             rows_of_crop,
             decoded,
@@ -196,7 +203,7 @@ class DiffusionRenderer(ClipRenderer):
 
         def fresh() -> torch.Tensor:
             seeds = [clip.seed ^ MIXING_STREAM for clip in planned]
-            return _gaussian(seeds, generator.latent_shape(crop)).to(generator.device)
+            return to_device(_gaussian(seeds, generator.latent_shape(crop)), generator.device)
 
         with self.stages("mix"):
             mixed = self.mix(
