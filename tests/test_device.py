@@ -57,3 +57,19 @@ def test_bf16_that_a_card_only_emulates_is_not_the_default(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
     assert device.default_precision(torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize(
+    ("found", "trained", "rendered"),
+    [("amx_tile", "bf16", "bf16"), ("avx512_bf16", "fp32", "bf16"), ("avx2", "fp32", "fp32")],
+)
+def test_cpus_that_multiply_bf16(
+    monkeypatch: pytest.MonkeyPatch, found: str, trained: str, rendered: str
+) -> None:
+    for name in ("amx_tile", "avx512_bf16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name == found)
+    cpu = torch.device("cpu")
+    assert (device.default_precision(cpu), device.default_precision(cpu, training=False)) == (
+        trained,
+        rendered,
+    )

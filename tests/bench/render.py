@@ -17,6 +17,7 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,24 +49,27 @@ from usk.synth.synthesize import synthesize
 RANDOM_256 = "random-256"
 
 
-def write_random_256(folder: Path) -> None:
-    """teticio/audio-diffusion-ddim-256's architecture with random weights."""
+def write_random(
+    folder: Path, size: int = 256, channels: Sequence[int] = (128, 128, 256, 256, 512, 512)
+) -> None:
+    """teticio/audio-diffusion-ddim-256's architecture with random weights, or a smaller one like it."""
+    plain = len(channels) - 2
     with quiet_libraries():
         from audiodiffusion.mel import Mel
         from diffusers import DDIMScheduler, UNet2DModel  # type: ignore[attr-defined,unused-ignore]
 
         torch.manual_seed(0)
         UNet2DModel(
-            sample_size=(256, 256),
+            sample_size=(size, size),
             in_channels=1,
             out_channels=1,
             layers_per_block=2,
-            block_out_channels=(128, 128, 256, 256, 512, 512),
-            down_block_types=(*("DownBlock2D",) * 4, "AttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "AttnUpBlock2D", *("UpBlock2D",) * 4),
+            block_out_channels=channels,
+            down_block_types=(*("DownBlock2D",) * plain, "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", *("UpBlock2D",) * plain),
         ).save_pretrained(folder / "unet")
         DDIMScheduler().save_pretrained(folder / "scheduler")
-        Mel(**MelSettings().to_audiodiffusion()).save_pretrained(folder / "mel")
+        Mel(**MelSettings(n_mels=size, n_frames=size).to_audiodiffusion()).save_pretrained(folder / "mel")
     index = {
         "_class_name": "AudioDiffusionPipeline",
         "mel": ["audiodiffusion.mel", "Mel"],
@@ -220,7 +224,7 @@ def main() -> None:
         folder = Path(options.model)
         if options.model == RANDOM_256:
             folder = work / RANDOM_256
-            write_random_256(folder)
+            write_random(folder)
         elif options.model == "embedded":
             folder = embedded_folder()
         generator = load_generator(str(folder), options.device)
@@ -265,7 +269,7 @@ def main() -> None:
             Console(stderr=True).print(rows[-1])
         result: dict[str, Any] = {
             "model": generator.model_id if options.model != RANDOM_256 else RANDOM_256,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+            "device": device_name(device),
             "threads": torch.get_num_threads(),
             "real": open_source(options.real).name,
             "rows": rows,
@@ -365,7 +369,9 @@ def _distance_text(distance: dict[str, Any] | None) -> str:
     return f"{distance['kad']:.1f}{interval}"
 
 
-def _cpu_name() -> str:
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -20,7 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usk.classify.loop import FeatureTable, Training
+from usk.classify.feature_table import FeatureTable
+from usk.classify.loop import Training
 from usk.classify.registry import CLASSIFIERS
 from usk.device import default_precision, resolve_device
 from usk.diffusion.fit import EMBEDDED_MEL

@@ -19,7 +19,8 @@ from usk.audio.features import features_of
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier
 from usk.classify.config import ClipUse
-from usk.classify.loop import FeatureTable, Training, evenly
+from usk.classify.feature_table import FeatureTable, Gathered
+from usk.classify.loop import Training, evenly
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.train import train
 from usk.data.decode import decode_source
@@ -60,6 +61,23 @@ def recipe(
     changed = replace(tiny_classifier, optimizer=watched, cosine=request.param)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
     return changed
+
+
+def test_rows_of_several_tables_are_gathered_where_they_lie(tmp_path: Path) -> None:
+    real, synth = np.random.default_rng(0).normal(size=(2, 9, 3, 4)).astype(np.float16)
+    np.save(tmp_path / "synth.npy", synth)
+    mapped = torch.from_numpy(np.load(tmp_path / "synth.npy", mmap_mode="r+"))
+    parts = [
+        (torch.from_numpy(real), np.array([7, 1, 4])),
+        (mapped, np.array([0, 8])),
+        (torch.from_numpy(real), np.array([2])),
+    ]
+    gathered, copied = Gathered(parts), np.concatenate([real[[7, 1, 4]], synth[[0, 8]], real[[2]]])
+    assert len(gathered) == len(copied) == 6
+    for places in ([0, 1, 2, 3, 4, 5], [5, 3, 3, 0], [4], []):
+        assert np.array_equal(gathered[torch.tensor(places, dtype=torch.int64)], copied[places])
+    mapped[8] = 0
+    assert not gathered[torch.tensor([4])].any(), "the table itself is read"
 
 
 def check(recipe: ClassifierPreset, steps: int) -> None:

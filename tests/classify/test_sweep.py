@@ -18,7 +18,9 @@ from usk.classify.augment import augment_batch
 from usk.classify.caveats import trained_beyond_the_subset
 from usk.classify.sweep import Parts, parse_mixes, plan_runs, subset_folder
 from usk.classify.train import train
+from usk.data import mix as mix_module
 from usk.data.decode import DecodedSource, decode_source
+from usk.data.leaks import leaking
 from usk.data.mix import parse_mix
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import held_out_groups
@@ -30,13 +32,20 @@ def _tiny(tiny_classifier: Any) -> Iterator[None]:
     yield
 
 
-def test_splits_then_seeds_then_train_clips_then_mixes(
-    bands: Source, children: Callable[..., Source]
+def test_splits_then_seeds_then_train_clips_then_mixes_and_leaks_are_looked_for_once_a_fold(
+    bands: Source, children: Callable[..., Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(mix_module, "leaking", lambda *of: looked.append(of[2].name) or leaking(*of))
     parts = Parts({"real": bands, "synth": children()}, {})
-    mixes = [parse_mix("real"), parse_mix("real,synth")]
+    mixes = [parse_mix("real"), parse_mix("real,synth"), parse_mix("synth")]
     sweep = plan_runs(parts, mixes, "folds", (), range(2), (36, None))
-    runs = sweep.runs
+    assert looked == ["fold1", "fold2", "fold3"]
+    for run in sweep.runs:
+        for name, rows in run.rows.parts:
+            if name == "synth":
+                assert not leaking(parts.opened["synth"], bands, run.split)[rows].any()
+    runs = [run for run in sweep.runs if run.mix.text != "synth"]
     assert [split.name for split in sweep.splits] == ["fold1", "fold2", "fold3"] and not sweep.left_out
     assert [(run.split.name, run.seed, run.split.train_clips, run.mix.text) for run in runs] == [
         (f"fold{fold}", seed, train_clips, mix)

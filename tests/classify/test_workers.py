@@ -70,9 +70,6 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_for(2, "small", 9, 1, CPU) == Workers(2, 2)
     assert workers_for(8, "small", 3, 1, CPU) == Workers(3, 1)
     assert workers_for(None, "small", 0, 0, CPU).processes == 1
-    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU, data_bytes=10**10) == Workers(
-        1, 4
-    )  # 20 GB each, 64 there
     monkeypatch.setattr(workers, "cores_allowed", lambda: 2)  # a container's quota
     assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(2, 1)
 

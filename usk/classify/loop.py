@@ -20,6 +20,7 @@ from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.config import ClipUse
+from usk.classify.feature_table import FeatureTable, Gathered, TrainingData
 from usk.classify.networks import Standardized
 from usk.classify.recipe import ClassifierPreset
 from usk.device import autocast
@@ -31,14 +32,6 @@ BATCH_NORM_BATCH = 128
 PREDICTED_AT_ONCE = 64  # fits a processor's cache better than larger batches
 
 AfterEpoch = Callable[[int, float], None]  # epoch, the last validation accuracy there is
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureTable:
-    """What a source is to a classifier: features [n, bands, frames] on the device, labels int64 [n]."""
-
-    features: torch.Tensor
-    labels: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +82,7 @@ class Training:
         self,
         model: nn.Module,
         recipe: ClassifierPreset,
-        data: FeatureTable,
+        data: TrainingData,
         *,
         steps: int,
         batch: int,
@@ -251,8 +244,11 @@ def fit_classifier(
 ) -> TrainedClassifier:
     """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
     started = time.monotonic()
-    data = FeatureTable(
-        torch.cat([tables[name].features[rows.tolist()] for name, rows in task.parts]),
+    parts = Gathered([(tables[name].features, rows) for name, rows in task.parts])
+    data = TrainingData(
+        parts[torch.arange(len(parts), device=device)]
+        if device.type == "cuda"
+        else parts,  # one look-up a step
         torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device),
     )
     model: Any = _new_model(task, recipe, data.features, device)
@@ -311,21 +307,27 @@ def fit_classifier(
 
 
 def _new_model(
-    task: TrainTask, recipe: ClassifierPreset, features: torch.Tensor, device: torch.device
+    task: TrainTask, recipe: ClassifierPreset, features: torch.Tensor | Gathered, device: torch.device
 ) -> AudioClassifier:
     torch.manual_seed(task.seed)
     model = AudioClassifier(**task.classifier)
-    model.begin(recipe, features[:: max(1, len(features) // 512)].float())
+    model.begin(
+        recipe,
+        features[
+            torch.arange(0, len(features), max(1, len(features) // 512), device=features.device)
+        ].float(),
+    )
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _batch_norm_clips(
-    task: TrainTask, tables: Mapping[str, FeatureTable], data: FeatureTable
+    task: TrainTask, tables: Mapping[str, FeatureTable], data: TrainingData
 ) -> torch.Tensor:
     """Features of real clips that train, since those are what will be classified; without any, of whatever trains."""
     real = [rows for name, rows in task.parts if name == "real"]
     if not real:
-        return evenly(data.features, BATCH_NORM_CLIPS)
+        features = data.features
+        return features[evenly(torch.arange(len(features), device=features.device), BATCH_NORM_CLIPS)]
     return tables["real"].features[evenly(real[-1], BATCH_NORM_CLIPS).tolist()]
 
 

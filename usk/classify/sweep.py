@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from usk.classify.config import FOLDS, ClipUse
 from usk.data.mix import Mix, TrainingRows, parse_mix, training_rows
@@ -213,14 +216,14 @@ def plan_runs(
     Folds are crossed with seeds; `seed-9010` draws one split a seed. Without `folds`, those that a mix cannot be tested on
     without a leak are left out; those asked for by number must all work.
     """
-    real = parts.opened["real"]
+    real, known = parts.opened["real"], dict[Any, np.ndarray]()
 
     def runs_of(split: Split, seed: int) -> Iterator[PlannedRun]:
         for n in train_clips:
             cut = subset_split(split, real.clips, n, seed)
             for mix in mixes:
                 own = parts.mix_of(mix, cut, seed)
-                rows = training_rows(own, parts.opened, real, cut)
+                rows = training_rows(own, parts.opened, real, cut, known)
                 both = len(set(rows.synthetic(parts.opened).tolist())) == 2
                 if both:
                     own = replace(own, text=use.called(own.text))

@@ -27,7 +27,8 @@ from usk.classify.caveats import run_caveats, sweep_notes
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import classifier_settings
 from usk.classify.config import ClipUse, TrainConfig
-from usk.classify.loop import FeatureTable, TrainedClassifier, TrainTask, rounded
+from usk.classify.feature_table import FeatureTable
+from usk.classify.loop import TrainedClassifier, TrainTask, rounded
 from usk.classify.recipe import ClassifierPreset, training_length
 from usk.classify.registry import preset
 from usk.classify.run_folder import data_hash, remove_leftovers, save_run, source_of
@@ -193,14 +194,8 @@ class _Trainer:
         """How many processes train what is missing."""
         steps = sum(self.identities[index].steps for index in self.todo)
         batch = self.config.batch or self.recipe.batch
-        largest = max(
-            (sum(len(rows) for _, rows in self.planned[i].rows.parts) for i in self.todo), default=0
-        )
-        data_bytes = 2 * largest * math.prod(self.recipe.features.shape)
         config = self.config
-        return workers_for(
-            config.workers, config.classifier, len(self.todo), steps * batch, self.device, data_bytes
-        )
+        return workers_for(config.workers, config.classifier, len(self.todo), steps * batch, self.device)
 
     def settings(
         self, workers: Workers, augments: Sequence[str], train_clips: Sequence[int | None]

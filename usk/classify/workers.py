@@ -18,25 +18,24 @@ import numpy as np
 import torch
 
 from usk.classify.config import TRANSFORMER
-from usk.classify.loop import FeatureTable, TrainTask, fit_classifier, tables_of
+from usk.classify.feature_table import FeatureTable
+from usk.classify.loop import TrainTask, fit_classifier, tables_of
 from usk.classify.registry import preset
 from usk.device import cores_allowed, memory_allowed_bytes, visible_devices
 from usk.engine.local import Do, Workers
 from usk.errors import UskError
 
 WORTH_CLIPS = 2**15  # a process takes seconds to start: with fewer clips trained on in all, one is enough
-WORKER_BYTES = 1_500_000_000  # of memory for each, without its clips; at most half of the machine's in all
+WORKER_BYTES = 1_500_000_000  # of memory for each, without the tables that all share; at most half of the machine's in all
 MOST_ON_A_GPU = 8
 CORES_PER_GPU_PROCESS = 2
 GPU_WORKER_BYTES = 4_000_000_000  # of its memory for each: CUDA itself, activations, cuDNN's workspaces
 ONE_AT_A_TIME = "train one run at a time (workers 1)"
 
 
-def share_cores(
-    cores: int, runs: int, memory_bytes: float = math.inf, each_bytes: float = WORKER_BYTES
-) -> Workers:
+def share_cores(cores: int, runs: int, memory_bytes: float = math.inf) -> Workers:
     """As many processes as there are cores, runs and memory for; threads for each, so that they fill the cores."""
-    most = max(1, int(min(cores, runs, memory_bytes / 2 / each_bytes)))
+    most = max(1, int(min(cores, runs, memory_bytes / 2 / WORKER_BYTES)))
     threads = math.ceil(cores / most)
     return Workers(max(1, min(most, cores // threads)), threads)
 
@@ -47,13 +46,11 @@ def workers_for(
     runs: int,
     clips_in_all: int,
     device: torch.device,
-    data_bytes: int = 0,
 ) -> Workers:
     """The processes for `runs` that train on `clips_in_all` together; `workers` as the user said, None to choose.
 
     Chosen is one process for a `transformers` classifier, which keeps cores or a GPU busy by itself, and for little work. All
     visible GPUs get as many, unless the device is one of them.
-    `data_bytes` are the features that the largest run trains on: a process holds them twice while it begins.
     """
     devices = visible_devices(device)
     if workers is not None:
@@ -63,12 +60,11 @@ def workers_for(
     if (device.type == "cpu" and transformer) or clips_in_all < WORTH_CLIPS:
         return Workers(1, torch.get_num_threads(), devices)
     cores = min(torch.get_num_threads(), cores_allowed())
-    each_bytes = WORKER_BYTES + 2 * data_bytes
     memory_bytes = memory_allowed_bytes()
     if device.type == "cpu":
-        return share_cores(cores, runs, memory_bytes, each_bytes)
+        return share_cores(cores, runs, memory_bytes)
     on_gpu = 1.0 if transformer else min(MOST_ON_A_GPU, torch.cuda.mem_get_info(device)[0] / GPU_WORKER_BYTES)
-    in_memory = memory_bytes / 4 / each_bytes  # CUDA takes as much again
+    in_memory = memory_bytes / 4 / WORKER_BYTES  # CUDA takes as much again
     most = min(cores / CORES_PER_GPU_PROCESS, in_memory, on_gpu * len(devices))
     processes = max(1, int(min(runs, most)))
     return Workers(processes, max(1, cores // processes), devices)

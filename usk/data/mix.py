@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -104,8 +105,15 @@ def share_of(clips: Sequence[Clip], rows: np.ndarray, fraction: float) -> np.nda
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: Split) -> TrainingRows:
-    """Which rows of each part train in `split`.
+def training_rows(
+    mix: Mix,
+    sources: Mapping[str, Source],
+    real: Source,
+    split: Split,
+    known: dict[Any, np.ndarray] | None = None,
+) -> TrainingRows:
+    """Which rows of each part train in `split`. `known` keeps which clips leak, for other runs of the same sources: all seeds of
+    a fold.
 
     With train_clips, or a fraction of the real clips (`real:0.1`), a synthetic clip trains only if all its parents are among
     those: what it brings of other real clips would be credited to synthesis.
@@ -122,7 +130,12 @@ def training_rows(mix: Mix, sources: Mapping[str, Source], real: Source, split: 
         if source is real:
             rows = given
         else:
-            leaks = leaking(source, real, split)
+            evaluated = split.by_group, split.validation.tobytes(), split.test.tobytes()
+            leaks = known.get((part.name, evaluated)) if known is not None else None
+            if leaks is None:
+                leaks = leaking(source, real, split)
+            if known is not None:
+                known[part.name, evaluated] = leaks
             dropped += int(leaks.sum())
             if leaks.all():
                 raise LeakError(

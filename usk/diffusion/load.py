@@ -50,7 +50,7 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
             info,
             model_id(name, folder, commit),
             on,
-            default_precision(on) if precision == "auto" else precision,
+            default_precision(on, training=False) if precision == "auto" else precision,
         )
         if adapter is not None:
             read_adapter(generator.network, folder, adapter)

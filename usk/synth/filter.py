@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from usk.audio.features import features_at, features_of
-from usk.classify.loop import BATCH_NORM_CLIPS, FeatureTable, Training, evenly
+from usk.classify.feature_table import FeatureTable
+from usk.classify.loop import BATCH_NORM_CLIPS, Training, evenly
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import DEFAULT_CLASSIFIER, preset
 from usk.data.clip import Clip
