@@ -155,13 +155,36 @@ def is_text(path: str | PurePath) -> bool:
 
 
 LITTER = frozenset(
-    {"@eaDir", "@Recycle", "__MACOSX", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
+    [
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@sharebin",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "~snapshot",
+        "__macosx",
+        "__pycache__",
+        "$recycle.bin",
+        "recycler",
+        "lost+found",
+        "node_modules",
+        "venv",
+        "system volume information",
+        "network trash folder",
+        "temporary items",
+    ]
 )
-"""Folders that network drives and operating systems put beside one's own."""
+
+
+def is_litter(name: str) -> bool:
+    """Whether a folder is hidden, or one that network drives, operating systems and programs put beside one's own."""
+    return name.startswith(".") or name.casefold() in LITTER
 
 
 def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
-    """All files below `folder`, without hidden ones (`._cut.wav`), those in hidden folders (`.ipynb_checkpoints`), and `LITTER`.
+    """All files below `folder`, without hidden ones (`._cut.wav`), those in hidden folders (`.ipynb_checkpoints`), and litter.
 
     Linked folders are entered like others, each once. Links to what is in `folder` anyway, or above it, are added to `left_out`.
     """
@@ -173,7 +196,7 @@ def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path
         kept = []
         for name in sorted(below):
             path = Path(place, name)
-            if name.startswith(".") or name in LITTER:
+            if is_litter(name):
                 continue
             if path.is_symlink():
                 real, here = path.resolve(), Path(place).resolve()

@@ -24,7 +24,7 @@ READ_TIMEOUT_S, WRITE_TIMEOUT_S = (
     10.0,
     60.0,
 )  # for a sign of life; the client's own calls mostly have no limit
-PATIENCE_S = 40.0  # with a Hub that does nothing but fail or dawdle, over all requests of a call
+PATIENCE_S = 30.0  # with a Hub that does nothing but fail or dawdle, over all requests of a call
 SLOWEST_BYTES_PER_S = 256
 
 # What an exception means, by the name of its class: what happened, and what to do. `{instead}` is what the caller proposes,

@@ -402,12 +402,12 @@ def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Pa
     features["mic"] = datasets.ClassLabel(names=["phone", "studio"])
     table = table.cast(features.arrow_schema)
     assert open_source(write_parquet(tmp_path / "set", table)).class_names == tuple(LABELS)
-    features["species"] = features.pop("label")
+    features["creature"] = features.pop("label")
     other = write_parquet(
-        tmp_path / "other", table.rename_columns(["audio", "mic", "species"]).cast(features.arrow_schema)
+        tmp_path / "other", table.rename_columns(["audio", "mic", "creature"]).cast(features.arrow_schema)
     )
     fails(
-        "has several columns of classes (mic, species) among mic, species. Name the one to learn",
+        "has several columns of classes (mic, creature) among mic, creature. Name the one to learn",
         other,
     )
     assert open_source(other, label_column="species").class_names == tuple(LABELS)
@@ -505,7 +505,7 @@ def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "message", "error"),
     [
-        ({"label_column": "species"}, "label_column species: ", UsageError),
+        ({"label_column": "creature"}, "label_column creature: ", UsageError),
         ({"group_column": "tape"}, "group_column tape: ", UsageError),
         ({"fold_column": "part"}, "fold_column part: ", UsageError),
     ],
@@ -521,8 +521,8 @@ def test_an_unknown_column_names_the_flag(
     ("change", "message"),
     [
         (
-            lambda table: table.rename_columns(["audio", "species"]),
-            "no label column among species. Name the one to learn",
+            lambda table: table.rename_columns(["audio", "creature"]),
+            "no label column among creature. Name the one to learn",
         ),
         (lambda table: table.drop_columns(["audio"]), "no audio column; its columns are label"),
         (

@@ -142,6 +142,95 @@ def parts_with_classes(root: Path) -> None:
             clips(root / part / label, [f"{label}_{n}.wav"])
 
 
+def nsynth(root: Path) -> None:
+    clips(root / "audio")
+    found = {file[:-4]: {"note": n, "family": file.split("_")[0]} for n, file in enumerate(NAMES)}
+    (root / "examples.json").write_text(json.dumps(found))
+
+
+def esc50_one_level_up(root: Path) -> None:
+    table("ESC-50-master/meta/esc50.csv", head="filename,category", place="ESC-50-master/audio")(root)
+
+
+def fsd50k(labels: str) -> Make:
+    def make(root: Path) -> None:
+        clips(root / "FSD50K.dev_audio", NAMES[::2])
+        clips(root / "FSD50K.eval_audio", NAMES[1::2])
+        for part, names in (("dev", NAMES[::2]), ("eval", NAMES[1::2])):
+            lines = [f'{file[:-4]},"{file.split("_")[0]}{labels}"' for file in names]
+            (root / "FSD50K.ground_truth").mkdir(exist_ok=True)
+            (root / "FSD50K.ground_truth" / f"{part}.csv").write_text("\n".join(["fname,labels", *lines]))
+
+    return make
+
+
+def parquet_in_parts(root: Path) -> None:
+    for part, found in (("train", RECORDS[::2]), ("validation", RECORDS[1::2])):
+        clips(root / "data" / part, [row["file_name"] for row in found])
+        pq.write_table(pa.Table.from_pylist(found), root / "data" / part / "metadata.parquet")
+
+
+def class_folders_with(**texts: str) -> Make:
+    """Class folders, and files of these names and texts beside them."""
+
+    def make(root: Path) -> None:
+        for label in CLASSES:
+            clips(root / label, [file for file in NAMES if file.startswith(label)])
+        for name, text in texts.items():
+            (root / name.replace("__", ".")).write_text(text)
+
+    return make
+
+
+def parts_below_classes(root: Path) -> None:
+    for label in CLASSES:
+        for n, part in enumerate(("train", "test")):
+            clips(root / label / part, [f"{label}_{n}.wav"])
+
+
+def litter(root: Path) -> None:
+    class_folders_with()(root)
+    for name in (
+        "@Recently-Snapshot",
+        "#snapshot",
+        "$Recycle.Bin",
+        "__pycache__",
+        ".git",
+        "Network Trash Folder",
+    ):
+        clips(root / name, ["x.wav"])
+
+
+def labels_beside(place: str, name: str, text: str) -> Make:
+    """Sounds of a second and, for each, a file of labels."""
+
+    def make(root: Path) -> None:
+        for n in range(2):
+            write_wav(root / "audio" / f"{n}.wav", tone(300 + n, 1.0))
+            (root / place).mkdir(exist_ok=True)
+            (root / place / name.format(n)).write_text(text)
+
+    return make
+
+
+AUDACITY = "0.1\t0.4\tdog\n\\\t100.0\t200.0\n0.5\t0.9\train\n"
+RAVEN = "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t0.1\t0.4\tdog\n2\t0.5\t0.9\train\n"
+
+
+def stretches(head: str, dog: str, rain: str) -> Make:
+    """A table of two stretches of each of two sounds of a second."""
+
+    def make(root: Path) -> None:
+        for n in range(2):
+            write_wav(root / f"{n}.wav", tone(300 + n, 1.0))
+        lines = [
+            f"{n}.wav,{times},{label}" for n in range(2) for label, times in (("dog", dog), ("rain", rain))
+        ]
+        (root / "events.csv").write_text("\n".join([f"filename,{head},label", *lines]))
+
+    return make
+
+
 def with_links(root: Path) -> None:
     for label in CLASSES:
         clips(root / label, [file for file in NAMES if file.startswith(label)])
@@ -179,6 +268,28 @@ READ = {
     "DCASE": acoustic_scenes,
     "classes below parts": parts_with_classes,
     "links and litter": with_links,
+    "ESC-50 one level up": esc50_one_level_up,
+    "FSD50K of one label": fsd50k(""),
+    "Parquet tables in parts": parquet_in_parts,
+    "parts below classes": parts_below_classes,
+    "litter of systems": litter,
+    "paths of another machine": table("labels.csv", lambda file: f"/home/nobody/set/audio/{file}", "path,label"),
+    "paths of Windows elsewhere": table("labels.csv", lambda file: f"C:\\Users\\x\\{file}", "path,label"),
+    "URLs": table("labels.csv", lambda file: f"https://x.org/a/{file}", "url,label"),
+    "names as in URLs": table("labels.csv", lambda file: file.replace("_", "%5F")),
+    "names before they were converted": table("labels.csv", lambda file: file.replace(".wav", ".mp3")),
+    "ids in a column of any name": table("labels.csv", lambda file: file[:-4], "itemid,hasbird"),
+    "blanks between": content("labels.txt", rows(lambda f, c: f"audio/{f} {c}\n")),
+    "comments above": content("labels.csv", "# made today\n# filename, label\n" + rows(lambda f, c: f"{f}, {c}\n")),
+    "JSON by file": content("labels.json", json.dumps({row["file_name"]: row["label"] for row in RECORDS})),
+    "JSON by class": content("labels.json", json.dumps({c: [f for f in NAMES if c in f] for c in CLASSES})),
+    "JSON below a key": content("labels.json", json.dumps({"info": {}, "data": RECORDS})),
+    "Audacity": labels_beside("labels", "{}.txt", AUDACITY),
+    "Raven": labels_beside("audio", "{}.Table.1.selections.txt", RAVEN),
+    "onset and duration": stretches("onset,duration", "0.1,0.3", "0.5,0.4"),
+    "milliseconds": stretches("start_ms,end_ms", "100,400", "500,900"),
+    "offset and duration": stretches("offset,duration", "0.1,0.3", "0.5,0.4"),
+    "AudioSet": stretches("start_time_seconds,end_time_seconds", "0.1,0.4", "0.5,0.9"),
 }  # fmt: skip
 
 
@@ -198,7 +309,13 @@ def test_read(tmp_path: Path, make: Make) -> None:
         (acoustic_scenes, "the publisher's parts in the column split (fold1_evaluate 2, train 2)"),
         (tables_that_repeat, "left out 4 rows of Data/features_3_sec.csv, whose files other tables list"),
         (speech_commands, "_background_noise_ is no class and is left out"),
-        (speech_commands, "the publisher's lists of parts (test 2, train 2) are not used; to test on one"),
+        (speech_commands, "the publisher's lists of parts (testing_list 2, train 2) are not used; to test on one"),
+        (class_folders_with(siren__zip=""), "not read: siren.zip; unpack archives"),
+        (class_folders_with(train__txt="dog/dog_0.wav\nrain/rain_0.wav", test__txt="dog/dog_1.wav\nrain/rain_1.wav"), "lists of parts (test 2, train 2)"),
+        (parts_below_classes, "the publisher's parts in the column split (test 2, train 2)"),
+        (content("labels.csv", "filename,label,is_test\n" + rows(lambda f, c: f"{f},{c},{f[-5]}\n")), "the column is_test (0 2, 1 2)"),
+        (content("labels.csv", "filename,label,dataset\n" + rows(lambda f, c: f"{f},{c},{('train', 'test')[int(f[-5])]}\n")), "column dataset (test 2, train 2)"),
+        (lambda root: [clips(root / f"Actor_0{n}", [f"{n}.wav"]) for n in (1, 2)], "Actor_01, Actor_02 differ by a number alone"),
         (with_links, "left out 2 links to folders that are read anyway or lie above (dog/beside, dog/up)"),
         (lambda root: [clips(root / name, NAMES[:2]) for name in ("Dog", "dog", "rain ")], "'Dog' and 'dog'"),
         (
@@ -232,6 +349,13 @@ def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> No
         (lambda root: [clips(root / name) for name in ("train_data", "test_data")], SourceError, ""),
         (lambda root: [clips(root / f"FSD50K.{name}_audio") for name in ("dev", "eval")], SourceError, ""),
         (lambda root: clips(root / "clips"), SourceError, ""),
+        (lambda root: clips(root / "audio_16k"), SourceError, ""),
+        (lambda root: [clips(root / "archive" / "set" / label) for label in CLASSES], SourceError, ""),
+        (nsynth, SourceError, "label_column"),
+        (fsd50k(",Sound"), SourceError, "label_column"),
+        (content("labels.xlsx", b"PK"), SourceError, ""),
+        (content("labels.csv", "uuid,label\nab,dog\ncd,rain\n"), SourceError, ""),
+        (content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f},\"['{c}']\"\n")), SourceError, "label_column"),
         (content("labels.csv", "filename,labels\n" + rows(lambda f, c: f'{f},"{c},Sound"\n')), SourceError, "label_column"),
         (content("x.jsonl", "".join(json.dumps({"file": f, "label": ["dog"]}) + "\n" for f in NAMES)), SourceError, "label_column"),
         (content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f},{c}\n") + "dog_0.wav,rain\n"), SourceError, "label_column"),

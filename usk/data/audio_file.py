@@ -200,6 +200,8 @@ def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = Non
 
     if not content:
         raise BadAudioError("empty file")
+    if content.startswith(b"version https://git-lfs"):
+        raise BadAudioError("a pointer of Git LFS; run `git lfs pull` in its folder")
     try:
         sounds, remark = whole_sounds(content)
         if len(sounds) > 1:

@@ -10,17 +10,17 @@ from pathlib import Path, PurePosixPath
 
 from usk.data.audio_file import FileRef
 from usk.data.clip import Clip
-from usk.data.find import AudioFolder, name_parts
+from usk.data.find import AudioFolder, FileFinder, name_parts
 from usk.data.fingerprint import fingerprint_files
 from usk.data.location import A_SOURCE
 from usk.data.source import Source, no_groups_note, with_folds
+from usk.data.table_parts import Listing, listed_parts
 from usk.errors import SourceError
 from usk.files import is_text
 from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
 NO_CLASS = frozenset({"_background_noise_"})  # of Speech Commands: noise to mix in
-PART_LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}  # of Speech Commands
 SPEAKER = re.compile(r"(.+)_nohash_\d+")  # the same: one speaker's words
 RECORDING_FIX = "put the clips of one recording into a folder of their own below the class"
 
@@ -42,20 +42,29 @@ def refuse_names_that_are_not_text(folder: AudioFolder, typed: str, skip_bad: bo
     return [f"skipped {pluralize(len(odd), 'file')} whose name is not UTF-8: {abbreviate_list(odd)}"]
 
 
-def open_class_folders(folder: AudioFolder, typed: str, split_is_fold: bool, notes: Sequence[str]) -> Source:
+def open_class_folders(
+    folder: AudioFolder,
+    finder: FileFinder,
+    typed: str,
+    split_is_fold: bool,
+    notes: Sequence[str],
+    lists: Sequence[Listing],
+) -> Source:
     """One clip a file, whose class is its folder.
 
     Args:
         folder: what lies there.
+        finder: of its files.
         typed: how the user named it.
         split_is_fold: whether the publisher's lists of parts (Speech Commands) are the folds.
         notes: what is said already.
+        lists: these lists.
     """
     tops = [name for name in folder.tops if name not in NO_CLASS]
     if not tops:
         raise SourceError(
             f"{typed} is not a source of clips: {_why_no_classes(folder)}",
-            hint=" ".join([*notes, A_SOURCE]),
+            hint=". ".join([*notes, A_SOURCE]),
         )
     if name_parts(tops):
         _refuse_parts(folder, tops, typed, notes)
@@ -63,7 +72,7 @@ def open_class_folders(folder: AudioFolder, typed: str, split_is_fold: bool, not
     name = folder.root.resolve().name
     shared = _shared_folders(files)
     groups = [f"{name}/{_recording(file, shared)}" for file in files]
-    parts = _listed_parts(folder, files)
+    parts, _ = listed_parts(lists, [str(file) for file in files], finder)
     folds = [0] * len(files)
     if parts and split_is_fold:
         numbers = {part: number for number, part in enumerate(sorted(set(parts)), start=1)}
@@ -101,10 +110,7 @@ def open_class_folders(folder: AudioFolder, typed: str, split_is_fold: bool, not
 
 def _refuse_parts(folder: AudioFolder, tops: Sequence[str], typed: str, notes: Sequence[str]) -> None:
     """Raise SourceError for folders that are parts of a data set."""
-    deep = [file for file in folder.audio if len(file.parts) > 2]
-    below = {top: {file.parts[1] for file in deep if file.parts[0] == top} for top in tops}
-    n_of = Counter(file.parts[0] for file in deep if len(below.get(file.parts[0], ())) > 1)
-    deeper = n_of.most_common(1)[0][0] if n_of else None
+    deeper = _deeper(folder)
     fix = (
         f"Name {Path(typed) / deeper}, whose sub-folders can be the classes"
         if deeper
@@ -113,6 +119,25 @@ def _refuse_parts(folder: AudioFolder, tops: Sequence[str], typed: str, notes: S
     raise SourceError(
         f"{typed}: its folders {', '.join(tops[:4])} are named like parts of a data set, not like classes",
         hint=". ".join([*notes, fix]) + ".",
+    )
+
+
+def _deeper(folder: AudioFolder) -> str | None:
+    """The folder with most files below whose sub-folders can be classes."""
+    below: dict[str, set[str]] = defaultdict(set)
+    n_of: Counter[str] = Counter()
+    for file in folder.audio:
+        for depth in range(1, len(file.parts) - 1):
+            place = "/".join(file.parts[:depth])
+            below[place].add(file.parts[depth])
+            n_of[place] += 1
+    return next(
+        (
+            place
+            for place, _ in n_of.most_common()
+            if len(below[place]) > 1 and not name_parts(sorted(below[place]))
+        ),
+        None,
     )
 
 
@@ -136,16 +161,6 @@ def _recording(file: PurePosixPath, shared: dict[str, set[str]]) -> str:
         speaker = SPEAKER.fullmatch(file.stem)
         return f"speaker-{speaker[1]}" if speaker else str(file)
     return folder if folder in shared else file.parent.as_posix()
-
-
-def _listed_parts(folder: AudioFolder, files: Sequence[PurePosixPath]) -> list[str]:
-    """Each file's part by the publisher's lists, none without lists."""
-    part_of = {}
-    for name, part in PART_LISTS.items():
-        if (folder.root / name).is_file():
-            lines = (folder.root / name).read_text(encoding="utf-8", errors="replace").splitlines()
-            part_of.update(dict.fromkeys(lines, part))
-    return [part_of.get(str(file), "train") for file in files] if part_of else []
 
 
 def _recording_notes(
@@ -198,6 +213,11 @@ def _passed_over(folder: AudioFolder, tops: Sequence[str], typed: str) -> list[s
     if loose := _n_loose(folder):
         notes.append(
             f"{loose} audio file{'s' if loose > 1 else ''} beside the class folders passed over: a clip's class is its folder"
+        )
+    if len(tops) > 1 and len(shape := {re.sub(r"\d+", "#", name) for name in tops}) == 1 and shape != {"#"}:
+        notes.append(
+            f"the classes {abbreviate_list(list(tops))} differ by a number alone: if they are speakers, days or places, list the files in a "
+            "table metadata.csv with the columns file_name and label"
         )
     if len(tops) == 1:
         notes.append(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from usk.data.audio_file import AudioRef, FileRef
 from usk.data.checks import is_missing
-from usk.data.columns import GROUP_COLUMNS, SPLIT_COLUMNS, Columns, from_columns, label_column_of
+from usk.data.columns import SPLIT_COLUMNS, Columns, from_columns, label_column_of
 from usk.data.find import AudioFolder, FileFinder, OutsideError, looks_like_audio, name_parts
 from usk.data.fingerprint import fingerprint_files
 from usk.data.listing import FILE_COLUMN, TEXT_SUFFIXES, ClipTable, read_table
-from usk.data.segments import cut_segments, time_columns
+from usk.data.segments import cut_segments, labels_beside
 from usk.data.source import Source
-from usk.data.table_parts import listed_parts, without_repeats
+from usk.data.table_parts import (
+    STANDARD,
+    Listing,
+    files_of,
+    listed_parts,
+    only_other_column,
+    parts_with_classes,
+    says_part,
+    without_repeats,
+)
 from usk.errors import SourceError, UsageError
 from usk.text import abbreviate_list, pluralize
 
@@ -39,43 +50,16 @@ FILE_COLUMNS = (
     "id",
     "name",
 )
-STANDARD = "metadata"  # what Hugging Face's audiofolder calls its table
-PASSED_OVER = ("sample_submission", "testing_list", "validation_list", "requirements", "readme", "license")
+PASSED_OVER = ("sample_submission", "requirements", "readme", "license")
+MOST_DEEP = 50  # tables more than one folder down: more of them are not lists of clips
 LOOKED_AT = 200  # rows, to find out which column names files
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A table that lists clips, where it lies in its folder, and its column of file names."""
-
-    file: PurePosixPath
-    table: ClipTable
-    column: str
-    hits: int  # of the first rows: how many name a file that is there
-
-    @property
-    def place(self) -> str:
-        return "" if self.file.parent == PurePosixPath(".") else self.file.parent.as_posix()
-
-    @property
-    def part(self) -> str:
-        """What it calls its part of the data set: `train` of `train/metadata.csv` and of `train.csv`."""
-        return self.place if self.place and self.file.stem == STANDARD else self.file.stem
-
-    @property
-    def names(self) -> list[str]:
-        return ["" if is_missing(name) else str(name) for name in self.table[self.column]]
-
-    def label_column(self, columns: Columns, guess: bool) -> str | None:
-        """The column of labels: as named, as it is called, or (`guess`) the only one beside the file names."""
-        return label_column_of(self.table, columns) or (only_other_column(self) if guess else None)
 
 
 @dataclass(frozen=True)
 class ChosenTables:
     listings: tuple[Listing, ...]
     notes: tuple[str, ...]
-    others: tuple[Listing, ...] = ()  # that list clips as well
+    others: tuple[Listing, ...] = ()  # that list clips as well, or say the parts of class folders
 
 
 def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> ChosenTables:
@@ -92,15 +76,25 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
     chosen = next((level for level in levels if level), [])
     if not chosen:
         lost = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
-        if not lost and (parts := _parts_with_classes(folder)) is not None:
-            notes.append(f"the classes are the folders below {abbreviate_list(folder.tops)}")
-            return ChosenTables((parts,), tuple(notes))
+        if not lost and (parts := parts_with_classes(folder)) is not None:
+            return ChosenTables((parts[0],), (*notes, parts[1]))
+        if not lost and not classes and (found_beside := labels_beside(folder)) is not None:
+            table, files = found_beside
+            notes.append(f"the labels are those of {abbreviate_list([str(file) for file in files])}")
+            return ChosenTables((Listing(PurePosixPath("."), table, FILE_COLUMN, 1, files),), tuple(notes))
+        notes += _unused(folder)
         return ChosenTables(tuple(lost[:1]), tuple(notes))
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
     without: list[str] = []
     if labeled and len(labeled) < len(chosen):
-        without = [listing.file.as_posix() for listing in chosen if listing not in labeled]
-        notes.append(f"{abbreviate_list(without)}: no column of labels, so its clips are left out")
+        listed = {file for listing in labeled for file in files_of(listing, finder)}
+        without = [
+            listing.file.as_posix()
+            for listing in chosen
+            if listing not in labeled and not listed.issuperset(files_of(listing, finder))
+        ]
+        if without:
+            notes.append(f"{abbreviate_list(without)}: no column of labels, so its clips are left out")
         chosen = labeled
     others = tuple(
         listing for listing in found if listing not in chosen and listing.file.as_posix() not in without
@@ -122,34 +116,46 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
                 f"the classes are those of {names} ({abbreviate_list(sorted(labels))}), not the folders {abbreviate_list(classes)}"
             )
         return ChosenTables(tuple(chosen), tuple(notes), others)
+    if not labeled and any(map(says_part, chosen)):
+        return ChosenTables((), tuple(notes), tuple(chosen))
     why = "it has one label" if labels else "it has no column of labels that is known by its name"
     notes.append(f"{names} is passed over and the folders are the classes, since {why}")
     return ChosenTables((), tuple(notes))
 
 
-def _parts_with_classes(folder: AudioFolder) -> Listing | None:
-    """Folders of parts that have the same classes below (`train/dog`, `test/dog`), as a table would list them."""
-    tops, files = folder.tops, folder.audio
-    if not tops or not name_parts(tops) or any(len(file.parts) < 3 for file in files):
-        return None
-    below = [{file.parts[1] for file in files if file.parts[0] == top} for top in tops]
-    shared = sorted(set.intersection(*below))
-    if len(shared) < 2 or name_parts(shared):
-        return None
-    table: ClipTable = {
-        FILE_COLUMN: [str(file) for file in files],
-        "label": [file.parts[1] for file in files],
-        "split": [file.parts[0] for file in files],
-    }
-    return Listing(PurePosixPath("."), table, FILE_COLUMN, len(files))
+def _unused(folder: AudioFolder) -> list[str]:
+    """What to say of what is there and was not made use of: archives, spreadsheets, and tables that name no file."""
+    notes = []
+    if folder.packed:
+        names = abbreviate_list([str(file) for file in folder.packed])
+        notes.append(f"not read: {names}; unpack archives, and save tables as CSV")
+    plain = [file for file in _tables(folder) if file.suffix.lower() != ".txt"]
+    for file in plain[:1]:
+        with contextlib.suppress(SourceError):
+            row = [str(values[0])[:40] for values in read_table(folder.root / file).values() if values]
+            more = f" (and {len(plain) - 1} more)" if len(plain) > 1 else ""
+            notes.append(
+                f"passed over: {file}{more}, of which no column names the audio files; its first row is {', '.join(row[:8])}"
+            )
+    return notes
+
+
+def _tables(folder: AudioFolder) -> list[PurePosixPath]:
+    """The tables that may list clips: not those that are called like a sound beside them."""
+    sounds = {file.with_suffix("") for file in folder.audio} if folder.tables else set()
+    tables = [
+        file
+        for file in folder.tables
+        if file.with_suffix("") not in sounds and not file.stem.lower().startswith(PASSED_OVER)
+    ]
+    deep = [file for file in tables if len(file.parts) > 2]
+    return tables if len(deep) <= MOST_DEEP else [file for file in tables if file not in deep]
 
 
 def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tuple[list[Listing], list[str]]:
     """The tables with a column of file names, and what is said of others."""
     listings, notes = [], []
-    for file in folder.tables:
-        if len(file.parts) > 2 or file.stem.lower().startswith(PASSED_OVER):
-            continue
+    for file in _tables(folder):
         try:
             table = read_table(folder.root / file)
         except SourceError as error:
@@ -158,7 +164,7 @@ def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tupl
             if file.suffix in TEXT_SUFFIXES[:2]:  # whatever else it is, nobody called it a table
                 notes.append(f"passed over: {error.message}")
             continue
-        place = "" if len(file.parts) == 1 else file.parts[0]
+        place = "" if len(file.parts) == 1 else file.parent.as_posix()
         if (found := _file_column(table, finder, place, columns.audio)) is not None:
             listings.append(Listing(file, table, *found))
     if columns.audio is not None and not listings:
@@ -191,8 +197,11 @@ def _file_column(
         (count, name)
         for name in table
         if name not in named
-        and any(map(looks_like_audio, table[name][:LOOKED_AT]))
         and 2 * (count := hits(name)) >= rows > 0
+        and (
+            any(map(looks_like_audio, table[name][:LOOKED_AT]))
+            or (count > 0.9 * rows and not _plain(table[name]))
+        )
     ]
     if others:
         count, name = max(others)
@@ -201,26 +210,16 @@ def _file_column(
     return (lost[0], 0) if lost else None
 
 
+def _plain(values: Sequence[Any]) -> bool:
+    """Whether all are numbers, which files may be called as well."""
+    return all(str(value).replace(".", "", 1).isdecimal() for value in values[:LOOKED_AT])
+
+
 def _may_be(finder: FileFinder, name: str, place: str) -> bool:
     try:
         return bool(finder.candidates(name, place))
     except OutsideError:
         return looks_like_audio(name)
-
-
-def only_other_column(listing: Listing) -> str | None:
-    """The column of labels of a table that has just it and the file names."""
-    known = {listing.column, *time_columns(listing.table)}
-    known |= {
-        name
-        for name in listing.table
-        if name.lower() in {*SPLIT_COLUMNS, *map(str.lower, GROUP_COLUMNS), "fold"}
-    }
-    others = [name for name in listing.table if name not in known]
-    if len(others) != 1:
-        return None
-    values = [str(value) for value in listing.table[others[0]]]
-    return others[0] if len(set(values)) < len(values) else None
 
 
 def open_listed(
@@ -253,7 +252,11 @@ def open_listed(
     data[FILE_COLUMN] = [str(files[row]) for row in kept]
     paths = [folder.root / name for name in data[FILE_COLUMN]]
     revision, cache_key, _ = fingerprint_files(
-        [*dict.fromkeys(paths), *(folder.root / listing.file for listing in listings if listing.file.name)],
+        [
+            *dict.fromkeys(paths),
+            *(folder.root / listing.file for listing in listings if listing.file.name),
+            *(folder.root / file for listing in listings for file in listing.beside),
+        ],
         folder.root,
     )
     data, audio, segment_notes = cut_segments(data, paths)

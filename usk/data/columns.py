@@ -17,6 +17,7 @@ from usk.data.checks import (
     wrong_labels,
 )
 from usk.data.clip import OPTIONAL_COLUMNS, PROVENANCE_COLUMNS, Clip
+from usk.data.find import PARTS
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.splits import in_several_folds
 from usk.errors import SourceError, UsageError
@@ -38,7 +39,18 @@ LABEL_COLUMNS = (
     "scene_label",
     "primary_label",
     "y",
+    "event_labels",
+    "positive_labels",
+    "species",
+    "genre",
+    "emotion",
+    "event",
+    "scene",
+    "class_label",
+    "ebird_code",
+    "choice",
 )
+PLURAL = ("labels", "event_labels", "positive_labels")
 GROUP_COLUMNS = (
     "group",
     "fsID",
@@ -49,9 +61,18 @@ GROUP_COLUMNS = (
     "session",
     "speaker_id",
     "freesound_id",
+    "session_id",
+    "subject_id",
+    "patient_id",
+    "video_id",
+    "ytid",
+    "song_id",
 )
 FOLD_COLUMNS = ("fold", "folds")
 SPLIT_COLUMNS = ("split", "subset", "partition", "part", "set", "usage")
+FLAG_OF_PART = re.compile(
+    r"(is|in)[_ ]?(train|test|val|valid|validation|dev|eval)(ing|[_ ]set)?", re.IGNORECASE
+)
 MOST_PARTS = 20
 ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
 
@@ -185,9 +206,14 @@ def _folds(
 def _publishers_parts(data: Mapping[str, list[Any]], label_column: str | None) -> list[str]:
     """What to say of a column that names the publisher's parts, where no column of folds is known."""
     lowered = {name.lower(): name for name in reversed(list(data))}
-    for name in SPLIT_COLUMNS:
-        column = lowered.get(name)
-        parts = Counter(str(value) for value in data[column]) if column and column != label_column else {}
+    named = [lowered[name] for name in SPLIT_COLUMNS if name in lowered]
+    others = [
+        name
+        for name, values in data.items()
+        if FLAG_OF_PART.fullmatch(name) or all(PARTS.fullmatch(str(value).lower()) for value in values)
+    ]
+    for column in (*named, *others):
+        parts = Counter(str(value) for value in data[column]) if column != label_column else {}
         if 1 < len(parts) <= MOST_PARTS:
             said = ", ".join(f"{part} {n}" for part, n in sorted(parts.items()))
             return [
@@ -281,7 +307,7 @@ def _labels(
         )
     if named is not None:
         return label_column, named, [int(value) for value in values]
-    if several := several_labels(values):
+    if several := several_labels(values, label_column.lower() in PLURAL):
         raise SourceError(
             f"{typed}: several labels a clip, such as {several}",
             field="label_column",

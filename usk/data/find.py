@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, is_audio
 from usk.data.listing import TABLE_SUFFIXES
@@ -17,9 +19,11 @@ from usk.files import is_text, visible_files
 
 PARTS = re.compile(r"train(ing)?|test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?")
 CONTAINERS = re.compile(
-    r"(fold|split|part|subset)\d*|audios?|sounds?|wavs?|flac|mp3|ogg|clips?|data|dataset|recordings?|files|raw|original"
+    r"(fold|split|part|subset)\d*|audios?|sounds?|wavs?|flac|mp3|ogg|clips?|data|dataset|recordings?|files|raw|original|k|khz|genres|archive"
 )
-DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+ELSEWHERE = re.compile(r"/|[A-Za-z][\w+.-]*:[\\/]|\\\\")  # absolute, of Windows, or a URL
+UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 class OutsideError(Exception):
@@ -34,6 +38,7 @@ class AudioFolder:
     audio: tuple[PurePosixPath, ...]
     unread: tuple[PurePosixPath, ...]  # audio of kinds that usk does not read
     tables: tuple[PurePosixPath, ...]
+    packed: tuple[PurePosixPath, ...]  # archives, and tables of kinds that usk does not read
     not_text: tuple[PurePosixPath, ...]  # audio whose name is not UTF-8
     links: tuple[str, ...]  # left out: they lead to what is in the folder anyway, or above it
 
@@ -47,7 +52,7 @@ def audio_folder(root: Path) -> AudioFolder:
     links: list[Path] = []
     audio: list[PurePosixPath] = []
     not_text: list[PurePosixPath] = []
-    unread, tables = [], []
+    unread, tables, packed = [], [], []
     for file in visible_files(root, links):
         relative = PurePosixPath(file.relative_to(root).as_posix())
         if is_audio(file):
@@ -56,8 +61,12 @@ def audio_folder(root: Path) -> AudioFolder:
             unread.append(relative)
         elif file.suffix.lower() in TABLE_SUFFIXES:
             tables.append(relative)
+        elif file.suffix.lower() in (*UNREAD_TABLES, *ARCHIVES):
+            packed.append(relative)
     left_out = tuple(link.relative_to(root).as_posix() for link in links)
-    return AudioFolder(root, tuple(audio), tuple(unread), tuple(tables), tuple(not_text), left_out)
+    return AudioFolder(
+        root, tuple(audio), tuple(unread), tuple(tables), tuple(packed), tuple(not_text), left_out
+    )
 
 
 def name_parts(folders: Sequence[str]) -> bool:
@@ -89,8 +98,8 @@ def _key(name: str) -> str:
 
 
 class FileFinder:
-    """Finds the audio files that a table names: with other slashes, letter case or Unicode form, without their suffix, without
-    their folders, or absolute."""
+    """Finds the audio files that a table names: with other slashes, letter case or Unicode form, without their suffix or with another,
+    without their folders, absolute, or as they lay on another machine."""
 
     def __init__(self, root: Path, files: Sequence[PurePosixPath]) -> None:
         self.root = root
@@ -106,29 +115,42 @@ class FileFinder:
         if name in self._exact and not place:
             return [name]
         relative = self._relative(name.strip())
+        if ELSEWHERE.match(relative):
+            parts = [part for part in re.split(r"[/\\]+", _key(relative)) if part]
+            return next(
+                filter(None, (self._ending("/" + "/".join(parts[at:])) for at in range(len(parts)))), []
+            )
         joined = {posixpath.normpath(posixpath.join(base, relative)) for base in (place, "")}
         if all(path.startswith("..") for path in joined):
             raise OutsideError(name)
         for path in sorted(joined, reverse=True):
             if path in self._exact:
                 return [path]
-        wanted = "/" + _key(posixpath.normpath(relative).lstrip("./"))
+        found = self._ending("/" + _key(posixpath.normpath(relative).lstrip("./")))
+        plain = unquote(name)
+        return found or ([] if plain == name else self.candidates(plain, place))
+
+    def _ending(self, wanted: str) -> list[str]:
+        """The files whose path ends in `wanted`, or does so without their suffix, or with another one."""
         last = wanted.rpartition("/")[2]
         whole = [file for file in self._by_name.get(last, ()) if f"/{_key(file)}".endswith(wanted)]
-        return whole or [
+        bare = [
             file
             for file in self._by_stem.get(last, ())
             if f"/{_key(posixpath.splitext(file)[0])}".endswith(wanted)
         ]
+        stem, suffix = posixpath.splitext(wanted)
+        return whole or bare or (self._ending(stem) if suffix in (*AUDIO_SUFFIXES, *UNREAD_SUFFIXES) else [])
 
     def _relative(self, name: str) -> str:
-        if DRIVE.match(name):
-            raise OutsideError(name)
-        if name.startswith("/"):
+        """A name below the folder as relative to it, others as they are. Raises OutsideError for a file of this machine that lies elsewhere."""
+        if ELSEWHERE.match(name):
             for root in (self.root.resolve(), self.root.absolute()):
                 if Path(name).is_relative_to(root):
                     return Path(name).relative_to(root).as_posix()
-            raise OutsideError(name)
+            if os.path.lexists(name):
+                raise OutsideError(name)
+            return name
         return name if "/" in name else name.replace("\\", "/")
 
     def find_all(self, names: Sequence[str], place: str, hint: str) -> list[str | None]:

@@ -47,9 +47,23 @@ def _text(content: bytes) -> str:
 
 
 def _read_delimited(text: str) -> ClipTable:
-    """Lines of cells, parted by what parts the first line; blank lines and lines of delimiters alone say nothing."""
+    """Lines of cells, parted by what parts the first line; blank lines and lines of delimiters alone say nothing, nor do comments above,
+    of which the last may be the column names."""
+    lines = [line for line in text.splitlines(keepends=True) if line.strip()] or [""]
+    n_comments = next((at for at, line in enumerate(lines) if not line.startswith("#")), 0)
+    if n_comments:
+        last, first = lines[n_comments - 1].lstrip("# "), lines[n_comments]
+        widths = [
+            [len(next(csv.reader([line], delimiter=mark, skipinitialspace=True))) for line in (last, first)]
+            for mark in DELIMITERS
+        ]
+        text = "".join([last] * any(a == b > 1 for a, b in widths) + lines[n_comments:])
     head = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(DELIMITERS, key=head.count)
+    if delimiter not in head and any(
+        PurePosixPath(cell).suffix.lower() in AUDIO_SUFFIXES for cell in head.split()
+    ):
+        delimiter = " "
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     if not rows:
@@ -74,7 +88,7 @@ def _read_delimited(text: str) -> ClipTable:
 
 
 def _read_json(text: str) -> ClipTable:
-    """A list of objects, one object a line, or an object of columns."""
+    """A list of objects, one object a line, an object of columns, of rows or of the labels by file name, or an object that has such a list."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError:
@@ -84,6 +98,8 @@ def _read_json(text: str) -> ClipTable:
                 content += [json.loads(line)] if line.strip() else []
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number}: {error.msg}") from error
+    if isinstance(content, dict):
+        content = _rows_of_object(content)
     if isinstance(content, dict):
         columns = {
             name: list(column.values()) if isinstance(column, dict) else column
@@ -98,6 +114,31 @@ def _read_json(text: str) -> ClipTable:
         raise ValueError("not a list of objects")
     names = dict.fromkeys(name for row in content for name in row)
     return {name: [row.get(name) for row in content] for name in names}
+
+
+def _rows_of_object(content: dict[str, Any]) -> Any:
+    """The rows of a JSON object that is not one of columns; else the object."""
+    lists = [value for value in content.values() if isinstance(value, list)]
+    rows = [value for value in lists if value and all(isinstance(row, dict) for row in value)]
+    if len(rows) == 1:  # {"data": [{...}, ...]}
+        return rows[0]
+    values = list(content.values())
+    if len(values) > 1 and all(
+        isinstance(value, dict) and not all(map(str.isdecimal, value)) for value in values
+    ):
+        return [{FILE_COLUMN: name, **value} for name, value in content.items()]
+    if any(PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES for name in content):
+        return [{FILE_COLUMN: name, "label": value} for name, value in content.items()]
+    files = [
+        (str(file), name) for name, value in content.items() if isinstance(value, list) for file in value
+    ]
+    if (
+        len(lists) == len(values)
+        and files
+        and all(PurePosixPath(file).suffix.lower() in AUDIO_SUFFIXES for file, _ in files)
+    ):
+        return [{FILE_COLUMN: file, "label": name} for file, name in files]
+    return content
 
 
 def _read_parquet(file: Path) -> ClipTable:

@@ -132,7 +132,7 @@ def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         typed,
         "a folder of files without a table that lists them",
     )
-    return open_class_folders(folder, typed, split_is_fold, chosen.notes)
+    return open_class_folders(folder, finder, typed, split_is_fold, chosen.notes, chosen.others)
 
 
 def _open_demo() -> Source:

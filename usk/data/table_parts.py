@@ -4,21 +4,69 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
 
 from usk.data.checks import is_missing
-from usk.data.find import FileFinder, OutsideError
+from usk.data.columns import GROUP_COLUMNS, SPLIT_COLUMNS, Columns, label_column_of
+from usk.data.find import PARTS, AudioFolder, FileFinder, OutsideError, name_parts
+from usk.data.listing import FILE_COLUMN, ClipTable
 from usk.data.segments import time_columns
 from usk.errors import SourceError
 from usk.text import abbreviate_list, pluralize
 
-if TYPE_CHECKING:
-    from usk.data.clip_tables import Listing
-    from usk.data.columns import Columns
-
+STANDARD = "metadata"  # what Hugging Face's audiofolder calls its table
 TRAINING = re.compile(r"train|dev", re.IGNORECASE)
 TESTING = re.compile(r"test|eval|val", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table that lists clips, where it lies in its folder, and its column of file names."""
+
+    file: PurePosixPath
+    table: ClipTable
+    column: str
+    hits: int  # of the first rows: how many name a file that is there
+    beside: tuple[PurePosixPath, ...] = ()  # files of labels that it is made of
+
+    @property
+    def place(self) -> str:
+        return "" if self.file.parent == PurePosixPath(".") else self.file.parent.as_posix()
+
+    @property
+    def part(self) -> str:
+        """What it calls its part of the data set: `train` of `train/metadata.csv` and of `train.csv`."""
+        return self.place if self.place and self.file.stem == STANDARD else self.file.stem
+
+    @property
+    def names(self) -> list[str]:
+        return ["" if is_missing(name) else str(name) for name in self.table[self.column]]
+
+    def label_column(self, columns: Columns, guess: bool) -> str | None:
+        """The column of labels: as named, as it is called, or (`guess`) the only one beside the file names."""
+        return label_column_of(self.table, columns) or (only_other_column(self) if guess else None)
+
+
+def only_other_column(listing: Listing) -> str | None:
+    """The column of labels of a table that has just it and the file names."""
+    known = {listing.column, *time_columns(listing.table)}
+    known |= {
+        name
+        for name in listing.table
+        if name.lower() in {*SPLIT_COLUMNS, *map(str.lower, GROUP_COLUMNS), "fold"}
+    }
+    others = [name for name in listing.table if name not in known]
+    if len(others) != 1:
+        return None
+    values = [str(value) for value in listing.table[others[0]]]
+    return others[0] if len(set(values)) < len(values) else None
+
+
+def says_part(listing: Listing) -> bool:
+    """Whether it is called like a part of the data set."""
+    return bool(TESTING.search(listing.part) or TRAINING.search(listing.part))
 
 
 def without_repeats(
@@ -83,3 +131,35 @@ def listed_parts(
         return parts, []
     names = [listing.file.as_posix() for listing in others]
     return [], [f"passed over: {abbreviate_list(names)}, which another table makes needless"] if names else []
+
+
+def parts_with_classes(folder: AudioFolder) -> tuple[Listing, str] | None:
+    """Folders of parts that have the same classes below (`train/dog`, `test/dog`), or that all classes have below, as a table would list
+    them, and what to say."""
+    files = folder.audio
+    for part, label in ((0, 1), (1, 0)) if files and all(len(file.parts) > 2 for file in files) else ():
+        parts = sorted({file.parts[part] for file in files})
+        below = [{file.parts[label] for file in files if file.parts[part] == one} for one in parts]
+        shared = sorted(set.intersection(*below))
+        are_parts = (
+            name_parts(parts)
+            if part == 0
+            else len(parts) > 1 and all(map(PARTS.fullmatch, map(str.lower, parts)))
+        )
+        if not are_parts or len(shared) < 2 or name_parts(shared):
+            continue
+        column = (
+            "fold" if all(re.fullmatch(r"fold[-_ ]?\d+", one, re.IGNORECASE) for one in parts) else "split"
+        )
+        table: ClipTable = {
+            FILE_COLUMN: [str(file) for file in files],
+            "label": [file.parts[label] for file in files],
+            column: [file.parts[part] for file in files],
+        }
+        said = (
+            f"the classes are the folders below {abbreviate_list(parts)}"
+            if part == 0
+            else f"the folders {abbreviate_list(parts)} of the classes are parts"
+        )
+        return Listing(PurePosixPath("."), table, FILE_COLUMN, len(files)), said
+    return None
