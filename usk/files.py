@@ -23,7 +23,9 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM
 """What a file system says that has no locks."""
 
 
-def atomic_write(path: Path, content: bytes | memoryview | Iterable[bytes], durable: bool = True) -> None:
+def atomic_write(
+    path: Path, content: bytes | memoryview | Iterable[bytes | memoryview], durable: bool = True
+) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
     The temporary file has a random name and is created, never opened: nothing that was put there before is written to.

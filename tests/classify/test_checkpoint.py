@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.classify.conftest import TINY
+from tests.fuzz.campaign import damage
 from tests.watched import Watched
 from usk.classify import checkpoint
 from usk.classify.loop import Training
@@ -84,9 +85,9 @@ def test_another_run_does_not_take_it(bands: Source, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(".*.checkpoint"))) == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK no file of torch"])
-def test_a_damaged_checkpoint_is_no_checkpoint(bands: Source, tmp_path: Path, damage: bytes) -> None:
-    stopped_after(2, bands, tmp_path).write_bytes(damage)
+@pytest.mark.parametrize("way", ["empty", "noise", "half", "a bit", "bits", "nested", "a link to itself"])
+def test_a_damaged_checkpoint_is_no_checkpoint(bands: Source, tmp_path: Path, way: str) -> None:
+    damage(stopped_after(2, bands, tmp_path), way, 0)
     seen: list[int] = []
     train(bands, out=tmp_path, config=CONFIG, reporter=Watched(lambda state: seen.append(state.epoch)))
     assert seen == [1, 2, 3, 4]

@@ -178,7 +178,7 @@ def rewrite_index(cache: Path, change) -> None:
     """Change the index as usk would write it: what follows is not a damaged file."""
     index = json.loads(read_checked(cache / "index.json") or b"")
     change(index)
-    (cache / "index.json").write_bytes(checked(json.dumps(index).encode()))
+    (cache / "index.json").write_bytes(b"".join(checked(json.dumps(index).encode())))
 
 
 def swap_lengths(cache: Path) -> None:

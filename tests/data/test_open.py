@@ -410,7 +410,7 @@ def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Pa
         "has several columns of classes (mic, creature) among mic, creature. Name the one to learn",
         other,
     )
-    assert open_source(other, label_column="species").class_names == tuple(LABELS)
+    assert open_source(other, label_column="creature").class_names == tuple(LABELS)
 
 
 @pytest.mark.parametrize(

@@ -349,14 +349,18 @@ def test_a_disk_that_is_full_at_the_end_is_one_line_and_the_same_command_goes_on
     assert load_generator(fit([source], tmp_path / "out", ONE_STEP, mel=MEL).folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"half of a file", None])
+@pytest.mark.parametrize("content", [b"", b"half of a file", None, b"altered"])
 def test_a_damaged_checkpoint_is_one_line(source: Source, tmp_path: Path, content: bytes | None) -> None:
     config = replace(TINY, steps=3)
     with pytest.raises(Killed):
         fit([source], tmp_path / "out", config, mel=MEL, reporter=killed_at(2))
     checkpoint = tmp_path / "out" / CHECKPOINT_FILE
     whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    half = len(whole) // 2
+    altered = (
+        whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    )  # a weight, of which torch says nothing
+    checkpoint.write_bytes({None: whole[:half], b"altered": altered}.get(content, content or b""))
     with pytest.raises(UsageError, match="is damaged") as raised:
         fit([source], tmp_path / "out", config, mel=MEL)
     assert raised.value.field == "out" and "\n" not in str(raised.value)

@@ -411,12 +411,14 @@ def test_a_shard_that_was_changed_is_not_passed_off_as_made(tmp_path: Path) -> N
     assert shard.read_bytes() == whole and (tmp_path / "out" / "usk.json").read_bytes() == manifest
 
 
-@pytest.mark.parametrize("kept", [0, 0.5])
-def test_what_was_stopped_does_not_go_on_beside_a_damaged_unit(tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("kept", [0, 0.5, None])
+def test_what_was_stopped_does_not_go_on_beside_a_damaged_unit(tmp_path: Path, kept: float | None) -> None:
     store = fill(store_at(tmp_path / "out"), n_units=2)
     unit = store.folder / store.units[1].file
     whole = unit.read_bytes()
-    unit.write_bytes(whole[: int(kept * len(whole))])
+    altered = bytearray(whole)
+    altered[len(whole) // 3] ^= 1  # in the columns' bytes: its rows are as many as before
+    unit.write_bytes(altered if kept is None else whole[: int(kept * len(whole))])
     with pytest.raises(UsageError, match=r"made-000001\.parquet is damaged"):
         fill(store_at(tmp_path / "out"))
     unit.unlink()

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.fuzz.campaign import damage
 from tests.sounds import tone
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
@@ -312,6 +313,27 @@ def test_what_the_tested_fold_holds_changes_no_byte_of_the_clips(
     shards = {name for name in before if name.endswith(".parquet")}
     assert len(shards) == 6
     assert {name: before[name] for name in shards} == {name: after[name] for name in shards}
+
+
+def stopped(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("way", ["a bit", "half", "empty", "a link to nothing"])
+def test_a_damaged_classifier_of_a_stopped_run_is_trained_again(
+    usk: Command, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    command = [*arguments, "--per-class", 3, "--quiet"]
+    usk(*command, "--out", tmp_path / "once")
+    with monkeypatch.context() as patch:
+        patch.setattr("usk.synth.filter.ClipFilter.score", stopped)
+        assert usk(*command, "--out", tmp_path / "stopped").code == 130
+    for file in (tmp_path / "stopped" / ".work").glob("filter-*"):
+        damage(file, way, 0)
+    assert usk(*command, "--out", tmp_path / "stopped").code == 0
+    once, again = contents(tmp_path / "once"), contents(tmp_path / "stopped")
+    shards = [name for name in once if name.endswith(".parquet")]
+    assert shards and all(once[name] == again[name] for name in shards)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from usk.data.cache import checked, read_checked
 from usk.errors import disk_errors
 from usk.files import TORN, atomic_write
 
@@ -28,10 +29,12 @@ class Checkpoint:
 
         Random generators of torch are set as they were.
         """
+        if (content := read_checked(self.file)) is None:
+            return None
         try:
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             random = state.pop("random")
-        except (OSError, *TORN):
+        except TORN:
             return None
         torch.set_rng_state(random["cpu"])
         if random["cuda"] is not None and self.device.type == "cuda":
@@ -46,7 +49,7 @@ class Checkpoint:
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)
         with disk_errors(self.file.parent):
-            atomic_write(self.file, whole.getbuffer(), durable=False)
+            atomic_write(self.file, checked(whole.getbuffer()), durable=False)
         self._kept_at = time.monotonic()
 
     def remove(self) -> None:

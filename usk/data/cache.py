@@ -31,15 +31,16 @@ def cache_size_bytes() -> int:
     return sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else 0
 
 
-def checked(content: bytes) -> bytes:
-    """What to write so that `read_checked` knows it to be whole."""
-    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+def checked(content: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+    """What to write, piece by piece, so that `read_checked` knows it to be whole."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n", content
 
 
 def read_checked(file: Path) -> bytes | None:
     """What a file holds that was written `checked`; None where there is none, or it is damaged."""
     try:
-        digest, _, content = file.read_bytes().partition(b"\n")
+        with file.open("rb") as opened:
+            digest, content = opened.read(64), opened.read(1) and opened.read()
     except OSError:
         return None
     return content if hashlib.sha256(content).hexdigest().encode() == digest else None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from usk.data.cache import checked, read_checked
 from usk.diffusion.train import Trainer, copy_into, forget_gradients
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import TORN, atomic_write
@@ -205,7 +206,8 @@ class TrainingLoop:
         if not path.is_file():
             return 0.0
         try:
-            state = dict(torch.load(path, map_location=device, weights_only=True))
+            content = io.BytesIO(read_checked(path) or b"")
+            state = dict(torch.load(content, map_location=device, weights_only=True))
             copy_into(self.parameters, state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = [tensor.to(device) for tensor in state["average"]]
@@ -248,7 +250,7 @@ class TrainingLoop:
             whole,
         )
         with disk_errors(self.out):
-            atomic_write(self.out / CHECKPOINT_FILE, whole.getbuffer(), durable=False)
+            atomic_write(self.out / CHECKPOINT_FILE, checked(whole.getbuffer()), durable=False)
 
 
 class StopSignals:

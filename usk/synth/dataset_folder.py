@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from usk.data.cache import checked, read_checked
 from usk.data.clip import Provenance
 from usk.engine.part import Part, part_of
 from usk.errors import UsageError, disk_errors
@@ -217,12 +218,7 @@ class DatasetFolder:
         units = {unit.file: Shard(len(unit.rows)) for unit in self.units}
         for name, shard in {**units, **self._planned_shards(), **there.all_shards}.items():
             if (file := self.folder / name).is_file() and not _is_whole(file, shard):
-                raise UsageError(
-                    f"{name} is damaged or was changed after it was made",
-                    field="out",
-                    value=self.folder,
-                    hint="Delete it and run the same `usk synth` again.",
-                )
+                raise self._damaged(name)
 
     def _planned_shards(self) -> dict[str, Shard]:
         """The shards as far as they are known before all clips are made: with a classifier filter not at all."""
@@ -268,8 +264,9 @@ class DatasetFolder:
 
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
+        content = buffer.getbuffer()
         with disk_errors(self.folder):
-            atomic_write(self.folder / name, buffer.getvalue())
+            atomic_write(self.folder / name, checked(content) if name.startswith(WORK_FOLDER) else content)
 
     # --- all units are there -------------------------------------------------------------------------------------
 
@@ -286,12 +283,10 @@ class DatasetFolder:
 
     def scores(self) -> dict[str, float]:
         """The classifier filter's score of every clip that was made, by its id."""
-        import pyarrow.parquet as pq
-
         made = [unit.file for unit in self.units]
         found: dict[str, float] = {}
         for name in self.manifest.all_shards if self.is_assembled else made:
-            table = pq.read_table(self.folder / name, columns=["clip_id", "filter_score"], partitioning=None)
+            table = self._read_whole(name, ["clip_id", "filter_score"])
             found |= zip(*(column.to_pylist() for column in table.columns), strict=True)
         return found
 
@@ -351,11 +346,28 @@ class DatasetFolder:
     def _rows_of(self, units: Sequence[Unit]) -> Any:
         """The rows of one shard's units, in the plan's order."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        tables = [pq.read_table(self.folder / unit.file, partitioning=None) for unit in units]
+        tables = [self._read_whole(unit.file) for unit in units]
         order = np.argsort([row for unit in units for row in unit.rows])
         return pa.concat_tables(tables).take(order)
+
+    def _read_whole(self, name: str, columns: list[str] | None = None) -> Any:
+        """The rows of a unit or shard. Raises UsageError for a unit that is not as it was written."""
+        import pyarrow.parquet as pq
+
+        file = self.folder / name
+        content = read_checked(file) if name.startswith(WORK_FOLDER) else file.read_bytes()
+        if content is None:
+            raise self._damaged(name)
+        return pq.read_table(io.BytesIO(content), columns=columns)
+
+    def _damaged(self, name: str) -> UsageError:
+        return UsageError(
+            f"{name} is damaged or was changed after it was made",
+            field="out",
+            value=self.folder,
+            hint="Delete it and run the same `usk synth` again.",
+        )
 
     def finish(self, card: str) -> None:
         """Write the card and remove what only the rendering needed."""

@@ -28,6 +28,7 @@ from usk.classify.feature_table import FeatureTable
 from usk.classify.loop import BATCH_NORM_CLIPS, Training, evenly
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import DEFAULT_CLASSIFIER, preset
+from usk.data.cache import checked, read_checked
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource
 from usk.data.splits import held_out_groups
@@ -222,14 +223,14 @@ class ClipFilter:
             for name, training in self.trainings.items():
                 path = work / f"filter-{_file_name(name)}.safetensors"
                 with disk_errors(work.parent), turn(path):  # of all processes one trains it
-                    if not path.is_file():
+                    weights = read_checked(path)
+                    if weights is None:
                         model = self._train(training, n_steps[name], partial(_advance, task, done))
-                        weights = {
-                            key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()
-                        }
-                        atomic_write(path, save(weights))
+                        tensors = {key: one.contiguous().cpu() for key, one in model.state_dict().items()}
+                        weights = save(tensors)
+                        atomic_write(path, checked(weights))
                     model = self._network()
-                    model.load_state_dict(load(path.read_bytes()))
+                    model.load_state_dict(load(weights))
                 self.classifiers[name] = model.to(self.device).eval()
                 done += n_steps[name]
                 task.update(done)
