@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,8 +31,9 @@ from usk.diffusion.card import write_generator_card
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
+from usk.diffusion.loop import CHECKPOINT_FILE
 from usk.diffusion.lora import adapter_weights
-from usk.diffusion.lora_fit import lora_work
+from usk.diffusion.lora_fit import LATENTS_FILE, lora_work
 from usk.diffusion.pipeline import describe_generator
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.text_pipeline import TextGenerator
@@ -94,7 +98,9 @@ def test_only_lora_weights_change_and_the_loss_falls(
     config = tiny(models[name], steps=30, learning_rate=3e-2, validate_every=10)
     result = fit([source], tmp_path / "out", config)
     assert all(row["validation_loss"] > 0 for row in result.log)
-    trainer: Any = lora_work([source], config.resolved(), (), False, Workers(CPU), Reporter()).trainer
+    trainer: Any = lora_work(
+        [source], config.resolved(), (), False, Workers(CPU), Reporter(), tmp_path
+    ).trainer
     drawn = [trainer.draw(step, 0) for step in range(30)]
     with torch.no_grad():
         untrained = sum(float(trainer.loss(batch)) for batch in drawn)
@@ -147,9 +153,18 @@ def test_peft_itself_loads_the_adapter(fitted: Path, models: dict[str, Path]) ->
         torch.testing.assert_close(base.output(noisy, nodes, texts), expected)
 
 
-def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(
-    models: dict[str, Path], source: Source, tmp_path: Path
-) -> None:
+RESULT = ("adapter_model.safetensors", "adapter_config.json", "trained_on.json")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [None, lambda f: f.write_bytes(f.read_bytes()[:-9]), lambda f: f.write_bytes(bytes(99)), Path.unlink],
+    ids=["kept", "cut", "other", "gone"],
+)
+def test_a_fit_that_is_interrupted_goes_on_with_the_latents_that_it_kept_or_encodes_again(
+    damage: Callable[[Path], object] | None, models: dict[str, Path], source: Source, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     config = tiny(models["stable_audio"], steps=6, accumulate=2)
     fit([source], tmp_path / "whole", config)
     with pytest.raises(Killed):
@@ -158,14 +173,73 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(ModelError) as caught:
         load_generator(str(tmp_path / "killed"), "cpu")
     assert "usk fit" in caught.value.hint
+    if damage is not None:
+        damage(tmp_path / "killed" / LATENTS_FILE)
+    encoded: list[int] = []
+    encode = TextGenerator.encode
+
+    def counting(self: TextGenerator, audio: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(audio))
+        return encode(self, audio)
+
+    monkeypatch.setattr(TextGenerator, "encode", counting)
     rest = Watching()
     fit([source], tmp_path / "killed", config, reporter=rest)
-    assert rest.steps == [4, 5, 6]
-    for name in ("adapter_model.safetensors", "adapter_config.json", "trained_on.json"):
+    assert rest.steps == [4, 5, 6] and sum(encoded) == (0 if damage is None else len(source.clips))
+    for name in RESULT:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert not list((tmp_path / "killed").glob("*checkpoint*"))
     with pytest.raises(UskError, match="holds a finished generator"):
         fit([source], tmp_path / "killed", config)
+
+
+@pytest.mark.slow
+def test_a_fit_whose_process_is_killed_in_mid_training_ends_with_the_same_bytes(
+    models: dict[str, Path], tones: Path, tmp_path: Path
+) -> None:
+    steps = 120
+    patch = "import functools, usk.diffusion.fit_config as c, usk.diffusion.text_pipeline as t\n"
+    patch += "c.FitConfig = functools.partial(c.FitConfig, checkpoint_every_s=0.0, validate_every=40)\n"
+    run = "from usk.cli.app import main; main()"
+
+    def start(out: Path, also: str = "") -> subprocess.Popen[bytes]:
+        arguments = [
+            "fit",
+            "--real",
+            tones,
+            "--from",
+            models["longcat"],
+            "--lora",
+            "--steps",
+            steps,
+            "--batch",
+            2,
+        ]
+        arguments += ["--learning-rate", 0.01, "--device", "cpu", "--quiet", "--out", out]
+        return subprocess.Popen([sys.executable, "-c", patch + also + run, *map(str, arguments)])
+
+    assert start(tmp_path / "whole").wait() == 0
+    killed = tmp_path / "killed"
+    process, checkpoint = start(killed), killed / CHECKPOINT_FILE
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.005)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < steps
+    assert not (killed / "adapter_config.json").exists()
+    assert start(killed, "t.TextGenerator.encode = None\n").wait() == 0  # it encodes nothing
+    for name in RESULT:
+        assert (tmp_path / "whole" / name).read_bytes() == (killed / name).read_bytes()
+    logs = [
+        json.loads((folder / "training.json").read_text())["log"] for folder in (tmp_path / "whole", killed)
+    ]
+    for row in logs[0] + logs[1]:
+        del row["elapsed_s"]
+    assert logs[0] == logs[1] and len(logs[0]) == 3
+    assert sorted(file.name for file in killed.iterdir()) == sorted(
+        file.name for file in (tmp_path / "whole").iterdir()
+    )
 
 
 def test_what_it_was_trained_on_is_on_record_and_leaks_are_refused(
@@ -194,7 +268,7 @@ def test_two_classes_with_prompts_of_their_own(
     file = tmp_path / "prompts.toml"
     file.write_text('high = ["a whistle", "a flute"]\nlow = ["a hum"]\n', encoding="utf-8")
     config = tiny(models["longcat"], prompt=str(file), batch=64, class_dropout=0.25).resolved()
-    trainer: Any = lora_work([source], config, (), False, Workers(CPU), Reporter()).trainer
+    trainer: Any = lora_work([source], config, (), False, Workers(CPU), Reporter(), tmp_path).trainer
     drawn = trainer.draw(0, 0)
     assert set(drawn.prompts.tolist()) == {0, 1, 2} and trainer.prompts == ["a whistle", "a flute", "a hum"]
     assert 0 < drawn.dropped.sum() < 32
@@ -236,6 +310,9 @@ def edit(folder: Path, **values: Any) -> None:
         lambda f: edit(f, target_modules=["nothing"]),
         lambda f: (f / "adapter_model.safetensors").write_bytes(b"x"),
         lambda f: (f / "adapter_config.json").write_text("{"),
+        lambda f: (f / "training.json").write_text("{"),
+        lambda f: (f / "training.json").write_text('{"prompts": {"high": [""]}}'),
+        lambda f: (f / "training.json").write_text('{"prompts": ["high"]}'),
     ],
 )
 def test_an_adapter_that_cannot_be_used_is_one_line(

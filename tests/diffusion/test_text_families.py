@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,11 @@ import pytest
 import torch
 
 from tests.diffusion.text_models import MODELS, save_model
-from usk.diffusion import text_load
+from usk.diffusion import text_memory
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.text_load import FILLED, take_turns
+from usk.diffusion.text_memory import FILLED, ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
 from usk.errors import ModelError
 
@@ -90,6 +91,15 @@ def test_sampling_from_the_same_latents_equals_the_pipeline(
     if name == "audioldm":
         ours = generator.decode(ours, [0, 1], 0)
     torch.testing.assert_close(ours, theirs.float(), atol=2e-4 * float(theirs.abs().max()), rtol=1e-3)
+
+
+def test_stable_audio_is_told_of_the_noise_as_its_published_scheduler_tells_it(
+    generators: dict[str, TextGenerator],
+) -> None:
+    """CosineDPMSolverMultistepScheduler, which needs torchsde: what is loaded in its place has another way of its own."""
+    sigma = torch.tensor([0.3, 1.0, 500.0])
+    told = generators["stable_audio"].pipeline.scheduler.precondition_noise(sigma)
+    torch.testing.assert_close(told, 2 / math.pi * torch.atan(sigma))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -191,14 +201,17 @@ def test_where_memory_is_short_parts_take_turns_on_the_device(
     pipeline, network = generators[name].pipeline, generators[name].network
     decoders = [part for part in DECODERS if pipeline.components.get(part) is not None]
     sizes = [
-        sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+        sum(parameter.nbytes for part in parts for parameter in part.parameters())
         for parts in ([network], [getattr(pipeline, part) for part in decoders])
     ]
+    folder = Path(pipeline.name_or_path)
+    size = ModelSize.of(meta_networks(folder, generators[name].family), generators[name].family)
+    whole = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert size.total == sum(parameter.numel() for part in whole for parameter in part.parameters())
 
     def turns(free: float) -> bool:
-        monkeypatch.setattr(text_load, "free_device_bytes", lambda device: free / FILLED)
-        parts = [getattr(pipeline, part) for part in decoders]
-        return take_turns([network], parts, torch.device("cpu"))
+        monkeypatch.setattr(text_memory, "free_device_bytes", lambda device: free / FILLED)
+        return size.takes_turns(4, torch.device("cpu"))
 
     assert not turns(sum(sizes) + 1) and turns(sum(sizes) - 1) and turns(max(sizes) + 1)
     with pytest.raises(ModelError, match="taking turns"):
@@ -228,7 +241,7 @@ def test_where_memory_is_short_parts_take_turns_on_the_device(
 
 def test_more_memory_than_there_is_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_model("audioldm", tmp_path / "model")
-    monkeypatch.setattr(text_load, "memory_allowed_bytes", lambda: 1e5)
+    monkeypatch.setattr(text_memory, "memory_allowed_bytes", lambda: 1e5)
     with pytest.raises(ModelError, match="main memory") as caught:
         load_generator(str(folder), "cpu")
     assert caught.value.field == "model" and caught.value.hint

@@ -24,7 +24,7 @@ def _t5_tokenizer() -> Any:
         *(f"▁{c}" for c in string.ascii_lowercase),
     ]
     tokenizer = T5Tokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)
-    tokenizer.model_max_length = 24
+    tokenizer.model_max_length = 48
     return tokenizer
 
 
@@ -33,7 +33,7 @@ def roberta_tokenizer() -> Any:
 
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *string.ascii_lowercase]
     tokenizer = RobertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
-    tokenizer.model_max_length = 24
+    tokenizer.model_max_length = 48
     return tokenizer
 
 
@@ -42,7 +42,7 @@ def _gemma_tokenizer() -> Any:
 
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", *string.ascii_lowercase]
     tokenizer = GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
-    tokenizer.model_max_length = 24
+    tokenizer.model_max_length = 48
     return tokenizer
 
 
@@ -263,7 +263,7 @@ def audioldm2() -> Any:
         ),
         language_model=GPT2LMHeadModel(
             GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
-        ),
+        ).transformer,  # which the published folders have
         tokenizer=roberta_tokenizer(),
         tokenizer_2=_t5_tokenizer(),
         feature_extractor=ClapFeatureExtractor(),
@@ -351,4 +351,8 @@ def save_model(name: str, folder: Path) -> Path:
                 if parameter.dim() > 1 and not parameter.any():
                     parameter.normal_(std=0.05)
     pipeline.save_pretrained(folder)
+    if name == "stable_audio":  # the published folder names a class that needs torchsde
+        for file in (folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"):
+            text = file.read_text().replace("EDMDPMSolver", "CosineDPMSolver")
+            file.write_text(text)
     return folder

@@ -11,12 +11,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.diffusion.text_models import MODELS, save_model
 from tests.hub_server import LocalHub
@@ -184,6 +186,27 @@ def test_prompts_for_a_generator_or_strategy_without_any_are_refused(
     assert "has no prompt for" in line  # before anything is downloaded
 
 
+def test_a_prompt_whose_end_the_model_would_not_read_is_refused(
+    models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Every class would have the same prompt: {class} is what is cut."""
+    given = [
+        "--real",
+        urbansound8k_folder,
+        "--prompt",
+        "x" * 10_000 + "{class}",
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
+    given += ["--out", tmp_path / "out"]
+    line = refused(["synth", "--model", models["audioldm"], *given], monkeypatch, capsys)
+    assert line.startswith("usk: --prompt xxx") and "reads the first 48" in line and len(line) < 200
+    line = refused(["fit", "--lora", "--from", models["audioldm"], *given], monkeypatch, capsys)
+    assert line.startswith("usk: --prompt xxx") and not (tmp_path / "out").exists()
+
+
 def edited(folder: Path, file: str, **values: object) -> None:
     config = json.loads((folder / file).read_text(encoding="utf-8"))
     (folder / file).write_text(json.dumps({**config, **values}), encoding="utf-8")
@@ -194,10 +217,24 @@ def truncated(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1_000])
 
 
+def without_a_tensor(folder: Path, component: str) -> None:
+    """The libraries would fill it with random numbers, and clips would be wrong without a word."""
+    (file,) = (folder / component).glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors[sorted(tensors)[len(tensors) // 2]]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (lambda f: edited(f, "model_index.json", _class_name="FluxPipeline"), "FluxPipeline is not known"),
         (lambda f: edited(f, "model_index.json", _class_name="FluxPipeline"), "AudioLDM2Pipeline"),
+        (lambda f: without_a_tensor(f, "unet"), "unet cannot be loaded: its files lack"),
+        (lambda f: without_a_tensor(f, "text_encoder"), "text_encoder cannot be loaded: its files lack"),
+        (lambda f: edited(f, "unet/config.json", block_out_channels=[16, 32]), "unet cannot be loaded"),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "cannot be loaded"),
+        (lambda f: edited(f, "model_index.json", vae=["diffusers"]), "cannot be loaded"),
         (
             lambda f: edited(f, "model_index.json", vocoder=["evil", "Model"]),
             "component vocoder is of 'evil'",
@@ -206,7 +243,19 @@ def truncated(folder: Path) -> None:
         (lambda f: edited(f, "vocoder/config.json", upsample_rates=[]), "--model"),
         (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), "cannot be loaded"),
     ],
-    ids=["unknown family", "foreign component", "truncated weights", "no rates", "no scheduler"],
+    ids=[
+        "unknown family",
+        "known families",
+        "unet cut",
+        "text encoder cut",
+        "other sizes",
+        "no tokenizer",
+        "odd index",
+        "foreign component",
+        "truncated weights",
+        "no rates",
+        "no scheduler",
+    ],
 )
 def test_a_model_that_cannot_be_used_is_one_line(
     damage: Callable[[Path], object], said: str, models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path,
@@ -328,9 +377,18 @@ def test_an_adapter_of_a_model_on_the_hub_is_fitted_pushed_and_used(
     assert str(tmp_path).encode() not in b"".join(files.values())
     assert usk(monkeypatch, "info", "me/adapter", "--quiet") == 0
     arguments = synth_arguments(urbansound8k_folder, Path("me/adapter"), prompts, tmp_path / "synth")
-    assert usk(monkeypatch, *arguments, "--strategy", "sample") == 0
+    of_prompt = arguments.index("--prompt")
+    without = arguments[:of_prompt] + arguments[of_prompt + 2 :]
+    assert usk(monkeypatch, *without, "--strategy", "sample") == 0
     manifest = read_manifest(tmp_path / "synth")
     assert manifest.model.startswith("me/adapter@") and len(manifest.trained_on) == 2
+    trained = {"dog_bark": ("a recording of dog bark",), "siren": ("a recording of siren",)}
+    assert manifest.prompts == trained, "those that it was trained with"
+    assert {row["prompt"] for row in rows_in(tmp_path / "synth")} == {one for (one,) in trained.values()}
+    assert "a recording of dog bark" in (tmp_path / "synth" / "README.md").read_text(encoding="utf-8")
+    arguments[-1] = tmp_path / "other"
+    assert usk(monkeypatch, *arguments, "--strategy", "sample") == 0
+    assert read_manifest(tmp_path / "other").prompts["siren"] == ("a siren",), "those that are given"
 
     local = [
         "fit",
@@ -348,6 +406,21 @@ def test_an_adapter_of_a_model_on_the_hub_is_fitted_pushed_and_used(
     assert usk(monkeypatch, *local) == 0
     line = refused(["push", tmp_path / "local", "me/local", "--yes", "--quiet"], monkeypatch, capsys)
     assert "nobody else can load" in line
+
+
+def test_a_class_that_an_adapter_was_not_trained_on_has_the_default_prompt_and_is_said(
+    models: dict[str, Path], urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    model = replace(
+        load_generator(str(models["audioldm"]), "cpu", "fp32"), prompts={"siren": ("wail", "howl")}
+    )
+    config = SynthConfig(3, classes=("dog_bark", "siren"), render=render_config(strategy="sample", steps=1))
+    made = synthesize(open_source(urbansound8k_folder), tmp_path / "out", config, model=model, device="cpu")
+    assert made.manifest.prompts == {
+        "dog_bark": ("a field recording of dog bark",),
+        "siren": ("wail", "howl"),
+    }
+    assert any("not trained on dog_bark" in note for note in made.notes)
 
 
 def test_a_list_of_what_a_model_was_trained_on_makes_the_leak_rules_exact(

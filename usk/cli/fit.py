@@ -110,9 +110,7 @@ def command(
     if not is_main_process():
         return
     write_generator_card(result.folder)
-    given = {"real": real[0] if real else None, "prompt": prompt}
-    options = "".join(f" --{name} {typed(value)}" for name, value in given.items() if value is not None)
-    _show(display, result, options + reading.given)
+    _show(display, result, (f" --real {typed(real[0])}" if real else "") + reading.given)
 
 
 def _show(display: Any, result: Any, given: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,6 +134,11 @@ def _generator(model: str) -> dict[str, Any]:
     from usk.diffusion.pipeline import describe_generator
 
     generator = describe_generator(model)
+    memory: dict[str, Any] = {}
+    if generator.takes_prompts and all(map(find_spec, ("transformers", "peft"))):
+        from usk.diffusion.lora_memory import memory_of
+
+        memory = memory_of(model)
     mel = generator.mel
     return {
         "kind": "generator",
@@ -147,6 +153,7 @@ def _generator(model: str) -> dict[str, Any]:
             for part in generator.trained_on
         ],
         "license": generator.license,
+        **memory,
     }
 
 

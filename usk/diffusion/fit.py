@@ -22,7 +22,7 @@ from usk.diffusion.fit_config import FitConfig as FitConfig
 from usk.diffusion.generator import Condition
 from usk.diffusion.interpolate import decomposed
 from usk.diffusion.loop import CHECKPOINT_FILE, TrainingLoop
-from usk.diffusion.lora_fit import lora_work
+from usk.diffusion.lora_fit import LATENTS_FILE, lora_work
 from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.networks import (
     Base,
@@ -94,7 +94,7 @@ def fit(
             if note:
                 reporter.warn(note)
         if config.lora:
-            work = lora_work(sources, config, test_folds, skip_bad, team, reporter)
+            work = lora_work(sources, config, test_folds, skip_bad, team, reporter, root)
         else:
             work = _mel_work(sources, config, test_folds, mel, skip_bad, team, reporter)
         with team.main_first():
@@ -103,6 +103,8 @@ def fit(
                     root.mkdir(parents=True, exist_ok=True)
                 kept.enter_context(exclusive_lock(root, "usk fit", reporter=reporter))
                 _claim(root, {"config": asdict(work.trainer.config), **work.described, "sources": work.parts})
+                with disk_errors(root):
+                    work.keep(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
         licenses = [source.license for source in sources]
@@ -115,7 +117,8 @@ def fit(
         if team.is_main:
             with disk_errors(root):
                 work.write(root, trained_on, _record(loop, work.base_id))
-            (root / CHECKPOINT_FILE).unlink(missing_ok=True)
+            for name in (CHECKPOINT_FILE, LATENTS_FILE):
+                (root / name).unlink(missing_ok=True)
     return FitResult(root, loop.log, trained_on, loop.kept_step)
 
 

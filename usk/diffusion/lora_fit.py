@@ -7,7 +7,9 @@ encoders stay as they are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,17 +28,18 @@ from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import load_generator
 from usk.diffusion.lora import add_adapter, attention_layers, require_peft, write_adapter
 from usk.diffusion.networks import notes_on_base, trained_on_of
-from usk.diffusion.pipeline import TRAINED_ON_FILE, naming_model
+from usk.diffusion.pipeline import TRAINED_ON_FILE, TRAINING_FILE, naming_model
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.text_pipeline import Embedding, TextGenerator
 from usk.diffusion.train import VALIDATION_CLIPS, FitWork, Trainer
 from usk.diffusion.training_data import training_parts
 from usk.diffusion.workers import Workers
 from usk.errors import ModelError
-from usk.files import expanded
+from usk.files import atomic_write, expanded
 from usk.reporter import Reporter
 
 ENCODED_TOGETHER = 8  # clips
+LATENTS_FILE = "latents-checkpoint.safetensors"  # behind a SHA-256 of what it depends on and holds
 
 
 @dataclass(frozen=True)
@@ -169,16 +172,18 @@ def lora_work(
     skip_bad: bool,
     team: Workers,
     reporter: Reporter,
+    root: Path,
 ) -> FitWork:
-    """A text-to-audio model with LoRA weights to train. Raises UskError."""
+    """A text-to-audio model with LoRA weights to train, into the folder `root`. Raises UskError."""
     assert config.base is not None
     names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
     prompts = read_prompts(config.prompt or DEFAULT_PROMPT, names)  # before anything is downloaded
     generator, adapter = _adapted(config, team)
+    generator.refuse_long([prompt for some in prompts.of_class.values() for prompt in some])
     for note in notes_on_base(generator):
         reporter.warn(note)
     with team.main_first():  # the others find the decoded clips in the cache
-        clips, parts = _load_latents(sources, names, generator, test_folds, skip_bad, reporter)
+        clips, keep, parts = _load_latents(sources, names, generator, test_folds, skip_bad, reporter, root)
     torch.manual_seed(config.seed)
     with naming_model(config.base, "base"):
         added = add_adapter(generator.network, adapter)
@@ -187,7 +192,7 @@ def lora_work(
     listed = {name: list(some) for name, some in prompts.of_class.items()}
 
     def write(folder: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
-        records = {TRAINED_ON_FILE: trained_on, "training.json": {**record, "prompts": listed}}
+        records = {TRAINED_ON_FILE: trained_on, TRAINING_FILE: {**record, "prompts": listed}}
         write_adapter(folder, adapter, added, records)
 
     return FitWork(
@@ -198,6 +203,7 @@ def lora_work(
         generator.license,
         generator.model_id,
         write,
+        keep,
     )
 
 
@@ -226,30 +232,60 @@ def _load_latents(
     test_folds: Sequence[int],
     skip_bad: bool,
     reporter: Reporter,
-) -> tuple[LatentClips, list[dict[str, Any]]]:
-    """The clips to train on, labeled with their places in `classes`, and what `trained_on.json` says of each source."""
-    latents: list[torch.Tensor] = []
-    lengths: list[int] = []
-    labels: list[int] = []
-    held_out: list[bool] = []
-    parts = []
-    for decoded, held, part in training_parts(
-        sources, test_folds, generator.sample_rate_hz, skip_bad, reporter
-    ):
-        of = decoded.source
-        some, their_lengths = _latents_of(decoded, generator, reporter)
-        latents += some
-        lengths += their_lengths
-        labels += [classes.index(of.class_names[clip.label]) for clip in of.clips]
-        held_out += [clip.group in held for clip in of.clips]
-        parts.append(part)
-    return LatentClips(latents, np.array(lengths), np.array(labels), np.array(held_out, dtype=bool)), parts
+    root: Path,
+) -> tuple[LatentClips, Callable[[Path], None], list[dict[str, Any]]]:
+    """The clips to train on, labeled with their places in `classes`, what keeps their latents in a folder, and what
+    `trained_on.json` says of each source. Latents that an interrupted fit kept in `root` are not encoded again."""
+    trained = list(training_parts(sources, test_folds, generator.sample_rate_hz, skip_bad, reporter))
+    of = [
+        (decoded.source, clip, clip.group in held)
+        for decoded, held, _ in trained
+        for clip in decoded.source.clips
+    ]
+    key = json.dumps([generator.model_id, *(clip.identity for _, clip, _ in of)]).encode()
+    kept = _kept_latents(root / LATENTS_FILE, key)
+    latents = kept or [
+        latent for decoded, _, _ in trained for latent in _latents_of(decoded, generator, reporter)
+    ]
+
+    def keep(folder: Path) -> None:
+        from safetensors.torch import save
+
+        if kept:
+            return
+        content = save({str(row): latent.contiguous() for row, latent in enumerate(latents)})
+        atomic_write(folder / LATENTS_FILE, (_digest(key, content), content), durable=False)
+
+    clips = LatentClips(
+        latents,
+        np.array([latent.shape[generator.time_axis] * generator.hop_samples for latent in latents]),
+        np.array([classes.index(source.class_names[clip.label]) for source, clip, _ in of]),
+        np.array([held for _, _, held in of], dtype=bool),
+    )
+    return clips, keep, [part for _, _, part in trained]
 
 
-def _latents_of(
-    decoded: DecodedSource, generator: TextGenerator, reporter: Reporter
-) -> tuple[list[torch.Tensor], list[int]]:
-    """Latents of every clip's beginning, repeated up to a length that the model makes, and these lengths."""
+def _kept_latents(file: Path, key: bytes) -> list[torch.Tensor] | None:
+    """The latents in `file`; None where they are of other clips or another model, damaged, or not there."""
+    from safetensors.torch import load
+
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    n = hashlib.sha256().digest_size
+    if content[:n] != _digest(key, content[n:]):
+        return None
+    latents = load(content[n:])
+    return [latents[str(row)] for row in range(len(latents))]
+
+
+def _digest(key: bytes, content: bytes) -> bytes:
+    return hashlib.sha256(key + content).digest()
+
+
+def _latents_of(decoded: DecodedSource, generator: TextGenerator, reporter: Reporter) -> list[torch.Tensor]:
+    """Latents of every clip's beginning, repeated up to a length that the model makes."""
     sounds = [beginning(decoded.audio(row), generator.longest_samples) for row in range(len(decoded))]
     lengths = [generator.crop(len(sound)) for sound in sounds]
     latents: dict[int, torch.Tensor] = {}
@@ -261,4 +297,4 @@ def _latents_of(
                 audio = stack_padded([np.resize(sounds[row], length) for row in some], length)
                 latents.update(zip(some, generator.encode(audio).half().cpu(), strict=True))
                 task.update(len(latents))
-    return [latents[row] for row in range(len(sounds))], lengths
+    return [latents[row] for row in range(len(sounds))]

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from usk.diffusion.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, find_a
 from usk.diffusion.text_info import FAMILIES, text_shape
 from usk.errors import ModelError
 from usk.files import expanded
+from usk.typed_json import from_json
 
 EMBEDDED = "embedded"
 PUBLISHED = "teticio/audio-diffusion-ddim-256"
 INDEX_FILE = "model_index.json"
 TRAINED_ON_FILE = "trained_on.json"
+TRAINING_FILE = "training.json"
 MEL_IMAGES = "audio-diffusion mel images"  # the only family so far
 UNET_CLASSES = ("UNet2DModel", "UNet2DConditionModel")
 CONFIG_FILES = ("*.json",)
@@ -48,6 +50,9 @@ class GeneratorInfo:
     mel: MelSettings | None = None  # of families that draw mel images
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     license: str = UNKNOWN
+    prompts: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # of classes: what an adapter was trained with
 
     @property
     def takes_classes(self) -> bool:
@@ -101,16 +106,15 @@ def describe_folder(folder: Path) -> GeneratorInfo:
     """What the pipeline in `folder` is. Raises ModelError."""
     if (adapter := find_adapter(folder)) is not None:
         trained_on, license = _training_record(folder)  # with what the base was trained on
-        return replace(
-            describe_folder(locate_base(adapter, CONFIG_FILES)), trained_on=trained_on, license=license
-        )
+        base, prompts = describe_folder(locate_base(adapter, CONFIG_FILES)), _trained_prompts(folder)
+        return replace(base, trained_on=trained_on, license=license, prompts=prompts)
     index = read_pipeline_json(folder / INDEX_FILE)
     if (kind := index.get("_class_name")) in FAMILIES:
         return _describe_text(folder, str(kind))
     unet_class = component_class(index, "unet")
     if unet_class not in UNET_CLASSES or "mel" not in index:
         raise ModelError(
-            f"is not an audio-diffusion pipeline: {INDEX_FILE} names no UNet2DModel and mel",
+            f"is not an audio-diffusion pipeline: {INDEX_FILE} names no UNet2DModel and mel, and its class {kind} is not known",
             hint=f"Name a folder or Hub model of audio-diffusion's format, or of {', '.join(FAMILIES)}.",
         )
     unet = checked_sizes(folder / "unet")
@@ -189,6 +193,19 @@ def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
     if not isinstance(sources, list) or not all(isinstance(part, dict) for part in sources):
         raise ModelError(f"{TRAINED_ON_FILE} does not list the sources that the generator was trained on")
     return sources, str(record.get("license", UNKNOWN))
+
+
+def _trained_prompts(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The prompts of each class that an adapter was trained with; none where its folder does not say."""
+    file = folder / TRAINING_FILE
+    listed = read_pipeline_json(file).get("prompts", {}) if file.is_file() else {}
+    try:
+        prompts = from_json(dict[str, tuple[str, ...]], listed)
+        if not all(some and all(map(str.strip, some)) for some in prompts.values()):
+            raise ValueError("one is empty")
+    except ValueError as error:
+        raise ModelError(f"{TRAINING_FILE} does not list prompts by class: {error}") from error
+    return prompts
 
 
 def embedded_folder() -> Path:

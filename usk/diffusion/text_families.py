@@ -72,6 +72,8 @@ class StableAudio(TextGenerator):
 class StableAudio3(TextGenerator):
     """Stable Audio 3: a transformer VAE and a DiT that predicts the velocity of a rectified flow."""
 
+    most_tokens = 256
+
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
         text, mask = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1))
@@ -125,10 +127,10 @@ class LongCatAudio(TextGenerator):
         for length in lengths.unique().tolist():
             rows = lengths == length
             short = {name: part[rows, :length] for name, part in texts.items()}
-            made[rows] = self._of_one_length(own[rows], nodes[rows], short).to(made.dtype)
+            made[rows] = self.output_of_one_length(own[rows], nodes[rows], short).to(made.dtype)
         return made
 
-    def _of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+    def output_of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         hidden = own.transpose(1, 2).to(self.dtype)
         velocity = self.network(
             hidden_states=hidden,

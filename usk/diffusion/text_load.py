@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from usk.device import free_device_bytes, memory_allowed_bytes
 from usk.diffusion.continuous import ContinuousSchedule, CosineSchedule, FlowSchedule
-from usk.diffusion.pipeline import INDEX_FILE, GeneratorInfo, read_pipeline_json
+from usk.diffusion.pipeline import GeneratorInfo, read_pipeline_json
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.text_families import AudioLdm, AudioLdm2, LongCatAudio, MusicLdm, StableAudio, StableAudio3
-from usk.diffusion.text_info import FAMILIES, check_components, text_shape
+from usk.diffusion.text_info import text_shape
+from usk.diffusion.text_memory import ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
-from usk.diffusion.weights import quiet_libraries
+from usk.diffusion.weights import quiet_libraries, quiet_log
 from usk.errors import ModelError
 from usk.hub import first_line
+from usk.text import abbreviate_list
 
 CLASSES: dict[str, type[TextGenerator]] = {
     "AudioLDM2Pipeline": AudioLdm2,
@@ -31,17 +31,15 @@ CLASSES: dict[str, type[TextGenerator]] = {
     "StableAudio3Pipeline": StableAudio3,
     "LongCatAudioDiTPipeline": LongCatAudio,
 }
-FILLED = 0.9  # of what is free; the rest is for activations, whose batches find what fits
-LOADED = re.compile(r"(diffusion_pytorch_)?model(-\d{5}-of-\d{5})?\.safetensors")
+
+
+COPY = "Copy or download the whole folder again; weights are read from safetensors alone."
 
 
 def load_text_generator(
     folder: Path, info: GeneratorInfo, model_id: str, device: torch.device, precision: str
 ) -> TextGenerator:
     """The pipeline in `folder`, which `info` describes. Raises ModelError."""
-    index = read_pipeline_json(folder / INDEX_FILE)
-    family = FAMILIES[info.family]
-    check_components(index, family)
     try:
         import transformers  # noqa: F401
     except ImportError as error:
@@ -50,36 +48,14 @@ def load_text_generator(
             hint="pip install 'urban-sound-kit[hf]'",
         ) from error
     dtype = torch.bfloat16 if device.type == "cuda" and precision == "bf16" else torch.float32
-    _check_memory(folder, dtype)
-
-    def read(given: dict[str, Any]) -> Any:
-        """The pipeline, frozen; components that are `given` are not read from the disk."""
-        with quiet_libraries(), _no_bars():
-            import diffusers
-
-            kind = getattr(diffusers, info.family)
-            try:
-                pipeline = kind.from_pretrained(
-                    folder,
-                    torch_dtype=dtype,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    low_cpu_mem_usage=False,
-                    **given,
-                )
-            except (
-                Exception
-            ) as error:  # a stranger's configuration can fail anywhere in diffusers and transformers
-                raise ModelError(f"cannot be loaded: {first_line(error)}") from error
-        for component in pipeline.components.values():
-            if isinstance(component, torch.nn.Module):
-                component.eval().requires_grad_(False)
-        return pipeline
-
+    networks = meta_networks(folder, info.family)
+    size = ModelSize.of(networks, info.family)
+    size.check_main_memory(dtype.itemsize)
+    read = partial(_read, folder, info.family, {name: type(of) for name, of in networks.items()}, dtype)
     pipeline = read({})
-    network = getattr(pipeline, family.network)
+    network = getattr(pipeline, size.network)
     decoders = [part for name in DECODERS if (part := pipeline.components.get(name)) is not None]
-    takes_turns = take_turns([network], decoders, device)
+    takes_turns = size.takes_turns(dtype.itemsize, device)
     if not takes_turns:
         for part in (network, *decoders):
             part.to(device)
@@ -98,43 +74,50 @@ def load_text_generator(
     )
 
 
-def take_turns(network: Sequence[Any], decoders: Sequence[Any], device: torch.device) -> bool:
-    """Whether the network and what decodes do not fit on the device together. Raises ModelError if one of them alone does not."""
-    sizes = [sum(_bytes_of(part) for part in parts) for parts in (network, decoders)]
-    free = FILLED * free_device_bytes(device)
-    if max(sizes) > free:
-        raise ModelError(
-            f"needs {max(sizes) / 1e9:.1f} GB on {device} with its parts taking turns there, and {free / 1e9:.1f} GB are free",
-            hint="Use the device cpu, or a smaller model.",
-        )
-    return sum(sizes) > free
+def _read(
+    folder: Path, kind: str, networks: Mapping[str, Any], dtype: torch.dtype, given: Mapping[str, Any]
+) -> Any:
+    """The pipeline in `folder`, frozen; components that are `given` are not read from the disk."""
+    parts = dict(given)
+    with quiet_libraries(), quiet_log(), _no_bars():
+        import diffusers
+
+        for name, of in networks.items():
+            if name not in parts:
+                parts[name] = _network(of, folder / name, dtype)
+        if kind == "StableAudioPipeline":
+            parts["scheduler"] = None
+        try:
+            pipeline = getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **parts)
+        except (
+            Exception
+        ) as error:  # a stranger's configuration can fail anywhere in diffusers and transformers
+            raise ModelError(f"cannot be loaded: {first_line(error)}", hint=COPY) from error
+        if kind == "StableAudioPipeline":
+            pipeline.scheduler = cosine_scheduler(folder)
+        if kind == "AudioLDM2Pipeline":
+            pipeline.language_model = generating(pipeline.language_model)
+    for name in networks:
+        getattr(pipeline, name).eval().requires_grad_(False)
+    return pipeline
 
 
-def _bytes_of(part: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in part.state_dict().values())
-
-
-def _check_memory(folder: Path, dtype: torch.dtype) -> None:
-    """Raise ModelError if the pipeline's weights, text encoders too, are more than this process may hold."""
-    needed = sum(map(_parameters_in, folder.glob("*/*.safetensors"))) * dtype.itemsize
-    allowed = FILLED * memory_allowed_bytes()
-    if needed > allowed:
-        raise ModelError(
-            f"needs {needed / 1e9:.1f} GB of main memory for its weights, and {allowed / 1e9:.1f} GB can be used",
-            hint="Use a smaller model, or a machine with more.",
-        )
-
-
-def _parameters_in(file: Path) -> int:
-    """How many numbers a file that diffusers would read holds, by its header; 0 for variants and what cannot be read."""
-    if not LOADED.fullmatch(file.name):
-        return 0
+def _network(of: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A pipeline's network, whole. Raises ModelError, also for tensors that its files lack: both libraries would make them up."""
+    is_diffusers = hasattr(of, "from_config")
+    more = {"torch_dtype": dtype, "low_cpu_mem_usage": False} if is_diffusers else {"dtype": dtype}
     try:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
-        return 0  # what is wrong with it is said when it is loaded
+        network, report = of.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **more
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"its files lack {abbreviate_list(missing)}")
+    except Exception as error:  # a stranger's weights can fail anywhere in diffusers and transformers
+        said = first_line(error)
+        if "ignore_mismatched_sizes" in said:  # which says no more
+            said = "its weights do not have the sizes that its config.json says"
+        raise ModelError(f"{folder.name} cannot be loaded: {said}", hint=COPY) from error
+    return network
 
 
 @contextlib.contextmanager
@@ -150,6 +133,30 @@ def _no_bars() -> Iterator[None]:
     finally:
         of_diffusers.enable_progress_bar()
         of_transformers.enable_progress_bar()
+
+
+def cosine_scheduler(folder: Path) -> Any:
+    """The scheduler that Stable Audio names, for what its network is told of the noise: diffusers' own class needs torchsde."""
+    from diffusers import EDMDPMSolverMultistepScheduler
+
+    class Cosine(EDMDPMSolverMultistepScheduler):
+        def precondition_noise(self, sigma: torch.Tensor) -> torch.Tensor:
+            return sigma.atan() / math.pi * 2
+
+    return Cosine.from_config(read_pipeline_json(folder / "scheduler" / "scheduler_config.json"))
+
+
+def generating(language_model: Any) -> Any:
+    """AudioLDM 2's language model: published folders name GPT2Model, and the pipeline calls what only GPT2LMHeadModel has."""
+    from transformers import GPT2LMHeadModel, GPT2Model
+
+    if not isinstance(language_model, GPT2Model):
+        return language_model
+    with torch.device("meta"):
+        whole = GPT2LMHeadModel(language_model.config)
+    whole.transformer = language_model
+    whole.lm_head.weight = language_model.wte.weight  # which shares it, and nothing asks for
+    return whole
 
 
 def schedule_of(kind: str, pipeline: Any) -> NoiseSchedule | ContinuousSchedule:

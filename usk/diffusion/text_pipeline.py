@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,6 +21,7 @@ from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.interpolate import Scales
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.solvers import Predictor
+from usk.errors import UsageError
 
 CROP_S = 1.0  # clips are made at whole multiples of this, or as long as the model can
 
@@ -50,10 +51,24 @@ class TextGenerator(Generator):
         False  # the network, and the VAE with its vocoder: one of them at a time is on the device
     )
     _there: str = ""  # which
+    most_tokens: ClassVar[int] = 512  # of a prompt, whatever its tokenizer says
 
     @abstractmethod
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         """Encode a prompt for audio of so many samples, on the CPU."""
+
+    def refuse_long(self, prompts: Iterable[str]) -> None:
+        """Raise UsageError for a prompt whose end the text encoders would not see."""
+        for name, tokenizer in self.pipeline.components.items():
+            if tokenizer is None or not name.startswith("tokenizer"):
+                continue
+            most = min(tokenizer.model_max_length, self.most_tokens)
+            for prompt in prompts:
+                if (n_tokens := len(tokenizer(prompt, verbose=False)["input_ids"])) > most:
+                    raise UsageError(
+                        f"has {n_tokens} tokens, and the model reads the first {most}", field="prompt",
+                        value=f"{prompt:.60}...", hint="Write a shorter prompt.",
+                    )  # fmt: skip
 
     def once(self, prompt: str, encode: Callable[[], Any]) -> Any:
         """What the text encoders make of a prompt, whatever the lengths that it is embedded for."""
@@ -65,6 +80,10 @@ class TextGenerator(Generator):
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         """The network's output for noisy latents of the family's own scale, each at its node [batch]: with a continuous
         schedule the velocity, else what the schedule says."""
+
+    def output_of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+        """`output` for prompts of one length, which does not look into their masks."""
+        return self.output(own, nodes, texts)
 
     @abstractmethod
     def to_latent(self, audio: torch.Tensor) -> torch.Tensor:

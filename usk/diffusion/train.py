@@ -164,6 +164,9 @@ class FitWork:
     base_id: str | None
     write: Callable[[Path, dict[str, Any], dict[str, Any]], None]
     """The result, into a folder: it takes the contents of trained_on.json and training.json."""
+    keep: Callable[[Path], None] = lambda root: (
+        None
+    )  # what a resumed fit begins with, into the claimed folder
 
 
 class MelTrainer(Trainer):

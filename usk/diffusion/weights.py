@@ -42,7 +42,7 @@ def load_network(network_class: Any, folder: Path) -> Any:
     try:
         weights, variant = _weights_file(folder)
         _check_size(network_class, config, folder)
-        with _quiet_log():
+        with quiet_log():
             network, report = network_class.from_pretrained(
                 folder,
                 torch_dtype=torch.float32,
@@ -62,7 +62,7 @@ def _check_size(network_class: Any, config: dict[str, Any], folder: Path) -> Non
     """Raise ValueError if the network would have more parameters than its files hold bytes."""
     if not hasattr(network_class, "load_config"):  # audiodiffusion's encoder has one size
         return
-    with torch.device("meta"), _quiet_log():
+    with torch.device("meta"), quiet_log():
         wanted = sum(parameter.numel() for parameter in network_class.from_config(config).parameters())
     held = sum(file.stat().st_size for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
     if wanted > max(held, 1 << 20):
@@ -104,7 +104,7 @@ def _why_not_loaded(error: Exception, weights: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
+def quiet_log() -> Iterator[None]:
     """diffusers logs what it then returns or raises."""
     logger = logging.getLogger("diffusers")
     level = logger.level

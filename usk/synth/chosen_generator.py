@@ -118,7 +118,7 @@ def what_it_was_trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]
 
 
 def notes_on_generator(
-    generator: Generator | None, pool: DecodedSource, unconditioned: list[str]
+    generator: Generator | None, pool: DecodedSource, unconditioned: list[str], untrained: list[str]
 ) -> list[str]:
     """What a user should know before the clips are made."""
     if generator is None:
@@ -127,6 +127,10 @@ def notes_on_generator(
     if unconditioned:
         notes.append(
             f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class"
+        )
+    if untrained:
+        notes.append(
+            f"the adapter was not trained on {abbreviate_list(untrained)}: their prompts are those of a model without one"
         )
     if pool.source.name == URBANSOUND8K and any(
         "Freesound" in str(part.get("note")) for part in generator.trained_on

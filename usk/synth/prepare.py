@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from usk.data.splits import in_several_folds
 from usk.device import resolve_device
 from usk.diffusion.generator import Generator
 from usk.diffusion.pipeline import EMBEDDED, resolve_model
+from usk.diffusion.text_pipeline import TextGenerator
 from usk.errors import SourceError, UsageError
 from usk.files import expanded, require_own_folder
 from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainSubsetRecord
@@ -74,6 +75,7 @@ def prepare(
 ) -> Prepared:
     """Load the generator, decode the clips, draw the plan. Raises UskError for whatever cannot be made."""
     generator, settings, given = None, config.render, Given(source, config, model, device)
+    own: Mapping[str, tuple[str, ...]] = {}  # prompts of an adapter
     listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
     prompts_of(source, config)  # a file that will not do is refused before weights are loaded
     if settings.row.mix is not None:
@@ -81,13 +83,16 @@ def prepare(
         if listed:
             known = [part for part in generator.trained_on if not part.get("note")]
             generator = replace(generator, trained_on=[*known, listed])
+        own = generator.prompts if settings.prompt is None else {}
         settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
         settings = replace(settings, batch=batch_of(settings, generator.device))
         config = replace(config, render=settings)
     rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     everything = decode(source, config, rate_hz, reporter)
-    pool, plan = plan_for(everything, config)
-    prompts = prompts_of(source, config)
+    pool, plan = plan_for(everything, config, own)
+    prompts = prompts_of(source, config, own)
+    if prompts and isinstance(generator, TextGenerator):
+        generator.refuse_long([prompt for some in prompts.of_class.values() for prompt in some])
     unconditioned = unconditioned_classes(generator, settings, plan)
     weights = with_a_part(generator, settings)
     manifest = Manifest(
@@ -125,7 +130,8 @@ def prepare(
         clip_filter = TextFilter(pool, everything.source.clips, plan.clips, config, of_class, on)
     if clip_filter is not None:
         manifest = replace(manifest, clip_filter=clip_filter.record())
-    notes = (*notes_on_generator(generator, pool, unconditioned), *pool.source.notes, *plan.notes)
+    untrained = [name for name in plan.counts() if own and name not in own]
+    notes = (*notes_on_generator(generator, pool, unconditioned, untrained), *pool.source.notes, *plan.notes)
     return Prepared(config, settings, generator, pool, plan, clip_filter, manifest, notes, given)
 
 
@@ -146,7 +152,9 @@ def decode(
     return decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, reporter=reporter)
 
 
-def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSource, Plan]:
+def plan_for(
+    everything: DecodedSource, config: SynthConfig, own: Mapping[str, tuple[str, ...]] = {}
+) -> tuple[DecodedSource, Plan]:
     """The clips that parents are drawn from, and the plan: what is rendered, and what a dry run shows."""
     source = everything.source
     left = tuple(fold for fold in source.folds if fold not in config.test_folds)
@@ -183,15 +191,18 @@ def plan_for(everything: DecodedSource, config: SynthConfig) -> tuple[DecodedSou
             value=config.train_clips.train_clips,
             hint=error.hint,
         ) from error
-    prompts = prompts_of(source, config)
+    prompts = prompts_of(source, config, own)
     return pool, plan.with_prompts(prompts.draw) if prompts else plan
 
 
-def prompts_of(source: Source, config: SynthConfig) -> Prompts | None:
-    """The prompts of the classes asked for, where prompts are asked for. Raises UsageError."""
+def prompts_of(
+    source: Source, config: SynthConfig, own: Mapping[str, tuple[str, ...]] = {}
+) -> Prompts | None:
+    """The prompts of the classes asked for, where prompts are asked for; a class has its `own`. Raises UsageError."""
     if config.render.prompt is None:
         return None
-    return read_prompts(config.render.prompt, config.classes or source.class_names)
+    read = read_prompts(config.render.prompt, config.classes or source.class_names)
+    return Prompts({name: own.get(name, prompts) for name, prompts in read.of_class.items()})
 
 
 def refuse_early(

@@ -1,0 +1,87 @@
+"""How much memory a text-to-audio model takes, computed from the configurations in its folder: no weights are read."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usk.device import free_device_bytes, memory_allowed_bytes
+from usk.diffusion.pipeline import INDEX_FILE, read_pipeline_json
+from usk.diffusion.text_info import FAMILIES, check_components
+from usk.diffusion.text_pipeline import DECODERS
+from usk.diffusion.weights import quiet_libraries, quiet_log
+from usk.errors import ModelError
+from usk.hub import first_line
+
+FILLED = 0.9  # of what is free; the rest is for activations, whose batches find what fits
+
+
+def meta_networks(folder: Path, kind: str) -> dict[str, Any]:
+    """The networks of the pipeline in `folder` by component, without memory for their weights. Raises ModelError."""
+    index = read_pipeline_json(folder / INDEX_FILE)
+    check_components(index, FAMILIES[kind])
+    found = {}
+    with quiet_libraries(), quiet_log(), torch.device("meta"):
+        for name, entry in index.items():
+            library, class_name = entry if isinstance(entry, list) and len(entry) == 2 else ("", "")
+            if not library or not (folder / name / "config.json").is_file():
+                continue  # a tokenizer, or a scheduler
+            config = read_pipeline_json(folder / name / "config.json")
+            module = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
+            try:
+                of = getattr(importlib.import_module(module), class_name)
+                if library == "transformers":
+                    found[name] = of(of.config_class.from_dict(config))
+                else:
+                    found[name] = of.from_config(config)
+            except Exception as error:  # a stranger's configuration can fail anywhere in these libraries
+                raise ModelError(f"{name}/config.json is not understood: {first_line(error)}") from error
+    return found
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The parameters of a pipeline's networks, by component."""
+
+    parameters: Mapping[str, int]
+    network: str  # the component that denoises
+
+    @classmethod
+    def of(cls, networks: Mapping[str, Any], kind: str) -> ModelSize:
+        """Of what `meta_networks` gives."""
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in networks.items()}
+        return cls(counts, FAMILIES[kind].network)
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+    @property
+    def on_device(self) -> tuple[int, int]:
+        """What is on the device: the network that denoises, and what decodes. Where memory is short they take turns there."""
+        return self.parameters.get(self.network, 0), sum(self.parameters.get(name, 0) for name in DECODERS)
+
+    def check_main_memory(self, itemsize: int) -> None:
+        """Raise ModelError if all weights, text encoders too, are more than this process may hold."""
+        needed, allowed = self.total * itemsize, FILLED * memory_allowed_bytes()
+        if needed > allowed:
+            raise ModelError(
+                f"needs {needed / 1e9:.1f} GB of main memory for its weights, and {allowed / 1e9:.1f} GB can be used",
+                hint="Use a smaller model, or a machine with more.",
+            )
+
+    def takes_turns(self, itemsize: int, device: torch.device) -> bool:
+        """Whether the network and what decodes do not fit on the device together. Raises ModelError if one alone does not."""
+        sizes = [count * itemsize for count in self.on_device]
+        free = FILLED * free_device_bytes(device)
+        if max(sizes) > free:
+            raise ModelError(
+                f"needs {max(sizes) / 1e9:.1f} GB on {device} with its parts taking turns there, and {free / 1e9:.1f} GB are free",
+                hint="Use the device cpu, or a smaller model.",
+            )
+        return sum(sizes) > free
