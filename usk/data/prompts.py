@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -72,8 +73,11 @@ def read_prompts(text: str, class_names: Sequence[str]) -> Prompts:
 
 def _of_template(text: str, class_names: Sequence[str]) -> Prompts:
     if "{class}" not in text:
+        is_file = os.path.isfile(expanded(text))  # noqa: PTH113 - of names that are too long too
         raise UsageError(
-            "does not say {class}, so every class would sound alike",
+            "is neither a .toml nor a .csv file"
+            if is_file
+            else "does not say {class}, so every class would sound alike",
             field="prompt",
             value=text,
             hint="Write for example: a field recording of {class}",

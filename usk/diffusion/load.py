@@ -43,7 +43,8 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
         base = folder if adapter is None else locate_base(adapter)
         if adapter is not None and not adapter.base_on_hub and folder_fingerprint(base) != adapter.revision:
             raise ModelError(
-                f"adapts {adapter.base} as it was before: its files have changed", hint="Fit it again."
+                f"adapts {adapter.base} as it was before: its files have changed",
+                hint="Put them back, or fit it again.",
             )
         generator = LOADERS[info.family](
             base,

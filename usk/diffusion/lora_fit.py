@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from usk.audio.mel import stack_padded
+from usk.data.cache import checked, read_checked
 from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import DEFAULT_PROMPT, Prompts, read_prompts
 from usk.data.source import Source
-from usk.device import autocast
+from usk.device import autocast, default_precision
 from usk.diffusion.adapter import Adapter
 from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.fit_config import FitConfig
@@ -39,7 +40,7 @@ from usk.files import atomic_write, expanded
 from usk.reporter import Reporter
 
 ENCODED_TOGETHER = 8  # clips
-LATENTS_FILE = "latents-checkpoint.safetensors"  # behind a SHA-256 of what it depends on and holds
+LATENTS_FILE = "latents-checkpoint.safetensors"  # behind a hash of what it depends on
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ def _adapted(config: FitConfig, team: Workers) -> tuple[TextGenerator, Adapter]:
     assert config.base is not None
     with team.main_first(), naming_model(config.base, "base"):
         require_peft()
-        generator = load_generator(config.base, str(team.device), config.precision)
+        precision = default_precision(team.device) if config.precision == "auto" else config.precision
+        generator = load_generator(config.base, str(team.device), precision)
         if not isinstance(generator, TextGenerator):
             raise ModelError("is not a text-to-audio model; LoRA weights are fitted to these alone")
         if hasattr(generator.network, "peft_config"):
@@ -242,7 +244,8 @@ def _load_latents(
         for decoded, held, _ in trained
         for clip in decoded.source.clips
     ]
-    key = json.dumps([generator.model_id, *(clip.identity for _, clip, _ in of)]).encode()
+    of_what = json.dumps([generator.model_id, *(clip.identity for _, clip, _ in of)])
+    key = hashlib.sha256(of_what.encode()).digest()
     kept = _kept_latents(root / LATENTS_FILE, key)
     latents = kept or [
         latent for decoded, _, _ in trained for latent in _latents_of(decoded, generator, reporter)
@@ -254,7 +257,7 @@ def _load_latents(
         if kept:
             return
         content = save({str(row): latent.contiguous() for row, latent in enumerate(latents)})
-        atomic_write(folder / LATENTS_FILE, (_digest(key, content), content), durable=False)
+        atomic_write(folder / LATENTS_FILE, checked(key + content), durable=False)
 
     clips = LatentClips(
         latents,
@@ -269,19 +272,11 @@ def _kept_latents(file: Path, key: bytes) -> list[torch.Tensor] | None:
     """The latents in `file`; None where they are of other clips or another model, damaged, or not there."""
     from safetensors.torch import load
 
-    try:
-        content = file.read_bytes()
-    except OSError:
+    content = read_checked(file) or b""
+    if not content.startswith(key):
         return None
-    n = hashlib.sha256().digest_size
-    if content[:n] != _digest(key, content[n:]):
-        return None
-    latents = load(content[n:])
+    latents = load(content[len(key) :])
     return [latents[str(row)] for row in range(len(latents))]
-
-
-def _digest(key: bytes, content: bytes) -> bytes:
-    return hashlib.sha256(key + content).digest()
 
 
 def _latents_of(decoded: DecodedSource, generator: TextGenerator, reporter: Reporter) -> list[torch.Tensor]:

@@ -273,7 +273,9 @@ def locate_base(adapter: Adapter, files: tuple[str, ...] = PIPELINE_FILES) -> Pa
     try:
         folder, _ = locate_pipeline(adapter.base_name, files)
     except ModelError as error:
-        raise ModelError(f"adapts {adapter.base_name}, which {error.message}", hint=error.hint) from error
+        moved = f"Put it back there, or write its new place into base_model_name_or_path of {ADAPTER_FILE}."
+        hint = error.hint if adapter.base_on_hub else moved
+        raise ModelError(f"its base {adapter.base_name}: {error.message}", hint=hint) from error
     if (folder / ADAPTER_FILE).is_file():
         raise ModelError(f"adapts {adapter.base_name}, which is an adapter itself")
     return folder
