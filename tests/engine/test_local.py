@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.engine.units import Writing
-from usk.engine.local import LOSSES, Workers, run_units
+from usk.engine.engine import LOSSES, Workers, engine_for
 from usk.engine.worker import READY, as_sent
 from usk.errors import UskError
 
@@ -31,9 +31,8 @@ def run(folder: Path, n_units: int, workers: Workers, **wrong: str) -> tuple[dic
         done[number] = result[1]
 
     begin = Writing(folder, tuple((int(name.removeprefix("unit")), kind) for name, kind in wrong.items()))
-    run_units(
-        n_units, begin, lambda number: number, workers, said=lambda *what: said.append(what), ended=ended
-    )
+    with engine_for(workers) as engine:
+        engine.run(n_units, begin, lambda number: number, said=lambda *what: said.append(what), ended=ended)
     return done, said
 
 
@@ -91,7 +90,7 @@ def test_a_worker_gets_no_ctrl_c_and_ends_with_whoever_started_it(tmp_path: Path
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == READY
         process.send_signal(signal.SIGINT)
-        pickle.dump((Writing(tmp_path), "cpu", 1, [temporary]), process.stdin)
+        pickle.dump((Writing(tmp_path), "cpu", 1, temporary), process.stdin)
         pickle.dump(7, process.stdin)
         process.stdin.flush()
         assert pickle.load(process.stdout) == ("said", ("began", 7))

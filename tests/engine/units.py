@@ -35,3 +35,11 @@ class Writing:
             return unit, device
 
         return do
+
+
+@dataclass(frozen=True)
+class Adding:
+    """A unit is a number and a shared tensor: the sum of the tensor with the number added to each of it."""
+
+    def __call__(self, device: str) -> Callable[..., Any]:
+        return lambda unit, say: float((unit[1].on(device) + unit[0]).sum())

@@ -172,14 +172,14 @@ def test_worker_processes_end_with_the_bytes_of_one_and_a_killed_one_costs_its_u
         return started[-1]
 
     monkeypatch.setattr(local.subprocess, "Popen", noted)
-    give = local._Processes.send
+    give = local.Processes.send
 
-    def killing(self: local._Processes, number: int, message: object) -> None:
+    def killing(self: local.Processes, number: int, message: object) -> None:
         give(self, number, message)
         if number == 0 and message == 0:  # its first unit: as soon as it has it
             started[0].kill()
 
-    monkeypatch.setattr(local._Processes, "send", killing)
+    monkeypatch.setattr(local.Processes, "send", killing)
     ran = usk(*arguments, "--out", tmp_path / "two", "--workers", 2, "--json")
     assert ran.code == 0 and ran.value["made"] == 15, ran.err
     assert len(started) == 3 and all(process.poll() is not None for process in started)

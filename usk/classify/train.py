@@ -7,11 +7,9 @@ validation part.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,14 +31,14 @@ from usk.classify.recipe import ClassifierPreset, training_length
 from usk.classify.registry import preset
 from usk.classify.run_folder import data_hash, remove_leftovers, save_run, source_of
 from usk.classify.sweep import Parts, PlannedRun, Sweep, parse_mixes, plan_runs
-from usk.classify.workers import Fitting, TableFiles, Tables, workers_for
+from usk.classify.workers import Fitting, Tables, workers_for
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import Mix, label_map
 from usk.data.source import Source
 from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
-from usk.engine.local import Workers, run_units
+from usk.engine.engine import LOCAL, Workers, engine_for, require_engine
 from usk.engine.part import Part, part_of
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
@@ -72,6 +70,7 @@ def train(
     config: TrainConfig | None = None,
     reporter: Reporter | None = None,
     part: Part = Part(),
+    engine: str = LOCAL,
 ) -> TrainResult:
     """Train `config.classifier` on every mix, split and seed, skipping runs that are already in `out`.
 
@@ -80,6 +79,7 @@ def train(
         mixes: one or more, such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
         synth: the source that `synth` means.
         part: of the runs that this process trains; others may train theirs in the same folder meanwhile.
+        engine: who trains: `local`, processes of this machine, or `ray`, those of a cluster.
 
     With `config.train_clips`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
     be one dataset, or the folder that `usk synth` made by train clips, where each run finds its own.
@@ -88,6 +88,7 @@ def train(
     """
     config, reporter = config or TrainConfig(), reporter or Reporter()
     config.check()
+    require_engine(engine, part)
     if real.has_synthetic:
         raise UsageError(
             "holds synthetic clips, and what is tested must be real",
@@ -112,7 +113,7 @@ def train(
         Path(out).mkdir(parents=True, exist_ok=True)
         remove_leftovers(Path(out))
     trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep, part)
-    workers = trainer.workers()
+    workers = trainer.workers(engine)
     settings = trainer.settings(workers, augments, train_clips)
     reporter.note(", ".join(f"{name} {value}" for name, value in settings.items()))
     found = [record is not None for record in trainer.records]
@@ -190,12 +191,14 @@ class _Trainer:
         self.records = [find_run(out, identity) for identity in self.identities]  # None: to be trained
         self.todo = [index for index, one in enumerate(self.records) if one is None and part.has(index)]
 
-    def workers(self) -> Workers:
+    def workers(self, engine: str) -> Workers:
         """How many processes train what is missing."""
         steps = sum(self.identities[index].steps for index in self.todo)
         batch = self.config.batch or self.recipe.batch
-        config = self.config
-        return workers_for(config.workers, config.classifier, len(self.todo), steps * batch, self.device)
+        given, n_runs = self.config.workers, len(self.todo)
+        chosen = given if engine == LOCAL else None
+        workers = workers_for(chosen, self.config.classifier, n_runs, steps * batch, self.device)
+        return workers.by(engine, given, n_runs)
 
     def settings(
         self, workers: Workers, augments: Sequence[str], train_clips: Sequence[int | None]
@@ -254,20 +257,15 @@ class _Trainer:
 
                 tables.used(tasks[place])
 
-            with contextlib.ExitStack() as stack:
-                tables, temporary = Tables(self._table, tasks), []
-                if workers.processes > 1:
-                    folder = tempfile.TemporaryDirectory(prefix="usk-features-", ignore_cleanup_errors=True)
-                    temporary.append(Path(stack.enter_context(folder)))
-                    tables = TableFiles(temporary[0], self._table, tasks)
-                run_units(
+            with engine_for(workers, [self.out]) as engine:
+                tables = Tables(self._table, engine.share, tasks)
+                begin = Fitting(self.config.classifier)
+                engine.run(
                     len(tasks),
-                    Fitting(self.config.classifier),
+                    begin,
                     lambda place: (tasks[place], tables.of(tasks[place])),
-                    workers,
                     said=after_epoch,
                     ended=ended,
-                    temporary=temporary,
                 )
         return [record for record in self.records if record is not None]
 

@@ -48,6 +48,10 @@ PartOption = Annotated[
         help="Do the K-th of N parts of the job: for N machines that share a folder, such as a Slurm array.",
     ),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", help="Who does the work: local (this machine), or ray (a Ray cluster)."),
+]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]

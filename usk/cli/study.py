@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from usk.cli.options import DeviceOption, PartOption, RealOption, display_for
+from usk.cli.options import DeviceOption, EngineOption, PartOption, RealOption, display_for
 
 
 def command(
@@ -21,6 +21,7 @@ def command(
     ] = None,
     device: DeviceOption = "auto",
     part: PartOption = None,
+    engine: EngineOption = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Fit, synthesize, train and compare as a file says, and write tables, charts and results.json beside it.
@@ -41,6 +42,7 @@ def command(
         dry_run=dry_run,
         reporter=display,
         part=its_part,
+        engine=engine,
     )
     if dry_run:
         steps = {str(number): step for number, step in enumerate(done.steps, 1)}

@@ -15,6 +15,7 @@ import typer
 from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
+    EngineOption,
     ModelOption,
     PartOption,
     PromptOption,
@@ -138,6 +139,7 @@ def command(
         ),
     ] = None,
     part: PartOption = None,
+    engine: EngineOption = "local",
     finish: Annotated[
         bool,
         typer.Option(
@@ -153,10 +155,12 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
+    from usk.engine.engine import require_engine
     from usk.engine.part import Part
     from usk.synth.settings import SynthConfig, render_config
 
     its_part = Part.parse(part)
+    require_engine(engine, its_part)
     if finish:
         _finish(display, out, _train_flags(real, out, reading))
         return
@@ -207,7 +211,13 @@ def command(
     if dry_run:
         _show_plan(display, source, config, subsets, out, model, device)
         return
-    given: dict[str, Any] = {"model": model, "device": device, "part": its_part, "workers": workers}
+    given: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "part": its_part,
+        "workers": workers,
+        "engine": engine,
+    }
     given["arguments"] = _what_decides_clips(sys.argv[1:])
     if subsets is not None:
         results = synthesize_subsets(source, out, subsets, config, reporter=display, **given)
@@ -311,7 +321,7 @@ def _finish(display: Display, out: str, train_flags: str) -> None:
     display.result(clips, facts_table(f"{pluralize(len(results), 'dataset')} in {out}", clips))
 
 
-NOT_OF_CLIPS = {"--out": 1, "--part": 1, "--workers": 1, "--json": 0, "--quiet": 0, "-q": 0}
+NOT_OF_CLIPS = {"--out": 1, "--part": 1, "--workers": 1, "--engine": 1, "--json": 0, "--quiet": 0, "-q": 0}
 """Options that decide no clip, and whether each has a value."""
 
 

@@ -9,6 +9,7 @@ import typer
 from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
+    EngineOption,
     PartOption,
     Reading,
     RealOption,
@@ -107,6 +108,7 @@ def command(
         ),
     ] = None,
     part: PartOption = None,
+    engine: EngineOption = "local",
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Do not also train on the real clips of each mix alone.")
     ] = False,
@@ -120,6 +122,7 @@ def command(
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
     from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
+    from usk.engine.engine import require_engine
     from usk.engine.part import Part
     from usk.errors import UsageError
     from usk.text import abbreviate_list, pluralize
@@ -143,6 +146,7 @@ def command(
     )
     config.check()
     its_part = Part.parse(part)
+    require_engine(engine, its_part)
     named = {of.name for text in mix or () for of in parse_mix(text).parts}
     if synth is not None and "synth" not in named:
         hint = "Add a mix that names it, such as real,synth, or leave it out."
@@ -151,7 +155,7 @@ def command(
     from usk.classify.train import train
     from usk.cli.display import runs_table
 
-    given: dict[str, Any] = {"synth": synth or "synth", "out": out, "part": its_part}
+    given: dict[str, Any] = {"synth": synth or "synth", "out": out, "part": its_part, "engine": engine}
     result = train(source, mix or ["real"], config=config, reporter=display, **given)
     if failed := [run.folder.name for run in result.runs if run.learned_nothing]:
         display.warn(

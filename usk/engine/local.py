@@ -1,9 +1,7 @@
-"""Units of work on this machine: in this process, or in several, spread over its GPUs.
+"""Units in several processes of this machine, spread over its GPUs.
 
-A unit is what one worker does at a time: render a batch, train one run. Both it and `begin`, which prepares a worker for all of
-its units, are picklable. The processes are fresh ones (`python -m usk.engine.worker`), so that a script needs no guard for its
-main module. They talk over their standard input and output, in pickles, and end with whoever started them. A process that is
-killed costs its unit, which another one does again.
+The processes are fresh ones (`python -m usk.engine.worker`), so that a script needs no guard for its main module. They talk over
+their standard input and output, in pickles, and end with whoever started them.
 """
 
 from __future__ import annotations
@@ -15,114 +13,73 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from usk.engine.engine import LOSSES, Begin, Pool, Shared, Workers
 from usk.engine.worker import NO_MORE, READY, send
 from usk.errors import UskError
 
-Do = Callable[[Any, Callable[..., None]], Any]
-"""`do(unit, say)` does one unit and returns its result; `say(...)` is progress."""
-LOSSES = 3  # of one unit, each with its process: then it is the unit
+ALONE = "use one process alone (workers 1)"
 
 
 @dataclass(frozen=True)
-class Workers:
-    """How many processes work at the same time, how many threads each has, and the devices that they take in turn."""
+class _InFile(Shared):
+    file: Path
 
-    processes: int
-    threads: int
-    devices: tuple[str, ...] = ("cpu",)
+    def on(self, device: Any) -> Any:
+        """On a CPU it is mapped into memory that all processes share."""
+        import torch
 
-    def device(self, number: int) -> str:
-        return self.devices[number % len(self.devices)]
+        return torch.from_numpy(np.load(self.file, mmap_mode="r")).to(device)
 
-
-def run_units(
-    n_units: int,
-    begin: Callable[[str], Do],
-    unit: Callable[[int], Any],
-    workers: Workers,
-    *,
-    said: Callable[..., None] = lambda *_: None,
-    ended: Callable[[int, Any], None] = lambda *_: None,
-    temporary: Sequence[Path] = (),
-) -> None:
-    """Do units 0 to `n_units` - 1.
-
-    Args:
-        begin: of a device, in each worker: what does its units.
-        unit: of a number, in this process, when a worker is about to do it.
-        said, ended: called in this thread with a unit's number and its progress, or its result, as things happen.
-        temporary: folders that must not outlive this process, even if it is killed; removing them otherwise is the caller's.
-
-    Raises what a worker raised, once all others have been stopped; UskError for a unit whose worker was lost `LOSSES` times.
-    """
-    if workers.processes <= 1:
-        do = begin(workers.device(0))
-        for number in range(n_units):
-            ended(number, do(unit(number), lambda *what, number=number: said(number, *what)))
-        return
-    waiting, lost = deque(range(n_units)), Counter[int]()
-    now: dict[int, int] = {}  # process -> unit
-    with _sigterm_unwinds(), _Processes(begin, workers, temporary) as processes:
-
-        def give(process: int) -> None:
-            """The next unit, or none: then the process ends, and its memory is free."""
-            if not waiting:
-                processes.dismiss(process)
-                return
-            now[process] = waiting.popleft()
-            processes.send(process, unit(now[process]))
-
-        for place in range(min(workers.processes, n_units)):
-            give(processes.start(place))
-        while now:
-            try:  # without a timeout, Windows does not notice Ctrl-C
-                process, (kind, *what) = processes.answers.get(timeout=1.0)
-            except queue.Empty:
-                continue
-            if process not in now:
-                continue
-            if kind == "said":
-                said(now[process], *what[0])
-            elif kind == "ended":
-                ended(now.pop(process), what[0])
-                give(process)
-            elif kind == "error":
-                raise what[0]
-            else:
-                number = now.pop(process)
-                lost[number] += 1
-                if lost[number] == LOSSES:
-                    raise processes.how_it_ended(process, *what)
-                waiting.appendleft(number)
-                give(processes.start(processes.place_of[process]))
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):  # Windows keeps what is mapped; the folder goes in the end
+            self.file.unlink()
 
 
-class _Processes:
-    """The worker processes, by their number; all are killed in the end."""
+class Processes(Pool):
+    """The worker processes, by their number; all are killed in the end, and what they share is deleted, whoever is killed."""
 
-    def __init__(self, begin: Callable[[str], Do], workers: Workers, temporary: Sequence[Path]) -> None:
-        self.begin, self.workers, self.temporary = begin, workers, list(temporary)
+    def __init__(self, workers: Workers) -> None:
+        super().__init__(workers)
         self.answers: queue.Queue[tuple[int, tuple[Any, ...]]] = queue.Queue()
         self.started: list[subprocess.Popen[bytes]] = []
-        self.place_of: dict[int, int] = {}
+        self.n_shared = 0
 
-    def __enter__(self) -> _Processes:
+    def __enter__(self) -> Processes:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sigterm_unwinds())
+            folder = tempfile.TemporaryDirectory(prefix="usk-features-", ignore_cleanup_errors=True)
+            self.folder = Path(stack.enter_context(folder))
+            self._left = stack.pop_all()
         return self
 
-    def start(self, place: int) -> int:
-        """A new process in a place, which says its device; returns its number."""
+    def share(self, tensor: Any) -> Shared:
+        path = self.folder / f"{self.n_shared}.npy"
+        self.n_shared += 1
+        try:
+            with path.open("wb") as file:
+                np.save(file, tensor.cpu().numpy())
+        except OSError as error:  # of a short write it has no number, only words
+            raise UskError(
+                f"the features of the clips cannot be written to {self.folder} ({error})",
+                hint=f"Free some space there, set $TMPDIR to a folder that has some, or {ALONE}.",
+            ) from error
+        return _InFile(path)
+
+    def start(self, place: int, begin: Begin) -> int:
         threads = str(self.workers.threads)
         environment = {
             **os.environ,
             # What is found here, in that order.
-            "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path),
+            "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
         }
@@ -134,27 +91,32 @@ class _Processes:
             env=environment,
         )
         self.started.append(process)
-        self.place_of[number] = place
         assert process.stdout is not None
         threading.Thread(target=_listen, args=(number, process.stdout, self.answers), daemon=True).start()
-        self.send(number, (self.begin, self.workers.device(place), self.workers.threads, self.temporary))
+        self.send(number, (begin, self.workers.device(place), self.workers.threads, self.folder))
         return number
 
-    def send(self, number: int, message: Any) -> None:
-        pipe = self.started[number].stdin
+    def send(self, worker: int, unit: Any) -> None:
+        pipe = self.started[worker].stdin
         assert pipe is not None
-        send(pipe, message)
+        send(pipe, unit)
 
-    def dismiss(self, number: int) -> None:
-        self.send(number, NO_MORE)
+    def dismiss(self, worker: int) -> None:
+        self.send(worker, NO_MORE)
 
-    def how_it_ended(self, number: int, why: str) -> UskError:
-        code = 0 if why else self.started[number].wait()
+    def answer(self) -> tuple[int, tuple[Any, ...]] | None:
+        try:  # without a timeout, Windows does not notice Ctrl-C
+            return self.answers.get(timeout=1.0)
+        except queue.Empty:
+            return None
+
+    def how_it_ended(self, worker: int, why: str) -> UskError:
+        code = 0 if why else self.started[worker].wait()
         if code < 0:
             killed = f"a worker process was killed ({signal.Signals(-code).name}), {LOSSES} times with the same work"
-            return UskError(killed, hint="If memory was short, use one process alone (workers 1).")
+            return UskError(killed, hint=f"If memory was short, {ALONE}.")
         why = why or f"ended with exit code {code}"
-        return UskError(f"a worker process {why}", hint="Use one process alone (workers 1).")
+        return UskError(f"a worker process {why}", hint=f"{ALONE.capitalize()}.")
 
     def __exit__(self, *_: object) -> None:
         for process in self.started:
@@ -164,6 +126,7 @@ class _Processes:
             if process.stdin is not None:
                 with contextlib.suppress(OSError):
                     process.stdin.close()
+        self._left.close()
 
 
 def _listen(number: int, pipe: IO[bytes], answers: queue.Queue[tuple[int, tuple[Any, ...]]]) -> None:
@@ -173,6 +136,7 @@ def _listen(number: int, pipe: IO[bytes], answers: queue.Queue[tuple[int, tuple[
             while (line := pipe.readline()) != READY:  # whatever Python itself printed as it began
                 if not line:
                     raise EOFError
+            answers.put((number, ("ready",)))
             while True:
                 answers.put((number, pickle.load(pipe)))
         except EOFError:
@@ -182,7 +146,7 @@ def _listen(number: int, pipe: IO[bytes], answers: queue.Queue[tuple[int, tuple[
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
+def sigterm_unwinds() -> Iterator[None]:
     """SIGTERM and SIGHUP end this process by an exception, so that nothing stays in folders of temporary files."""
     signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     mine = [one for one in signals if signal.getsignal(one) == signal.SIG_DFL]

@@ -45,13 +45,13 @@ def send(pipe: IO[bytes], message: Any) -> None:
 def work(units_in: IO[bytes], answers: IO[bytes]) -> None:
     """Do the units that come in, one after another, until no more can come."""
     units: queue.Queue[Any] = queue.Queue()
-    temporary: list[Path] = []
+    temporary: list[Path] = []  # must not outlive whoever started this
 
     def listen() -> None:
         code = 1
         try:
-            begin, device, threads, folders = pickle.load(units_in)
-            temporary.extend(folders)
+            begin, device, threads, folder = pickle.load(units_in)
+            temporary.append(folder)
             units.put((begin, device, threads))
             while (unit := pickle.load(units_in)) is not NO_MORE:
                 units.put(unit)

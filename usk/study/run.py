@@ -13,6 +13,7 @@ from usk.classify.config import DEFAULT_USE, USES
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
+from usk.engine.engine import LOCAL, require_engine
 from usk.engine.part import Part
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import exclusive_lock, expanded, is_text
@@ -71,6 +72,7 @@ def study(
     only_results: bool = False,
     reporter: Reporter | None = None,
     part: Part = Part(),
+    engine: str = LOCAL,
 ) -> StudyResult:
     """Fit, synthesize, train and compare what a study's TOML file names, and write its results beside it.
 
@@ -86,19 +88,21 @@ def study(
         only_results: compare what has been trained so far.
         part: of the work that this process does. It waits for nobody: where it cannot go on without what other parts have not done
             yet, it says so, and the same call goes on later. Generators are all fitted by part 1.
+        engine: who renders and trains: `local`, this machine, or `ray`, a cluster. Generators are fitted here.
 
     Raises: UsageError where the file cannot be meant; what fitting, synthesizing and training raise; UskError for what other
     parts have not done yet.
     """
     from usk.study.results import StudyResult, write_results
 
+    require_engine(engine, part)
     path, reporter = expanded(file).absolute(), reporter or Reporter()
     config = read_study(path)
     work_folder = expanded(work).absolute() if work is not None else path.parent / "work"
     location = _place(
         real or config.real or os.environ.get("USK_REAL") or DEFAULT_REAL, Path.cwd() if real else path.parent
     )
-    steps = _Steps(config, location, path.parent, part).all()
+    steps = _Steps(config, location, path.parent, part, engine).all()
     names = tuple(step.label for step in steps)
     if dry_run:
         return StudyResult(names, {})
@@ -147,8 +151,8 @@ def _place(location: str, start: Path) -> str:
 class _Steps:
     """A study's work in its order. Its source is opened once, when the first step needs it."""
 
-    def __init__(self, config: StudyConfig, location: str, start: Path, part: Part = Part()) -> None:
-        self.config, self.location, self.start, self.part = config, location, start, part
+    def __init__(self, config: StudyConfig, location: str, start: Path, part: Part, engine: str) -> None:
+        self.config, self.location, self.start, self.part, self.engine = config, location, start, part, engine
         self._opened: dict[str, Source] = {}
         self._not_made: dict[Path, str] = {}  # datasets, and what other parts have not made of them
 
@@ -237,6 +241,7 @@ class _Steps:
                 device=device,
                 reporter=_Share("rendering", tell, len(subsets)),
                 part=self.part,
+                engine=self.engine,
             )
             self._not_made.update({one.folder: one.missing for one in made if one.missing})
 
@@ -275,6 +280,7 @@ class _Steps:
                 config=settings,
                 reporter=_Share("training", tell),
                 part=self.part,
+                engine=self.engine,
             )
 
         runs = len(mixes) * len(augments) * len(folds) * seeds

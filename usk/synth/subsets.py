@@ -11,6 +11,7 @@ from typing import Any
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.diffusion.generator import Generator
+from usk.engine.engine import LOCAL, require_engine
 from usk.engine.part import Part
 from usk.errors import UsageError, UskError, require_at_least
 from usk.manifest import MANIFEST_FILE
@@ -88,12 +89,14 @@ def synthesize_subsets(
     arguments: Sequence[str] = (),
     part: Part = Part(),
     workers: int | None = None,
+    engine: str = LOCAL,
 ) -> list[SynthResult]:
     """Make one dataset for each of `subsets` (of `train_subsets`) under `out`, where `usk train` finds it.
 
     Takes what `synthesize` takes. All are prepared before the first is rendered.
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
+    require_engine(engine, part)
     refuse_one_dataset(out)
     named = model
     if config.render.row.mix is not None:
@@ -109,10 +112,8 @@ def synthesize_subsets(
             failed[subset.name] = error
     if failed:
         raise _together(failed, len(subsets))
-    return [
-        render(one, Path(out) / name, reporter=reporter, part=part, workers=workers)
-        for name, one in prepared.items()
-    ]
+    of_job: dict[str, Any] = {"part": part, "workers": workers, "engine": engine}
+    return [render(one, Path(out) / name, reporter=reporter, **of_job) for name, one in prepared.items()]
 
 
 def _together(failed: dict[str, UskError], n_subsets: int) -> UskError:

@@ -17,9 +17,9 @@ import torch
 from usk.data.source import Source
 from usk.device import resolve_device, threads_of_torch, visible_devices
 from usk.diffusion.generator import Generator
-from usk.engine.local import Do, Workers, run_units
+from usk.engine.engine import LOCAL, Do, Workers, engine_for, require_engine
 from usk.engine.part import Part
-from usk.errors import UskError
+from usk.errors import UsageError, UskError
 from usk.files import exclusive_lock
 from usk.manifest import Manifest
 from usk.reporter import Reporter, Task
@@ -68,6 +68,7 @@ def synthesize(
     arguments: Sequence[str] = (),
     part: Part = Part(),
     workers: int | None = None,
+    engine: str = LOCAL,
 ) -> SynthResult:
     """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
 
@@ -79,12 +80,14 @@ def synthesize(
         arguments: of the command line, for the dataset's record.
         part: of the job that this process does; the one that finds all others done finishes the dataset.
         workers: processes that render; by default this one alone, or one for each CUDA device where there are several.
+        engine: who renders: `local`, processes of this machine, or `ray`, those of a cluster.
 
     Raises: UskError with one line that names the fix.
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
+    require_engine(engine, part)
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
-    of_job: dict[str, Any] = {"part": part, "workers": workers}
+    of_job: dict[str, Any] = {"part": part, "workers": workers, "engine": engine}
     return render(prepared, out, reporter=reporter, stages=stages, keep_latents=keep_latents, **of_job)
 
 
@@ -100,6 +103,7 @@ def render(
     keep_latents: bool = True,
     part: Part = Part(),
     workers: int | None = None,
+    engine: str = LOCAL,
 ) -> SynthResult:
     """Render the clips that `out` lacks, of `part` alone, and finish the dataset there once all are made. Raises UskError."""
     started = time.monotonic()
@@ -107,7 +111,8 @@ def render(
     work = Path(out) / WORK_FOLDER
     renderer, latents = _renderer(prepared, work, stages)
     units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches)
-    of_job = workers_for(workers, prepared.given, sum(part.has(unit.number) for unit in units))
+    n_units = sum(part.has(unit.number) for unit in units)
+    of_job = workers_for(workers, prepared.given, n_units, engine)
     folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, of_job.threads)
     keep_latents = keep_latents and bool(latents)
     with contextlib.ExitStack() as claimed:
@@ -187,12 +192,16 @@ def _renderer(prepared: Prepared, work: Path, stages: Stages) -> tuple[ClipRende
     return renderer, latents_key(rows, pool, generator, prepared.render, renderer.batch, prompts)
 
 
-def workers_for(workers: int | None, given: Given, n_units: int) -> Workers:
+def workers_for(workers: int | None, given: Given, n_units: int, engine: str = LOCAL) -> Workers:
     """The processes for so many units. With a generator that was loaded by the caller it is this one."""
-    devices = visible_devices(resolve_device(given.device))
-    wanted = 1 if isinstance(given.model, Generator) else workers or len(devices)
-    processes = max(1, min(wanted, n_units))
-    return Workers(processes, max(1, torch.get_num_threads() // processes), devices)
+    devices, loaded = visible_devices(resolve_device(given.device)), isinstance(given.model, Generator)
+    if loaded and engine != LOCAL:
+        why = "cannot do what a generator that is loaded here makes"
+        raise UsageError(why, field="engine", value=engine, hint="Name the generator.")
+    chosen = workers if engine == LOCAL else None
+    processes = max(1, min(1 if loaded else chosen or len(devices), n_units))
+    threads = max(1, torch.get_num_threads() // processes)
+    return Workers(processes, threads, devices).by(engine, workers, n_units)
 
 
 @dataclass(frozen=True)
@@ -225,7 +234,7 @@ def _render_all(
     task: Task,
 ) -> int:
     """Render the units `todo`, here or in worker processes; how many clips were made."""
-    if workers.processes == 1:
+    if workers.processes == 1 and workers.engine == LOCAL:
         with threads_of_torch(workers.threads):
             return _render(prepared, folder, renderer, todo, stages, task)
     n_done, made = folder.n_done(), list[int]()
@@ -234,8 +243,10 @@ def _render_all(
         made.append(n_made)
         task.update(n_done + sum(made))
 
-    begin = Rendering(prepared.given, folder.folder)
-    run_units(len(todo), begin, lambda place: todo[place].number, workers, ended=ended)
+    given = prepared.given
+    begin = Rendering(given, folder.folder)
+    with engine_for(workers, [folder.folder, given.source.location, str(given.model)]) as engine:
+        engine.run(len(todo), begin, lambda place: todo[place].number, ended=ended)
     return sum(made)
 
 

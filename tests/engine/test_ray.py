@@ -1,0 +1,197 @@
+"""A real Ray on this machine: the same bytes as one process, whoever is killed; and what a cluster may lack."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import usk
+from usk.engine import engine
+from usk.engine.engine import RAY, Workers, engine_for
+from usk.errors import UsageError, UskError
+
+ROOT = Path(__file__).resolve().parents[2]
+with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+UNITS = """
+import sys
+from pathlib import Path
+import ray
+import torch
+import usk
+from tests.engine.units import Adding, Writing
+from usk.engine.engine import RAY, Workers, engine_for
+from usk.errors import UskError
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+folder = Path(sys.argv[1])
+two = Workers(2, 1, engine=RAY)
+
+def run(**wrong):
+    done = {}
+    begin = Writing(folder, tuple((int(name.removeprefix("unit")), kind) for name, kind in wrong.items()))
+    with engine_for(two, [folder]) as engine:
+        engine.run(4, begin, lambda number: number, ended=done.__setitem__)
+    return done
+
+def refused(call):
+    try:
+        call()
+    except UskError as error:
+        return type(error).__name__ + " " + str(error)
+
+print(run(unit1="killed once", unit3="killed once"))
+print(refused(lambda: run(unit0="killed always")))
+print(refused(lambda: run(unit2="line")))
+with engine_for(two, [folder]) as engine:
+    shared = engine.share(torch.arange(5.0))
+    engine.run(3, Adding(), lambda number: (number, shared), ended=lambda *told: print(*told))
+usk.__version__ = "0.0.1"
+print(refused(run))
+usk.__version__ = usk_version = "0.1.0"
+with engine_for(two, [folder, sys.argv[2]]) as engine:
+    Path(sys.argv[2]).rename(sys.argv[2] + "-gone")  # as if this machine saw what the other does not
+    print(refused(lambda: engine.run(1, Writing(folder), lambda number: number)))
+print(refused(lambda: engine_for(Workers(1, 1, ("cuda:0",), RAY), [folder]).__enter__()))
+print(sorted(file.name for file in folder.iterdir()))
+"""
+
+
+@with_ray
+@pytest.mark.slow
+def test_actors_are_replaced_and_look_at_their_machine_first(tmp_path: Path) -> None:
+    (out := tmp_path / "out").mkdir()
+    (data := tmp_path / "data").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", UNITS, out, data], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    done, lost, line, *added, version, data_line, gpu, files = ran.stdout.splitlines()
+    assert done == str({number: (number, "cpu") for number in range(4)}) or sorted(eval(done)) == [0, 1, 2, 3]
+    assert lost.startswith("UskError") and "3 times" in lost
+    assert line == "UskError per_class: that cannot be done. Do another."
+    assert sorted(added) == ["0 10.0", "1 15.0", "2 20.0"]
+    assert version.startswith("UsageError") and f"usk {usk.__version__} in place of 0.0.1" in version
+    assert data_line.startswith("UsageError") and str(data) in data_line
+    assert gpu.startswith("UsageError") and "no GPU" in gpu
+    assert eval(files) == [
+        "0.txt",
+        "1.txt",
+        "2.txt",
+        "3.txt",
+        "lost-0",
+        "lost-1",
+        "lost-3",
+    ]  # no mark is left
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    names = {"run.json", "README.md"}  # of a run, they hold times
+    runs = folder.name == "runs"
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not (runs and path.name in names)
+    }
+
+
+def actors() -> set[int]:
+    """The processes of this machine that are an actor of usk."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray::Worker" in (place / "cmdline").read_bytes():
+                found.add(int(place.name))
+        except OSError:
+            pass
+    return found
+
+
+@with_ray
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux")
+def test_a_job_with_a_killed_actor_ends_with_the_bytes_of_one_process(
+    urbansound8k_folder: Path,
+    tiny_pipeline: Callable[..., Path],
+    usk_process: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """Clips, and then a training on them. Ray is started by the command and ends with it."""
+    real = ("--real", urbansound8k_folder)
+    synth = (
+        "synth",
+        *real,
+        "--model",
+        tiny_pipeline(),
+        "--per-class",
+        12,
+        "--steps",
+        1,
+        "--batch",
+        2,
+        "--json",
+    )
+    train = (
+        "train", *real, "--mix", "real,synth", "--test-folds", 1, "--seeds", 2, "--epochs", 2, "--json", "--synth"
+    )  # fmt: skip
+    before = actors()
+
+    def ran(*words: object, kill_when: Callable[[], bool] | None = None) -> None:
+        process = usk_process(*words, OMP_NUM_THREADS="1")
+        while kill_when is not None and process.poll() is None and not kill_when():
+            time.sleep(0.02)
+        for pid in list(actors() - before)[:1] if kill_when is not None else []:
+            os.kill(pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=900)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err and out
+
+    for folder, more in (("once", ()), ("ray", ("--engine", RAY, "--workers", 2))):
+        place = tmp_path / folder
+        (place / "synth" / ".work").parent.mkdir(parents=True)
+        made = (place / "synth" / ".work").glob
+        in_clips = (lambda made=made: any(made("made-*.parquet"))) if more else None
+        ran(*synth, *more, "--out", place / "synth", kill_when=in_clips)
+        first = (lambda place=place: any(place.glob("runs/*/run.json"))) if more else None
+        ran(*train, place / "synth", *more, "--out", place / "runs", kill_when=first)
+    assert contents(tmp_path / "ray" / "synth") == contents(tmp_path / "once" / "synth")
+    assert contents(tmp_path / "ray" / "runs") == contents(tmp_path / "once" / "runs")
+    assert actors() == before
+
+
+@pytest.mark.parametrize("command", ["synth", "train", "study"])
+def test_what_cannot_be_an_engine_is_one_line(
+    usk: Callable[..., Any], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (command, "none.toml") if command == "study" else (command, "--real", tmp_path / "none")
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
+    for given, said in (
+        ((RAY,), "urban-sound-kit[ray]"),
+        (("slurm",), "local, ray"),
+        ((RAY, "--part", "1/2"), "no part"),
+    ):
+        ran = usk(*words, "--engine", *given)
+        assert (ran.code, ran.err.count("\n")) == (2, 1) and "--engine" in ran.err and said in ran.err
+
+
+@with_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_line(
+    usk_process: Callable[..., Any], tone_folder: Path, tmp_path: Path
+) -> None:
+    words = ("synth", "--real", tone_folder, "--strategy", "waveform", "--across-folds", "--per-class", 1)
+    away = {"RAY_ADDRESS": "127.0.0.1:1", "RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
+    process = usk_process(*words, "--engine", RAY, "--quiet", "--out", tmp_path / "out", **away)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2 and err.splitlines()[-1].startswith("usk: --engine"), err
+    assert "Traceback" not in err
