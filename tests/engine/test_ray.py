@@ -16,8 +16,7 @@ import pytest
 
 import usk
 from usk.engine import engine
-from usk.engine.engine import RAY, Workers, engine_for
-from usk.errors import UsageError, UskError
+from usk.engine.engine import RAY
 
 ROOT = Path(__file__).resolve().parents[2]
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

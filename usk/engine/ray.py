@@ -150,15 +150,14 @@ def _connect() -> None:
 
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # of a cluster that is started here
+        os.environ.setdefault(name, "0")
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = os.environ.get("RAY_ADDRESS", "ray")
-        hint = "See RAY_ADDRESS, and that Ray and Python have one version everywhere."
-        raise UsageError(
-            f"cannot be used ({first_line(error)})", field="engine", value=where, hint=hint
-        ) from error
+    except Exception as error:  # of a node that does not start in time it is no other
+        hint = "See that RAY_ADDRESS is right, and that Ray and Python have one version everywhere."
+        why = f"cannot be used ({first_line(error)})"
+        raise UsageError(why, field="engine", value="ray", hint=hint) from error
 
 
 def _versions() -> dict[str, str]:
