@@ -176,8 +176,8 @@ def test_worker_processes_end_with_the_bytes_of_one_and_a_killed_one_costs_its_u
 
     def killing(self: local.Processes, number: int, message: object) -> None:
         give(self, number, message)
-        if number == 0 and message == 0:  # its first unit: as soon as it has it
-            started[0].kill()
+        if message == 0 and len(started) == 2:  # the first unit: as soon as one has it
+            started[number].kill()
 
     monkeypatch.setattr(local.Processes, "send", killing)
     ran = usk(*arguments, "--out", tmp_path / "two", "--workers", 2, "--json")
