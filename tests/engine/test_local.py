@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.engine.units import Writing
-from usk.engine.engine import LOSSES, Workers, engine_for
+from usk.engine.chosen import engine_for
+from usk.engine.engine import LOSSES, Workers
 from usk.engine.worker import READY, as_sent
 from usk.errors import UskError
 

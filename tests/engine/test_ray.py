@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import usk
-from usk.engine import engine
+from usk.engine import chosen
 from usk.engine.engine import RAY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,8 @@ import ray
 import torch
 import usk
 from tests.engine.units import Adding, Writing
-from usk.engine.engine import RAY, Workers, engine_for
+from usk.engine.chosen import engine_for
+from usk.engine.engine import RAY, Workers
 from usk.errors import UskError
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -173,7 +174,7 @@ def test_what_cannot_be_an_engine_is_one_line(
     usk: Callable[..., Any], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (command, "none.toml") if command == "study" else (command, "--real", tmp_path / "none")
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(chosen.importlib.util, "find_spec", lambda name: None)
     for given, said in (
         ((RAY,), "urban-sound-kit[ray]"),
         (("slurm",), "local, ray"),

@@ -38,7 +38,8 @@ from usk.data.mix import Mix, label_map
 from usk.data.source import Source
 from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
-from usk.engine.engine import LOCAL, Workers, engine_for, require_engine
+from usk.engine.chosen import engine_for, require_engine
+from usk.engine.engine import LOCAL, Workers
 from usk.engine.part import Part, part_of
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics

@@ -155,7 +155,7 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
-    from usk.engine.engine import require_engine
+    from usk.engine.chosen import require_engine
     from usk.engine.part import Part
     from usk.synth.settings import SynthConfig, render_config
 
@@ -211,14 +211,8 @@ def command(
     if dry_run:
         _show_plan(display, source, config, subsets, out, model, device)
         return
-    given: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "part": its_part,
-        "workers": workers,
-        "engine": engine,
-    }
-    given["arguments"] = _what_decides_clips(sys.argv[1:])
+    given: dict[str, Any] = {"model": model, "device": device, "part": its_part, "workers": workers}
+    given |= {"engine": engine, "arguments": _what_decides_clips(sys.argv[1:])}
     if subsets is not None:
         results = synthesize_subsets(source, out, subsets, config, reporter=display, **given)
         _show_subsets(display, source, _train_flags(real, out, reading), out, train_clips, subsets, results)

@@ -122,7 +122,7 @@ def command(
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
     from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
-    from usk.engine.engine import require_engine
+    from usk.engine.chosen import require_engine
     from usk.engine.part import Part
     from usk.errors import UsageError
     from usk.text import abbreviate_list, pluralize

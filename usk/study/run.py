@@ -13,7 +13,8 @@ from usk.classify.config import DEFAULT_USE, USES
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
-from usk.engine.engine import LOCAL, require_engine
+from usk.engine.chosen import require_engine
+from usk.engine.engine import LOCAL
 from usk.engine.part import Part
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import exclusive_lock, expanded, is_text

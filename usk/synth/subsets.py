@@ -11,7 +11,8 @@ from typing import Any
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.diffusion.generator import Generator
-from usk.engine.engine import LOCAL, require_engine
+from usk.engine.chosen import require_engine
+from usk.engine.engine import LOCAL
 from usk.engine.part import Part
 from usk.errors import UsageError, UskError, require_at_least
 from usk.manifest import MANIFEST_FILE

@@ -17,7 +17,8 @@ import torch
 from usk.data.source import Source
 from usk.device import resolve_device, threads_of_torch, visible_devices
 from usk.diffusion.generator import Generator
-from usk.engine.engine import LOCAL, Do, Workers, engine_for, require_engine
+from usk.engine.chosen import engine_for, require_engine
+from usk.engine.engine import LOCAL, Do, Workers
 from usk.engine.part import Part
 from usk.errors import UsageError, UskError
 from usk.files import exclusive_lock
