@@ -1,8 +1,11 @@
-"""How time and memory grow: dry runs of plans by number of clips, and a folder opened twice.
+"""How time and memory grow with the number of clips, files and runs: each command at two sizes, in one run.
 
-    python -m tests.bench.growth --real FOLDER --per-class 100,1000,10000 --many FOLDER_OF_100000_FILES --json FILE
+    python -m tests.bench.growth --json FILE                     # all rows, small
+    python -m tests.bench.growth --rows plan,synth,audit --per-class 100,1000 --json FILE
+    python -m tests.bench.growth --rows open --many FOLDER_OF_100000_FILES --json FILE
 
-Each row is a process of its own: CPU seconds and peak memory are the operating system's figures for it. The cache is a new one.
+Each measurement is a process of its own: CPU seconds and peak memory are the operating system's figures for it and its children. The
+cache is a new one, and decoded clips are in it. `synth` makes averages of mel images, without a network: all but that shows.
 """
 
 from __future__ import annotations
@@ -13,13 +16,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench.render import write_random
+from tests.runs import write_run
 
-def measured(what: str, *arguments: str) -> dict[str, Any]:
+MIXES = ("real", "real,synth", "real,waveform", "real,decomposed", "real,sample", "synth", "real,slerp")
+
+
+def measured(what: str, *arguments: object) -> dict[str, Any]:
     """One usk process: CPU seconds and peak memory in MB."""
-    process = subprocess.Popen([sys.executable, "-m", "usk", *arguments], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "usk", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{what} failed with status {status}")
@@ -27,34 +37,88 @@ def measured(what: str, *arguments: str) -> dict[str, Any]:
     return {"what": what, "cpu_s": cpu_s, "peak_mb": round(usage.ru_maxrss / 1024)}
 
 
+def growth(
+    row: str, sizes: list[int], run: Callable[[int], tuple[str, list[object]]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A measurement for each size, and the last one over the first."""
+    made = [measured(*((what, *arguments))) for what, arguments in map(run, sizes)]
+    ratio = {
+        "row": row,
+        "sizes": sizes,
+        "times": round(made[-1]["cpu_s"] / made[0]["cpu_s"], 2),
+        "memory": round(made[-1]["peak_mb"] / made[0]["peak_mb"], 2),
+    }
+    return made, ratio
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", default="plan,synth,audit,report")
     parser.add_argument("--real", default="demo")
-    parser.add_argument("--per-class", default="100,1000", help="sizes of the plan, joined by commas")
+    parser.add_argument(
+        "--per-class", default="10,100", help="sizes, joined by commas; of a plan ten times that"
+    )
     parser.add_argument("--many", help="a folder of many small files")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["USK_CACHE"] = cache
-        for size in options.per_class.split(","):
-            plan = (
-                "synth",
-                "--real",
-                options.real,
-                "--strategy",
-                "waveform",
-                "--dry-run",
-                "--per-class",
-                size,
-            )
-            rows.append(measured(f"plan, {size} clips a class", *plan))
-        for turn in ("first", "second") if options.many else ():
-            rows.append(measured(f"open, {turn} time", "info", options.many))
-    for row in rows:
-        sys.stdout.write(f"{row['what']:32} {row['cpu_s']:8.2f} s {row['peak_mb']:8} MB\n")
+    sizes = [int(size) for size in options.per_class.split(",")]
+    made, ratios = list[dict[str, Any]](), list[dict[str, Any]]()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        os.environ["USK_CACHE"] = str(work / "cache")
+        model = work / "model"
+        real = ["--real", options.real]
+
+        def plan(size: int) -> tuple[str, list[object]]:
+            waveform = ["--strategy", "waveform", "--dry-run"]
+            return f"plan, {10 * size} clips a class", ["synth", *real, *waveform, "--per-class", 10 * size]
+
+        def synth(size: int) -> tuple[str, list[object]]:
+            quick = ["--model", model, "--strategy", "average", "--phase", "parents", "--device", "cpu"]
+            quick += ["--out", work / f"synth-{size}"]
+            return f"synth, {size} clips a class", ["synth", *real, *quick, "--per-class", size]
+
+        def audit(size: int) -> tuple[str, list[object]]:
+            return f"audit, {size} clips a class", [
+                "audit",
+                work / f"synth-{size}",
+                *real,
+                "--embedding",
+                "log-mel",
+            ]
+
+        def opened(turn: int) -> tuple[str, list[object]]:
+            return f"open, time {turn}", ["info", options.many]
+
+        def report(n_runs: int) -> tuple[str, list[object]]:
+            for number in range(n_runs):
+                mix, rest = MIXES[number % len(MIXES)], number // len(MIXES)
+                clips = (50, 100, 200, None)[rest // 3]
+                skill = 0.5 + 0.01 * (number % 10)
+                write_run(work / f"runs-{n_runs}", mix, rest % 3, skill=skill, n_clips=400, train_clips=clips)
+            return f"report, {n_runs} runs", [
+                "report",
+                work / f"runs-{n_runs}",
+                "--out",
+                work / f"{n_runs}.html",
+            ]
+
+        rows: dict[str, tuple[Callable[[int], tuple[str, list[object]]], list[int]]] = {
+            "plan": (plan, sizes), "synth": (synth, sizes), "audit": (audit, sizes), "open": (opened, [1, 2]),
+            "report": (report, [21, 84]),
+        }  # fmt: skip
+        write_random(model, 32, (32, 32, 32))
+        measured("decoding", *synth(1)[1])
+        for row in options.rows.split(","):
+            some, ratio = growth(row, rows[row][1], rows[row][0])
+            made += some
+            ratios.append(ratio)
+            sys.stdout.write(f"{ratio}\n")
+            sys.stdout.flush()
+    for one in made:
+        sys.stdout.write(f"{one['what']:32} {one['cpu_s']:8.2f} s {one['peak_mb']:8} MB\n")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        options.json.write_text(json.dumps({"ratios": ratios, "rows": made}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,11 @@ def kept() -> list[Path]:
 
 def test_a_folder_is_read_once(tone_folder: Path, read_folders: list[Path]) -> None:
     first = open_source(tone_folder)
+    (file,) = kept()
+    written = file.stat().st_mtime_ns, file.stat().st_ino
     assert open_source(tone_folder) == first and open_source(tone_folder) == first
     assert len(read_folders) == 1
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == written, "nothing is kept again"
 
 
 @pytest.mark.parametrize(

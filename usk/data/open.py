@@ -67,8 +67,9 @@ def open_source(
         if opener is open_urbansound8k:
             _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
         key = signature(path, (typed, skip_bad, columns)) if opener is _open_folder else None
-        source = recall(key, path) or opener(path, typed, skip_bad, columns)
-        keep(key, source, path)
+        if (source := recall(key, path)) is None:
+            source = opener(path, typed, skip_bad, columns)
+            keep(key, source, path)
     elif path.exists():
         raise SourceError("this is a file", field=field, value=typed, hint=A_SOURCE)
     elif looks_like_hub_id(typed):
