@@ -150,7 +150,16 @@ PUBLISHED: dict[str, tuple[str, dict[str, tuple[str, str, dict[str, Any]]]]] = {
     ),
 }  # fmt: skip
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "StableAudioPipeline": ("CosineDPMSolverMultistepScheduler", {"sigma_min": 0.3, "sigma_max": 500}),
+    "StableAudioPipeline": (
+        "CosineDPMSolverMultistepScheduler",
+        {
+            "sigma_min": 0.3,
+            "sigma_max": 500,
+            "prediction_type": "v_prediction",
+            "sigma_data": 1.0,
+            "solver_order": 2,
+        },
+    ),
     "StableAudio3Pipeline": ("FlowMatchEulerDiscreteScheduler", {}),
 }
 DDIM = ("DDIMScheduler", {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"})

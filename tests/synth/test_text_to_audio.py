@@ -225,6 +225,12 @@ def without_a_tensor(folder: Path, component: str) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def in_whole_numbers(folder: Path) -> None:
+    (file,) = (folder / "vae").glob("*.safetensors")
+    tensors = {name: (100 * tensor).to(torch.int8) for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -233,7 +239,8 @@ def without_a_tensor(folder: Path, component: str) -> None:
         (lambda f: without_a_tensor(f, "unet"), "unet cannot be loaded: its files lack"),
         (lambda f: without_a_tensor(f, "text_encoder"), "text_encoder cannot be loaded: its files lack"),
         (lambda f: edited(f, "unet/config.json", block_out_channels=[16, 32]), "unet cannot be loaded"),
-        (lambda f: shutil.rmtree(f / "tokenizer"), "cannot be loaded"),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer cannot be loaded"),
+        (in_whole_numbers, "whole numbers"),
         (lambda f: edited(f, "model_index.json", vae=["diffusers"]), "cannot be loaded"),
         (
             lambda f: edited(f, "model_index.json", vocoder=["evil", "Model"]),
@@ -250,6 +257,7 @@ def without_a_tensor(folder: Path, component: str) -> None:
         "text encoder cut",
         "other sizes",
         "no tokenizer",
+        "quantized",
         "odd index",
         "foreign component",
         "truncated weights",

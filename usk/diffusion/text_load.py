@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from usk.diffusion.continuous import ContinuousSchedule, CosineSchedule, FlowSchedule
-from usk.diffusion.pipeline import GeneratorInfo, read_pipeline_json
+from usk.diffusion.pipeline import INDEX_FILE, GeneratorInfo, read_pipeline_json
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.text_families import AudioLdm, AudioLdm2, LongCatAudio, MusicLdm, StableAudio, StableAudio3
 from usk.diffusion.text_info import text_shape
@@ -33,6 +33,7 @@ CLASSES: dict[str, type[TextGenerator]] = {
 }
 
 
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # without one transformers makes an empty tokenizer
 COPY = "Copy or download the whole folder again; weights are read from safetensors alone."
 
 
@@ -87,6 +88,11 @@ def _read(
                 parts[name] = _network(of, folder / name, dtype)
         if kind == "StableAudioPipeline":
             parts["scheduler"] = None
+        for name in read_pipeline_json(folder / INDEX_FILE):
+            if name.startswith("tokenizer") and not any(
+                list((folder / name).glob(of)) for of in VOCABULARIES
+            ):
+                raise ModelError(f"{name} cannot be loaded: its folder has no vocabulary", hint=COPY)
         try:
             pipeline = getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **parts)
         except (
@@ -112,12 +118,26 @@ def _network(of: Any, folder: Path, dtype: torch.dtype) -> Any:
         )
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"its files lack {abbreviate_list(missing)}")
+        if whole := _integer_weights(folder, network):
+            raise ValueError(f"{whole} is of whole numbers; quantized weights are not read")
     except Exception as error:  # a stranger's weights can fail anywhere in diffusers and transformers
         said = first_line(error)
         if "ignore_mismatched_sizes" in said:  # which says no more
             said = "its weights do not have the sizes that its config.json says"
         raise ModelError(f"{folder.name} cannot be loaded: {said}", hint=COPY) from error
     return network
+
+
+def _integer_weights(folder: Path, network: Any) -> str:
+    """The name of a parameter that a file holds in whole numbers, which would count as they are; empty for none."""
+    from safetensors import safe_open
+
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            for name in {name for name, _ in network.named_parameters()} & set(opened.keys()):
+                if not opened.get_slice(name).get_dtype().startswith(("F", "BF")):
+                    return name
+    return ""
 
 
 @contextlib.contextmanager
@@ -143,7 +163,9 @@ def cosine_scheduler(folder: Path) -> Any:
         def precondition_noise(self, sigma: torch.Tensor) -> torch.Tensor:
             return sigma.atan() / math.pi * 2
 
-    return Cosine.from_config(read_pipeline_json(folder / "scheduler" / "scheduler_config.json"))
+    config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
+    own = config.get("_class_name") == EDMDPMSolverMultistepScheduler.__name__
+    return (EDMDPMSolverMultistepScheduler if own else Cosine).from_config(config)
 
 
 def generating(language_model: Any) -> Any:
