@@ -116,6 +116,19 @@ def exclusive_lock(
         lock.release()
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    if os.name == "nt":  # where a signal of 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path with `~` as its user's home; as it stands where no such user is known."""
     try:

@@ -163,6 +163,87 @@ def test_an_interrupted_dataset_goes_on_elsewhere(
     assert shards == {name: c for name, c in stored(f"{memory}/whole").items() if name.endswith(".parquet")}
 
 
+def test_parts_on_machines_that_share_a_bucket_alone(
+    bucket: str, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both begin before the other has written anything."""
+    from usk.synth import synthesize as module
+
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+    make = (
+        "synth",
+        "--real",
+        tone_folder,
+        "--strategy",
+        "waveform",
+        "--across-folds",
+        "--per-class",
+        2,
+        "--out",
+    )
+    assert usk(*make, f"{bucket}/whole").code == 0
+    first: dict[str, bytes] = {}
+    fs, path = fsspec.core.url_to_fs(f"{bucket}/parts")
+    for part in ("1/2", "2/2"):
+        another_machine()
+        ran = usk(*make, f"{bucket}/parts", "--part", part, "--json")
+        assert ran.code == 0 and "units are missing" in ran.value["missing"], ran.err
+        if not first:
+            first = stored(f"{bucket}/parts")
+            fs.rm(path, recursive=True)
+    for name, content in first.items():
+        if name.startswith(".work/made-"):
+            fs.pipe_file(f"{path}/{name}", content)
+    another_machine()
+    assert usk("synth", "--finish", "--out", f"{bucket}/parts").code == 0
+    assert stored(f"{bucket}/parts") == stored(f"{bucket}/whole")
+
+
+def test_a_second_job_is_refused_until_the_first_is_gone(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/out"
+
+    def fill(alone: bool = True) -> None:
+        with StoredFolder(url, "out").sent(alone) as folder:
+            (folder / "a").write_text("1")
+
+    with StoredFolder(url, "out").sent(alone=True):
+        with pytest.raises(UsageError, match="another job"):
+            fill()
+        fill(alone=False)
+        assert storage.CLAIM in stored(url)
+    fill()
+    assert stored(url) == {"a": b"1"}
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.pipe_file(f"{path}/{storage.CLAIM}", b"elsewhere, process 1")
+    with pytest.raises(UsageError, match="elsewhere"):
+        fill()
+    monkeypatch.setattr(storage, "CLAIM_HELD_S", -1.0)  # it has not been renewed for so long
+    fill()
+    monkeypatch.setattr(storage, "CLAIM_HELD_S", 180.0)
+    fs.pipe_file(f"{path}/{storage.CLAIM}", f"{storage.platform.node()}, process {2**22 + 1}".encode())
+    fill()  # it ended on this machine
+    assert stored(url) == {"a": b"1"}
+
+
+def test_a_dataset_on_the_hub_as_a_folder(hub: Any, tone_folder: Path, usk: Callable[..., Any]) -> None:
+    """Through the Hub's own client and its `HfFileSystem`."""
+    repo, url = hub.create_repo("dataset", "me/clips"), "hf://datasets/me/clips/synth"
+    make = ("synth", "--real", tone_folder, "--strategy", "waveform", "--across-folds", "--per-class", 1)
+    refused = usk(*make, "--out", url)
+    assert refused.code == 2 and url in refused.err and "made" not in refused.out, refused.err
+    assert not (cache_root() / "audio").exists()
+    hub.add_user("me", "token")
+    hub.login("token")
+    made = usk(*make, "--out", url, "--json")
+    assert made.code == 0 and made.value["made"] == 3, made.err
+    assert {"synth/usk.json", "synth/README.md", "synth/plan.jsonl"} < set(repo.files())
+    another_machine()
+    about = usk("info", url, "--json")
+    assert about.code == 0 and sum(row["clips"] for row in about.value["classes"]) == 3, about.err
+
+
 # --- what differs ------------------------------------------------------------------------------------------
 
 

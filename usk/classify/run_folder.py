@@ -23,6 +23,7 @@ from usk.data.clip import NO_MODEL
 from usk.data.source import Source
 from usk.data.train_subset import SUBSET_NAME
 from usk.errors import disk_errors
+from usk.files import is_alive
 from usk.runs import Predictions, RunRecord, RunSource
 
 CARD_FILE = "README.md"
@@ -62,20 +63,8 @@ def remove_leftovers(out: Path) -> None:
     """Delete what processes of this machine that were killed left half written in the folder of runs."""
     for left in out.glob(f".*-{platform.node()}-*"):
         number = re.fullmatch(r"\..+\.(?:part|old)-.+-(\d+)", left.name)
-        if number and not _is_alive(int(number[1])):
+        if number and not is_alive(int(number[1])):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # where a signal of 0 is Ctrl-C
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def source_of(name: str, source: Source) -> RunSource:

@@ -56,7 +56,9 @@ def _folder(name: str, field: str, url: str, kwargs: dict[str, Any], stack: cont
     if (written and not kwargs.get("dry_run")) or (
         name == "audit" and field == "dataset" and kwargs.get("save")
     ):
-        folder = stack.enter_context(stored.sent())
+        folder = stack.enter_context(
+            stored.sent(alone=written and name != "train" and not kwargs.get("part"))
+        )
     else:
         folder = stored.local if written else stored.fetch()
     return str(folder)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import platform
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 from usk.data.cache import cache_root
 from usk.data.pinned import is_inside
 from usk.errors import UsageError
-from usk.files import PARTIAL, atomic_write, visible_files
+from usk.files import PARTIAL, atomic_write, is_alive, visible_files
 from usk.hub import first_line
 from usk.manifest import MANIFEST_FILE
 from usk.runs import RUN_FILE
@@ -44,7 +47,8 @@ UNITS = (
     ".work/made-*.parquet",
 )  # of an unfinished dataset: another machine goes on from them
 SECONDS_BETWEEN = 5.0
-PROBE = ".usk-can-write"
+PROBE, CLAIM = ".usk-can-write", ".usk-claim"
+CLAIM_RENEWED_S, CLAIM_HELD_S = 30.0, 180.0  # without renewal nobody holds it any more
 
 
 def is_url(typed: object) -> bool:
@@ -115,7 +119,11 @@ class StoredFolder:
             self._fs.invalidate_cache()
             found = self._fs.find(self._path, detail=True)
         stored = {path[len(self._path) :].lstrip("/"): _tags(info) for path, info in found.items()}
-        stored = {name: tags for name, tags in stored.items() if name and is_inside(name) and name != PROBE}
+        stored = {
+            name: tags
+            for name, tags in stored.items()
+            if name and is_inside(name) and name not in (PROBE, CLAIM)
+        }
         for name, tags in stored.items():
             file = self.local / name
             before = self._seen.get(name)
@@ -140,15 +148,46 @@ class StoredFolder:
     # --- send ---
 
     @contextlib.contextmanager
-    def sent(self) -> Iterator[Path]:
+    def sent(self, alone: bool = False) -> Iterator[Path]:
         """The copy, up to date, for a job that fills it: each file is sent soon after it is whole, records and cards last.
 
-        Raises UsageError, before anything is made, for storage that cannot be written.
+        Raises UsageError, before anything is made, for storage that cannot be written, or, if this job has to be `alone` there,
+        that another one fills.
         """
-        if not self.url.startswith("hf://"):  # where each write is a commit
-            with self._errors("written"):
-                self._fs.pipe_file(f"{self._path}/{PROBE}", b"usk")
+        with self._errors("written"):
+            self._fs.pipe_file(f"{self._path}/{PROBE}", b"usk")
+            self._claim_file = ""
+            try:
+                if alone and not self.url.startswith("hf://"):  # where each renewal would be a commit
+                    self._claim(f"{self._path}/{CLAIM}")
+            finally:
                 self._fs.rm_file(f"{self._path}/{PROBE}")
+        try:
+            yield from self._sent()
+        finally:
+            if self._claim_file:
+                with contextlib.suppress(Exception):
+                    self._fs.rm_file(self._claim_file)
+
+    def _claim(self, path: str) -> None:
+        """Keep the place to this job. Whoever ended without giving it up is told by the storage's own clock, or by its process."""
+        mine = f"{platform.node()}, process {os.getpid()}"
+        try:
+            self._fs.pipe_file(path, mine.encode(), mode="create")
+        except FileExistsError:
+            self._fs.invalidate_cache()
+            other = self._fs.cat_file(path).decode(errors="replace")
+            unheard = self._fs.modified(f"{self._path}/{PROBE}") - self._fs.modified(path)
+            host, _, process = other.rpartition(", process ")
+            ended = host == platform.node() and process.isdigit() and not is_alive(int(process))
+            if not ended and unheard.total_seconds() < CLAIM_HELD_S:
+                hint = f"Wait for it, or choose another place. What was killed holds it for {CLAIM_HELD_S:.0f} s more."
+                what = f"is being filled by another job ({other})"
+                raise UsageError(what, field=self.field, value=self.url, hint=hint) from None
+            self._fs.pipe_file(path, mine.encode())
+        self._claim_file, self._claim_content = path, mine.encode()
+
+    def _sent(self) -> Iterator[Path]:
         self._update()
         self.local.mkdir(parents=True, exist_ok=True)
         ended = threading.Event()
@@ -168,7 +207,12 @@ class StoredFolder:
                     raise
 
     def _send_until(self, ended: threading.Event) -> None:
+        renewed_at = time.monotonic()
         while not ended.wait(SECONDS_BETWEEN):
+            if self._claim_file and time.monotonic() - renewed_at >= CLAIM_RENEWED_S:
+                with contextlib.suppress(Exception):  # next time
+                    self._fs.pipe_file(self._claim_file, self._claim_content)
+                    renewed_at = time.monotonic()
             with contextlib.suppress(UsageError, OSError):  # the last sending says so
                 self.send()
 
