@@ -7,6 +7,7 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["studies/*/results"]
 html_theme = "furo"
+html_static_path = ["_static"]
 html_title = "usk, the urban sound kit"
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]

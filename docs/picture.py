@@ -1,4 +1,4 @@
-"""Draw docs/picture.png: two clips of the demo corpus, the clip made of them, and what such clips were worth in the main study.
+"""Make the pictures and sounds of README and docs from the demo corpus and the main study. Needs Chromium and some minutes.
 
 Run from the repository's root: python docs/picture.py
 """
@@ -7,38 +7,51 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 import usk
+from usk.cli.app import app
 from usk.data.decode import decode_source
 from usk.data.leaks import Origins
 from usk.diffusion.pipeline import EMBEDDED
 from usk.report.canvas import PAPER
-from usk.report.media import PICTURE, RANGE_DB, decibels
+from usk.report.media import PICTURE, RANGE_DB, compress, decibels
 
 DOCS = Path(__file__).parent
-CLASS, FOLD, MIX = "car_horn", 1, "real,decomposed,sample"
+SOUNDS = DOCS / "_static" / "sounds"
+CLASS, FOLD, SEED, MIX = "car_horn", 1, 3, "real,decomposed,sample"
+STRATEGIES = ("decomposed", "slerp", "variation", "sample", "average", "waveform")
+SCREEN = {"width": 1100, "height": 800}
+
+Sounds = dict[str, np.ndarray]
+"""By name: mono float [n] at the rate of `PICTURE`."""
 
 
-def sounds() -> list[tuple[str, np.ndarray]]:
-    """The parents and between them the clip, as [96, frames] in dB."""
+def sounds() -> Sounds:
+    """Two parents, and what each strategy makes of them (of the first alone, where it takes one)."""
     real = usk.open_source("demo").select(classes=(CLASS,), folds=(FOLD,))
-    with tempfile.TemporaryDirectory() as folder:
-        config = usk.SynthConfig(per_class=1, seed=3)
-        made = usk.open_source(usk.synthesize(real, folder, config, model=EMBEDDED).folder)
-        clip, parents = (decode_source(source, PICTURE.sample_rate_hz) for source in (made, real))
-        first, second = (parents.audio(rows[0]) for rows in Origins(clip.source, parents.source).rows[0])
-        shown = {
-            "one of your clips": first,
-            "synthetic clip": clip.audio(0),
-            "another of the same class": second,
-        }
-        return [(name, decibels(audio)) for name, audio in shown.items()]
+    parents = decode_source(real, PICTURE.sample_rate_hz)
+    found: Sounds = {}
+    for strategy in STRATEGIES:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = usk.render_config(strategy=strategy)
+            config = usk.SynthConfig(per_class=1, seed=SEED, render=settings)
+            folder_made = usk.synthesize(real, folder, config, model=EMBEDDED).folder
+            clip = decode_source(usk.open_source(folder_made), PICTURE.sample_rate_hz)
+            rows = [rows[0] for rows in Origins(clip.source, parents.source).rows[0]]
+            for name, row in zip(("parent-a", "parent-b"), rows, strict=False):
+                found.setdefault(name, parents.audio(row))
+            found[strategy] = clip.audio(0)
+    return found
 
 
 def gains() -> list[tuple[str, float, float, float]]:
@@ -54,19 +67,18 @@ def gains() -> list[tuple[str, float, float, float]]:
     return found
 
 
-def main() -> None:
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
-    panels, (chart,) = (
-        part.subplots(1, n, squeeze=False)[0] for part, n in zip(figure.subfigures(2, 1), (3, 1), strict=True)
-    )
-    shown = sounds()
-    loudest = max(float(values.max()) for _, values in shown)
-    for axes, (name, values) in zip(panels, shown, strict=True):
-        axes.imshow(
-            values, origin="lower", aspect="auto", cmap="magma", vmin=loudest - RANGE_DB, vmax=loudest
-        )
+def draw_sounds(panels: Sequence[Axes], shown: Sounds) -> None:
+    """Mel spectrograms on one scale."""
+    values = {name: decibels(audio) for name, audio in shown.items()}
+    loudest = max(float(one.max()) for one in values.values())
+    for axes, (name, one) in zip(panels, values.items(), strict=True):
+        axes.imshow(one, origin="lower", aspect="auto", cmap="magma", vmin=loudest - RANGE_DB, vmax=loudest)
         axes.set_title(name, fontsize=11, color=PAPER.ink)
-        axes.set(xticks=[], yticks=[], xlabel="time", ylabel="frequency" if axes is panels[0] else "")
+        axes.set(xticks=[], yticks=[])
+    panels[0].set(xlabel="time", ylabel="frequency")
+
+
+def draw_gains(chart: Axes) -> None:
     for place, (_, gain, low, high) in enumerate(rows := gains()):
         color = PAPER.up if low > 0 else PAPER.muted
         chart.plot([low, high], [place] * 2, color=color, lw=7, alpha=0.3, solid_capstyle="round")
@@ -83,9 +95,53 @@ def main() -> None:
     chart.set_title(
         "What they were worth on UrbanSound8K, beside so many real clips", fontsize=11, color=PAPER.ink
     )
+
+
+def save(figure: Figure, name: str) -> None:
     with io.BytesIO() as drawn:
         figure.savefig(drawn, dpi=130)
-        Image.open(drawn).convert("RGB").quantize(64).save(DOCS / "picture.png", optimize=True)
+        Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(
+            DOCS / name, optimize=True
+        )
+
+
+def photograph_report(to: Path) -> None:
+    """The report of `usk demo`, in ./usk-demo if it is there: the test clips that changed."""
+    page = Path("usk-demo/report.html").resolve()
+    if not page.is_file():
+        app(["demo"], standalone_mode=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport=SCREEN)
+        tab.goto(f"{page.as_uri()}#tab=changed")
+        tab.wait_for_timeout(1_500)
+        Image.open(io.BytesIO(tab.screenshot())).convert("RGB").quantize(256).save(to, optimize=True)
+        browser.close()
+
+
+def main() -> None:
+    found = sounds()
+    SOUNDS.mkdir(parents=True, exist_ok=True)
+    for name, audio in found.items():
+        (SOUNDS / f"{name}.mp3").write_bytes(compress(audio, PICTURE.sample_rate_hz).content)
+
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    upper, lower = figure.subfigures(2, 1)
+    titles = ("one of your clips", "synthetic clip", "another of the same class")
+    names = ("parent-a", "decomposed", "parent-b")
+    draw_sounds(upper.subplots(1, 3), {title: found[name] for title, name in zip(titles, names, strict=True)})
+    draw_gains(lower.subplots())
+    save(figure, "picture.png")
+
+    figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+    draw_gains(figure.subplots())
+    save(figure, "gains.png")
+
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    draw_sounds(figure.subplots(2, 4).ravel(), found)
+    save(figure, "strategies.png")
+
+    photograph_report(DOCS / "report.png")
 
 
 if __name__ == "__main__":

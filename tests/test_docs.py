@@ -70,7 +70,7 @@ def test_every_command_and_option_that_is_shown_exists(page: Path) -> None:
         name, *rest = words[places[0] + 1 :]
         known = {option for parameter in commands[name].params for option in parameter.opts}
         used = [word.partition("=")[0] for word in rest if word.startswith("--")]
-        assert not set(used) - known - {"--json", "--quiet", "--help"}, line
+        assert not set(used) - known - {"--json", "--quiet", "--verbose", "--help"}, line
 
 
 def test_the_readme_names_each_part_of_the_code() -> None:

@@ -42,7 +42,7 @@ HUB_LICENSES = frozenset(
 PLACE = "path/to/this/folder"
 """Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
 URBANSOUND8K = (
-    "The recordings are from UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
+    "Made with recordings of UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
     'J. P. Bello,\n"A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.'
 )
 

@@ -38,6 +38,9 @@ class Reporter:
     def note(self, text: str) -> None:
         """Say something worth knowing that asks for nothing."""
 
+    def detail(self, text: str) -> None:
+        """Say every setting, for someone who asks for them."""
+
     def warn(self, text: str) -> None:
         """Say something that the reader of the result must know; the same words are said once."""
         if text not in self.warnings:

@@ -209,15 +209,18 @@ def test_what_the_clips_did_for_accuracy_stands_in_their_card(
 def test_synth_and_train_in_tables(
     usk: Command, synth_of: list[object], urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
+    planned = usk(*synth_of, "--verbose")
+    assert "strategy decomposed, strength 0.5, steps 1, solver second-order" in planned.err.replace("\n", "")
+    shutil.rmtree(synth_of[synth_of.index("--out") + 1])
     made = usk(*synth_of)
     assert made.code == 0
     assert "9 made now" in made.out
+    assert "solver second-order" not in made.err
     next_command = (
         "Next: usk train --mix real,synth "
         f"--real {urbansound8k_folder} --synth {synth_of[synth_of.index('--out') + 1]}"
     )
     assert next_command in " ".join(made.out.split())
-    assert "strategy decomposed, strength 0.5, steps 1, solver second-order" in made.err.replace("\n", "")
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
     command = [
         "train --epochs 1 --seeds 1 --test-folds 1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,4 +356,22 @@ def save_model(name: str, folder: Path) -> Path:
         for file in (folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"):
             text = file.read_text().replace("EDMDPMSolver", "CosineDPMSolver")
             file.write_text(text)
+    return folder
+
+
+def save_clap(folder: Path) -> Path:
+    """A CLAP whose embeddings all lie near one direction, so that similarities are above 0."""
+    from transformers import ClapFeatureExtractor, ClapProcessor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        model = clap_model(num_mel_bins=64, spec_size=128, patch_size=4, patch_stride=[4, 4])
+        for projection in (model.text_projection, model.audio_projection):
+            with torch.no_grad():
+                projection.linear2.weight.mul_(8.0)
+                projection.linear2.bias.fill_(1.0)
+        model.save_pretrained(folder)
+        extractor = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1)
+        ClapProcessor(extractor, roberta_tokenizer()).save_pretrained(folder)
     return folder

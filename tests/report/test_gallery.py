@@ -18,8 +18,9 @@ from usk.data.clip import Clip
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
-from usk.report.gallery import BASE64, ROW_BYTES, _Studio, gallery, show_order
-from usk.report.media import compress, picture
+from usk.report.gallery import BASE64, gallery, show_order
+from usk.report.media import PEAKS, compress, peaks, picture
+from usk.report.studio import ROW_BYTES, SOUND_BYTES, Studio
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
 
@@ -104,7 +105,7 @@ def test_the_budget_holds_and_classes_share_it(
 ) -> None:
     shown = gallery(*sums, gray, budget_bytes=budget, embedded=embedded)
     weight = BASE64 if embedded else 1
-    spent = ROW_BYTES * len(shown.clips) + weight * sum(sound.n_bytes for sound in shown.sounds)
+    spent = ROW_BYTES * len(shown.clips) + sum(SOUND_BYTES + weight * sound.n_bytes for sound in shown.sounds)
     assert 0 < spent <= budget
     counts = Counter(one.clip.label for one in shown.clips)
     if len(shown.clips) < 18:
@@ -134,7 +135,7 @@ def test_a_budget_too_small_for_one_clip_is_refused(sums: tuple[Source, Source])
 def test_what_sounds_alike_lies_close_on_the_map() -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(3, 192))
-    studio = _Studio(None, gray)
+    studio = Studio(None, gray)
     studio.statistics = {
         f"{c}-{n}": centers[c] + 0.05 * rng.normal(size=192) for c in range(3) for n in range(4)
     }
@@ -150,9 +151,27 @@ def test_what_sounds_alike_lies_close_on_the_map() -> None:
 def test_small_previews_are_half_as_large_and_as_long() -> None:
     rng = np.random.default_rng(0)
     audio = (0.2 * rng.normal(size=3 * 22_050)).astype(np.float32)
-    usual, small = compress(audio, 22_050), compress(audio, 22_050, small=True)
+    usual, small = compress(audio, 22_050), compress(audio, 22_050, kbps=11.0)
     assert (small.mime, small.suffix) == ("audio/ogg", "ogg")
     assert len(small.content) < 0.6 * len(usual.content)
     played, rate_hz = soundfile.read(io.BytesIO(small.content))
     assert len(played) / rate_hz == pytest.approx(3.0, abs=0.05)
     assert np.std(played) == pytest.approx(0.2, rel=0.25)
+
+
+def test_a_waveform_is_as_loud_as_its_parts() -> None:
+    drawn = peaks(np.repeat([0.0, 1.0], 640).astype(np.float32) * np.resize([1, -1], 1280))
+    assert drawn == "0" * (PEAKS // 2) + "Z" * (PEAKS // 2)
+    assert len(peaks(np.zeros(3, np.float32))) == PEAKS  # shorter than its parts
+
+
+@pytest.mark.parametrize("seconds", [1_000.0, 8_000.0, 12_000.0])
+def test_a_thousand_clips_with_parents_of_their_own_fit_a_page(seconds: float) -> None:
+    """From the sizes of noise, which the encoders can compress least."""
+    clips = [Clip(str(row), 0, str(row), 1, duration_s=seconds / 1_000) for row in range(1_000)]
+    studio = Studio(None, gray)
+    studio.fit(Source("made", "folder", "made", "", "", ("a",), tuple(clips), ()), [], 24_000_000, BASE64)
+    noise = (0.2 * np.random.default_rng(0).normal(size=4 * 22_050)).astype(np.float32)
+    n_bytes = len(compress(noise, 22_050, studio.kbps).content)
+    n_bytes += len(picture(noise, 40.0, gray, studio.kbps is not None).content)
+    assert (ROW_BYTES + SOUND_BYTES) * 1_000 + BASE64 * n_bytes / 4 * seconds < 24_000_000

@@ -9,17 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 from scipy.stats import binomtest
 
-import usk
-from tests.runs import write_run
-from tests.sounds import tone, write_wav
-from usk.report.page import ReportConfig
-from usk.runs import Predictions
-from usk.synth.settings import render_config
+from tests.report.conftest import HOSTILE, HOSTILE_MIX
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install 'urban-sound-kit[test]'"
@@ -32,76 +26,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
-HOSTILE = ("<script>window.hacked=1<", '"><img src=x onerror=window.hacked=1>', "{{ 7*7 }}")
-HOSTILE_MIX = "real,</script><script>window.hacked=1</script>"
+WIDER_THAN_ITS_BOX = """all => all.filter(one => one.scrollWidth > one.parentElement.clientWidth + 1)
+    .map(one => one.caption.textContent)"""
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a study whose classes and mixes are named to break it: in one file, and split."""
-    root = tmp_path_factory.mktemp("study")
-    for number, name in enumerate(HOSTILE):
-        for recording in range(8):
-            write_wav(
-                root / "clips" / name / f"rec{recording}" / "cut.wav",
-                tone(300.0 * (number + 1) + 9 * recording, 0.6),
-            )
-    real = usk.open_source(root / "clips")
-    config = usk.SynthConfig(per_class=10, across_folds=True, render=render_config(strategy="waveform"))
-    made = usk.synthesize(real, root / "synth", config)
-    shutil.copytree(made.folder / "data", made.folder / "rejected" / "data")
-    for seed in (0, 1):
-        write_run(root / "runs", "real", seed, skill=0.5, class_names=HOSTILE)
-        write_run(root / "runs", HOSTILE_MIX, seed, skill=0.7, class_names=HOSTILE)
-        for mix in (
-            "real",
-            HOSTILE_MIX,
-            "real,a",
-            "real,b",
-        ):  # and of one number of train_clips: a chart over them
-            write_run(root / "runs", mix, seed, skill=0.4, class_names=HOSTILE, train_clips=20, n_real=20)
-    found = {}
-    for name, split in (("whole", False), ("split", True)):
-        asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder), split=split)
-        found[name] = usk.report(root / name / "a page.html", asked, real=real).file
-    return found
-
-
-@pytest.fixture(scope="module")
-def changed_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[tuple[str, str, str]]]:
-    """A page of one pair of runs on fold 1, and what changed in it: clip, change, and the class it was taken for."""
-    root = tmp_path_factory.mktemp("changed")
-    names = ("dog", "rain", "siren")
-    for number, name in enumerate(names):
-        for recording in range(8):
-            write_wav(
-                root / "clips" / name / f"{recording}.wav", tone(300.0 * (number + 1) + 9 * recording, 0.6)
-            )
-    real = usk.open_source(root / "clips")
-    made = usk.synthesize(
-        real, root / "synth", usk.SynthConfig(per_class=12, render=render_config(strategy="waveform"))
-    )
-    tested = sorted((clip.clip_id, clip.label) for clip in real.clips if clip.fold == 1)
-    labels = np.array([label for _, label in tested])
-    before, now = labels.copy(), labels.copy()
-    before[0] = (labels[0] + 1) % 3  # wrong before, right now
-    now[[1, 2]] = (labels[[1, 2]] + 2) % 3  # right before, wrong now
-    before[3] = now[3] = (labels[3] + 1) % 3  # wrong in both
-    revision = usk.open_source(made.folder).revision
-    for mix, predicted in (("real", before), ("real,synth", now)):
-        folder = write_run(
-            root / "runs", mix, class_names=names,
-            sources={"real": {"revision": real.revision}, "synth": {"revision": revision}},
-        )  # fmt: skip
-        ids = np.array([clip_id for clip_id, _ in tested])
-        Predictions(ids, ids, labels, predicted, np.eye(3, dtype=np.float32)[predicted]).write(folder)
-    asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder))
-    page = usk.report(root / "page.html", asked, real=real).file
-    better, worse = "wrong before, right now", "right before, wrong now"
-    return page, {
-        (tested[0][0], better, names[before[0]]), *((tested[at][0], worse, names[now[at]]) for at in (1, 2))
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +101,8 @@ def test_it_loads_without_a_word_or_a_request_and_fits_the_screen(
         shown = tab.locator("[role=tabpanel]:visible")
         assert shown.count() == 1
         assert len(shown.inner_text()) > 150
+        tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        assert shown.locator("table").evaluate_all(WIDER_THAN_ITS_BOX) == []
     assert tab.said == []
     assert [url for url in tab.asked if not url.startswith("data:")] == [tab.url.partition("#")[0]]
 
@@ -209,6 +138,33 @@ def test_the_address_opens_a_tab_at_the_top(opened: Callable[..., Any]) -> None:
     tab.reload()
     tab.wait_for_timeout(200)
     assert (panel(tab), tab.evaluate("scrollY")) == ("trust", 0)
+
+
+def test_a_link_opens_a_clip_a_filter_and_an_order(opened: Callable[..., Any], chromium: Any) -> None:
+    tab = opened()
+    tab.click("#tab-listen")
+    tab.select_option("#listen [data-filter=cls]", HOSTILE[2])
+    tab.select_option("#listen [data-sort]", "near-")
+    ids = tab.locator("#listen .card .id").all_text_contents()
+    other = chromium.new_page()
+    other.goto(tab.url)
+    assert panel(other) == "listen"
+    assert other.locator("#listen .card .id").all_text_contents() == ids
+    other.click("#listen [data-reset]")
+    assert other.locator("#listen .status").text_content() == "30 of 30 clips"
+    link = other.locator("#listen .card .id", has_text=ids[-1])
+    other.goto(
+        f"{tab.url.partition('#')[0]}{link.get_attribute('href')}"
+    )  # the page stays, its address changes
+    assert other.locator("#listen .card.current .id").text_content() == ids[-1]
+    other.reload()
+    assert other.locator("#listen .card.current .id").text_content() == ids[-1]
+    assert other.evaluate("document.querySelector('.card.current').getBoundingClientRect().top < innerHeight")
+    other.goto(f"{tab.url.partition('#')[0]}#tab=compare&comparison=2")
+    assert other.evaluate("document.querySelector('#comparison').selectedIndex") == 1
+    other.goto(f"{tab.url.partition('#')[0]}#tab=listen&cls=none&sort=x&clip=none")  # a link of another page
+    assert other.locator("#listen .status").text_content() == "30 of 30 clips"
+    other.close()
 
 
 def test_tabs_follow_the_arrow_keys(opened: Callable[..., Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from tests.diffusion.text_models import clap_model, roberta_tokenizer
+from tests.diffusion.text_models import save_clap
 from usk.data.decode import decode_source
 from usk.data.leaks import filters_trained_on
 from usk.data.open import open_source
@@ -29,22 +28,7 @@ from usk.synth.text_filter import LEAST, TextFilter
 
 @pytest.fixture(scope="module")
 def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLAP whose embeddings all lie near one direction, so that similarities are above 0."""
-    from transformers import ClapFeatureExtractor, ClapProcessor
-
-    folder = tmp_path_factory.mktemp("clap")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        model = clap_model(num_mel_bins=64, spec_size=128, patch_size=4, patch_stride=[4, 4])
-        for projection in (model.text_projection, model.audio_projection):
-            with torch.no_grad():
-                projection.linear2.weight.mul_(8.0)
-                projection.linear2.bias.fill_(1.0)
-        model.save_pretrained(folder)
-        extractor = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1)
-        ClapProcessor(extractor, roberta_tokenizer()).save_pretrained(folder)
-    return folder
+    return save_clap(tmp_path_factory.mktemp("clap"))
 
 
 def made(folder: Path, out: Path, clap: Path, **given: Any) -> SynthResult:

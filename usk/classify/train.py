@@ -45,7 +45,7 @@ from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.reporter import Reporter
 from usk.runs import Predictions, RunIdentity, RunRecord, find_run
-from usk.text import abbreviate_list
+from usk.text import abbreviate_list, pluralize
 
 VALIDATIONS = 10  # of a run, at most; where the rate decays, those of the last third choose the epoch
 SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
@@ -116,7 +116,10 @@ def train(
     trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep, part)
     workers = trainer.workers(engine)
     settings = trainer.settings(workers, augments, train_clips)
-    reporter.note(", ".join(f"{name} {value}" for name, value in settings.items()))
+    shown = ("classifier", "test parts", "seeds", "train clips", "device")
+    said = [f"{name} {settings[name]}" for name in shown if name in settings]
+    reporter.note(f"{pluralize(len(trainer.records), 'run')}: {', '.join(said)}")
+    reporter.detail(", ".join(f"{name} {value}" for name, value in settings.items() if name not in shown))
     found = [record is not None for record in trainer.records]
     runs = trainer.run(workers, reporter)
     fresh = tuple(not before for before, record in zip(found, trainer.records, strict=True) if record)

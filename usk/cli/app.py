@@ -46,8 +46,9 @@ def common(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Name every setting.")] = False,
 ) -> None:
-    ctx.obj = {"json": as_json, "quiet": quiet}
+    ctx.obj = {"json": as_json, "quiet": quiet, "verbose": verbose}
     if ctx.invoked_subcommand is None:
         typer.echo(BEGIN)
 
@@ -78,8 +79,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
     "info": (info.command, ["usk info sounds", "usk info embedded"]),
 }
 for name, (command, examples) in COMMANDS.items():
-    shown = "\n\n".join(f"[bold]{example}[/bold]" for example in examples)
-    flags = "--json prints the result as JSON; --quiet (-q) no notes and no progress."
+    shown = "\n\n".join(examples)
+    flags = (
+        "--json prints the result as JSON; --quiet (-q) no notes and no progress; --verbose every setting."
+    )
     app.command(name, cls=Command, epilog=f"For example:\n\n{shown}\n\n{flags}")(takes_urls(name, command))
 
 

@@ -17,13 +17,7 @@ import rich.progress
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape as escape_markup
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -70,6 +64,7 @@ class Display(Reporter):
         self, as_json: bool = False, quiet: bool = False, names: Mapping[str, str] | None = None
     ) -> None:
         super().__init__()
+        self.verbose = False  # every setting is named
         self.names = names or {}  # of folders that stand for something else
         self.as_json, self.quiet = as_json, quiet
         self._bars: Progress | None = None
@@ -92,6 +87,10 @@ class Display(Reporter):
     def note(self, text: str) -> None:
         if not self.quiet:
             _print(self.err, f"[dim]{escape(self._named(text))}[/dim]", not self.err.is_terminal)
+
+    def detail(self, text: str) -> None:
+        if self.verbose:
+            self.note(text)
 
     def show_warning(self, text: str) -> None:
         if not self.quiet:

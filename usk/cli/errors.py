@@ -17,6 +17,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
+from usk.cli.help import without_types_of_flags
 from usk.errors import UsageError, UskError
 from usk.files import is_text
 
@@ -66,7 +67,7 @@ def parser_errors(command: Callable[[], str]) -> Iterator[None]:
         raise UsageError(f"{said[:1].lower()}{said[1:]}; {hint}") from error
 
 
-COMMON_FLAGS = ("--json", "--quiet", "-q")
+COMMON_FLAGS = ("--json", "--quiet", "-q", "--verbose")
 
 
 def common_first(args: Sequence[str]) -> list[str]:
@@ -88,6 +89,9 @@ class Commands(TyperGroup):
             raise UsageError(f"{odd!a} is not UTF-8, and records could not say it", hint=hint)
         with parser_errors(lambda: "usk"):
             return super().make_context(info_name, common_first(args), *more, **extra)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return without_types_of_flags(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def command(
     ctx: typer.Context,
-    runs: Annotated[str, typer.Argument(metavar="[RUNS]", help="Folder of the runs.")] = "runs",
+    runs: Annotated[str, typer.Argument(metavar="RUNS", help="Folder of the runs.")] = "runs",
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),

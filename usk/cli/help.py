@@ -33,21 +33,27 @@ PANELS = {
     "Filter": ("share_kept", "filter_model"),
     "Machine": ("device", "batch", "workers", "part", "finish"),
     "Comparison": ("baseline", "run", "embedding"),
-    "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes"),
+    "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes", "help"),
 }
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
 FEW = 6  # options that one box holds as well
+
+
+def without_types_of_flags(params: list[Any]) -> list[Any]:
+    """The same parameters, flags without a type in the help."""
+    for one in params:
+        if getattr(one, "is_flag", False):
+            one.metavar = ""
+    return params
 
 
 class Command(TyperCommand):
     """A command whose help shows many options in panels, and flags as flags."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params = super().get_params(ctx)
+        params = without_types_of_flags(super().get_params(ctx))
         options: list[Any] = [one for one in params if one.param_type_name == "option"]
         for one in options:
-            if getattr(one, "is_flag", False):
-                one.metavar = ""
             if len(options) > FEW and one.name in PANEL_OF:
                 one.rich_help_panel = PANEL_OF[one.name]
         order = list(PANELS)

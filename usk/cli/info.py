@@ -23,7 +23,7 @@ def command(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SRC]", help="A source, a generator, a run. Without it: versions and the cache."
+            metavar="SRC", help="A source, a generator, a run. Without it: versions and the cache."
         ),
     ] = None,
     columns: ColumnsOption = None,

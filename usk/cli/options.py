@@ -117,7 +117,9 @@ def display_for(ctx: typer.Context, quiet: bool = False) -> Display:
     from usk.cli.display import Display
 
     common: dict[str, Any] = ctx.obj or {}
-    display = Display(common.get("json", False), quiet or common.get("quiet", False), common.get("names"))
+    quiet = quiet or common.get("quiet", False)
+    display = Display(common.get("json", False), quiet, common.get("names"))
+    display.verbose = common.get("verbose", False)
     if display.hides_progress:  # of the Hub's client too, which asks as it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return display

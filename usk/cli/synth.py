@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from usk.synth.settings import SynthConfig
     from usk.synth.synthesize import SynthResult
 
+FOLLOWS = " \\[default: follows --quality]"
+BY_KIND = [", ".join(n for n, row in STRATEGIES.items() if row.is_control == one) for one in (False, True)]
+
 
 def command(
     ctx: typer.Context,
@@ -57,25 +60,25 @@ def command(
         str | None,
         typer.Option(
             "--strategy",
-            help="; or a control: ".join(
-                ", ".join(name for name, row in STRATEGIES.items() if row.is_control == control)
-                for control in (False, True)
-            ),
+            help=f"{'; or a control: '.join(BY_KIND)}{FOLLOWS}",
         ),
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option("--strength", help="Noise strength to mix at, above 0 up to 1 (pure noise)."),
+        typer.Option("--strength", help=f"Noise strength to mix at, above 0 up to 1 (pure noise).{FOLLOWS}"),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Solver steps each way.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help=f"Solver steps each way.{FOLLOWS}")] = None,
     guidance: Annotated[
         float | None,
-        typer.Option("--guidance", help="Towards the class, of class-conditional generators; 1 is none."),
+        typer.Option(
+            "--guidance", help=f"Towards the class, of class-conditional generators; 1 is none.{FOLLOWS}"
+        ),
     ] = None,
     phase: Annotated[
         str | None,
         typer.Option(
-            "--phase", help="Of mel generators' clips: random, or parents (their phase and texture)."
+            "--phase",
+            help="Of mel generators' clips: random, or parents (their phase and texture). \\[default: random]",
         ),
     ] = None,
     prompt: PromptOption = None,
@@ -89,7 +92,7 @@ def command(
         str | None,
         typer.Option(
             "--train-clips",
-            help="Only parents that usk train --train-clips trains on, 50,100,full: OUT gets a dataset for each, test fold and seed.",
+            help="Take parents from so many real clips in all, those of usk train --train-clips: 50,100,full. Makes a dataset for each number, test fold and seed.",
         ),
     ] = None,
     test_folds: Annotated[

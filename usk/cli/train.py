@@ -26,6 +26,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--mix",
+            metavar="MIX",
             help="What to train on: real, synth, real,synth, real:0.1, or any SRC. Repeatable. \\[default: real]",
         ),
     ] = None,

@@ -16,6 +16,7 @@ class MoreSeeds:
 
     mixes: tuple[str, ...]
     seeds: int
+    more: int  # of them, those that are not there yet
     train_s: float  # of the runs that are missing, one after the other
 
 
@@ -37,4 +38,4 @@ def next_step(comparison: Comparison) -> MoreSeeds | None:
         seeds = max(now + 1, math.ceil(fewest_pairs(n_compared) / per_seed))
     mixes = tuple(row.mix for row in open_rows)
     runs = [run for mix in (comparison.baseline, *mixes) for run in comparison.by_mix[mix]]
-    return MoreSeeds(mixes, seeds, sum(run.took_s for run in runs) * (seeds - now) / now)
+    return MoreSeeds(mixes, seeds, seeds - now, sum(run.took_s for run in runs) * (seeds - now) / now)

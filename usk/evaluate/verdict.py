@@ -123,9 +123,13 @@ def answer(compared: Compared | None) -> str:
     said = ANSWERS[verdict(compared)]
     if compared is None:
         return said
-    fits = interval_of(compared.difference)
-    difference = f"{compared.difference.difference_points:+z.1f} percentage points"
-    return f"{said}: {difference}{f', anything from {fits} fits' if fits else ''}"
+    points, difference = (
+        f"{compared.difference.difference_points:+z.1f} percentage points",
+        compared.difference,
+    )
+    spreads = difference.low_points != difference.high_points  # else all pairs are alike
+    fits = f", anything from {interval_of(difference)} fits" if spreads else ""
+    return f"{said}: {points}{fits}"
 
 
 def sentence(compared: Compared | None, baseline: str) -> str:
@@ -145,7 +149,7 @@ def sentence(compared: Compared | None, baseline: str) -> str:
     }.get(found) or (
         _not_comparable(compared)
         if found is Verdict.NOT_COMPARABLE
-        else f"not distinguishable from {baseline}{_why_not(compared, baseline)}; a study of {MORE} sees smaller differences"
+        else f"not shown yet{_why_not(compared, baseline)}; a study of {MORE} sees smaller differences"
     )
     return f"{_numbers(compared)}: {meaning}"
 

@@ -90,12 +90,18 @@ class Chart:
     height_in: Callable[[bool], float]  # of a narrow one, or not
     half: bool = False  # narrow enough for two side by side
     mix: str = ""  # whose changes its shapes open; a shape's gid is `open-TRUE-PREDICTED`, two class numbers
+    markup: Callable[[bool], str] | None = None  # its SVG for the page, where matplotlib is too slow
 
     def svg(self, narrow: bool) -> str:
         """Markup for inside a page: no document head, no scripts, colors as CSS variables, text as text."""
+        if self.markup is not None:
+            return self.markup(narrow)
         figure = self._figure(PAGE, narrow)
         buffer = io.StringIO()
         with _style(PAGE, narrow, f"{self.name}-{narrow}"):
+            if (layout := figure.get_layout_engine()) is not None:
+                layout.execute(figure)
+                figure.set_layout_engine("none")  # or `savefig` draws once more for it
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return _inline(buffer.getvalue())
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usk.report.canvas import Chart, Palette, percent, points_text, short
+from usk.report.heat import cells_of, matrices_svg
 from usk.report.line_charts import curve_chart, sweep_chart
 from usk.tables import Table, columns
 
@@ -41,6 +42,14 @@ def _spread(row: int, n: int) -> np.ndarray:
     return row + (np.linspace(-0.16, 0.16, n) if n > 1 else np.zeros(1))
 
 
+def _widen(axes: Axes, least: float, top: float = np.inf) -> None:
+    """Let the horizontal axis span `least` or more, and end little above `top`."""
+    low, high = axes.get_xlim()
+    low, high = min(low, (low + high - least) / 2), max(high, (low + high + least) / 2)
+    end = min(high, top + 0.02 * least)
+    axes.set_xlim(min(low, end - least), end)
+
+
 def _row_height(rows: int, narrow: bool, wide_in: float, narrow_in: float, margin: float) -> float:
     return margin + rows * (narrow_in if narrow else wide_in)
 
@@ -63,6 +72,7 @@ def accuracy_chart(study: Study) -> Chart:
             axes.scatter(values, _spread(number, len(values)), s=26, color=color, edgecolor=palette.surface,
                          linewidth=0.7, zorder=3)  # fmt: skip
             axes.plot([mean] * 2, [number - 0.26, number + 0.26], color=color, lw=2.4, zorder=4)
+        _widen(axes, 5.0, top=100.0)
         axes.set_xlabel("test accuracy, %")
 
     alike = [row for row in rows if not row.n_unpaired] or rows  # over the baseline's folds and seeds
@@ -114,13 +124,14 @@ def difference_chart(study: Study) -> Chart | None:
                          linewidth=0.7, zorder=3)  # fmt: skip
             axes.plot([difference.difference_points] * 2, [number - 0.26, number + 0.26], color=color, lw=2.4,
                       zorder=4)  # fmt: skip
+        _widen(axes, 2.0)
         axes.set_xlabel(f"difference in accuracy to {short(baseline, 30)}, percentage points")
 
     return Chart(
         "difference",
         f"Difference to {baseline}",
         "A dot is one pair: both mixes trained with the same fold and seed, tested on the same clips. The bar is the "
-        "95 % interval; where it covers 0, the mixes cannot be told apart.",
+        "95 % interval; where it covers 0, no difference is shown.",
         " ".join(f"{row.mix}: {row.sentence}." for row in rows),
         Table(
             "Every pair",
@@ -164,6 +175,7 @@ def class_chart(study: Study, mix: str) -> Chart | None:
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0)
+        axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(f"recall, points above {short(baseline, 12)}")
 
     up = [row.class_name for row in rows if (row.difference_points[mix] or 0) > 0]
@@ -198,15 +210,16 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
     names = [row.class_name for row in study.comparison.classes]
     first, second = (_matrix(by_mix[name]) for name in (baseline, mix))
     change = second - first
+    shown = ((baseline, first, False), (mix, second, False), (f"{mix} minus {baseline}", change, True))
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
-        grid = figure.subplots(3, 1) if narrow else figure.subplots(1, 3)
-        shown = ((baseline, first, False), (mix, second, False), (f"{mix} minus {baseline}", change, True))
-        for place, (axes, (title, values, signed)) in enumerate(zip(grid, shown, strict=True)):
+        for place, (axes, (title, values, signed)) in enumerate(
+            zip(figure.subplots(1, 3), shown, strict=True)
+        ):
             _heat(axes, palette, values, signed)
-            axes.set_title(short(title, 34 if narrow else 26), fontsize=10.5)
+            axes.set_title(short(title, 26), fontsize=10.5)
             axes.set_xticks(range(len(names)), [short(name, 16) for name in names], rotation=90, fontsize=8)
-            labeled = [short(name, 16) for name in names] if narrow or place == 0 else []
+            labeled = [short(name, 16) for name in names] if place == 0 else []
             axes.set_yticks(range(len(labeled)), labeled, fontsize=8)
 
     pairs = sorted(
@@ -229,8 +242,11 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
             [(true, other, points_text(100 * value)) for value, true, other in pairs],
         ),
         draw,
-        lambda narrow: 13.0 if narrow else 3.7,
+        lambda narrow: 3.7,
         mix=mix,
+        markup=lambda narrow: matrices_svg(
+            [(short(title, 40 if narrow else 32), values, signed) for title, values, signed in shown], names, narrow
+        ),
     )  # fmt: skip
 
 
@@ -243,21 +259,12 @@ def _heat(axes: Axes, palette: Palette, values: np.ndarray, signed: bool) -> Non
     from matplotlib.patches import Rectangle
 
     n = len(values)
-    top = max(0.05, float(np.nanmax(np.abs(values)))) if signed else 1.0
-    for row in range(n):
-        for column in range(n):
-            value = values[row, column]
-            if not np.isfinite(value) or abs(value) < 0.005:
-                continue
-            better = (value > 0) == (row == column)  # more on the diagonal, fewer mistakes beside it
-            color = palette.heat if not signed else palette.up if better else palette.down
-            strength = min(1.0, abs(value) / top) ** 0.8
-            axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=color, alpha=0.1 + 0.9 * strength,
-                                     edgecolor="none", gid=f"open-{row}-{column}"))  # fmt: skip
-            if abs(value) >= 0.01 and n <= 12:
-                text = f"{100 * value:+.0f}".replace("-", "−") if signed else f"{100 * value:.0f}"
-                axes.text(column, row, text, ha="center", va="center", fontsize=6.5,
-                          color=palette.on_heat if strength > 0.62 else palette.ink)  # fmt: skip
+    for one in cells_of(values, signed):
+        axes.add_patch(Rectangle((one.column - 0.47, one.row - 0.47), 0.94, 0.94, facecolor=getattr(palette, one.kind),
+                                 alpha=one.opacity, edgecolor="none"))  # fmt: skip
+        if one.text:
+            axes.text(one.column, one.row, one.text, ha="center", va="center", fontsize=6.5,
+                      color=palette.on_heat if one.is_dark else palette.ink)  # fmt: skip
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_aspect("equal")

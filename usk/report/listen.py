@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from usk.report.gallery import Gallery, ShownChange, ShownClip
+from usk.report.gallery import Gallery
 from usk.report.media import Media, Sound
+from usk.report.studio import ShownChange, ShownClip
 
 PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # S is the clip itself
 
@@ -116,6 +117,7 @@ def _sound_data(one: Sound, assets: str | None, is_real: bool) -> dict[str, Any]
         "cls": one.class_name,
         "real": is_real,
         "dur": round(one.duration_s, 2),
+        "peaks": one.peaks,
         "picture": place(one.picture),
         "audio": place(one.audio),
     }

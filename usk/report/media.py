@@ -16,7 +16,9 @@ PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mel
 RANGE_DB = 80.0
 MP3_COMPRESSION = 0.7
 WEBP_QUALITY, SMALL_WEBP_QUALITY = 55, 20
-OPUS_RATE_HZ, OPUS_COMPRESSION = 24_000, 0.98  # less than half of the MP3's bytes
+OPUS_RATE_HZ = 24_000
+OPUS_KBPS = (7.5, 12.0)  # least and most of a small preview; an MP3 has about 34
+PEAKS = 64  # of a waveform
 
 Paint = Callable[[np.ndarray], np.ndarray]
 """Values in [0, 1] of any shape to uint8 [..., 3]."""
@@ -54,6 +56,9 @@ class Sound:
     group: str
     fold: int
     duration_s: float
+    peaks: (
+        str  # the waveform: the root of the loudest sample of each of `PEAKS` stretches as a digit to base 36
+    )
     audio: Media
     picture: Media
 
@@ -62,19 +67,18 @@ class Sound:
         return len(self.audio.content) + len(self.picture.content)
 
 
-def compress(audio: np.ndarray, sample_rate_hz: int, small: bool = False) -> Media:
-    """Mono float [n] as MP3, which every browser plays, or `small`, as Opus; as FLAC where libsndfile is too old (before 1.1)
-    to write MP3."""
+def compress(audio: np.ndarray, sample_rate_hz: int, kbps: float | None = None) -> Media:
+    """Mono float [n] as MP3, which every browser plays, or in so many `kbps` as Opus; as FLAC where libsndfile is too old
+    (before 1.1) to write MP3."""
     import soundfile
     import soxr
 
     buffer = io.BytesIO()
     samples = np.clip(audio, -1.0, 1.0)
-    if small and soundfile.check_format("OGG", "OPUS"):
+    if kbps is not None and soundfile.check_format("OGG", "OPUS"):
         samples = np.clip(soxr.resample(samples, sample_rate_hz, OPUS_RATE_HZ), -1.0, 1.0)
-        soundfile.write(
-            buffer, samples, OPUS_RATE_HZ, format="OGG", subtype="OPUS", compression_level=OPUS_COMPRESSION
-        )
+        level = 1 - (kbps - 7) / 250  # libsndfile's scale: 6 kbps and up to 250 more; Ogg's pages add one
+        soundfile.write(buffer, samples, OPUS_RATE_HZ, format="OGG", subtype="OPUS", compression_level=level)
         return Media("audio/ogg", buffer.getvalue())
     if "MP3" not in soundfile.available_formats():
         soundfile.write(buffer, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
@@ -89,6 +93,14 @@ def compress(audio: np.ndarray, sample_rate_hz: int, small: bool = False) -> Med
         compression_level=MP3_COMPRESSION,
     )
     return Media("audio/mpeg", buffer.getvalue())
+
+
+def peaks(audio: np.ndarray) -> str:
+    """The waveform of mono float [n], for `Sound.peaks`."""
+    parts = np.array_split(np.abs(audio), PEAKS)
+    return "".join(
+        np.base_repr(round(35 * min(1.0, float(part.max(initial=0.0))) ** 0.5), 36) for part in parts
+    )
 
 
 def decibels(audio: np.ndarray) -> np.ndarray:

@@ -195,6 +195,7 @@ def _page(
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
+    environment.filters["code"] = _code
     environment.policies["json.dumps_function"] = lambda value, **options: json.dumps(
         _visible(value), **options
     )
@@ -213,6 +214,13 @@ def _page(
         real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
     )
+
+
+def _code(text: str) -> Markup:
+    """Text whose parts in backticks are code."""
+    from markupsafe import escape
+
+    return _markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
 
 
 def _visible(value: Any) -> Any:

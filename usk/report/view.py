@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from usk.audit.tables import Finding, audit_tables, findings
 from usk.data.clip import NO_MODEL
+from usk.evaluate.next_step import next_step
 from usk.evaluate.tables import mix_table, train_clips_tables
 from usk.report.canvas import Chart
 from usk.report.charts import charts_of, train_clips_charts
 from usk.tables import Table, columns
-from usk.text import pluralize
+from usk.text import about, pluralize
 
 if TYPE_CHECKING:
     from usk.audit.audit import Audit
@@ -51,6 +52,7 @@ class Section:
     is_overview: bool
     warning: str
     answers: tuple[Answer, ...]
+    next: str  # what to do for answers that are open; may hold `code`
     tables: tuple[Table, ...]
     charts: tuple[Chart, ...]
     classes: tuple[str, ...]  # by their numbers
@@ -88,7 +90,7 @@ def sections_of(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> tuple[Sect
     overviews = zip(sweeps, train_clips_charts(sweeps), tables, strict=False)
     return (
         *(
-            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), (table,), (chart,), (), ())
+            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), "", (table,), (chart,), (), ())
             for sweep, chart, table in overviews
         ),
         *map(_section, studies),
@@ -139,10 +141,21 @@ def _section(study: Study) -> Section:
         answers=tuple(
             _answer(row, comparison.baseline) for row in comparison.rows if row.difference is not None
         ),
+        next=_next(study),
         tables=(mix_table(comparison),),
         charts=tuple(charts_of(study)),
         classes=tuple(row.class_name for row in comparison.classes),
         notes=(*comparison.notes, *study.notes),
+    )
+
+
+def _next(study: Study) -> str:
+    step = next_step(study.comparison)
+    if step is None:
+        return ""
+    seeds = f"{pluralize(step.more, 'more seed')} ({about(step.train_s)})"
+    return (
+        f"{seeds} would tell more. `usk eval` shows the command. Decide on the number once, before you look."
     )
 
 

@@ -34,6 +34,7 @@ from usk.synth.prepare import Given, Prepared, prepare
 from usk.synth.render import DiffusionRenderer, Stages
 from usk.synth.settings import SynthConfig
 from usk.synth.waveform import WAVEFORM_RENDERERS
+from usk.text import pluralize
 
 ROWS_PER_SHARD = 128
 UNITS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
@@ -120,7 +121,9 @@ def render(
         claimed.enter_context(folder.claim(part, reporter))
         if not part.is_whole:  # others come meanwhile
             claimed.close()
-        reporter.note(_settings_note(prepared))
+        made_with = "" if prepared.generator is None else f" with {prepared.manifest.model}"
+        reporter.note(f"{pluralize(len(prepared.plan), 'clip')} by {prepared.render.strategy}{made_with}")
+        reporter.detail(_settings_note(prepared))
         todo = [unit for unit in folder.missing() if part.has(unit.number)]
         if todo and prepared.clip_filter is not None:
             prepared.clip_filter.prepare(work, reporter)

@@ -35,6 +35,7 @@
   // --- tabs ----------------------------------------------------------------------------------------------
   const tabs = $$('[role="tab"]');
   const galleries = {};
+  let drawMap = () => {};
   const select = (tab, focus = true) => {
     for (const other of tabs) {
       const here = other === tab;
@@ -48,7 +49,30 @@
     const shown = tab.getAttribute("aria-controls");
     stopPlaying();
     if (galleries[shown]) galleries[shown].open();
-    try { history.replaceState(null, "", `#tab=${shown}`); } catch { /* some browsers refuse on files */ }
+    if (shown === "map") drawMap();
+    remember();
+  };
+  // The address holds what is shown, so that it can be sent: the tab, the comparison, a gallery's filters, order and clip.
+  const linkTo = (values) => `#${new URLSearchParams(values)}`;
+  const setAddress = (values) => { try { history.replaceState(null, "", linkTo(values)); } catch { /* some browsers refuse on files */ } };
+  const remember = () => {
+    const tab = tabs.find((one) => one.getAttribute("aria-selected") === "true").getAttribute("aria-controls");
+    const more = tab === "compare" && chosen ? { comparison: chosen.selectedIndex + 1 } : galleries[tab] ? galleries[tab].chosen() : {};
+    setAddress({ tab, ...more });
+  };
+  const follow = () => {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const tab = tabs.find((one) => one.getAttribute("aria-controls") === asked.get("tab")) || tabs[0];
+    if (chosen && asked.get("comparison") > 0 && asked.get("comparison") <= chosen.options.length) {
+      chosen.selectedIndex = asked.get("comparison") - 1;
+      choose();
+    }
+    const gallery = galleries[tab.getAttribute("aria-controls")];
+    if (gallery) gallery.set(asked);
+    select(tab, false);
+    if (!gallery || !asked.has("clip")) return;
+    gallery.focus(gallery.clips.findIndex((clip) => clip.id === asked.get("clip")));
+    setAddress(asked);
   };
   tabs.forEach((tab, number) => {
     tab.addEventListener("click", () => select(tab));
@@ -63,10 +87,9 @@
 
   // --- comparisons ---------------------------------------------------------------------------------------
   const chosen = $("#comparison");
+  const choose = () => $$(".comparison").forEach((one, number) => { one.hidden = number !== chosen.selectedIndex; });
   if (chosen) {
-    const comparisons = $$(".comparison");
-    const choose = () => comparisons.forEach((one, number) => { one.hidden = number !== chosen.selectedIndex; });
-    chosen.addEventListener("input", choose);
+    chosen.addEventListener("input", () => { choose(); remember(); });
     chosen.closest(".choose").hidden = false;
     choose();
   }
@@ -109,6 +132,20 @@
     player.play().then(tick, (error) => { if (playing === asked && error.name !== "AbortError") asked.say("This browser could not play the clip"); });
   };
   player.addEventListener("ended", () => { if (playing && playing.ended) playing.ended(); stopPlaying(); });
+  const drawn = (name, values, parent) => {
+    const one = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(values)) one.setAttribute(key, value);
+    return parent ? parent.appendChild(one) : one;
+  };
+  const peaksOf = (sound) => [...sound.peaks].map((digit) => (parseInt(digit, 36) / 35) ** 2);
+  const waveform = (sound, share, loudest) => {
+    const heights = peaksOf(sound).map((peak) => peak / loudest + 0.02);
+    const n = heights.length;
+    const svg = drawn("svg", { viewBox: `0 -1 ${n - 1} 2`, preserveAspectRatio: "none", "aria-hidden": "true", style: `width: ${100 * share}%` });
+    const points = [...heights.map((height, at) => `${at} ${-height}`), ...heights.map((_, at) => `${n - 1 - at} ${heights[n - 1 - at]}`)];
+    drawn("path", { d: `M${points.join("L")}Z` }, svg);
+    return svg;
+  };
   const save = (name, address) => {
     const link = make("a");
     link.href = address;
@@ -139,7 +176,7 @@
         for (const value of values) select.append(new Option(key === "fold" && value === 0 ? "across folds" : String(value), String(value)));
         if (values.length < 2) select.closest("label").hidden = true;
       }
-      $("[data-reset]", root).addEventListener("click", () => { $(".tools", root).reset(); this.filter(); });
+      $("[data-reset]", root).addEventListener("click", () => { this.set(new Map()); this.filter(); remember(); });
       for (const label of $$("[data-has]", root)) {
         label.hidden = !clips.some((clip) => clip[label.dataset.has] !== null);
         if (label.hidden) for (const option of $$(`option[value^="${label.dataset.has}"]`, root)) option.remove();
@@ -147,7 +184,7 @@
       $(".tools", root).addEventListener("submit", (event) => event.preventDefault());
       $(".tools", root).addEventListener("input", (event) => {
         if (event.target.matches("[data-loop]")) player.loop = event.target.checked;
-        else if (!event.target.matches("[data-keys]")) this.filter();
+        else if (!event.target.matches("[data-keys]")) { this.filter(); remember(); }
       });
       this.more.addEventListener("click", () => { const at = this.shown; this.add(); this.focus(at); });
       this.list.addEventListener("click", (event) => {
@@ -201,10 +238,21 @@
       this.say("");
     }
 
-    show(wanted) {
-      $(".tools", this.root).reset();
-      for (const [key, value] of Object.entries(wanted)) $(`[data-filter="${key}"]`, this.root).value = value;
-      this.filter();
+    // What a form's field is called in an address, and all fields with their values.
+    fields() {
+      return $$("[data-filter], [data-min], [data-sort]", this.root).map((field) => [field.dataset.filter || (field.dataset.min ? `least-${field.dataset.min}` : "sort"), field]);
+    }
+
+    chosen() {
+      return Object.fromEntries(this.fields().filter(([, field]) => field.value !== (field.options ? field.options[0].value : field.defaultValue)).map(([name, field]) => [name, field.value]));
+    }
+
+    set(wanted) {
+      for (const [name, field] of this.fields()) {
+        field.value = wanted.get(name) ?? (field.options ? field.options[0].value : field.defaultValue);
+        if (field.selectedIndex === -1) field.selectedIndex = 0;
+      }
+      if (this.opened) this.filter();
     }
 
     say(text) {
@@ -234,10 +282,14 @@
       card.setAttribute("aria-labelledby", title.id);
       const tags = make("div", "tags");
       for (const [name, text] of clip.tags) { const one = make("span", "", `${name} `); one.append(make("b", "", text)); tags.append(one); }
-      head.append(title, make("span", "id", clip.id), tags);
+      const link = make("a", "id", clip.id);
+      link.href = linkTo({ tab: this.root.closest("section").id, clip: clip.id });
+      link.tabIndex = -1;
+      head.append(title, link, tags);
       const trio = make("div", "trio");
       const longest = Math.max(...clip.sides.map(([, , sound]) => (sound === null ? 0 : data.sounds[sound].dur)));
-      for (const side of clip.sides) trio.append(this.panel(...side, longest));
+      const loudest = Math.max(0.01, ...clip.sides.flatMap(([, , sound]) => (sound === null ? [] : peaksOf(data.sounds[sound]))));
+      for (const side of clip.sides) trio.append(this.panel(...side, longest, loudest));
       const more = make("details");
       const summary = make("summary", "", "Provenance");
       summary.tabIndex = -1;
@@ -253,7 +305,7 @@
       return card;
     }
 
-    panel(side, what, index, longest) {
+    panel(side, what, index, longest, loudest) {
       if (index === null) return make("div", "missing", `${what} is not in the real source that was given`);
       const sound = data.sounds[index];
       const panel = make("div", side === "S" ? "panel main" : "panel");
@@ -264,7 +316,7 @@
       image.alt = "";
       panel.dataset.share = sound.dur / longest;
       image.style.width = `${100 * panel.dataset.share}%`;
-      box.append(image, make("span", "head"));
+      box.append(image, waveform(sound, panel.dataset.share, loudest), make("span", "head"));
       const row = make("div", "name");
       const button = (name, text, label) => {
         const one = make("button", name, text);
@@ -301,13 +353,13 @@
       if (before) {
         before.classList.remove("current");
         before.tabIndex = -1;
-        for (const inside of $$("button, summary", before)) inside.tabIndex = -1;
+        for (const inside of $$("button, summary, a", before)) inside.tabIndex = -1;
       }
       this.current = at;
       const card = this.list.children[at];
       card.classList.add("current");
       card.tabIndex = 0;
-      for (const inside of $$("button, summary", card)) inside.tabIndex = 0;
+      for (const inside of $$("button, summary, a", card)) inside.tabIndex = 0;
     }
 
     focus(at) {
@@ -383,7 +435,7 @@
       const opens = (element, wanted) => {
         if (!of(wanted).length) return;
         element.classList.add("opens");
-        element.addEventListener("click", () => { select($("#tab-changed")); changed.show(wanted); });
+        element.addEventListener("click", () => { changed.set(new Map(Object.entries(wanted))); select($("#tab-changed")); });
       };
       const button = $(".open", figure);
       button.hidden = !of(mine).length;
@@ -410,22 +462,25 @@
     const status = $("#map .status");
     const chosen = $("#map select");
     const classes = [...new Set(data.sounds.map((sound) => sound.cls))].sort();
-    const draw = (name, values, parent) => {
-      const one = document.createElementNS("http://www.w3.org/2000/svg", name);
-      for (const [key, value] of Object.entries(values)) one.setAttribute(key, value);
-      return parent.appendChild(one);
+    const colorOf = (cls) => `--dot: oklch(0.64 0.15 ${Math.round((360 * classes.indexOf(cls)) / classes.length)})`;
+    for (const cls of classes) {
+      chosen.append(new Option(cls, cls));
+      const one = make("span", "", cls);
+      one.style.cssText = colorOf(cls);
+      $("#map .classes").append(one, " ");
+    }
+    drawMap = () => { // once, when it is asked for: thousands of dots take a while
+      drawMap = () => {};
+      data.places.forEach((place, at) => {
+        if (!place) return;
+        const { cls, id, real } = data.sounds[at];
+        const dot = drawn("g", { class: `dot ${real ? "real" : "synthetic"}`, "data-at": at, style: colorOf(cls) }, plane);
+        const at2d = { cx: 15 + 970 * place[0], cy: 605 - 590 * place[1] };
+        drawn("circle", { ...at2d, r: 6 }, dot);
+        if (data.copies.includes(at)) drawn("circle", { ...at2d, r: 11, class: "copy" }, dot);
+        drawn("title", {}, dot).textContent = `${real ? "real" : "synthetic"} ${cls}, ${id}`;
+      });
     };
-    for (const cls of classes) chosen.append(new Option(cls, cls));
-    data.places.forEach((place, at) => {
-      if (!place) return;
-      const { cls, id, real } = data.sounds[at];
-      const style = `--dot: var(--series-${classes.indexOf(cls) % 8})`;
-      const dot = draw("g", { class: `dot ${real ? "real" : "synthetic"}`, "data-at": at, style }, plane);
-      const at2d = { cx: 15 + 970 * place[0], cy: 605 - 590 * place[1] };
-      draw("circle", { ...at2d, r: 6 }, dot);
-      if (data.copies.includes(at)) draw("circle", { ...at2d, r: 11, class: "copy" }, dot);
-      draw("title", {}, dot).textContent = `${real ? "real" : "synthetic"} ${cls}, ${id}`;
-    });
     $("#map .copies").hidden = !data.copies.length;
     chosen.addEventListener("input", () => {
       for (const dot of $$(".dot", plane)) dot.classList.toggle("away", Boolean(chosen.value) && data.sounds[dot.dataset.at].cls !== chosen.value);
@@ -510,7 +565,7 @@
   }
 
   // Not a panel's own id: browsers would scroll past the heading to it.
-  const asked = tabs.find((tab) => `#tab=${tab.getAttribute("aria-controls")}` === location.hash);
-  select(asked || tabs[0], false);
+  follow();
+  window.addEventListener("hashchange", follow);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 })();

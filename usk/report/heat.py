@@ -1,0 +1,94 @@
+"""Confusion matrices as SVG, written by hand: matplotlib takes most of a report's time for their thousands of cells and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+WIDE_PX, NARROW_PX, GAP_PX = 840, 400, 10
+LETTER_PX, MOST_LETTERS = 5.6, 16  # of a name beside the rows
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell worth drawing: what it means for the mix, how strong its color is, and its number."""
+
+    row: int
+    column: int
+    kind: str  # `heat`; of a difference `up` or `down`
+    strength: float  # 0 to 1
+    text: str  # empty where there is no room, or less than 1 %
+
+    @property
+    def opacity(self) -> float:
+        return 0.1 + 0.9 * self.strength
+
+    @property
+    def is_dark(self) -> bool:
+        return self.strength > 0.62
+
+
+def cells_of(values: np.ndarray, signed: bool) -> list[Cell]:
+    """Of shares [class, class], NaN where a class was not tested; `signed` is a difference of two."""
+    n, found = len(values), []
+    top = max(0.05, float(np.nanmax(np.abs(values)))) if signed else 1.0
+    for row, column in np.argwhere(np.abs(np.nan_to_num(values)) >= 0.005).tolist():
+        value = float(values[row, column])
+        better = (value > 0) == (row == column)  # more on the diagonal, fewer mistakes beside it
+        kind = "heat" if not signed else "up" if better else "down"
+        number = f"{100 * value:+.0f}".replace("-", "−") if signed else f"{100 * value:.0f}"
+        text = number if abs(value) >= 0.01 and n <= 12 else ""
+        found.append(Cell(row, column, kind, min(1.0, abs(value) / top) ** 0.8, text))
+    return found
+
+
+def matrices_svg(panels: Sequence[tuple[str, np.ndarray, bool]], names: Sequence[str], narrow: bool) -> str:
+    """Titled matrices of `names`, side by side or, where `narrow`, one below the other; each with whether it is signed."""
+    room = 8 + LETTER_PX * min(MOST_LETTERS, max(map(len, names), default=0))
+    width = NARROW_PX if narrow else WIDE_PX
+    size = width - room if narrow else (width - room - 2 * GAP_PX) / 3
+    step = 22 + size + room
+    height = step * len(panels) if narrow else step
+    parts = [f'<svg viewBox="0 0 {width} {height:.0f}" aria-hidden="true" focusable="false" class="matrix">']
+    for place, (title, values, signed) in enumerate(panels):
+        left = room if narrow else room + place * (size + GAP_PX)
+        top = 22 + (place * step if narrow else 0)
+        parts.append(f'<text x="{left:.1f}" y="{top - 7:.1f}" class="title">{escape(title)}</text>')
+        parts.append(
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{size:.1f}" height="{size:.1f}" class="frame"/>'
+        )
+        parts += _names(names, left, top, size, beside=narrow or place == 0)
+        parts += _cells(cells_of(values, signed), left, top, size / len(names))
+    return "".join([*parts, "</svg>"])
+
+
+def _names(names: Sequence[str], left: float, top: float, size: float, beside: bool) -> list[str]:
+    found, cell = [], size / len(names)
+    for at, name in enumerate(names):
+        text = escape(name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…")
+        x, y = left + (at + 0.5) * cell + 3, top + size + 5
+        found.append(
+            f'<text transform="translate({x:.1f} {y:.1f}) rotate(-90)" text-anchor="end">{text}</text>'
+        )
+        if beside:
+            y = top + (at + 0.5) * cell + 3.5
+            found.append(f'<text x="{left - 5:.1f}" y="{y:.1f}" text-anchor="end">{text}</text>')
+    return found
+
+
+def _cells(cells: Sequence[Cell], left: float, top: float, size: float) -> list[str]:
+    found = []
+    for one in cells:
+        x, y = left + (one.column + 0.03) * size, top + (one.row + 0.03) * size
+        found.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{0.94 * size:.1f}" height="{0.94 * size:.1f}" '
+            f'fill="var(--{one.kind})" fill-opacity="{one.opacity:.2f}" data-open="{one.row}-{one.column}"/>'
+        )
+        if one.text:
+            kind = "value dark" if one.is_dark else "value"
+            x, y = x + 0.47 * size, y + 0.47 * size + 3
+            found.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{one.text}</text>')
+    return found
