@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bench import render
+from tests.bench import render, render_gpu
 from tests.bench.recipe import Recipe
 from usk.audio.vocoder import log_mel_error_db
 from usk.data.decode import decode_source
@@ -68,3 +68,34 @@ def test_the_benchmark_runs_and_says_what_was_given_up(
     for row in result["rows"]:
         assert row["clips_per_s"] > 0 and row["round_trip_db"] >= 0
         assert row["distance"]["kad"] is not None and row["distance"]["n"] == 6
+
+
+@pytest.mark.slow
+def test_a_gpu_is_measured_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small network on a CPU, and no compiler."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend="eager"))
+    monkeypatch.setattr(render_gpu, "REPEATS", 1)
+    saved = tmp_path / "result.json"
+    arguments = [
+        "render_gpu",
+        "--small",
+        "--device",
+        "cpu",
+        "--batches",
+        "2",
+        "--recipe-clips",
+        "1",
+        "--json",
+        str(saved),
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    render_gpu.main()
+    result = json.loads(saved.read_text())
+    assert [row["what"] for row in result["evaluations"]] == [
+        "fp32", "bf16 by autocast", "bf16 weights, NCHW", "bf16 weights", "bf16 weights, compiled"
+    ]  # fmt: skip
+    for row in result["evaluations"]:
+        assert row["ms_a_clip"] > 0 and row["share_of_bf16_rate"] > 0 and row["error"] < 0.1
+    assert result["profile"] and result["device"] and result["usk"]["clips"] == 10
+    assert result["usk"]["times_the_recipe"] > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -279,6 +278,13 @@ def test_a_batch_reads_its_own_parents_alone(
     n_bytes = read() - before
     assert len(set(rows)) * of_parent <= n_bytes < len(set(rows)) * of_parent + 1_000
     assert sum(file.stat().st_size for file in tmp_path.glob("latents-*.bin")) > 3 * n_bytes
+    again.latents.near_bytes = 3 * of_parent  # as on a GPU
+    noisy, _ = again.latents(rows, generator.longest_samples)
+    kept, before = list(dict.fromkeys(rows))[-3:], read()
+    torch.testing.assert_close(
+        again.latents(kept, generator.longest_samples)[0], noisy[[rows.index(row) for row in kept]]
+    )
+    assert read() - before < of_parent, "what is on the device is not read again"
 
 
 def test_strategies_and_settings_give_different_clips(
@@ -398,13 +404,11 @@ def test_a_compiled_network_makes_the_same_clips_and_is_compiled_once_for_each_w
     compiled = renderer_of(decoded, generator, tmp_path / "compiled", plan, crop=True, batch=5, steps=2)
     assert compiled.config.guidance == 2.0
     batches, widths = compiled.batches(0, len(plan)), set()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for batch in batches:
-            planned = [plan.clips[index] for index in batch]
-            images = compiled.images(planned)
-            widths.add(images.shape[-1])
-            torch.testing.assert_close(images, plain.images(planned), rtol=0, atol=1e-3)
+    for batch in batches:
+        planned = [plan.clips[index] for index in batch]
+        images = compiled.images(planned)
+        widths.add(images.shape[-1])
+        torch.testing.assert_close(images, plain.images(planned), rtol=0, atol=1e-3)
     assert len({len(batch) for batch in batches}) > 1 and len(widths) > 1
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(widths)
     n_parents = len(compiled.latents.group_of)

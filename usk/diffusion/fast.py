@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from usk.diffusion.weights import quiet_libraries
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 EVALUATIONS_THAT_REPAY = 100_000
 """Of the network on one clip, for each width of latents. An estimate until `tests.bench.render_gpu` has run on a GPU: a minute
@@ -62,4 +64,5 @@ class Compiled:
                 if len(noisy) == 1:  # which would be compiled for itself
                     arguments[name] = value = torch.cat((value, value))
                 torch._dynamo.mark_dynamic(value, 0)
-        return tuple(output[: len(noisy)] for output in self.compiled(**arguments))
+        with quiet_libraries():  # torch warns of how diffusers is written
+            return tuple(output[: len(noisy)] for output in self.compiled(**arguments))

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import zlib
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +27,7 @@ from usk.audio.mel import stack_padded
 from usk.data.cache import cache_root, evict, mark_used
 from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import text_of_parents
-from usk.device import to_device
+from usk.device import free_device_bytes, to_device
 from usk.diffusion.generator import Condition, Generator
 from usk.errors import disk_errors
 from usk.files import atomic_write, turn
@@ -46,7 +46,8 @@ class ParentLatents:
     """The latents of a plan's parents, each encoded as long as the longest crop of its clips.
 
     Groups are kept on disk in order of first use, until they would take more than `ON_DISK_BYTES`. Parents of the groups after
-    that are encoded with every batch that needs them: at most as often as they have clips.
+    that are encoded with every batch that needs them: at most as often as they have clips. A CUDA device keeps what it was given
+    of them in an eighth of its free memory.
     """
 
     def __init__(
@@ -75,6 +76,10 @@ class ParentLatents:
         self.groups: dict[tuple[int, int], list[int]] = {}  # rows by crop and number
         self.kept: set[tuple[int, int]] = set()
         self._whole: set[int] = set()  # rows whose record was found as it was written
+        self._near: OrderedDict[tuple[int, int], torch.Tensor] = (
+            OrderedDict()
+        )  # by row and crop, the longest unused first
+        self.near_bytes = free_device_bytes(generator.device) / 8 if generator.device.type == "cuda" else 0.0
         left = ON_DISK_BYTES
         for crop, rows in rows_of_crop.items():
             for begin in range(0, len(rows), batch):
@@ -88,18 +93,28 @@ class ParentLatents:
     def __call__(self, rows: Sequence[int], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(noisy, clean) latents of the parents at `rows`, cut to a crop of so many samples: each [len(rows), *latent
         shape] on the device."""
+        missing = [row for row in dict.fromkeys(rows) if (row, crop) not in self._near]
+        if missing:
+            near = to_device(self._cut(missing, crop), self.generator.device)
+            self._near |= {(row, crop): one for row, one in zip(missing, near, strict=True)}
+        for row in rows:
+            self._near.move_to_end((row, crop))
+        both = torch.stack([self._near[row, crop] for row in rows])
+        while self._near and sum(one.nbytes for one in self._near.values()) > self.near_bytes:
+            self._near.popitem(last=False)
+        return both[:, 0], both[:, -1]
+
+    def _cut(self, rows: Sequence[int], crop: int) -> torch.Tensor:
+        """Latents [len(rows), 1 or 2, *latent shape] of parents, from the disk or encoded."""
         of_group: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for row in dict.fromkeys(rows):
+        for row in rows:
             group = self.group_of[row]
             of_group[group if group in self.kept else (group[0], -1)].append(row)
         found: dict[int, torch.Tensor] = {}
-        for (parents_crop, number), some in sorted(of_group.items()):
-            encoded = (
-                self._encode(parents_crop, some) if number < 0 else self._read((parents_crop, number), some)
-            )
-            found.update(zip(some, self.generator.cut(torch.from_numpy(encoded), crop), strict=True))
-        both = to_device(torch.stack([found[row] for row in rows]), self.generator.device)
-        return both[:, 0], both[:, -1]
+        for (of_crop, number), some in sorted(of_group.items()):
+            latents = self._encode(of_crop, some) if number < 0 else self._read((of_crop, number), some)
+            found.update(zip(some, self.generator.cut(torch.from_numpy(latents), crop), strict=True))
+        return torch.stack([found[row] for row in rows])
 
     def audio(self, rows: Sequence[int], n_samples: int) -> torch.Tensor:
         """The parents at `rows`, each `n_samples` long: [len(rows), n_samples]."""
