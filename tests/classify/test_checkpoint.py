@@ -52,6 +52,32 @@ def results(folder: Path) -> tuple[np.ndarray, Any, dict[str, Any]]:
     return np.array(table["probabilities"].to_pylist()), history, load_file(folder / "model.safetensors")
 
 
+def test_a_run_that_is_stopped_within_an_epoch_goes_on_from_its_step(
+    bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs of large data and networks take minutes."""
+    (whole,) = train(bands, out=tmp_path / "whole", config=CONFIG).runs
+    step, done, stop = Training.step, list[int](), set[int]()
+
+    def stopping(self: Training) -> torch.Tensor:
+        if self.done in stop:
+            raise KeyboardInterrupt
+        done.append(self.done)
+        return step(self)
+
+    monkeypatch.setattr(Training, "step", stopping)
+    for before in (3, per_epoch := whole.steps // whole.epochs, per_epoch + 2):
+        stop.add(before)
+        with pytest.raises(KeyboardInterrupt):
+            train(bands, out=tmp_path / "stopped", config=CONFIG)
+        stop.clear()
+    (run,) = train(bands, out=tmp_path / "stopped", config=CONFIG).runs
+    assert done == list(range(whole.steps))
+    assert results(run.folder)[1] == results(whole.folder)[1]
+    first, second = results(whole.folder)[2], results(run.folder)[2]
+    assert all((first[name] == second[name]).all() for name in first)
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_stopped_run_ends_with_the_same_weights(bands: Source, tmp_path: Path, epoch: int) -> None:
     (whole,) = train(bands, out=tmp_path / "whole", config=CONFIG).runs

@@ -77,7 +77,7 @@ def test_actors_are_replaced_and_look_at_their_machine_first(tmp_path: Path) -> 
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     done, lost, line, *added, version, data_line, gpu, files = ran.stdout.splitlines()
-    assert done == str({number: (number, "cpu") for number in range(4)}) or sorted(eval(done)) == [0, 1, 2, 3]
+    assert sorted(eval(done)) == [0, 1, 2, 3]
     assert lost.startswith("UskError") and "3 times" in lost
     assert line == "UskError per_class: that cannot be done. Do another."
     assert sorted(added) == ["0 10.0", "1 15.0", "2 20.0"]
@@ -190,8 +190,8 @@ def test_a_cluster_that_is_not_there_is_one_line(
     usk_process: Callable[..., Any], tone_folder: Path, tmp_path: Path
 ) -> None:
     words = ("synth", "--real", tone_folder, "--strategy", "waveform", "--across-folds", "--per-class", 1)
-    away = {"RAY_ADDRESS": "127.0.0.1:1", "RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
-    process = usk_process(*words, "--engine", RAY, "--quiet", "--out", tmp_path / "out", **away)
+    where = tmp_path / "out"
+    process = usk_process(*words, "--engine", RAY, "--quiet", "--out", where, RAY_ADDRESS="127.0.0.1:1")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2 and err.splitlines()[-1].startswith("usk: --engine"), err
     assert "Traceback" not in err

@@ -1,4 +1,4 @@
-"""A run that is being trained, kept with the finished ones: a stopped `usk train` goes on from the last epoch kept."""
+"""A run that is being trained, kept with the finished ones: a stopped `usk train` goes on from the last step kept."""
 
 from __future__ import annotations
 
@@ -41,10 +41,13 @@ class Checkpoint:
             torch.cuda.set_rng_state(random["cuda"], self.device)
         return dict(state)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether nothing was kept in the last minute: that much a kill may cost."""
+        return time.monotonic() - self._kept_at >= KEEP_EVERY_S
+
     def keep(self, state: dict[str, Any]) -> None:
-        """Keep tensors and plain values, whole or not at all, unless something was kept in the last minute."""
-        if time.monotonic() - self._kept_at < KEEP_EVERY_S:
-            return
+        """Keep tensors and plain values, whole or not at all."""
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)

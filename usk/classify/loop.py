@@ -269,15 +269,28 @@ def fit_classifier(
     checkpoint = Checkpoint(task.out, task.name, device)
     per_epoch = task.steps // task.epochs
     choice, history, spent_s = EpochChoice(task), [], 0.0
+    losses: list[torch.Tensor] = []  # of this epoch's steps
     if (kept := checkpoint.load()) is not None:
         model.load_state_dict(kept["model"])
         choice.recent, choice.best, history, spent_s = (
             kept[name] for name in ("recent", "best", "history", "spent_s")
         )
-        training.go_on(kept, len(history) * per_epoch)
+        losses = [loss.to(device) for loss in kept["losses"]]
+        training.go_on(kept, len(history) * per_epoch + len(losses))
+
+    def keep() -> None:
+        so_far = {"history": history, "recent": choice.recent, "best": choice.best, "losses": losses}
+        elapsed_s = spent_s + time.monotonic() - started
+        checkpoint.keep({"model": model.state_dict(), **training.state(), **so_far, "spent_s": elapsed_s})
+
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
-        loss = float(torch.stack([training.step() for _ in range(per_epoch)]).double().mean())
+        while len(losses) < per_epoch:
+            losses.append(training.step())
+            if checkpoint.is_due:
+                keep()
+        loss = float(torch.stack(losses).double().mean())
+        losses.clear()
         if not math.isfinite(loss):
             checkpoint.remove()
             raise UskError(
@@ -293,9 +306,8 @@ def fit_classifier(
                 "validation_loss": rounded(-likelihood),
             }
             choice.consider(epoch, accuracy, likelihood, model)
-        so_far = {"history": history, "recent": choice.recent, "best": choice.best}
-        elapsed_s = spent_s + time.monotonic() - started
-        checkpoint.keep({"model": model.state_dict(), **training.state(), **so_far, "spent_s": elapsed_s})
+        if checkpoint.is_due:
+            keep()
         after_epoch(epoch, choice.last_accuracy)
     assert choice.best is not None
     score, best_epoch, weights = choice.best

@@ -37,7 +37,7 @@ class FitConfig:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
-    checkpoint_every_s: float = 120.0
+    checkpoint_every_s: float = 60.0
     validate_every: int = 250
 
     def resolved(self) -> FitConfig:

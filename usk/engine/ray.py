@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from usk.errors import UsageError, UskError, disk_errors
 from usk.files import PARTIAL
 from usk.hub import first_line
 
+CONNECT_S = 10.0
 CHECKED = ("usk", "torch")  # that have one version on all machines: results depend on it
 
 
@@ -148,14 +150,19 @@ def _connect() -> None:
     """Raises UsageError for a cluster that cannot be used."""
     import ray
 
+    # What its daemon says would stand among results on the standard output, whatever `log_to_driver` says.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     if ray.is_initialized():
         return
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # of a cluster that is started here
         os.environ.setdefault(name, "0")
+    hint = "See that RAY_ADDRESS is right, and that Ray and Python have one version everywhere."
     try:
+        host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
+        if port.isdigit():  # where nobody answers, Ray would end this process
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of a node that does not start in time it is no other
-        hint = "See that RAY_ADDRESS is right, and that Ray and Python have one version everywhere."
         why = f"cannot be used ({first_line(error)})"
         raise UsageError(why, field="engine", value="ray", hint=hint) from error
 
