@@ -121,6 +121,19 @@ def test_there_must_be_something_to_finish(usk: Command, tmp_path: Path, begun: 
     assert (ran.code, ran.err.count("\n")) == (2, 1) and str(out) in ran.err
 
 
+def test_another_number_of_parts_is_said_and_does_no_harm(
+    usk: Command, arguments: list[object], tmp_path: Path
+) -> None:
+    assert usk(*arguments, "--out", tmp_path / "once").code == 0
+    out, said = tmp_path / "out", []
+    for part in ("1/3", "1/3", "2/2", "1/2"):  # the second does the same again
+        ran = usk(*arguments[:-1], "--out", out, "--part", part)  # not quiet
+        assert ran.code == 0, ran.err
+        said.append("begun in 3 parts" in ran.err)
+    assert said == [False, False, True, False]
+    assert contents(out) == contents(tmp_path / "once")
+
+
 def test_a_part_waits_while_another_claims_the_folder(
     usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

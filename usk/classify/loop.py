@@ -272,9 +272,8 @@ def fit_classifier(
     losses: list[torch.Tensor] = []  # of this epoch's steps
     if (kept := checkpoint.load()) is not None:
         model.load_state_dict(kept["model"])
-        choice.recent, choice.best, history, spent_s = (
-            kept[name] for name in ("recent", "best", "history", "spent_s")
-        )
+        choice.recent, choice.best = kept["recent"], kept["best"]
+        history, spent_s = kept["history"], kept["spent_s"]
         losses = [loss.to(device) for loss in kept["losses"]]
         training.go_on(kept, len(history) * per_epoch + len(losses))
 

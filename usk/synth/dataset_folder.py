@@ -187,14 +187,19 @@ class DatasetFolder:
                 for left in self.folder.glob(f"[!.]*/{PARTIAL.format('*')}"):  # by a kill
                     left.unlink(missing_ok=True)
                 if self.missing():
-                    self._keep_units(part)
+                    self._keep_units(part, reporter)
             yield
 
-    def _keep_units(self, part: Part) -> None:
+    def _keep_units(self, part: Part, reporter: Reporter | None) -> None:
         """Note how the plan is cut, in how many parts it is made, and with how many threads."""
         self.work.mkdir(exist_ok=True)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self.threads = int(json.loads((self.folder / UNITS_FILE).read_text())["threads"])
+            before = json.loads((self.folder / UNITS_FILE).read_text())
+            self.threads = int(before["threads"])
+            if reporter is not None and not part.is_whole and before["parts"] not in (1, part.of):
+                reporter.warn(
+                    f"this is a part of {part.of}, of a job that was begun in {before['parts']} parts"
+                )
         record = {
             "parts": part.of,
             "threads": self.threads,
