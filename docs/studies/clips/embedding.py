@@ -62,7 +62,9 @@ class Clips:
         self.mel, self.n = mel, mel.samples_of(mel.n_frames)
 
     def real(self) -> np.ndarray:
-        return self._kept("real", lambda: ((self.decoded.audio(row), 0) for row in range(len(self.decoded))))[0]
+        return self._kept("real", lambda: ((self.decoded.audio(row), 0) for row in range(len(self.decoded))))[
+            0
+        ]
 
     def of(self, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._kept(f"{kind}-{seed}", lambda: self._made(kind, seed))
@@ -136,8 +138,14 @@ def main() -> None:
         for seed in SEEDS:
             before, after = right(base, seed), right(other, seed)
             of = fold_of[test]
-            pairs += [Pair(f"fold{fold}", seed, groups[test][of == fold], before[of == fold], after[of == fold]) for fold in np.unique(of)]  # fmt: skip
-        accuracies = [100 * float(np.mean([np.mean(getattr(pair, side)) for pair in pairs])) for side in ("baseline_correct", "other_correct")]  # fmt: skip
+            pairs += [
+                Pair(f"fold{fold}", seed, groups[test][of == fold], before[of == fold], after[of == fold])
+                for fold in np.unique(of)
+            ]
+        accuracies = [
+            100 * float(np.mean([np.mean(getattr(pair, side)) for pair in pairs]))
+            for side in ("baseline_correct", "other_correct")
+        ]
         return {"base": base, "mix": other, "accuracies": accuracies, **asdict(paired_bootstrap(pairs))}
 
     rows = [compared((), mix) for mix in ALONE]

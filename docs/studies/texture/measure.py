@@ -1,6 +1,6 @@
 """The study's runs, each tested on several folds at once, told apart by UrbanSound8K's folds.
 
-    python docs/studies/texture/measure.py UrbanSound8K RUNS --json FILE
+    python docs/studies/texture/measure.py UrbanSound8K RUNS... --json FILE
 
 For each number of real clips, mix and use: accuracy (the mean of the folds'), the difference from real clips alone with the
 interval that usk has (folds, recordings and seeds are resampled), the difference from the default so far used in the same way, and
@@ -68,12 +68,12 @@ def against(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("real", type=Path), parser.add_argument("runs", type=Path)
+    parser.add_argument("real", type=Path), parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     folds, rows = folds_of(args.real), []
     trained: dict[tuple[int | None, str], dict[int, RunRecord]] = defaultdict(dict)
-    for run in read_runs(args.runs):
+    for run in (run for folder in args.runs for run in read_runs(folder)):
         trained[run.train_clips, run.mix][run.seed] = run
     for (n, mix), runs in sorted(trained.items(), key=lambda item: (item[0][0] or 0, item[0][1])):
         if mix == "real":
