@@ -99,10 +99,13 @@ class Chart:
         figure = self._figure(PAGE, narrow)
         buffer = io.StringIO()
         with _style(PAGE, narrow, f"{self.name}-{narrow}"):
+            from matplotlib.backends.backend_svg import FigureCanvasSVG
+
             if (layout := figure.get_layout_engine()) is not None:
                 layout.execute(figure)
-                figure.set_layout_engine("none")  # or `savefig` draws once more for it
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+                figure.set_layout_engine("none")
+            figure.patch.set_facecolor("none")
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws twice
         return _inline(buffer.getvalue())
 
     def png(self, file: Path, field: str = "png") -> None:
