@@ -81,10 +81,13 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_prompts_are_in_every_row_and_the_clips_train_a_classifier(
     name: str, models: dict[str, Path], prompts: Path, urbansound8k_folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, hub: LocalHub,
+    monkeypatch: pytest.MonkeyPatch, hub: LocalHub, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out, other = tmp_path / "synth", tmp_path / "other"
     given = (urbansound8k_folder, models[name], prompts)
+    capsys.readouterr()
+    assert usk(monkeypatch, *synth_arguments(*given, out), "--dry-run") == 0
+    assert "two dogs" in capsys.readouterr().out
     assert usk(monkeypatch, *synth_arguments(*given, out), "--batch", 4) == 0
     rows = rows_in(out)
     of_class = {"dog_bark": {"a dog", "two dogs"}, "siren": {"a siren"}}

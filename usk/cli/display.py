@@ -266,13 +266,15 @@ def _in_lines(header: str) -> str:
 
 
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
-    """The first planned clips with their parents and the parents' shares."""
+    """The first planned clips with their parents, the parents' shares, and their prompts if they have any."""
     parents = [f"parent {place + 1}" for place in range(len(rows[0]["parents"]) if rows else 0)]
     title = f"first {len(rows)} of {n_all} planned clips"
-    table = tables.Table(title, tables.columns("clip", *parents, numbers=["shares"]))
+    prompted = any(row.get("prompt") for row in rows)
+    table = tables.Table(title, tables.columns("clip", *parents, *["prompt"] * prompted, numbers=["shares"]))
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
-        table.add(row["clip_id"], *(row["parent_names"] or row["parents"]), shares)
+        prompt = [row["prompt"]] * prompted
+        table.add(row["clip_id"], *(row["parent_names"] or row["parents"]), *prompt, shares)
     return table
 
 

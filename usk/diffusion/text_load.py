@@ -116,9 +116,10 @@ def _network(of: Any, folder: Path, dtype: torch.dtype) -> Any:
         network, report = of.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **more
         )
-        if missing := sorted(report["missing_keys"]):
+        parameters = {name for name, _ in network.named_parameters()}
+        if missing := sorted(parameters & set(report["missing_keys"])):
             raise ValueError(f"its files lack {abbreviate_list(missing)}")
-        if whole := _integer_weights(folder, network):
+        if whole := _integer_weights(folder, parameters):
             raise ValueError(f"{whole} is of whole numbers; quantized weights are not read")
     except Exception as error:  # a stranger's weights can fail anywhere in diffusers and transformers
         said = first_line(error)
@@ -128,13 +129,13 @@ def _network(of: Any, folder: Path, dtype: torch.dtype) -> Any:
     return network
 
 
-def _integer_weights(folder: Path, network: Any) -> str:
+def _integer_weights(folder: Path, parameters: set[str]) -> str:
     """The name of a parameter that a file holds in whole numbers, which would count as they are; empty for none."""
     from safetensors import safe_open
 
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as opened:
-            for name in {name for name, _ in network.named_parameters()} & set(opened.keys()):
+            for name in parameters & set(opened.keys()):
                 if not opened.get_slice(name).get_dtype().startswith(("F", "BF")):
                     return name
     return ""
