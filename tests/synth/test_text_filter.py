@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.diffusion.text_models import save_clap
 from usk.data.decode import decode_source
@@ -131,6 +133,13 @@ def test_a_model_that_is_no_clap_or_finds_nothing_is_one_line(
     with pytest.raises(UskError) as caught:
         made(urbansound8k_folder, tmp_path / "out", tmp_path / "other")
     assert caught.value.field == "filter_model" and caught.value.hint
+    shutil.copytree(clap, tmp_path / "cut")
+    tensors = load_file(tmp_path / "cut" / "model.safetensors")
+    del tensors["audio_projection.linear1.weight"]
+    save_file(tensors, tmp_path / "cut" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UskError, match="lack audio_projection") as caught:
+        made(urbansound8k_folder, tmp_path / "out", tmp_path / "cut")
+    assert caught.value.field == "filter_model"
     monkeypatch.setattr(TextFilter, "similarity", lambda *_: -0.1)
     with pytest.raises(SourceError, match="does not find") as caught:
         made(urbansound8k_folder, tmp_path / "deaf", clap)

@@ -5,11 +5,10 @@ Nothing of a checkpoint is run as code: weights are safetensors, or `.bin` files
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.recipe import ClassifierPreset
 from usk.data.pinned import download
+from usk.diffusion.weights import quiet_transformers
 from usk.errors import ModelError, UsageError, UskError
 from usk.files import expanded
 from usk.hub import first_line
@@ -48,21 +48,6 @@ def transformers(subject: str = "a classifier hf:...", instead: str = "") -> Any
         fix = f"pip install 'urban-sound-kit[hf]'{f', or {instead}' if instead else ''}"
         raise UsageError(f"{subject} needs transformers, which is not installed; {fix}") from error
     return library
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither the library's progress bars nor its report of the new head."""
-    log = transformers().utils.logging
-    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(before)
-        if bars:
-            log.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -161,7 +146,7 @@ def transformer_preset(place: str) -> ClassifierPreset:
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
-        with _quiet():
+        with quiet_transformers():
             try:
                 model, loaded = library.AutoModelForAudioClassification.from_pretrained(
                     folder,
@@ -209,7 +194,7 @@ def transformer_described(described: Mapping[str, Any], name: str) -> Classifier
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
-        with _quiet():
+        with quiet_transformers():
             model = library.AutoModelForAudioClassification.from_config(config)
         return TransformerClassifier(model.float(), features)
 
@@ -288,7 +273,7 @@ def _described(folder: Path, at: dict[str, Any]) -> tuple[Any, Any]:
             raise ModelError(f"is not an audio classifier: it has no {name}", **at)
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        with _quiet():
+        with quiet_transformers():
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

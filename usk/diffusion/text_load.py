@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from usk.diffusion.text_families import AudioLdm, AudioLdm2, LongCatAudio, Music
 from usk.diffusion.text_info import text_shape
 from usk.diffusion.text_memory import ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
-from usk.diffusion.weights import quiet_libraries, quiet_log
+from usk.diffusion.weights import quiet_libraries, quiet_log, quiet_transformers
 from usk.errors import ModelError
 from usk.hub import first_line
 from usk.text import abbreviate_list
@@ -80,7 +79,7 @@ def _read(
 ) -> Any:
     """The pipeline in `folder`, frozen; components that are `given` are not read from the disk."""
     parts = dict(given)
-    with quiet_libraries(), quiet_log(), _no_bars():
+    with quiet_libraries(), quiet_log(), quiet_transformers():
         import diffusers
 
         for name, of in networks.items():
@@ -139,21 +138,6 @@ def _integer_weights(folder: Path, parameters: set[str]) -> str:
                 if not opened.get_slice(name).get_dtype().startswith(("F", "BF")):
                     return name
     return ""
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """The libraries' own bars would tear ours."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
-    try:
-        yield
-    finally:
-        of_diffusers.enable_progress_bar()
-        of_transformers.enable_progress_bar()
 
 
 def cosine_scheduler(folder: Path) -> Any:

@@ -105,11 +105,30 @@ def _why_not_loaded(error: Exception, weights: Path | None) -> str:
 
 @contextlib.contextmanager
 def quiet_log() -> Iterator[None]:
-    """diffusers logs what it then returns or raises."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """diffusers logs what it then returns or raises, and its bars would tear ours."""
+    from diffusers.utils import logging as log
+
+    with _quiet(log):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """The same of transformers."""
+    from transformers.utils import logging as log
+
+    with _quiet(log):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet(log: Any) -> Iterator[None]:
+    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        log.set_verbosity(before)
+        if bars:
+            log.enable_progress_bar()

@@ -23,6 +23,7 @@ from usk.data.clip import Clip
 from usk.data.decode import DecodedSource
 from usk.data.prompts import Prompts
 from usk.data.splits import held_out_groups
+from usk.diffusion.weights import quiet_transformers
 from usk.errors import ModelError, SourceError
 from usk.files import expanded
 from usk.hub import first_line
@@ -31,6 +32,7 @@ from usk.reporter import Reporter
 from usk.synth.filter import Folds, scored_by
 from usk.synth.plan import PlannedClip
 from usk.synth.settings import OUTSIDE, SynthConfig
+from usk.text import abbreviate_list
 
 LEAST = 0.85  # of the real clips' median similarity
 
@@ -143,7 +145,12 @@ def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:
     folder = located(place, at)
     try:
         processor = library.ClapProcessor.from_pretrained(folder, local_files_only=True)
-        model = library.ClapModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+        with quiet_transformers():
+            model, report = library.ClapModel.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
+        if missing := {name for name, _ in model.named_parameters()} & set(report["missing_keys"]):
+            raise ValueError(f"its files lack {abbreviate_list(sorted(missing))}")
     except Exception as error:  # a stranger's files can fail anywhere in transformers
         raise ModelError(
             f"is not a CLAP model that transformers can load ({first_line(error)})",
@@ -151,4 +158,4 @@ def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:
             hint="Name one such as hf:laion/clap-htsat-unfused.",
         ) from error
     revision = "" if expanded(place).is_dir() else f"@{folder.name}"
-    return f"{OUTSIDE}{place.partition('@')[0]}{revision}", processor, model
+    return f"{OUTSIDE}{place.partition('@')[0]}{revision}", processor, model.eval().to(device)
