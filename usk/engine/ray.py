@@ -7,16 +7,17 @@ the same versions. What units share lies in Ray's object store, once a machine. 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import logging
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import usk
 from usk.engine.engine import LOSSES, Begin, Pool, Shared, Workers
 from usk.engine.local import sigterm_unwinds
 from usk.engine.worker import as_sent
@@ -25,7 +26,6 @@ from usk.files import PARTIAL
 from usk.hub import first_line
 
 CONNECT_S = 10.0
-CHECKED = ("usk", "torch")  # that have one version on all machines: results depend on it
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,8 @@ def _connect() -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: str(sys.modules[name].__version__) for name in CHECKED if name in sys.modules}
+    """Of what has one version on all machines, since results depend on it."""
+    return {"usk": usk.__version__, "torch": importlib.metadata.version("torch")}
 
 
 def do_unit(doing: list[Any], begin: Any, device: str, threads: int, unit: Any) -> tuple[Any, ...]:
@@ -197,21 +198,23 @@ def _worker_class() -> type:
 
         def look(self, needed: list[str], versions: dict[str, str]) -> Any:
             """What is wrong with this machine, or that it is ready."""
-            import importlib
+            import importlib.metadata
             import os
             import socket
 
+            machine = f"has a machine, {socket.gethostname()}"
+            try:  # without the seconds that importing torch takes
+                here = {"usk": importlib.import_module("usk").__version__}
+                here["torch"] = importlib.metadata.version("torch")
+            except ImportError as error:
+                return f"{machine}, without {error.name}"
             for name, version in versions.items():
-                try:
-                    here = str(importlib.import_module(name).__version__)
-                except ImportError:
-                    return f"has a machine, {socket.gethostname()}, without {name}"
-                if here != version:
-                    return f"has a machine, {socket.gethostname()}, with {name} {here} in place of {version}"
+                if here[name] != version:
+                    return f"{machine}, with {name} {here[name]} in place of {version}"
             for place in needed:
                 if not os.path.exists(place):  # noqa: PTH110
                     folder = place if place != needed[0] else os.path.dirname(place)  # noqa: PTH120
-                    return f"has a machine, {socket.gethostname()}, that does not see {folder}"
+                    return f"{machine}, that does not see {folder}"
             return ("ready",)
 
         def do(self, begin: list[Any], device: str, threads: int, unit: Any) -> Any:
