@@ -156,7 +156,7 @@ def _connect() -> None:
         return
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # of a cluster that is started here
         os.environ.setdefault(name, "0")
-    hint = "See that RAY_ADDRESS is right, and that Ray and Python have one version everywhere."
+    hint = "See that RAY_ADDRESS and RAY_AUTH_MODE are right, and that Ray and Python have one version everywhere."
     try:
         host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
         if port.isdigit():  # where nobody answers, Ray would end this process
