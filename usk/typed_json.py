@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import re
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+MOST_LAYERS, MOST_OF_ANYTHING = 512, 1 << 20
 
 _NAMES = {
     str: "text",
@@ -21,6 +23,16 @@ _NAMES = {
     bool: "true or false",
     datetime: "a time",
 }
+
+
+def absurd_size(value: Any, key: str = "") -> str:
+    """The first key of a network's configuration whose whole number no network has: building one would fill the memory, or never end.
+    Empty if there is none. Raises RecursionError for a value nested too deep."""
+    if isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else ((key, one) for one in value)
+        return next(filter(None, (absurd_size(one, str(name)) for name, one in items)), "")
+    most = MOST_LAYERS if re.search("layers|depth|blocks", key) else MOST_OF_ANYTHING
+    return key if type(value) is int and abs(value) > most else ""
 
 
 def to_json(value: Any) -> Any:

@@ -187,6 +187,7 @@ def test_a_damaged_one_is_one_line(
         ({"repeat_short": 1}, "repeat_short"),
         ({"precision": "int4"}, "precision"),
         ({"mel": {**GOOD["mel"], "n_frames": 10**9}}, "the mel setting n_frames must lie above 0"),  # type: ignore[dict-item]
+        ({"mel": {**GOOD["mel"], "n_frames": 16_000, "hop_samples": 30_000}}, "is too large"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "hop_samples": 0}}, "the mel setting hop_samples"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "top_db": float("nan")}}, "the mel setting top_db"),  # type: ignore[dict-item]
         ({"mel": {**GOOD["mel"], "n_mels": 32}}, "takes 64 mel bands, not 32"),  # type: ignore[dict-item]

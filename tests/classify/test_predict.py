@@ -136,8 +136,10 @@ def test_clips_without_labels_and_files_of_other_kinds(usk: Command, trained: Pa
 def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "a, b.wav", tone(440, 0.5))
     files = [tmp_path / "a, b.wav", tmp_path / "gone.wav"]
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "p.csv").symlink_to("victim")  # is replaced, not followed
     ran = usk("predict", trained, *files, "--csv", tmp_path / "p.csv", "--json")
-    assert ran.code == 0, ran.err
+    assert ran.code == 0 and (tmp_path / "victim").read_text() == "precious", ran.err
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     good, gone = ran.value

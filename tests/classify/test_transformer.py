@@ -195,6 +195,10 @@ def test_what_is_no_audio_classifier_is_refused_in_one_line(
         ),
         (spoilt(ast, tmp_path / "b", "preprocessor_config.json", None), "has no preprocessor_config.json"),
         (spoilt(ast, tmp_path / "c", "config.json", "{"), "cannot be loaded"),
+        (
+            spoilt(ast, tmp_path / "h", "config.json", json.dumps(remote | {"num_hidden_layers": 10**7})),
+            "num_hidden_layers in its config.json is too large",
+        ),
         (spoilt(ast, tmp_path / "d", "model.safetensors", "junk"), "cannot be loaded"),
         (spoilt(ast, tmp_path / "e", "model.safetensors", None), "cannot be loaded"),
         (spoilt(ast, tmp_path / "f", "config.json", json.dumps(remote)), "cannot be loaded"),

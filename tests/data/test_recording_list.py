@@ -35,6 +35,8 @@ def test_freesound_ids_name_recordings_of_urbansound8k_and_of_the_source(
         ("words.txt", b"a dog\n"),
         ("bytes.txt", b"\xff\xfe1"),
         ("columns.csv", b"title\n1\n"),
+        ("long.csv", b"fsID\n" + b"x" * 200_000),
+        ("number.txt", b"9" * 5_000),
     ],
 )
 def test_a_list_that_will_not_do_is_refused(name: str, content: bytes | None, tmp_path: Path) -> None:

@@ -496,6 +496,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: edit(f / "mel/mel_config.json", n_fft=10**12),
         "mel_config.json is not understood",
     ),
+    "mel's filters are endless": (
+        lambda f: edit(f / "mel/mel_config.json", n_fft=60_000, y_res=60_000),
+        "mel_config.json is not understood: an image of 60000 bands",
+    ),
     "scheduler is endless": (
         lambda f: edit(f / "scheduler/scheduler_config.json", num_train_timesteps=10**12),
         "num_train_timesteps must be between 1 and",

@@ -26,9 +26,14 @@ strategy = "waveform"
 """
 
 
+def _stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Callable[..., Path]) -> Path:
-    """clips, classes (class folders), synth, runs (made up), trained/ (one run), model, g (a fitted generator), study.toml."""
+    """clips, classes (class folders), synth, runs (made up), trained/ (one run), model, g (a fitted generator), study.toml; cut, g-cut and
+    run-cut are unfinished ones."""
     root = tmp_path_factory.mktemp("world")
     rows = ["file_name,label,group,fold"]
     for number in range(16):
@@ -53,6 +58,15 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Callable[...,
     ):  # fmt: skip
         made = ended(*words)
         assert made.code == 0, (made.err, made.problem)
+    for words, place in (  # what is left where these are stopped
+        (("synth", *real, "--strategy", "waveform", "--per-class", 2, "--out", root / "cut"), "usk.synth.dataset_folder.DatasetFolder.assemble"),
+        (("fit", *real, "--steps", 1, "--from", root / "model", "--batch", 2, "--out", root / "g-cut"), "usk.diffusion.fit.write_pipeline"),
+        (("train", *real, "--epochs", 1, "--seeds", 1, "--test-folds", 1, "--no-baseline", "--out", root / "run-cut"), "usk.classify.checkpoint.Checkpoint.remove"),
+    ):  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(place, _stopped)
+            patch.setattr("usk.classify.checkpoint.KEEP_EVERY_S", 0.0)
+            assert ended(*words).code == 130
     (run,) = [file.parent for file in (root / "trained").glob("*/run.json")]
     run.rename(root / "trained" / "run")
     assert json.loads((root / "trained" / "run" / "run.json").read_text())["mix"] == "real"

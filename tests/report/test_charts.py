@@ -84,7 +84,10 @@ def test_a_sweep_has_its_values_as_text(tmp_path: Path) -> None:
     assert "bands" in chart.caption
     assert "side by side, with dots at the mean of real" in sweep(["real", *"abc"]).caption
     assert sweep(["real"], (50,)).description == "real 30.0 % with 50."
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "chart.png").symlink_to("victim")  # is replaced, not followed
     chart.png(tmp_path / "chart.png")
+    assert (tmp_path / "victim").read_text() == "precious"
     assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

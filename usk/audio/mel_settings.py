@@ -22,6 +22,17 @@ class MelSettings:
     n_frames: int = 256
     top_db: float = 80.0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for an image, its filters or its sound too large for any memory."""
+        if (
+            self.n_mels * self.n_frames > 1 << 22
+            or self.n_frames * self.hop_samples > 1 << 24
+            or self.n_mels * self.n_fft > 1 << 26
+        ):
+            raise ValueError(
+                f"an image of {self.n_mels} bands and {self.n_frames} frames (hop {self.hop_samples}, window {self.n_fft}) is too large"
+            )
+
     @property
     def image_samples(self) -> int:
         """Samples that fill one image exactly."""

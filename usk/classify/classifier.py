@@ -215,6 +215,10 @@ def _what_is_wrong_with_features(settings: dict[str, Any], features: Features) -
         kinds = (int, float) if name == "top_db" else (int,)
         if type(mel[name]) not in kinds or not 0 < mel[name] <= largest:
             return f"the mel setting {name} must lie above 0 and up to {largest}, not {mel[name]!r}"
+    try:
+        MelSettings(**mel)
+    except ValueError as error:
+        return str(error)
     window, n_frames = settings.get("window_frames"), mel["n_frames"]
     if window is not None and not (type(window) is int and n_frames // 4 <= window <= n_frames):
         return f"window_frames must lie between {n_frames // 4} and {n_frames}, not {window!r}"

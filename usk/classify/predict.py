@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from usk.data.decode import as_kept, decode, from_kept
 from usk.data.open import open_source
 from usk.data.pinned import looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
-from usk.files import expanded, visible_files
+from usk.files import atomic_write, expanded, visible_files
 from usk.reporter import Reporter
 from usk.runs import RUN_FILE, record_or_none, run_folders
 from usk.text import abbreviate_list
@@ -174,25 +174,27 @@ def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -
     Raises UsageError where the file cannot be written.
     """
     classes = list(dict.fromkeys(name for one in predictions for name in one.probabilities))
-    with contextlib.ExitStack() as stack:
-        if os.fspath(path) == "-":
-            file: Any = sys.stdout
-        else:
-            try:
-                file = stack.enter_context(
-                    Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape")
-                )
-            except OSError as error:
-                why = f"cannot be written ({error.strerror})"
-                raise UsageError(why, field="csv", value=path, hint="Name another file.") from error
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*CSV_COLUMNS, *(_cell(f"p({name})") for name in classes)])
-        for one in predictions:
-            row = (
-                one.file, one.class_name, one.probability, one.next_class, one.next_probability, one.problem,
-                *(one.probabilities.get(name) for name in classes),
-            )  # fmt: skip
-            writer.writerow([_cell(value) for value in row])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*CSV_COLUMNS, *(_cell(f"p({name})") for name in classes)])
+    for one in predictions:
+        row = (
+            one.file, one.class_name, one.probability, one.next_class, one.next_probability, one.problem,
+            *(one.probabilities.get(name) for name in classes),
+        )  # fmt: skip
+        writer.writerow([_cell(value) for value in row])
+    if os.fspath(path) == "-":
+        sys.stdout.write(text.getvalue())
+        return
+    file, content = Path(path), text.getvalue().encode(errors="surrogateescape")
+    try:
+        if file.exists() and not file.is_file():  # a pipe, or /dev/stdout
+            file.write_bytes(content)
+        else:  # whole or not at all, and nothing through a link that was put there
+            atomic_write(file, content)
+    except OSError as error:
+        why = f"cannot be written ({error.strerror})"
+        raise UsageError(why, field="csv", value=path, hint="Name another file.") from error
 
 
 def _cell(value: float | str | None) -> float | str:

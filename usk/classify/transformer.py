@@ -27,6 +27,7 @@ from usk.diffusion.weights import quiet_transformers
 from usk.errors import ModelError, UsageError, UskError
 from usk.files import expanded
 from usk.hub import first_line
+from usk.typed_json import absurd_size
 
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
@@ -272,7 +273,9 @@ def _described(folder: Path, at: dict[str, Any]) -> tuple[Any, Any]:
         if not (folder / name).is_file():
             raise ModelError(f"is not an audio classifier: it has no {name}", **at)
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for name in ("config.json", EXTRACTOR_FILE):
+            if large := absurd_size(json.loads((folder / name).read_text(encoding="utf-8"))):
+                raise ValueError(f"{large} in its {name} is too large")
         with quiet_transformers():
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)

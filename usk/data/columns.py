@@ -314,7 +314,9 @@ def _labels(
             value=label_column,
             hint="Clips have one label: leave one in each row, or name another column.",
         )
-    by_number = all(str(value).isdecimal() for value in set(values))  # 001, 01 and 1 are three classes
+    by_number = all(
+        str(value).isdecimal() and len(str(value)) < 20 for value in set(values)
+    )  # 001, 01 and 1 are three classes
     kinds = sorted(
         set(values), key=lambda value: (int(value) if by_number else 0, isinstance(value, str), value)
     )
@@ -377,11 +379,14 @@ def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
 def _fold_name(value: Any) -> str:
     """`3` of 3, 3.0, `03`, `fold3` and `Fold_3`; other names as they are."""
     name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    number = re.fullmatch(r"(?:fold[-_ ]*)?(\d+)", name, re.IGNORECASE | re.ASCII)
+    number = re.fullmatch(r"(?:fold[-_ ]*)?(\d{1,19})", name, re.IGNORECASE | re.ASCII)
     return str(int(number[1])) if number else name
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A sorting key by which `set2` comes before `set10`."""
     pieces = re.split(r"(\d+)", name, flags=re.ASCII)
-    return [(int(piece), "") if index % 2 else (-1, piece) for index, piece in enumerate(pieces)]
+    return [
+        (len(number := piece.lstrip("0")), number) if index % 2 else (-1, piece)
+        for index, piece in enumerate(pieces)
+    ]

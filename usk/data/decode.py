@@ -259,7 +259,7 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
     try:  # the samples first: what is mapped stays there, whoever replaces the folder
         with (folder / SAMPLES_FILE).open("rb") as file:
             samples = _mapped(file)
-    except OSError:
+    except (OSError, ValueError):  # the latter: half a sample
         return None
     content = read_checked(folder / INDEX_FILE)
     if content is None:

@@ -54,7 +54,7 @@ def read_prompts(text: str, class_names: Sequence[str]) -> Prompts:
         found = _toml(path) if path.suffix.lower() == ".toml" else _csv(path)
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", field="prompt", value=text) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise UsageError(
             f"does not list prompts by class ({error})",
             field="prompt",

@@ -39,14 +39,14 @@ def read_recordings(file: str, source_name: str) -> dict[str, Any]:
     ids = [name for line in named if (name := line.strip()) and not name.startswith("#")]
     if not ids:
         raise refused("names no recording", "Write one a line, for example a Freesound id.")
-    if odd := next((name for name in ids if not (name.isdecimal() or "/" in name)), None):
+    if odd := next((name for name in ids if not (_is_number(name) or "/" in name)), None):
         raise refused(
-            f"names {odd!r}, which is neither a Freesound id nor a recording such as {URBANSOUND8K}/100032"
+            f"names {odd[:80]!r}, which is neither a Freesound id nor a recording such as {URBANSOUND8K}/100032"
         )
     groups: set[str] = set()
     for name in ids:
         groups |= (
-            {f"{owner}/{int(name)}" for owner in (URBANSOUND8K, source_name)} if name.isdecimal() else {name}
+            {f"{owner}/{int(name)}" for owner in (URBANSOUND8K, source_name)} if _is_number(name) else {name}
         )
     return {
         "source": path.name,
@@ -62,4 +62,11 @@ def _column(lines: list[str], refused: Any) -> list[str]:
     found = next((columns[name] for name in ID_COLUMNS if name in columns), None)
     if found is None:
         raise refused("has no column of recordings", f"Name one of its columns {', '.join(ID_COLUMNS)}.")
-    return [row[found] or "" for row in reader]
+    try:
+        return [row[found] or "" for row in reader]
+    except csv.Error as error:
+        raise refused(f"cannot be read as CSV ({error})") from error
+
+
+def _is_number(name: str) -> bool:
+    return name.isdecimal() and len(name) < 20

@@ -209,12 +209,15 @@ def write_pipeline(
         for name, network in {"unet": networks.unet, "vqvae": networks.vae}.items():
             if network is not None:
                 half = network.to("cpu").half()
-                half.save_config(folder / name)
+                (folder / name).mkdir(exist_ok=True)
+                atomic_write(folder / name / "config.json", half.to_json_string().encode())
                 tensors = {key: tensor.contiguous() for key, tensor in half.state_dict().items()}
                 # As its `save_pretrained` does, but a full disk stays the OSError that it is.
                 atomic_write(folder / name / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
                 network.float()
-        Mel(**networks.mel.to_audiodiffusion()).save_pretrained(folder / "mel")
+        (folder / "mel").mkdir(exist_ok=True)
+        mel = Mel(**networks.mel.to_audiodiffusion()).to_json_string()
+        atomic_write(folder / "mel" / "mel_config.json", mel.encode())
     index: dict[str, Any] = {
         "_class_name": "AudioDiffusionPipeline",
         "mel": ["audiodiffusion.mel", "Mel"],

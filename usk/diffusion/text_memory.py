@@ -17,6 +17,7 @@ from usk.diffusion.text_pipeline import DECODERS
 from usk.diffusion.weights import quiet_libraries, quiet_log
 from usk.errors import ModelError
 from usk.hub import first_line
+from usk.typed_json import absurd_size
 
 FILLED = 0.9  # of what is free; the rest is for activations, whose batches find what fits
 
@@ -32,6 +33,8 @@ def meta_networks(folder: Path, kind: str) -> dict[str, Any]:
             if not library or not (folder / name / "config.json").is_file():
                 continue  # a tokenizer, or a scheduler
             config = read_pipeline_json(folder / name / "config.json")
+            if large := absurd_size(config):
+                raise ModelError(f"{large} in {name}/config.json is too large")
             module = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
             try:
                 of = getattr(importlib.import_module(module), class_name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usk.errors import disk_errors
+from usk.files import atomic_write
 from usk.tables import Table
 
 if TYPE_CHECKING:
@@ -113,7 +114,11 @@ class Chart:
         figure = self._figure(PAPER, narrow=False)
         with _style(PAPER, False, self.name), disk_errors(file.parent, field=field):
             file.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
+            atomic_write(
+                file, buffer.getvalue(), durable=False
+            )  # and nothing through a link that was put there
 
     def _figure(self, palette: Palette, narrow: bool) -> Figure:
         with _style(palette, narrow, self.name):

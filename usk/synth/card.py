@@ -155,6 +155,8 @@ def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
         manifest = read_manifest(folder, UsageError)
         with (folder / PLAN_FILE).open("rb") as lines:
             plan = Plan.from_lines(lines, manifest.class_names)
+        if plan.sha256 != manifest.plan_sha256:
+            raise ValueError("another plan")
         return manifest, kept_plan(plan, manifest, folder)
     except (OSError, ValueError, LookupError, TypeError, RecursionError, UsageError) as error:
         raise UsageError(
