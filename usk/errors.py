@@ -89,6 +89,8 @@ def disk_errors(folder: Path, field: str = "out") -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the folder
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UskError(
                 f"the disk of {folder} is full",

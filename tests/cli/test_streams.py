@@ -45,6 +45,17 @@ def test_streams_that_nobody_reads_stop_nothing(line: str, code: int) -> None:
     assert ran.returncode == code and "Traceback" not in ran.stderr and not ran.stderr.strip(), ran.stderr
 
 
+@pytest.mark.parametrize("most", [5, 14])
+def test_few_open_files_are_enough_or_one_line(tmp_path: Path, tone_folder: Path, most: int) -> None:
+    out = tmp_path / "out"
+    words = f"synth --real {tone_folder} --strategy waveform --across-folds --per-class 1 --out {out} --quiet"
+    ran = in_shell(f"ulimit -n {most}; usk {words}", USK_CACHE=str(tmp_path / "cache"))
+    done = (out / "README.md").is_file()
+    assert ran.returncode == (0 if done else 1) and len(ran.stderr.splitlines()) == (not done), ran.stderr
+    assert done or "ulimit -n" in ran.stderr
+    assert done or most < 14
+
+
 def test_a_home_that_is_not_known(usk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (
         ("info", "~nouser/x"),

@@ -94,7 +94,18 @@ def answer(one: Ended) -> Any:
         value = json.loads(one.out)
     except ValueError:
         return one.out
-    noise = ("made", "seconds", "s", "elapsed_s", "seconds_per_clip", "page", "MB", "folder", "revision", "license")
+    noise = (
+        "made",
+        "seconds",
+        "s",
+        "elapsed_s",
+        "seconds_per_clip",
+        "page",
+        "MB",
+        "folder",
+        "revision",
+        "license",
+    )
     return (
         {name: one for name, one in value.items() if name not in noise} | made
         if isinstance(value, dict)
