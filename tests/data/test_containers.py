@@ -52,8 +52,10 @@ def test_whole_files_are_read_whole_and_cut_ones_are_named(form: str, subtype: s
 @pytest.mark.parametrize(("form", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
 def test_joined_files_are_read_whole(form: str, subtype: str) -> None:
     content = encoded(form, subtype)
-    one, two = read_audio_bytes(content)[0], read_audio_bytes(content + content)[0]
-    np.testing.assert_array_equal(two, np.concatenate([one, one]))
+    one = read_audio_bytes(content)[0]
+    for between in (b"", bytes(100)) if form == "OGG" else (b"",):
+        two = read_audio_bytes(content + between + content)[0]
+        np.testing.assert_array_equal(two, np.concatenate([one, one]))
     with pytest.raises(BadAudioError, match=r"other rates"):
         read_audio_bytes(content + encoded(form, subtype, rate_hz=16_000))
 
@@ -90,6 +92,13 @@ def test_wrong_sizes_are_said_once_for_all_files(tmp_path: Path) -> None:
     for _ in range(2):  # decoded, then cached
         (note,) = decode_source(open_source(tmp_path / "set"), 8_000).source.notes[-1:]
         assert note.startswith("2 files (dog/0.wav, dog/1.wav): the header states another size")
+
+
+@pytest.mark.parametrize(("form", "subtype"), FORMATS[:4] + FORMATS[9:12])
+def test_a_tag_in_front_of_a_sound_costs_nothing_of_it(form: str, subtype: str) -> None:
+    content = encoded(form, subtype)
+    tagged = b"ID3\4\0\0\0\0\0\x14" + bytes(20) + content
+    np.testing.assert_array_equal(read_audio_bytes(tagged)[0], read_audio_bytes(content)[0])
 
 
 def test_bw64_is_rf64() -> None:

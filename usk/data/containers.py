@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from usk.data.mp3 import joined_mp3
+from usk.data.mp3 import behind_id3, joined_mp3
 
 UNTOLD_SIZE = 2_000_000_000  # of a file's sound, or more, where what wrote it did not know
 HEADER_SLIP = 64  # bytes that writers count too many, such as the header's
@@ -22,6 +22,9 @@ class CutError(Exception):
 def whole_sounds(content: bytes) -> tuple[list[bytes], str]:
     """The files, each of one sound, that `content` is: one, or several that were joined (OGG, MP3); a wrong size of the sound in a WAV file
     is put right. With them what to say of such files, if anything. Raises CutError for one that ends early."""
+    behind = behind_id3(content)
+    if content[behind : behind + 4] in (b"RIFF", b"OggS", *CHECKS, *OTHERS):  # a tag where none belongs
+        content = content[behind:]
     if content[:4] == b"BW64":  # RF64 by another name (EBU Tech 3306, ITU-R BS.2088)
         content = b"RF64" + content[4:]
     magic = content[:4]
@@ -152,9 +155,13 @@ def _ogg_links(content: bytes) -> list[bytes]:
     while place < len(content):
         header = content[place : place + 27]
         if header[:4] != b"OggS" or len(header) < 27:
-            if ended:  # tags, or padding, behind the sound
+            if not ended:
+                raise CutError
+            following = content.find(b"OggS", place + 1)
+            if following < 0:  # tags, or padding, behind the sound
                 break
-            raise CutError
+            place = following
+            continue
         table = content[place + 27 : place + 27 + header[26]]
         size = 27 + header[26] + sum(table)
         if place + size > len(content):

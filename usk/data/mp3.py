@@ -55,15 +55,21 @@ def _frames(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Where each frame begins, its bytes, and how many samples it has."""
     place = 0
     while True:
-        if content[place : place + 3] == b"ID3" and len(content) > place + 10:
-            size = 0
-            for byte in content[place + 6 : place + 10]:
-                size = size << 7 | byte & 0x7F
-            place += 10 + size
+        place = behind_id3(content, place)
         if (frame := _frame(content, place)) is None:
             return
         yield place, *frame
         place += frame[0]
+
+
+def behind_id3(content: bytes, place: int = 0) -> int:
+    """Where the tag ends that begins at `place`; `place` where none does."""
+    if content[place : place + 3] != b"ID3" or len(content) <= place + 10:
+        return place
+    size = 0
+    for byte in content[place + 6 : place + 10]:
+        size = size << 7 | byte & 0x7F
+    return place + 10 + size
 
 
 def _frame(content: bytes, place: int) -> tuple[int, int] | None:
