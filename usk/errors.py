@@ -58,6 +58,7 @@ def require_known(value: object, known: Iterable[str], field: str) -> None:
         raise UsageError("is not known", field=field, value=value, hint=f"Choose one of {', '.join(names)}.")
 
 
+TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # says nothing of the file or folder at hand
 LARGEST = 2**32 - 1  # what all libraries take for a seed
 
 
@@ -89,7 +90,7 @@ def disk_errors(folder: Path, field: str = "out") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the folder
+        if error.errno in TOO_MANY_OPEN:
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UskError(

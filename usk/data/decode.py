@@ -26,7 +26,7 @@ from usk.data.cache import cache_root, checked, evict, mark_used, read_checked, 
 from usk.data.clip import Clip
 from usk.data.kept_audio import PART_CLIPS, DecodedClip, KeptPart, UnreadError, as_kept, checksum, from_kept
 from usk.data.source import Source
-from usk.errors import SourceError
+from usk.errors import TOO_MANY_OPEN, SourceError
 from usk.files import atomic_write
 from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
@@ -283,6 +283,8 @@ def _decode_rows(source: Source, sample_rate_hz: int, rows: range) -> Iterator[D
         except BadAudioError as error:
             return DecodedClip(name, error)
         except OSError as error:
+            if error.errno in TOO_MANY_OPEN:
+                raise
             return DecodedClip(name, UnreadError(error.strerror or "cannot be read"))
 
     window = 64  # bounds the memory: a window is decoded, written, and forgotten
@@ -335,6 +337,8 @@ def _build(
             with (folder / SAMPLES_FILE).open("rb") as file:
                 mapped = _mapped(file)
     except OSError as error:
+        if error.errno in TOO_MANY_OPEN:
+            raise
         raise _unwritable(error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

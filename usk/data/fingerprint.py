@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from usk.data.audio_file import AudioRef, FileRef
 from usk.data.cache import cache_root
+from usk.errors import TOO_MANY_OPEN
 from usk.files import atomic_write
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -79,7 +80,9 @@ def _digest(ref: AudioRef) -> str:
     """Empty for a file that cannot be read: decoding names those, or skips them."""
     try:
         return ref.digest()
-    except OSError:
+    except OSError as error:
+        if error.errno in TOO_MANY_OPEN:
+            raise
         return ""
 
 
