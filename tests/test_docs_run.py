@@ -1,16 +1,22 @@
-"""The README's and the tutorials' commands run as they stand on a small folder, and print what the pages show."""
+"""The commands and the Python of README and docs run: on a small folder, with small sizes, and a Hub on this machine."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
+from tests.diffusion.text_models import save_clap, save_model
+from tests.hub_server import LocalHub
 from tests.sounds import tone, write_wav
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,3 +75,112 @@ def test_a_pages_commands_run_and_print_what_it_shows(page: str, tmp_path: Path)
         (file,) = (file for line, file in printed.items() if re.sub(r"\s*#.*", "", line) == command)
         assert masked(output) in masked(file.read_text(encoding="utf-8")), command
     assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+PAGES = ["README.md", *(page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md")))]
+BLOCK = re.compile(r"```(sh|python)\n(.*?)```", flags=re.DOTALL)
+# What cannot be run here, or is run by another test: tests/engine/test_cluster_page.py, `.ci/run`.
+ELSEWHERE = re.compile(r"pip install|hf (auth|jobs)|study study.toml")
+WITHOUT = (  # run above; a record of what was run once; parts, see tests/engine; what would take too long here
+    "docs/tutorials/own-folder.md", "docs/studies/tables.md", "docs/how-to/cluster.md", "docs/how-to/fit.md",
+    "docs/how-to/filter.md", "docs/tutorials/publish.md",
+)  # fmt: skip
+SMALLER = [  # in this order
+    (r"path/to/UrbanSound8K|(?<![/\w])sounds\b", "UrbanSound8K"),
+    (r"s3://", "memory://"),
+    (r"--test-folds \d+", "--test-folds 2"),
+    (r"--train-clips 50,100", "--train-clips 6,9"),
+    (r"--train-clips 50", "--train-clips 6"),
+    (r"--seeds \d+", "--seeds 1"),
+    (r"^(usk synth .*)", r"\1 --per-class 1 --quality draft --batch 4"),
+    (r"^(usk train (?!.*--train-clips).*)", r"\1 --epochs 1 --seeds 1 --test-folds 2"),
+    (r"^(usk train .*--train-clips.*)", r"\1 --epochs 1"),
+    (r"^(usk fit .*)", r"\1 --steps 1 --batch 2"),
+    (r"^(usk push .*)", r"\1 --yes"),
+    (r"per_class=\d+", "per_class=1"),  # and in Python
+    (r"TrainConfig\(seeds=\d+\)", "TrainConfig(seeds=1, epochs=1, test_folds=(2,))"),
+]  # fmt: skip
+MODELS = {
+    "cvssp/audioldm2": "audioldm2",
+    "stabilityai/stable-audio-open-1.0": "stable_audio",
+    "ruixiangma/LongCat-AudioDiT-1B-Diffusers": "longcat",
+}
+LOCAL_MODELS = {"stable-audio-3-medium-base": "stable_audio_3", "stable-audio-3-medium": "stable_audio_3"}
+PROMPTS = 'dog_bark = ["a dog"]\nsiren = ["a siren"]\n'
+
+
+def steps_of(page: str) -> list[tuple[str, str]]:
+    """Its commands, a line each, and its blocks of Python, in order."""
+    found: list[tuple[str, str]] = []
+    for language, block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if language == "python":
+            found.append((language, block))
+        elif not re.match(r"#!|python3 -m venv", block):
+            lines = (re.sub(r"(^|\s+)#.*", "", line) for line in block.splitlines())
+            found += [("sh", line) for line in lines if line and not ELSEWHERE.search(line)]
+    return found
+
+
+@pytest.fixture
+def world(
+    urbansound8k_folder: Path, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """`world(text)`: what a page's text takes for granted is there: real clips, models, a user of the Hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("USK_REAL", str(urbansound8k_folder))
+    hub.add_user("user", "token")
+    hub.login("token")
+
+    def prepare(text: str) -> None:
+        for name, family in MODELS.items():
+            if name in text:
+                hub.create_repo("model", name, save_model(family, tmp_path / "models" / family))
+        for name, family in LOCAL_MODELS.items():
+            if f"./{name} " in text:
+                save_model(family, tmp_path / name)
+        if "hf:laion/clap-htsat-unfused" in text:
+            hub.create_repo("model", "laion/clap-htsat-unfused", save_clap(tmp_path / "clap"))
+        if "memory://" in text:
+            fsspec.filesystem("memory").put(f"{urbansound8k_folder}/", "/bucket/sounds/", recursive=True)
+        (tmp_path / "prompts.toml").write_text(PROMPTS)
+        (tmp_path / "freesound-ids.csv").write_text("freesound_id\n1\n")
+        write_wav(tmp_path / "clip.wav", tone(440.0, 1.0))
+
+    return prepare
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WITHOUT and steps_of(page)])
+def test_every_block_of_a_page_runs(
+    page: str, world: Callable[[str], None], usk: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    steps = [(language, reduced(text)) for language, text in steps_of(page)]
+    world("\n".join(text for _, text in steps))
+    names: dict[str, Any] = {}
+    for language, text in steps:
+        if language == "python":
+            if "usk.synthesize(" in text:
+                shutil.rmtree("synth", ignore_errors=True)
+            exec(compile(text, page, "exec"), names)
+        elif text.startswith("export "):
+            name, _, value = text.removeprefix("export ").partition("=")
+            monkeypatch.setenv(name, value)
+        else:
+            assert text.startswith("usk "), text
+            if (
+                text.startswith("usk synth ") and "--dry-run" not in text
+            ):  # pages show one way after the other
+                shutil.rmtree((re.findall(r"--out (\S+)", text) or ["synth"])[0], ignore_errors=True)
+            ran = usk(text.removeprefix("usk ").replace("runs/RUN", a_run(tmp_path)))
+            assert ran.code == 0, (text, ran.err)
+
+
+def reduced(line: str) -> str:
+    for pattern, replacement in SMALLER:
+        line = re.sub(pattern, replacement, line)
+    return line
+
+
+def a_run(root: Path) -> str:
+    """One of the runs that a page's commands have trained."""
+    return next((str(file.parent) for file in sorted(root.glob("runs/*/run.json"))), "runs/RUN")
