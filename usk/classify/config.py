@@ -49,6 +49,7 @@ DEFAULT_USE = "as-is"  # as published; nothing was found to be surely better yet
 # clips of UrbanSound8K folds 1 and 3, 500 averages of their mel images filtered from their sum, 1,656 test clips of 2, 4 to 8.
 # Real clips alone: +2.3 ± 2.4, so these uses undo what such clips harm; none is surely better than real clips alone.
 # With 100 of `decomposed`, which are not harmful, as-is has 61.6 % and balanced-real-last 60.3 % (4 seeds; docs/studies/texture).
+# A synthetic_weight of 0.3 has 64.5 % with 100 each of `decomposed` and `sample`, as-is 65.2 (4 seeds; docs/studies/clips).
 USES = {
     "as-is": ClipUse(),
     "balanced": ClipUse(real_share=0.5),  # +1.6 ± 0.8, 3 of 3 seeds up
