@@ -142,10 +142,10 @@ def test_a_job_with_a_killed_actor_ends_with_the_bytes_of_one_process(
     seen: set[int] = set()
 
     def ran(*words: object, kill_when: Callable[[], bool] | None = None) -> None:
-        process = usk_process(*words, OMP_NUM_THREADS="1")
+        process = usk_process(*words, OMP_NUM_THREADS="1", RAY_ADDRESS="local")
         while kill_when is not None and process.poll() is None and not kill_when():
             time.sleep(0.02)
-        if kill_when is not None:
+        if kill_when is not None and process.poll() is None:
             seen.update(actors(process.pid))
             os.kill(max(actors(process.pid)), signal.SIGKILL)
         out, err = process.communicate(timeout=900)
@@ -162,6 +162,7 @@ def test_a_job_with_a_killed_actor_ends_with_the_bytes_of_one_process(
         ran(*train, place / "synth", *more, "--out", place / "runs", kill_when=first)
     assert contents(tmp_path / "ray" / "synth") == contents(tmp_path / "once" / "synth")
     assert contents(tmp_path / "ray" / "runs") == contents(tmp_path / "once" / "runs")
+    assert len(seen) >= 3
     deadline = time.monotonic() + 60
     while seen & actors(1):
         assert time.monotonic() < deadline, seen
