@@ -210,7 +210,7 @@ def test_a_fit_whose_process_is_killed_in_mid_training_ends_with_the_same_bytes(
             "--real",
             tones,
             "--from",
-            models["longcat"],
+            models["audioldm"],
             "--lora",
             "--steps",
             steps,
