@@ -56,8 +56,7 @@ def test_every_command_and_option_has_help(usk: Command, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["synth", "train", "fit", "audit", "report"])
 def test_options_of_a_long_help_stand_in_panels(usk: Command, name: str) -> None:
-    _, _, others = usk(name, "--help").out.partition("─ Options ")
-    assert re.findall(r"│ (?:\*  )?(--[\w-]+)", others.partition("╰")[0]) == ["--help"]
+    assert "─ Options " not in usk(name, "--help").out
 
 
 def test_version(usk: Command) -> None:

@@ -158,7 +158,9 @@ def test_a_sweep_in_several_processes_is_the_same_sweep(
         "--batch", 2,
     ]  # fmt: skip
     said = [
-        train(usk, urbansound8k_folder, tmp_path / f"runs{workers}", *sweep, "--workers", workers)
+        train(
+            usk, urbansound8k_folder, tmp_path / f"runs{workers}", *sweep, "--workers", workers, "--verbose"
+        )
         for workers in (1, 2)
     ]
     assert [ran.code for ran in said] == [0, 0], said[1].err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import io
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from PIL import Image
 
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
+from usk.data.cache import read_checked
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.source import Source
@@ -768,7 +770,8 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("usk: stopped after step 3") and ran.err.count("\n") == 1
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert torch.load(tmp_path / "stopped" / "unet-checkpoint.pt")["step"] == 3
+    kept = read_checked(tmp_path / "stopped" / "unet-checkpoint.pt")
+    assert kept is not None and torch.load(io.BytesIO(kept))["step"] == 3
     assert command("stopped").code == 0
     expected, actual = weights(tmp_path / "undisturbed"), weights(tmp_path / "stopped")
     assert all(torch.equal(expected[name], actual[name]) for name in expected)

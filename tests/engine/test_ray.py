@@ -32,7 +32,7 @@ from usk.engine.chosen import engine_for
 from usk.engine.engine import RAY, Workers
 from usk.errors import UskError
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 folder = Path(sys.argv[1])
 two = Workers(2, 1, engine=RAY)
 

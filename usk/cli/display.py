@@ -270,7 +270,8 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
     parents = [f"parent {place + 1}" for place in range(len(rows[0]["parents"]) if rows else 0)]
     title = f"first {len(rows)} of {n_all} planned clips"
     prompted = any(row.get("prompt") for row in rows)
-    table = tables.Table(title, tables.columns("clip", *parents, *["prompt"] * prompted, numbers=["shares"]))
+    shown = tables.columns("clip", *parents, *["prompt"] * prompted, numbers=["shares"])
+    table = tables.Table(title, shown, n_repeated=1)
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
         prompt = [row["prompt"]] * prompted

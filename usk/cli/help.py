@@ -31,7 +31,7 @@ PANELS = {
     ),
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept", "filter_model"),
-    "Machine": ("device", "batch", "workers", "part", "finish"),
+    "Machine": ("device", "batch", "workers", "engine", "part", "finish"),
     "Comparison": ("baseline", "run", "embedding"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes", "help"),
 }
