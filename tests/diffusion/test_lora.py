@@ -199,9 +199,9 @@ def test_a_fit_that_is_interrupted_goes_on_with_the_latents_that_it_kept_or_enco
 def test_a_fit_whose_process_is_killed_in_mid_training_ends_with_the_same_bytes(
     models: dict[str, Path], tones: Path, tmp_path: Path
 ) -> None:
-    steps = 120
+    steps = 30
     patch = "import functools, usk.diffusion.fit_config as c, usk.diffusion.text_pipeline as t\n"
-    patch += "c.FitConfig = functools.partial(c.FitConfig, checkpoint_every_s=0.0, validate_every=40)\n"
+    patch += "c.FitConfig = functools.partial(c.FitConfig, checkpoint_every_s=0.0, validate_every=10)\n"
     run = "from usk.cli.app import main; main()"
 
     def start(out: Path, also: str = "") -> subprocess.Popen[bytes]:

@@ -40,8 +40,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("more", [(), ("--filter", 0.5, "--per-class", 2)], ids=["all", "filtered"])
 def test_parts_end_with_the_bytes_of_one_process(
-    usk: Command, arguments: list[object], tmp_path: Path, more: tuple[object, ...]
+    usk: Command,
+    arguments: list[object],
+    tmp_path: Path,
+    more: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("usk.synth.filter.MIN_STEPS", 3)
     command = [*arguments, *more]
     assert usk(*command, "--out", tmp_path / "once").code == 0
     out = tmp_path / "out"

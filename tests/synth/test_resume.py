@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.fuzz.campaign import KILLS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
@@ -107,7 +109,7 @@ def finished(folder: Path) -> bool:
     return (folder / "README.md").is_file() and not (folder / ".work").exists()
 
 
-def test_ten_kills_at_random_moments_lose_nothing(
+def test_kills_at_random_moments_lose_nothing(
     launcher: Launcher, arguments: list[object], tmp_path: Path
 ) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
@@ -118,7 +120,7 @@ def test_ten_kills_at_random_moments_lose_nothing(
     undisturbed = contents(once)
     random_moment = random.Random(0)
     stages: list[int] = []
-    while len(stages) < 10:
+    while len(stages) < max(6, KILLS):
         if finished(killed):  # sooner than expected: the kills that are left go to another run
             assert contents(killed) == undisturbed
             shutil.rmtree(killed)
@@ -156,7 +158,7 @@ def test_ten_kills_at_random_moments_lose_nothing(
 def test_kills_of_parts_that_run_at_the_same_time_lose_nothing(
     launcher: Launcher, arguments: list[object], tmp_path: Path
 ) -> None:
-    """20 kills of one of two parts, which share the encoding of parents; what goes on is never waited for."""
+    """Kills of one of two parts, which share the encoding of parents; what goes on is never waited for."""
     once = tmp_path / "once"
     command = [*arguments, "--per-class", 16]
     launcher.start(*command, "--out", once)
@@ -164,8 +166,8 @@ def test_kills_of_parts_that_run_at_the_same_time_lose_nothing(
     undisturbed = contents(once)
     other = Launcher()
     random_moment = random.Random(2)
-    n_killed = 0
-    for job in range(30):
+    n_killed, kills = 0, max(6, KILLS)
+    for job in range(2 * kills):
         out = tmp_path / f"job{job}"
         while not finished(out):
             parts = [(launcher, "1/2"), (other, "2/2")]
@@ -173,16 +175,16 @@ def test_kills_of_parts_that_run_at_the_same_time_lose_nothing(
             n_files, lost = written(out), random_moment.randrange(2)
             while written(out) < n_files + random_moment.randint(1, 12) and not finished(out):
                 time.sleep(0.002)
-            if n_killed < 20:
+            if n_killed < kills:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(processes[lost], signal.SIGKILL)
             codes = [by.exit_code() for by, _ in parts]
             assert codes[1 - lost] == 0 and codes[lost] in (0, -signal.SIGKILL)
             n_killed += codes[lost] != 0
         assert contents(out) == undisturbed
-        if n_killed >= 20:
+        if n_killed >= kills:
             break
-    assert n_killed >= 20
+    assert n_killed >= kills
     other.close()
 
 
