@@ -14,6 +14,7 @@ import torch
 
 from usk.errors import UsageError
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CGROUP = Path("/sys/fs/cgroup")  # what a container is allowed, as it sees it
 
 
@@ -113,5 +114,5 @@ def default_precision(device: torch.device, training: bool = True) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Matrix products in bfloat16 if `precision` is bf16; everything else stays float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """Matrix products in the `precision`; everything else stays float32."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")

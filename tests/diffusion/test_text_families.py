@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from tests.diffusion.text_models import MODELS, save_model
-from usk.diffusion import text_memory
+from usk.device import DTYPES
+from usk.diffusion import load, text_memory
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
+from usk.diffusion.pipeline import MEL_IMAGES
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.text_memory import FILLED, ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
@@ -247,15 +249,27 @@ def test_more_memory_than_there_is_is_one_line(tmp_path: Path, monkeypatch: pyte
     assert caught.value.field == "model" and caught.value.hint
 
 
+def test_gpus_without_bf16_run_text_models_in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert load.automatic_precision(cuda, "StableAudioPipeline") == "fp16"
+    assert load.automatic_precision(cuda, MEL_IMAGES) == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert load.automatic_precision(cuda, "StableAudioPipeline") == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_each_stage_in_half_precision_as_on_cuda_stays_near_full_precision(name: str, tmp_path: Path) -> None:
+def test_each_stage_in_half_precision_as_on_cuda_stays_near_full_precision(
+    name: str, precision: str, tmp_path: Path
+) -> None:
     """Stage by stage, from the same input: what a network of random weights makes of a rounding is not bounded."""
     folder = save_model(name, tmp_path)
     full, half = (load_generator(str(folder), "cpu", "fp32") for _ in range(2))
     for part in half.pipeline.components.values():
         if isinstance(part, torch.nn.Module):
-            part.to(torch.bfloat16)
-    half = replace(half, precision="bf16")
+            part.to(DTYPES[precision])
+    half = replace(half, precision=precision)
     sampler = SamplerConfig(3, 0.5)
     audio = 0.1 * torch.randn(2, SAMPLES, generator=torch.Generator().manual_seed(0))
     latent = full.encode(audio)

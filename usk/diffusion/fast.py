@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from usk.device import DTYPES
 from usk.diffusion.weights import quiet_libraries
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 EVALUATIONS_THAT_REPAY = 100_000
 """Of the network on one clip, for each width of latents. An estimate until `tests.bench.render_gpu` has run on a GPU: a minute
 to compile 100 M parameters for one width, against half a millisecond that each evaluation saves."""

@@ -41,7 +41,7 @@ class Generator(GeneratorInfo, ABC):
     model_id: str  # id@revision, as it stands in the rows of the clips made
     device: torch.device
     schedule: Schedule
-    precision: str = "fp32"  # "fp32" or "bf16" inside the network; everything else stays float32
+    precision: str = "fp32"  # or bf16, fp16: inside the network; everything else stays float32
 
     @property
     def trained_codec(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from usk.device import default_precision, resolve_device
 from usk.diffusion.adapter import find_adapter
 from usk.diffusion.generator import Generator
@@ -51,8 +53,15 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
             info,
             model_id(name, folder, commit),
             on,
-            default_precision(on, training=False) if precision == "auto" else precision,
+            automatic_precision(on, info.family) if precision == "auto" else precision,
         )
         if adapter is not None:
             read_adapter(generator.network, folder, adapter)
         return generator
+
+
+def automatic_precision(device: torch.device, family: str) -> str:
+    """What a generator runs in. GPUs before Ampere have no bf16: text-to-audio models, which are large and are run in fp16 by
+    those who publish them, take that there."""
+    precision = default_precision(device, training=False)
+    return "fp16" if precision == "fp32" and device.type == "cuda" and family in FAMILIES else precision

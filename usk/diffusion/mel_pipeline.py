@@ -16,9 +16,9 @@ import torch
 from usk.audio.mel import MelSettings, audio_to_image
 from usk.audio.vocoder import filter_source, image_to_audio
 from usk.data.pinned import download
-from usk.device import to_device
+from usk.device import DTYPES, to_device
 from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
-from usk.diffusion.fast import DTYPES, Compiled, in_precision
+from usk.diffusion.fast import Compiled, in_precision
 from usk.diffusion.generator import Condition, Generator
 from usk.diffusion.pipeline import (
     INDEX_FILE,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from usk.device import DTYPES
 from usk.diffusion.continuous import ContinuousSchedule, CosineSchedule, FlowSchedule
 from usk.diffusion.pipeline import INDEX_FILE, GeneratorInfo, read_pipeline_json
 from usk.diffusion.schedule import NoiseSchedule
@@ -47,7 +48,7 @@ def load_text_generator(
             "is a text-to-audio pipeline and needs the package transformers",
             hint="pip install 'urban-sound-kit[hf]'",
         ) from error
-    dtype = torch.bfloat16 if device.type == "cuda" and precision == "bf16" else torch.float32
+    dtype = DTYPES[precision] if device.type == "cuda" else torch.float32
     networks = meta_networks(folder, info.family)
     size = ModelSize.of(networks, info.family)
     size.check_main_memory(dtype.itemsize)

@@ -77,7 +77,7 @@ class RenderConfig:
             "guidance",
             self.guidance,
         )
-        require_known(self.precision, ("auto", "fp32", "bf16"), "precision")
+        require_known(self.precision, ("auto", "fp32", "bf16", "fp16"), "precision")
         for name in ("prompt", "negative_prompt"):
             given = getattr(self, name)
             _check(
