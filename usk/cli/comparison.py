@@ -58,7 +58,7 @@ def next_command(comparison: Comparison) -> list[str]:
     }
     words = ["usk", "train", *(word for mix in mixes for word in ("--mix", mix))]
     words += [word for name, value in options.items() if value for word in (name, str(value))]
-    return [f"Next, with the sources of before ({about(step.train_s)}): {escape(shlex.join(words))}"]
+    return [f"Next, with the same --real and --synth ({about(step.train_s)}): {escape(shlex.join(words))}"]
 
 
 def sparkline(values: Sequence[float], cells: int = 24) -> str:
