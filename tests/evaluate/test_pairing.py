@@ -51,13 +51,11 @@ def test_real_clips_are_called_as_their_source_and_by_fingerprint_where_that_is_
         return {"real": {"name": name, "revision": "1", "clips": 60}}
 
     write_run(tmp_path, "real", sources=called("streets"))
-    assert [one.title for one in compare_runs(tmp_path)] == [
-        "small, protocol folds, augment none, data streets"
-    ]
+    assert [one.title for one in compare_runs(tmp_path)] == ["streets: classifier small, augment none"]
     write_run(tmp_path, "real", data="111111111111", sources=called("parks"))
     write_run(tmp_path, "real", data="222222222222", sources=called("streets"))
     write_run(tmp_path, "real", data="333333333333")  # does not say
-    names = {one.title.rpartition("data ")[2] for one in compare_runs(tmp_path)}
+    names = {one.title.partition(":")[0] for one in compare_runs(tmp_path)}
     assert names == {"streets abcdefabcdef", "parks", "streets 222222222222", "333333333333"}
 
 

@@ -133,7 +133,7 @@ def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path
         for row in one.comparison.rows:
             assert sum(run.mix == row.mix for run in one.runs) == row.n_runs
     (sweep,) = sweeps_by_train_clips(studies[::-1])
-    assert sweep.setting == "small, protocol folds, augment none, data abcdefabcdef"
+    assert sweep.setting == "abcdefabcdef: classifier small, augment none"
     assert sweep.warning == studies[0].comparison.warning is None
     points = {(p.series, p.n_clips): (round(p.mean, 2), p.n_runs) for p in sweep.points}
     assert points == {

@@ -147,7 +147,7 @@ def test_runs_that_differ_in_train_clips_have_a_chart_over_them_first(
     page = Path("report.html").read_text()
     compare = page[page.index('id="compare"') : page.index('id="listen"')]
     headings = re.findall(r"<h2>(.*?)</h2>", compare)
-    setting = "small, protocol folds, augment none, data abcdefabcdef"
+    setting = "abcdefabcdef: classifier small, augment none"
     assert headings == [
         f"By number of train clips: {setting}",
         f"{setting}, 20 train clips",
@@ -198,7 +198,7 @@ def test_several_settings_have_a_chart_over_train_clips_each(usk: Command, study
     assert names[:2] == ["train-clips-1.png", "train-clips-2.png"]
     assert len(set(names)) == len(names) == made["charts"]
     page = Path("report.html").read_text()
-    second = page[page.index("<h2>By number of train clips: resnet") :]
+    second = page[page.index("<h2>By number of train clips: abcdefabcdef: classifier resnet") :]
     assert "Careful" in second[: second.index("<figure")]
     assert "optimistic" in second[: second.index("<figure")]
 
@@ -370,7 +370,7 @@ def test_the_comparison_at_the_best_augmentations_comes_first_and_counts_no_run_
     report(tmp_path / "page.html", ReportConfig(runs=str(tmp_path / "runs"), synth=None, audit=False))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "8 runs of 2 mixes" in page
-    headings = re.findall(r"<h2[^>]*>(small, protocol folds, [^<]*)</h2>", page)
+    headings = re.findall(r"<h2[^>]*>([^<]*: classifier small, [^<]*)</h2>", page)
     assert "best augmentation" in headings[0] and len(headings) == 3
 
 

@@ -123,7 +123,8 @@ class Comparison:
         """What all its runs share, but for the number of train clips."""
         augment = "each mix with its best augmentation" if self.choices else f"augment {self.augment}"
         details = f", {self.details}" if self.details else ""
-        return f"{self.classifier}, protocol {self.protocol}, {augment}, data {self.data_name or self.data}{details}"
+        protocol = "" if self.protocol == "folds" else f", protocol {self.protocol}"
+        return f"{self.data_name or self.data}: classifier {self.classifier}{protocol}, {augment}{details}"
 
     @property
     def augments(self) -> list[str]:
