@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import shutil
+import socket
 import time
 import zipfile
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +28,7 @@ from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.diffusion.load import load_generator
 from usk.errors import ModelError, SourceError
+from usk.hub import OutOfPatienceError, limit_waiting
 from usk.synth.dataset_folder import encode_flac
 
 Command = Callable[..., Any]
@@ -480,6 +484,22 @@ def test_a_hub_that_fails_or_dawdles_for_long_is_given_up(
     hub.fail("*", "", times=10**6, **how)
     ran = usk(*command, "--quiet")
     assert (ran.code, ran.err.count("\n")) == (1, 1) and said in ran.err, ran.err
+
+
+def test_a_request_that_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests after it are answered, however long ago it began."""
+    monkeypatch.setattr("usk.hub.PATIENCE_S", 0.1)
+    limit_waiting()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and nobody listens there
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        for _ in range(2):
+            with contextlib.suppress(Exception):
+                huggingface_hub.get_session().get(address)
+            time.sleep(0.3)
+        with pytest.raises(Exception) as refused:
+            huggingface_hub.get_session().get(address)
+    assert not isinstance(refused.value, OutOfPatienceError)
 
 
 def test_a_repository_is_never_run(hub: LocalHub, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -206,7 +207,8 @@ class _Patience:
             longest_s = READ_TIMEOUT_S if reading else WRITE_TIMEOUT_S
             request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), longest_s)
         if reading:
-            timer = request.extensions["usk"] = threading.Timer(PATIENCE_S, self.give_up)
+            timer = threading.Timer(PATIENCE_S, self.give_up, [weakref.ref(request)])
+            request.extensions["usk"] = timer
             timer.daemon = True
             self.waiting.add(timer)
             timer.start()
@@ -223,10 +225,12 @@ class _Patience:
         client = importlib.import_module(type(response).__module__.partition(".")[0])
         response.stream = _watched(client.SyncByteStream)(response.stream, self)
 
-    def give_up(self) -> None:
-        """No request after this one; one that drips in ends with its connection."""
+    def give_up(self, request: weakref.ref[Any]) -> None:
+        """No request after this one, if it still waits; one that drips in ends with its connection."""
         from huggingface_hub import close_session
 
+        if request() is None:  # it ended with an error, and nobody holds it any more
+            return
         self.since_s, self.status = -math.inf, 0
         close_session()
         self.watch()

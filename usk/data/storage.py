@@ -22,7 +22,7 @@ from usk.data.cache import cache_root
 from usk.data.pinned import is_inside
 from usk.errors import UsageError
 from usk.files import PARTIAL, atomic_write, is_alive, visible_files
-from usk.hub import first_line
+from usk.hub import first_line, limit_waiting
 from usk.manifest import MANIFEST_FILE
 from usk.runs import RUN_FILE
 
@@ -69,6 +69,8 @@ class StoredFolder:
                 value=url,
                 hint="Download it, or name the bucket (s3://, gs://, hf://).",
             )
+        if scheme == "hf":
+            limit_waiting()
         with self._errors("opened", EXTRAS.get(scheme, "")):
             import fsspec
 
