@@ -1,7 +1,7 @@
 """What the campaign stands on: cases with fixed seeds, a command in this process under a time limit, and what every case must hold.
 
 `USK_FUZZ_CASES` is how many cases run in all (by default a small part, 1500 is the whole campaign), `USK_FUZZ_KILLS` how many kills (by default none;
-60 is the whole campaign).
+60 is the whole campaign). Another `USK_FUZZ_SEED` tries other values and other damage.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 WHOLE = 1_500
 CASES = int(os.environ.get("USK_FUZZ_CASES", 90))
+SEED = os.environ.get("USK_FUZZ_SEED", "")
 KILLS = int(os.environ.get("USK_FUZZ_KILLS", 0))
 LIMIT_S = int(os.environ.get("USK_FUZZ_LIMIT_S", 60))  # more on a machine that is busy otherwise
 CODES = {0, 1, 2, 3, 130}  # those that the documentation names
@@ -163,7 +164,7 @@ WAYS = [*CONTENT, *PLACES]
 
 def damage(file: Path, way: str, seed: int) -> None:
     """Damage a file in one way."""
-    rng = random.Random(f"{file.name} {way} {seed}")
+    rng = random.Random(f"{SEED}{file.name} {way} {seed}")
     if way in CONTENT:
         file.write_bytes(CONTENT[way](file.read_bytes(), rng))
     else:

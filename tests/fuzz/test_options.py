@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.fuzz.campaign import WHOLE, Failures, chosen, ended, faults
+from tests.fuzz.campaign import SEED, WHOLE, Failures, chosen, ended, faults
 from usk.cli.app import app
 from usk.errors import UskError
 
@@ -63,7 +63,7 @@ def cases() -> list[tuple[str, str, str]]:
     found = []
     for command, parameter in parameters():
         name = parameter.name if parameter.param_type_name == "argument" else parameter.opts[0]
-        values = random.Random(f"{command} {name}").sample(VALUES, PER_OPTION)
+        values = random.Random(f"{SEED}{command} {name}").sample(VALUES, PER_OPTION)
         found += [(command, name, value) for value in values]
     return found
 
