@@ -6,12 +6,16 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 
 from usk.cli.app import app
+from usk.manifest import Manifest
+from usk.runs import RunRecord
+from usk.study.config import StudyConfig, read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -81,6 +85,31 @@ def test_the_readme_names_each_part_of_the_code() -> None:
     rooms = {f"{file.parent.name}/" for file in (ROOT / "usk").glob("*/__init__.py")}
     assert modules | rooms <= named, (modules | rooms) - named
     assert named - modules - rooms <= {"usk/"}
+
+
+FORMATS = ROOT / "docs" / "reference" / "formats.md"
+
+
+@pytest.mark.parametrize(
+    ("heading", "record"), [("### usk.json", Manifest), ("### run.json", RunRecord), ("## A study", StudyConfig)]
+)  # fmt: skip
+def test_the_fields_of_files_that_are_explained_are_there(heading: str, record: type) -> None:
+    text = (
+        FORMATS.read_text(encoding="utf-8").partition(heading)[2].partition("\n## ")[0].partition("\n### ")[0]
+    )
+    cells = re.findall(r"^\| (`.+?) \|", text, flags=re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    known = {field.name for field in fields(record)}
+    assert named and named <= known, named - known
+    if record is StudyConfig:
+        assert named == known, known - named
+
+
+def test_the_study_that_is_shown_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        FORMATS.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    )
+    assert read_study(tmp_path / "study.toml").clips_of("50") == ["mixed", "drawn"]
 
 
 def test_the_page_of_the_command_line_is_that_of_its_commands() -> None:

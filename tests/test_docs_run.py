@@ -18,6 +18,7 @@ import pytest
 from tests.diffusion.text_models import save_clap, save_model
 from tests.hub_server import LocalHub
 from tests.sounds import tone, write_wav
+from usk.synth import filter as clip_filter
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = {
@@ -81,10 +82,12 @@ PAGES = ["README.md", *(page.relative_to(ROOT).as_posix() for page in sorted((RO
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", flags=re.DOTALL)
 # What cannot be run here, or is run by another test: tests/engine/test_cluster_page.py, `.ci/run`.
 ELSEWHERE = re.compile(r"pip install|hf (auth|jobs)|study study.toml")
-WITHOUT = (  # run above; a record of what was run once; parts, see tests/engine; what would take too long here
-    "docs/tutorials/own-folder.md", "docs/studies/tables.md", "docs/how-to/cluster.md", "docs/how-to/fit.md",
-    "docs/how-to/filter.md", "docs/tutorials/publish.md",
+WITHOUT = (  # run above; a record of what was run once; parts, see tests/engine
+    "docs/tutorials/own-folder.md", "docs/studies/tables.md", "docs/how-to/cluster.md",
 )  # fmt: skip
+BEFORE = {  # what a page's reader has made already
+    "docs/tutorials/publish.md": ["usk synth --model tiny", "usk train --mix real,synth", "usk fit"],
+}
 SMALLER = [  # in this order
     (r"path/to/UrbanSound8K|(?<![/\w])sounds\b", "UrbanSound8K"),
     (r"s3://", "memory://"),
@@ -95,6 +98,7 @@ SMALLER = [  # in this order
     (r"^(usk synth .*)", r"\1 --per-class 1 --quality draft --batch 4"),
     (r"^(usk train (?!.*--train-clips).*)", r"\1 --epochs 1 --seeds 1 --test-folds 2"),
     (r"^(usk train .*--train-clips.*)", r"\1 --epochs 1"),
+    (r"^(usk fit(?!.* --(from|class-conditional)).*)", r"\1 --from tiny"),
     (r"^(usk fit .*)", r"\1 --steps 1 --batch 2"),
     (r"^(usk push .*)", r"\1 --yes"),
     (r"per_class=\d+", "per_class=1"),  # and in Python
@@ -123,11 +127,13 @@ def steps_of(page: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def world(
-    urbansound8k_folder: Path, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], None]:
+    urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:  # fmt: skip
     """`world(text)`: what a page's text takes for granted is there: real clips, models, a user of the Hub."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("USK_REAL", str(urbansound8k_folder))
+    monkeypatch.setattr(clip_filter, "MIN_STEPS", 2)
+    (tmp_path / "tiny").symlink_to(tiny_pipeline())
     hub.add_user("user", "token")
     hub.login("token")
 
@@ -154,7 +160,8 @@ def world(
 def test_every_block_of_a_page_runs(
     page: str, world: Callable[[str], None], usk: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    steps = [(language, reduced(text)) for language, text in steps_of(page)]
+    steps = [("sh", line) for line in BEFORE.get(page, ())] + steps_of(page)
+    steps = [(language, reduced(text)) for language, text in steps]
     world("\n".join(text for _, text in steps))
     names: dict[str, Any] = {}
     for language, text in steps:
@@ -167,10 +174,6 @@ def test_every_block_of_a_page_runs(
             monkeypatch.setenv(name, value)
         else:
             assert text.startswith("usk "), text
-            if (
-                text.startswith("usk synth ") and "--dry-run" not in text
-            ):  # pages show one way after the other
-                shutil.rmtree((re.findall(r"--out (\S+)", text) or ["synth"])[0], ignore_errors=True)
             ran = usk(text.removeprefix("usk ").replace("runs/RUN", a_run(tmp_path)))
             assert ran.code == 0, (text, ran.err)
 

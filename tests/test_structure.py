@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.runs import write_run
 from usk.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,10 +197,30 @@ def test_everything_is_said_in_the_fields_words(pattern: str) -> None:
     ids=" ".join,
 )
 def test_options_and_paths_are_refused_before_torch_is_imported(wrong: list[str]) -> None:
+    ran = ran_without_torch(wrong, ROOT)
+    assert ran.returncode in (1, 2) and ran.stderr.count("\n") == 1, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "reading", [["eval"], ["report", "runs"], ["info", "runs/run0"], ["info", "embedded"]], ids=" ".join
+)
+def test_commands_that_only_read_do_without_torch(reading: list[str], tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "real")
+    write_run(tmp_path / "runs", "real,synth")
+    assert ran_without_torch(reading, tmp_path).returncode == 0
+
+
+def ran_without_torch(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     code = (
-        f"import sys\nsys.argv = ['usk', *{wrong!r}]\nfrom usk.cli.app import main\n"
+        f"import sys\nsys.argv = ['usk', *{arguments!r}]\nfrom usk.cli.app import main\n"
         "try:\n    main()\nfinally:\n    print(int('torch' in sys.modules))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode in (1, 2) and ran.stderr.count("\n") == 1, ran.stderr
-    assert ran.stdout == "0\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.splitlines()[-1] == "0", ran.stderr
+    return ran

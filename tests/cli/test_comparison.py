@@ -19,9 +19,22 @@ def test_the_next_command_goes_on_from_the_runs_that_are_there(
     monkeypatch.chdir(tmp_path)
     config = library.SynthConfig(per_class=3, across_folds=True, render=render_config(strategy="waveform"))
     library.synthesize(library.open_source("tones"), "synth", config)
-    asked = ("--mix", "real,synth", "--epochs", 1, "--test-folds", 1, "--seeds", 1, "--use", "balanced")
+    asked = (
+        "--mix",
+        "real,synth",
+        "--epochs",
+        1,
+        "--test-folds",
+        1,
+        "--seeds",
+        1,
+        "--use",
+        "balanced",
+        "--out",
+        "my runs",
+    )
     assert usk("train", "--real", "tones", *asked).code == 0
-    *_, answer, line = usk("eval").out.splitlines()
+    *_, answer, line = usk("eval", "my runs").out.splitlines()
     assert answer.startswith("real,synth (balanced): Too few pairs to tell: ")
     command = shlex.split(line.partition("): ")[2])
     assert command[:2] == ["usk", "train"] and command[command.index("--seeds") + 1] == "6"

@@ -450,7 +450,16 @@ def test_axe_finds_no_violation(opened: Callable[..., Any], size: str, scheme: s
 def test_print_shows_the_results_and_no_controls(opened: Callable[..., Any]) -> None:
     tab = opened()
     tab.select_option("#comparison", index=tab.locator("#comparison option").count() - 1)
+    color = "getComputedStyle(document.body).color"
+    light = tab.evaluate(color)
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert tab.evaluate(color) != light
     tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 700, "height": 1000})  # an A4 page without its margins
+    assert tab.evaluate(color) == light
+    assert (
+        tab.locator(".chart.full .wide:visible").count() and not tab.locator(".full .narrow:visible").count()
+    )
     assert tab.locator(".verdict:visible .answer").count() >= 1
     assert tab.locator("#compare").is_visible()
     assert tab.locator("#trust").is_visible()

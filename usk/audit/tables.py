@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from usk.audit.audit import Audit, ClassAudit
-from usk.audit.distances import Distance
-from usk.audit.likeness import Likeness
 from usk.tables import Column, Table, columns
 from usk.text import abbreviate_list
+
+if TYPE_CHECKING:
+    from usk.audit.audit import Audit, ClassAudit
+    from usk.audit.distances import Distance
+    from usk.audit.likeness import Likeness
 
 
 @dataclass(frozen=True)

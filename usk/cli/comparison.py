@@ -21,20 +21,21 @@ SPARKS = "▁▂▃▄▅▆▇█"
 STRIP_CELLS = 36
 
 
-def comparison_shown(comparison: Comparison) -> list[RenderableType | tables.Table]:
-    """The tables of a comparison, what to know beside, a sentence with the statistics of each mix, and last the answers."""
+def comparison_shown(comparison: Comparison, *next_lines: str) -> list[RenderableType | tables.Table]:
+    """The tables of a comparison, what to know beside, a sentence with the statistics of each mix, and last the answers, followed
+    by what to do next."""
     others = [row for row in comparison.rows if not row.is_baseline]
     return [
         *comparison_tables(comparison),
         *(f"[dim]{escape(note)}[/dim]" for note in comparison.notes),
         *(f"{escape(row.mix)}: {escape(row.sentence)}" for row in others),
         *(f"[bold]{escape(row.mix)}: {escape(row.answer)}[/bold]" for row in others),
-        *next_command(comparison),
+        *next_lines,
     ]
 
 
-def next_command(comparison: Comparison) -> list[str]:
-    """The line that trains what is missing for an answer, and how long that takes; none where nothing is."""
+def next_command(comparison: Comparison, folder: str) -> list[str]:
+    """The line that trains what is missing in `folder` for an answer, and how long that takes; none where nothing is."""
     step = next_step(comparison)
     if step is None:
         return []
@@ -55,10 +56,12 @@ def next_command(comparison: Comparison) -> list[str]:
         "--epochs": run.epochs,
         "--batch": run.batch,
         "--learning-rate": f"{run.learning_rate:g}",
+        "--out": "" if folder == "runs" else folder,
     }
     words = ["usk", "train", *(word for mix in mixes for word in ("--mix", mix))]
     words += [word for name, value in options.items() if value for word in (name, str(value))]
-    return [f"Next, with the same --real and --synth ({about(step.train_s)}): {escape(shlex.join(words))}"]
+    given = "--real and --synth" if any("synth" in mix for mix in mixes) else "--real"
+    return [f"Next, with the same {given} ({about(step.train_s)}): {escape(shlex.join(words))}"]
 
 
 def sparkline(values: Sequence[float], cells: int = 24) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +53,7 @@ def command(
         real=real,
         reporter=display,
     )
+    usk = "usk" if shutil.which("usk") or not sys.argv[0].endswith("/usk") else sys.argv[0]  # as it was typed
     display.result(
         {
             "synth": str(made.folder),
@@ -64,5 +67,5 @@ def command(
         f"What you see: usk made {len(made.plan)} clips from pairs of computed sounds, trained a classifier with and without "
         "them, and compared the two. One seed on such sounds shows how the parts fit together, not whether clips help.",
         f"Look and listen: open {page.file} in a browser. Then try your own folder, one sub-folder for each class:",
-        "  usk synth --real FOLDER --per-class 50\n  usk train --real FOLDER --mix real,synth\n  usk eval",
+        f"  {usk} synth --real FOLDER --per-class 50\n  {usk} train --real FOLDER --mix real,synth\n  {usk} eval",
     )

@@ -33,10 +33,10 @@ def command(
 ) -> None:
     """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class.
 
-    The p values hold for seeds and folds fixed before: adding seeds until clips help finds so too often.
+    Choose seeds and folds before you look: with seeds added until clips help, useless ones seem to help.
     """
     display = display_for(ctx)
-    from usk.cli.comparison import comparison_shown, strips_table
+    from usk.cli.comparison import comparison_shown, next_command, strips_table
     from usk.evaluate.study import study_runs
     from usk.evaluate.tables import train_clips_tables
 
@@ -48,7 +48,11 @@ def command(
         [comparison.as_dict() for comparison in comparisons],
         *train_clips_tables(comparisons),
         *(strips_table(study) for study in studies if display.draws),
-        *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
+        *(
+            shown
+            for comparison in comparisons
+            for shown in comparison_shown(comparison, *next_command(comparison, runs))
+        ),
     )
 
 

@@ -33,13 +33,16 @@ def command(
         str | None,
         typer.Option("--test-folds", help="Folds held out for testing, joined by commas; all others train."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = 4_000,
+    steps: Annotated[
+        int, typer.Option("--steps", rich_help_panel="Training", help="Training steps.")
+    ] = 4_000,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Stop after this long instead of after --steps.")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images in a training batch.")] = 16,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="By default 4e-4, with --from 1e-4.")
+        float | None,
+        typer.Option("--learning-rate", help="Peak learning rate. \\[default: 4e-4, with --from 1e-4]"),
     ] = None,
     base: Annotated[
         str | None,
@@ -64,7 +67,7 @@ def command(
             help="Condition the UNet on each clip's class: needed for `usk synth --strategy sample`.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="What training is drawn with.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,

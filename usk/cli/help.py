@@ -53,9 +53,10 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         params = without_types_of_flags(super().get_params(ctx))
         options: list[Any] = [one for one in params if one.param_type_name == "option"]
+        panel_of = {one.name: one.rich_help_panel or PANEL_OF.get(one.name) for one in options}
         for one in options:
-            if len(options) > FEW and one.name in PANEL_OF:
-                one.rich_help_panel = PANEL_OF[one.name]
-        order = list(PANELS)
-        options.sort(key=lambda one: order.index(PANEL_OF[one.name]) if one.name in PANEL_OF else len(order))
+            if len(options) > FEW:
+                one.rich_help_panel = panel_of[one.name]
+        order = [*PANELS, None]
+        options.sort(key=lambda one: order.index(panel_of[one.name]))
         return [one for one in params if one.param_type_name != "option"] + options

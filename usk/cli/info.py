@@ -88,16 +88,21 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from usk.classify.classifier import settings_of
     from usk.runs import RUN_FILE, read_record
 
-    settings = settings_of(folder)
-    facts: dict[str, Any] = {"kind": "classifier", "classes": settings["class_names"]}
     if not os.path.lexists(folder / RUN_FILE):
-        return {**facts, "classifier": settings["architecture"]}
+        from usk.classify.classifier import settings_of  # imports torch
+
+        settings = settings_of(folder)
+        return {
+            "kind": "classifier",
+            "classes": settings["class_names"],
+            "classifier": settings["architecture"],
+        }
     run = read_record(folder)
     return {
-        **facts,
+        "kind": "classifier",
+        "classes": list(run.class_names),
         "mix": run.mix,
         "classifier": run.classifier,
         "split": run.split,

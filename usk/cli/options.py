@@ -30,7 +30,7 @@ ModelOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 SeedOption = Annotated[
     int,
-    typer.Option("--seed", help="What the plan is drawn with; with --train-clips the first draw of them."),
+    typer.Option("--seed", help="Random seed of the plan; with --train-clips the first one."),
 ]
 PromptOption = Annotated[
     str | None,

@@ -70,15 +70,13 @@ def command(
     steps: Annotated[int | None, typer.Option("--steps", help=f"Solver steps each way.{FOLLOWS}")] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(
-            "--guidance", help=f"Towards the class, of class-conditional generators; 1 is none.{FOLLOWS}"
-        ),
+        typer.Option("--guidance", help=f"How strongly the class is pushed; 1 is not at all.{FOLLOWS}"),
     ] = None,
     phase: Annotated[
         str | None,
         typer.Option(
             "--phase",
-            help="Of mel generators' clips: random, or parents (their phase and texture). \\[default: random]",
+            help="Where clips of mel generators get their phase: random, or parents (and texture). \\[default: random]",
         ),
     ] = None,
     prompt: PromptOption = None,
@@ -92,7 +90,7 @@ def command(
         str | None,
         typer.Option(
             "--train-clips",
-            help="Take parents from so many real clips in all, those of usk train --train-clips: 50,100,full. Makes a dataset for each number, test fold and seed.",
+            help="Real clips in all that give parents, the same as with usk train --train-clips: 50,100,full. Makes a dataset for each number, test fold and seed.",
         ),
     ] = None,
     test_folds: Annotated[
@@ -104,7 +102,9 @@ def command(
     ] = None,
     seeds: Annotated[
         int,
-        typer.Option("--seeds", help="With --train-clips: draws of them, from --seed on, as for usk train."),
+        typer.Option(
+            "--seeds", help="With --train-clips: how often they are drawn, from --seed on, as by usk train."
+        ),
     ] = 1,
     across_folds: Annotated[
         bool, typer.Option("--across-folds", help="Pair parents of different folds too.")

@@ -176,7 +176,7 @@ def _fill(
 ) -> list[ShownClip]:
     """Clips of each part, rejected or not, in the order in which they are shown, until the budget is spent."""
     chosen: list[ShownClip] = []
-    with reporter.task("compressing", "clips", sum(len(part) for part, _ in parts)) as task:
+    with reporter.task("compressing sounds", "clips", sum(len(part) for part, _ in parts)) as task:
         for part, is_rejected in parts:
             share = REJECTED_SHARE if is_rejected else 1.0
             limit = None if budget_bytes is None else share * budget_bytes

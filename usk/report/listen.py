@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from usk.report.gallery import Gallery
-from usk.report.media import Media, Sound
-from usk.report.studio import ShownChange, ShownClip
+if TYPE_CHECKING:
+    from usk.report.gallery import Gallery
+    from usk.report.media import Media, Sound
+    from usk.report.studio import ShownChange, ShownClip
 
 PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # S is the clip itself
 

@@ -177,8 +177,9 @@ def _settings(manifest: Manifest | None, studies: Sequence[Study]) -> list[Setti
     if manifest is not None:
         found.append(Settings("How the clips were made", _facts(_clip_settings(manifest))))
     for study in studies:
-        title = f"How the runs were trained: {study.comparison.title}"
-        found.append(Settings(title, _facts(study.settings)))
+        title = "How the runs were trained" + (f": {study.comparison.title}" if len(studies) > 1 else "")
+        names = study.settings.get("augmentations", "").replace("+", " + ")  # so that a line can break there
+        found.append(Settings(title, _facts({**study.settings, "augmentations": names})))
     return found
 
 
@@ -208,6 +209,8 @@ def _clip_settings(manifest: Manifest) -> dict[str, Any]:
 
 
 def _facts(values: Mapping[str, Any]) -> Facts:
+    """What is not empty, as text."""
+
     def text(value: Any) -> str:
         if isinstance(value, bool):
             return "yes" if value else "no"
@@ -215,7 +218,11 @@ def _facts(values: Mapping[str, Any]) -> Facts:
             return f"{value:g}"
         return value if isinstance(value, str) else json.dumps(value)
 
-    return [(name.replace("_", " "), text(value)) for name, value in values.items() if value is not None]
+    return [
+        (name.replace("_", " "), text(value))
+        for name, value in values.items()
+        if value not in (None, "", [], ())
+    ]
 
 
 def _versions() -> Facts:

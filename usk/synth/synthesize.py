@@ -121,8 +121,9 @@ def render(
         claimed.enter_context(folder.claim(part, reporter))
         if not part.is_whole:  # others come meanwhile
             claimed.close()
-        made_with = "" if prepared.generator is None else f" with {prepared.manifest.model}"
-        reporter.note(f"{pluralize(len(prepared.plan), 'clip')} by {prepared.render.strategy}{made_with}")
+        made_with = "" if prepared.generator is None else f", generator {prepared.manifest.model}"
+        n_clips = pluralize(len(prepared.plan), "clip")
+        reporter.note(f"{n_clips}: strategy {prepared.render.strategy}{made_with}")
         reporter.detail(_settings_note(prepared))
         todo = [unit for unit in folder.missing() if part.has(unit.number)]
         if todo and prepared.clip_filter is not None:
