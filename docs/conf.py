@@ -16,4 +16,5 @@ autodoc_typehints = "description"
 autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "undoc-members": True, "exclude-members": "__init__, __new__"}
 suppress_warnings = ["myst.xref_missing", "ref.python", "docutils"]
+html_show_copyright = False
 nitpicky = False

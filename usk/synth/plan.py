@@ -110,6 +110,7 @@ def draw_plan(
     planned = PlannedClips()
     orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
     notes: list[str] = []
+    repeated: dict[str, int] = {}  # classes with fewer pairs than clips, and how many
     lacking: dict[str, set[str]] = {}  # classes without enough recordings anywhere, and those they have
     for label in sorted({clip.label for clip in clips}):
         folds = {
@@ -135,13 +136,16 @@ def draw_plan(
             first = f"{class_names[label]}-{seed}-{fold}", len(planned) - begin
             planned.extend(_planned(pool, rows, alpha, rng, *first))
         if n_parents == 2 and n_pairs < per_class:
-            notes.append(
-                f"{class_names[label]}: {pluralize(per_class, 'clip')} of {pluralize(n_pairs, 'pair')}; "
-                "pairs that are drawn again have another alpha"
-            )
+            repeated[class_names[label]] = n_pairs
         orders.append(begin + _generator(seed, name, label).permutation(per_class))
     if lacking:
         raise _too_few_recordings(lacking, n_parents, across_folds, held)
+    if repeated:
+        fewest = pluralize(min(repeated.values()), "pair")
+        notes.append(
+            f"{abbreviate_list(list(repeated))}: {pluralize(per_class, 'clip')} a class from as few as {fewest} of parents; a pair "
+            "that is used again is mixed in another proportion (alpha)"
+        )
     return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(notes))
 
 
