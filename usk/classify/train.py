@@ -116,7 +116,7 @@ def train(
     trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep, part)
     workers = trainer.workers(engine)
     settings = trainer.settings(workers, augments, train_clips)
-    shown = ("classifier", "test parts", "seeds", "train clips", "device")
+    shown = ("mixes", "test parts", "seeds", "train clips", "classifier", "device")
     said = [f"{name} {settings[name]}" for name in shown if name in settings]
     reporter.note(f"{pluralize(len(trainer.records), 'run')}: {', '.join(said)}")
     reporter.detail(", ".join(f"{name} {value}" for name, value in settings.items() if name not in shown))
@@ -214,6 +214,7 @@ class _Trainer:
             return " ".join(str(value) for value in values)
 
         return {
+            "mixes": " and ".join(dict.fromkeys(run.mix.text for run in self.sweep.runs)),
             "classifier": first.classifier,
             **({} if self.config.use == ClipUse() else {"use": self.config.use.name}),
             **({"revision": first.classifier_revision} if first.classifier_revision else {}),

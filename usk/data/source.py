@@ -122,7 +122,7 @@ def with_folds(source: Source) -> Source:
         return source
     digests = clip_digests(source.audio, source.cache_key)
     folds = make_folds([replace(clip, sound=one) for clip, one in zip(source.clips, digests, strict=True)])
-    note = f"no folds are given: {max(folds)} were made, stratified by class, recordings kept whole"
+    note = f"no folds are given: usk made {max(folds)}, balanced by class, with recordings kept whole"
     return replace(
         source,
         notes=(*source.notes, note),
