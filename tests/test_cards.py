@@ -172,7 +172,7 @@ def test_the_card_counts_as_training_does_where_recordings_lie_in_several_folds(
 def test_the_card_of_few_training_clips_says_so() -> None:
     _, body = card_of(("one",), train_clips=TrainSubsetRecord(50, test_fold=3, seed=2))
     assert "| made for | 50 real clips, test fold 3, seed 2 |" in body
-    assert "`usk train --train-clips 50 --test-folds 3 --seed 2` trains on, and no others." in body
+    assert "`usk train --train-clips 50 --test-folds 3` trains on with seed 2, and no others." in body
     _, body = card_of(("one",), train_clips=TrainSubsetRecord(None, test_fold=3))
     assert "the whole training part" in body and "no others" not in body
     assert "made for" not in card_of(("one",))[1]

@@ -262,7 +262,7 @@ def test_features_that_no_run_needs_any_more_go(
     """Many datasets, one a seed and fold, would not fit together."""
     left: list[int] = []
     train(
-        bands, ["synth", "real", "real:0.8", "real:0.6"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
+        bands, ["synth", "real"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
         config=replace(CONFIG, train_clips="full", workers=2, epochs=1),
         reporter=Watched(lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy"))))),
     )  # fmt: skip

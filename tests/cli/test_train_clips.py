@@ -1,9 +1,8 @@
-"""`--train-clips` through the real entry point: synth and train agree, sweeps resume, eval tells train_clips apart."""
+"""Few train clips: what is made of them trains beside them, sweeps resume, `usk eval` tells train clips apart."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,12 @@ from usk.classify import recipe, registry
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.train_subset import TrainSubset
+from usk.errors import UskError
+from usk.synth.settings import SynthConfig, render_config
+from usk.synth.subsets import synthesize_subsets
 
 Command = Callable[..., Any]
+SUMS = SynthConfig(2, render=render_config(strategy="waveform"))
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +38,11 @@ def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def few(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
+def few(urbansound8k_folder: Path, tmp_path: Path) -> Path:
     """Waveform sums of 6 and 9 train_clips, for test fold 2, two seeds."""
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "few",
-        "--per-class", 2, "--train-clips", "6,9", "--test-folds", 2, "--seeds", 2, "--json",
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
-    assert [Path(made["folder"]).name for made in ran.value["datasets"]] == [
-        "6-train_clips-fold2-seed0", "9-train_clips-fold2-seed0", "6-train_clips-fold2-seed1", "9-train_clips-fold2-seed1",
-    ]  # fmt: skip
+    subsets = [TrainSubset(n, 2, seed) for seed in (0, 1) for n in (6, 9)]
+    made = synthesize_subsets(open_source(urbansound8k_folder), tmp_path / "few", subsets, SUMS)
+    assert [one.folder.name for one in made] == [subset.name for subset in subsets]
     return tmp_path / "few"
 
 
@@ -81,11 +79,9 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
     mixes = ["--mix", "real", "--mix", "real,synth", "--synth", few]
     ran = train(
         usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--train-clips", "6,9,full", "--seeds", 2,
-        "--mix", "real,synth:0.5",
     )  # fmt: skip
     assert ran.code == 2 or ran.code == 1
     assert "has no clips for the full training part" in ran.err
-    assert "`usk synth`, train clips full, test fold 2" in ran.err
     ran = train(usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--train-clips", "6,9", "--seeds", 2)
     assert ran.code == 0, ran.err
     runs = ran.value["runs"]
@@ -119,60 +115,6 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
     assert ", 6 train clips" in tables
 
 
-def test_a_draw_is_the_same_on_a_machine_of_its_own(
-    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "alone",
-        "--per-class", 2, "--train-clips", "6,full", "--test-folds", 2, "--seed", 1, "--json",
-    )  # fmt: skip
-    made = [Path(dataset["folder"]) for dataset in ran.value["datasets"]]
-    assert [folder.name for folder in made] == ["6-train_clips-fold2-seed1", "full-fold2"]
-    assert pq.read_table(made[0] / "data").equals(pq.read_table(few / made[0].name / "data"))
-    refused = usk("synth", "--real", urbansound8k_folder, "--train-clips", 6, "--seed", -1)
-    assert refused.code == 2 and refused.err.splitlines()[-1] == "usk: --seed -1: must be at least 0"
-
-
-def test_what_it_says_to_do_next_trains_on_all_datasets(
-    usk: Command, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    few = tmp_path / "few"
-    made = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", few, "--per-class", 1,
-        "--train-clips", "6", "--test-folds", "2,3", "--seed", 1, "--seeds", 2,
-    )  # fmt: skip
-    _, _, following = made.out.replace("\n", " ").partition("Next: usk ")
-    assert "--test-folds 2,3 --seed 1 --seeds 2" in following, made.out
-    more = ("--classifier", "tiny", "--device", "cpu", "--out", tmp_path / "runs", "--json")
-    runs = usk(*shlex.split(following), *more).value["runs"]
-    found = {(run["fold"], run["seed"]) for run in runs if run["n_synthetic"]}
-    assert found == {(2, 1), (2, 2), (3, 1), (3, 2)}
-
-
-@pytest.mark.slow
-def test_a_sweep_in_several_processes_is_the_same_sweep(
-    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    sweep = [
-        "--mix", "real", "--mix", "real,synth", "--synth", few, "--train-clips", "6,9", "--classifier", "small", "--epochs", 1,
-        "--batch", 2,
-    ]  # fmt: skip
-    said = [
-        train(
-            usk, urbansound8k_folder, tmp_path / f"runs{workers}", *sweep, "--workers", workers, "--verbose"
-        )
-        for workers in (1, 2)
-    ]
-    assert [ran.code for ran in said] == [0, 0], said[1].err
-    assert "workers 2" in said[1].err and "workers" not in said[0].err
-    ignored = ("took_s", "created", "folder")
-    first, second = (
-        [{key: value for key, value in run.items() if key not in ignored} for run in ran.value["runs"]]
-        for ran in said
-    )
-    assert first == second and len(first) == 4
-
-
 def test_clips_of_larger_draws_are_left_out_of_smaller_ones(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
@@ -202,83 +144,35 @@ def test_clips_of_larger_draws_are_left_out_of_smaller_ones(
     ]
 
 
-def test_synth_goes_on_where_it_stopped_and_shows_its_plan(
-    usk: Command, few: Path, urbansound8k_folder: Path
-) -> None:
-    arguments = [
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", few, "--per-class", 2,
-        "--train-clips", "6,full", "--test-folds", 2,
-    ]  # fmt: skip
-    planned = usk(*arguments, "--dry-run", "--json").value
-    assert {row["dataset"] for row in planned} == {"6-train_clips-fold2-seed0", "full-fold2"}
-    assert usk(*arguments[:-1], "2,2", "--dry-run", "--json").value == planned
-    ran = usk(*arguments, "--json")
-    assert [made["made"] for made in ran.value["datasets"]] == [0, 6]
+def test_what_is_made_is_found_and_its_record_names_the_subset(few: Path, urbansound8k_folder: Path) -> None:
+    subsets, source = [TrainSubset(6, 2), TrainSubset(None, 2)], open_source(urbansound8k_folder)
+    assert [made.n_made for made in synthesize_subsets(source, few, subsets, SUMS)] == [0, 6]
     assert json.loads((few / "full-fold2" / "usk.json").read_text())["train_clips"] == {
         "train_clips": None, "test_fold": 2, "seed": 0,
     }  # fmt: skip
-    assert "2 datasets in" in usk(*arguments).out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("out", "subsets", "said"),
     [
-        (
-            ["--train-clips", "some"],
-            "--train-clips some: not numbers of real clips",
-        ),
-        (["--train-clips", 6, "--test-folds", 9], "--test-folds 9: "),
-        (["--train-clips", 999], "--train-clips 999: the training part of fold1 has"),
-        (["--train-clips", 6, "--seeds", 0], "--seeds 0: must be at least 1"),
-        (["--seeds", 2], "--seeds 2: has no effect without numbers of training clips"),
-        (["--train-clips", 3, "--test-folds", 2], "--train-clips 3: too few: class"),
+        ("out", [TrainSubset(999, 1)], "train_clips 999: the training part of fold1 has"),
+        ("few/6-train_clips-fold2-seed0", [TrainSubset(6, 2)], "is one dataset. Choose another folder"),
+        ("out", [TrainSubset(18, 2), TrainSubset(3, 2), TrainSubset(3, 2, 1)],
+         r"train_clips 3: 3-train_clips-fold2-seed0 cannot be made \(nor can 3-train_clips-fold2-seed1\): too few: class"),
     ],
-)
-def test_wrong_train_clips_for_synth(
-    usk: Command, urbansound8k_folder: Path, tmp_path: Path, arguments: list[object], said: str
+)  # fmt: skip
+def test_what_cannot_be_made_is_refused_before_anything_is(
+    few: Path, urbansound8k_folder: Path, tmp_path: Path, out: str, subsets: list[TrainSubset], said: str
 ) -> None:
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "out", *arguments
-    )  # fmt: skip
-    assert ran.code in (1, 2)
-    assert ran.err.splitlines()[-1].startswith(f"usk: {said}")
+    with pytest.raises(UskError, match=said):
+        synthesize_subsets(open_source(urbansound8k_folder), tmp_path / out, subsets, SUMS)
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--train-clips", "0"], "--train-clips 0: not numbers of real clips"),
-        (["--train-clips", "999"], "--train-clips 999: the training part of fold2 has"),
-    ],
-)
-def test_wrong_train_clips_for_train(
-    usk: Command, urbansound8k_folder: Path, tmp_path: Path, arguments: list[object], said: str
-) -> None:
-    ran = train(usk, urbansound8k_folder, tmp_path / "runs", *arguments)
-    assert ran.code == 2
-    assert ran.err.splitlines()[-1].startswith(f"usk: {said}")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_train_clips_into_a_dataset_are_refused(
-    usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", few / "6-train_clips-fold2-seed0",
-        "--train-clips", 6,
-    )  # fmt: skip
-    assert ran.code == 2
-    assert "is one dataset. Choose another folder" in ran.err
-
-
-def test_train_clips_that_cannot_be_made_are_refused_before_the_others_are(
+def test_more_train_clips_than_there_are_is_one_line(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--out", tmp_path / "out",
-        "--train-clips", "18,3", "--test-folds", 2, "--per-class", 1, "--seeds", 2,
-    )  # fmt: skip
-    assert ran.code == 1 and not (tmp_path / "out").exists()
-    assert ran.err.splitlines()[-1].startswith(
-        "usk: --train-clips 3: 3-train_clips-fold2-seed0 cannot be made (nor can 3-train_clips-fold2-seed1): too few: class"
-    )
+    ran = train(usk, urbansound8k_folder, tmp_path / "runs", "--train-clips", 999)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("usk: --train-clips 999: the training part of fold2 has")
+    assert not (tmp_path / "runs").exists()

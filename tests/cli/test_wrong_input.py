@@ -327,7 +327,6 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (2, "TRAIN --test-folds 9", ["--test-folds 9", "it has 1, 2, 3"]),
     (2, "TRAIN --test-folds ''", ["--test-folds: not fold numbers"]),
     (2, "TRAIN --mix real,bogus", ["--mix bogus", "neither real, synth nor a source"]),
-    (2, "TRAIN --mix real:2", ["--mix", "the fraction of real must lie above 0 and up to 1"]),
     (2, "TRAIN --mix real,synth --synth nothing-here", ["--synth nothing-here", "usk synth"]),
     (2, "TRAIN --mix synth --synth {root}/none", ["--synth", "usk synth"]),
     (2, "TRAIN --mix real,{urban} --train-clips 9", ["is the real clips themselves"]),

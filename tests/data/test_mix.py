@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from usk.data.clip import Clip
 from usk.data.leaks import foreign_parents, leaking, unknown_generator
-from usk.data.mix import MixPart, label_map, parse_mix, share_of, training_rows
+from usk.data.mix import label_map, parse_mix, training_rows
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import Split, fold_split, seed_9010_split
 from usk.errors import LeakError, UsageError, UskError
@@ -61,22 +59,12 @@ SPLITS = {
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("real", [("real", 1.0)]),
-        ("real,synth", [("real", 1.0), ("synth", 1.0)]),
-        (" real:0.1 , synth", [("real", 0.1), ("synth", 1.0)]),
-        ("real,more/clips", [("real", 1.0), ("more/clips", 1.0)]),
-        ("real,user/name@v1:0.5", [("real", 1.0), ("user/name@v1", 0.5)]),
-        ("/data/at:noon/clips", [("/data/at:noon/clips", 1.0)]),
-        ("/data/at:noon/clips:0.25", [("/data/at:noon/clips", 0.25)]),
-        ("C:clips", [("C:clips", 1.0)]),
-    ],
+    "text", ["real", "real,synth", " real , synth", "real,user/name@v1", "/data/at:noon/clips", "C:clips"]
 )
-def test_parts_and_fractions(text: str, parts: list[tuple[str, float]]) -> None:
+def test_parts(text: str) -> None:
     mix = parse_mix(text)
-    assert mix.parts == tuple(MixPart(*part) for part in parts)
-    assert mix.text == ",".join(piece.strip() for piece in text.split(","))
+    assert mix.parts == tuple(piece.strip() for piece in text.split(","))
+    assert mix.text == ",".join(mix.parts)
 
 
 def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +72,9 @@ def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in ("made", "synth"):
         (tmp_path / name).mkdir()
     for text, name in (
-        ("real:1", "real"),
-        ("real:1.0,synth:0.50", "real,synth:0.5"),
         ("synth,real", "real,synth"),
         ("real,./made", "real,synth"),
-        (f"{tmp_path}/made,real:0.1,other", "real:0.1,synth,other"),
+        (f"{tmp_path}/made,real,other", "real,synth,other"),
         ("real,./synth", "real,./synth"),  # --synth is another folder
     ):
         assert parse_mix(text, "made") == parse_mix(name)
@@ -102,12 +88,7 @@ def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         ("", "has an empty part. Write for example real,synth"),
         ("real,", "has an empty part"),
-        (":0.5", "has an empty part"),
-        ("real:0", "the fraction of real must lie above 0 and up to 1"),
-        ("real:-0.5", "the fraction of real must lie above 0 and up to 1"),
-        ("real:1.5", "the fraction of real must lie above 0 and up to 1"),
-        ("real:nan", "the fraction of real must lie above 0 and up to 1"),
-        ("real,real:0.5", "names a part twice"),
+        ("real,real", "names a part twice"),
     ],
 )
 def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) -> None:
@@ -233,75 +214,11 @@ def test_the_real_part_is_exactly_the_training_part() -> None:
     assert rows.dropped == 0
 
 
-def test_a_fraction_is_taken_of_what_does_not_leak() -> None:
-    real = real_source()
-    split = fold_split(real.clips, 2)
-    mother, father = of_part(real, split.train)
-    tested = real.clips[split.test[0]]
-    synth = source_of(
-        [child(f"clean{i}", mother, father) for i in range(10)]
-        + [child(f"leak{i}", mother, tested) for i in range(10)]
-    )
-    rows = training_rows(parse_mix("synth:0.5"), {"synth": synth, "real": real}, real, split)
-    assert len(rows.parts[0][1]) == 5
-    assert max(rows.parts[0][1]) < 10
-    assert rows.dropped == 10
-
-
-def test_beside_a_fraction_of_the_real_clips_only_their_own_children_train() -> None:
-    real = real_source()
-    split = fold_split(real.clips, 2)
-    few = [real.clips[row] for row in share_of(real.clips, split.train, 0.5)]
-    first, second = (clip for clip in few if clip.label == 0 and clip is not few[0]), few[0]
-    left_out = next(clip for clip in of_part(real, split.train, 16) if clip not in few)
-    synth = source_of(
-        [child("own", second, next(first)), child("half", second, left_out), child("other", left_out)]
-    )
-    sources = {"real": real, "synth": synth}
-    for text, kept, dropped in (
-        ("real:0.5,synth", [0], 2),
-        ("synth,real:0.5", [0], 2),
-        ("real,synth", [0, 1, 2], 0),
-    ):
-        rows = training_rows(parse_mix(text), sources, real, split)
-        assert (dict(rows.parts)["synth"].tolist(), rows.dropped) == (kept, dropped)
-    others = {"real": real, "synth": source_of([child("other", left_out)])}
-    with pytest.raises(
-        UsageError,
-        match=r"of synth was made from the \d+ real clips .*give \d+ train clips to `usk train` and `usk synth`",
-    ):
-        training_rows(parse_mix("real:0.5,synth"), others, real, split)
-
-
 def test_a_part_without_a_clip_to_train_on_is_a_usage_error() -> None:
     real = real_source()
     nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))
     with pytest.raises(UsageError, match="mix real: real has no clip to train on in fold1"):
         training_rows(parse_mix("real"), {"real": real}, real, nothing)
-
-
-# --- shares
-
-
-@given(st.floats(0.01, 1), st.floats(0.01, 1), st.lists(st.integers(1, 30), min_size=1, max_size=4))
-def test_smaller_shares_nest_in_larger_ones_and_every_class_keeps_its_share(
-    first: float, second: float, sizes: list[int]
-) -> None:
-    clips = [Clip(f"c{label}-{i}", label, "g", 1) for label, size in enumerate(sizes) for i in range(size)]
-    rows = np.arange(len(clips))
-    small, large = (share_of(clips, rows, fraction) for fraction in sorted((first, second)))
-    assert set(small) <= set(large)
-    for fraction, kept in zip(sorted((first, second)), (small, large), strict=True):
-        for label, size in enumerate(sizes):
-            n = sum(clips[row].label == label for row in kept)
-            assert n == max(1, round(fraction * size))
-    assert sorted(small) == small.tolist()
-
-
-def test_a_share_does_not_depend_on_the_order_of_the_rows() -> None:
-    clips = [Clip(f"c{i}", i % 2, "g", 1) for i in range(40)]
-    rows = np.arange(40)
-    assert share_of(clips, rows[::-1].copy(), 0.3).tolist() == share_of(clips, rows, 0.3).tolist()
 
 
 # --- class names and names of recordings

@@ -38,7 +38,6 @@ from usk.diffusion.networks import new_networks
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import Drawn, MelTrainer
 from usk.diffusion.training_data import FitClips, images_of
-from usk.diffusion.workers import Workers
 from usk.errors import UsageError, UskError
 from usk.files import LOCK_FILE
 from usk.replay import Replayed
@@ -121,7 +120,7 @@ def trainer_of(source: Source, config: FitConfig, class_names: tuple[str, ...] =
     clips = FitClips(images, frames, labels, np.zeros(len(images), dtype=bool))
     cpu = torch.device("cpu")
     resolved = config.resolved()
-    return MelTrainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, Workers(cpu))
+    return MelTrainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, cpu)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -63,8 +63,8 @@ def test_the_baseline_can_be_named_and_turns_the_sign(tmp_path: Path) -> None:
 
 def test_without_real_the_oldest_mix_is_the_baseline(tmp_path: Path) -> None:
     write_run(tmp_path, "synth", created="2026-02-02T00:00:00")
-    write_run(tmp_path, "real:0.1", created="2026-02-01T00:00:00")
-    assert only(compare_runs(tmp_path)).baseline == "real:0.1"
+    write_run(tmp_path, "real,a", created="2026-02-01T00:00:00")
+    assert only(compare_runs(tmp_path)).baseline == "real,a"
 
 
 def test_rows_are_matched_by_clip_whatever_their_order_in_the_file(tmp_path: Path) -> None:

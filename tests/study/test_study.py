@@ -178,6 +178,6 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_published_studies_can_be_run(path: Path) -> None:
     config = read_study(path)
     for n in config.train_clips:
-        parts = {part.name for mix in config.mixes[n] for part in parse_mix(mix).parts}
+        parts = {name for mix in config.mixes[n] for name in parse_mix(mix).parts}
         assert parts - {"real"} <= set(config.clips) and config.seeds[n] > 0
     assert study(path, dry_run=True).steps

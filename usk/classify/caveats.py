@@ -51,31 +51,28 @@ def run_caveats(
 
 
 def trained_beyond_the_subset(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
-    """Notes on runs of few real clips (train clips, or a share of them) whose synthetic clips come from a generator or a filter
-    that was trained on more than those."""
+    """Notes on runs of few train clips whose synthetic clips come from a generator or a filter that was trained on more than
+    those."""
     notes = []
     real = sources["real"]
     for run in runs:
-        of_real = [rows for name, rows in run.rows.parts if sources[name] is real]
-        given = of_real[0] if of_real else run.split.train
-        if run.split.train_clips is None and len(given) == len(run.split.train):
+        if run.split.train_clips is None:
             continue
-        few = "the train clips" if run.split.train_clips is not None else "the few real clips that train"
-        known = {real.clips[row].group for row in given.tolist()}
+        known = {real.clips[row].group for row in run.split.train.tolist()}
         for name, rows in run.rows.parts:
             source = sources[name]
             if recordings_of(source.generator_trained_on, real) - known:
-                notes.append(_trained_on_more("generator", few))
+                notes.append(_trained_on_more("generator"))
             filters = {source.clips[row].filter_folds for row in rows.tolist()}
             trained = [part for folds, part in source.filters_trained_on.items() if folds in filters]
             if recordings_of(trained, real) - known:
-                notes.append(_trained_on_more("filter", few))
+                notes.append(_trained_on_more("filter"))
     return list(dict.fromkeys(notes))
 
 
-def _trained_on_more(who: str, few: str) -> str:
+def _trained_on_more(who: str) -> str:
     """Without the name of one: runs of several generators, a fold each, say it in the same words, and `usk eval` once."""
-    return f"the {who} was trained on more recordings than {few} (none that validates or tests): the classifier is trained on few clips, the {who} is not"
+    return f"the {who} was trained on more recordings than the train clips (none that validates or tests): the classifier is trained on few clips, the {who} is not"
 
 
 def _not_ruled_out(used: Sequence[Source], real: Source) -> list[str]:
@@ -115,14 +112,14 @@ def _trained_on_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> l
     real = sources["real"]
     tested = {real.clips[row].group for row in plan.split.test.tolist()}
     found = []
-    for part in plan.mix.parts:
-        source = sources[part.name]
+    for name in plan.mix.parts:
+        source = sources[name]
         trained_on_tested = {
             "generator": bool(recordings_of(source.generator_trained_on, real) & tested),
             "filter": any(clip.filter_folds for clip in source.clips),
         }
         found += [
-            f"the {who} of {part.name} was trained on recordings that seed-9010 tests: more optimistic still"
+            f"the {who} of {name} was trained on recordings that seed-9010 tests: more optimistic still"
             for who, has in trained_on_tested.items()
             if has
         ]

@@ -54,22 +54,18 @@ class Sweep:
 
 
 def parse_mixes(texts: str | Sequence[str], synth: Place, baseline: bool) -> list[Mix]:
-    """The mixes, each once. With `baseline`, in front of the mixes with other clips the real clips of each alone."""
+    """The mixes, each once. With `baseline`, in front of them the real clips alone."""
     place = synth.location if isinstance(synth, Source) else synth
     mixes = [parse_mix(text, place) for text in ([texts] if isinstance(texts, str) else texts)]
     if not mixes:
         raise UsageError("names nothing to train on", field="mix", hint="Write for example real,synth.")
-    baselines = [
-        parse_mix(next((str(part) for part in mix.parts if part.name == "real"), "real"))
-        for mix in mixes
-        if baseline
-    ]
+    baselines = [parse_mix("real")] if baseline else []
     return list(dict.fromkeys([*baselines, *mixes]))
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The datasets that mixes name: whole ones by the name in the mix, and those of `usk synth` by train clips by their folder,
+    """The datasets that mixes name: whole ones by the name in the mix, and those of `usk study` by train clips by their folder,
     of which each run takes its own (`name/subset`, wherever the folder is)."""
 
     opened: dict[str, Source]
@@ -79,7 +75,7 @@ class Parts:
     def open(cls, real: Source, mixes: Sequence[Mix], synth: Place, skip_bad: bool = False) -> Parts:
         """Open whatever `mixes` name; what is missing is said at once. `real` and `synth` are what those words mean."""
         opened, train_subset = {"real": real}, {}
-        for name in dict.fromkeys(part.name for mix in mixes for part in mix.parts if part.name != "real"):
+        for name in dict.fromkeys(name for mix in mixes for name in mix.parts if name != "real"):
             folder = subset_folder(synth if name == "synth" else name)
             if folder is None:
                 opened[name] = _named_source(name, synth, skip_bad)
@@ -121,19 +117,19 @@ class Parts:
 
     def refuse_other_names(self, mix: Mix) -> None:
         """Raise UsageError where two parts of `mix` are one dataset, or one is the real clips by another name: they would
-        count twice, and train clips and fractions would not hold for them."""
+        count twice, and train clips would not hold for them."""
         real = self.opened["real"]
         seen: dict[tuple[str, ...], str] = {}
-        for part in mix.parts:
-            identity = self._identity(part.name)
-            source = self.opened.get(part.name, real)  # subsets are many, all synthetic
+        for name in mix.parts:
+            identity = self._identity(name)
+            source = self.opened.get(name, real)  # subsets are many, all synthetic
             if source is not real and not source.has_synthetic and source.revision == real.revision:
-                why = f"{part.name} is the real clips themselves"
+                why = f"{name} is the real clips themselves"
                 raise UsageError(why, field="mix", value=mix.text, hint="Write real.")
             if identity in seen:
-                why = f"{part.name} is the same dataset as {seen[identity]}"
+                why = f"{name} is the same dataset as {seen[identity]}"
                 raise UsageError(why, field="mix", value=mix.text, hint="Name it once.")
-            seen[identity] = part.name
+            seen[identity] = name
 
     def _identity(self, name: str) -> tuple[str, ...]:
         if name in self.train_subset:
@@ -147,28 +143,27 @@ class Parts:
         Raises LeakError where there is none, for no other one may train there.
         """
         parts = []
-        for part in mix.parts:
-            if part.name in self.train_subset:
-                folder, subsets = self.train_subset[part.name]
+        for name in mix.parts:
+            if name in self.train_subset:
+                folder, subsets = self.train_subset[name]
                 n, subset = split.train_clips, subset_name(split.train_clips, split.name, seed)
                 if subset not in subsets:
                     what = f"{n} train clips of seed {seed}" if n else "the full training part"
-                    made = f"make them (`usk synth`, train clips {n or 'full'}, test fold {split.name.removeprefix('fold')})"
                     raise LeakError(
                         f"{folder} has no clips for {what} where {split.name} tests",
                         field="mix",
                         value=mix.text,
-                        hint=f"Test other folds, or {made}."
+                        hint="Test other folds, or make them with `usk study`."
                         if split.of_fold
                         else "Only the protocol folds can have such clips.",
                     )
-                part = replace(part, name=f"{part.name}/{subset}")
-            parts.append(part)
+                name = f"{name}/{subset}"
+            parts.append(name)
         return replace(mix, parts=tuple(parts))
 
 
 def subset_folder(place: Place) -> Path | None:
-    """The folder, if it is one that `usk synth` wrote by train clips: datasets named by train clips, fold and seed."""
+    """The folder, if it is one that `usk study` wrote by train clips: datasets named by train clips, fold and seed."""
     if place is None or isinstance(place, Source):
         return None
     folder = expanded(place)

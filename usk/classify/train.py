@@ -77,13 +77,13 @@ def train(
 
     Args:
         real: the real clips; its splits define validation and test.
-        mixes: one or more, such as `real`, `real,synth`, `real:0.1`; any source's location may stand for a name.
+        mixes: one or more, such as `real` and `real,synth`; any source's location may stand for a name.
         synth: the source that `synth` means.
         part: of the runs that this process trains; others may train theirs in the same folder meanwhile.
         engine: who trains: `local`, processes of this machine, or `ray`, those of a cluster.
 
     With `config.train_clips`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
-    be one dataset, or the folder that `usk synth` made by train clips, where each run finds its own.
+    be one dataset, or the folder that `usk study` made by train clips, where each run finds its own.
 
     Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
     """
@@ -283,7 +283,7 @@ class _Trainer:
         split, config, recipe = plan.split, self.config, self.recipe
         batch = config.batch or recipe.batch
         epochs, steps = training_length(len(split.train), batch, recipe.epochs, config.epochs)
-        trained = {part.name for part in plan.mix.parts}
+        trained = set(plan.mix.parts)
         return RunIdentity(
             mix=plan.mix.text,
             classifier=config.classifier,

@@ -67,15 +67,11 @@ def command(
             help="Condition the UNet on each clip's class: needed for `usk synth --strategy sample`.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,
 ) -> None:
-    """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on.
-
-    On several GPUs: torchrun --nproc-per-node N -m usk fit ...
-    """
+    """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on."""
     reading = Reading.of(columns, skip_bad)
     from usk.diffusion.fit_config import FitConfig
 
@@ -88,7 +84,6 @@ def command(
         base=base,
         lora=lora,
         prompt=prompt,
-        seed=seed,
         device=device,
     ).resolved()
     held_out = split_numbers(test_folds, "test_folds")
@@ -97,21 +92,12 @@ def command(
 
     from usk.diffusion.card import write_generator_card
     from usk.diffusion.fit import fit
-    from usk.diffusion.loop import Stopped
-    from usk.diffusion.workers import is_main_process
 
-    display = display_for(ctx, quiet=not is_main_process())
+    display = display_for(ctx)
     for source in sources:
         for note in source.notes:
             display.warn(note)
-    try:
-        result = fit(sources, out, config, test_folds=held_out, skip_bad=reading.skip_bad, reporter=display)
-    except Stopped as stopped:
-        if is_main_process():
-            raise
-        raise typer.Exit(stopped.exit_code) from None
-    if not is_main_process():
-        return
+    result = fit(sources, out, config, test_folds=held_out, skip_bad=reading.skip_bad, reporter=display)
     write_generator_card(result.folder)
     _show(display, result, (f" --real {typed(real[0])}" if real else "") + reading.given)
 

@@ -28,10 +28,6 @@ ModelOption = Annotated[
     typer.Option("--model", help="Generator: auto, embedded, a pipeline folder, or a Hub id\\[@revision]."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-SeedOption = Annotated[
-    int,
-    typer.Option("--seed", help="Random seed of the plan; with --train-clips the first one."),
-]
 PromptOption = Annotated[
     str | None,
     typer.Option(
@@ -112,13 +108,12 @@ def typed(name: str) -> str:
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
-def display_for(ctx: typer.Context, quiet: bool = False) -> Display:
+def display_for(ctx: typer.Context) -> Display:
     """Where to write, as `--json` and `--quiet` say, wherever they stand on the command line."""
     from usk.cli.display import Display
 
     common: dict[str, Any] = ctx.obj or {}
-    quiet = quiet or common.get("quiet", False)
-    display = Display(common.get("json", False), quiet, common.get("names"))
+    display = Display(common.get("json", False), common.get("quiet", False), common.get("names"))
     display.verbose = common.get("verbose", False)
     if display.hides_progress:  # of the Hub's client too, which asks as it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -27,7 +27,7 @@ def command(
         typer.Option(
             "--mix",
             metavar="MIX",
-            help="What to train on: real, synth, real,synth, real:0.1, or any SRC. Repeatable. \\[default: real]",
+            help="What to train on: real, synth, real,synth, or any SRC. Repeatable. \\[default: real]",
         ),
     ] = None,
     real: RealOption = None,
@@ -60,9 +60,6 @@ def command(
             help="Train this many times with different seeds. \\[default: so that folds times seeds are at least six]",
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="The first of them: several machines can share a sweep.")
-    ] = 0,
     train_clips: Annotated[
         str,
         typer.Option(
@@ -133,7 +130,6 @@ def command(
         protocol=protocol,
         test_folds=split_numbers(test_folds, "test_folds"),
         seeds=seeds,
-        seed=seed,
         train_clips=train_clips,
         epochs=epochs,
         batch=batch,
@@ -148,7 +144,7 @@ def command(
     config.check()
     its_part = Part.parse(part)
     require_engine(engine, its_part)
-    named = {of.name for text in mix or () for of in parse_mix(text).parts}
+    named = {name for text in mix or () for name in parse_mix(text).parts}
     if synth is not None and "synth" not in named:
         hint = "Add a mix that names it, such as real,synth, or leave it out."
         raise UsageError("no mix names synth", field="synth", value=synth, hint=hint)

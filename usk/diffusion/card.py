@@ -44,9 +44,7 @@ def _adapter_card(folder: Path, adapter: Adapter) -> str:
         "trained_on": trained_on,
         "training": training,
         "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
-        "clips_a_step": training["config"]["batch"]
-        * training["config"]["accumulate"]
-        * training["processes"],
+        "clips_a_step": training["config"]["batch"] * training["config"]["accumulate"],
     }
     return render_card("adapter.md", metadata, values)
 
@@ -74,7 +72,7 @@ def _mel_card(folder: Path) -> str:
         "trained_on": trained_on,
         "training": training,
         "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
-        "images_a_step": config["batch"] * config.get("accumulate", 1) * training.get("processes", 1),
+        "images_a_step": config["batch"] * config.get("accumulate", 1),
         "has_vae": (folder / "vqvae").is_dir(),
         "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
         "class_names": list(named.values()),

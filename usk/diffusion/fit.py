@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from usk.audio.mel import MelSettings
 from usk.data.leaks import unknown_generator
 from usk.data.licenses import strictest_license
 from usk.data.source import Source
+from usk.device import resolve_device
 from usk.diffusion.adapter import ADAPTER_FILE
 from usk.diffusion.fit_config import FitConfig as FitConfig
 from usk.diffusion.generator import Condition
@@ -38,7 +38,6 @@ from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import FitWork, MelTrainer
 from usk.diffusion.training_data import check_test_folds, load_clips
 from usk.diffusion.weights import quiet_libraries
-from usk.diffusion.workers import Workers, workers
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write, exclusive_lock, read_json, require_own_folder
 from usk.reporter import Reporter
@@ -77,8 +76,7 @@ def fit(
     weights are kept: long training learns few recordings by heart. Called again with the same folder after an
     interruption it goes on from the last checkpoint; a folder made with another configuration is refused. With
     `config.base` that generator is trained further, whatever it was trained on before stays on record, and `mel` must not
-    be given: images are the base's (else EMBEDDED_MEL's by default). Where several processes were started together
-    (`torchrun`), all call this, and only the main one reports and writes.
+    be given: images are the base's (else EMBEDDED_MEL's by default).
 
     Raises: UskError with one line that says what to do; Stopped after Ctrl-C or SIGTERM, the checkpoint written.
     """
@@ -87,38 +85,33 @@ def fit(
         raise UsageError("a base draws the images that it was trained on", field="mel")
     root = Path(out)
     require_own_folder(root, FIT_FILE)  # not after an hour of decoding
-    with workers(config.device) as team, ExitStack() as kept:
-        reporter = reporter if reporter is not None and team.is_main else Reporter()
-        check_test_folds(sources, test_folds, reporter)
-        for note in map(unknown_generator, sources):
-            if note:
-                reporter.warn(note)
-        if config.lora:
-            work = lora_work(sources, config, test_folds, skip_bad, team, reporter, root)
-        else:
-            work = _mel_work(sources, config, test_folds, mel, skip_bad, team, reporter)
-        with team.main_first():
-            if team.is_main:
-                with disk_errors(root):
-                    root.mkdir(parents=True, exist_ok=True)
-                kept.enter_context(exclusive_lock(root, "usk fit", reporter=reporter))
-                _claim(root, {"config": asdict(work.trainer.config), **work.described, "sources": work.parts})
-                with disk_errors(root):
-                    work.keep(root)
+    device, reporter = resolve_device(config.device), reporter or Reporter()
+    check_test_folds(sources, test_folds, reporter)
+    for note in map(unknown_generator, sources):
+        if note:
+            reporter.warn(note)
+    if config.lora:
+        work = lora_work(sources, config, test_folds, skip_bad, device, reporter, root)
+    else:
+        work = _mel_work(sources, config, test_folds, mel, skip_bad, device, reporter)
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(root, "usk fit", reporter=reporter):
+        _claim(root, {"config": asdict(work.trainer.config), **work.described, "sources": work.parts})
+        with disk_errors(root):
+            work.keep(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
         licenses = [source.license for source in sources]
+        licenses += [] if work.base_license is None else [work.base_license]
         trained_on = {
-            "license": strictest_license(
-                licenses + ([] if work.base_license is None else [work.base_license])
-            ),
+            "license": strictest_license(licenses),
             "sources": [*work.base_parts, *work.parts],
         }
-        if team.is_main:
-            with disk_errors(root):
-                work.write(root, trained_on, _record(loop, work.base_id))
-            for name in (CHECKPOINT_FILE, LATENTS_FILE):
-                (root / name).unlink(missing_ok=True)
+        with disk_errors(root):
+            work.write(root, trained_on, _record(loop, work.base_id))
+        for name in (CHECKPOINT_FILE, LATENTS_FILE):
+            (root / name).unlink(missing_ok=True)
     return FitResult(root, loop.log, trained_on, loop.kept_step)
 
 
@@ -128,24 +121,22 @@ def _mel_work(
     test_folds: Sequence[int],
     mel: MelSettings | None,
     skip_bad: bool,
-    team: Workers,
+    device: torch.device,
     reporter: Reporter,
 ) -> FitWork:
     """A generator of mel images to train: a new one, or a base."""
     base: Base | None = None
     if config.base is not None:
-        with team.main_first():
-            base = load_base(config.base, team.device)
+        base = load_base(config.base, device)
         for note in notes_on_base(base.generator):
             reporter.warn(note)
     mel = mel or (EMBEDDED_MEL if base is None else base.generator.mel)
     names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
     classes = conditioned_classes(config, base, names)
-    with team.main_first():  # the others find the decoded clips in the cache
-        clips, parts = load_clips(sources, classes, test_folds, mel, skip_bad, reporter)
-    networks = new_networks(config, mel, classes, team.device) if base is None else base.networks(classes)
+    clips, parts = load_clips(sources, classes, test_folds, mel, skip_bad, reporter)
+    networks = new_networks(config, mel, classes, device) if base is None else base.networks(classes)
     config = config if base is None else base.described(config, classes)
-    trainer = MelTrainer(clips, networks, config, team)
+    trainer = MelTrainer(clips, networks, config, device)
 
     def write(root: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
         some = trainer.held_out if len(trainer.held_out) else trainer.training
@@ -189,7 +180,6 @@ def _record(loop: TrainingLoop, base_id: str | None) -> dict[str, Any]:
     return {
         "config": asdict(trainer.config),
         "precision": trainer.precision,
-        "processes": trainer.workers.count,
         "steps": loop.step,
         "kept_step": loop.kept_step,
         "log": loop.log,

@@ -44,11 +44,11 @@ class Best(NamedTuple):
 
 
 class TrainingLoop:
-    """One training run in `out`: checkpointed, resumable, shared by all processes."""
+    """One training run in `out`: checkpointed, resumable."""
 
     def __init__(self, trainer: Trainer, out: Path) -> None:
         """Starts from the checkpoint in `out`, if there is one."""
-        self.trainer, self.config, self.workers, self.out = trainer, trainer.config, trainer.workers, out
+        self.trainer, self.config, self.out = trainer, trainer.config, out
         self.network, self.parameters = trainer.network, trainer.parameters
         assert self.config.learning_rate is not None
         self.learning_rate = self.config.learning_rate
@@ -62,7 +62,6 @@ class TrainingLoop:
         self.best: Best | None = None
         self.log: list[dict[str, Any]] = []
         spent_s = self._resume()
-        self._check_same_start()
         self._started, self._saved_at = time.monotonic() - spent_s, time.monotonic()
         self._validation: float | None = None
 
@@ -79,7 +78,7 @@ class TrainingLoop:
         self.network.train()
         learn = self.trainer.learner()
         loss = math.nan
-        with StopSignals(patient=self.workers.count > 1) as stop, reporter.task("training", "steps") as task:
+        with StopSignals() as stop, reporter.task("training", "steps") as task:
             while (share := self._share_done(stop)) < 1.0:
                 self._set_learning_rate(share)
                 try:
@@ -92,29 +91,24 @@ class TrainingLoop:
                     self._diverged(reporter)
                     break
                 self._update_weights()
-                if not self.workers.is_main:
-                    continue
                 if self.step % self.config.validate_every == 0:
                     self._validate(loss)
                 task.update(self.step, self._total_steps(), self._progress_text(loss))
                 if time.monotonic() - self._saved_at > self.config.checkpoint_every_s:
                     self._save()
                     self._saved_at = time.monotonic()
-        if self.workers.is_main and self.diverged_step is None:
+        if self.diverged_step is None:
             self._validate(loss)
         self._finish()
 
     def _share_done(self, stop: StopSignals) -> float:
-        """How much of the budget is used, the same in all processes."""
-        if self.config.minutes is not None:
-            share = self.elapsed_s / (self.config.minutes * 60)
-        else:
-            share = self.step / self.config.steps
-        share, stop_signal = self.workers.greatest(share, stop.number)
-        if stop_signal:
+        """How much of the budget is used. Raises Stopped where a signal came."""
+        if stop.number:
             self._save()
-            raise Stopped(self.step, int(stop_signal))
-        return share
+            raise Stopped(self.step, stop.number)
+        if self.config.minutes is not None:
+            return self.elapsed_s / (self.config.minutes * 60)
+        return self.step / self.config.steps
 
     def _total_steps(self) -> int:
         if self.config.minutes is None:
@@ -160,23 +154,22 @@ class TrainingLoop:
         """The loss of the next step is not a number: end with the best weights. Raises UskError where there are none."""
         self.diverged_step = self.step + 1
         what = f"the training diverged in step {self.diverged_step} (its loss is not a number)"
-        if self.workers.greatest(self.workers.is_main and self.best is None)[0]:
+        if self.best is None:
             raise UskError(
                 what,
                 field="learning_rate",
                 value=f"{self.learning_rate:g}",
                 hint="Choose a lower learning rate and another folder.",
             )
-        if self.best is not None:
-            reporter.warn(
-                f"{what}: the generator has the weights of step {self.best.step}, the best before; a learning rate lower "
-                f"than {self.learning_rate:g} may get further"
-            )
+        reporter.warn(
+            f"{what}: the generator has the weights of step {self.best.step}, the best before; a learning rate lower "
+            f"than {self.learning_rate:g} may get further"
+        )
 
     def _save_memory(self, error: Exception, reporter: Reporter) -> None:
         """Where a step does not fit: compute activations again instead of keeping them. Raises UskError if it is done already."""
         able = getattr(self.network, "_supports_gradient_checkpointing", False)
-        if not able or self.trainer.checkpointing or self.workers.count > 1:
+        if not able or self.trainer.checkpointing:
             raise UskError(
                 "the device has too little memory for a step of this size", field="batch",
                 value=self.config.batch, hint="Choose a smaller batch.",
@@ -223,18 +216,8 @@ class TrainingLoop:
                 hint="Delete it, and the same command trains from the first step.",
             ) from error  # fmt: skip
 
-    def _check_same_start(self) -> None:
-        last, first = self.workers.greatest(self.step, -self.step)
-        if last != -first:
-            raise UsageError(
-                f"holds the checkpoint of step {int(last)} for some processes and not for others",
-                field="out", value=self.out, hint="Give a folder that all machines share.",
-            )  # fmt: skip
-
     def _save(self) -> None:
-        """Write the checkpoint, whole or not at all; the main process does."""
-        if not self.workers.is_main:
-            return
+        """Write the checkpoint, whole or not at all."""
         whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
         torch.save(
             {
@@ -256,13 +239,11 @@ class TrainingLoop:
 class StopSignals:
     """Inside it Ctrl-C and SIGTERM are noted, to take effect between two steps; a second one takes effect at once.
 
-    `patient` ignores second ones: a launcher passes on what its processes have had from the terminal already.
     Outside the main thread signals cannot be noted, and inside it ones that are ignored stay so.
     """
 
-    def __init__(self, patient: bool = False) -> None:
+    def __init__(self) -> None:
         self.number = 0
-        self.patient = patient
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -277,7 +258,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number and not self.patient:
+        if self.number:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
         self.number = self.number or number

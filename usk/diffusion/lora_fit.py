@@ -34,7 +34,6 @@ from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.text_pipeline import Embedding, TextGenerator
 from usk.diffusion.train import VALIDATION_CLIPS, FitWork, Trainer
 from usk.diffusion.training_data import training_parts
-from usk.diffusion.workers import Workers
 from usk.errors import ModelError
 from usk.files import atomic_write, expanded
 from usk.reporter import Reporter
@@ -78,9 +77,9 @@ class LoraTrainer(Trainer):
         prompts: Prompts,
         class_names: Sequence[str],
         config: FitConfig,
-        workers: Workers,
+        device: torch.device,
     ) -> None:
-        super().__init__(generator.network, config, workers)
+        super().__init__(generator.network, config, device)
         self.generator, self.clips, self.precision = generator, clips, generator.precision
         of_class = [prompts.of_class[name] for name in class_names]
         self.prompts = [prompt for some in of_class for prompt in some]
@@ -171,7 +170,7 @@ def lora_work(
     config: FitConfig,
     test_folds: Sequence[int],
     skip_bad: bool,
-    team: Workers,
+    device: torch.device,
     reporter: Reporter,
     root: Path,
 ) -> FitWork:
@@ -179,17 +178,16 @@ def lora_work(
     assert config.base is not None
     names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
     prompts = read_prompts(config.prompt or DEFAULT_PROMPT, names)  # before anything is downloaded
-    generator, adapter = _adapted(config, team)
+    generator, adapter = _adapted(config, device)
     generator.refuse_long([prompt for some in prompts.of_class.values() for prompt in some])
     for note in notes_on_base(generator):
         reporter.warn(note)
-    with team.main_first():  # the others find the decoded clips in the cache
-        clips, keep, parts = _load_latents(sources, names, generator, test_folds, skip_bad, reporter, root)
+    clips, keep, parts = _load_latents(sources, names, generator, test_folds, skip_bad, reporter, root)
     torch.manual_seed(config.seed)
     with naming_model(config.base, "base"):
         added = add_adapter(generator.network, adapter)
     config = replace(config, base=generator.model_id)
-    trainer = LoraTrainer(generator, clips, prompts, names, config, team)
+    trainer = LoraTrainer(generator, clips, prompts, names, config, device)
     listed = {name: list(some) for name, some in prompts.of_class.items()}
 
     def write(folder: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
@@ -208,13 +206,13 @@ def lora_work(
     )
 
 
-def _adapted(config: FitConfig, team: Workers) -> tuple[TextGenerator, Adapter]:
+def _adapted(config: FitConfig, device: torch.device) -> tuple[TextGenerator, Adapter]:
     """The base, and the adapter that it is to have."""
     assert config.base is not None
-    with team.main_first(), naming_model(config.base, "base"):
+    with naming_model(config.base, "base"):
         require_peft()
-        precision = default_precision(team.device) if config.precision == "auto" else config.precision
-        generator = load_generator(config.base, str(team.device), precision)
+        precision = default_precision(device) if config.precision == "auto" else config.precision
+        generator = load_generator(config.base, str(device), precision)
         if not isinstance(generator, TextGenerator):
             raise ModelError("is not a text-to-audio model; LoRA weights are fitted to these alone")
         if hasattr(generator.network, "peft_config"):

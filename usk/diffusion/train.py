@@ -1,8 +1,7 @@
 """One training step of a generator's network: what it draws, its loss and its gradients.
 
 Everything that is random in micro-batch m of step k (clips, shifts, labels left out, timesteps, noise) is drawn from a
-generator seeded by (seed, k, m). So a run resumed from a checkpoint goes on exactly as if it had never stopped, and it
-does not matter whether one process computes the micro-batches of a step one after another or several at once.
+generator seeded by (seed, k, m). So a run resumed from a checkpoint goes on exactly as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator
 from usk.diffusion.networks import Networks
 from usk.diffusion.training_data import FitClips
-from usk.diffusion.workers import Workers
 from usk.replay import Replayed
 
 VALIDATION_CLIPS = 96
@@ -53,16 +51,15 @@ class Drawn(NamedTuple):
 
 
 class Trainer(ABC):
-    """Draws micro-batches and learns from them; `workers` share every step. What of the network needs a gradient is trained."""
+    """Draws micro-batches and learns from them. What of the network needs a gradient is trained."""
 
     batch_type: type[Any]  # what `draw` gives
     precision: str
     held_out: Any  # clips that only measure the validation loss
 
-    def __init__(self, network: Any, config: FitConfig, workers: Workers) -> None:
+    def __init__(self, network: Any, config: FitConfig, device: torch.device) -> None:
         """`config` is a resolved one."""
-        self.network, self.config, self.workers = network, config, workers
-        self.device = workers.device
+        self.network, self.config, self.device = network, config, device
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.checkpointing = (
             False  # activations are computed again for the gradients: less memory, a third more time
@@ -98,10 +95,7 @@ class Trainer(ABC):
         return Replayed(learn, self.device) if self.recordable else learn
 
     def gradients(self, learn: Learn, step: int) -> float:
-        """Leave the gradient of step `step` in the network: of the mean loss over all micro-batches of all processes.
-
-        Returns: that mean loss.
-        """
+        """Leave the gradient of step `step` in the network: of the mean loss over all micro-batches, which is returned."""
         before = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if before and isinstance(learn, Replayed):
             torch._foreach_zero_(before)  # in place: a recorded step adds to these very tensors
@@ -109,16 +103,13 @@ class Trainer(ABC):
             forget_gradients(self.parameters)
         accumulate = self.config.accumulate
         total = torch.zeros((), device=self.device)
-        first = self.workers.rank * accumulate
         for micro in range(accumulate):
-            drawn = self._next(step, first + micro)
-            torch.manual_seed(self._seed(step, first + micro))  # dropout, where a base has it
+            drawn = self._next(step, micro)
+            torch.manual_seed(self._seed(step, micro))  # dropout, where a base has it
             total += learn(*drawn.to(self.device))
             # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
-            following = (step, first + micro + 1) if micro + 1 < accumulate else (step + 1, first)
+            following = (step, micro + 1) if micro + 1 < accumulate else (step + 1, 0)
             self._ahead = (following, self.draw(*following))
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self.workers.average([*gradients, total])
         return float(total)
 
     def _next(self, step: int, part: int) -> Any:
@@ -174,14 +165,11 @@ class MelTrainer(Trainer):
 
     batch_type = Drawn
 
-    def __init__(self, clips: FitClips, networks: Networks, config: FitConfig, workers: Workers) -> None:
-        super().__init__(networks.unet, config, workers)
+    def __init__(self, clips: FitClips, networks: Networks, config: FitConfig, device: torch.device) -> None:
+        super().__init__(networks.unet, config, device)
         self.networks = networks
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
-        self.precision = config.precision
-        if self.precision == "auto":
-            bf16 = workers.greatest(self._faster_precision() == "bf16")[0]
-            self.precision = "bf16" if bf16 else "fp32"
+        self.precision = self._faster_precision() if config.precision == "auto" else config.precision
 
     def _faster_precision(self) -> str:
         """bf16 or fp32. On a CPU by timing a training step of each: on some of those that have bf16 it is slower."""

@@ -60,13 +60,13 @@ class StudyConfig:
 
     def clips_of(self, n: str) -> list[str]:
         """The ways of making clips that the mixes beside `n` real clips name."""
-        named = [part.name for mix in self.mixes[n] for part in parse_mix(mix).parts]
+        named = [name for mix in self.mixes[n] for name in parse_mix(mix).parts]
         return [name for name in self.clips if name in named]
 
     def mixes_of(self, n: str) -> list[str]:
         """The mixes beside `n` real clips as their runs name them, each use of synthetic clips one of its own."""
         return [
-            USES[use].called(mix) if any(part.name == "real" for part in parse_mix(mix).parts) else mix
+            USES[use].called(mix) if "real" in parse_mix(mix).parts else mix
             for use in self.uses
             for mix in self.mixes[n]
         ]

@@ -14,7 +14,7 @@ from usk.diffusion.generator import Generator
 from usk.engine.chosen import require_engine
 from usk.engine.engine import LOCAL
 from usk.engine.part import Part
-from usk.errors import UsageError, UskError, require_at_least
+from usk.errors import UsageError, UskError
 from usk.manifest import MANIFEST_FILE
 from usk.reporter import Reporter
 from usk.synth.chosen_generator import ready_generator
@@ -22,60 +22,6 @@ from usk.synth.prepare import Prepared, prepare
 from usk.synth.settings import SynthConfig
 from usk.synth.synthesize import SynthResult, render
 from usk.text import abbreviate_list
-
-
-def train_subsets(
-    source: Source,
-    train_clips: Sequence[int | None],
-    test_folds: Sequence[int] = (),
-    seeds: int = 1,
-    first_seed: int = 0,
-) -> list[TrainSubset]:
-    """The datasets to make, in `usk train`'s order: folds (all, if none are named), then seeds, then numbers of clips.
-
-    Draws are numbered from `first_seed` on. `full` draws nothing, so it comes once a fold. Raises UsageError for numbers or
-    folds that the source does not have.
-    """
-    require_at_least(1, 10_000, seeds=seeds)
-    require_at_least(0, seed=first_seed)
-    source.require_folds(test_folds)
-    subsets = [
-        TrainSubset(n, fold, 0 if n is None else first_seed + draw)
-        for fold in test_folds or source.folds
-        for draw in range(seeds)
-        for n in train_clips
-        if n is not None or draw == 0
-    ]
-    for subset in subsets:
-        subset.split(source.clips)  # refused now, not after hours of other clips
-    return subsets
-
-
-def of_subset(config: SynthConfig, subset: TrainSubset) -> SynthConfig:
-    """`config` for one dataset. Its classifier filter, if there is one, is trained on the dataset's training clips alone."""
-    return replace(config, train_clips=subset, test_folds=(subset.test_fold,))
-
-
-def refuse_one_dataset(out: str | os.PathLike[str]) -> None:
-    """Raise UsageError where `out` is a dataset itself and can hold none."""
-    if (Path(out) / MANIFEST_FILE).exists():
-        raise UsageError(
-            "is one dataset", field="out", value=out, hint="Choose another folder for several of them."
-        )
-
-
-def datasets_in(out: str | os.PathLike[str]) -> list[Path]:
-    """`out` if it is a dataset, else the datasets in it. Raises UsageError where there is none."""
-    folder = Path(out)
-    subsets = folder.iterdir() if folder.is_dir() else ()
-    found = sorted(path.parent for path in (child / MANIFEST_FILE for child in subsets) if path.is_file())
-    if (folder / MANIFEST_FILE).is_file():
-        return [folder]
-    if not found:
-        raise UsageError(
-            "holds no dataset that was begun", field="out", value=out, hint="Run the parts of it first."
-        )
-    return found
 
 
 def synthesize_subsets(
@@ -92,13 +38,16 @@ def synthesize_subsets(
     workers: int | None = None,
     engine: str = LOCAL,
 ) -> list[SynthResult]:
-    """Make one dataset for each of `subsets` (of `train_subsets`) under `out`, where `usk train` finds it.
+    """Make one dataset for each of `subsets` under `out`, where `usk train` finds it.
 
     Takes what `synthesize` takes. All are prepared before the first is rendered.
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
     require_engine(engine, part)
-    refuse_one_dataset(out)
+    if (Path(out) / MANIFEST_FILE).exists():
+        raise UsageError("is one dataset", field="out", value=out, hint="Choose another folder.")
+    for subset in subsets:
+        subset.split(source.clips)  # refused now, not after hours of other clips
     named = model
     if config.render.row.mix is not None:
         model = ready_generator(model, device, config.render)
@@ -107,7 +56,8 @@ def synthesize_subsets(
     failed: dict[str, UskError] = {}
     for subset in subsets:
         try:
-            one = prepare(source, of_subset(config, subset), **given)
+            own = replace(config, train_clips=subset, test_folds=(subset.test_fold,))
+            one = prepare(source, own, **given)
             prepared[subset.name] = replace(one, given=replace(one.given, model=named))
         except UskError as error:
             failed[subset.name] = error
