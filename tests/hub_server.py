@@ -478,8 +478,6 @@ class _Handler(BaseHTTPRequestHandler):
                 if len(repo.stored.get(asked["oid"], b"")) != asked["size"]:
                     raise Refused(404, "LFS object not found")
                 return {}
-            if action in ("tag", "branch"):
-                return self._reference(repo, action, revision, body)
         raise Refused(404, "Sorry, we can't find the page you are looking for.")
 
     def _create(self, asked: dict[str, Any]) -> Any:
@@ -499,21 +497,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.server_hub.create_repo(type, id, private=asked.get("visibility") == "private")
         prefix = "" if type == "model" else f"{type}s/"
         return {"url": f"{self.server_hub.endpoint}/{prefix}{id}", "name": id, "id": "0" * 24}
-
-    def _reference(self, repo: Repo, action: str, name: str, body: bytes) -> Any:
-        asked = json.loads(body) if body else {}
-        there = repo.tags if action == "tag" else repo.branches
-        if self.command == "DELETE":
-            if there.pop(name, None) is None:
-                raise Refused(404, f"{action} not found", "RevisionNotFound")
-            return {}
-        # A tag is posted to what it marks and named in the body; a branch is posted to its name.
-        at, name = (name, asked["tag"]) if action == "tag" else (asked.get("startingPoint", "main"), name)
-        sha = self._commit(repo, at).sha
-        if name in there:
-            raise Refused(409, f"Reference already exists: {action} {name}")
-        there[name] = sha
-        return {}
 
     # --- contents ------------------------------------------------------------------------------------------
 

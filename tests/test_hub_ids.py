@@ -248,7 +248,7 @@ def test_info_and_audit_take_a_run_on_the_hub(
 ) -> None:
     hub.create_repo("model", "me/ears", trained)
     assert usk("info", "me/ears", "--json").value == usk("info", trained, "--json").value
-    ran = usk("audit", made, "--real", urbansound8k_folder, "--run", "me/ears", "--json")
+    ran = usk("audit", made, "--real", urbansound8k_folder, "--embedding", "me/ears", "--json")
     assert ran.code == 0, ran.err
     assert "classifier of" in ran.value["embedding"]
 
@@ -271,12 +271,12 @@ def test_a_pushed_run_predicts_and_its_card_says_where_it_is(
 ) -> None:
     hub.add_user("me", "hf_me")
     hub.login("hf_me")
-    assert usk("push", trained, "me/ears", "--tag", "v1", "--yes").code == 0
+    assert usk("push", trained, "me/ears", "--yes").code == 0
     clips = urbansound8k_folder / "audio" / "fold1"
-    ran = usk("predict", "me/ears@v1", clips, "--json")
+    ran = usk("predict", "me/ears", clips, "--json")
     assert ran.code == 0, ran.err
     assert ran.value == usk("predict", trained, clips, "--json").value
-    card = hub.repo("model", "me/ears").files("v1")["README.md"].decode()
+    card = hub.repo("model", "me/ears").files()["README.md"].decode()
     assert "usk predict me/ears my-clips/" in card and 'usk.load_classifier("me/ears")' in card
     assert "model-index:" in card
 

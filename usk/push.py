@@ -21,7 +21,7 @@ from usk.bundle import CARD_FILE, KINDS, Bundle, SharedFile, open_bundle
 from usk.cards import unseal, was_edited
 from usk.errors import UsageError, UskError
 from usk.hub import hub_errors, retried
-from usk.push_plan import PushConfig, PushPlan, PushResult
+from usk.push_plan import PushPlan, PushResult
 from usk.reporter import Reporter
 from usk.text import abbreviate_list
 
@@ -41,8 +41,8 @@ T = TypeVar("T")
 def push(
     folder: str | os.PathLike[str],
     repo_id: str,
-    config: PushConfig | None = None,
     *,
+    private: bool = False,
     confirm: Callable[[PushPlan], bool] = lambda plan: True,
     reporter: Reporter | None = None,
     sleep: Callable[[float], object] = time.sleep,
@@ -50,11 +50,12 @@ def push(
     """Share a synthetic dataset, a run or a generator as `repo_id` (`user/name`) on the Hub.
 
     Afterwards the repo holds exactly the folder's files of that kind, beside files of other names that were there. Ask
-    `confirm` first, unless there is nothing to do; None if it says no. `sleep` waits between tries, in seconds.
+    `confirm` first, unless there is nothing to do; None if it says no. A new repo is visible to its owner alone if it is to be
+    `private`. `sleep` waits between tries, in seconds.
 
     Raises: UsageError, UskError.
     """
-    config, reporter = config or PushConfig(), reporter or Reporter()
+    reporter = reporter or Reporter()
     _check_repo_id(repo_id)
     bundle = open_bundle(os.fspath(folder), repo_id, reporter)
     from huggingface_hub import HfApi
@@ -62,10 +63,10 @@ def push(
     from usk import __version__
 
     api = HfApi(token=True, library_name="usk", library_version=__version__)
-    repo = _Repo(api, bundle, repo_id, config, sleep)
-    with hub_errors(repo_id, AGAIN, UskError, config.revision, writing=True), _quiet_client():
+    repo = _Repo(api, bundle, repo_id, private, sleep)
+    with hub_errors(repo_id, AGAIN, UskError, writing=True), _quiet_client():
         plan = repo.plan()
-        if plan.up_to_date and not plan.new_tag:
+        if plan.up_to_date:
             return repo.result(plan, str(plan.head))
         return repo.carry_out(plan, reporter) if confirm(plan) else None
 
@@ -77,7 +78,7 @@ def _check_repo_id(repo_id: str) -> None:
     if at:
         raise UsageError(
             f"{repo_id} names a revision",
-            hint=f"Push to {name}; a tag or a branch has an option of its own.",
+            hint=f"Push to {name}, and make tags with `hf repos tag create`.",
         )
     try:
         validate_repo_id(repo_id)
@@ -94,10 +95,9 @@ class _Repo:
     """One push's view of one repo."""
 
     def __init__(
-        self, api: HfApi, bundle: Bundle, repo_id: str, config: PushConfig, sleep: Callable[[float], object]
+        self, api: HfApi, bundle: Bundle, repo_id: str, private: bool, sleep: Callable[[float], object]
     ) -> None:
-        self.api, self.bundle, self.repo_id, self.config, self.sleep = api, bundle, repo_id, config, sleep
-        self.branch = config.revision or MAIN
+        self.api, self.bundle, self.repo_id, self.private, self.sleep = api, bundle, repo_id, private, sleep
         self.here: dict[str, Any] = {"repo_id": repo_id, "repo_type": bundle.kind.repo_type}
 
     def call(self, method: Callable[..., T], **arguments: Any) -> T:
@@ -116,21 +116,12 @@ class _Repo:
             self._check_namespace(account)
             info = None
         head: str | None = None
-        new_branch, tags, there = False, dict[str, str](), dict[str, Any]()
+        there = dict[str, Any]()
         if info is not None:
-            branches, tags = self._refs()
-            if self.branch in tags and self.branch not in branches:
-                raise UsageError(
-                    f"is a tag of {self.repo_id}",
-                    field="revision",
-                    value=self.branch,
-                    hint="Name a branch.",
-                )
-            new_branch = self.branch not in branches
-            head = branches.get(self.branch) or branches.get(MAIN) or info.sha
-            there = self._files(str(head))
+            head = str(info.sha)
+            there = self._files(head)
             self._check_contents(there)
-            if self.config.private and not info.private:
+            if self.private and not info.private:
                 raise UsageError(
                     f"{self.repo_id} is public already",
                     field="private",
@@ -139,10 +130,6 @@ class _Repo:
         upload, delete = self._difference(there)
         if any(file.path == CARD_FILE for file in upload) and CARD_FILE in there:
             self._check_card(str(head))
-        changes = bool(upload or delete or new_branch or info is None)
-        tag = self.config.tag
-        if tag in tags and (changes or tags[tag] != head):
-            raise self._tag_taken()
         prefix = {"model": "", "dataset": "datasets/"}[self.bundle.kind.repo_type]
         return PushPlan(
             bundle=self.bundle,
@@ -150,14 +137,10 @@ class _Repo:
             url=f"{self.api.endpoint}/{prefix}{self.repo_id}",
             account=account["name"],
             new_repo=info is None,
-            private=self.config.private if info is None else bool(info.private),
-            branch=self.branch,
-            new_branch=new_branch or (info is None and self.branch != MAIN),
+            private=self.private if info is None else bool(info.private),
             head=head,
             upload=tuple(upload),
             delete=tuple(delete),
-            tag=tag,
-            new_tag=tag is not None and tag not in tags,
         )
 
     def _account(self) -> dict[str, Any]:
@@ -186,12 +169,6 @@ class _Repo:
                 f"{self.repo_id}: you are {account['name']} on the Hub and cannot make repos under {owner}",
                 hint=f"Push to {account['name']}/{name}, or run `hf auth login` as {owner}.",
             )
-
-    def _refs(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Branches and tags of the repo with their commits."""
-        refs = self.call(self.api.list_repo_refs, **self.here)
-        branches, tags = ({ref.name: ref.target_commit for ref in of} for of in (refs.branches, refs.tags))
-        return branches, tags
 
     def _files(self, commit: str) -> dict[str, Any]:
         """The repo's files at a commit."""
@@ -246,10 +223,6 @@ class _Repo:
 
         if plan.new_repo:
             plan = self._create_repo(plan)
-        if plan.new_branch:
-            self.call(
-                self.api.create_branch, **self.here, branch=self.branch, revision=plan.head, exist_ok=True
-            )
         commit = str(plan.head)
         if plan.upload or plan.delete:
             try:
@@ -259,13 +232,10 @@ class _Repo:
                 if failure.response.status_code not in (409, 412):
                     raise
                 # The branch moved: perhaps by this very commit, whose answer was lost. If so, all is well.
-                untagged = PushConfig(revision=self.config.revision)
-                fresh = _Repo(self.api, self.bundle, self.repo_id, untagged, self.sleep).plan()
+                fresh = _Repo(self.api, self.bundle, self.repo_id, False, self.sleep).plan()
                 if not fresh.up_to_date:
                     raise
                 commit = str(fresh.head)
-        if plan.new_tag:
-            self._tag(str(plan.tag), commit)
         return self.result(plan, commit)
 
     def _create_repo(self, plan: PushPlan) -> PushPlan:
@@ -273,7 +243,7 @@ class _Repo:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            self.call(self.api.create_repo, **self.here, private=self.config.private)
+            self.call(self.api.create_repo, **self.here, private=self.private)
         except HfHubHTTPError as failure:
             if failure.response.status_code != 409:  # made meanwhile, perhaps by a try whose answer was lost
                 raise
@@ -300,7 +270,7 @@ class _Repo:
                 task.update(done // 10**6, text=f"uploading {batch[0].path}")
                 new = [CommitOperationAdd(file.path, file.data) for file in batch]
                 self.api.preupload_lfs_files(  # which tries again by itself
-                    self.repo_id, new, repo_type=self.here["repo_type"], revision=self.branch
+                    self.repo_id, new, repo_type=self.here["repo_type"], revision=MAIN
                 )
                 operations += new
                 done += sum(file.size for file in batch)
@@ -310,8 +280,8 @@ class _Repo:
                     self.api.create_commit,
                     **self.here,
                     operations=operations,
-                    commit_message=self.config.message or f"{self.bundle.kind.name}, pushed with usk",
-                    revision=self.branch,
+                    commit_message=f"{self.bundle.kind.name}, pushed with usk",
+                    revision=MAIN,
                     parent_commit=plan.head,
                 )
             except ValueError as error:
@@ -332,38 +302,15 @@ class _Repo:
                 hint="Delete what names them in its .gitignore, and push again.",
             )
 
-    def _tag(self, tag: str, commit: str) -> None:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        try:
-            self.call(self.api.create_tag, **self.here, tag=tag, revision=commit)
-        except HfHubHTTPError as failure:
-            if failure.response.status_code != 409:
-                raise
-            if self._refs()[1].get(tag) != commit:
-                raise self._tag_taken() from failure
-
-    def _tag_taken(self) -> UsageError:
-        return UsageError(
-            f"names another state of {self.repo_id} already",
-            field="tag",
-            value=self.config.tag,
-            hint="Choose a new name.",
-        )
-
     def result(self, plan: PushPlan, commit: str) -> PushResult:
-        revision = self.config.tag or self.config.revision
         return PushResult(
             repo_id=self.repo_id,
             kind=self.bundle.kind.name,
             url=plan.url,
             commit=commit,
-            branch=self.branch,
-            tag=self.config.tag,
             up_to_date=plan.up_to_date,
             uploaded=len(plan.upload),
             deleted=len(plan.delete),
-            id=self.repo_id + (f"@{revision}" if revision else ""),
         )
 
 

@@ -51,15 +51,6 @@ class RunSource:
         return f"{self.part}/{self.subset}" if self.subset else self.part
 
 
-@dataclass(frozen=True)
-class MadeBy:
-    """What made the synthetic clips of one part of a mix."""
-
-    name: str
-    strategies: tuple[str, ...]
-    generators: tuple[str, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
     """All that decides a run."""
@@ -124,15 +115,6 @@ class RunIdentity:
     @property
     def revisions(self) -> frozenset[str]:
         return frozenset(source.revision for source in self.sources if source.revision)
-
-    @property
-    def made_by(self) -> tuple[MadeBy, ...]:
-        """Of each part of the mix with synthetic clips."""
-        return tuple(
-            MadeBy(source.part, source.strategies, source.generators)
-            for source in sorted(self.sources, key=lambda source: source.part)
-            if source.trained and source.strategies
-        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from tests.hub_server import LocalHub
 from tests.sounds import tone
-from usk.errors import UsageError
 
 Command = Callable[..., Any]
 
@@ -43,7 +42,7 @@ def test_a_runs_classifier_can_embed(
     assert len(vectors) == 3
     backwards = classifier_embedding(Path(run))(clips[::-1])
     np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
-    found = usk("audit", made, "--real", urbansound8k_folder, "--run", run, "--json").value
+    found = usk("audit", made, "--real", urbansound8k_folder, "--embedding", run, "--json").value
     assert found["embedding"].startswith(f"classifier of {Path(run).name}, trained on ")
     assert found["overall"]["distance"]["kad"] is not None
 
@@ -172,11 +171,3 @@ def test_an_embedding_that_cannot_be_is_one_line(
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert f"the embedding {tmp_path / 'empty'} needs transformers, which is not installed" in ran.err
     assert ran.err.endswith("pip install 'urban-sound-kit[hf]', or name log-mel\n")
-
-
-def test_two_embeddings_at_once_are_refused(tmp_path: Path) -> None:
-    from usk.audit.embeddings import embedding_named
-
-    with pytest.raises(UsageError) as refused:
-        embedding_named("log-mel", tmp_path)
-    assert refused.value.field == "embedding"

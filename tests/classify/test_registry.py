@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usk.audio.features import FIRST_SECOND
 from usk.classify.classifier import AudioClassifier
-from usk.classify.networks import PublishedCnn, RelaxedFrequencyNorm, ResidualBlock, SbCnn, Standardized
+from usk.classify.networks import PublishedCnn, RelaxedFrequencyNorm, SbCnn, Standardized
 from usk.classify.recipe import adam_with_l2
 from usk.classify.registry import CLASSIFIERS, preset
 from usk.errors import UsageError
@@ -77,7 +77,7 @@ def test_every_classifier_takes_its_features(name: str) -> None:
         assert model(torch.full((2, *recipe.features.shape), -40.0)).shape == (2, 7)
 
 
-@pytest.mark.parametrize(("name", "gflop"), [("small", 0.045), ("medium", 0.31), ("resnet", 0.26)])
+@pytest.mark.parametrize(("name", "gflop"), [("small", 0.045), ("medium", 0.31)])
 def test_what_the_networks_of_today_cost(name: str, gflop: float) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         preset(name).build(10).eval()(torch.randn(1, 1, 64, 172))
@@ -103,7 +103,7 @@ def test_standardising_is_part_of_the_model() -> None:
 def test_an_unknown_classifier_is_a_usage_error() -> None:
     with pytest.raises(
         UsageError,
-        match=r"classifier vgg: is not known\. Choose one of small, medium, cnn, sb-cnn, resnet, or hf:",
+        match=r"classifier vgg: is not known\. Choose one of small, medium, cnn, sb-cnn, or hf:",
     ):
         preset("vgg")
 
@@ -156,12 +156,6 @@ def test_frequency_norm_takes_away_what_a_microphone_does_to_a_band() -> None:
     whole = RelaxedFrequencyNorm(relaxation=0.0)
     torch.testing.assert_close(whole(images), whole(4 * images + 7), atol=1e-3, rtol=1e-3)
     assert not torch.allclose(whole(images), whole(colored), atol=0.1)
-
-
-def test_a_fresh_residual_block_passes_its_input_on() -> None:
-    block = ResidualBlock(4, 4, halve=False)
-    images = torch.rand(2, 4, 6, 6)
-    torch.testing.assert_close(block(images), images)
 
 
 @pytest.mark.parametrize("relaxation", [0.0, 0.3, 1.0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from usk.evaluate.compare import compare_runs
 
 def run(fold: int = 1, seed: int = 0, **values: Any) -> Any:
     usual = {"split": f"fold{fold}", "seed": seed, "protocol": "folds", "n_synthetic": 90, "caveats": ()}
-    found = usual | {"epochs": 30, "precision": "fp32", "made_by": (), "datasets": frozenset()} | values
+    found = usual | {"datasets": frozenset()} | values
     return SimpleNamespace(revisions=frozenset(revision for _, revision in found["datasets"]), **found)
 
 
@@ -34,16 +33,6 @@ def test_caveats_of_runs_are_said_once_with_the_mixes_that_have_them() -> None:
     assert caveats.of_runs(by_mix) == ["a; b: few", "no recordings"]
 
 
-def test_unequal_epochs_within_a_split_are_noted_alone() -> None:
-    assert "30, 42" in caveats.unequal_epochs({"real": [run()], "a": [run(epochs=42)]})[0]
-    assert not caveats.unequal_epochs({mix: [run(), run(2, epochs=42)] for mix in ("real", "a")})
-
-
-def test_two_precisions_are_noted() -> None:
-    assert caveats.unlike_precision({"real": [run()], "a": [run(precision="bf16")]})
-    assert not caveats.unlike_precision({"real": [run()], "a": [run()]})
-
-
 def test_datasets_of_one_name_that_changed_between_runs_are_noted() -> None:
     changed = {"real,synth": [run(fold, **on(str(fold))) for fold in (1, 2)]}
     assert caveats.unlike_clips(changed) == [
@@ -52,32 +41,6 @@ def test_datasets_of_one_name_that_changed_between_runs_are_noted() -> None:
     assert not caveats.unlike_clips(
         {"full": [run(fold, **on("r", name=f"full/fold{fold}")) for fold in (1, 2)]}
     )
-
-
-@pytest.mark.parametrize(
-    ("changed", "note"),
-    [
-        ({"strategies": ("sample",)}, "the clips of few are of different strategies in different runs (sample; slerp)"),
-        ({"generators": ("other",)}, "the clips of few for one split are of several generators"),
-        ({"n_synthetic": 900}, "runs of one split have from 90 to 900 synthetic clips"),
-        ({"n_synthetic": 100}, None),
-    ],
-)  # fmt: skip
-def test_runs_of_one_mix_whose_clips_were_made_otherwise_are_named(
-    changed: dict[str, Any], note: str | None
-) -> None:
-    runs = []
-    for fold, seed in itertools.product((1, 2), (0, 1)):
-        made = {
-            "name": "few",
-            "strategies": ("slerp",),
-            "generators": (f"of fold {fold}",),
-            "n_synthetic": 90,
-        }
-        made |= changed if (fold, seed) == (1, 1) else {}
-        n_synthetic = made.pop("n_synthetic")
-        runs.append(run(fold, seed, n_synthetic=n_synthetic, made_by=(SimpleNamespace(**made),)))
-    assert caveats.unlike_clips({"real,few": runs}) == ([f"real,few: {note}"] if note else [])
 
 
 @pytest.mark.parametrize(

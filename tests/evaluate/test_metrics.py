@@ -46,10 +46,3 @@ def test_nothing_to_measure_is_nan() -> None:
 def test_rows_that_do_not_fit_are_refused(labels: list, predicted: list) -> None:
     with pytest.raises(ValueError):
         metrics.confusion_matrix(np.array(labels), np.array(predicted), 3)
-
-
-def test_changed_confusions_are_the_mistakes_that_differ_largest_first() -> None:
-    before = np.array([[5, 2, 0], [1, 4, 3], [0, 0, 6]])
-    after = np.array([[7, 0, 0], [1, 1, 6], [1, 0, 5]])
-    assert metrics.changed_confusions(before, after) == [(1, 2), (0, 1), (2, 0)]
-    assert metrics.changed_confusions(before, before) == []

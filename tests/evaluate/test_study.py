@@ -13,8 +13,6 @@ import pytest
 import usk.evaluate.verdict
 import usk.runs
 from tests.runs import write_run
-from usk.evaluate.card import study_section
-from usk.evaluate.compare import is_about, runs_on
 from usk.evaluate.study import Study, read_history, study_runs, sweeps_by_train_clips
 from usk.evaluate.tables import comparison_tables
 from usk.report.charts import charts_of
@@ -44,7 +42,6 @@ def test_runs_are_read_once_and_mixes_bootstrapped_once_whatever_is_made_of_them
     study = grid(tmp_path)
     charts_of(study)
     comparison_tables(study.comparison)
-    study_section(study.comparison, "")
     assert calls == {"read_record": 8, "read_predictions": 8, "paired_bootstrap": 1}
 
 
@@ -144,23 +141,3 @@ def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path
     assert next(iter(points)) == ("real", 50)  # the baseline, though trained last, from its fewest
     both = [point for point in sweep.points if point.series == "real,synth"]
     assert [(round(p.low, 2), round(p.high, 2)) for p in both] == [(0.5, 0.6), (0.6, 0.7), (0.8, 0.9)]
-
-
-def test_a_dataset_is_credited_with_the_runs_that_count_alone(tmp_path: Path) -> None:
-    def sources(revision: str) -> dict[str, object]:
-        return {"sources": {"synth": {"revision": revision}}}
-
-    for fold in (1, 2):
-        write_run(tmp_path, "real", fold=fold)
-        for skill, month, revision in ((0.3, 1, "old"), (0.9, 2, "new")):
-            created = f"2026-0{month}-01T00:00:00+00:00"
-            write_run(tmp_path, "real,synth", fold=fold, skill=skill, created=created, **sources(revision))
-    (study,) = study_runs(tmp_path)
-    assert [is_about(study.comparison, revision) for revision in ("old", "new")] == [False, True]
-    assert runs_on(study.comparison, "new") == {"real,synth": 2}
-    write_run(
-        tmp_path, "real,synth", fold=2, skill=0.5, created="2026-03-01T00:00:00+00:00", **sources("other")
-    )
-    (mixed,) = study_runs(tmp_path)
-    assert not is_about(mixed.comparison, "new")  # half of the mix's runs are of another dataset
-    assert any("2 different datasets" in note for note in mixed.comparison.notes)

@@ -12,12 +12,15 @@ import torch
 
 from usk.audio.features import FOUR_SECONDS, Features, features_at
 from usk.classify.classifier import WEIGHTS_FILE
+from usk.classify.predict import find_classifier
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource, resampled
+from usk.data.pinned import looks_like_hub_id, pin
 from usk.errors import UsageError
+from usk.files import expanded
 from usk.hub import first_line
 from usk.reporter import Task
-from usk.runs import record_or_none, run_folders
+from usk.runs import RUN_FILE, record_or_none, run_folders
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Clips at 22.05 kHz to vectors [n, dimensions]."""
@@ -185,26 +188,29 @@ def _name_of(run: Path) -> str:
 
 def embedding_named(
     name: str = AUTO,
-    run: Path | None = None,
     runs: Path = Path("runs"),
     class_names: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Embedding:
-    """The embedding that `usk audit` is asked for.
+    """The embedding that `usk audit` is asked for: `log-mel`, a run or a model of `transformers`, in a folder or on the Hub.
 
-    `auto` is the classifier of `run`, else of the run under `runs` that was trained on most real clips and on nothing else;
-    without any, log-mel statistics.
-
-    Raises UsageError for a run and another embedding at once, and for a model that cannot be loaded.
+    `auto` is the classifier of the run under `runs` that was trained on most real clips and on nothing else; without any,
+    log-mel statistics. Raises UsageError for a model that cannot be loaded.
     """
-    if run is not None and name != AUTO:
-        raise UsageError(
-            "a run's classifier is an embedding too; name one of them", field="embedding", value=name
-        )
-    if name == AUTO:
-        run = run or best_run(runs, class_names)
+    run = best_run(runs, class_names) if name == AUTO else _run_named(name)
     if run is not None:
         return Embedding(_name_of(run), classifier_embedding(run, device))
     if name in (AUTO, LOG_MEL):
         return Embedding("log-mel statistics", log_mel_statistics)
     return transformers_embedding(name, device)
+
+
+def _run_named(name: str) -> Path | None:
+    """The folder of the run that is named so, here or on the Hub; None for other models."""
+    folder = expanded(name)
+    if (folder / RUN_FILE).is_file():
+        return folder
+    if folder.exists() or not looks_like_hub_id(name):
+        return None
+    pinned = pin(name, "model", f"the embedding {name}", f"name a folder, or {LOG_MEL}", UsageError)
+    return find_classifier(name) if RUN_FILE in pinned.files else None

@@ -1,4 +1,4 @@
-"""The networks: the published one, the default ones, SB-CNN, and a residual one; and what stands in front of them."""
+"""The networks: the published one, the default ones, and SB-CNN; and what stands in front of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 SB_CNN_FRAMES = 128
 
@@ -198,56 +197,3 @@ class SbCnn(nn.Module):
             index = index[:, None, None, :].expand(-1, 1, log_mel.shape[2], -1)
             return self.head(self.features(log_mel.gather(3, index)))
         return mean_over(patches(log_mel, SB_CNN_FRAMES, 5), lambda patch: self.head(self.features(patch)))
-
-
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch normalization, added to what came in (He et al., arXiv 1512.03385); a block that
-    halves averages its way past them (arXiv 1812.01187)."""
-
-    def __init__(self, n_in: int, n_out: int, halve: bool) -> None:
-        super().__init__()
-        self.halve = halve
-        self.first = nn.Conv2d(n_in, n_out, 3, stride=2 if halve else 1, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(n_out)
-        self.second = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(n_out)
-        nn.init.zeros_(self.second_norm.weight)  # a block begins as nothing: deep networks train at once
-        self.past = nn.Conv2d(n_in, n_out, 1, bias=False) if n_in != n_out else nn.Identity()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        past = F.avg_pool2d(images, 2, ceil_mode=True) if self.halve else images
-        inner = F.relu(self.first_norm(self.first(images)), inplace=True)
-        return F.relu(self.past(past) + self.second_norm(self.second(inner)), inplace=True)
-
-
-class FrequencyResNet(nn.Module):
-    """A compact residual network whose input and stages are normalized band by band; attention over time.
-
-    Takes log-mel [batch, 1, n_mels, n_frames]; 0.3 GFLOP for 64 x 172.
-    """
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            RelaxedFrequencyNorm(),
-            nn.Conv2d(1, 32, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(inplace=True),
-        )
-        self.stages = nn.Sequential(
-            ResidualBlock(32, 48, halve=True),
-            RelaxedFrequencyNorm(),
-            ResidualBlock(48, 96, halve=True),
-            ResidualBlock(96, 96, halve=False),
-            RelaxedFrequencyNorm(),
-            ResidualBlock(96, 192, halve=True),
-            ResidualBlock(192, 192, halve=False),
-        )
-        self.attention = nn.Linear(192, 192)
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * 192, n_classes))
-
-    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes]."""
-        over_time = self.stages(self.stem(log_mel)).mean(dim=2).transpose(1, 2)  # [batch, frames, channels]
-        weights = torch.softmax(self.attention(over_time), dim=1)
-        return self.head(torch.cat(((weights * over_time).sum(dim=1), over_time.amax(dim=1)), dim=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from usk.audio.features import FIRST_SECOND, FOUR_SECONDS, FOUR_SECONDS_128
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.config import DEFAULT_CLASSIFIER, TRANSFORMER
-from usk.classify.networks import FrequencyResNet, MediumCnn, PublishedCnn, SbCnn, SmallCnn
+from usk.classify.networks import MediumCnn, PublishedCnn, SbCnn, SmallCnn
 from usk.classify.recipe import ClassifierPreset, adam_with_l2
 from usk.errors import UsageError
 
@@ -22,8 +22,6 @@ CLASSIFIERS = {
         SbCnn, FOUR_SECONDS_128, 50, 32, 1e-3, 0.0, False, 0.0, "basic", optimizer=adam_with_l2,
         augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name != CROP),  # its patches are crops
     ),
-    # 60.7 % where `medium` has 62.5
-    "resnet": ClassifierPreset(FrequencyResNet, FOUR_SECONDS, 30, 32, 2e-3, 0.05, True, 0.1, "basic"),
 }
 # fmt: on
 

@@ -54,7 +54,7 @@ def common(
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
-    "demo": (demo.command, ["usk demo", "usk demo --out try --epochs 3"]),
+    "demo": (demo.command, ["usk demo", "usk demo --out try"]),
     "synth": (
         synth.command,
         ["usk synth --real sounds --per-class 50", "usk synth --real sounds --dry-run"],

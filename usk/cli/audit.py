@@ -24,20 +24,12 @@ def command(
         str | None,
         typer.Option("--test-folds", help="Folds held out for testing, which no clip may leak into."),
     ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run",
-            metavar="RUN",
-            help="Compare sounds as this run's classifier (a folder, or a Hub id) does.",
-        ),
-    ] = None,
     embedding: Annotated[
         str,
         typer.Option(
             "--embedding",
-            help="What to compare sounds in: log-mel, an audio model of transformers (a folder or a Hub id"
-            "\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel.",
+            help="What to compare sounds in: log-mel, the classifier of a run, an audio model of transformers (a folder or a "
+            "Hub id\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel.",
         ),
     ] = "auto",
     device: DeviceOption = "auto",
@@ -56,7 +48,6 @@ def command(
     from usk.audit.audit import audit
     from usk.audit.embeddings import embedding_named
     from usk.audit.tables import card_section
-    from usk.classify.predict import find_classifier
     from usk.data.open import open_source
     from usk.device import resolve_device
     from usk.synth.card import open_own_dataset, save_audit
@@ -64,7 +55,6 @@ def command(
     chosen = resolve_device(device)
     if save:
         open_own_dataset(Path(dataset))  # before the work
-    classifier = None if run is None else find_classifier(run)
     synthetic = open_source(dataset, field="dataset")
     source = reading.open(real)
     for note in source.notes:
@@ -73,7 +63,7 @@ def command(
         synthetic,
         source,
         test_folds=folds,
-        embedding=embedding_named(embedding, classifier, class_names=source.class_names, device=chosen),
+        embedding=embedding_named(embedding, class_names=source.class_names, device=chosen),
         reporter=display,
     )
     if save:

@@ -12,13 +12,12 @@ import typer
 from usk.cli.options import display_for
 
 TEST_FOLD = 2  # the embedded generator was trained on folds 1 and 3
+PER_CLASS, EPOCHS = 6, 10
 
 
 def command(
     ctx: typer.Context,
     out: Annotated[str, typer.Option("--out", help="Folder for the dataset and the runs.")] = "usk-demo",
-    per_class: Annotated[int, typer.Option("--per-class", min=1, help="Synthetic clips of each class.")] = 6,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of each run.")] = 10,
 ) -> None:
     """Synthesize, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
     display = display_for(ctx)
@@ -40,11 +39,11 @@ def command(
     made = synthesize(
         real,
         root / "synth",
-        SynthConfig(per_class=per_class, test_folds=(TEST_FOLD,)),
+        SynthConfig(per_class=PER_CLASS, test_folds=(TEST_FOLD,)),
         model=EMBEDDED,
         reporter=display,
     )
-    config = TrainConfig(test_folds=(TEST_FOLD,), seeds=1, epochs=epochs)
+    config = TrainConfig(test_folds=(TEST_FOLD,), seeds=1, epochs=EPOCHS)
     train(real, "real,synth", synth=made.folder, out=root / "runs", config=config, reporter=display)
     comparisons = compare_runs(root / "runs")
     page = report(

@@ -75,11 +75,6 @@ class Display(Reporter):
         self.err = Console(stderr=True, highlight=False)
 
     @property
-    def draws(self) -> bool:
-        """Whether small charts can be read where results go: a terminal that knows more than ASCII."""
-        return not self.as_json and self.out.is_terminal and self.out.encoding.lower().startswith("utf")
-
-    @property
     def hides_progress(self) -> bool:
         """A log gets no bars, nor empty lines in their place."""
         return self.quiet or not self.err.is_terminal

@@ -32,8 +32,8 @@ PANELS = {
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept", "filter_model"),
     "Machine": ("device", "batch", "workers", "engine", "part", "finish"),
-    "Comparison": ("baseline", "run", "embedding"),
-    "Output": ("out", "dry_run", "save", "csv_file", "split", "png", "audit", "yes", "help"),
+    "Comparison": ("baseline", "embedding"),
+    "Output": ("out", "dry_run", "save", "csv_file", "split", "audit", "yes", "help"),
 }
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
 FEW = 6  # options that one box holds as well

@@ -140,8 +140,8 @@ def _generator(model: str) -> dict[str, Any]:
 
     generator = describe_generator(model)
     memory: dict[str, Any] = {}
-    if generator.takes_prompts and all(map(find_spec, ("transformers", "peft"))):
-        from usk.diffusion.lora_memory import memory_of
+    if generator.takes_prompts and find_spec("transformers"):
+        from usk.diffusion.text_memory import memory_of
 
         memory = memory_of(model)
     mel = generator.mel

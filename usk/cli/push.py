@@ -28,13 +28,6 @@ def command(
     ],
     repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repo; made if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repo visible to you alone.")] = False,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch to push to; made if it does not exist.")
-    ] = None,
-    tag: Annotated[
-        str | None, typer.Option("--tag", help="Name the pushed state, to be used as user/name@TAG.")
-    ] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="What changed.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Push without asking.")] = False,
 ) -> None:
     """Share a folder on the Hugging Face Hub, after showing what would be pushed.
@@ -45,7 +38,6 @@ def command(
     from usk.cli.display import facts_table
     from usk.errors import UsageError
     from usk.push import push
-    from usk.push_plan import PushConfig
     from usk.text import pluralize
 
     def confirm(plan: PushPlan) -> bool:
@@ -59,19 +51,16 @@ def command(
             )
         return typer.confirm("Push this?", err=True)
 
-    config = PushConfig(private=private, revision=revision, tag=tag, message=message)
-    result = push(folder, repo_id, config, confirm=confirm, reporter=display)
+    result = push(folder, repo_id, private=private, confirm=confirm, reporter=display)
     if result is None:
         display.note("nothing was pushed")
         raise typer.Exit(NOT_PUSHED)
     facts = {
         "repo": result.url,
         "commit": result.commit,
-        "branch": result.branch,
-        **({"tag": result.tag} if result.tag else {}),
         "uploaded": pluralize(result.uploaded, "file") if result.uploaded else "nothing",
         **({"deleted": pluralize(result.deleted, "file")} if result.deleted else {}),
     }
     title = f"{result.repo_id} is already up to date" if result.up_to_date else f"pushed {result.repo_id}"
-    use = NEXT[result.kind].format(id=result.id)
+    use = NEXT[result.kind].format(id=result.repo_id)
     display.result({**result.as_dict(), "use": use}, facts_table(title, facts), f"Next: {use}")

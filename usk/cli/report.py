@@ -40,9 +40,6 @@ def command(
             help="All sounds and pictures as files beside the page, not as many as 25 MB hold inside.",
         ),
     ] = False,
-    png: Annotated[
-        str | None, typer.Option("--png", metavar="DIR", help="The charts as PNG files too.")
-    ] = None,
     audit: Annotated[
         bool, typer.Option("--audit/--no-audit", help="Show what usk audit finds in the dataset.")
     ] = True,
@@ -63,7 +60,6 @@ def command(
         synth=synth or _synth_here(display, bool(found)),
         baseline=baseline,
         split=split,
-        png=png,
         audit=audit,
     )
     source = None
@@ -78,7 +74,6 @@ def command(
         "charts": made.n_charts,
         "clips": made.n_clips,
         "clips in all": made.n_all_clips,
-        "PNG files": [str(file) for file in made.pngs],
     }
     display.result({**facts, "notes": list(made.notes)}, facts_table("report", facts))
 

@@ -51,10 +51,6 @@ PROBE, CLAIM = ".usk-can-write", ".usk-claim"
 CLAIM_RENEWED_S, CLAIM_HELD_S = 30.0, 180.0  # without renewal nobody holds it any more
 
 
-def is_url(typed: object) -> bool:
-    return isinstance(typed, str) and bool(URL.fullmatch(typed))
-
-
 class StoredFolder:
     """A folder in object storage, and its copy on this machine in `local`."""
 

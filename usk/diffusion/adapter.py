@@ -12,7 +12,6 @@ from usk.files import read_json
 
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_FILES = ("*.json", ADAPTER_WEIGHTS)
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,10 @@ class LongCatAudio(TextGenerator):
         for length in lengths.unique().tolist():
             rows = lengths == length
             short = {name: part[rows, :length] for name, part in texts.items()}
-            made[rows] = self.output_of_one_length(own[rows], nodes[rows], short).to(made.dtype)
+            made[rows] = self._of_one_length(own[rows], nodes[rows], short).to(made.dtype)
         return made
 
-    def output_of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+    def _of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         hidden = own.transpose(1, 2).to(self.dtype)
         velocity = self.network(
             hidden_states=hidden,

@@ -11,7 +11,16 @@ from typing import Any
 import torch
 
 from usk.device import free_device_bytes, memory_allowed_bytes
-from usk.diffusion.pipeline import INDEX_FILE, read_pipeline_json
+from usk.diffusion.adapter import find_adapter
+from usk.diffusion.pipeline import (
+    CONFIG_FILES,
+    INDEX_FILE,
+    describe_folder,
+    locate_base,
+    locate_pipeline,
+    naming_model,
+    read_pipeline_json,
+)
 from usk.diffusion.text_info import FAMILIES, check_components
 from usk.diffusion.text_pipeline import DECODERS
 from usk.diffusion.weights import quiet_libraries, quiet_log
@@ -88,3 +97,26 @@ class ModelSize:
                 hint="Use the device cpu, or a smaller model.",
             )
         return sum(sizes) > free
+
+
+def memory_of(model: str) -> dict[str, Any]:
+    """What `usk info` says of the memory of a text-to-audio model; nothing of others. Raises ModelError."""
+    with naming_model(model):
+        folder, _ = locate_pipeline(model, CONFIG_FILES)
+        if (adapter := find_adapter(folder)) is not None:
+            folder = locate_base(adapter, CONFIG_FILES)
+        family = describe_folder(folder).family
+        if family not in FAMILIES:
+            return {}
+        size = ModelSize.of(meta_networks(folder, family), family)
+    half, whole = torch.bfloat16.itemsize, torch.float32.itemsize
+    n_bytes = {
+        "GPU GB": half * sum(size.on_device),
+        "GPU GB, parts by turns": half * max(size.on_device),
+        "main memory GB with a GPU": half * size.total,
+        "main memory GB without": whole * size.total,
+    }
+    return {
+        "parameters, millions": [f"{name} {count / 1e6:,.1f}" for name, count in size.parameters.items()],
+        **{name: round(n / 1e9, 2) for name, n in n_bytes.items()},
+    }

@@ -81,10 +81,6 @@ class TextGenerator(Generator):
         """The network's output for noisy latents of the family's own scale, each at its node [batch]: with a continuous
         schedule the velocity, else what the schedule says."""
 
-    def output_of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
-        """`output` for prompts of one length, which does not look into their masks."""
-        return self.output(own, nodes, texts)
-
     @abstractmethod
     def to_latent(self, audio: torch.Tensor) -> torch.Tensor:
         """Audio [batch, samples] to clean latents."""

@@ -11,7 +11,6 @@ from usk.evaluate.verdict import interval_of
 from usk.runs import RunRecord
 from usk.text import pluralize
 
-LIKE_NUMBERS = 1.25  # so many times as many clips are still about as many
 Pairs = Mapping[str, RunPairs]
 """By mix, without the baseline."""
 
@@ -22,8 +21,6 @@ def caveats(by_mix: ByMix, pairs: Pairs, n_superseded: int = 0) -> list[str]:
     return [
         *of_runs(by_mix),
         *([older] if n_superseded else []),
-        *unequal_epochs(by_mix),
-        *unlike_precision(by_mix),
         *unlike_clips(by_mix),
         *shared_clips(by_mix),
         *uneven_seeds(pairs),
@@ -44,46 +41,13 @@ def of_runs(by_mix: ByMix) -> list[str]:
     return notes
 
 
-def unequal_epochs(by_mix: ByMix) -> list[str]:
-    lengths: dict[str, set[int]] = defaultdict(set)  # by default they follow the clips of the split
-    for run in _every(by_mix):
-        lengths[run.split].add(run.epochs)
-    unequal = sorted(set().union(*(found for found in lengths.values() if len(found) > 1)))
-    said = ", ".join(map(str, unequal))
-    return [f"runs of one split were trained for {said} epochs: train all equally long"] if unequal else []
-
-
-def unlike_precision(by_mix: ByMix) -> list[str]:
-    found = sorted({run.precision for run in _every(by_mix) if run.precision})
-    return [f"some runs were trained in {' and some in '.join(found)}"] if len(found) > 1 else []
-
-
 def unlike_clips(by_mix: ByMix) -> list[str]:
-    """Runs of one mix whose synthetic clips are of different datasets of one name, of other strategies, or for one split of
-    other generators or in other numbers."""
+    """Runs of one mix whose synthetic clips are of different datasets of one name."""
     notes = []
     for mix, runs in by_mix.items():
         named = Counter(name for name, _ in frozenset().union(*(run.datasets for run in runs)))
         if (most := max(named.values(), default=1)) > 1:
             notes.append(f"{mix}: its runs were trained on {most} different datasets of that name")
-        strategies: dict[str, set[str]] = defaultdict(set)
-        generators: dict[tuple[str, str], set[str]] = defaultdict(set)
-        numbers: dict[str, list[int]] = defaultdict(list)
-        for run in runs:
-            numbers[run.split].append(run.n_synthetic)
-            for part in run.made_by:
-                strategies[part.name].add(", ".join(part.strategies))
-                generators[part.name, run.split].add(", ".join(part.generators))
-        notes += [
-            f"{mix}: the clips of {name} are of different strategies in different runs ({'; '.join(sorted(found))})"
-            for name, found in sorted(strategies.items())
-            if len(found) > 1
-        ]
-        several = sorted({name for (name, _), found in generators.items() if len(found) > 1})
-        notes += [f"{mix}: the clips of {name} for one split are of several generators" for name in several]
-        if uneven := [found for found in numbers.values() if max(found) > LIKE_NUMBERS * min(found)]:
-            few, many = min(map(min, uneven)), max(map(max, uneven))
-            notes.append(f"{mix}: runs of one split have from {few:,} to {many:,} synthetic clips")
     return notes
 
 
@@ -171,10 +135,6 @@ def many_mixes(pairs: Pairs) -> list[str]:
         f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, the p values are corrected for all "
         "together (Holm)"
     ]
-
-
-def _every(by_mix: ByMix) -> Iterable[RunRecord]:
-    return (run for runs in by_mix.values() for run in runs)
 
 
 def _as_ranges(numbers: Iterable[int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from usk.evaluate.stats import MeanInterval, PairedDifference, mean_interval, pa
 from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, answer, corrected, sentence, verdict
 from usk.runs import RunRecord, read_runs
 
-CONFUSIONS_SHOWN = 8  # of each mix, those that changed most
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
 Known = dict[tuple[tuple[Path, Path], ...], Compared]
 """Pairs of run folders that were compared before."""
@@ -81,20 +79,6 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class ConfusionChange:
-    """Clips of `class_name` predicted as `predicted`: how many a run, on average over the pairs, with the baseline and
-    with `mix`, of `support` test clips a run; `difference_points` is of the class's clips."""
-
-    mix: str
-    class_name: str
-    predicted: str
-    support: float
-    baseline_clips: float
-    clips: float
-    difference_points: float
-
-
-@dataclass(frozen=True)
 class Comparison:
     """All mixes of one protocol, classifier, augmentation and number of train clips on one set of real data; baseline row first.
 
@@ -109,7 +93,6 @@ class Comparison:
     baseline: str
     rows: list[MixRow]
     classes: list[ClassRow]
-    confusions: list[ConfusionChange]  # that changed most, by mix; a description, without a test
     optimistic: bool
     warning: str | None  # set where `optimistic` is
     notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
@@ -187,7 +170,6 @@ def _comparison(group: Group, wanted: str | None, known: Known) -> Comparison:
         baseline=baseline,
         rows=rows,
         classes=_class_rows(by_mix, pairs),
-        confusions=[change for mix, made in pairs.items() if made for change in _confusions(mix, made)],
         optimistic=optimistic,
         warning=OPTIMISTIC if optimistic else None,
         notes=caveats(by_mix, pairs, n_superseded),
@@ -293,43 +275,6 @@ def pooled_confusions(runs: Sequence[RunRecord]) -> np.ndarray:
     """The confusion matrix of all `runs` together: clips [true class, predicted class]."""
     n, of_runs = len(runs[0].class_names), (run.predictions for run in runs)
     return np.sum([metrics.confusion_matrix(of.labels, of.predicted, n) for of in of_runs], axis=0)
-
-
-def _confusions(mix: str, pairs: RunPairs) -> list[ConfusionChange]:
-    """The mistakes of `mix` that changed most against the baseline, over all pairs."""
-    names, n = pairs[0][0].class_names, len(pairs)
-    before, after = map(pooled_confusions, zip(*pairs, strict=True))
-    return [
-        ConfusionChange(
-            mix=mix,
-            class_name=names[true],
-            predicted=names[other],
-            support=float(before[true].sum()) / n,
-            baseline_clips=float(before[true, other]) / n,
-            clips=float(after[true, other]) / n,
-            difference_points=100
-            * float(after[true, other] - before[true, other])
-            / float(before[true].sum()),
-        )
-        for true, other in metrics.changed_confusions(before, after)[:CONFUSIONS_SHOWN]
-    ]
-
-
-def runs_on(comparison: Comparison, revision: str) -> Counter[str]:
-    """By mix, how many of the runs that count were trained on this revision of a dataset."""
-    every = (run for members in comparison.by_mix.values() for run in members)
-    return Counter(run.mix for run in every if revision in run.revisions)
-
-
-def is_about(comparison: Comparison, revision: str) -> bool:
-    """Whether it says what a dataset was worth: all runs of some mix in it were trained on this revision of it, or, of few
-    train clips, one was: there each seed and test fold has a dataset of its own."""
-    on_it = runs_on(comparison, revision)
-    return any(
-        on_it[row.mix] >= (row.n_runs if comparison.train_clips is None else 1)
-        for row in comparison.rows
-        if not row.is_baseline
-    )
 
 
 def _rounded_mean(counts: Iterable[int]) -> int:

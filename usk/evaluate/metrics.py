@@ -1,4 +1,4 @@
-"""Results of one set of predictions: accuracy, macro F1, recall, confusions. Pure.
+"""Results of one set of predictions: accuracy, macro F1, recall. Pure.
 
 `labels` and `predicted` are class numbers, int [clips]. All results are fractions between 0 and 1.
 """
@@ -40,12 +40,3 @@ def class_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of a confusion matrix: recall, float [n_classes], and support (test clips), int [n_classes]; NaN where support is 0."""
     support = counts.sum(axis=1)
     return np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan), support
-
-
-def changed_confusions(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]]:
-    """(true, predicted) class numbers of the mistakes whose counts differ between two confusion matrices over the same
-    clips, [n_classes, n_classes] each; the largest change first, then by class number."""
-    change = np.asarray(after) - np.asarray(before)
-    np.fill_diagonal(change, 0)
-    cells = [(int(true), int(predicted)) for true, predicted in np.argwhere(change)]
-    return sorted(cells, key=lambda cell: (-abs(int(change[cell])), cell))

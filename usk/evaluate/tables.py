@@ -18,12 +18,11 @@ P_VALUE = (
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Mixes, the augmentations that were chosen for them, recall by class, and confusions; without those that say nothing."""
+    """Mixes, the augmentations that were chosen for them, and recall by class; without those that say nothing."""
     tables = [
         mix_table(comparison),
         choice_table(comparison),
         recall_table(comparison),
-        confusion_table(comparison),
     ]
     return [table for table in tables if table.rows]
 
@@ -60,22 +59,6 @@ def recall_table(comparison: Comparison) -> Table:
     table = Table(f"recall by class, %{difference}", (Column("class"), *numbers), n_repeated=3)
     for row in comparison.classes:
         table.add(row.class_name, row.support, *(_recall(row, mix) for mix in mixes))
-    return table
-
-
-def confusion_table(comparison: Comparison) -> Table:
-    """The entries of the confusion matrix that changed most."""
-    names = ("of", comparison.baseline, "mix", "pp")
-    columns = (
-        *(Column(name) for name in ("mix", "class", "predicted")),
-        *(Column(name, numeric=True) for name in names),
-    )
-    table = Table("changes in the confusion matrix, clips a run", columns)
-    for change in comparison.confusions:
-        counts = (f"{change.support:.0f}", f"{change.baseline_clips:.1f}", f"{change.clips:.1f}")
-        table.add(
-            change.mix, change.class_name, change.predicted, *counts, f"{change.difference_points:+z.1f}"
-        )
     return table
 
 

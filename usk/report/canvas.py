@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usk.errors import disk_errors
 from usk.files import atomic_write
 from usk.tables import Table
 
@@ -87,11 +86,13 @@ class Chart:
     caption: str
     description: str
     table: Table
-    draw: Callable[[Figure, Palette, bool], None]
-    height_in: Callable[[bool], float]  # of a narrow one, or not
+    draw: Callable[[Figure, Palette, bool], None] | None = None
+    height_in: Callable[[bool], float] = lambda narrow: 0.0  # of a narrow one, or not
     half: bool = False  # narrow enough for two side by side
     mix: str = ""  # whose changes its shapes open; a shape's gid is `open-TRUE-PREDICTED`, two class numbers
-    markup: Callable[[bool], str] | None = None  # its SVG for the page, where matplotlib is too slow
+    markup: Callable[[bool], str] | None = (
+        None  # its SVG, where matplotlib is too slow; it is for pages alone
+    )
 
     def svg(self, narrow: bool) -> str:
         """Markup for inside a page: no document head, no scripts, colors as CSS variables, text as text."""
@@ -109,11 +110,10 @@ class Chart:
             FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws twice
         return _inline(buffer.getvalue())
 
-    def png(self, file: Path, field: str = "png") -> None:
-        """At 200 dpi on white. Raises UsageError, naming `field`, where it cannot be written."""
+    def png(self, file: Path) -> None:
+        """At 200 dpi on white. Raises OSError where it cannot be written."""
         figure = self._figure(PAPER, narrow=False)
-        with _style(PAPER, False, self.name), disk_errors(file.parent, field=field):
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with _style(PAPER, False, self.name):
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
             atomic_write(
@@ -126,6 +126,7 @@ class Chart:
 
             width = NARROW_IN if narrow else WIDE_IN
             figure = Figure(figsize=(width, self.height_in(narrow)), layout="constrained")
+            assert self.draw is not None
             self.draw(figure, palette, narrow)
             return figure
 
@@ -204,9 +205,3 @@ def percent(value: float | None) -> str:
 def points_text(value: float | None) -> str:
     """`+1.2`, with a typographic minus, and none before a rounded zero."""
     return "" if value is None else f"{value:+z.1f}".replace("-", "−")
-
-
-def file_name(chart: Chart, number: int | None = None) -> str:
-    """A PNG's name that any file system takes."""
-    plain = re.sub(r"[^A-Za-z0-9.]+", "-", chart.name).strip("-.")
-    return f"{plain}.png" if number is None else f"{number + 1}-{plain}.png"

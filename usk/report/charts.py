@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usk.report.canvas import Chart, Palette, percent, points_text, short
-from usk.report.heat import cells_of, matrices_svg
+from usk.report.heat import matrices_svg
 from usk.report.line_charts import curve_chart, sweep_chart
 from usk.tables import Table, columns
 
@@ -212,16 +212,6 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
     change = second - first
     shown = ((baseline, first, False), (mix, second, False), (f"{mix} minus {baseline}", change, True))
 
-    def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
-        for place, (axes, (title, values, signed)) in enumerate(
-            zip(figure.subplots(1, 3), shown, strict=True)
-        ):
-            _heat(axes, palette, values, signed)
-            axes.set_title(short(title, 26), fontsize=10.5)
-            axes.set_xticks(range(len(names)), [short(name, 16) for name in names], rotation=90, fontsize=8)
-            labeled = [short(name, 16) for name in names] if place == 0 else []
-            axes.set_yticks(range(len(labeled)), labeled, fontsize=8)
-
     pairs = sorted(
         ((change[i, j], names[i], names[j]) for i in range(len(names)) for j in range(len(names))
          if i != j and np.isfinite(change[i, j])),
@@ -241,8 +231,6 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
             columns("true class", "predicted", numbers=("change in percentage points",)),
             [(true, other, points_text(100 * value)) for value, true, other in pairs],
         ),
-        draw,
-        lambda narrow: 3.7,
         mix=mix,
         markup=lambda narrow: matrices_svg(
             [(short(title, 40 if narrow else 32), values, signed) for title, values, signed in shown], names, narrow
@@ -253,24 +241,6 @@ def confusion_chart(study: Study, mix: str) -> Chart | None:
 def _matrix(confusion: Confusion) -> np.ndarray:
     n = len(confusion.shares)
     return np.array([[np.nan] * n if row is None else row for row in confusion.shares])
-
-
-def _heat(axes: Axes, palette: Palette, values: np.ndarray, signed: bool) -> None:
-    from matplotlib.patches import Rectangle
-
-    n = len(values)
-    for one in cells_of(values, signed):
-        axes.add_patch(Rectangle((one.column - 0.47, one.row - 0.47), 0.94, 0.94, facecolor=getattr(palette, one.kind),
-                                 alpha=one.opacity, edgecolor="none"))  # fmt: skip
-        if one.text:
-            axes.text(one.column, one.row, one.text, ha="center", va="center", fontsize=6.5,
-                      color=palette.on_heat if one.is_dark else palette.ink)  # fmt: skip
-    axes.set_xlim(-0.5, n - 0.5)
-    axes.set_ylim(n - 0.5, -0.5)
-    axes.set_aspect("equal")
-    axes.tick_params(length=0, labelcolor=palette.ink)
-    for spine in axes.spines.values():
-        spine.set_visible(True)
 
 
 def charts_of(study: Study) -> list[Chart]:

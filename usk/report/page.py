@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from usk.errors import UsageError, disk_errors
 from usk.files import expanded
-from usk.report.canvas import Chart, file_name, paint
+from usk.report.canvas import Chart, paint
 from usk.reporter import Reporter
 from usk.text import visible
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from usk.data.source import Source
     from usk.evaluate.study import Study
     from usk.report.gallery import Gallery
-    from usk.report.view import Section, View
+    from usk.report.view import View
 
 BUDGET_BYTES = 25_000_000  # of a page in one file, as base64
 CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything but clips; half of it for charts
@@ -46,7 +46,6 @@ class ReportConfig:
     synth: str | None = "synth"
     baseline: str | None = None
     split: bool = False  # sounds and pictures as files beside the page; else as many as 25 MB hold are inside
-    png: str | None = None  # folder for the charts as PNG
     audit: bool = True
 
 
@@ -59,7 +58,6 @@ class ReportResult:
     n_charts: int
     n_clips: int
     n_all_clips: int
-    pngs: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
@@ -70,7 +68,7 @@ def report(
     real: Source | None = None,
     reporter: Reporter | None = None,
 ) -> ReportResult:
-    """Write the page, and its assets and charts where `config` asks for them.
+    """Write the page, and its assets where `config` asks for them.
 
     Args:
         real: the clips that `config.synth` was made from; without them parents have no sound and there is no audit.
@@ -100,14 +98,12 @@ def report(
     view = view_of(sections, studies, shown, audit, manifest)
     copies = frozenset(() if audit is None else audit.near_copies)
     page = _page(view, drawings, shown, copies, None if real is None else real.name, assets)
-    pngs = [] if config.png is None else _write_charts(Path(config.png), sections)
     return ReportResult(
         file=file,
         n_bytes=_write(file, page, assets, shown),
         n_charts=sum(map(len, drawings)),
         n_clips=0 if shown is None else len(shown.clips),
         n_all_clips=0 if shown is None else shown.n_all + shown.n_all_rejected,
-        pngs=tuple(pngs),
         notes=() if shown is None else shown.notes,
     )
 
@@ -264,18 +260,6 @@ def _room_bytes(drawings: Sequence[Sequence[dict[str, Any]]]) -> int:
         len(one[width].encode()) for drawn in drawings for one in drawn for width in ("wide", "narrow")
     )
     return CHART_ROOM_BYTES + max(0, n_bytes - CHART_ROOM_BYTES // 2)
-
-
-def _write_charts(folder: Path, sections: Sequence[Section]) -> list[Path]:
-    """Every chart as PNG, numbered by comparison where there are several."""
-    compared = [section for section in sections if not section.is_overview]
-    files = []
-    for section in sections:
-        number = None if section.is_overview or len(compared) == 1 else compared.index(section)
-        for chart in section.charts:
-            files.append(folder / file_name(chart, number))
-            chart.png(files[-1])
-    return files
 
 
 # --- files ---------------------------------------------------------------------------------------------------

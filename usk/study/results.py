@@ -77,9 +77,8 @@ def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[St
     """Everything as plain values, without what is said of single classes."""
     comparisons = []
     for one in studies:
-        whole = one.comparison.as_dict()
         comparisons.append(
-            {key: value for key, value in whole.items() if key not in ("classes", "confusions")}
+            {key: value for key, value in one.comparison.as_dict().items() if key != "classes"}
         )
     mixed = {run.augment for run in runs if run.mix != "real"}
     augmented = [run for run in runs if run.augment in mixed]

@@ -1,9 +1,9 @@
-"""The card of a synthetic dataset, with the sections that a saved audit and a saved comparison add to it."""
+"""The card of a synthetic dataset, with the section that a saved audit adds to it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from usk.cards import escape_markdown, license_metadata, one_line, render_card, 
 from usk.data.clip import NO_MODEL
 from usk.data.leaks import named_elsewhere
 from usk.errors import UsageError, disk_errors
-from usk.files import atomic_write
+from usk.files import atomic_write, read_json
 from usk.manifest import Manifest, SourceRecord, read_manifest
 from usk.synth.alpha import Alpha
 from usk.synth.dataset_folder import PLAN_FILE, dataset_features, kept_plan
@@ -19,8 +19,6 @@ from usk.synth.plan import Plan
 from usk.synth.strategies import strategy_named
 
 AUDIT_FILE = "audit.json"
-STUDY_FILE = "study.json"
-CHART_FILE = "accuracy.png"
 
 
 def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
@@ -57,9 +55,7 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
             plan, manifest, manifest.model == NO_MODEL or bool(trained_on and not unknown_parts)
         ),
         "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
-        "audit": _kept_beside(folder, AUDIT_FILE, dict),
-        "studies": _kept_beside(folder, STUDY_FILE, list),
-        "chart": CHART_FILE,
+        "audit": _kept_audit(folder),
         "urbansound8k": "urbansound8k" in (source.name, *(part.source for part in trained_on)),
     }
     return render_card("dataset.md", _metadata(manifest, plan, folder), values)
@@ -140,13 +136,12 @@ def _tested_folds(plan: Plan, manifest: Manifest, generator_known: bool) -> list
     ]
 
 
-def _kept_beside(folder: Path, name: str, kind: type) -> Any:
-    """Saved results beside a dataset, if there are any."""
+def _kept_audit(folder: Path) -> dict[str, Any] | None:
+    """The saved audit of a dataset, if there is one."""
     try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder / AUDIT_FILE, UsageError, "")
+    except UsageError:
         return None
-    return found if isinstance(found, kind) else None
 
 
 def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
@@ -174,19 +169,8 @@ def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
 
     Raises UsageError for another folder, or one that cannot be written.
     """
-    _save(folder, AUDIT_FILE, {**found, "dataset": folder.resolve().name, "real": real})
-
-
-def save_study(folder: Path, sections: list[dict[str, Any]], chart: Callable[[Path], None]) -> None:
-    """The same for comparisons of runs that trained on it (`usk.evaluate.card`); `chart` draws them as a PNG file."""
-    open_own_dataset(folder)  # before anything is written
-    with disk_errors(folder, field="save"):
-        chart(folder / CHART_FILE)
-    _save(folder, STUDY_FILE, sections)
-
-
-def _save(folder: Path, name: str, kept: Any) -> None:
+    kept = {**found, "dataset": folder.resolve().name, "real": real}
     manifest, plan = open_own_dataset(folder)
     with disk_errors(folder, field="save"):
-        atomic_write(folder / name, (json.dumps(kept, indent=1) + "\n").encode())
+        atomic_write(folder / AUDIT_FILE, (json.dumps(kept, indent=1) + "\n").encode())
         atomic_write(folder / "README.md", dataset_card(manifest, plan, folder).encode())
