@@ -20,7 +20,7 @@ from tests.sounds import tone
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("classifier", ["small", "sb-cnn"])
+@pytest.mark.parametrize("classifier", ["small", "cnn"])
 def test_a_runs_classifier_can_embed(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, classifier: str
 ) -> None:

@@ -145,12 +145,12 @@ def run_usk(
     source = open_source(options.real)
     decoded, plan = plan_for(decode_source(source, generator.sample_rate_hz), config)
     warm = SynthConfig(**{**plan_config, "per_class": 1, "classes": source.class_names[:1]}, render=render)
-    synthesize(source, folder / f"warm-{name}", warm, model=generator, keep_latents=False)
+    synthesize(source, folder / f"warm-{name}", warm, model=generator)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stages = Stages(lambda: synchronize(device))
     started = time.perf_counter()
-    synthesize(source, folder / name, config, model=generator, stages=stages, keep_latents=False)
+    synthesize(source, folder / name, config, model=generator, stages=stages)
     took_s = time.perf_counter() - started
     render = render.resolved(generator.takes_classes)
     up, down = render.sampler.evaluations()

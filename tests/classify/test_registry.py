@@ -9,8 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usk.audio.features import FIRST_SECOND
 from usk.classify.classifier import AudioClassifier
-from usk.classify.networks import PublishedCnn, RelaxedFrequencyNorm, SbCnn, Standardized
-from usk.classify.recipe import adam_with_l2
+from usk.classify.networks import PublishedCnn, RelaxedFrequencyNorm, Standardized
 from usk.classify.registry import CLASSIFIERS, preset
 from usk.errors import UsageError
 
@@ -103,49 +102,9 @@ def test_standardising_is_part_of_the_model() -> None:
 def test_an_unknown_classifier_is_a_usage_error() -> None:
     with pytest.raises(
         UsageError,
-        match=r"classifier vgg: is not known\. Choose one of small, medium, cnn, sb-cnn, or hf:",
+        match=r"classifier vgg: is not known\. Choose one of small, medium, cnn, or hf:",
     ):
         preset("vgg")
-
-
-def test_sb_cnn_is_the_published_one() -> None:
-    network = SbCnn(10)
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    assert [(c.in_channels, c.out_channels, c.kernel_size) for c in convolutions] == [
-        (1, 24, (5, 5)), (24, 48, (5, 5)), (48, 48, (5, 5)),
-    ]  # fmt: skip
-    assert [layer.kernel_size for layer in network.modules() if isinstance(layer, nn.MaxPool2d)] == [
-        (4, 2)
-    ] * 2
-    assert [layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear)] == [64, 10]
-    assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
-
-
-def test_sb_cnn_averages_the_probabilities_of_its_patches_and_trains_on_one() -> None:
-    torch.manual_seed(0)
-    network = SbCnn(3).eval()
-    images = torch.randn(2, 1, 128, 172)
-    with torch.no_grad():
-        patches = [network(images[..., begin : begin + 128]).exp() for begin in (0, 11, 22, 33, 44)]
-        torch.testing.assert_close(network(images).exp(), torch.stack(patches).mean(dim=0))
-        torch.testing.assert_close(network(images).exp().sum(dim=1), torch.ones(2))
-        network.train()
-        for layer in network.modules():
-            if isinstance(layer, nn.Dropout):
-                layer.p = 0.0
-        flat = torch.zeros(64, 1, 128, 172)
-        flat[..., :22], flat[..., 150:] = 5.0, -5.0  # what a patch shows tells where it was cut
-        assert len({tuple(row.tolist()) for row in network(flat).round(decimals=4)}) > 20
-
-
-def test_the_l2_penalty_pulls_on_dense_weights_alone() -> None:
-    network = SbCnn(3)
-    optimizer = adam_with_l2(network, 1e-3, 0.0)
-    decayed = [group["params"] for group in optimizer.param_groups if group["weight_decay"]]
-    dense = [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear)]
-    assert len(decayed) == 1 and {id(p) for p in decayed[0]} == {id(p) for p in dense}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
-    assert optimizer.param_groups[0]["weight_decay"] == 2e-3  # the gradient of 0.001 w^2
 
 
 def test_frequency_norm_takes_away_what_a_microphone_does_to_a_band() -> None:

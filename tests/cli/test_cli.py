@@ -256,7 +256,7 @@ def test_a_range_of_weights_reaches_the_rows(usk: Command, synth_of: list[object
 @pytest.mark.parametrize(
     ("strategy", "more", "n_parents"),
     [
-        ("slerp", ("--alpha", "beta:0.5"), 2), ("variation", (), 1), ("sample", ("--guidance", 2), 1),
+        ("slerp", ("--alpha", "0.2:0.8"), 2), ("variation", (), 1), ("sample", ("--guidance", 2), 1),
         ("waveform", ("--alpha", "0.4"), 2), ("average", ("--alpha", "0.4"), 2), ("resynthesis", ("--phase", "parents"), 1),
     ],
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import io
 import json
@@ -489,7 +488,7 @@ def test_training_takes_short_clips_both_as_they_are_and_repeated(source: Source
     trainer = trainer_of(source, replace(TINY, batch=64))
     short = trainer.training.frames < MEL.n_frames
     trainer.training = trainer.training[short]
-    ends = trainer.draw(0, 0).images[:, 0, :, -4:].amax(dim=(1, 2))
+    ends = trainer.draw(0).images[:, 0, :, -4:].amax(dim=(1, 2))
     silent = int((ends == -1).sum())
     assert 16 < silent < 48
 
@@ -552,10 +551,10 @@ def test_labels_left_out_are_the_last_one(source: Source) -> None:
         trainer_of(source, replace(TINY, batch=400, class_dropout=share, class_conditional=True), names)
         for share in (0.0, 1.0, 0.15)
     )
-    labels = conditioned.draw(0, 0).labels
+    labels = conditioned.draw(0).labels
     assert set(labels.tolist()) == {0, 1}
-    assert set(unconditioned.draw(0, 0).labels.tolist()) == {2}
-    mixed = some.draw(0, 0).labels
+    assert set(unconditioned.draw(0).labels.tolist()) == {2}
+    mixed = some.draw(0).labels
     left_out = mixed == 2
     assert torch.equal(mixed[~left_out], labels[~left_out])
     assert 0.10 < float(left_out.float().mean()) < 0.20
@@ -565,11 +564,11 @@ def test_labels_left_out_are_the_last_one(source: Source) -> None:
     assert gradient[2] > 0 and gradient[:2].sum() == 0
 
 
-def test_every_micro_batch_of_every_step_is_drawn_anew_and_again_the_same(source: Source) -> None:
+def test_every_step_is_drawn_anew_and_again_the_same(source: Source) -> None:
     trainer = trainer_of(source, TINY)
-    draws = {(step, part): trainer.draw(step, part) for step in range(3) for part in range(3)}
-    for key, drawn in draws.items():
-        assert all(torch.equal(a, b) for a, b in zip(drawn, trainer.draw(*key), strict=True))
+    draws = {step: trainer.draw(step) for step in range(3)}
+    for step, drawn in draws.items():
+        assert all(torch.equal(a, b) for a, b in zip(drawn, trainer.draw(step), strict=True))
     noise = [tuple(drawn.noise.flatten()[:8].tolist()) for drawn in draws.values()]
     assert len(set(noise)) == len(noise)
 
@@ -577,42 +576,6 @@ def test_every_micro_batch_of_every_step_is_drawn_anew_and_again_the_same(source
 def moved(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """Mean absolute difference of two sets of weights."""
     return float(np.mean([float((a[name] - b[name]).abs().mean()) for name in a]))
-
-
-def test_accumulated_batches_are_one_large_batch(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(TINY, steps=5, learning_rate=0.2, ema_decay=0.0, validate_every=100)
-    apart = fit([source], tmp_path / "apart", replace(config, accumulate=2), mel=MEL)
-    less = fit([source], tmp_path / "less", config, mel=MEL)
-    draw = MelTrainer.draw
-
-    def draw_together(trainer: MelTrainer, step: int, part: int) -> Drawn:
-        assert part == 0
-        half = copy.copy(trainer)
-        half.config = replace(trainer.config, batch=config.batch)
-        return Drawn(*(torch.cat(pair) for pair in zip(*(draw(half, step, p) for p in (0, 1)), strict=True)))
-
-    monkeypatch.setattr(MelTrainer, "draw", draw_together)
-    together = fit([source], tmp_path / "together", replace(config, batch=2 * config.batch), mel=MEL)
-    a, b, c = (weights(result.folder) for result in (apart, together, less))
-    assert moved(a, b) < 0.02 * moved(a, c)
-
-
-def test_accumulated_gradients_are_those_of_the_mean_over_all_clips(source: Source) -> None:
-    """AdamW and clipping hide the gradient's size from the test above."""
-    trainer = trainer_of(source, replace(TINY, accumulate=3))
-    learn = trainer.learner()
-    trainer.gradients(learn, 4)  # of which nothing is left
-    mean = trainer.gradients(learn, 5)
-    accumulated = [parameter.grad.clone() for parameter in trainer.network.parameters()]
-    trainer.network.zero_grad()
-    drawn = Drawn(*(torch.cat(parts) for parts in zip(*(trainer.draw(5, p) for p in range(3)), strict=True)))
-    loss = trainer.loss(drawn)
-    loss.backward()
-    assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
-    for expected, actual in zip(trainer.network.parameters(), accumulated, strict=True):
-        torch.testing.assert_close(actual, expected.grad, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.gpu
@@ -624,7 +587,6 @@ def test_recorded_steps_learn_as_plain_ones_do(
         device="cuda",
         class_conditional=True,
         steps=20,
-        accumulate=2,
         learning_rate=1e-2,
         ema_decay=0.0,
     )
@@ -757,10 +719,10 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     assert command("undisturbed").code == 0
     draw = MelTrainer.draw
 
-    def draw_and_stop(trainer: MelTrainer, step: int, part: int) -> Drawn:
+    def draw_and_stop(trainer: MelTrainer, step: int) -> Drawn:
         if step == 3:  # drawn ahead, in the third step
             os.kill(os.getpid(), number)
-        return draw(trainer, step, part)
+        return draw(trainer, step)
 
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
@@ -782,10 +744,6 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         signal.raise_signal(signal.SIGINT)
         assert stop.number == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
-    with StopSignals(patient=True) as stop:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.number == signal.SIGINT
 
 
 def test_ignored_signals_stay_ignored_and_other_threads_train_too(source: Source, tmp_path: Path) -> None:
@@ -818,7 +776,6 @@ def test_a_library_call_that_is_stopped_raises_our_error(source: Source, tmp_pat
     [
         ("batch", 0),
         ("steps", 0),
-        ("accumulate", -2),
         ("seed", -1),
         ("minutes", 0.0),
         ("learning_rate", math.nan),

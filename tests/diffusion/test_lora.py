@@ -100,7 +100,7 @@ def test_only_lora_weights_change_and_the_loss_falls(
     result = fit([source], tmp_path / "out", config)
     assert all(row["validation_loss"] > 0 for row in result.log)
     trainer: Any = lora_work([source], config.resolved(), (), False, CPU, Reporter(), tmp_path).trainer
-    drawn = [trainer.draw(step, 0) for step in range(30)]
+    drawn = [trainer.draw(step) for step in range(30)]
     with torch.no_grad():
         untrained = sum(float(trainer.loss(batch)) for batch in drawn)
         tensors = load_file(result.folder / "adapter_model.safetensors")
@@ -164,7 +164,7 @@ def test_a_fit_that_is_interrupted_goes_on_with_the_latents_that_it_kept_or_enco
     damage: Callable[[Path], object] | None, models: dict[str, Path], source: Source, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    config = tiny(models["stable_audio"], steps=6, accumulate=2)
+    config = tiny(models["stable_audio"], steps=6)
     fit([source], tmp_path / "whole", config)
     with pytest.raises(Killed):
         fit([source], tmp_path / "killed", config, reporter=killed_at(4))
@@ -268,10 +268,10 @@ def test_two_classes_with_prompts_of_their_own(
     file.write_text('high = ["a whistle", "a flute"]\nlow = ["a hum"]\n', encoding="utf-8")
     config = tiny(models["longcat"], prompt=str(file), batch=64, class_dropout=0.25).resolved()
     trainer: Any = lora_work([source], config, (), False, CPU, Reporter(), tmp_path).trainer
-    drawn = trainer.draw(0, 0)
+    drawn = trainer.draw(0)
     assert set(drawn.prompts.tolist()) == {0, 1, 2} and trainer.prompts == ["a whistle", "a flute", "a hum"]
     assert 0 < drawn.dropped.sum() < 32
-    lengths = {trainer.draw(step, 0).clean.shape[-1] for step in range(12)}
+    lengths = {trainer.draw(step).clean.shape[-1] for step in range(12)}
     assert len(lengths) == 2  # clips of 1.2 s have their own
     n_samples = drawn.clean.shape[-1] * trainer.generator.hop_samples
     texts = trainer._texts(drawn.prompts, drawn.dropped, drawn.clean.shape[-1])

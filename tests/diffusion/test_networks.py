@@ -228,10 +228,10 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
 
     draw = MelTrainer.draw
 
-    def kill(trainer: MelTrainer, step: int, part: int) -> Drawn:
+    def kill(trainer: MelTrainer, step: int) -> Drawn:
         if step == 4:
             raise KeyboardInterrupt
-        return draw(trainer, step, part)
+        return draw(trainer, step)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MelTrainer, "draw", kill)

@@ -375,7 +375,6 @@ def test_whichever_write_finds_the_disk_full_the_user_reads_one_line(
                 folder,
                 config,
                 model=str(tiny_pipeline()),
-                keep_latents=False,  # else later datasets would begin with them, and write fewer
             )
 
     make(tmp_path / "undisturbed", None)

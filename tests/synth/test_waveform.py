@@ -199,7 +199,7 @@ def test_synthetic_clips_are_no_parents(usk: Command, urbansound8k_folder: Path,
     [
         (("--strategy", "waveform", "--guidance", 3), "--guidance 3.0: has no effect"),
         (("--strategy", "classical", "--batch", 4), "--batch 4: has no effect"),
-        (("--strategy", "classical", "--alpha", "beta:1"), "--alpha beta:1: has no effect"),
+        (("--strategy", "classical", "--alpha", "0:1"), "--alpha 0:1: has no effect"),
     ],
 )  # fmt: skip
 def test_an_option_that_would_do_nothing_is_refused(

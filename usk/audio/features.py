@@ -99,9 +99,6 @@ def torchaudio_mel(mel: MelSettings) -> torchaudio.transforms.MelSpectrogram:
 FOUR_SECONDS = FeatureSettings(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=172), repeat_short=True
 )
-FOUR_SECONDS_128 = FeatureSettings(
-    MelSettings(n_fft=1_024, hop_samples=512, n_mels=128, n_frames=172), repeat_short=True
-)
 FIRST_SECOND = FirstSecond(
     MelSettings(n_fft=1_024, hop_samples=512, n_mels=64, n_frames=44), repeat_short=False
 )

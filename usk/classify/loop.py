@@ -99,7 +99,9 @@ class Training:
         self.model, self.recipe, self.features, self.labels = model, recipe, data.features, data.labels
         self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
         self.augmentations = recipe.augmentations(augment)
-        self.optimizer = recipe.optimizer(model, learning_rate, recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
         self.losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         self.draw = torch.Generator().manual_seed(seed)
         made = torch.zeros(len(self.features), dtype=torch.bool)

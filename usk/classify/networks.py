@@ -1,4 +1,4 @@
-"""The networks: the published one, the default ones, and SB-CNN; and what stands in front of them."""
+"""The networks: the published one, and the default ones; and what stands in front of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-
-SB_CNN_FRAMES = 128
 
 
 def patches(images: torch.Tensor, n_frames: int, count: int) -> list[torch.Tensor]:
@@ -159,41 +157,3 @@ class MediumCnn(SmallCnn):
     widths = (32, 64, 128, 192, 256)
     first_size = 3
     pool_first = False
-
-
-class SbCnn(nn.Module):
-    """SB-CNN (Salamon and Bello, arXiv 1608.04363): three 5 x 5 convolutions of 24, 48 and 48 channels, the first two
-    followed by 4 x 2 pooling, then dense layers of 64 units and the classes, each behind a dropout of 0.5.
-
-    Takes log-mel [batch, 1, 128, n_frames >= 128] and looks at patches of 128 frames (3 s), as published: each training
-    step at one of each clip, anywhere in it; else at five, evenly placed, whose probabilities are averaged (published:
-    at every one, a frame apart). The hop of 23 ms and the 128 bands are the published ones; usk's features come from
-    22.05 kHz and windows of 46 ms, where those of the paper reach up to 22 kHz in windows of 23 ms.
-    """
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 24, 5),
-            nn.MaxPool2d((4, 2)),
-            nn.ReLU(),
-            nn.Conv2d(24, 48, 5),
-            nn.MaxPool2d((4, 2)),
-            nn.ReLU(),
-            nn.Conv2d(48, 48, 5),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-        self.head = nn.Sequential(
-            nn.Dropout(0.5), nn.Linear(48 * 2 * 25, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, n_classes)
-        )
-
-    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes]; outside training the logarithms of mean probabilities."""
-        spare = log_mel.shape[3] - SB_CNN_FRAMES
-        if self.training:
-            begins = torch.randint(spare + 1, (len(log_mel),), device=log_mel.device)
-            index = begins[:, None] + torch.arange(SB_CNN_FRAMES, device=log_mel.device)
-            index = index[:, None, None, :].expand(-1, 1, log_mel.shape[2], -1)
-            return self.head(self.features(log_mel.gather(3, index)))
-        return mean_over(patches(log_mel, SB_CNN_FRAMES, 5), lambda patch: self.head(self.features(patch)))

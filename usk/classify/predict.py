@@ -24,7 +24,7 @@ from usk.data.pinned import looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
 from usk.files import atomic_write, expanded, visible_files
 from usk.reporter import Reporter
-from usk.runs import RUN_FILE, record_or_none, run_folders
+from usk.runs import RUN_FILE, run_folders
 from usk.text import abbreviate_list
 
 BATCH_FILES = 16
@@ -59,21 +59,12 @@ def find_classifier(run: str | os.PathLike[str]) -> Path:
     if len(runs) == 1:
         return runs[0]
     if runs:
-        named = f"Name one of them: {abbreviate_list([str(path) for path in runs])}.{_likely(runs)}"
+        named = f"Name one of them: {abbreviate_list([str(path) for path in runs])}."
         raise UsageError(f"holds {len(runs)} runs", field="run", value=folder, hint=named)
     if not folder.exists() and looks_like_hub_id(str(run)):
         return _download_classifier(str(run))
     hint = "Train one with `usk train`, and name its folder under runs, or a Hub id."
     raise UsageError("is not a run", field="run", value=folder, hint=hint)
-
-
-def _likely(runs: Sequence[Path]) -> str:
-    """Which of several runs one would take, in words: the best on validation clips, which are not the same for all."""
-    records = [record for record in map(record_or_none, runs) if record and not record.optimistic]
-    best = max(records, key=lambda record: record.validation_accuracy or 0, default=None)
-    if best is None or best.validation_accuracy is None:
-        return ""
-    return f" Best on its validation clips, with {100 * best.validation_accuracy:.1f} %: {best.folder}"
 
 
 def _download_classifier(run: str) -> Path:

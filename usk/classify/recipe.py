@@ -25,26 +25,8 @@ from usk.classify.networks import Standardized
 from usk.errors import UsageError
 
 RECIPE_VERSION = 4  # raised when what a network or an augmentation computes, or how an epoch is chosen, changes under the same name
-SB_CNN_L2 = 1e-3
 EPOCH_CLIPS = 500  # an epoch counts at least as many
 FULL_RECIPE_CLIPS = 1000  # with fewer in training, a recipe has more epochs by default
-
-
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
-
-
-def adam_with_l2(model: nn.Module, learning_rate: float, _weight_decay: float) -> torch.optim.Optimizer:
-    """Adam, with SB-CNN's L2 penalty of 0.001 on the weights of dense layers, as part of the gradient.
-
-    The paper takes plain gradient descent over far more steps (an epoch is an eighth of all patches); Adam gets as far in
-    the steps of an epoch of whole clips.
-    """
-    dense = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-    chosen = set(map(id, dense))
-    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    groups = [{"params": dense, "weight_decay": 2 * SB_CNN_L2}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.Adam(groups, lr=learning_rate)
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,6 @@ class ClassifierPreset:
     cosine: bool  # learning rate: warm-up and cosine decay, or constant
     label_smoothing: float
     augment: str  # what `auto` means
-    optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw
     standardize: bool = True  # by the bands of the training features; else the network takes them as they are
     augmentable: tuple[str, ...] = (*AUGMENTATIONS, MIXUP)  # what can be done to its features
     revision: str = ""  # of the checkpoint that training begins with
@@ -99,7 +80,7 @@ class ClassifierPreset:
             RECIPE_VERSION,
             layout,
             self.features,
-            self.optimizer.__name__,
+            "adamw",
             self.weight_decay,
             self.cosine,
             self.label_smoothing,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from usk.audio.features import FIRST_SECOND, FOUR_SECONDS, FOUR_SECONDS_128
-from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
+from usk.audio.features import FIRST_SECOND, FOUR_SECONDS
 from usk.classify.config import DEFAULT_CLASSIFIER, TRANSFORMER
-from usk.classify.networks import MediumCnn, PublishedCnn, SbCnn, SmallCnn
-from usk.classify.recipe import ClassifierPreset, adam_with_l2
+from usk.classify.networks import MediumCnn, PublishedCnn, SmallCnn
+from usk.classify.recipe import ClassifierPreset
 from usk.errors import UsageError
 
 __all__ = ["CLASSIFIERS", "DEFAULT_CLASSIFIER", "preset"]
@@ -18,10 +17,6 @@ CLASSIFIERS = {
     # 62.5 % with all real clips and `strong` (docs/results.md)
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "basic"),
     "cnn": ClassifierPreset(PublishedCnn, FIRST_SECOND, 50, 128, 1e-3, 0.0, False, 0.0, "none", standardize=False),
-    "sb-cnn": ClassifierPreset(
-        SbCnn, FOUR_SECONDS_128, 50, 32, 1e-3, 0.0, False, 0.0, "basic", optimizer=adam_with_l2,
-        augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name != CROP),  # its patches are crops
-    ),
 }
 # fmt: on
 

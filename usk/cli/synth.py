@@ -46,7 +46,7 @@ def command(
     model: ModelOption = "auto",
     alpha: Annotated[
         str,
-        typer.Option("--alpha", help="Share of the second parent: a number, a range low:high, or beta:0.4."),
+        typer.Option("--alpha", help="Share of the second parent: a number, or a range low:high."),
     ] = "0.5",
     quality: Annotated[
         str, typer.Option("--quality", help="draft, standard, or published (the published recipe).")

@@ -40,7 +40,7 @@ def command(
         str,
         typer.Option(
             "--classifier",
-            help="small, medium, cnn (the published one), sb-cnn, or hf:FOLDER-OR-ID.",
+            help="small, medium, cnn (the published one), or hf:FOLDER-OR-ID.",
         ),
     ] = "small",
     protocol: Annotated[

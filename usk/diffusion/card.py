@@ -44,7 +44,6 @@ def _adapter_card(folder: Path, adapter: Adapter) -> str:
         "trained_on": trained_on,
         "training": training,
         "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
-        "clips_a_step": training["config"]["batch"] * training["config"]["accumulate"],
     }
     return render_card("adapter.md", metadata, values)
 
@@ -58,7 +57,7 @@ def _mel_card(folder: Path) -> str:
 
     trained_on, training = read("trained_on.json"), read("training.json")
     unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
-    config, size, log = training["config"], unet["sample_size"], training["log"]
+    size, log = unet["sample_size"], training["log"]
     kept_step = training.get("kept_step", log[-1]["step"] if log else 0)
     hub_ids = sorted({part["hub_id"] for part in trained_on["sources"] if part.get("hub_id")})
     metadata = {
@@ -72,7 +71,6 @@ def _mel_card(folder: Path) -> str:
         "trained_on": trained_on,
         "training": training,
         "kept": next((row for row in reversed(log) if row["step"] == kept_step), None),
-        "images_a_step": config["batch"] * config.get("accumulate", 1),
         "has_vae": (folder / "vqvae").is_dir(),
         "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
         "class_names": list(named.values()),

@@ -21,7 +21,6 @@ class FitConfig:
     steps: int = 4_000
     minutes: float | None = None  # stop after this long instead of after `steps`
     batch: int = 16
-    accumulate: int = 1  # micro-batches of `batch` whose mean gradient makes one step
     learning_rate: float | None = None  # None: LEARNING_RATE, or LEARNING_RATE_FROM with a base
     ema_decay: float = 0.999
     channels: tuple[int, ...] = (32, 64, 128, 192)
@@ -56,9 +55,7 @@ class FitConfig:
         if rate is None:
             rate = LEARNING_RATE if self.base is None else LEARNING_RATE_FROM
         require_at_least(0, seed=self.seed)
-        require_at_least(
-            1, steps=self.steps, batch=self.batch, accumulate=self.accumulate, lora_rank=self.lora_rank
-        )
+        require_at_least(1, steps=self.steps, batch=self.batch, lora_rank=self.lora_rank)
         for name, amount in {"learning_rate": rate, "minutes": self.minutes}.items():
             if amount is not None and not 0.0 < amount < math.inf:
                 raise UsageError("must be greater than 0", field=name, value=f"{amount:g}")

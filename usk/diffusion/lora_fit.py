@@ -53,7 +53,7 @@ class LatentClips:
 
 
 class LatentBatch(NamedTuple):
-    """A micro-batch of clips of one length, with everything that is random about it."""
+    """A batch of clips of one length, with everything that is random about it."""
 
     clean: torch.Tensor  # [n, *latent shape]
     nodes: torch.Tensor  # [n] of the schedule
@@ -89,9 +89,9 @@ class LoraTrainer(Trainer):
         generator.expect(self.prompts, set(clips.lengths.tolist()))
         self.training, self.held_out = np.flatnonzero(~clips.held_out), np.flatnonzero(clips.held_out)
 
-    def draw(self, step: int, part: int) -> LatentBatch:
-        """Micro-batch `part` of step `step`: a clip, and others of its length; every clip is as likely."""
-        draw = torch.Generator().manual_seed(self._seed(step, part))
+    def draw(self, step: int) -> LatentBatch:
+        """The batch of step `step`: a clip, and others of its length; every clip is as likely."""
+        draw = torch.Generator().manual_seed(self._seed(step))
         n = self.config.batch
         first = self.training[int(torch.randint(len(self.training), (1,), generator=draw))]
         alike = self.training[self.clips.lengths[self.training] == self.clips.lengths[first]]

@@ -1,7 +1,7 @@
 """One training step of a generator's network: what it draws, its loss and its gradients.
 
-Everything that is random in micro-batch m of step k (clips, shifts, labels left out, timesteps, noise) is drawn from a
-generator seeded by (seed, k, m). So a run resumed from a checkpoint goes on exactly as if it had never stopped.
+Everything that is random in step k (clips, shifts, labels left out, timesteps, noise) is drawn from a generator seeded by
+(seed, k). So a run resumed from a checkpoint goes on exactly as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Learn = Callable[..., torch.Tensor]
 
 
 class Drawn(NamedTuple):
-    """A micro-batch, with everything that is random about it."""
+    """A batch, with everything that is random about it."""
 
     images: torch.Tensor  # [n, 1, n_mels, n_frames]
     labels: torch.Tensor  # int64 [n]; the number of classes where none is given
@@ -51,7 +51,7 @@ class Drawn(NamedTuple):
 
 
 class Trainer(ABC):
-    """Draws micro-batches and learns from them. What of the network needs a gradient is trained."""
+    """Draws batches and learns from them. What of the network needs a gradient is trained."""
 
     batch_type: type[Any]  # what `draw` gives
     precision: str
@@ -64,11 +64,11 @@ class Trainer(ABC):
         self.checkpointing = (
             False  # activations are computed again for the gradients: less memory, a third more time
         )
-        self._ahead: tuple[tuple[int, int], Any] | None = None
+        self._ahead: tuple[int, Any] | None = None
 
     @abstractmethod
-    def draw(self, step: int, part: int) -> Any:
-        """Micro-batch `part` of step `step`, a named tuple of tensors in the CPU's memory."""
+    def draw(self, step: int) -> Any:
+        """The batch of step `step`, a named tuple of tensors in the CPU's memory."""
 
     @abstractmethod
     def loss(self, drawn: Any) -> torch.Tensor:
@@ -84,44 +84,31 @@ class Trainer(ABC):
         return False
 
     def learner(self) -> Learn:
-        """What learns from a micro-batch: on CUDA, where the network is small, one recorded launch."""
-        accumulate = self.config.accumulate
+        """What learns from a batch: on CUDA, where the network is small, one recorded launch."""
 
         def learn(*drawn: torch.Tensor) -> torch.Tensor:
-            loss = self.loss(self.batch_type(*drawn)) / accumulate
+            loss = self.loss(self.batch_type(*drawn))
             loss.backward()
             return loss.detach()
 
         return Replayed(learn, self.device) if self.recordable else learn
 
     def gradients(self, learn: Learn, step: int) -> float:
-        """Leave the gradient of step `step` in the network: of the mean loss over all micro-batches, which is returned."""
+        """Leave the gradient of step `step` in the network; returns the loss."""
         before = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if before and isinstance(learn, Replayed):
             torch._foreach_zero_(before)  # in place: a recorded step adds to these very tensors
         else:
             forget_gradients(self.parameters)
-        accumulate = self.config.accumulate
-        total = torch.zeros((), device=self.device)
-        for micro in range(accumulate):
-            drawn = self._next(step, micro)
-            torch.manual_seed(self._seed(step, micro))  # dropout, where a base has it
-            total += learn(*drawn.to(self.device))
-            # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
-            following = (step, micro + 1) if micro + 1 < accumulate else (step + 1, 0)
-            self._ahead = (following, self.draw(*following))
-        return float(total)
+        drawn = self._ahead[1] if self._ahead is not None and self._ahead[0] == step else self.draw(step)
+        torch.manual_seed(self._seed(step))  # dropout, where a base has it
+        loss = learn(*drawn.to(self.device))
+        # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
+        self._ahead = step + 1, self.draw(step + 1)
+        return float(loss)
 
-    def _next(self, step: int, part: int) -> Any:
-        """What `draw` gives, which the step before has drawn."""
-        if self._ahead is not None and self._ahead[0] == (step, part):
-            return self._ahead[1]
-        return self.draw(step, part)
-
-    def _seed(self, step: int, part: int) -> int:
-        # torch's CPU generator keeps 32 bits of a seed. Multiples of this odd number (2^32 over the golden ratio) lie
-        # far apart there: no two micro-batches of a run meet.
-        return (self.config.seed * 1_000_003 + step) * 2 + 1 + part * 0x9E3779B1
+    def _seed(self, step: int) -> int:
+        return (self.config.seed * 1_000_003 + step) * 2 + 1
 
     def validation_loss(self, average: list[torch.Tensor]) -> float | None:
         """Loss of the averaged weights on held-out recordings, with the same noise every time.
@@ -200,13 +187,13 @@ class MelTrainer(Trainer):
         blocks = {*self.network.config.down_block_types, *self.network.config.up_block_types}
         return size <= SMALL_PARAMETERS and blocks <= RECORDABLE_BLOCKS
 
-    def draw(self, step: int, part: int) -> Drawn:
-        """Micro-batch `part` of step `step`, in the CPU's memory.
+    def draw(self, step: int) -> Drawn:
+        """The batch of step `step`, in the CPU's memory.
 
         Half of the clips begin where they begin and end in silence if they are short; the others are repeated and
         rolled in time, as `usk synth` repeats short parents.
         """
-        draw = torch.Generator().manual_seed(self._seed(step, part))
+        draw = torch.Generator().manual_seed(self._seed(step))
         n, n_frames = self.config.batch, self.networks.mel.n_frames
         rows = torch.randint(len(self.training), (n,), generator=draw).tolist()
         shifts = torch.randint(n_frames, (n,), generator=draw).tolist()

@@ -38,9 +38,7 @@ class Media:
 
     @property
     def suffix(self) -> str:
-        return {"audio/mpeg": "mp3", "audio/flac": "flac", "audio/ogg": "ogg", "image/webp": "webp"}[
-            self.mime
-        ]
+        return {"audio/mpeg": "mp3", "audio/ogg": "ogg", "image/webp": "webp"}[self.mime]
 
     @property
     def data(self) -> str:
@@ -68,21 +66,17 @@ class Sound:
 
 
 def compress(audio: np.ndarray, sample_rate_hz: int, kbps: float | None = None) -> Media:
-    """Mono float [n] as MP3, which every browser plays, or in so many `kbps` as Opus; as FLAC where libsndfile is too old
-    (before 1.1) to write MP3."""
+    """Mono float [n] as MP3, which every browser plays, or in so many `kbps` as Opus."""
     import soundfile
     import soxr
 
     buffer = io.BytesIO()
     samples = np.clip(audio, -1.0, 1.0)
-    if kbps is not None and soundfile.check_format("OGG", "OPUS"):
+    if kbps is not None:
         samples = np.clip(soxr.resample(samples, sample_rate_hz, OPUS_RATE_HZ), -1.0, 1.0)
         level = 1 - (kbps - 7) / 250  # libsndfile's scale: 6 kbps and up to 250 more; Ogg's pages add one
         soundfile.write(buffer, samples, OPUS_RATE_HZ, format="OGG", subtype="OPUS", compression_level=level)
         return Media("audio/ogg", buffer.getvalue())
-    if "MP3" not in soundfile.available_formats():
-        soundfile.write(buffer, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
-        return Media("audio/flac", buffer.getvalue())
     soundfile.write(
         buffer,
         samples,

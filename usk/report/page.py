@@ -35,7 +35,7 @@ BUDGET_BYTES = 25_000_000  # of a page in one file, as base64
 CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything but clips; half of it for charts
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
-ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|flac|webp)")
+ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|webp)")
 
 
 @dataclass(frozen=True)

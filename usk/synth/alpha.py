@@ -15,22 +15,16 @@ REPEAT_SPREAD = 0.2  # of a fixed alpha, for pairs that are drawn again
 
 @dataclass(frozen=True)
 class Alpha:
-    """How the parents' weights are drawn: evenly from `low` to `high` for the second of two, or Beta(`beta`, `beta`)."""
+    """How the parents' weights are drawn: evenly from `low` to `high` for the second of two."""
 
     low: float = 0.5
     high: float = 0.5
-    beta: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Alpha:
-        """`0.5` (that weight for every clip), `0.3:0.7` (drawn evenly for each) or `beta:0.4` (as mixup draws it)."""
+        """`0.5` (that weight for every clip) or `0.3:0.7` (drawn evenly for each)."""
         head, colon, tail = text.partition(":")
         try:
-            if head.strip() == "beta":
-                concentration = float(tail)
-                if not 0 < concentration < float("inf"):
-                    raise ValueError
-                return cls(0.0, 1.0, concentration)
             low = float(head)
             high = float(tail) if colon else low
         except ValueError:
@@ -38,7 +32,7 @@ class Alpha:
                 "is not a weight",
                 field="alpha",
                 value=text,
-                hint="Give a number from 0 to 1, a range such as 0.3:0.7, or beta:0.4.",
+                hint="Give a number from 0 to 1, or a range such as 0.3:0.7.",
             ) from None
         if not 0 <= low <= high <= 1:
             raise UsageError("must lie between 0 and 1 (a range: low:high)", field="alpha", value=text)
@@ -47,8 +41,6 @@ class Alpha:
     @property
     def text(self) -> str:
         """In words, for cards."""
-        if self.beta is not None:
-            return f"drawn from Beta({self.beta:g}, {self.beta:g})"
         return (
             f"{self.low:g}" if self.low == self.high else f"drawn evenly from {self.low:g} to {self.high:g}"
         )
@@ -56,7 +48,7 @@ class Alpha:
     @property
     def spread(self) -> Alpha:
         """For pairs that are drawn again: of a fixed weight the range around it, so that no clip is made twice."""
-        if self.beta is not None or self.low < self.high:
+        if self.low < self.high:
             return self
         return Alpha(max(0.0, self.low - REPEAT_SPREAD), min(1.0, self.high + REPEAT_SPREAD))
 
@@ -64,9 +56,5 @@ class Alpha:
         """Weights of one or two parents, which sum to 1."""
         if n_parents == 1:
             return (1.0,)
-        if self.beta is not None:
-            share = float(rng.beta(self.beta, self.beta))
-        else:
-            share = float(self.low + (self.high - self.low) * rng.random())
-        share = round(share, 6)
+        share = round(float(self.low + (self.high - self.low) * rng.random()), 6)
         return (1 - share, share)

@@ -1,22 +1,15 @@
-"""Parents' latents: each parent encoded once, whoever renders, kept beside the plan, and for the next dataset of the same parents.
+"""Parents' latents: each parent encoded once, whoever renders, and kept beside the plan until the dataset is finished.
 
 Parents are numbered by first use and encoded in fixed groups, each a file of records: a checksum and the latents of one parent.
 A batch reads the records of its own parents and no others. A record that is not as it was written has its group encoded again.
-Finished datasets leave their files in `$USK_CACHE/latents/KEY`, at most `KEPT_BYTES` of them, the longest unused dropped first.
-A key says everything that latents depend on, so none is ever wrong.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
-import shutil
 import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +17,6 @@ import numpy as np
 import torch
 
 from usk.audio.mel import stack_padded
-from usk.data.cache import cache_root, evict, mark_used
 from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import text_of_parents
 from usk.device import free_device_bytes, to_device
@@ -37,9 +29,7 @@ from usk.synth.strategies import strategy_named
 if TYPE_CHECKING:
     from usk.synth.render import Pieces, Stages
 
-KEPT_BYTES = 8 * 2**30
 ON_DISK_BYTES = 8 * 2**30  # of one dataset
-FILES = "latents-*.bin"
 
 
 class ParentLatents:
@@ -183,69 +173,3 @@ class ParentLatents:
             return torch.stack((generator.invert(clean, config.sampler, condition), clean), dim=1).cpu()
 
         return np.ascontiguousarray(torch.cat(self.pieces.run(len(rows), encode)).numpy(), np.float32)
-
-
-def latents_key(
-    rows_of_crop: Mapping[int, list[int]],
-    decoded: DecodedSource,
-    generator: Generator,
-    config: RenderConfig,
-    batch: int,
-    prompts: Mapping[str, Sequence[str]],
-) -> str:
-    """What the latents of these parents (rows of `decoded` by the length of their crop) are known by."""
-    source = decoded.source
-    decisive = {
-        "model": generator.model_id,
-        "precision": generator.precision,
-        "device": str(generator.device),
-        "sampler": asdict(config.sampler),
-        "scales": list(generator.scales(config.sampler)),
-        "inverts": strategy_named(config.strategy).inverts,
-        "condition_on_class": config.condition_on_class,
-        "repeat_short": config.repeat_short,
-        "begin": "with sound",  # parents longer than the image
-        "source": [source.cache_key, decoded.sample_rate_hz],
-        "batch": batch,
-        "parents": {
-            crop: [
-                [source.clips[row].identity, text_of_parents(prompts, decoded.class_name(row))]
-                for row in rows
-            ]
-            for crop, rows in rows_of_crop.items()
-        },
-    }
-    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:24]
-
-
-def reuse(work: Path, key: str) -> None:
-    """Put kept latents into `work`, where the renderer looks for them."""
-    kept = cache_root() / "latents" / key
-    for file in kept.glob(FILES):
-        if not (work / file.name).exists():
-            _link(file, work / file.name)
-    mark_used(kept)
-
-
-def keep(work: Path, key: str) -> None:
-    """Keep the latents in `work` for later; what cannot be kept is not missed."""
-    kept = cache_root() / "latents" / key
-    with contextlib.suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-        for file in work.glob(FILES):
-            place = kept / file.name
-            if not (place.exists() and place.samefile(file)):  # else it was found damaged
-                _link(file, place)
-        evict(kept.parent, KEPT_BYTES, kept)
-
-
-def _link(file: Path, place: Path) -> None:
-    """The file at another place, without a second copy where the disk allows it; whole or not at all."""
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        try:
-            os.link(file, partial)
-        except OSError:
-            shutil.copyfile(file, partial)
-        partial.replace(place)
-    partial.unlink(missing_ok=True)

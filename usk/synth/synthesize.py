@@ -28,7 +28,6 @@ from usk.synth.card import dataset_card
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.dataset_folder import WORK_FOLDER, DatasetFolder, Unit, cut_into_units
 from usk.synth.filter import kept_by
-from usk.synth.latents import keep, latents_key, reuse
 from usk.synth.plan import Plan
 from usk.synth.prepare import Given, Prepared, prepare
 from usk.synth.render import DiffusionRenderer, Stages
@@ -66,7 +65,6 @@ def synthesize(
     device: str = "auto",
     reporter: Reporter | None = None,
     stages: Stages | None = None,
-    keep_latents: bool = True,
     arguments: Sequence[str] = (),
     part: Part = Part(),
     workers: int | None = None,
@@ -78,7 +76,6 @@ def synthesize(
 
     Args:
         stages: for timing the stages of rendering.
-        keep_latents: leave the parents' latents in the cache, and take those that an earlier dataset left there.
         arguments: of the command line, for the dataset's record.
         part: of the job that this process does; the one that finds all others done finishes the dataset.
         workers: processes that render; by default this one alone, or one for each CUDA device where there are several.
@@ -90,7 +87,7 @@ def synthesize(
     require_engine(engine, part)
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
     of_job: dict[str, Any] = {"part": part, "workers": workers, "engine": engine}
-    return render(prepared, out, reporter=reporter, stages=stages, keep_latents=keep_latents, **of_job)
+    return render(prepared, out, reporter=reporter, stages=stages, **of_job)
 
 
 # --- render --------------------------------------------------------------------------------------------------------
@@ -102,7 +99,6 @@ def render(
     *,
     reporter: Reporter | None = None,
     stages: Stages | None = None,
-    keep_latents: bool = True,
     part: Part = Part(),
     workers: int | None = None,
     engine: str = LOCAL,
@@ -111,12 +107,11 @@ def render(
     started = time.monotonic()
     reporter, stages = reporter or Reporter(), stages or Stages()
     work = Path(out) / WORK_FOLDER
-    renderer, latents = _renderer(prepared, work, stages)
+    renderer = _renderer(prepared, work, stages)
     units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches)
     n_units = sum(part.has(unit.number) for unit in units)
     of_job = workers_for(workers, prepared.given, n_units, engine)
     folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, of_job.threads)
-    keep_latents = keep_latents and bool(latents)
     with contextlib.ExitStack() as claimed:
         claimed.enter_context(folder.claim(part, reporter))
         if not part.is_whole:  # others come meanwhile
@@ -128,15 +123,11 @@ def render(
         todo = [unit for unit in folder.missing() if part.has(unit.number)]
         if todo and prepared.clip_filter is not None:
             prepared.clip_filter.prepare(work, reporter)
-        if todo and keep_latents:
-            reuse(work, latents)
         with reporter.task("rendering", "clips", len(prepared.plan)) as task:
             of_job = replace(of_job, threads=folder.threads)
             n_made = _render_all(prepared, folder, renderer, todo, of_job, stages, task)
         if not part.is_whole:
             claimed.enter_context(folder.claim(part, reporter))
-        if keep_latents and not folder.missing():
-            keep(work, latents)
         result = _finish(folder)
     return replace(result, n_made=n_made, elapsed_s=time.monotonic() - started, notes=prepared.notes)
 
@@ -186,15 +177,12 @@ def _settings_note(prepared: Prepared) -> str:
     return f"model {prepared.manifest.model}; {', '.join(parts)}"
 
 
-def _renderer(prepared: Prepared, work: Path, stages: Stages) -> tuple[ClipRenderer, str]:
-    """What makes the clips, and the key of its parents' latents in the cache; empty where there are none."""
+def _renderer(prepared: Prepared, work: Path, stages: Stages) -> ClipRenderer:
+    """What makes the clips."""
     generator, plan, pool = prepared.generator, prepared.plan, prepared.pool
     if generator is None:
-        return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render), ""
-    prompts = prepared.manifest.prompts
-    renderer = DiffusionRenderer(plan, pool, generator, prepared.render, work, stages, prompts)
-    rows = renderer.latents.rows_of_crop
-    return renderer, latents_key(rows, pool, generator, prepared.render, renderer.batch, prompts)
+        return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render)
+    return DiffusionRenderer(plan, pool, generator, prepared.render, work, stages, prepared.manifest.prompts)
 
 
 def workers_for(workers: int | None, given: Given, n_units: int, engine: str = LOCAL) -> Workers:
@@ -219,7 +207,7 @@ class Rendering:
     def __call__(self, device: str) -> Do:
         given, folder = self.given, DatasetFolder.claimed(self.folder)
         prepared = prepare(given.source, given.config, model=given.model, device=device)
-        renderer, _ = _renderer(prepared, folder.work, Stages())
+        renderer = _renderer(prepared, folder.work, Stages())
         if prepared.clip_filter is not None:
             prepared.clip_filter.prepare(folder.work, Reporter())
 
