@@ -62,14 +62,6 @@ def test_clips_that_seeds_share_are_noted(runs: list[Any], which: str | None) ->
     )
 
 
-def test_folds_with_other_seeds_are_named() -> None:
-    runs = [run(1, seed) for seed in (0, 1)] + [run(2, seed) for seed in (0, 1, 2, 3, 5)]
-    (note,) = caveats.uneven_seeds({"mix": [(one, one) for one in runs]})
-    assert "(fold1: 0 to 1; fold2: 0 to 3, 5)" in note
-    own = [run(protocol="seed-9010", split=f"seed{seed}", seed=seed) for seed in (0, 1)]
-    assert not caveats.uneven_seeds({"mix": [(one, one) for one in own]})
-
-
 def test_runs_without_a_partner_are_counted() -> None:
     by_mix = {"real": [run(), run(3)], "mix": [run(), run(4)], "whole": [run(), run(3)]}
     pairs = {"mix": [(run(), run())], "whole": [(run(), run()), (run(3), run(3))]}

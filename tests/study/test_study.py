@@ -77,9 +77,6 @@ def test_it_makes_trains_compares_and_goes_on(usk: Command, written: Path, demo_
     assert found[40, "none"] == ["real"] and found[40, "basic"] == found[40, "best"] == mixes
     assert found[None, "basic"] == mixes[:2]
     assert {one["baseline"] for one in result["against_control"]} == {"real,waveform"}
-    assert [(row["mix"], row["train_clips"], row["against_real"]) for row in result["against_more_real"]] == [
-        ("real", "full", "40"), ("real,waveform", "40", "full"), ("real,waveform,filtered", "40", "full"),
-    ]  # fmt: skip
     assert list(result["by_fold"]) == ["1"]
     assert "| trained on | 40 real clips | full real clips |" in (written.parent / "tables.md").read_text()
     assert (written.parent / "accuracy-1.png").stat().st_size > 5_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from usk.evaluate.pairing import DEFAULT_BASELINE, ByMix, RunPairs, to_pairs
 from usk.evaluate.stats import paired_bootstrap
@@ -23,7 +23,6 @@ def caveats(by_mix: ByMix, pairs: Pairs, n_superseded: int = 0) -> list[str]:
         *([older] if n_superseded else []),
         *unlike_clips(by_mix),
         *shared_clips(by_mix),
-        *uneven_seeds(pairs),
         *unpaired(by_mix, pairs),
         *failed(by_mix, pairs),
         *alone(by_mix),
@@ -69,22 +68,6 @@ def shared_clips(by_mix: ByMix) -> list[str]:
         f"{'; '.join(mixes)}: {which} trained on the same synthetic clips, so the luck of making them is in no interval"
         for which, mixes in sharing.items()
     ]
-
-
-def uneven_seeds(pairs: Pairs) -> list[str]:
-    """Folds that test with other seeds than others; not where each split is drawn by a seed of its own."""
-    notes = []
-    for mix, made in pairs.items():
-        seeds: dict[str, set[int]] = defaultdict(set)
-        for _, run in made:
-            if run.protocol == "folds":
-                seeds[run.split].add(run.seed)
-        if len(set(map(frozenset, seeds.values()))) > 1:
-            said = "; ".join(f"{split}: {_as_ranges(found)}" for split, found in sorted(seeds.items()))
-            notes.append(
-                f"{mix}: not all test folds have the same seeds ({said}), and each fold counts as much; train all with the same seeds"
-            )
-    return notes
 
 
 def unpaired(by_mix: ByMix, pairs: Pairs) -> list[str]:
@@ -135,14 +118,3 @@ def many_mixes(pairs: Pairs) -> list[str]:
         f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, the p values are corrected for all "
         "together (Holm)"
     ]
-
-
-def _as_ranges(numbers: Iterable[int]) -> str:
-    """`0 to 3, 5` of 0, 1, 2, 3, 5."""
-    ranges: list[list[int]] = []
-    for number in sorted(numbers):
-        if ranges and number == ranges[-1][-1] + 1:
-            ranges[-1].append(number)
-        else:
-            ranges.append([number])
-    return ", ".join(str(of[0]) if len(of) == 1 else f"{of[0]} to {of[-1]}" for of in ranges)

@@ -102,33 +102,17 @@ def paired_bootstrap(
     """Mean difference in accuracy over (split, seed) pairs, with an interval over folds, recordings and seeds.
 
     Each split counts as much, however many seeds it has. Each resample draws, with replacement, n - 1 of n units, which
-    makes the bootstrap variance of a mean unbiased however small n is (McCarthy & Snowden 1985; Rao & Wu 1988), and adds two
-    deviations from the mean:
+    makes the bootstrap variance of a mean unbiased however small n is (Rao & Wu 1988), and adds two deviations from the mean:
 
-    * of test data. Two levels are resampled, and the one of larger variance counts:
+    * of test data, at the level of larger variance: recordings within each split (the same draw for both mixes and all seeds;
+      splits that share recordings are one pool), or, from `FEWEST_FOLDS` on that share none, whole folds with all their
+      recordings (the cluster bootstrap, Field & Welsh 2007). With fewer folds the interval is conditional on them.
+    * of seeds, one draw for all splits and both mixes, shrunk so that both together have the variance of two-way clusters,
+      V(data) + V(seeds) - V(cells) (Cameron, Gelbach & Miller 2011). With one seed it cannot be there.
 
-      - recordings within each split: clips cut from one recording stand and fall together. The same draw serves both
-        mixes and all seeds of the split. Splits that share recordings (repeated holdouts) are drawn from one common pool;
-      - whole folds with all their recordings, where there are `FEWEST_FOLDS` or more that share none. What mixes do
-        differs by fold, and only this level sees it. Recordings are not drawn a second time within a fold, which would
-        count their spread twice (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007, the cluster bootstrap). Few folds
-        may look alike by luck, so the spread of recordings is the least that counts.
-
-    * of seeds, one draw for all splits and both mixes: the luck of one training. With one seed it cannot be there, and
-      `n_seeds` says so.
-
-    What test data and seeds do together spreads either mean, and the sum would count it twice: the variances of two-way
-    clusters are V(data) + V(seeds) - V(cells) (Cameron, Gelbach & Miller 2011), and the deviations of seeds are shrunk to
-    that. Few units know their own variance badly: each resample's deviation is divided by the root of a chi-squared draw
-    over its degrees of freedom, which turns normal tails into Student's, with the degrees of Satterthwaite (1946): of folds and
-    seeds n - 1, of recordings fewer, the more unequal their numbers of clips are.
-
-    Bounds are percentiles (Efron & Tibshirani 1993, chapter 13); the p value is twice the share of resamples beyond 0.
-    With fewer than `FEWEST_FOLDS` folds the interval is conditional on them (`over_folds` is false): it is about other
-    recordings of these folds and other seeds. The clips that training draws from are taken as given.
-
-    In simulations of 3 seeds on 4 to 8 of UrbanSound8K's folds whose effects differ with a standard deviation of 3 points around 0,
-    fewer than 5 of 100 mixes are called better or worse (`docs/studies/error_rate.py`).
+    Each resample's deviation is divided by the root of a chi-squared draw over its degrees of freedom (Satterthwaite 1946),
+    which turns normal tails into Student's. Bounds are percentiles; the p value is twice the share of resamples beyond 0.
+    `docs/studies/error_rate.py` simulates how often it is wrong.
 
     Deterministic in `seed`, and independent of the order of `pairs`. Raises ValueError without pairs, or
     for a pair without clips.

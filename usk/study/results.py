@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ import numpy as np
 
 from usk.errors import disk_errors
 from usk.evaluate.compare import Comparison, compare
-from usk.evaluate.stats import Pair, exact_test, paired_bootstrap
 from usk.evaluate.study import Study, sweeps_by_train_clips
 from usk.files import atomic_write
 from usk.report.charts import accuracy_chart, train_clips_charts
@@ -75,11 +73,9 @@ def has_mix(runs: Sequence[RunRecord], mix: str) -> bool:
 
 def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[Study]) -> dict[str, Any]:
     """Everything as plain values, without what is said of single classes."""
-    comparisons = []
-    for one in studies:
-        comparisons.append(
-            {key: value for key, value in one.comparison.as_dict().items() if key != "classes"}
-        )
+    comparisons = [one.comparison.as_dict() for one in studies]
+    for comparison in comparisons:
+        del comparison["classes"]
     mixed = {run.augment for run in runs if run.mix != "real"}
     augmented = [run for run in runs if run.augment in mixed]
     controlled = config.control and has_mix(augmented, config.control)
@@ -88,7 +84,6 @@ def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[St
         "validation": validation_gains(studies),
         "comparisons": comparisons,
         "against_control": [brief(one) for one in compare(augmented, config.control)] if controlled else [],
-        "against_more_real": against_more_real(augmented),
         "by_fold": {
             str(fold): [brief(one) for one in compare(of_fold, "real")]
             for fold in config.all_folds
@@ -136,41 +131,6 @@ def validation_gains(studies: Sequence[Study]) -> list[dict[str, Any]]:
                 }
             )
     return sorted(rows, key=lambda row: -row["gain_points"])
-
-
-def against_more_real(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Are clips worth as much as more real ones? Each mix, and real clips of the next size alone, against real clips of its
-    size; and the mix against that next size."""
-    kept = {
-        (run.classifier, run.augment, run.train_clips, run.mix, *run.key): run
-        for run in sorted(runs, key=lambda run: run.created)
-    }
-    sizes = sorted({run.train_clips for run in runs}, key=lambda n: float("inf") if n is None else n)
-    rows = []
-    for classifier, augment in sorted({(run.classifier, run.augment) for run in runs}):
-        for size, more in itertools.pairwise(sizes):
-            mixes = dict.fromkeys(key[3] for key in kept if key[:3] == (classifier, augment, size))
-            others = [(mix, size, more) for mix in mixes if mix != "real"]
-            for mix, n, against in [("real", more, size), *others]:
-                pairs = [
-                    Pair(split, seed, run.predictions.groups, real.correct, run.correct)
-                    for (*shared, split, seed), run in kept.items()
-                    if shared == [classifier, augment, n, mix]
-                    and (real := kept.get((classifier, augment, against, "real", split, seed)))
-                ]
-                if pairs:
-                    rows.append(
-                        {
-                            "mix": mix,
-                            "train_clips": size_of(n),
-                            "against_real": size_of(against),
-                            "classifier": classifier,
-                            "augment": augment,
-                            "p_value_exact": exact_test(pairs),
-                            "difference": asdict(paired_bootstrap(pairs)),
-                        }
-                    )
-    return rows
 
 
 def tables_of(config: StudyConfig, studies: Sequence[Study]) -> list[Table]:

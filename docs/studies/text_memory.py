@@ -1,10 +1,16 @@
-"""Folders with the published models' configurations alone, as far as they are known, and where from."""
+"""The memory table of docs/how-to/text-to-audio.md, from the published models' configurations, as far as they are known.
+
+    python docs/studies/text_memory.py
+"""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from usk.diffusion.text_memory import memory_of
 
 CHANNELS = (128, 256, 384, 640)
 # scripts/convert_original_audioldm_to_diffusers.py, ..._musicldm_..., and ..._audioldm2_... in diffusers' repository.
@@ -180,3 +186,10 @@ def save_published(name: str, folder: Path) -> Path:
         (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+if __name__ == "__main__":
+    for name in PUBLISHED:
+        with tempfile.TemporaryDirectory() as place:
+            found = memory_of(str(save_published(name, Path(place) / name)))
+        print(name, *(f"| {value:.1f} GB" for value in found.values() if isinstance(value, float)))
