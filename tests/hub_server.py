@@ -117,20 +117,22 @@ class Repo:
 class Failure:
     """An instruction to fail: requests of `method` whose path matches, `times` of them after `skip`."""
 
-    method: str
-    path: str
-    status: int | None
-    code: str | None
-    message: str
-    headers: dict[str, str]
-    cut: int | None
-    lost: bool
-    done: bool
-    times: int
-    skip: int
-    body: bytes | None = None
-    silent: bool = False
-    drip_s: float = 0.0
+    method: str = "*"
+    path: str = ""  # a regular expression, searched in the path with its query
+    status: int | None = None  # answered; statuses from 500 answer in HTML, as proxies do
+    code: str | None = None  # X-Error-Code
+    message: str = "told to fail"
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = (
+        None  # closes after so many bytes of the request's body or, if it has none, of the answer's
+    )
+    lost: bool = False  # does what was asked and closes without an answer
+    done: bool = False  # does what was asked and answers with `status` all the same
+    times: int = 1
+    skip: int = 0
+    body: bytes | None = None  # what is answered with `status`
+    silent: bool = False  # says nothing, until the client gives up
+    drip_s: float = 0.0  # between the bytes of the answer's body, or of all of it (`drips="all"`)
     drips: str = "body"
 
     def takes(self, method: str, path: str) -> bool:
@@ -215,41 +217,9 @@ class HubServer:
         repo.stored |= {blob.sha256: blob.content for blob in blobs.values() if blob.lfs}
         return repo.add_commit("main", message, {".gitattributes": Blob(GITATTRIBUTES), **blobs})
 
-    def fail(
-        self,
-        method: str = "*",
-        path: str = "",
-        status: int | None = None,
-        *,
-        code: str | None = None,
-        message: str = "told to fail",
-        headers: dict[str, str] | None = None,
-        cut: int | None = None,
-        lost: bool = False,
-        done: bool = False,
-        times: int = 1,
-        skip: int = 0,
-        body: bytes | None = None,
-        silent: bool = False,
-        drip_s: float = 0.0,
-        drips: str = "body",
-    ) -> Failure:
-        """Make requests fail: `path` is a regular expression searched in the path with its query.
-
-        Args:
-            status: answer with it; `code` becomes X-Error-Code; statuses from 500 answer in HTML, as proxies do.
-            cut: close the connection after so many bytes of the request's body or, if it has none, of the answer's.
-            done: do what was asked, and then answer with `status` all the same.
-            lost: do what was asked and close the connection without an answer.
-            body: what to answer with `status`.
-            silent: accept the request and say nothing, until the client gives up.
-            drip_s: seconds between the bytes of the answer's body, or of all of it (`drips="all"`).
-            times: so many requests in all, after letting `skip` of them through.
-        """
-        made = Failure(
-            method, path, status, code, message, headers or {}, cut, lost, done, times, skip, body, silent,
-            drip_s, drips,
-        )  # fmt: skip
+    def fail(self, method: str = "*", path: str = "", status: int | None = None, **how: Any) -> Failure:
+        """Make requests fail, as `Failure` says."""
+        made = Failure(method, path, status, **how)
         with self.lock:
             self.failures.append(made)
         return made
@@ -257,11 +227,6 @@ class HubServer:
     def failure_of(self, method: str, path: str) -> Failure | None:
         with self.lock:
             return next((failure for failure in self.failures if failure.takes(method, path)), None)
-
-    def recover(self) -> None:
-        """No failures any more."""
-        with self.lock:
-            self.failures.clear()
 
 
 class _Server(ThreadingHTTPServer):
@@ -463,8 +428,6 @@ class _Handler(BaseHTTPRequestHandler):
                 return _paths(self._commit(repo, revision), self.headers, body)
             if action == "refs":
                 return _refs(repo)
-            if action == "commits":
-                return _history(repo, self._commit(repo, revision))
             if action == "preupload":
                 return _preupload(repo, revision, json.loads(body), self.server_hub.ignored)
             if action == "commit":
@@ -659,18 +622,6 @@ def _refs(repo: Repo) -> Any:
         ]
 
     return {"branches": entries("heads", repo.branches), "converts": [], "tags": entries("tags", repo.tags)}
-
-
-def _history(repo: Repo, commit: Commit) -> Any:
-    def line() -> Iterator[Commit]:
-        link: Commit | None = commit
-        while link is not None:
-            yield link
-            link = repo.commit_of(link.parent) if link.parent else None
-
-    return [
-        {"id": one.sha, "title": one.message, "message": "", "date": DATE, "authors": []} for one in line()
-    ]
 
 
 def _preupload(repo: Repo, revision: str, asked: dict[str, Any], ignored: str) -> Any:

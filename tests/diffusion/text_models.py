@@ -11,40 +11,38 @@ from typing import Any
 import torch
 
 RATE_HZ = 16_000
+UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}
+
+
+LETTERS = list(string.ascii_lowercase)
 
 
 def _t5_tokenizer() -> Any:
     from transformers import T5Tokenizer
 
-    pieces = [
-        "<pad>",
-        "</s>",
-        "<unk>",
-        "▁",
-        *string.ascii_lowercase,
-        *(f"▁{c}" for c in string.ascii_lowercase),
-    ]
-    tokenizer = T5Tokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)
-    tokenizer.model_max_length = 48
-    return tokenizer
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *LETTERS, *(f"▁{letter}" for letter in LETTERS)]
+    vocab = [(piece, -float(i)) for i, piece in enumerate(pieces)]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=48)
+
+
+def _tokenizer(name: str, *pieces: str) -> Any:
+    import transformers
+
+    vocab = {piece: i for i, piece in enumerate([*pieces, *LETTERS])}
+    return getattr(transformers, name)(vocab=vocab, merges=[], model_max_length=48)
 
 
 def roberta_tokenizer() -> Any:
-    from transformers import RobertaTokenizer
-
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *string.ascii_lowercase]
-    tokenizer = RobertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
-    tokenizer.model_max_length = 48
-    return tokenizer
-
-
-def _gemma_tokenizer() -> Any:
-    from transformers import GemmaTokenizer
-
-    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", *string.ascii_lowercase]
-    tokenizer = GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
-    tokenizer.model_max_length = 48
-    return tokenizer
+    return _tokenizer("RobertaTokenizer", "<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ")
 
 
 def _t5_encoder(width: int = 16) -> Any:
@@ -135,7 +133,7 @@ def stable_audio_3() -> Any:
             sampling_rate=RATE_HZ,
         ),
         text_encoder=T5GemmaEncoderModel(config),
-        tokenizer=_gemma_tokenizer(),
+        tokenizer=_tokenizer("GemmaTokenizer", "<pad>", "<eos>", "<bos>", "<unk>", "▁"),
         duration_embedder=StableAudio3DurationEmbedder(output_dim=16, fourier_dim=8, max_val=4.0),
         transformer=StableAudio3DiTModel(
             io_channels=8,
@@ -269,16 +267,7 @@ def audioldm2() -> Any:
         tokenizer_2=_t5_tokenizer(),
         feature_extractor=ClapFeatureExtractor(),
         unet=AudioLDM2UNet2DConditionModel(
-            sample_size=64,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            norm_num_groups=8,
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=((None, 16, 32), (None, 16, 32)),
-            attention_head_dim=2,
+            **UNET, cross_attention_dim=((None, 16, 32), (None, 16, 32)), attention_head_dim=2
         ),
     )
 
@@ -312,14 +301,7 @@ def _clap_unet() -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=64,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        norm_num_groups=8,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **UNET,
         cross_attention_dim=(8, 16),
         class_embed_type="simple_projection",
         projection_class_embeddings_input_dim=16,

@@ -50,7 +50,7 @@ def test_a_hostile_hub(world: Path, hub: LocalHub) -> None:
     failures = Failures()
     picked = chosen(cases(), 0.1)
     for command, path, failure in picked:
-        hub.recover()
+        hub.failures.clear()
         hub.create_repo("dataset", "me/urban", world / "synth")
         hub.create_repo("model", "me/run", world / "trained" / "run")
         hub.create_repo("model", "me/model", world / "g")
