@@ -116,16 +116,6 @@ def test_training_on_a_hub_dataset_equals_training_on_its_folder(
     assert not any("cannot be ruled out" in note for note in by_mix.value["notes"])
 
 
-def test_a_pushed_dataset_loads_without_usk_to_the_same_bytes(hub: LocalHub, made: Path) -> None:
-    hub.create_repo("dataset", "me/urban", made)
-    (shard,) = (made / "data").glob("*.parquet")
-    theirs = datasets.load_dataset("me/urban", split="train").cast_column(
-        "audio", datasets.Audio(decode=False)
-    )
-    ours = pq.read_table(shard)["audio"].to_pylist()
-    assert [subset["bytes"] for subset in theirs["audio"]] == [subset["bytes"] for subset in ours]
-
-
 def test_info_and_audit_of_a_hub_dataset(
     usk: Command, hub: LocalHub, made: Path, urbansound8k_folder: Path
 ) -> None:

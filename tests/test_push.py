@@ -231,27 +231,6 @@ def a_run(usk: Command, real: Path, out: Path, *more: Any) -> Path:
     return Path(ran.value["runs"][-1]["folder"])
 
 
-@pytest.mark.slow
-def test_training_from_the_hub_equals_training_from_the_folder(
-    usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    made = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 6, "--out",
-        tmp_path / "synth", "--json",
-    )  # fmt: skip
-    assert made.code == 0, made.err
-    assert usk("push", tmp_path / "synth", "me/set", "--yes").code == 0
-    from_folder = a_run(
-        usk, urbansound8k_folder, tmp_path / "a", "--mix", "real,synth", "--synth", tmp_path / "synth"
-    )
-    from_hub = a_run(usk, urbansound8k_folder, tmp_path / "b", "--mix", "real,me/set")
-    here, there = (pq.read_table(run / "predictions.parquet").to_pydict() for run in (from_folder, from_hub))
-    assert here == there
-    records = [json.loads((run / "run.json").read_text()) for run in (from_folder, from_hub)]
-    assert records[0]["n_synthetic"] == records[1]["n_synthetic"] > 0
-    assert account.repo(*SET).branches["main"] in json.dumps(records[1])
-
-
 # --- again -------------------------------------------------------------------------------------------------
 
 

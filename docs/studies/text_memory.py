@@ -1,6 +1,6 @@
 """The memory table of docs/how-to/text-to-audio.md, from the published models' configurations, as far as they are known.
 
-    python docs/studies/text_memory.py
+python docs/studies/text_memory.py
 """
 
 from __future__ import annotations

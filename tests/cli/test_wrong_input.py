@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -89,26 +87,6 @@ def rows_without_audio(world: World) -> Case:
     return world.synth(), 1, ["5 of 54 clips in its metadata have no audio file", "skip bad clips"]
 
 
-def no_audio_at_all(world: World) -> Case:
-    shutil.rmtree(world.urban / "audio")
-    return world.synth(None, "--skip-bad"), 1, ["none of the 54 clips", "Download it again"]
-
-
-def metadata_without_rows(world: World) -> Case:
-    file = world.urban / "metadata" / "UrbanSound8K.csv"
-    file.write_text(file.read_text().splitlines()[0] + "\n")
-    return world.synth(), 1, ["UrbanSound8K.csv lacks rows", "unpack UrbanSound8K again"]
-
-
-def metadata_out_of_the_folder(world: World) -> Case:
-    file = world.urban / "metadata" / "UrbanSound8K.csv"
-    rows = list(csv.reader(file.open()))
-    rows[1][0] = "../../../etc/passwd"
-    with file.open("w", newline="") as out:
-        csv.writer(out).writerows(rows)
-    return world.synth(), 1, ["line 2", "leads out of the fold's folder"]
-
-
 def zero_bytes(world: World) -> Case:
     world.clip().write_bytes(b"")
     return world.tones_synth(), 1, ["1 of 24 clips cannot be used", "cut0.wav (empty file)", "skip bad clips"]
@@ -157,15 +135,6 @@ def unknown_label_column(world: World) -> Case:
     return ["synth", "--real", world.root / "set", "--columns", "label=kind", "--out", world.out], 2, [
         "--columns kind", "it has label",
     ]  # fmt: skip
-
-
-def dataset_without_labels(world: World) -> Case:
-    dataset_of(world.root / "set", ["a", "b"] * 3, column="mood")
-    return (
-        ["synth", "--real", world.root / "set", "--out", world.out],
-        1,
-        ["--columns", "no label column"],
-    )
 
 
 def files_of_other_kinds(world: World) -> Case:
@@ -270,7 +239,6 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (1, "info nowhere", ["nowhere: no such folder"]),
     (2, "push nowhere me/x", ["nowhere: no such folder", "usk synth"]),
     (2, "predict nowhere clip.wav", ["RUN nowhere: is not a run", "usk train"]),
-    (2, "predict runs clip.wav --csv nowhere/x.csv", ["--csv", "no folder", "Make it"]),
     (2, "predict {model} ''", ["a name of what to classify is empty"]),
     (2, "SYNTH --per-clas 3", ["--per-clas", "--per-class", "see usk synth --help"]),
     (2, "SYNTH --per-class many", ["'--per-class'", "integer", "see usk synth --help"]),
@@ -390,15 +358,6 @@ def test_classes_leaves_out_the_class_that_cannot_be_interpolated(usk: Command, 
     assert set(ran.value["counts"]) == {"low", "middle"}
 
 
-@pytest.mark.parametrize("labels", [["b", "a"] * 4, [7, 3] * 4, [1.5, 0.5] * 4, [True, False] * 4])
-def test_labels_may_be_strings_or_numbers(usk: Command, world: World, labels: list[Any]) -> None:
-    value = usk("info", dataset_of(world.root / "set", labels), "--json").value
-    assert [row["class"] for row in value["classes"]] == [str(label) for label in sorted(set(labels))]
-    assert [row["clips"] for row in value["classes"]] == [4, 4]
-    made = usk(*world.synth(world.root / "set", "--across-folds", "--dry-run", "--json")).value
-    assert {row["class"] for row in made} == {str(label) for label in labels}
-
-
 def test_info_takes_the_columns_that_its_error_names(usk: Command, world: World) -> None:
     folder = dataset_of(world.root / "set", ["b", "a"] * 4, column="Was ist das?")
     refused = usk("info", folder)
@@ -418,21 +377,3 @@ def test_notes_stay_apart_from_the_error_line(usk: Command, world: World) -> Non
     lines = usk(*command).err.splitlines()
     assert [line for line in lines if line.startswith("usk: ")] == lines[-1:]
     assert all(line.startswith("note: ") for line in lines[:-1]), lines
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
-def test_other_files_in_a_source_are_passed_over(usk: Command, world: World) -> None:
-    os.mkfifo(world.tones / "low" / "pipe.wav")
-    (world.tones / ".DS_Store").write_text("x")
-    (world.tones / "low" / "notes.txt").write_text("x")
-    (world.tones / "low" / "._cut0.wav").write_text("x")
-    (world.tones / "low" / ".ipynb_checkpoints").mkdir()
-    (world.tones / "low" / ".ipynb_checkpoints" / "cut0.wav").write_text("x")
-    (world.tones / "low" / "memo.m4a").write_text("x")
-    (world.tones / "low" / "memo.wma").write_text("x")
-    info = usk("info", world.tones, "--json").value
-    assert (info["clips"], info["recordings"]) == (24, 12)
-    assert (
-        "2 files (.m4a, .wma) are passed over, for usk does not read them; convert them, for example to FLAC"
-        in info["notes"]
-    )

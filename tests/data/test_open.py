@@ -902,7 +902,14 @@ def test_what_is_passed_over_in_class_folders_is_said(tone_folder: Path) -> None
     first = next(folder for folder in sorted(tone_folder.iterdir()) if folder.is_dir())
     (first / "r99").symlink_to(elsewhere)
     (elsewhere / "again").symlink_to(elsewhere)  # no end, if it were followed
+    (first / "._cut0.wav").write_text("x")
+    (first / "memo.wma").write_text("x")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(first / "pipe.wav")
     source = open_source(tone_folder)
+    assert len(source) == 24 + 1 and any(
+        "2 files (.m4a, .wma) are passed over" in note for note in source.notes
+    )
     assert [clip.clip_id for clip in source.clips if "r99" in clip.clip_id] == [
         f"{tone_folder.name}/{first.name}/r99/cut.wav"
     ]

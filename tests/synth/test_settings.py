@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from usk.errors import UsageError
-from usk.synth.settings import GUIDANCE, QUALITIES, RenderConfig, SynthConfig, render_config
-from usk.synth.strategies import STRATEGIES
+from usk.synth.settings import GUIDANCE, RenderConfig, SynthConfig, render_config
 
 
 def test_the_published_preset_is_the_published_recipe() -> None:
@@ -21,20 +20,6 @@ def test_the_published_preset_is_the_published_recipe() -> None:
 
 def test_the_default_is_the_standard_preset() -> None:
     assert render_config() == render_config("standard") == RenderConfig()
-
-
-def test_better_presets_look_at_the_network_more_often() -> None:
-    looks = [
-        sum(render_config(quality).sampler.evaluations()) for quality in ("draft", "standard", "published")
-    ]
-    assert looks == sorted(set(looks))
-
-
-@pytest.mark.parametrize("quality", QUALITIES)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_goes_with_every_preset(quality: str, strategy: str) -> None:
-    config = render_config(quality, strategy=strategy)
-    assert config.strategy == strategy
 
 
 def test_steps_follow_the_level() -> None:
@@ -60,10 +45,6 @@ def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() 
     assert render_config("published", strategy="sample").condition_on_class
     assert render_config("published", strategy="variation").condition_on_class
     assert not render_config("published").condition_on_class
-
-
-def test_what_is_none_is_not_given() -> None:
-    assert render_config(strategy=None, strength=None, eta=None) == RenderConfig()
 
 
 @pytest.mark.parametrize(
