@@ -10,7 +10,6 @@ from usk.audio.features import FIRST_SECOND
 from usk.classify.classifier import AudioClassifier
 from usk.classify.networks import PublishedCnn, RelaxedFrequencyNorm, Standardized
 from usk.classify.registry import CLASSIFIERS, preset
-from usk.errors import UsageError
 
 
 def test_the_published_cnn_is_three_convolutions_without_pooling_and_two_linear_layers() -> None:
@@ -67,14 +66,6 @@ def test_standardising_is_part_of_the_model() -> None:
     model = Standardized(nn.Identity(), -30.0, 10.0)
     assert model(torch.full((1, 2, 2), -20.0)).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]
     assert set(model.state_dict()) == {"mean_db", "deviation_db"}
-
-
-def test_an_unknown_classifier_is_a_usage_error() -> None:
-    with pytest.raises(
-        UsageError,
-        match=r"classifier vgg: is not known\. Choose one of small, medium, cnn, or hf:",
-    ):
-        preset("vgg")
 
 
 def test_frequency_norm_takes_away_what_a_microphone_does_to_a_band() -> None:

@@ -70,17 +70,6 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 Case = tuple[list[object], int, list[str]]
 
 
-def empty_folder(world: World) -> Case:
-    (world.root / "empty").mkdir()
-    return world.synth(world.root / "empty"), 1, ["empty is empty", "A source is a folder"]
-
-
-def folder_without_audio(world: World) -> Case:
-    (world.root / "notes" / "a").mkdir(parents=True)
-    (world.root / "notes" / "a" / "x.txt").write_text("x")
-    return world.synth(world.root / "notes"), 1, ["it has no audio files in sub-folders"]
-
-
 def rows_without_audio(world: World) -> Case:
     for file in sorted((world.urban / "audio" / "fold2").iterdir())[:5]:
         file.unlink()

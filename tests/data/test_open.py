@@ -466,15 +466,6 @@ def test_samples_with_their_channels_first(tmp_path: Path) -> None:
     check_tones(open_source(tmp_path / "set"))
 
 
-def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    table = hugging_face_table(typed=False)
-    labels = pa.array(["", *(f"class {label % 2}" for label in range(1, table.num_rows))])
-    table = table.set_column(table.column_names.index("label"), "label", labels)
-    pq.write_table(table.replace_schema_metadata(None), tmp_path / "set" / "rows.parquet")
-    fails("no value in 1 row. Fix those rows", tmp_path / "set")
-
-
 def test_what_macos_leaves_beside_parquet_files_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     pq.write_table(hugging_face_table(), tmp_path / "set" / "rows.parquet")
@@ -589,12 +580,6 @@ def test_demo_is_procedural_sound_and_says_so() -> None:
         assert clip.clip_id == few.clips[row].clip_id and np.abs(decoded.audio(row)).max() > 0.01
 
 
-@pytest.mark.parametrize("hub_id", ["danavery/urbansound8K", "danavery/urbansound8K@main"])
-def test_a_hub_id_without_network_names_the_ways_on(hub_id: str) -> None:
-    text = fails("danavery/urbansound8K cannot be reached", hub_id)
-    assert all(name in text for name in ("local folder", "$USK_REAL", "usk demo"))
-
-
 # --- wrong folders -----------------------------------------------------------------------------------------
 
 
@@ -615,11 +600,6 @@ def test_a_hub_id_without_network_names_the_ways_on(hub_id: str) -> None:
 def test_a_folder_that_is_no_source(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "source")
     assert str(tmp_path / "source") in fails(message, tmp_path / "source")
-
-
-def test_an_empty_name_is_not_the_current_folder(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tone_folder)
-    fails("no source is named. A source is", "")
 
 
 # --- what libsndfile reads, whatever its header says ---------------------------------------------------------
@@ -735,23 +715,6 @@ def test_a_source_of_bad_clips_alone_is_refused_even_with_skip_bad(tmp_path: Pat
 
 
 # --- selecting ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (
-            {"classes": ["siren", "cat"]},
-            "classes cat: .* has no such class; it has car_horn, dog_bark, siren",
-        ),
-        ({"folds": [1, 11]}, "folds 11: .* has no such fold; it has 1, 2, 3"),
-    ],
-)
-def test_an_unknown_class_or_fold_is_a_usage_error(
-    urbansound8k_folder: Path, wanted: Any, message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        open_source(urbansound8k_folder).select(**wanted)
 
 
 def test_select_keeps_rows_audio_and_class_numbers_together(urbansound8k_folder: Path) -> None:

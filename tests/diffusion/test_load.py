@@ -30,7 +30,7 @@ from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
 from usk.diffusion.pipeline import EMBEDDED, PUBLISHED, describe_generator, folder_fingerprint, resolve_model
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.weights import quiet_libraries
-from usk.errors import ModelError, UsageError
+from usk.errors import ModelError
 
 Factory = Callable[..., Path]
 
@@ -655,34 +655,6 @@ def test_loading_logs_nothing(tiny_pipeline: Factory, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["./nothing/here", "nothing", "a/b/c", "~/nothing"])
 def test_a_folder_that_is_not_there_names_the_ways_on(name: str) -> None:
     refused(name, "no such pipeline folder. Give a folder, a Hub id (user/name), or `embedded`.")
-
-
-def test_a_file_is_no_pipeline(tmp_path: Path) -> None:
-    (tmp_path / "model").write_text("x")
-    refused(tmp_path / "model", "no such pipeline folder")
-
-
-@pytest.mark.parametrize(
-    "name", ["teticio/audio-diffusion-ddim-256", "teticio/audio-diffusion-ddim-256@main"]
-)
-def test_a_hub_id_without_network_names_the_ways_on(name: str) -> None:
-    refused(
-        name, "teticio/audio-diffusion-ddim-256 cannot be reached (no network?). Use the embedded generator"
-    )
-
-
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("cuda", "torch finds no CUDA device"),
-        ("gpu9", "is not a device"),
-    ],
-)
-def test_a_device_that_is_not_there_is_a_usage_error(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, message: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    refused(folder, message, UsageError, device=device)
 
 
 @pytest.mark.parametrize(("cuda", "device", "model"), [(True, "cuda", PUBLISHED), (False, "cpu", EMBEDDED)])
