@@ -156,15 +156,6 @@ def test_datasets_reads_it_with_class_labels_and_provenance(tmp_path: Path) -> N
     }  # fmt: skip
 
 
-def test_our_own_reader_gives_the_same_rows(tmp_path: Path) -> None:
-    fill(store_at(tmp_path / "out"))
-    source = open_source(tmp_path / "out")
-    assert [clip.clip_id for clip in source.clips] == [f"c{index}" for index in range(10)]
-    assert source.kind == "synthetic dataset"
-    assert source.clips[3].lineage == {"t/a", "t/b"}
-    assert source.audio[9].read()[0].shape == (200, 1)
-
-
 def test_filling_goes_on_where_it_stopped(tmp_path: Path) -> None:
     undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
     fill(store_at(tmp_path / "twice"), n_units=1)
@@ -232,15 +223,6 @@ def test_a_damaged_manifest_is_refused_untouched(tmp_path: Path, content: str) -
     assert contents(tmp_path / "out") == before
 
 
-def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="holds something else"):
-        fill(store_at(tmp_path / "out"), n_units=0)
-    assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.tex"]
-
-
 def test_one_process_at_a_time_fills_a_folder(
     tmp_path: Path, tone_folder: Path, usk: Callable[..., Any]
 ) -> None:
@@ -258,14 +240,6 @@ def test_one_process_at_a_time_fills_a_folder(
     with store.claim(), pytest.raises(UsageError, match="another usk synth"):
         fill(store_at(tmp_path / "other"))
     fill(store)
-
-
-@pytest.mark.parametrize("below", ["", "deeper"])
-def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path: Path, below: str) -> None:
-    (tmp_path / "file").write_text("kept")
-    with pytest.raises(UsageError, match=r"is a file|cannot be written"):
-        fill(store_at(tmp_path / "file" / below), n_units=0)
-    assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -317,20 +291,6 @@ def test_a_shard_with_other_rows_than_planned_is_named(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(SourceError, match=r"has 3 rows where its plan has 4"):
         open_source(store.folder)
-
-
-def test_the_card_counts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import yaml
-
-    fill(store_at(tmp_path / "out"))
-    _, head, body = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
-    metadata = yaml.safe_load(head)
-    assert metadata["configs"][0]["data_files"] == [
-        {"split": "train", "path": [f"data/train-{index:05d}-of-00003.parquet" for index in range(3)]}
-    ]
-    assert metadata["dataset_info"]["splits"][0]["num_examples"] == 10
-    assert "10 synthetic audio clips of 2 classes" in body
-    assert "| bark | 5 | 5 |" in body
 
 
 def test_the_manifest_names_each_shards_rows(tmp_path: Path) -> None:
