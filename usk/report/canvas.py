@@ -35,8 +35,6 @@ class Palette:
     muted: str
     line: str
     surface: str
-    heat: str
-    on_heat: str
     up: str
     down: str
     series: tuple[str, ...]
@@ -50,8 +48,6 @@ PAPER = Palette(
     muted="#57606a",
     line="#d0d4d9",
     surface="#ffffff",
-    heat="#0b5f66",
-    on_heat="#ffffff",
     up="#0b6e69",
     down="#b3471d",
     series=("#55606e", "#0b6e69", "#b3471d", "#6741b5", "#1f5fbf", "#a0286b", "#ad7600", "#5b8a1e"),
@@ -62,10 +58,8 @@ PAGE = Palette(
     muted="#010102",
     line="#010103",
     surface="#010104",
-    heat="#010105",
-    on_heat="#010106",
-    up="#010107",
-    down="#010108",
+    up="#010105",
+    down="#010106",
     series=tuple(f"#0102{number:02x}" for number in range(1, N_SERIES + 1)),
 )
 _VARIABLES = {
@@ -179,7 +173,7 @@ def _inline(document: str) -> str:
         plain = re.sub(r'\s+id="open-([^"]*)"', r' data-open="\1"', tag[0])
         plain = re.sub(r'\s+id="([^"]*)"', lambda found: found[0] if found[1] in used else "", plain)
         plain = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", plain)
-        return re.sub(r"#01010[1-8]|#01020[1-8]", lambda found: _VARIABLES[found[0]], plain)
+        return re.sub(r"#01010[1-6]|#01020[1-8]", lambda found: _VARIABLES[found[0]], plain)
 
     return re.sub(r"<[^>]*>", in_tag, svg)
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from usk.evaluate.study import Curve, Study, SweepPoint
 
 MARKERS = "os^DvPX"  # with the colors they tell 56 series apart
-MAX_BANDS = 3  # more of them hide each other
 
 
 def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
@@ -27,7 +26,6 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
     for point in points:
         series.setdefault(point.series, []).append(point)
     baseline = points[0].series
-    crowded = len(series) > MAX_BANDS
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -35,19 +33,15 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
         axes.set_xscale("log")
         axes.set_xticks(slots, [f"{size:,}" for size in slots])
         axes.minorticks_off()
-        drawn = _side_by_side(axes, palette, series, slots) if crowded else _bands(axes, palette, series)
+        drawn = _side_by_side(axes, palette, series, slots)
         axes.set_xlabel("real clips in training")
         axes.set_ylabel("test accuracy, %")
         axes.grid()
         # As the lines end, from the top down: the eye finds a line's name at its height.
         order = sorted(series, key=lambda name: (-series[name][-1].n_clips, -series[name][-1].mean))
         lines, labels = [drawn[name] for name in order], _distinct(order, 30)
-        if not crowded:
-            axes.legend(lines, labels, labelcolor=palette.ink)
-        elif narrow:
-            figure.legend(lines, labels, labelcolor=palette.ink, loc="outside lower left")
-        else:
-            figure.legend(lines, labels, labelcolor=palette.ink, loc="outside right upper")
+        place = "outside lower left" if narrow else "outside right upper"
+        figure.legend(lines, labels, labelcolor=palette.ink, loc=place)
 
     ends = "; ".join(
         f"{name} from {percent(of[0].mean)} % with {of[0].n_clips:,} to {percent(of[-1].mean)} % with {of[-1].n_clips:,}"
@@ -55,15 +49,11 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
         else f"{name} {percent(of[0].mean)} % with {of[0].n_clips:,}"
         for name, of in series.items()
     )
-    spread = (
-        f"bars reach from the lowest run to the highest; they stand side by side, with dots at the mean of {baseline}"
-        if crowded
-        else "bands reach from the lowest run to the highest"
-    )
     return Chart(
         "sweep-real",
         "Accuracy against the number of real clips",
-        f"Lines join means, {spread}.",
+        "Lines join means; bars reach from the lowest run to the highest. They stand side by side, with dots at the mean of "
+        f"{baseline}.",
         f"{ends}.",
         Table(
             "Every point",
@@ -74,21 +64,8 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
             ],
         ),
         draw,
-        lambda narrow: 3.2 if not crowded else 3.4 + 0.25 * len(series) if narrow else 4.2,
+        lambda narrow: 3.4 + 0.25 * len(series) if narrow else 4.2,
     )  # fmt: skip
-
-
-def _bands(axes: Axes, palette: Palette, series: dict[str, list[SweepPoint]]) -> dict[str, Any]:
-    """A line and a band a series; the lines by name."""
-    drawn = {}
-    for number, (name, of) in enumerate(series.items()):
-        sizes, color = [point.n_clips for point in of], palette.of(number)
-        low, high = [100 * point.low for point in of], [100 * point.high for point in of]
-        axes.fill_between(sizes, low, high, color=color, alpha=0.16, lw=0)
-        (drawn[name],) = axes.plot(
-            sizes, [100 * p.mean for p in of], color=color, marker=MARKERS[number], ms=5
-        )
-    return drawn
 
 
 def _side_by_side(
@@ -103,7 +80,7 @@ def _side_by_side(
         ends = [_aside(point.n_clips, side, slots) for side in (-0.6, 0.6)]
         axes.plot(ends, [100 * point.mean] * 2, color=palette.of(0), lw=1, ls=(0, (2, 2)))
     for number, (name, of) in enumerate(series.items()):
-        color, side = palette.of(number), number / (len(series) - 1) - 0.5
+        color, side = palette.of(number), number / max(1, len(series) - 1) - 0.5
         places = [_aside(point.n_clips, side, slots) for point in of]
         means = [100 * point.mean for point in of]
         axes.plot(places, means, color=color, lw=1, alpha=0.35)
