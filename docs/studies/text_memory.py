@@ -192,4 +192,4 @@ if __name__ == "__main__":
     for name in PUBLISHED:
         with tempfile.TemporaryDirectory() as place:
             found = memory_of(str(save_published(name, Path(place) / name)))
-        print(name, *(f"| {value:.1f} GB" for value in found.values() if isinstance(value, float)))
+        print(name, *(f"| {value:.1f}" for value in found.values() if isinstance(value, float)))

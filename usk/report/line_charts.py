@@ -40,8 +40,12 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
         # As the lines end, from the top down: the eye finds a line's name at its height.
         order = sorted(series, key=lambda name: (-series[name][-1].n_clips, -series[name][-1].mean))
         lines, labels = [drawn[name] for name in order], _distinct(order, 30)
-        place = "outside lower left" if narrow else "outside right upper"
-        figure.legend(lines, labels, labelcolor=palette.ink, loc=place)
+        figure.legend(
+            lines,
+            labels,
+            labelcolor=palette.ink,
+            loc="outside lower left" if narrow else "outside right upper",
+        )
 
     ends = "; ".join(
         f"{name} from {percent(of[0].mean)} % with {of[0].n_clips:,} to {percent(of[-1].mean)} % with {of[-1].n_clips:,}"
