@@ -169,28 +169,11 @@ def is_text(path: str | PurePath) -> bool:
     return True
 
 
-LITTER = frozenset(
-    [
-        "@eadir",
-        "@recycle",
-        "@recently-snapshot",
-        "@sharebin",
-        "@tmp",
-        "#recycle",
-        "#snapshot",
-        "~snapshot",
-        "__macosx",
-        "__pycache__",
-        "$recycle.bin",
-        "recycler",
-        "lost+found",
-        "node_modules",
-        "venv",
-        "system volume information",
-        "network trash folder",
-        "temporary items",
-    ]
-)
+LITTER = frozenset((
+    "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "~snapshot",
+    "__macosx", "__pycache__", "$recycle.bin", "recycler", "lost+found", "node_modules", "venv",
+    "system volume information", "network trash folder", "temporary items",
+))  # fmt: skip
 
 
 def is_litter(name: str) -> bool:
@@ -201,7 +184,7 @@ def is_litter(name: str) -> bool:
 def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
     """All files below `folder`, without hidden ones (`._cut.wav`), those in hidden folders (`.ipynb_checkpoints`), and litter.
 
-    Linked folders are entered like others, each once. Links to what is in `folder` anyway, or above it, are added to `left_out`.
+    Linked folders are entered like others, each once. Links to what is in `folder` anyway, above it, or nowhere are added to `left_out`.
     """
     root = folder.resolve()
     found: list[Path] = []
@@ -226,4 +209,6 @@ def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path
             with contextlib.suppress(OSError):  # a link that may not be followed
                 if not name.startswith(".") and (file := Path(place, name)).is_file():
                     found.append(file)
+                elif left_out is not None and not name.startswith(".") and not file.exists():
+                    left_out.append(file)
     return sorted(found)

@@ -192,11 +192,11 @@ def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Pa
         file.rename(file.parent / os.fsdecode(b"caf\xe9.wav"))
     except OSError:
         pytest.skip("a file system of names in UTF-8")
-    text = fails("1 file named in other bytes than UTF-8 (low/low0/caf\\xe9.wav)", tone_folder)
+    text = fails("1 file named in other bytes than UTF-8: low/low0/caf\\xe9.wav", tone_folder)
     assert "skip bad clips" in text
     source = open_source(tone_folder, skip_bad=True)
     assert len(decode_source(source)) == 23
-    assert any(note.startswith("skipped 1 file whose name is not UTF-8: ") for note in source.notes)
+    assert any(note.startswith("skipped 1 file named in other bytes than UTF-8: ") for note in source.notes)
 
 
 def test_a_folder_whose_own_name_is_not_utf8_is_refused(tone_folder: Path) -> None:

@@ -164,6 +164,14 @@ def fsd50k(labels: str) -> Make:
     return make
 
 
+def fsd_in_one_table(root: Path) -> None:
+    """Parts that nothing but the folders of the files says."""
+    for part, names in (("train", NAMES[::2]), ("test", NAMES[1::2])):
+        clips(root / part, names)
+    listed = rows(lambda f, c: f"{'train' if f in NAMES[::2] else 'test'}/{f},{c}\n")
+    (root / "metadata.csv").write_text("file_name,label\n" + listed)
+
+
 def parquet_in_parts(root: Path) -> None:
     for part, found in (("train", RECORDS[::2]), ("validation", RECORDS[1::2])):
         clips(root / "data" / part, [row["file_name"] for row in found])
@@ -199,6 +207,36 @@ def litter(root: Path) -> None:
         "Network Trash Folder",
     ):
         clips(root / name, ["x.wav"])
+
+
+def links_to_nothing(root: Path) -> None:
+    """A data set of git-annex whose content was not fetched."""
+    class_folders_with()(root)
+    (root / "dog" / "2.wav").symlink_to("../.git/annex/objects/2.wav")
+
+
+def wrapped(make: Make) -> Make:
+    """What archives unpack to: a folder in a folder."""
+    return lambda root: make(root / "archive" / "set-master")
+
+
+def urbansound(root: Path) -> None:
+    """UrbanSound: a table without column names beside each sound: onset, offset, salience, class."""
+    for label in CLASSES:
+        write_wav(root / "data" / label / "7.wav", tone(300, 1.0))
+        (root / "data" / label / "7.csv").write_text(f"0.1,0.4,1,{label}\n0.5,0.9,2,{label}\n")
+        (root / "data" / label / "7.json").write_text('{"id": 7}')
+
+
+def desed(root: Path) -> None:
+    """DESED: a table of whole clips (weak labels) and one of stretches (strong labels)."""
+    clips(root / "audio" / "weak", NAMES[::2])
+    write_wav(root / "audio" / "strong" / "x.wav", tone(300, 1.0))
+    (root / "metadata" / "train").mkdir(parents=True)
+    weak = rows(lambda f, c: f"{f}\t{c}\n" if f in NAMES[::2] else "")
+    (root / "metadata" / "train" / "weak.tsv").write_text("filename\tevent_labels\n" + weak)
+    strong = "filename\tonset\toffset\tevent_label\nx.wav\t0.1\t0.4\tdog\nx.wav\t0.5\t0.9\train\n"
+    (root / "metadata" / "strong.tsv").write_text(strong)
 
 
 def labels_beside(place: str, name: str, text: str) -> Make:
@@ -286,6 +324,15 @@ READ = {
     "JSON below a key": content("labels.json", json.dumps({"info": {}, "data": RECORDS})),
     "Audacity": labels_beside("labels", "{}.txt", AUDACITY),
     "Raven": labels_beside("audio", "{}.Table.1.selections.txt", RAVEN),
+    "UrbanSound": urbansound,
+    "DESED": desed,
+    "DCASE in an archive": wrapped(acoustic_scenes),
+    "classes in an archive": wrapped(class_folders_with()),
+    "parts with classes in an archive": wrapped(parts_with_classes),
+    "UTF-16 without a mark": content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}\n")).encode("utf-16-le")),
+    "for Excel": content("labels.csv", "sep=;\nfilename;label\n" + rows(lambda f, c: f"{f};{c}\n")),
+    "from and to": stretches("from,to", "0:00.1,0:00.4", "0:00.5,0:00.9"),
+    "counted in samples": stretches("start_sample,end_sample", "2205,8820", "11025,19845"),
     "onset and duration": stretches("onset,duration", "0.1,0.3", "0.5,0.4"),
     "milliseconds": stretches("start_ms,end_ms", "100,400", "500,900"),
     "offset and duration": stretches("offset,duration", "0.1,0.3", "0.5,0.4"),
@@ -308,6 +355,10 @@ def test_read(tmp_path: Path, make: Make) -> None:
         (two_tables, "the publisher's parts in the column split (test 2, train 2) are read as one; to test"),
         (acoustic_scenes, "the publisher's parts in the column split (fold1_evaluate 2, train 2)"),
         (tables_that_repeat, "left out 4 rows of Data/features_3_sec.csv, whose files other tables list"),
+        (content("labels.csv", b"filename,label,ort\n" + rows(lambda f, c: f"{f},{c},Köln\n").encode("cp1252")), "read as Windows-1252 (Köln)"),
+        (content("labels.csv", "filename,label,train\n" + rows(lambda f, c: f"{f},{c},{f[-5]}\n")), "the column train (0 2, 1 2)"),
+        (fsd_in_one_table, "the publisher's parts in the column split (test 2, train 2)"),
+        (wrapped(class_folders_with()), "lies in archive/set-master"),
         (speech_commands, "_background_noise_ is no class and is left out"),
         (speech_commands, "the publisher's lists of parts (testing_list 2, train 2) are not used; to test on one"),
         (class_folders_with(siren__zip=""), "not read: siren.zip; unpack archives"),
@@ -350,7 +401,13 @@ def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> No
         (lambda root: [clips(root / f"FSD50K.{name}_audio") for name in ("dev", "eval")], SourceError, ""),
         (lambda root: clips(root / "clips"), SourceError, ""),
         (lambda root: clips(root / "audio_16k"), SourceError, ""),
-        (lambda root: [clips(root / "archive" / "set" / label) for label in CLASSES], SourceError, ""),
+        (lambda root: clips(root / "AudioWAV"), SourceError, ""),
+        (lambda root: [clips(root / f"{kind}_{part}set_wav") for kind in ("clean", "noisy") for part in ("train", "test")], SourceError, ""),
+        (wrapped(lambda root: [clips(root / f"fold{n}") for n in (1, 2)]), SourceError, ""),
+        (links_to_nothing, SourceError, ""),
+        (content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}ü\n")).encode("mac-roman")), SourceError, ""),
+        (content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}звук\n")).encode("cp1251")), SourceError, ""),
+        (content("labels.csv", "filename,label\n" + "".join(f"{f},{c}\n" for f, c in zip(NAMES, ("dog", "rain", "dog+rain", "dog"), strict=True))), SourceError, "label_column"),
         (nsynth, SourceError, "label_column"),
         (fsd50k(",Sound"), SourceError, "label_column"),
         (content("labels.xlsx", b"PK"), SourceError, ""),
@@ -377,6 +434,24 @@ def test_a_column_for_each_class_is_named_as_such(tmp_path: Path, flags: str, ki
     content("labels.csv", f"filename,dog,rain\n{lines}")(tmp_path / "set")
     with pytest.raises(SourceError, match=f"labels are {kind}.*dog, rain"):
         open_source(tmp_path / "set")
+
+
+def test_columns_without_names_can_be_named(tmp_path: Path) -> None:
+    content("meta.txt", rows(lambda f, c: f"audio/{f}\t{c}\t{c}{f[-5]}\n"))(tmp_path)
+    with pytest.raises(SourceError, match=r"column2, column3.*dog, dog0") as raised:
+        open_source(tmp_path)
+    assert raised.value.field == "label_column"
+    source = open_source(tmp_path, label_column="column2", group_column="column3")
+    assert source.counts() == BOTH and len({clip.group for clip in source.clips}) == 4
+
+
+@pytest.mark.parametrize("form", ["1-30226{0}-{1}.wav", "10230{0}-1-{1}-0.wav"])
+def test_names_of_published_data_sets_say_the_recording(tmp_path: Path, form: str) -> None:
+    takes = "AB" if form.startswith("1-") else "01"
+    for n, label in enumerate(CLASSES):
+        clips(tmp_path / label, [form.format(n, take) for take in takes])
+    source = open_source(tmp_path)
+    assert source.has_groups and len({clip.group for clip in source.clips}) == 2
 
 
 def test_tables_that_contradict_each_other_are_refused(tmp_path: Path) -> None:

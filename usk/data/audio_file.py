@@ -20,29 +20,10 @@ from usk.data import demo_corpus
 from usk.data.containers import CutError, whole_sounds
 from usk.data.mp3 import unconditioned_samples
 
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".bwf",
-        ".rf64",
-        ".w64",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".snd",
-        ".caf",
-        ".sph",
-        ".nist",
-        ".voc",
-    ]
-)
+AUDIO_SUFFIXES = frozenset((
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
+    ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc",
+))  # fmt: skip
 UNREAD_SUFFIXES = frozenset(
     [".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mka", ".ape", ".wv", ".mpc"]
 )
@@ -81,7 +62,12 @@ class FileRef:
 
     @property
     def name(self) -> str:
-        return str(self.path) + ("@{:g}-{:g}".format(*self.stretch_s) if self.stretch_s else "")
+        return str(self.path) + self.cut
+
+    @property
+    def cut(self) -> str:
+        """What follows the name of the file in the name of its stretch."""
+        return "@{:g}-{:g}".format(*self.stretch_s) if self.stretch_s else ""
 
     def read(self) -> Sound:
         return read_audio_bytes(self.path.read_bytes(), self.stretch_s)
@@ -134,7 +120,7 @@ class ParquetRef(_CellRef):
         """From the header of the embedded file; 0 where there is none, or none that libsndfile reads."""
         cell = self.cell()
         content = cell.get("bytes") if isinstance(cell, dict) else None
-        return duration_s(io.BytesIO(content)) if content else 0.0
+        return header(io.BytesIO(content)).duration_s if content else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +166,22 @@ class BadAudioError(Exception):
     """One clip's audio cannot be used; the message says why in a few words."""
 
 
-def duration_s(file: Path | io.BytesIO) -> float:
-    """As the file's header says; 0 where libsndfile reads none."""
+class Header(NamedTuple):
+    duration_s: float
+    rate_hz: int
+
+
+def header(file: Path | io.BytesIO) -> Header:
+    """What a file's header says; no duration where libsndfile reads none."""
     import soundfile
 
     try:
         info = soundfile.info(file)
     except (OSError, RuntimeError):
-        return 0.0
-    return float(info.duration) if info.frames < UNTOLD_FRAMES else MAX_DURATION_S
+        return Header(0.0, 1)
+    return Header(
+        float(info.duration) if info.frames < UNTOLD_FRAMES else MAX_DURATION_S, int(info.samplerate)
+    )
 
 
 def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = None) -> Sound:

@@ -31,12 +31,16 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
 
 def several_labels(values: Sequence[Any], plural: bool = False) -> str:
     """The first of the labels that is several in one: a list, or `dog,Sound` where another is `dog` or has `Sound` too, or the column is
-    called by a `plural`. Empty if none is."""
+    called by a `plural`, or `dog+rain` where others are `dog` and `rain`. Empty if none is."""
     names = list(dict.fromkeys(value for value in values if isinstance(value, str)))
     if lists := [name for name in names if re.fullmatch(r"\s*\[.*\]\s*", name)]:
         return lists[0]
     pieces = {name: {piece.strip() for piece in re.split(r"[,;|]", name)} for name in names}
     shared = Counter(piece for each in pieces.values() for piece in each)
+    for name in names:
+        joined_by_sign = {piece.strip() for piece in re.split(r"[+/&]", name)}
+        if len(joined_by_sign) > 1 and joined_by_sign < set(names):
+            return name
     joined = (name for name in names if len(pieces[name]) > 1)
     return next((name for name in joined if plural or any(shared[piece] > 1 for piece in pieces[name])), "")
 

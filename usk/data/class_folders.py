@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -21,25 +20,27 @@ from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
 NO_CLASS = frozenset({"_background_noise_"})  # of Speech Commands: noise to mix in
-SPEAKER = re.compile(r"(.+)_nohash_\d+")  # the same: one speaker's words
+# Names that say the recording: a speaker of Speech Commands, a recording of ESC-50 and of UrbanSound8K.
+NAMED_BY = {
+    "speaker": re.compile(r"(.+)_nohash_\d+"),
+    "recording": re.compile(r"\d-(\d{3,})-[A-Z](?:-\d+)?|(\d{3,})-\d-\d+-\d+"),
+}
 RECORDING_FIX = "put the clips of one recording into a folder of their own below the class"
 
 
-def refuse_names_that_are_not_text(folder: AudioFolder, typed: str, skip_bad: bool) -> list[str]:
-    """A note of the files left out since rows could not say their names. Raises SourceError for them, unless `skip_bad`."""
+def refuse_lost_files(folder: AudioFolder, typed: str, skip_bad: bool) -> list[str]:
+    """A note of the files left out since they cannot be listed. Raises SourceError for them, unless `skip_bad`."""
     if not is_text(folder.root.resolve().name):
         raise SourceError(
             f"the name of the folder {typed!a} is not UTF-8, and rows could not say it; rename it"
         )
-    if not folder.not_text:
-        return []
-    odd = [os.fsencode(str(file)).decode(errors="backslashreplace") for file in folder.not_text]
-    if not skip_bad:
-        raise SourceError(
-            f"{typed}: {pluralize(len(odd), 'file')} named in other bytes than UTF-8 ({abbreviate_list(odd)}), and rows could not say them",
-            hint="Rename them, or skip bad clips.",
-        )
-    return [f"skipped {pluralize(len(odd), 'file')} whose name is not UTF-8: {abbreviate_list(odd)}"]
+    said = [
+        f"{pluralize(len(names), 'file')} {why}: {abbreviate_list(names)}"
+        for why, names in folder.lost.items()
+    ]
+    if said and not skip_bad:
+        raise SourceError(f"{typed}: {'; '.join(said)}", hint="Rename or restore them, or skip bad clips.")
+    return [f"skipped {one}" for one in said]
 
 
 def open_class_folders(
@@ -155,11 +156,18 @@ def _shared_folders(files: Sequence[PurePosixPath]) -> dict[str, set[str]]:
     return {folder: classes for folder, classes in classes_of.items() if len(classes) > 1}
 
 
+def _said_by_name(file: PurePosixPath) -> str:
+    """The recording that a file's name says in the manner of a published data set; empty if it says none."""
+    for kind, form in NAMED_BY.items():
+        if match := form.fullmatch(file.stem):
+            return f"{kind}-{next(filter(None, match.groups()))}"
+    return ""
+
+
 def _recording(file: PurePosixPath, shared: dict[str, set[str]]) -> str:
     folder = _inner(file)
     if not folder:
-        speaker = SPEAKER.fullmatch(file.stem)
-        return f"speaker-{speaker[1]}" if speaker else str(file)
+        return _said_by_name(file) or str(file)
     return folder if folder in shared else file.parent.as_posix()
 
 
@@ -169,7 +177,7 @@ def _recording_notes(
     """Whether the recordings are known, and what to say of them."""
     notes = []
     n_of = Counter(file.parts[0] for file in files)
-    own = Counter(file.parts[0] for file in files if not _inner(file) and not SPEAKER.fullmatch(file.stem))
+    own = Counter(file.parts[0] for file in files if not _inner(file) and not _said_by_name(file))
     flat = [name for name in tops if own[name] == n_of[name]]
     beside = {name: own[name] for name in tops if own[name] and name not in flat}
     if flat:

@@ -6,12 +6,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from usk.data.audio_file import AudioRef, FileRef
+from usk.data.audio_file import FileRef
 from usk.data.checks import is_missing
-from usk.data.columns import SPLIT_COLUMNS, Columns, from_columns, label_column_of
+from usk.data.columns import FOLD_COLUMNS, SPLIT_COLUMNS, Columns, from_columns, label_column_of
 from usk.data.find import AudioFolder, FileFinder, OutsideError, looks_like_audio, name_parts
 from usk.data.fingerprint import fingerprint_files
 from usk.data.listing import FILE_COLUMN, TEXT_SUFFIXES, ClipTable, read_table
@@ -23,6 +23,7 @@ from usk.data.table_parts import (
     files_of,
     listed_parts,
     only_other_column,
+    parts_by_folder,
     parts_with_classes,
     says_part,
     without_repeats,
@@ -31,26 +32,10 @@ from usk.errors import SourceError, UsageError
 from usk.text import abbreviate_list, pluralize
 
 FILE_COLUMNS = (
-    FILE_COLUMN,
-    "filename",
-    "file",
-    "path",
-    "file_path",
-    "filepath",
-    "fname",
-    "audio",
-    "audio_path",
-    "audio_file",
-    "audio_filename",
-    "wav",
-    "wav_path",
-    "clip",
-    "slice_file_name",
-    "clip_id",
-    "id",
-    "name",
-)
-PASSED_OVER = ("sample_submission", "requirements", "readme", "license")
+    "file_name", "filename", "file", "path", "file_path", "filepath", "fname", "audio", "audio_path",
+    "audio_file", "audio_filename", "wav", "wav_path", "clip", "slice_file_name", "clip_id", "id", "name",
+)  # fmt: skip
+PASSED_OVER = ("sample_submission", "error", "requirements", "readme", "license")
 MOST_DEEP = 50  # tables more than one folder down: more of them are not lists of clips
 LOOKED_AT = 200  # rows, to find out which column names files
 
@@ -68,20 +53,12 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
     listings, notes = _listings(folder, finder, columns)
     classes = folder.tops if len(folder.tops) > 1 and not name_parts(folder.tops) else []
     found = [listing for listing in listings if listing.hits]
-    levels = [
-        [listing for listing in found if listing.file.stem == STANDARD],
-        [listing for listing in found if not listing.place],
-        found,
-    ]
-    chosen = next((level for level in levels if level), [])
+    standard = [listing for listing in found if listing.file.stem == STANDARD]
+    chosen = standard or _uppermost(found, finder)
     if not chosen:
         lost = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
-        if not lost and (parts := parts_with_classes(folder)) is not None:
-            return ChosenTables((parts[0],), (*notes, parts[1]))
-        if not lost and not classes and (found_beside := labels_beside(folder)) is not None:
-            table, files = found_beside
-            notes.append(f"the labels are those of {abbreviate_list([str(file) for file in files])}")
-            return ChosenTables((Listing(PurePosixPath("."), table, FILE_COLUMN, 1, files),), tuple(notes))
+        if not lost and (made := _made_listing(folder, bool(classes), notes)) is not None:
+            return ChosenTables((made,), tuple(notes))
         notes += _unused(folder)
         return ChosenTables(tuple(lost[:1]), tuple(notes))
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
@@ -108,7 +85,6 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
         for label in listing.table[label_column_of(listing.table, columns) or ""]
         if not is_missing(label)
     }
-    standard = bool(labeled) and chosen is not found and chosen[0].file.stem == STANDARD
     covers = 2 * sum(len(listing.names) for listing in chosen) >= len(folder.audio)
     if labeled and (standard or (len(labels) > 1 and covers)):
         if labels != set(classes):
@@ -121,6 +97,37 @@ def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> 
     why = "it has one label" if labels else "it has no column of labels that is known by its name"
     notes.append(f"{names} is passed over and the folders are the classes, since {why}")
     return ChosenTables((), tuple(notes))
+
+
+def _uppermost(found: Sequence[Listing], finder: FileFinder) -> list[Listing]:
+    """The tables that lie highest, and those below them that list other files."""
+    chosen: list[Listing] = []
+    listed: set[str | None] = set()
+    for depth in sorted({len(listing.file.parts) for listing in found}):
+        new = [(one, files_of(one, finder)) for one in found if len(one.file.parts) == depth]
+        new = [(one, files) for one, files in new if not chosen or not listed.issuperset(files)]
+        chosen += [one for one, _ in new]
+        listed.update([None], *(files for _, files in new))
+    return chosen
+
+
+def _made_listing(folder: AudioFolder, are_classes: bool, notes: list[str]) -> Listing | None:
+    """The table that files of labels beside the sounds, or folders of parts with classes below, come to."""
+    parts = parts_with_classes(folder)
+    if folder.tables and (beside := labels_beside(folder)) is not None:
+        table, files = beside
+        names = abbreviate_list([str(file) for file in files])
+        labels = set(table["label"])
+        if not (are_classes or parts) or labels <= {part for file in folder.audio for part in file.parts}:
+            notes.append(f"the labels are those of {names}")
+            return Listing(PurePosixPath("."), table, FILE_COLUMN, 1, files)
+        notes.append(
+            f"{names} are not used: the classes are folders, and these files have other labels ({abbreviate_list(sorted(labels))})"
+        )
+    if parts is not None:
+        notes.append(parts[1])
+        return parts[0]
+    return None
 
 
 def _unused(folder: AudioFolder) -> list[str]:
@@ -156,8 +163,9 @@ def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tupl
     """The tables with a column of file names, and what is said of others."""
     listings, notes = [], []
     for file in _tables(folder):
+        said: list[str] = []
         try:
-            table = read_table(folder.root / file)
+            table = read_table(folder.root / file, said)
         except SourceError as error:
             if file.stem == STANDARD:
                 raise
@@ -167,6 +175,7 @@ def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tupl
         place = "" if len(file.parts) == 1 else file.parent.as_posix()
         if (found := _file_column(table, finder, place, columns.audio)) is not None:
             listings.append(Listing(file, table, *found))
+            notes += said
     if columns.audio is not None and not listings:
         raise UsageError(
             f"no table in {folder.root} has such a column", field="audio_column", value=columns.audio
@@ -232,10 +241,12 @@ def open_listed(
 ) -> Source:
     """Audio files that tables name, with their labels and, where they have them, recordings and folds."""
     listings, notes = without_repeats(chosen.listings, finder, columns, typed)
-    data, files = _joined(listings, finder, typed)
+    data, files = _joined(listings, finder, columns, typed)
     notes = [*chosen.notes, *notes]
     parts, part_notes = listed_parts(chosen.others, files, finder)
     notes += part_notes
+    if not {name.lower() for name in data} & {*SPLIT_COLUMNS, *FOLD_COLUMNS}:
+        parts = parts or parts_by_folder(files)
     if parts and not {name.lower() for name in data} & {*SPLIT_COLUMNS}:
         data["split"] = parts
     if columns.label is None and label_column_of(data, columns) is None:
@@ -259,24 +270,26 @@ def open_listed(
         ],
         folder.root,
     )
-    data, audio, segment_notes = cut_segments(data, paths)
-    if audio is None:
-        data, audio, segment_notes = _one_row_a_file(data, paths, label_column_of(data, columns), typed)
+    data, cut, segment_notes = cut_segments(data, paths)
+    data, audio, repeat_notes = _one_row_a_file(data, cut, label_column_of(data, columns), typed)
     name = folder.root.resolve().name
     opened = Source(
         name, "files listed in a table", typed, revision, cache_key, (), (), tuple(audio),
-        notes=(*notes, *segment_notes),
+        notes=(*notes, *segment_notes, *repeat_notes),
     )  # fmt: skip
     return from_columns(data, {}, opened, columns)
 
 
 def _joined(
-    listings: Sequence[Listing], finder: FileFinder, typed: str
+    listings: Sequence[Listing], finder: FileFinder, asked: Columns, typed: str
 ) -> tuple[ClipTable, list[str | None]]:
-    """The rows of tables as one table without its column of files, and each row's file. Several tables are parts: `split` says which."""
+    """The rows of tables as one table without its column of files, and each row's file. Several tables are parts: `split` says which.
+    Labels come into one column, whatever the tables call theirs."""
     data: ClipTable = {}
     files: list[str | None] = []
-    for listing in listings:
+    labels = [listing.label_column(asked, guess=True) for listing in listings]
+    of_labels = next(filter(None, labels), "")
+    for listing, label in zip(listings, labels, strict=True):
         names = listing.names
         try:
             found = finder.find_all(names, listing.place, f"{listing.part} {listing.place}")
@@ -289,7 +302,7 @@ def _joined(
                 f"{typed}: {listing.file}: {error}", hint="Write the folder in front of the names."
             ) from error
         columns = {
-            name: values
+            of_labels if name == label and of_labels not in listing.table else name: values
             for name, values in listing.table.items()
             if name != listing.column or name in ("slice_file_name", "clip_id")
         }
@@ -328,12 +341,12 @@ def _with_their_files(
 
 
 def _one_row_a_file(
-    data: ClipTable, paths: Sequence[Path], label: str | None, typed: str
-) -> tuple[ClipTable, list[AudioRef], list[str]]:
-    """Each file once. Raises SourceError for a file under two labels."""
-    rows: dict[Path, int] = {}
-    for row, path in enumerate(paths):
-        first = rows.setdefault(path, row)
+    data: ClipTable, refs: Sequence[FileRef], label: str | None, typed: str
+) -> tuple[ClipTable, list[FileRef], list[str]]:
+    """Each file once, and each stretch of one once under a label. Raises SourceError for a whole file under two labels."""
+    rows: dict[tuple[FileRef, str], int] = {}
+    for row, ref in enumerate(refs):
+        first = rows.setdefault((ref, str(data[label][row]) if label is not None and ref.cut else ""), row)
         if label is not None and str(data[label][first]) != str(data[label][row]):
             raise SourceError(
                 f"{typed}: {data[FILE_COLUMN][row]} has two labels: {data[label][first]} in row {first + 1} and {data[label][row]} in row {row + 1}",
@@ -342,14 +355,14 @@ def _one_row_a_file(
                 hint="A clip has one label: leave one of the rows out.",
             )
     notes = []
-    if repeats := Counter(paths) - Counter(list(rows)):
-        names = [path.name for path in repeats]
-        notes.append(
-            f"left out {pluralize(sum(repeats.values()), 'row')} that repeat a file ({abbreviate_list(names)})"
-        )
     kept = list(rows.values())
+    if len(kept) < len(refs):
+        names = [ref.path.name for ref in Counter(refs) - Counter(refs[row] for row in kept)]
+        notes.append(
+            f"left out {pluralize(len(refs) - len(kept), 'row')} that repeat a file ({abbreviate_list(names)})"
+        )
     return (
         {name: [values[row] for row in kept] for name, values in data.items()},
-        [FileRef(path) for path in rows],
+        [refs[row] for row in kept],
         notes,
     )

@@ -27,51 +27,20 @@ LEAKS_UNKNOWN = (
     "whether they were made from clips that validate or test cannot be known, so leaks cannot be ruled out"
 )
 LABEL_COLUMNS = (
-    "label",
-    "class",
-    "category",
-    "target",
-    "classID",
-    "class_id",
-    "labels",
-    "class_name",
-    "event_label",
-    "scene_label",
-    "primary_label",
-    "y",
-    "event_labels",
-    "positive_labels",
-    "species",
-    "genre",
-    "emotion",
-    "event",
-    "scene",
-    "class_label",
-    "ebird_code",
-    "choice",
-)
+    "label", "class", "category", "target", "classID", "class_id", "labels", "class_name", "event_label",
+    "scene_label", "primary_label", "y", "event_labels", "positive_labels", "species", "genre", "emotion",
+    "event", "scene", "class_label", "ebird_code", "choice",
+)  # fmt: skip
 PLURAL = ("labels", "event_labels", "positive_labels")
 GROUP_COLUMNS = (
-    "group",
-    "fsID",
-    "recording",
-    "recording_id",
-    "source_id",
-    "src_file",
-    "session",
-    "speaker_id",
-    "freesound_id",
-    "session_id",
-    "subject_id",
-    "patient_id",
-    "video_id",
-    "ytid",
-    "song_id",
-)
+    "group", "fsID", "recording", "recording_id", "source_id", "src_file", "session", "speaker_id",
+    "freesound_id", "session_id", "subject_id", "patient_id", "video_id", "ytid", "song_id", "speaker",
+    "subject", "patient", "client_id",
+)  # fmt: skip
 FOLD_COLUMNS = ("fold", "folds")
 SPLIT_COLUMNS = ("split", "subset", "partition", "part", "set", "usage")
 FLAG_OF_PART = re.compile(
-    r"(is|in)[_ ]?(train|test|val|valid|validation|dev|eval)(ing|[_ ]set)?", re.IGNORECASE
+    r"((is|in)[_ ]?)?(train|test|val|valid|validation|dev|eval)(ing|[_ ]set)?", re.IGNORECASE
 )
 MOST_PARTS = 20
 ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
@@ -114,6 +83,8 @@ def from_columns(
     name, typed = opened.name, opened.location
     is_ours = set(PROVENANCE_COLUMNS) - OPTIONAL_COLUMNS <= set(data)
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed) or _places_of_scenes(data)
+    if columns.group is None and group_column in (columns.label, *_constant(data)):
+        group_column = None
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
     label_column, class_names, labels = _labels(
         data, features, len(opened.audio), columns, (group_column, fold_column), typed
@@ -154,6 +125,13 @@ def from_columns(
         has_groups=group_column is not None,
     )
     return source if is_ours or not columns.needs_label else with_folds(source)
+
+
+def _constant(data: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The columns that say the same of all rows, where there are several."""
+    return [
+        name for name, values in data.items() if len(values) > 1 and all(one == values[0] for one in values)
+    ]
 
 
 def _places_of_scenes(data: Mapping[str, Sequence[Any]]) -> str | None:
@@ -282,7 +260,9 @@ def _labels(
         several = (
             f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
         )
-        among = f" among {', '.join(data)}" if data else ""
+        first = ", ".join(str(values[0])[:30] for values in data.values() if values and not features)
+        example = f" (in the first row: {first})" if first else ""
+        among = f" among {', '.join(data)}{example}" if data else ""
         if one_hot := _one_hot(data, taken):
             raise SourceError(
                 f"{typed}: its labels are {one_hot}",

@@ -17,12 +17,30 @@ from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, is_audio
 from usk.data.listing import TABLE_SUFFIXES
 from usk.files import is_text, visible_files
 
-PARTS = re.compile(r"train(ing)?|test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?")
+PARTS = re.compile(
+    r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?|h[eo]ldout|(un)?labell?ed)(set)?s?|tr|cv|tt|te"
+)
 CONTAINERS = re.compile(
     r"(fold|split|part|subset)\d*|audios?|sounds?|wavs?|flac|mp3|ogg|clips?|data|dataset|recordings?|files|raw|original|k|khz|genres|archive"
 )
 ELSEWHERE = re.compile(r"/|[A-Za-z][\w+.-]*:[\\/]|\\\\")  # absolute, of Windows, or a URL
-UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl")
+UNREAD_TABLES = (
+    *(
+        ".xlsx",
+        ".xls",
+        ".ods",
+        ".feather",
+        ".arrow",
+        ".pkl",
+        ".pickle",
+        ".npy",
+        ".npz",
+        ".h5",
+        ".hdf5",
+        ".mat",
+    ),
+    *(".sqlite", ".textgrid", ".eaf", ".ann", ".lab"),
+)
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -39,7 +57,7 @@ class AudioFolder:
     unread: tuple[PurePosixPath, ...]  # audio of kinds that usk does not read
     tables: tuple[PurePosixPath, ...]
     packed: tuple[PurePosixPath, ...]  # archives, and tables of kinds that usk does not read
-    not_text: tuple[PurePosixPath, ...]  # audio whose name is not UTF-8
+    lost: dict[str, list[str]]  # audio that cannot be listed, by why
     links: tuple[str, ...]  # left out: they lead to what is in the folder anyway, or above it
 
     @property
@@ -47,33 +65,55 @@ class AudioFolder:
         """The folders directly below that have audio, in order."""
         return sorted({file.parts[0] for file in self.audio if len(file.parts) > 1})
 
+    @property
+    def wrapper(self) -> str:
+        """The folder that holds all there is, in folders of its own, as what archives unpack to; empty if none does."""
+        files = [*self.audio, *self.unread, *self.packed]
+        places = {file.parent.as_posix() for file in files}
+        common = posixpath.commonpath(places) if places else ""
+        return "" if common in places or common == "." else common
+
 
 def audio_folder(root: Path) -> AudioFolder:
     links: list[Path] = []
     audio: list[PurePosixPath] = []
-    not_text: list[PurePosixPath] = []
+    lost: dict[str, list[str]] = {}
     unread, tables, packed = [], [], []
     for file in visible_files(root, links):
         relative = PurePosixPath(file.relative_to(root).as_posix())
         if is_audio(file):
-            (audio if is_text(str(relative)) else not_text).append(relative)
+            name = os.fsencode(str(relative)).decode(errors="backslashreplace")
+            if not is_text(str(relative)):
+                lost.setdefault("named in other bytes than UTF-8", []).append(name)
+            else:
+                audio.append(relative)
         elif file.suffix.lower() in UNREAD_SUFFIXES:
             unread.append(relative)
         elif file.suffix.lower() in TABLE_SUFFIXES:
             tables.append(relative)
         elif file.suffix.lower() in (*UNREAD_TABLES, *ARCHIVES):
             packed.append(relative)
-    left_out = tuple(link.relative_to(root).as_posix() for link in links)
-    return AudioFolder(
-        root, tuple(audio), tuple(unread), tuple(tables), tuple(packed), tuple(not_text), left_out
-    )
+    left_out = []
+    for link in links:
+        name = os.fsencode(link.relative_to(root)).decode(errors="backslashreplace")
+        if link.is_dir():
+            left_out.append(name)
+        elif is_audio(link):
+            lost.setdefault("linked to nothing (git-annex?)", []).append(name)
+    return AudioFolder(root, tuple(audio), tuple(unread), tuple(tables), tuple(packed), lost, tuple(left_out))
 
 
 def name_parts(folders: Sequence[str]) -> bool:
     """Whether folders are named like parts of a data set (`audio_train`, `fold1`), and not like classes."""
-    words = [set(re.findall(r"[a-z]+\d*|\d+", name.lower())) for name in folders]
+    words = [
+        set(re.findall(r"[a-z]+\d*|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+        for name in folders
+    ]
     shared = set.intersection(*words) if len(words) > 1 else set()
     own = [{word for word in each if word not in shared or _says_part(word)} for each in words]
+    sides = [_sides(each) for each in words]
+    if all(sides) and set.union(*sides) >= {"train", "test"}:  # `clean_testset`, `noisy_trainset`
+        return True
     if {_side(each) for each in own} >= {"train", "test"}:
         return True
     return bool(own) and all(
@@ -86,11 +126,14 @@ def _says_part(word: str) -> bool:
     return bool(PARTS.fullmatch(word) or CONTAINERS.fullmatch(word))
 
 
-def _side(words: set[str]) -> str:
+def _sides(words: set[str]) -> set[str]:
+    """Of the words that say parts: whether they train or test."""
     said = [word for word in words if PARTS.fullmatch(word)]
-    if not said or any(not _says_part(word) for word in words):
-        return ""
-    return "train" if any(word.startswith(("train", "dev")) for word in said) else "test"
+    return {"train" if word.startswith(("tr", "dev", "label")) else "test" for word in said}
+
+
+def _side(words: set[str]) -> str:
+    return max(_sides(words), default="") if all(map(_says_part, words)) else ""
 
 
 def _key(name: str) -> str:

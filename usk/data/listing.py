@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,16 +18,24 @@ TABLE_SUFFIXES = frozenset({*TEXT_SUFFIXES, ".json", ".jsonl", ".ndjson", ".parq
 DELIMITERS = ",;\t|"
 FILE_COLUMN = "file_name"
 
+ACCENTED = re.compile(
+    r"[À-ÖØ-öø-ÿ–—’…°µ\xa0]{1,2}"
+)  # what Windows-1252 has between ASCII where words are Latin
+
 ClipTable = dict[str, list[Any]]
 """Columns by name, as long as each other."""
 
 
-def read_table(file: Path) -> ClipTable:
-    """The columns of a table; SourceError for what is none."""
+def read_table(file: Path, said: list[str] | None = None) -> ClipTable:
+    """The columns of a table; SourceError for what is none. What is to be said of its encoding is added to `said`."""
     try:
         if file.suffix.lower() == ".parquet":
             return _read_parquet(file)
-        text = _text(file.read_bytes())
+        text, guessed = decoded_text(file.read_bytes())
+        if guessed and said is not None:
+            said.append(
+                f"{file.name} is not in UTF-8 and was read as Windows-1252 ({guessed}); if that is wrong, save it as UTF-8"
+            )
         return _read_delimited(text) if file.suffix.lower() in TEXT_SUFFIXES else _read_json(text)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise SourceError(
@@ -36,19 +44,24 @@ def read_table(file: Path) -> ClipTable:
         ) from error
 
 
-def _text(content: bytes) -> str:
-    """UTF-8, or UTF-16 as spreadsheets save "Unicode text"."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
+def decoded_text(content: bytes) -> tuple[str, str]:
+    """Text in UTF-8, UTF-16 or UTF-32, with a byte order mark or without, and "". Text in Windows-1252 too, with a word that shows it:
+    where accents stand alone or in pairs, other encodings do not look like it. Raises ValueError for others."""
+    encoding = json.detect_encoding(content)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding), ""
     except UnicodeDecodeError as error:
+        text = content.decode("cp1252", errors="replace")
+        foreign = re.findall(r"[^\x00-\x7f]+", text)
+        if encoding.startswith("utf-8") and all(map(ACCENTED.fullmatch, foreign)):
+            return text, next(iter(re.findall(r"\w*[^\W\x00-\x7f]\w*", text)), foreign[0])
         raise ValueError(f"not in UTF-8: byte {content[error.start]:#04x} at {error.start}") from error
 
 
 def _read_delimited(text: str) -> ClipTable:
     """Lines of cells, parted by what parts the first line; blank lines and lines of delimiters alone say nothing, nor do comments above,
     of which the last may be the column names."""
+    text = re.sub(r"\Asep=.\r?\n", "", text)  # for Excel
     lines = [line for line in text.splitlines(keepends=True) if line.strip()] or [""]
     n_comments = next((at for at, line in enumerate(lines) if not line.startswith("#")), 0)
     if n_comments:
@@ -69,12 +82,10 @@ def _read_delimited(text: str) -> ClipTable:
     if not rows:
         raise ValueError("no rows")
     names = [name.strip() for name in rows[0][1]]
-    if any(PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES for name in names):
-        if len(names) > 2:
-            raise ValueError(f"no line of column names: it begins with {delimiter.join(names)[:60]}")
-        first_is_file = PurePosixPath(names[0]).suffix.lower() in AUDIO_SUFFIXES
-        names = [FILE_COLUMN, "label"] if first_is_file else ["label", FILE_COLUMN]
-        names = names[: len(rows[0][1])]
+    files = [at for at, name in enumerate(names) if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES]
+    if files:  # no line of column names
+        names = [f"column{at}" if len(names) > 2 else "label" for at in range(1, len(names) + 1)]
+        names[files[0]] = FILE_COLUMN
     else:
         del rows[0]
     width = len(names)

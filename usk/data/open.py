@@ -14,7 +14,7 @@ from pathlib import Path
 
 from usk.data import demo_corpus
 from usk.data.audio_file import ProceduralRef
-from usk.data.class_folders import open_class_folders, refuse_names_that_are_not_text
+from usk.data.class_folders import open_class_folders, refuse_lost_files
 from usk.data.clip import Clip
 from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
@@ -117,7 +117,7 @@ def _opener_for(path: Path, columns: Columns) -> Callable[[Path, str, bool, Colu
 def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
     """A folder of audio files: those that a table lists, else one folder a class."""
     folder = audio_folder(path)
-    notes = refuse_names_that_are_not_text(folder, typed, skip_bad)
+    notes = refuse_lost_files(folder, typed, skip_bad)
     if folder.links:
         notes.append(
             f"left out {pluralize(len(folder.links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.links))})"
@@ -127,6 +127,10 @@ def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     chosen = replace(chosen, notes=(*notes, *chosen.notes))
     if chosen.listings:
         return open_listed(folder, finder, typed, skip_bad, columns, chosen)
+    if inner := folder.wrapper:
+        source = _open_folder(path / inner, str(Path(typed) / inner), skip_bad, columns)
+        note = f"all that {typed} has lies in {inner}, whose folders are read as if they lay directly below"
+        return replace(source, location=typed, notes=(note, *source.notes))
     split_is_fold = columns.fold == "split"
     _refuse_columns(
         replace(columns, fold=None) if split_is_fold else columns,

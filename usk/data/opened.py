@@ -23,7 +23,7 @@ from usk.data.source import Source
 from usk.files import atomic_write, is_litter
 
 MOMENT_S = 2.0
-VERSION = 1  # of what opening makes of a folder; a change of it makes all that is kept void
+VERSION = 2  # of what opening makes of a folder; a change of it makes all that is kept void
 OF_CLIP = ("clip_id", "label", "group", "fold", "duration_s")
 OF_SOURCE = (
     "name", "kind", "location", "revision", "cache_key", "class_names", "license", "notes", "has_groups",

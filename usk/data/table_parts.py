@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from usk.text import abbreviate_list, pluralize
 STANDARD = "metadata"  # what Hugging Face's audiofolder calls its table
 TRAINING = re.compile(r"train|dev", re.IGNORECASE)
 TESTING = re.compile(r"test|eval|val", re.IGNORECASE)
+PART_FOLDER = re.compile(rf"{TRAINING.pattern}|{TESTING.pattern}|(fold|split|part|subset).?\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,19 @@ def listed_parts(
     return [], [f"passed over: {abbreviate_list(names)}, which another table makes needless"] if names else []
 
 
+def parts_by_folder(files: Sequence[str | None]) -> list[str]:
+    """The publisher's part of each file where the folders that tell them apart are called like parts, else none."""
+    found = [PurePosixPath(file) for file in files if file is not None]
+    places = {file.parent.as_posix() for file in found}
+    depth = len(PurePosixPath(posixpath.commonpath(places)).parts) if len(places) > 1 else 0
+    if len(places) < 2 or any(len(file.parts) < depth + 2 for file in found):
+        return []
+    tops = sorted({file.parts[depth] for file in found})
+    if not name_parts(tops) or not all(PART_FOLDER.search(top) for top in tops):
+        return []
+    return ["" if file is None else PurePosixPath(file).parts[depth] for file in files]
+
+
 def parts_with_classes(folder: AudioFolder) -> tuple[Listing, str] | None:
     """Folders of parts that have the same classes below (`train/dog`, `test/dog`), or that all classes have below, as a table would list
     them, and what to say."""
@@ -142,7 +157,7 @@ def parts_with_classes(folder: AudioFolder) -> tuple[Listing, str] | None:
         below = [{file.parts[label] for file in files if file.parts[part] == one} for one in parts]
         shared = sorted(set.intersection(*below))
         are_parts = (
-            name_parts(parts)
+            len(parts) > 1 and name_parts(parts)
             if part == 0
             else len(parts) > 1 and all(map(PARTS.fullmatch, map(str.lower, parts)))
         )
