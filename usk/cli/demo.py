@@ -19,7 +19,7 @@ def command(
     ctx: typer.Context,
     out: Annotated[str, typer.Option("--out", help="Folder for the dataset and the runs.")] = "usk-demo",
 ) -> None:
-    """Synthesize, train on real and on real + synthetic clips, and compare: offline, on procedural sound."""
+    """Run the whole job offline on built-in sounds: make clips, train with and without them, compare."""
     display = display_for(ctx)
     from usk.classify.config import TrainConfig
     from usk.classify.train import train

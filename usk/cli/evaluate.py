@@ -17,7 +17,7 @@ def command(
         typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
     ] = None,
 ) -> None:
-    """Compare mixes: accuracy and macro F1 with intervals, paired differences, recall by class.
+    """Say whether synthetic clips help: accuracy of each mix, paired differences with intervals, recall by class.
 
     Choose seeds and folds before you look: with seeds added until clips help, useless ones seem to help.
     """

@@ -22,7 +22,10 @@ def command(
     ],
     what: Annotated[list[str], typer.Argument(metavar="FILES...", help="Files, folders or SRC to classify.")],
 ) -> None:
-    """Classify audio files, folders of them, or sources. Goes on past a bad file; exit code 1 if none could be read."""
+    """Classify audio files, folders of them, or sources.
+
+    It goes on past a bad file; the exit code is 1 if none could be read.
+    """
     display = display_for(ctx)
     from usk.classify.predict import predict
     from usk.cli.display import predictions_table

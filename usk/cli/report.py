@@ -45,7 +45,7 @@ def command(
     ] = True,
     columns: ColumnsOption = None,
 ) -> None:
-    """Write one HTML page: compare the runs, listen to clips and their parents, see what it all rests on.
+    """Write one HTML page: the answer, charts, every clip to listen to, and what it all rests on.
 
     It opens from disk in any browser, offline.
     """

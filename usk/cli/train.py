@@ -113,7 +113,7 @@ def command(
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,
 ) -> None:
-    """Train the classifier on one or more mixes; each run is saved under OUT. Finished runs are not trained again.
+    """Train a classifier on mixes of real and synthetic clips; runs are saved under OUT. Finished ones are not trained again.
 
     Beside each mix its real clips alone are trained too, with as many seeds as `usk eval` needs for a verdict.
     """
