@@ -68,7 +68,7 @@ def test_a_sound_dataset_passes(usk: Command, made: Path, urbansound8k_folder: P
     shown = usk("audit", made, "--real", urbansound8k_folder)
     assert shown.code == 0
     assert "leaks into the test folds" not in shown.out, "no folds were asked about"
-    assert "KAD to real clips, in log-mel statistics" in shown.out
+    assert "Kernel audio distance to real clips, in log-mel statistics" in shown.out
     assert "Distance to the nearest real clip (median), in log-mel statistics" in shown.out
 
 

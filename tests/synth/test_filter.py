@@ -398,7 +398,7 @@ def test_the_audits_results_in_the_card_leave_the_kept_clips_as_they_are(
     ran = usk("audit", tmp_path / "synth", "--real", urbansound8k_folder, "--save", "--quiet")
     assert ran.code == 0, ran.err
     after = (tmp_path / "synth" / "README.md").read_text()
-    assert "kept 15, rejected 15" in after and "KAD to real clips, in" in after
+    assert "kept 15, rejected 15" in after and "Kernel audio distance to real clips, in" in after
     assert [line for line in before.splitlines() if line not in after.splitlines()] == []
 
 

@@ -61,7 +61,7 @@ def fold_table(audit: Audit) -> Table:
             Column("filters trained on", numeric=True),
         ),
         notes=(
-            "Trained on: so many recordings of the fold and its validation part. `usk train` drops what would leak.",
+            "Trained on: how many recordings of the fold and its validation part. `usk train` drops what would leak.",
         ),
     )
     for part in audit.folds:
@@ -73,7 +73,7 @@ def fold_table(audit: Audit) -> Table:
 def distance_table(audit: Audit) -> Table:
     """KAD to real clips by class."""
     table = Table(
-        f"KAD to real clips, in {audit.embedding} (lower is closer)",
+        f"Kernel audio distance to real clips, in {audit.embedding} (lower is closer)",
         columns("class", numbers=("clips", "KAD", "95 % interval", "real to real", "real clips")),
         notes=("Real to real: clips of half of the recordings to those of the other half.",),
     )

@@ -75,7 +75,8 @@ def command(
         "clips": made.n_clips,
         "clips in all": made.n_all_clips,
     }
-    display.result({**facts, "notes": list(made.notes)}, facts_table("report", facts))
+    shown = facts_table("report", {name: value for name, value in facts.items() if value != []})
+    display.result({**facts, "notes": list(made.notes)}, shown, f"Open {made.file} in a browser.")
 
 
 def _synth_here(display: Display, has_runs: bool) -> str | None:

@@ -12,9 +12,7 @@ from usk.evaluate.stats import MeanInterval
 from usk.evaluate.verdict import interval_of
 from usk.tables import Column, Table
 
-P_VALUE = (
-    "p value: the larger of the exact test's and the interval's, corrected for the mixes compared (Holm)"
-)
+P_VALUE = "pp: percentage points. p value: the larger of the exact test's and the interval's, corrected for the mixes compared (Holm)"
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

@@ -193,7 +193,7 @@ def _clip_settings(manifest: Manifest) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": manifest.model,
         "generator trained on": "no generator was used" if without else trained_on or "unknown",
-        "source": f"{source.name}, revision {source.revision}, {source.license}",
+        "source": f"{source.name}, revision {source.revision}, license {source.license}",
         "alpha": manifest.alpha,
         "seed": manifest.seed,
         "license": manifest.license,
@@ -235,5 +235,5 @@ def _versions() -> Facts:
 def _license(shown: Gallery | None) -> str:
     if shown is None:
         return ""
-    parents = f" Parents: {shown.real_name}, {shown.real_license}." if shown.real_name else ""
+    parents = f" Parents: {shown.real_name}, license {shown.real_license}." if shown.real_name else ""
     return f"Synthetic clips: {shown.license}.{parents}"
