@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -89,9 +90,11 @@ def test_samples_beyond_all_sound_are_a_problem_and_no_probability(
 def test_a_name_that_is_not_utf8_costs_no_table(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
     shutil.copy(tmp_path / "in" / "good.wav", os.fsencode(tmp_path / "in") + b"/caf\xe9.wav")
-    ran = usk("predict", trained, tmp_path / "in")
+    ran = usk("predict", trained, tmp_path / "in", "--csv", tmp_path / "out.csv")
     assert ran.code == 0, ran.err
-    assert "good.wav" in ran.out and "caf" in ran.out
+    lines = (tmp_path / "out.csv").read_bytes().splitlines()
+    assert len(lines) == 3 and any(b"caf\xe9.wav" in line for line in lines)
+    assert "good.wav" in ran.out
 
 
 def test_a_long_file_is_the_mean_of_its_windows(usk: Command, trained: Path, tmp_path: Path) -> None:
@@ -130,6 +133,40 @@ def test_clips_without_labels_and_files_of_other_kinds(usk: Command, trained: Pa
     assert "1 of 2 clips could not be read" in ran.err and "memo.m4a (not an audio file" in ran.err
 
 
+def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "a, b.wav", tone(440, 0.5))
+    files = [tmp_path / "a, b.wav", tmp_path / "gone.wav"]
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "p.csv").symlink_to("victim")  # is replaced, not followed
+    ran = usk("predict", trained, *files, "--csv", tmp_path / "p.csv", "--json")
+    assert ran.code == 0 and (tmp_path / "victim").read_text() == "precious", ran.err
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    good, gone = ran.value
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert (rows[0]["class"], float(rows[0]["probability"])) == (good["class_name"], good["probability"])
+    assert rows[0]["next_class"] == good["next_class"] and rows[0]["problem"] == ""
+    assert {name: float(rows[0][f"p({name})"]) for name in good["probabilities"]} == good["probabilities"]
+    assert (rows[1]["class"], rows[1]["problem"]) == ("", "is not there") and gone[
+        "problem"
+    ] == "is not there"
+    shown = usk("predict", trained, *files, "--csv", "-", "--quiet")
+    assert shown.out.splitlines() == (tmp_path / "p.csv").read_text().splitlines()
+
+
+def test_csv_holds_no_formula_and_no_control_character(
+    usk: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.wav", "@sum.wav", "+a.wav", "b\x1b[31m.wav"]
+    for name in names:
+        write_wav(tmp_path / name, tone(440, 0.5))
+    assert usk("predict", trained, *names, "--csv", "p.csv").code == 0
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        shown = [row["file"] for row in csv.DictReader(file)]
+    assert shown == ["'=1+1.wav", "'@sum.wav", "'+a.wav", "b\ufffd[31m.wav"]
+
+
 def test_next_best_is_in_the_table(usk: Command, trained: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", tone(440, 0.5))
     one = usk("predict", trained, tmp_path / "a.wav", "--json").value[0]
@@ -160,6 +197,9 @@ def test_names_cannot_command_the_terminal(usk: Command, trained: Path, tmp_path
         (["{run}", "clips/nowhere.wav"], 1, "clips/nowhere.wav is not there"),
         (["{run}", "nowhere.wav", "neither.wav"], 1, "nowhere.wav, neither.wav are not there"),
         (["{run}", "nowhere"], 1, "nowhere: no such folder"),
+        (["{run}", "{good}", "--csv", "-", "--json"], 2, "--csv -: and JSON both want standard output"),
+        (["{run}", "{good}", "--csv", "{good}/p.csv"], 2, "p.csv: there is no folder"),
+        (["{run}", "{good}", "--csv", "{two}"], 2, "two: cannot be written"),
         (["nothing", "{good}"], 2, "RUN nothing: is not a run. Train one with `usk train`"),
         (["{two}", "{good}"], 2, "holds 2 runs. Name one of them"),
     ],

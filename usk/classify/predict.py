@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from usk.data.decode import as_kept, decode, from_kept
 from usk.data.open import open_source
 from usk.data.pinned import looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
-from usk.files import expanded, visible_files
+from usk.files import atomic_write, expanded, visible_files
 from usk.reporter import Reporter
 from usk.runs import RUN_FILE, run_folders
 from usk.text import abbreviate_list
@@ -150,6 +153,47 @@ def predict(
             predictions += _batch(clips[begin : begin + BATCH_FILES], model)
             task.update(len(predictions))
     return predictions
+
+
+CSV_COLUMNS = ("file", "class", "probability", "next_class", "next_probability", "problem")
+FORMULA_STARTS = ("=", "+", "-", "@")  # that spreadsheets compute
+
+
+def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -> None:
+    """A row a clip, with a column of probabilities for each class at the end. `-` is standard output.
+
+    Raises UsageError where the file cannot be written.
+    """
+    classes = list(dict.fromkeys(name for one in predictions for name in one.probabilities))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*CSV_COLUMNS, *(_cell(f"p({name})") for name in classes)])
+    for one in predictions:
+        row = (
+            one.file, one.class_name, one.probability, one.next_class, one.next_probability, one.problem,
+            *(one.probabilities.get(name) for name in classes),
+        )  # fmt: skip
+        writer.writerow([_cell(value) for value in row])
+    if os.fspath(path) == "-":
+        sys.stdout.write(text.getvalue())
+        return
+    file, content = Path(path), text.getvalue().encode(errors="surrogateescape")
+    try:
+        if file.exists() and not file.is_file():  # a pipe, or /dev/stdout
+            file.write_bytes(content)
+        else:  # whole or not at all, and nothing through a link that was put there
+            atomic_write(file, content)
+    except OSError as error:
+        why = f"cannot be written ({error.strerror})"
+        raise UsageError(why, field="csv", value=path, hint="Name another file.") from error
+
+
+def _cell(value: float | str | None) -> float | str:
+    """A value as a spreadsheet and a terminal may have it: text is no formula, and holds no control characters."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    plain = "".join("\ufffd" if ord(one) < 32 or 127 <= ord(one) < 160 else one for one in value)
+    return f"'{plain}" if plain.startswith(FORMULA_STARTS) else plain
 
 
 def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Iterator[Prediction]:

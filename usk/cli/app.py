@@ -66,7 +66,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
     "eval": (evaluate.command, ["usk eval", "usk eval runs --json"]),
     "predict": (
         predict.command,
-        ["usk predict runs/RUN clip.wav", "usk predict runs/RUN clips --json > clips.json"],
+        ["usk predict runs/RUN clip.wav", "usk predict runs/RUN clips --csv out.csv"],
     ),
     "audit": (audit.command, ["usk audit synth --real sounds", "usk audit synth --test-folds 2"]),
     "report": (report.command, ["usk report", "usk report runs --out page.html"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,18 +22,30 @@ def command(
         ),
     ],
     what: Annotated[list[str], typer.Argument(metavar="FILES...", help="Files, folders or SRC to classify.")],
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="PATH", help="Write a CSV file; - is standard output.")
+    ] = None,
 ) -> None:
     """Classify audio files, folders of them, or sources.
 
     It goes on past a bad file; the exit code is 1 if none could be read.
     """
     display = display_for(ctx)
-    from usk.classify.predict import predict
+    from usk.errors import UsageError
+
+    if csv_file == "-" and display.as_json:
+        raise UsageError("and JSON both want standard output", field="csv", value="-", hint="Name a file.")
+    if csv_file is not None and not (folder := Path(csv_file).absolute().parent).is_dir():
+        raise UsageError(f"there is no folder {folder}", field="csv", value=csv_file, hint="Make it first.")
+    from usk.classify.predict import predict, write_csv
     from usk.cli.display import predictions_table
     from usk.text import abbreviate_list
 
     predictions = predict(what, run, reporter=display)
-    display.result([one.as_dict() for one in predictions], predictions_table(predictions))
+    if csv_file is not None:
+        write_csv(predictions, csv_file)
+    if csv_file != "-":
+        display.result([one.as_dict() for one in predictions], predictions_table(predictions))
     bad = [f"{one.file} ({one.problem})" for one in predictions if one.problem]
     if bad:
         display.warn(f"{len(bad)} of {len(predictions)} clips could not be read: {abbreviate_list(bad)}")
