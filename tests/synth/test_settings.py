@@ -64,6 +64,8 @@ def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() 
         ({"steps": 0}, "steps"),
         ({"batch": 0}, "batch"),
         ({"strategy": "waveform", "steps": 7}, "steps"),
+        ({"strategy": "waveform", "guidance": 3.0}, "guidance"),
+        ({"strategy": "classical", "batch": 4}, "batch"),
         ({"strategy": "classical", "strength": 0.3, "eta": 0.1}, "strength"),
     ],
 )
@@ -80,6 +82,7 @@ def test_what_cannot_be_is_a_usage_error(given: dict[str, Any], field: str) -> N
         ({"seed": -1}, "seed"),
         ({"alpha": "half"}, "alpha"),
         ({"alpha": "0.2", "render": RenderConfig("variation")}, "alpha"),
+        ({"alpha": "0:1", "render": RenderConfig("classical")}, "alpha"),
         ({"filter": 0.0}, "filter"),
         ({"filter": 1.5}, "filter"),
         ({"filter": 0.5, "across_folds": True}, "filter"),

@@ -97,25 +97,6 @@ def test_the_control_takes_the_same_pairs_and_loads_no_generator(
     assert "No generator was used: this is the control." in card and "mel bands" not in card
 
 
-def test_it_is_compared_beside_interpolated_clips(
-    usk: Command, urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
-) -> None:
-    for name, more in (
-        ("synth", ("--model", tiny_pipeline(), "--steps", 1)),
-        ("sums", ("--strategy", "waveform")),
-    ):
-        ran = usk("synth", "--real", urbansound8k_folder, "--per-class", 3, "--out", tmp_path / name, *more)
-        assert ran.code == 0, ran.err
-    trained = usk(
-        "train", "--real", urbansound8k_folder, "--mix", "real", "--mix", f"real,{tmp_path / 'synth'}",
-        "--mix", f"real,{tmp_path / 'sums'}", "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", 3, "--out", tmp_path / "runs", "--json",
-    )  # fmt: skip
-    assert trained.code == 0, trained.err
-    assert [run["n_synthetic"] for run in trained.value["runs"]][1:] == [6, 6], "fold 3's three are dropped"
-    rows = usk("eval", tmp_path / "runs", "--json").value[0]["rows"]
-    assert len(rows) == 3
-
-
 @pytest.mark.parametrize(("speed", "semitones"), [(1.0, 0.0), (1.25, 0.0), (0.8, 3.5), (1.1, -12.0)])
 def test_speed_and_pitch_are_changed_apart(speed: float, semitones: float) -> None:
     seconds = np.arange(2 * 22_050) / 22_050
@@ -192,19 +173,3 @@ def test_synthetic_clips_are_no_parents(usk: Command, urbansound8k_folder: Path,
     ran = usk("synth", "--real", made, *common, "--out", again)
     assert ran.code == 2 and not again.exists()
     assert "holds synthetic clips" in ran.err and "Name the real clips that they were made from" in ran.err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--strategy", "waveform", "--guidance", 3), "--guidance 3.0: has no effect"),
-        (("--strategy", "classical", "--batch", 4), "--batch 4: has no effect"),
-        (("--strategy", "classical", "--alpha", "0:1"), "--alpha 0:1: has no effect"),
-    ],
-)  # fmt: skip
-def test_an_option_that_would_do_nothing_is_refused(
-    usk: Command, urbansound8k_folder: Path, tmp_path: Path, options: tuple[Any, ...], said: str
-) -> None:
-    ran = usk("synth", "--real", urbansound8k_folder, "--out", tmp_path / "out", "--per-class", 2, *options)
-    assert ran.code == 2 and ran.err.startswith(f"usk: {said}")
-    assert not (tmp_path / "out").exists()
