@@ -291,7 +291,7 @@ def test_a_first_push_cut_at_any_request_is_put_right_by_the_second(
         cut_at(account, request, lost)
         with pytest.raises(UskError, match="me/set"):
             quick(dataset)
-        account.recover()
+        account.failures.clear()
         if SET in account.repos:
             assert pushed(account.repo(*SET)) in ({}, shared(dataset))  # never a part of it
         quick(dataset)
@@ -319,7 +319,7 @@ def test_a_smaller_push_cut_at_any_request_is_put_right_by_the_second(
         cut_at(account, request, lost)
         with pytest.raises(UskError, match="me/set"):
             quick(smaller)
-        account.recover()
+        account.failures.clear()
         assert repo.files() == before or pushed(repo) == shared(smaller)
         quick(smaller)
         assert pushed(repo) == shared(smaller) and len(repo.commits) == 3
@@ -575,13 +575,13 @@ def test_no_token_is_written_or_shown(
         except UskError as error:
             shown = traceback.TracebackException.from_exception(error, capture_locals=False)
             seen += [str(error), *shown.format()]
-        account.recover()
+        account.failures.clear()
     if debug:
         account.fail(status=401, times=10**9)
         with pytest.raises(UskError) as raised:
             push(dataset, "me/set")
         seen += traceback.format_exception(raised.value)
-        account.recover()
+        account.failures.clear()
     ran = usk("push", dataset, "me/set", "--yes", "--json")
     seen += [ran.out, ran.err, caplog.text, *map(repr, account.repos.values())]
     seen += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
