@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import pickle
 import shutil
 import socket
@@ -474,6 +475,21 @@ def test_a_hub_that_fails_or_dawdles_for_long_is_given_up(
     hub.fail("*", "", times=10**6, **how)
     ran = usk(*command, "--quiet")
     assert (ran.code, ran.err.count("\n")) == (1, 1) and said in ran.err, ran.err
+
+
+def test_what_the_client_says_of_requests_that_failed_is_not_shown(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("huggingface_hub").addHandler(caplog.handler)
+    monkeypatch.setattr("usk.hub.PATIENCE_S", 0.5)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr("time.sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.2)))
+    (tmp_path / "model_index.json").write_text("{}")
+    hub.create_repo("model", "me/x", tmp_path)
+    hub.fail("*", "/resolve/", silent=True, times=10**6)
+    with pytest.raises(ModelError, match="too slowly"):
+        load_generator("me/x")
+    assert not caplog.records
 
 
 def test_a_request_that_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,8 @@ def hub_errors(
     """
     limit_waiting()
     try:
-        yield
+        with _no_warnings():
+            yield
     except UskError:
         raise
     except Exception as failure:
@@ -165,6 +166,19 @@ def hub_errors(
         facts |= {"revision": revision, "done": "pushed" if writing else "downloaded"}
         facts |= {"instead": instead, "Instead": instead[:1].upper() + instead[1:]}
         raise error(f"{subject} {what.format(**facts)}", hint=hint.format(**facts)) from failure
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without the client's lines about requests that failed and are tried again; who asked for more gets it."""
+    from huggingface_hub import logging
+
+    if (verbosity := logging.get_verbosity()) == logging.WARNING:  # its default
+        logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 class OutOfPatienceError(Exception):

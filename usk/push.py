@@ -328,12 +328,10 @@ def batches(files: tuple[SharedFile, ...]) -> Iterator[list[SharedFile]]:
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """The client's own bars and warnings would tear ours; its advice about Parquet in a model repo is not for users."""
-    from huggingface_hub import logging, utils
+    """The client's own bars would tear ours; its advice about Parquet in a model repo is not for users."""
+    from huggingface_hub import utils
 
-    shown, verbosity = not utils.are_progress_bars_disabled(), logging.get_verbosity()
-    if verbosity == logging.WARNING:  # its default; who asked for more gets it
-        logging.set_verbosity(logging.ERROR)
+    shown = not utils.are_progress_bars_disabled()
     if shown:
         utils.disable_progress_bars()
     try:
@@ -341,6 +339,5 @@ def _quiet_client() -> Iterator[None]:
             warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
             yield
     finally:
-        logging.set_verbosity(verbosity)
         if shown:
             utils.enable_progress_bars()
