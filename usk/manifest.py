@@ -5,6 +5,7 @@ This is its one definition. Others build a `Manifest`, read one with `read_manif
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,9 @@ PARAMETER_OF = {
     "clip_filter": "filter",
     "prompts": "prompt",
 }
+
+
+NOT_DECISIVE = {"shards", "rejected", "arguments", "unconditioned", "recordings_of_several_folds"}
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,12 @@ class Manifest:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @property
+    def key(self) -> str:
+        """Twelve hex digits of all that decides the clips: the same for whoever makes a part of them."""
+        decisive = {name: value for name, value in asdict(self).items() if name not in NOT_DECISIVE}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
     def all_shards(self) -> dict[str, Shard]:
         """Those of the dataset and those of the clips that the classifier filter rejected."""
         return {**self.shards, **self.rejected}
@@ -205,7 +215,7 @@ class Manifest:
         """
         mine, others = asdict(self), asdict(other)
         names = {name for name in mine if mine[name] != others[name]}
-        names -= {"shards", "rejected", "arguments", "unconditioned", "recordings_of_several_folds"}
+        names -= NOT_DECISIVE
         for nested in ("asked", "render"):
             if nested in names:
                 old, new = mine[nested], others[nested]

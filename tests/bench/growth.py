@@ -1,11 +1,12 @@
 """How time and memory grow with the number of clips, files and runs: each command at two sizes, in one run.
 
-    python -m tests.bench.growth --json FILE                     # all rows, small
-    python -m tests.bench.growth --rows plan,synth,audit --per-class 100,1000 --json FILE
-    python -m tests.bench.growth --rows open --many FOLDER_OF_100000_FILES --json FILE
+    python -m tests.bench.growth --json FILE             # all rows of docs/results.md
+    python -m tests.bench.growth --small --json FILE     # a hundredth of each: that the script works
+    python -m tests.bench.growth --rows plan,audit       # some of them
 
 Each measurement is a process of its own: CPU seconds and peak memory are the operating system's figures for it and its children. The
-cache is a new one, and decoded clips are in it. `synth` makes averages of mel images, without a network: all but that shows.
+cache is a new one, and decoded clips are in it. `synth` makes averages of mel images, without a network: all but that shows. `open`
+opens a folder of 100,000 sounds, which is written first.
 """
 
 from __future__ import annotations
@@ -20,10 +21,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+
 from tests.bench.render import write_random
 from tests.runs import write_run
 
 MIXES = ("real", "real,synth", "real,waveform", "real,decomposed", "real,sample", "synth", "real,slerp")
+# Of clips a class (the demo corpus has ten of them), turns, or runs.
+SIZES = {
+    "plan": (10_000, 100_000),
+    "synth": (10, 1_000),
+    "audit": (100, 1_000),
+    "open": (1, 2),
+    "report": (21, 84),
+}
+MANY = 100_000
+
+
+def write_many(folder: Path, count: int) -> None:
+    """So many sounds of a hundredth of a second, in ten classes."""
+    for number in range(count):
+        (place := folder / f"class{number % 10}").mkdir(parents=True, exist_ok=True)
+        sound = np.sin(np.arange(160) * (0.1 + number / count)).astype(np.float32)
+        soundfile.write(place / f"{number}.wav", sound, 16_000)
 
 
 def measured(what: str, *arguments: object) -> dict[str, Any]:
@@ -53,15 +74,12 @@ def growth(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", default="plan,synth,audit,report")
+    parser.add_argument("--rows", default=",".join(SIZES))
     parser.add_argument("--real", default="demo")
-    parser.add_argument(
-        "--per-class", default="10,100", help="sizes, joined by commas; of a plan ten times that"
-    )
-    parser.add_argument("--many", help="a folder of many small files")
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sizes = [int(size) for size in options.per_class.split(",")]
+    share = 100 if options.small else 1
     made, ratios = list[dict[str, Any]](), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -71,7 +89,7 @@ def main() -> None:
 
         def plan(size: int) -> tuple[str, list[object]]:
             waveform = ["--strategy", "waveform", "--dry-run"]
-            return f"plan, {10 * size} clips a class", ["synth", *real, *waveform, "--per-class", 10 * size]
+            return f"plan, {size} clips a class", ["synth", *real, *waveform, "--per-class", size]
 
         def synth(size: int) -> tuple[str, list[object]]:
             quick = ["--model", model, "--strategy", "average", "--phase", "parents", "--device", "cpu"]
@@ -79,6 +97,8 @@ def main() -> None:
             return f"synth, {size} clips a class", ["synth", *real, *quick, "--per-class", size]
 
         def audit(size: int) -> tuple[str, list[object]]:
+            if not (work / f"synth-{size}").exists():
+                measured(*((what := synth(size))[0], *what[1]))
             return f"audit, {size} clips a class", [
                 "audit",
                 work / f"synth-{size}",
@@ -88,7 +108,9 @@ def main() -> None:
             ]
 
         def opened(turn: int) -> tuple[str, list[object]]:
-            return f"open, time {turn}", ["info", options.many]
+            if not (work / "many").exists():
+                write_many(work / "many", MANY // share)
+            return f"open, time {turn}", ["info", work / "many"]
 
         def report(n_runs: int) -> tuple[str, list[object]]:
             for number in range(n_runs):
@@ -103,14 +125,13 @@ def main() -> None:
                 work / f"{n_runs}.html",
             ]
 
-        rows: dict[str, tuple[Callable[[int], tuple[str, list[object]]], list[int]]] = {
-            "plan": (plan, sizes), "synth": (synth, sizes), "audit": (audit, sizes), "open": (opened, [1, 2]),
-            "report": (report, [21, 84]),
-        }  # fmt: skip
+        rows = {"plan": plan, "synth": synth, "audit": audit, "open": opened, "report": report}
         write_random(model, 32, (32, 32, 32))
         measured("decoding", *synth(1)[1])
         for row in options.rows.split(","):
-            some, ratio = growth(row, rows[row][1], rows[row][0])
+            of_clips = row in ("plan", "synth", "audit")
+            sizes = [max(1, size // share) if of_clips else size for size in SIZES[row]]
+            some, ratio = growth(row, sizes, rows[row])
             made += some
             ratios.append(ratio)
             sys.stdout.write(f"{ratio}\n")

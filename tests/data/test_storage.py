@@ -166,7 +166,7 @@ def test_an_interrupted_dataset_goes_on_elsewhere(
 def test_parts_on_machines_that_share_a_bucket_alone(
     bucket: str, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both begin before the other has written anything."""
+    """Both begin before the other has written anything, and so does a part of another plan."""
     from usk.synth import synthesize as module
 
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
@@ -194,8 +194,15 @@ def test_parts_on_machines_that_share_a_bucket_alone(
     for name, content in first.items():
         if name.startswith(".work/made-"):
             fs.pipe_file(f"{path}/{name}", content)
+    assert usk(*make, f"{bucket}/other", "--seed", 1, "--part", "1/2").code == 0
+    for name, content in stored(f"{bucket}/other").items():
+        if name.startswith(".work/made-") or name == "plan.jsonl":
+            fs.pipe_file(f"{path}/{name}", content)
     another_machine()
-    assert usk("synth", "--finish", "--out", f"{bucket}/parts").code == 0
+    mixed = usk("synth", "--finish", "--out", f"{bucket}/parts")
+    assert (mixed.code, mixed.err.count("\n")) == (2, 1) and "Run the parts" in mixed.err
+    another_machine()
+    assert usk(*make, f"{bucket}/parts", "--part", "1/2").code == 0
     assert stored(f"{bucket}/parts") == stored(f"{bucket}/whole")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.diffusion.text_models import MODELS, save_model
 from usk.device import DTYPES
@@ -127,6 +128,17 @@ def test_the_batch_does_not_change_a_clip(name: str, generators: dict[str, TextG
     for place, prompt in enumerate(PROMPTS):
         one = generator.sample(latents[place : place + 1], sampler, Condition([prompt], 2.0))
         torch.testing.assert_close(one[0], both[place], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_operations_of_an_evaluation_are_not_estimated_too_low(
+    name: str, generators: dict[str, TextGenerator]
+) -> None:
+    generator, noisy = generators[name], noise(generators[name])
+    texts = generator.texts(["a dog"], SAMPLES)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        generator.denoise(noisy[:1], generator.schedule.nodes(2, 0.5)[-1], texts)
+    assert 0 < counter.get_total_flops() < 1.2 * generator.flop(SAMPLES)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ class Writing:
             if kind == "killed always" or (kind == "killed once" and not mark.exists()):
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "machine lost once" and not mark.exists():
+                mark.touch()
+                os.kill(os.getppid(), signal.SIGKILL)  # Ray's daemon of the machine
+                time.sleep(60.0)  # until it has taken this process along
             if kind == "line":
                 raise UskError("that cannot be done", field="per_class", hint="Do another.")
             if kind == "bug":

@@ -52,7 +52,7 @@ READERS: dict[str, list[tuple[str, ...]]] = {
     "g/trained_on.json": [("info", "g", "--json"), ("push", "g", "me/g", "--yes")],
     "g/fit.json": [("fit", "--real", "WORLD/clips", "--steps", "1", "--from", "WORLD/model", "--batch", "2", "--out", "g", "--json")],
     "cut/.work/units.json": [CUT],
-    "cut/.work/made-000000.parquet": [CUT],
+    "cut/.work/made-000000-*.parquet": [CUT],
     "cut/plan.jsonl": [CUT],
     "cut/usk.json": [CUT],
     "g-cut/unet-checkpoint.pt": [("fit", "--real", "WORLD/clips", "--steps", "1", "--from", "WORLD/model", "--batch", "2", "--out", "g-cut", "--json")],

@@ -24,8 +24,9 @@ from usk.engine.part import Part
 from usk.errors import SourceError, UsageError, UskError
 from usk.files import LOCK_FILE
 from usk.synth.card import dataset_card
-from usk.synth.dataset_folder import DatasetFolder, cut_into_units, dataset_features, encode_flac
+from usk.synth.dataset_folder import DatasetFolder, dataset_features, encode_flac
 from usk.synth.plan import Plan, PlannedClip
+from usk.synth.units import cut_into_units
 
 
 def plan_of(n_clips: int, seed: int = 0) -> Plan:
@@ -75,7 +76,7 @@ def rows_of(plan: Plan, rows: Sequence[int]) -> list[dict[str, Any]]:
 def store_at(folder: Path, plan: Plan | None = None, **settings: Any) -> DatasetFolder:
     plan = plan or plan_of(10)
     manifest = manifest_of(plan_sha256=plan.sha256, **settings)
-    return DatasetFolder(folder, plan, manifest, 4, cut_into_units(len(plan), 4, halves))
+    return DatasetFolder(folder, plan, manifest, 4, cut_into_units(len(plan), 4, halves, manifest.key))
 
 
 def halves(begin: int, end: int) -> list[list[int]]:
@@ -114,7 +115,8 @@ def test_parts_in_any_order_end_as_one_process_does(tmp_path: Path) -> None:
     undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
     for number in (3, 1, 4):
         assert "of 4" in fill(store_at(tmp_path / "out"), part=Part(number, 4)).missing_of_parts()
-    assert store_at(tmp_path / "out").missing_of_parts() == "2 of 6 units are missing, of part 2 of 4"
+    begun = DatasetFolder.claimed(tmp_path / "out")
+    assert begun.missing_of_parts() == "2 of 6 units are missing, of part 2 of 4"
     fill(store_at(tmp_path / "out"), part=Part(1, 4))  # again: nothing left to do
     fill(store_at(tmp_path / "out"), part=Part(2, 4))
     assert contents(tmp_path / "out") == undisturbed
@@ -378,7 +380,7 @@ def test_what_was_stopped_does_not_go_on_beside_a_damaged_unit(tmp_path: Path, k
     altered = bytearray(whole)
     altered[len(whole) // 3] ^= 1  # in the columns' bytes: its rows are as many as before
     unit.write_bytes(altered if kept is None else whole[: int(kept * len(whole))])
-    with pytest.raises(UsageError, match=r"made-000001\.parquet is damaged"):
+    with pytest.raises(UsageError, match=r"made-000001-\w+\.parquet is damaged"):
         fill(store_at(tmp_path / "out"))
     unit.unlink()
     fill(store_at(tmp_path / "out"))

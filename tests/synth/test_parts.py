@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from usk.data.open import open_source
 from usk.engine import local
-from usk.engine.part import Part
+from usk.engine.part import Part, versions
 from usk.errors import SourceError, UsageError
 from usk.files import LOCK_FILE
 from usk.synth import dataset_folder, synthesize
@@ -139,7 +140,7 @@ def test_another_number_of_parts_is_said_and_does_no_harm(
     assert contents(out) == contents(tmp_path / "once")
 
 
-def test_a_part_waits_while_another_claims_the_folder(
+def test_a_part_waits_while_another_claims_the_folder_and_longer_once_its_own_is_made(
     usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_folder, "CLAIM_WAIT_S", 0.1)
@@ -148,7 +149,31 @@ def test_a_part_waits_while_another_claims_the_folder(
     with FileLock(out / LOCK_FILE):
         refused = usk(*arguments, "--out", out, "--part", "1/2")
         assert refused.code == 2 and "is being filled by another usk synth" in refused.err
+    render, finishing = synthesize._render_all, FileLock(out / LOCK_FILE, thread_local=False)
+
+    def rendered(*given: Any) -> int:
+        made = render(*given)
+        finishing.acquire()  # as if another part finished a large dataset
+        threading.Timer(1.0, finishing.release).start()
+        return made
+
+    monkeypatch.setattr(synthesize, "_render_all", rendered)
     assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
+
+
+@pytest.mark.parametrize("name", ["usk", "torch"])
+def test_a_part_of_another_version_is_refused(
+    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out = tmp_path / "out"
+    assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
+    before = contents(out)
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset_folder, "versions", lambda: {**versions(), name: "0.0.1"})
+        refused = usk(*arguments, "--out", out, "--part", "2/2")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"begun with {name} {versions()[name]}, and here is 0.0.1" in refused.err
+    assert contents(out) == before
 
 
 def test_threads_are_those_of_the_first_part(

@@ -15,6 +15,7 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.sounds import tone, write_wav
 from usk.audio.mel import audio_to_image, stack_padded
@@ -26,10 +27,35 @@ from usk.diffusion.mel_pipeline import MelGenerator
 from usk.errors import ModelError, UsageError
 from usk.synth.clip_renderer import PEAK_LIMIT, at_level, rms_db
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import DiffusionRenderer, Pieces
+from usk.synth.render import DiffusionRenderer, Pieces, batch_of
 from usk.synth.settings import render_config
 
 RATE_HZ = 8_000
+
+
+def test_a_batch_on_a_cpu_is_a_minute_of_work_by_network_and_settings_alone(
+    tiny_pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = tiny_pipeline(class_names=("dog_bark", "siren", "drilling"))
+    generator = load_generator(str(pipeline), "cpu", precision="fp32")
+    n_samples = generator.crop(generator.longest_samples)
+    with FlopCounterMode(display=False) as counter:
+        generator.predictor()(torch.zeros(1, *generator.latent_shape(n_samples)), 10)
+    one = generator.flop(n_samples)
+    assert one == pytest.approx(counter.get_total_flops(), rel=0.05) and one > 0
+    monkeypatch.setattr("usk.synth.render.BATCH_FLOP_ON_CPU", 50 * one)
+    six = {"steps": 6, "strength": 0.5}
+    of = {
+        16: {"steps": 1, "guidance": 1.0, "strength": 0.5},
+        4: {**six, "guidance": 1.0},  # a step more to invert: 7 evaluations
+        2: {**six, "guidance": 3.0, "strategy": "sample", "strength": 1.0, "steps": 10},  # each twice
+        1: {**six, "steps": 60, "guidance": 1.0},
+    }
+    for batch, settings in of.items():
+        config = render_config(**settings).resolved(takes_classes=True)
+        assert batch_of(config, generator) == batch, settings
+        assert batch_of(replace(config, batch=7), generator) == 7
+        assert batch_of(config, replace(generator, device=torch.device("cuda"))) == 64
 
 
 @pytest.fixture

@@ -60,6 +60,13 @@ class Generator(GeneratorInfo, ABC):
         """The shape of one clip's latent, for a length that `crop` returns."""
 
     @abstractmethod
+    def flop(self, n_samples: int) -> float:
+        """About the operations of one evaluation of the network on one clip, of a length that `crop` returns. 0 if it has no weights.
+
+        The configuration alone decides it, so that it is the same on every machine.
+        """
+
+    @abstractmethod
     def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
         """The beginning of latents [..., *latent_shape], as long as audio of a length that `crop` returns."""
 

@@ -71,6 +71,29 @@ class MelGenerator(Generator):
         frames = (n_samples + 1) // self.mel.hop_samples
         return (*self.image_shape[:2], frames * self.image_shape[2] // self.mel.n_frames)
 
+    def flop(self, n_samples: int) -> float:
+        """Of convolutions and linear layers, in a UNet of the same configuration without memory for its weights."""
+        network: Any = self.unet
+        if not hasattr(network, "config"):
+            return 0.0
+        products: list[float] = []
+
+        def count(layer: Any, _inputs: Any, output: torch.Tensor) -> None:
+            products.append(layer.weight.numel() * output.numel() / len(layer.weight))
+
+        conditions: dict[str, torch.Tensor] = {}
+        with quiet_libraries(), torch.device("meta"), torch.no_grad():
+            if self.class_names:
+                conditions["class_labels"] = torch.zeros(1, dtype=torch.long)
+            if self.conditioned_on_audio:
+                conditions["encoder_hidden_states"] = torch.zeros(1, 1, ENCODER_SIZE)
+            unet = type(network).from_config(network.config)
+            for layer in unet.modules():
+                if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+                    layer.register_forward_hook(count)
+            unet(torch.zeros(1, *self.latent_shape(n_samples)), torch.zeros(1), **conditions)
+        return 2.0 * sum(products)
+
     def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
         return latent[..., : self.latent_shape(n_samples)[-1]]
 

@@ -117,6 +117,11 @@ class TextGenerator(Generator):
         step = math.ceil(CROP_S * self.sample_rate_hz / unit) * unit
         return min(math.ceil(n_samples / step) * step, self.longest_samples // unit * unit)
 
+    def flop(self, n_samples: int) -> float:
+        """Of transformers, whose weights all meet every position of the latents; UNets take a tenth of it."""
+        weights = sum(parameter.numel() for parameter in self.network.parameters())
+        return 2.0 * weights * math.prod(self.latent_shape(n_samples)[1:])
+
     def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
         return latent.narrow(self.time_axis, 0, n_samples // self.hop_samples)
 

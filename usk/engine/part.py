@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from dataclasses import dataclass
 
+import usk
 from usk.errors import UsageError
 
 
@@ -46,3 +48,8 @@ class Part:
 def part_of(unit: int, of: int) -> int:
     """The number of the part that a unit, numbered from 0, belongs to."""
     return unit % of + 1
+
+
+def versions() -> dict[str, str]:
+    """Of what has one version for all who share a job, since results depend on it."""
+    return {"usk": usk.__version__, "torch": importlib.metadata.version("torch")}

@@ -7,7 +7,6 @@ the same versions. What units share lies in Ray's object store, once a machine. 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import secrets
@@ -17,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import usk
 from usk.engine.engine import LOSSES, Begin, Pool, Shared, Workers
 from usk.engine.local import sigterm_unwinds
+from usk.engine.part import versions
 from usk.engine.worker import as_sent
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import PARTIAL
@@ -102,7 +101,7 @@ class RayActors(Pool):
         number = len(self.actors)
         self.actors.append(actor)
         self.begin = self.begin or ray.put(begin)
-        self.asked[actor.look.remote(self.needed, _versions())] = number
+        self.asked[actor.look.remote(str(Path.cwd()), self.needed, versions())] = number
         return number
 
     def send(self, worker: int, unit: Any) -> None:
@@ -124,7 +123,12 @@ class RayActors(Pool):
         worker = self.asked.pop(ready[0])
         try:
             answer = ray.get(ready[0])
-        except ray.exceptions.RayActorError as error:
+        except (
+            ray.exceptions.RayActorError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.ObjectLostError,
+        ) as error:
+            self.dismiss(worker)  # its result may be lost with a machine's store, and it not
             return worker, ("gone", first_line(error))
         except ray.exceptions.RayError as error:
             wrong = UskError(f"a machine of the cluster cannot do its work ({first_line(error)})")
@@ -167,11 +171,6 @@ def _connect() -> None:
         raise UsageError(why, field="engine", value="ray", hint=hint) from error
 
 
-def _versions() -> dict[str, str]:
-    """Of what has one version on all machines, since results depend on it."""
-    return {"usk": usk.__version__, "torch": importlib.metadata.version("torch")}
-
-
 def do_unit(doing: list[Any], begin: Any, device: str, threads: int, unit: Any) -> tuple[Any, ...]:
     """One unit, in an actor, which keeps what does them in `doing`."""
     import ray
@@ -196,8 +195,9 @@ def _worker_class() -> type:
         def __init__(self) -> None:
             self.doing: list[Any] = []
 
-        def look(self, needed: list[str], versions: dict[str, str]) -> Any:
-            """What is wrong with this machine, or that it is ready."""
+        def look(self, folder: str, needed: list[str], versions: dict[str, str]) -> Any:
+            """What is wrong with this machine, or that it is ready. It works in the command's `folder`, where there is one."""
+            import contextlib
             import importlib.metadata
             import os
             import socket
@@ -211,10 +211,12 @@ def _worker_class() -> type:
             for name, version in versions.items():
                 if here[name] != version:
                     return f"{machine}, with {name} {here[name]} in place of {version}"
+            with contextlib.suppress(OSError):  # then only absolute paths will do
+                os.chdir(folder)
             for place in needed:
                 if not os.path.exists(place):  # noqa: PTH110
-                    folder = place if place != needed[0] else os.path.dirname(place)  # noqa: PTH120
-                    return f"{machine}, that does not see {folder}"
+                    unseen = place if place != needed[0] else os.path.dirname(place)  # noqa: PTH120
+                    return f"{machine}, that does not see {unseen}"
             return ("ready",)
 
         def do(self, begin: list[Any], device: str, threads: int, unit: Any) -> Any:

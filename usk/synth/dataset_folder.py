@@ -21,9 +21,9 @@ import json
 import shutil
 import typing
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,15 @@ import numpy as np
 
 from usk.data.cache import checked, read_checked
 from usk.data.clip import Provenance
-from usk.engine.part import Part, part_of
+from usk.engine.part import Part, part_of, versions
 from usk.errors import UsageError, disk_errors
 from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder
 from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, read_manifest, write_manifest
 from usk.reporter import Reporter
 from usk.synth.plan import Plan
+from usk.synth.units import WORK_FOLDER, Unit
 
 PLAN_FILE = "plan.jsonl"
-WORK_FOLDER = ".work"
 UNITS_FILE = f"{WORK_FOLDER}/units.json"
 CLAIM_WAIT_S = 60.0  # for another part that claims the folder too
 
@@ -84,32 +84,6 @@ def _sha256(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Clips that are rendered together and kept as one file: a batch of one shard's rows of the plan."""
-
-    number: int  # from 0, in the order of the plan
-    shard: int
-    rows: tuple[int, ...]
-
-    @property
-    def file(self) -> str:
-        """Its name in the folder."""
-        return f"{WORK_FOLDER}/made-{self.number:06d}.parquet"
-
-
-def cut_into_units(
-    n_rows: int, rows_per_shard: int, batches: Callable[[int, int], list[list[int]]]
-) -> tuple[Unit, ...]:
-    """The units of a plan. `batches(begin, end)` says which of these rows of one shard are rendered together."""
-    cut = [
-        (shard, tuple(rows))
-        for shard, begin in enumerate(range(0, n_rows, rows_per_shard))
-        for rows in batches(begin, min(begin + rows_per_shard, n_rows))
-    ]
-    return tuple(Unit(number, shard, rows) for number, (shard, rows) in enumerate(cut))
-
-
 def kept_plan(plan: Plan, manifest: Manifest, folder: Path) -> Plan:
     """The clips of a plan that its finished dataset has: all of them, or those that the classifier filter kept."""
     import pyarrow.parquet as pq
@@ -136,9 +110,8 @@ class DatasetFolder:
         units: Sequence[Unit],
         threads: int = 1,
     ) -> None:
-        """`threads` are those of whoever renders; once it is claimed, those of whoever claimed it first: torch's results depend on
-        their number."""
-        self.threads = threads
+        """`threads` are those of whoever renders; once it is claimed, those of whoever claimed it first, as results depend on them."""
+        self.threads, self.n_parts = threads, 1
         self.folder, self.plan, self.manifest = folder, plan, manifest
         self.rows_per_shard, self.units = rows_per_shard, units
 
@@ -149,11 +122,14 @@ class DatasetFolder:
         try:
             plan = Plan.from_lines((folder / PLAN_FILE).read_bytes().splitlines(), manifest.class_names)
             found = cls(folder, plan, manifest, 1, ())
+            if _sha256(folder / PLAN_FILE) != manifest.plan_sha256:
+                raise ValueError
             if not found.is_assembled:
                 kept = json.loads((folder / UNITS_FILE).read_text(encoding="utf-8"))
-                found.rows_per_shard = int(kept["rows_per_shard"])
+                found.rows_per_shard, found.n_parts = int(kept["rows_per_shard"]), int(kept["parts"])
                 found.units = tuple(
-                    Unit(number, shard, tuple(rows)) for number, (shard, rows) in enumerate(kept["units"])
+                    Unit(number, shard, tuple(rows), str(kept["key"]))
+                    for number, (shard, rows) in enumerate(kept["units"])
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
@@ -169,21 +145,25 @@ class DatasetFolder:
         return self.folder / WORK_FOLDER
 
     @contextmanager
-    def claim(self, part: Part = Part(), reporter: Reporter | None = None) -> Iterator[None]:
+    def claim(
+        self, part: Part = Part(), reporter: Reporter | None = None, wait_s: float = 0
+    ) -> Iterator[None]:
         """Keep the folder for this plan and, meanwhile, this process. One that holds another plan, or anything else, is refused
-        untouched. A part waits for others that do the same."""
+        untouched. A part waits for others that do the same, `wait_s` seconds if need be."""
         require_own_folder(self.folder, MANIFEST_FILE)
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(self.folder, "usk synth", 0 if part.is_whole else CLAIM_WAIT_S, reporter):
+        patience_s = 0 if part.is_whole else wait_s or CLAIM_WAIT_S
+        with exclusive_lock(self.folder, "usk synth", patience_s, reporter):
             with disk_errors(self.folder):
                 there = find_manifest(self.folder, UsageError)
                 if there is None:  # first of all: killed from here on, the folder is known as ours
                     write_manifest(self.folder, self.manifest)
                 else:
                     self._resume(there)
-                if not (self.folder / PLAN_FILE).is_file():
-                    atomic_write(self.folder / PLAN_FILE, self.plan.lines())
+                plan = self.folder / PLAN_FILE  # where there is no lock, another's
+                if not plan.is_file() or _sha256(plan) != self.manifest.plan_sha256:
+                    atomic_write(plan, self.plan.lines())
                 for left in self.folder.glob(f"[!.]*/{PARTIAL.format('*')}"):  # by a kill
                     left.unlink(missing_ok=True)
                 if self.missing():
@@ -191,19 +171,25 @@ class DatasetFolder:
             yield
 
     def _keep_units(self, part: Part, reporter: Reporter | None) -> None:
-        """Note how the plan is cut, in how many parts it is made, and with how many threads."""
+        """Note how the plan is cut, in how many parts, and made with which threads and versions. Raises UsageError for other ones."""
         self.work.mkdir(exist_ok=True)
+        self.n_parts, here = part.of, versions()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             before = json.loads((self.folder / UNITS_FILE).read_text())
-            self.threads = int(before["threads"])
-            if reporter is not None and not part.is_whole and before["parts"] not in (1, part.of):
-                reporter.warn(
-                    f"this is a part of {part.of}, of a job that was begun in {before['parts']} parts"
-                )
+            self.threads, begun = int(before["threads"]), before["parts"]
+            if reporter is not None and not part.is_whole and begun not in (1, part.of):
+                reporter.warn(f"this is a part of {part.of}, of a job that was begun in {begun} parts")
+            for name in (name for name in here if before[name] != here[name]):
+                raise UsageError(
+                    f"was begun with {name} {before[name]}, and here is {here[name]}", field="out", value=self.folder,
+                    hint="Use one version for all of it, or choose a new folder.",
+                )  # fmt: skip
         record = {
+            **here,
             "parts": part.of,
             "threads": self.threads,
             "rows_per_shard": self.rows_per_shard,
+            "key": self.manifest.key,
             "units": [(unit.shard, unit.rows) for unit in self.units],
         }
         whole, file = json.dumps(record).encode(), self.folder / UNITS_FILE
@@ -246,9 +232,7 @@ class DatasetFolder:
 
     def missing_of_parts(self) -> str:
         """What is missing in words, by part."""
-        of, missing = 1, self.missing()
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            of = int(json.loads((self.folder / UNITS_FILE).read_text())["parts"])
+        of, missing = self.n_parts, self.missing()
         parts = sorted({part_of(unit.number, of) for unit in missing})
         whose = f", of part{'s' * (len(parts) > 1)} {', '.join(map(str, parts))} of {of}" if of > 1 else ""
         return f"{len(missing)} of {len(self.units)} units are missing{whose}"

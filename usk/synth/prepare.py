@@ -85,7 +85,7 @@ def prepare(
             generator = replace(generator, trained_on=[*known, listed])
         own = generator.prompts if settings.prompt is None else {}
         settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
-        settings = replace(settings, batch=batch_of(settings, generator.device))
+        settings = replace(settings, batch=batch_of(settings, generator))
         config = replace(config, render=settings)
     rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
     everything = decode(source, config, rate_hz, reporter)

@@ -31,6 +31,9 @@ from usk.synth.settings import RenderConfig
 from usk.synth.strategies import Ingredients
 
 AUTO_BATCH = {"cuda": 64, "cpu": 16}
+BATCH_FLOP_ON_CPU = (
+    1e13  # of a batch, to noise or back: a minute of two cores, of 140 to 180 GFLOP/s in float32
+)
 SILENT_RMS = 1e-6  # what is softer is not brought to the level of others
 MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
 
@@ -87,9 +90,20 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def batch_of(config: RenderConfig, device: torch.device) -> int:
-    """Clips that are rendered together, until they do not fit."""
-    return config.batch or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"])
+def batch_of(config: RenderConfig, generator: Generator) -> int:
+    """Clips that are rendered together, until they do not fit.
+
+    On a CPU large networks gain nothing from many of them: by default so few that a kill costs about a minute, but at least one.
+    Network and settings alone decide it, since batches are what jobs are shared by.
+    """
+    most = AUTO_BATCH.get(generator.device.type, AUTO_BATCH["cpu"])
+    if config.batch or generator.device.type == "cuda" or not config.row.samples:
+        return config.batch or most
+    up, down = config.sampler.evaluations(config.row.inverts)
+    evaluations = max(up, down if config.guidance == 1.0 else 2 * down)
+    flop = evaluations * generator.flop(generator.crop(generator.longest_samples))
+    fits = int(BATCH_FLOP_ON_CPU / flop) if flop else most
+    return min(most, 1 << max(1, fits).bit_length() - 1)
 
 
 class DiffusionRenderer(ClipRenderer):
@@ -113,7 +127,7 @@ class DiffusionRenderer(ClipRenderer):
             raise ValueError(f"{config.strategy} takes no generator")
         self.generator, self.mix = generator, self.strategy.mix
         self.stages = stages or Stages()
-        self.batch = batch_of(config, generator.device)
+        self.batch = batch_of(config, generator)
         self.pieces = Pieces(self.batch)
         self.scales = generator.scales(config.sampler)
         crop_of_parent: dict[int, int] = {}
@@ -233,5 +247,9 @@ class DiffusionRenderer(ClipRenderer):
 
 
 def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Unit Gaussian noise [len(seeds), *shape], each item from its own seed."""
+    """Unit Gaussian noise [len(seeds), *shape], each item from its own seed.
+
+    Drawn on the CPU, so that clips have the same noise on every device: 0.4 ms for a clip of 256 x 192, whose 20 evaluations take
+    90 ms on an H200.
+    """
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -26,16 +26,18 @@ from usk.manifest import Manifest
 from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
 from usk.synth.clip_renderer import ClipRenderer
-from usk.synth.dataset_folder import WORK_FOLDER, DatasetFolder, Unit, cut_into_units
+from usk.synth.dataset_folder import DatasetFolder
 from usk.synth.filter import kept_by
 from usk.synth.plan import Plan
 from usk.synth.prepare import Given, Prepared, prepare
 from usk.synth.render import DiffusionRenderer, Stages
 from usk.synth.settings import SynthConfig
+from usk.synth.units import WORK_FOLDER, Unit, cut_into_units
 from usk.synth.waveform import WAVEFORM_RENDERERS
 from usk.text import pluralize
 
 ROWS_PER_SHARD = 128
+FINISH_WAIT_S = 3600.0  # of a part that has made its own, for another one that finishes the dataset meanwhile
 UNITS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
 
 
@@ -108,7 +110,7 @@ def render(
     reporter, stages = reporter or Reporter(), stages or Stages()
     work = Path(out) / WORK_FOLDER
     renderer = _renderer(prepared, work, stages)
-    units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches)
+    units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches, prepared.manifest.key)
     n_units = sum(part.has(unit.number) for unit in units)
     of_job = workers_for(workers, prepared.given, n_units, engine)
     folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, of_job.threads)
@@ -127,7 +129,7 @@ def render(
             of_job = replace(of_job, threads=folder.threads)
             n_made = _render_all(prepared, folder, renderer, todo, of_job, stages, task)
         if not part.is_whole:
-            claimed.enter_context(folder.claim(part, reporter))
+            claimed.enter_context(folder.claim(part, reporter, FINISH_WAIT_S))
         result = _finish(folder)
     return replace(result, n_made=n_made, elapsed_s=time.monotonic() - started, notes=prepared.notes)
 
@@ -237,8 +239,11 @@ def _render_all(
         task.update(n_done + sum(made))
 
     given = prepared.given
-    begin = Rendering(given, folder.folder)
-    with engine_for(workers, [folder.folder, given.source.location, str(given.model)]) as engine:
+    begin, source = Rendering(given, folder.folder), given.source
+    files = [
+        getattr(ref, "path", "") for ref in source.audio[:1]
+    ]  # of the Hub's: in the cache of this machine
+    with engine_for(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
         engine.run(len(todo), begin, lambda place: todo[place].number, ended=ended)
     return sum(made)
 
