@@ -287,6 +287,8 @@ READ = {
     "no column names": table("labels.csv", head=""),
     "Windows paths": table("labels.csv", lambda file: f"audio\\{file}", "path,label"),
     "names without suffix": table("labels.csv", lambda file: file[:-4], "fname,label"),
+    "from the folder above": table("labels.csv", lambda file: f"set/audio/{file}"),
+    "columns parted by blanks": content("labels.txt", "filename label\n" + rows(lambda f, c: f"{f} {c}\n")),
     "from a folder of tables": table("meta/labels.csv", lambda file: f"../audio/{file}"),
     "absolute paths": absolute,
     "NFD": decomposed,

@@ -25,22 +25,9 @@ CONTAINERS = re.compile(
 )
 ELSEWHERE = re.compile(r"/|[A-Za-z][\w+.-]*:[\\/]|\\\\")  # absolute, of Windows, or a URL
 UNREAD_TABLES = (
-    *(
-        ".xlsx",
-        ".xls",
-        ".ods",
-        ".feather",
-        ".arrow",
-        ".pkl",
-        ".pickle",
-        ".npy",
-        ".npz",
-        ".h5",
-        ".hdf5",
-        ".mat",
-    ),
-    *(".sqlite", ".textgrid", ".eaf", ".ann", ".lab"),
-)
+    ".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".pickle", ".h5", ".hdf5", ".sqlite", ".textgrid", ".eaf",
+    ".ann", ".lab",
+)  # fmt: skip
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -170,6 +157,11 @@ class FileFinder:
             if path in self._exact:
                 return [path]
         found = self._ending("/" + _key(posixpath.normpath(relative).lstrip("./")))
+        first, _, rest = relative.partition("/")
+        if (
+            not found and rest and first == self.root.resolve().name
+        ):  # written from the folder around this one
+            return self.candidates(rest, place)
         plain = unquote(name)
         return found or ([] if plain == name else self.candidates(plain, place))
 

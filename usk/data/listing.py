@@ -71,10 +71,13 @@ def _read_delimited(text: str) -> ClipTable:
             for mark in DELIMITERS
         ]
         text = "".join([last] * any(a == b > 1 for a, b in widths) + lines[n_comments:])
-    head = next((line for line in text.splitlines() if line.strip()), "")
+    head, *below = [line for line in text.splitlines() if line.strip()][:2] or [""]
     delimiter = max(DELIMITERS, key=head.count)
     if delimiter not in head and any(
-        PurePosixPath(cell).suffix.lower() in AUDIO_SUFFIXES for cell in head.split()
+        PurePosixPath(cell).suffix.lower() in AUDIO_SUFFIXES
+        for line in (head, *below)
+        if len(line.split()) == len(head.split()) > 1
+        for cell in line.split()
     ):
         delimiter = " "
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
