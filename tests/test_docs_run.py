@@ -86,13 +86,14 @@ WITHOUT = (  # run above; a record of what was run once; parts, see tests/engine
     "docs/tutorials/own-folder.md", "docs/studies/tables.md", "docs/how-to/cluster.md",
 )  # fmt: skip
 BEFORE = {  # what a page's reader has made already
-    "docs/tutorials/publish.md": ["usk synth --model tiny", "usk train --mix real,synth", "usk fit"],
+    "docs/tutorials/publish.md": ["usk synth", "usk train --mix real,synth", "usk fit"],
 }
 SMALLER = [  # in this order
     (r"path/to/UrbanSound8K|(?<![/\w])sounds\b", "UrbanSound8K"),
     (r"s3://", "memory://"),
     (r"--test-folds \d+", "--test-folds 2"),
     (r"--seeds \d+", "--seeds 1"),
+    (r"^(usk synth(?!.* --(model|strategy)).*)", r"\1 --model tiny"),
     (r"^(usk synth .*)", r"\1 --per-class 1 --quality draft --batch 4"),
     (r"^(usk train .*)", r"\1 --epochs 1 --seeds 1 --test-folds 2"),
     (r"^(usk fit(?!.* --(from|class-conditional)).*)", r"\1 --from tiny"),
