@@ -52,13 +52,12 @@ class AudioFolder:
         """The folders directly below that have audio, in order."""
         return sorted({file.parts[0] for file in self.audio if len(file.parts) > 1})
 
-    @property
-    def wrapper(self) -> str:
-        """The folder that holds all there is, in folders of its own, as what archives unpack to; empty if none does."""
-        files = [*self.audio, *self.unread, *self.packed]
-        places = {file.parent.as_posix() for file in files}
-        common = posixpath.commonpath(places) if places else ""
-        return "" if common in places or common == "." else common
+    def wrapper(self, with_tables: bool) -> str:
+        """The folder that holds all there is, its sounds in folders of its own, as what archives unpack to; empty if none does."""
+        places = {file.parent.as_posix() for file in (*self.audio, *self.unread, *self.packed)}
+        tables = {file.parent.as_posix() for file in self.tables if with_tables}
+        common = posixpath.commonpath(places | tables) if self.audio else ""
+        return "" if common in {*places, "."} else common
 
 
 def audio_folder(root: Path) -> AudioFolder:

@@ -63,9 +63,7 @@ def open_source(
         return _open_demo()
     path = expanded(typed)
     if path.is_dir():
-        opener = _opener_for(path, columns)
-        if opener is open_urbansound8k:
-            _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
+        opener = _opener_for(path, typed, columns)
         key = signature(path, (typed, skip_bad, columns)) if opener is _open_folder else None
         if (source := recall(key, path)) is None:
             source = opener(path, typed, skip_bad, columns)
@@ -99,8 +97,9 @@ def _refuse_columns(columns: Columns, typed: str, what: str) -> None:
         )
 
 
-def _opener_for(path: Path, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
+def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
     if urbansound8k_places(path) is not None:
+        _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
         return open_urbansound8k
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         return open_saved_dataset
@@ -122,15 +121,15 @@ def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         notes.append(
             f"left out {pluralize(len(folder.links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.links))})"
         )
+    if inner := folder.wrapper(with_tables=True):
+        return _open_inner(path, inner, typed, skip_bad, columns)
     finder = FileFinder(path, folder.audio)
     chosen = choose_tables(folder, finder, columns)
     chosen = replace(chosen, notes=(*notes, *chosen.notes))
     if chosen.listings:
         return open_listed(folder, finder, typed, skip_bad, columns, chosen)
-    if inner := folder.wrapper:
-        source = _open_folder(path / inner, str(Path(typed) / inner), skip_bad, columns)
-        note = f"all that {typed} has lies in {inner}, whose folders are read as if they lay directly below"
-        return replace(source, location=typed, notes=(note, *source.notes))
+    if inner := folder.wrapper(with_tables=False):
+        return _open_inner(path, inner, typed, skip_bad, columns)
     split_is_fold = columns.fold == "split"
     _refuse_columns(
         replace(columns, fold=None) if split_is_fold else columns,
@@ -138,6 +137,14 @@ def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         "a folder of files without a table that lists them",
     )
     return open_class_folders(folder, finder, typed, split_is_fold, chosen.notes, chosen.others)
+
+
+def _open_inner(path: Path, inner: str, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    """The source in the folder `inner` of `path`, which holds nothing else."""
+    named = str(Path(typed) / inner)
+    source = _opener_for(path / inner, named, columns)(path / inner, named, skip_bad, columns)
+    note = f"all that {typed} has lies in {inner}, which is read in its place"
+    return replace(source, location=typed, notes=(note, *source.notes))
 
 
 def _open_demo() -> Source:
