@@ -23,7 +23,9 @@ with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="R
 
 UNITS = """
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
@@ -40,7 +42,8 @@ cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": Fals
 for _ in range(2):
     cluster.add_node(num_cpus=1)
 os.chdir(here)
-ray.init(cluster.address, log_to_driver=False)
+os.environ["RAY_ADDRESS"] = cluster.address
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the cluster has a handler of its own
 folder = Path(sys.argv[1])
 two = Workers(2, 1, engine=RAY)
 
@@ -71,6 +74,12 @@ with engine_for(two, [folder, sys.argv[2]]) as engine:
     print(refused(lambda: engine.run(1, Writing(folder), lambda number: number)))
 print(refused(lambda: engine_for(Workers(1, 1, ("cuda:0",), RAY), [folder]).__enter__()))
 print(run(unit2="machine lost once"))
+try:
+    with engine_for(two, [folder]) as engine:
+        os.kill(os.getpid(), 15)
+        time.sleep(60.0)
+except SystemExit as ended:
+    print(ended.code)
 print(sorted(file.name for file in folder.iterdir()))
 ray.shutdown()
 cluster.shutdown()
@@ -89,7 +98,7 @@ def test_actors_are_replaced_and_look_at_their_machine_first(tmp_path: Path) -> 
         env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    done, lost, line, *added, version, data_line, gpu, after, files = ran.stdout.splitlines()
+    done, lost, line, *added, version, data_line, gpu, after, code, files = ran.stdout.splitlines()
     assert sorted(eval(done)) == [0, 1, 2, 3]
     assert lost.startswith("UskError") and "3 times" in lost
     assert line == "UskError per_class: that cannot be done. Do another."
@@ -97,7 +106,7 @@ def test_actors_are_replaced_and_look_at_their_machine_first(tmp_path: Path) -> 
     assert version.startswith("UsageError") and f"usk {usk.__version__} in place of 0.0.1" in version
     assert data_line.startswith("UsageError") and str(data) in data_line
     assert gpu.startswith("UsageError") and "no GPU" in gpu
-    assert sorted(eval(after)) == [0, 1, 2, 3]
+    assert sorted(eval(after)) == [0, 1, 2, 3] and code == "143"  # SIGTERM unwinds
     names = [f"{number}.txt" for number in range(4)]
     assert eval(files) == [*names, *(f"lost-{number}" for number in range(4))]  # no mark of usk is left
 

@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +162,7 @@ def _connect() -> None:
         return
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # of a cluster that is started here
         os.environ.setdefault(name, "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     hint = "See that RAY_ADDRESS and RAY_AUTH_MODE are right, and that Ray and Python have one version everywhere."
     try:
         host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
@@ -169,6 +172,8 @@ def _connect() -> None:
     except Exception as error:  # of a node that does not start in time it is no other
         why = f"cannot be used ({first_line(error)})"
         raise UsageError(why, field="engine", value="ray", hint=hint) from error
+    if threading.current_thread() is threading.main_thread():  # Ray's handler would abort, with a C++ trace
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def do_unit(doing: list[Any], begin: Any, device: str, threads: int, unit: Any) -> tuple[Any, ...]:
