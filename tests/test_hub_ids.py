@@ -492,6 +492,15 @@ def test_what_the_client_says_of_requests_that_failed_is_not_shown(
     assert not caplog.records
 
 
+def test_a_hub_that_asks_for_a_day_is_not_waited_for(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    hub.create_repo("model", "me/x", tmp_path)
+    hub.fail("*", "/resolve/", 429, headers={"Retry-After": "86400"}, times=10**6)
+    with pytest.raises(ModelError, match="wants fewer requests"):
+        load_generator("me/x")
+    assert hub.slept_s == []
+
+
 def test_a_request_that_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests after it are answered, however long ago it began."""
     monkeypatch.setattr("usk.hub.PATIENCE_S", 0.1)

@@ -182,7 +182,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 class OutOfPatienceError(Exception):
-    """For `PATIENCE_S` the Hub has answered with this status from 500 on, or (0) too slowly."""
+    """For `PATIENCE_S` the Hub has answered with this status from 500 on, or (0) too slowly, or (429) it asks for a long wait."""
 
     def __init__(self, status: int = 0) -> None:
         super().__init__(status)
@@ -232,6 +232,9 @@ class _Patience:
         if timer := response.request.extensions.get("usk"):
             timer.cancel()
             self.waiting.discard(timer)
+        asked_s = _asked_wait_s(response.headers) or 0.0
+        if response.status_code == 429 and asked_s > LONGEST_WAIT_S:  # which the client would wait
+            raise OutOfPatienceError(429)
         if response.status_code < 500:
             self.since_s = None
         elif self.since_s is None:
@@ -316,7 +319,7 @@ def _meaning(failure: BaseException, writing: bool) -> tuple[tuple[str, str], di
         kinds = [kind.__name__ for kind in type(link).__mro__]
         names += kinds
         if isinstance(link, OutOfPatienceError):
-            return OTHER_STATUS if link.status else SLOW, {"status": link.status}
+            return READING.get(link.status, OTHER_STATUS if link.status else SLOW), {"status": link.status}
         if known := next((MEANINGS[name] for name in kinds if name in MEANINGS), None):
             return known, {}
         if "HfHubHTTPError" in kinds:

@@ -516,6 +516,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: edit(f / "unet/config.json", time_embedding_type="1"),
         "its weights cannot be loaded",
     ),
+    "a padding that is a list": (
+        lambda f: edit(f / "unet/config.json", downsample_padding=[1]),
+        "its weights cannot be loaded: config.json: downsample_padding is [1]",
+    ),
     "classes as text": (
         lambda f: edit(f / "unet/config.json", num_class_embeds="3"),
         "is class-conditional, but id2label",

@@ -143,7 +143,7 @@ def _open_inner(path: Path, inner: str, typed: str, skip_bad: bool, columns: Col
     """The source in the folder `inner` of `path`, which holds nothing else."""
     named = str(Path(typed) / inner)
     source = _opener_for(path / inner, named, columns)(path / inner, named, skip_bad, columns)
-    note = f"all that {typed} has lies in {inner}, which is read in its place"
+    note = f"all that {typed} has lies in {inner}, which is read in its place; if {inner} is one class, list its files in a table"
     return replace(source, location=typed, notes=(note, *source.notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import pickle
 import re
@@ -59,9 +60,17 @@ def load_network(network_class: Any, folder: Path) -> Any:
 
 
 def _check_size(network_class: Any, config: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError if the network would have more parameters than its files hold bytes."""
+    """Raise ValueError if the network would have more parameters than its files hold bytes, or a setting is of a type that it has not."""
     if not hasattr(network_class, "load_config"):  # audiodiffusion's encoder has one size
         return
+    scalars: dict[Any, tuple[type, ...]] = {
+        str: (str,),
+        **dict.fromkeys((bool, int, float), (bool, int, float)),
+    }
+    for name, parameter in inspect.signature(network_class).parameters.items():
+        value, kinds = config.get(name), scalars.get(parameter.annotation)
+        if kinds and value is not None and not isinstance(value, kinds) and name != "sample_size":
+            raise ValueError(f"config.json: {name} is {value!r}")
     with torch.device("meta"), quiet_log():
         wanted = sum(parameter.numel() for parameter in network_class.from_config(config).parameters())
     held = sum(file.stat().st_size for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
