@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,21 +35,18 @@ from usk.synth.settings import SynthConfig
 STEPS = 40
 
 
-class Watched(torch.optim.SGD):
+class Watched(torch.optim.AdamW):
     """Two groups of parameters; every step notes the rates of both."""
 
     seen: list[tuple[float, ...]]
 
+    def __init__(self, parameters: Iterable[nn.Parameter], **options: Any) -> None:
+        first, *others = parameters
+        super().__init__([{"params": [first]}, {"params": others}], **options)
+
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         self.seen.append(tuple(group["lr"] for group in self.param_groups))
         super().step(closure)
-
-
-def watched(model: nn.Module, learning_rate: float, _weight_decay: float) -> Watched:
-    first, *others = model.parameters()
-    optimizer = Watched([{"params": [first]}, {"params": others}], lr=learning_rate)
-    optimizer.seen = Watched.seen
-    return optimizer
 
 
 @pytest.fixture(params=[True, False], ids=["cosine", "constant"])
@@ -58,7 +56,8 @@ def recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> ClassifierPreset:
     monkeypatch.setattr(Watched, "seen", [], raising=False)
-    changed = replace(tiny_classifier, optimizer=watched, cosine=request.param)
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    changed = replace(tiny_classifier, cosine=request.param)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", changed)
     return changed
 
