@@ -84,7 +84,7 @@ def test_a_clip_is_classified_in_parts_as_long_as_those_it_was_trained_on(
     whole, halves = train(bands, ["real"], out=tmp_path / "runs", config=config).runs
     assert json.loads((whole.folder / "config.json").read_text())["window_frames"] is None
     assert json.loads((halves.folder / "config.json").read_text())["window_frames"] == 4  # of 8
-    assert ["in halves" in (run.folder / "README.md").read_text() for run in (whole, halves)] == [False, True]
+    assert ["for both" in (run.folder / "README.md").read_text() for run in (whole, halves)] == [False, True]
     model = load_classifier(halves.folder)
     features = features_of(decode_source(bands), model.feature_settings)
     with torch.no_grad():
