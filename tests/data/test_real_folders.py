@@ -501,6 +501,19 @@ def test_labels_are_text(tmp_path: Path) -> None:
     assert open_source(tmp_path / "set").class_names == ("001", "01", "1", "10")
 
 
+def test_a_stretch_with_two_labels_is_left_out_and_said(tmp_path: Path) -> None:
+    for n in range(2):
+        write_wav(tmp_path / "set" / f"{n}.wav", tone(300, 1.0))
+    lines = ["filename\tonset\toffset\tevent_label"]
+    lines += [
+        f"{n}.wav\t{at}\t{at + 0.3}\t{label}" for n in range(2) for at, label in ((0, "low"), (0.5, "high"))
+    ]
+    (tmp_path / "set" / "strong.tsv").write_text("\n".join([*lines, "0.wav\t0\t0.3\thigh", lines[1]]))
+    source = open_source(tmp_path / "set")
+    assert source.counts() == {"high": 2, "low": 1}
+    assert any("3 rows" in note and "0.wav" in note for note in source.notes)
+
+
 def test_strong_labels_are_cut_at_onset_and_offset(tmp_path: Path) -> None:
     both = np.concatenate([tone(300, 0.5), tone(900, 0.5)])
     for n in range(2):

@@ -343,11 +343,15 @@ def _with_their_files(
 def _one_row_a_file(
     data: ClipTable, refs: Sequence[FileRef], label: str | None, typed: str
 ) -> tuple[ClipTable, list[FileRef], list[str]]:
-    """Each file once, and each stretch of one once under a label. Raises SourceError for a whole file under two labels."""
-    rows: dict[tuple[FileRef, str], int] = {}
+    """Each file and each stretch of one once, without stretches under two labels. Raises SourceError for a whole file under two labels."""
+    rows: dict[FileRef, int] = {}
+    mixed: set[FileRef] = set()
     for row, ref in enumerate(refs):
-        first = rows.setdefault((ref, str(data[label][row]) if label is not None and ref.cut else ""), row)
-        if label is not None and str(data[label][first]) != str(data[label][row]):
+        first = rows.setdefault(ref, row)
+        if label is None or str(data[label][first]) == str(data[label][row]):
+            continue
+        mixed.add(ref)
+        if not ref.cut:
             raise SourceError(
                 f"{typed}: {data[FILE_COLUMN][row]} has two labels: {data[label][first]} in row {first + 1} and {data[label][row]} in row {row + 1}",
                 field="label_column",
@@ -355,11 +359,18 @@ def _one_row_a_file(
                 hint="A clip has one label: leave one of the rows out.",
             )
     notes = []
-    kept = list(rows.values())
-    if len(kept) < len(refs):
-        names = [ref.path.name for ref in Counter(refs) - Counter(refs[row] for row in kept)]
+    if mixed:
+        names = sorted({ref.path.name for ref in mixed})
+        n = sum(ref in mixed for ref in refs)
         notes.append(
-            f"left out {pluralize(len(refs) - len(kept), 'row')} that repeat a file ({abbreviate_list(names)})"
+            f"left out {pluralize(n, 'row')} whose stretch has two labels ({abbreviate_list(names)})"
+        )
+    kept = [row for ref, row in rows.items() if ref not in mixed]
+    repeated = Counter(ref for ref in refs if ref not in mixed) - Counter(refs[row] for row in kept)
+    if repeated:
+        names = [ref.path.name for ref in repeated]
+        notes.append(
+            f"left out {pluralize(repeated.total(), 'row')} that repeat a file ({abbreviate_list(names)})"
         )
     return (
         {name: [values[row] for row in kept] for name, values in data.items()},
