@@ -83,7 +83,7 @@ BLOCK = re.compile(r"```(sh|python)\n(.*?)```", flags=re.DOTALL)
 # What cannot be run here, or is run by another test: tests/engine/test_cluster_page.py, `.ci/run`.
 ELSEWHERE = re.compile(r"pip install|hf (auth|jobs)|study study.toml")
 WITHOUT = (  # run above; a record of what was run once; parts, see tests/engine
-    "docs/tutorials/own-folder.md", "docs/studies/tables.md", "docs/how-to/cluster.md",
+    "docs/tutorials/own-folder.md", "docs/studies/tables.md", "docs/studies/tables_other.md", "docs/how-to/cluster.md",
 )  # fmt: skip
 BEFORE = {  # what a page's reader has made already
     "docs/tutorials/publish.md": ["usk synth", "usk train --mix real,synth", "usk fit"],

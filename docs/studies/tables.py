@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "docs" / "studies" / "tables.md",)
+PAGES = tuple(Path(__file__).with_name(name) for name in ("tables.md", "tables_why.md"))
 STUDIES = Path(__file__).parent
 BEST_AUGMENT = "strong"  # the best classical one: what every mix has
 ALL = "all (1,002 to 1,407)"
