@@ -119,7 +119,9 @@ def published_loop(
     probe = next(iter(loaders["train"]))[0]
     whole = replace(recipe, augment="none")  # as it is trained, it hears whole clips when it is tested
     model = whole.model(len(source.class_names), probe).to(on)
-    optimizer = recipe.optimizer(model, recipe.learning_rate, recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = epochs * len(loaders["train"])
     step = 0

@@ -19,6 +19,7 @@ import torch
 from tests.classify.conftest import TINY
 from tests.watched import Epoch, Watched
 from usk.classify import workers
+from usk.classify.loop import TrainTask
 from usk.classify.train import train
 from usk.classify.workers import TRANSFORMER_THREADS, WORTH_CLIPS, workers_for
 from usk.data.source import Source
@@ -257,16 +258,27 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
 
 
 def test_features_that_no_run_needs_any_more_go(
-    bands: Source, children: Callable[..., Source], tmp_path: Path, temporary: Path
-) -> None:
+    bands: Source, children: Callable[..., Source], tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     """Many datasets, one a seed and fold, would not fit together."""
-    left: list[int] = []
+    counts: list[tuple[int, int, int]] = []
+    used = workers.Tables.used
+
+    def n_files() -> int:
+        return len(list(temporary.glob("usk-features-*/*.npy")))
+
+    def watched(tables: workers.Tables, task: TrainTask) -> None:
+        before = n_files()
+        used(tables, task)
+        counts.append((before, n_files(), sum(map(bool, tables._waiting.values()))))
+
+    monkeypatch.setattr(workers.Tables, "used", watched)
     train(
         bands, ["synth", "real"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
         config=replace(CONFIG, train_clips="full", workers=2, epochs=1),
-        reporter=Watched(lambda _: left.append(len(list(temporary.glob("usk-features-*/*.npy"))))),
     )  # fmt: skip
-    assert left[0] == 2 and left[-1] == 1
+    assert max(before for before, _, _ in counts) == 2
+    assert all(after <= needed for _, after, needed in counts) and counts[-1][1:] == (0, 0)
 
 
 def test_what_is_printed_as_python_starts_does_not_matter(

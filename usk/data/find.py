@@ -53,11 +53,15 @@ class AudioFolder:
         return sorted({file.parts[0] for file in self.audio if len(file.parts) > 1})
 
     def wrapper(self, with_tables: bool) -> str:
-        """The folder that holds all there is, its sounds in folders of its own, as what archives unpack to; empty if none does."""
+        """The folder that holds all there is, its sounds in folders of its own, as what archives unpack to; empty if none does.
+
+        A single folder of another name than `archive` or `data`, without tables, may be a class with folders of recordings.
+        """
         places = {file.parent.as_posix() for file in (*self.audio, *self.unread, *self.packed)}
         tables = {file.parent.as_posix() for file in self.tables if with_tables}
         common = posixpath.commonpath(places | tables) if self.audio else ""
-        return "" if common in {*places, "."} else common
+        may_be_a_class = "/" not in common and not (self.tables or _says_part(common.lower()))
+        return "" if common in {*places, "."} or may_be_a_class else common
 
 
 def audio_folder(root: Path) -> AudioFolder:
