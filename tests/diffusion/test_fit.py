@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,19 @@ def trainer_of(source: Source, config: FitConfig, class_names: tuple[str, ...] =
     cpu = torch.device("cpu")
     resolved = config.resolved()
     return MelTrainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, cpu)
+
+
+@pytest.mark.parametrize(("bf16_s", "faster"), [(1.0, "bf16"), (3.0, "fp32")])
+def test_a_cpu_with_bf16_trains_in_what_is_faster_there(
+    source: Source, monkeypatch: pytest.MonkeyPatch, bf16_s: float, faster: str
+) -> None:
+    """A step takes as long as said here: bf16 and float32 (2 s) take turns."""
+    ticks = iter(np.cumsum([0.0, bf16_s, 0.0, 2.0] * 3).tolist())
+    monkeypatch.setattr(training, "default_precision", lambda device: "bf16")
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    trainer = trainer_of(source, replace(ONE_STEP, precision="auto"), ("low", "high"))
+    assert trainer.precision == faster
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
