@@ -215,3 +215,18 @@ def test_one_class_is_said(tone_folder: Path) -> None:
     assert any(
         note.startswith("one class, tones: classes are the folders directly below") for note in source.notes
     )
+
+
+@pytest.mark.parametrize("beside", ["notes.txt", "places.csv", "dog/notes.txt"])
+def test_one_class_with_folders_of_recordings_stays_one(tmp_path: Path, beside: str) -> None:
+    for recording in ("park", "yard"):
+        write_wav(tmp_path / "set" / "dog" / recording / "0.wav", tone(440, 0.3))
+    (tmp_path / "set" / beside).write_text("name,day\nyard,1\n")
+    source = open_source(tmp_path / "set")
+    assert source.class_names == ("dog",) and len({clip.group for clip in source.clips}) == 2
+
+
+def test_a_folder_named_data_is_read_in_its_place(tmp_path: Path) -> None:
+    for label in ("dog", "rain"):
+        write_wav(tmp_path / "set" / "data" / label / "0.wav", tone(440, 0.3))
+    assert open_source(tmp_path / "set").class_names == ("dog", "rain")

@@ -55,12 +55,13 @@ class AudioFolder:
     def wrapper(self, with_tables: bool) -> str:
         """The folder that holds all there is, its sounds in folders of its own, as what archives unpack to; empty if none does.
 
-        A single folder of another name than `archive` or `data`, without tables, may be a class with folders of recordings.
+        A single folder of another name than `archive` or `data`, without tables (notes are none), may be a class with folders of recordings.
         """
         places = {file.parent.as_posix() for file in (*self.audio, *self.unread, *self.packed)}
         tables = {file.parent.as_posix() for file in self.tables if with_tables}
         common = posixpath.commonpath(places | tables) if self.audio else ""
-        may_be_a_class = "/" not in common and not (self.tables or _says_part(common.lower()))
+        listed = with_tables and any(file.suffix.lower() != ".txt" for file in self.tables)
+        may_be_a_class = "/" not in common and not (listed or _says_part(common.lower()))
         return "" if common in {*places, "."} or may_be_a_class else common
 
 
