@@ -328,6 +328,16 @@ class Ran:
         """The result of a command that ran with `--json`."""
         return json.loads(self.out)
 
+    def done(self) -> Ran:
+        """The same, of a command that did what it was asked."""
+        assert self.code == 0, self.err
+        return self
+
+    def refused(self, code: int, *said: str) -> None:
+        """The command ended with `code` and one line that holds all of `said`."""
+        assert (self.code, self.err.count("\n")) == (code, 1), self.err
+        assert all(text in self.err for text in said), self.err
+
 
 @pytest.fixture
 def usk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:

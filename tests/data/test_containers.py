@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from tests.sounds import tone, write_wav
+from usk.data import audio_file
 from usk.data.audio_file import BadAudioError, read_audio_bytes
 from usk.data.containers import MORE, WRONG_SIZE
 from usk.data.decode import decode_source, is_silent
@@ -60,25 +61,52 @@ def test_joined_files_are_read_whole(form: str, subtype: str) -> None:
         read_audio_bytes(content + encoded(form, subtype, rate_hz=16_000))
 
 
-@pytest.mark.parametrize("off", [2_000_000_000, 0x7FFFFFFF, 8, 36])
-@pytest.mark.parametrize("size", ["more", "none"])
-def test_wav_files_with_a_wrong_size_of_their_sound(size: str, off: int) -> None:
+def sized(wav: bytes, data: int, whole: int | None = None) -> bytes:
+    """A WAV file with another size of its sound, and of the whole, in its header."""
+    place = wav.index(b"data") + 4
+    whole_size = wav[4:8] if whole is None else whole.to_bytes(4, "little")
+    return wav[:4] + whole_size + wav[8:place] + data.to_bytes(4, "little") + wav[place + 4 :]
+
+
+def without_length(flac: bytes) -> bytes:
+    """A FLAC file as an encoder writes it into a pipe: its STREAMINFO counts no samples."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
+
+
+@pytest.mark.parametrize("data", [0, 8, 36, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_wav_files_with_a_wrong_size_of_their_sound(data: int) -> None:
+    """As programs write them into pipes, or those that count their headers."""
     content = encoded("WAV", "PCM_16")
-    begin = content.index(b"data") + 8
-    stated = 0 if size == "none" else min(len(content) - begin + off, 0xFFFFFFFF)
-    changed = content[: begin - 4] + stated.to_bytes(4, "little") + content[begin:]
-    np.testing.assert_array_equal(read_audio_bytes(changed)[0], read_audio_bytes(content)[0])
-    assert read_audio_bytes(changed).remark == WRONG_SIZE
+    size = len(content) - content.index(b"data") - 8
+    for whole in (None, len(content), min(data + 36, 0xFFFFFFFF)):
+        read = read_audio_bytes(sized(content, size + data if 0 < data < 99 else data, whole))
+        np.testing.assert_array_equal(read.samples, read_audio_bytes(content)[0])
+        assert read.remark == WRONG_SIZE
+
+
+@pytest.mark.parametrize("whole", [0, 0xFFFFFFFF, 0x7FFFF024])
+def test_a_cut_wav_file_is_found_out_by_the_size_of_its_sound(whole: int) -> None:
+    wav = encoded("WAV", "PCM_16", 0.3)
+    with pytest.raises(BadAudioError, match="truncated"):
+        read_audio_bytes(sized(wav, len(wav) - 44, whole)[:-1000])
+
+
+def test_a_flac_file_without_a_length_is_read_up_to_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded("FLAC", "PCM_16", 4.0)
+    np.testing.assert_array_equal(read_audio_bytes(without_length(content))[0], read_audio_bytes(content)[0])
+    monkeypatch.setattr(audio_file, "MAX_DURATION_S", 2.5)
+    with pytest.raises(BadAudioError, match="longer than 2 s"):
+        read_audio_bytes(without_length(content))
 
 
 def test_sound_behind_the_size_that_is_stated_is_said() -> None:
     content = encoded("WAV", "PCM_16")
     begin = content.index(b"data") + 8
     half = (len(content) - begin) // 2
-    changed = content[: begin - 4] + half.to_bytes(4, "little") + content[begin:]
+    changed = sized(content, half)
     assert read_audio_bytes(changed).remark == MORE and len(read_audio_bytes(changed).samples) == half // 2
     tagged = changed[: begin + half] + b"LIST" + half.to_bytes(4, "little") + bytes(half)
-    assert not read_audio_bytes(tagged).remark
+    assert not read_audio_bytes(tagged).remark and not read_audio_bytes(content + b"LIST").remark
 
 
 def test_wrong_sizes_are_said_once_for_all_files(tmp_path: Path) -> None:
@@ -86,9 +114,7 @@ def test_wrong_sizes_are_said_once_for_all_files(tmp_path: Path) -> None:
         write_wav(tmp_path / "set" / "dog" / f"{number}.wav", tone(300 + number, 0.1))
     for number in range(2):
         file = tmp_path / "set" / "dog" / f"{number}.wav"
-        content = file.read_bytes()
-        begin = content.index(b"data") + 4
-        file.write_bytes(content[:begin] + b"\xff\xff\xff\x7f" + content[begin + 4 :])
+        file.write_bytes(sized(file.read_bytes(), 0x7FFFFFFF))
     for _ in range(2):  # decoded, then cached
         (note,) = decode_source(open_source(tmp_path / "set"), 8_000).source.notes[-1:]
         assert note.startswith("2 files (dog/0.wav, dog/1.wav): the header states another size")
