@@ -91,7 +91,7 @@ def main() -> None:
     ]
     rows.append({"name": "all", "n": len(errors), "error_db": round(float(values.mean()), 3)})
     result = {
-        "clips": f"{source.name} folds {options.folds}",
+        "clips": f"fold {options.folds} of {source.name}",
         "model": generator.model_id,
         "rows": rows,
         "settings": f"{config.steps} {config.solver} steps each way, strength {config.strength:g}",

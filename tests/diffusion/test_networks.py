@@ -206,7 +206,7 @@ def test_the_embedded_generator_can_be_trained_further(
     assert fitted.license == "CC BY-NC 3.0"
     assert fitted.training_groups > load_generator("embedded", device="cpu").training_groups
     card = (tmp_path / "out/README.md").read_text()
-    assert "| fitted from | embedded@" in card
+    assert "| begun from | embedded@" in card
     assert "license: cc-by-nc-3.0" in card
 
 
