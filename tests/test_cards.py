@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,9 @@ from usk.classify.card import run_card
 from usk.classify.classifier import AudioClassifier, classifier_settings
 from usk.classify.registry import preset
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
+from usk.diffusion.card import write_generator_card
 from usk.diffusion.load import load_generator
+from usk.diffusion.pipeline import embedded_folder
 from usk.manifest import FilterRecord, FilterTrainedOn, TrainedOn, TrainSubsetRecord
 from usk.runs import Predictions
 from usk.synth.card import dataset_card
@@ -508,3 +511,9 @@ def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_license(hostile_
         yaml.safe_load((hostile_dataset / "README.md").read_text().split("---\n")[1])["license"]
         == "cc-by-nc-3.0"
     )
+
+
+def test_the_card_of_the_shipped_generator_is_of_this_version(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(embedded_folder(), tmp_path / "embedded"))
+    write_generator_card(copy)
+    assert (copy / "README.md").read_text() == (embedded_folder() / "README.md").read_text()
