@@ -111,13 +111,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- sound -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tone_folder(tmp_path: Path) -> Path:
-    """Class folders: three classes, four recordings each (`low0` to `low3`), two clips a recording, half-second tones.
-
-    A class is a band: its recordings lie within 10 % of `TONES_HZ`.
-    """
-    root = tmp_path / "tones"
+@pytest.fixture(scope="session")
+def _tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tones")
     for name, frequency_hz in TONES_HZ.items():
         for recording in range(4):
             for cut in range(2):
@@ -129,9 +125,17 @@ def tone_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def urbansound8k_folder(tmp_path: Path) -> Path:
-    """UrbanSound8K as published, but tiny: 3 classes x 3 folds x 3 recordings x 2 clips of 0.3 to 0.6 s."""
-    root = tmp_path / "UrbanSound8K"
+def tone_folder(_tones: Path, tmp_path: Path) -> Path:
+    """Class folders: three classes, four recordings each (`low0` to `low3`), two clips a recording, half-second tones.
+
+    A class is a band: its recordings lie within 10 % of `TONES_HZ`.
+    """
+    return Path(shutil.copytree(_tones, tmp_path / "tones", copy_function=shutil.copyfile))
+
+
+@pytest.fixture(scope="session")
+def _urbansound8k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("UrbanSound8K")
     rng = np.random.default_rng(0)
     rows = []
     for class_id, class_name in URBAN_CLASSES.items():
@@ -152,6 +156,12 @@ def urbansound8k_folder(tmp_path: Path) -> Path:
         writer.writerow(["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"])
         writer.writerows(rows)
     return root
+
+
+@pytest.fixture
+def urbansound8k_folder(_urbansound8k: Path, tmp_path: Path) -> Path:
+    """UrbanSound8K as published, but tiny: 3 classes x 3 folds x 3 recordings x 2 clips of 0.3 to 0.6 s."""
+    return Path(shutil.copytree(_urbansound8k, tmp_path / "UrbanSound8K", copy_function=shutil.copyfile))
 
 
 def _urban_sound(class_name: str, recording: int, duration_s: float, rng: np.random.Generator) -> np.ndarray:
@@ -357,6 +367,23 @@ def usk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Ran(code if isinstance(code, int) else int(code is not None), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _kept_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that takes `trained` leaves its run for the others."""
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
+@pytest.fixture
+def trained(usk: Callable[..., Ran], urbansound8k_folder: Path, tmp_path: Path, _kept_runs: Path) -> Path:
+    """The folder of a run on real clips that tests fold 1, alone in a folder of runs: a copy for each test."""
+    if not _kept_runs.exists():
+        usk(
+            f"train --real {urbansound8k_folder} --seeds 1 --test-folds 1 --epochs 6 --out {_kept_runs}"
+        ).done()
+    (run,) = shutil.copytree(_kept_runs, tmp_path / "runs").glob("*/run.json")
+    return run.parent
 
 
 @pytest.fixture

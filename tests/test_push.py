@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import shutil
@@ -95,8 +97,9 @@ def refused(usk: Command, code: int, text: str, folder: Path, repo_id: str = "me
 
 
 def test_a_dataset_arrives_whole(usk: Command, account: LocalHub, dataset: Path) -> None:
-    ran = usk("push", dataset, "me/set", "--yes")
-    assert ran.code == 0, ran.err
+    """Plain `datasets` loads it with the same bytes of audio, and the same folder again makes no commit."""
+    (dataset / "README.md").write_text((dataset / "README.md").read_text() + f"\n{Path.home()}/recordings\n")
+    ran = usk("push", dataset, "me/set", "--yes").done()
     repo = account.repo(*SET)
     assert pushed(repo) == shared(dataset) and not repo.private
     assert "Next: usk train --mix real,me/set" in ran.out
@@ -109,40 +112,33 @@ def test_a_dataset_arrives_whole(usk: Command, account: LocalHub, dataset: Path)
         "Synthetic clips from tones",
     ):
         assert planned in ran.err, planned
-
-
-def test_plain_datasets_loads_byte_identical_audio(account: LocalHub, dataset: Path) -> None:
-    quick(dataset)
+    assert "README.md names folders below your home" in ran.err
+    n_requests = len(account.requests)
+    assert "already up to date" in usk("push", dataset, "me/set").done().out  # nothing to ask about
+    assert len(repo.commits) == 2
+    assert {method for method, *_ in account.requests[n_requests:]} == {"GET"}
     account.login(None)  # a stranger
     there = datasets.load_dataset("me/set", split="train")
+    assert there.features["label"].names == ["bark", "horn"]
     there = there.cast_column("audio", datasets.Audio(decode=False))
     here = [row for file in sorted((dataset / "data").iterdir()) for row in pq.read_table(file).to_pylist()]
     assert [row["audio"]["bytes"] for row in there] == [row["audio"]["bytes"] for row in here]
-    assert there["clip_id"] == [row["clip_id"] for row in here] and there.features["label"].names == [
-        "bark",
-        "horn",
-    ]
-
-
-@pytest.fixture
-def filtered(
-    usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A dataset of three clips a class that its clip_filter kept, three rejected ones beside."""
-    monkeypatch.setattr("usk.synth.filter.MIN_STEPS", 1)
-    recipe = registry.CLASSIFIERS["small"]
-    monkeypatch.setitem(registry.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 3, "--filter", 0.5, "--out",
-        tmp_path / "filtered", "--quiet",
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
-    return tmp_path / "filtered"
+    assert there["clip_id"] == [row["clip_id"] for row in here]
 
 
 def test_a_filtered_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_filter(
-    account: LocalHub, filtered: Path
+    usk: Command,
+    account: LocalHub,
+    urbansound8k_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("usk.synth.filter.MIN_STEPS", 1)
+    recipe = registry.CLASSIFIERS["small"]
+    monkeypatch.setitem(registry.CLASSIFIERS, "small", replace(recipe, epochs=1, batch=4))
+    filtered = tmp_path / "filtered"
+    make = "--strategy waveform --per-class 3 --filter 0.5 --quiet"
+    usk(f"synth --real {urbansound8k_folder} {make} --out {filtered}").done()
     quick(filtered)
     assert {path for path in pushed(account.repos[SET]) if path.endswith(".parquet")} == {
         "data/train-00000-of-00001.parquet",
@@ -152,23 +148,23 @@ def test_a_filtered_dataset_arrives_with_its_rejected_clips_and_is_bound_by_its_
     assert [clip.clip_id for clip in there.clips] == [clip.clip_id for clip in here.clips]
     assert len(there) == 9 and there.filters_trained_on == here.filters_trained_on != {}
     assert [clip.filter_folds for clip in there.clips] == [clip.filter_folds for clip in here.clips]
-    import datasets
-
     loaded = datasets.load_dataset("me/set")
     assert {name: len(part) for name, part in loaded.items()} == {"train": 9}
 
 
 def test_what_only_making_it_needed_stays_here(account: LocalHub, dataset: Path) -> None:
-    extra = [
-        ".work/latents-0.bin",
-        ".cache/x",
-        "data/.train.part",
-        "data/train-00000-of-00003.parquet.tmp",
-        "notes.txt",
-    ]
-    extra += ["checkpoint.pt", ".env", ".git/config", "data/cache-1.arrow", "unet/model.safetensors"]
     before = shared(dataset)
-    for name in extra:
+    for name in (
+        *(".work/latents-0.bin", ".cache/x", "data/.train.part", "data/train-00000-of-00003.parquet.tmp"),
+        *(
+            "notes.txt",
+            "checkpoint.pt",
+            ".env",
+            ".git/config",
+            "data/cache-1.arrow",
+            "unet/model.safetensors",
+        ),
+    ):
         (dataset / name).parent.mkdir(exist_ok=True)
         (dataset / name).write_bytes(b"private")
     quick(dataset)
@@ -186,8 +182,7 @@ def test_a_generator_arrives_without_checkpoints_and_is_used(
     (folder / "fit.json").write_text("{}")
     (folder / "unet-checkpoint.pt").write_bytes(b"optimizer")
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    ran = usk("push", folder, "me/gen", "--yes", "--private", "--json")
-    assert ran.code == 0, ran.err
+    ran = usk(f"push {folder} me/gen --yes --private --json").done()
     repo = account.repo("model", "me/gen")
     assert pushed(repo) == before and repo.private
     assert ran.value["use"] == "usk synth --model me/gen" and ran.value["commit"] == repo.branches["main"]
@@ -203,54 +198,40 @@ def test_the_plan_of_the_embedded_generator_states_its_license(account: LocalHub
     assert account.repos == {}
 
 
-def test_a_run_arrives(usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path) -> None:
-    run = a_run(usk, urbansound8k_folder, tmp_path / "runs")
-    (run / "optimizer.pt").write_bytes(b"x")
-    ran = usk("push", run, "me/classifier", "--yes")
-    assert ran.code == 0, ran.err
-    files = pushed(account.repo("model", "me/classifier"))
-    assert set(files) >= {"run.json", "model.safetensors", "predictions.parquet", "history.json"}
-    assert all((run / path).read_bytes() == content for path, content in files.items() if path != "README.md")
-    assert "optimizer.pt" not in files and "Next: usk predict me/classifier FILE" in ran.out
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_run_that_nobody_could_load_is_refused(
-    usk: Command, account: LocalHub, urbansound8k_folder: Path, tmp_path: Path, name: str
+def test_a_run_arrives_predicts_and_says_where_it_is(
+    usk: Command, account: LocalHub, trained: Path, urbansound8k_folder: Path
 ) -> None:
-    run = a_run(usk, urbansound8k_folder, tmp_path / "runs")
-    (run / name).unlink()
-    refused(usk, 1, f"{run} has no {name}, without which nobody can load it", run)
+    for name in ("config.json", "model.safetensors"):
+        moved = (trained / name).rename(trained / "moved")
+        refused(usk, 1, f"{trained} has no {name}, without which nobody can load it", trained)
+        moved.rename(trained / name)
     assert account.repos == {}
-
-
-def a_run(usk: Command, real: Path, out: Path, *more: Any) -> Path:
-    few = ("--seeds", 1, "--test-folds", 1, "--epochs", 1, "--device", "cpu")
-    ran = usk("train", "--real", real, *few, "--out", out, *more, "--json")
-    assert ran.code == 0, ran.err
-    return Path(ran.value["runs"][-1]["folder"])
+    (trained / "optimizer.pt").write_bytes(b"x")
+    ran = usk("push", trained, "me/ears", "--yes").done()
+    files = pushed(account.repo("model", "me/ears"))
+    assert set(files) >= {"run.json", "model.safetensors", "predictions.parquet", "history.json"}
+    assert all(
+        (trained / path).read_bytes() == content for path, content in files.items() if path != "README.md"
+    )
+    assert "optimizer.pt" not in files and "Next: usk predict me/ears FILE" in ran.out
+    there, here = (
+        usk("predict", run, urbansound8k_folder / "audio" / "fold1", "--json").done()
+        for run in ("me/ears", trained)
+    )
+    assert there.value == here.value
+    card = files["README.md"].decode()
+    assert "usk predict me/ears my-clips/" in card and 'usk.load_classifier("me/ears")' in card
+    assert "model-index:" in card
 
 
 # --- again -------------------------------------------------------------------------------------------------
 
 
-def test_the_same_folder_again_makes_no_commit(usk: Command, account: LocalHub, dataset: Path) -> None:
-    usk("push", dataset, "me/set", "--yes")
-    n_requests = len(account.requests)
-    ran = usk("push", dataset, "me/set")  # nothing to ask about
-    assert ran.code == 0 and "already up to date" in ran.out
-    assert len(account.repo(*SET).commits) == 2
-    assert {method for method, *_ in account.requests[n_requests:]} == {"GET"}
-
-
 def test_fewer_shards_replace_more_in_one_commit(account: LocalHub, dataset: Path, tmp_path: Path) -> None:
     quick(dataset)
     repo = account.repo(*SET)
-    account.repo(*SET).add_commit(
-        "main",
-        "by hand",
-        {**repo.commits[-1].blobs, **foreign("LICENSE", "data/table.csv", "pictures/a.png")},
-    )
+    by_hand = foreign("LICENSE", "data/table.csv", "pictures/a.png")
+    repo.add_commit("main", "by hand", {**repo.commits[-1].blobs, **by_hand})
     smaller = fill(store_at(tmp_path / "smaller", plan_of(5))).folder
     result = quick(smaller)
     assert result is not None and (result.uploaded, result.deleted) == (5, 3)
@@ -360,46 +341,32 @@ def test_a_commit_whose_answer_a_503_hid_is_found_again(account: LocalHub, datas
     assert pushed(repo) == shared(dataset) and len(repo.commits) == 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 500])
-def test_nothing_else_is_tried_again(usk: Command, account: LocalHub, dataset: Path, status: int) -> None:
-    account.fail("POST", "/commit/", status)
-    slept_s: list[float] = []
-    with pytest.raises(UskError, match="me/set"):
-        push(dataset, "me/set", sleep=slept_s.append)
-    commits = [path for method, path, _ in account.requests if "/commit/" in path]
-    assert slept_s == [] and len(commits) == 1
-
-
-def test_a_hub_that_stays_away_is_given_up(account: LocalHub, dataset: Path) -> None:
-    account.fail("POST", "/commit/", 503, times=100)
-    slept_s: list[float] = []
-    with pytest.raises(UskError, match=r"status 503\. Try again later, or run the same command again"):
-        push(dataset, "me/set", sleep=slept_s.append)
-    assert slept_s == [1, 2, 4, 8]
-
-
 @pytest.mark.parametrize(
-    ("headers", "expected_s"),
+    ("status", "headers", "slept_s", "said"),
     [
-        ({"Retry-After": "7"}, [7]),
-        ({"RateLimit": '"api";r=0;t=33'}, [33]),
-        ({"Retry-After": "0"}, [1]),
-        ({}, None),
-        ({"Retry-After": "3000"}, None),
+        *((status, {}, [], "me/set") for status in (400, 401, 403, 404, 409, 412, 500)),
+        (503, {}, [1, 2, 4, 8], r"status 503\. Try again later, or run the same command again"),
+        (429, {"Retry-After": "7"}, [7], None),
+        (429, {"RateLimit": '"api";r=0;t=33'}, [33], None),
+        (429, {"Retry-After": "0"}, [1], None),
+        (429, {}, [], "wants fewer requests"),
+        (429, {"Retry-After": "3000"}, [], "wants fewer requests"),
     ],
 )
-def test_a_429_is_waited_out_for_as_long_as_it_says(
-    account: LocalHub, dataset: Path, headers: dict[str, str], expected_s: list[float] | None
+def test_what_is_tried_again_and_after_how_long(
+    account: LocalHub,
+    dataset: Path,
+    status: int,
+    headers: dict[str, str],
+    slept_s: list[float],
+    said: str | None,
 ) -> None:
-    account.fail("POST", "/commit/", 429, headers=headers)
-    slept_s: list[float] = []
-    if expected_s is None:
-        with pytest.raises(UskError, match="wants fewer requests"):
-            push(dataset, "me/set", sleep=slept_s.append)
-        expected_s = []
-    else:
-        push(dataset, "me/set", sleep=slept_s.append)
-    assert slept_s == expected_s
+    account.fail("POST", "/commit/", status, headers=headers, times=100 if status == 503 else 1)
+    slept: list[float] = []
+    with pytest.raises(UskError, match=said) if said else contextlib.nullcontext():
+        push(dataset, "me/set", sleep=slept.append)
+    assert slept == slept_s
+    assert sum("/commit/" in path for _, path, _ in account.requests) == len(slept_s) + 1
 
 
 def test_someone_elses_commit_in_between_is_not_overwritten(
@@ -421,43 +388,48 @@ def test_someone_elses_commit_in_between_is_not_overwritten(
 # --- accounts ----------------------------------------------------------------------------------------------
 
 
-def test_without_a_token(usk: Command, hub: LocalHub, dataset: Path) -> None:
-    refused(usk, 1, "needs a Hugging Face account. Run `hf auth login`, or set HF_TOKEN.", dataset)
-
-
 def test_the_login_of_the_hub_client_is_used(usk: Command, hub: LocalHub, dataset: Path) -> None:
     import huggingface_hub
 
     hub.add_user("me", TOKEN)
     huggingface_hub.login(TOKEN)
-    assert usk("push", dataset, "me/set", "--yes").code == 0
+    ran = usk("push", dataset, "me/set", "--yes", "--json").done()
     assert pushed(hub.repo(*SET)) == shared(dataset)
+    assert ran.value == {
+        "repo_id": "me/set", "kind": "synthetic dataset", "url": f"{hub.endpoint}/datasets/me/set",
+        "commit": hub.repo(*SET).branches["main"], "up_to_date": False, "uploaded": 6, "deleted": 0,
+        "use": "usk train --mix real,me/set",
+    }  # fmt: skip
+    assert usk("push", dataset, "me/other", "--yes", "--quiet").err == ""
 
 
 @pytest.mark.parametrize(
     ("role", "text"),
     [
+        ("none", "needs a Hugging Face account. Run `hf auth login`, or set HF_TOKEN."),
         ("expired", "me/set is refused: the Hub does not accept your token, or it has expired. Run `hf auth"),
         ("wrong", "me/set is refused: the Hub does not accept your token"),
         ("read", "your token may only read. Make one that may write in the Hub's settings of me, then"),
     ],
 )
 def test_tokens_that_do_not_do(usk: Command, hub: LocalHub, dataset: Path, role: str, text: str) -> None:
-    hub.login(TOKEN)
-    if role != "wrong":
+    hub.login(None if role == "none" else TOKEN)
+    if role in ("expired", "read"):
         hub.add_user("me", TOKEN, role)
     refused(usk, 1, text, dataset)
     assert hub.repos == {}
 
 
 def test_a_name_of_someone_else(usk: Command, account: LocalHub, dataset: Path) -> None:
-    refused(
-        usk, 1, "you are me on the Hub and cannot make repos under you. Push to me/set", dataset, "you/set"
-    )
+    said = "you are me on the Hub and cannot make repos under you. Push to me/set"
+    refused(usk, 1, said, dataset, "you/set")
     account.create_repo("dataset", "you/open")
     refused(usk, 1, "you/open is refused: your token or account may not write there", dataset, "you/open")
     account.create_repo("dataset", "you/secret", private=True)  # looks like one that is not there
     refused(usk, 1, "cannot make repos under you", dataset, "you/secret")
+    account.organizations["me"] = ["lab"]  # whether its repo is there is not told, until one wants to make it
+    account.create_repo("dataset", "lab/set", private=True)
+    refused(usk, 1, "lab/set is taken by a private repo that me may not see", dataset, "lab/set")
 
 
 def test_a_name_that_is_taken_by_something_else(
@@ -479,13 +451,6 @@ def test_a_name_taken_in_the_same_moment(usk: Command, account: LocalHub, datase
 
     with pytest.raises(UskError, match="appeared on the Hub meanwhile"):
         push(dataset, "me/set", confirm=meanwhile, sleep=lambda _: None)
-
-
-def test_a_private_repo_that_one_may_not_see(usk: Command, account: LocalHub, dataset: Path) -> None:
-    """An organization's: whether it is there is not told, until one wants to make it."""
-    account.organizations["me"] = ["lab"]
-    account.create_repo("dataset", "lab/set", private=True)
-    refused(usk, 1, "lab/set is taken by a private repo that me may not see", dataset, "lab/set")
 
 
 @pytest.mark.slow
@@ -530,12 +495,10 @@ def test_private_of_a_public_repo_is_refused_and_a_private_one_stays(
     ],
 )
 def test_names_of_no_repo(usk: Command, account: LocalHub, dataset: Path, name: str) -> None:
-    said = (
-        "names a revision. Push to me/set"
-        if "@" in name
-        else "is not a name of a repo, which looks like user/name"
+    at = "names a revision. Push to me/set"
+    refused(
+        usk, 2, at if "@" in name else "is not a name of a repo, which looks like user/name", dataset, name
     )
-    refused(usk, 2, said, dataset, name)
     assert account.requests == []
 
 
@@ -616,67 +579,71 @@ def test_folders_of_no_kind(usk: Command, account: LocalHub, tone_folder: Path, 
     assert account.requests == []
 
 
-def spoil_rows(folder: Path) -> None:
-    shard = folder / "data" / "train-00001-of-00003.parquet"
-    pq.write_table(pq.read_table(shard).slice(0, 2), shard)
+SHARD = "data/train-0000{}-of-00003.parquet"
 
 
-def spoil_audio(folder: Path) -> None:
+def rows_missing(shard: bytes) -> bytes:
+    return parquet_of(pq.read_table(io.BytesIO(shard)).slice(0, 2))
+
+
+def other_audio(shard: bytes) -> bytes:
     """The same rows with other sound: the clip ids say nothing of it, the hash does."""
-    shard = folder / "data" / "train-00001-of-00003.parquet"
-    table = pq.read_table(shard)
+    table = pq.read_table(io.BytesIO(shard))
     rows = table.to_pylist()
     rows[0]["audio"]["bytes"] = rows[0]["audio"]["bytes"][:-1] + b"x"
-    pq.write_table(table.from_pylist(rows, schema=table.schema), shard)
+    return parquet_of(table.from_pylist(rows, schema=table.schema))
 
 
-SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+def parquet_of(table: Any) -> bytes:
+    written = io.BytesIO()
+    pq.write_table(table, written)
+    return written.getvalue()
+
+
+def noncommercial(manifest: bytes) -> bytes:
+    return manifest.replace(b'"license": "unknown"', b'"license": "CC BY-NC 3.0"')
+
+
+# A file, what becomes of its content (None: it is gone), and what is said of it.
+SPOILED: dict[str, tuple[str, Callable[[bytes], bytes] | bytes | None, str]] = {
     "a shard is missing": (
-        lambda folder: (folder / "data" / "train-00001-of-00003.parquet").unlink(),
-        "is unfinished: 1 of 3 shards are missing. Run the same `usk synth` again and it goes on",
+        SHARD.format(1),
+        None,
+        "is unfinished: 1 of 3 shards are missing. Run the same `usk synth`",
     ),
-    "rows are missing": (spoil_rows, "was changed after it was made"),
-    "a shard was changed": (spoil_audio, "was changed after it was made: its hash differs from usk.json"),
-    "a shard was cut": (
-        lambda folder: (folder / "data" / "train-00000-of-00003.parquet").write_bytes(b"PAR1"),
-        "is damaged or was changed",
+    "rows are missing": (SHARD.format(1), rows_missing, "was changed after it was made"),
+    "a shard was changed": (
+        SHARD.format(1),
+        other_audio,
+        "was changed after it was made: its hash differs from usk.json",
     ),
+    "a shard was cut": (SHARD.format(0), b"PAR1", "is damaged or was changed"),
     "a shard too many": (
-        lambda folder: (folder / "data" / "train-00000-of-00009.parquet").write_bytes(b"PAR1"),
+        SHARD.replace("3", "9").format(0),
+        b"PAR1",
         "has shards that its usk.json does not know",
     ),
-    "no card": (
-        lambda folder: (folder / "README.md").unlink(),
-        "is unfinished: its clips, plan or card are not complete",
-    ),
-    "another plan": (
-        lambda folder: (folder / "plan.jsonl").write_text("{}\n"),
-        "is not the plan that usk.json names",
-    ),
-    "no manifest": (lambda folder: (folder / "usk.json").write_text("{"), "usk.json is damaged"),
-    "another manifest": (
-        lambda folder: (folder / "usk.json").write_text('{"kind": "x"}'),
-        "is not the record of a synthetic dataset",
-    ),
+    "no card": ("README.md", None, "is unfinished: its clips, plan or card are not complete"),
+    "another plan": ("plan.jsonl", b"{}\n", "is not the plan that usk.json names"),
+    "no manifest": ("usk.json", b"{", "usk.json is damaged"),
+    "another manifest": ("usk.json", b'{"kind": "x"}', "is not the record of a synthetic dataset"),
     "a free license": (
-        lambda folder: (folder / "usk.json").write_text(
-            (folder / "usk.json").read_text().replace('"license": "unknown"', '"license": "CC BY-NC 3.0"')
-        ),
-        "states the license unknown, but what it is made from is CC BY-NC 3.0: non-commercial",
+        "usk.json",
+        noncommercial,
+        "states the license unknown, but what it is made from is CC BY-NC 3.0",
     ),
-    "metadata that is none": (
-        lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"),
-        "has metadata that is not YAML",
-    ),
+    "metadata that is none": ("README.md", b"---\na: [\n---\n", "has metadata that is not YAML"),
 }
 
 
-@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize(("name", "change", "text"), SPOILED.values(), ids=SPOILED.keys())
 def test_a_dataset_that_is_not_whole_is_refused(
-    usk: Command, account: LocalHub, dataset: Path, how: str
+    usk: Command, account: LocalHub, dataset: Path, name: str, change: Any, text: str
 ) -> None:
-    spoil, text = SPOILED[how]
-    spoil(dataset)
+    if change is None:
+        (dataset / name).unlink()
+    else:
+        (dataset / name).write_bytes(change((dataset / name).read_bytes()) if callable(change) else change)
     refused(usk, 1, text, dataset)
     assert account.requests == []
 
@@ -708,12 +675,6 @@ def test_files_that_the_repo_ignores_are_missed(account: LocalHub, dataset: Path
         quick(dataset)
 
 
-def test_paths_of_the_home_folder_are_pointed_out(usk: Command, account: LocalHub, dataset: Path) -> None:
-    (dataset / "README.md").write_text((dataset / "README.md").read_text() + f"\n{Path.home()}/recordings\n")
-    ran = usk("push", dataset, "me/set", "--yes")
-    assert ran.code == 0 and "README.md names folders below your home" in ran.err
-
-
 def test_a_link_that_leads_out_of_the_folder_is_not_uploaded(
     usk: Command, account: LocalHub, dataset: Path, tmp_path: Path
 ) -> None:
@@ -727,9 +688,8 @@ def test_a_link_that_leads_out_of_the_folder_is_not_uploaded(
     (dataset / "data").unlink()
     (tmp_path / "elsewhere").rename(dataset / "kept")
     (dataset / "data").symlink_to("kept")
-    assert (
-        account.requests == [] and usk("push", dataset, "me/set", "--yes").code == 0
-    )  # inside it may lead anywhere
+    assert account.requests == []
+    usk("push", dataset, "me/set", "--yes").done()  # inside it may lead anywhere
 
 
 # --- cards that were edited on the Hub ---------------------------------------------------------------------
@@ -751,10 +711,8 @@ def test_a_card_that_was_edited_on_the_hub_is_not_overwritten(
     (dataset / "README.md").write_text(edited)  # as the hint says
     assert usk("push", dataset, "me/set", "--yes").code == 0
     assert unseal(account.repo(*SET).files()["README.md"].decode()) == unseal(edited)
-    (dataset / "README.md").write_text(
-        edited.replace("# My clips", "# Our clips")
-    )  # a card of usk's own is replaced
-    assert usk("push", dataset, "me/set", "--yes").code == 0
+    (dataset / "README.md").write_text(edited.replace("# My clips", "# Our clips"))
+    usk("push", dataset, "me/set", "--yes").done()  # a card of usk's own is replaced
 
 
 def test_a_card_with_nothing_but_a_license_is_replaced(account: LocalHub, dataset: Path) -> None:
@@ -811,31 +769,12 @@ def test_without_a_terminal_it_wants_yes(usk: Command, account: LocalHub, datase
 def test_on_a_terminal_it_asks(
     usk: Command, account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
 ) -> None:
-    import io
-    import sys
-
     terminal = io.StringIO(answer)
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr("sys.stdin", terminal)
     ran = usk("push", dataset, "me/set")
     assert ran.code == code and "Push this?" in ran.err
     assert (SET in account.repos) == (code == 0)
-
-
-def test_json_alone_is_on_standard_output(usk: Command, account: LocalHub, dataset: Path) -> None:
-    ran = usk("push", dataset, "me/set", "--yes", "--json")
-    assert ran.value == {
-        "repo_id": "me/set",
-        "kind": "synthetic dataset",
-        "url": f"{account.endpoint}/datasets/me/set",
-        "commit": account.repo(*SET).branches["main"],
-        "up_to_date": False,
-        "uploaded": 6,
-        "deleted": 0,
-        "use": "usk train --mix real,me/set",
-    }
-    quiet = usk("push", dataset, "me/other", "--yes", "--quiet")
-    assert quiet.err == ""
 
 
 def test_progress_ends_at_all_of_it(account: LocalHub, dataset: Path) -> None:
@@ -845,9 +784,7 @@ def test_progress_ends_at_all_of_it(account: LocalHub, dataset: Path) -> None:
     reporter = Recorded()
     push(dataset, "me/set", reporter=reporter)
     assert reporter.labels == ["checking", "uploading"]
-    assert [text for text in reporter.texts if text][-1] == "committing" and reporter.texts[
-        -2
-    ] != "committing"
+    assert [text for text in reporter.texts if text][-1] == "committing" != reporter.texts[-2]
     sizes = np.random.default_rng(0).integers(1, 40 * 2**20, 50)
     files = tuple(SharedFile(f"{index}", int(size), "", Path()) for index, size in enumerate(sizes))
     cut = list(batches(files))

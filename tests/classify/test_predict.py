@@ -24,23 +24,6 @@ from usk.errors import UsageError
 Command = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first test leaves its run for the others."""
-    return tmp_path_factory.mktemp("kept") / "runs"
-
-
-@pytest.fixture
-def trained(usk: Command, urbansound8k_folder: Path, tmp_path: Path, kept: Path) -> Path:
-    """A run's folder, under one of runs that holds it alone."""
-    if not kept.exists():
-        options = ["--seeds", 1, "--test-folds", 1, "--epochs", 6, "--out", kept]
-        ran = usk("train", "--real", urbansound8k_folder, *options)
-        assert ran.code == 0, ran.err
-    (run,) = shutil.copytree(kept, tmp_path / "runs").glob("*/run.json")
-    return run.parent
-
-
 def test_predictions_are_those_of_the_run(usk: Command, trained: Path, urbansound8k_folder: Path) -> None:
     """The same files, read from disk: the probabilities that the run stored (rounded to four digits)."""
     stored = {row["clip_id"]: row for row in pq.read_table(trained / "predictions.parquet").to_pylist()}
