@@ -219,10 +219,9 @@ def test_a_generator_fitted_by_sessions_leaks_nowhere_among_speakers(
     common = ("--real", sessions, "--columns", "group=speaker", "--json")
     for name, generator in generators.items():
         made = tmp_path / f"made by {name}"
-        ran = usk(
+        usk(
             "synth", *common, "--model", generator, "--per-class", 3, "--steps", 2, "--device", "cpu", "--out", made
-        )  # fmt: skip
-        assert ran.code == 0, ran.err
+        ).done()  # fmt: skip
         ran = usk(
             "train", *common, "--synth", made, "--mix", "real,synth", "--epochs", 1, "--seeds", 1, "--no-baseline",
             "--out", tmp_path / f"runs {name}",
@@ -275,8 +274,7 @@ def test_a_folder_that_was_moved_and_renamed_is_the_same(
     assert kept(renamed, made) == before
     shutil.rmtree(recordings)
     ran = usk("train", "--real", renamed, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--seeds", 1, "--no-baseline", "--json",
-              "--out", tmp_path / "runs")  # fmt: skip
-    assert ran.code == 0, ran.err
+              "--out", tmp_path / "runs").done()  # fmt: skip
     assert sorted(run["dropped"] for run in ran.value["runs"]) == sorted(map(sum, before.values()))
     assert all(run["leaks"] == [] for run in ran.value["runs"])
     for file in sorted(renamed.glob("*/*/*.wav")):
@@ -292,8 +290,7 @@ def test_files_whose_content_was_replaced_after_synthesis_leak_nowhere(
 ) -> None:
     """Every file of fold 1 changes places with one of fold 2: parents are tested where their sound is, not their name."""
     made, common = tmp_path / "made", ("--real", sessions, "--columns", "group=speaker", "--json")
-    ran = usk("synth", *common, "--strategy", "waveform", "--per-class", 9, "--out", made)
-    assert ran.code == 0, ran.err
+    usk("synth", *common, "--strategy", "waveform", "--per-class", 9, "--out", made).done()
     folds = {clip.clip_id: clip.fold for clip in open_source(made).clips}
     pairs = [(f"{c}-{speaker}-{session}.wav", f"{c}-{speaker + 1}-{session}.wav")
              for c in CLASSES for speaker in (0, 3, 6, 9) for session in (0, 1)]  # fmt: skip
@@ -301,8 +298,7 @@ def test_files_whose_content_was_replaced_after_synthesis_leak_nowhere(
         content = (sessions / one).read_bytes()
         (sessions / one).write_bytes((sessions / other).read_bytes())
         (sessions / other).write_bytes(content)
-    ran = usk("audit", made, *common, "--embedding", "log-mel")
-    assert ran.code == 0, ran.err
+    ran = usk(f"audit {made}", *common, "--embedding", "log-mel").done()
     leaking_there = {part["fold"]: part["leaking"] for part in ran.value["folds"]}
     moved = {1: 2, 2: 1, 3: 3}
     decoded = decode_source(open_source(sessions, group_column="speaker"), RATE_HZ).source

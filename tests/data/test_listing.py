@@ -64,12 +64,10 @@ def test_esc_50_as_it_is_published(tmp_path: Path) -> None:
 
 def test_the_whole_job_on_a_folder_with_a_table(usk: Command, tmp_path: Path) -> None:
     real, made = esc_50(tmp_path / "ESC-50"), tmp_path / "made"
-    ran = usk("synth", "--real", real, "--strategy", "waveform", "--per-class", 4, "--out", made)
-    assert ran.code == 0, ran.err
+    usk(f"synth --real {real} --strategy waveform --per-class 4 --out {made}").done()
     ran = usk(
         "train", "--real", real, "--mix", "real,synth", "--synth", made, "--out", tmp_path / "runs", "--epochs", 1, "--seeds", 1, "--no-baseline", "--json"
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
+    ).done()  # fmt: skip
     assert [(run["split"], run["n_synthetic"] > 0, run["leaks"]) for run in ran.value["runs"]] == [
         ("fold1", True, []), ("fold2", True, []),
     ]  # fmt: skip
