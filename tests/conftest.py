@@ -344,8 +344,8 @@ class Ran:
         return self
 
     def refused(self, code: int, *said: str) -> None:
-        """The command ended with `code` and one line that holds all of `said`."""
-        assert (self.code, self.err.count("\n")) == (code, 1), self.err
+        """The command ended with `code`, no result, and one line that holds all of `said`."""
+        assert (self.code, self.out, self.err.count("\n")) == (code, "", 1), self.err
         assert all(text in self.err for text in said), self.err
 
 

@@ -123,9 +123,7 @@ class Failure:
     code: str | None = None  # X-Error-Code
     message: str = "told to fail"
     headers: dict[str, str] = field(default_factory=dict)
-    cut: int | None = (
-        None  # closes after so many bytes of the request's body or, if it has none, of the answer's
-    )
+    cut: int | None = None  # closes after so many bytes of the request's body or, if none, of the answer's
     lost: bool = False  # does what was asked and closes without an answer
     done: bool = False  # does what was asked and answers with `status` all the same
     times: int = 1
@@ -405,19 +403,14 @@ class _Handler(BaseHTTPRequestHandler):
             user = self._user()
             if user is None:
                 raise Refused(401, "Invalid username or password.")
-            return {
-                "type": "user",
-                "name": user[0],
-                "orgs": [{"name": name} for name in self.server_hub.organizations.get(user[0], ())],
-                "auth": {"type": "access_token", "accessToken": {"displayName": "laptop", "role": user[1]}},
-            }
+            orgs = [{"name": name} for name in self.server_hub.organizations.get(user[0], ())]
+            auth = {"type": "access_token", "accessToken": {"displayName": "laptop", "role": user[1]}}
+            return {"type": "user", "name": user[0], "orgs": orgs, "auth": auth}
         if parts == ["repos", "create"]:
             return self._create(json.loads(body))
         if parts[0] in TYPES and len(parts) >= 3:
             rest = parts[3:]
-            action, revision = (
-                (rest[0], rest[1] if len(rest) > 1 else "main") if rest else ("revision", "main")
-            )
+            action, revision = (*rest, *("revision", "main")[len(rest) :])[:2]
             writes = self.command != "GET" and action != "paths-info"
             repo = self._repo(TYPES[parts[0]], "/".join(parts[1:3]), writes)
             if action == "revision":
@@ -431,9 +424,8 @@ class _Handler(BaseHTTPRequestHandler):
             if action == "preupload":
                 return _preupload(repo, revision, json.loads(body), self.server_hub.ignored)
             if action == "commit":
-                commit = _apply(
-                    repo, revision, [json.loads(line) for line in body.splitlines() if line.strip()]
-                )
+                lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+                commit = _apply(repo, revision, lines)
                 url = f"{self.server_hub.endpoint}/{parts[0]}/{repo.id}/commit/{commit.sha}"
                 return {"success": True, "commitOid": commit.sha, "commitUrl": url}
             if action == "lfs-verify":
@@ -451,10 +443,7 @@ class _Handler(BaseHTTPRequestHandler):
         id = f"{owner}/{asked['name']}"
         may = {user[0], *self.server_hub.organizations.get(user[0], ())}
         if owner not in may or user[1] != "write":
-            raise Refused(
-                403,
-                f'You don\'t have the rights to create a {type} under the namespace "{owner}"',
-            )
+            raise Refused(403, f'You don\'t have the rights to create a {type} under "{owner}"')
         if (type, id) in self.server_hub.repos:
             raise Refused(409, f"You already created this {type} repo: {id}")
         self.server_hub.create_repo(type, id, private=asked.get("visibility") == "private")
@@ -468,12 +457,8 @@ class _Handler(BaseHTTPRequestHandler):
         blob = commit.blobs.get(path)
         if blob is None:
             raise Refused(404, "Entry not found", "EntryNotFound")
-        headers = {
-            "ETag": f'"{blob.etag}"',
-            "X-Repo-Commit": commit.sha,
-            "Accept-Ranges": "bytes",
-            "Content-Type": "application/octet-stream",
-        }
+        headers = {"ETag": f'"{blob.etag}"', "X-Repo-Commit": commit.sha}
+        headers |= {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         if blob.lfs:
             headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
@@ -491,12 +476,9 @@ class _Handler(BaseHTTPRequestHandler):
         for entry in asked["objects"]:
             if entry["oid"] not in repo.stored:
                 base, plural = self.server_hub.endpoint, f"{repo.type}s"
-                entry = entry | {
-                    "actions": {
-                        "upload": {"href": f"{base}/storage/{plural}/{repo.id}/{entry['oid']}"},
-                        "verify": {"href": f"{base}/api/{plural}/{repo.id}/lfs-verify"},
-                    }
-                }
+                upload = {"href": f"{base}/storage/{plural}/{repo.id}/{entry['oid']}"}
+                verify = {"href": f"{base}/api/{plural}/{repo.id}/lfs-verify"}
+                entry = entry | {"actions": {"upload": upload, "verify": verify}}
             objects.append(entry)
         return {"transfer": "basic", "objects": objects}
 
@@ -524,9 +506,8 @@ def _validate_card(content: str) -> tuple[int, Any]:
         metadata, errors = {}, [f"not valid YAML: {error}"]
     if metadata.get("license", "other") not in LICENSES:
         errors.append('"license" must be one of the known licenses')
-    if metadata.get("license") == "other" and not re.fullmatch(
-        r"[a-z0-9.-]+", metadata.get("license_name", "x")
-    ):
+    name = metadata.get("license_name", "x")
+    if metadata.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", name):
         errors.append('"license_name" must be of a-z, 0-9, . and -')
     errors += [
         f'"{name}" must be an array of strings'
@@ -547,37 +528,29 @@ def _info(repo: Repo, commit: Commit, blobs: bool) -> Any:
             if blob.lfs:
                 entry["lfs"] = {"sha256": blob.sha256, "size": len(blob.content), "pointerSize": 130}
         siblings.append(entry)
-    return {
-        "_id": "0" * 24,
-        "id": repo.id,
-        "author": repo.owner,
-        "sha": commit.sha,
+    about = {"_id": "0" * 24, "id": repo.id, "author": repo.owner, "sha": commit.sha, "siblings": siblings}
+    about |= {
         "lastModified": DATE,
         "createdAt": DATE,
         "private": repo.private,
         "gated": False,
         "disabled": False,
-        "downloads": 0,
-        "likes": 0,
-        "tags": [],
-        "siblings": siblings,
     }
+    return about | {"downloads": 0, "likes": 0, "tags": []}
+
+
+LAST_COMMIT = {"lastCommit": {"id": "0" * 40, "title": "a commit", "date": DATE}}
 
 
 def _file_entry(path: str, blob: Blob, expand: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "oid": blob.oid, "size": len(blob.content), "path": path}
     if blob.lfs:
         entry["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 130}
-    if expand:
-        entry["lastCommit"] = {"id": "0" * 40, "title": "a commit", "date": DATE}
-    return entry
+    return entry | (LAST_COMMIT if expand else {})
 
 
 def _folder_entry(path: str, expand: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": path}
-    if expand:
-        entry["lastCommit"] = {"id": "0" * 40, "title": "a commit", "date": DATE}
-    return entry
+    return {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} | (LAST_COMMIT if expand else {})
 
 
 def _folders(commit: Commit) -> set[str]:
@@ -634,14 +607,9 @@ def _preupload(repo: Repo, revision: str, asked: dict[str, Any], ignored: str) -
     for entry in asked["files"]:
         path = entry["path"]
         lfs = path.endswith(LFS_SUFFIXES) or b"\0" in base64.b64decode(entry["sample"])
-        answers.append(
-            {
-                "path": path,
-                "uploadMode": "lfs" if lfs else "regular",
-                "shouldIgnore": bool(ignored and re.search(ignored, path)),
-                "oid": commit.blobs[path].etag if path in there else None,
-            }
-        )
+        mode, oid = "lfs" if lfs else "regular", commit.blobs[path].etag if path in there else None
+        ignore = bool(ignored and re.search(ignored, path))
+        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": ignore, "oid": oid})
     return {"files": answers, "commitOid": commit.sha}
 
 
@@ -662,17 +630,10 @@ def _apply(repo: Repo, branch: str, lines: list[dict[str, Any]]) -> Commit:
             if value["oid"] not in repo.stored:
                 raise Refused(400, f"LFS pointer of {value['path']} pointed to a file that does not exist")
             blobs[value["path"]] = Blob(repo.stored[value["oid"]], lfs=True)
-        elif key in ("deletedFile", "deletedFolder"):
-            gone = [
-                path
-                for path in blobs
-                if path == value["path"]
-                or (key == "deletedFolder" and path.startswith(value["path"].rstrip("/") + "/"))
-            ]
-            if not gone:
+        elif key == "deletedFile":
+            if value["path"] not in blobs:
                 raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
-            for path in gone:
-                del blobs[path]
+            del blobs[value["path"]]
     return repo.add_commit(branch, header["summary"], blobs)
 
 
@@ -715,7 +676,10 @@ class LocalHub(HubServer):
         from huggingface_hub.hf_file_system import HfFileSystem
         from huggingface_hub.utils import _http
 
-        patch = self.monkeypatch.setattr
+        patch, files = self.monkeypatch.setattr, self.endpoint + "{}/{{repo_id}}/resolve/{{revision}}/{{{}}}"
+        https = (
+            _http.REPO_API_REGEX.pattern
+        )  # the client tells a repo's API by it, and this server speaks http
         clock = SimpleNamespace(**{**vars(time), "sleep": self.slept_s.append})
         newer: list[tuple[Any, str, Any]] = []  # what clients before 2 do not ask
         if hasattr(_http, "_HUB_ORIGINS"):
@@ -726,30 +690,17 @@ class LocalHub(HubServer):
         for module, name, value in (
             *newer,
             (constants, "ENDPOINT", self.endpoint),
-            (
-                constants,
-                "HUGGINGFACE_CO_URL_TEMPLATE",
-                self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            ),
+            (constants, "HUGGINGFACE_CO_URL_TEMPLATE", files.format("", "filename")),
             (constants, "HF_HUB_DISABLE_XET", True),
             (constants, "HF_HUB_CACHE", str(self.folder / "hub")),
             (constants, "HF_TOKEN_PATH", str(self.folder / "token")),
             (constants, "HF_STORED_TOKENS_PATH", str(self.folder / "stored_tokens")),
             (datasets.config, "HF_ENDPOINT", self.endpoint),
-            (
-                datasets.config,
-                "HUB_DATASETS_URL",
-                self.endpoint + "/datasets/{repo_id}/resolve/{revision}/{path}",
-            ),
+            (datasets.config, "HUB_DATASETS_URL", files.format("/datasets", "path")),
             (datasets.config, "HF_DATASETS_CACHE", self.folder / "datasets"),
             (datasets.config, "DOWNLOADED_DATASETS_PATH", str(self.folder / "datasets/downloads")),
             (datasets.config, "EXTRACTED_DATASETS_PATH", str(self.folder / "datasets/downloads/extracted")),
-            # The client tells a repo's API by https, which the Hub speaks and this server does not.
-            (
-                _http,
-                "REPO_API_REGEX",
-                re.compile(_http.REPO_API_REGEX.pattern.replace("https:", "https?:"), re.VERBOSE),
-            ),
+            (_http, "REPO_API_REGEX", re.compile(https.replace("https:", "https?:"), re.VERBOSE)),
             (_http, "time", clock),
             (file_download, "time", clock),
         ):

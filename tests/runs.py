@@ -110,7 +110,7 @@ def a_record(
             "class_names": list(class_names),
             "n_real": 100 if "real" in mix else 0,
             "n_synthetic": 90 if "synth" in mix else 0,
-            "dropped": 10 + fold if "synth" in mix else 0,
+            "dropped": 10 + (fold or 0) if "synth" in mix else 0,
             "n_validation": 20,
             "n_test": 60,
             "n_test_recordings": 15,

@@ -40,64 +40,55 @@ def connect_error() -> Exception:
     return library.ConnectError("[Errno 111] Connection refused")
 
 
-FAILURES: dict[str, tuple[Callable[[], Exception], str]] = {
+OFFLINE = "cannot be reached: HF_HUB_OFFLINE is set. Unset it, or "
+NO_TOKEN = "is refused: the Hub does not accept your token, or it has expired. Run `hf auth login`, or unset HF_TOKEN"
+FULL = "is full. Free some space, or move the cache with $HF_HOME"
+FAILURES: dict[str, tuple[Exception, str]] = {
     "no such repo": (
-        lambda: http(hub.RepositoryNotFoundError, 404),
+        http(hub.RepositoryNotFoundError, 404),
         "is not on the Hub, or private, or your token has expired. Check its name",
     ),
-    "gated": (lambda: http(hub.GatedRepoError, 403), "is gated. Accept its terms on its Hub page, then"),
-    "no such revision": (lambda: http(hub.RevisionNotFoundError, 404), "has no revision v9 on the Hub"),
-    "disabled": (lambda: http(hub.DisabledRepoError, 403), "was disabled on the Hub. "),
-    "a strange name": (lambda: hub.HFValidationError("Repo id must ..."), "is not a Hub id"),
-    "a bad token": (
-        lambda: http(hub.HfHubHTTPError, 401),
-        "is refused: the Hub does not accept your token, or it has expired. Run `hf auth login`, or unset HF_TOKEN",
-    ),
-    "no rights": (lambda: http(hub.HfHubHTTPError, 403), "is refused: your token may not read it"),
-    "too many requests": (lambda: http(hub.HfHubHTTPError, 429), "the Hub wants fewer requests"),
+    "gated": (http(hub.GatedRepoError, 403), "is gated. Accept its terms on its Hub page, then"),
+    "no such revision": (http(hub.RevisionNotFoundError, 404), "has no revision v9 on the Hub"),
+    "disabled": (http(hub.DisabledRepoError, 403), "was disabled on the Hub. "),
+    "a strange name": (hub.HFValidationError("Repo id must ..."), "is not a Hub id"),
+    "a bad token": (http(hub.HfHubHTTPError, 401), NO_TOKEN),
+    "no rights": (http(hub.HfHubHTTPError, 403), "is refused: your token may not read it"),
+    "too many requests": (http(hub.HfHubHTTPError, 429), "the Hub wants fewer requests"),
     "the Hub is down": (
-        lambda: caused(hub.LocalEntryNotFoundError("not cached"), http(hub.HfHubHTTPError, 503)),
+        caused(hub.LocalEntryNotFoundError("not cached"), http(hub.HfHubHTTPError, 503)),
         "the Hub answers with status 503. Try again later, or ",
     ),
-    "offline mode": (
-        lambda: hub.OfflineModeIsEnabled("offline"),
-        "cannot be reached: HF_HUB_OFFLINE is set. Unset it, or ",
-    ),
+    "offline mode": (hub.OfflineModeIsEnabled("offline"), OFFLINE),
     "offline mode, not cached": (
-        lambda: caused(hub.LocalEntryNotFoundError("not cached"), hub.OfflineModeIsEnabled("offline")),
-        "cannot be reached: HF_HUB_OFFLINE is set. Unset it, or ",
+        caused(hub.LocalEntryNotFoundError("not cached"), hub.OfflineModeIsEnabled("offline")),
+        OFFLINE,
     ),
-    "not cached": (lambda: hub.LocalEntryNotFoundError("not cached"), AWAY),
-    "no connection, not cached": (
-        lambda: caused(hub.LocalEntryNotFoundError("not cached"), connect_error()),
-        AWAY,
-    ),
-    "no connection": (connect_error, AWAY),
-    "a firewall": (lambda: caused(connect_error(), PermissionError(errno.EACCES, "Permission denied")), AWAY),
-    "connection reset": (lambda: ConnectionResetError(errno.ECONNRESET, "reset"), AWAY),
-    "no name service": (lambda: socket.gaierror(socket.EAI_NONAME, "Name or service not known"), AWAY),
-    "a strange certificate": (lambda: ssl.SSLCertVerificationError(1, "certificate verify failed"), AWAY),
-    "no route": (lambda: OSError(errno.ENETUNREACH, "Network is unreachable"), AWAY),
-    "no answer": (lambda: TimeoutError("timed out"), AWAY),
-    "disk full": (
-        lambda: OSError(errno.ENOSPC, "No space left on device"),
-        "cannot be downloaded: the disk of",
-    ),
+    "not cached": (hub.LocalEntryNotFoundError("not cached"), AWAY),
+    "no connection, not cached": (caused(hub.LocalEntryNotFoundError("not cached"), connect_error()), AWAY),
+    "no connection": (connect_error(), AWAY),
+    "a firewall": (caused(connect_error(), PermissionError(errno.EACCES, "Permission denied")), AWAY),
+    "connection reset": (ConnectionResetError(errno.ECONNRESET, "reset"), AWAY),
+    "no name service": (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), AWAY),
+    "a strange certificate": (ssl.SSLCertVerificationError(1, "certificate verify failed"), AWAY),
+    "no route": (OSError(errno.ENETUNREACH, "Network is unreachable"), AWAY),
+    "no answer": (TimeoutError("timed out"), AWAY),
+    "disk full": (OSError(errno.ENOSPC, "No space left on device"), "cannot be downloaded: the disk of"),
     "quota full": (
-        lambda: OSError(errno.EDQUOT, "Quota exceeded", "/there/blob"),
-        "cannot be downloaded: the disk of /there/blob is full. Free some space, or move the cache with $HF_HOME",
+        OSError(errno.EDQUOT, "Quota exceeded", "/there/blob"),
+        f"cannot be downloaded: the disk of /there/blob {FULL}",
     ),
     "unwritable cache": (
-        lambda: PermissionError(errno.EACCES, "Permission denied", "/there/models"),
+        PermissionError(errno.EACCES, "Permission denied", "/there/models"),
         "cannot be downloaded: /there/models cannot be written. Fix its permissions, or move the cache with $HF_HOME",
     ),
-    "read-only disk": (lambda: OSError(errno.EROFS, "Read-only", "/there"), "/there cannot be written"),
+    "read-only disk": (OSError(errno.EROFS, "Read-only", "/there"), "/there cannot be written"),
     "a cut download": (
-        lambda: OSError("Consistency check failed: file should be of size 9\nbut has size 3"),
+        OSError("Consistency check failed: file should be of size 9\nbut has size 3"),
         "cannot be downloaded: Consistency check failed: file should be of size 9",
     ),
 }
-each_failure = pytest.mark.parametrize(("make", "message"), FAILURES.values(), ids=FAILURES.keys())
+each_failure = pytest.mark.parametrize(("failure", "message"), FAILURES.values(), ids=FAILURES.keys())
 
 
 @pytest.fixture(autouse=True)
@@ -119,68 +110,55 @@ def one_line(raised: pytest.ExceptionInfo[Exception], subject: str, message: str
 
 
 @each_failure
-def test_a_model_that_the_hub_does_not_give(
-    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
+def test_what_the_hub_does_not_give(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
 ) -> None:
-    failure = make()
+    """A model, and a dataset."""
     monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(failure))
     with pytest.raises(ModelError) as raised:
         load_generator("user/name@v9", device="cpu")
     one_line(raised, "user/name ", message)
     assert raised.value.__cause__ is failure
-    if message.endswith((" ", "or ")):
-        assert "or a pipeline folder" in raised.value.hint
-
-
-@each_failure
-def test_a_dataset_that_the_hub_does_not_give(
-    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
-) -> None:
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", raising(make()))
-    with pytest.raises(SourceError) as raised:
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", raising(failure))
+    with pytest.raises(SourceError) as other:
         open_source("user/name@v9")
-    one_line(raised, "user/name ", message)
+    one_line(other, "user/name ", message)
     if message.endswith((" ", "or ")):
-        assert "or try `usk demo`" in raised.value.hint
+        assert "or a pipeline folder" in raised.value.hint and "or try `usk demo`" in other.value.hint
 
 
-FAILURES_OF_DATASETS: dict[str, tuple[Callable[[], Exception], str]] = {
-    "gated": (
-        lambda: caused(
-            datasets.exceptions.DatasetNotFoundError("Dataset 'user/name' is a gated dataset"),
-            http(hub.GatedRepoError, 403),
-        ),
-        "is gated. Accept its terms on its Hub page",
-    ),
+GENERATION = datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+GATED = datasets.exceptions.DatasetNotFoundError("Dataset 'user/name' is a gated dataset")
+FAILURES_OF_DATASETS: dict[str, tuple[Exception, str]] = {
+    "gated": (caused(GATED, http(hub.GatedRepoError, 403)), "is gated. Accept its terms on its Hub page"),
     "disk full": (
-        lambda: caused(
-            datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset"),
-            OSError(errno.ENOSPC, "No space left on device", "/there/x.arrow"),
-        ),
+        caused(GENERATION, OSError(errno.ENOSPC, "No space left on device", "/there/x.arrow")),
         "cannot be downloaded: the disk of /there/x.arrow is full",
     ),
     "no data": (
-        lambda: datasets.exceptions.DataFilesNotFoundError("No (supported) data files found in user/name"),
+        datasets.exceptions.DataFilesNotFoundError("No (supported) data files found in user/name"),
         "cannot be downloaded: No (supported) data files found in user/name",
     ),
     "a loading script": (
-        lambda: RuntimeError("Dataset scripts are no longer supported, but found name.py"),
+        RuntimeError("Dataset scripts are no longer supported, but found name.py"),
         "cannot be loaded as a data set: Dataset scripts are no longer supported, but found name.py",
     ),
     "shards that differ": (
-        lambda: datasets.exceptions.DatasetGenerationCastError("An error occurred\nAll the data files must"),
+        datasets.exceptions.DatasetGenerationCastError("An error occurred\nAll the data files must"),
         "cannot be loaded as a data set: An error occurred",
     ),
 }
 
 
-@pytest.mark.parametrize(("make", "message"), FAILURES_OF_DATASETS.values(), ids=FAILURES_OF_DATASETS.keys())
+@pytest.mark.parametrize(
+    ("failure", "message"), FAILURES_OF_DATASETS.values(), ids=FAILURES_OF_DATASETS.keys()
+)
 def test_a_dataset_that_cannot_be_loaded(
-    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Exception], message: str
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
 ) -> None:
     info = SimpleNamespace(sha="0" * 40, siblings=[], card_data=None)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, *args, **kwargs: info)
-    monkeypatch.setattr(datasets, "load_dataset", raising(make()))
+    monkeypatch.setattr(datasets, "load_dataset", raising(failure))
     with pytest.raises(SourceError) as raised:
         open_source("user/name")
     one_line(raised, "user/name ", message)
@@ -208,13 +186,7 @@ def test_a_chain_of_causes_may_be_a_ring() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a\nb", "a"),
-        ("\n  a:\n\tb\nc", "a: b"),
-        ("a:", "a:"),
-        ("", "ValueError"),
-    ],
+    ("text", "expected"), [("a\nb", "a"), ("\n  a:\n\tb\nc", "a: b"), ("a:", "a:"), ("", "ValueError")]
 )
 def test_the_first_line_of_a_librarys_error(text: str, expected: str) -> None:
     assert first_line(ValueError(text)) == expected

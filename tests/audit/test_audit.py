@@ -297,8 +297,7 @@ def test_what_cannot_be_is_refused_before_the_work(
 
     monkeypatch.setattr("usk.audit.audit.audit", too_late)
     (made / "plan.jsonl").unlink()
-    ran = usk("audit", made, "--real", urbansound8k_folder, *options)
-    assert ran.code == 2 and ran.err.startswith(f"usk: {said}") and ran.err.count("\n") == 1
+    usk("audit", made, "--real", urbansound8k_folder, *options).refused(2, f"usk: {said}")
 
 
 def test_saved_results_stand_in_the_card(

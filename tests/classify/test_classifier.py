@@ -171,9 +171,7 @@ def test_a_damaged_one_is_one_line(
 ) -> None:
     shutil.copytree(run, tmp_path / "spoilt")
     spoilt(tmp_path / "spoilt", what)
-    ran = usk("predict", tmp_path / "spoilt", "demo", "--quiet")
-    assert (ran.code, ran.err.count("\n")) == (1, 1), ran.err
-    assert message in ran.err
+    usk("predict", tmp_path / "spoilt", "demo", "--quiet").refused(1, message)
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,7 @@ def test_parts_go_on_as_far_as_they_can_and_end_alike(
 
 def test_a_part_that_cannot_go_on_says_so(usk: Command, written: Path) -> None:
     written.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
-    ran = usk("study", written, "--part", "2/2")
-    assert (ran.code, ran.err.count("\n")) == (1, 1) and "part 1 has not fitted mine" in ran.err
+    usk("study", written, "--part", "2/2").refused(1, "part 1 has not fitted mine")
     assert usk("study", written, "--part", "3/2").code == 2
 
 
@@ -162,8 +161,7 @@ def test_a_file_that_cannot_be_meant_is_one_line(
 ) -> None:
     assert old in STUDY
     written.write_text(STUDY.replace(old, new, 1))
-    ran = usk("study", written, "--dry-run")
-    assert (ran.code, ran.err.count("\n")) == (2, 1) and said in ran.err, ran.err
+    usk("study", written, "--dry-run").refused(2, said)
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
