@@ -25,7 +25,7 @@ from usk.classify.workers import TRANSFORMER_THREADS, WORTH_CLIPS, workers_for
 from usk.data.source import Source
 from usk.device import threads_of_torch
 from usk.engine import local
-from usk.engine.engine import LOSSES, Workers
+from usk.engine.engine import MAX_WORKER_LOSSES, Workers
 from usk.engine.part import Part
 from usk.errors import UskError
 
@@ -164,7 +164,7 @@ def test_a_run_that_kills_its_process_each_time_is_one_line_and_what_was_finishe
             for process in started:
                 process.kill()
 
-    with pytest.raises(UskError, match=rf"was killed \(SIGKILL\), {LOSSES} times .*workers 1"):
+    with pytest.raises(UskError, match=rf"was killed \(SIGKILL\), {MAX_WORKER_LOSSES} times .*workers 1"):
         train(bands, out=tmp_path, config=config, reporter=Watched(report))
     assert all(process.poll() is not None for process in started)
     finished = {path.parent.name for path in tmp_path.glob("*/run.json")}

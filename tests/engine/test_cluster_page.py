@@ -1,4 +1,4 @@
-"""The Slurm script of docs/how-to/cluster.md, run by bash as Slurm runs it."""
+"""Run the Slurm script of docs/how-to/cluster.md with bash, as Slurm would."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_slurm_script_makes_a_dataset_in_parts(
     (shim := tmp_path / "bin" / "usk").write_text(f'#!/bin/bash\nexec "{sys.executable}" -m usk "$@"\n')
     shim.chmod(0o755)
     command = ["--real", urbansound8k_folder, "--strategy", "waveform", "--per-class", 60, "--out"]
-    places = {
+    variables = {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
@@ -36,7 +36,7 @@ def test_the_slurm_script_makes_a_dataset_in_parts(
     for number in ("2", "1"):
         slurm = {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_CPUS_PER_TASK": "1"}
         ran = subprocess.run(
-            ["bash", "synth.sh", *map(str, command), "out"], cwd=tmp_path, env={**os.environ, **places, **slurm},
+            ["bash", "synth.sh", *map(str, command), "out"], cwd=tmp_path, env={**os.environ, **variables, **slurm},
             capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
@@ -46,6 +46,6 @@ def test_the_slurm_script_makes_a_dataset_in_parts(
         if file.is_file():
             assert (tmp_path / "out" / file.relative_to(tmp_path / "once")).read_bytes() == file.read_bytes()
     without = subprocess.run(
-        ["bash", "synth.sh"], cwd=tmp_path, env={**os.environ, **places}, capture_output=True
+        ["bash", "synth.sh"], cwd=tmp_path, env={**os.environ, **variables}, capture_output=True
     )
-    assert without.returncode != 0  # not an array: no part is guessed
+    assert without.returncode != 0  # outside a job array the script stops

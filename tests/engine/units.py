@@ -1,4 +1,4 @@
-"""Units for tests of the engines: worker processes import them."""
+"""Setup functions for tests of the engines. They are in a module of their own because worker processes import them."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from usk.errors import UskError
 
 
 @dataclass(frozen=True)
-class Writing:
-    """Each unit writes a file named after it; what is wrong with some is said by `wrong`, a unit's number to a kind."""
+class WriteFiles:
+    """Each unit writes a file named after its number. `faults` are pairs of a unit's number and what goes wrong with it."""
 
     folder: Path
-    wrong: tuple[tuple[int, str], ...] = ()
+    faults: tuple[tuple[int, str], ...] = ()
 
     def __call__(self, device: str) -> Callable[..., Any]:
-        def do(unit: int, say: Callable[..., None]) -> tuple[int, str]:
-            say("began", unit)
-            kind = dict(self.wrong).get(unit, "")
+        def run_unit(unit: int, on_progress: Callable[..., None]) -> tuple[int, str]:
+            on_progress("began", unit)
+            fault = dict(self.faults).get(unit, "")
             mark = self.folder / f"lost-{unit}"
-            if kind == "killed always" or (kind == "killed once" and not mark.exists()):
+            if fault == "killed always" or (fault == "killed once" and not mark.exists()):
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if kind == "machine lost once" and not mark.exists():
+            if fault == "machine lost once" and not mark.exists():
                 mark.touch()
-                os.kill(os.getppid(), signal.SIGKILL)  # Ray's daemon of the machine
-                time.sleep(60.0)  # until it has taken this process along
-            if kind == "line":
+                os.kill(os.getppid(), signal.SIGKILL)  # Ray's daemon on this machine
+                time.sleep(60.0)  # the daemon takes this process along
+            if fault == "line":
                 raise UskError("that cannot be done", field="per_class", hint="Do another.")
-            if kind == "bug":
+            if fault == "bug":
                 raise ValueError("wrong")
             (self.folder / f"{unit}.txt").write_text(f"unit {unit}\n")
             return unit, device
 
-        return do
+        return run_unit
 
 
 @dataclass(frozen=True)
-class Adding:
-    """A unit is a number and a shared tensor: the sum of the tensor with the number added to each of it."""
+class AddToShared:
+    """A unit is a number and a shared tensor. Its result is the sum of the tensor after adding the number to each element."""
 
     def __call__(self, device: str) -> Callable[..., Any]:
-        return lambda unit, say: float((unit[1].on(device) + unit[0]).sum())
+        return lambda unit, _on_progress: float((unit[1].to(device) + unit[0]).sum())

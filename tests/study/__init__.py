@@ -1,4 +1,4 @@
-"""Tests of `usk study`, and of the scripts that stand beside the published studies."""
+"""Tests of `usk study`, and of the scripts of the published studies."""
 
 import importlib.util
 import sys
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def load(path: str) -> ModuleType:
-    """A script of docs/studies as a module."""
+    """Import a script of docs/studies as a module."""
     file = Path(__file__).parents[2] / "docs" / "studies" / path
     spec = importlib.util.spec_from_file_location(f"studies_{file.stem}", file)
     assert spec is not None and spec.loader is not None

@@ -1,4 +1,4 @@
-"""`usk study` runs from its file, goes on where it was, and says what it found; files that cannot be meant are one line."""
+"""`usk study` runs from a TOML file, continues after a stop and writes its results. A wrong file is an error of one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usk.data.open import open_source
 from usk.errors import UsageError
 from usk.runs import read_runs
 from usk.study.config import read_study
-from usk.study.results import names
+from usk.study.results import includes_run
 from usk.study.run import study
 
 Command = Callable[..., Any]
@@ -47,97 +47,99 @@ per_class = 2
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def study_file(tmp_path: Path) -> Path:
     (tmp_path / "study.toml").write_text(STUDY)
     return tmp_path / "study.toml"
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(usk: Command, written: Path) -> None:
-    written.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
-    ran = usk("study", written, "--dry-run", "--json")
+def test_a_dry_run_lists_the_steps_and_does_nothing(usk: Command, study_file: Path) -> None:
+    study_file.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
+    ran = usk("study", study_file, "--dry-run", "--json")
     assert ran.code == 0, ran.err
     assert [step.split()[0] for step in ran.value] == [
         "fit", "make", "make", "train", "train", "make", "train", "train",
     ]  # fmt: skip
     assert "filtered of 40 real clips, test fold 1" in ran.value[2] and "2 runs" in ran.value[4]
-    assert [file.name for file in written.parent.iterdir()] == ["study.toml"]
+    assert [file.name for file in study_file.parent.iterdir()] == ["study.toml"]
 
 
 @pytest.mark.slow
-def test_it_makes_trains_compares_and_goes_on(usk: Command, written: Path, demo_cache: None) -> None:
-    ran = usk("study", written, "--json")
+def test_a_study_makes_trains_compares_and_is_not_repeated(
+    usk: Command, study_file: Path, demo_cache: None
+) -> None:
+    ran = usk("study", study_file, "--json")
     assert ran.code == 0, ran.err
-    result = json.loads((written.parent / "results.json").read_text())
+    result = json.loads((study_file.parent / "results.json").read_text())
     assert result == ran.value
-    found = {
+    mixes_of = {
         (comparison["train_clips"], comparison["augment"]): [row["mix"] for row in comparison["rows"]]
         for comparison in result["comparisons"]
     }
     mixes = ["real", "real,waveform", "real,waveform,filtered"]
-    assert found[40, "none"] == ["real"] and found[40, "basic"] == found[40, "best"] == mixes
-    assert found[None, "basic"] == mixes[:2]
+    assert mixes_of[40, "none"] == ["real"]
+    assert mixes_of[40, "basic"] == mixes_of[40, "best"] == mixes
+    assert mixes_of[None, "basic"] == mixes[:2]
     assert {one["baseline"] for one in result["against_control"]} == {"real,waveform"}
     assert list(result["by_fold"]) == ["1"]
-    assert "| trained on | 40 real clips | full real clips |" in (written.parent / "tables.md").read_text()
-    assert (written.parent / "accuracy-1.png").stat().st_size > 5_000
-    work = written.parent / "work"
+    assert "| trained on | 40 real clips | full real clips |" in (study_file.parent / "tables.md").read_text()
+    assert (study_file.parent / "accuracy-1.png").stat().st_size > 5_000
+    work = study_file.parent / "work"
     (filtered,) = [folder for folder in (work / "filtered").iterdir() if folder.is_dir()]
     assert set(open_source(filtered).counts().values()) == {2}
     records = {path: path.stat().st_mtime_ns for path in (work / "runs").glob("*/run.json")}
     assert len(records) == 7
-    assert usk("study", written, "--json").value == result
+    assert usk("study", study_file, "--json").value == result
     assert {path: path.stat().st_mtime_ns for path in (work / "runs").glob("*/run.json")} == records
 
 
 @pytest.mark.slow
-def test_parts_go_on_as_far_as_they_can_and_end_alike(
-    usk: Command, written: Path, demo_cache: None, monkeypatch: pytest.MonkeyPatch
+def test_each_part_goes_as_far_as_it_can_and_the_last_compares_all_runs(
+    usk: Command, study_file: Path, demo_cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Part 2 of 2 makes its clips and says what it waits for; the last of them compares all runs."""
-    monkeypatch.setattr("usk.synth.synthesize.ROWS_PER_SHARD", 6)  # two units a dataset at least
-    written.write_text(
+    monkeypatch.setattr("usk.synth.synthesize.ROWS_PER_SHARD", 6)  # at least two units in each dataset
+    study_file.write_text(
         STUDY.replace('[40, "full"]', "[40]").replace("real,waveform,filtered", "real,filtered")
     )
     for part in ("2/2", "1/2", "2/2", "1/2"):
-        ran = usk("study", written, "--part", part, "--json")
-        if part == "2/2" and not list((written.parent / "work").glob("runs/*/run.json")):
+        ran = usk("study", study_file, "--part", part, "--json")
+        if part == "2/2" and not list((study_file.parent / "work").glob("runs/*/run.json")):
             assert ran.code == 1
             assert "units are missing, of part 1 of 2. Run the same command again" in ran.err.splitlines()[-1]
         else:
             assert ran.code == 0, ran.err
-    assert len(list((written.parent / "work").glob("runs/*/run.json"))) == 4
+    assert len(list((study_file.parent / "work").glob("runs/*/run.json"))) == 4
     rows = {row["mix"] for one in ran.value["comparisons"] for row in one["rows"]}
     assert rows == {"real", "real,waveform", "real,filtered"}
 
 
-def test_a_part_that_cannot_go_on_says_so(usk: Command, written: Path) -> None:
-    written.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
-    usk("study", written, "--part", "2/2").refused(1, "part 1 has not fitted mine")
-    assert usk("study", written, "--part", "3/2").code == 2
+def test_a_part_that_needs_another_part_is_an_error_of_one_line(usk: Command, study_file: Path) -> None:
+    study_file.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
+    usk("study", study_file, "--part", "2/2").refused(1, "part 1 has not fitted mine")
+    assert usk("study", study_file, "--part", "3/2").code == 2
 
 
-def test_what_is_trained_so_far_is_compared_and_other_runs_are_not(usk: Command, written: Path) -> None:
-    written.write_text(STUDY.replace("test_folds = [1]", "test_folds = [1, 2]"))
-    runs = written.parent / "work" / "runs"
+def test_only_the_runs_of_the_study_are_compared(usk: Command, study_file: Path) -> None:
+    study_file.write_text(STUDY.replace("test_folds = [1]", "test_folds = [1, 2]"))
+    runs = study_file.parent / "work" / "runs"
     for fold in (1, 3):
         for mix in ("real", "real,waveform", "real,sample"):
             write_run(runs, mix, fold=fold, train_clips=40, augment="basic")
     write_run(runs, "real", fold=1, train_clips=40, seed=1, augment="basic")
     write_run(runs, "real", fold=1, train_clips=50, augment="basic")
-    config = read_study(written)
-    named = [(run.fold, run.train_clips, run.mix) for run in read_runs(runs) if names(config, run)]
-    assert sorted(named) == [(1, 40, "real"), (1, 40, "real,waveform")]
-    used = replace(config, uses=("as-is", "balanced"))
+    config = read_study(study_file)
+    included = [(run.fold, run.train_clips, run.mix) for run in read_runs(runs) if includes_run(config, run)]
+    assert sorted(included) == [(1, 40, "real"), (1, 40, "real,waveform")]
+    with_uses = replace(config, uses=("as-is", "balanced"))
     write_run(runs, "real,waveform (balanced)", fold=1, train_clips=40, augment="basic")
-    named = [run.mix for run in read_runs(runs) if names(used, run)]
-    assert sorted(named) == ["real", "real,waveform", "real,waveform (balanced)"]
-    found = study(written, only_results=True).results
-    assert list(found["by_fold"]) == ["1"]
-    assert [one["train_clips"] for one in found["comparisons"]] == [40]
+    included = [run.mix for run in read_runs(runs) if includes_run(with_uses, run)]
+    assert sorted(included) == ["real", "real,waveform", "real,waveform (balanced)"]
+    results = study(study_file, only_results=True).results
+    assert list(results["by_fold"]) == ["1"]
+    assert [comparison["train_clips"] for comparison in results["comparisons"]] == [40]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("seeds = 1", "seeds = [", "is not a TOML file"),
         ("seeds = 1", "", "lacks seeds"),
@@ -156,21 +158,21 @@ def test_what_is_trained_so_far_is_compared_and_other_runs_are_not(usk: Command,
         ("[clips.waveform]", "[model]\n7 = 'embedded'\n[clips.waveform]", "no entry for test fold 1"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_one_line(
-    usk: Command, written: Path, old: str, new: str, said: str
+def test_a_wrong_file_is_an_error_of_one_line(
+    usk: Command, study_file: Path, old: str, new: str, message: str
 ) -> None:
     assert old in STUDY
-    written.write_text(STUDY.replace(old, new, 1))
-    usk("study", written, "--dry-run").refused(2, said)
+    study_file.write_text(STUDY.replace(old, new, 1))
+    usk("study", study_file, "--dry-run").refused(2, message)
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         study(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*/study.toml")), ids=lambda path: path.parent.name)
-def test_published_studies_can_be_run(path: Path) -> None:
+def test_published_studies_are_valid(path: Path) -> None:
     config = read_study(path)
     for n in config.train_clips:
         parts = {name for mix in config.mixes[n] for name in parse_mix(mix).parts}

@@ -1,4 +1,4 @@
-"""The tables that the pages show are those of the saved results."""
+"""The tables in docs/ agree with the saved results of the studies."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ tables = load("tables.py")
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
-def test_pages_show_what_was_measured(page: Path) -> None:
+def test_pages_agree_with_the_results(page: Path) -> None:
     text = page.read_text()
     assert tables.MARKED.search(text)
     assert text.count("<!-- table:") == text.count("<!-- /table -->") == len(tables.MARKED.findall(text))
     assert tables.filled(text) == text, "run python docs/studies/tables.py"
 
 
-def test_every_table_is_shown() -> None:
+def test_every_table_is_on_a_page() -> None:
     shown = {name for page in tables.PAGES for _, name in tables.MARKED.findall(page.read_text())}
     assert shown == set(tables.TABLES)
 
 
-def test_only_a_verdict_is_bold() -> None:
+def test_only_a_clear_result_is_bold() -> None:
     difference = {
         "difference_points": 5.06, "low_points": 1.04, "high_points": -0.0, "n_pairs_up": 8, "n_pairs": 9,
     }  # fmt: skip

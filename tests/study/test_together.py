@@ -1,4 +1,4 @@
-"""Several studies of one question as one."""
+"""Tests of docs/studies/together: several studies of one question, analyzed as one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usk.runs import read_runs
 together = load("together/together.py")
 
 
-def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
+def test_the_studies_of_a_seed_and_fold_are_one_pair_with_their_mean_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common: dict[str, Any] = {"train_clips": 50, "augment": "strong"}
@@ -32,7 +32,9 @@ def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
         write_run(tmp_path / name, mix, 0, 1, skill=0.1, train_clips=50, augment="none")
         for last, skill in (("real", 0.2), ("real,synth", 0.4)):
             write_run(tmp_path / name, last, 0, 1, skill=skill, train_clips=100, augment="strong")
-    write_run(tmp_path / "two", "real,synth", 0, 1, skill=0.0, **common)  # another draw of what is renamed
+    write_run(
+        tmp_path / "two", "real,synth", 0, 1, skill=0.0, **common
+    )  # a different dataset that has the same name as the renamed one
     saved = tmp_path / "found.json"
     words = [str(tmp_path / "one"), str(tmp_path / "two"), "--train-clips", "50,100", "--mixes", "real,synth"]
     monkeypatch.setattr(
@@ -52,11 +54,11 @@ def test_a_seed_is_one_pair_whose_difference_is_the_mean_of_all_studies(
 
 
 @pytest.mark.parametrize(
-    "unlike", [{"steps": 900}, {"sources": {"real": {"revision": "cleaned"}}}, {"n_clips": 57}]
+    "changed", [{"steps": 900}, {"sources": {"real": {"revision": "cleaned"}}}, {"n_clips": 57}]
 )
-def test_runs_of_other_steps_or_clips_are_no_pairs(tmp_path: Path, unlike: dict[str, Any]) -> None:
-    alike: dict[str, Any] = {"steps": 100, "sources": {"real": {"revision": "noisy"}}}
-    write_run(tmp_path, "real", **alike)
-    write_run(tmp_path, "real,synth", **(alike | unlike))
+def test_runs_with_different_steps_or_clips_are_not_paired(tmp_path: Path, changed: dict[str, Any]) -> None:
+    common: dict[str, Any] = {"steps": 100, "sources": {"real": {"revision": "noisy"}}}
+    write_run(tmp_path, "real", **common)
+    write_run(tmp_path, "real,synth", **(common | changed))
     with pytest.raises(SystemExit, match="took other steps, or were trained or tested on other real clips"):
         together.pairs_of(read_runs(tmp_path), "real,synth")

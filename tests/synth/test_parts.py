@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from usk.data.open import open_source
 from usk.engine import local
-from usk.engine.part import Part, versions
+from usk.engine.part import Part, job_versions
 from usk.errors import SourceError, UsageError
 from usk.files import LOCK_FILE
 from usk.synth import dataset_folder, synthesize
@@ -169,10 +169,10 @@ def test_a_part_of_another_version_is_refused(
     assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
     before = contents(out)
     with monkeypatch.context() as patched:
-        patched.setattr(dataset_folder, "versions", lambda: {**versions(), name: "0.0.1"})
+        patched.setattr(dataset_folder, "job_versions", lambda: {**job_versions(), name: "0.0.1"})
         refused = usk(*arguments, "--out", out, "--part", "2/2")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert f"begun with {name} {versions()[name]}, and here is 0.0.1" in refused.err
+    assert f"begun with {name} {job_versions()[name]}, and here is 0.0.1" in refused.err
     assert contents(out) == before
 
 
@@ -215,14 +215,14 @@ def test_worker_processes_end_with_the_bytes_of_one_and_a_killed_one_costs_its_u
         return started[-1]
 
     monkeypatch.setattr(local.subprocess, "Popen", noted)
-    give = local.Processes.send
+    send = local.ProcessEngine.send
 
-    def killing(self: local.Processes, number: int, message: object) -> None:
-        give(self, number, message)
-        if message == 0 and len(started) == 2:  # the first unit: as soon as one has it
-            started[number].kill()
+    def send_and_kill(self: local.ProcessEngine, worker: int, unit: object) -> None:
+        send(self, worker, unit)
+        if unit == 0 and len(started) == 2:  # kill the worker of the first unit, once
+            started[worker].kill()
 
-    monkeypatch.setattr(local.Processes, "send", killing)
+    monkeypatch.setattr(local.ProcessEngine, "send", send_and_kill)
     ran = usk(*arguments, "--out", tmp_path / "two", "--workers", 2, "--json")
     assert ran.code == 0 and ran.value["made"] == 15, ran.err
     assert len(started) == 3 and all(process.poll() is not None for process in started)

@@ -38,9 +38,9 @@ from usk.data.mix import Mix, label_map
 from usk.data.source import Source
 from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
-from usk.engine.chosen import engine_for, require_engine
 from usk.engine.engine import LOCAL, Workers
-from usk.engine.part import Part, part_of
+from usk.engine.part import Part, part_number
+from usk.engine.select import create_engine, require_engine
 from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.reporter import Reporter
@@ -202,7 +202,7 @@ class _Trainer:
         given, n_runs = self.config.workers, len(self.todo)
         chosen = given if engine == LOCAL else None
         workers = workers_for(chosen, self.config.classifier, n_runs, steps * batch, self.device)
-        return workers.by(engine, given, n_runs)
+        return workers.on_engine(engine, given, n_runs)
 
     def settings(
         self, workers: Workers, augments: Sequence[str], train_clips: Sequence[int | None]
@@ -238,7 +238,9 @@ class _Trainer:
             for index, identity in enumerate(self.identities)
             if self.records[index] is None and find_run(self.out, identity) is None
         ]
-        parts = abbreviate_list([str(part) for part in sorted({part_of(i, self.part.of) for i in missing})])
+        parts = abbreviate_list(
+            [str(part) for part in sorted({part_number(i, self.part.of) for i in missing})]
+        )
         whose = f"{len(missing)} of {len(self.planned)} runs are missing, of parts {parts} of {self.part.of}"
         return whose if missing else ""
 
@@ -248,7 +250,7 @@ class _Trainer:
         done = dict.fromkeys(self.todo, 0)
         with reporter.task("training", "steps", sum(task.steps for task in tasks)) as progress:
 
-            def after_epoch(place: int, epoch: int, accuracy: float) -> None:
+            def on_progress(place: int, epoch: int, accuracy: float) -> None:
                 index, task = self.todo[place], tasks[place]
                 done[index] = epoch * task.steps // task.epochs
                 chosen_on = "" if math.isnan(accuracy) else f" · validation {accuracy:.0%}"
@@ -256,21 +258,21 @@ class _Trainer:
                 text = f"{label} · epoch {epoch}/{task.epochs}{chosen_on}"
                 progress.update(sum(done.values()), text=text)
 
-            def ended(place: int, trained: TrainedClassifier) -> None:
+            def on_result(place: int, trained: TrainedClassifier) -> None:
                 index = self.todo[place]
                 self.records[index] = self._save(self.planned[index], self.identities[index], trained)
 
                 tables.used(tasks[place])
 
-            with engine_for(workers, [self.out]) as engine:
+            with create_engine(workers, [self.out]) as engine:
                 tables = Tables(self._table, engine.share, tasks)
                 begin = Fitting(self.config.classifier)
                 engine.run(
                     len(tasks),
                     begin,
                     lambda place: (tasks[place], tables.of(tasks[place])),
-                    said=after_epoch,
-                    ended=ended,
+                    on_progress=on_progress,
+                    on_result=on_result,
                 )
         return [record for record in self.records if record is not None]
 

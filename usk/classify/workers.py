@@ -19,7 +19,7 @@ from usk.classify.feature_table import FeatureTable
 from usk.classify.loop import TrainTask, fit_classifier, tables_of
 from usk.classify.registry import preset
 from usk.device import cores_allowed, memory_allowed_bytes, visible_devices
-from usk.engine.engine import Do, Shared, Workers
+from usk.engine.engine import RunUnit, SharedTensor, Workers
 
 THREADS, TRANSFORMER_THREADS = 1, 8
 WORTH_CLIPS = 2**14  # a process takes seconds to start: with fewer clips trained on in all, one is enough
@@ -68,14 +68,14 @@ class Fitting:
 
     classifier: str
 
-    def __call__(self, device: str) -> Do:
+    def __call__(self, device: str) -> RunUnit:
         recipe, on = preset(self.classifier), torch.device(device)
 
         def do(
-            unit: tuple[TrainTask, Mapping[str, tuple[Shared, torch.Tensor]]], say: Callable[..., None]
+            unit: tuple[TrainTask, Mapping[str, tuple[SharedTensor, torch.Tensor]]], say: Callable[..., None]
         ) -> Any:
             task, kept = unit
-            tables = {name: FeatureTable(shared.on(on), labels) for name, (shared, labels) in kept.items()}
+            tables = {name: FeatureTable(shared.to(on), labels) for name, (shared, labels) in kept.items()}
             return fit_classifier(task, recipe, tables, on, say)
 
         return do
@@ -87,15 +87,15 @@ class Tables:
     def __init__(
         self,
         table_of: Callable[[str], FeatureTable],
-        share: Callable[[torch.Tensor], Shared],
+        share: Callable[[torch.Tensor], SharedTensor],
         tasks: Sequence[TrainTask],
     ) -> None:
         """`table_of` computes the one of a source; `share` keeps it for those who train."""
         self.table_of, self.share = table_of, share
-        self._kept: dict[str, tuple[Shared, torch.Tensor]] = {}
+        self._kept: dict[str, tuple[SharedTensor, torch.Tensor]] = {}
         self._waiting = Counter(name for task in tasks for name in tables_of(task))
 
-    def of(self, task: TrainTask) -> dict[str, tuple[Shared, torch.Tensor]]:
+    def of(self, task: TrainTask) -> dict[str, tuple[SharedTensor, torch.Tensor]]:
         """What a worker is given for a task, by source: features and labels."""
         for name in tables_of(task):
             if name not in self._kept:
@@ -108,4 +108,4 @@ class Tables:
         for name in tables_of(task):
             self._waiting[name] -= 1
             if not self._waiting[name] and name in self._kept:
-                self._kept.pop(name)[0].drop()
+                self._kept.pop(name)[0].delete()

@@ -137,8 +137,8 @@ def command(
     Run it again after an interruption and it goes on where it stopped.
     """
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
-    from usk.engine.chosen import require_engine
     from usk.engine.part import Part
+    from usk.engine.select import require_engine
     from usk.synth.settings import SynthConfig, render_config
 
     its_part = Part.parse(part)

@@ -120,8 +120,8 @@ def command(
     display, reading = display_for(ctx), Reading.of(columns, skip_bad)
     from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
-    from usk.engine.chosen import require_engine
     from usk.engine.part import Part
+    from usk.engine.select import require_engine
     from usk.errors import UsageError
     from usk.text import abbreviate_list, pluralize
 

@@ -1,1 +1,1 @@
-"""Who does the units of a job: this process, several on this machine, or part K of N on any machine."""
+"""Engines that run the units of a job: in this process, in worker processes of this machine, or on a Ray cluster."""

@@ -1,8 +1,8 @@
-"""Who does the units of a job: this process, several on this machine (`usk.engine.local`), or a Ray cluster's (`usk.engine.ray`).
+"""Run the units of a job in this process, or in a pool of workers (`usk.engine.local`, `usk.engine.ray`).
 
-A unit is what one worker does at a time: render a batch, train one run. Both it and `begin`, which prepares a worker for all of
-its units, are picklable. Whoever does a unit, its result is the same. A worker that is killed costs its unit, which another one
-does again.
+A unit is the work that one worker does at a time, such as rendering a batch or training one run. A setup function prepares
+each worker for its units. Units and setup functions are picklable. The result of a unit does not depend on the worker that
+runs it. If a worker is killed, another worker runs its unit again.
 """
 
 from __future__ import annotations
@@ -15,48 +15,50 @@ from typing import Any
 
 from usk.errors import UskError
 
-Do = Callable[[Any, Callable[..., None]], Any]
-"""`do(unit, say)` does one unit and returns its result; `say(...)` is progress."""
-Begin = Callable[[str], Do]
-"""`begin(device)`, in each worker: what does its units."""
-LOSSES = 3  # of one unit, each with its worker: then it is the unit
+RunUnit = Callable[[Any, Callable[..., None]], Any]
+"""`run_unit(unit, on_progress)` runs one unit and returns its result. It reports progress by `on_progress(...)`."""
+Setup = Callable[[str], RunUnit]
+"""`setup(device)` is called once in each worker and returns the function that runs its units."""
+MAX_WORKER_LOSSES = 3  # while running the same unit; after that the unit counts as the cause
 LOCAL, RAY = "local", "ray"
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many work at the same time, how many threads each has, and the devices that those of this machine take in turn."""
+    """How many workers run at the same time, the torch threads of each, and the devices of this machine that they share."""
 
     processes: int
     threads: int
     devices: tuple[str, ...] = ("cpu",)
     engine: str = LOCAL
-    of_gpu: float = 1.0  # what each takes of a GPU in a cluster
+    gpu_share: float = 1.0  # the fraction of a GPU that each worker reserves in a cluster
 
-    def by(self, engine: str, wanted: int | None, n_units: int) -> Workers:
-        """The same, as many as are `wanted`, or as the cluster of `engine` has room for."""
+    def on_engine(self, engine: str, wanted: int | None, n_units: int) -> Workers:
+        """Return these workers for another engine: `wanted` of them, or one for each unit if `wanted` is None."""
         if engine == LOCAL:
             return self
-        of_gpu = min(1.0, len(self.devices) / self.processes)
-        return replace(self, processes=max(1, min(wanted or n_units, n_units)), engine=engine, of_gpu=of_gpu)
+        gpu_share = min(1.0, len(self.devices) / self.processes)
+        processes = max(1, min(wanted or n_units, n_units))
+        return replace(self, processes=processes, engine=engine, gpu_share=gpu_share)
 
     def device(self, number: int) -> str:
+        """Return the device of a worker: workers take the devices in turn."""
         return self.devices[number % len(self.devices)]
 
 
-class Shared(ABC):
-    """A tensor that workers share. Picklable."""
+class SharedTensor(ABC):
+    """A picklable handle of a tensor that all workers can read."""
 
     @abstractmethod
-    def on(self, device: Any) -> Any:
-        """It, in a worker, on a torch device."""
+    def to(self, device: Any) -> Any:
+        """Return the tensor on a torch device. Workers call this."""
 
-    def drop(self) -> None:  # noqa: B027
-        """No unit needs it any more."""
+    def delete(self) -> None:  # noqa: B027
+        """Free the tensor: no unit needs it any more."""
 
 
 class Engine(ABC):
-    """Does units while it is entered; whatever it started or kept is gone when it is left."""
+    """Runs units. As a context manager it stops its workers and deletes its temporary files on exit."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
@@ -68,126 +70,137 @@ class Engine(ABC):
         pass
 
     @abstractmethod
-    def share(self, tensor: Any) -> Shared:
-        """Keep a tensor where all workers find it: units carry what this returns."""
+    def share(self, tensor: Any) -> SharedTensor:
+        """Store a tensor where all workers can read it. Units carry the handle that this returns."""
 
     @abstractmethod
     def run(
         self,
         n_units: int,
-        begin: Begin,
-        unit: Callable[[int], Any],
+        setup: Setup,
+        make_unit: Callable[[int], Any],
         *,
-        said: Callable[..., None] = lambda *_: None,
-        ended: Callable[[int, Any], None] = lambda *_: None,
+        on_progress: Callable[..., None] = lambda *_: None,
+        on_result: Callable[[int, Any], None] = lambda *_: None,
     ) -> None:
-        """Do units 0 to `n_units` - 1.
+        """Run units 0 to `n_units` - 1.
 
         Args:
-            unit: of a number, in this process, when a worker is about to do it.
-            said, ended: called in this thread with a unit's number and its progress, or its result, as things happen. Not
-                every engine hands progress on.
+            setup: prepares each worker.
+            make_unit: returns the unit of a number. It is called in this process, just before a worker runs the unit.
+            on_progress, on_result: callbacks in this thread, with a unit's number and its progress or its result. The Ray
+                engine reports no progress.
 
-        Raises what a worker raised, once all others have been stopped; UskError for a unit whose worker was lost `LOSSES` times.
+        Raise the exception of a unit that fails, after all workers were stopped. Raise UskError if `MAX_WORKER_LOSSES` workers
+        were lost with the same unit.
         """
 
 
 @dataclass(frozen=True)
-class _Mine(Shared):
+class _InProcessTensor(SharedTensor):
     tensor: Any
 
-    def on(self, device: Any) -> Any:
+    def to(self, device: Any) -> Any:
         return self.tensor.to(device)
 
 
-class Here(Engine):
-    """This process does all units, one after another."""
+class InProcessEngine(Engine):
+    """Runs all units in this process, one after another."""
 
-    def share(self, tensor: Any) -> Shared:
-        return _Mine(tensor)
+    def share(self, tensor: Any) -> SharedTensor:
+        return _InProcessTensor(tensor)
 
     def run(
         self,
         n_units: int,
-        begin: Begin,
-        unit: Callable[[int], Any],
+        setup: Setup,
+        make_unit: Callable[[int], Any],
         *,
-        said: Callable[..., None] = lambda *_: None,
-        ended: Callable[[int, Any], None] = lambda *_: None,
+        on_progress: Callable[..., None] = lambda *_: None,
+        on_result: Callable[[int, Any], None] = lambda *_: None,
     ) -> None:
         from usk.device import threads_of_torch
 
-        do = begin(self.workers.device(0))
+        run_unit = setup(self.workers.device(0))
         for number in range(n_units):
-            what = unit(number)
+            unit = make_unit(number)
             with threads_of_torch(self.workers.threads):
-                result = do(what, lambda *told, number=number: said(number, *told))
-            ended(number, result)
+                result = run_unit(unit, lambda *progress, number=number: on_progress(number, *progress))
+            on_result(number, result)
 
 
-class Pool(Engine):
-    """Workers that are started, given one unit after another, and replaced when they are lost."""
+class WorkerPool(Engine):
+    """Starts workers, sends each one unit at a time, and replaces workers that are lost.
+
+    Subclasses start the workers and exchange messages with them. A worker has a number, and a slot that decides its device.
+    """
 
     @abstractmethod
-    def start(self, place: int, begin: Begin) -> int:
-        """A new worker in one of the places; returns its number."""
+    def start(self, slot: int, setup: Setup) -> int:
+        """Start a worker in a slot and return the worker's number."""
 
     @abstractmethod
     def send(self, worker: int, unit: Any) -> None:
-        """Give it a unit."""
+        """Send a unit to a worker."""
 
     @abstractmethod
     def dismiss(self, worker: int) -> None:
-        """No unit is left for it: its memory is freed."""
+        """Stop a worker that no unit is left for."""
 
     @abstractmethod
-    def answer(self) -> tuple[int, tuple[Any, ...]] | None:
-        """A worker and what it says; None after a second without an answer. `("ready",)` for a unit; `("said", what)`; `("ended",
-        result)`; `("error", exception)`; `("gone", why)` if it was lost."""
+    def receive(self) -> tuple[int, tuple[Any, ...]] | None:
+        """Return the next message, with the number of its worker, or None after a second without one.
+
+        Messages: `("ready",)` for a unit, `("progress", arguments)`, `("result", result)`, `("error", exception)`, and
+        `("lost", reason)` for a worker that ended.
+        """
 
     @abstractmethod
-    def how_it_ended(self, worker: int, why: str) -> UskError: ...
+    def loss_error(self, worker: int, reason: str) -> UskError:
+        """Return the error for a unit that lost too many workers; `worker` is the last of them."""
 
     def run(
         self,
         n_units: int,
-        begin: Begin,
-        unit: Callable[[int], Any],
+        setup: Setup,
+        make_unit: Callable[[int], Any],
         *,
-        said: Callable[..., None] = lambda *_: None,
-        ended: Callable[[int, Any], None] = lambda *_: None,
+        on_progress: Callable[..., None] = lambda *_: None,
+        on_result: Callable[[int, Any], None] = lambda *_: None,
     ) -> None:
-        waiting, lost = deque(range(n_units)), Counter[int | None]()
-        place_of = {self.start(place, begin): place for place in range(min(self.workers.processes, n_units))}
-        now: dict[int, int | None] = dict.fromkeys(place_of)  # worker -> unit
-        while waiting or any(number is not None for number in now.values()):
-            if (found := self.answer()) is None:
+        queue = deque(range(n_units))
+        losses = Counter[int | None]()
+        slots = {self.start(slot, setup): slot for slot in range(min(self.workers.processes, n_units))}
+        running: dict[int, int | None] = dict.fromkeys(slots)  # the unit of each worker
+        while queue or any(number is not None for number in running.values()):
+            if (message := self.receive()) is None:
                 continue
-            worker, (kind, *what) = found
-            if worker not in now:
+            worker, (kind, *content) = message
+            if worker not in running:
                 continue
-            number = now[worker]
-            if kind == "said":
-                said(number, *what[0])
+            number = running[worker]
+            if kind == "progress":
+                on_progress(number, *content[0])
             elif kind == "error":
-                raise what[0]
-            elif kind == "gone":
-                del now[worker]
-                lost[number] += 1
-                if lost[number] == LOSSES:
-                    raise self.how_it_ended(worker, *what)
+                raise content[0]
+            elif kind == "lost":
+                del running[worker]
+                losses[number] += 1
+                if losses[number] == MAX_WORKER_LOSSES:
+                    raise self.loss_error(worker, *content)
                 if number is not None:
-                    waiting.appendleft(number)
-                if waiting:
-                    another = self.start(place_of[worker], begin)
-                    place_of[another], now[another] = place_of[worker], None
+                    queue.appendleft(number)
+                if queue:
+                    replacement = self.start(slots[worker], setup)
+                    slots[replacement], running[replacement] = slots[worker], None
             else:
-                if kind == "ended":
-                    now[worker] = None
-                    ended(number if number is not None else -1, what[0])
-                if waiting:
-                    now[worker] = following = waiting.popleft()
-                    self.send(worker, unit(following))
+                if kind == "result":
+                    running[worker] = None
+                    assert number is not None
+                    on_result(number, content[0])
+                if queue:
+                    running[worker] = next_number = queue.popleft()
+                    self.send(worker, make_unit(next_number))
                 else:
-                    del now[worker]
+                    del running[worker]
                     self.dismiss(worker)

@@ -1,7 +1,7 @@
-"""Units in several processes of this machine, spread over its GPUs.
+"""Run units in several processes of this machine, spread over its GPUs.
 
-The processes are fresh ones (`python -m usk.engine.worker`), so that a script needs no guard for its main module. They talk over
-their standard input and output, in pickles, and end with whoever started them.
+Each worker is a new process of `python -m usk.engine.worker`, so a script that calls usk needs no `__main__` guard. Workers
+exchange pickled messages with this process over their standard input and output. They exit when this process ends.
 """
 
 from __future__ import annotations
@@ -22,144 +22,149 @@ from typing import IO, Any
 
 import numpy as np
 
-from usk.engine.engine import LOSSES, Begin, Pool, Shared, Workers
-from usk.engine.worker import NO_MORE, READY, send
+from usk.engine.engine import MAX_WORKER_LOSSES, Setup, SharedTensor, WorkerPool, Workers
+from usk.engine.worker import NO_MORE_UNITS, READY_LINE, send_message
 from usk.errors import UskError
 
-ALONE = "use one process alone (workers 1)"
+USE_ONE_PROCESS = "use one process alone (workers 1)"
 
 
 @dataclass(frozen=True)
-class _InFile(Shared):
+class _FileTensor(SharedTensor):
     file: Path
 
-    def on(self, device: Any) -> Any:
-        """On a CPU it is mapped into memory that all processes share."""
+    def to(self, device: Any) -> Any:
+        """Return the tensor. On a CPU, all processes share the memory of the mapped file."""
         import torch
 
         return torch.from_numpy(np.load(self.file, mmap_mode="r")).to(device)
 
-    def drop(self) -> None:
-        with contextlib.suppress(OSError):  # Windows keeps what is mapped; the folder goes in the end
+    def delete(self) -> None:
+        with contextlib.suppress(OSError):  # Windows cannot delete a mapped file: it goes with the folder
             self.file.unlink()
 
 
-class Processes(Pool):
-    """The worker processes, by their number; all are killed in the end, and what they share is deleted, whoever is killed."""
+class ProcessEngine(WorkerPool):
+    """Runs units in worker processes. On exit it kills them and deletes the shared tensors."""
 
     def __init__(self, workers: Workers) -> None:
         super().__init__(workers)
-        self.answers: queue.Queue[tuple[int, tuple[Any, ...]]] = queue.Queue()
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.messages: queue.Queue[tuple[int, tuple[Any, ...]]] = queue.Queue()
+        self.processes: list[subprocess.Popen[bytes]] = []  # a worker's number is its index
         self.n_shared = 0
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> ProcessEngine:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(sigterm_unwinds())
+            stack.enter_context(exit_on_sigterm())
             folder = tempfile.TemporaryDirectory(prefix="usk-features-", ignore_cleanup_errors=True)
             self.folder = Path(stack.enter_context(folder))
-            self._left = stack.pop_all()
+            self._cleanup = stack.pop_all()
         return self
 
-    def share(self, tensor: Any) -> Shared:
+    def share(self, tensor: Any) -> SharedTensor:
         path = self.folder / f"{self.n_shared}.npy"
         self.n_shared += 1
         try:
             with path.open("wb") as file:
                 np.save(file, tensor.cpu().numpy())
-        except OSError as error:  # of a short write it has no number, only words
+        except OSError as error:  # its errno is not set when numpy could write only a part
             raise UskError(
                 f"the features of the clips cannot be written to {self.folder} ({error})",
-                hint=f"Free some space there, set $TMPDIR to a folder that has some, or {ALONE}.",
+                hint=f"Free some space there, set $TMPDIR to a folder that has some, or {USE_ONE_PROCESS}.",
             ) from error
-        return _InFile(path)
+        return _FileTensor(path)
 
-    def start(self, place: int, begin: Begin) -> int:
+    def start(self, slot: int, setup: Setup) -> int:
         threads = str(self.workers.threads)
         environment = {
             **os.environ,
-            # What is found here, in that order.
+            # The worker imports modules from the same places, in the same order.
             "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
         }
-        number = len(self.started)
+        number = len(self.processes)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "usk.engine.worker"],  # nothing from the current folder
+            [sys.executable, "-P", "-m", "usk.engine.worker"],  # -P: import nothing from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
         )
-        self.started.append(process)
+        self.processes.append(process)
         assert process.stdout is not None
-        threading.Thread(target=_listen, args=(number, process.stdout, self.answers), daemon=True).start()
-        self.send(number, (begin, self.workers.device(place), self.workers.threads, self.folder))
+        arguments = (number, process.stdout, self.messages)
+        threading.Thread(target=_read_messages, args=arguments, daemon=True).start()
+        self.send(number, (setup, self.workers.device(slot), self.workers.threads, self.folder))
         return number
 
     def send(self, worker: int, unit: Any) -> None:
-        pipe = self.started[worker].stdin
+        pipe = self.processes[worker].stdin
         assert pipe is not None
-        send(pipe, unit)
+        send_message(pipe, unit)
 
     def dismiss(self, worker: int) -> None:
-        self.send(worker, NO_MORE)
+        self.send(worker, NO_MORE_UNITS)
 
-    def answer(self) -> tuple[int, tuple[Any, ...]] | None:
+    def receive(self) -> tuple[int, tuple[Any, ...]] | None:
         try:  # without a timeout, Windows does not notice Ctrl-C
-            return self.answers.get(timeout=1.0)
+            return self.messages.get(timeout=1.0)
         except queue.Empty:
             return None
 
-    def how_it_ended(self, worker: int, why: str) -> UskError:
-        code = 0 if why else self.started[worker].wait()
+    def loss_error(self, worker: int, reason: str) -> UskError:
+        code = 0 if reason else self.processes[worker].wait()
         if code < 0:
-            killed = f"a worker process was killed ({signal.Signals(-code).name}), {LOSSES} times with the same work"
-            return UskError(killed, hint=f"If memory was short, {ALONE}.")
-        why = why or f"ended with exit code {code}"
-        return UskError(f"a worker process {why}", hint=f"{ALONE.capitalize()}.")
+            name = signal.Signals(-code).name
+            killed = f"a worker process was killed ({name}), {MAX_WORKER_LOSSES} times with the same work"
+            return UskError(killed, hint=f"If memory was short, {USE_ONE_PROCESS}.")
+        reason = reason or f"ended with exit code {code}"
+        return UskError(f"a worker process {reason}", hint=f"{USE_ONE_PROCESS.capitalize()}.")
 
     def __exit__(self, *_: object) -> None:
-        for process in self.started:
+        for process in self.processes:
             process.kill()
-        for process in self.started:
+        for process in self.processes:
             process.wait()
             if process.stdin is not None:
                 with contextlib.suppress(OSError):
                     process.stdin.close()
-        self._left.close()
+        self._cleanup.close()
 
 
-def _listen(number: int, pipe: IO[bytes], answers: queue.Queue[tuple[int, tuple[Any, ...]]]) -> None:
-    """Hand on what a process says, with its number; `("gone", why)` once it says no more."""
+def _read_messages(number: int, pipe: IO[bytes], messages: queue.Queue[tuple[int, tuple[Any, ...]]]) -> None:
+    """Put the messages of one worker into the queue, and `("lost", reason)` when its pipe ends or cannot be read."""
     with pipe:
         try:
-            while (line := pipe.readline()) != READY:  # whatever Python itself printed as it began
+            while (line := pipe.readline()) != READY_LINE:  # skip what Python prints at its start
                 if not line:
                     raise EOFError
-            answers.put((number, ("ready",)))
+            messages.put((number, ("ready",)))
             while True:
-                answers.put((number, pickle.load(pipe)))
+                messages.put((number, pickle.load(pipe)))
         except EOFError:
-            answers.put((number, ("gone", "")))
+            messages.put((number, ("lost", "")))
         except Exception as error:
-            answers.put((number, ("gone", f"said what cannot be read ({error})")))
+            messages.put((number, ("lost", f"sent a message that cannot be read ({error})")))
 
 
 @contextlib.contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this process by an exception, so that nothing stays in folders of temporary files."""
-    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    mine = [one for one in signals if signal.getsignal(one) == signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        mine = []
+def exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that temporary files are deleted.
 
-    def stop(number: int, _frame: Any) -> None:
+    Signals that have a handler keep it. Only the main thread may set handlers, so in another thread nothing changes.
+    """
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    unhandled = [number for number in signals if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        unhandled = []
+
+    def raise_exit(number: int, _frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    for one in mine:
-        signal.signal(one, stop)
+    for number in unhandled:
+        signal.signal(number, raise_exit)
     try:
         yield
     finally:
-        for one in mine:
-            signal.signal(one, signal.SIG_DFL)
+        for number in unhandled:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""One part of a job that several machines share: part K of N does every N-th unit, from the K-th on. Nobody waits for others."""
+"""One part of a job that several machines share: part K of N runs every N-th unit from the K-th on, and waits for no other."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from usk.errors import UsageError
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number`, from 1, `of` so many. The default is the whole job."""
+    """Part `number` (from 1) out of `of` parts. The default is the whole job."""
 
     number: int = 1
     of: int = 1
 
     @classmethod
     def parse(cls, text: str | None) -> Part:
-        """`2/8`; None is the whole job. Raises UsageError."""
+        """Parse text such as `2/8`; None is the whole job. Raise UsageError for any other text."""
         if text is None:
             return cls()
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-        number, of = map(int, found.groups()) if found else (0, 0)
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+        number, of = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= of:
             raise UsageError(
                 "is not a part",
@@ -38,18 +38,18 @@ class Part:
         return self.of == 1
 
     def has(self, unit: int) -> bool:
-        """Whether a unit, numbered from 0, is this part's."""
-        return part_of(unit, self.of) == self.number
+        """Return whether a unit, numbered from 0, belongs to this part."""
+        return part_number(unit, self.of) == self.number
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
 
-def part_of(unit: int, of: int) -> int:
-    """The number of the part that a unit, numbered from 0, belongs to."""
-    return unit % of + 1
+def part_number(unit: int, n_parts: int) -> int:
+    """Return the number (from 1) of the part that runs a unit, numbered from 0."""
+    return unit % n_parts + 1
 
 
-def versions() -> dict[str, str]:
-    """Of what has one version for all who share a job, since results depend on it."""
+def job_versions() -> dict[str, str]:
+    """Return the package versions that all machines of a job must share, because results depend on them."""
     return {"usk": usk.__version__, "torch": importlib.metadata.version("torch")}

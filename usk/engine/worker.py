@@ -1,8 +1,8 @@
-"""`python -m usk.engine.worker`: one of the processes of `usk.engine.local`.
+"""A worker process of `usk.engine.local`, started as `python -m usk.engine.worker`.
 
-Before anything large is imported it ignores Ctrl-C, which is for whoever started it, and keeps its standard output to itself:
-what else prints must not land among its answers. It ends when its standard input does, so with whoever started it, however that
-one ended, and then removes what was temporary.
+The worker ignores Ctrl-C, which is meant for the parent process. It keeps its standard output for messages: other prints go
+to standard error. It exits when its standard input closes, that is, when the parent exits or is killed. If the parent did not
+dismiss it before, it then deletes the parent's temporary folder.
 """
 
 from __future__ import annotations
@@ -23,79 +23,83 @@ from typing import IO, Any
 
 from usk.errors import UskError
 
-NO_MORE = None
-READY = b"usk.engine.worker 1\n"  # the first line of its answers
+NO_MORE_UNITS = None
+READY_LINE = b"usk.engine.worker 1\n"  # comes before the worker's messages
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb")
+    output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answers.write(READY)
-    answers.flush()
-    work(sys.stdin.buffer, answers)
+    output.write(READY_LINE)
+    output.flush()
+    run_units(sys.stdin.buffer, output)
 
 
-def send(pipe: IO[bytes], message: Any) -> None:
-    with contextlib.suppress(OSError):  # it has ended: reading says how
+def send_message(pipe: IO[bytes], message: Any) -> None:
+    with contextlib.suppress(OSError):  # the other process has ended: whoever reads from it finds out how
         pickle.dump(message, pipe)
         pipe.flush()
 
 
-def work(units_in: IO[bytes], answers: IO[bytes]) -> None:
-    """Do the units that come in, one after another, until no more can come."""
+def run_units(units_in: IO[bytes], output: IO[bytes]) -> None:
+    """Run the units that come in, one after another. Never returns: a thread exits the process when the input ends."""
     units: queue.Queue[Any] = queue.Queue()
-    temporary: list[Path] = []  # must not outlive whoever started this
 
-    def listen() -> None:
+    def read_units() -> None:
         code = 1
+        to_delete: list[Path] = []
         try:
-            begin, device, threads, folder = pickle.load(units_in)
-            temporary.append(folder)
-            units.put((begin, device, threads))
-            while (unit := pickle.load(units_in)) is not NO_MORE:
+            setup, device, threads, folder = pickle.load(units_in)
+            to_delete.append(folder)
+            units.put((setup, device, threads))
+            while (unit := pickle.load(units_in)) is not NO_MORE_UNITS:
                 units.put(unit)
-            temporary.clear()  # others go on
+            to_delete.clear()  # other workers may still use the folder
             code = 0
         except EOFError:
             code = 0
         except Exception as error:
-            why = f"a worker process cannot read its work ({error})"
-            send(answers, ("error", UskError(why, hint="Start again.")))
+            message = f"a worker process cannot read its work ({error})"
+            send_message(output, ("error", UskError(message, hint="Start again.")))
         finally:
-            for folder in temporary:  # whoever started this was killed, or removes them too
+            for folder in to_delete:  # the parent may have been killed
                 shutil.rmtree(folder, ignore_errors=True)
-            os._exit(code)  # also in the middle of a unit
+            os._exit(code)  # even while a unit runs
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=read_units, daemon=True).start()
     try:
-        _work_through(units, answers)
+        _run_queue(units, output)
     except BaseException as error:
-        send(answers, ("error", as_sent(error)))
-    while True:  # until whoever reads this has closed the pipe
+        send_message(output, ("error", sendable_error(error)))
+    while True:  # wait until the parent closes the pipe
         time.sleep(1.0)
 
 
-def _work_through(units: queue.Queue[Any], answers: IO[bytes]) -> None:
-    begin, device, threads = units.get()
+def _run_queue(units: queue.Queue[Any], output: IO[bytes]) -> None:
+    setup, device, threads = units.get()
     import torch
 
     from usk.device import keep_freed_memory
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    warnings.simplefilter("ignore")  # such as torch's, that what is mapped cannot be written to
-    do = begin(device)
+    warnings.simplefilter("ignore")  # for example torch warns that a mapped tensor is read-only
+    run_unit = setup(device)
+
+    def on_progress(*progress: Any) -> None:
+        send_message(output, ("progress", progress))
+
     while True:
         unit = units.get()
-        send(answers, ("ended", do(unit, lambda *what: send(answers, ("said", what)))))
+        send_message(output, ("result", run_unit(unit, on_progress)))
 
 
-def as_sent(error: BaseException) -> Exception:
-    """What a worker that `error` has ended says: one line if the user can do something, else the traceback."""
+def sendable_error(error: BaseException) -> Exception:
+    """Return a picklable error: a UskError if the user can act on it, else a RuntimeError that holds the traceback."""
     if isinstance(error, UskError):
         return error
-    # CUDA's words where a device takes one process (its compute mode).
+    # CUDA says this where the device's compute mode allows one process.
     if "busy or unavailable" in str(error):
         return UskError(
             "the CUDA device takes one process at a time", hint="Use one process alone (workers 1)."

@@ -1,1 +1,1 @@
-"""Whole experiments from one TOML file: fit, synthesize, train, compare, and write down what came out."""
+"""Run a whole experiment from one TOML file: fit generators, make clips, train, compare, and write the results."""

@@ -1,4 +1,4 @@
-"""What a study's TOML file says: sources, generators, ways of making clips, mixes, and how often each is trained."""
+"""Read and check the TOML file of a study: its sources, generators, recipes for clips, mixes, folds and seeds."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from usk.typed_json import from_json
 
 FULL = "full"
 BY_TRAIN_CLIPS = ("test_folds", "augments", "mixes", "seeds", "per_class")
-"""Keys that may be a table with a value for each number of real clips, or one value for all of them."""
+"""Keys that hold either one value, or a table with a value for each number of real clips."""
 DEFAULTS: dict[str, Any] = {"augments": ["auto"], "per_class": 10}
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A study. Numbers of real clips are text here, as they are keys of TOML tables: `50`, `full`.
+    """A study. Numbers of real clips are strings, `50` or `full`, because they are keys of TOML tables.
 
     real: the source of the real clips, by default that of `usk train`. Relative paths start at the TOML file.
-    train_clips: numbers of real clips to train on, in the order in which they are worked on.
-    test_folds, seeds: the folds that are tested, and how many seeds from `first_seed` on, by number of real clips.
-    mixes: what is trained beside `real`, by number of real clips. Names are those of `clips`, or any source.
+    train_clips: numbers of real clips to train on. The study works on them in this order.
+    test_folds, seeds: the test folds, and the number of seeds from `first_seed` on, by number of real clips.
+    mixes: the mixes to train in addition to `real`, by number of real clips. They name entries of `clips`, or any source.
     augments, mix_augments: the augmentations of real clips alone, and of the mixes.
-    uses: how the mixes use synthetic clips, names of `usk.classify.config.USES`; others than as-is are mixes of their own,
-        `real,synth (balanced)`.
-    clips: ways of making clips by name, each a table of `usk synth`'s settings, with `filter` to keep the better half and
-        `per_class` of its own.
-    generators: generators to fit by name, each a table of `usk fit`'s settings with the `test_folds` that it leaves out.
-    model: the generator of all clips, or one by test fold: a name of `generators`, `embedded`, a folder or a Hub id.
-    control: the mix that shows what the same parents give without a generator.
+    uses: how the mixes use synthetic clips: names in `usk.classify.config.USES`. Every use but as-is gets mixes of its own,
+        such as `real,synth (balanced)`.
+    clips: recipes for synthetic clips by name. Each is a table of `usk synth`'s settings. It may also set `per_class`, and
+        `filter`, the share of clips to keep.
+    generators: generators to fit, by name. Each is a table of `usk fit`'s settings and the `test_folds` to leave out.
+    model: the generator of all clips, or one for each test fold: a name in `generators`, `embedded`, a folder or a Hub id.
+    control: the mix that mixes the same parents without a generator. Other mixes are compared with it.
     """
 
     train_clips: tuple[str, ...]
@@ -59,12 +59,12 @@ class StudyConfig:
         return range(self.first_seed, self.first_seed + self.seeds[n])
 
     def clips_of(self, n: str) -> list[str]:
-        """The ways of making clips that the mixes beside `n` real clips name."""
+        """Return the names in `clips` that the mixes with `n` real clips use."""
         named = [name for mix in self.mixes[n] for name in parse_mix(mix).parts]
         return [name for name in self.clips if name in named]
 
     def mixes_of(self, n: str) -> list[str]:
-        """The mixes beside `n` real clips as their runs name them, each use of synthetic clips one of its own."""
+        """Return the mixes with `n` real clips as run records name them: one for each mix and use."""
         return [
             USES[use].called(mix) if "real" in parse_mix(mix).parts else mix
             for use in self.uses
@@ -77,7 +77,7 @@ class StudyConfig:
 
 
 def read_study(file: Path) -> StudyConfig:
-    """The study in a TOML file. Raises UsageError with one line that says what is wrong with it."""
+    """Read a study from a TOML file. Raise UsageError if the file is wrong."""
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,12 +85,12 @@ def read_study(file: Path) -> StudyConfig:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} is not a TOML file: {error}") from error
     try:
-        return _checked(raw)
+        return _parse(raw)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
 
 
-def _checked(raw: dict[str, Any]) -> StudyConfig:
+def _parse(raw: dict[str, Any]) -> StudyConfig:
     known = {entry.name for entry in fields(StudyConfig)}
     if unknown := sorted(set(raw) - known):
         raise UsageError(f"{unknown[0]} is not a key", hint=f"Keys are {', '.join(sorted(known))}.")
@@ -113,7 +113,7 @@ def _checked(raw: dict[str, Any]) -> StudyConfig:
 
 
 def _check(study: StudyConfig) -> None:
-    """Raise UsageError for values of the right kind that cannot be meant."""
+    """Raise UsageError for a value that has the right type but makes no sense."""
     for name in BY_TRAIN_CLIPS:
         if missing := [size for size in study.train_clips if getattr(study, name).get(size) in (None, ())]:
             raise UsageError(f"{name} has no value for {missing[0]} real clips")

@@ -1,4 +1,4 @@
-"""What a study's runs say: results.json, tables in Markdown and charts."""
+"""Write the results of a study: results.json, tables in Markdown and charts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULTS_FILE, TABLES_FILE = "results.json", "tables.md"
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study did: its steps in words, its results as plain values and tables, and the files that were written."""
+    """The result of a study: labels of its steps, results as plain values and as tables, and the files that were written."""
 
     steps: tuple[str, ...]
     results: dict[str, Any]
@@ -34,14 +34,16 @@ class StudyResult:
 
 def write_results(config: StudyConfig, runs_folder: Path, out: Path, steps: tuple[str, ...]) -> StudyResult:
     """Compare the runs that the study names, and write results.json, tables.md and charts into `out`."""
-    runs = [run for run in read_runs(runs_folder) if names(config, run)]
+    runs = [run for run in read_runs(runs_folder) if includes_run(config, run)]
     studies = [Study(comparison) for comparison in compare(runs)]
-    results, tables = as_dict(config, runs, studies), tables_of(config, studies)
+    results, tables = results_as_dict(config, runs, studies), accuracy_tables(studies)
     files = {
         RESULTS_FILE: json.dumps(results, indent=1) + "\n",
         TABLES_FILE: "\n\n".join(f"## {table.title}\n\n{markdown(table)}" for table in tables) + "\n",
     }
-    charts = [*train_clips_charts(sweeps_by_train_clips(studies))] or [accuracy_chart(one) for one in studies]
+    charts = [*train_clips_charts(sweeps_by_train_clips(studies))] or [
+        accuracy_chart(study) for study in studies
+    ]
     with disk_errors(out, field="study"):
         for name, text in files.items():
             atomic_write(out / name, text.encode())
@@ -51,13 +53,13 @@ def write_results(config: StudyConfig, runs_folder: Path, out: Path, steps: tupl
     return StudyResult(steps, results, tuple(tables), (*(out / name for name in files), *pictures))
 
 
-def size_of(run_or_size: int | None) -> str:
-    return FULL if run_or_size is None else str(run_or_size)
+def size_name(train_clips: int | None) -> str:
+    return FULL if train_clips is None else str(train_clips)
 
 
-def names(config: StudyConfig, run: RunRecord) -> bool:
-    """Whether the study asks for this run."""
-    n = size_of(run.train_clips)
+def includes_run(config: StudyConfig, run: RunRecord) -> bool:
+    """Return whether a run belongs to the study."""
+    n = size_name(run.train_clips)
     return (
         n in config.train_clips
         and run.classifier in config.classifiers
@@ -71,29 +73,37 @@ def has_mix(runs: Sequence[RunRecord], mix: str) -> bool:
     return any(run.mix == mix for run in runs)
 
 
-def as_dict(config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[Study]) -> dict[str, Any]:
-    """Everything as plain values, without what is said of single classes."""
-    comparisons = [one.comparison.as_dict() for one in studies]
+def results_as_dict(
+    config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[Study]
+) -> dict[str, Any]:
+    """Return the content of results.json. It leaves out the results of single classes.
+
+    The comparisons with the control and by fold use only the runs whose augmentation some mix has too.
+    """
+    comparisons = [study.comparison.as_dict() for study in studies]
     for comparison in comparisons:
         del comparison["classes"]
-    mixed = {run.augment for run in runs if run.mix != "real"}
-    augmented = [run for run in runs if run.augment in mixed]
-    controlled = config.control and has_mix(augmented, config.control)
+    mix_augments = {run.augment for run in runs if run.mix != "real"}
+    runs = [run for run in runs if run.augment in mix_augments]
+    against_control = []
+    if config.control and has_mix(runs, config.control):
+        against_control = [summary(comparison) for comparison in compare(runs, config.control)]
+    by_fold = {}
+    for fold in config.all_folds:
+        fold_runs = [run for run in runs if run.fold == fold]
+        if has_mix(fold_runs, "real"):
+            by_fold[str(fold)] = [summary(comparison) for comparison in compare(fold_runs, "real")]
     return {
         "config": asdict(config),
         "validation": validation_gains(studies),
         "comparisons": comparisons,
-        "against_control": [brief(one) for one in compare(augmented, config.control)] if controlled else [],
-        "by_fold": {
-            str(fold): [brief(one) for one in compare(of_fold, "real")]
-            for fold in config.all_folds
-            if has_mix(of_fold := [run for run in augmented if run.fold == fold], "real")
-        },
+        "against_control": against_control,
+        "by_fold": by_fold,
     }
 
 
-def brief(comparison: Comparison) -> dict[str, Any]:
-    """A comparison by its rows' accuracy and difference."""
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """Return the accuracies, differences and p-values of a comparison."""
     kept = ("mix", "n_runs", "difference", "p_value_exact", "p_value", "p_value_holm", "verdict", "sentence")
     rows = [
         {"accuracy": row["accuracy"]["mean"]} | {name: row[name] for name in kept}
@@ -104,21 +114,24 @@ def brief(comparison: Comparison) -> dict[str, Any]:
 
 
 def validation_gains(studies: Sequence[Study]) -> list[dict[str, Any]]:
-    """What each mix was worth on validation recordings, which may choose defaults where test clips may not.
+    """Return the gain of each mix in validation accuracy. Unlike test accuracy, it may be used to choose defaults.
 
-    Percentage points above real clips with the same augmentation: the mean and its standard error over classifiers,
-    augmentations, numbers of real clips, folds and seeds.
+    The gain is the difference (percentage points) from real clips with the same augmentation: the mean over classifiers,
+    augmentations, numbers of real clips, folds and seeds, with its standard error.
     """
     scores: dict[str, dict[tuple[Any, ...], float]] = {}
-    for one in studies:
-        shared = (one.comparison.classifier, one.comparison.augment, one.comparison.train_clips)
-        for run in one.runs:
-            if run.validation_accuracy is not None and not one.comparison.choices:
+    for study in studies:
+        comparison = study.comparison
+        if comparison.choices:
+            continue
+        shared = (comparison.classifier, comparison.augment, comparison.train_clips)
+        for run in study.runs:
+            if run.validation_accuracy is not None:
                 scores.setdefault(run.mix, {})[(*shared, run.split, run.seed)] = run.validation_accuracy
     real = scores.pop("real", {})
     rows = []
-    for mix, of in scores.items():
-        gains = [100 * (score - real[place]) for place, score in of.items() if place in real]
+    for mix, mix_scores in scores.items():
+        gains = [100 * (score - real[key]) for key, score in mix_scores.items() if key in real]
         if gains:
             error = float(np.std(gains, ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else None
             rows.append(
@@ -133,20 +146,21 @@ def validation_gains(studies: Sequence[Study]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["gain_points"])
 
 
-def tables_of(config: StudyConfig, studies: Sequence[Study]) -> list[Table]:
-    """One table a classifier and augmentation: a row a mix, a column a number of real clips."""
-    shown: dict[tuple[str, str], list[Comparison]] = {}
-    for one in studies:
-        shown.setdefault((one.comparison.classifier, one.comparison.augment), []).append(one.comparison)
+def accuracy_tables(studies: Sequence[Study]) -> list[Table]:
+    """Return a table for each classifier and augmentation, with a row for each mix and a column for each number of real clips."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for study in studies:
+        comparison = study.comparison
+        groups.setdefault((comparison.classifier, comparison.augment), []).append(comparison)
     tables = []
-    for (classifier, augment), comparisons in shown.items():
-        by_size = {size_of(one.train_clips): one for one in comparisons}
+    for (classifier, augment), comparisons in groups.items():
+        by_size = {size_name(comparison.train_clips): comparison for comparison in comparisons}
         sizes = sorted(by_size, key=lambda n: float("inf") if n == FULL else int(n))
         title = (
             f"{classifier}, augmentation {augment}: accuracy %, and percentage points above real clips alone"
         )
         table = Table(title, columns("trained on", numbers=[f"{n} real clips" for n in sizes]))
-        mixes = dict.fromkeys(row.mix for one in comparisons for row in one.rows)
+        mixes = dict.fromkeys(row.mix for comparison in comparisons for row in comparison.rows)
         for mix in mixes:
             rows = [next((row for row in by_size[n].rows if row.mix == mix), None) for n in sizes]
             table.add(mix, *("" if row is None else _cell(row) for row in rows))
@@ -155,10 +169,10 @@ def tables_of(config: StudyConfig, studies: Sequence[Study]) -> list[Table]:
 
 
 def _cell(row: Any) -> str:
-    text, found = f"{100 * row.accuracy.mean:.1f}", row.difference
-    if found is None:
+    text, difference = f"{100 * row.accuracy.mean:.1f}", row.difference
+    if difference is None:
         return text
-    text += f", {found.difference_points:+z.1f}"
-    if found.low_points is not None:
-        text += f" ({found.low_points:+.1f} to {found.high_points:+.1f})"
+    text += f", {difference.difference_points:+z.1f}"
+    if difference.low_points is not None:
+        text += f" ({difference.low_points:+.1f} to {difference.high_points:+.1f})"
     return f"{text}, {row.pairs_up} of {row.pairs} pairs up"

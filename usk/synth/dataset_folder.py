@@ -32,7 +32,7 @@ import numpy as np
 
 from usk.data.cache import checked, read_checked
 from usk.data.clip import Provenance
-from usk.engine.part import Part, part_of, versions
+from usk.engine.part import Part, job_versions, part_number
 from usk.errors import UsageError, disk_errors
 from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder
 from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, read_manifest, write_manifest
@@ -173,7 +173,7 @@ class DatasetFolder:
     def _keep_units(self, part: Part, reporter: Reporter | None) -> None:
         """Note how the plan is cut, in how many parts, and made with which threads and versions. Raises UsageError for other ones."""
         self.work.mkdir(exist_ok=True)
-        self.n_parts, here = part.of, versions()
+        self.n_parts, here = part.of, job_versions()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             before = json.loads((self.folder / UNITS_FILE).read_text())
             self.threads, begun = int(before["threads"]), before["parts"]
@@ -233,7 +233,7 @@ class DatasetFolder:
     def missing_of_parts(self) -> str:
         """What is missing in words, by part."""
         of, missing = self.n_parts, self.missing()
-        parts = sorted({part_of(unit.number, of) for unit in missing})
+        parts = sorted({part_number(unit.number, of) for unit in missing})
         whose = f", of part{'s' * (len(parts) > 1)} {', '.join(map(str, parts))} of {of}" if of > 1 else ""
         return f"{len(missing)} of {len(self.units)} units are missing{whose}"
 

@@ -11,9 +11,9 @@ from typing import Any
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
 from usk.diffusion.generator import Generator
-from usk.engine.chosen import require_engine
 from usk.engine.engine import LOCAL
 from usk.engine.part import Part
+from usk.engine.select import require_engine
 from usk.errors import UsageError, UskError
 from usk.manifest import MANIFEST_FILE
 from usk.reporter import Reporter

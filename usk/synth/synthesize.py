@@ -17,9 +17,9 @@ import torch
 from usk.data.source import Source
 from usk.device import resolve_device, threads_of_torch, visible_devices
 from usk.diffusion.generator import Generator
-from usk.engine.chosen import engine_for, require_engine
-from usk.engine.engine import LOCAL, Do, Workers
+from usk.engine.engine import LOCAL, RunUnit, Workers
 from usk.engine.part import Part
+from usk.engine.select import create_engine, require_engine
 from usk.errors import UsageError, UskError
 from usk.files import exclusive_lock
 from usk.manifest import Manifest
@@ -196,7 +196,7 @@ def workers_for(workers: int | None, given: Given, n_units: int, engine: str = L
     chosen = workers if engine == LOCAL else None
     processes = max(1, min(1 if loaded else chosen or len(devices), n_units))
     threads = max(1, torch.get_num_threads() // processes)
-    return Workers(processes, threads, devices).by(engine, workers, n_units)
+    return Workers(processes, threads, devices).on_engine(engine, workers, n_units)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Rendering:
     given: Given
     folder: Path
 
-    def __call__(self, device: str) -> Do:
+    def __call__(self, device: str) -> RunUnit:
         given, folder = self.given, DatasetFolder.claimed(self.folder)
         prepared = prepare(given.source, given.config, model=given.model, device=device)
         renderer = _renderer(prepared, folder.work, Stages())
@@ -234,7 +234,7 @@ def _render_all(
             return _render(prepared, folder, renderer, todo, stages, task)
     n_done, made = folder.n_done(), list[int]()
 
-    def ended(_number: int, n_made: int) -> None:
+    def on_result(_number: int, n_made: int) -> None:
         made.append(n_made)
         task.update(n_done + sum(made))
 
@@ -243,8 +243,8 @@ def _render_all(
     files = [
         getattr(ref, "path", "") for ref in source.audio[:1]
     ]  # of the Hub's: in the cache of this machine
-    with engine_for(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
-        engine.run(len(todo), begin, lambda place: todo[place].number, ended=ended)
+    with create_engine(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
+        engine.run(len(todo), begin, lambda place: todo[place].number, on_result=on_result)
     return sum(made)
 
 
