@@ -1,4 +1,4 @@
-"""What is said beside the numbers of a comparison, from runs that have only what each caveat looks at."""
+"""Tests of caveats, with stand-ins for runs that have only the attributes a caveat needs."""
 
 from __future__ import annotations
 
@@ -15,61 +15,62 @@ from usk.evaluate.compare import compare_runs
 
 
 def run(fold: int = 1, seed: int = 0, **values: Any) -> Any:
-    usual = {"split": f"fold{fold}", "seed": seed, "protocol": "folds", "n_synthetic": 90, "caveats": ()}
-    found = usual | {"datasets": frozenset()} | values
-    return SimpleNamespace(revisions=frozenset(revision for _, revision in found["datasets"]), **found)
+    defaults = {"split": f"fold{fold}", "seed": seed, "protocol": "folds", "n_synthetic": 90, "caveats": ()}
+    attributes = defaults | {"datasets": frozenset()} | values
+    revisions = frozenset(revision for _, revision in attributes["datasets"])
+    return SimpleNamespace(revisions=revisions, **attributes)
 
 
-def on(*revisions: str, name: str = "synth") -> dict[str, Any]:
+def trained_on(*revisions: str, name: str = "synth") -> dict[str, Any]:
     return {"datasets": frozenset((name, revision) for revision in revisions)}
 
 
-def test_caveats_of_runs_are_said_once_with_the_mixes_that_have_them() -> None:
+def test_a_caveat_of_runs_appears_once_with_its_mixes() -> None:
     by_mix = {
         "real": [run(caveats=("no recordings",)), run(2)],
         "a": [run(caveats=("no recordings", "few"))],
         "b": [run(caveats=("no recordings", "few"))],
     }
-    assert caveats.of_runs(by_mix) == ["a; b: few", "no recordings"]
+    assert caveats.run_caveats(by_mix) == ["a; b: few", "no recordings"]
 
 
-def test_datasets_of_one_name_that_changed_between_runs_are_noted() -> None:
-    changed = {"real,synth": [run(fold, **on(str(fold))) for fold in (1, 2)]}
-    assert caveats.unlike_clips(changed) == [
+def test_different_datasets_of_one_name_are_noted() -> None:
+    changed = {"real,synth": [run(fold, **trained_on(str(fold))) for fold in (1, 2)]}
+    assert caveats.different_datasets(changed) == [
         "real,synth: its runs were trained on 2 different datasets of that name"
     ]
-    assert not caveats.unlike_clips(
-        {"full": [run(fold, **on("r", name=f"full/fold{fold}")) for fold in (1, 2)]}
+    assert not caveats.different_datasets(
+        {"full": [run(fold, **trained_on("r", name=f"full/fold{fold}")) for fold in (1, 2)]}
     )
 
 
 @pytest.mark.parametrize(
     ("runs", "which"),
     [
-        ([run(fold, seed, **on("s")) for fold in (1, 2) for seed in (0, 1)], "all seeds"),
-        ([run(seed=seed, **on("s" if seed < 2 else "t")) for seed in range(3)], "several seeds"),
-        ([run(seed=seed, **on("s" if seed < 2 else "t")) for seed in range(4)], "several seeds"),
-        ([run(fold, **on("s")) for fold in (1, 2)], "all splits"),
-        ([run(fold, **on("s" if fold < 3 else "t")) for fold in (1, 2, 3)], "several splits"),
-        ([run(seed=seed, **on(str(seed))) for seed in range(3)], None),
-        ([run(seed=seed, n_synthetic=0, **on("real")) for seed in range(3)], None),
+        ([run(fold, seed, **trained_on("s")) for fold in (1, 2) for seed in (0, 1)], "all seeds"),
+        ([run(seed=seed, **trained_on("s" if seed < 2 else "t")) for seed in range(3)], "several seeds"),
+        ([run(seed=seed, **trained_on("s" if seed < 2 else "t")) for seed in range(4)], "several seeds"),
+        ([run(fold, **trained_on("s")) for fold in (1, 2)], "all splits"),
+        ([run(fold, **trained_on("s" if fold < 3 else "t")) for fold in (1, 2, 3)], "several splits"),
+        ([run(seed=seed, **trained_on(str(seed))) for seed in range(3)], None),
+        ([run(seed=seed, n_synthetic=0, **trained_on("real")) for seed in range(3)], None),
     ],
 )
-def test_clips_that_seeds_share_are_noted(runs: list[Any], which: str | None) -> None:
-    said = "trained on the same synthetic clips, so the luck of making them is in no interval"
+def test_shared_synthetic_clips_are_noted(runs: list[Any], which: str | None) -> None:
+    text = "trained on the same synthetic clips, so the luck of making them is in no interval"
     assert caveats.shared_clips({"real": [run(n_synthetic=0)], "mix": runs}) == (
-        [f"mix: {which} {said}"] if which else []
+        [f"mix: {which} {text}"] if which else []
     )
 
 
 def test_runs_without_a_partner_are_counted() -> None:
     by_mix = {"real": [run(), run(3)], "mix": [run(), run(4)], "whole": [run(), run(3)]}
     pairs = {"mix": [(run(), run())], "whole": [(run(), run()), (run(3), run(3))]}
-    (note,) = caveats.unpaired(by_mix, pairs)
+    (note,) = caveats.unpaired_runs(by_mix, pairs)
     assert note.startswith("mix: no partner with the same split and seed for 2 runs")
 
 
-def test_trainings_that_learned_nothing_are_named_with_the_difference_without_them(tmp_path: Path) -> None:
+def test_failed_runs_are_noted_with_the_difference_without_them(tmp_path: Path) -> None:
     write_grid(tmp_path, gain=0.1, seeds=(0, 1, 2))
     before = only(compare_runs(tmp_path))
     assert not any("learned nothing" in note for note in before.notes)
@@ -85,10 +86,10 @@ def test_trainings_that_learned_nothing_are_named_with_the_difference_without_th
 @pytest.mark.parametrize(
     ("mix", "advice"), [("real", "a mix with synthetic clips"), ("synth", "the mix real")]
 )
-def test_one_mix_alone_is_told_to_train_another(mix: str, advice: str) -> None:
-    (note,) = caveats.alone({mix: [run()]})
+def test_a_single_mix_is_noted_with_the_mix_to_train(mix: str, advice: str) -> None:
+    (note,) = caveats.single_mix({mix: [run()]})
     assert advice in note
-    assert not caveats.alone({"real": [run()], "synth": [run()]})
+    assert not caveats.single_mix({"real": [run()], "synth": [run()]})
 
 
 def test_many_mixes_and_older_runs_are_noted() -> None:

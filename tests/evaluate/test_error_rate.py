@@ -1,4 +1,4 @@
-"""The simulated studies: what is paired, and that no mix is better."""
+"""Tests of the simulation docs/studies/error_rate.py: its pairs, and that no mix is better on average."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docs.studies import error_rate
 from docs.studies.error_rate import study_without_gain
 
 
-def test_no_mix_is_better_on_average_and_all_share_a_baseline() -> None:
+def test_no_mix_is_better_on_average_and_all_have_the_same_baseline() -> None:
     rng = np.random.default_rng(0)
     folds = [np.array([1, 3, 5]), np.array([2, 2, 9])]
     studies = [study_without_gain(rng, folds, seeds=2, mixes=3, tau=0.2) for _ in range(200)]
@@ -27,7 +27,7 @@ def test_no_mix_is_better_on_average_and_all_share_a_baseline() -> None:
     assert gains.std() > 0.1
 
 
-def test_what_a_seed_does_is_the_same_on_all_folds() -> None:
+def test_a_seed_has_the_same_effect_on_all_folds() -> None:
     rng = np.random.default_rng(0)
     folds = [np.full(40, 5), np.full(40, 5)]
     for seed_sd, low, high in ((0.0, -0.3, 0.3), (0.3, 0.8, 1.0)):
@@ -38,10 +38,10 @@ def test_what_a_seed_does_is_the_same_on_all_folds() -> None:
         assert low < np.corrcoef(first, second)[0, 1] < high
 
 
-def test_looking_after_each_seed_finds_at_least_what_the_last_look_finds(
+def test_looking_after_each_seed_finds_more_than_one_last_look(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where the first seeds alone are called, and all of them are not, only looking early finds it."""
+    """If only the first seeds look significant, only an early look finds a difference."""
 
     def p_value(pairs: list[error_rate.Pair], *_: object) -> float:
         return 0.01 if len(pairs) < 9 else 1.0  # three folds: less than three seeds

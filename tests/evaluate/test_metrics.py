@@ -1,4 +1,4 @@
-"""Metrics agree with scikit-learn's, and say NaN where there is nothing to measure."""
+"""Tests that metrics agree with scikit-learn's, and are NaN without clips."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_metrics_equal_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     assert np.array_equal(support, np.bincount(labels, minlength=N_CLASSES))
 
 
-def test_nothing_to_measure_is_nan() -> None:
+def test_metrics_without_clips_are_nan() -> None:
     nothing = np.array([], dtype=np.int64)
     assert np.isnan(metrics.accuracy(nothing, nothing))
     assert np.isnan(metrics.macro_f1(nothing, nothing, 3))
@@ -43,6 +43,6 @@ def test_nothing_to_measure_is_nan() -> None:
 @pytest.mark.parametrize(
     ("labels", "predicted"), [([0, 1], [0]), ([0, 3], [0, 0]), ([0, 0], [0, -1]), ([[0]], [[0]])]
 )
-def test_rows_that_do_not_fit_are_refused(labels: list, predicted: list) -> None:
+def test_mismatched_labels_and_predictions_raise(labels: list, predicted: list) -> None:
     with pytest.raises(ValueError):
         metrics.confusion_matrix(np.array(labels), np.array(predicted), 3)

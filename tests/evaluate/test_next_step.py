@@ -1,4 +1,4 @@
-"""How many more seeds would tell, and how long they take."""
+"""Tests of the suggested number of seeds, and of the estimated time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usk.evaluate.next_step import MoreSeeds, next_step
 from usk.evaluate.verdict import Verdict
 
 
-def study(root: Path, folds: tuple[int, ...], n_seeds: int, better: float = 0.0) -> MoreSeeds | None:
+def suggestion(root: Path, folds: tuple[int, ...], n_seeds: int, better: float = 0.0) -> MoreSeeds | None:
     for fold in folds:
         for seed in range(n_seeds):
             write_run(root, "real", seed, fold, skill=0.5, took_s=10.0)
@@ -25,15 +25,15 @@ def study(root: Path, folds: tuple[int, ...], n_seeds: int, better: float = 0.0)
     [
         ((1,), 1, 6, 150.0),  # six pairs are needed: five more of 30 s
         ((1, 2), 1, 3, 120.0),
-        ((1, 2, 3), 2, 4, 180.0),  # enough pairs, and no difference: twice as many
+        ((1, 2, 3), 2, 4, 180.0),  # enough pairs but no difference: twice as many
     ],
 )
-def test_seeds_that_are_missing_take_what_those_before_took(
+def test_missing_seeds_are_estimated_to_take_as_long_as_finished_ones(
     tmp_path: Path, folds: tuple[int, ...], n_seeds: int, seeds: int, train_s: float
 ) -> None:
-    assert study(tmp_path, folds, n_seeds) == MoreSeeds(("real,synth",), seeds, seeds - n_seeds, train_s)
+    assert suggestion(tmp_path, folds, n_seeds) == MoreSeeds(("real,synth",), seeds, seeds - n_seeds, train_s)
 
 
-def test_nothing_is_open_once_clips_help(tmp_path: Path) -> None:
-    assert study(tmp_path, (1, 2, 3), 3, better=0.3) is None
+def test_nothing_is_suggested_once_clips_help(tmp_path: Path) -> None:
+    assert suggestion(tmp_path, (1, 2, 3), 3, better=0.3) is None
     assert compare_runs(tmp_path)[0].rows[1].verdict is Verdict.HELPS

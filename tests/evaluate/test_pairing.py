@@ -1,4 +1,4 @@
-"""Which runs are compared: what is never pooled, what is refused, and the augmentations that validation clips choose."""
+"""Tests of how runs are grouped and paired, and of augmentations that validation clips choose."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ from usk.evaluate.verdict import Verdict
         {"classifier_revision": "0" * 40},
     ],
 )
-def test_what_differs_in_more_than_the_mix_is_never_pooled(tmp_path: Path, change: dict[str, str]) -> None:
+def test_runs_that_differ_in_more_than_the_mix_are_never_pooled(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
     write_grid(tmp_path)
     write_run(tmp_path, "real", 1, 0, name="other", created="2026-03-01T00:00:00", skill=0.1, **change)
     first, second, *best = compare_runs(tmp_path)
     assert [row.n_runs for row in first.rows] == [4, 4]
     assert [row.n_runs for row in second.rows] == [1]
     assert len(best) == ("augment" in change) and not first.choices and not second.choices
-    for one in best:  # each mix with its better augmentation alone, never both
+    for one in best:  # each mix has one augmentation
         assert [row.n_runs for row in one.rows] == [4, 4] and one.choices[0].augment == "none"
     assert first.title != second.title
 
 
-def test_real_clips_are_called_as_their_source_and_by_fingerprint_where_that_is_not_enough(
+def test_real_clips_have_the_name_of_their_source_and_the_hash_if_it_is_not_unique(
     tmp_path: Path,
 ) -> None:
-    def called(name: str) -> dict[str, Any]:
+    def source(name: str) -> dict[str, Any]:
         return {"real": {"name": name, "revision": "1", "clips": 60}}
 
-    write_run(tmp_path, "real", sources=called("streets"))
+    write_run(tmp_path, "real", sources=source("streets"))
     assert [one.title for one in compare_runs(tmp_path)] == ["streets: classifier small, augment none"]
-    write_run(tmp_path, "real", data="111111111111", sources=called("parks"))
-    write_run(tmp_path, "real", data="222222222222", sources=called("streets"))
-    write_run(tmp_path, "real", data="333333333333")  # does not say
+    write_run(tmp_path, "real", data="111111111111", sources=source("parks"))
+    write_run(tmp_path, "real", data="222222222222", sources=source("streets"))
+    write_run(tmp_path, "real", data="333333333333")  # its record has no name
     names = {one.title.partition(":")[0] for one in compare_runs(tmp_path)}
     assert names == {"streets abcdefabcdef", "parks", "streets 222222222222", "333333333333"}
 
@@ -74,7 +76,7 @@ def test_a_pair_must_be_tested_on_the_same_clips(tmp_path: Path, column: str, va
         compare_runs(tmp_path)
 
 
-def test_same_data_with_other_classes_is_refused(tmp_path: Path) -> None:
+def test_the_same_data_with_different_classes_raises(tmp_path: Path) -> None:
     write_run(tmp_path, "real")
     write_run(tmp_path, "synth", class_names=["a", "b", "c", "d"])
     with pytest.raises(SourceError, match="different classes"):
@@ -93,9 +95,7 @@ def write_augmented(
 def test_each_mix_is_compared_with_the_augmentation_that_validation_clips_choose(tmp_path: Path) -> None:
     write_augmented(tmp_path, "real", "none", skill=0.6, validation=0.5)
     write_augmented(tmp_path, "real", "strong", skill=0.65, validation=0.7)
-    write_augmented(
-        tmp_path, "real", "basic", skill=0.7, validation=0.6
-    )  # better on test clips, which choose nothing
+    write_augmented(tmp_path, "real", "basic", skill=0.7, validation=0.6)  # better only on test clips
     write_augmented(tmp_path, "real,synth", "basic", skill=0.8, validation=0.9)
     comparisons = compare_runs(tmp_path)
     assert sorted(one.augment for one in comparisons[:-1]) == ["basic", "none", "strong"]
@@ -116,8 +116,8 @@ def test_each_mix_is_compared_with_the_augmentation_that_validation_clips_choose
     assert row_of(basic, "real,synth").difference != both.difference and basic.choices == []
 
 
-def test_what_another_augmentation_does_is_not_credited_to_synthetic_clips(tmp_path: Path) -> None:
-    """Validation clips choose the worse augmentation for real clips, by a hair, and the better one for the mix."""
+def test_the_effect_of_another_augmentation_is_not_credited_to_synthetic_clips(tmp_path: Path) -> None:
+    """Validation clips narrowly choose the worse augmentation for real clips, and the better one for the mix."""
     write_augmented(tmp_path, "real", "basic", skill=0.6, validation=0.61)
     write_augmented(tmp_path, "real", "strong", skill=0.8, validation=0.60)
     write_augmented(tmp_path, "real,synth", "strong", skill=0.8, validation=0.61)
@@ -128,8 +128,8 @@ def test_what_another_augmentation_does_is_not_credited_to_synthetic_clips(tmp_p
     assert row.same_augment is not None and row.same_augment.difference_points == pytest.approx(0)
 
 
-def test_without_runs_of_the_same_augmentation_nothing_is_credited(tmp_path: Path) -> None:
-    """Real clips with `strong` were trained with other seeds: whether it is the augmentation's doing cannot be told."""
+def test_without_runs_of_the_same_augmentation_there_is_no_credit(tmp_path: Path) -> None:
+    """The runs of real clips with `strong` have other seeds, so the augmentation may be the cause."""
     write_augmented(tmp_path, "real", "basic", skill=0.6, validation=0.61)
     write_run(tmp_path, "real", seed=9, name="other seed", augment="strong", validation_accuracy=0.5)
     write_run(tmp_path, "real", seed=9, name="both", augment="basic", validation_accuracy=0.6)
@@ -140,7 +140,7 @@ def test_without_runs_of_the_same_augmentation_nothing_is_credited(tmp_path: Pat
 
 
 def test_each_split_chooses_on_its_own_validation_clips(tmp_path: Path) -> None:
-    """What validates one split may be tested in another: it must choose nothing there."""
+    """The validation clips of one split may be test clips of another, so they must not choose there."""
     scores = {("none", 1): 0.9, ("none", 2): 0.4, ("basic", 1): 0.5, ("basic", 2): 0.5}
     skills = {("none", 1): 0.5, ("none", 2): 0.7, ("basic", 1): 0.7, ("basic", 2): 0.5}
     for (augment, fold), seed in itertools.product(scores, range(3)):
@@ -167,11 +167,11 @@ def test_each_split_chooses_on_its_own_validation_clips(tmp_path: Path) -> None:
     assert both.same_augment is not None and both.same_augment.difference_points == pytest.approx(20)
 
 
-def test_augmentations_are_chosen_over_the_runs_that_all_of_them_have(tmp_path: Path) -> None:
+def test_augmentations_are_chosen_on_their_shared_seeds(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0, name="a", augment="none", validation_accuracy=0.5)
     write_run(
         tmp_path, seed=1, name="b", augment="none", validation_accuracy=0.9
-    )  # an easy seed, without a partner
+    )  # an easy seed that `basic` does not have
     write_run(tmp_path, seed=0, name="c", augment="basic", validation_accuracy=0.6)
     (choice,) = compare_runs(tmp_path)[-1].choices
     assert (choice.augment, choice.validation_accuracy) == ("basic", {"none": 0.5, "basic": 0.6})
@@ -180,9 +180,9 @@ def test_augmentations_are_chosen_over_the_runs_that_all_of_them_have(tmp_path: 
 @pytest.mark.parametrize(
     "changes",
     [{"optimistic": True, "protocol": "seed-9010"}, {"validation_accuracy": None}],
-    ids=["validation is the test", "not said"],
+    ids=["validation is the test", "not recorded"],
 )
-def test_no_augmentation_is_chosen_without_validation_clips_of_its_own(
+def test_no_augmentation_is_chosen_without_separate_validation_clips(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     write_run(tmp_path, name="a", augment="none", **changes)
@@ -197,19 +197,17 @@ def test_augmentations_are_chosen_for_each_number_of_train_clips(tmp_path: Path)
             write_augmented(tmp_path, "real", augment, skill=0.6, validation=score, train_clips=train_clips)
     best = [one for one in compare_runs(tmp_path) if one.choices]
     assert [(one.train_clips, one.choices[0].augment) for one in best] == [(50, "basic"), (None, "none")]
-    assert len({one.setting for one in best}) == 1  # one table and one chart by train_clips
+    assert len({one.setting for one in best}) == 1  # so they share a table and a chart
 
 
-def test_pairs_that_stand_in_two_comparisons_are_resampled_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_of_two_comparisons_are_resampled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for mix, augment in itertools.product(("real", "real,synth"), ("none", "basic")):
         write_augmented(tmp_path, mix, augment, skill=0.6, validation=0.5 + 0.1 * (augment == "basic"))
     calls = []
 
-    def counted(*given: Any) -> Any:
-        calls.append(given)
-        return paired_bootstrap(*given)
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return paired_bootstrap(*arguments)
 
     monkeypatch.setattr(verdict, "paired_bootstrap", counted)
     _, basic, best = sorted(
@@ -218,7 +216,7 @@ def test_pairs_that_stand_in_two_comparisons_are_resampled_once(
     assert len(calls) == 2 and best.rows[1].difference == basic.rows[1].difference
 
 
-def test_choices_at_two_learning_rates_are_told_apart(tmp_path: Path) -> None:
+def test_choices_at_two_learning_rates_have_different_titles(tmp_path: Path) -> None:
     for rate in (1e-3, 1e-4):
         for augment in ("none", "basic"):
             write_run(
@@ -233,7 +231,7 @@ def test_choices_at_two_learning_rates_are_told_apart(tmp_path: Path) -> None:
     assert all("learning rate" in one.title for one in best)
 
 
-def test_augmentations_that_real_clips_were_not_trained_with_are_not_credited_to_synthetic_ones(
+def test_only_augmentations_of_the_baseline_can_be_chosen(
     tmp_path: Path,
 ) -> None:
     write_augmented(tmp_path, "real", "none", skill=0.5, validation=0.5)

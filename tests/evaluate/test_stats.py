@@ -1,4 +1,4 @@
-"""Intervals that are as wide as the evidence is thin: properties, known values and coverage."""
+"""Tests of the statistics: properties, known values and coverage of the intervals."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usk.evaluate.stats import (
-    ALL_FLIPS,
+    MAX_EXACT_PAIRS,
     SIGNIFICANCE,
     Pair,
     PairedDifference,
-    _spread,
+    _analyze_variance,
     exact_test,
-    fewest_pairs,
     holm,
     mean_interval,
+    min_pairs,
     paired_bootstrap,
     sign_flip_test,
 )
@@ -33,7 +33,7 @@ def make_pairs(
     clips_a_group: int = 4,
     gain: float = 0.0,
 ) -> list[Pair]:
-    """Independent clips: the baseline is right with 0.6, the other with 0.6 + gain."""
+    """Return pairs of independent clips. The baseline is right with probability 0.6, the other with 0.6 + gain."""
     pairs = []
     for split in range(n_splits):
         groups = np.repeat([f"{split}-{group}" for group in range(n_groups)], clips_a_group)
@@ -62,7 +62,7 @@ grids = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3
 
 @settings(max_examples=25, deadline=None)
 @given(grids)
-def test_identical_runs_differ_by_exactly_nothing(grid: tuple[int, int, int, int]) -> None:
+def test_identical_runs_have_a_difference_of_exactly_zero(grid: tuple[int, int, int, int]) -> None:
     number, n_splits, n_seeds, n_groups = grid
     pairs = make_pairs(np.random.default_rng(number), n_splits, n_seeds, n_groups)
     same = [Pair(p.split, p.seed, p.groups, p.baseline_correct, p.baseline_correct) for p in pairs]
@@ -75,7 +75,7 @@ def test_identical_runs_differ_by_exactly_nothing(grid: tuple[int, int, int, int
 
 @settings(max_examples=25, deadline=None)
 @given(grids)
-def test_swapping_the_mixes_negates(grid: tuple[int, int, int, int]) -> None:
+def test_swapping_the_mixes_negates_the_difference(grid: tuple[int, int, int, int]) -> None:
     number, n_splits, n_seeds, n_groups = grid
     pairs = make_pairs(np.random.default_rng(number), n_splits, n_seeds, n_groups, gain=0.1)
     there, back = paired_bootstrap(pairs, 200), paired_bootstrap(swapped(pairs), 200)
@@ -85,7 +85,7 @@ def test_swapping_the_mixes_negates(grid: tuple[int, int, int, int]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(grids)
-def test_difference_is_the_mean_over_pairs_whatever_their_order(grid: tuple[int, int, int, int]) -> None:
+def test_the_difference_is_the_mean_over_pairs_in_any_order(grid: tuple[int, int, int, int]) -> None:
     number, n_splits, n_seeds, n_groups = grid
     rng = np.random.default_rng(number)
     pairs = make_pairs(rng, n_splits, n_seeds, n_groups)
@@ -99,15 +99,19 @@ def test_difference_is_the_mean_over_pairs_whatever_their_order(grid: tuple[int,
 def test_clips_of_one_recording_are_not_independent_evidence() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat([f"g{i}" for i in range(40)], 9)
-    first, second = np.repeat(rng.random((2, 40)) < 0.6, 9, axis=1)  # a recording stands or falls as one
+    first, second = np.repeat(
+        rng.random((2, 40)) < 0.6, 9, axis=1
+    )  # all clips of a recording have the same result
     by_group = paired_bootstrap([Pair("fold1", 0, groups, first, second)])
     alone = np.array([f"c{i}" for i in range(len(groups))])
     by_clip = paired_bootstrap([Pair("fold1", 0, alone, first, second)])
-    assert width(by_group) == pytest.approx(3 * width(by_clip), rel=0.15)  # sqrt(9): nine clips count as one
+    assert width(by_group) == pytest.approx(
+        3 * width(by_clip), rel=0.15
+    )  # sqrt(9): nine clips count as one unit
 
 
 def test_all_seeds_of_a_split_share_the_draw_of_recordings() -> None:
-    """The same predictions from three seeds are no more evidence than from one."""
+    """Three seeds with the same predictions are no more evidence than one seed."""
     pair = make_pairs(np.random.default_rng(1), 1, 1, n_groups=30)[0]
     thrice = [
         Pair(pair.split, seed, pair.groups, pair.baseline_correct, pair.other_correct) for seed in range(3)
@@ -126,28 +130,28 @@ def test_a_recording_tested_in_two_splits_counts_once() -> None:
     assert width(fresh) == pytest.approx(width(twice) / 2**0.5, rel=0.1)
 
 
-def test_the_luck_of_training_is_in_the_interval() -> None:
-    """Seeds that disagree by ten points widen the interval, though recordings hardly differ."""
+def test_the_interval_covers_the_variance_of_seeds() -> None:
+    """Seeds that differ by ten points widen the interval even if recordings hardly differ."""
     groups = np.repeat([f"g{i}" for i in range(50)], 10)
     wrong = np.zeros(500, dtype=bool)
     pairs = [Pair("fold1", s, groups, wrong, np.tile(np.arange(10) < s + 2, 50)) for s in range(3)]
     result = paired_bootstrap(pairs)
     assert result.difference_points == pytest.approx(30)
-    expected = (
-        4.303 * 10 / 3**0.5
-    )  # Student's t of two degrees of freedom: three seeds hardly know their own spread
+    expected = 4.303 * 10 / 3**0.5  # Student's t with two degrees of freedom
     assert bounds(result) == pytest.approx((30 - expected, 30 + expected), abs=1)
 
 
-def test_recordings_of_unequal_size_know_less_of_their_spread() -> None:
-    """Satterthwaite's degrees of freedom by hand: sizes 4, 4, 2, 2 are worth 40^2 / 544 recordings of one size."""
+def test_recordings_of_unequal_size_have_fewer_degrees_of_freedom() -> None:
+    """Satterthwaite's formula by hand: sizes 4, 4, 2, 2 are equivalent to 40^2 / 544 recordings of equal size."""
     sizes, gains = np.array([[4.0], [4], [2], [2]]), np.array([[1.0], [-1], [2], [0]])
-    spread = _spread(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)], np.zeros((1, 1)))
-    assert spread.freedom == pytest.approx(1600 / 544 - 1)
+    variance = _analyze_variance(
+        np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)], np.zeros((1, 1))
+    )
+    assert variance.degrees_of_freedom == pytest.approx(1600 / 544 - 1)
 
 
-def test_each_split_counts_as_much_however_many_seeds_it_has() -> None:
-    """More seeds where the difference is largest neither enlarge it nor make it surer of other splits."""
+def test_all_splits_have_the_same_weight() -> None:
+    """More seeds in the split with the largest difference do not enlarge the mean or narrow its interval."""
     rng = np.random.default_rng(8)
     good, bad = make_pairs(rng, 1, 12, gain=0.3), make_pairs(rng, 1, 3, gain=-0.3)
     bad = [replace(pair, split="bad", groups=np.char.add("b", pair.groups)) for pair in bad]
@@ -159,10 +163,10 @@ def test_each_split_counts_as_much_however_many_seeds_it_has() -> None:
     again = paired_bootstrap([*doubled, *bad])
     assert again.difference_points == pytest.approx(result.difference_points)
     low, high = bounds(paired_bootstrap(bad))
-    assert width(again) > 0.45 * (high - low)  # half of the mean is of three seeds still
+    assert width(again) > 0.45 * (high - low)  # half of the mean still depends on three seeds
     even = [*make_pairs(rng, 2, 3)]
     assert exact_test(even) == sign_flip_test([pair.difference for pair in even])
-    # Of three pairs that weigh 1/4, 1/4 and 1/2, two of eight patterns of signs lie as far from 0 as +, + and +.
+    # With weights 1/4, 1/4 and 1/2, two of eight sign patterns have a sum as far from 0 as (+, +, +).
     assert exact_test([good[0], good[1], replace(good[2], split="bad")]) == 2 / 8
 
 
@@ -173,14 +177,14 @@ def test_one_recording_gives_no_interval() -> None:
     assert result.low_points is None and result.high_points is None
 
 
-def test_no_pairs_and_no_clips_are_refused() -> None:
+def test_missing_pairs_or_clips_raise() -> None:
     with pytest.raises(ValueError):
         paired_bootstrap([])
     with pytest.raises(ValueError):
         paired_bootstrap([Pair("fold1", 0, np.array([], dtype=str), np.array([], bool), np.array([], bool))])
 
 
-def test_splits_that_share_some_recordings_survive_draws_without_any_of_theirs() -> None:
+def test_resamples_without_any_recording_of_a_pair_are_skipped() -> None:
     pairs = make_pairs(np.random.default_rng(3), 1, 1, n_groups=20)
     few = Pair("small", 0, pairs[0].groups[:4], pairs[0].baseline_correct[:4], pairs[0].other_correct[:4])
     assert np.isfinite(bounds(paired_bootstrap([*pairs, few]))).all()
@@ -194,23 +198,22 @@ def uneven_study(
     fold_sd: float = 0.0,
     seed_sd: float = 0.0,
 ) -> list[Pair]:
-    """No gain on average, but one for each recording, and for each fold and seed where they have a standard deviation."""
+    """Return pairs without a mean gain. Each recording has a random gain, and so has each fold and seed with the given deviations."""
     pairs = []
     for fold in range(n_folds):
         sizes = rng.integers(1, 7, n_groups)
         groups = np.repeat([f"{fold}-{i}" for i in range(n_groups)], sizes)
-        of_fold = rng.normal(0, fold_sd) + np.repeat(rng.normal(0, 0.1, n_groups), sizes)
+        fold_gain = rng.normal(0, fold_sd) + np.repeat(rng.normal(0, 0.1, n_groups), sizes)
         for seed in range(n_seeds):
             first, second = rng.random((2, len(groups)))
-            gain = of_fold + rng.normal(0, seed_sd)
+            gain = fold_gain + rng.normal(0, seed_sd)
             pairs.append(Pair(f"fold{fold}", seed, groups, first < 0.5, second < 0.5 + gain))
     return pairs
 
 
 @pytest.mark.parametrize(("n_groups", "seed_sd"), [(8, 0.0), (25, 0.0), (60, 0.04)])
-def test_the_interval_covers_the_truth_about_as_often_as_it_says(n_groups: int, seed_sd: float) -> None:
-    """2 folds x 4 seeds. Nor is it wider than it takes: a third more than 1.96 standard deviations of what comes out, and as
-    much again where units are few."""
+def test_the_interval_has_its_nominal_coverage(n_groups: int, seed_sd: float) -> None:
+    """With 2 folds x 4 seeds. The half width is at most 1.35 times 1.96 standard deviations of the results, 1.7 times with few units."""
     rng = np.random.default_rng(4)
     results = [
         paired_bootstrap(uneven_study(rng, 2, 4, n_groups, seed_sd=seed_sd), n_resamples=500)
@@ -228,16 +231,16 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(n_groups: int, 
 
 
 @pytest.mark.parametrize("n_folds", [4, 8])
-def test_over_folds_that_gain_differently_few_verdicts_are_false(n_folds: int) -> None:
-    """`paired_bootstrap` says how often in longer simulations."""
+def test_coverage_holds_if_folds_have_different_gains(n_folds: int) -> None:
+    """Longer simulations are in docs/studies/error_rate.py."""
     rng = np.random.default_rng(n_folds)
     studies = (uneven_study(rng, n_folds, 3, 25, fold_sd=0.03) for _ in range(120))
     intervals = [bounds(paired_bootstrap(pairs, n_resamples=400)) for pairs in studies]
     assert np.mean([low <= 0 <= high for low, high in intervals]) >= 0.92
 
 
-def test_folds_are_resampled_where_they_differ_by_more_than_their_recordings_do() -> None:
-    """Student's t interval of the folds' means: each training is right on the same clips of every recording."""
+def test_folds_are_resampled_if_they_vary_more_than_their_recordings() -> None:
+    """The expected interval is Student's t of the fold means, because all recordings of a fold have the same gain."""
     gains = [2, 4, 6, 12]  # of 20 clips of each recording
     groups = np.repeat([f"g{i}" for i in range(50)], 20)
     wrong = np.zeros(1000, dtype=bool)
@@ -250,13 +253,15 @@ def test_folds_are_resampled_where_they_differ_by_more_than_their_recordings_do(
     assert result.over_folds and expected.half_width is not None
     assert width(result) / 2 == pytest.approx(expected.half_width, rel=0.1)
     few = paired_bootstrap(pairs[:3])
-    assert not few.over_folds and width(few) < 1  # on these folds all recordings gain alike
+    assert (
+        not few.over_folds and width(few) < 1
+    )  # the interval is about these folds only, and all their recordings have the same gain
 
 
-def test_folds_that_look_alike_by_luck_are_no_surer_than_their_recordings() -> None:
+def test_similar_folds_do_not_narrow_the_interval_of_their_recordings() -> None:
     pair = make_pairs(np.random.default_rng(3), 1, 1, n_groups=40)[0]
-    alike = [replace(pair, split=f"fold{k}", groups=np.char.add(str(k), pair.groups)) for k in range(6)]
-    assert width(paired_bootstrap(alike)) == pytest.approx(width(paired_bootstrap([pair])) / 6**0.5, rel=0.1)
+    copies = [replace(pair, split=f"fold{k}", groups=np.char.add(str(k), pair.groups)) for k in range(6)]
+    assert width(paired_bootstrap(copies)) == pytest.approx(width(paired_bootstrap([pair])) / 6**0.5, rel=0.1)
 
 
 def test_thousands_of_clips_take_well_under_a_second() -> None:
@@ -266,7 +271,7 @@ def test_thousands_of_clips_take_well_under_a_second() -> None:
     assert time.process_time() - start < 2.0  # 0.2 s on an idle machine
 
 
-def test_memory_is_bounded_where_each_clip_is_its_own_recording() -> None:
+def test_thousands_of_recordings_are_resampled_in_chunks() -> None:
     pairs = make_pairs(np.random.default_rng(6), 1, 1, n_groups=3000, clips_a_group=1)
     few = paired_bootstrap(pairs, n_resamples=2000)
     expected = 2 * 1.96 * 100 * (2 * 0.6 * 0.4 / 3000) ** 0.5
@@ -283,18 +288,16 @@ def test_mean_interval() -> None:
         mean_interval([])
 
 
-def test_sign_flips_known_values() -> None:
+def test_sign_flip_test_has_known_values() -> None:
     assert sign_flip_test([1.0] * 9) == sign_flip_test([-1.0] * 9) == 2 / 2**9
-    assert sign_flip_test([3.0, 2.0, -1.0]) == 4 / 8  # +-6 and +-4 lie as far as 4
-    assert sign_flip_test([3.0, 2.0, -1.0, 0.0]) == 4 / 8  # a zero says nothing
+    assert sign_flip_test([3.0, 2.0, -1.0]) == 4 / 8  # sums of +-6 and +-4 are at least as far from 0 as 4
+    assert sign_flip_test([3.0, 2.0, -1.0, 0.0]) == 4 / 8  # zeros do not count
     assert sign_flip_test([0.1, 0.2, -0.3]) == 1.0  # a tie in spite of rounding
     assert sign_flip_test([0.0, 0.0]) == sign_flip_test([]) == sign_flip_test([0.2]) == 1.0
 
 
 @given(st.lists(st.integers(-20, 20), min_size=1, max_size=9), st.floats(0.001, 1000))
-def test_sign_flips_are_those_of_scipy_and_know_neither_sign_order_nor_unit(
-    whole: list[int], unit: float
-) -> None:
+def test_sign_flip_test_agrees_with_scipy_for_any_sign_order_and_unit(whole: list[int], unit: float) -> None:
     from scipy.stats import permutation_test
 
     p = sign_flip_test(whole)
@@ -302,14 +305,14 @@ def test_sign_flips_are_those_of_scipy_and_know_neither_sign_order_nor_unit(
     assert p == sign_flip_test([unit * value for value in whole])
     if len(whole) > 1 and any(whole):
         theirs = permutation_test((np.array(whole, float),), np.sum, permutation_type="samples")
-        # Theirs counts twice what reaches the total on its own side: the same, as the signs mirror.
+        # SciPy doubles the one-sided count, which is the same by symmetry.
         assert p == pytest.approx(theirs.pvalue)
 
 
-def test_many_pairs_are_drawn_and_come_close_to_all() -> None:
+def test_drawn_sign_patterns_agree_with_all_patterns() -> None:
     rng = np.random.default_rng(0)
-    values = rng.normal(0.3, 1, ALL_FLIPS)
-    more = np.concatenate((values, 1e-7 * values[:2]))  # two that change next to nothing
+    values = rng.normal(0.3, 1, MAX_EXACT_PAIRS)
+    more = np.concatenate((values, 1e-7 * values[:2]))  # two more pairs with almost no effect
     assert 0.01 < sign_flip_test(more) == pytest.approx(sign_flip_test(values), abs=0.01)
     assert sign_flip_test(np.ones(30)) == 2 / 2**30
     assert sign_flip_test(np.ones(40)) == 1 / (2**15 + 1), "never zero"
@@ -317,7 +320,7 @@ def test_many_pairs_are_drawn_and_come_close_to_all() -> None:
 
 @pytest.mark.parametrize("n_comparisons", [1, 2, 4, 9])
 def test_the_fewest_pairs_are_those_that_the_corrected_test_needs(n_comparisons: int) -> None:
-    n = fewest_pairs(n_comparisons)
+    n = min_pairs(n_comparisons)
     corrected = [
         holm([sign_flip_test([1.0] * pairs)] * n_comparisons)[0] <= SIGNIFICANCE for pairs in (n - 1, n)
     ]

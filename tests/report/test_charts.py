@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.runs import write_run
-from usk.evaluate.study import Study, SweepPoint, study_runs
+from usk.evaluate.details import ComparisonDetails, SweepPoint, compare_in_detail
 from usk.report.canvas import PAGE, Chart, short
 from usk.report.charts import charts_of
 from usk.report.line_charts import sweep_chart
@@ -18,7 +18,7 @@ HOSTILE = ("</svg><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', 
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def details(tmp_path_factory: pytest.TempPathFactory) -> ComparisonDetails:
     root = tmp_path_factory.mktemp("runs")
     for seed in (0, 1, 2):
         write_run(root, "real", seed, skill=0.5, class_names=HOSTILE)
@@ -26,21 +26,23 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
             root, "real,<b>synth</b>", seed, skill=0.6 + 0.1 * seed, class_names=HOSTILE, n_synthetic=40
         )
         write_run(root, "real,few", seed, skill=0.2, class_names=HOSTILE, n_real=10)
-    return study_runs(root)[0]
+    return compare_in_detail(root)[0]
 
 
 def test_names_that_look_like_colors_and_attributes_stay_names(tmp_path: Path) -> None:
     names = ('$x$ #010101 id="x"', "font: 9px #010203")
     for mix in ("real", "real,synth"):
         write_run(tmp_path, mix, class_names=names)
-    chart = next(chart for chart in charts_of(study_runs(tmp_path)[0]) if chart.name.startswith("classes-"))
+    chart = next(
+        chart for chart in charts_of(compare_in_detail(tmp_path)[0]) if chart.name.startswith("classes-")
+    )
     root = ElementTree.fromstring(chart.svg(False))
     texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
     assert set(names) <= texts
 
 
-def test_there_is_a_chart_for_everything_the_study_holds(study: Study) -> None:
-    names = [chart.name for chart in charts_of(study)]
+def test_there_is_a_chart_for_everything_the_study_holds(details: ComparisonDetails) -> None:
+    names = [chart.name for chart in charts_of(details)]
     assert names == [
         "accuracy", "difference", "classes-real,<b>synth</b>", "classes-real,few", "confusion-real,<b>synth</b>",
         "confusion-real,few", "curve-validation_accuracy", "curve-loss",
@@ -90,9 +92,11 @@ def test_a_sweep_has_its_values_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_svgs_are_whole_and_hold_no_colors_scripts_or_addresses(study: Study, narrow: bool) -> None:
+def test_svgs_are_whole_and_hold_no_colors_scripts_or_addresses(
+    details: ComparisonDetails, narrow: bool
+) -> None:
     names: list[str] = []
-    for chart in charts_of(study):
+    for chart in charts_of(details):
         svg = chart.svg(narrow)
         root = ElementTree.fromstring(svg)
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
@@ -108,8 +112,8 @@ def test_svgs_are_whole_and_hold_no_colors_scripts_or_addresses(study: Study, na
     assert len(names) == len(set(names))  # they stand in one page
 
 
-def test_every_name_is_text_in_the_chart(study: Study) -> None:
-    svg = next(chart for chart in charts_of(study) if chart.name.startswith("classes")).svg(narrow=False)
+def test_every_name_is_text_in_the_chart(details: ComparisonDetails) -> None:
+    svg = next(chart for chart in charts_of(details) if chart.name.startswith("classes")).svg(narrow=False)
     texts = [
         "".join(element.itertext())
         for element in ElementTree.fromstring(svg).iter()
@@ -118,12 +122,12 @@ def test_every_name_is_text_in_the_chart(study: Study) -> None:
     assert {short(name) for name in HOSTILE} <= set(texts)
 
 
-def test_the_text_alternative_has_every_value(study: Study) -> None:
-    accuracy, difference, *_ = charts_of(study)
+def test_the_text_alternative_has_every_value(details: ComparisonDetails) -> None:
+    accuracy, difference, *_ = charts_of(details)
     assert "real 50.0 % ± 0.0" in accuracy.description
     assert len(accuracy.table.rows) == 9
-    assert study.comparison.rows[1].sentence in difference.description
-    for chart in charts_of(study):
+    assert details.comparison.rows[1].sentence in difference.description
+    for chart in charts_of(details):
         assert chart.description.endswith(".")
         assert all(len(row) == len(chart.table.columns) for row in chart.table.rows)
 
@@ -133,5 +137,5 @@ def test_a_mean_over_other_folds_is_not_called_the_highest(tmp_path: Path) -> No
         write_run(tmp_path, "real", fold=fold, skill=0.5 + easy)
         write_run(tmp_path, "real,synth", fold=fold, skill=0.6 + easy)
     write_run(tmp_path, "real,own", fold=2, skill=0.8)  # the easier fold alone
-    accuracy, *_ = charts_of(study_runs(tmp_path)[0])
+    accuracy, *_ = charts_of(compare_in_detail(tmp_path)[0])
     assert accuracy.description.endswith("The highest mean is that of real,synth.")

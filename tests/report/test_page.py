@@ -15,7 +15,7 @@ import pytest
 import usk as library
 from tests.runs import write_run
 from usk.data.clip import Clip
-from usk.evaluate.study import study_runs
+from usk.evaluate.details import compare_in_detail
 from usk.report import page as module
 from usk.report.listen import _provenance
 from usk.report.page import ReportConfig, report
@@ -44,7 +44,7 @@ def test_one_file_with_everything_inside(usk: Command, study_folder: Path) -> No
     assert (made["clips"], made["clips in all"], made["charts"], made["notes"]) == (9, 9, 6, [])
     page = Path("report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<use [^>]*>", "", page))
-    for row in study_runs("runs")[0].comparison.rows[1:]:
+    for row in compare_in_detail("runs")[0].comparison.rows[1:]:
         assert row.sentence in page and row.answer in page  # what usk eval says
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert len(data["clips"]) == 9

@@ -1,7 +1,7 @@
-"""Runs compared honestly: `metrics` and `stats` are pure, `compare` reads runs and says what they show.
+"""Compare training runs: `compare` reads runs, `pairing` groups them, `stats` and `metrics` compute, `verdict` concludes.
 
-Nothing here prints, and nothing needs torch. Accuracies are fractions (0 to 1); differences are in points
-(x 100) and say so in their names.
+Nothing here prints or imports torch. Accuracies are fractions (0 to 1). Differences are in percentage points, and their
+names end in `_points`.
 """
 
 from __future__ import annotations

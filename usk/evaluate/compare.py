@@ -1,4 +1,4 @@
-"""From run folders to what they show: which mix is better, by how much, and how sure that is."""
+"""Compare runs: which mix is better, by how much, and how certain that is."""
 
 from __future__ import annotations
 
@@ -14,28 +14,36 @@ from usk.evaluate.caveats import caveats
 from usk.evaluate.pairing import (
     BEST,
     AugmentationChoice,
-    ByMix,
-    Group,
+    RunGroup,
     RunPairs,
-    baseline_of,
-    groups,
-    newest_by_mix,
+    RunsByMix,
+    choose_baseline,
+    group_runs,
+    newest_runs_by_mix,
     pair_runs,
     pairs_with_same_augmentation,
-    to_pairs,
+    to_stats_pairs,
 )
 from usk.evaluate.stats import MeanInterval, PairedDifference, mean_interval, paired_bootstrap
-from usk.evaluate.verdict import Compared, SameAugmentation, Verdict, answer, corrected, sentence, verdict
+from usk.evaluate.verdict import (
+    MixResult,
+    SameAugmentation,
+    Verdict,
+    correct_p_values,
+    decide_verdict,
+    write_answer,
+    write_sentence,
+)
 from usk.runs import RunRecord, read_runs
 
 OPTIMISTIC = "epoch chosen on the test part: optimistic"
-Known = dict[tuple[tuple[Path, Path], ...], Compared]
-"""Pairs of run folders that were compared before."""
+Cache = dict[tuple[tuple[Path, Path], ...], MixResult]
+"""Results by pairs of run folders. If all mixes have the same best augmentation, two comparisons have the same pairs."""
 
 
 @dataclass(frozen=True)
 class MixRow:
-    """One mix in a comparison; accuracy and F1 are fractions, counts of clips rounded means over its runs."""
+    """One mix in a comparison. Accuracy and F1 are fractions. Numbers of clips are rounded means over the mix's runs."""
 
     mix: str
     is_baseline: bool
@@ -47,16 +55,16 @@ class MixRow:
     n_real: int
     n_synthetic: int
     dropped: int
-    difference: PairedDifference | None  # to the baseline, over pairs; None without, and for the baseline
-    n_unpaired: int  # runs of this mix and of the baseline that have no partner in the other
+    difference: PairedDifference | None  # from the baseline; None for the baseline itself, and without pairs
+    n_unpaired: int  # runs of this mix and of the baseline that are in no pair
     p_value_exact: float | None
-    p_value: float | None  # the larger of the interval's (`difference.p_value`) and the exact test's
-    p_value_holm: float | None  # the same, corrected for all mixes that are compared
-    # Where it goes with another augmentation than the baseline: the difference with its own for both, if there are pairs.
+    p_value: float | None  # the larger one of the interval's (`difference.p_value`) and the exact test's
+    p_value_holm: float | None  # corrected for the number of mixes
+    # The difference from baseline runs with this mix's augmentation, if the baseline's is different and there are pairs.
     same_augment: PairedDifference | None
     verdict: Verdict
-    answer: str  # the verdict without statistics
-    sentence: str  # and with them
+    answer: str  # the verdict in short
+    sentence: str  # the verdict with its numbers
 
     @property
     def pairs(self) -> int:
@@ -69,20 +77,19 @@ class MixRow:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: its distinct test clips, each mix's recall over all its runs (a fraction; None without
-    test clips), and each other mix's difference in recall to the baseline over the pairs, in percentage points."""
+    """The recall of one class by mix."""
 
     class_name: str
-    support: int
-    recall: dict[str, float | None]
-    difference_points: dict[str, float | None]
+    support: int  # distinct test clips
+    recall: dict[str, float | None]  # a fraction, over all runs of the mix; None without test clips
+    difference_points: dict[str, float | None]  # from the baseline's recall, over the pairs
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All mixes of one protocol, classifier, augmentation and number of train clips on one set of real data; baseline row first.
+    """All mixes with one protocol, classifier, augmentation, number of train clips and set of real clips. The baseline is first.
 
-    Its augmentation is `BEST` where each mix goes with its own, which `choices` names.
+    The augmentation is `BEST` if each mix has its own, which `choices` names.
     """
 
     protocol: str
@@ -94,16 +101,18 @@ class Comparison:
     rows: list[MixRow]
     classes: list[ClassRow]
     optimistic: bool
-    warning: str | None  # set where `optimistic` is
-    notes: list[str]  # what a reader must know: runs left out, unequal work, many comparisons
+    warning: str | None  # set if `optimistic`
+    notes: list[str]  # caveats
     choices: list[AugmentationChoice]
-    details: str  # what tells it from a comparison of the same title: another learning rate, another recipe
-    data_name: str  # what its real clips are called, with `data` where others have the same name
-    by_mix: dict[str, list[RunRecord]] = field(repr=False)  # the runs that count, baseline first
+    details: str  # how its recipe differs from that of other comparisons with the same title
+    data_name: (
+        str  # the name of the real clips, with their hash `data` if other real clips have the same name
+    )
+    by_mix: dict[str, list[RunRecord]] = field(repr=False)  # the compared runs, baseline first
 
     @property
     def setting(self) -> str:
-        """What all its runs share, but for the number of train clips."""
+        """A title without the number of train clips."""
         augment = "each mix with its best augmentation" if self.choices else f"augment {self.augment}"
         details = f", {self.details}" if self.details else ""
         protocol = "" if self.protocol == "folds" else f", protocol {self.protocol}"
@@ -111,53 +120,56 @@ class Comparison:
 
     @property
     def augments(self) -> list[str]:
-        """Every augmentation that its runs were trained with, or chosen from."""
-        tried = dict.fromkeys(name for choice in self.choices for name in choice.validation_accuracy)
-        return list(tried) or [self.augment]
+        """The augmentations of the runs, including those that were not chosen."""
+        candidates = dict.fromkeys(name for choice in self.choices for name in choice.validation_accuracy)
+        return list(candidates) or [self.augment]
 
     @property
     def title(self) -> str:
         return self.setting if self.train_clips is None else f"{self.setting}, {self.train_clips} train clips"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold, without the runs: NaN and infinity become None."""
+        """Return plain values for JSON, without the runs. NaN and infinity become None."""
         plain = asdict(replace(self, by_mix={}))
         del plain["by_mix"]
         return {"title": self.title, **_json_safe(plain)}
 
 
 def compare_runs(folder: str | Path = "runs", baseline: str | None = None) -> list[Comparison]:
-    """`compare` over every run under `folder`: `usk.compare`."""
+    """Compare all runs in a folder and its subfolders. This is `usk.compare`; see `compare`."""
     return compare(read_runs(folder), baseline)
 
 
 def compare(runs: Sequence[RunRecord], baseline: str | None = None) -> list[Comparison]:
-    """One comparison for each group of `usk.evaluate.pairing.groups`, in its order.
+    """Return a comparison for each group of `usk.evaluate.pairing.group_runs`.
 
-    The baseline is `baseline` where it was trained, else the mix `real`, else the first mix by time. Of
-    several runs of one mix, split and seed the newest counts. Raises SourceError where paired runs were
-    tested on different clips, UsageError where no run has the mix `baseline`.
+    The baseline is the mix `baseline` if a run has it, else the mix `real`, else the oldest mix. If several runs have the same
+    mix, split and seed, the newest counts. Raise SourceError if paired runs were tested on different clips, and UsageError if
+    no run has the mix `baseline`.
     """
-    known: Known = {}
-    found = [_comparison(group, baseline, known) for group in groups(runs, baseline)]
-    n_compared = sum(any(row.difference is not None for row in one.rows) for one in found)
-    if n_compared < 2:
-        return found
-    many = (
-        f"one of {n_compared} comparisons, whose p values are corrected within each alone: where clips do nothing, one in 20 may "
-        "find that some help or hurt"
+    cache: Cache = {}
+    comparisons = [_compare_group(group, baseline, cache) for group in group_runs(runs, baseline)]
+    with_pairs = [one for one in comparisons if any(row.difference is not None for row in one.rows)]
+    if len(with_pairs) < 2:
+        return comparisons
+    note = (
+        f"one of {len(with_pairs)} comparisons; each corrects its p values for its own mixes only, so even if synthetic clips have "
+        "no effect, about one comparison in 20 finds that some help or hurt"
     )
-    return [replace(one, notes=[*one.notes, many]) for one in found]
+    return [replace(comparison, notes=[*comparison.notes, note]) for comparison in comparisons]
 
 
-def _comparison(group: Group, wanted: str | None, known: Known) -> Comparison:
-    baseline = baseline_of(group.runs, wanted)
-    by_mix = newest_by_mix(group, baseline)
-    pairs = {mix: pair_runs(by_mix[baseline], of) for mix, of in by_mix.items() if mix != baseline}
-    compared = corrected(
-        {mix: _compared(group, by_mix, mix, made, known) for mix, made in pairs.items() if made}
-    )
-    rows = [_mix_row(by_mix, mix, compared.get(mix)) for mix in by_mix]
+def _compare_group(group: RunGroup, wanted_baseline: str | None, cache: Cache) -> Comparison:
+    baseline = choose_baseline(group.runs, wanted_baseline)
+    by_mix = newest_runs_by_mix(group, baseline)
+    pairs = {mix: pair_runs(by_mix[baseline], runs) for mix, runs in by_mix.items() if mix != baseline}
+    results = {
+        mix: _compare_mix(group, by_mix, mix, mix_pairs, cache)
+        for mix, mix_pairs in pairs.items()
+        if mix_pairs
+    }
+    results = correct_p_values(results)
+    rows = [_mix_row(by_mix, mix, results.get(mix)) for mix in by_mix]
     first = group.runs[0]
     optimistic = any(run.optimistic for run in group.runs)
     n_superseded = len(group.runs) - sum(map(len, by_mix.values()))
@@ -180,43 +192,46 @@ def _comparison(group: Group, wanted: str | None, known: Known) -> Comparison:
     )
 
 
-def _compared(group: Group, by_mix: ByMix, mix: str, pairs: RunPairs, known: Known) -> Compared:
-    """The same pairs stand in two comparisons where all mixes chose one augmentation: they are resampled once."""
+def _compare_mix(group: RunGroup, by_mix: RunsByMix, mix: str, pairs: RunPairs, cache: Cache) -> MixResult:
     runs, baseline_runs = by_mix[mix], next(iter(by_mix.values()))
-    same = pairs_with_same_augmentation(group, baseline_runs, runs)
     key = tuple((first.folder, second.folder) for first, second in pairs)
-    if key not in known:
-        known[key] = Compared.of(to_pairs(pairs))
+    if key not in cache:
+        cache[key] = MixResult.from_pairs(to_stats_pairs(pairs))
+    same_augment = None
+    if same := pairs_with_same_augmentation(group, baseline_runs, runs):
+        augment, same_pairs = same
+        difference = paired_bootstrap(to_stats_pairs(same_pairs)) if same_pairs else None
+        same_augment = SameAugmentation(augment, difference)
     return replace(
-        known[key],
-        n_unequal=sum(first.steps != second.steps for first, second in pairs),
-        n_other_content=sum(_differ_in_content(first, second) for first, second in pairs),
+        cache[key],
+        n_unequal_steps=sum(first.steps != second.steps for first, second in pairs),
+        n_changed_clips=sum(_have_different_content(first, second) for first, second in pairs),
         by_folds=runs[0].protocol == "folds",
-        adds_synthetic=_adds_synthetic(runs, baseline_runs),
-        same=same and SameAugmentation(same[0], paired_bootstrap(to_pairs(same[1])) if same[1] else None),
+        adds_synthetic=_only_adds_synthetic(runs, baseline_runs),
+        same_augment=same_augment,
     )
 
 
-def _differ_in_content(first: RunRecord, second: RunRecord) -> bool:
-    """Whether the real clips of two runs, of the same names and labels, are other sounds, where both say which they were."""
-    both = {first.real.revision, second.real.revision}
-    return all(both) and len(both) > 1
+def _have_different_content(first: RunRecord, second: RunRecord) -> bool:
+    """Return whether the real clips of two runs have different content, as far as both records name their revision."""
+    revisions = {first.real.revision, second.real.revision}
+    return all(revisions) and len(revisions) > 1
 
 
-def _adds_synthetic(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord]) -> bool:
-    """Whether all that a mix has beyond the baseline is synthetic clips."""
-    real = {run.key: run.n_real for run in baseline_runs}
+def _only_adds_synthetic(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord]) -> bool:
+    """Return whether a mix consists of the baseline's real clips and synthetic clips."""
+    n_real = {run.key: run.n_real for run in baseline_runs}
     return (
-        all(run.n_synthetic > 0 and run.n_real == real.get(run.key, run.n_real) for run in runs)
+        all(run.n_synthetic > 0 and run.n_real == n_real.get(run.key, run.n_real) for run in runs)
         and not any(run.n_synthetic for run in baseline_runs)
         and any(run.n_real for run in runs)
     )
 
 
-def _mix_row(by_mix: ByMix, mix: str, compared: Compared | None) -> MixRow:
+def _mix_row(by_mix: RunsByMix, mix: str, result: MixResult | None) -> MixRow:
     runs, (baseline, baseline_runs) = by_mix[mix], next(iter(by_mix.items()))
     is_baseline = mix == baseline
-    n_pairs = compared.difference.n_pairs if compared else 0
+    n_pairs = result.difference.n_pairs if result else 0
     return MixRow(
         mix=mix,
         is_baseline=is_baseline,
@@ -228,60 +243,63 @@ def _mix_row(by_mix: ByMix, mix: str, compared: Compared | None) -> MixRow:
         n_real=_rounded_mean(run.n_real for run in runs),
         n_synthetic=_rounded_mean(run.n_synthetic for run in runs),
         dropped=_rounded_mean(run.dropped for run in runs),
-        difference=compared.difference if compared else None,
+        difference=result.difference if result else None,
         n_unpaired=0 if is_baseline else len(runs) + len(baseline_runs) - 2 * n_pairs,
-        p_value_exact=compared.p_value_exact if compared else None,
-        p_value=compared.p_value if compared else None,
-        p_value_holm=compared.p_value_holm if compared else None,
-        same_augment=compared.same.difference if compared and compared.same else None,
-        verdict=Verdict.BASELINE if is_baseline else verdict(compared),
-        answer="" if is_baseline else answer(compared),
-        sentence="the baseline" if is_baseline else sentence(compared, baseline),
+        p_value_exact=result.p_value_exact if result else None,
+        p_value=result.p_value if result else None,
+        p_value_holm=result.p_value_holm if result else None,
+        same_augment=result.same_augment.difference if result and result.same_augment else None,
+        verdict=Verdict.BASELINE if is_baseline else decide_verdict(result),
+        answer="" if is_baseline else write_answer(result),
+        sentence="the baseline" if is_baseline else write_sentence(result, baseline),
     )
 
 
-def _class_rows(by_mix: ByMix, pairs: Mapping[str, RunPairs]) -> list[ClassRow]:
+def _class_rows(by_mix: RunsByMix, pairs: Mapping[str, RunPairs]) -> list[ClassRow]:
     runs = [run for members in by_mix.values() for run in members]
-    every = (run.predictions for run in runs)
-    tested = {clip_id: label for of in every for clip_id, label in zip(of.clip_ids, of.labels, strict=True)}
-    support = np.bincount(np.array(list(tested.values())), minlength=len(runs[0].class_names))
+    label_of_clip: dict[Any, int] = {}
+    for run in runs:
+        label_of_clip.update(zip(run.predictions.clip_ids, run.predictions.labels, strict=True))
+    class_names = runs[0].class_names
+    support = np.bincount(np.array(list(label_of_clip.values())), minlength=len(class_names))
     recall = {mix: _pooled_recall(members) for mix, members in by_mix.items()}
-    difference = {mix: _recall_difference(made) for mix, made in pairs.items() if made}
+    without_pairs = np.full(len(class_names), np.nan)
+    difference = {
+        mix: _recall_difference(mix_pairs) if mix_pairs else without_pairs for mix, mix_pairs in pairs.items()
+    }
     return [
         ClassRow(
             class_name=name,
             support=int(support[number]),
-            recall={mix: _number(values[number]) for mix, values in recall.items()},
-            difference_points={
-                mix: _number(difference[mix][number]) if mix in difference else None for mix in pairs
-            },
+            recall={mix: _finite_or_none(values[number]) for mix, values in recall.items()},
+            difference_points={mix: _finite_or_none(values[number]) for mix, values in difference.items()},
         )
-        for number, name in enumerate(runs[0].class_names)
+        for number, name in enumerate(class_names)
     ]
 
 
 def _recall_difference(pairs: RunPairs) -> np.ndarray:
-    """Difference in recall to the baseline, in percentage points, [classes]; NaN for a class without clips."""
+    """Return the difference in recall from the baseline, in percentage points, [classes]; NaN for a class without clips."""
     baseline, other = zip(*pairs, strict=True)
     return 100 * (_pooled_recall(other) - _pooled_recall(baseline))
 
 
 def _pooled_recall(runs: Sequence[RunRecord]) -> np.ndarray:
-    """Recall over the test clips of all `runs` together, [classes]; NaN for a class without clips."""
-    return metrics.class_recall(pooled_confusions(runs))[0]
+    """Return the recall over the test clips of all `runs`, [classes]; NaN for a class without clips."""
+    return metrics.class_recall(pooled_confusion_matrix(runs))[0]
 
 
-def pooled_confusions(runs: Sequence[RunRecord]) -> np.ndarray:
-    """The confusion matrix of all `runs` together: clips [true class, predicted class]."""
-    n, of_runs = len(runs[0].class_names), (run.predictions for run in runs)
-    return np.sum([metrics.confusion_matrix(of.labels, of.predicted, n) for of in of_runs], axis=0)
+def pooled_confusion_matrix(runs: Sequence[RunRecord]) -> np.ndarray:
+    """Return the sum of the confusion matrices of all `runs`: numbers of clips [true class, predicted class]."""
+    n, predictions = len(runs[0].class_names), [run.predictions for run in runs]
+    return np.sum([metrics.confusion_matrix(one.labels, one.predicted, n) for one in predictions], axis=0)
 
 
 def _rounded_mean(counts: Iterable[int]) -> int:
     return round(float(np.mean(list(counts))))
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
@@ -291,5 +309,5 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json_safe(item) for item in value]
     if isinstance(value, (float, np.floating)):
-        return _number(float(value))
+        return _finite_or_none(float(value))
     return value

@@ -1,4 +1,4 @@
-"""Results of one set of predictions: accuracy, macro F1, recall. Pure.
+"""Compute accuracy, macro F1 and recall of one set of predictions. This module does no I/O.
 
 `labels` and `predicted` are class numbers, int [clips]. All results are fractions between 0 and 1.
 """
@@ -9,9 +9,9 @@ import numpy as np
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Counts [true class, predicted class], int64 [n_classes, n_classes].
+    """Count clips by true and predicted class: int64 [n_classes, n_classes].
 
-    Raises ValueError when the two differ in length or a class number lies outside 0 .. n_classes - 1.
+    Raise ValueError if the lengths differ, or if a class number is outside 0 .. n_classes - 1.
     """
     if len(labels) != len(predicted):
         raise ValueError(f"{len(labels)} labels and {len(predicted)} predictions")
@@ -20,15 +20,16 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) 
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The share of clips predicted as labeled; NaN without clips."""
+    """Return the fraction of clips with a correct prediction; NaN without clips."""
     return float(np.mean(np.asarray(labels) == np.asarray(predicted))) if len(labels) else float("nan")
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
-    """The mean F1 = 2 TP / (2 TP + FP + FN) over the classes that occur in `labels`; NaN without clips.
+    """Return the mean F1 = 2 TP / (2 TP + FP + FN) over the classes that occur in `labels`; NaN without clips.
 
-    A class without test clips does not count; predicting it still costs the class that was missed. It is scikit-learn's
-    `f1_score(average="macro", labels=unique(labels))`, whose import takes a second, and a call on 888 clips 1.8 ms for 0.02 here.
+    A class without test clips does not count, but predicting it lowers the recall of the true class. The result equals
+    scikit-learn's `f1_score(average="macro", labels=unique(labels))`. This function is faster: scikit-learn takes a second
+    to import and 1.8 ms for 888 clips, instead of 0.02 ms.
     """
     counts = confusion_matrix(labels, predicted, n_classes)
     support = counts.sum(axis=1)
@@ -37,6 +38,6 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float
 
 
 def class_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a confusion matrix: recall, float [n_classes], and support (test clips), int [n_classes]; NaN where support is 0."""
+    """Return recall, float [n_classes], and support (test clips), int [n_classes]. Recall is NaN if support is 0."""
     support = counts.sum(axis=1)
     return np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan), support

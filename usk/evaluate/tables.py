@@ -1,4 +1,4 @@
-"""Comparisons as plain tables: built once, printed in a terminal, in the HTML report and in a dataset's card.
+"""Build the tables of a comparison, for the terminal, the HTML report and cards.
 
 Accuracies, F1 and recalls are in per cent, differences in percentage points (pp).
 """
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 from usk.evaluate.compare import ClassRow, Comparison, MixRow
 from usk.evaluate.stats import MeanInterval
-from usk.evaluate.verdict import interval_of
+from usk.evaluate.verdict import format_interval
 from usk.tables import Column, Table
 
 P_VALUE = "pp: percentage points. p value: the larger of the exact test's and the interval's, corrected for the mixes compared (Holm)"
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Mixes, the augmentations that were chosen for them, and recall by class; without those that say nothing."""
+    """Return the tables of mixes, chosen augmentations and recall by class, without empty ones."""
     tables = [
         mix_table(comparison),
         choice_table(comparison),
@@ -26,18 +26,18 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def mix_table(comparison: Comparison) -> Table:
-    """A row a mix."""
     columns = (*_mix_columns(comparison.baseline), Column("p value", numeric=True, priority=4))
-    named = [P_VALUE] if any(row.p_value_holm is not None for row in comparison.rows) else []
-    notes = (*([comparison.warning] if comparison.warning else []), *named)
-    table = Table(comparison.title, columns, notes=notes)
+    notes = [comparison.warning] if comparison.warning else []
+    if any(row.p_value_holm is not None for row in comparison.rows):
+        notes.append(P_VALUE)
+    table = Table(comparison.title, columns, notes=tuple(notes))
     for row in comparison.rows:
         table.add(*_mix_cells(row), "" if row.p_value_holm is None else f"{row.p_value_holm:.3g}")
     return table
 
 
 def choice_table(comparison: Comparison) -> Table:
-    """The augmentation that validation clips chose for each mix; without rows where none was chosen."""
+    """Return the table of the chosen augmentation of each mix. It is empty if the comparison has no choices."""
     names = list(dict.fromkeys(name for choice in comparison.choices for name in choice.validation_accuracy))
     columns = (Column("mix"), Column("chosen"), *(Column(name, numeric=True) for name in names))
     table = Table("augmentations chosen on validation clips, by validation accuracy, %", columns)
@@ -50,7 +50,7 @@ def choice_table(comparison: Comparison) -> Table:
 
 
 def recall_table(comparison: Comparison) -> Table:
-    """The baseline's recall of every class, and each other mix's with its difference to that."""
+    """Return the table of each mix's recall by class, and its difference from the baseline's."""
     mixes = [row.mix for row in comparison.rows]
     difference = f", and pp vs {comparison.baseline}" if len(mixes) > 1 else ""
     numbers = (Column(name, numeric=True) for name in ("test clips", *mixes))
@@ -61,18 +61,20 @@ def recall_table(comparison: Comparison) -> Table:
 
 
 def train_clips_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-    """A row a number of train clips and mix, for comparisons that differ in train clips alone; none for a single number."""
-    alike: dict[str, list[Comparison]] = {}
+    """Return a table for each setting with several numbers of train clips."""
+    by_setting: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
-        alike.setdefault(comparison.setting, []).append(comparison)
-    return [_train_clips_table(setting, members) for setting, members in alike.items() if len(members) > 1]
+        by_setting.setdefault(comparison.setting, []).append(comparison)
+    return [
+        _train_clips_table(setting, members) for setting, members in by_setting.items() if len(members) > 1
+    ]
 
 
 def _train_clips_table(setting: str, comparisons: Sequence[Comparison]) -> Table:
-    apart = dict.fromkeys(row.mix for one in comparisons for row in one.rows if row.n_unpaired)
-    note = f"{'; '.join(apart)}: means over other folds or seeds than the baseline's, see the differences"
+    unpaired = dict.fromkeys(row.mix for one in comparisons for row in one.rows if row.n_unpaired)
+    note = f"{'; '.join(unpaired)}: means over other folds or seeds than the baseline's, see the differences"
     columns = (Column("train clips", numeric=True), *_mix_columns(comparisons[0].baseline))
-    table = Table(f"by train clips: {setting}", columns, notes=(note,) if apart else ())
+    table = Table(f"by train clips: {setting}", columns, notes=(note,) if unpaired else ())
     for comparison in comparisons:
         for row in comparison.rows:
             table.add("all" if comparison.train_clips is None else comparison.train_clips, *_mix_cells(row))
@@ -80,7 +82,7 @@ def _train_clips_table(setting: str, comparisons: Sequence[Comparison]) -> Table
 
 
 def _mix_columns(baseline: str) -> tuple[Column, ...]:
-    """What every table of mixes shows of one, as `_mix_cells` fills it."""
+    """Return the columns that `_mix_cells` fills."""
     return (
         Column("mix"),
         Column("runs", numeric=True, priority=5),
@@ -104,7 +106,7 @@ def _mix_cells(row: MixRow) -> tuple[str, ...]:
         _with_interval(row.accuracy),
         _with_interval(row.macro_f1),
         "" if difference is None else f"{difference.difference_points:+z.1f}",
-        "" if difference is None else interval_of(difference),
+        "" if difference is None else format_interval(difference),
         f"{row.pairs_up}/{row.pairs}" if row.pairs else "",
     )
 
@@ -116,5 +118,5 @@ def _with_interval(interval: MeanInterval) -> str:
 
 def _recall(row: ClassRow, mix: str) -> str:
     recall, points = row.recall[mix], row.difference_points.get(mix)
-    found = "" if recall is None else f"{100 * recall:.1f}"
-    return found if points is None else f"{found} {points:+z5.1f}"
+    text = "" if recall is None else f"{100 * recall:.1f}"
+    return text if points is None else f"{text} {points:+z5.1f}"

@@ -1,4 +1,4 @@
-"""What a difference means: a `Verdict`, and its plain sentence with the numbers behind it and what to do next. Pure."""
+"""Turn a difference into a `Verdict`, and into a sentence with its numbers and what to do next. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from usk.evaluate.stats import (
     Pair,
     PairedDifference,
     exact_test,
-    fewest_pairs,
     holm,
+    min_pairs,
     paired_bootstrap,
 )
 from usk.text import pluralize
@@ -21,38 +21,39 @@ MORE = "more seeds or test folds"
 
 
 class Verdict(StrEnum):
-    """What is found of a mix against the baseline."""
+    """How a mix compares with the baseline."""
 
     BASELINE = auto()
-    HELPS = auto()  # all that the mix has beyond the baseline is synthetic clips, and it is better
+    HELPS = auto()  # the mix only adds synthetic clips to the baseline, and is better
     HURTS = auto()
-    BETTER = auto()  # the mixes differ in more than synthetic clips
+    BETTER = auto()  # the mix differs from the baseline in more than synthetic clips
     WORSE = auto()
     NOT_DISTINGUISHABLE = auto()
-    TOO_FEW_PAIRS = auto()  # for the exact test to find anything
-    NOT_COMPARABLE = auto()  # unequal work, or real clips of other content
-    NOT_PAIRED = auto()  # no run shares split and seed with one of the baseline
+    TOO_FEW_PAIRS = auto()  # the exact test cannot reach significance
+    NOT_COMPARABLE = auto()  # different numbers of optimizer steps, or different content of the real clips
+    NOT_PAIRED = auto()  # no run has the split and seed of a baseline run
 
     @property
     def direction(self) -> int:
-        """1 where the mix is better than the baseline, -1 where it is worse, else 0."""
+        """1 if the mix is better than the baseline, -1 if it is worse, else 0."""
         return {Verdict.HELPS: 1, Verdict.BETTER: 1, Verdict.HURTS: -1, Verdict.WORSE: -1}.get(self, 0)
 
 
 @dataclass(frozen=True)
 class SameAugmentation:
-    """A mix's augmentation, where the baseline was given another, and the difference with it for both (None: no pairs)."""
+    """The augmentation of a mix, and the difference from baseline runs with the same one, or None if there are no such pairs."""
 
     name: str
     difference: PairedDifference | None
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One mix against the baseline.
+class MixResult:
+    """The comparison of one mix with the baseline.
 
-    `p_value` is the larger of the exact test's and the interval's, `p_value_holm` the same corrected for all `n_compared` mixes.
-    `n_unequal` pairs took unequal numbers of optimizer steps; in `n_other_content` the real clips differ in content.
+    `p_value` is the larger one of the exact test's and the interval's. `p_value_holm` is corrected for `n_compared` mixes.
+    In `n_unequal_steps` pairs the runs took different numbers of optimizer steps. In `n_changed_clips` pairs the real clips
+    have the same names but different content. `same_augment` is set if the baseline's augmentation is different.
     """
 
     difference: PairedDifference
@@ -60,48 +61,49 @@ class Compared:
     p_value: float
     p_value_holm: float
     n_compared: int = 1
-    n_unequal: int = 0
-    n_other_content: int = 0
+    n_unequal_steps: int = 0
+    n_changed_clips: int = 0
     by_folds: bool = True  # the splits are the source's folds
-    adds_synthetic: bool = False  # all that the mix has beyond the baseline is synthetic clips
-    same: SameAugmentation | None = None
+    adds_synthetic: bool = False  # the mix only adds synthetic clips to the baseline
+    same_augment: SameAugmentation | None = None
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Compared:
-        """One mix compared, before `corrected` knows of others."""
-        found, exact = paired_bootstrap(pairs), exact_test(pairs)
-        # Without an interval nothing is known of other recordings, and nothing can be found.
-        p_value = max(exact, 1.0 if found.p_value is None else found.p_value)
-        return cls(found, exact, p_value, p_value)
+    def from_pairs(cls, pairs: Sequence[Pair]) -> MixResult:
+        """Compare one mix. Its p value is not corrected for other mixes."""
+        difference, p_exact = paired_bootstrap(pairs), exact_test(pairs)
+        # Without an interval nothing is known about other recordings, so no difference can be significant.
+        p_value = max(p_exact, 1.0 if difference.p_value is None else difference.p_value)
+        return cls(difference, p_exact, p_value, p_value)
 
 
-def corrected(compared: Mapping[str, Compared]) -> dict[str, Compared]:
-    """The same mixes, their p values corrected for all of them (Holm)."""
-    p_values = holm([found.p_value for found in compared.values()])
+def correct_p_values(results: Mapping[str, MixResult]) -> dict[str, MixResult]:
+    """Return the results of all mixes with p values corrected for their number (Holm)."""
+    p_values = holm([result.p_value for result in results.values()])
     return {
-        mix: replace(found, p_value_holm=p_value, n_compared=len(compared))
-        for (mix, found), p_value in zip(compared.items(), p_values, strict=True)
+        mix: replace(result, p_value_holm=p_value, n_compared=len(results))
+        for (mix, result), p_value in zip(results.items(), p_values, strict=True)
     }
 
 
-def verdict(compared: Compared | None) -> Verdict:
-    """What is found.
+def decide_verdict(result: MixResult | None) -> Verdict:
+    """Return the verdict on a mix, or `NOT_PAIRED` for None.
 
-    A difference counts where both the interval (other test data, other seeds) and the exact test (other trainings on these very
-    data) find it, corrected for the number of mixes, between runs of equal work. Where the baseline was given another
-    augmentation, the difference must be clear with the same one for both too, or it may be the augmentation's doing.
+    A difference is significant if both the interval (which covers other test data and seeds) and the exact test (which covers
+    other trainings on the same data) find it after correction for the number of mixes. If the baseline has another
+    augmentation, the difference must also be clear with the same augmentation. Otherwise the augmentation may be its cause.
     """
-    if compared is None:
+    if result is None:
         return Verdict.NOT_PAIRED
-    if compared.n_unequal or compared.n_other_content:
+    if result.n_unequal_steps or result.n_changed_clips:
         return Verdict.NOT_COMPARABLE
-    found = compared.p_value_holm <= SIGNIFICANCE
-    if compared.difference.n_pairs < fewest_pairs(compared.n_compared) and not found:
+    is_significant = result.p_value_holm <= SIGNIFICANCE
+    if result.difference.n_pairs < min_pairs(result.n_compared) and not is_significant:
         return Verdict.TOO_FEW_PAIRS
-    up = compared.difference.difference_points > 0
-    if not found or (compared.same is not None and not _is_clear(compared.same.difference, up)):
+    up = result.difference.difference_points > 0
+    same = result.same_augment
+    if not is_significant or (same is not None and not _excludes_zero(same.difference, up)):
         return Verdict.NOT_DISTINGUISHABLE
-    if compared.adds_synthetic:
+    if result.adds_synthetic:
         return Verdict.HELPS if up else Verdict.HURTS
     return Verdict.BETTER if up else Verdict.WORSE
 
@@ -118,64 +120,65 @@ ANSWERS = {
 }
 
 
-def answer(compared: Compared | None) -> str:
-    """The verdict for someone who wants no statistics: `Not shown yet: +6.4 percentage points, anything from -0.4 to +13.1 fits`."""
-    said = ANSWERS[verdict(compared)]
-    if compared is None:
-        return said
-    points, difference = (
-        f"{compared.difference.difference_points:+z.1f} percentage points",
-        compared.difference,
-    )
-    spreads = difference.low_points != difference.high_points  # else all pairs are alike
-    fits = f", anything from {interval_of(difference)} fits" if spreads else ""
-    return f"{said}: {points}{fits}"
+def write_answer(result: MixResult | None) -> str:
+    """Return the verdict in short: `Not shown yet: +6.4 percentage points, anything from -0.4 to +13.1 fits`."""
+    text = ANSWERS[decide_verdict(result)]
+    if result is None:
+        return text
+    difference = result.difference
+    text += f": {difference.difference_points:+z.1f} percentage points"
+    if difference.low_points == difference.high_points:  # no interval, or all pairs are alike
+        return text
+    return f"{text}, anything from {format_interval(difference)} fits"
 
 
-def sentence(compared: Compared | None, baseline: str) -> str:
-    """The verdict in plain words: by how much, how sure, what follows, and what to do next."""
-    found = verdict(compared)
-    if compared is None:
+def write_sentence(result: MixResult | None, baseline: str) -> str:
+    """Return the verdict with its numbers, and what to do next."""
+    if result is None:
         return (
             f"no run shares a split and seed with {baseline}: train both with the same test folds and seeds"
         )
-    meaning = {
+    return f"{_numbers(result)}: {_meaning(result, baseline)}"
+
+
+def _meaning(result: MixResult, baseline: str) -> str:
+    verdict = decide_verdict(result)
+    if verdict is Verdict.NOT_COMPARABLE:
+        return _not_comparable(result)
+    if verdict is Verdict.NOT_DISTINGUISHABLE:
+        return f"not shown yet{_why_not(result, baseline)}; a study of {MORE} sees smaller differences"
+    return {
         Verdict.HELPS: "synthetic clips help",
         Verdict.HURTS: "synthetic clips hurt",
         Verdict.BETTER: f"better than {baseline}",
         Verdict.WORSE: f"worse than {baseline}",
-        Verdict.TOO_FEW_PAIRS: f"too few pairs to tell it from {baseline} (the exact test needs {fewest_pairs(compared.n_compared)} "
+        Verdict.TOO_FEW_PAIRS: f"too few pairs to tell it from {baseline} (the exact test needs {min_pairs(result.n_compared)} "
         f"or more); train {MORE}",
-    }.get(found) or (
-        _not_comparable(compared)
-        if found is Verdict.NOT_COMPARABLE
-        else f"not shown yet{_why_not(compared, baseline)}; a study of {MORE} sees smaller differences"
-    )
-    return f"{_numbers(compared)}: {meaning}"
+    }[verdict]
 
 
-def interval_of(difference: PairedDifference) -> str:
-    """`-0.03 to +1.2`: a bound that rounds to zero keeps its side of it. Empty without an interval."""
+def format_interval(difference: PairedDifference) -> str:
+    """Return text such as `-0.03 to +1.2`, or an empty string without an interval."""
     if difference.low_points is None or difference.high_points is None:
         return ""
-    return " to ".join(map(_bound, (difference.low_points, difference.high_points)))
+    return " to ".join(map(_format_bound, (difference.low_points, difference.high_points)))
 
 
-def _bound(points: float) -> str:
-    """With one digit after the point, or as many as it takes to tell it from zero."""
+def _format_bound(points: float) -> str:
+    """Return a bound with one decimal, or with more if it would round to zero."""
     digits = next((n for n in range(1, 6) if round(points, n)), 1)
     return f"{points:+z.{digits}f}"
 
 
-def _numbers(compared: Compared) -> str:
-    """The difference, its interval, over how many pairs, and with the same augmentation for both."""
-    difference, same = compared.difference, compared.same
+def _numbers(result: MixResult) -> str:
+    """Return text with the difference, its interval, the number of pairs, and the difference with the same augmentation."""
+    difference, same = result.difference, result.same_augment
     parts = [f"{difference.difference_points:+z.1f} percentage points"]
-    if interval := interval_of(difference):
+    if interval := format_interval(difference):
         folds = f"these {difference.n_splits} folds" if difference.n_splits > 1 else "this fold"
-        over = f" on {folds}" if compared.by_folds and not difference.over_folds else ""
+        over = f" on {folds}" if result.by_folds and not difference.over_folds else ""
         parts.append(f"95 % interval {interval}{over}")
-    kind = "fold-seed" if compared.by_folds else "split-seed"
+    kind = "fold-seed" if result.by_folds else "split-seed"
     if difference.n_pairs == 1:
         parts.append(f"one {kind} pair")
     else:
@@ -184,45 +187,45 @@ def _numbers(compared: Compared) -> str:
             parts.append("one seed (the luck of training is not in the interval)")
         elif difference.n_seeds == 2:
             parts.append("two seeds (the luck of training is hardly in the interval)")
-    said = ", ".join(parts)
+    text = ", ".join(parts)
     if same is None or same.difference is None:
-        return said
-    found = [f"{same.difference.difference_points:+z.1f}", interval_of(same.difference)]
-    return f"{said} (with {same.name} for both {', '.join(filter(None, found))})"
+        return text
+    numbers = [f"{same.difference.difference_points:+z.1f}", format_interval(same.difference)]
+    return f"{text} (with {same.name} for both {', '.join(filter(None, numbers))})"
 
 
-def _not_comparable(compared: Compared) -> str:
-    pairs = pluralize(compared.difference.n_pairs, "pair")
-    if compared.n_unequal:
+def _not_comparable(result: MixResult) -> str:
+    pairs = pluralize(result.difference.n_pairs, "pair")
+    if result.n_unequal_steps:
         return (
-            f"not comparable, {compared.n_unequal} of {pairs} took unequal numbers of optimizer steps; train both with the "
+            f"not comparable, {result.n_unequal_steps} of {pairs} took unequal numbers of optimizer steps; train both with the "
             "same epochs and batch"
         )
     return (
-        f"not comparable, in {compared.n_other_content} of {pairs} the real clips changed under the same names; train both on the "
+        f"not comparable, in {result.n_changed_clips} of {pairs} the real clips changed under the same names; train both on the "
         "same files"
     )
 
 
-def _why_not(compared: Compared, baseline: str) -> str:
-    """What stands against a difference, in brackets; empty where nothing speaks for one."""
-    difference, exact, same = compared.difference, compared.p_value_exact, compared.same
+def _why_not(result: MixResult, baseline: str) -> str:
+    """Return why a difference is not significant although some evidence supports it, or an empty string without evidence."""
+    difference, exact, same = result.difference, result.p_value_exact, result.same_augment
     if difference.low_points is None or difference.high_points is None:
         return " (no interval: a test part holds a single recording)"
-    if compared.p_value_holm <= SIGNIFICANCE and same is not None:
+    if result.p_value_holm <= SIGNIFICANCE and same is not None:
         if same.difference is None:
             return f" ({baseline} was not trained with {same.name} for the same seeds)"
         return f" with {same.name} for both"
     clear = difference.low_points > 0 or difference.high_points < 0
     if clear and exact <= SIGNIFICANCE:
-        return f" (p {compared.p_value_holm:.2g} for {compared.n_compared} mixes compared)"
+        return f" (p {result.p_value_holm:.2g} for {result.n_compared} mixes compared)"
     if clear:
         return f" (the interval is clear of 0, but the exact test is not: p {exact:.2g})"
     return f" (exact test p {exact:.2g}, but the interval holds 0)" if exact <= SIGNIFICANCE else ""
 
 
-def _is_clear(difference: PairedDifference | None, up: bool) -> bool:
-    """Whether the interval lies above 0, or below it."""
+def _excludes_zero(difference: PairedDifference | None, up: bool) -> bool:
+    """Return whether the whole interval is above 0 (`up`), or below 0."""
     if difference is None or difference.low_points is None or difference.high_points is None:
         return False
     return difference.low_points > 0 if up else difference.high_points < 0

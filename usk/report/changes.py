@@ -11,8 +11,8 @@ import numpy as np
 from usk.data.leaks import leaking
 from usk.data.source import Source
 from usk.data.splits import fold_split
+from usk.evaluate.details import ComparisonDetails
 from usk.evaluate.pairing import pair_runs
-from usk.evaluate.study import Study
 
 SHOWN = 40  # of each mix in a comparison, those that changed in most runs
 
@@ -37,13 +37,13 @@ class Change:
         return self.n_now > self.n_before
 
 
-def changes_of(study: Study, real: Source) -> list[Change]:
+def changes_of(details: ComparisonDetails, real: Source) -> list[Change]:
     """For each mix the clips that changed in most pairs, better and worse ones in turn; none where runs tested other content."""
     row_of = {clip.clip_id: row for row, clip in enumerate(real.clips)}
-    baseline, *others = study.comparison.by_mix
+    baseline, *others = details.comparison.by_mix
     found: list[Change] = []
     for mix in others:
-        of_mix = _changes(study, baseline, mix, row_of, real.revision)
+        of_mix = _changes(details, baseline, mix, row_of, real.revision)
         of_mix.sort(key=lambda one: (-abs(one.n_now - one.n_before), one.row))
         sides = ([one for one in of_mix if one.is_better is side] for side in (True, False))
         turns = (one for pair in zip_longest(*sides) for one in pair if one is not None)
@@ -51,8 +51,10 @@ def changes_of(study: Study, real: Source) -> list[Change]:
     return found
 
 
-def _changes(study: Study, baseline: str, mix: str, row_of: dict[str, int], revision: str) -> list[Change]:
-    by_mix = study.comparison.by_mix
+def _changes(
+    details: ComparisonDetails, baseline: str, mix: str, row_of: dict[str, int], revision: str
+) -> list[Change]:
+    by_mix = details.comparison.by_mix
     right: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=int))
     said: dict[str, tuple[Counter[int], Counter[int]]] = defaultdict(lambda: (Counter(), Counter()))
     run_of = {}
@@ -67,7 +69,7 @@ def _changes(study: Study, baseline: str, mix: str, row_of: dict[str, int], revi
                     said[clip_id][side][int(run.predictions.predicted[at])] += 1
     return [
         Change(
-            comparison=study.comparison.title,
+            comparison=details.comparison.title,
             baseline=baseline,
             mix=mix,
             row=row_of[clip_id],

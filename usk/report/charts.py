@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from usk.evaluate.study import Confusion, Study, Sweep
+    from usk.evaluate.details import ComparisonDetails, Confusion, TrainClipsSweep
 
 
 def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool) -> None:
@@ -54,10 +54,10 @@ def _row_height(rows: int, narrow: bool, wide_in: float, narrow_in: float, margi
     return margin + rows * (narrow_in if narrow else wide_in)
 
 
-def accuracy_chart(study: Study) -> Chart:
+def accuracy_chart(details: ComparisonDetails) -> Chart:
     """Every run as a dot, and each mix's mean with its interval."""
-    rows = study.comparison.rows
-    dots = {row.mix: [run for run in study.runs if run.mix == row.mix] for row in rows}
+    rows = details.comparison.rows
+    dots = {row.mix: [run for run in details.runs if run.mix == row.mix] for row in rows}
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -93,7 +93,7 @@ def accuracy_chart(study: Study) -> Chart:
             [
                 (run.mix, run.split, str(run.seed), percent(run.accuracy), percent(run.macro_f1), f"{run.n_real:,}",
                  f"{run.n_synthetic:,}")
-                for run in study.runs
+                for run in details.runs
             ],
         ),
         draw,
@@ -101,13 +101,13 @@ def accuracy_chart(study: Study) -> Chart:
     )  # fmt: skip
 
 
-def difference_chart(study: Study) -> Chart | None:
+def difference_chart(details: ComparisonDetails) -> Chart | None:
     """Paired differences to the baseline, each pair a dot; None where nothing is paired."""
-    rows = [row for row in study.comparison.rows if row.difference is not None]
+    rows = [row for row in details.comparison.rows if row.difference is not None]
     if not rows:
         return None
-    order = {row.mix: number for number, row in enumerate(study.comparison.rows)}
-    baseline = study.comparison.baseline
+    order = {row.mix: number for number, row in enumerate(details.comparison.rows)}
+    baseline = details.comparison.baseline
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -119,7 +119,7 @@ def difference_chart(study: Study) -> Chart | None:
             if difference.low_points is not None and difference.high_points is not None:
                 axes.plot([difference.low_points, difference.high_points], [number] * 2, color=color, lw=7,
                           alpha=0.28, solid_capstyle="round")  # fmt: skip
-            values = [pair.difference_points for pair in study.pairs if pair.mix == row.mix]
+            values = [pair.difference_points for pair in details.pairs if pair.mix == row.mix]
             axes.scatter(values, _spread(number, len(values)), s=26, color=color, edgecolor=palette.surface,
                          linewidth=0.7, zorder=3)  # fmt: skip
             axes.plot([difference.difference_points] * 2, [number - 0.26, number + 0.26], color=color, lw=2.4,
@@ -136,23 +136,23 @@ def difference_chart(study: Study) -> Chart | None:
         Table(
             "Every pair",
             columns("mix", "split", numbers=("seed", f"difference to {baseline}")),
-            [(p.mix, p.split, str(p.seed), points_text(p.difference_points)) for p in study.pairs],
+            [(p.mix, p.split, str(p.seed), points_text(p.difference_points)) for p in details.pairs],
         ),
         draw,
         lambda narrow: _row_height(len(rows), narrow, 0.5, 0.72, 0.75),
     )
 
 
-def class_chart(study: Study, mix: str) -> Chart | None:
+def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
     """Recall of one mix minus the baseline's by class, sorted; None where nothing is paired."""
-    baseline = study.comparison.baseline
+    baseline = details.comparison.baseline
     rows = sorted(
-        (row for row in study.comparison.classes if row.difference_points.get(mix) is not None),
+        (row for row in details.comparison.classes if row.difference_points.get(mix) is not None),
         key=lambda row: -(row.difference_points[mix] or 0.0),
     )
     if not rows:
         return None
-    numbers = {row.class_name: number for number, row in enumerate(study.comparison.classes)}
+    numbers = {row.class_name: number for number, row in enumerate(details.comparison.classes)}
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -201,13 +201,13 @@ def class_chart(study: Study, mix: str) -> Chart | None:
     )  # fmt: skip
 
 
-def confusion_chart(study: Study, mix: str) -> Chart | None:
+def confusion_chart(details: ComparisonDetails, mix: str) -> Chart | None:
     """The baseline's confusion matrix, the mix's, and their difference."""
-    by_mix = {one.mix: one for one in study.confusions}
-    baseline = study.comparison.baseline
+    by_mix = {one.mix: one for one in details.confusions}
+    baseline = details.comparison.baseline
     if mix not in by_mix or baseline not in by_mix:
         return None
-    names = [row.class_name for row in study.comparison.classes]
+    names = [row.class_name for row in details.comparison.classes]
     first, second = (_matrix(by_mix[name]) for name in (baseline, mix))
     change = second - first
     shown = ((baseline, first, False), (mix, second, False), (f"{mix} minus {baseline}", change, True))
@@ -243,17 +243,17 @@ def _matrix(confusion: Confusion) -> np.ndarray:
     return np.array([[np.nan] * n if row is None else row for row in confusion.shares])
 
 
-def charts_of(study: Study) -> list[Chart]:
-    """Every chart that the study has results for, most important first."""
-    others = [row.mix for row in study.comparison.rows if not row.is_baseline]
-    found: list[Any] = [accuracy_chart(study), difference_chart(study)]
-    found += [class_chart(study, mix) for mix in others]
-    found += [confusion_chart(study, mix) for mix in others]
-    found += [curve_chart(study, figure) for figure in ("validation_accuracy", "loss")]
+def charts_of(details: ComparisonDetails) -> list[Chart]:
+    """Every chart that the details has results for, most important first."""
+    others = [row.mix for row in details.comparison.rows if not row.is_baseline]
+    found: list[Any] = [accuracy_chart(details), difference_chart(details)]
+    found += [class_chart(details, mix) for mix in others]
+    found += [confusion_chart(details, mix) for mix in others]
+    found += [curve_chart(details, figure) for figure in ("validation_accuracy", "loss")]
     return [chart for chart in found if chart is not None]
 
 
-def train_clips_charts(sweeps: Sequence[Sweep]) -> list[Chart]:
+def train_clips_charts(sweeps: Sequence[TrainClipsSweep]) -> list[Chart]:
     """One for each setting."""
     charts = [sweep_chart(sweep.points) for sweep in sweeps]
     return [

@@ -21,7 +21,7 @@ from usk.data.leaks import parents_in
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
-from usk.evaluate.study import Study
+from usk.evaluate.details import ComparisonDetails
 from usk.report.changes import Change, changes_of
 from usk.report.media import PICTURE, RANGE_DB, Paint, Sound
 from usk.report.studio import ShownChange, ShownClip, Studio
@@ -95,7 +95,7 @@ def gallery(
     paint: Paint,
     *,
     rejected: Source | None = None,
-    studies: Sequence[Study] = (),
+    all_details: Sequence[ComparisonDetails] = (),
     budget_bytes: int | None = None,
     embedded: bool = True,
     reporter: Reporter | None = None,
@@ -104,7 +104,7 @@ def gallery(
 
     Args:
         paint: the color scale of the pictures.
-        studies: comparisons whose test clips are in `real`: what changed in them is shown too.
+        all_details: comparisons whose test clips are in `real`: what changed in them is shown too.
         embedded: count base64's third on top, for media inside a page.
 
     Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
@@ -124,7 +124,7 @@ def gallery(
     notes = [] if studio.originals is None else _missing_parents(made.source, studio.originals.source)
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
     weight = BASE64 if embedded else 1.0
-    changed = [] if studio.originals is None else _changed(studies, studio.originals.source)
+    changed = [] if studio.originals is None else _changed(all_details, studio.originals.source)
     if budget_bytes is not None:
         studio.fit(made.source, [one.row for one in changed], budget_bytes, weight)
         if studio.kbps is not None:
@@ -196,10 +196,10 @@ def _fill(
     return chosen
 
 
-def _changed(studies: Sequence[Study], real: Source) -> list[Change]:
+def _changed(all_details: Sequence[ComparisonDetails], real: Source) -> list[Change]:
     """Test clips that changed, those of every mix in turn."""
     of_mix: dict[tuple[str, str], list[Change]] = defaultdict(list)
-    for one in (change for study in studies for change in changes_of(study, real)):
+    for one in (change for details in all_details for change in changes_of(details, real)):
         of_mix[one.comparison, one.mix].append(one)
     return [one for turn in zip_longest(*of_mix.values()) for one in turn if one is not None]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from usk.evaluate.study import Curve, Study, SweepPoint
+    from usk.evaluate.details import ComparisonDetails, SweepPoint, TrainingCurve
 
 MARKERS = "os^DvPX"  # with the colors they tell 56 series apart
 
@@ -125,13 +125,13 @@ def _distinct(names: Sequence[str], limit: int) -> list[str]:
     ]
 
 
-def curve_chart(study: Study, value_name: str) -> Chart | None:
+def curve_chart(details: ComparisonDetails, value_name: str) -> Chart | None:
     """One value of training over epochs, a line a mix."""
-    curves: list[Curve] = [curve for curve in study.curves if curve.figure == value_name]
+    curves: list[TrainingCurve] = [curve for curve in details.curves if curve.metric == value_name]
     if not curves:
         return None
     by_epoch = [dict(zip(curve.epochs, curve.mean, strict=True)) for curve in curves]
-    order = {row.mix: number for number, row in enumerate(study.comparison.rows)}
+    order = {row.mix: number for number, row in enumerate(details.comparison.rows)}
     scale = 100 if value_name.endswith("accuracy") else 1
     label = {"validation_accuracy": "validation accuracy, %", "loss": "training loss"}[value_name]
 

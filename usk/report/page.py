@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from usk.audit.audit import Audit
     from usk.data.source import Source
-    from usk.evaluate.study import Study
+    from usk.evaluate.details import ComparisonDetails
     from usk.report.gallery import Gallery
     from usk.report.view import View
 
@@ -76,26 +76,28 @@ def report(
     Raises: UsageError for what cannot be written; SourceError for runs or a dataset that cannot be shown.
     """
     from usk.data.open import open_source
-    from usk.evaluate.study import study_runs, sweeps_by_train_clips
+    from usk.evaluate.details import compare_in_detail, train_clips_sweeps
     from usk.manifest import find_manifest
     from usk.report.view import sections_of, view_of
 
     file = Path(out)
     _check(file, config)
     reporter = reporter or Reporter()
-    studies = study_runs(config.runs, config.baseline) if config.runs is not None else []
-    studies.sort(key=lambda study: not study.comparison.choices)  # the comparison that counts comes first
-    sections = sections_of(studies, sweeps_by_train_clips(studies))
+    all_details = compare_in_detail(config.runs, config.baseline) if config.runs is not None else []
+    all_details.sort(
+        key=lambda details: not details.comparison.choices
+    )  # the comparison that counts comes first
+    sections = sections_of(all_details, train_clips_sweeps([details.comparison for details in all_details]))
     drawings = [[_figure(chart) for chart in section.charts] for section in sections]
     shown = audit = manifest = None
     if config.synth is not None:
         synthetic = open_source(config.synth, field="synth")
         manifest = find_manifest(expanded(config.synth))
         room = BUDGET_BYTES - _room_bytes(drawings)
-        shown = _gallery(synthetic, real, studies, config, None if config.split else room, reporter)
+        shown = _gallery(synthetic, real, all_details, config, None if config.split else room, reporter)
         audit = _audit(synthetic, real, config, reporter)
     assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}") if config.split else None
-    view = view_of(sections, studies, shown, audit, manifest)
+    view = view_of(sections, all_details, shown, audit, manifest)
     copies = frozenset(() if audit is None else audit.near_copies)
     page = _page(view, drawings, shown, copies, None if real is None else real.name, assets)
     return ReportResult(
@@ -131,7 +133,7 @@ def _check(file: Path, config: ReportConfig) -> None:
 def _gallery(
     synthetic: Source,
     real: Source | None,
-    studies: Sequence[Study],
+    all_details: Sequence[ComparisonDetails],
     config: ReportConfig,
     budget: int | None,
     reporter: Reporter,
@@ -143,7 +145,7 @@ def _gallery(
         real,
         paint,
         rejected=rejected_source(expanded(synthetic.location)),
-        studies=studies,
+        all_details=all_details,
         budget_bytes=budget,
         embedded=not config.split,
         reporter=reporter,

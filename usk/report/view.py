@@ -22,7 +22,7 @@ from usk.text import about, pluralize
 if TYPE_CHECKING:
     from usk.audit.audit import Audit
     from usk.evaluate.compare import MixRow
-    from usk.evaluate.study import Study, Sweep
+    from usk.evaluate.details import ComparisonDetails, TrainClipsSweep
     from usk.manifest import Manifest
     from usk.report.gallery import Gallery
 
@@ -84,22 +84,24 @@ class View:
     license: str
 
 
-def sections_of(studies: Sequence[Study], sweeps: Sequence[Sweep]) -> tuple[Section, ...]:
+def sections_of(
+    all_details: Sequence[ComparisonDetails], sweeps: Sequence[TrainClipsSweep]
+) -> tuple[Section, ...]:
     """What goes over several comparisons, then each of them."""
-    tables = train_clips_tables([study.comparison for study in studies])
+    tables = train_clips_tables([details.comparison for details in all_details])
     overviews = zip(sweeps, train_clips_charts(sweeps), tables, strict=False)
     return (
         *(
             Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), "", (table,), (chart,), (), ())
             for sweep, chart, table in overviews
         ),
-        *map(_section, studies),
+        *map(_section, all_details),
     )  # fmt: skip
 
 
 def view_of(
     sections: tuple[Section, ...],
-    studies: Sequence[Study],
+    all_details: Sequence[ComparisonDetails],
     shown: Gallery | None,
     audit: Audit | None,
     manifest: Manifest | None,
@@ -107,24 +109,26 @@ def view_of(
     """`shown` are the clips that fit into the page, `manifest` is that of their dataset."""
     arguments = () if manifest is None else manifest.arguments
     return View(
-        title="Do synthetic clips help?" if studies or shown is None else f"Synthetic clips: {shown.name}",
-        lead=_lead(studies, shown),
+        title="Do synthetic clips help?"
+        if all_details or shown is None
+        else f"Synthetic clips: {shown.name}",
+        lead=_lead(all_details, shown),
         sections=sections,
         findings=() if audit is None else tuple(findings(audit)),
         audit_tables=() if audit is None else tuple(audit_tables(audit)),
         audit_notes=() if audit is None else audit.notes,
         classes=None if shown is None else _class_table(shown),
-        settings=tuple(_settings(manifest, studies)),
+        settings=tuple(_settings(manifest, all_details)),
         command=shlex.join(["usk", *arguments]) if arguments else "",
         versions=_versions(),
         license=_license(shown),
     )
 
 
-def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
+def _lead(all_details: Sequence[ComparisonDetails], shown: Gallery | None) -> str:
     parts = []
-    if studies:
-        mix_of = {run.folder: run.mix for study in studies for run in study.runs}
+    if all_details:
+        mix_of = {run.folder: run.mix for details in all_details for run in details.runs}
         parts.append(f"{pluralize(len(mix_of), 'run')} of {pluralize(len(set(mix_of.values())), 'mix')}")
     if shown is not None:
         n_classes = sum(clips > 0 for _, clips, _ in shown.classes)
@@ -132,8 +136,8 @@ def _lead(studies: Sequence[Study], shown: Gallery | None) -> str:
     return f"{', '.join(parts)}."
 
 
-def _section(study: Study) -> Section:
-    comparison = study.comparison
+def _section(details: ComparisonDetails) -> Section:
+    comparison = details.comparison
     return Section(
         heading=comparison.title,
         is_overview=False,
@@ -141,16 +145,16 @@ def _section(study: Study) -> Section:
         answers=tuple(
             _answer(row, comparison.baseline) for row in comparison.rows if row.difference is not None
         ),
-        next=_next(study),
+        next=_next(details),
         tables=(mix_table(comparison),),
-        charts=tuple(charts_of(study)),
+        charts=tuple(charts_of(details)),
         classes=tuple(row.class_name for row in comparison.classes),
-        notes=(*comparison.notes, *study.notes),
+        notes=(*comparison.notes, *details.notes),
     )
 
 
-def _next(study: Study) -> str:
-    step = next_step(study.comparison)
+def _next(details: ComparisonDetails) -> str:
+    step = next_step(details.comparison)
     if step is None:
         return ""
     seeds = f"{pluralize(step.more, 'more seed')} ({about(step.train_s)})"
@@ -172,14 +176,18 @@ def _class_table(shown: Gallery) -> Table:
     return table
 
 
-def _settings(manifest: Manifest | None, studies: Sequence[Study]) -> list[Settings]:
+def _settings(manifest: Manifest | None, all_details: Sequence[ComparisonDetails]) -> list[Settings]:
     found = []
     if manifest is not None:
         found.append(Settings("How the clips were made", _facts(_clip_settings(manifest))))
-    for study in studies:
-        title = "How the runs were trained" + (f": {study.comparison.title}" if len(studies) > 1 else "")
-        names = study.settings.get("augmentations", "").replace("+", " + ")  # so that a line can break there
-        found.append(Settings(title, _facts({**study.settings, "augmentations": names})))
+    for details in all_details:
+        title = "How the runs were trained" + (
+            f": {details.comparison.title}" if len(all_details) > 1 else ""
+        )
+        names = details.settings.get("augmentations", "").replace(
+            "+", " + "
+        )  # so that a line can break there
+        found.append(Settings(title, _facts({**details.settings, "augmentations": names})))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from usk.errors import disk_errors
 from usk.evaluate.compare import Comparison, compare
-from usk.evaluate.study import Study, sweeps_by_train_clips
+from usk.evaluate.details import ComparisonDetails, train_clips_sweeps
 from usk.files import atomic_write
 from usk.report.charts import accuracy_chart, train_clips_charts
 from usk.runs import RunRecord, read_runs
@@ -35,15 +36,15 @@ class StudyResult:
 def write_results(config: StudyConfig, runs_folder: Path, out: Path, steps: tuple[str, ...]) -> StudyResult:
     """Compare the runs that the study names, and write results.json, tables.md and charts into `out`."""
     runs = [run for run in read_runs(runs_folder) if includes_run(config, run)]
-    studies = [Study(comparison) for comparison in compare(runs)]
-    results, tables = results_as_dict(config, runs, studies), accuracy_tables(studies)
+    comparisons = compare(runs)
+    results, tables = results_as_dict(config, runs, comparisons), accuracy_tables(comparisons)
     files = {
         RESULTS_FILE: json.dumps(results, indent=1) + "\n",
         TABLES_FILE: "\n\n".join(f"## {table.title}\n\n{markdown(table)}" for table in tables) + "\n",
     }
-    charts = [*train_clips_charts(sweeps_by_train_clips(studies))] or [
-        accuracy_chart(study) for study in studies
-    ]
+    charts = train_clips_charts(train_clips_sweeps(comparisons))
+    if not charts:
+        charts = [accuracy_chart(ComparisonDetails(comparison)) for comparison in comparisons]
     with disk_errors(out, field="study"):
         for name, text in files.items():
             atomic_write(out / name, text.encode())
@@ -74,15 +75,15 @@ def has_mix(runs: Sequence[RunRecord], mix: str) -> bool:
 
 
 def results_as_dict(
-    config: StudyConfig, runs: Sequence[RunRecord], studies: Sequence[Study]
+    config: StudyConfig, runs: Sequence[RunRecord], comparisons: Sequence[Comparison]
 ) -> dict[str, Any]:
     """Return the content of results.json. It leaves out the results of single classes.
 
     The comparisons with the control and by fold use only the runs whose augmentation some mix has too.
     """
-    comparisons = [study.comparison.as_dict() for study in studies]
-    for comparison in comparisons:
-        del comparison["classes"]
+    plain_comparisons = [comparison.as_dict() for comparison in comparisons]
+    for plain in plain_comparisons:
+        del plain["classes"]
     mix_augments = {run.augment for run in runs if run.mix != "real"}
     runs = [run for run in runs if run.augment in mix_augments]
     against_control = []
@@ -95,8 +96,8 @@ def results_as_dict(
             by_fold[str(fold)] = [summary(comparison) for comparison in compare(fold_runs, "real")]
     return {
         "config": asdict(config),
-        "validation": validation_gains(studies),
-        "comparisons": comparisons,
+        "validation": validation_gains(comparisons),
+        "comparisons": plain_comparisons,
         "against_control": against_control,
         "by_fold": by_fold,
     }
@@ -113,19 +114,18 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     return {name: getattr(comparison, name) for name in shared} | {"rows": rows}
 
 
-def validation_gains(studies: Sequence[Study]) -> list[dict[str, Any]]:
+def validation_gains(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Return the gain of each mix in validation accuracy. Unlike test accuracy, it may be used to choose defaults.
 
     The gain is the difference (percentage points) from real clips with the same augmentation: the mean over classifiers,
     augmentations, numbers of real clips, folds and seeds, with its standard error.
     """
     scores: dict[str, dict[tuple[Any, ...], float]] = {}
-    for study in studies:
-        comparison = study.comparison
+    for comparison in comparisons:
         if comparison.choices:
             continue
         shared = (comparison.classifier, comparison.augment, comparison.train_clips)
-        for run in study.runs:
+        for run in itertools.chain.from_iterable(comparison.by_mix.values()):
             if run.validation_accuracy is not None:
                 scores.setdefault(run.mix, {})[(*shared, run.split, run.seed)] = run.validation_accuracy
     real = scores.pop("real", {})
@@ -146,21 +146,20 @@ def validation_gains(studies: Sequence[Study]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["gain_points"])
 
 
-def accuracy_tables(studies: Sequence[Study]) -> list[Table]:
+def accuracy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """Return a table for each classifier and augmentation, with a row for each mix and a column for each number of real clips."""
     groups: dict[tuple[str, str], list[Comparison]] = {}
-    for study in studies:
-        comparison = study.comparison
+    for comparison in comparisons:
         groups.setdefault((comparison.classifier, comparison.augment), []).append(comparison)
     tables = []
-    for (classifier, augment), comparisons in groups.items():
-        by_size = {size_name(comparison.train_clips): comparison for comparison in comparisons}
+    for (classifier, augment), members in groups.items():
+        by_size = {size_name(comparison.train_clips): comparison for comparison in members}
         sizes = sorted(by_size, key=lambda n: float("inf") if n == FULL else int(n))
         title = (
             f"{classifier}, augmentation {augment}: accuracy %, and percentage points above real clips alone"
         )
         table = Table(title, columns("trained on", numbers=[f"{n} real clips" for n in sizes]))
-        mixes = dict.fromkeys(row.mix for comparison in comparisons for row in comparison.rows)
+        mixes = dict.fromkeys(row.mix for comparison in members for row in comparison.rows)
         for mix in mixes:
             rows = [next((row for row in by_size[n].rows if row.mix == mix), None) for n in sizes]
             table.add(mix, *("" if row is None else _cell(row) for row in rows))

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from usk.evaluate.stats import Pair
-from usk.evaluate.verdict import Compared, corrected, sentence
+from usk.evaluate.verdict import MixResult, correct_p_values, write_sentence
 from usk.runs import RunRecord, read_runs
 
 
@@ -82,7 +82,7 @@ def together(
         for mix in mixes
     }
     there = {mix: made for mix, made in pairs.items() if made}
-    compared = corrected({mix: Compared.of(made) for mix, made in there.items()})
+    compared = correct_p_values({mix: MixResult.from_pairs(made) for mix, made in there.items()})
     rows = []
     for mix, made in there.items():
         compared_mix = compared[mix]
@@ -98,7 +98,7 @@ def together(
                 "p_value_exact": compared_mix.p_value_exact,
                 "p_value": compared_mix.p_value,
                 "p_value_holm": compared_mix.p_value_holm,
-                "sentence": sentence(compared_mix, "real"),
+                "sentence": write_sentence(compared_mix, "real"),
             }
         )
     return {"train_clips": train_clips, "augment": studies[0][0].augment, "baseline": "real", "rows": rows}

@@ -1,4 +1,4 @@
-"""What a report draws of runs: it must agree with the comparison, and leave out what does not count."""
+"""Tests of the data behind a comparison: it agrees with the comparison and leaves out runs that do not count."""
 
 from __future__ import annotations
 
@@ -13,102 +13,102 @@ import pytest
 import usk.evaluate.verdict
 import usk.runs
 from tests.runs import write_run
-from usk.evaluate.study import Study, read_history, study_runs, sweeps_by_train_clips
+from usk.evaluate.details import ComparisonDetails, compare_in_detail, read_history, train_clips_sweeps
 from usk.evaluate.tables import comparison_tables
 from usk.report.charts import charts_of
 
 
-def grid(root: Path) -> Study:
+def grid(root: Path) -> ComparisonDetails:
     for seed in (0, 1):
         for fold in (1, 2):
             write_run(root, "real", seed, fold, skill=0.5)
             write_run(root, "real,synth", seed, fold, skill=0.7 + 0.1 * seed)
-    (study,) = study_runs(root)
-    return study
+    (details,) = compare_in_detail(root)
+    return details
 
 
-def test_runs_are_read_once_and_mixes_bootstrapped_once_whatever_is_made_of_them(
+def test_runs_are_read_once_and_each_mix_is_bootstrapped_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
 
     def counted(module: ModuleType, name: str) -> None:
         original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given: calls.update([name]) or original(*given))
+        monkeypatch.setattr(module, name, lambda *arguments: calls.update([name]) or original(*arguments))
 
     counted(usk.runs, "read_record")
     counted(usk.runs, "read_predictions")
     counted(usk.evaluate.verdict, "paired_bootstrap")
-    study = grid(tmp_path)
-    charts_of(study)
-    comparison_tables(study.comparison)
+    details = grid(tmp_path)
+    charts_of(details)
+    comparison_tables(details.comparison)
     assert calls == {"read_record": 8, "read_predictions": 8, "paired_bootstrap": 1}
 
 
 def test_runs_and_pairs_agree_with_the_comparison(tmp_path: Path) -> None:
-    study = grid(tmp_path)
-    for row in study.comparison.rows:
-        accuracies = [run.accuracy for run in study.runs if run.mix == row.mix]
+    details = grid(tmp_path)
+    for row in details.comparison.rows:
+        accuracies = [run.accuracy for run in details.runs if run.mix == row.mix]
         assert len(accuracies) == row.n_runs == 4
         assert np.mean(accuracies) == pytest.approx(row.accuracy.mean)
-    differences = [pair.difference_points for pair in study.pairs]
+    differences = [pair.difference_points for pair in details.pairs]
     assert len(differences) == 4
-    difference = study.comparison.rows[1].difference
+    difference = details.comparison.rows[1].difference
     assert difference is not None
     assert np.mean(differences) == pytest.approx(difference.difference_points)
 
 
-def test_confusions_are_shares_of_the_true_class(tmp_path: Path) -> None:
-    study = grid(tmp_path)
-    real, both = study.confusions
+def test_the_rows_of_confusion_matrices_sum_to_one(tmp_path: Path) -> None:
+    details = grid(tmp_path)
+    real, both = details.confusions
     assert (real.mix, both.mix) == ("real", "real,synth")
-    for confusion in study.confusions:
+    for confusion in details.confusions:
         assert [sum(row) for row in confusion.shares if row] == pytest.approx([1.0] * 3)
-    # what is not right is predicted as the next class
+    # a wrong prediction is the next class
     assert both.shares[0][0] > real.shares[0][0]  # type: ignore[index]
     assert real.shares[0][1] == pytest.approx(1 - real.shares[0][0])  # type: ignore[index]
     assert real.shares[0][2] == 0  # type: ignore[index]
 
 
-def test_curves_are_means_with_extremes_over_the_shared_epochs(tmp_path: Path) -> None:
+def test_training_curves_have_the_mean_and_extremes_of_shared_epochs(tmp_path: Path) -> None:
     write_run(tmp_path, "real", 0, epochs=4)
     write_run(tmp_path, "real", 1, epochs=3)
-    (study,) = study_runs(tmp_path)
-    curve = next(curve for curve in study.curves if curve.figure == "validation_accuracy")
+    (details,) = compare_in_detail(tmp_path)
+    curve = next(curve for curve in details.curves if curve.metric == "validation_accuracy")
     assert curve.epochs == (1, 2, 3)
     assert curve.mean == pytest.approx((0.105, 0.205, 0.305))
     assert curve.low == pytest.approx((0.1, 0.2, 0.3))
     assert curve.high == pytest.approx((0.11, 0.21, 0.31))
 
 
-def test_curves_have_the_epochs_that_every_run_noted(tmp_path: Path) -> None:
-    """Every second epoch is validated; every one has a loss."""
+def test_training_curves_have_the_epochs_that_every_run_recorded(tmp_path: Path) -> None:
+    """Some epochs have no validation; all have a loss."""
     for seed in (0, 1):
         run = write_run(tmp_path, "real", seed, epochs=6)
         history = json.loads((run / "history.json").read_text())
         for entry in history[:: 2 + seed]:  # the first and third, the first and fourth
             del entry["validation_accuracy"]
         (run / "history.json").write_text(json.dumps(history))
-    (study,) = study_runs(tmp_path)
-    curves = {curve.figure: curve for curve in study.curves}
+    (details,) = compare_in_detail(tmp_path)
+    curves = {curve.metric: curve for curve in details.curves}
     assert curves["loss"].epochs == (1, 2, 3, 4, 5, 6)
     assert curves["validation_accuracy"].epochs == (2, 6)
     assert curves["validation_accuracy"].mean == pytest.approx((0.205, 0.605))
-    (chart,) = [chart for chart in charts_of(study) if chart.name == "curve-validation_accuracy"]
+    (chart,) = [chart for chart in charts_of(details) if chart.name == "curve-validation_accuracy"]
     assert [row[0] for row in chart.table.rows] == ["2", "6"]
 
 
-def test_a_damaged_history_is_a_note_and_no_curve(tmp_path: Path) -> None:
+def test_a_damaged_history_gives_a_note_and_no_curve(tmp_path: Path) -> None:
     run = write_run(tmp_path, "real")
     (run / "history.json").write_text("[{")
-    (study,) = study_runs(tmp_path)
-    assert study.curves == ()
-    assert "history.json cannot be read" in study.notes[0]
+    (details,) = compare_in_detail(tmp_path)
+    assert details.curves == ()
+    assert "history.json cannot be read" in details.notes[0]
     (run / "history.json").unlink()
     assert read_history(run) == []
 
 
-def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path) -> None:
+def test_each_number_of_train_clips_is_a_comparison_and_a_point_of_the_sweep(tmp_path: Path) -> None:
     for seed in (0, 1):
         for train_clips, n_real, skill in ((100, 100, 0.4), (None, 800 + seed, 0.6), (50, 50, 0.3)):
             few = {} if train_clips is None else {"train_clips": train_clips}
@@ -120,24 +120,24 @@ def test_train_clips_are_studies_of_their_own_and_sweep_over_them(tmp_path: Path
     write_run(tmp_path, "real,late", train_clips=50, n_real=50, skill=0.5)
     write_run(tmp_path, "real", n_real=100, augment="basic")  # a setting with one number of train_clips
     write_run(tmp_path, "real", n_real=50, data="000000000000", train_clips=50)
-    studies = study_runs(tmp_path)
-    assert [(one.comparison.train_clips, len(one.runs)) for one in studies[:3]] == [
+    all_details = compare_in_detail(tmp_path)
+    assert [(one.comparison.train_clips, len(one.runs)) for one in all_details[:3]] == [
         (50, 7),
         (100, 6),
         (None, 6),
     ]
-    for one in studies:
+    for one in all_details:
         for row in one.comparison.rows:
             assert sum(run.mix == row.mix for run in one.runs) == row.n_runs
-    (sweep,) = sweeps_by_train_clips(studies[::-1])
+    (sweep,) = train_clips_sweeps([details.comparison for details in all_details[::-1]])
     assert sweep.setting == "abcdefabcdef: classifier small, augment none"
-    assert sweep.warning == studies[0].comparison.warning is None
+    assert sweep.warning == all_details[0].comparison.warning is None
     points = {(p.series, p.n_clips): (round(p.mean, 2), p.n_runs) for p in sweep.points}
     assert points == {
         ("real", 50): (0.3, 2), ("real", 100): (0.4, 2), ("real", 800): (0.6, 2),
         ("real,synth", 50): (0.55, 2), ("real,synth", 100): (0.65, 2), ("real,synth", 800): (0.85, 2),
         ("real,late", 50): (0.5, 1),
     }  # fmt: skip
-    assert next(iter(points)) == ("real", 50)  # the baseline, though trained last, from its fewest
+    assert next(iter(points)) == ("real", 50)  # the baseline comes first although it was trained last
     both = [point for point in sweep.points if point.series == "real,synth"]
     assert [(round(p.low, 2), round(p.high, 2)) for p in both] == [(0.5, 0.6), (0.6, 0.7), (0.8, 0.9)]

@@ -1,0 +1,201 @@
+"""The data behind a comparison for charts: runs, pairs, confusion matrices, training curves, results by number of train clips.
+
+Everything is computed when it is first used. Verdicts come from `usk.evaluate.compare` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usk.evaluate.compare import Comparison, compare_runs, pooled_confusion_matrix
+from usk.runs import RunRecord
+
+CURVE_METRICS = ("validation_accuracy", "loss")
+NOT_SETTINGS = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
+
+
+@dataclass(frozen=True)
+class PairPoint:
+    """The difference in accuracy of one fold-seed pair, other minus baseline, in percentage points."""
+
+    mix: str
+    split: str
+    seed: int
+    difference_points: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The confusion matrix of all runs of a mix, [true][predicted]. Each row sums to 1, or is None without test clips."""
+
+    mix: str
+    shares: tuple[tuple[float, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """The accuracy of one mix with one number of train clips: mean, lowest and highest run, as fractions."""
+
+    series: str
+    n_clips: int
+    mean: float
+    low: float
+    high: float
+    n_runs: int
+
+
+@dataclass(frozen=True)
+class TrainClipsSweep:
+    """The accuracy of each mix by number of train clips, from comparisons that differ only in this number."""
+
+    setting: str  # `Comparison.setting` and `Comparison.warning` of all of them
+    warning: str | None
+    points: tuple[SweepPoint, ...]  # by mix, then by increasing number of real clips
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """One metric over the epochs of a mix's runs: for each epoch the mean, lowest and highest value."""
+
+    mix: str
+    metric: str  # one of `CURVE_METRICS`
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n_runs: int
+
+
+@dataclass(frozen=True)
+class ComparisonDetails:
+    """A comparison with the data behind it."""
+
+    comparison: Comparison
+
+    @cached_property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """The compared runs by mix, the baseline first."""
+        return tuple(run for members in self.comparison.by_mix.values() for run in members)
+
+    @cached_property
+    def pairs(self) -> tuple[PairPoint, ...]:
+        baseline = self.comparison.baseline
+        partners = {run.key: run for run in self.comparison.by_mix[baseline]}
+        return tuple(
+            PairPoint(run.mix, run.split, run.seed, 100 * (run.accuracy - partners[run.key].accuracy))
+            for run in self.runs
+            if run.mix != baseline and run.key in partners
+        )
+
+    @cached_property
+    def confusions(self) -> tuple[Confusion, ...]:
+        """The confusion matrix of each mix, baseline first."""
+        return tuple(Confusion(mix, _row_fractions(runs)) for mix, runs in self.comparison.by_mix.items())
+
+    @cached_property
+    def histories(self) -> dict[Path, list[dict[str, Any]] | None]:
+        """The training history of each run, by folder; see `read_history`."""
+        return {run.folder: read_history(run.folder) for run in self.runs}
+
+    @cached_property
+    def curves(self) -> tuple[TrainingCurve, ...]:
+        curves = (
+            _training_curve(mix, metric, [self.histories[run.folder] or [] for run in runs])
+            for metric in CURVE_METRICS
+            for mix, runs in self.comparison.by_mix.items()
+        )
+        return tuple(curve for curve in curves if curve is not None)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings in run.json that are the same for all runs."""
+        first, *others = (run.as_dict() for run in self.runs)
+        return {
+            name: value
+            for name, value in first.items()
+            if name not in NOT_SETTINGS and all(record.get(name) == value for record in others)
+        }
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(
+            f"{folder.name}: history.json cannot be read, so its learning curve is missing"
+            for folder, history in self.histories.items()
+            if history is None
+        )
+
+
+def compare_in_detail(folder: str | Path = "runs", baseline: str | None = None) -> list[ComparisonDetails]:
+    """Compare all runs in a folder, as `usk.evaluate.compare.compare_runs` does, with details."""
+    return [ComparisonDetails(comparison) for comparison in compare_runs(folder, baseline)]
+
+
+def _row_fractions(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
+    matrix = pooled_confusion_matrix(runs)
+    return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in matrix)
+
+
+def train_clips_sweeps(comparisons: Sequence[Comparison]) -> list[TrainClipsSweep]:
+    """Return a sweep for each setting with several numbers of train clips. Mixes without real clips are left out."""
+    by_setting: dict[str, list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        by_setting[comparison.setting].append(comparison)
+    sweeps = []
+    for setting, members in by_setting.items():
+        if len({comparison.train_clips for comparison in members}) > 1:
+            points = _sweep_points(members)
+            if points:
+                sweeps.append(TrainClipsSweep(setting, members[0].warning, points))
+    return sweeps
+
+
+def _sweep_points(comparisons: Sequence[Comparison]) -> tuple[SweepPoint, ...]:
+    by_mix: dict[str, list[SweepPoint]] = defaultdict(list)
+    for comparison in comparisons:
+        for row in comparison.rows:
+            if row.n_real:
+                values = [run.accuracy for run in comparison.by_mix[row.mix]]
+                mean, low, high = float(np.mean(values)), min(values), max(values)
+                by_mix[row.mix].append(SweepPoint(row.mix, row.n_real, mean, low, high, len(values)))
+    return tuple(
+        point for points in by_mix.values() for point in sorted(points, key=lambda point: point.n_clips)
+    )
+
+
+def read_history(folder: Path) -> list[dict[str, Any]] | None:
+    """Read what `usk train` recorded of each epoch: empty if there is no history, None if the file cannot be read."""
+    file = folder / "history.json"
+    if not file.is_file():
+        return []
+    try:
+        return [dict(epoch) for epoch in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _training_curve(mix: str, metric: str, histories: Sequence[list[dict[str, Any]]]) -> TrainingCurve | None:
+    """Return the curve over the epochs for which all runs with this metric have a value, or None for fewer than two epochs."""
+    runs: list[dict[int, float]] = []  # the values of each run by epoch
+    for history in histories:
+        values = {
+            epoch: float(record[metric])
+            for epoch, record in enumerate(history, 1)
+            if isinstance(record.get(metric), int | float) and math.isfinite(record[metric])
+        }
+        if values:
+            runs.append(values)
+    epochs = sorted(set.intersection(*map(set, runs))) if runs else []
+    if len(epochs) < 2:
+        return None
+    table = np.array([[values[epoch] for epoch in epochs] for values in runs])
+    mean, low, high = (tuple(reduce(axis=0).tolist()) for reduce in (table.mean, table.min, table.max))
+    return TrainingCurve(mix, metric, tuple(epochs), mean, low, high, len(runs))
