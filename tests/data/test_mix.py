@@ -291,7 +291,7 @@ def test_a_generator_trained_on_what_has_other_names_is_warned_of(
     warning = foreign_parents(made_by(real, trained_on), real)
     assert warning == (
         named
-        and f"the generator of city was trained on {named}: if city holds recordings of that under other names, leaks cannot "
+        and f"gen@1 was trained on {named}: if city holds recordings of that under other names, leaks cannot "
         "be ruled out"
     )
     assert foreign_parents(made_by(real, trained_on, complete=False), real) is None, "that says more already"

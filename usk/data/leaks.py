@@ -216,9 +216,13 @@ def why_emptied(source: Source, real: Source, split: Split) -> str:
     return f"their parents' recordings validate or test; {other}, or {others}"
 
 
+def _models_of(source: Source) -> list[str]:
+    return sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
+
+
 def unknown_generator(source: Source) -> str | None:
     """A warning if what a synthetic source's generator was trained on is not known, or a part of it, else None."""
-    models = sorted({clip.model for clip in source.clips if clip.is_synthetic} - {NO_MODEL})
+    models = _models_of(source)
     named = any(part.groups for part in source.generator_trained_on)
     if not models or (named and all(part.complete for part in source.generator_trained_on)):
         return None
@@ -247,8 +251,8 @@ def foreign_generator(source: Source, real: Source) -> str | None:
     if not elsewhere:
         return None
     return (
-        f"the generator of {source.location} was trained on {abbreviate_list(elsewhere)}: if {real.location} holds recordings of that "
-        "under other names, leaks cannot be ruled out"
+        f"{', '.join(_models_of(source))} was trained on {abbreviate_list(elsewhere)}: if {real.location} holds recordings of "
+        "that under other names, leaks cannot be ruled out"
     )
 
 
