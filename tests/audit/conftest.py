@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,18 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(scope="session")
+def kept_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves its dataset for the others."""
+    return tmp_path_factory.mktemp("kept") / "synth"
+
+
 @pytest.fixture
 def made(
-    usk: Callable[..., Any], urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
+    usk: Callable[..., Any], urbansound8k_folder: Path, tiny_pipeline: Any, tmp_path: Path, kept_dataset: Path
 ) -> Path:
-    """A synthetic dataset of folds 1 and 2, four clips a class."""
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--out", tmp_path / "synth", "--steps", 1,
-        "--per-class", 4, "--test-folds", 3,
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
-    return tmp_path / "synth"
+    """A synthetic dataset of folds 1 and 2, four clips a class: a copy for each test."""
+    if not kept_dataset.exists():
+        make = f"synth --model {tiny_pipeline()} --steps 1 --per-class 4 --test-folds 3 --out {kept_dataset}"
+        usk(f"{make} --real {urbansound8k_folder}").done()
+    return Path(shutil.copytree(kept_dataset, tmp_path / "synth"))

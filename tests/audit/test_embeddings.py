@@ -27,22 +27,17 @@ def test_a_runs_classifier_can_embed(
     """Also one that looks at several patches of each clip."""
     from usk.audit.embeddings import classifier_embedding
 
+    few = "--epochs 1 --seeds 1 --test-folds 3 --json"
     trained = usk(
-        "train --epochs 1 --seeds 1 --test-folds 3 --json",
-        "--real",
-        urbansound8k_folder,
-        "--out",
-        tmp_path / "runs",
-        "--classifier",
-        classifier,
-    )
+        f"train --real {urbansound8k_folder} --classifier {classifier} {few} --out {tmp_path}/runs"
+    ).done()
     run = trained.value["runs"][0]["folder"]
     clips = [tone(440, 0.5), tone(880, 4), tone(1_760, 2)]
     vectors = classifier_embedding(Path(run))(clips)
     assert len(vectors) == 3
     backwards = classifier_embedding(Path(run))(clips[::-1])
     np.testing.assert_allclose(backwards, vectors[::-1], rtol=1e-3, atol=1e-4)
-    found = usk("audit", made, "--real", urbansound8k_folder, "--embedding", run, "--json").value
+    found = usk(f"audit {made} --real {urbansound8k_folder} --embedding {run} --json").value
     assert found["embedding"].startswith(f"classifier of {Path(run).name}, trained on ")
     assert found["overall"]["distance"]["kad"] is not None
 
@@ -66,10 +61,8 @@ def test_the_run_on_most_real_clips_and_no_others_embeds_by_default(
     named = f"classifier of {run.name}, trained on {n_real} real clips, before its last layer"
     assert n_real > 3 and found["embedding"] == named
     plain = usk("audit", made, "--real", urbansound8k_folder, "--embedding", "log-mel", "--json").value
-    assert (
-        plain["embedding"] == "log-mel statistics"
-        and plain["overall"]["distance"] != found["overall"]["distance"]
-    )
+    assert plain["embedding"] == "log-mel statistics"
+    assert plain["overall"]["distance"] != found["overall"]["distance"]
 
 
 @pytest.fixture(scope="module")
@@ -151,19 +144,11 @@ def test_an_embedding_that_cannot_be_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     common = ("audit", made, "--real", urbansound8k_folder, "--quiet")
-    for given, code, message in (
-        (
-            ("--embedding", tmp_path / "empty"),
-            2,
-            f"--embedding {tmp_path / 'empty'}: not an audio model that transformers can load",
-        ),
-        (
-            ("--embedding", "nobody/nothing"),
-            2,
-            "the embedding nobody/nothing cannot be reached (no network?)",
-        ),
+    for given, message in (
+        (tmp_path / "empty", f"--embedding {tmp_path}/empty: not an audio model that transformers can load"),
+        ("nobody/nothing", "the embedding nobody/nothing cannot be reached (no network?)"),
     ):
-        usk(*common, *given).refused(code, message)
+        usk(*common, "--embedding", given).refused(2, message)
     monkeypatch.setitem(sys.modules, "transformers", None)
     usk(*common, "--embedding", tmp_path / "empty").refused(
         2,

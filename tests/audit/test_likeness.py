@@ -17,8 +17,7 @@ WHAT = "clips that are next to their parents' average"
 
 
 def found_of(usk: Command, real: Path, out: Path, *options: object) -> Any:
-    ran = usk("synth", "--real", real, "--out", out, "--per-class", 2, "--strategy", "waveform", *options)
-    assert ran.code == 0, ran.err
+    usk(f"synth --real {real} --out {out} --per-class 2 --strategy waveform", *options).done()
     return audit(open_source(str(out)), open_source(str(real)))
 
 

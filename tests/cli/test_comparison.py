@@ -19,21 +19,8 @@ def test_the_next_command_goes_on_from_the_runs_that_are_there(
     monkeypatch.chdir(tmp_path)
     config = library.SynthConfig(per_class=3, across_folds=True, render=render_config(strategy="waveform"))
     library.synthesize(library.open_source("tones"), "synth", config)
-    asked = (
-        "--mix",
-        "real,synth",
-        "--epochs",
-        1,
-        "--test-folds",
-        1,
-        "--seeds",
-        1,
-        "--use",
-        "balanced",
-        "--out",
-        "my runs",
-    )
-    assert usk("train", "--real", "tones", *asked).code == 0
+    few = "--epochs 1 --test-folds 1 --seeds 1"
+    usk(f"train --real tones --mix real,synth {few} --use balanced", "--out", "my runs").done()
     *_, answer, line = usk("eval", "my runs").out.splitlines()
     assert answer.startswith("real,synth (balanced): Too few pairs to tell: ")
     command = shlex.split(line.partition("): ")[2])

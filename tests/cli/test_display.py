@@ -73,15 +73,12 @@ def test_recalls_stand_beside_their_differences_as_many_mixes_as_fit(tmp_path: P
     words = [line.split() for line in text.splitlines()]
     for of_class in comparison.classes:
         lines = [line[1:] for line in words if line[:1] == [of_class.class_name]]
-        assert all(
-            line[:2] == [str(of_class.support), f"{100 * of_class.recall['real']:.1f}"] for line in lines
-        )
-        found = [cell for line in lines for cell in line[2:]]
-        expected = [
-            (f"{100 * of_class.recall[row.mix]:.1f}", f"{of_class.difference_points[row.mix]:+z.1f}")
-            for row in comparison.rows[1:]
-        ]
-        assert found == [cell for both in expected for cell in both]
+        plain = [str(of_class.support), f"{100 * of_class.recall['real']:.1f}"]
+        assert all(line[:2] == plain for line in lines)
+        expected = []
+        for mix in (row.mix for row in comparison.rows[1:]):
+            expected += [f"{100 * of_class.recall[mix]:.1f}", f"{of_class.difference_points[mix]:+z.1f}"]
+        assert [cell for line in lines for cell in line[2:]] == expected
 
 
 def test_a_mix_is_whole_however_long_its_names_are(tmp_path: Path) -> None:
@@ -109,9 +106,8 @@ def test_a_plain_table_is_text_in_a_terminal_and_in_markdown() -> None:
     table = PlainTable("a [red]title[/red]", columns("name", numbers=("n",)), notes=("a [b]note[/b]",))
     table.add("[bold]not markup[/bold]\x1b", 3)
     text = printed(table, width=80)
-    assert all(
-        part in text for part in ("a [red]title[/red]", "[bold]not markup[/bold]\ufffd", "a [b]note[/b]")
-    )
+    for part in ("a [red]title[/red]", "[bold]not markup[/bold]\ufffd", "a [b]note[/b]"):
+        assert part in text
     assert markdown(table).splitlines()[0] == "| name | n |"
 
 
@@ -152,9 +148,8 @@ def test_a_log_gets_a_whole_line_for_each_tenth_and_each_minute(monkeypatch: pyt
             clock[0] = done * 0.7  # a tenth takes 70 s
             task.update(done)
     lines = display.err.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert len(lines) == 10 + 10 and all(
-        "rendering of clips with a very long name: " in line for line in lines
-    )
+    assert len(lines) == 10 + 10
+    assert all("rendering of clips with a very long name: " in line for line in lines)
     assert lines[1].endswith("100 of 1,000 clips, about 10 min left") and "1,000 of 1,000" in lines[-1]
     with display.task("quick", "", 1_000) as task:
         for done in range(1_000):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from torch import nn
 
+from tests.classify.conftest import TinyNet
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
 from usk.classify import recipe, registry
@@ -26,15 +26,10 @@ SUMS = SynthConfig(2, render=render_config(strategy="waveform"))
 
 
 @pytest.fixture(autouse=True)
-def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
-
-    def build(n_classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(16 * 8, n_classes))
-
-    tiny = recipe.ClassifierPreset(build, FeatureSettings(mel, True), 2, 32, 1e-2, 0.0, False, 0.0, "none")
+    tiny = recipe.ClassifierPreset(TinyNet, FeatureSettings(mel, True), 2, 32, 1e-2, 0.0, False, 0.0, "none")
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
-    yield
 
 
 @pytest.fixture
@@ -46,15 +41,9 @@ def few(urbansound8k_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "few"
 
 
-def train(usk: Command, real: Path, out: Path, *more: object) -> Any:
-    return usk(
-        "train --classifier tiny --seeds 1 --test-folds 2 --device cpu --json",
-        "--real",
-        real,
-        "--out",
-        out,
-        *more,
-    )
+def train(usk: Command, real: Path, out: Path, more: str) -> Any:
+    few = "train --classifier tiny --seeds 1 --test-folds 2 --device cpu --json"
+    return usk(f"{few} --real {real} --out {out} {more}")
 
 
 def parents_in(folder: Path) -> set[str]:
@@ -62,32 +51,27 @@ def parents_in(folder: Path) -> set[str]:
     return {parent for row in rows for parent in row["parents"]}
 
 
-def test_datasets_of_several_draws_share_no_noise(few: Path) -> None:
-    seeds = [row["seed"] for folder in few.iterdir() for row in pq.read_table(folder / "data").to_pylist()]
-    assert len(seeds) == 4 * 6 == len(set(seeds))
-
-
 def test_clips_are_made_from_the_clips_that_train_with_them(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
+    seeds = [row["seed"] for folder in few.iterdir() for row in pq.read_table(folder / "data").to_pylist()]
+    assert len(seeds) == 4 * 6 == len(set(seeds)), "datasets of several draws share no noise"
     clips = decode_source(open_source(urbansound8k_folder)).source.clips
     for train_clips in (6, 9):
         for seed in (0, 1):
             subset = TrainSubset(train_clips, 2, seed)
             trained = {clips[row].sound for row in subset.split(clips).train}
             assert parents_in(few / subset.name) <= trained
-    mixes = ["--mix", "real", "--mix", "real,synth", "--synth", few]
-    ran = train(
-        usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--train-clips", "6,9,full", "--seeds", 2,
-    )  # fmt: skip
-    assert ran.code == 2 or ran.code == 1
-    assert "has no clips for the full training part" in ran.err
-    ran = train(usk, urbansound8k_folder, tmp_path / "runs", *mixes, "--train-clips", "6,9", "--seeds", 2)
-    assert ran.code == 0, ran.err
-    runs = ran.value["runs"]
-    assert [
-        (r["seed"], r["train_clips"], r["mix"], r["n_real"], r["n_synthetic"], r["dropped"]) for r in runs
-    ] == [
+    real, out = urbansound8k_folder, tmp_path / "runs"
+    mixes = f"--mix real --mix real,synth --synth {few} --seeds 2"
+    ran = train(usk, real, out, "--train-clips 999")
+    assert ran.code == 2 and not out.exists()
+    assert ran.err.splitlines()[-1].startswith("usk: --train-clips 999: the training part of fold2 has")
+    ran = train(usk, real, out, f"{mixes} --train-clips 6,9,full")
+    assert ran.code in (1, 2) and "has no clips for the full training part" in ran.err
+    runs = train(usk, real, out, f"{mixes} --train-clips 6,9").done().value["runs"]
+    told = ("seed", "train_clips", "mix", "n_real", "n_synthetic", "dropped")
+    assert [tuple(run[name] for name in told) for run in runs] == [
         (seed, train_clips, mix, train_clips, 6 if "synth" in mix else 0, 0)
         for seed in (0, 1)
         for train_clips in (6, 9)
@@ -96,21 +80,16 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
     assert len({run["steps"] for run in runs}) == 1
 
     # The same sweep, further: what is there is found, the rest is trained.
-    ran = train(
-        usk, urbansound8k_folder, tmp_path / "runs", "--mix", "real", "--train-clips", "6,full", "--seeds", 1
-    )
-    assert ran.code == 0, ran.err
-    assert [run["folder"] == runs[0]["folder"] for run in ran.value["runs"]] == [True, False]
-    assert ran.value["runs"][1]["train_clips"] is None
+    first, rest = train(usk, real, out, "--mix real --train-clips 6,full").done().value["runs"]
+    assert first["folder"] == runs[0]["folder"] != rest["folder"]
+    assert rest["train_clips"] is None
 
-    shown = usk("eval", tmp_path / "runs", "--json").value
-    assert [(c["train_clips"], [row["mix"] for row in c["rows"]]) for c in shown] == [
-        (6, ["real", "real,synth"]),
-        (9, ["real", "real,synth"]),
-        (None, ["real"]),
-    ]
+    shown = usk(f"eval {out} --json").value
+    both = ["real", "real,synth"]
+    found = [(c["train_clips"], [row["mix"] for row in c["rows"]]) for c in shown]
+    assert found == [(6, both), (9, both), (None, ["real"])]
     assert [c["rows"][1]["difference"]["n_pairs"] for c in shown[:2]] == [2, 2]
-    tables = usk("eval", tmp_path / "runs").out
+    tables = usk(f"eval {out}").out
     assert "by train clips: " in tables and "classifier tiny, augment" in tables
     assert ", 6 train clips" in tables
 
@@ -125,31 +104,17 @@ def test_clips_of_larger_draws_are_left_out_of_smaller_ones(
     rows = pq.read_table(big / "data").to_pylist()
     usable = sum(train_clips.issuperset(row["parents"]) for row in rows)
     assert 0 < usable < len(rows)
-    ran = train(
-        usk,
-        urbansound8k_folder,
-        tmp_path / "runs",
-        "--mix",
-        "real,synth",
-        "--synth",
-        big,
-        "--train-clips",
-        "6,9",
-        "--no-baseline",
-    )
-    assert ran.code == 0, ran.err
-    assert [(r["n_synthetic"], r["dropped"]) for r in ran.value["runs"]] == [
-        (usable, len(rows) - usable),
-        (len(rows), 0),
-    ]
+    more = f"--mix real,synth --synth {big} --train-clips 6,9 --no-baseline"
+    runs = train(usk, urbansound8k_folder, tmp_path / "runs", more).done().value["runs"]
+    expected = [(usable, len(rows) - usable), (len(rows), 0)]
+    assert [(run["n_synthetic"], run["dropped"]) for run in runs] == expected
 
 
 def test_what_is_made_is_found_and_its_record_names_the_subset(few: Path, urbansound8k_folder: Path) -> None:
     subsets, source = [TrainSubset(6, 2), TrainSubset(None, 2)], open_source(urbansound8k_folder)
     assert [made.n_made for made in synthesize_subsets(source, few, subsets, SUMS)] == [0, 6]
-    assert json.loads((few / "full-fold2" / "usk.json").read_text())["train_clips"] == {
-        "train_clips": None, "test_fold": 2, "seed": 0,
-    }  # fmt: skip
+    kept = json.loads((few / "full-fold2" / "usk.json").read_text())["train_clips"]
+    assert kept == {"train_clips": None, "test_fold": 2, "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -167,12 +132,3 @@ def test_what_cannot_be_made_is_refused_before_anything_is(
     with pytest.raises(UskError, match=said):
         synthesize_subsets(open_source(urbansound8k_folder), tmp_path / out, subsets, SUMS)
     assert not (tmp_path / "out").exists()
-
-
-def test_more_train_clips_than_there_are_is_one_line(
-    usk: Command, urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    ran = train(usk, urbansound8k_folder, tmp_path / "runs", "--train-clips", 999)
-    assert ran.code == 2
-    assert ran.err.splitlines()[-1].startswith("usk: --train-clips 999: the training part of fold2 has")
-    assert not (tmp_path / "runs").exists()

@@ -29,16 +29,12 @@ def gray(values: np.ndarray) -> np.ndarray:
     return np.repeat((255 * values).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-@pytest.fixture
-def sums(tone_folder: Path, tmp_path: Path) -> tuple[Source, Source]:
+@pytest.fixture(scope="module")
+def sums(_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Source]:
     """Synthetic clips of tones, and the tones."""
-    real = open_source(tone_folder)
-    made = synthesize(
-        real,
-        tmp_path / "synth",
-        SynthConfig(per_class=6, across_folds=True, render=render_config(strategy="waveform")),
-    )
-    return open_source(made.folder), real
+    real = open_source(_tones)
+    config = SynthConfig(per_class=6, across_folds=True, render=render_config(strategy="waveform"))
+    return open_source(synthesize(real, tmp_path_factory.mktemp("synth") / "of", config).folder), real
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=60))
@@ -73,14 +69,8 @@ def test_an_mp3_is_small_and_sounds_as_before() -> None:
 
 
 def test_pictures_share_a_scale_and_have_low_notes_below() -> None:
-    loud, quiet = (
-        np.asarray(
-            Image.open(io.BytesIO(picture(peak * tone(300.0, 1.0, peak=1.0), 40.0, gray).content)).convert(
-                "L"
-            )
-        )
-        for peak in (0.5, 0.05)
-    )
+    pictures = (picture(tone(300.0, 1.0, peak=peak), 40.0, gray).content for peak in (0.5, 0.05))
+    loud, quiet = (np.asarray(Image.open(io.BytesIO(one)).convert("L")) for one in pictures)
     assert loud.shape[0] == 96
     assert np.argmax(loud.mean(axis=1)) > 80  # rows are counted from the top
     row = int(np.argmax(loud.mean(axis=1)))
@@ -114,20 +104,14 @@ def test_the_budget_holds_and_classes_share_it(
         assert shown.notes[-1] == said
 
 
-def test_without_the_real_clips_parents_are_missing(sums: tuple[Source, Source]) -> None:
-    shown = gallery(sums[0], None, gray)
-    assert all(one.parents == (None, None) and one.nearest is None for one in shown.clips)
-
-
-def test_rejected_clips_are_shown_as_such(sums: tuple[Source, Source]) -> None:
+def test_rejected_clips_are_shown_as_such_and_missing_parents_left_out(sums: tuple[Source, Source]) -> None:
     synthetic, real = sums
     shown = gallery(synthetic.subset(range(9)), real, gray, rejected=synthetic.subset(range(9, 18)))
     assert (shown.n_all, shown.n_all_rejected) == (9, 9)
     turned = {one.clip.clip_id for one in shown.clips if one.rejected}
     assert turned == {clip.clip_id for clip in synthetic.clips[9:]}
-
-
-def test_a_budget_too_small_for_one_clip_is_refused(sums: tuple[Source, Source]) -> None:
+    shown = gallery(synthetic, None, gray)
+    assert all(one.parents == (None, None) and one.nearest is None for one in shown.clips)
     with pytest.raises(SourceError, match="fits into the page"):
         gallery(*sums, gray, budget_bytes=1_000)
 
@@ -136,13 +120,12 @@ def test_what_sounds_alike_lies_close_on_the_map() -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(3, 192))
     studio = Studio(None, gray)
-    studio.statistics = {
-        f"{c}-{n}": centers[c] + 0.05 * rng.normal(size=192) for c in range(3) for n in range(4)
-    }
+    names = [(c, n) for c in range(3) for n in range(4)]
+    studio.statistics = {f"{c}-{n}": centers[c] + 0.05 * rng.normal(size=192) for c, n in names}
     studio.real_names = set(studio.statistics)
     places = {name: np.array(place) for name, place in studio.places().items()}
     means = [np.mean([places[f"{c}-{n}"] for n in range(4)], axis=0) for c in range(3)]
-    within = max(np.linalg.norm(places[f"{c}-{n}"] - means[c]) for c in range(3) for n in range(4))
+    within = max(np.linalg.norm(places[f"{c}-{n}"] - means[c]) for c, n in names)
     between = min(np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     assert within < 0.2 * between
     assert {0.0, 1.0} <= {float(value) for place in places.values() for value in place}
