@@ -445,7 +445,7 @@ def hostile_dataset(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_p
     generator = load_generator(str(tiny_pipeline()), "cpu")
     generator.trained_on = [{"source": "urbansound8k", "folds": [1], "groups": ["urbansound8k/1"]}]
     generator.license = "CC BY-NC 3.0"
-    config = SynthConfig(per_class=2, across_folds=True, render=RenderConfig(steps=1))
+    config = SynthConfig(per_class=2, render=RenderConfig(steps=1))
     return synthesize(source, tmp_path / "made", config, model=generator).folder
 
 

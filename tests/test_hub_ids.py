@@ -138,9 +138,7 @@ def test_clips_made_from_a_hub_dataset_inherit_its_license_and_say_its_commit(
     usk: Command, hub: LocalHub, tmp_path: Path
 ) -> None:
     commit = hub.create_repo("dataset", "me/hums", somebodys(tmp_path / "hums")).branches["main"]
-    usk(
-        f"synth --real me/hums@{commit} --strategy waveform --per-class 1 --across-folds --out {tmp_path}/out"
-    ).done()
+    usk(f"synth --real me/hums@{commit} --strategy waveform --per-class 1 --out {tmp_path}/out").done()
     manifest = json.loads((tmp_path / "out" / "usk.json").read_text())
     assert manifest["source"]["revision"] == commit
     assert manifest["source"]["hub_id"] == "me/hums"

@@ -14,7 +14,7 @@ from usk.data.licenses import UNKNOWN, is_noncommercial
 from usk.data.pinned import looks_like_hub_id
 from usk.diffusion.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from usk.errors import UsageError, UskError
-from usk.files import expanded, read_json
+from usk.files import expanded, read_json, sha256_of
 from usk.manifest import MANIFEST_FILE, read_manifest
 from usk.reporter import Reporter
 from usk.runs import RUN_FILE, run_folders
@@ -123,8 +123,10 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
         paths = _shared_paths(root, kind)
         record = _read_record(root / kind.marker)
         CHECKS[kind.name](root, record, paths)
-        inherited = _inherited_license(root, kind, record)
-        card = _read_card(root, inherited, repo_id)
+        if kind.name in ("generator", "adapter"):
+            trained_on = root / "trained_on.json"
+            record = _read_record(trained_on) if trained_on.is_file() else {}
+        card = _read_card(root, str(record.get("license", UNKNOWN)), repo_id)
         with reporter.task("checking", "files", len(paths)) as task:
             files = []
             for done, path in enumerate(paths, 1):
@@ -143,9 +145,7 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
 def _shared_file(root: Path, path: str, content: bytes | None) -> SharedFile:
     if content is not None:
         return SharedFile(path, len(content), hashlib.sha256(content).hexdigest(), root / path, content)
-    with (root / path).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return SharedFile(path, (root / path).stat().st_size, digest, root / path)
+    return SharedFile(path, (root / path).stat().st_size, sha256_of(root / path), root / path)
 
 
 def _kind_of(root: Path, typed: str) -> Kind:
@@ -214,9 +214,7 @@ def _check_dataset(root: Path, record: dict[str, Any], paths: list[str]) -> None
             f"{root} has shards that its {MANIFEST_FILE} does not know",
             hint=f"Delete {abbreviate_list(over)}.",
         )
-    with (root / "plan.jsonl").open("rb") as plan:
-        changed = hashlib.file_digest(plan, "sha256").hexdigest() != manifest.plan_sha256
-    if changed:
+    if sha256_of(root / "plan.jsonl") != manifest.plan_sha256:
         raise UskError(
             f"{root / 'plan.jsonl'} is not the plan that {MANIFEST_FILE} names",
             hint="Make the dataset again.",
@@ -300,13 +298,6 @@ class _Card:
     content: bytes
     title: str
     license: str
-
-
-def _inherited_license(root: Path, kind: Kind, record: dict[str, Any]) -> str:
-    """The license that the records pass on."""
-    if kind.name in ("generator", "adapter"):
-        record = _read_record(root / "trained_on.json") if (root / "trained_on.json").is_file() else {}
-    return str(record.get("license", UNKNOWN))
 
 
 def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:

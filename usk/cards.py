@@ -1,7 +1,6 @@
 """Dataset and model cards: Markdown from the Jinja templates in `cards/`, metadata in YAML, the Hub's license fields.
 
-What a card says is gathered where its thing is made: `usk.synth.card`, `usk.classify.card`, `usk.diffusion.card`. Names of
-classes and sources come from users: they are escaped for Markdown, and a YAML library writes the metadata.
+Names of classes and sources come from users: they are escaped for Markdown, and a YAML library writes the metadata.
 """
 
 from __future__ import annotations
@@ -14,30 +13,9 @@ from typing import Any
 from usk.errors import UskError
 
 # The Hub's names of licenses that clips are commonly under; others become `other` with a name of their own.
-HUB_LICENSES = frozenset(
-    [
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc0-1.0",
-        "apache-2.0",
-        "mit",
-        "gpl-3.0",
-        "odbl",
-        "pddl",
-    ]
+HUB_LICENSES = re.compile(
+    r"cc-by-nc-(sa-)?[234]\.0|cc-by-nc-nd-[34]\.0|cc-by-nd-4\.0|cc-by-sa-[34]\.0|cc-by-([234]\.0|2\.5)|"
+    r"cc0-1\.0|apache-2\.0|mit|gpl-3\.0|odbl|pddl"
 )
 PLACE = "path/to/this/folder"
 """Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
@@ -127,7 +105,7 @@ def size_category(n_rows: int) -> str:
 def license_metadata(name: str) -> dict[str, str]:
     """The Hub's `license` fields for a license's name."""
     short = re.sub(r"[^a-z0-9.-]+", "-", name.lower())
-    if short in HUB_LICENSES:
+    if HUB_LICENSES.fullmatch(short):
         return {"license": short}
     return {"license": "other", "license_name": short or "unknown"}
 

@@ -54,8 +54,8 @@ def _no_device(device: str, message: str) -> UsageError:
 def keep_freed_memory() -> None:
     """Have glibc keep what this process frees for its next tensors, instead of giving it back to the system.
 
-    By default every tensor above some megabytes comes as fresh pages that the system clears first: a fifth of the time
-    of a small network on a CPU. The process holds on to its peak instead. Does nothing where there is no glibc.
+    By default large tensors come as fresh pages that the system clears first: a fifth of the time of a small network on a CPU.
+    The process holds on to its peak instead. Does nothing where there is no glibc.
     """
     mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
     if mallopt is not None:

@@ -52,6 +52,11 @@ class UsageError(UskError):
     exit_code = 2
 
 
+def no_effect(field: str, value: object, why: str) -> UsageError:
+    """For what is given and changes nothing."""
+    return UsageError(f"has no effect: {why}", field=field, value=value, hint="Remove it.")
+
+
 def require_known(value: object, known: Iterable[str], field: str) -> None:
     """Raise UsageError for a value of `field` that is none of the known names."""
     if value not in (names := tuple(known)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -45,21 +46,21 @@ def atomic_write(
         raise
 
 
-def read_json(file: Path, error: type[UskError], unreadable: str, other: str = "") -> dict[str, Any]:
-    """The JSON object in a file: a record of ours, perhaps damaged, or anybody's from the Hub.
+def sha256_of(file: Path) -> str:
+    """Of what a file holds, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
-    Args:
-        file: JSON in UTF-8.
-        error: what to raise.
-        unreadable: the message where there is no file, or none that can be read as JSON.
-        other: the message where it holds something other than an object; `unreadable` if empty.
-    """
+
+def read_json(file: Path, error: type[UskError], unreadable: str) -> dict[str, Any]:
+    """The JSON object in a file (UTF-8): a record of ours, perhaps damaged, or anybody's from the Hub. Raises `error` with the
+    message `unreadable` where there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as failure:  # the last: nested too deep
         raise error(unreadable) from failure
     if not isinstance(content, dict):
-        raise error(other or unreadable)
+        raise error(unreadable)
     return content
 
 

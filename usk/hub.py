@@ -21,10 +21,8 @@ from usk.errors import UskError
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
 LONGEST_WAIT_S = 90.0  # who is asked to wait longer than this is told so instead
-READ_TIMEOUT_S, WRITE_TIMEOUT_S = (
-    10.0,
-    60.0,
-)  # for a sign of life; the client's own calls mostly have no limit
+# For a sign of life; the client's own calls mostly have no limit
+READ_TIMEOUT_S, WRITE_TIMEOUT_S = 10.0, 60.0
 PATIENCE_S = 30.0  # with a Hub that does nothing but fail or dawdle, over all requests of a call
 SLOWEST_BYTES_PER_S = 256
 
@@ -40,10 +38,8 @@ MEANINGS = {
         "Check its name, or run `hf auth login`.",
     ),
     "HFValidationError": ("is not a Hub id, which looks like user/name or user/name@revision", ""),
-    "OfflineModeIsEnabled": (
-        "cannot be reached: HF_HUB_OFFLINE is set",
-        "Unset it, or {instead}.",
-    ),  # of datasets too
+    # Of `datasets` too
+    "OfflineModeIsEnabled": ("cannot be reached: HF_HUB_OFFLINE is set", "Unset it, or {instead}."),
 }
 AWAY = ("cannot be reached (no network?)", "{Instead}.")
 UNREADABLE = ("cannot be {done}: the Hub's answer cannot be read", "Try again later, or {instead}.")

@@ -78,7 +78,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class TrainSubsetRecord:
-    """The real clips that the parents were drawn from, as `usk.data.train_subset.TrainSubset` says it."""
+    """The real clips that train where `test_fold` tests: `train_clips` clips, drawn by `seed` (`usk.data.train_subset`)."""
 
     train_clips: int | None  # None: the whole training part
     test_fold: int
@@ -103,9 +103,8 @@ class FilterRecord:
     share_kept: float
     test_folds: tuple[int, ...]  # none of them trained the one classifier; empty: a classifier for each fold
     trained_on: tuple[FilterTrainedOn, ...]
-    least_score: float | None = (
-        None  # of an outside model: of the real clips' median similarity to the class's prompt
-    )
+    # Of an outside model: of the real clips' median similarity to the class's prompt
+    least_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,6 @@ class Asked:
     per_class: int
     classes: tuple[str, ...] = ()  # empty: all
     test_folds: tuple[int, ...] = ()  # give no parents
-    across_folds: bool = False
     skip_bad: bool = False
 
 
@@ -146,9 +144,8 @@ class Manifest:
     plan_sha256: str
     shards: dict[str, Shard]  # empty until the classifier filter, where there is one, has chosen
     rejected: dict[str, Shard] = field(default_factory=dict)
-    prompts: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # by class; parents are inverted with the first
+    # By class; parents are inverted with the first
+    prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     precision: str | None = None
     unconditioned: tuple[str, ...] = ()  # classes that the generator does not know
     train_clips: TrainSubsetRecord | None = None

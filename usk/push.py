@@ -1,8 +1,7 @@
 """`usk.push`: a folder onto the Hugging Face Hub in one commit, so that a repo is never half of what it was or will be.
 
-The plan is the difference between the folder's files and the repo's; the same folder again is no difference, and no
-commit. Large files are uploaded before the commit that names them: a push that was cut leaves the repo as it was, and
-the next one does not upload them again. The account is the Hub client's own; usk neither keeps nor shows a token.
+The plan is the difference between the folder's files and the repo's. Large files are uploaded before the commit that names them: a
+push that was cut leaves the repo as it was, and the next one does not upload them again.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 MAIN = "main"
-BY_THE_WAY = re.compile(
-    r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?"
-)  # in a repo that holds nothing yet
+# In a repo that holds nothing yet
+BY_THE_WAY = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?")
 BATCH_FILES, BATCH_BYTES = 8, 64 * 2**20  # uploaded between two steps of the progress
 AGAIN = "run the same command again: what was uploaded is kept"
 
@@ -174,9 +172,8 @@ class _Repo:
         """The repo's files at a commit."""
         from huggingface_hub.hf_api import RepoFile
 
-        entries = self.api.list_repo_tree(
-            **self.here, revision=commit, recursive=True
-        )  # tries again by itself
+        # It tries again by itself
+        entries = self.api.list_repo_tree(**self.here, revision=commit, recursive=True)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     def _check_contents(self, there: dict[str, Any]) -> None:

@@ -61,9 +61,6 @@ class PushResult:
     uploaded: int
     deleted: int
 
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 def megabytes(size: int) -> str:
     """`3.2 MB`, or `12 kB` for little."""

@@ -1,7 +1,6 @@
 """A training step recorded once on a CUDA device, and replayed: one launch in place of hundreds.
 
-The kernels of a small network take microseconds, less than it takes to launch each of them. A CUDA graph
-(`torch.cuda.CUDAGraph`) launches all of a step at once.
+The kernels of a small network take less time than their launches; a CUDA graph launches all of a step at once.
 """
 
 from __future__ import annotations

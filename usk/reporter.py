@@ -1,7 +1,6 @@
 """What a long job tells whoever started it: progress, notes and warnings.
 
-One `Reporter` goes through every stage in place of callbacks. The base class is silent, for use as a library; the command
-line has one that draws bars and prints (`usk.cli.display`).
+The base class is silent, for use as a library; the command line has one that draws bars and prints (`usk.cli.display`).
 """
 
 from __future__ import annotations

@@ -228,11 +228,8 @@ def read_run(folder: str | Path) -> RunRecord:
 def read_record(folder: str | Path) -> RunRecord:
     """What run.json says; SourceError where it is damaged."""
     folder = Path(folder)
-    unreadable, other = (
-        f"{folder}: damaged or half-written run, {RUN_FILE} {why}"
-        for why in ("cannot be read", "is not a run's")
-    )
-    values = read_json(folder / RUN_FILE, SourceError, f"{unreadable}. {_AGAIN}", f"{other}. {_AGAIN}")
+    unreadable = _damaged(folder, f"{RUN_FILE} cannot be read")
+    values = read_json(folder / RUN_FILE, SourceError, str(unreadable))
     if "format" not in values:
         raise _damaged(folder, f"{RUN_FILE} is not a run's")
     if values["format"] != FORMAT:

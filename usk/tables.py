@@ -12,9 +12,8 @@ class Column:
 
     header: str
     numeric: bool = False
-    priority: int = (
-        0  # where room is short, columns with the highest number are left out first; 0 always stays
-    )
+    # Where room is short, columns with the highest number are left out first; 0 always stays
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
     notes: tuple[str, ...] = ()  # sentences below the table
-    n_repeated: int = (
-        0  # leading columns that each part repeats where a wide table is split; 0: it is not split
-    )
+    # Leading columns that each part repeats where a wide table is split; 0: it is not split
+    n_repeated: int = 0
 
     def add(self, *cells: object) -> None:
         """Add a row. Raises ValueError if it does not have a cell for each column."""

@@ -227,7 +227,7 @@ def test_every_strategy_makes_a_dataset_that_trains(
     model = tiny_pipeline(class_names=("siren", "dog_bark", *(("car_horn",) if strategy == "sample" else ())))
     made = usk(
         f"synth --real {urbansound8k_folder} --model {model} --out {out} --per-class 2 --quality draft"
-        f" --strategy {strategy} {more} --test-folds 3 --across-folds --json"
+        f" --strategy {strategy} {more} --test-folds 3 --json"
     ).done()
     assert ("does not know car_horn" in made.err) == (strategy in ("slerp", "variation"))
     rows = load_dataset(str(out), split="train").cast_column("audio", Audio(decode=False))
@@ -303,7 +303,7 @@ def test_a_generator_fitted_here_makes_clips_and_knows_what_it_was_trained_on(
     counts = ("recordings", "held out")
     assert [further.value[name] for name in counts] == [fitted.value[name] for name in counts], "each once"
     made = usk(
-        f"synth --real {tone_folder} --model {tmp_path}/gen --per-class 1 --steps 1 --across-folds --out {tmp_path}/synth"
+        f"synth --real {tone_folder} --model {tmp_path}/gen --per-class 1 --steps 1 --out {tmp_path}/synth"
         " --json"
     )
     assert made.value["model"].startswith("gen@")
@@ -343,12 +343,13 @@ def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(
 ) -> None:
     monkeypatch.setattr("usk.cli.demo.PER_CLASS", 1)
     monkeypatch.setattr("usk.cli.demo.EPOCHS", 1)
-    ran = usk("demo", "--out", tmp_path / "demo", "--quiet")
+    monkeypatch.chdir(tmp_path)
+    ran = usk("demo", "--quiet")
     assert (ran.code, ran.err) == (0, "")
     assert "usk synth --real FOLDER --per-class 50" in ran.out
-    assert "computed sounds" in ran.out and (tmp_path / "demo" / "report.html").is_file()
-    assert usk("info", tmp_path / "demo" / "synth", "--json").value["clips"] == 10
-    assert len(usk("eval", tmp_path / "demo" / "runs", "--json").value[0]["rows"]) == 2
+    assert "computed sounds" in ran.out and Path("usk-demo/report.html").is_file()
+    assert usk("info", "usk-demo/synth", "--json").value["clips"] == 10
+    assert len(usk("eval", "usk-demo/runs", "--json").value[0]["rows"]) == 2
 
 
 def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path: Path) -> None:
@@ -484,21 +485,16 @@ def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.Mo
 
 
 def test_all_classes_with_too_few_recordings_are_said_at_once(usk: Command, tone_folder: Path) -> None:
-    shutil.rmtree(tone_folder / "high" / "high3")
-    for recording in ("middle1", "middle2", "middle3"):
-        shutil.rmtree(tone_folder / "middle" / recording)
+    for name in ("low", "middle"):
+        for recording in (1, 2, 3):
+            shutil.rmtree(tone_folder / name / f"{name}{recording}")
     synth = f"synth --real {tone_folder} --per-class 1 --dry-run --quiet"
     usk(synth).refused(
         1,
-        "usk: classes high, low, middle cannot be interpolated: a clip needs 2 recordings in any one fold",
-        "Leave middle out and pair across folds, take a strategy of one parent",
+        "usk: classes low, middle cannot be interpolated: a clip needs 2 recordings (they have 1, 1 in all",
+        "Leave low, middle out, take a strategy of one parent (variation",
     )
-    usk(f"{synth} --across-folds").refused(
-        1,
-        "usk: class middle cannot be interpolated: a clip needs 2 recordings (it has 1 in all",
-        "Leave the class out, take a strategy of one parent (variation",
-    )
-    usk(f"{synth} --across-folds --strategy classical").done()
+    usk(f"{synth} --strategy classical").done()
     usk(synth, "--classes", "").refused(2, "--classes: names no class")
 
 

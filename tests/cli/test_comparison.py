@@ -17,7 +17,7 @@ def test_the_next_command_goes_on_from_the_runs_that_are_there(
     usk: Callable[..., Any], tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = library.SynthConfig(per_class=3, across_folds=True, render=render_config(strategy="waveform"))
+    config = library.SynthConfig(per_class=3, render=render_config(strategy="waveform"))
     library.synthesize(library.open_source("tones"), "synth", config)
     few = "--epochs 1 --test-folds 1 --seeds 1"
     usk(f"train --real tones --mix real,synth {few} --use balanced", "--out", "my runs").done()

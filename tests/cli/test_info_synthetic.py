@@ -15,7 +15,7 @@ from usk.synth.synthesize import synthesize
 
 
 def test_it_says_what_is_in_it(usk: Callable[..., Any], tone_folder: Path, tmp_path: Path) -> None:
-    config = SynthConfig(per_class=2, across_folds=True, render=render_config(strategy="waveform"))
+    config = SynthConfig(per_class=2, render=render_config(strategy="waveform"))
     folder = synthesize(open_source(tone_folder), tmp_path / "synth", config).folder
     facts = usk("info", folder, "--json").value
     assert (facts["clips"], facts["strategies"], facts["made by"]) == (6, ["waveform"], ["none"])

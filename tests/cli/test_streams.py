@@ -48,7 +48,7 @@ def test_streams_that_nobody_reads_stop_nothing(line: str, code: int) -> None:
 @pytest.mark.parametrize("most", [5, 14])
 def test_few_open_files_are_enough_or_one_line(tmp_path: Path, tone_folder: Path, most: int) -> None:
     out = tmp_path / "out"
-    words = f"synth --real {tone_folder} --strategy waveform --across-folds --per-class 1 --out {out} --quiet"
+    words = f"synth --real {tone_folder} --strategy waveform --per-class 1 --out {out} --quiet"
     ran = in_shell(f"ulimit -n {most}; usk {words}", USK_CACHE=str(tmp_path / "cache"))
     done = (out / "README.md").is_file()
     assert ran.returncode == (0 if done else 1) and len(ran.stderr.splitlines()) == (not done), ran.stderr
@@ -70,7 +70,7 @@ def test_a_home_that_is_not_known(usk: Command, monkeypatch: pytest.MonkeyPatch)
 def test_names_that_no_file_can_have(usk: Command, tone_folder: Path) -> None:
     assert usk("info", "a\0b").code == 2
     name = "x" * 5_000
-    made = f"synth --real {tone_folder} --across-folds --strategy waveform --per-class 1 --out {name}"
+    made = f"synth --real {tone_folder} --strategy waveform --per-class 1 --out {name}"
     trained = (f"train --real {tone_folder} {option} {name}" for option in ("--mix", "--out"))
     read = (f"{command} {name}" for command in ("info", "eval", "report", "study", "synth --real"))
     others = (f"predict {name} x", f"push {name} a/b", f"audit {name} --real demo")

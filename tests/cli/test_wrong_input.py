@@ -42,7 +42,7 @@ class World:
         ]  # fmt: skip
 
     def tones_synth(self, *more: object) -> list[object]:
-        return self.synth(self.tones, "--across-folds", *more)
+        return self.synth(self.tones, *more)
 
     def train(self, *more: object) -> list[object]:
         few = ("--epochs", 1, "--seeds", 1, "--test-folds", 1)
@@ -169,7 +169,6 @@ def saved_dataset_without_rows(world: World) -> Case:
 WORDS: list[tuple[int, str, list[str]]] = [
     (1, "SYNTH --real {root}/nowhere", ["nowhere: no such folder", "--real"]),
     (1, "SYNTH --real {tones}/low/low0/cut0.wav", ["--real", "is a file. A source is a folder"]),
-    (1, "SYNTH --real {tones}", ["cannot be interpolated", "in any one fold", "Pair across folds"]),
     (1, "SYNTH --real {urban}/audio", ["fold1, fold2, fold3 are named like parts", "metadata.csv"]),
     (2, "SYNTH --out years", ["--out", "holds something else", "Choose a new or empty folder"]),
     (2, "SYNTH --out file", ["--out", "is a file. Choose a folder"]),

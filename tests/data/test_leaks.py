@@ -261,7 +261,7 @@ def test_a_folder_that_was_moved_and_renamed_is_the_same(
 ) -> None:
     """Renamed, copied with other names for classes' recordings and files, and in another lossless format."""
     made = tmp_path / "made"
-    synth = ("--strategy", "waveform", "--per-class", 8, "--across-folds", "--quiet")
+    synth = ("--strategy", "waveform", "--per-class", 8, "--quiet")
     assert usk("synth", "--real", recordings, *synth, "--out", made).code == 0
     before = kept(recordings, made)
     assert {leak for leaks in before.values() for leak in leaks} == {True, False}

@@ -79,7 +79,7 @@ def test_a_study_by_urls_alone(
 ) -> None:
     real, synth, runs = (f"{bucket}/urban/{name}" for name in ("tones", "synth", "runs"))
     upload(tone_folder, real)
-    make = f"synth --real {real} --strategy waveform --across-folds --per-class 3 --json --out"
+    make = f"synth --real {real} --strategy waveform --per-class 3 --json --out"
     made = usk(make, synth).done()
     assert made.value["folder"] == synth and made.value["made"] == 9
     first = stored(synth)
@@ -111,7 +111,7 @@ def test_an_interrupted_dataset_goes_on_elsewhere(
 
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
     synth = f"{memory}/synth"
-    make = f"synth --real {tone_folder} --strategy waveform --across-folds --per-class 2 --json --out"
+    make = f"synth --real {tone_folder} --strategy waveform --per-class 2 --json --out"
     usk(make, f"{memory}/whole").done()
     writes = module.DatasetFolder.write_unit
     written: list[str] = []
@@ -140,7 +140,7 @@ def test_parts_on_machines_that_share_a_bucket_alone(
     from usk.synth import synthesize as module
 
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
-    make = ("synth --strategy waveform --across-folds --per-class 2 --real", tone_folder, "--out")
+    make = ("synth --strategy waveform --per-class 2 --real", tone_folder, "--out")
     usk(*make, f"{bucket}/whole").done()
     first: dict[str, bytes] = {}
     fs, path = fsspec.core.url_to_fs(f"{bucket}/parts")
@@ -158,8 +158,6 @@ def test_parts_on_machines_that_share_a_bucket_alone(
     for name, content in stored(f"{bucket}/other").items():
         if name.startswith(".work/made-") or name == "plan.jsonl":
             fs.pipe_file(f"{path}/{name}", content)
-    another_machine()
-    usk("synth", "--finish", "--out", f"{bucket}/parts").refused(2, "Run the parts")
     another_machine()
     assert usk(*make, f"{bucket}/parts", "--part", "1/2").code == 0
     assert stored(f"{bucket}/parts") == stored(f"{bucket}/whole")
@@ -196,7 +194,7 @@ def test_a_second_job_is_refused_until_the_first_is_gone(
 def test_a_dataset_on_the_hub_as_a_folder(hub: Any, tone_folder: Path, usk: Callable[..., Any]) -> None:
     """Through the Hub's own client and its `HfFileSystem`."""
     repo, url = hub.create_repo("dataset", "me/clips"), "hf://datasets/me/clips/synth"
-    make = f"synth --real {tone_folder} --strategy waveform --across-folds --per-class 1 --out {url}"
+    make = f"synth --real {tone_folder} --strategy waveform --per-class 1 --out {url}"
     refused = usk(make)
     assert refused.code == 2 and url in refused.err and "made" not in refused.out, refused.err
     assert not (cache_root() / "audio").exists()

@@ -39,8 +39,8 @@ from usk.diffusion.lora_fit import LATENTS_FILE, lora_work
 from usk.diffusion.pipeline import describe_generator
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.text_pipeline import TextGenerator
+from usk.diffusion.training_data import FitSources
 from usk.errors import ModelError, UskError
-from usk.reporter import Reporter
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
 
@@ -99,7 +99,7 @@ def test_only_lora_weights_change_and_the_loss_falls(
     config = tiny(models[name], steps=30, learning_rate=3e-2, validate_every=10)
     result = fit([source], tmp_path / "out", config)
     assert all(row["validation_loss"] > 0 for row in result.log)
-    trainer: Any = lora_work([source], config.resolved(), (), False, CPU, Reporter(), tmp_path).trainer
+    trainer: Any = lora_work(FitSources([source]), config.resolved(), CPU, tmp_path).trainer
     drawn = [trainer.draw(step) for step in range(30)]
     with torch.no_grad():
         untrained = sum(float(trainer.loss(batch)) for batch in drawn)
@@ -267,7 +267,7 @@ def test_two_classes_with_prompts_of_their_own(
     file = tmp_path / "prompts.toml"
     file.write_text('high = ["a whistle", "a flute"]\nlow = ["a hum"]\n', encoding="utf-8")
     config = tiny(models["longcat"], prompt=str(file), batch=64, class_dropout=0.25).resolved()
-    trainer: Any = lora_work([source], config, (), False, CPU, Reporter(), tmp_path).trainer
+    trainer: Any = lora_work(FitSources([source]), config, CPU, tmp_path).trainer
     drawn = trainer.draw(0)
     assert set(drawn.prompts.tolist()) == {0, 1, 2} and trainer.prompts == ["a whistle", "a flute", "a hum"]
     assert 0 < drawn.dropped.sum() < 32

@@ -206,7 +206,7 @@ def test_an_engine_that_cannot_be_used_is_an_error_of_one_line(
 def test_a_cluster_that_does_not_answer_is_an_error_of_one_line(
     usk_process: Callable[..., Any], tone_folder: Path, tmp_path: Path
 ) -> None:
-    words = ("synth", "--real", tone_folder, "--strategy", "waveform", "--across-folds", "--per-class", 1)
+    words = ("synth", "--real", tone_folder, "--strategy", "waveform", "--per-class", 1)
     where = tmp_path / "out"
     process = usk_process(*words, "--engine", RAY, "--quiet", "--out", where, RAY_ADDRESS="127.0.0.1:1")
     _, err = process.communicate(timeout=300)

@@ -51,7 +51,7 @@ def test_runs_and_pairs_agree_with_the_comparison(tmp_path: Path) -> None:
         accuracies = [run.accuracy for run in details.runs if run.mix == row.mix]
         assert len(accuracies) == row.n_runs == 4
         assert np.mean(accuracies) == pytest.approx(row.accuracy.mean)
-    differences = [pair.difference_points for pair in details.pairs]
+    differences = [points for _, points in details.pairs]
     assert len(differences) == 4
     difference = details.comparison.rows[1].difference
     assert difference is not None
@@ -60,25 +60,20 @@ def test_runs_and_pairs_agree_with_the_comparison(tmp_path: Path) -> None:
 
 def test_the_rows_of_confusion_matrices_sum_to_one(tmp_path: Path) -> None:
     details = grid(tmp_path)
-    real, both = details.confusions
-    assert (real.mix, both.mix) == ("real", "real,synth")
-    for confusion in details.confusions:
-        assert [sum(row) for row in confusion.shares if row] == pytest.approx([1.0] * 3)
-    # a wrong prediction is the next class
-    assert both.shares[0][0] > real.shares[0][0]  # type: ignore[index]
-    assert real.shares[0][1] == pytest.approx(1 - real.shares[0][0])  # type: ignore[index]
-    assert real.shares[0][2] == 0  # type: ignore[index]
+    real, both = details.confusion_matrix("real"), details.confusion_matrix("real,synth")
+    np.testing.assert_allclose([real.sum(axis=1), both.sum(axis=1)], 1)
+    # what is not right is predicted as the next class
+    assert both[0, 0] > real[0, 0]
+    assert real[0, 1:].tolist() == pytest.approx([1 - real[0, 0], 0])
 
 
-def test_training_curves_have_the_mean_and_extremes_of_shared_epochs(tmp_path: Path) -> None:
+def test_training_curves_go_over_the_shared_epochs(tmp_path: Path) -> None:
     write_run(tmp_path, "real", 0, epochs=4)
     write_run(tmp_path, "real", 1, epochs=3)
     (details,) = compare_in_detail(tmp_path)
-    curve = next(curve for curve in details.curves if curve.metric == "validation_accuracy")
-    assert curve.epochs == (1, 2, 3)
-    assert curve.mean == pytest.approx((0.105, 0.205, 0.305))
-    assert curve.low == pytest.approx((0.1, 0.2, 0.3))
-    assert curve.high == pytest.approx((0.11, 0.21, 0.31))
+    epochs, values = details.curves("validation_accuracy")["real"]
+    assert epochs == [1, 2, 3]
+    np.testing.assert_allclose(sorted(values.tolist()), [(0.1, 0.2, 0.3), (0.11, 0.21, 0.31)])
 
 
 def test_training_curves_have_the_epochs_that_every_run_recorded(tmp_path: Path) -> None:
@@ -90,10 +85,9 @@ def test_training_curves_have_the_epochs_that_every_run_recorded(tmp_path: Path)
             del entry["validation_accuracy"]
         (run / "history.json").write_text(json.dumps(history))
     (details,) = compare_in_detail(tmp_path)
-    curves = {curve.metric: curve for curve in details.curves}
-    assert curves["loss"].epochs == (1, 2, 3, 4, 5, 6)
-    assert curves["validation_accuracy"].epochs == (2, 6)
-    assert curves["validation_accuracy"].mean == pytest.approx((0.205, 0.605))
+    assert details.curves("loss")["real"][0] == [1, 2, 3, 4, 5, 6]
+    epochs, values = details.curves("validation_accuracy")["real"]
+    assert epochs == [2, 6] and values.mean(axis=0) == pytest.approx((0.205, 0.605))
     (chart,) = [chart for chart in charts_of(details) if chart.name == "curve-validation_accuracy"]
     assert [row[0] for row in chart.table.rows] == ["2", "6"]
 
@@ -102,7 +96,7 @@ def test_a_damaged_history_gives_a_note_and_no_curve(tmp_path: Path) -> None:
     run = write_run(tmp_path, "real")
     (run / "history.json").write_text("[{")
     (details,) = compare_in_detail(tmp_path)
-    assert details.curves == ()
+    assert details.curves("loss") == {}
     assert "history.json cannot be read" in details.notes[0]
     (run / "history.json").unlink()
     assert read_history(run) == []

@@ -13,7 +13,7 @@ import pytest
 from tests.fuzz.campaign import CONTENT, WAYS, Ended, Failures, chosen, damage, ended, faults
 
 # Files of the world with the commands that read them, in a copy of the world's folder of that name.
-SYNTH = ("synth", "--strategy", "waveform", "--across-folds", "--per-class", "1", "--out", "out", "--json")
+SYNTH = ("synth", "--strategy", "waveform", "--per-class", "1", "--out", "out", "--json")
 CUT = (
     "synth",
     "--real",

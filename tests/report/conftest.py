@@ -30,7 +30,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 tone(300.0 * (number + 1) + 9 * recording, 0.6),
             )
     real = usk.open_source(root / "clips")
-    config = usk.SynthConfig(per_class=10, across_folds=True, render=render_config(strategy="waveform"))
+    config = usk.SynthConfig(per_class=10, render=render_config(strategy="waveform"))
     made = usk.synthesize(real, root / "synth", config)
     shutil.copytree(made.folder / "data", made.folder / "rejected" / "data")
     for seed in (0, 1):

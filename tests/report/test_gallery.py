@@ -33,7 +33,7 @@ def gray(values: np.ndarray) -> np.ndarray:
 def sums(_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Source]:
     """Synthetic clips of tones, and the tones."""
     real = open_source(_tones)
-    config = SynthConfig(per_class=6, across_folds=True, render=render_config(strategy="waveform"))
+    config = SynthConfig(per_class=6, render=render_config(strategy="waveform"))
     return open_source(synthesize(real, tmp_path_factory.mktemp("synth") / "of", config).folder), real
 
 
@@ -152,8 +152,8 @@ def test_a_waveform_is_as_loud_as_its_parts() -> None:
 def test_a_thousand_clips_with_parents_of_their_own_fit_a_page(seconds: float) -> None:
     """From the sizes of noise, which the encoders can compress least."""
     clips = [Clip(str(row), 0, str(row), 1, duration_s=seconds / 1_000) for row in range(1_000)]
-    studio = Studio(None, gray)
-    studio.fit(Source("made", "folder", "made", "", "", ("a",), tuple(clips), ()), [], 24_000_000, BASE64)
+    studio = Studio(None, gray, 24_000_000, BASE64)
+    studio.choose_size(Source("made", "folder", "made", "", "", ("a",), tuple(clips), ()), [])
     noise = (0.2 * np.random.default_rng(0).normal(size=4 * 22_050)).astype(np.float32)
     n_bytes = len(compress(noise, 22_050, studio.kbps).content)
     n_bytes += len(picture(noise, 40.0, gray, studio.kbps is not None).content)

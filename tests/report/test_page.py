@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def kept_study(_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "of"
     shutil.copytree(_tones, folder / "tones")
-    config = library.SynthConfig(per_class=3, across_folds=True, render=render_config(strategy="waveform"))
+    config = library.SynthConfig(per_class=3, render=render_config(strategy="waveform"))
     library.synthesize(library.open_source(folder / "tones"), folder / "synth", config)
     for seed in (0, 1, 2):
         write_run(folder / "runs", "real", seed, skill=0.5)

@@ -229,7 +229,7 @@ def test_one_process_at_a_time_fills_a_folder(
     tmp_path: Path, tone_folder: Path, usk: Callable[..., Any]
 ) -> None:
     out = tmp_path / "out"
-    options = ("synth", "--real", tone_folder, "--across-folds", "--strategy", "waveform", "--out", out)
+    options = ("synth", "--real", tone_folder, "--strategy", "waveform", "--out", out)
     out.mkdir()
     with FileLock(out / LOCK_FILE):
         refused = usk(*options, "--per-class", 2)

@@ -92,7 +92,8 @@ def test_a_classifier_is_trained_on_nothing_that_validates_or_tests_where_its_cl
     except SourceError:
         return  # too few recordings for pairs, or for a clip_filter
     everywhere = next(iter(trained_on)) if one_for_all else ()
-    assert not held_out_groups(clips) & frozenset().union(*(one.groups for one in trained_on.values()))
+    groups = {name: {pool[row].group for row in rows} for name, rows in trained_on.items()}
+    assert not held_out_groups(clips) & set().union(*groups.values())
     for fold in (1, 2, 3):
         if one_for_all and fold != 3:
             continue
@@ -100,7 +101,7 @@ def test_a_classifier_is_trained_on_nothing_that_validates_or_tests_where_its_cl
         filtered = {clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
         for clip in plan.clips:
             if clip.fold != fold and not filtered & set(clip.parent_groups):
-                assert not trained_on[scored_by(clip, everywhere)].groups & filtered
+                assert not groups[scored_by(clip, everywhere)] & filtered
 
 
 def planned(label: int, fold: int, name: str = "x") -> PlannedClip:
@@ -113,7 +114,7 @@ def test_one_class_and_unknown_classes_are_refused_with_the_fix() -> None:
     ]
     with pytest.raises(SourceError, match=r"the classifier of fold 1 cannot learn the class b: it has 1 "):
         filter_trainings(clips, clips, [planned(1, 1)], ("a", "b"), False)
-    assert filter_trainings(clips, clips, [planned(0, 1)], ("a", "b"), False)[(1,)].folds == (1,)
+    assert list(filter_trainings(clips, clips, [planned(0, 1)], ("a", "b"), False)) == [(1,)]
     with pytest.raises(SourceError, match="its classifier would be trained on clips of one class"):
         filter_trainings(clips[:4], clips, [planned(0, 1)], ("a", "b"), True)
 
@@ -408,9 +409,9 @@ def test_classifiers_are_trained_once(
     fits: list[Any] = []
     fit = ClipFilter._train
 
-    def counted(self: ClipFilter, filter_training: Any, *rest: Any) -> Any:
-        fits.append(filter_training.folds)
-        return fit(self, filter_training, *rest)
+    def counted(self: ClipFilter, rows: list[int], *rest: Any) -> Any:
+        fits.append({self.pool.source.clips[row].fold for row in rows})
+        return fit(self, rows, *rest)
 
     monkeypatch.setattr(ClipFilter, "_train", counted)
     from usk.synth.dataset_folder import DatasetFolder
@@ -421,7 +422,7 @@ def test_classifiers_are_trained_once(
     monkeypatch.setattr(DatasetFolder, "write_unit", write)
     for _ in range(2):
         assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 0
-    assert fits == [(1,), (2,), (3,)]
+    assert fits == [{1}, {2}, {3}]
 
 
 def test_a_generators_clips_are_scored_at_its_rate(
@@ -439,7 +440,6 @@ def test_a_generators_clips_are_scored_at_its_rate(
     ("given", "code", "message"),
     [
         (("--test-folds", "1,2,3"), 2, "--test-folds 1,2,3: names every fold"),
-        (("--across-folds",), 2, "--filter 0.5: needs one classifier for all clips"),
         (("--classes", "siren"), 1, "--filter: the classifier of fold 1 would be trained on clips of one class"),
     ],
 )  # fmt: skip
@@ -469,12 +469,6 @@ def test_another_filter_into_the_same_folder_is_refused(
         refused = usk(*arguments, *other, "--out", tmp_path / "synth", "--quiet")
         assert refused.code == 2 and "holds clips of another plan" in refused.err
     assert contents(tmp_path / "synth") == before
-
-
-def test_across_folds_goes_with_one_classifier(usk: Command, arguments: list[Any], tmp_path: Path) -> None:
-    ran = usk(*arguments, "--across-folds", "--test-folds", 3, "--out", tmp_path / "synth", "--json")
-    assert ran.code == 0, ran.err
-    assert any(set(row["parent_folds"]) == {1, 2} for row in rows_in(tmp_path / "synth", "data"))
 
 
 def test_a_classifier_of_many_folds_has_a_file_name_that_any_disk_takes() -> None:

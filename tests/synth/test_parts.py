@@ -58,19 +58,18 @@ def test_parts_end_with_the_bytes_of_one_process(
         made += ran.value["made"]
         with pytest.raises(SourceError, match="unfinished"):
             open_source(out)
-    unfinished = usk("synth", "--finish", "--out", out)
-    assert (unfinished.code, unfinished.out, unfinished.err.count("\n")) == (1, "", 1)
-    assert "of part 2 of 3. Run these parts" in unfinished.err
+    again = usk(*command, "--out", out, "--part", "1/3", "--json")
+    assert again.value["made"] == 0 and "of part 2 of 3" in again.value["missing"]
     ran = usk(*command, "--out", out, "--part=2/3", "--json")
     assert ran.code == 0 and "missing" not in ran.value
     planned = ran.value["clips"] + ran.value.get("rejected", 0)
     assert 0 < made < made + ran.value["made"] == planned
     assert contents(out) == contents(tmp_path / "once")
-    assert usk("synth", "--finish", "--out", out, "--json").value["clips"] == ran.value["clips"]
+    assert usk(*command, "--out", out, "--part", "1/3", "--json").value["clips"] == ran.value["clips"]
     assert contents(out) == contents(tmp_path / "once")
 
 
-def test_what_a_part_left_is_finished_without_source_and_generator(
+def test_any_part_that_is_run_again_finishes_what_the_last_one_left(
     usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the last part was killed just before the end."""
@@ -84,8 +83,8 @@ def test_what_a_part_left_is_finished_without_source_and_generator(
         for number in (1, 2):
             assert usk(*command, "--out", out, "--part", f"{number}/2").code == 0
     assert not list(out.rglob("data/*.parquet"))
-    ran = usk("synth", "--finish", "--out", out, "--json")
-    assert ran.code == 0 and ran.value["clips"] == 6, ran.err
+    ran = usk(*command, "--out", out, "--part", "1/2", "--json")
+    assert ran.code == 0 and (ran.value["clips"], ran.value["made"]) == (6, 0), ran.err
     assert contents(out) == contents(tmp_path / "once")
 
 
@@ -115,16 +114,6 @@ def test_a_part_of_another_plan_is_refused(
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert f"another plan (another {differing})" in refused.err
     assert contents(out) == before
-
-
-@pytest.mark.parametrize("begun", ["", "file", "other"])
-def test_there_must_be_something_to_finish(usk: Command, tmp_path: Path, begun: str) -> None:
-    out = tmp_path / "out"
-    if begun:
-        out.mkdir()
-        (out / begun).write_text("{}")
-    ran = usk("synth", "--finish", "--out", out)
-    assert (ran.code, ran.err.count("\n")) == (2, 1) and str(out) in ran.err
 
 
 def test_another_number_of_parts_is_said_and_does_no_harm(

@@ -616,7 +616,7 @@ def test_parents_that_begin_silent_are_used_from_their_first_sound(
     usk: Callable[..., Any], tiny_pipeline: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Longer than the tiny generator's image, with as much silence first."""
-    longest_s = load_generator(str(tiny_pipeline()), device="cpu").mel.image_s
+    longest_s = load_generator(str(tiny_pipeline()), device="cpu").longest_s
     for name, hz in (("owl", 500), ("fox", 900)):
         for recording in range(3):
             sound = tone(hz + 30 * recording, 2 * longest_s)
@@ -624,7 +624,7 @@ def test_parents_that_begin_silent_are_used_from_their_first_sound(
             write_wav(tmp_path / "own" / name / f"r{recording}" / "a.wav", np.concatenate([silence, sound]))
     ran = usk(
         "synth", "--real", tmp_path / "own", "--model", tiny_pipeline(), "--out", tmp_path / "out", "--per-class", 2,
-        "--steps", 1, "--across-folds",
+        "--steps", 1,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert "from their first sound on where those are next to silent" in " ".join(ran.err.split())
@@ -633,9 +633,7 @@ def test_parents_that_begin_silent_are_used_from_their_first_sound(
         assert rms_db(made.audio(row)) > -30, "as loud as the sound, not as the silence"
     generator = load_generator(str(tiny_pipeline()), device="cpu")
     decoded = decode_source(open_source(tmp_path / "own"), generator.mel.sample_rate_hz)
-    latents = renderer_of(
-        decoded, generator, tmp_path / "work", plan_from(decoded, across_folds=True)
-    ).latents
+    latents = renderer_of(decoded, generator, tmp_path / "work", plan_from(decoded)).latents
     samples = latents.audio(range(len(decoded)), generator.longest_samples).numpy()
     assert min(map(rms_db, samples)) > -12, "the generator gets the sound"
 

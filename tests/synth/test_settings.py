@@ -85,7 +85,6 @@ def test_what_cannot_be_is_a_usage_error(given: dict[str, Any], field: str) -> N
         ({"alpha": "0:1", "render": RenderConfig("classical")}, "alpha"),
         ({"filter": 0.0}, "filter"),
         ({"filter": 1.5}, "filter"),
-        ({"filter": 0.5, "across_folds": True}, "filter"),
     ],
 )
 def test_what_cannot_be_made_is_a_usage_error(given: dict[str, Any], field: str) -> None:

@@ -111,7 +111,6 @@ def test_a_score_is_relative_to_the_real_clips_of_its_class(
         ({"filter_model": "hf:"}, "filter_model"),
         ({"filter_model": "hf:/nowhere"}, "filter_model"),
         ({"filter": 0.5}, "filter"),
-        ({"across_folds": True}, "across_folds"),
         ({"trained_on": "ids.txt"}, "trained_on"),
     ],
 )

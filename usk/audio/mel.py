@@ -1,8 +1,7 @@
 """Audio to mel image, batched.
 
-A mel image is what audio-diffusion models draw: log-mel power in dB below the clip's loudest bin, floored at
-`top_db` below it and mapped to [-1, 1]. Because each image is normalized by its own maximum, that maximum is
-returned beside it (`reference_db`); without it the clip's loudness would be lost.
+A mel image is what audio-diffusion models draw: log-mel power in dB below the clip's loudest bin (`reference_db`), floored at
+`top_db` below it and mapped to [-1, 1].
 """
 
 from __future__ import annotations

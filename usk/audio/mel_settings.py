@@ -42,10 +42,6 @@ class MelSettings:
         """Samples that fill `frames` frames exactly (they are centered: one less than frames * hop)."""
         return frames * self.hop_samples - 1
 
-    @property
-    def image_s(self) -> float:
-        return self.image_samples / self.sample_rate_hz
-
     @classmethod
     def from_audiodiffusion(cls, config: dict[str, Any]) -> MelSettings:
         """From a pipeline folder's `mel/mel_config.json`; missing keys take audiodiffusion's defaults.

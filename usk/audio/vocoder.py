@@ -1,8 +1,7 @@
-"""Mel image to audio, batched on the image's device: by filtering a sound that is at hand, or from nothing.
+"""Mel image to audio, batched on the image's device.
 
-`filter_source` keeps the phase and fine structure of its source. `image_to_audio` has none to keep: it inverts the mel
-filters, then finds a phase by fast Griffin-Lim. Each image begins with the phase of its own seed, so that a clip does not
-depend on its neighbors in a batch.
+`filter_source` keeps the phase and fine structure of a sound that is at hand. `image_to_audio` inverts the mel filters, then
+finds a phase by fast Griffin-Lim, from one of each image's own seed.
 """
 
 from __future__ import annotations

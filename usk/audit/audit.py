@@ -54,9 +54,8 @@ class Audit:
     near_copy_below: float | None  # the distance that makes a near-copy; None without two real recordings
     classes: tuple[ClassAudit, ...]
     overall: ClassAudit
-    likeness: (
-        Likeness | None
-    )  # to the parents' average and to the nearest parent; None where no clip's are known
+    # To the parents' average and to the nearest parent; None where no clip's are known
+    likeness: Likeness | None
     notes: tuple[str, ...] = ()
 
     @property
@@ -86,7 +85,11 @@ def audit(
     is not there.
     """
     reporter = reporter or Reporter()
-    _check(synthetic, real, test_folds)
+    if not synthetic.is_synthetic:
+        raise SourceError(
+            f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so leaks cannot be ruled out"
+        )
+    real.require_folds(test_folds)
     originals = _decoded(real, reporter)
     parents_in(synthetic, originals.source)
     wrong = wrong_provenance(synthetic, originals.source)
@@ -118,15 +121,6 @@ def audit(
             *(note for note in decoded.source.notes if note not in synthetic.notes),
         ),
     )
-
-
-def _check(synthetic: Source, real: Source, test_folds: Sequence[int]) -> None:
-    """Raise for what is not a synthetic dataset, and for folds that `real` has not."""
-    if not synthetic.is_synthetic:
-        raise SourceError(
-            f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so leaks cannot be ruled out"
-        )
-    real.require_folds(test_folds)
 
 
 def _decoded(source: Source, reporter: Reporter) -> DecodedSource:

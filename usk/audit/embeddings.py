@@ -59,14 +59,13 @@ def features_of(audio: Sequence[np.ndarray], settings: Features = FOUR_SECONDS) 
 
 def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
     """Per-band mean, deviation and mean absolute change over time of log-mel in dB, loudness removed: [n, 192]."""
-    parts = [_statistics(features_of(audio[begin : begin + 64])) for begin in range(0, len(audio), 64)]
+    parts = []
+    for begin in range(0, len(audio), CHUNK):
+        features = features_of(audio[begin : begin + CHUNK])
+        features = features - features.mean(dim=(1, 2), keepdim=True)
+        change = features.diff(dim=2).abs().mean(dim=2)
+        parts.append(torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy())
     return np.concatenate(parts)
-
-
-def _statistics(features: torch.Tensor) -> np.ndarray:
-    features = features - features.mean(dim=(1, 2), keepdim=True)
-    change = features.diff(dim=2).abs().mean(dim=2)
-    return torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy()
 
 
 def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed:
@@ -180,12 +179,6 @@ def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
     return max((one for one in found if (one[-1] / WEIGHTS_FILE).is_file()), default=(None,))[-1]
 
 
-def _name_of(run: Path) -> str:
-    record = record_or_none(run)
-    trained = f", trained on {record.n_real:,} real clips" if record is not None else ""
-    return f"classifier of {run.name}{trained}, before its last layer"
-
-
 def embedding_named(
     name: str = AUTO,
     runs: Path = Path("runs"),
@@ -199,7 +192,10 @@ def embedding_named(
     """
     run = best_run(runs, class_names) if name == AUTO else _run_named(name)
     if run is not None:
-        return Embedding(_name_of(run), classifier_embedding(run, device))
+        record = record_or_none(run)
+        trained = f", trained on {record.n_real:,} real clips" if record is not None else ""
+        name = f"classifier of {run.name}{trained}, before its last layer"
+        return Embedding(name, classifier_embedding(run, device))
     if name in (AUTO, LOG_MEL):
         return Embedding("log-mel statistics", log_mel_statistics)
     return transformers_embedding(name, device)

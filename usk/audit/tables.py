@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from usk.tables import Column, Table, columns
+from usk.tables import Table, columns
 from usk.text import abbreviate_list
 
 if TYPE_CHECKING:
-    from usk.audit.audit import Audit, ClassAudit
+    from usk.audit.audit import Audit
     from usk.audit.distances import Distance
     from usk.audit.likeness import Likeness
 
@@ -53,12 +53,8 @@ def fold_table(audit: Audit) -> Table:
     """What may train where each fold is tested."""
     table = Table(
         "Clips by test fold",
-        (
-            Column("test fold", numeric=True),
-            Column("may train", numeric=True),
-            Column("would leak", numeric=True),
-            Column("generator trained on", numeric=True),
-            Column("filters trained on", numeric=True),
+        columns(
+            numbers=("test fold", "may train", "would leak", "generator trained on", "filters trained on")
         ),
         notes=(
             "Trained on: how many recordings of the fold and its validation part. `usk train` drops what would leak.",
@@ -92,7 +88,9 @@ def nearness_table(audit: Audit) -> Table:
         notes=("Real to real: to the nearest real clip of another recording.",),
     )
     for part in (*audit.classes, audit.overall):
-        table.add(part.class_name, f"{part.near_copies:,}", *_nearness(part))
+        near = (part.nearness.to_parents, part.nearness.to_real, part.nearness.real_to_real)
+        told = ("" if value is None else f"{value:.3g}" for value in near)
+        table.add(part.class_name, f"{part.near_copies:,}", *told)
     return table
 
 
@@ -126,9 +124,3 @@ def card_section(audit: Audit) -> dict[str, Any]:
 def _texts(distance: Distance) -> tuple[str, str]:
     interval = "" if distance.low is None else f"{distance.low:z.1f} to {distance.high:z.1f}"
     return ("" if distance.kad is None else f"{distance.kad:z.1f}"), interval
-
-
-def _nearness(part: ClassAudit) -> list[str]:
-    near = part.nearness
-    values = (near.to_parents, near.to_real, near.real_to_real)
-    return ["" if value is None else f"{value:.3g}" for value in values]

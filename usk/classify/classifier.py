@@ -46,8 +46,8 @@ class AudioClassifier(
 ):
     """A classifier with its features and class names. It takes features [batch, bands, frames], log-mel ones in dB.
 
-    `AudioClassifier.from_pretrained(folder_or_hub_id)` is all that it takes to have a run's classifier again, in
-    evaluation mode; `probabilities` gives what the run itself stored of its test clips.
+    `AudioClassifier.from_pretrained(folder_or_hub_id)` is a run's classifier again, in evaluation mode; `probabilities` gives what
+    the run stored of its test clips.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -15,12 +14,6 @@ def patches(images: torch.Tensor, n_frames: int, count: int) -> list[torch.Tenso
     spare = images.shape[-1] - n_frames
     places = sorted({round(spare * part / max(1, count - 1)) for part in range(count)})
     return [images[..., begin : begin + n_frames] for begin in places]
-
-
-def mean_over(parts: list[torch.Tensor], logits_of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Logarithms of the mean probabilities [batch, n_classes] over parts of the same clips, each [batch, ...]."""
-    probabilities = logits_of(torch.cat(parts)).float().softmax(dim=1)
-    return probabilities.unflatten(0, (len(parts), -1)).mean(dim=0).clamp_min(1e-12).log()
 
 
 class Standardized(nn.Module):
@@ -51,7 +44,10 @@ class Standardized(nn.Module):
         where a clip is seen in windows."""
         images = ((log_mel_db - self.mean_db) / self.deviation_db)[:, None]
         parts = [images] if self.training else self.windows(images)
-        return self.network(images) if len(parts) == 1 else mean_over(parts, self.network)
+        if len(parts) == 1:
+            return self.network(images)
+        probabilities = self.network(torch.cat(parts)).float().softmax(dim=1)
+        return probabilities.unflatten(0, (len(parts), -1)).mean(dim=0).clamp_min(1e-12).log()
 
     def windows(self, features: torch.Tensor) -> list[torch.Tensor]:
         """Features [..., n_frames] in as few windows as hold all frames."""

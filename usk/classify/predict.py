@@ -17,7 +17,7 @@ import torch
 from usk.audio.features import Features, fit_length
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier, classifier_in
 from usk.classify.run_folder import CARD_FILE
-from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef, Sound
+from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
 from usk.data.open import open_source
 from usk.data.pinned import looks_like_hub_id, pin
@@ -74,7 +74,7 @@ def _download_classifier(run: str) -> Path:
     if missing:
         why = f"is not a classifier of usk: it has no {' and no '.join(missing)}"
         raise ModelError(why, field="run", value=run)
-    return pinned.download((CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE), run, instead, ModelError)
+    return pinned.download((CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE))
 
 
 def load_classifier(run: str | os.PathLike[str]) -> AudioClassifier:
@@ -86,19 +86,6 @@ def load_classifier(run: str | os.PathLike[str]) -> AudioClassifier:
     return classifier_in(find_classifier(run))
 
 
-@dataclass(frozen=True, slots=True)
-class MissingRef:
-    """A file that was named and is not there."""
-
-    name: str
-
-    def read(self) -> Sound:
-        raise BadAudioError("is not there")
-
-    def digest(self) -> str:
-        return ""
-
-
 def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
     """Names and places of all clips that are meant: files, every audio file below folders, or whole sources.
 
@@ -107,16 +94,14 @@ def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
     found: list[tuple[str, AudioRef]] = []
     for item in what:
         path = Path(item)
-        if path.is_file():
+        if path.is_file() or (_is_audio(path) and not path.exists()):
             found.append((item, FileRef(path)))
         elif path.is_dir() and (files := [file for file in visible_files(path) if _is_audio(file)]):
             found += [(str(file), FileRef(file)) for file in files]
-        elif _is_audio(path):
-            found.append((item, MissingRef(item)))
         else:
             source = open_source(item, field="", needs_label=False)
             found += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
-    missing = [name for name, ref in found if isinstance(ref, MissingRef)]
+    missing = [name for name, ref in found if isinstance(ref, FileRef) and not ref.path.exists()]
     if missing and len(missing) == len(found):
         are = "is" if len(missing) == 1 else "are"
         raise SourceError(f"{abbreviate_list(missing)} {are} not there", hint=NAME_AUDIO)
@@ -207,7 +192,8 @@ def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Ite
             of_clip.append(str(error))
             continue
         except OSError as error:
-            of_clip.append(error.strerror or "cannot be read")
+            gone = isinstance(error, FileNotFoundError)
+            of_clip.append("is not there" if gone else error.strerror or "cannot be read")
             continue
         own = list(_windows(samples, settings))
         of_clip.append(list(range(len(windows), len(windows) + len(own))))

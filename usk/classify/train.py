@@ -1,8 +1,7 @@
 """`usk.train`: mixes x splits x train clips x seeds of one classifier, with equal work for every mix.
 
-All mixes of a split get the same number of optimizer steps (passes over its real training part, more of them where that
-is small: see `training_length`), the same seeds, and the same validation and test clips. The epoch is chosen on the
-validation part.
+All mixes of a split get the same number of optimizer steps (see `training_length`), the same seeds, and the same validation
+clips, which choose the epoch, and test clips.
 """
 
 from __future__ import annotations
@@ -90,13 +89,7 @@ def train(
     config, reporter = config or TrainConfig(), reporter or Reporter()
     config.check()
     require_engine(engine, part)
-    if real.has_synthetic:
-        raise UsageError(
-            "holds synthetic clips, and what is tested must be real",
-            field="real",
-            value=real.location,
-            hint="Name the real clips that they were made from, and the synthetic ones in the mix.",
-        )
+    real.require_real("what is tested must be real")
     recipe = preset(config.classifier)
     augments = recipe.augments_of(config.augment)  # refused before anything is decoded
     device = resolve_device(config.device)

@@ -23,7 +23,7 @@ from torch import nn
 from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
 from usk.classify.recipe import ClassifierPreset
 from usk.data.pinned import download
-from usk.diffusion.weights import quiet_transformers
+from usk.diffusion.weights import quiet_log
 from usk.errors import ModelError, UsageError, UskError
 from usk.files import expanded
 from usk.hub import first_line
@@ -147,7 +147,7 @@ def transformer_preset(place: str) -> ClassifierPreset:
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
-        with quiet_transformers():
+        with quiet_log("transformers"):
             try:
                 model, loaded = library.AutoModelForAudioClassification.from_pretrained(
                     folder,
@@ -195,7 +195,7 @@ def transformer_described(described: Mapping[str, Any], name: str) -> Classifier
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
-        with quiet_transformers():
+        with quiet_log("transformers"):
             model = library.AutoModelForAudioClassification.from_config(config)
         return TransformerClassifier(model.float(), features)
 
@@ -276,7 +276,7 @@ def _described(folder: Path, at: dict[str, Any]) -> tuple[Any, Any]:
         for name in ("config.json", EXTRACTOR_FILE):
             if large := absurd_size(json.loads((folder / name).read_text(encoding="utf-8"))):
                 raise ValueError(f"{large} in its {name} is too large")
-        with quiet_transformers():
+        with quiet_log("transformers"):
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

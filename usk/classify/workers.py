@@ -1,8 +1,7 @@
 """How many processes train the runs of a sweep, and what each of them does.
 
-A small network leaves most of a machine idle: on a CPU several of them with one thread each do more than all threads for one, and
-a GPU waits for the process that tells it what to do next. The last bits of a run depend on the number of torch's threads, so the
-classifier alone decides it: a run is the same on every machine.
+A small network leaves most of a machine idle: several with one thread each do more than all threads for one. The last bits of a
+run depend on the number of torch's threads, so the classifier alone decides it: a run is the same on every machine.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from usk import __version__
 from usk.cli import audit, demo, evaluate, fit, info, predict, push, report, study, synth, train
@@ -41,12 +42,11 @@ def _print_version(wanted: bool) -> None:
 def common(
     ctx: typer.Context,
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Name every setting.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print results as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No notes, no progress.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Name every setting.")] = False,
 ) -> None:
     ctx.obj = {"json": as_json, "quiet": quiet, "verbose": verbose}
     if ctx.invoked_subcommand is None:
@@ -54,7 +54,7 @@ def common(
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
-    "demo": (demo.command, ["usk demo", "usk demo --out try"]),
+    "demo": (demo.command, ["usk demo"]),
     "synth": (
         synth.command,
         ["usk synth --real sounds --per-class 50", "usk synth --real sounds --dry-run"],

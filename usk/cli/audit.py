@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from usk.cli.options import ColumnsOption, DeviceOption, Reading, RealOption, display_for, split_numbers
 
@@ -21,21 +22,18 @@ def command(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Synthetic dataset.")] = "synth",
     real: RealOption = None,
     test_folds: Annotated[
-        str | None,
-        typer.Option("--test-folds", help="Folds held out for testing, which no clip may leak into."),
+        str | None, Option(help="Folds held out for testing, which no clip may leak into.")
     ] = None,
     embedding: Annotated[
         str,
-        typer.Option(
-            "--embedding",
+        Option(
             help="What to compare sounds in: log-mel, the classifier of a run, an audio model of transformers (a folder or a "
-            "Hub id\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel.",
+            "Hub id\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel."
         ),
     ] = "auto",
     device: DeviceOption = "auto",
     save: Annotated[
-        bool,
-        typer.Option("--save", help="Keep the results in the dataset's folder and show them in its card."),
+        bool, Option("--save", help="Keep the results in the dataset's folder and show them in its card.")
     ] = False,
     columns: ColumnsOption = None,
 ) -> None:

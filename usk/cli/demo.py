@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -15,11 +14,11 @@ TEST_FOLD = 2  # the embedded generator was trained on folds 1 and 3
 PER_CLASS, EPOCHS = 6, 10
 
 
-def command(
-    ctx: typer.Context,
-    out: Annotated[str, typer.Option("--out", help="Folder for the dataset and the runs.")] = "usk-demo",
-) -> None:
-    """Run the whole job offline on built-in sounds: make clips, train with and without them, compare."""
+def command(ctx: typer.Context) -> None:
+    """Run the whole job offline on built-in sounds: make clips, train with and without them, compare.
+
+    All that it makes lies in the folder usk-demo.
+    """
     display = display_for(ctx)
     from usk.classify.config import TrainConfig
     from usk.classify.train import train
@@ -32,7 +31,7 @@ def command(
     from usk.synth.settings import SynthConfig
     from usk.synth.synthesize import synthesize
 
-    root = Path(out)
+    root = Path("usk-demo")
     real = open_source("demo")
     for note in real.notes:
         display.warn(note)

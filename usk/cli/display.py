@@ -256,10 +256,6 @@ def _broken(text: str) -> str:
     return "\n".join(lines)
 
 
-def _in_lines(header: str) -> str:
-    return "\n".join(header.split(" ")).replace("95\n%", "95 %")
-
-
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
     """The first planned clips with their parents, the parents' shares, and their prompts if they have any."""
     parents = [f"parent {place + 1}" for place in range(len(rows[0]["parents"]) if rows else 0)]
@@ -305,7 +301,9 @@ def plain_table(plain: tables.Table, width: int) -> Group:
     Columns of the highest priority number are left out first. A table with `n_repeated` columns is split instead.
     """
     headers = [
-        _in_lines(_broken(column.header)) if column.numeric else _broken(column.header)
+        _broken(column.header).replace(" ", "\n").replace("95\n%", "95 %")
+        if column.numeric
+        else _broken(column.header)
         for column in plain.columns
     ]
     rows = [[_broken(cell) for cell in row] for row in plain.rows]

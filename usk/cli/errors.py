@@ -129,9 +129,8 @@ def _exit_code(call: Callable[[], object]) -> int:
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
-        line = " ".join(
-            error.line(error.label or option_name(error.field)).split()
-        )  # and nothing that a terminal would obey
+        # Nothing that a terminal would obey
+        line = " ".join(error.line(error.label or option_name(error.field)).split())
         _say("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
     except OSError as error:
@@ -153,7 +152,9 @@ def _refused(error: OSError) -> int:
         raise error
     place = f"{error.filename!s:.200}: ".replace("\n", " ") if error.filename is not None else ""
     _say(f"{place}{error.strerror} {NOT_OURS[error.errno]}".rstrip().encode(errors="replace").decode())
-    _write_no_more()
+    # What is left in the buffer of standard output would fail again as the process ends.
+    with contextlib.suppress(OSError):  # it has no file, in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
@@ -191,9 +192,8 @@ def ctrl_c_is_never_lost() -> Iterator[None]:
 
     def again(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            later = threading.Timer(
-                0.02, _thread.interrupt_main
-            )  # at once, this very call would be interrupted
+            # At once, this very call would be interrupted
+            later = threading.Timer(0.02, _thread.interrupt_main)
             later.daemon = True
             later.start()
         else:
@@ -208,9 +208,3 @@ def ctrl_c_is_never_lost() -> Iterator[None]:
 
 def _say(line: str) -> None:
     sys.stderr.write(f"usk: {line}\n")
-
-
-def _write_no_more() -> None:
-    """What is left in the buffer of standard output would fail again as the process ends."""
-    with contextlib.suppress(OSError):  # it has no file, in tests
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

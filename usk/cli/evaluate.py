@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from usk.cli.options import display_for
 
@@ -13,8 +14,7 @@ def command(
     ctx: typer.Context,
     runs: Annotated[str, typer.Argument(metavar="RUNS", help="Folder of the runs.")] = "runs",
     baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
+        str | None, Option(help="Mix that the others are compared with. \\[default: real]")
     ] = None,
 ) -> None:
     """Say whether synthetic clips help: accuracy of each mix, paired differences with intervals, recall by class.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from usk.cli.options import (
     ColumnsOption,
@@ -22,31 +23,24 @@ def command(
     ctx: typer.Context,
     real: Annotated[
         list[str] | None,
-        typer.Option(
-            "--real",
+        Option(
             metavar="SRC",
             help="Clips to train on; repeatable. \\[default: $USK_REAL, else the Hub's UrbanSound8K]",
         ),
     ] = None,
-    out: Annotated[str, typer.Option("--out", help="Folder of the generator.")] = "generator",
+    out: Annotated[str, Option(help="Folder of the generator.")] = "generator",
     test_folds: Annotated[
-        str | None,
-        typer.Option("--test-folds", help="Folds held out for testing, joined by commas; all others train."),
+        str | None, Option(help="Folds held out for testing, joined by commas; all others train.")
     ] = None,
-    steps: Annotated[
-        int, typer.Option("--steps", rich_help_panel="Training", help="Training steps.")
-    ] = 4_000,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", help="Stop after this long instead of after --steps.")
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Images in a training batch.")] = 16,
+    steps: Annotated[int, Option(rich_help_panel="Training", help="Training steps.")] = 4_000,
+    minutes: Annotated[float | None, Option(help="Stop after this long instead of after --steps.")] = None,
+    batch: Annotated[int, Option(help="Images in a training batch.")] = 16,
     learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", help="Peak learning rate. \\[default: 4e-4, with --from 1e-4]"),
+        float | None, Option(help="Peak learning rate. \\[default: 4e-4, with --from 1e-4]")
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--from",
             metavar="MODEL",
             help="Train this generator further: embedded, a pipeline folder, or a Hub id (user/name@revision).",
@@ -54,7 +48,7 @@ def command(
     ] = None,
     lora: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--lora",
             help="Train LoRA weights of a text-to-audio model: a few MB beside a reference to --from.",
         ),
@@ -62,7 +56,7 @@ def command(
     prompt: PromptOption = None,
     class_conditional: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--class-conditional",
             help="Condition the UNet on each clip's class: needed for `usk synth --strategy sample`.",
         ),

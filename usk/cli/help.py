@@ -16,7 +16,6 @@ PANELS = {
         "quality",
         "steps",
         "guidance",
-        "across_folds",
         "prompt",
         "phase",
     ),
@@ -31,7 +30,7 @@ PANELS = {
     ),
     "Training": ("classifier", "augment", "use", "epochs", "learning_rate", "minutes"),
     "Filter": ("share_kept", "filter_model"),
-    "Machine": ("device", "batch", "workers", "engine", "part", "finish"),
+    "Machine": ("device", "batch", "workers", "engine", "part"),
     "Comparison": ("baseline", "embedding"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "audit", "yes", "help"),
 }

@@ -80,8 +80,7 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
     if not GENERATOR_FILES.isdisjoint(pinned.files):
         return "generator", None
     if {"config.json", "model.safetensors"} <= set(pinned.files):
-        wanted = ("config.json", RUN_FILE)
-        return "run", pinned.download(wanted, subject, instead, SourceError)
+        return "run", pinned.download(("config.json", RUN_FILE))
     raise SourceError(
         f"{what} is a model on the Hub, but neither a generator nor a classifier that usk knows"
     )

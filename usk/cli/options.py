@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from usk.cli.display import Display
@@ -17,44 +18,36 @@ DEFAULT_REAL = "danavery/urbansound8K"
 
 RealOption = Annotated[
     str | None,
-    typer.Option(
-        "--real",
+    Option(
         metavar="SRC",
         help="Real clips: a folder, a Hub id, or demo. \\[default: $USK_REAL, else the Hub's UrbanSound8K]",
     ),
 ]
 ModelOption = Annotated[
-    str,
-    typer.Option("--model", help="Generator: auto, embedded, a pipeline folder, or a Hub id\\[@revision]."),
+    str, Option(help="Generator: auto, embedded, a pipeline folder, or a Hub id\\[@revision].")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DeviceOption = Annotated[str, Option(help="auto, cpu or cuda.")]
 PromptOption = Annotated[
     str | None,
-    typer.Option(
-        "--prompt",
+    Option(
         metavar="TEXT|FILE",
         help="For text-to-audio models: a text with {class} in it, or a TOML or CSV file. \\[default: a field recording of {class}]",
     ),
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option(
-        "--part",
+    Option(
         metavar="K/N",
         help="Do the K-th of N parts of the job: for N machines that share a folder, such as a Slurm array.",
     ),
 ]
-EngineOption = Annotated[
-    str,
-    typer.Option("--engine", help="Who does the work: local (this machine), or ray (a Ray cluster)."),
-]
+EngineOption = Annotated[str, Option(help="Who does the work: local (this machine), or ray (a Ray cluster).")]
 SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
+    bool, Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]
 ColumnsOption = Annotated[
     str | None,
-    typer.Option(
-        "--columns",
+    Option(
         metavar="NAME=COLUMN,...",
         help="Columns of a table or dataset that are not found by name, such as label=category,group=fsID,fold=split.",
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from usk.cli.options import display_for
 
@@ -17,13 +18,12 @@ def command(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="RUN",
-            help="Folder of a run, or of runs that holds only one; or a Hub id\\[@revision].",
+            metavar="RUN", help="Folder of a run, or of runs that holds only one; or a Hub id\\[@revision]."
         ),
     ],
     what: Annotated[list[str], typer.Argument(metavar="FILES...", help="Files, folders or SRC to classify.")],
     csv_file: Annotated[
-        str | None, typer.Option("--csv", metavar="PATH", help="Write a CSV file; - is standard output.")
+        str | None, Option("--csv", metavar="PATH", help="Write a CSV file; - is standard output.")
     ] = None,
 ) -> None:
     """Classify audio files, folders of them, or sources.

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from usk.cli.options import display_for
 
@@ -27,8 +28,8 @@ def command(
         str, typer.Argument(metavar="FOLDER", help="A synthetic dataset, a run, or a generator.")
     ],
     repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repo; made if it does not exist.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repo visible to you alone.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Push without asking.")] = False,
+    private: Annotated[bool, Option("--private", help="Make a new repo visible to you alone.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Push without asking.")] = False,
 ) -> None:
     """Share a folder on the Hugging Face Hub, after showing what would be pushed.
 
@@ -63,4 +64,4 @@ def command(
     }
     title = f"{result.repo_id} is already up to date" if result.up_to_date else f"pushed {result.repo_id}"
     use = NEXT[result.kind].format(id=result.repo_id)
-    display.result({**result.as_dict(), "use": use}, facts_table(title, facts), f"Next: {use}")
+    display.result({**vars(result), "use": use}, facts_table(title, facts), f"Next: {use}")

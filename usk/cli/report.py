@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from usk.cli.options import ColumnsOption, Reading, RealOption, display_for
 
@@ -22,26 +23,22 @@ def command(
         typer.Argument(metavar="RUNS", help="Folder of the runs. \\[default: runs, if it is there]"),
     ] = None,
     synth: Annotated[
-        str | None,
-        typer.Option(
-            "--synth", metavar="DATASET", help="Synthetic dataset. \\[default: synth, if it is there]"
-        ),
+        str | None, Option(metavar="DATASET", help="Synthetic dataset. \\[default: synth, if it is there]")
     ] = None,
     real: RealOption = None,
-    out: Annotated[str, typer.Option("--out", help="The page.")] = "report.html",
+    out: Annotated[str, Option(help="The page.")] = "report.html",
     baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", help="Mix that the others are compared with. \\[default: real]"),
+        str | None, Option(help="Mix that the others are compared with. \\[default: real]")
     ] = None,
     split: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--split",
             help="All sounds and pictures as files beside the page, not as many as 25 MB hold inside.",
         ),
     ] = False,
     audit: Annotated[
-        bool, typer.Option("--audit/--no-audit", help="Show what usk audit finds in the dataset.")
+        bool, Option("--audit/--no-audit", help="Show what usk audit finds in the dataset.")
     ] = True,
     columns: ColumnsOption = None,
 ) -> None:

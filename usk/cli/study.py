@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from usk.cli.options import DeviceOption, EngineOption, PartOption, RealOption, display_for
 
@@ -14,15 +15,12 @@ def command(
     file: Annotated[str, typer.Argument(metavar="STUDY.toml", help="What to make, train and compare.")],
     real: RealOption = None,
     work: Annotated[
-        str | None,
-        typer.Option(
-            "--work", help="Folder of generators, clips and runs. \\[default: work, beside STUDY.toml]"
-        ),
+        str | None, Option(help="Folder of generators, clips and runs. \\[default: work, beside STUDY.toml]")
     ] = None,
     device: DeviceOption = "auto",
     part: PartOption = None,
     engine: EngineOption = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Fit, synthesize, train and compare as a file says, and write tables, charts and results.json beside it.
 

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from usk.cli.options import (
     ColumnsOption,
@@ -40,57 +41,39 @@ BY_KIND = [", ".join(n for n, row in STRATEGIES.items() if row.is_control == one
 
 def command(
     ctx: typer.Context,
-    per_class: Annotated[int, typer.Option("--per-class", help="Clips to make of each class.")] = 100,
+    per_class: Annotated[int, Option(help="Clips to make of each class.")] = 100,
     real: RealOption = None,
-    out: Annotated[str, typer.Option("--out", help="Folder of the dataset.")] = "synth",
+    out: Annotated[str, Option(help="Folder of the dataset.")] = "synth",
     model: ModelOption = "auto",
-    alpha: Annotated[
-        str,
-        typer.Option("--alpha", help="Share of the second parent: a number, or a range low:high."),
-    ] = "0.5",
+    alpha: Annotated[str, Option(help="Share of the second parent: a number, or a range low:high.")] = "0.5",
     quality: Annotated[
-        str, typer.Option("--quality", help="draft, standard, or published (the published recipe).")
+        str, Option(help="draft, standard, or published (the published recipe).")
     ] = "standard",
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            help=f"{'; or a control: '.join(BY_KIND)}{FOLLOWS}",
-        ),
-    ] = None,
+    strategy: Annotated[str | None, Option(help=f"{'; or a control: '.join(BY_KIND)}{FOLLOWS}")] = None,
     strength: Annotated[
-        float | None,
-        typer.Option("--strength", help=f"Noise strength to mix at, above 0 up to 1 (pure noise).{FOLLOWS}"),
+        float | None, Option(help=f"Noise strength to mix at, above 0 up to 1 (pure noise).{FOLLOWS}")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help=f"Solver steps each way.{FOLLOWS}")] = None,
+    steps: Annotated[int | None, Option(help=f"Solver steps each way.{FOLLOWS}")] = None,
     guidance: Annotated[
-        float | None,
-        typer.Option("--guidance", help=f"How strongly the class is pushed; 1 is not at all.{FOLLOWS}"),
+        float | None, Option(help=f"How strongly the class is pushed; 1 is not at all.{FOLLOWS}")
     ] = None,
     phase: Annotated[
         str | None,
-        typer.Option(
-            "--phase",
-            help="Where clips of mel generators get their phase: random, or parents (and texture). \\[default: random]",
+        Option(
+            help="Where clips of mel generators get their phase: random, or parents (and texture). \\[default: random]"
         ),
     ] = None,
     prompt: PromptOption = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", help="Clips that are rendered together. \\[default: what fits]")
+        int | None, Option(help="Clips that are rendered together. \\[default: what fits]")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option("--classes", help="Only these classes, joined by commas.")
-    ] = None,
+    classes: Annotated[str | None, Option(help="Only these classes, joined by commas.")] = None,
     test_folds: Annotated[
-        str | None,
-        typer.Option("--test-folds", help="Folds held out for testing: all others give parents."),
+        str | None, Option(help="Folds held out for testing: all others give parents.")
     ] = None,
-    across_folds: Annotated[
-        bool, typer.Option("--across-folds", help="Pair parents of different folds too.")
-    ] = False,
     share_kept: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--filter",
             metavar="SHARE",
             help="Score the clips with a classifier and keep this share of each class, the best: 0.5.",
@@ -98,37 +81,26 @@ def command(
     ] = None,
     filter_model: Annotated[
         str | None,
-        typer.Option(
-            "--filter-model",
+        Option(
             metavar="hf:MODEL",
             help="Keep clips that fit their class's prompt by a CLAP model, such as hf:laion/clap-htsat-unfused.",
         ),
     ] = None,
     trained_on: Annotated[
         str | None,
-        typer.Option(
-            "--trained-on",
+        Option(
             metavar="FILE",
             help="Recordings that the model was trained on: Freesound ids, one a line, or a CSV file.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="What the plan is drawn with.")] = 0,
+    seed: Annotated[int, Option(help="What the plan is drawn with.")] = 0,
     device: DeviceOption = "auto",
     workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", min=1, help="Processes that render. \\[default: one, or one for each CUDA device]"
-        ),
+        int | None, Option(min=1, help="Processes that render. \\[default: one, or one for each CUDA device]")
     ] = None,
     part: PartOption = None,
     engine: EngineOption = "local",
-    finish: Annotated[
-        bool,
-        typer.Option(
-            "--finish", help="Finish the dataset in OUT that parts have made; or say which are missing."
-        ),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and make nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and make nothing.")] = False,
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,
 ) -> None:
@@ -143,11 +115,6 @@ def command(
 
     its_part = Part.parse(part)
     require_engine(engine, its_part)
-    if finish:
-        from usk.synth.synthesize import finish as finish_dataset
-
-        _show_result(display, finish_dataset(out), _train_flags(real, out, reading))
-        return
     if classes is not None and not split_names(classes):
         raise UsageError("names no class", field="classes", value=classes, hint="Join names by commas.")
     config = SynthConfig(
@@ -156,7 +123,6 @@ def command(
         seed=seed,
         classes=split_names(classes),
         test_folds=split_numbers(test_folds, "test_folds"),
-        across_folds=across_folds,
         skip_bad=reading.skip_bad,
         render=render_config(
             quality,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from usk.cli.options import (
     ColumnsOption,
@@ -24,91 +25,69 @@ def command(
     ctx: typer.Context,
     mix: Annotated[
         list[str] | None,
-        typer.Option(
-            "--mix",
+        Option(
             metavar="MIX",
             help="What to train on: real, synth, real,synth, or any SRC. Repeatable. \\[default: real]",
         ),
     ] = None,
     real: RealOption = None,
     synth: Annotated[
-        str | None,
-        typer.Option("--synth", metavar="SRC", help="What synth means in a mix. \\[default: synth]"),
+        str | None, Option(metavar="SRC", help="What synth means in a mix. \\[default: synth]")
     ] = None,
-    out: Annotated[str, typer.Option("--out", help="Folder of the runs.")] = "runs",
+    out: Annotated[str, Option(help="Folder of the runs.")] = "runs",
     classifier: Annotated[
-        str,
-        typer.Option(
-            "--classifier",
-            help="small, medium, cnn (the published one), or hf:FOLDER-OR-ID.",
-        ),
+        str, Option(help="small, medium, cnn (the published one), or hf:FOLDER-OR-ID.")
     ] = "small",
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="folds, or seed-9010 (as published; optimistic).")
-    ] = "folds",
+    protocol: Annotated[str, Option(help="folds, or seed-9010 (as published; optimistic).")] = "folds",
     test_folds: Annotated[
-        str | None,
-        typer.Option(
-            "--test-folds", help="Folds that test, joined by commas. \\[default: all that are clean]"
-        ),
+        str | None, Option(help="Folds that test, joined by commas. \\[default: all that are clean]")
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(
-            "--seeds",
-            min=1,
-            help="Train this many times with different seeds. \\[default: so that folds times seeds are at least six]",
+        Option(
+            help="Train this many times with different seeds. \\[default: so that folds times seeds are at least six]"
         ),
     ] = None,
     train_clips: Annotated[
         str,
-        typer.Option(
-            "--train-clips",
-            help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone.",
+        Option(
+            help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone."
         ),
     ] = "full",
     epochs: Annotated[
         int | None,
-        typer.Option(
-            "--epochs",
-            min=1,
+        Option(
             help="Epochs, each of the real clips, or of 500 where there are fewer. \\[default: the classifier's; up to "
-            "twice as many with fewer than 1,000 clips]",
+            "twice as many with fewer than 1,000 clips]"
         ),
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips in a training batch.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", min=0, help="Peak learning rate.")
-    ] = None,
+    batch: Annotated[int | None, Option(help="Clips in a training batch.")] = None,
+    learning_rate: Annotated[float | None, Option(help="Peak learning rate.")] = None,
     augment: Annotated[
         str,
-        typer.Option(
-            "--augment",
+        Option(
             help="auto (the classifier's), none, basic, strong, or names: shift+mask+mixup. Several joined by commas: "
-            "none,basic,strong.",
+            "none,basic,strong."
         ),
     ] = "auto",
     use: Annotated[
         str,
-        typer.Option(
-            "--use",
+        Option(
             help="How a mix uses synthetic clips: as-is (as they come), balanced (half of each batch real), real-last "
-            "(the last third of the steps on real clips alone) or balanced-real-last.",
+            "(the last third of the steps on real clips alone) or balanced-real-last."
         ),
     ] = "as-is",
     device: DeviceOption = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="Train this many runs at the same time. \\[default: as many as cores and memory allow, on a GPU eight at most]",
+        Option(
+            help="Train this many runs at the same time. \\[default: as many as cores and memory allow, on a GPU eight at most]"
         ),
     ] = None,
     part: PartOption = None,
     engine: EngineOption = "local",
     no_baseline: Annotated[
-        bool, typer.Option("--no-baseline", help="Do not also train on the real clips of each mix alone.")
+        bool, Option("--no-baseline", help="Do not also train on the real clips of each mix alone.")
     ] = False,
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,

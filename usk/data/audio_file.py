@@ -19,6 +19,7 @@ import numpy as np
 from usk.data import demo_corpus
 from usk.data.containers import CutError, whole_sounds
 from usk.data.mp3 import unconditioned_samples
+from usk.files import sha256_of
 
 AUDIO_SUFFIXES = frozenset((
     ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
@@ -73,8 +74,7 @@ class FileRef:
         return read_audio_bytes(self.path.read_bytes(), self.stretch_s)
 
     def digest(self) -> str:
-        with self.path.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest()
+        whole = sha256_of(self.path)
         if self.stretch_s is None:
             return whole
         return hashlib.sha256("{}@{}-{}".format(whole, *self.stretch_s).encode()).hexdigest()

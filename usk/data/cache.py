@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from usk.errors import UskError
-from usk.files import expanded
+from usk.files import atomic_write, expanded
 
 
 def cache_root() -> Path:
@@ -46,6 +47,13 @@ def read_checked(file: Path) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest().encode() == digest else None
 
 
+def keep(file: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file of the cache if that is possible: a cache that cannot be written is said where it is needed."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, content, durable=False)
+
+
 def size_limit(default_bytes: int) -> int:
     """`$USK_CACHE_GB`, or a default: how much decoded audio is kept, in bytes."""
     try:
@@ -58,7 +66,9 @@ def evict(folder: Path, limit_bytes: int, used: Path) -> None:
     """Delete the longest unused folders in `folder`, but not `used`, until those left take no more than `limit_bytes`."""
     mark_used(used)
     with contextlib.suppress(OSError):
-        oldest_first = sorted((each for each in folder.iterdir() if each.is_dir()), key=_last_used)
+        oldest_first = sorted(
+            (each for each in folder.iterdir() if each.is_dir()), key=lambda each: each.stat().st_mtime
+        )
         sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in oldest_first}
         for oldest in oldest_first:
             if sum(sizes.values()) > limit_bytes and oldest != used:
@@ -69,7 +79,3 @@ def evict(folder: Path, limit_bytes: int, used: Path) -> None:
 def mark_used(folder: Path) -> None:
     with contextlib.suppress(OSError):
         os.utime(folder)
-
-
-def _last_used(folder: Path) -> float:
-    return folder.stat().st_mtime

@@ -21,11 +21,15 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
     if missing:
         return f"no value in {pluralize(missing, 'row')}"
     if n_classes is not None:
-        outside = [value for value in values if not (_is_int(value) and 0 <= value < n_classes)]
+        outside = [value for value in values if type(value) is not int or not 0 <= value < n_classes]
         return (
             f"labels outside its {n_classes} classes in {pluralize(len(outside), 'row')}" if outside else None
         )
-    bad = [value for value in values if not (isinstance(value, (str, bool)) or _is_finite(value))]
+    bad = [
+        value
+        for value in values
+        if not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf)
+    ]
     return f"neither names nor numbers in {pluralize(len(bad), 'row')}" if bad else None
 
 
@@ -60,14 +64,6 @@ def missing_folds(values: Sequence[Any]) -> str | None:
     """Every row says its fold: one made up for it could be one that others test."""
     missing = sum(map(is_missing, values))
     return f"no value in {pluralize(missing, 'row')}" if missing else None
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def provenance_of(row: Mapping[str, Any]) -> Provenance:

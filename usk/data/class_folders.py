@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from usk.data.audio_file import FileRef
 from usk.data.clip import Clip
-from usk.data.find import AudioFolder, FileFinder, name_parts
+from usk.data.find import AudioFolder, name_parts
 from usk.data.fingerprint import fingerprint_files
 from usk.data.location import A_SOURCE
 from usk.data.source import Source, no_groups_note, with_folds
@@ -44,22 +44,12 @@ def refuse_lost_files(folder: AudioFolder, typed: str, skip_bad: bool) -> list[s
 
 
 def open_class_folders(
-    folder: AudioFolder,
-    finder: FileFinder,
-    typed: str,
-    split_is_fold: bool,
-    notes: Sequence[str],
-    lists: Sequence[Listing],
+    folder: AudioFolder, typed: str, split_is_fold: bool, notes: Sequence[str], lists: Sequence[Listing]
 ) -> Source:
-    """One clip a file, whose class is its folder.
+    """One clip a file, whose class is its folder; `typed` is how the user named the folder that holds all.
 
-    Args:
-        folder: what lies there.
-        finder: of its files.
-        typed: how the user named it.
-        split_is_fold: whether the publisher's lists of parts (Speech Commands) are the folds.
-        notes: what is said already.
-        lists: these lists.
+    `lists` are the publisher's lists of parts (Speech Commands), `split_is_fold` is whether they are the folds, and `notes` is what is
+    said already.
     """
     tops = [name for name in folder.tops if name not in NO_CLASS]
     if not tops:
@@ -73,7 +63,7 @@ def open_class_folders(
     name = folder.root.resolve().name
     shared = _shared_folders(files)
     groups = [f"{name}/{_recording(file, shared)}" for file in files]
-    parts, _ = listed_parts(lists, [str(file) for file in files], finder)
+    parts, _ = listed_parts(lists, [str(file) for file in files], folder.finder)
     folds = [0] * len(files)
     if parts and split_is_fold:
         numbers = {part: number for number, part in enumerate(sorted(set(parts)), start=1)}

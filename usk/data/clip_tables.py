@@ -47,10 +47,11 @@ class ChosenTables:
     others: tuple[Listing, ...] = ()  # that list clips as well, or say the parts of class folders
 
 
-def choose_tables(folder: AudioFolder, finder: FileFinder, columns: Columns) -> ChosenTables:
+def choose_tables(folder: AudioFolder, columns: Columns) -> ChosenTables:
     """The tables that list the clips of `folder`, none where its folders are classes and no table says otherwise: its `metadata.csv` and
     those of its parts, else the other tables in it, else those in its sub-folders (`meta/`)."""
-    listings, notes = _listings(folder, finder, columns)
+    finder = folder.finder
+    listings, notes = _listings(folder, columns)
     classes = folder.tops if len(folder.tops) > 1 and not name_parts(folder.tops) else []
     found = [listing for listing in listings if listing.hits]
     standard = [listing for listing in found if listing.file.stem == STANDARD]
@@ -159,7 +160,7 @@ def _tables(folder: AudioFolder) -> list[PurePosixPath]:
     return tables if len(deep) <= MOST_DEEP else [file for file in tables if file not in deep]
 
 
-def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tuple[list[Listing], list[str]]:
+def _listings(folder: AudioFolder, columns: Columns) -> tuple[list[Listing], list[str]]:
     """The tables with a column of file names, and what is said of others."""
     listings, notes = [], []
     for file in _tables(folder):
@@ -173,7 +174,7 @@ def _listings(folder: AudioFolder, finder: FileFinder, columns: Columns) -> tupl
                 notes.append(f"passed over: {error.message}")
             continue
         place = "" if len(file.parts) == 1 else file.parent.as_posix()
-        if (found := _file_column(table, finder, place, columns.audio)) is not None:
+        if (found := _file_column(table, folder.finder, place, columns.audio)) is not None:
             listings.append(Listing(file, table, *found))
             notes += said
     if columns.audio is not None and not listings:
@@ -232,14 +233,10 @@ def _may_be(finder: FileFinder, name: str, place: str) -> bool:
 
 
 def open_listed(
-    folder: AudioFolder,
-    finder: FileFinder,
-    typed: str,
-    skip_bad: bool,
-    columns: Columns,
-    chosen: ChosenTables,
+    folder: AudioFolder, typed: str, skip_bad: bool, columns: Columns, chosen: ChosenTables
 ) -> Source:
     """Audio files that tables name, with their labels and, where they have them, recordings and folds."""
+    finder = folder.finder
     listings, notes = without_repeats(chosen.listings, finder, columns, typed)
     data, files = _joined(listings, finder, columns, typed)
     notes = [*chosen.notes, *notes]

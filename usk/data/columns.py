@@ -59,13 +59,8 @@ class Columns:
     @property
     def given(self) -> dict[str, str]:
         """Those that the user gave, by the parameter of `open_source`."""
-        named = {
-            "audio_column": self.audio,
-            "label_column": self.label,
-            "group_column": self.group,
-            "fold_column": self.fold,
-        }
-        return {field: name for field, name in named.items() if name is not None}
+        named = vars(self).items()
+        return {f"{what}_column": name for what, name in named if name is not None and what != "needs_label"}
 
 
 def label_column_of(table: Mapping[str, Any], columns: Columns) -> str | None:
@@ -83,8 +78,10 @@ def from_columns(
     name, typed = opened.name, opened.location
     is_ours = set(PROVENANCE_COLUMNS) - OPTIONAL_COLUMNS <= set(data)
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed) or _places_of_scenes(data)
-    if columns.group is None and group_column in (columns.label, *_constant(data)):
-        group_column = None
+    if columns.group is None and group_column is not None:
+        values = data[group_column]
+        is_constant = len(values) > 1 and all(one == values[0] for one in values)
+        group_column = None if is_constant or group_column == columns.label else group_column
     fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
     label_column, class_names, labels = _labels(
         data, features, len(opened.audio), columns, (group_column, fold_column), typed
@@ -125,13 +122,6 @@ def from_columns(
         has_groups=group_column is not None,
     )
     return source if is_ours or not columns.needs_label else with_folds(source)
-
-
-def _constant(data: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The columns that say the same of all rows, where there are several."""
-    return [
-        name for name, values in data.items() if len(values) > 1 and all(one == values[0] for one in values)
-    ]
 
 
 def _places_of_scenes(data: Mapping[str, Sequence[Any]]) -> str | None:
@@ -294,9 +284,8 @@ def _labels(
             value=label_column,
             hint="Clips have one label: leave one in each row, or name another column.",
         )
-    by_number = all(
-        str(value).isdecimal() and len(str(value)) < 20 for value in set(values)
-    )  # 001, 01 and 1 are three classes
+    # 001, 01 and 1 are three classes
+    by_number = all(str(value).isdecimal() and len(str(value)) < 20 for value in set(values))
     kinds = sorted(
         set(values), key=lambda value: (int(value) if by_number else 0, isinstance(value, str), value)
     )

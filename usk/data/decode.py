@@ -1,7 +1,7 @@
 """Decoded audio of a source: mono, resampled, cached on disk as one memory-mapped file.
 
-The cache (`usk.data.cache`) has one folder a source and rate. Samples are kept as 16-bit integers relative to each clip's
-own peak: 96 dB below it, exact for what 16-bit files hold at their own rate.
+The cache has one folder a source and rate. Samples are kept as 16-bit integers relative to each clip's own peak, which is exact
+for what 16-bit files hold at their own rate.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
 MIN_DURATION_S = 0.01
-SILENT_PEAK = 10 ** (
-    -80 / 20
-)  # of full scale, the one limit of what is silent: what rounding to 16 bits leaves of silence stays below
+# Of full scale, the one limit of what is silent: what rounding to 16 bits leaves of silence stays below
+SILENT_PEAK = 10 ** (-80 / 20)
 QUIET = 10 ** (-50 / 20)
 CACHE_VERSION = 7
 KEPT_BYTES = 200 * 2**30  # of decoded audio of all sources
@@ -196,39 +195,31 @@ def decode_source(
         )
     rows = np.array([row_of[source.clips[row].clip_id] for row in kept], dtype=np.int64)
     good = source.subset(kept)
-    if reasons:
-        good = replace(
-            good,
-            notes=(
-                *good.notes,
-                f"skipped {pluralize(len(reasons), 'clip')} that cannot be used: {abbreviate_list(reasons)}",
-            ),
-        )
-    good = replace(
-        good,
-        clips=tuple(
-            replace(clip, duration_s=float(lengths[row] / sample_rate_hz), sound=index["sounds"][row])
-            for clip, row in zip(good.clips, rows, strict=True)
-        ),
+    clips = tuple(
+        replace(clip, duration_s=float(lengths[row] / sample_rate_hz), sound=index["sounds"][row])
+        for clip, row in zip(good.clips, rows, strict=True)
     )
-    good = replace(good, notes=(*good.notes, *_remarks(index["remarks"], good)))
-    peaks = np.array(index["peaks"], dtype=np.float64)
-    checksums = np.array(index["checksums"], dtype=np.uint32)
-    unchecked = np.zeros(len(lengths), dtype=bool)
-    decoded = DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, checksums, unchecked, folder)
-    if copies := _copies_of_other_recordings(good.clips):
-        note = (
+    notes = [*source.notes]
+    if reasons:
+        skipped = pluralize(len(reasons), "clip")
+        notes.append(f"skipped {skipped} that cannot be used: {abbreviate_list(reasons)}")
+    notes += _remarks(index["remarks"], clips)
+    if copies := _copies_of_other_recordings(clips):
+        notes.append(
             f"{pluralize(len(copies), 'clip')} with the same sound as a clip of another recording ({abbreviate_list(copies)}): one may train "
             "where the other is tested; remove the copies, or give both the same recording"
         )
-        decoded = replace(decoded, source=replace(good, notes=(*good.notes, note)))
-    return decoded
+    good = replace(good, clips=clips, notes=tuple(notes))
+    peaks = np.array(index["peaks"], dtype=np.float64)
+    checksums = np.array(index["checksums"], dtype=np.uint32)
+    unchecked = np.zeros(len(lengths), dtype=bool)
+    return DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, checksums, unchecked, folder)
 
 
-def _remarks(remarks: Mapping[str, str], source: Source) -> list[str]:
+def _remarks(remarks: Mapping[str, str], clips: Sequence[Clip]) -> list[str]:
     """What was odd about files that were read nevertheless, each kind once."""
     found: dict[str, list[str]] = {}
-    for clip in source.clips:
+    for clip in clips:
         if clip.clip_id in remarks:
             found.setdefault(remarks[clip.clip_id], []).append(_below(clip.clip_id))
     return [

@@ -1,16 +1,11 @@
 """The demo corpus: procedural sounds named after the ten classes of UrbanSound8K.
 
-These are NOT field recordings, and nothing in them was recorded or sampled. Every clip is computed from its
-name by the short synthesizers below, so that the package can be tried, tested and timed without a download.
-A score on this corpus says that a pipeline works; it says nothing about real street sound.
+Nothing in them was recorded: every clip is computed from its name and its recording's, so that the package can be tried,
+tested and timed without a download. A score on this corpus says nothing about real street sound.
 
-The corpus has the shape of a real one. A *recording* (``group``) has its own pitch, tempo, timbre, room,
-microphone, background and loudness; the clips cut from it share those and differ in timing and small
-variations. A recording lies in one fold only. Classes overlap on purpose: engines, fans, drills and hammers
-share pitches and noise, horns share pitches with sirens and music, and many recordings have other classes
-quietly in the background.
-
-Rendering is deterministic: all randomness is seeded with a hash of the clip's and the recording's names.
+A recording (``group``) lies in one fold and has its own pitch, tempo, timbre, room, microphone, background and loudness; its
+clips differ in timing and small variations. Classes overlap on purpose, and many recordings have other classes quietly in the
+background.
 """
 
 from __future__ import annotations

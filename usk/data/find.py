@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
@@ -46,6 +47,10 @@ class AudioFolder:
     packed: tuple[PurePosixPath, ...]  # archives, and tables of kinds that usk does not read
     lost: dict[str, list[str]]  # audio that cannot be listed, by why
     links: tuple[str, ...]  # left out: they lead to what is in the folder anyway, or above it
+
+    @functools.cached_property
+    def finder(self) -> FileFinder:
+        return FileFinder(self.root, self.audio)
 
     @property
     def tops(self) -> list[str]:
@@ -105,7 +110,8 @@ def name_parts(folders: Sequence[str]) -> bool:
     sides = [_sides(each) for each in words]
     if all(sides) and set.union(*sides) >= {"train", "test"}:  # `clean_testset`, `noisy_trainset`
         return True
-    if {_side(each) for each in own} >= {"train", "test"}:
+    said = {max(_sides(each), default="") for each in own if all(map(_says_part, each))}
+    if said >= {"train", "test"}:
         return True
     return bool(own) and all(
         all(_says_part(word) or word.isdecimal() for word in each) and any(map(_says_part, each))
@@ -121,10 +127,6 @@ def _sides(words: set[str]) -> set[str]:
     """Of the words that say parts: whether they train or test."""
     said = [word for word in words if PARTS.fullmatch(word)]
     return {"train" if word.startswith(("tr", "dev", "label")) else "test" for word in said}
-
-
-def _side(words: set[str]) -> str:
-    return max(_sides(words), default="") if all(map(_says_part, words)) else ""
 
 
 def _key(name: str) -> str:
@@ -162,9 +164,8 @@ class FileFinder:
                 return [path]
         found = self._ending("/" + _key(posixpath.normpath(relative).lstrip("./")))
         first, _, rest = relative.partition("/")
-        if (
-            not found and rest and first == self.root.resolve().name
-        ):  # written from the folder around this one
+        # Written from the folder around this one
+        if not found and rest and first == self.root.resolve().name:
             return self.candidates(rest, place)
         plain = unquote(name)
         return found or ([] if plain == name else self.candidates(plain, place))

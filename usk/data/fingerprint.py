@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from usk.data.audio_file import AudioRef, FileRef
-from usk.data.cache import cache_root
+from usk.data.cache import cache_root, keep
 from usk.errors import TOO_MANY_OPEN
-from usk.files import atomic_write
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -46,10 +45,9 @@ def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
     if digests is None:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
             digests = list(pool.map(_digest, map(FileRef, files)))
-        if all(
-            digests
-        ):  # an unreadable file may be readable the next time, with nothing else about it changed
-            _keep(kept, "\n".join(digests))
+        # An unreadable file may be readable the next time, with nothing else about it changed
+        if all(digests):
+            keep(kept, "\n".join(digests).encode())
     content = hashlib.sha256()
     for name, digest in zip(names, digests, strict=True):
         content.update(f"{name}\t{digest}\n".encode())
@@ -72,7 +70,7 @@ def clip_digests(refs: Sequence[AudioRef], cache_key: str) -> list[str]:
         return known
     digests = [_digest(ref) for ref in refs]
     if all(digests):
-        _keep(kept, "\n".join(digests))
+        keep(kept, "\n".join(digests).encode())
     return digests
 
 
@@ -84,9 +82,3 @@ def _digest(ref: AudioRef) -> str:
         if error.errno in TOO_MANY_OPEN:
             raise
         return ""
-
-
-def _keep(file: Path, content: str) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, content.encode("ascii"), durable=False)

@@ -18,9 +18,8 @@ TABLE_SUFFIXES = frozenset({*TEXT_SUFFIXES, ".json", ".jsonl", ".ndjson", ".parq
 DELIMITERS = ",;\t|"
 FILE_COLUMN = "file_name"
 
-ACCENTED = re.compile(
-    r"[À-ÖØ-öø-ÿ–—’…°µ\xa0]{1,2}"
-)  # what Windows-1252 has between ASCII where words are Latin
+# What Windows-1252 has between ASCII where words are Latin
+ACCENTED = re.compile(r"[À-ÖØ-öø-ÿ–—’…°µ\xa0]{1,2}")
 
 ClipTable = dict[str, list[Any]]
 """Columns by name, as long as each other."""

@@ -18,7 +18,7 @@ from usk.data.class_folders import open_class_folders, refuse_lost_files
 from usk.data.clip import Clip
 from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
-from usk.data.find import FileFinder, audio_folder
+from usk.data.find import audio_folder
 from usk.data.location import A_SOURCE
 from usk.data.opened import keep, recall, signature
 from usk.data.parquet import is_parquet_of_names, open_hub, open_parquet, open_saved_dataset
@@ -123,11 +123,10 @@ def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         )
     if inner := folder.wrapper(with_tables=True):
         return _open_inner(path, inner, typed, skip_bad, columns)
-    finder = FileFinder(path, folder.audio)
-    chosen = choose_tables(folder, finder, columns)
+    chosen = choose_tables(folder, columns)
     chosen = replace(chosen, notes=(*notes, *chosen.notes))
     if chosen.listings:
-        return open_listed(folder, finder, typed, skip_bad, columns, chosen)
+        return open_listed(folder, typed, skip_bad, columns, chosen)
     if inner := folder.wrapper(with_tables=False):
         return _open_inner(path, inner, typed, skip_bad, columns)
     split_is_fold = columns.fold == "split"
@@ -136,7 +135,7 @@ def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
         typed,
         "a folder of files without a table that lists them",
     )
-    return open_class_folders(folder, finder, typed, split_is_fold, chosen.notes, chosen.others)
+    return open_class_folders(folder, typed, split_is_fold, chosen.notes, chosen.others)
 
 
 def _open_inner(path: Path, inner: str, typed: str, skip_bad: bool, columns: Columns) -> Source:

@@ -5,7 +5,6 @@ What is kept counts for one folder as it is: the names of all that lies below it
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,12 +14,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from usk.data import cache
 from usk.data.audio_file import FileRef
 from usk.data.cache import cache_root, checked, read_checked
 from usk.data.clip import Clip
 from usk.data.fingerprint import file_stamp
 from usk.data.source import Source
-from usk.files import atomic_write, is_litter
+from usk.files import is_litter
 
 MOMENT_S = 2.0
 VERSION = 2  # of what opening makes of a folder; a change of it makes all that is kept void
@@ -82,9 +82,7 @@ def keep(key: str | None, source: Source, root: Path) -> None:
     content = json.dumps({"source": facts, "clips": columns, "files": files}).encode()
     if len(files) < len(names) or _source(content, root) != source:
         return  # it says more than is kept
-    with contextlib.suppress(OSError):  # a cache that cannot be written is said where it is needed
-        _file(key).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(_file(key), checked(content), durable=False)
+    cache.keep(_file(key), checked(content))
 
 
 def _source(content: bytes, root: Path) -> Source:

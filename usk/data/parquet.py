@@ -130,7 +130,8 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     if manifest is not None:
         _compare_hashes(manifest, digests, typed)
     name = path.resolve().name
-    splits = _splits_of(files)
+    named = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]  # as the Hub does
+    splits = list(dict.fromkeys(split[1] for split in named if split))
     notes = (_read_as_one(splits),) if len(splits) > 1 and manifest is None else ()
     opened = Source(name, "Parquet dataset", typed, revision, cache_key, (), (), audio, notes=notes)
     source = from_columns(data, features, opened, columns)
@@ -150,12 +151,6 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
             },
         )
     return source if manifest is not None else _licensed(source, stated)
-
-
-def _splits_of(files: Sequence[Path]) -> list[str]:
-    """The splits that Parquet files are named after, as the Hub names them: `train-00000-of-00002.parquet`."""
-    named = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]
-    return list(dict.fromkeys(name[1] for name in named if name))
 
 
 def _read_as_one(splits: Sequence[str]) -> str:
@@ -204,7 +199,7 @@ def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
     )
     pinned = pin(typed, "dataset", subject, instead, SourceError)
     if MANIFEST_FILE in pinned.files:
-        folder = pinned.download(OWN_FILES, subject, instead, SourceError)
+        folder = pinned.download(OWN_FILES)
         source = open_parquet(folder, typed, False, columns)
         source = replace(source, name=hub_id, revision=pinned.commit, cache_key=f"hub-{pinned.commit}")
     else:
@@ -219,22 +214,14 @@ def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
         folder, key = cache_folder(hub_id, "dataset"), f"hub-{pinned.commit}"
         opened = Source(name, "Hub dataset", typed, pinned.commit, key, (), (), ())
         source = _from_dataset(loaded, opened, columns, folder)
-        card = (
-            pinned.download(["README.md"], subject, instead, SourceError)
-            if "README.md" in pinned.files
-            else None
-        )
-        source = _licensed(source, license_of_card(card) if card is not None else None)
+        has_card = "README.md" in pinned.files
+        source = _licensed(source, license_of_card(pinned.download(["README.md"])) if has_card else None)
     return replace(source, hub_id=hub_id)
 
 
 @contextmanager
 def audio_left_encoded() -> Iterator[None]:
-    """`datasets` builds datasets of audio files without torchcodec, which it asks for before it looks what it is given.
-
-    It needs torchcodec for samples alone. Files and their bytes, of which repositories with audio files consist, stay
-    what they are: usk decodes them.
-    """
+    """`datasets` builds datasets of audio files without torchcodec, which it needs for samples alone but asks for in any case."""
     import datasets
 
     of_samples = datasets.Audio.encode_example

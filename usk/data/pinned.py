@@ -35,10 +35,11 @@ class Pinned:
     kind: str  # "dataset" or "model"
     commit: str
     files: tuple[str, ...]
+    said: tuple[str, str, type[UskError]]  # of failures, as `pin` takes it
 
-    def download(self, patterns: Sequence[str], subject: str, instead: str, error: type[UskError]) -> Path:
+    def download(self, patterns: Sequence[str]) -> Path:
         """Its files that match, see `download`."""
-        return download(f"{self.hub_id}@{self.commit}", patterns, subject, instead, error, self.kind)
+        return download(f"{self.hub_id}@{self.commit}", patterns, *self.said, self.kind)
 
 
 def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]) -> Pinned:
@@ -53,7 +54,7 @@ def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]
         raise error(f"{subject} cannot be downloaded: the Hub does not say at which commit it is")
     names = [file.rfilename for file in info.siblings or () if isinstance(file.rfilename, str)]
     files = tuple(name for name in names if is_inside(name))
-    return Pinned(hub_id, kind, str(info.sha), files)
+    return Pinned(hub_id, kind, str(info.sha), files, (subject, instead, error))
 
 
 def cache_folder(hub_id: str, kind: str) -> Path:

@@ -96,6 +96,16 @@ class Source:
                 value=",".join(map(str, missing)),
             )
 
+    def require_real(self, why: str) -> None:
+        """Raise UsageError for a source of synthetic clips."""
+        if self.has_synthetic:
+            raise UsageError(
+                f"holds synthetic clips, and {why}",
+                field="real",
+                value=self.location,
+                hint="Name the real clips that they were made from.",
+            )
+
     def counts(self) -> dict[str, int]:
         """Clips a class, in class order."""
         tally = Counter(clip.label for clip in self.clips)

@@ -1,9 +1,8 @@
 """Who is on which side: held-out recordings, made folds, and the two protocols. Pure and deterministic.
 
-One rule decides everywhere which recordings validate: `held_out_groups`. It looks at one fold and one class at a
-time, so that the answer for a fold never depends on what else is trained on, and at the clips' sounds, so that it
-does not depend on names either. `usk fit` keeps those recordings from the generator, `usk synth` takes no parents from
-them, and `usk train` chooses epochs on them: nothing is trained on a validation clip.
+One rule decides everywhere which recordings validate, `held_out_groups`: by one fold and one class at a time, so that what else is
+trained on makes no difference, and by the clips' sounds. `usk fit` keeps those recordings from the generator, `usk synth` takes
+no parents from them, and `usk train` chooses epochs on them.
 """
 
 from __future__ import annotations
@@ -23,10 +22,8 @@ from usk.data.clip import Clip
 from usk.errors import UsageError
 
 VALIDATION_SHARE = 0.15
-PUBLISHED = (
-    "urbansound8k",
-    "demo",
-)  # their recordings have the same names everywhere, which generators are known by
+# Their recordings have the same names everywhere, which generators are known by
+PUBLISHED = ("urbansound8k", "demo")
 
 
 def stable_order(name: str) -> int:
@@ -46,20 +43,16 @@ def embedded_groups() -> frozenset[str]:
 def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> frozenset[str]:
     """Recordings kept for validation: about `share` of each fold's clips of each class, whole recordings only.
 
-    At least two recordings of a class stay in each fold (a pair needs two), so a class with one or two
-    recordings in a fold keeps all of them. Smaller recordings are preferred where one would overshoot twofold. Give it
-    decoded clips: before, their sounds are not known, and their names decide. Of published data sets the recordings'
-    names decide in any case: a copy in another format has the same, and so has whatever was trained on one. Recordings
-    that the shipped generator was trained on stay out.
+    At least two recordings of a class stay in each fold (a pair needs two). Smaller recordings are preferred where one would
+    overshoot twofold. The sounds of decoded clips decide, or their names before; of published data sets always the recordings'
+    names, which a copy in another format has too. Recordings that the shipped generator was trained on stay out.
     """
     published = all(clip.group.partition("/")[0] in PUBLISHED for clip in clips if not clip.is_synthetic)
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    least: dict[
-        tuple[int, int, str], str
-    ] = {}  # the least identity of a recording's clips in a fold and class
-    subsets: dict[str, set[tuple[int, int]]] = defaultdict(
-        set
-    )  # of a recording: more than one if it has many classes
+    # The least identity of a recording's clips in a fold and class
+    least: dict[tuple[int, int, str], str] = {}
+    # Of a recording: more than one if it has many classes
+    subsets: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for clip in clips:
         if not clip.is_synthetic:
             sizes[clip.fold, clip.label][clip.group] += 1
@@ -164,9 +157,8 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
     is_held = np.array([clip.group in held for clip in clips])
     test = folds == test_fold
     tested = {clip.group for clip, is_tested in zip(clips, test, strict=True) if is_tested}
-    free = np.array(
-        [clip.group not in tested for clip in clips]
-    )  # a recording in several folds is on one side only
+    # A recording in several folds is on one side only
+    free = np.array([clip.group not in tested for clip in clips])
     return Split(
         f"fold{test_fold}",
         np.flatnonzero(free & ~is_held),

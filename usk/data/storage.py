@@ -27,7 +27,7 @@ from usk.manifest import MANIFEST_FILE
 from usk.runs import RUN_FILE
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
-TAGS = (
+TAGS = [
     "ETag",
     "etag",
     "md5Hash",
@@ -38,14 +38,12 @@ TAGS = (
     "updated",
     "mtime",
     "created",
-)
+]
 LAST = (MANIFEST_FILE, RUN_FILE, "README.md")  # what says that the rest is there
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 NO_CREDENTIALS = re.compile(r"Credential|Token\w*NotFound|Authentication|Unauthorized")  # in clients' errors
-UNITS = (
-    ".work/units.json",
-    ".work/made-*.parquet",
-)  # of an unfinished dataset: another machine goes on from them
+# Of an unfinished dataset: another machine goes on from them
+UNITS = (".work/units.json", ".work/made-*.parquet")
 SECONDS_BETWEEN = 5.0
 PROBE, CLAIM = ".usk-can-write", ".usk-claim"
 CLAIM_RENEWED_S, CLAIM_HELD_S = 30.0, 180.0  # without renewal nobody holds it any more

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.splits import Split, fold_split, stable_order
 from usk.errors import UsageError
+from usk.manifest import TrainSubsetRecord
 
 FULL = "full"
 SUBSET_NAME = re.compile(r"(\d+-train_clips|full)-.+")
@@ -80,13 +81,8 @@ def subset_split(split: Split, clips: Sequence[Clip], train_clips: int | None, s
     )
 
 
-@dataclass(frozen=True)
-class TrainSubset:
-    """The train_clips that train where `test_fold` tests: `train_clips` clips (None: all), drawn by `seed`."""
-
-    train_clips: int | None
-    test_fold: int
-    seed: int = 0
+class TrainSubset(TrainSubsetRecord):
+    """What a manifest says of the real clips that train, and what follows from it."""
 
     @property
     def name(self) -> str:

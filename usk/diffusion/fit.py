@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from usk.audio.mel import MelSettings
-from usk.data.leaks import unknown_generator
 from usk.data.licenses import strictest_license
 from usk.data.source import Source
 from usk.device import resolve_device
@@ -36,7 +35,7 @@ from usk.diffusion.networks import (
 from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import FitWork, MelTrainer
-from usk.diffusion.training_data import check_test_folds, load_clips
+from usk.diffusion.training_data import FitSources, load_clips
 from usk.diffusion.weights import quiet_libraries
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write, exclusive_lock, read_json, require_own_folder
@@ -86,14 +85,9 @@ def fit(
     root = Path(out)
     require_own_folder(root, FIT_FILE)  # not after an hour of decoding
     device, reporter = resolve_device(config.device), reporter or Reporter()
-    check_test_folds(sources, test_folds, reporter)
-    for note in map(unknown_generator, sources):
-        if note:
-            reporter.warn(note)
-    if config.lora:
-        work = lora_work(sources, config, test_folds, skip_bad, device, reporter, root)
-    else:
-        work = _mel_work(sources, config, test_folds, mel, skip_bad, device, reporter)
+    given = FitSources(sources, test_folds, skip_bad, reporter)
+    given.check()
+    work = lora_work(given, config, device, root) if config.lora else _mel_work(given, config, mel, device)
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(root, "usk fit", reporter=reporter):
@@ -102,38 +96,28 @@ def fit(
             work.keep(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
-        licenses = [source.license for source in sources]
-        licenses += [] if work.base_license is None else [work.base_license]
-        trained_on = {
-            "license": strictest_license(licenses),
-            "sources": [*work.base_parts, *work.parts],
-        }
+        licenses, before, base_id = [source.license for source in sources], [], None
+        if work.base is not None:
+            licenses.append(work.base.license)
+            before, base_id = trained_on_of(work.base), work.base.model_id
+        trained_on = {"license": strictest_license(licenses), "sources": [*before, *work.parts]}
         with disk_errors(root):
-            work.write(root, trained_on, _record(loop, work.base_id))
+            work.write(root, trained_on, _record(loop, base_id))
         for name in (CHECKPOINT_FILE, LATENTS_FILE):
             (root / name).unlink(missing_ok=True)
     return FitResult(root, loop.log, trained_on, loop.kept_step)
 
 
-def _mel_work(
-    sources: Sequence[Source],
-    config: FitConfig,
-    test_folds: Sequence[int],
-    mel: MelSettings | None,
-    skip_bad: bool,
-    device: torch.device,
-    reporter: Reporter,
-) -> FitWork:
+def _mel_work(given: FitSources, config: FitConfig, mel: MelSettings | None, device: torch.device) -> FitWork:
     """A generator of mel images to train: a new one, or a base."""
     base: Base | None = None
     if config.base is not None:
         base = load_base(config.base, device)
         for note in notes_on_base(base.generator):
-            reporter.warn(note)
+            given.reporter.warn(note)
     mel = mel or (EMBEDDED_MEL if base is None else base.generator.mel)
-    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
-    classes = conditioned_classes(config, base, names)
-    clips, parts = load_clips(sources, classes, test_folds, mel, skip_bad, reporter)
+    classes = conditioned_classes(config, base, given.class_names)
+    clips, parts = load_clips(given, classes, mel)
     networks = new_networks(config, mel, classes, device) if base is None else base.networks(classes)
     config = config if base is None else base.described(config, classes)
     trainer = MelTrainer(clips, networks, config, device)
@@ -149,9 +133,7 @@ def _mel_work(
         trainer=trainer,
         described={"mel": mel.as_dict()},
         parts=parts,
-        base_parts=[] if base is None else trained_on_of(base.generator),
-        base_license=None if base is None else base.generator.license,
-        base_id=None if base is None else base.generator.model_id,
+        base=None if base is None else base.generator,
         write=write,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from usk.errors import UsageError, require_at_least
+from usk.errors import UsageError, no_effect, require_at_least
 
 LEARNING_RATE = 4e-4
 LEARNING_RATE_FROM = 1e-4  # a trained network is to keep what it has learned
@@ -47,10 +47,10 @@ class FitConfig:
             )
         for name, given in {"prompt": self.prompt, "class_conditional": self.class_conditional}.items():
             if given and self.lora != (name == "prompt"):
-                used = (
+                why = (
                     "prompts condition LoRA weights" if self.lora else "only LoRA weights learn with prompts"
                 )
-                raise UsageError(f"has no effect: {used}", field=name, hint="Remove it.")
+                raise no_effect(name, None, why)
         rate = self.learning_rate
         if rate is None:
             rate = LEARNING_RATE if self.base is None else LEARNING_RATE_FROM

@@ -1,14 +1,14 @@
 """The generator protocol: all that strategies, planning and rendering know of a diffusion model of audio.
 
-Audio is encoded to clean latents, inverted to noisy ones at a strength, mixed, sampled back to clean latents and decoded to
-audio. A family of pipelines implements this once, in a module of its own (`usk.diffusion.mel_pipeline`).
+Audio is encoded to clean latents, inverted to noisy ones at a strength, mixed, sampled back to clean ones and decoded.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -98,9 +98,13 @@ class Generator(GeneratorInfo, ABC):
     def expect(self, texts: Iterable[str], lengths: Iterable[int]) -> None:
         """Which texts will condition clips of which lengths, so that what encodes them can be freed; others still may."""
 
+    def own(self, sampler: SamplerConfig) -> SamplerConfig:
+        """The first-order solver for distilled models, whose noise is fresh at every step."""
+        return sampler if self.inverts else replace(sampler, solver="ddim")
+
     def scales(self, sampler: SamplerConfig) -> Scales:
         """How much signal and noise latents hold where `invert` ends and `sample` starts."""
-        alpha = top_alpha(sampler, self.schedule)
+        alpha = top_alpha(self.own(sampler), self.schedule)
         return Scales(alpha**0.5, max(1 - alpha, 0.0) ** 0.5)
 
     def invert(
@@ -118,4 +122,5 @@ class Generator(GeneratorInfo, ABC):
         seeds: Sequence[int] = (),
     ) -> torch.Tensor:
         """Clean latents from noisy ones at the strength; `eta` above 0 adds noise from each clip's seed on the way."""
-        return sample(self.predictor(condition), noisy, self.schedule, sampler, eta, seeds)
+        eta = eta if self.inverts else math.inf
+        return sample(self.predictor(condition), noisy, self.schedule, self.own(sampler), eta, seeds)

@@ -13,7 +13,6 @@ from usk.diffusion.lora import read_adapter, require_peft
 from usk.diffusion.mel_pipeline import load_mel_generator
 from usk.diffusion.pipeline import (
     EMBEDDED,
-    MEL_IMAGES,
     describe_folder,
     folder_fingerprint,
     locate_base,
@@ -25,8 +24,6 @@ from usk.diffusion.pipeline import (
 from usk.diffusion.text_info import FAMILIES
 from usk.diffusion.text_load import load_text_generator
 from usk.errors import ModelError
-
-LOADERS: dict[str, Any] = {MEL_IMAGES: load_mel_generator, **dict.fromkeys(FAMILIES, load_text_generator)}
 
 
 def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str = "auto") -> Generator:
@@ -48,7 +45,8 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
                 f"adapts {adapter.base} as it was before: its files have changed",
                 hint="Put them back, or fit it again.",
             )
-        generator = LOADERS[info.family](
+        load: Any = load_text_generator if info.family in FAMILIES else load_mel_generator
+        generator = load(
             base,
             info,
             model_id(name, folder, commit),

@@ -21,19 +21,18 @@ from usk.audio.mel import stack_padded
 from usk.data.cache import checked, read_checked
 from usk.data.decode import DecodedSource, beginning
 from usk.data.prompts import DEFAULT_PROMPT, Prompts, read_prompts
-from usk.data.source import Source
 from usk.device import autocast, default_precision
 from usk.diffusion.adapter import Adapter
 from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.load import load_generator
 from usk.diffusion.lora import add_adapter, attention_layers, require_peft, write_adapter
-from usk.diffusion.networks import notes_on_base, trained_on_of
+from usk.diffusion.networks import notes_on_base
 from usk.diffusion.pipeline import TRAINED_ON_FILE, TRAINING_FILE, naming_model
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.text_pipeline import Embedding, TextGenerator
 from usk.diffusion.train import VALIDATION_CLIPS, FitWork, Trainer
-from usk.diffusion.training_data import training_parts
+from usk.diffusion.training_data import FitSources
 from usk.errors import ModelError
 from usk.files import atomic_write, expanded
 from usk.reporter import Reporter
@@ -165,24 +164,16 @@ class LoraTrainer(Trainer):
         return batches
 
 
-def lora_work(
-    sources: Sequence[Source],
-    config: FitConfig,
-    test_folds: Sequence[int],
-    skip_bad: bool,
-    device: torch.device,
-    reporter: Reporter,
-    root: Path,
-) -> FitWork:
+def lora_work(given: FitSources, config: FitConfig, device: torch.device, root: Path) -> FitWork:
     """A text-to-audio model with LoRA weights to train, into the folder `root`. Raises UskError."""
     assert config.base is not None
-    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+    names = given.class_names
     prompts = read_prompts(config.prompt or DEFAULT_PROMPT, names)  # before anything is downloaded
     generator, adapter = _adapted(config, device)
     generator.refuse_long([prompt for some in prompts.of_class.values() for prompt in some])
     for note in notes_on_base(generator):
-        reporter.warn(note)
-    clips, keep, parts = _load_latents(sources, names, generator, test_folds, skip_bad, reporter, root)
+        given.reporter.warn(note)
+    clips, keep, parts = _load_latents(given, generator, root)
     torch.manual_seed(config.seed)
     with naming_model(config.base, "base"):
         added = add_adapter(generator.network, adapter)
@@ -194,16 +185,7 @@ def lora_work(
         records = {TRAINED_ON_FILE: trained_on, TRAINING_FILE: {**record, "prompts": listed}}
         write_adapter(folder, adapter, added, records)
 
-    return FitWork(
-        trainer,
-        {"prompts": listed},
-        parts,
-        trained_on_of(generator),
-        generator.license,
-        generator.model_id,
-        write,
-        keep,
-    )
+    return FitWork(trainer, {"prompts": listed}, parts, generator, write, keep)
 
 
 def _adapted(config: FitConfig, device: torch.device) -> tuple[TextGenerator, Adapter]:
@@ -226,17 +208,11 @@ def _adapted(config: FitConfig, device: torch.device) -> tuple[TextGenerator, Ad
 
 
 def _load_latents(
-    sources: Sequence[Source],
-    classes: Sequence[str],
-    generator: TextGenerator,
-    test_folds: Sequence[int],
-    skip_bad: bool,
-    reporter: Reporter,
-    root: Path,
+    given: FitSources, generator: TextGenerator, root: Path
 ) -> tuple[LatentClips, Callable[[Path], None], list[dict[str, Any]]]:
-    """The clips to train on, labeled with their places in `classes`, what keeps their latents in a folder, and what
+    """The clips to train on, labeled with their places among all classes, what keeps their latents in a folder, and what
     `trained_on.json` says of each source. Latents that an interrupted fit kept in `root` are not encoded again."""
-    trained = list(training_parts(sources, test_folds, generator.sample_rate_hz, skip_bad, reporter))
+    trained, classes = list(given.parts(generator.sample_rate_hz)), given.class_names
     of = [
         (decoded.source, clip, clip.group in held)
         for decoded, held, _ in trained
@@ -246,7 +222,7 @@ def _load_latents(
     key = hashlib.sha256(of_what.encode()).digest()
     kept = _kept_latents(root / LATENTS_FILE, key)
     latents = kept or [
-        latent for decoded, _, _ in trained for latent in _latents_of(decoded, generator, reporter)
+        latent for decoded, _, _ in trained for latent in _latents_of(decoded, generator, given.reporter)
     ]
 
     def keep(folder: Path) -> None:

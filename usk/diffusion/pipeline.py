@@ -50,9 +50,8 @@ class GeneratorInfo:
     mel: MelSettings | None = None  # of families that draw mel images
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     license: str = UNKNOWN
-    prompts: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # of classes: what an adapter was trained with
+    # Of classes: what an adapter was trained with
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def takes_classes(self) -> bool:
@@ -220,8 +219,7 @@ def folder_fingerprint(folder: Path) -> str:
         if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:12]
 
 
@@ -255,13 +253,11 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
         )
         if not _is_pipeline(folder):
             raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
-        if (folder / INDEX_FILE).is_file() and _class_of(folder) in FAMILIES:
+        if (index := folder / INDEX_FILE).is_file() and read_pipeline_json(index).get(
+            "_class_name"
+        ) in FAMILIES:
             files = tuple(name for name in files if name != "*/*.bin")  # of which nothing is read
     return folder, folder.name
-
-
-def _class_of(folder: Path) -> str:
-    return str(read_pipeline_json(folder / INDEX_FILE).get("_class_name"))
 
 
 def _is_pipeline(folder: Path) -> bool:

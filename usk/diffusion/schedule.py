@@ -52,9 +52,8 @@ class NoiseSchedule:
     alphas_cumprod: torch.Tensor  # [n_train], float32 on the CPU
     final_alpha: float
     prediction_type: str  # "epsilon", "v_prediction" or "sample"
-    clip_range: (
-        float | None
-    )  # predicted x_0 is clamped to +- this when sampling, as the scheduler's config says
+    # Predicted x_0 is clamped to +- this when sampling, as the scheduler's config says
+    clip_range: float | None
 
     @property
     def n_train(self) -> int:
@@ -69,9 +68,8 @@ class NoiseSchedule:
         from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
 
         kind = str(config.get("_class_name", SCHEDULERS[0]))
-        if (
-            kind not in SCHEDULERS
-        ):  # other schedulers add noise in other ways, or do not say whether x_0 is clamped
+        # Other schedulers add noise in other ways, or do not say whether x_0 is clamped
+        if kind not in SCHEDULERS:
             raise ModelError(f"the scheduler is a {kind}; usk supports {' and '.join(SCHEDULERS)}")
         prediction = str(config.get("prediction_type", "epsilon"))
         if prediction not in PREDICTIONS:

@@ -123,9 +123,8 @@ def _invert_second_order(
     for _ in range(2):
         slope = schedule.epsilon(predict(latent, nodes[0]).float(), latent, alpha)
         latent = alpha**0.5 * clean + (1 - alpha) ** 0.5 * slope
-    before: tuple[float, torch.Tensor, torch.Tensor] | None = (
-        None  # noise ratio, noise and x_0 at the last node
-    )
+    # Noise ratio, noise and x_0 at the last node
+    before: tuple[float, torch.Tensor, torch.Tensor] | None = None
     for node, following in itertools.pairwise(nodes):
         alpha, alpha_to = schedule.alpha(node), schedule.alpha(following)
         ratio, ratio_to = schedule.noise_ratio(node), schedule.noise_ratio(following)
@@ -151,9 +150,8 @@ def _sample_second_order(
     """`steps` evaluations."""
     descending = schedule.nodes(config.steps, config.strength)[::-1]
     latent = noisy
-    before: tuple[torch.Tensor, float] | None = (
-        None  # x_0 as predicted at the last node, and the step from there
-    )
+    # The x_0 predicted at the last node, and the step from there
+    before: tuple[torch.Tensor, float] | None = None
     for node, following in itertools.pairwise(descending):
         alpha, alpha_to = schedule.alpha(node), schedule.alpha(following)
         origin = schedule.clipped(schedule.clean(predict(latent, node).float(), latent, alpha))

@@ -1,7 +1,7 @@
 """The families of text-to-audio pipelines: how each embeds a prompt, denoises, and turns audio into latents and back.
 
 Each follows its pipeline's `__call__` in diffusers, so that sampling from the same latents gives the same audio (a test holds
-them together).
+them together), and is called as its pipeline.
 """
 
 from __future__ import annotations
@@ -26,16 +26,13 @@ def _mono_to(audio: torch.Tensor, channels: int) -> torch.Tensor:
 class StableAudio(TextGenerator):
     """Stable Audio Open (arXiv 2407.14358): a waveform VAE and a DiT that predicts v."""
 
+    none_is_zero = True
+
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
         text = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, False))
         start, end = self.pipeline.encode_duration(0.0, seconds, cpu, False, 1)
         return {"context": torch.cat((text, start, end), dim=1), "seconds": torch.cat((start, end), dim=2)}
-
-    def without(self, texts: Embedding, n_samples: int) -> Embedding:
-        if self.negative_prompt:
-            return super().without(texts, n_samples)
-        return {**texts, "context": torch.zeros_like(texts["context"])}
 
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
@@ -104,8 +101,10 @@ class StableAudio3(TextGenerator):
 
 
 @dataclass(kw_only=True)
-class LongCatAudio(TextGenerator):
+class LongCatAudioDiT(TextGenerator):
     """LongCat-AudioDiT: a waveform VAE and a DiT that predicts the velocity from noise to audio."""
+
+    none_is_zero = True
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _normalize_text
@@ -114,11 +113,6 @@ class LongCatAudio(TextGenerator):
         text, length = self.once(prompt, lambda: self.pipeline.encode_prompt([said], cpu))
         mask = torch.arange(text.shape[1])[None] < length[:, None]
         return {"context": text, "mask": mask}
-
-    def without(self, texts: Embedding, n_samples: int) -> Embedding:
-        if self.negative_prompt:
-            return super().without(texts, n_samples)
-        return {**texts, "context": torch.zeros_like(texts["context"])}
 
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         # The network's layers for text see padding: prompts of each length go through it by themselves.
@@ -153,7 +147,7 @@ class LongCatAudio(TextGenerator):
 
 
 @dataclass(kw_only=True)
-class AudioLdm2(TextGenerator):
+class AudioLDM2(TextGenerator):
     """AudioLDM 2 (arXiv 2308.05734): a VAE of log-mel images, a UNet that attends to two text encodings, and a vocoder."""
 
     @property
@@ -171,7 +165,8 @@ class AudioLdm2(TextGenerator):
         return with_prompt | {f"without {name}": part[:1] for name, part in both.items()}
 
     def without(self, texts: Embedding, n_samples: int) -> Embedding:
-        return {name: texts[f"without {name}"] for name in ("text", "mask", "generated")}
+        none = "without "
+        return {name.removeprefix(none): part for name, part in texts.items() if name.startswith(none)}
 
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
@@ -215,16 +210,13 @@ class AudioLdm2(TextGenerator):
 
 
 @dataclass(kw_only=True)
-class AudioLdm(AudioLdm2):
+class AudioLDM(AudioLDM2):
     """AudioLDM (arXiv 2301.12503): the same with one CLAP embedding in place of two text encodings."""
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         negative, cpu = self.negative_prompt or None, torch.device("cpu")
         both = self.once(prompt, lambda: self.pipeline._encode_prompt(prompt, cpu, 1, True, negative))
         return {"text": both[1:], "without text": both[:1]}
-
-    def without(self, texts: Embedding, n_samples: int) -> Embedding:
-        return {"text": texts["without text"]}
 
     def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
@@ -237,7 +229,7 @@ class AudioLdm(AudioLdm2):
 
 
 @dataclass(kw_only=True)
-class MusicLdm(AudioLdm):
+class MusicLDM(AudioLDM):
     """MusicLDM (arXiv 2308.01546): AudioLDM with a whole CLAP model, of which the text part counts."""
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:

@@ -10,7 +10,6 @@ from typing import Any
 
 from usk.errors import ModelError
 
-LIBRARIES = ("diffusers", "transformers")  # that components may come from, beside the pipeline's own module
 LONGCAT_LONGEST_S = 30.0  # of its pipeline
 
 
@@ -44,17 +43,12 @@ class TextShape:
 
 def check_components(index: Mapping[str, Any], family: TextFamily) -> None:
     """Raise ModelError for a component that is not of diffusers or transformers: loading it would run other code."""
-    allowed = (*LIBRARIES, family.module)
+    allowed = [["diffusers"], ["transformers"], [family.module]]
     for name, entry in index.items():
-        if (
-            not name.startswith("_")
-            and isinstance(entry, list)
-            and entry[:1] not in [[one] for one in allowed]
-        ):
-            if entry == [None, None]:
-                continue
+        is_component = not name.startswith("_") and isinstance(entry, list) and entry != [None, None]
+        if is_component and entry[:1] not in allowed:
             raise ModelError(
-                f"its component {name} is of {entry[0]!r}; only diffusers and transformers are loaded"
+                f"its component {name} is of {', '.join(map(repr, entry[:1]))}; only diffusers and transformers are loaded"
             )
 
 

@@ -11,27 +11,17 @@ from typing import Any
 import torch
 
 from usk.device import DTYPES
+from usk.diffusion import text_families
 from usk.diffusion.continuous import ContinuousSchedule, CosineSchedule, FlowSchedule
 from usk.diffusion.pipeline import INDEX_FILE, GeneratorInfo, read_pipeline_json
 from usk.diffusion.schedule import NoiseSchedule
-from usk.diffusion.text_families import AudioLdm, AudioLdm2, LongCatAudio, MusicLdm, StableAudio, StableAudio3
 from usk.diffusion.text_info import text_shape
 from usk.diffusion.text_memory import ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
-from usk.diffusion.weights import quiet_libraries, quiet_log, quiet_transformers
+from usk.diffusion.weights import quiet_libraries, quiet_log
 from usk.errors import ModelError
 from usk.hub import first_line
 from usk.text import abbreviate_list
-
-CLASSES: dict[str, type[TextGenerator]] = {
-    "AudioLDM2Pipeline": AudioLdm2,
-    "AudioLDMPipeline": AudioLdm,
-    "MusicLDMPipeline": MusicLdm,
-    "StableAudioPipeline": StableAudio,
-    "StableAudio3Pipeline": StableAudio3,
-    "LongCatAudioDiTPipeline": LongCatAudio,
-}
-
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # without one transformers makes an empty tokenizer
 COPY = "Copy or download the whole folder again; weights are read from safetensors alone."
@@ -61,7 +51,8 @@ def load_text_generator(
         for part in (network, *decoders):
             part.to(device)
     shape = text_shape(info.family, folder, read_pipeline_json)
-    return CLASSES[info.family](
+    of_family: type[TextGenerator] = getattr(text_families, info.family.removesuffix("Pipeline"))
+    return of_family(
         **vars(info),
         model_id=model_id,
         device=device,
@@ -80,7 +71,7 @@ def _read(
 ) -> Any:
     """The pipeline in `folder`, frozen; components that are `given` are not read from the disk."""
     parts = dict(given)
-    with quiet_libraries(), quiet_log(), quiet_transformers():
+    with quiet_libraries(), quiet_log(), quiet_log("transformers"):
         import diffusers
 
         for name, of in networks.items():
@@ -95,9 +86,8 @@ def _read(
                 raise ModelError(f"{name} cannot be loaded: its folder has no vocabulary", hint=COPY)
         try:
             pipeline = getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **parts)
-        except (
-            Exception
-        ) as error:  # a stranger's configuration can fail anywhere in diffusers and transformers
+        # A stranger's configuration can fail anywhere in diffusers and transformers
+        except Exception as error:
             raise ModelError(f"cannot be loaded: {first_line(error)}", hint=COPY) from error
         if kind == "StableAudioPipeline":
             pipeline.scheduler = cosine_scheduler(folder)

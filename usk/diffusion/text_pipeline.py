@@ -1,8 +1,8 @@
 """Text-to-audio pipelines of diffusers as generators: what all families share.
 
-A class is conditioned by a prompt. Text encoders stay on the CPU, encode each prompt once and are freed once all prompts that
-are expected are encoded; the network that denoises, the VAE and the vocoder are on the device, or take turns there where
-memory is short. Latents are variance-preserving, see `usk.diffusion.continuous`.
+Text encoders stay on the CPU, encode each prompt once and are freed once all that are expected are encoded; the network that
+denoises, the VAE and the vocoder are on the device, or take turns there where memory is short. Latents are variance-preserving, see
+`usk.diffusion.continuous`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +18,6 @@ import torch
 from usk.device import autocast
 from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.generator import Condition, Generator
-from usk.diffusion.interpolate import Scales
-from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.solvers import Predictor
 from usk.errors import UsageError
 
@@ -47,11 +45,11 @@ class TextGenerator(Generator):
     expected: frozenset[tuple[str, int]] = frozenset()  # prompts and lengths of audio
     network: Any = None  # that denoises
     reread: Callable[[dict[str, Any]], Any] | None = None  # the pipeline again, with the components given
-    takes_turns: bool = (
-        False  # the network, and the VAE with its vocoder: one of them at a time is on the device
-    )
+    # The network, and the VAE with its vocoder: one of them at a time is on the device
+    takes_turns: bool = False
     _there: str = ""  # which
     most_tokens: ClassVar[int] = 512  # of a prompt, whatever its tokenizer says
+    none_is_zero: ClassVar[bool] = False  # no prompt is a context of zeros, and not the empty prompt's
 
     @abstractmethod
     def embed(self, prompt: str, n_samples: int) -> Embedding:
@@ -109,6 +107,8 @@ class TextGenerator(Generator):
 
     def without(self, texts: Embedding, n_samples: int) -> Embedding:
         """What the network is given for no prompt, in guidance: the negative prompt's embedding."""
+        if self.none_is_zero and not self.negative_prompt:
+            return {**texts, "context": torch.zeros_like(texts["context"])}
         return self.texts([self.negative_prompt] * _batch(texts), n_samples)
 
     def crop(self, n_samples: int) -> int:
@@ -136,23 +136,6 @@ class TextGenerator(Generator):
         self.bring("vae")
         with torch.no_grad():
             return self.to_audio(latent).float()
-
-    def scales(self, sampler: SamplerConfig) -> Scales:
-        return super().scales(self._own(sampler))
-
-    def sample(
-        self,
-        noisy: torch.Tensor,
-        sampler: SamplerConfig,
-        condition: Condition = Condition(),
-        eta: float = 0.0,
-        seeds: Sequence[int] = (),
-    ) -> torch.Tensor:
-        return super().sample(noisy, self._own(sampler), condition, eta if self.inverts else math.inf, seeds)
-
-    def _own(self, sampler: SamplerConfig) -> SamplerConfig:
-        """The first-order solver for distilled models, whose noise is fresh at every step."""
-        return sampler if self.inverts else replace(sampler, solver="ddim")
 
     def predictor(self, condition: Condition = Condition()) -> Predictor:
         """The network for one batch. Guidance takes a second evaluation (arXiv 2207.12598)."""

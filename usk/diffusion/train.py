@@ -1,7 +1,7 @@
 """One training step of a generator's network: what it draws, its loss and its gradients.
 
-Everything that is random in step k (clips, shifts, labels left out, timesteps, noise) is drawn from a generator seeded by
-(seed, k). So a run resumed from a checkpoint goes on exactly as if it had never stopped.
+Everything that is random in step k is drawn from a generator seeded by (seed, k), so that a run which resumes goes on exactly as if
+it had never stopped.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from usk.device import autocast, default_precision
 from usk.diffusion.fit_config import FitConfig
+from usk.diffusion.generator import Generator
 from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator
 from usk.diffusion.networks import Networks
 from usk.diffusion.training_data import FitClips
@@ -28,11 +29,12 @@ VALIDATION_CLIPS = 96
 SMALL_PARAMETERS = 30_000_000
 """Up to this size a step is recorded once and replayed on CUDA. Measured for 3.5 million (1.9 times as fast); a recorded step
 keeps its memory, of which large networks have none to spare, and their arithmetic hides the launches anyway."""
+# Whose kernels wait for nothing from the CPU's memory; of others that is not known
 RECORDABLE_BLOCKS = {
     f"{way}{kind}"
     for way in ("Down", "Up", "AttnDown", "AttnUp")
     for kind in ("Block2D", "EncoderBlock2D", "DecoderBlock2D")
-}  # whose kernels wait for nothing from the CPU's memory; of others that is not known
+}
 
 Learn = Callable[..., torch.Tensor]
 """Takes the tensors of a Drawn, adds the gradient of its loss to the network's, and returns the loss."""
@@ -61,9 +63,8 @@ class Trainer(ABC):
         """`config` is a resolved one."""
         self.network, self.config, self.device = network, config, device
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.checkpointing = (
-            False  # activations are computed again for the gradients: less memory, a third more time
-        )
+        # Activations are computed again for the gradients: less memory, a third more time
+        self.checkpointing = False
         self._ahead: tuple[int, Any] | None = None
 
     @abstractmethod
@@ -137,14 +138,11 @@ class FitWork:
     trainer: Trainer
     described: dict[str, Any]  # what else the folder is fitted with, for fit.json
     parts: list[dict[str, Any]]  # what it is trained on
-    base_parts: list[dict[str, Any]]  # what the generator that it starts from was trained on
-    base_license: str | None  # None: it starts from none
-    base_id: str | None
+    base: Generator | None  # that it starts from
     write: Callable[[Path, dict[str, Any], dict[str, Any]], None]
     """The result, into a folder: it takes the contents of trained_on.json and training.json."""
-    keep: Callable[[Path], None] = lambda root: (
-        None
-    )  # what a resumed fit begins with, into the claimed folder
+    # What a resumed fit begins with, into the claimed folder
+    keep: Callable[[Path], None] = lambda root: None
 
 
 class MelTrainer(Trainer):

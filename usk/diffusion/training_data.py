@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,100 +45,96 @@ class FitClips:
         return image[:, order]
 
 
-def check_test_folds(sources: Sequence[Source], test_folds: Sequence[int], reporter: Reporter) -> None:
-    """Raise UsageError for a fold that no source has; warn where folds are there and none is kept for testing."""
-    known = sorted({fold for source in sources for fold in source.folds})
-    if missing := [fold for fold in test_folds if fold not in known]:
-        raise UsageError(
-            f"no source has such a fold; they have {', '.join(map(str, known))}",
-            field="test_folds",
-            value=",".join(map(str, missing)),
-        )
-    if len(known) > 1 and not test_folds:
-        reporter.warn(
-            "all folds train this generator: no test fold is left that is clean for a classifier. "
-            "Name the folds that you will test on, to hold them out"
-        )
+@dataclass(frozen=True)
+class FitSources:
+    """What a generator is fitted to: the clips of `sources` outside `test_folds`."""
 
+    sources: Sequence[Source]
+    test_folds: Sequence[int] = ()
+    skip_bad: bool = False
+    reporter: Reporter = field(default_factory=Reporter)
 
-def training_parts(
-    sources: Sequence[Source],
-    test_folds: Sequence[int],
-    sample_rate_hz: int,
-    skip_bad: bool,
-    reporter: Reporter,
-) -> Iterator[tuple[DecodedSource, frozenset[str], dict[str, Any]]]:
-    """Of each source its decoded clips outside the test folds, the recordings among them that only validate, and what
-    `trained_on.json` says of it. Warns where none validate; raises UsageError where none train."""
-    parts = []
-    for source in sources:
-        decoded, held = _training_part(source, test_folds, sample_rate_hz, skip_bad, reporter)
-        parts.append(_record(source, decoded.source, held, test_folds))
-        yield decoded, held, parts[-1]
-    if not any(part["held_out_groups"] for part in parts):
-        reporter.warn(
-            "there are too few recordings to hold any out: nothing is validated, and the last step's weights are kept"
-        )
-    if not any(part["clips"] for part in parts):
-        raise UsageError("there are no clips to train on", field="real")
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of all sources, each once."""
+        return tuple(dict.fromkeys(name for source in self.sources for name in source.class_names))
+
+    def check(self) -> None:
+        """Raise UsageError for a fold that no source has; warn of what no test could rule out."""
+        known = sorted({fold for source in self.sources for fold in source.folds})
+        if missing := [fold for fold in self.test_folds if fold not in known]:
+            raise UsageError(
+                f"no source has such a fold; they have {', '.join(map(str, known))}",
+                field="test_folds",
+                value=",".join(map(str, missing)),
+            )
+        if len(known) > 1 and not self.test_folds:
+            self.reporter.warn(
+                "all folds train this generator: no test fold is left that is clean for a classifier. "
+                "Name the folds that you will test on, to hold them out"
+            )
+        for note in filter(None, map(unknown_generator, self.sources)):
+            self.reporter.warn(note)
+
+    def parts(self, sample_rate_hz: int) -> Iterator[tuple[DecodedSource, frozenset[str], dict[str, Any]]]:
+        """Of each source its decoded clips outside the test folds, the recordings among them that only validate, and what
+        `trained_on.json` says of it. Warns where none validate; raises UsageError where none train."""
+        parts = []
+        for source in self.sources:
+            decoded, held = self._part(source, sample_rate_hz)
+            parts.append(_record(source, decoded.source, held, self.test_folds))
+            yield decoded, held, parts[-1]
+        if not any(part["held_out_groups"] for part in parts):
+            self.reporter.warn(
+                "there are too few recordings to hold any out: nothing is validated, and the last step's weights are kept"
+            )
+        if not any(part["clips"] for part in parts):
+            raise UsageError("there are no clips to train on", field="real")
+
+    def _part(self, source: Source, sample_rate_hz: int) -> tuple[DecodedSource, frozenset[str]]:
+        """The decoded clips outside the test folds, and the recordings among them that only validate.
+
+        A recording with clips in a test fold is left out whole.
+        """
+        everything = decode_source(source, sample_rate_hz, skip_bad=self.skip_bad, reporter=self.reporter)
+        for note in everything.source.notes:
+            if note not in source.notes:
+                self.reporter.warn(note)
+        clips = everything.source.clips
+        tested = {clip.group for clip in clips if clip.fold in self.test_folds}
+        rows = [row for row, clip in enumerate(clips) if clip.group not in tested]
+        across = {clip.group for clip in clips if clip.fold not in self.test_folds} & tested
+        if not rows:
+            raise UsageError(
+                f"every recording of {source.location} has clips in these folds, so none is left to train on",
+                field="test_folds",
+                value=",".join(map(str, sorted(self.test_folds))),
+                hint="Name fewer folds, or folds that keep recordings whole.",
+            )
+        if across:
+            self.reporter.warn(
+                f"{source.location}: {len(across)} recordings with clips in the test folds too were left out "
+                f"({abbreviate_list(sorted(across))})"
+            )
+        decoded = everything.subset(rows)
+        return decoded, held_out_groups(clips) & {clip.group for clip in decoded.source.clips}
 
 
 def load_clips(
-    sources: Sequence[Source],
-    classes: tuple[str, ...],
-    test_folds: Sequence[int],
-    mel: MelSettings,
-    skip_bad: bool,
-    reporter: Reporter,
+    given: FitSources, classes: tuple[str, ...], mel: MelSettings
 ) -> tuple[FitClips, list[dict[str, Any]]]:
     """The clips to train on, labeled with their places in `classes`, and what `trained_on.json` says of each source."""
     parts: list[dict[str, Any]] = []
     clips: list[FitClips] = []
-    for decoded, held, part in training_parts(sources, test_folds, mel.sample_rate_hz, skip_bad, reporter):
+    for decoded, held, part in given.parts(mel.sample_rate_hz):
         images, frames = images_of(decoded, mel)
         of = decoded.source
         is_held = np.array([clip.group in held for clip in of.clips], dtype=bool)
         labels = [classes.index(of.class_names[clip.label]) if classes else 0 for clip in of.clips]
         clips.append(FitClips(images, frames, np.array(labels, dtype=np.int64), is_held))
         parts.append(part)
-    together = FitClips(
-        np.concatenate([part.images for part in clips]),
-        np.concatenate([part.frames for part in clips]),
-        np.concatenate([part.labels for part in clips]),
-        np.concatenate([part.held_out for part in clips]),
-    )
-    return together, parts
-
-
-def _training_part(
-    source: Source, test_folds: Sequence[int], sample_rate_hz: int, skip_bad: bool, reporter: Reporter
-) -> tuple[DecodedSource, frozenset[str]]:
-    """The decoded clips outside the test folds, and the recordings among them that only validate.
-
-    A recording with clips in a test fold is left out whole.
-    """
-    everything = decode_source(source, sample_rate_hz, skip_bad=skip_bad, reporter=reporter)
-    for note in everything.source.notes:
-        if note not in source.notes:
-            reporter.warn(note)
-    clips = everything.source.clips
-    tested = {clip.group for clip in clips if clip.fold in test_folds}
-    rows = [row for row, clip in enumerate(clips) if clip.group not in tested]
-    across = {clip.group for clip in clips if clip.fold not in test_folds} & tested
-    if not rows:
-        raise UsageError(
-            f"every recording of {source.location} has clips in these folds, so none is left to train on",
-            field="test_folds",
-            value=",".join(map(str, sorted(test_folds))),
-            hint="Name fewer folds, or folds that keep recordings whole.",
-        )
-    if across:
-        reporter.warn(
-            f"{source.location}: {len(across)} recordings with clips in the test folds too were left out "
-            f"({abbreviate_list(sorted(across))})"
-        )
-    decoded = everything.subset(rows)
-    return decoded, held_out_groups(clips) & {clip.group for clip in decoded.source.clips}
+    columns = zip(*((of.images, of.frames, of.labels, of.held_out) for of in clips), strict=True)
+    return FitClips(*map(np.concatenate, columns)), parts
 
 
 def _record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import logging
 import pickle
@@ -113,25 +114,9 @@ def _why_not_loaded(error: Exception, weights: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def quiet_log() -> Iterator[None]:
-    """diffusers logs what it then returns or raises, and its bars would tear ours."""
-    from diffusers.utils import logging as log
-
-    with _quiet(log):
-        yield
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """The same of transformers."""
-    from transformers.utils import logging as log
-
-    with _quiet(log):
-        yield
-
-
-@contextlib.contextmanager
-def _quiet(log: Any) -> Iterator[None]:
+def quiet_log(library: str = "diffusers") -> Iterator[None]:
+    """diffusers (and transformers) logs what it then returns or raises, and its bars would tear ours."""
+    log: Any = importlib.import_module(f"{library}.utils.logging")
     before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.CRITICAL)
     log.disable_progress_bar()

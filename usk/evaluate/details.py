@@ -19,26 +19,7 @@ import numpy as np
 from usk.evaluate.compare import Comparison, compare_runs, pooled_confusion_matrix
 from usk.runs import RunRecord
 
-CURVE_METRICS = ("validation_accuracy", "loss")
 NOT_SETTINGS = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
-
-
-@dataclass(frozen=True)
-class PairPoint:
-    """The difference in accuracy of one fold-seed pair, other minus baseline, in percentage points."""
-
-    mix: str
-    split: str
-    seed: int
-    difference_points: float
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """The confusion matrix of all runs of a mix, [true][predicted]. Each row sums to 1, or is None without test clips."""
-
-    mix: str
-    shares: tuple[tuple[float, ...] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -63,19 +44,6 @@ class TrainClipsSweep:
 
 
 @dataclass(frozen=True)
-class TrainingCurve:
-    """One metric over the epochs of a mix's runs: for each epoch the mean, lowest and highest value."""
-
-    mix: str
-    metric: str  # one of `CURVE_METRICS`
-    epochs: tuple[int, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    n_runs: int
-
-
-@dataclass(frozen=True)
 class ComparisonDetails:
     """A comparison with the data behind it."""
 
@@ -87,33 +55,35 @@ class ComparisonDetails:
         return tuple(run for members in self.comparison.by_mix.values() for run in members)
 
     @cached_property
-    def pairs(self) -> tuple[PairPoint, ...]:
+    def pairs(self) -> tuple[tuple[RunRecord, float], ...]:
+        """The runs with a partner of the baseline, and their difference in accuracy to it in percentage points, by mix."""
         baseline = self.comparison.baseline
         partners = {run.key: run for run in self.comparison.by_mix[baseline]}
         return tuple(
-            PairPoint(run.mix, run.split, run.seed, 100 * (run.accuracy - partners[run.key].accuracy))
+            (run, 100 * (run.accuracy - partners[run.key].accuracy))
             for run in self.runs
             if run.mix != baseline and run.key in partners
         )
 
-    @cached_property
-    def confusions(self) -> tuple[Confusion, ...]:
-        """The confusion matrix of each mix, baseline first."""
-        return tuple(Confusion(mix, _row_fractions(runs)) for mix, runs in self.comparison.by_mix.items())
+    def confusion_matrix(self, mix: str) -> np.ndarray:
+        """Return the confusion matrix of all runs of a mix, [true, predicted]. Each row sums to 1, or is NaN without test clips."""
+        counts = pooled_confusion_matrix(self.comparison.by_mix[mix])
+        with np.errstate(invalid="ignore"):
+            return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
     @cached_property
     def histories(self) -> dict[Path, list[dict[str, Any]] | None]:
         """The training history of each run, by folder; see `read_history`."""
         return {run.folder: read_history(run.folder) for run in self.runs}
 
-    @cached_property
-    def curves(self) -> tuple[TrainingCurve, ...]:
-        curves = (
-            _training_curve(mix, metric, [self.histories[run.folder] or [] for run in runs])
-            for metric in CURVE_METRICS
+    def curves(self, metric: str) -> dict[str, tuple[list[int], np.ndarray]]:
+        """Return one metric of training, such as `loss`, by mix: the epochs for which all its runs have a value, and the values,
+        [runs, epochs]. A mix with fewer than two such epochs is left out."""
+        curves = {
+            mix: _training_curve(metric, [self.histories[run.folder] or [] for run in runs])
             for mix, runs in self.comparison.by_mix.items()
-        )
-        return tuple(curve for curve in curves if curve is not None)
+        }
+        return {mix: curve for mix, curve in curves.items() if len(curve[0]) > 1}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -137,11 +107,6 @@ class ComparisonDetails:
 def compare_in_detail(folder: str | Path = "runs", baseline: str | None = None) -> list[ComparisonDetails]:
     """Compare all runs in a folder, as `usk.evaluate.compare.compare_runs` does, with details."""
     return [ComparisonDetails(comparison) for comparison in compare_runs(folder, baseline)]
-
-
-def _row_fractions(runs: Sequence[RunRecord]) -> tuple[tuple[float, ...] | None, ...]:
-    matrix = pooled_confusion_matrix(runs)
-    return tuple(tuple((row / row.sum()).tolist()) if row.sum() else None for row in matrix)
 
 
 def train_clips_sweeps(comparisons: Sequence[Comparison]) -> list[TrainClipsSweep]:
@@ -182,8 +147,7 @@ def read_history(folder: Path) -> list[dict[str, Any]] | None:
         return None
 
 
-def _training_curve(mix: str, metric: str, histories: Sequence[list[dict[str, Any]]]) -> TrainingCurve | None:
-    """Return the curve over the epochs for which all runs with this metric have a value, or None for fewer than two epochs."""
+def _training_curve(metric: str, histories: Sequence[list[dict[str, Any]]]) -> tuple[list[int], np.ndarray]:
     runs: list[dict[int, float]] = []  # the values of each run by epoch
     for history in histories:
         values = {
@@ -194,8 +158,4 @@ def _training_curve(mix: str, metric: str, histories: Sequence[list[dict[str, An
         if values:
             runs.append(values)
     epochs = sorted(set.intersection(*map(set, runs))) if runs else []
-    if len(epochs) < 2:
-        return None
-    table = np.array([[values[epoch] for epoch in epochs] for values in runs])
-    mean, low, high = (tuple(reduce(axis=0).tolist()) for reduce in (table.mean, table.min, table.max))
-    return TrainingCurve(mix, metric, tuple(epochs), mean, low, high, len(runs))
+    return epochs, np.array([[values[epoch] for epoch in epochs] for values in runs])

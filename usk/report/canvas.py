@@ -84,9 +84,8 @@ class Chart:
     height_in: Callable[[bool], float] = lambda narrow: 0.0  # of a narrow one, or not
     half: bool = False  # narrow enough for two side by side
     mix: str = ""  # whose changes its shapes open; a shape's gid is `open-TRUE-PREDICTED`, two class numbers
-    markup: Callable[[bool], str] | None = (
-        None  # its SVG, where matplotlib is too slow; it is for pages alone
-    )
+    # Its SVG, where matplotlib is too slow; it is for pages alone
+    markup: Callable[[bool], str] | None = None
 
     def svg(self, narrow: bool) -> str:
         """Markup for inside a page: no document head, no scripts, colors as CSS variables, text as text."""
@@ -110,9 +109,8 @@ class Chart:
         with _style(PAPER, False, self.name):
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
-            atomic_write(
-                file, buffer.getvalue(), durable=False
-            )  # and nothing through a link that was put there
+            # Nothing goes through a link that was put there
+            atomic_write(file, buffer.getvalue(), durable=False)
 
     def _figure(self, palette: Palette, narrow: bool) -> Figure:
         with _style(palette, narrow, self.name):

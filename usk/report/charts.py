@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from usk.evaluate.details import ComparisonDetails, Confusion, TrainClipsSweep
+    from usk.evaluate.details import ComparisonDetails, TrainClipsSweep
 
 
 def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool) -> None:
@@ -37,9 +37,21 @@ def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool
         axes.set_yticks(range(len(names)), [short(name) for name in names])
 
 
-def _spread(row: int, n: int) -> np.ndarray:
-    """Heights of `n` dots about a row."""
-    return row + (np.linspace(-0.16, 0.16, n) if n > 1 else np.zeros(1))
+def _dots(
+    axes: Axes,
+    palette: Palette,
+    number: int,
+    row: int,
+    values: Sequence[float],
+    mean: float,
+    interval: Sequence[float],
+) -> None:
+    """A row of dots in color `number`, a stroke at their mean, and a bar over the interval, if there is one."""
+    color = palette.of(number)
+    axes.plot(interval, [row] * len(interval), color=color, lw=7, alpha=0.28, solid_capstyle="round")
+    heights = row + (np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1))
+    axes.scatter(values, heights, s=26, color=color, edgecolor=palette.surface, linewidth=0.7, zorder=3)
+    axes.plot([mean] * 2, [row - 0.26, row + 0.26], color=color, lw=2.4, zorder=4)
 
 
 def _widen(axes: Axes, least: float, top: float = np.inf) -> None:
@@ -50,8 +62,8 @@ def _widen(axes: Axes, least: float, top: float = np.inf) -> None:
     axes.set_xlim(min(low, end - least), end)
 
 
-def _row_height(rows: int, narrow: bool, wide_in: float, narrow_in: float, margin: float) -> float:
-    return margin + rows * (narrow_in if narrow else wide_in)
+def _row_height(rows: int, narrow: bool) -> float:
+    return 0.75 + rows * (0.72 if narrow else 0.5)
 
 
 def accuracy_chart(details: ComparisonDetails) -> Chart:
@@ -63,15 +75,9 @@ def accuracy_chart(details: ComparisonDetails) -> Chart:
         axes = figure.add_subplot()
         _whole_axis(axes, palette, [row.mix for row in rows], narrow)
         for number, row in enumerate(rows):
-            color, half = palette.of(number), row.accuracy.half_width
-            mean = 100 * row.accuracy.mean
-            if half is not None:
-                axes.plot([mean - 100 * half, mean + 100 * half], [number] * 2, color=color, lw=7, alpha=0.28,
-                          solid_capstyle="round")  # fmt: skip
             values = [100 * run.accuracy for run in dots[row.mix]]
-            axes.scatter(values, _spread(number, len(values)), s=26, color=color, edgecolor=palette.surface,
-                         linewidth=0.7, zorder=3)  # fmt: skip
-            axes.plot([mean] * 2, [number - 0.26, number + 0.26], color=color, lw=2.4, zorder=4)
+            interval = [100 * end for end in (row.accuracy.low, row.accuracy.high) if end is not None]
+            _dots(axes, palette, number, number, values, 100 * row.accuracy.mean, interval)
         _widen(axes, 5.0, top=100.0)
         axes.set_xlabel("test accuracy, %")
 
@@ -97,7 +103,7 @@ def accuracy_chart(details: ComparisonDetails) -> Chart:
             ],
         ),
         draw,
-        lambda narrow: _row_height(len(rows), narrow, 0.5, 0.72, 0.75),
+        lambda narrow: _row_height(len(rows), narrow),
     )  # fmt: skip
 
 
@@ -114,16 +120,11 @@ def difference_chart(details: ComparisonDetails) -> Chart | None:
         _whole_axis(axes, palette, [row.mix for row in rows], narrow)
         axes.axvline(0, color=palette.muted, lw=1.2)
         for number, row in enumerate(rows):
-            color, difference = palette.of(order[row.mix]), row.difference
+            difference = row.difference
             assert difference is not None
-            if difference.low_points is not None and difference.high_points is not None:
-                axes.plot([difference.low_points, difference.high_points], [number] * 2, color=color, lw=7,
-                          alpha=0.28, solid_capstyle="round")  # fmt: skip
-            values = [pair.difference_points for pair in details.pairs if pair.mix == row.mix]
-            axes.scatter(values, _spread(number, len(values)), s=26, color=color, edgecolor=palette.surface,
-                         linewidth=0.7, zorder=3)  # fmt: skip
-            axes.plot([difference.difference_points] * 2, [number - 0.26, number + 0.26], color=color, lw=2.4,
-                      zorder=4)  # fmt: skip
+            values = [points for run, points in details.pairs if run.mix == row.mix]
+            interval = [end for end in (difference.low_points, difference.high_points) if end is not None]
+            _dots(axes, palette, order[row.mix], number, values, difference.difference_points, interval)
         _widen(axes, 2.0)
         axes.set_xlabel(f"difference in accuracy to {short(baseline, 30)}, percentage points")
 
@@ -136,10 +137,10 @@ def difference_chart(details: ComparisonDetails) -> Chart | None:
         Table(
             "Every pair",
             columns("mix", "split", numbers=("seed", f"difference to {baseline}")),
-            [(p.mix, p.split, str(p.seed), points_text(p.difference_points)) for p in details.pairs],
+            [(run.mix, run.split, str(run.seed), points_text(points)) for run, points in details.pairs],
         ),
         draw,
-        lambda narrow: _row_height(len(rows), narrow, 0.5, 0.72, 0.75),
+        lambda narrow: _row_height(len(rows), narrow),
     )
 
 
@@ -201,14 +202,11 @@ def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
     )  # fmt: skip
 
 
-def confusion_chart(details: ComparisonDetails, mix: str) -> Chart | None:
+def confusion_chart(details: ComparisonDetails, mix: str) -> Chart:
     """The baseline's confusion matrix, the mix's, and their difference."""
-    by_mix = {one.mix: one for one in details.confusions}
     baseline = details.comparison.baseline
-    if mix not in by_mix or baseline not in by_mix:
-        return None
     names = [row.class_name for row in details.comparison.classes]
-    first, second = (_matrix(by_mix[name]) for name in (baseline, mix))
+    first, second = details.confusion_matrix(baseline), details.confusion_matrix(mix)
     change = second - first
     shown = ((baseline, first, False), (mix, second, False), (f"{mix} minus {baseline}", change, True))
 
@@ -238,13 +236,8 @@ def confusion_chart(details: ComparisonDetails, mix: str) -> Chart | None:
     )  # fmt: skip
 
 
-def _matrix(confusion: Confusion) -> np.ndarray:
-    n = len(confusion.shares)
-    return np.array([[np.nan] * n if row is None else row for row in confusion.shares])
-
-
 def charts_of(details: ComparisonDetails) -> list[Chart]:
-    """Every chart that the details has results for, most important first."""
+    """Every chart that the comparison has results for, most important first."""
     others = [row.mix for row in details.comparison.rows if not row.is_baseline]
     found: list[Any] = [accuracy_chart(details), difference_chart(details)]
     found += [class_chart(details, mix) for mix in others]

@@ -1,8 +1,7 @@
 """Clips to look at and listen to: synthetic ones beside their parents, compressed, within a budget.
 
-Every sound becomes an MP3 and a WebP picture of its mel spectrogram; all pictures share one scale in dB, so that
-loudness can be compared by eye. What does not fit into the budget is left out evenly: classes take turns, and folds
-within them.
+All pictures share one scale in dB, so that loudness can be compared by eye. What does not fit into the budget is left out evenly:
+classes take turns, and folds within them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +41,8 @@ class Gallery:
     name: str
     clips: tuple[ShownClip, ...]
     changes: tuple[ShownChange, ...]
-    places: dict[
-        str, tuple[float, float]
-    ]  # of sounds by their id, in two principal components of log-mel statistics, 0 to 1
+    # Of sounds by their id, in two principal components of log-mel statistics, 0 to 1
+    places: dict[str, tuple[float, float]]
     n_all: int
     n_all_rejected: int
     classes: tuple[tuple[str, int, float], ...]  # name, clips and seconds of each, in the whole dataset
@@ -120,22 +118,26 @@ def gallery(
 
     made = decoded(synthetic)
     parts = [(made, False)] if rejected is None else [(decoded(rejected), True), (made, False)]
-    studio = Studio(None if real is None else decoded(real), paint)
-    notes = [] if studio.originals is None else _missing_parents(made.source, studio.originals.source)
+    originals = None if real is None else decoded(real)
+    studio = Studio(originals, paint, budget_bytes, BASE64 if embedded else 1.0)
+    notes = []
+    if originals is not None and (missing := len(parents_in(made.source, originals.source).foreign)):
+        notes.append(f"{pluralize(missing, 'parent')} without sound, not in {originals.source.name}")
     studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
-    weight = BASE64 if embedded else 1.0
-    changed = [] if studio.originals is None else _changed(all_details, studio.originals.source)
-    if budget_bytes is not None:
-        studio.fit(made.source, [one.row for one in changed], budget_bytes, weight)
-        if studio.kbps is not None:
-            notes.append("sounds are small previews (Opus), so that more fit; a split page has them as MP3")
-    changes, spent = _changes(studio, changed, budget_bytes, weight)
-    chosen = _fill(studio, parts, budget_bytes, weight, spent, reporter)
+    changed = [] if originals is None else _changed(all_details, originals.source)
+    studio.choose_size(made.source, [one.row for one in changed])
+    if studio.kbps is not None:
+        notes.append("sounds are small previews (Opus), so that more fit; a split page has them as MP3")
+    sounds = ((one, studio.real_sound(one.row)) for one in changed)
+    changes = list(takewhile(lambda _: studio.fits(CHANGED_SHARE), sounds))
+    chosen = _fill(studio, parts, reporter)
     if not chosen:
         raise SourceError(
             f"no clip of {synthetic.location} fits into the page",
             hint="Write sounds and pictures beside the page (split).",
         )
+    if real is None:
+        notes.append("Parents have no sound, because the real clips were not given.")
     todo = sum(len(part) for part, _ in parts)
     if len(chosen) < todo:
         notes.append(
@@ -159,38 +161,18 @@ def gallery(
     )
 
 
-def _missing_parents(synthetic: Source, real: Source) -> list[str]:
-    """A note on parents that are not in `real`, if any. Raises SourceError where none is."""
-    origins = parents_in(synthetic, real)
-    missing = len(origins.foreign)
-    return [f"{pluralize(missing, 'parent')} without sound, not in {real.name}"] if missing else []
-
-
-def _fill(
-    studio: Studio,
-    parts: Sequence[tuple[DecodedSource, bool]],
-    budget_bytes: int | None,
-    weight: float,
-    spent: float,
-    reporter: Reporter,
-) -> list[ShownClip]:
+def _fill(studio: Studio, parts: Sequence[tuple[DecodedSource, bool]], reporter: Reporter) -> list[ShownClip]:
     """Clips of each part, rejected or not, in the order in which they are shown, until the budget is spent."""
     chosen: list[ShownClip] = []
     with reporter.task("compressing sounds", "clips", sum(len(part) for part, _ in parts)) as task:
         for part, is_rejected in parts:
-            share = REJECTED_SHARE if is_rejected else 1.0
-            limit = None if budget_bytes is None else share * budget_bytes
             parents, order = studio.parents_of(part.source), show_order(part.source.clips)
             for place, row in enumerate(order):
                 if place % PREPARED == 0:
                     studio.prepare(part, order[place : place + PREPARED], parents)
                 shown = studio.show(part, row, parents[row], is_rejected)
-                cost = studio.new_bytes(weight)
-                if limit is not None and spent + cost > limit:
-                    studio.forget_new()
+                if not studio.fits(REJECTED_SHARE if is_rejected else 1.0):
                     break
-                spent += cost
-                studio.keep_new()
                 chosen.append(shown)
                 task.update(len(chosen))
     return chosen
@@ -202,23 +184,6 @@ def _changed(all_details: Sequence[ComparisonDetails], real: Source) -> list[Cha
     for one in (change for details in all_details for change in changes_of(details, real)):
         of_mix[one.comparison, one.mix].append(one)
     return [one for turn in zip_longest(*of_mix.values()) for one in turn if one is not None]
-
-
-def _changes(
-    studio: Studio, changed: Sequence[Change], budget_bytes: int | None, weight: float
-) -> tuple[list[tuple[Change, Sound]], float]:
-    """Those of the changes that fit into their share of the budget, and what they take of it."""
-    shown, spent = [], 0.0
-    for one in changed:
-        sound = studio.real_sound(one.row)
-        cost = studio.new_bytes(weight)
-        if budget_bytes is not None and spent + cost > CHANGED_SHARE * budget_bytes:
-            studio.forget_new()
-            break
-        studio.keep_new()
-        spent += cost
-        shown.append((one, sound))
-    return shown, spent
 
 
 def _classes(made: DecodedSource) -> Iterable[tuple[str, int, float]]:

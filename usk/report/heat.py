@@ -3,46 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
 WIDE_PX, NARROW_PX, GAP_PX = 840, 400, 10
 LETTER_PX, MOST_LETTERS = 5.6, 16  # of a name beside the rows
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell worth drawing: what it means for the mix, how strong its color is, and its number."""
-
-    row: int
-    column: int
-    kind: str  # `heat`; of a difference `up` or `down`
-    strength: float  # 0 to 1
-    text: str  # empty where there is no room, or less than 1 %
-
-    @property
-    def opacity(self) -> float:
-        return 0.1 + 0.9 * self.strength
-
-    @property
-    def is_dark(self) -> bool:
-        return self.strength > 0.62
-
-
-def cells_of(values: np.ndarray, signed: bool) -> list[Cell]:
-    """Of shares [class, class], NaN where a class was not tested; `signed` is a difference of two."""
-    n, found = len(values), []
-    top = max(0.05, float(np.nanmax(np.abs(values)))) if signed else 1.0
-    for row, column in np.argwhere(np.abs(np.nan_to_num(values)) >= 0.005).tolist():
-        value = float(values[row, column])
-        better = (value > 0) == (row == column)  # more on the diagonal, fewer mistakes beside it
-        kind = "heat" if not signed else "up" if better else "down"
-        number = f"{100 * value:+.0f}".replace("-", "−") if signed else f"{100 * value:.0f}"
-        text = number if abs(value) >= 0.01 and n <= 12 else ""
-        found.append(Cell(row, column, kind, min(1.0, abs(value) / top) ** 0.8, text))
-    return found
+MOST_NUMBERED = 12  # classes: more leave no room for numbers
 
 
 def matrices_svg(panels: Sequence[tuple[str, np.ndarray, bool]], names: Sequence[str], narrow: bool) -> str:
@@ -61,7 +28,7 @@ def matrices_svg(panels: Sequence[tuple[str, np.ndarray, bool]], names: Sequence
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{size:.1f}" height="{size:.1f}" class="frame"/>'
         )
         parts += _names(names, left, top, size, beside=narrow or place == 0)
-        parts += _cells(cells_of(values, signed), left, top, size / len(names))
+        parts += _cells(values, signed, left, top, size / len(names))
     return "".join([*parts, "</svg>"])
 
 
@@ -79,16 +46,23 @@ def _names(names: Sequence[str], left: float, top: float, size: float, beside: b
     return found
 
 
-def _cells(cells: Sequence[Cell], left: float, top: float, size: float) -> list[str]:
+def _cells(values: np.ndarray, signed: bool, left: float, top: float, size: float) -> list[str]:
+    """Of shares [class, class], NaN where a class was not tested; `signed` is a difference of two. `size` is a cell's."""
     found = []
-    for one in cells:
-        x, y = left + (one.column + 0.03) * size, top + (one.row + 0.03) * size
+    strongest = max(0.05, float(np.nanmax(np.abs(values)))) if signed else 1.0
+    for row, column in np.argwhere(np.abs(np.nan_to_num(values)) >= 0.005).tolist():
+        value = float(values[row, column])
+        better = (value > 0) == (row == column)  # more on the diagonal, fewer mistakes beside it
+        kind = "heat" if not signed else "up" if better else "down"
+        strength = min(1.0, abs(value) / strongest) ** 0.8
+        x, y = left + (column + 0.03) * size, top + (row + 0.03) * size
         found.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{0.94 * size:.1f}" height="{0.94 * size:.1f}" '
-            f'fill="var(--{one.kind})" fill-opacity="{one.opacity:.2f}" data-open="{one.row}-{one.column}"/>'
+            f'fill="var(--{kind})" fill-opacity="{0.1 + 0.9 * strength:.2f}" data-open="{row}-{column}"/>'
         )
-        if one.text:
-            kind = "value dark" if one.is_dark else "value"
+        if abs(value) >= 0.01 and len(values) <= MOST_NUMBERED:
+            shade = "value dark" if strength > 0.62 else "value"
+            number = f"{100 * value:+.0f}".replace("-", "−") if signed else f"{100 * value:.0f}"
             x, y = x + 0.47 * size, y + 0.47 * size + 3
-            found.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{one.text}</text>')
+            found.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{shade}">{number}</text>')
     return found

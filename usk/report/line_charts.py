@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from usk.evaluate.details import ComparisonDetails, SweepPoint, TrainingCurve
+    from usk.evaluate.details import ComparisonDetails, SweepPoint
 
 MARKERS = "os^DvPX"  # with the colors they tell 56 series apart
 
@@ -127,23 +127,20 @@ def _distinct(names: Sequence[str], limit: int) -> list[str]:
 
 def curve_chart(details: ComparisonDetails, value_name: str) -> Chart | None:
     """One value of training over epochs, a line a mix."""
-    curves: list[TrainingCurve] = [curve for curve in details.curves if curve.metric == value_name]
+    scale = 100 if value_name.endswith("accuracy") else 1
+    curves = {mix: (epochs, scale * values) for mix, (epochs, values) in details.curves(value_name).items()}
     if not curves:
         return None
-    by_epoch = [dict(zip(curve.epochs, curve.mean, strict=True)) for curve in curves]
+    means = {mix: dict(zip(of, values.mean(axis=0), strict=True)) for mix, (of, values) in curves.items()}
     order = {row.mix: number for number, row in enumerate(details.comparison.rows)}
-    scale = 100 if value_name.endswith("accuracy") else 1
     label = {"validation_accuracy": "validation accuracy, %", "loss": "training loss"}[value_name]
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
-        for curve in curves:
-            color = palette.of(order[curve.mix])
-            axes.fill_between(curve.epochs, scale * np.array(curve.low), scale * np.array(curve.high), color=color,
-                              alpha=0.13, lw=0)  # fmt: skip
-            axes.plot(
-                curve.epochs, scale * np.array(curve.mean), color=color, lw=1.8, label=short(curve.mix, 30)
-            )
+        for mix, (epochs, values) in curves.items():
+            color = palette.of(order[mix])
+            axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.13, lw=0)
+            axes.plot(epochs, values.mean(axis=0), color=color, lw=1.8, label=short(mix, 30))
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
         axes.set_ylabel(label)
@@ -152,22 +149,23 @@ def curve_chart(details: ComparisonDetails, value_name: str) -> Chart | None:
 
     unit = " %" if scale == 100 else ""
     ends = "; ".join(
-        f"{c.mix} from {scale * c.mean[0]:.3g}{unit} to {scale * c.mean[-1]:.3g}{unit}" for c in curves
+        f"{mix} from {of[min(of)]:.3g}{unit} to {of[max(of)]:.3g}{unit}" for mix, of in means.items()
     )
+    all_epochs = sorted(set().union(*means.values()))
     return Chart(
         f"curve-{value_name}",
         f"Learning curves: {label.partition(',')[0]}",
         "Means over runs; bands reach from the lowest run to the highest.",
-        f"Over {curves[0].epochs[-1]} epochs: {ends}.",
+        f"Over {max(next(iter(means.values())))} epochs: {ends}.",
         Table(
             "Every epoch",
-            columns(numbers=("epoch", *(curve.mix for curve in curves))),
+            columns(numbers=("epoch", *means)),
             [
-                (str(epoch), *(f"{scale * means[epoch]:.3g}" if epoch in means else "" for means in by_epoch))
-                for epoch in sorted(set[int]().union(*by_epoch))
+                (str(epoch), *(f"{of[epoch]:.3g}" if epoch in of else "" for of in means.values()))
+                for epoch in all_epochs
             ],
         ),
         draw,
         lambda narrow: 2.9,
         half=True,
-    )  # fmt: skip
+    )

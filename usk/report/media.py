@@ -54,9 +54,8 @@ class Sound:
     group: str
     fold: int
     duration_s: float
-    peaks: (
-        str  # the waveform: the root of the loudest sample of each of `PEAKS` stretches as a digit to base 36
-    )
+    # The waveform: the root of the loudest sample of each of `PEAKS` stretches as a digit to base 36
+    peaks: str
     audio: Media
     picture: Media
 

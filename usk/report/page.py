@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from usk.audit.audit import Audit
     from usk.data.source import Source
-    from usk.evaluate.details import ComparisonDetails
     from usk.report.gallery import Gallery
     from usk.report.view import View
 
@@ -78,6 +77,7 @@ def report(
     from usk.data.open import open_source
     from usk.evaluate.details import compare_in_detail, train_clips_sweeps
     from usk.manifest import find_manifest
+    from usk.report.gallery import gallery, rejected_source
     from usk.report.view import sections_of, view_of
 
     file = Path(out)
@@ -94,7 +94,16 @@ def report(
         synthetic = open_source(config.synth, field="synth")
         manifest = find_manifest(expanded(config.synth))
         room = BUDGET_BYTES - _room_bytes(drawings)
-        shown = _gallery(synthetic, real, all_details, config, None if config.split else room, reporter)
+        shown = gallery(
+            synthetic,
+            real,
+            paint,
+            rejected=rejected_source(expanded(synthetic.location)),
+            all_details=all_details,
+            budget_bytes=None if config.split else room,
+            embedded=not config.split,
+            reporter=reporter,
+        )
         audit = _audit(synthetic, real, config, reporter)
     assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}") if config.split else None
     view = view_of(sections, all_details, shown, audit, manifest)
@@ -128,32 +137,6 @@ def _check(file: Path, config: ReportConfig) -> None:
         raise UsageError(
             "no such folder", field="runs", value=config.runs, hint="Train some runs with `usk train`."
         )
-
-
-def _gallery(
-    synthetic: Source,
-    real: Source | None,
-    all_details: Sequence[ComparisonDetails],
-    config: ReportConfig,
-    budget: int | None,
-    reporter: Reporter,
-) -> Gallery:
-    from usk.report.gallery import gallery, rejected_source
-
-    shown = gallery(
-        synthetic,
-        real,
-        paint,
-        rejected=rejected_source(expanded(synthetic.location)),
-        all_details=all_details,
-        budget_bytes=budget,
-        embedded=not config.split,
-        reporter=reporter,
-    )
-    if real is not None:
-        return shown
-    missing = "Parents have no sound, because the real clips were not given."
-    return replace(shown, notes=(*shown.notes, missing))
 
 
 def _audit(synthetic: Source, real: Source | None, config: ReportConfig, reporter: Reporter) -> Audit | None:

@@ -23,10 +23,8 @@ LOUDEST_PERCENTILE = 99.9  # of the bins of the sounds that set the top of the s
 NEAREST = 2  # synthetic clips beside a test clip that changed
 BYTES_A_SECOND = 5_000  # of MP3 and picture
 PICTURE_BYTES_A_SECOND = 300  # of a small one
-ROW_BYTES, SOUND_BYTES = (
-    750,
-    460,
-)  # of the page, for what is written about a clip and about each of its sounds
+# Of the page, for what is written about a clip and about each of its sounds
+ROW_BYTES, SOUND_BYTES = 750, 460
 OGG_BYTES = 250  # of a small sound, however short
 SPARE = 0.03  # of the room for sounds: encoders come near to a bit rate
 DISTANCE_CLIPS = 400  # real clips that the unit of distance is measured on
@@ -63,8 +61,16 @@ class ShownChange:
 class Studio:
     """Compresses sounds, each parent once, and keeps their log-mel statistics for the distances."""
 
-    def __init__(self, originals: DecodedSource | None, paint: Paint) -> None:
+    def __init__(
+        self,
+        originals: DecodedSource | None,
+        paint: Paint,
+        budget_bytes: int | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        """`budget_bytes` of a page (None: no end to it); a byte of media takes `weight` of them."""
         self.originals, self.paint, self.loudest_db = originals, paint, 0.0
+        self.budget_bytes, self.weight, self.spent = budget_bytes, weight, 0.0
         self.kbps: float | None = None  # of Opus, where all clips as MP3 would not fit
         self.real_names: set[str] = set()
         self.ready: dict[str, tuple[Sound, np.ndarray]] = {}  # compressed ahead, with their statistics
@@ -83,15 +89,18 @@ class Studio:
         origins = Origins(source, self.originals.source).rows
         return [tuple(rows[0] if rows else None for rows in found) for found in origins]
 
-    def fit(self, made: Source, changed: Sequence[int], budget_bytes: int, weight: float) -> None:
+    def choose_size(self, made: Source, changed: Sequence[int]) -> None:
         """Choose how small sounds are, from the length of all clips with their parents and of real clips that changed."""
+        if self.budget_bytes is None:
+            return
         rows = {row for rows in self.parents_of(made) for row in rows if row is not None} | set(changed)
         seconds = sum(clip.duration_s for clip in made.clips)
         if self.originals is not None:
             seconds += sum(self.originals.source.clips[row].duration_s for row in rows)
         written = ROW_BYTES * (len(made) + len(changed)) + SOUND_BYTES * (len(made) + len(rows))
-        for_media = (1 - SPARE) * (budget_bytes - written) - weight * OGG_BYTES * (len(made) + len(rows))
-        bytes_a_second = for_media / (weight * max(seconds, 0.1))
+        for_all = self.weight * OGG_BYTES * (len(made) + len(rows))
+        for_media = (1 - SPARE) * (self.budget_bytes - written) - for_all
+        bytes_a_second = for_media / (self.weight * max(seconds, 0.1))
         if bytes_a_second < BYTES_A_SECOND:
             self.kbps = float(np.clip((bytes_a_second - PICTURE_BYTES_A_SECOND) * 8e-3, *OPUS_KBPS))
 
@@ -116,9 +125,17 @@ class Studio:
         parents = tuple(None if at is None else self.real_sound(at) for at in parent_rows)
         return ShownClip(clip, sound, parents, (None,) * len(parents), is_rejected)
 
-    def new_bytes(self, weight: float) -> float:
-        """What one more clip with the sounds that it brings takes of a page."""
-        return ROW_BYTES + sum(SOUND_BYTES + weight * one.n_bytes for one in self.new.values())
+    def fits(self, share: float = 1.0) -> bool:
+        """Keep the sounds that are new if all kept ones then take no more than `share` of the budget; else forget them."""
+        cost = ROW_BYTES + sum(SOUND_BYTES + self.weight * one.n_bytes for one in self.new.values())
+        fits = self.budget_bytes is None or self.spent + cost <= share * self.budget_bytes
+        if fits:
+            self.kept |= self.new
+            self.spent += cost
+        else:
+            self.statistics = {name: one for name, one in self.statistics.items() if name not in self.new}
+        self.new = {}
+        return fits
 
     def real_sound(self, row: int) -> Sound:
         assert self.originals is not None
@@ -151,15 +168,6 @@ class Studio:
             picture=picture(audio, self.loudest_db, self.paint, self.kbps is not None),
         )
         return sound, log_mel_statistics([audio])[0]
-
-    def keep_new(self) -> None:
-        self.kept |= self.new
-        self.new = {}
-
-    def forget_new(self) -> None:
-        for name in self.new:
-            del self.statistics[name]
-        self.new = {}
 
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:

@@ -33,38 +33,19 @@ Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The verdict on one mix: `kind` is `better`, `worse` or `open`, `text` the answer without statistics."""
-
-    mix: str
-    baseline: str
-    kind: str
-    sign: str
-    text: str
-    sentence: str  # the same with its statistics
-
-
-@dataclass(frozen=True)
 class Section:
     """One comparison, or an overview of several; `heading` tells it from the others."""
 
     heading: str
     is_overview: bool
     warning: str
-    answers: tuple[Answer, ...]
+    baseline: str
+    answers: tuple[tuple[MixRow, str, str], ...]  # of each other mix, with its kind and sign
     next: str  # what to do for answers that are open; may hold `code`
     tables: tuple[Table, ...]
     charts: tuple[Chart, ...]
     classes: tuple[str, ...]  # by their numbers
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A titled list of what was set."""
-
-    title: str
-    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -78,7 +59,7 @@ class View:
     audit_tables: tuple[Table, ...]
     audit_notes: tuple[str, ...]
     classes: Table | None
-    settings: tuple[Settings, ...]
+    settings: tuple[tuple[str, Facts], ...]  # titled
     command: str  # that made the clips; empty where it is not known
     versions: Facts
     license: str
@@ -92,7 +73,7 @@ def sections_of(
     overviews = zip(sweeps, train_clips_charts(sweeps), tables, strict=False)
     return (
         *(
-            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", (), "", (table,), (chart,), (), ())
+            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", "", (), "", (table,), (chart,), (), ())
             for sweep, chart, table in overviews
         ),
         *map(_section, all_details),
@@ -142,8 +123,9 @@ def _section(details: ComparisonDetails) -> Section:
         heading=comparison.title,
         is_overview=False,
         warning=comparison.warning or "",
+        baseline=comparison.baseline,
         answers=tuple(
-            _answer(row, comparison.baseline) for row in comparison.rows if row.difference is not None
+            (row, *MARKS[row.verdict.direction]) for row in comparison.rows if row.difference is not None
         ),
         next=_next(details),
         tables=(mix_table(comparison),),
@@ -163,11 +145,6 @@ def _next(details: ComparisonDetails) -> str:
     )
 
 
-def _answer(row: MixRow, baseline: str) -> Answer:
-    kind, sign = MARKS[row.verdict.direction]
-    return Answer(row.mix, baseline, kind, sign, row.answer, row.sentence)
-
-
 def _class_table(shown: Gallery) -> Table:
     table = Table("Clips by class", columns("class", numbers=("clips", "seconds", "mean seconds")))
     for name, clips, seconds in shown.classes:
@@ -176,10 +153,10 @@ def _class_table(shown: Gallery) -> Table:
     return table
 
 
-def _settings(manifest: Manifest | None, all_details: Sequence[ComparisonDetails]) -> list[Settings]:
+def _settings(manifest: Manifest | None, all_details: Sequence[ComparisonDetails]) -> list[tuple[str, Facts]]:
     found = []
     if manifest is not None:
-        found.append(Settings("How the clips were made", _facts(_clip_settings(manifest))))
+        found.append(("How the clips were made", _facts(_clip_settings(manifest))))
     for details in all_details:
         title = "How the runs were trained" + (
             f": {details.comparison.title}" if len(all_details) > 1 else ""
@@ -187,7 +164,7 @@ def _settings(manifest: Manifest | None, all_details: Sequence[ComparisonDetails
         names = details.settings.get("augmentations", "").replace(
             "+", " + "
         )  # so that a line can break there
-        found.append(Settings(title, _facts({**details.settings, "augmentations": names})))
+        found.append((title, _facts({**details.settings, "augmentations": names})))
     return found
 
 

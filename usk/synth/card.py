@@ -12,13 +12,14 @@ from usk.data.clip import NO_MODEL
 from usk.data.leaks import named_elsewhere
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write, read_json
-from usk.manifest import Manifest, SourceRecord, read_manifest
+from usk.manifest import Manifest, read_manifest
 from usk.synth.alpha import Alpha
 from usk.synth.dataset_folder import PLAN_FILE, dataset_features, kept_plan
 from usk.synth.plan import Plan
 from usk.synth.strategies import strategy_named
 
 AUDIT_FILE = "audit.json"
+UNHOSTED = {"urbansound8k": "extended|urbansound8k"}  # `source_datasets` of a source by its name
 
 
 def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
@@ -77,7 +78,7 @@ def _metadata(manifest: Manifest, plan: Plan, folder: Path) -> dict[str, Any]:
         "pretty_name": f"Synthetic clips from {one_line(manifest.source.name)}",
         **license_metadata(manifest.license),
         "annotations_creators": ["machine-generated"],
-        "source_datasets": [source_dataset(manifest.source)],
+        "source_datasets": [manifest.source.hub_id or UNHOSTED.get(manifest.source.name, "original")],
         "task_categories": ["audio-classification"],
         "tags": ["audio", "synthetic", "usk", "audio-diffusion"],
         "size_categories": [size_category(len(plan))],
@@ -87,11 +88,6 @@ def _metadata(manifest: Manifest, plan: Plan, folder: Path) -> dict[str, Any]:
         ],
         "dataset_info": [{"config_name": "default", **info}] if manifest.rejected else info,
     }
-
-
-def source_dataset(source: SourceRecord) -> str:
-    """The Hub's `source_datasets` entry for what clips come from: a Hub id, else a name, else `original`."""
-    return source.hub_id or ("extended|urbansound8k" if source.name == "urbansound8k" else "original")
 
 
 def _tested_folds(plan: Plan, manifest: Manifest, generator_known: bool) -> list[dict[str, Any]]:

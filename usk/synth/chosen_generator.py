@@ -18,7 +18,7 @@ from usk.diffusion.pipeline import (
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.solvers import top_alpha
 from usk.diffusion.text_pipeline import TextGenerator
-from usk.errors import ModelError, UsageError
+from usk.errors import ModelError, UsageError, no_effect
 from usk.manifest import TrainedOn
 from usk.synth.plan import Plan
 from usk.synth.settings import RenderConfig
@@ -51,12 +51,7 @@ def refuse_unable(generator: GeneratorInfo, name: str, settings: RenderConfig) -
             hint="Make one with `usk fit`, or choose another strategy.",
         )
     if settings.guidance not in (None, 1.0) and not conditioned:
-        raise UsageError(
-            f"has no effect: {name} is not conditioned on the class here",
-            field="guidance",
-            value=settings.guidance,
-            hint="Remove it.",
-        )
+        raise no_effect("guidance", settings.guidance, f"{name} is not conditioned on the class here")
     for field in ("prompt", "negative_prompt"):
         if getattr(settings, field) and not generator.takes_prompts:
             raise UsageError(

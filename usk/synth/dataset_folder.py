@@ -24,7 +24,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from usk.data.cache import checked, read_checked
 from usk.data.clip import Provenance
 from usk.engine.part import Part, job_versions, part_number
 from usk.errors import UsageError, disk_errors
-from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder
+from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder, sha256_of
 from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, read_manifest, write_manifest
 from usk.reporter import Reporter
 from usk.synth.plan import Plan
@@ -79,11 +78,6 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
     return buffer.getvalue()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
 def kept_plan(plan: Plan, manifest: Manifest, folder: Path) -> Plan:
     """The clips of a plan that its finished dataset has: all of them, or those that the classifier filter kept."""
     import pyarrow.parquet as pq
@@ -122,7 +116,7 @@ class DatasetFolder:
         try:
             plan = Plan.from_lines((folder / PLAN_FILE).read_bytes().splitlines(), manifest.class_names)
             found = cls(folder, plan, manifest, 1, ())
-            if _sha256(folder / PLAN_FILE) != manifest.plan_sha256:
+            if sha256_of(folder / PLAN_FILE) != manifest.plan_sha256:
                 raise ValueError
             if not found.is_assembled:
                 kept = json.loads((folder / UNITS_FILE).read_text(encoding="utf-8"))
@@ -162,7 +156,7 @@ class DatasetFolder:
                 else:
                     self._resume(there)
                 plan = self.folder / PLAN_FILE  # where there is no lock, another's
-                if not plan.is_file() or _sha256(plan) != self.manifest.plan_sha256:
+                if not plan.is_file() or sha256_of(plan) != self.manifest.plan_sha256:
                     atomic_write(plan, self.plan.lines())
                 for left in self.folder.glob(f"[!.]*/{PARTIAL.format('*')}"):  # by a kill
                     left.unlink(missing_ok=True)
@@ -292,7 +286,7 @@ class DatasetFolder:
                 rejected = self._write_shards("rejected/rejected", ids - set(kept))
             self.manifest = replace(self.manifest, shards=shards, rejected=rejected)
         with disk_errors(self.folder):
-            hashes = {name: _sha256(self.folder / name) for name in self.manifest.all_shards}
+            hashes = {name: sha256_of(self.folder / name) for name in self.manifest.all_shards}
             hashed = self.manifest.with_hashes(hashes)
             if hashed != find_manifest(self.folder, UsageError):
                 write_manifest(self.folder, hashed)
@@ -371,7 +365,7 @@ def _is_whole(file: Path, shard: Shard) -> bool:
     import pyarrow.parquet as pq
 
     if shard.sha256:
-        return _sha256(file) == shard.sha256
+        return sha256_of(file) == shard.sha256
     try:
         return bool(pq.read_metadata(file).num_rows == shard.rows)
     except (pa.ArrowException, OSError):

@@ -1,10 +1,9 @@
 """The classifier filter of `usk synth`: a classifier scores each synthetic clip, and the best are kept.
 
-A clip may train in every round that tests none of its parents' folds, so a classifier whose clips are to serve all rounds may
-be trained on those folds alone: a clip is scored by the classifier of its own fold. Where the folds to be tested are named, one
-classifier is trained on all the others. Either way it is trained on nothing but recordings that parents are drawn from: none
-that are held out for validation, none that also occur in a fold that it must not know. What it was trained on goes into the
-manifest and the rows, and `usk train` and `usk audit` hold the clips to it as they do for generators.
+A clip is scored by a classifier that was trained on its parents' folds alone, so that it may train wherever those are not tested;
+where the folds to be tested are named, by one that was trained on all others. Either knows nothing but recordings that parents are
+drawn from, none of which also occurs in another fold. What it was trained on goes into the manifest and the rows, and `usk train`
+and `usk audit` hold the clips to it as they do for generators.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import hashlib
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,24 +47,14 @@ Folds = tuple[int, ...]
 # --- who is trained on what, and what is kept: pure -----------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class FilterTraining:
-    """What one classifier is trained on: rows of the clips that parents are drawn from."""
-
-    folds: Folds
-    rows: tuple[int, ...]
-    groups: frozenset[str]
-    sounds: frozenset[str]
-
-
 def filter_trainings(
     pool: Sequence[Clip],
     known_clips: Sequence[Clip],
     planned: Sequence[PlannedClip],
     class_names: Sequence[str],
     one_for_all: bool,
-) -> dict[Folds, FilterTraining]:
-    """The classifiers that the planned clips need.
+) -> dict[Folds, list[int]]:
+    """The classifiers that the planned clips need, each with the rows of `pool` that it is trained on.
 
     Args:
         pool: clips that parents are drawn from.
@@ -86,11 +73,11 @@ def filter_trainings(
         wanted[scored_by(one, everywhere if one_for_all else ())].add(one.label)
     made = {}
     for name, labels in sorted(wanted.items()):
-        rows = tuple(
+        rows = [
             row
             for row, clip in enumerate(pool)
             if clip.group not in held and folds_of[clip.group] <= set(name)
-        )
+        ]
         recordings: dict[int, set[str]] = defaultdict(set)
         for row in rows:
             recordings[pool[row].label].add(pool[row].group)
@@ -114,13 +101,22 @@ def filter_trainings(
                     field="filter",
                     hint=f"Leave the class out. {more}",
                 )
-        made[name] = FilterTraining(
-            name,
-            rows,
-            frozenset(pool[row].group for row in rows),
-            frozenset(pool[row].identity for row in rows),
-        )
+        made[name] = rows
     return made
+
+
+def trained_on(pool: Sequence[Clip], rows_of: Mapping[Folds, Sequence[int]]) -> tuple[FilterTrainedOn, ...]:
+    """What a manifest says of filters that know these rows of `pool`."""
+    known = {folds: [pool[row] for row in rows] for folds, rows in rows_of.items()}
+    return tuple(
+        FilterTrainedOn(
+            folds,
+            len(clips),
+            tuple(sorted({clip.group for clip in clips})),
+            tuple(sorted({clip.identity for clip in clips})),
+        )
+        for folds, clips in known.items()
+    )
 
 
 def scored_by(clip: PlannedClip, everywhere: Folds) -> Folds:
@@ -202,12 +198,7 @@ class ClipFilter:
             classifier=self.classifier,
             share_kept=self.config.filter or 1.0,
             test_folds=self.config.test_folds,
-            trained_on=tuple(
-                FilterTrainedOn(
-                    one.folds, len(one.rows), tuple(sorted(one.groups)), tuple(sorted(one.sounds))
-                )
-                for one in self.trainings.values()
-            ),
+            trained_on=trained_on(self.pool.source.clips, self.trainings),
         )
 
     def prepare(self, work: Path, reporter: Reporter) -> None:
@@ -215,17 +206,17 @@ class ClipFilter:
         from safetensors.torch import load, save
 
         n_steps = {
-            name: max(MIN_STEPS, self.recipe.epochs * math.ceil(len(one.rows) / self.recipe.batch))
-            for name, one in self.trainings.items()
+            name: max(MIN_STEPS, self.recipe.epochs * math.ceil(len(rows) / self.recipe.batch))
+            for name, rows in self.trainings.items()
         }
         with reporter.task("training the classifier filter", "steps", sum(n_steps.values())) as task:
             done = 0
-            for name, training in self.trainings.items():
+            for name, rows in self.trainings.items():
                 path = work / f"filter-{_file_name(name)}.safetensors"
                 with disk_errors(work.parent), turn(path):  # of all processes one trains it
                     weights = read_checked(path)
                     if weights is None:
-                        model = self._train(training, n_steps[name], partial(_advance, task, done))
+                        model = self._train(rows, n_steps[name], task, done)
                         tensors = {key: one.contiguous().cpu() for key, one in model.state_dict().items()}
                         weights = save(tensors)
                         atomic_write(path, checked(weights))
@@ -238,15 +229,15 @@ class ClipFilter:
     def _network(self, probe: torch.Tensor | None = None) -> nn.Module:
         return self.recipe.model(len(self.pool.source.class_names), probe)
 
-    def _train(self, one: FilterTraining, n_steps: int, report: Callable[[int], None]) -> nn.Module:
+    def _train(self, rows: list[int], n_steps: int, task: Task, done: int) -> nn.Module:
         """One classifier, trained as `usk train` trains its preset, to the last step: no epoch is chosen.
 
         Its draws are its own, whatever was drawn before: trained again, it is the same.
         """
         recipe, device = self.recipe, self.device
         # At the generator's rate, as synthetic clips are: a classifier knows neither by its bandwidth.
-        features = features_of(self.pool.subset(list(one.rows)), recipe.features).to(device)
-        labels = torch.tensor([self.pool.source.clips[row].label for row in one.rows], device=device)
+        features = features_of(self.pool.subset(rows), recipe.features).to(device)
+        labels = torch.tensor([self.pool.source.clips[row].label for row in rows], device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             model = self._network(features.float().cpu()).to(device).train()
@@ -263,7 +254,7 @@ class ClipFilter:
             )
             for step in range(n_steps):
                 training.step()
-                report(step + 1)
+                task.update(done + step + 1)
             training.reestimate_batch_norm(evenly(features, BATCH_NORM_CLIPS))
         return model
 
@@ -293,7 +284,3 @@ class ClipFilter:
                 logits = self.classifiers[name](batch.to(self.device).float())
                 parts.append(logits.float().softmax(dim=1).cpu())
         return torch.cat(parts).numpy()
-
-
-def _advance(task: Task, before: int, step: int) -> None:
-    task.update(before + step)

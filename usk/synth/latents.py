@@ -17,17 +17,15 @@ import numpy as np
 import torch
 
 from usk.audio.mel import stack_padded
-from usk.data.decode import DecodedSource, beginning
+from usk.data.decode import beginning
 from usk.data.prompts import text_of_parents
 from usk.device import free_device_bytes, to_device
-from usk.diffusion.generator import Condition, Generator
+from usk.diffusion.generator import Condition
 from usk.errors import disk_errors
 from usk.files import atomic_write, turn
-from usk.synth.settings import RenderConfig
-from usk.synth.strategies import strategy_named
 
 if TYPE_CHECKING:
-    from usk.synth.render import Pieces, Stages
+    from usk.synth.render import DiffusionRenderer
 
 ON_DISK_BYTES = 8 * 2**30  # of one dataset
 
@@ -42,34 +40,25 @@ class ParentLatents:
 
     def __init__(
         self,
+        renderer: DiffusionRenderer,
         rows_of_crop: dict[int, list[int]],
-        decoded: DecodedSource,
-        generator: Generator,
-        config: RenderConfig,
         work: Path,
-        batch: int,
-        pieces: Pieces,
-        stages: Stages,
         prompts: Mapping[str, Sequence[str]],
     ) -> None:
-        """`rows_of_crop`: the parents' rows in `decoded` by the length of their crop in samples, in order of first use."""
-        self.rows_of_crop, self.decoded, self.generator, self.config = (
-            rows_of_crop,
-            decoded,
-            generator,
-            config,
-        )
-        self.work, self.batch, self.pieces, self.stages = work, batch, pieces, stages
-        self.prompts = prompts
-        self.strategy = strategy_named(config.strategy)
+        """`rows_of_crop`: the parents' rows in what `renderer` draws from, by the length of their crop in samples, in order of first
+        use."""
+        self.decoded, self.generator, self.config = renderer.decoded, renderer.generator, renderer.config
+        self.strategy, self.pieces, self.stages = renderer.strategy, renderer.pieces, renderer.stages
+        self.rows_of_crop, self.work, self.prompts = rows_of_crop, work, prompts
+        self.batch = batch = renderer.batch
         self.group_of: dict[int, tuple[int, int]] = {}
         self.groups: dict[tuple[int, int], list[int]] = {}  # rows by crop and number
         self.kept: set[tuple[int, int]] = set()
         self._whole: set[int] = set()  # rows whose record was found as it was written
-        self._near: OrderedDict[tuple[int, int], torch.Tensor] = (
-            OrderedDict()
-        )  # by row and crop, the longest unused first
-        self.near_bytes = free_device_bytes(generator.device) / 8 if generator.device.type == "cuda" else 0.0
+        # By row and crop, the longest unused first
+        self._near: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
+        device = self.generator.device
+        self.near_bytes = free_device_bytes(device) / 8 if device.type == "cuda" else 0.0
         left = ON_DISK_BYTES
         for crop, rows in rows_of_crop.items():
             for begin in range(0, len(rows), batch):

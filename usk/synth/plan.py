@@ -16,6 +16,7 @@ from usk.data.splits import held_out_groups, stable_order
 from usk.errors import SourceError, require_at_least
 from usk.synth.alpha import Alpha
 from usk.synth.planned import PlannedClip, PlannedClips
+from usk.synth.settings import MOST_PER_CLASS
 from usk.text import abbreviate_list, pluralize
 
 
@@ -91,38 +92,37 @@ def draw_plan(
 ) -> Plan:
     """Draw parents for `per_class` synthetic clips of each class in `clips`.
 
-    A clip's parents have one class, one fold (unless `across_folds`) and different recordings. Every clip is used about
-    equally often, and no pair is drawn again while another is left; then it returns with another alpha. A class's clips are
-    spread over the folds in proportion to its real clips there. Recordings held out for validation give no parents: a clip
-    made from them could not be trained on. `known_clips` are all clips of the source, where `clips` is only a part of it;
-    they decide what is held out. Plans of the same seed and another `name` share neither noise nor order: it tells the
-    datasets of several draws of training clips apart, whose spread is to show their luck.
+    A clip's parents have one class, different recordings, and one fold unless no fold has enough of the class (or `across_folds`).
+    Every clip is used about equally often, and no pair is drawn again while another is left; then it returns with another alpha.
+    A class's clips are spread over the folds in proportion to its real clips there. Recordings held out for validation give no
+    parents. `known_clips` are all clips of the source, where `clips` is only a part of it; they decide what is held out. Plans of
+    the same seed and another `name` share neither noise nor order.
 
     Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has too few recordings.
     """
     alpha = Alpha.parse(alpha) if isinstance(alpha, str) else alpha
-    _check_request(per_class, n_parents, seed)
+    require_at_least(1, MOST_PER_CLASS, per_class=per_class)
+    require_at_least(0, seed=seed)
     held = held_out_groups(known_clips if known_clips is not None else clips)
-    pools: dict[int, dict[int, list[Clip]]] = defaultdict(lambda: defaultdict(list))
+    pools: dict[int, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.identity):
         if clip.group not in held:
-            pools[clip.label][0 if across_folds else clip.fold].append(clip)
+            pools[clip.label].append(clip)
     planned = PlannedClips()
     orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
     notes: list[str] = []
     repeated: dict[str, int] = {}  # classes with fewer pairs than clips, and how many
+    apart: list[str] = []  # classes without enough recordings in any fold
     lacking: dict[str, set[str]] = {}  # classes without enough recordings anywhere, and those they have
     for label in sorted({clip.label for clip in clips}):
-        folds = {
-            fold: pool
-            for fold, pool in sorted(pools[label].items())
-            if len({c.group for c in pool}) >= n_parents
-        }
-        if not folds:
+        if len({clip.group for clip in pools[label]}) < n_parents:
             lacking[class_names[label]] = {clip.group for clip in clips if clip.label == label}
             continue
-        skipped = sorted(set(pools[label]) - set(folds))
-        if skipped:
+        folds = {} if across_folds else _by_fold(pools[label], n_parents)
+        if not folds:
+            folds = {0: pools[label]}
+            apart += [] if across_folds else [class_names[label]]
+        elif skipped := sorted({clip.fold for clip in pools[label]} - set(folds)):
             notes.append(
                 f"{class_names[label]}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
             )
@@ -139,7 +139,12 @@ def draw_plan(
             repeated[class_names[label]] = n_pairs
         orders.append(begin + _generator(seed, name, label).permutation(per_class))
     if lacking:
-        raise _too_few_recordings(lacking, n_parents, across_folds, held)
+        raise _too_few_recordings(lacking, n_parents, held)
+    if apart:
+        notes.append(
+            f"{abbreviate_list(apart)}: every fold has fewer than {_recordings(n_parents)} to draw from, so parents lie in different folds; such a clip trains where neither "
+            "is tested"
+        )
     if repeated:
         fewest = pluralize(min(repeated.values()), "pair")
         notes.append(
@@ -147,6 +152,16 @@ def draw_plan(
             "that is used again is mixed in another proportion (alpha)"
         )
     return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(notes))
+
+
+def _by_fold(clips: Sequence[Clip], n_parents: int) -> dict[int, list[Clip]]:
+    """Clips by fold, of the folds that have so many recordings."""
+    folds: dict[int, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        folds[clip.fold].append(clip)
+    return {
+        fold: pool for fold, pool in sorted(folds.items()) if len({clip.group for clip in pool}) >= n_parents
+    }
 
 
 def _planned(
@@ -174,29 +189,16 @@ def _planned(
         )
 
 
-def _check_request(per_class: int, n_parents: int, seed: int) -> None:
-    if n_parents not in (1, 2):
-        raise ValueError(f"{n_parents} parents; clips have one or two")
-    require_at_least(1, 1_000_000, per_class=per_class)
-    require_at_least(0, seed=seed)
-
-
-def _too_few_recordings(
-    lacking: Mapping[str, set[str]], n_parents: int, across_folds: bool, held: frozenset[str]
-) -> SourceError:
+def _too_few_recordings(lacking: Mapping[str, set[str]], n_parents: int, held: frozenset[str]) -> SourceError:
     """For classes (with their recordings) of which no clip can be made: all of them, and what would do."""
-    hopeless = [name for name, groups in lacking.items() if len(groups) < n_parents or across_folds]
-    one = "the class" if len(lacking) == 1 else abbreviate_list(hopeless, 12)
-    fixes = [f"leave {one} out"] if hopeless else []
-    fixes += ["pair across folds"] if len(hopeless) < len(lacking) else []
+    one = "the class" if len(lacking) == 1 else abbreviate_list(list(lacking), 12)
     other = ", take a strategy of one parent (variation)" if n_parents > 1 else ""
     what = "class" if len(lacking) == 1 else "classes"
     have = ", ".join(str(len(groups)) for groups in lacking.values())
     some = ", some held out for validation" if any(groups & held for groups in lacking.values()) else ""
     return SourceError(
-        f"{what} {', '.join(lacking)} cannot be interpolated: a clip needs {_recordings(n_parents)}"
-        f"{'' if across_folds else ' in any one fold'} ({'it has' if len(lacking) == 1 else 'they have'} {have} in all{some})",
-        hint=f"{' and '.join(fixes).capitalize()}{other}, or add recordings.",
+        f"{what} {', '.join(lacking)} cannot be interpolated: a clip needs {_recordings(n_parents)} ({'it has' if len(lacking) == 1 else 'they have'} {have} in all{some})",
+        hint=f"Leave {one} out{other}, or add recordings.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from usk.data.clip import NO_MODEL
@@ -21,7 +21,7 @@ from usk.diffusion.pipeline import EMBEDDED, resolve_model
 from usk.diffusion.text_pipeline import TextGenerator
 from usk.errors import SourceError, UsageError
 from usk.files import expanded, require_own_folder
-from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord, TrainSubsetRecord
+from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord
 from usk.reporter import Reporter
 from usk.synth.chosen_generator import (
     notes_on_generator,
@@ -105,9 +105,7 @@ def prepare(
         render=settings.as_dict(),
         alpha=config.alpha,
         seed=config.seed,
-        asked=Asked(
-            config.per_class, config.classes, config.test_folds, config.across_folds, config.skip_bad
-        ),
+        asked=Asked(config.per_class, config.classes, config.test_folds, config.skip_bad),
         has_groups=source.has_groups,
         license=strictest_license([source.license, *([weights.license] if weights is not None else [])]),
         plan_sha256=plan.sha256,
@@ -115,7 +113,7 @@ def prepare(
         prompts=dict(prompts.of_class) if prompts is not None else {},
         precision=weights.precision if weights is not None else None,
         unconditioned=tuple(unconditioned),
-        train_clips=TrainSubsetRecord(**asdict(config.train_clips)) if config.train_clips else None,
+        train_clips=config.train_clips,
         recordings_of_several_folds={
             group: tuple(folds) for group, folds in in_several_folds(source.clips).items()
         },
@@ -142,13 +140,7 @@ def decode(
     reporter: Reporter | None = None,
 ) -> DecodedSource:
     """All clips of `source` that can be used. Raises UsageError for a source of synthetic clips."""
-    if source.has_synthetic:
-        raise UsageError(
-            "holds synthetic clips, and clips made of them could leak",
-            field="real",
-            value=source.location,
-            hint="Name the real clips that they were made from.",
-        )
+    source.require_real("clips made of them could leak")
     return decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, reporter=reporter)
 
 
@@ -179,7 +171,7 @@ def plan_for(
             name=config.train_clips.name if config.train_clips is not None else "",
             alpha=config.alpha,
             n_parents=config.render.row.n_parents,
-            across_folds=config.across_folds or config.train_clips is not None,
+            across_folds=config.train_clips is not None,
             known_clips=source.clips,
         )
     except SourceError as error:

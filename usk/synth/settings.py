@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usk.data.prompts import DEFAULT_PROMPT
 from usk.diffusion.sampler import SamplerConfig
-from usk.errors import UsageError, require_at_least, require_known
+from usk.errors import UsageError, no_effect, require_at_least, require_known
 from usk.synth.alpha import Alpha
 from usk.synth.strategies import Strategy, strategy_named
 
@@ -153,25 +153,18 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     uses, options = ("no generator", OF_GENERATORS) if strategy.mix is None else ("no sampler", OF_SAMPLERS)
     ignored = [of for of in options if of in chosen]
     if ignored and not (strategy.mix and strategy.samples):
-        raise UsageError(
-            f"has no effect: the strategy {name} uses {uses}",
-            field=ignored[0],
-            value=chosen[ignored[0]],
-            hint="Remove it.",
-        )
+        raise no_effect(ignored[0], chosen[ignored[0]], f"the strategy {name} uses {uses}")
     chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
     conditions = strategy.samples and (preset.config.condition_on_class or not strategy.inverts)
     chosen.setdefault("condition_on_class", conditions)
-    _check(
-        0.0 < float(chosen["strength"]) <= 1.0, "must lie above 0 and up to 1", "strength", chosen["strength"]
-    )
     if chosen.get("eta", 0.0) > 0:
         chosen.setdefault("solver", "ddim")
-    from_noise = preset.steps
-    if preset.config.solver == "second-order" and chosen.get("solver") == "ddim":
-        from_noise *= FIRST_ORDER_STEPS
-    chosen.setdefault("steps", max(1, round(from_noise * float(chosen["strength"]))))
-    return replace(preset.config, **chosen)
+    config = replace(preset.config, **chosen)
+    if "steps" in chosen:
+        return config
+    is_slower = config.solver == "ddim" and preset.config.solver != "ddim"
+    from_noise = preset.steps * (FIRST_ORDER_STEPS if is_slower else 1)
+    return replace(config, steps=max(1, round(from_noise * config.strength)))
 
 
 @dataclass(frozen=True)
@@ -183,13 +176,11 @@ class SynthConfig:
     seed: int = 0
     classes: tuple[str, ...] = ()  # empty: all
     test_folds: tuple[int, ...] = ()  # give no parents
-    across_folds: bool = False  # a clip's parents may lie in different folds
     train_clips: TrainSubset | None = None  # parents are these alone, paired whatever their folds
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
-    filter: float | None = (
-        None  # share of the clips of a class that the classifier filter keeps; None: no filter
-    )
+    # Share of the clips of a class that the classifier filter keeps; None: no filter
+    filter: float | None = None
 
     filter_model: str | None = None  # an outside model that filters: hf: and a folder or Hub id
     trained_on: str | None = None  # a list of the recordings that the generator was trained on
@@ -204,48 +195,19 @@ class SynthConfig:
             self.filter,
         )
         if Alpha.parse(self.alpha) != Alpha() and not self.render.row.weighted:
-            raise UsageError(
-                f"has no effect: the strategy {self.render.strategy} weighs no parents",
-                field="alpha",
-                value=self.alpha,
-                hint="Remove it.",
-            )
+            raise no_effect("alpha", self.alpha, f"the strategy {self.render.strategy} weighs no parents")
         if self.filter_model is not None:
-            self._check_filter_model()
+            _check(
+                self.filter_model.startswith(OUTSIDE) and self.filter_model != OUTSIDE,
+                f"is not {OUTSIDE} and a model, such as {OUTSIDE}laion/clap-htsat-unfused",
+                "filter_model",
+                self.filter_model,
+            )
+            what = "does not go together with a model that filters"
+            _check(self.filter is None, what, "filter", self.filter)
         if self.trained_on is not None and self.render.row.mix is None:
-            raise UsageError(
-                f"has no effect: the strategy {self.render.strategy} uses no generator",
-                field="trained_on",
-                value=self.trained_on,
-                hint="Remove it.",
-            )
-        if self.filter is not None and self.across_folds and not self.test_folds:
-            raise UsageError(
-                "needs one classifier for all clips where their parents may lie in different folds",
-                field="filter",
-                value=self.filter,
-                hint="Name the test folds, or pair within folds.",
-            )
-
-    def _check_filter_model(self) -> None:
-        _check(
-            str(self.filter_model).startswith(OUTSIDE) and self.filter_model != OUTSIDE,
-            f"is not {OUTSIDE} and a model, such as {OUTSIDE}laion/clap-htsat-unfused",
-            "filter_model",
-            self.filter_model,
-        )
-        for name, given in {"filter": self.filter, "across_folds": self.across_folds}.items():
-            if given and (name == "filter" or not self.test_folds):
-                raise UsageError(
-                    "does not go together with a model that filters"
-                    if name == "filter"
-                    else "needs real clips to compare all clips with",
-                    field=name,
-                    value=given,
-                    hint="Choose one of them."
-                    if name == "filter"
-                    else "Name the test folds, or pair within folds.",
-                )
+            why = f"the strategy {self.render.strategy} uses no generator"
+            raise no_effect("trained_on", self.trained_on, why)
 
     @property
     def to_make(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usk.errors import require_known
 
@@ -34,8 +34,9 @@ class Ingredients:
 class Strategy:
     """One row of the table."""
 
-    # To latents at the strength, [batch, *latent shape]; None: no generator, waveforms become waveforms.
-    mix: Callable[[Ingredients], torch.Tensor] | None
+    # Takes `usk.diffusion.interpolate`, which imports torch, and gives latents at the strength, [batch, *latent shape]; None: no
+    # generator, waveforms become waveforms.
+    mix: Callable[[Any, Ingredients], torch.Tensor] | None
     help: str
     n_parents: int = 2
     encodes: bool = True  # latents of parents are needed
@@ -54,47 +55,23 @@ class Strategy:
         return self.mix is None or not self.samples
 
 
-def _slerp(of: Ingredients) -> torch.Tensor:
-    from usk.diffusion.interpolate import slerp
-
-    return slerp(of.noisy[0], of.noisy[1], of.alpha)
-
-
-def _decomposed(of: Ingredients) -> torch.Tensor:
-    from usk.diffusion.interpolate import decomposed
-
-    return decomposed(of.noisy[0], of.noisy[1], of.alpha, of.clean[0], of.clean[1], of.scales)
-
-
-def _variation(of: Ingredients) -> torch.Tensor:
-    from usk.diffusion.interpolate import with_noise
-
-    return with_noise(of.clean[0], of.fresh(), of.scales)
-
-
-def _average(of: Ingredients) -> torch.Tensor:
-    from usk.diffusion.interpolate import lerp
-
-    return lerp(of.clean[0], of.clean[1], of.alpha)
-
-
-def _resynthesis(of: Ingredients) -> torch.Tensor:
-    return of.clean[0]
-
-
-def _sample(of: Ingredients) -> torch.Tensor:
-    return of.fresh()
-
-
 WAVEFORM, CLASSICAL = "waveform", "classical"
 STRATEGIES: dict[str, Strategy] = {
-    "decomposed": Strategy(_decomposed, "signal mixed linearly, noise spherically"),
-    "slerp": Strategy(_slerp, "spherical linear interpolation (as published)"),
+    "decomposed": Strategy(
+        lambda ways, of: ways.decomposed(*of.noisy, of.alpha, *of.clean, of.scales),
+        "signal mixed linearly, noise spherically",
+    ),
+    "slerp": Strategy(
+        lambda ways, of: ways.slerp(*of.noisy, of.alpha), "spherical linear interpolation (as published)"
+    ),
     "variation": Strategy(
-        _variation, "one parent, noised up to the strength and decoded", n_parents=1, inverts=False
+        lambda ways, of: ways.with_noise(of.clean[0], of.fresh(), of.scales),
+        "one parent, noised up to the strength and decoded",
+        n_parents=1,
+        inverts=False,
     ),
     "sample": Strategy(
-        _sample,
+        lambda ways, of: of.fresh(),
         "new clips from noise and the class; one parent lends length and loudness, and its texture if the phase is the parents'",
         n_parents=1,
         encodes=False,
@@ -102,13 +79,13 @@ STRATEGIES: dict[str, Strategy] = {
         strength=1.0,
     ),
     "average": Strategy(
-        _average,
+        lambda ways, of: ways.lerp(*of.clean, of.alpha),
         "a control: parents' latents (mel images in dB) averaged and decoded, without the network",
         inverts=False,
         samples=False,
     ),
     "resynthesis": Strategy(
-        _resynthesis,
+        lambda ways, of: of.clean[0],
         "a control: one parent encoded and decoded, without the network",
         n_parents=1,
         inverts=False,

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
@@ -33,9 +32,7 @@ def synthesize_subsets(
     model: str | Generator = "auto",
     device: str = "auto",
     reporter: Reporter | None = None,
-    arguments: Sequence[str] = (),
     part: Part = Part(),
-    workers: int | None = None,
     engine: str = LOCAL,
 ) -> list[SynthResult]:
     """Make one dataset for each of `subsets` under `out`, where `usk train` finds it.
@@ -51,20 +48,21 @@ def synthesize_subsets(
     named = model
     if config.render.row.mix is not None:
         model = ready_generator(model, device, config.render)
-    given: dict[str, Any] = {"model": model, "device": device, "reporter": reporter, "arguments": arguments}
     prepared: dict[str, Prepared] = {}
     failed: dict[str, UskError] = {}
     for subset in subsets:
         try:
             own = replace(config, train_clips=subset, test_folds=(subset.test_fold,))
-            one = prepare(source, own, **given)
+            one = prepare(source, own, model=model, device=device, reporter=reporter)
             prepared[subset.name] = replace(one, given=replace(one.given, model=named))
         except UskError as error:
             failed[subset.name] = error
     if failed:
         raise _together(failed, len(subsets))
-    of_job: dict[str, Any] = {"part": part, "workers": workers, "engine": engine}
-    return [render(one, Path(out) / name, reporter=reporter, **of_job) for name, one in prepared.items()]
+    return [
+        render(one, Path(out) / name, reporter=reporter, part=part, engine=engine)
+        for name, one in prepared.items()
+    ]
 
 
 def _together(failed: dict[str, UskError], n_subsets: int) -> UskError:

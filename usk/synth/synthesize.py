@@ -20,8 +20,7 @@ from usk.diffusion.generator import Generator
 from usk.engine.engine import LOCAL, RunUnit, Workers
 from usk.engine.part import Part
 from usk.engine.select import create_engine, require_engine
-from usk.errors import UsageError, UskError
-from usk.files import exclusive_lock
+from usk.errors import UsageError
 from usk.manifest import Manifest
 from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
@@ -53,9 +52,8 @@ class SynthResult:
     notes: tuple[str, ...]
     rejected: Plan | None = None  # of the clips that the classifier filter did not keep
     filter_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
-    missing: str = (
-        ""  # of a part: the units of other parts that are not made yet; the dataset is not finished
-    )
+    # Of a part: the units of other parts that are not made yet; the dataset is not finished
+    missing: str = ""
 
 
 def synthesize(
@@ -132,23 +130,6 @@ def render(
             claimed.enter_context(folder.claim(part, reporter, FINISH_WAIT_S))
         result = _finish(folder)
     return replace(result, n_made=n_made, elapsed_s=time.monotonic() - started, notes=prepared.notes)
-
-
-def finish(out: str | os.PathLike[str]) -> SynthResult:
-    """Finish a dataset whose parts are all made. It takes nothing but the folder.
-
-    Raises UsageError for a folder that no part has begun; UskError that says which parts are missing.
-    """
-    started = time.monotonic()
-    folder = DatasetFolder.claimed(Path(out))
-    with exclusive_lock(folder.folder, "usk synth"):
-        result = _finish(folder)
-    if result.missing:
-        raise UskError(
-            f"{folder.folder} cannot be finished: {result.missing}",
-            hint="Run these parts of `usk synth` again.",
-        )
-    return replace(result, elapsed_s=time.monotonic() - started)
 
 
 def _finish(folder: DatasetFolder) -> SynthResult:
@@ -240,9 +221,8 @@ def _render_all(
 
     given = prepared.given
     begin, source = Rendering(given, folder.folder), given.source
-    files = [
-        getattr(ref, "path", "") for ref in source.audio[:1]
-    ]  # of the Hub's: in the cache of this machine
+    # Of the Hub's: in the cache of this machine
+    files = [getattr(ref, "path", "") for ref in source.audio[:1]]
     with create_engine(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
         engine.run(len(todo), begin, lambda place: todo[place].number, on_result=on_result)
     return sum(made)

@@ -23,13 +23,13 @@ from usk.data.clip import Clip
 from usk.data.decode import DecodedSource
 from usk.data.prompts import Prompts
 from usk.data.splits import held_out_groups
-from usk.diffusion.weights import quiet_transformers
+from usk.diffusion.weights import quiet_log
 from usk.errors import ModelError, SourceError
 from usk.files import expanded
 from usk.hub import first_line
-from usk.manifest import FilterRecord, FilterTrainedOn
+from usk.manifest import FilterRecord
 from usk.reporter import Reporter
-from usk.synth.filter import Folds, scored_by
+from usk.synth.filter import Folds, scored_by, trained_on
 from usk.synth.plan import PlannedClip
 from usk.synth.settings import OUTSIDE, SynthConfig
 from usk.text import abbreviate_list
@@ -79,20 +79,11 @@ class TextFilter:
         rows: dict[Folds, list[int]] = defaultdict(list)
         for (name, _), some in self.rows.items():
             rows[name] += some
-        clips = self.pool.source.clips
         return FilterRecord(
             classifier=self.name,
             share_kept=1.0,
             test_folds=self.config.test_folds,
-            trained_on=tuple(
-                FilterTrainedOn(
-                    name,
-                    len(some),
-                    tuple(sorted({clips[row].group for row in some})),
-                    tuple(sorted({clips[row].identity for row in some})),
-                )
-                for name, some in rows.items()
-            ),
+            trained_on=trained_on(self.pool.source.clips, rows),
             least_score=LEAST,
         )
 
@@ -145,7 +136,7 @@ def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:
     folder = located(place, at)
     try:
         processor = library.ClapProcessor.from_pretrained(folder, local_files_only=True)
-        with quiet_transformers():
+        with quiet_log("transformers"):
             model, report = library.ClapModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )

@@ -1,7 +1,6 @@
-"""Clips without a generator: the control, which sums the very pairs that would be interpolated, and classical augmentation of
-waveforms.
+"""Clips without a generator: sums of the very pairs that would be interpolated, and classical augmentation of waveforms.
 
-What diffusion adds to training is what its clips do beyond these, which cost nothing.
+What diffusion adds to training is what its clips do beyond these.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from usk.synth.strategies import CLASSICAL, WAVEFORM
 
 SAMPLE_RATE_HZ = 22_050
 BATCH = 64
-
 
 STRETCH = 1.25  # at most, faster or slower
 SEMITONES = 3.5  # at most, up or down
