@@ -54,10 +54,6 @@ READING = {
 }
 CHANGED = ("was changed on the Hub meanwhile", "Run the same command again, and look at its new plan.")
 WRITING = READING | {
-    401: (
-        "is refused: the Hub does not accept your token, or it has expired",
-        "Run `hf auth login`, or set another HF_TOKEN.",
-    ),
     403: (
         "is refused: your token or account may not write there",
         "Run `hf auth login` with one that may, or name another repo.",
@@ -324,7 +320,9 @@ def _meaning(failure: BaseException, writing: bool) -> tuple[tuple[str, str], di
         if _is_connection_error(link):  # perhaps one that was ended since it dripped
             return SLOW if _patience.since_s == -math.inf else AWAY, {}
         if isinstance(link, OSError) and link.errno in ERRNOS:
-            return ERRNOS[link.errno], {"place": _place(link)}
+            from huggingface_hub.constants import HF_HUB_CACHE
+
+            return ERRNOS[link.errno], {"place": link.filename or HF_HUB_CACHE}
     if "LocalEntryNotFoundError" in names:
         return AWAY, {}
     if isinstance(failure, OSError):
@@ -351,10 +349,3 @@ def _is_connection_error(error: BaseException) -> bool:
         return True
     names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
     return not names.isdisjoint(CONNECTION_ERRORS)
-
-
-def _place(error: OSError) -> str:
-    """The file that could not be written, else the cache."""
-    from huggingface_hub import constants
-
-    return str(error.filename or constants.HF_HUB_CACHE)

@@ -11,7 +11,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,15 +78,13 @@ def _check_repo_id(repo_id: str) -> None:
             f"{repo_id} names a revision",
             hint=f"Push to {name}, and make tags with `hf repos tag create`.",
         )
-    try:
+    with suppress(HFValidationError):
         validate_repo_id(repo_id)
-        valid = repo_id.count("/") == 1
-    except HFValidationError:
-        valid = False
-    if not valid:
-        raise UsageError(
-            f"{repo_id!r} is not a name of a repo, which looks like user/name (letters, digits, - _ .)"
-        )
+        if repo_id.count("/") == 1:
+            return
+    raise UsageError(
+        f"{repo_id!r} is not a name of a repo, which looks like user/name (letters, digits, - _ .)"
+    )
 
 
 class _Repo:

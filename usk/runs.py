@@ -292,8 +292,5 @@ def read_predictions(folder: Path, n_classes: int) -> Predictions:
     return Predictions(clip_ids.astype(str), groups.astype(str), labels, predicted, probabilities)
 
 
-_AGAIN = "Delete it and train it again."
-
-
 def _damaged(folder: Path, what: str) -> SourceError:
-    return SourceError(f"{folder}: damaged or half-written run, {what}", hint=_AGAIN)
+    return SourceError(f"{folder}: damaged or half-written run, {what}", hint="Delete it and train it again.")

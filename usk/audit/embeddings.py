@@ -59,13 +59,10 @@ def features_of(audio: Sequence[np.ndarray], settings: Features = FOUR_SECONDS) 
 
 def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
     """Per-band mean, deviation and mean absolute change over time of log-mel in dB, loudness removed: [n, 192]."""
-    parts = []
-    for begin in range(0, len(audio), CHUNK):
-        features = features_of(audio[begin : begin + CHUNK])
-        features = features - features.mean(dim=(1, 2), keepdim=True)
-        change = features.diff(dim=2).abs().mean(dim=2)
-        parts.append(torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy())
-    return np.concatenate(parts)
+    features = features_of(audio)
+    features = features - features.mean(dim=(1, 2), keepdim=True)
+    change = features.diff(dim=2).abs().mean(dim=2)
+    return torch.cat((features.mean(dim=2), features.std(dim=2), change), dim=1).numpy()
 
 
 def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed:
@@ -130,12 +127,8 @@ def transformers_embedding(model_id: str, device: torch.device | str = "cpu") ->
 
     def embed(audio: Sequence[np.ndarray]) -> np.ndarray:
         with torch.no_grad():
-            return np.stack(
-                [
-                    _vector(model, audio_inputs(extractor, samples, RATE_HZ).to(device)).cpu().numpy()
-                    for samples in audio
-                ]
-            )
+            inputs = (audio_inputs(extractor, samples, RATE_HZ).to(device) for samples in audio)
+            return np.stack([_vector(model, one).cpu().numpy() for one in inputs])
 
     return Embedding(name, embed)
 

@@ -247,10 +247,9 @@ def fit_classifier(
     """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
     started = time.monotonic()
     parts = Gathered([(tables[name].features, rows) for name, rows in task.parts])
+    on_cuda = device.type == "cuda"  # where one look-up a step is faster
     data = TrainingData(
-        parts[torch.arange(len(parts), device=device)]
-        if device.type == "cuda"
-        else parts,  # one look-up a step
+        parts[torch.arange(len(parts), device=device)] if on_cuda else parts,
         torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device),
     )
     model: Any = _new_model(task, recipe, data.features, device)

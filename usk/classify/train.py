@@ -254,7 +254,6 @@ class _Trainer:
             def on_result(place: int, trained: TrainedClassifier) -> None:
                 index = self.todo[place]
                 self.records[index] = self._save(self.planned[index], self.identities[index], trained)
-
                 tables.used(tasks[place])
 
             with create_engine(workers, [self.out]) as engine:

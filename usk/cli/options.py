@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from usk.cli.display import Display
     from usk.data.source import Source
 
-DEFAULT_REAL = "danavery/urbansound8K"
-
 RealOption = Annotated[
     str | None,
     Option(
@@ -81,9 +79,9 @@ class Reading:
 
     def open(self, location: str | None, field: str = "real") -> Source:
         """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `field` is the parameter that names it."""
-        from usk.data.location import refuse_missing
+        from usk.data.location import default_real, refuse_missing
 
-        place = location if location is not None else os.environ.get("USK_REAL") or DEFAULT_REAL
+        place = default_real() if location is None else location
         refuse_missing(place, field)  # before numpy and pyarrow are imported
         from usk.data.open import open_source
 

@@ -59,9 +59,7 @@ def command(
         split=split,
         audit=audit,
     )
-    source = None
-    if config.synth is not None:
-        source = _parents(display, config.synth, real, reading)
+    source = _parents(display, config.synth, real, reading) if config.synth is not None else None
     made = report(out, config, real=source, reporter=display)
     for note in made.notes:
         display.warn(note)
@@ -72,7 +70,7 @@ def command(
         "clips": made.n_clips,
         "clips in all": made.n_all_clips,
     }
-    shown = facts_table("report", {name: value for name, value in facts.items() if value != []})
+    shown = facts_table("report", facts)
     display.result({**facts, "notes": list(made.notes)}, shown, f"Open {made.file} in a browser.")
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from usk.errors import SourceError
 from usk.files import expanded
 
 A_SOURCE = "A source is a folder of clips or of a dataset, a Hub id (user/name), or `demo`."
+
+
+def default_real() -> str:
+    """Where the real clips are, unless the user says: `$USK_REAL`, or the Hub's UrbanSound8K."""
+    return os.environ.get("USK_REAL") or "danavery/urbansound8K"
 
 
 def refuse_missing(location: str, field: str) -> None:

@@ -173,10 +173,8 @@ def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns)
     except IndexError as error:  # of `datasets`, where there is not one table
         raise SourceError(f"{typed} holds no clips") from error
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{typed} is no whole `save_to_disk` dataset: {str(error).splitlines()[0]}"
-        ) from error
-    files = sorted(file for file in path.rglob("*.arrow"))
+        raise SourceError(f"{typed} is no whole `save_to_disk` dataset: {first_line(error)}") from error
+    files = sorted(path.rglob("*.arrow"))
     revision, cache_key, _ = fingerprint_files(files, path)
     name = path.resolve().name
     opened = Source(name, "saved Hugging Face dataset", typed, revision, cache_key, (), (), ())

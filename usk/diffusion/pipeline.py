@@ -28,7 +28,7 @@ PUBLISHED = "teticio/audio-diffusion-ddim-256"
 INDEX_FILE = "model_index.json"
 TRAINED_ON_FILE = "trained_on.json"
 TRAINING_FILE = "training.json"
-MEL_IMAGES = "audio-diffusion mel images"  # the only family so far
+MEL_IMAGES = "audio-diffusion mel images"
 UNET_CLASSES = ("UNet2DModel", "UNet2DConditionModel")
 CONFIG_FILES = ("*.json",)
 # Weights lie in folders (at the top some repos have the same once more), and so do the vocabularies of tokenizers.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from usk.device import autocast
 from usk.diffusion.continuous import ContinuousSchedule
@@ -207,8 +208,4 @@ def _stacked(rows: Sequence[torch.Tensor]) -> torch.Tensor:
     """Tensors [1, length, ...] as one batch, padded with zeros (False) to the longest."""
     if rows[0].dim() < 2:
         return torch.cat(list(rows))
-    longest = max(row.shape[1] for row in rows)
-    padded = [
-        torch.cat((row, row.new_zeros((1, longest - row.shape[1], *row.shape[2:]))), dim=1) for row in rows
-    ]
-    return torch.cat(padded)
+    return pad_sequence([row[0] for row in rows], batch_first=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from usk.report.media import Media, Sound
     from usk.report.studio import ShownChange, ShownClip
 
-PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # S is the clip itself, which has one or two
+PARENT_LETTERS = "ABCDEFGHIJKLMNOPQR"  # S is the clip itself
 
 
 def listen(shown: Gallery, copies: frozenset[str], assets: str | None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _clip_data(at: int, one: ShownClip, number: Mapping[str, int]) -> dict[str, 
     clip = one.clip
     parents = [None if parent is None else number[parent.clip_id] for parent in one.parents]
     named = [
-        [letter, f"parent {letter}", sound] for letter, sound in zip(PARENT_LETTERS, parents, strict=False)
+        [letter, f"parent {letter}", sound] for letter, sound in zip(_letters(one), parents, strict=True)
     ]
     synthetic = ["S", "synthetic", number[one.sound.clip_id]]
     distances = ["–" if distance is None else f"{distance:.2f}" for distance in one.distances]
@@ -102,6 +102,11 @@ def _change_data(at: int, one: ShownChange, number: Mapping[str, int]) -> dict[s
     }
 
 
+def _letters(one: ShownClip) -> list[str]:
+    n = len(one.clip.parents)
+    return [*PARENT_LETTERS[:n], *map(str, range(len(PARENT_LETTERS) + 1, n + 1))]
+
+
 def _sound_data(one: Sound, assets: str | None, is_real: bool) -> dict[str, Any]:
     def place(media: Media) -> dict[str, str]:
         if assets is None:
@@ -122,7 +127,7 @@ def _sound_data(one: Sound, assets: str | None, is_real: bool) -> dict[str, Any]
 def _provenance(one: ShownClip) -> list[tuple[str, str]]:
     clip = one.clip
     parents = zip(
-        PARENT_LETTERS, clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=False
+        _letters(one), clip.parent_names or clip.parents, clip.parent_groups, clip.parent_folds, strict=False
     )
     return [
         ("clip", clip.clip_id),

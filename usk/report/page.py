@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup, escape
+
 from usk.errors import UsageError, disk_errors
 from usk.files import expanded
 from usk.report.canvas import Chart, paint
@@ -23,8 +25,6 @@ from usk.reporter import Reporter
 from usk.text import visible
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
-
     from usk.audit.audit import Audit
     from usk.data.source import Source
     from usk.report.gallery import Gallery
@@ -77,7 +77,6 @@ def report(
     from usk.data.open import open_source
     from usk.evaluate.details import compare_in_detail, train_clips_sweeps
     from usk.manifest import find_manifest
-    from usk.report.gallery import gallery, rejected_source
     from usk.report.view import sections_of, view_of
 
     file = Path(out)
@@ -91,6 +90,8 @@ def report(
     drawings = [[_figure(chart) for chart in section.charts] for section in sections]
     shown = audit = manifest = None
     if config.synth is not None:
+        from usk.report.gallery import gallery, rejected_source  # imports torch
+
         synthetic = open_source(config.synth, field="synth")
         manifest = find_manifest(expanded(config.synth))
         room = BUDGET_BYTES - _room_bytes(drawings)
@@ -189,8 +190,8 @@ def _page(
         version=__version__,
         split=assets is not None,
         policy=_policy(script, split=assets is not None),
-        css=_markup(style),
-        js=_markup(script),
+        css=Markup(style),
+        js=Markup(script),
         listen=None if shown is None else listen(shown, copies, None if assets is None else assets.name),
         real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
@@ -199,9 +200,7 @@ def _page(
 
 def _code(text: str) -> Markup:
     """Text whose parts in backticks are code."""
-    from markupsafe import escape
-
-    return _markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
 
 
 def _visible(value: Any) -> Any:
@@ -211,12 +210,6 @@ def _visible(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_visible(one) for one in value]
     return visible(value) if isinstance(value, str) else value
-
-
-def _markup(text: str) -> Markup:
-    from markupsafe import Markup
-
-    return Markup(text)
 
 
 def _policy(script: str, split: bool) -> str:
@@ -234,8 +227,8 @@ def _figure(chart: Chart) -> dict[str, Any]:
     return {
         "chart": chart,
         "size": "half" if chart.half else "full",
-        "wide": _markup("" if chart.half else visible(chart.svg(narrow=False))),  # matplotlib escapes names
-        "narrow": _markup(visible(chart.svg(narrow=True))),
+        "wide": Markup("" if chart.half else visible(chart.svg(narrow=False))),  # matplotlib escapes names
+        "narrow": Markup(visible(chart.svg(narrow=True))),
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usk.classify.config import DEFAULT_USE, USES
+from usk.data.location import default_real
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
@@ -25,7 +26,6 @@ from usk.text import abbreviate_list, pluralize
 if TYPE_CHECKING:
     from usk.study.results import StudyResult
 
-DEFAULT_REAL = "danavery/urbansound8K"
 RUNS = "runs"
 
 
@@ -106,8 +106,8 @@ def study(
     path, reporter = expanded(file).absolute(), reporter or Reporter()
     config = read_study(path)
     work_folder = expanded(work).absolute() if work is not None else path.parent / "work"
-    location = real or config.real or os.environ.get("USK_REAL") or DEFAULT_REAL
-    location = _resolve_location(location, Path.cwd() if real else path.parent)
+    start = Path.cwd() if real else path.parent
+    location = _resolve_location(real or config.real or default_real(), start)
     steps = _StudySteps(config, location, path.parent, part, engine).in_order()
     labels = tuple(step.label for step in steps)
     if dry_run:

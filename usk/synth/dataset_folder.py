@@ -34,7 +34,7 @@ from usk.data.clip import Provenance
 from usk.engine.part import Part, job_versions, part_number
 from usk.errors import UsageError, disk_errors
 from usk.files import PARTIAL, atomic_write, exclusive_lock, require_own_folder, sha256_of
-from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, read_manifest, write_manifest
+from usk.manifest import MANIFEST_FILE, Manifest, Shard, find_manifest, write_manifest
 from usk.reporter import Reporter
 from usk.synth.plan import Plan
 from usk.synth.units import WORK_FOLDER, Unit
@@ -109,31 +109,6 @@ class DatasetFolder:
         self.folder, self.plan, self.manifest = folder, plan, manifest
         self.rows_per_shard, self.units = rows_per_shard, units
 
-    @classmethod
-    def claimed(cls, folder: Path) -> DatasetFolder:
-        """One that was claimed before, as it stands. Raises UsageError where there is none."""
-        manifest = read_manifest(folder, UsageError)
-        try:
-            plan = Plan.from_lines((folder / PLAN_FILE).read_bytes().splitlines(), manifest.class_names)
-            found = cls(folder, plan, manifest, 1, ())
-            if sha256_of(folder / PLAN_FILE) != manifest.plan_sha256:
-                raise ValueError
-            if not found.is_assembled:
-                kept = json.loads((folder / UNITS_FILE).read_text(encoding="utf-8"))
-                found.rows_per_shard, found.n_parts = int(kept["rows_per_shard"]), int(kept["parts"])
-                found.units = tuple(
-                    Unit(number, shard, tuple(rows), str(kept["key"]))
-                    for number, (shard, rows) in enumerate(kept["units"])
-                )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                "is damaged: its plan or its units cannot be read",
-                field="out",
-                value=folder,
-                hint="Run the parts of `usk synth` again.",
-            ) from error
-        return found
-
     @property
     def work(self) -> Path:
         return self.folder / WORK_FOLDER
@@ -165,7 +140,7 @@ class DatasetFolder:
             yield
 
     def _keep_units(self, part: Part, reporter: Reporter | None) -> None:
-        """Note how the plan is cut, in how many parts, and made with which threads and versions. Raises UsageError for other ones."""
+        """Note in how many parts the clips are made, and with which threads and versions. Raises UsageError for other ones."""
         self.work.mkdir(exist_ok=True)
         self.n_parts, here = part.of, job_versions()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -178,15 +153,8 @@ class DatasetFolder:
                     f"was begun with {name} {before[name]}, and here is {here[name]}", field="out", value=self.folder,
                     hint="Use one version for all of it, or choose a new folder.",
                 )  # fmt: skip
-        record = {
-            **here,
-            "parts": part.of,
-            "threads": self.threads,
-            "rows_per_shard": self.rows_per_shard,
-            "key": self.manifest.key,
-            "units": [(unit.shard, unit.rows) for unit in self.units],
-        }
-        whole, file = json.dumps(record).encode(), self.folder / UNITS_FILE
+        whole = json.dumps({**here, "parts": part.of, "threads": self.threads}).encode()
+        file = self.folder / UNITS_FILE
         if not file.is_file() or file.read_bytes() != whole:
             atomic_write(file, whole)
 

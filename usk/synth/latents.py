@@ -48,7 +48,7 @@ class ParentLatents:
         """`rows_of_crop`: the parents' rows in what `renderer` draws from, by the length of their crop in samples, in order of first
         use."""
         self.decoded, self.generator, self.config = renderer.decoded, renderer.generator, renderer.config
-        self.strategy, self.pieces, self.stages = renderer.strategy, renderer.pieces, renderer.stages
+        self.strategy, self.pieces = renderer.strategy, renderer.pieces
         self.rows_of_crop, self.work, self.prompts = rows_of_crop, work, prompts
         self.batch = batch = renderer.batch
         self.group_of: dict[int, tuple[int, int]] = {}
@@ -117,8 +117,7 @@ class ParentLatents:
         with disk_errors(self.work.parent), turn(file):  # whoever needs it first encodes it, of all processes
             latents = self._whole_records(file, group, rows)
             if latents is None:
-                with self.stages("encode"):
-                    all_of_them = self._encode(crop, self.groups[group])
+                all_of_them = self._encode(crop, self.groups[group])
                 records = np.zeros(len(all_of_them), self._record(crop))
                 records["latents"] = all_of_them
                 records["crc32"] = [zlib.crc32(one) for one in all_of_them]

@@ -53,7 +53,6 @@ class Given:
 class Prepared:
     """All that is decided before anything is written or rendered."""
 
-    config: SynthConfig
     render: RenderConfig  # with the guidance that the generator gets
     generator: Generator | None
     pool: DecodedSource  # what parents are drawn from
@@ -130,7 +129,7 @@ def prepare(
         manifest = replace(manifest, clip_filter=clip_filter.record())
     untrained = [name for name in plan.counts() if own and name not in own]
     notes = (*notes_on_generator(generator, pool, unconditioned, untrained), *pool.source.notes, *plan.notes)
-    return Prepared(config, settings, generator, pool, plan, clip_filter, manifest, notes, given)
+    return Prepared(settings, generator, pool, plan, clip_filter, manifest, notes, given)
 
 
 def decode(

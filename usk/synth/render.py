@@ -5,10 +5,8 @@ Every batch is a fixed piece of the plan, so that a run that was interrupted end
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,21 +34,6 @@ SILENT_RMS = 1e-6  # what is softer is not brought to the level of others
 MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
 
 Result = TypeVar("Result")
-
-
-class Stages:
-    """Seconds spent in each stage of rendering, for benchmarks; `synchronize` waits for the device first."""
-
-    def __init__(self, synchronize: Callable[[], None] = lambda: None) -> None:
-        self.synchronize = synchronize
-        self.spent_s: defaultdict[str, float] = defaultdict(float)
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.synchronize()
-        self.spent_s[name] += time.perf_counter() - started
 
 
 class Pieces:
@@ -114,7 +97,6 @@ class DiffusionRenderer(ClipRenderer):
         generator: Generator,
         config: RenderConfig,
         work: Path,
-        stages: Stages | None = None,
         prompts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """`prompts`: by class, of generators that take them; the plan says which clip gets which."""
@@ -124,7 +106,6 @@ class DiffusionRenderer(ClipRenderer):
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
         self.generator, self.mix = generator, self.strategy.mix
-        self.stages = stages or Stages()
         self.batch = batch_of(config, generator)
         self.pieces = Pieces(self.batch)
         self.scales = generator.scales(config.sampler)
@@ -166,10 +147,9 @@ class DiffusionRenderer(ClipRenderer):
         def render(piece: slice) -> np.ndarray:
             some = planned[piece]
             latents = self.sampled(some)
-            with self.stages("decode"):
-                seeds, iterations = [clip.seed for clip in some], self.config.griffin_lim_iterations
-                source = self.source(some) if self.config.phase == "parents" else None
-                return self.generator.decode(latents, seeds, iterations, source).cpu().numpy()
+            seeds, iterations = [clip.seed for clip in some], self.config.griffin_lim_iterations
+            source = self.source(some) if self.config.phase == "parents" else None
+            return self.generator.decode(latents, seeds, iterations, source).cpu().numpy()
 
         rendered = np.concatenate(self.pieces.run(len(planned), render))
         if not np.isfinite(rendered).all():
@@ -207,8 +187,7 @@ class DiffusionRenderer(ClipRenderer):
             seeds = [clip.seed ^ MIXING_STREAM for clip in planned]
             return to_device(_gaussian(seeds, generator.latent_shape(crop)), generator.device)
 
-        with self.stages("mix"):
-            mixed = self.mix(interpolate, Ingredients(noisy, clean, weights, fresh, self.scales))
+        mixed = self.mix(interpolate, Ingredients(noisy, clean, weights, fresh, self.scales))
         if not self.strategy.samples:
             return mixed
         assert config.guidance is not None  # resolved
@@ -221,9 +200,8 @@ class DiffusionRenderer(ClipRenderer):
             torch.stack([self.latents.audio(of_side, crop) for of_side in rows]) if on_audio else None,
             weights,
         )
-        with self.stages("sample"):
-            seeds = [clip.seed for clip in planned]
-            return generator.sample(mixed, config.sampler, condition, config.eta, seeds)
+        seeds = [clip.seed for clip in planned]
+        return generator.sample(mixed, config.sampler, condition, config.eta, seeds)
 
 
 def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:

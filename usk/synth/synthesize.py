@@ -29,7 +29,7 @@ from usk.synth.dataset_folder import DatasetFolder
 from usk.synth.filter import kept_by
 from usk.synth.plan import Plan
 from usk.synth.prepare import Given, Prepared, prepare
-from usk.synth.render import DiffusionRenderer, Stages
+from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import SynthConfig
 from usk.synth.units import WORK_FOLDER, Unit, cut_into_units
 from usk.synth.waveform import WAVEFORM_RENDERERS
@@ -64,7 +64,6 @@ def synthesize(
     model: str | Generator = "auto",
     device: str = "auto",
     reporter: Reporter | None = None,
-    stages: Stages | None = None,
     arguments: Sequence[str] = (),
     part: Part = Part(),
     workers: int | None = None,
@@ -75,7 +74,6 @@ def synthesize(
     Called again with the same arguments after an interruption it goes on where it stopped, and ends with the same rows.
 
     Args:
-        stages: for timing the stages of rendering.
         arguments: of the command line, for the dataset's record.
         part: of the job that this process does; the one that finds all others done finishes the dataset.
         workers: processes that render; by default this one alone, or one for each CUDA device where there are several.
@@ -86,8 +84,7 @@ def synthesize(
     config, reporter = config or SynthConfig(), reporter or Reporter()
     require_engine(engine, part)
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
-    of_job: dict[str, Any] = {"part": part, "workers": workers, "engine": engine}
-    return render(prepared, out, reporter=reporter, stages=stages, **of_job)
+    return render(prepared, out, reporter=reporter, part=part, workers=workers, engine=engine)
 
 
 # --- render --------------------------------------------------------------------------------------------------------
@@ -98,16 +95,15 @@ def render(
     out: str | os.PathLike[str],
     *,
     reporter: Reporter | None = None,
-    stages: Stages | None = None,
     part: Part = Part(),
     workers: int | None = None,
     engine: str = LOCAL,
 ) -> SynthResult:
     """Render the clips that `out` lacks, of `part` alone, and finish the dataset there once all are made. Raises UskError."""
     started = time.monotonic()
-    reporter, stages = reporter or Reporter(), stages or Stages()
+    reporter = reporter or Reporter()
     work = Path(out) / WORK_FOLDER
-    renderer = _renderer(prepared, work, stages)
+    renderer = _renderer(prepared, work)
     units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches, prepared.manifest.key)
     n_units = sum(part.has(unit.number) for unit in units)
     of_job = workers_for(workers, prepared.given, n_units, engine)
@@ -125,7 +121,7 @@ def render(
             prepared.clip_filter.prepare(work, reporter)
         with reporter.task("rendering", "clips", len(prepared.plan)) as task:
             of_job = replace(of_job, threads=folder.threads)
-            n_made = _render_all(prepared, folder, renderer, todo, of_job, stages, task)
+            n_made = _render_all(prepared, folder, renderer, todo, of_job, task)
         if not part.is_whole:
             claimed.enter_context(folder.claim(part, reporter, FINISH_WAIT_S))
         result = _finish(folder)
@@ -160,12 +156,12 @@ def _settings_note(prepared: Prepared) -> str:
     return f"model {prepared.manifest.model}; {', '.join(parts)}"
 
 
-def _renderer(prepared: Prepared, work: Path, stages: Stages) -> ClipRenderer:
+def _renderer(prepared: Prepared, work: Path) -> ClipRenderer:
     """What makes the clips."""
     generator, plan, pool = prepared.generator, prepared.plan, prepared.pool
     if generator is None:
         return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render)
-    return DiffusionRenderer(plan, pool, generator, prepared.render, work, stages, prepared.manifest.prompts)
+    return DiffusionRenderer(plan, pool, generator, prepared.render, work, prepared.manifest.prompts)
 
 
 def workers_for(workers: int | None, given: Given, n_units: int, engine: str = LOCAL) -> Workers:
@@ -182,20 +178,21 @@ def workers_for(workers: int | None, given: Given, n_units: int, engine: str = L
 
 @dataclass(frozen=True)
 class Rendering:
-    """Renders units, by their number, of a folder that was claimed for what is `given`: what a worker process does."""
+    """Renders units of a folder that was claimed for what is `given`: what a worker process does."""
 
     given: Given
     folder: Path
 
     def __call__(self, device: str) -> RunUnit:
-        given, folder = self.given, DatasetFolder.claimed(self.folder)
+        given = self.given
         prepared = prepare(given.source, given.config, model=given.model, device=device)
-        renderer = _renderer(prepared, folder.work, Stages())
+        folder = DatasetFolder(self.folder, prepared.plan, prepared.manifest, ROWS_PER_SHARD, ())
+        renderer = _renderer(prepared, folder.work)
         if prepared.clip_filter is not None:
             prepared.clip_filter.prepare(folder.work, Reporter())
 
-        def do(number: int, _say: Callable[..., None]) -> int:
-            return _render(prepared, folder, renderer, [folder.units[number]], Stages(), Task())
+        def do(unit: Unit, _say: Callable[..., None]) -> int:
+            return _render(prepared, folder, renderer, [unit], Task())
 
         return do
 
@@ -206,13 +203,12 @@ def _render_all(
     renderer: ClipRenderer,
     todo: Sequence[Unit],
     workers: Workers,
-    stages: Stages,
     task: Task,
 ) -> int:
     """Render the units `todo`, here or in worker processes; how many clips were made."""
     if workers.processes == 1 and workers.engine == LOCAL:
         with threads_of_torch(workers.threads):
-            return _render(prepared, folder, renderer, todo, stages, task)
+            return _render(prepared, folder, renderer, todo, task)
     n_done, made = folder.n_done(), list[int]()
 
     def on_result(_number: int, n_made: int) -> None:
@@ -224,7 +220,7 @@ def _render_all(
     # Of the Hub's: in the cache of this machine
     files = [getattr(ref, "path", "") for ref in source.audio[:1]]
     with create_engine(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
-        engine.run(len(todo), begin, lambda place: todo[place].number, on_result=on_result)
+        engine.run(len(todo), begin, todo.__getitem__, on_result=on_result)
     return sum(made)
 
 
@@ -233,7 +229,6 @@ def _render(
     folder: DatasetFolder,
     renderer: ClipRenderer,
     todo: Sequence[Unit],
-    stages: Stages,
     task: Task,
 ) -> int:
     """Render the units `todo`; how many clips were made. Compressing and writing go on in the background meanwhile."""
@@ -259,7 +254,6 @@ def _render(
             task.update(done := done + len(unit.rows))
             while len(behind) > UNITS_BEHIND:
                 behind.popleft().result()
-        with stages("writing left over"):
-            while behind:
-                behind.popleft().result()
+        for left in behind:
+            left.result()
     return n_made
