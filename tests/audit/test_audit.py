@@ -1,4 +1,4 @@
-"""The audit: leaks and wrong provenance found, defects and copies named, every figure with its embedding."""
+"""Tests of `usk audit`: leaks, wrong provenance, defects, near-copies and distances."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Command = Callable[..., Any]
 
 
 def rewrite(folder: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
-    """Change columns of the rows of a dataset, as someone who spoils it and knows of the hashes would."""
+    """Change columns of a dataset and update its hashes, so that the change is not detected by them."""
     for path in folder.glob("data/*.parquet"):
         table = pq.read_table(path)
         rows = [{**row, **{name: of(row) for name, of in changes.items()}} for row in table.to_pylist()]
@@ -42,7 +42,7 @@ def rewrite(folder: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
     write_manifest(folder, manifest.with_hashes(hashes))
 
 
-def test_a_sound_dataset_passes_and_is_left_as_it_is(
+def test_a_clean_dataset_passes_and_is_not_changed(
     usk: Command, made: Path, urbansound8k_folder: Path
 ) -> None:
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
@@ -52,22 +52,22 @@ def test_a_sound_dataset_passes_and_is_left_as_it_is(
     assert found["wrong_provenance"] == found["defects"]["quiet"] == found["defects"]["short"] == []
     by_fold = {part["fold"]: (part["usable"], part["leaking"]) for part in found["folds"]}
     assert by_fold[3] == (12, 0)
-    assert by_fold[1][1] + by_fold[2][1] == 12, "each clip's parents lie in fold 1 or in fold 2"
+    assert by_fold[1][1] + by_fold[2][1] == 12, "the parents of each clip are in fold 1 or 2"
     assert found["embedding"] == "log-mel statistics"
     assert {part["class_name"] for part in found["classes"]} == {"car_horn", "dog_bark", "siren"}
     for part in [*found["classes"], found["overall"]]:
-        whole = part["class_name"] == "all"
+        is_total = part["class_name"] == "all"
         distance = part["distance"]
         assert distance["kad"] is not None
-        assert part["clips"] == distance["n"] == (12 if whole else 4)
-        assert distance["n_real"] == (54 if whole else 18)
+        assert part["clips"] == distance["n"] == (12 if is_total else 4)
+        assert distance["n_real"] == (54 if is_total else 18)
         near = part["nearness"]
         assert near["to_real"] <= near["to_parents"] and near["real_to_real"] > found["near_copy_below"] > 0
     unknown = {part["generator_trained_on"] for part in found["folds"]}
-    assert unknown == {None}, "the tiny generator does not say"
+    assert unknown == {None}, "the tiny generator does not record it"
     assert "trained on is not known" in found["notes"][1]
     shown = usk(audited).done()
-    assert "leaks into the test folds" not in shown.out, "no folds were asked about"
+    assert "leaks into the test folds" not in shown.out, "no test folds were given"
     assert "Kernel audio distance to real clips, in log-mel statistics" in shown.out
     assert "Distance to the nearest real clip (median), in log-mel statistics" in shown.out
     leaking = usk(f"{audited} --test-folds 1,3")
@@ -75,7 +75,7 @@ def test_a_sound_dataset_passes_and_is_left_as_it_is(
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
 
 
-def test_every_finding_names_what_was_looked_for(made: Path, urbansound8k_folder: Path) -> None:
+def test_there_is_a_finding_for_every_check(made: Path, urbansound8k_folder: Path) -> None:
     synthetic, real = open_source(made), open_source(urbansound8k_folder)
     for asked in ([], [3], [1, 2]):
         found = audit(synthetic, real, test_folds=asked)
@@ -85,8 +85,8 @@ def test_every_finding_names_what_was_looked_for(made: Path, urbansound8k_folder
         assert len(kinds) == 7 and set(kinds.values()) == {"good"}
 
 
-def test_leaks_into_the_only_fold_there_is_are_counted(made: Path, urbansound8k_folder: Path) -> None:
-    """Real clips of fold 2 alone: the clips that were made from them leak into it, those of fold 1 do not."""
+def test_leaks_into_a_single_fold_are_counted(made: Path, urbansound8k_folder: Path) -> None:
+    """The real clips are those of fold 2. Clips made from them leak into it, clips made from fold 1 do not."""
     real = open_source(urbansound8k_folder).select(folds=[2])
     found = audit(open_source(made), real, test_folds=[2])
     (fold,) = found.folds
@@ -117,7 +117,7 @@ def test_wrong_provenance_is_found(
     assert all(message in line for line in ran.value["wrong_provenance"])
 
 
-def test_what_a_generator_was_trained_on_under_other_names_is_not_known(
+def test_training_clips_of_a_generator_under_other_names_are_unknown(
     made: Path, urbansound8k_folder: Path
 ) -> None:
     real = open_source(urbansound8k_folder)
@@ -125,20 +125,20 @@ def test_what_a_generator_was_trained_on_under_other_names_is_not_known(
     def trained_on(name: str) -> Source:
         return replace(open_source(made), generator_trained_on=(TrainingClips(frozenset({name})),))
 
-    for name in (real.clips[0].group, real.clips[0].clip_id):  # a recording, or a clip of it
+    for name in (real.clips[0].group, real.clips[0].clip_id):  # a recording or a clip
         assert {part.generator_trained_on for part in audit(trained_on(name), real).folds} == {0, 1}
-    then = replace(real, clips=tuple(replace(clip, group=f"{clip.group}-then") for clip in real.clips))
-    renamed = audit(trained_on(real.clips[0].group), then)
-    assert renamed.wrong_provenance == (), "recordings may be named anew"
+    renamed = replace(real, clips=tuple(replace(clip, group=f"{clip.group}-renamed") for clip in real.clips))
+    audited = audit(trained_on(real.clips[0].group), renamed)
+    assert audited.wrong_provenance == (), "recordings may have new names"
     found = audit(trained_on("elsewhere/1"), real)
     assert "was trained on elsewhere: if " in found.notes[1]
     assert {part.generator_trained_on for part in found.folds} == {None}
 
 
-def test_a_generator_that_is_known_in_part_is_not_called_known(
+def test_a_generator_with_partly_known_training_clips_is_reported_as_unknown(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    """As `usk fit --from` records one that does not say what it was trained on: in warnings, the run and the audit."""
+    """`usk fit --from` writes such a record for a base model without a record. The audit, the run and a warning report it."""
     group = next(clip.group for clip in open_source(urbansound8k_folder).clips if clip.fold == 1)
     parts = [
         {"source": "unknown clips of x", "folds": [], "clips": 0, "groups": [], "note": "it does not say"},
@@ -157,18 +157,18 @@ def test_a_generator_that_is_known_in_part_is_not_called_known(
             1 if known else "1 and unknown: leaks from it cannot be ruled out"
         )
         record = json.loads((Path(ran.value["runs"][0]["folder"]) / "run.json").read_text())
-        for said in (found["notes"], record["leaks"], [" ".join(ran.err.split())]):
-            assert any("a part of what " in sentence for sentence in said) is not known
+        for sentences in (found["notes"], record["leaks"], [" ".join(ran.err.split())]):
+            assert any("a part of what " in sentence for sentence in sentences) is not known
 
 
-def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk: Command) -> None:
+def test_defects_and_near_copies_are_found(made: Path, urbansound8k_folder: Path, usk: Command) -> None:
     real = open_source(urbansound8k_folder)
     decoded = decode_source(real)
     row_of = {clip.sound: row for row, clip in enumerate(decoded.source.clips)}
     names = [
         row["clip_id"] for path in made.glob("data/*.parquet") for row in pq.read_table(path).to_pylist()
     ]
-    spoilt = {
+    defective = {
         names[0]: tone(500, 0.2, peak=5e-4),
         names[1]: np.sign(np.sin(np.arange(4_000) / 9)).astype(np.float32),
         names[2]: tone(500, 0.05),
@@ -177,10 +177,10 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     }
 
     def audio(row: dict[str, Any]) -> dict[str, Any]:
-        samples = spoilt.get(row["clip_id"])
+        samples = defective.get(row["clip_id"])
         if row["clip_id"] == names[3]:
             samples = decoded.audio(row_of[row["parents"][0]])
-        if row["clip_id"] == names[6]:  # of a clip that is no parent of it
+        if row["clip_id"] == names[6]:  # a copy of a clip that is not its parent
             others = (clip for clip in decoded.source.clips if clip.group not in row["parent_groups"])
             samples = decoded.audio(row_of[next(others).sound])
         if samples is None:
@@ -190,16 +190,16 @@ def test_defects_and_copies_are_named(made: Path, urbansound8k_folder: Path, usk
     rewrite(made, audio=audio)
     found = usk("audit", made, "--real", urbansound8k_folder, "--json").value
 
-    def last(of: list[str]) -> list[str]:
-        return [name.rpartition("/")[2] for name in of]
+    def short(clip_ids: list[str]) -> list[str]:
+        return [name.rpartition("/")[2] for name in clip_ids]
 
-    assert last(found["defects"]["unusable"]) == [names[4], names[5]], (
-        "and the rest is looked at all the same"
+    assert short(found["defects"]["unusable"]) == [names[4], names[5]], (
+        "the other clips are audited all the same"
     )
-    assert last(found["defects"]["quiet"]) == [names[0]]
-    assert last(found["defects"]["clipped"]) == [names[1]]
-    assert last(found["defects"]["short"]) == [names[2]]
-    assert set(last(found["near_copies"])) >= {names[3], names[6]}
+    assert short(found["defects"]["quiet"]) == [names[0]]
+    assert short(found["defects"]["clipped"]) == [names[1]]
+    assert short(found["defects"]["short"]) == [names[2]]
+    assert set(short(found["near_copies"])) >= {names[3], names[6]}
     assert not found["leaks"]
 
 
@@ -209,7 +209,7 @@ def test_the_library_takes_any_embedding(made: Path, urbansound8k_folder: Path) 
     assert found.embedding == "first two" and found.overall.distance.kad is not None
 
 
-def test_wrong_input_is_one_line(
+def test_wrong_input_is_an_error_of_one_line(
     usk: Command, made: Path, urbansound8k_folder: Path, tone_folder: Path, tmp_path: Path
 ) -> None:
     for words, code, message in (
@@ -228,9 +228,11 @@ def test_wrong_input_is_one_line(
         assert "USK_REAL" not in ran.err
 
 
-def test_clips_that_cannot_be_used_hold_nothing_back(usk: Command, tmp_path: Path) -> None:
-    """`usk audit` splits as `usk synth` and `usk train` do: without clips that cannot be used. With a third of the others silent
-    fewer validate, and some that would have give parents."""
+def test_unusable_clips_do_not_count_for_splits(usk: Command, tmp_path: Path) -> None:
+    """`usk audit`, `usk synth` and `usk train` split the usable clips only.
+
+    A third of the other clips are silent here. So fewer recordings validate, and some of the rest become parents.
+    """
     folder, out = tmp_path / "city", tmp_path / "synth"
     for label, name in enumerate(("low", "high")):
         for recording in range(40):
@@ -238,9 +240,9 @@ def test_clips_that_cannot_be_used_hold_nothing_back(usk: Command, tmp_path: Pat
                 folder / name / f"{name}{recording}" / "a.wav", tone(300 * (1 + label) + 5 * recording, 0.3)
             )
     everything = open_source(folder)
-    held = held_out_groups(everything.clips)
+    held_out = held_out_groups(everything.clips)
     silent = [ref.path for clip, ref in zip(everything.clips, everything.audio, strict=True)
-              if clip.group not in held and clip.fold != 1][::3]  # fmt: skip
+              if clip.group not in held_out and clip.fold != 1][::3]  # fmt: skip
     for file in silent:
         soundfile.write(file, np.zeros(6_600), 22_050)
     common = ("--real", folder, "--skip-bad", "--quiet")
@@ -248,29 +250,29 @@ def test_clips_that_cannot_be_used_hold_nothing_back(usk: Command, tmp_path: Pat
         "synth", *common, "--strategy", "classical", "--per-class", 40, "--test-folds", 1, "--out", out
     ).done()
     parents = {group for clip in open_source(out).clips for group in clip.parent_groups}
-    assert parents & held, "else this tests nothing"
+    assert parents & held_out, "otherwise this tests nothing"
     ran = usk("audit", out, "--real", folder, "--test-folds", 1, "--json")
     assert ran.code == 0 and ran.value["asked_leaks"] == 0, ran.err
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [("--save", "--save"), ("--device nonsense", "--device nonsense"), ("--test-folds one", "--test-folds")],
 )
-def test_what_cannot_be_is_refused_before_the_work(
+def test_wrong_options_are_errors_before_the_audit(
     made: Path,
     urbansound8k_folder: Path,
     usk: Command,
     options: str,
-    said: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def too_late(*_: Any, **__: Any) -> None:
-        raise AssertionError("the audit has begun")
+        raise AssertionError("the audit has started")
 
     monkeypatch.setattr("usk.audit.audit.audit", too_late)
     (made / "plan.jsonl").unlink()
-    usk(f"audit {made} --real {urbansound8k_folder} {options}").refused(2, f"usk: {said}")
+    usk(f"audit {made} --real {urbansound8k_folder} {options}").refused(2, f"usk: {message}")
 
 
 def test_saved_results_stand_in_the_card(

@@ -1,4 +1,4 @@
-"""What sounds are compared in: the classifier of a run, a model of transformers, log-mel statistics."""
+"""Tests of embeddings: the classifier of a run, a model of transformers, log-mel statistics."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Command = Callable[..., Any]
 
 
 @pytest.mark.parametrize("classifier", ["small", "cnn"])
-def test_a_runs_classifier_can_embed(
+def test_the_classifier_of_a_run_embeds_clips(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, classifier: str
 ) -> None:
-    """Also one that looks at several patches of each clip."""
+    """`cnn` splits each clip into patches."""
     from usk.audit.embeddings import classifier_embedding
 
     few = "--epochs 1 --seeds 1 --test-folds 3 --json"
@@ -42,14 +42,14 @@ def test_a_runs_classifier_can_embed(
     assert found["overall"]["distance"]["kad"] is not None
 
 
-def test_the_run_on_most_real_clips_and_no_others_embeds_by_default(
+def test_the_run_with_the_most_real_clips_embeds_by_default(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     common = ("--real", urbansound8k_folder, "--epochs", 1, "--seeds", 1, "--no-baseline", "--test-folds", 3)
     usk("train", *common, "--mix", "real", "--mix", "real,synth", "--synth", made, "--quiet")
     (run,) = Path("runs").glob("real_*")
-    usk("train", *common, "--train-clips", 3, "--quiet")  # newer, and hardly trained
+    usk("train", *common, "--train-clips", 3, "--quiet")  # newer, but with fewer clips
     (Path("runs") / "damaged").mkdir()
     (Path("runs") / "damaged" / "run.json").write_text("{")
     (Path("runs") / "weightless").mkdir()
@@ -66,12 +66,12 @@ def test_the_run_on_most_real_clips_and_no_others_embeds_by_default(
 
 
 @pytest.fixture(scope="module")
-def tiny_listeners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of tiny random audio models of `transformers`: one that pools nothing, and a CLAP."""
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny random audio models of `transformers`: one without pooled output, and a CLAP."""
     import transformers as hf
 
     torch.manual_seed(0)
-    root = tmp_path_factory.mktemp("listeners")
+    root = tmp_path_factory.mktemp("models")
     wave = hf.Wav2Vec2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
         conv_stride=(10, 10), conv_kernel=(10, 10), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
@@ -95,51 +95,51 @@ def tiny_listeners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(("kind", "dimensions"), [("wave", 16), ("clap", 12)])
-def test_an_audio_model_of_transformers_can_embed(
+def test_a_transformers_model_embeds_clips(
     usk: Command,
     made: Path,
     urbansound8k_folder: Path,
-    tiny_listeners: dict[str, Path],
+    tiny_models: dict[str, Path],
     kind: str,
     dimensions: int,
 ) -> None:
     from usk.audit.embeddings import transformers_embedding
 
-    embed = transformers_embedding(str(tiny_listeners[kind])).embed
+    embed = transformers_embedding(str(tiny_models[kind])).embed
     clips = [tone(440, 0.5), tone(440, 0.01), tone(880, 12)]
     vectors = embed(clips)
     assert vectors.shape == (3, dimensions) and np.isfinite(vectors).all()
-    assert np.array_equal(embed(clips[::-1]), vectors[::-1]), "each clip by itself"
+    assert np.array_equal(embed(clips[::-1]), vectors[::-1]), "clips do not depend on each other"
     if kind == "wave":
-        ran = usk("audit", made, "--real", urbansound8k_folder, "--embedding", tiny_listeners[kind], "--json")
+        ran = usk("audit", made, "--real", urbansound8k_folder, "--embedding", tiny_models[kind], "--json")
         assert ran.code == 0, ran.err
-        assert ran.value["embedding"] == str(tiny_listeners[kind])
+        assert ran.value["embedding"] == str(tiny_models[kind])
         assert ran.value["overall"]["distance"]["kad"] is not None
 
 
 @pytest.mark.parametrize("weights", ["safetensors", "bin", "both"])
-def test_an_audio_model_of_the_hub_can_embed(
-    hub: LocalHub, tiny_listeners: dict[str, Path], tmp_path: Path, weights: str
+def test_a_transformers_model_of_the_hub_embeds_clips(
+    hub: LocalHub, tiny_models: dict[str, Path], tmp_path: Path, weights: str
 ) -> None:
     from usk.audit.embeddings import transformers_embedding
 
-    folder = shutil.copytree(tiny_listeners["wave"], tmp_path / "wave")
+    folder = shutil.copytree(tiny_models["wave"], tmp_path / "wave")
     if weights != "safetensors":
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     if weights == "bin":
         (folder / "model.safetensors").unlink()
     commit = hub.create_repo("model", "me/wave", folder).branches["main"]
-    there = transformers_embedding("me/wave@main")
-    assert there.name == f"me/wave@{commit}"
-    wanted = transformers_embedding(str(folder)).embed([tone(440, 0.5)])
-    np.testing.assert_array_equal(there.embed([tone(440, 0.5)]), wanted)
-    asked = {path.rpartition(".")[2] for _, path, _ in hub.requests if "/resolve/" in path}
-    assert asked == {"json", "bin" if weights == "bin" else "safetensors"}
+    embedding = transformers_embedding("me/wave@main")
+    assert embedding.name == f"me/wave@{commit}"
+    expected = transformers_embedding(str(folder)).embed([tone(440, 0.5)])
+    np.testing.assert_array_equal(embedding.embed([tone(440, 0.5)]), expected)
+    downloaded = {path.rpartition(".")[2] for _, path, _ in hub.requests if "/resolve/" in path}
+    assert downloaded == {"json", "bin" if weights == "bin" else "safetensors"}
     hub.stop()
-    assert transformers_embedding("me/wave").name == there.name
+    assert transformers_embedding("me/wave").name == embedding.name
 
 
-def test_an_embedding_that_cannot_be_is_one_line(
+def test_an_embedding_that_cannot_be_loaded_is_an_error_of_one_line(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()

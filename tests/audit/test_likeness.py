@@ -1,4 +1,4 @@
-"""How like clips are to their parents' average: known where it is known what they are."""
+"""Tests of how clips are compared with their parents, on clips with a known relation to them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from usk.audit.tables import findings
 from usk.data.open import open_source
 
 Command = Callable[..., Any]
-WHAT = "clips that are next to their parents' average"
+CHECK = "clips that are next to their parents' average"
 
 
-def found_of(usk: Command, real: Path, out: Path, *options: object) -> Any:
+def audit_of(usk: Command, real: Path, out: Path, *options: object) -> Any:
     usk(f"synth --real {real} --out {out} --per-class 2 --strategy waveform", *options).done()
     return audit(open_source(str(out)), open_source(str(real)))
 
 
-def test_a_clip_of_one_parent_alone_is_that_parent(
+def test_a_clip_with_alpha_0_equals_its_first_parent(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    found = found_of(usk, urbansound8k_folder, tmp_path / "synth", "--alpha", "0")
-    like = found.likeness
+    result = audit_of(usk, urbansound8k_folder, tmp_path / "synth", "--alpha", "0")
+    like = result.likeness
     assert like.clips == 6
-    assert like.average_correlation == pytest.approx(1, abs=0.01), (
-        "the average is the first parent, by its weight"
-    )
+    assert like.average_correlation == pytest.approx(1, abs=0.01), "the weighted average is the first parent"
     assert like.nearest_correlation == pytest.approx(1, abs=0.01)
     assert like.average_db == pytest.approx(0, abs=0.5)
-    (finding,) = [one for one in findings(found) if one.what == WHAT]
+    (finding,) = [one for one in findings(result) if one.what == CHECK]
     assert finding.kind == "look"
 
 
-def test_sums_lie_between_their_parents(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> None:
-    found = found_of(usk, urbansound8k_folder, tmp_path / "synth")
-    like = found.likeness
+def test_sums_are_closer_to_the_average_than_to_a_parent(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    result = audit_of(usk, urbansound8k_folder, tmp_path / "synth")
+    like = result.likeness
     assert like.nearest_correlation < like.average_correlation < 0.98
     assert like.nearest_db > like.average_db > 1
-    (finding,) = [one for one in findings(found) if one.what == WHAT]
+    (finding,) = [one for one in findings(result) if one.what == CHECK]
     assert finding.kind == "good"

@@ -1,1 +1,1 @@
-"""A dataset looked over: leaks, defects, and how close its clips are to real ones."""
+"""Audit a synthetic dataset: leaks, defects, and distances of its clips from real ones."""

@@ -1,10 +1,11 @@
-"""What can be said of a synthetic dataset before anything is trained on it: leaks, defects, near-copies, distance.
+"""Audit a synthetic dataset before training on it: leaks, defects, near-copies and distances from real clips.
 
-Distances between sounds are taken in an embedding, which is named with every result (`usk.audit.embeddings`).
+Distances are measured in an embedding, and every result names it (`usk.audit.embeddings`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,53 +15,52 @@ import numpy as np
 from usk.audio.features import FOUR_SECONDS
 from usk.audit.defects import Defects, find_defects
 from usk.audit.distances import Distance, Nearness, Neighbors, RealClips
-from usk.audit.embeddings import LOG_MEL, Embedding, embedding_named
+from usk.audit.embeddings import LOG_MEL, Embedding, load_embedding
 from usk.audit.leaks import FoldLeaks, fold_leaks, wrong_provenance
-from usk.audit.likeness import Likeness, likeness
+from usk.audit.likeness import Likeness, measure_likeness
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.leaks import Origins, foreign_generator, lineages, parents_in, unknown_generator
 from usk.data.source import Source
 from usk.errors import SourceError
 from usk.reporter import Reporter
 
-REFERENCE_CLIPS = 100  # real clips of a class that distances are measured to, at most
+MAX_REFERENCE_CLIPS = 100  # real clips of each class that distances are measured from
 RATE_HZ = FOUR_SECONDS.mel.sample_rate_hz
 
 
 @dataclass(frozen=True)
 class ClassAudit:
-    """The clips of one class, or of all."""
+    """Results for the clips of one class, or of all classes."""
 
     class_name: str
     clips: int
     near_copies: int
-    distance: Distance  # KAD to the real clips of the class; of all clips, the mean over classes
-    baseline: Distance  # of real clips of half of the recordings to those of the other half
+    distance: Distance  # KAD from the real clips of the class; for all clips, the mean over classes
+    baseline: Distance  # KAD between the real clips of two halves of the recordings
     nearness: Nearness
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All that `usk audit` found."""
+    """The results of `usk audit`."""
 
     dataset: str
     clips: int
     embedding: str
-    wrong_provenance: tuple[str, ...]  # rows whose parents are not what the row says
+    wrong_provenance: tuple[str, ...]  # clips whose recorded parents are wrong
     folds: tuple[FoldLeaks, ...]
-    asked_leaks: int | None  # in the test folds that were asked about; None where none was
+    asked_leaks: int | None  # clips that leak into the given test folds; None if no folds were given
     defects: Defects
     near_copies: tuple[str, ...]
-    near_copy_below: float | None  # the distance that makes a near-copy; None without two real recordings
+    near_copy_below: float | None  # near-copies are closer than this; None without two real recordings
     classes: tuple[ClassAudit, ...]
     overall: ClassAudit
-    # To the parents' average and to the nearest parent; None where no clip's are known
-    likeness: Likeness | None
+    likeness: Likeness | None  # None if no clip has known parents
     notes: tuple[str, ...] = ()
 
     @property
     def leaks(self) -> bool:
-        """Whether something was found that makes a test unclean: wrong provenance, or leaks into an asked fold."""
+        """Whether the dataset would spoil a test: clips have wrong provenance or leak into the given test folds."""
         return bool(self.wrong_provenance) or bool(self.asked_leaks)
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,11 +78,10 @@ def audit(
     """Compare a synthetic dataset with the real clips that it was made from.
 
     Args:
-        test_folds: folds that it must not leak into; without any, what each fold could use is merely counted.
-        embedding: what sounds are compared in; log-mel statistics by default.
+        test_folds: folds that no clip may leak into.
+        embedding: measures the distance between sounds; log-mel statistics by default.
 
-    Raises: SourceError if `synthetic` names no parents or `real` is not what they came from; UsageError for a fold that
-    is not there.
+    Raise SourceError if `synthetic` names no parents or they are not in `real`, and UsageError for a missing fold.
     """
     reporter = reporter or Reporter()
     if not synthetic.is_synthetic:
@@ -90,74 +89,75 @@ def audit(
             f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so leaks cannot be ruled out"
         )
     real.require_folds(test_folds)
-    originals = _decoded(real, reporter)
+    originals = _decode(real, reporter)  # usable clips only, like the splits of `usk synth` and `usk train`
     parents_in(synthetic, originals.source)
-    wrong = wrong_provenance(synthetic, originals.source)
-    decoded = _decoded(synthetic, reporter)
-    # As `usk synth` and `usk train` split: clips that cannot be used hold no recording back for validation.
-    looked_at = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
-    folds = fold_leaks(synthetic, originals.source, looked_at)
-    asked = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
-    embedding = embedding or embedding_named(LOG_MEL)
-    classes, overall, neighbors, n_reference = _distances(originals, decoded, embedding, reporter)
-    what_is_known = (unknown_generator(synthetic), foreign_generator(synthetic, originals.source))
+    decoded = _decode(synthetic, reporter)
+    audited_folds = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
+    folds = fold_leaks(synthetic, originals.source, audited_folds)
+    asked_leaks = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
+    embedding = embedding or load_embedding(LOG_MEL)
+    classes, overall, neighbors, n_reference = _measure_distances(originals, decoded, embedding, reporter)
+    generator_notes = (unknown_generator(synthetic), foreign_generator(synthetic, originals.source))
     return Audit(
         dataset=synthetic.location,
         clips=len(synthetic),
         embedding=embedding.name,
-        wrong_provenance=tuple(wrong),
+        wrong_provenance=tuple(wrong_provenance(synthetic, originals.source)),
         folds=folds,
-        asked_leaks=asked,
+        asked_leaks=asked_leaks,
         defects=find_defects(synthetic, decoded),
-        near_copies=tuple(decoded.source.clips[row].clip_id for row in neighbors.copies()),
-        near_copy_below=neighbors.limit,
+        near_copies=tuple(decoded.source.clips[row].clip_id for row in neighbors.near_copies()),
+        near_copy_below=neighbors.near_copy_below,
         classes=classes,
         overall=overall,
-        likeness=likeness(decoded, originals),
+        likeness=measure_likeness(decoded, originals),
         notes=(
-            f"Distances are to {n_reference} real clips, at most {REFERENCE_CLIPS} a class.",
-            *filter(None, what_is_known),
+            f"Distances are to {n_reference} real clips, at most {MAX_REFERENCE_CLIPS} a class.",
+            *filter(None, generator_notes),
             *(note for note in originals.source.notes if note not in real.notes),
             *(note for note in decoded.source.notes if note not in synthetic.notes),
         ),
     )
 
 
-def _decoded(source: Source, reporter: Reporter) -> DecodedSource:
+def _decode(source: Source, reporter: Reporter) -> DecodedSource:
     return decode_source(source, RATE_HZ, skip_bad=True, reporter=reporter)
 
 
-def _distances(
+def _measure_distances(
     originals: DecodedSource, decoded: DecodedSource, embedding: Embedding, reporter: Reporter
 ) -> tuple[tuple[ClassAudit, ...], ClassAudit, Neighbors, int]:
-    """By class and of all, with the neighbors and the number of real clips that they were measured to."""
+    """Return the results by class and for all clips, the neighbors, and the number of real clips for reference."""
     rows = _reference_rows(originals)
-    origins = Origins(decoded.source, originals.source).rows
-    needed = sorted({*rows, *(found[0] for parents in origins for found in parents if found)})
+    parent_rows = [
+        [parent[0] for parent in parents if parent]
+        for parents in Origins(decoded.source, originals.source).rows
+    ]
+    needed = sorted({*rows, *(row for parents in parent_rows for row in parents)})
     with reporter.task("embedding", "clips", len(needed) + len(decoded)) as task:
-        embedded = dict(zip(needed, embedding.of(originals, needed, task), strict=True))
-        values = embedding.of(decoded, range(len(decoded)), task, len(needed))
+        embedded = dict(zip(needed, embedding.embed_rows(originals, needed, task), strict=True))
+        values = embedding.embed_rows(decoded, range(len(decoded)), task, len(needed))
     real = RealClips(
         np.stack([embedded[row] for row in rows]),
         [originals.source.clips[row].label for row in rows],
         [originals.source.clips[row].group for row in rows],
     )
     to_parents = [
-        min((float(np.linalg.norm(value - embedded[found[0]])) for found in parents if found), default=np.inf)
-        for parents, value in zip(origins, values, strict=True)
-    ]  # fmt: skip
+        min((float(np.linalg.norm(value - embedded[row])) for row in parents), default=np.inf)
+        for parents, value in zip(parent_rows, values, strict=True)
+    ]
     neighbors = Neighbors(values, np.array(to_parents), real)
     label_of = {name: label for label, name in enumerate(originals.source.class_names)}
-    names = [decoded.class_name(row) for row in range(len(decoded))]
-    labels = np.array([label_of.get(name, -1) for name in names], dtype=np.int64)
-    made_from = lineages(decoded.source, originals.source)
-    by_class, mean = real.distances(values, labels.tolist(), made_from)
-    copied = labels[neighbors.copies()]
+    class_names = [decoded.class_name(row) for row in range(len(decoded))]
+    labels = np.array([label_of.get(name, -1) for name in class_names], dtype=np.int64)
+    parent_recordings = lineages(decoded.source, originals.source)
+    by_class, mean = real.distances(values, labels.tolist(), parent_recordings)
+    near_copy_labels = labels[neighbors.near_copies()]
     classes = tuple(
         ClassAudit(
             class_name=name,
             clips=int((labels == label).sum()),
-            near_copies=int((copied == label).sum()),
+            near_copies=int((near_copy_labels == label).sum()),
             distance=by_class[label],
             baseline=real.baseline(label),
             nearness=neighbors.nearness(labels == label, real.labels == label),
@@ -165,29 +165,30 @@ def _distances(
         for name, label in label_of.items()
         if (labels == label).any()
     )
-    known = [part.baseline.kad for part in classes if part.baseline.kad is not None]
+    baselines = [part.baseline.kad for part in classes if part.baseline.kad is not None]
+    mean_baseline = round(float(np.mean(baselines)), 2) if baselines else None
     overall = ClassAudit(
         class_name="all",
         clips=len(decoded),
-        near_copies=len(copied),
+        near_copies=len(near_copy_labels),
         distance=mean,
-        baseline=Distance(round(float(np.mean(known)), 2) if known else None, None, None, len(rows), len(rows)),
+        baseline=Distance(mean_baseline, None, None, len(rows), len(rows)),
         nearness=neighbors.nearness(labels >= 0, real.labels >= 0),
-    )  # fmt: skip
+    )
     return classes, overall, neighbors, len(rows)
 
 
 def _reference_rows(originals: DecodedSource) -> list[int]:
-    """Real clips that stand for their class: at most `REFERENCE_CLIPS` each, of as many recordings as there are."""
+    """Draw at most `MAX_REFERENCE_CLIPS` real clips of each class, from as many different recordings as possible."""
     rng = np.random.default_rng(0)
     rows: list[int] = []
     for label in range(len(originals.source.class_names)):
-        of_class = [row for row, clip in enumerate(originals.source.clips) if clip.label == label]
-        uses: dict[str, int] = {}
+        class_rows = [row for row, clip in enumerate(originals.source.clips) if clip.label == label]
+        n_seen: Counter[str] = Counter()
         order = []
-        for row in rng.permutation(of_class).astype(int).tolist():
+        for row in rng.permutation(class_rows).astype(int).tolist():
             group = originals.source.clips[row].group
-            uses[group] = uses.get(group, 0) + 1
-            order.append((uses[group], row))
-        rows += [row for _, row in sorted(order)[:REFERENCE_CLIPS]]
+            n_seen[group] += 1
+            order.append((n_seen[group], row))  # first clips of recordings come before second ones
+        rows += [row for _, row in sorted(order)[:MAX_REFERENCE_CLIPS]]
     return rows

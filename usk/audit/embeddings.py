@@ -1,4 +1,4 @@
-"""What clips are compared in: statistics of the log-mel spectrogram, a trained classifier, or any `transformers` model."""
+"""Embed clips: by log-mel statistics, a trained classifier, or an audio model of `transformers`."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from usk.reporter import Task
 from usk.runs import RUN_FILE, record_or_none, run_folders
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
-"""Clips at 22.05 kHz to vectors [n, dimensions]."""
+"""Embeds n clips at 22.05 kHz as vectors [n, dimensions]."""
 
 LOG_MEL = "log-mel"
 AUTO = "auto"
 CHUNK = 64
 RATE_HZ = FOUR_SECONDS.mel.sample_rate_hz
-SHORTEST_S, LONGEST_S = 0.1, 10.0  # of a clip, for a `transformers` model
+MIN_LENGTH_S, MAX_LENGTH_S = 0.1, 10.0  # of a clip for a `transformers` model
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """An embedding, and its name, which is given with every result in it."""
+    """An embedding and its name, which every result contains."""
 
     name: str
     embed: Embed
 
-    def of(
+    def embed_rows(
         self, decoded: DecodedSource, rows: Sequence[int], task: Task | None = None, done: int = 0
     ) -> np.ndarray:
-        """Rows of a source at 22.05 kHz: [n, dimensions]. `done` clips of the task were embedded before."""
+        """Embed rows of a source at 22.05 kHz: [n, dimensions]. `done` clips of the task are done already."""
         parts = []
         for begin in range(0, len(rows), CHUNK):
             chunk = rows[begin : begin + CHUNK]
@@ -53,12 +53,12 @@ class Embedding:
 
 
 def features_of(audio: Sequence[np.ndarray], settings: Features = FOUR_SECONDS) -> torch.Tensor:
-    """Features (log-mel in dB) of clips at 22.05 kHz: float32 [n, bands, frames]."""
+    """Return features (log-mel in dB) of clips at 22.05 kHz: float32 [n, bands, frames]."""
     return features_at(audio, len(audio), RATE_HZ, settings, torch.float32)
 
 
 def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
-    """Per-band mean, deviation and mean absolute change over time of log-mel in dB, loudness removed: [n, 192]."""
+    """Return the mean, deviation and mean absolute change over time of each log-mel band (dB), without loudness: [n, 192]."""
     features = features_of(audio)
     features = features - features.mean(dim=(1, 2), keepdim=True)
     change = features.diff(dim=2).abs().mean(dim=2)
@@ -66,9 +66,9 @@ def log_mel_statistics(audio: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed:
-    """The input of a run's classifier's last linear layer: [n, its inputs].
+    """Return an embedding by the input of the last linear layer of a run's classifier: [n, inputs].
 
-    Of one that looks at several patches of a clip (all clips' first ones, then all their second ones), the mean of them.
+    If the classifier splits clips into patches, the embedding is the mean over patches.
     """
     from usk.classify.classifier import classifier_in
 
@@ -77,8 +77,8 @@ def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
 
     def embed(audio: Sequence[np.ndarray]) -> np.ndarray:
-        seen: list[torch.Tensor] = []
-        handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+        captured: list[torch.Tensor] = []
+        handle = last.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].detach()))
         try:
             with torch.no_grad():
                 parts = features_of(audio, settings).split(128)
@@ -86,21 +86,23 @@ def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed
                     model(part.float().to(device))
         finally:
             handle.remove()
-        each = zip(seen, parts, strict=True)
-        found = [rows.unflatten(0, (-1, len(part))).mean(dim=0) for rows, part in each]
-        return torch.cat(found).float().cpu().numpy()
+        # Rows are ordered by patch: first patches of all clips, then second ones.
+        vectors = [
+            rows.unflatten(0, (-1, len(part))).mean(dim=0) for rows, part in zip(captured, parts, strict=True)
+        ]
+        return torch.cat(vectors).float().cpu().numpy()
 
     return embed
 
 
 def transformers_embedding(model_id: str, device: torch.device | str = "cpu") -> Embedding:
-    """What an audio model of the `transformers` library makes of a clip: [n, dimensions].
+    """Load an audio model of the `transformers` library as an embedding: [n, dimensions].
 
-    `model_id` is a folder or a Hub id with optional `@revision`. A model that joins text and audio (CLAP) gives its audio
-    features, others what they pool, or the mean over time of their (encoder's) last layer. Clips go in one by one, their
-    first `LONGEST_S` seconds, at the model's rate.
+    `model_id` is a folder, or a Hub id with optional `@revision`. A model of text and audio (CLAP) embeds by its audio
+    features. Other models embed by their pooled output, or by the mean over time of their (encoder's) last layer. Clips are
+    embedded one by one, at the model's sampling rate, and only their first `MAX_LENGTH_S` seconds.
 
-    Raises: UsageError with one line that names the fix.
+    Raise UsageError if the model cannot be loaded.
     """
     subject, instead = f"the embedding {model_id}", f"name a folder of the model, or {LOG_MEL}"
     library = transformers(subject, f"name {LOG_MEL}")
@@ -134,56 +136,62 @@ def transformers_embedding(model_id: str, device: torch.device | str = "cpu") ->
 
 
 def audio_inputs(extractor: Any, samples: np.ndarray, given_hz: int) -> Any:
-    """One clip as the model takes it."""
+    """Resample and trim one clip, and return the inputs of the model."""
     rate_hz = extractor.sampling_rate
-    # CLAP would draw a part at random of what is longer than its window.
-    longest_s = min(LONGEST_S, getattr(extractor, "max_length_s", None) or LONGEST_S)
+    # Trim to the model's window, because CLAP draws a random part of a longer clip.
+    longest_s = min(MAX_LENGTH_S, getattr(extractor, "max_length_s", None) or MAX_LENGTH_S)
     cut = resampled(samples[: int(longest_s * given_hz)], given_hz, rate_hz)
     cut = cut[: int(longest_s * rate_hz)]
-    cut = np.pad(cut, (0, max(0, round(SHORTEST_S * rate_hz) - len(cut))))
+    cut = np.pad(cut, (0, max(0, round(MIN_LENGTH_S * rate_hz) - len(cut))))
     return extractor(cut, sampling_rate=rate_hz, return_tensors="pt")
 
 
 def _vector(model: Any, inputs: Any) -> torch.Tensor:
-    """What the model makes of one clip: [dimensions]."""
+    """Embed one clip: [dimensions]."""
     if hasattr(model, "get_audio_features"):
-        made = model.get_audio_features(**inputs)
-    else:
-        made = (model.get_encoder() if model.config.is_encoder_decoder else model)(**inputs)
-    return vector_of(made)
+        return pooled_vector(model.get_audio_features(**inputs))
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    return pooled_vector(encoder(**inputs))
 
 
-def vector_of(made: Any) -> torch.Tensor:
-    """What a model returns for one clip or text, pooled: [dimensions]."""
-    if isinstance(made, torch.Tensor):
-        return made[0]
-    pooled = getattr(made, "pooler_output", None)
-    vector: torch.Tensor = (made.last_hidden_state.mean(dim=1) if pooled is None else pooled)[0]
+def pooled_vector(output: Any) -> torch.Tensor:
+    """Pool a model's output for one clip or text: [dimensions]."""
+    if isinstance(output, torch.Tensor):
+        return output[0]
+    pooled = getattr(output, "pooler_output", None)
+    vector: torch.Tensor = (output.last_hidden_state.mean(dim=1) if pooled is None else pooled)[0]
     return vector
 
 
 def best_run(runs: Path, class_names: Sequence[str]) -> Path | None:
-    """Of the runs under `runs` that trained on real clips alone and know these classes, the newest of most clips, or None."""
-    found = [
-        (record.n_real, record.created, record.folder)
-        for record in map(record_or_none, run_folders(runs))  # None for a damaged one: `usk eval` says so
-        if record is not None and record.mix == "real" and record.class_names == tuple(class_names)
+    """Return the run of these classes that was trained on the most real clips and no synthetic ones, the newest of several.
+
+    Return None without such a run. Damaged runs are skipped; `usk eval` reports them.
+    """
+    records = [record_or_none(folder) for folder in run_folders(runs)]
+    candidates = [
+        record
+        for record in records
+        if record is not None
+        and record.mix == "real"
+        and record.class_names == tuple(class_names)
+        and (record.folder / WEIGHTS_FILE).is_file()
     ]
-    return max((one for one in found if (one[-1] / WEIGHTS_FILE).is_file()), default=(None,))[-1]
+    best = max(candidates, key=lambda run: (run.n_real, run.created, run.folder), default=None)
+    return None if best is None else best.folder
 
 
-def embedding_named(
+def load_embedding(
     name: str = AUTO,
     runs: Path = Path("runs"),
     class_names: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Embedding:
-    """The embedding that `usk audit` is asked for: `log-mel`, a run or a model of `transformers`, in a folder or on the Hub.
+    """Load an embedding: `log-mel`, or a run or a model of `transformers`, in a folder or on the Hub.
 
-    `auto` is the classifier of the run under `runs` that was trained on most real clips and on nothing else; without any,
-    log-mel statistics. Raises UsageError for a model that cannot be loaded.
+    `auto` is the classifier of `best_run`, or `log-mel` without such a run. Raise UsageError if the model cannot be loaded.
     """
-    run = best_run(runs, class_names) if name == AUTO else _run_named(name)
+    run = best_run(runs, class_names) if name == AUTO else _find_run(name)
     if run is not None:
         record = record_or_none(run)
         trained = f", trained on {record.n_real:,} real clips" if record is not None else ""
@@ -194,8 +202,8 @@ def embedding_named(
     return transformers_embedding(name, device)
 
 
-def _run_named(name: str) -> Path | None:
-    """The folder of the run that is named so, here or on the Hub; None for other models."""
+def _find_run(name: str) -> Path | None:
+    """Return the folder of a run, downloaded if it is on the Hub. Return None if the name is not that of a run."""
     folder = expanded(name)
     if (folder / RUN_FILE).is_file():
         return folder

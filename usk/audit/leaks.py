@@ -1,4 +1,4 @@
-"""What of a synthetic dataset may train where each fold is tested, and rows whose parents are not what the row says."""
+"""Count the clips that would leak into each test fold, and find clips with wrong parents."""
 
 from __future__ import annotations
 
@@ -22,38 +22,42 @@ from usk.data.splits import Split, fold_split
 
 @dataclass(frozen=True)
 class FoldLeaks:
-    """What of a synthetic dataset may train where one fold is tested."""
+    """The clips of a synthetic dataset that may be trained on (`usable`) if one fold is tested, and those that would leak."""
 
     fold: int
     usable: int
     leaking: int
-    # Recordings of the test and validation parts that the generator was trained on; None where it found none of them, but not
-    # all that the generator was trained on is known.
+    # How many recordings of the test and validation parts the generator was trained on. None if no such recording is known,
+    # but the generator's training clips are not all known.
     generator_trained_on: int | None
-    filters_trained_on: int  # the same of the filters of clips that could train there otherwise
+    filters_trained_on: int  # the same for the filters of the other clips
 
 
 def fold_leaks(synthetic: Source, real: Source, folds: Sequence[int]) -> tuple[FoldLeaks, ...]:
-    """One for each of `folds`, which are folds of `real`."""
+    """Return the leaks into each of `folds`, which are folds of `real`."""
     return tuple(_fold_leaks(synthetic, real, fold) for fold in folds)
 
 
 def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
-    split = _split_testing(real, fold)
-    leaks = int(leaking(synthetic, real, split).sum())
-    tested = evaluated_groups(real, split)
-    unknown = unknown_generator(synthetic) or foreign_generator(synthetic, real)
-    trained_on = len(recordings_of(synthetic.generator_trained_on, real) & tested) or (None if unknown else 0)
-    lineage_of = zip(synthetic.clips, lineages(synthetic, real), strict=True)
-    filters = {clip.filter_folds for clip, lineage in lineage_of if not lineage & tested}
-    by_filters = recordings_of(
-        [part for folds, part in synthetic.filters_trained_on.items() if folds in filters], real
-    )
-    return FoldLeaks(fold, len(synthetic) - leaks, leaks, trained_on, len(by_filters & tested))
+    split = _split_with_test_fold(real, fold)
+    n_leaking = int(leaking(synthetic, real, split).sum())
+    evaluated = evaluated_groups(real, split)
+    n_trained_on: int | None = len(recordings_of(synthetic.generator_trained_on, real) & evaluated)
+    if not n_trained_on and (unknown_generator(synthetic) or foreign_generator(synthetic, real)):
+        n_trained_on = None
+    clean_clips = [
+        clip
+        for clip, recordings in zip(synthetic.clips, lineages(synthetic, real), strict=True)
+        if not recordings & evaluated
+    ]
+    filter_folds = {clip.filter_folds for clip in clean_clips}
+    filter_parts = [part for folds, part in synthetic.filters_trained_on.items() if folds in filter_folds]
+    n_filters = len(recordings_of(filter_parts, real) & evaluated)
+    return FoldLeaks(fold, len(synthetic) - n_leaking, n_leaking, n_trained_on, n_filters)
 
 
-def _split_testing(real: Source, fold: int) -> Split:
-    """The split in which `fold` tests. Where it is the only one, all clips test and none trains."""
+def _split_with_test_fold(real: Source, fold: int) -> Split:
+    """Return the split that tests `fold`. If there is only one fold, all clips are test clips."""
     if len(real.folds) > 1:
         return fold_split(real.clips, fold)
     none = np.array([], dtype=np.int64)
@@ -61,12 +65,15 @@ def _split_testing(real: Source, fold: int) -> Split:
 
 
 def wrong_provenance(synthetic: Source, real: Source) -> list[str]:
-    """Rows with a parent that is not in `real`, or is of another class there; recordings and folds may be named anew."""
+    """Return texts for clips with a parent that is not in `real` or has another class there.
+
+    Parents are found by content, so recordings and folds may have new names.
+    """
     wrong = []
-    for clip, found in zip(synthetic.clips, Origins(synthetic, real).rows, strict=True):
+    for clip, parents in zip(synthetic.clips, Origins(synthetic, real).rows, strict=True):
         name = synthetic.class_names[clip.label]
-        if not all(found):
+        if not all(parents):
             wrong.append(f"{clip.clip_id} (a parent is not in the source)")
-        elif not all(name in {real.class_names[real.clips[row].label] for row in rows} for rows in found):
+        elif not all(name in {real.class_names[real.clips[row].label] for row in rows} for rows in parents):
             wrong.append(f"{clip.clip_id} (a parent has another class in the source)")
     return wrong

@@ -1,6 +1,6 @@
-"""How far clips are from their parents: from the average of their mel images, and from the nearest one's.
+"""Compare mel images of clips with their parents' average and with the nearest parent.
 
-A clip that is next to its parents' average could be had without a generator (the strategy `average`).
+If clips are almost the average of their parents, the strategy `average` gives the same without a generator.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from usk.data.decode import DecodedSource, beginning
 from usk.data.leaks import Origins
 
 MEL = MelSettings(n_mels=64)
-MOST_CLIPS = 200  # of a dataset that are looked at, evenly spread
-# Of UrbanSound8K, correlation with the average: 0.99 decomposed, 0.996 the average itself by Griffin-Lim, 0.97 by filtering the parents'
-# sum, 0.93 sums of waveforms, 0.86 a parent alone (docs/studies/phase).
+MAX_CLIPS = 200  # evenly spaced clips of a dataset
+# Correlations with the average on UrbanSound8K: 0.99 `decomposed`; the average itself 0.996 by Griffin-Lim and 0.97 by filtering
+# the parents' sum; 0.93 sums of waveforms; 0.86 one parent (docs/studies/phase).
 NEXT_TO_AVERAGE = 0.98
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Medians over clips of what their mel images in dB have in common with their parents': correlation, and the mean absolute
-    difference in dB without that in level. `nearest` is the parent with the highest correlation."""
+    """Medians over clips of the correlation and the mean absolute difference (dB) between mel images.
+
+    Differences in level are removed. `nearest` is the parent with the highest correlation.
+    """
 
     clips: int
     average_correlation: float
@@ -38,42 +40,44 @@ class Likeness:
         return self.average_correlation > NEXT_TO_AVERAGE
 
 
-def likeness(made: DecodedSource, originals: DecodedSource) -> Likeness | None:
-    """Of the clips in `made` whose parents are all among `originals`; None without any."""
-    origins = Origins(made.source, originals.source).rows
-    known = [row for row, parents in enumerate(origins) if parents and all(parents)]
-    chosen = [
-        known[place] for place in np.linspace(0, len(known) - 1, min(len(known), MOST_CLIPS)).astype(int)
-    ]
-    if not chosen:
+def measure_likeness(synthetic: DecodedSource, originals: DecodedSource) -> Likeness | None:
+    """Compare the synthetic clips whose parents are all in `originals`. Return None if there are no such clips."""
+    origins = Origins(synthetic.source, originals.source).rows
+    candidates = [row for row, parents in enumerate(origins) if parents and all(parents)]
+    if not candidates:
         return None
-    found = []
+    n_chosen = min(len(candidates), MAX_CLIPS)
+    chosen = [candidates[i] for i in np.linspace(0, len(candidates) - 1, n_chosen).astype(int)]
+    results = []
     for row in chosen:
-        clip, samples = made.source.clips[row], made.audio(row)
+        clip, samples = synthetic.source.clips[row], synthetic.audio(row)
         parents = [
             np.resize(beginning(originals.audio(parent[0]), len(samples)), len(samples))
             for parent in origins[row]
         ]
         weights = (1 - clip.alpha, clip.alpha) if len(parents) == 2 else [1 / len(parents)] * len(parents)
-        found.append(compared(samples, parents, weights))
-    medians = np.median(found, axis=0).round(4).tolist()
+        results.append(compare_mels(samples, parents, weights))
+    medians = np.median(results, axis=0).round(4).tolist()
     return Likeness(len(chosen), *medians)
 
 
-def compared(
+def compare_mels(
     samples: np.ndarray, parents: Sequence[np.ndarray], weights: Sequence[float]
 ) -> tuple[float, float, float, float]:
-    """(correlation, dB) with the parents' average, then with the nearest of them; all are equally long."""
+    """Return correlation and difference (dB) of a clip and its parents' average, then of the clip and the nearest parent.
+
+    All sounds have the same length.
+    """
     images, _ = audio_to_image(torch.from_numpy(np.stack([samples, *parents])).float(), MEL)
     decibels = images[:, 0].numpy().astype(np.float64) * MEL.top_db / 2
     decibels -= decibels.mean(axis=(1, 2), keepdims=True)
-    made, *others = decibels
+    clip, *others = decibels
     others.append(np.tensordot(weights, decibels[1:], axes=1))
-    pairs = [(_correlation(made, other), float(np.abs(made - other).mean())) for other in others]
-    return (*pairs[-1], *max(pairs[:-1]))
+    results = [(_correlation(clip, other), float(np.abs(clip - other).mean())) for other in others]
+    return (*results[-1], *max(results[:-1]))
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two images that are 0 on average; 0 where one is flat."""
+    """Return the correlation of two images with zero mean, or 0 if one of them is constant."""
     size = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / size if size else 0.0

@@ -1,4 +1,4 @@
-"""What an audit found as plain tables and lines: for the terminal, the report and the dataset's card."""
+"""Build the tables and findings of an audit for the terminal, the report and the dataset's card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for: `kind` is `good` (none found), `look` (worth a look) or `bad`."""
+    """The result of one check. `kind` is `good` (nothing found), `look` (worth a look) or `bad`."""
 
     kind: str
     what: str
@@ -24,11 +24,11 @@ class Finding:
 
 
 def findings(audit: Audit) -> list[Finding]:
-    """Everything that was looked for, leaks first."""
-    found = []
+    """Return the results of all checks, leaks first."""
+    results = []
     if audit.asked_leaks is not None:
         leaks = f"{audit.asked_leaks:,} clips" if audit.asked_leaks else "none"
-        found.append(Finding("bad" if audit.asked_leaks else "good", "leaks into the test folds", leaks))
+        results.append(Finding("bad" if audit.asked_leaks else "good", "leaks into the test folds", leaks))
     defects = audit.defects
     for what, names, kind in (
         ("wrong provenance", audit.wrong_provenance, "bad"),
@@ -39,18 +39,18 @@ def findings(audit: Audit) -> list[Finding]:
         ("near-copies of real clips", audit.near_copies, "look"),
     ):
         text = f"{len(names):,}: {abbreviate_list(list(names))}" if names else "none"
-        found.append(Finding(kind if names else "good", what, text))
+        results.append(Finding(kind if names else "good", what, text))
     what, like = "clips that are next to their parents' average", audit.likeness
     if like is not None and like.next_to_average:
         text = f"correlation {like.average_correlation:.3f}: the generator adds next to nothing"
-        found.append(Finding("look", what, text))
+        results.append(Finding("look", what, text))
     elif like is not None:
-        found.append(Finding("good", what, "none"))
-    return found
+        results.append(Finding("good", what, "none"))
+    return results
 
 
 def fold_table(audit: Audit) -> Table:
-    """What may train where each fold is tested."""
+    """Return the table of clips that may be trained on, or would leak, by test fold."""
     table = Table(
         "Clips by test fold",
         columns(
@@ -67,7 +67,7 @@ def fold_table(audit: Audit) -> Table:
 
 
 def distance_table(audit: Audit) -> Table:
-    """KAD to real clips by class."""
+    """Return the table of KAD from real clips, by class."""
     table = Table(
         f"Kernel audio distance to real clips, in {audit.embedding} (lower is closer)",
         columns("class", numbers=("clips", "KAD", "95 % interval", "real to real", "real clips")),
@@ -81,7 +81,7 @@ def distance_table(audit: Audit) -> Table:
 
 
 def nearness_table(audit: Audit) -> Table:
-    """How near clips are to the nearest real ones, by class."""
+    """Return the table of distances to the nearest real clips, by class."""
     table = Table(
         f"Distance to the nearest real clip (median), in {audit.embedding}",
         columns("class", numbers=("near-copies", "to a parent", "to any real clip", "real to real")),
@@ -95,7 +95,7 @@ def nearness_table(audit: Audit) -> Table:
 
 
 def likeness_table(like: Likeness) -> Table:
-    """How far clips are from what their parents are on average."""
+    """Return the table that compares clips with their parents' average and with the nearest parent."""
     table = Table(
         "Mel images beside the parents' (median)",
         columns("compared with", numbers=("correlation", "dB apart")),
@@ -107,14 +107,14 @@ def likeness_table(like: Likeness) -> Table:
 
 
 def audit_tables(audit: Audit) -> list[Table]:
-    """All of them; without the one by test fold where there are no folds."""
+    """Return all tables. Tables without content are left out."""
     folds = [fold_table(audit)] if audit.folds else []
     likeness = [likeness_table(audit.likeness)] if audit.likeness is not None else []
     return [*folds, distance_table(audit), nearness_table(audit), *likeness]
 
 
 def card_section(audit: Audit) -> dict[str, Any]:
-    """What the dataset's card prints: `findings` and `tables` as plain values."""
+    """Return the findings and tables as plain values for the dataset's card."""
     return {
         "findings": [asdict(one) for one in findings(audit)],
         "tables": [asdict(table) for table in audit_tables(audit)],

@@ -44,7 +44,7 @@ def command(
     folds = split_numbers(test_folds, "test_folds")
     display, reading = display_for(ctx), Reading.of(columns)
     from usk.audit.audit import audit
-    from usk.audit.embeddings import embedding_named
+    from usk.audit.embeddings import load_embedding
     from usk.audit.tables import card_section
     from usk.data.open import open_source
     from usk.device import resolve_device
@@ -61,7 +61,7 @@ def command(
         synthetic,
         source,
         test_folds=folds,
-        embedding=embedding_named(embedding, class_names=source.class_names, device=chosen),
+        embedding=load_embedding(embedding, class_names=source.class_names, device=chosen),
         reporter=display,
     )
     if save:

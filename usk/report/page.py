@@ -143,12 +143,12 @@ def _check(file: Path, config: ReportConfig) -> None:
 def _audit(synthetic: Source, real: Source | None, config: ReportConfig, reporter: Reporter) -> Audit | None:
     """As `usk audit` by default: its results and the page's are the same."""
     from usk.audit.audit import audit
-    from usk.audit.embeddings import AUTO, LOG_MEL, embedding_named
+    from usk.audit.embeddings import AUTO, LOG_MEL, load_embedding
 
     if real is None or not config.audit:
         return None
     name, runs = (LOG_MEL, Path()) if config.runs is None else (AUTO, Path(config.runs))
-    embedding = embedding_named(name, runs=runs, class_names=real.class_names)
+    embedding = load_embedding(name, runs=runs, class_names=real.class_names)
     return audit(synthetic, real, embedding=embedding, reporter=reporter)
 
 

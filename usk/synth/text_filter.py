@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import torch
 
-from usk.audit.embeddings import audio_inputs, vector_of
+from usk.audit.embeddings import audio_inputs, pooled_vector
 from usk.classify.transformer import located, transformers
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource
@@ -113,9 +113,9 @@ class TextFilter:
         prompt = self.prompts.of_class[self.pool.source.class_names[label]][0]
         with torch.no_grad():
             text = self.processor.tokenizer([prompt], return_tensors="pt").to(self.device)
-            words = vector_of(self.model.get_text_features(**text))
+            words = pooled_vector(self.model.get_text_features(**text))
             audio = audio_inputs(self.processor.feature_extractor, samples, rate_hz).to(self.device)
-            sound = vector_of(self.model.get_audio_features(**audio))
+            sound = pooled_vector(self.model.get_audio_features(**audio))
         return float(torch.nn.functional.cosine_similarity(words, sound, dim=0))
 
     def score(self, planned: Sequence[PlannedClip], rows: Sequence[dict[str, Any]], rate_hz: int) -> None:

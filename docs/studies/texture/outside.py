@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from usk.audio.mel import audio_to_image, stack_padded
 from usk.audit.distances import kad
-from usk.audit.likeness import compared
+from usk.audit.likeness import compare_mels
 from usk.data.decode import DecodedSource, beginning, decode_source
 from usk.data.open import open_source
 from usk.data.splits import stable_order
@@ -106,7 +106,7 @@ class Measures:
             found["change_db"].append(float(np.abs(np.diff(image, axis=1)).mean()))
             parents = [self.decoded.audio(row_of[parent]) for parent in clip.parents]
             fitted = [np.resize(beginning(parent, len(samples)), len(samples)) for parent in parents]
-            alike = compared(samples, fitted, clip.weights)
+            alike = compare_mels(samples, fitted, clip.weights)
             for name, value in zip(LIKENESS, alike, strict=True):
                 found[name].append(value)
         return found, embeddings
