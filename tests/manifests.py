@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import strategies as st
+
 from usk.manifest import Asked, Manifest, SourceRecord
 from usk.synth.settings import render_config
 
 SOURCE = SourceRecord(name="tones", kind="class folders", revision="abc", license="unknown")
+JSON = st.recursive(  # whatever a file may hold
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
 
 
 def manifest_of(**changes: Any) -> Manifest:

@@ -36,10 +36,11 @@ Command = Callable[..., Any]
 Tiny = Callable[..., Path]
 
 
-def one_line(usk: Command, monkeypatch: pytest.MonkeyPatch, folder: Path, command: str, *said: str) -> None:
+@pytest.fixture
+def one_line(usk: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """What is not on the Hub, or a Hub that will not do, ends a command with one line."""
-    monkeypatch.chdir(folder)
-    usk(command, "--quiet").refused(1, *said)
+    monkeypatch.chdir(tmp_path)
+    return lambda command, *said: usk(command, "--quiet").refused(1, *said)
 
 
 @pytest.fixture
@@ -305,19 +306,13 @@ def test_what_is_no_pipeline_is_not_downloaded(hub: LocalHub, tmp_path: Path) ->
     ],
 )
 def test_what_the_hub_does_not_have_is_one_line(
-    usk: Command,
-    hub: LocalHub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    begin: str,
-    named: str,
+    one_line: Command, hub: LocalHub, tmp_path: Path, command: str, begin: str, named: str
 ) -> None:
     hub.create_repo("dataset", "me/hums", somebodys(tmp_path / "hums"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "weights.bin").write_bytes(b"x")
     hub.create_repo("model", "me/other", tmp_path / "other")
-    one_line(usk, monkeypatch, tmp_path, command, f"usk: {begin}", named)
+    one_line(command, f"usk: {begin}", named)
 
 
 EVIL = ("../../evil.json", "..\\\\evil.json", "/evil.json", "config.json")
@@ -340,36 +335,41 @@ HOSTILE_ANSWERS = {
 @pytest.mark.parametrize("answer", HOSTILE_ANSWERS.values(), ids=HOSTILE_ANSWERS.keys())
 @pytest.mark.parametrize("command", ["info me/x", "predict me/x demo"])
 def test_a_hub_that_answers_with_something_else_is_one_line(
-    usk: Command, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, answer: str
+    one_line: Command,
+    hub: LocalHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    answer: str,
 ) -> None:
     monkeypatch.setattr("usk.hub.WAITS_S", ())
     hub.fail("GET", "/api/(models|datasets)/", 200, body=answer.encode(), times=10**6)
-    one_line(usk, monkeypatch, tmp_path, command)
+    one_line(command)
     assert not list(tmp_path.rglob("evil*")) and not list(hub.folder.parent.glob("evil*"))
 
 
 @pytest.mark.parametrize("command", ["info me/x", "predict me/x demo", "synth --model me/x"])
 def test_a_hub_that_never_answers_is_one_line(
-    usk: Command, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    one_line: Command, hub: LocalHub, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr("usk.hub.READ_TIMEOUT_S", 0.2)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
     hub.fail("*", "", silent=True, times=10**6)
-    one_line(usk, monkeypatch, tmp_path, command, "cannot be reached")
+    one_line(command, "cannot be reached")
 
 
 @pytest.fixture
-def pipeline(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of me/x on a Hub for which usk has half a second."""
+def pipeline(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """me/x on a Hub for which usk has half a second."""
     monkeypatch.setattr("usk.hub.PATIENCE_S", 0.5)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
     monkeypatch.setattr("time.sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.2)))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "model_index.json").write_text("{}")
     hub.create_repo("model", "me/x", tmp_path / "x")
-    return tmp_path / "x"
 
 
+@pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("command", ["info me/x", "synth --model me/x"])
 @pytest.mark.parametrize(
     ("how", "said"),
@@ -382,16 +382,10 @@ def pipeline(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ids=["503", "500", "a body that drips", "headers that drip"],
 )
 def test_a_hub_that_fails_or_dawdles_for_long_is_given_up(
-    usk: Command,
-    hub: LocalHub,
-    pipeline: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    how: dict[str, Any],
-    said: str,
+    one_line: Command, hub: LocalHub, command: str, how: dict[str, Any], said: str
 ) -> None:
     hub.fail("*", "", times=10**6, **how)
-    one_line(usk, monkeypatch, pipeline.parent, command, said)
+    one_line(command, said)
 
 
 @pytest.mark.usefixtures("pipeline")

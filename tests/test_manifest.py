@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.manifests import SOURCE, manifest_dict, manifest_of
+from tests.manifests import JSON, SOURCE, manifest_dict, manifest_of
 from usk.errors import SourceError
 from usk.manifest import (
     Asked,
@@ -60,13 +60,6 @@ def test_what_is_not_a_manifest_is_one_line(tmp_path: Path, value: Any) -> None:
     with pytest.raises(SourceError) as refusal:
         read_manifest(tmp_path)
     assert "usk.json" in str(refusal.value) and "\n" not in str(refusal.value)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(manifest_dict(), JSON)))

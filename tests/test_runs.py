@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,57 +30,60 @@ def test_runs_lie_one_or_two_levels_deep_and_others_are_ignored(tmp_path: Path) 
     assert len(read_runs(tmp_path / "study" / "one")) == 1
 
 
-def corrupt(folder: Path) -> None:
-    (folder / "predictions.parquet").write_bytes(b"PAR1 and no more")
-
-
-def drop_column(folder: Path) -> None:
-    pq.write_table(
-        pq.read_table(folder / "predictions.parquet").drop_columns(["group"]), folder / "predictions.parquet"
-    )
-
-
 def edit(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "run.json").read_text()) | changes
-    (folder / "run.json").write_text(
-        json.dumps({key: value for key, value in config.items() if value != "gone"})
-    )
+    kept = {key: value for key, value in config.items() if value != "gone"}
+    (folder / "run.json").write_text(json.dumps(kept))
 
 
-DAMAGES = {
+def edited(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, **changes)
+
+
+def rewritten(column: str, values: Any) -> Callable[[Path], None]:
+    return lambda folder: runs.rewrite(folder, column, values)
+
+
+def written(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "run.json").write_text(text)
+
+
+def table_of(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        file = folder / "predictions.parquet"
+        pq.write_table(change(pq.read_table(file)), file)
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing predictions": lambda folder: (folder / "predictions.parquet").unlink(),
-    "corrupt predictions": corrupt,
-    "cut predictions": lambda folder: (folder / "predictions.parquet").write_bytes(
-        (folder / "predictions.parquet").read_bytes()[:300]
-    ),
-    "a column less": drop_column,
-    "no rows": lambda folder: pq.write_table(
-        pq.read_table(folder / "predictions.parquet").slice(0, 0), folder / "predictions.parquet"
-    ),
-    "an unknown class": lambda folder: runs.rewrite(folder, "predicted", [9] * N_CLIPS),
-    "labels that are text": lambda folder: runs.rewrite(folder, "label", ["bark"] * N_CLIPS),
-    "empty subsets": lambda folder: runs.rewrite(folder, "group", [None] * N_CLIPS),
-    "a clip twice": lambda folder: runs.rewrite(folder, "clip_id", ["1-000"] * N_CLIPS),
-    "too few probabilities": lambda folder: runs.rewrite(folder, "probabilities", [[0.5, 0.5]] * N_CLIPS),
-    "ragged probabilities": lambda folder: runs.rewrite(
-        folder, "probabilities", [[1.0]] + [[0.5, 0.5]] * (N_CLIPS - 1)
-    ),
-    "half a run.json": lambda folder: (folder / "run.json").write_text('{"format": 1, "mix"'),
-    "a list for run.json": lambda folder: (folder / "run.json").write_text("[]"),
-    "no mix": lambda folder: edit(folder, mix="gone"),
-    "a seed that is text": lambda folder: edit(folder, seed="many"),
-    "no date": lambda folder: edit(folder, created="yesterday"),
-    "sources that are text": lambda folder: edit(folder, sources="real"),
-    "null class names": lambda folder: edit(folder, class_names=None),
-    "a batch that is a list": lambda folder: edit(folder, batch=[1]),
-    "a recipe that is a list": lambda folder: edit(folder, recipe_hash=["a"]),
-    "an accuracy that is not a number": lambda folder: edit(folder, accuracy=float("nan")),
-    "a source without a name": lambda folder: edit(folder, sources=[{"part": "real"}]),
-    "no real clips": lambda folder: edit(folder, sources=[]),
-    "null": lambda folder: (folder / "run.json").write_text("null"),
-    "nested too deep": lambda folder: (folder / "run.json").write_text("[" * 100_000),
-    "another format": lambda folder: edit(folder, format=1),
-    "a format that is a list": lambda folder: edit(folder, format=[2]),
+    "corrupt predictions": lambda folder: (folder / "predictions.parquet").write_bytes(b"PAR1 and no more"),
+    "cut predictions": lambda folder: os.truncate(folder / "predictions.parquet", 300),
+    "a column less": table_of(lambda table: table.drop_columns(["group"])),
+    "no rows": table_of(lambda table: table.slice(0, 0)),
+    "an unknown class": rewritten("predicted", [9] * N_CLIPS),
+    "labels that are text": rewritten("label", ["bark"] * N_CLIPS),
+    "empty subsets": rewritten("group", [None] * N_CLIPS),
+    "a clip twice": rewritten("clip_id", ["1-000"] * N_CLIPS),
+    "too few probabilities": rewritten("probabilities", [[0.5, 0.5]] * N_CLIPS),
+    "ragged probabilities": rewritten("probabilities", [[1.0]] + [[0.5, 0.5]] * (N_CLIPS - 1)),
+    "half a run.json": written('{"format": 1, "mix"'),
+    "a list for run.json": written("[]"),
+    "no mix": edited(mix="gone"),
+    "a seed that is text": edited(seed="many"),
+    "no date": edited(created="yesterday"),
+    "sources that are text": edited(sources="real"),
+    "null class names": edited(class_names=None),
+    "a batch that is a list": edited(batch=[1]),
+    "a recipe that is a list": edited(recipe_hash=["a"]),
+    "an accuracy that is not a number": edited(accuracy=float("nan")),
+    "a source without a name": edited(sources=[{"part": "real"}]),
+    "no real clips": edited(sources=[]),
+    "null": written("null"),
+    "nested too deep": written("[" * 100_000),
+    "another format": edited(format=1),
+    "a format that is a list": edited(format=[2]),
 }
 
 
@@ -106,17 +112,11 @@ def test_a_run_is_found_by_all_that_decides_it_and_by_nothing_else(tmp_path: Pat
     folder = tmp_path / record.folder_name
     folder.mkdir()
     record.write(folder)
-    moved = replace(
-        record, accuracy=0.1, took_s=9.0, sources=(replace(record.real, kind="hub", hub_id="a/b"),)
-    )
+    source = replace(record.real, kind="hub", hub_id="a/b")
+    moved = replace(record, accuracy=0.1, took_s=9.0, sources=(source,))
     assert (found := find_run(tmp_path, moved)) is not None and found.accuracy == record.accuracy
-    others = {
-        "seed": 9,
-        "batch": 8,
-        "train_clips": 50,
-        "class_names": ("a", "b"),
-        "sources": (replace(record.real, revision="2"),),
-    }
+    others = {"seed": 9, "batch": 8, "train_clips": 50, "class_names": ("a", "b")}
+    others["sources"] = (replace(record.real, revision="2"),)
     assert all(find_run(tmp_path, replace(record, **{name: value})) is None for name, value in others.items())
     (folder / "run.json").write_text("{")
     assert find_run(tmp_path, record) is None

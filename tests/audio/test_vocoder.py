@@ -24,12 +24,10 @@ SETTINGS = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=40)
 def images() -> torch.Tensor:
     """Four sounds with texture, one second each."""
     classes = ("dog_bark", "jackhammer", "siren", "street_music")
-    clips = [
-        next(c for c in demo_corpus.corpus() if demo_corpus.CLASSES[c.label] == name) for name in classes
-    ]
-    return audio_to_image(
-        stack_padded([demo_corpus.render(clip) for clip in clips], SETTINGS.image_samples), SETTINGS
-    )[0]
+    corpus = demo_corpus.corpus()
+    clips = [next(c for c in corpus if demo_corpus.CLASSES[c.label] == name) for name in classes]
+    sounds = [demo_corpus.render(clip) for clip in clips]
+    return audio_to_image(stack_padded(sounds, SETTINGS.image_samples), SETTINGS)[0]
 
 
 def round_trip_error_db(images: torch.Tensor, audio: torch.Tensor) -> float:
@@ -43,18 +41,9 @@ def test_the_round_trip_is_as_close_as_librosas(images: torch.Tensor) -> None:
     audio = image_to_audio(images, SETTINGS, seeds=[1, 2, 3, 4])
     assert audio.shape == (4, (SETTINGS.n_frames - 1) * SETTINGS.hop_samples)
     ours_db = round_trip_error_db(images, audio)
-    theirs = np.stack(
-        [
-            librosa.feature.inverse.mel_to_audio(
-                power,
-                sr=SETTINGS.sample_rate_hz,
-                n_fft=SETTINGS.n_fft,
-                hop_length=SETTINGS.hop_samples,
-                n_iter=32,
-            )
-            for power in image_to_power(images, SETTINGS).numpy()
-        ]
-    )
+    sizes = {"sr": SETTINGS.sample_rate_hz, "n_fft": SETTINGS.n_fft, "hop_length": SETTINGS.hop_samples}
+    powers = image_to_power(images, SETTINGS).numpy()
+    theirs = np.stack([librosa.feature.inverse.mel_to_audio(power, n_iter=32, **sizes) for power in powers])
     assert ours_db < 1.5
     assert ours_db < round_trip_error_db(images, torch.from_numpy(theirs)) + 0.25
 
@@ -84,12 +73,10 @@ def test_flat_images_give_finite_audio(value: float) -> None:
 
 def test_a_silent_image_beside_a_sound_changes_nothing(images: torch.Tensor) -> None:
     pair = torch.cat([torch.full_like(images[:1], -1.0), images[:1]])
-    torch.testing.assert_close(
-        image_to_audio(pair, SETTINGS, seeds=[5, 6])[1:],
-        image_to_audio(images[:1], SETTINGS, seeds=[6]),
-        atol=1e-4,
-        rtol=1e-3,
+    together, alone = (
+        image_to_audio(of, SETTINGS, seeds=seeds) for of, seeds in ((pair, [5, 6]), (images[:1], [6]))
     )
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-3)
 
 
 def test_the_linear_spectrum_has_the_given_mel_and_no_negative_power(images: torch.Tensor) -> None:
@@ -108,14 +95,8 @@ def test_phase_retrieval_comes_closer_with_iterations(images: torch.Tensor) -> N
 
     def error(n_iterations: int) -> float:
         audio = griffin_lim(magnitude, SETTINGS, [1, 2], n_iterations)
-        spectrum = torch.stft(
-            audio,
-            SETTINGS.n_fft,
-            SETTINGS.hop_samples,
-            window=window,
-            pad_mode="constant",
-            return_complex=True,
-        )
+        sizes = {"n_fft": SETTINGS.n_fft, "hop_length": SETTINGS.hop_samples, "window": window}
+        spectrum = torch.stft(audio, **sizes, pad_mode="constant", return_complex=True)
         return float((spectrum.abs() - magnitude).norm() / magnitude.norm())
 
     assert error(0) > error(4) > error(32)
@@ -146,9 +127,8 @@ def test_a_sound_filtered_towards_its_own_image_comes_back(
 
 def test_a_filtered_sound_takes_the_wanted_mel_up_to_its_level(sounds: torch.Tensor) -> None:
     images = audio_to_image(sounds, SETTINGS)[0]
-    wanted = (
-        images + torch.linspace(-0.25, 0.0, SETTINGS.n_mels)[:, None]
-    )  # up to 10 dB softer, the lower the more
+    softer = torch.linspace(-0.25, 0.0, SETTINGS.n_mels)  # by up to 10 dB, the lower the more
+    wanted = images + softer[:, None]
     made = audio_to_image(filter_source(sounds, wanted, SETTINGS), SETTINGS)[0]
     for image, other, own in zip(made, wanted, images, strict=True):
         error_db = ((image - other) * SETTINGS.top_db / 2)[own > -0.5]  # within 60 dB of the loudest

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tests.classify.conftest import TINY
 from tests.fuzz.campaign import damage
@@ -46,10 +42,9 @@ def stopped_after(epoch: int, real: Source, out: Path) -> Path:
     return file
 
 
-def results(folder: Path) -> tuple[np.ndarray, Any, dict[str, Any]]:
-    table = pq.read_table(folder / "predictions.parquet")
-    history = json.loads((folder / "history.json").read_text())
-    return np.array(table["probabilities"].to_pylist()), history, load_file(folder / "model.safetensors")
+def results(folder: Path) -> dict[str, bytes]:
+    names = ("predictions.parquet", "history.json", "model.safetensors")
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 def test_a_run_that_is_stopped_within_an_epoch_goes_on_from_its_step(
@@ -73,50 +68,35 @@ def test_a_run_that_is_stopped_within_an_epoch_goes_on_from_its_step(
         stop.clear()
     (run,) = train(bands, out=tmp_path / "stopped", config=CONFIG).runs
     assert done == list(range(whole.steps))
-    assert results(run.folder)[1] == results(whole.folder)[1]
-    first, second = results(whole.folder)[2], results(run.folder)[2]
-    assert all((first[name] == second[name]).all() for name in first)
+    assert results(run.folder) == results(whole.folder)
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_stopped_run_ends_with_the_same_weights(bands: Source, tmp_path: Path, epoch: int) -> None:
     (whole,) = train(bands, out=tmp_path / "whole", config=CONFIG).runs
     stopped_after(epoch, bands, tmp_path / "stopped")
-    seen: list[int] = []
-    result = train(
-        bands,
-        out=tmp_path / "stopped",
-        config=CONFIG,
-        reporter=Watched(lambda state: seen.append(state.epoch)),
-    )
+    watched = Watched()
+    result = train(bands, out=tmp_path / "stopped", config=CONFIG, reporter=watched)
     (run,) = result.runs
-    assert seen == list(range(epoch + 1, 5)) and result.fresh == (True,)
-    for one, other in zip(results(whole.folder)[:2], results(run.folder)[:2], strict=True):
-        assert np.array_equal(one, other)
-    first, second = results(whole.folder)[2], results(run.folder)[2]
-    assert first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+    assert watched.epochs == list(range(epoch + 1, 5)) and result.fresh == (True,)
+    assert results(run.folder) == results(whole.folder)
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == [run.folder.name]
 
 
 def test_another_run_does_not_take_it(bands: Source, tmp_path: Path) -> None:
     stopped_after(2, bands, tmp_path)
-    seen: list[int] = []
-    train(
-        bands,
-        out=tmp_path,
-        config=replace(CONFIG, seed=1),
-        reporter=Watched(lambda state: seen.append(state.epoch)),
-    )
-    assert seen == [1, 2, 3, 4]
+    watched = Watched()
+    train(bands, out=tmp_path, config=replace(CONFIG, seed=1), reporter=watched)
+    assert watched.epochs == [1, 2, 3, 4]
     assert len(list(tmp_path.glob(".*.checkpoint"))) == 1
 
 
 @pytest.mark.parametrize("way", ["empty", "noise", "half", "a bit", "bits", "nested", "a link to itself"])
 def test_a_damaged_checkpoint_is_no_checkpoint(bands: Source, tmp_path: Path, way: str) -> None:
     damage(stopped_after(2, bands, tmp_path), way, 0)
-    seen: list[int] = []
-    train(bands, out=tmp_path, config=CONFIG, reporter=Watched(lambda state: seen.append(state.epoch)))
-    assert seen == [1, 2, 3, 4]
+    watched = Watched()
+    train(bands, out=tmp_path, config=CONFIG, reporter=watched)
+    assert watched.epochs == [1, 2, 3, 4]
 
 
 def test_short_trainings_keep_nothing(bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

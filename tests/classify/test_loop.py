@@ -51,9 +51,7 @@ class Watched(torch.optim.AdamW):
 
 @pytest.fixture(params=[True, False], ids=["cosine", "constant"])
 def recipe(
-    request: pytest.FixtureRequest,
-    tiny_classifier: ClassifierPreset,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, tiny_classifier: ClassifierPreset, monkeypatch: pytest.MonkeyPatch
 ) -> ClassifierPreset:
     monkeypatch.setattr(Watched, "seen", [], raising=False)
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
@@ -89,19 +87,13 @@ def check(recipe: ClassifierPreset, steps: int) -> None:
     assert rates[-1, 0] < 0.01 * recipe.learning_rate
 
 
+PLAIN = {"steps": STEPS, "batch": 8, "learning_rate": 1e-3, "augment": "none", "precision": "fp32", "seed": 0}
+
+
 def test_every_group_of_parameters_follows_the_recipe(recipe: ClassifierPreset) -> None:
     torch.manual_seed(0)
-    training = Training(
-        recipe.model(3),
-        recipe,
-        FeatureTable(torch.randn(20, *recipe.features.shape), torch.randint(3, (20,))),
-        steps=STEPS,
-        batch=8,
-        learning_rate=recipe.learning_rate,
-        augment="none",
-        precision="fp32",
-        seed=0,
-    )
+    table = FeatureTable(torch.randn(20, *recipe.features.shape), torch.randint(3, (20,)))
+    training = Training(recipe.model(3), recipe, table, **{**PLAIN, "learning_rate": recipe.learning_rate})
     for _ in range(STEPS):
         training.step()
     check(recipe, STEPS)
@@ -156,17 +148,12 @@ def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, 
 
 @pytest.mark.parametrize("mix", ["real", "real,synth", "synth"])
 def test_a_run_normalizes_as_plain_real_clips_need_it(
-    normalized: ClassifierPreset,
-    bands: Source,
-    children: Callable[..., Source],
-    tmp_path: Path,
-    mix: str,
+    normalized: ClassifierPreset, bands: Source, children: Callable[..., Source], tmp_path: Path, mix: str
 ) -> None:
     config = replace(TINY, epochs=2, augment="gain+noise+mixup")
     (run,) = train(bands, [mix], synth=children(), out=tmp_path, config=config).runs
-    features = features_of(decode_source(bands), normalized.features)[
-        fold_split(bands.clips, 2).train.tolist()
-    ]
+    trained = fold_split(bands.clips, 2).train.tolist()
+    features = features_of(decode_source(bands), normalized.features)[trained]
     needed, kept = means_of(AudioClassifier.from_pretrained(run.folder), features)
     assert torch.allclose(needed, kept, atol=1e-3) == (mix != "synth"), "those have no real clip to hear"
 
@@ -202,19 +189,9 @@ def test_batches_hold_the_share_of_real_clips(
         model.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, 0, 0].int().tolist()))
 
         def training() -> Training:
-            return Training(
-                model,
-                tiny_classifier,
-                FeatureTable(features, torch.zeros(25, dtype=torch.int64)),
-                steps=STEPS,
-                batch=8,
-                learning_rate=1e-3,
-                augment="none",
-                precision="fp32",
-                seed=3,
-                synthetic=synthetic,
-                use=use,
-            )
+            table = FeatureTable(features, torch.zeros(25, dtype=torch.int64))
+            options = {**PLAIN, "seed": 3, "synthetic": synthetic, "use": use}
+            return Training(model, tiny_classifier, table, **options)
 
         one = training()
         for step in range(STEPS):
@@ -245,17 +222,9 @@ def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: st
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    return Training(
-        model.to(device).train(),
-        recipe,
-        FeatureTable(features.to(device), (torch.arange(24) % 3).to(device)),
-        steps=STEPS,
-        batch=8,
-        learning_rate=learning_rate,
-        augment="gain+mixup",
-        precision="fp32",
-        seed=0,
-    )
+    table = FeatureTable(features.to(device), (torch.arange(24) % 3).to(device))
+    options = {**PLAIN, "learning_rate": learning_rate, "augment": "gain+mixup"}
+    return Training(model.to(device).train(), recipe, table, **options)
 
 
 def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
@@ -274,7 +243,9 @@ def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
     assert all(isinstance(group["lr"], float) for group in second.optimizer.param_groups)
 
 
-def check_freed(device: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_what_was_trained_on_is_freed_at_once(device: str) -> None:
+    """On a GPU with what was recorded of a step."""
     gc.collect()
     gc.disable()
     try:
@@ -286,15 +257,6 @@ def check_freed(device: str) -> None:
         assert gone() is None, "kept until the garbage collector comes by"
     finally:
         gc.enable()
-
-
-def test_what_was_trained_on_is_freed_at_once() -> None:
-    check_freed("cpu")
-
-
-@pytest.mark.gpu
-def test_what_was_recorded_is_freed_at_once() -> None:
-    check_freed("cuda")
 
 
 @pytest.mark.gpu

@@ -69,9 +69,8 @@ def test_several_share_a_gpu_that_waits_for_each(
     monkeypatch.setattr(workers, "memory_allowed_bytes", lambda: 128e9)
     monkeypatch.setattr(workers, "cores_allowed", lambda: cores)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_gb * 1e9, 150e9))
-    assert workers_for(None, classifier, runs, WORTH_CLIPS, torch.device("cuda:0")) == replace(
-        expected, devices=("cuda:0",)
-    )
+    on_one = workers_for(None, classifier, runs, WORTH_CLIPS, torch.device("cuda:0"))
+    assert on_one == replace(expected, devices=("cuda:0",))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     on_all = workers_for(None, classifier, 99, WORTH_CLIPS, torch.device("cuda"))
     assert on_all.devices == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
@@ -96,14 +95,11 @@ def test_at_the_same_time_is_as_one_after_another(
     for one, other in zip(alone.runs, together.runs, strict=True):
         assert np.array_equal(one.predictions.probabilities, other.predictions.probabilities)
         assert other.n_synthetic == one.n_synthetic
-    assert sorted((state.run, state.epoch) for state in watched.seen) == [
-        (r, e) for r in (1, 2, 3, 4) for e in (1, 2)
-    ]
+    said = sorted((state.run, state.epoch) for state in watched.seen)
+    assert said == [(run, epoch) for run in (1, 2, 3, 4) for epoch in (1, 2)]
     done = [state.done_steps for state in watched.seen]
     assert done == sorted(done) and done[-1] == watched.seen[-1].all_steps
-    assert sorted(path.name for path in (tmp_path / "together").iterdir()) == sorted(
-        run.folder.name for run in together.runs
-    )
+    assert set((tmp_path / "together").iterdir()) == {run.folder for run in together.runs}
     assert all(together.fresh)
     again = train(bands, mixes, synth=synth, out=tmp_path / "together", config=replace(wide, workers=2))
     assert not any(again.fresh)
@@ -214,9 +210,8 @@ def test_features_that_find_no_room_are_one_line(
         raise OSError("Not enough free space to write 5 bytes")  # as numpy says it, without a number
 
     monkeypatch.setattr(local.np, "save", save)
-    with pytest.raises(
-        UskError, match=r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*workers 1"
-    ):
+    said = r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*workers 1"
+    with pytest.raises(UskError, match=said):
         train(bands, out=tmp_path, config=replace(CONFIG, seeds=2, workers=2))
 
 
@@ -243,12 +238,8 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
     before = signal.signal(number, signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt if ends_by == "Ctrl-C" else SystemExit) as stopped:
-            train(
-                bands,
-                out=tmp_path / "runs",
-                config=replace(CONFIG, seeds=2, workers=2),
-                reporter=Watched(report),
-            )
+            config = replace(CONFIG, seeds=2, workers=2)
+            train(bands, out=tmp_path / "runs", config=config, reporter=Watched(report))
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(number, before)
@@ -324,15 +315,12 @@ print(len(usk.train(real, out=sys.argv[1], config=config).runs), "runs")
 
 @pytest.mark.slow
 def test_a_script_needs_no_guard_for_its_main_module_and_the_current_folder_is_not_imported_from(
-    tmp_path: Path,
-    demo_cache: None,
+    tmp_path: Path, demo_cache: None
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     here = tmp_path / "here"
     here.mkdir()
     (here / "queue.py").write_text("raise SystemError('not the one of Python')")
-    ended = subprocess.run(
-        [sys.executable, "../script.py", "runs"], cwd=here, capture_output=True, text=True, timeout=600
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "2 runs\n" and ended.stderr == ""
+    words = [sys.executable, "../script.py", "runs"]
+    ended = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=600)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2 runs\n", "")

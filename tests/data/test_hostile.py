@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.manifests import manifest_dict
+from tests.manifests import JSON, manifest_dict
 from tests.sounds import tone, write_wav
 from usk.data import audio_file
 from usk.data.audio_file import BadAudioError, read_audio_bytes
@@ -191,13 +191,6 @@ def test_a_name_is_inside_or_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "..", "a/../b", "../a", "a\\..\\b", "."])
 def test_names_that_lead_out(name: str) -> None:
     assert not is_inside(name)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 @given(st.fixed_dictionaries({}, optional={name: JSON for name in row(0) if name not in ("audio", "label")}))

@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,11 @@ def test_renamed_moved_and_reordered_clips_train_as_before(random, copied: bool)
         for c in before.clips
     ]  # fmt: skip
     after = source_of(random.sample(clips, len(clips)), "town" if copied else "city")
+    splits = [*(partial(fold_split, test_fold=fold) for fold in (1, 2, 3)), partial(seed_9010_split, seed=0)]
     for source in (synth, replace(synth, generator_trained_on=(trained,))):
-        for fold in (1, 2, 3):
-            assert (
-                leaking(source, before, fold_split(before.clips, fold)).tolist()
-                == leaking(source, after, fold_split(after.clips, fold)).tolist()
-            )
-        assert (
-            leaking(source, before, seed_9010_split(before.clips, 0)).tolist()
-            == leaking(source, after, seed_9010_split(after.clips, 0)).tolist()
-        )
+        for split in splits:
+            one, other = (leaking(source, real, split(real.clips)).tolist() for real in (before, after))
+            assert one == other
         assert foreign_parents(source, after) is None
 
 
@@ -158,25 +154,17 @@ def test_a_reencoded_copy_is_matched_by_name_and_length_and_said() -> None:
             "town",
         )  # fmt: skip
         said = foreign_parents(synth, after) or ""
-        assert ("a re-encoded copy" in said, "leaks between them cannot be ruled out" in said) == (
-            is_copy,
-            not is_copy,
-        )
-        assert lineages(synth, after) == [
-            frozenset(f"town/{p.group}" for p in parents) if is_copy else frozenset(p.group for p in parents)
-        ]  # fmt: skip
+        assert ("a re-encoded copy" in said) is is_copy
+        assert ("leaks between them cannot be ruled out" in said) is not is_copy
+        assert lineages(synth, after) == [{f"town/{p.group}" if is_copy else p.group for p in parents}]
 
 
 def test_recordings_count_by_name_where_a_sound_is_not_found() -> None:
     real = real_source()
     gone, other = Clip("city/x.wav", 0, real.clips[0].group, 1, sound="gone"), real.clips[-1]
-    assert recordings_of([TrainingClips(frozenset({gone.group}))], real) == {gone.group}, (
-        "as of the embedded generator"
-    )
-    assert recordings_of([TrainingClips(frozenset({gone.group}), frozenset({"gone"}))], real) == {gone.group}
-    assert recordings_of([TrainingClips(frozenset({gone.group}), frozenset({other.sound}))], real) == {
-        other.group
-    }
+    # The first as of the embedded generator, which says no sounds.
+    for sounds, group in (((), gone.group), (("gone",), gone.group), ((other.sound,), other.group)):
+        assert recordings_of([TrainingClips(frozenset({gone.group}), frozenset(sounds))], real) == {group}
     synth = source_of([child("s", gone, other)])
     assert lineages(synth, real) == [{gone.group, other.group}]
     assert "1 of 2 parents of city (city/x.wav) are not clips of city" in (foreign_parents(synth, real) or "")
@@ -208,24 +196,19 @@ def test_a_generator_fitted_by_sessions_leaks_nowhere_among_speakers(
     usk: Command, sessions: Path, tmp_path: Path
 ) -> None:
     generators = {}
-    by_session = open_source(sessions, group_column="session")
-    by_session = replace(
-        by_session, clips=tuple(replace(c, fold=1) for c in by_session.clips)
+    by_session, by_speaker = (open_source(sessions, group_column=name) for name in ("session", "speaker"))
+    one_fold = tuple(
+        replace(c, fold=1) for c in by_session.clips
     )  # sessions cross the folds: all of them train
-    generators["all"] = fit([by_session], tmp_path / "all", TINY, mel=MEL).folder
-    generators["fold 1"] = fit(
-        [open_source(sessions, group_column="speaker")], tmp_path / "one", TINY, mel=MEL, test_folds=(2, 3)
-    ).folder
+    generators["all"] = fit([replace(by_session, clips=one_fold)], tmp_path / "all", TINY, mel=MEL).folder
+    generators["fold 1"] = fit([by_speaker], tmp_path / "one", TINY, mel=MEL, test_folds=(2, 3)).folder
     common = ("--real", sessions, "--columns", "group=speaker", "--json")
     for name, generator in generators.items():
         made = tmp_path / f"made by {name}"
-        usk(
-            "synth", *common, "--model", generator, "--per-class", 3, "--steps", 2, "--device", "cpu", "--out", made
-        ).done()  # fmt: skip
-        ran = usk(
-            "train", *common, "--synth", made, "--mix", "real,synth", "--epochs", 1, "--seeds", 1, "--no-baseline",
-            "--out", tmp_path / f"runs {name}",
-        )  # fmt: skip
+        synth = f"synth --model {generator} --per-class 3 --steps 2 --device cpu"
+        usk(synth, *common, "--out", made).done()
+        train = "train --mix real,synth --epochs 1 --seeds 1 --no-baseline"
+        ran = usk(train, *common, "--synth", made, "--out", tmp_path / f"runs {name}")
         if name == "all":
             assert ran.code == 1 and "its generator was trained on" in ran.err
         else:
@@ -248,12 +231,9 @@ def kept(real: Path, made: Path) -> dict[frozenset[str], list[bool]]:
     """Which clips of `made` leak, by the sounds that are tested: folds are made, and their numbers are names too."""
     decoded = decode_source(open_source(real), RATE_HZ).source
     splits = [fold_split(decoded.clips, fold) for fold in decoded.folds]
-    return {
-        frozenset(decoded.clips[row].sound for row in split.test): leaking(
-            open_source(made), decoded, split
-        ).tolist()
-        for split in splits
-    }
+    tested = [frozenset(decoded.clips[row].sound for row in split.test) for split in splits]
+    leaks = [leaking(open_source(made), decoded, split).tolist() for split in splits]
+    return dict(zip(tested, leaks, strict=True))
 
 
 def test_a_folder_that_was_moved_and_renamed_is_the_same(
@@ -273,8 +253,8 @@ def test_a_folder_that_was_moved_and_renamed_is_the_same(
         file.rename(file.with_name("zero.wav"))
     assert kept(renamed, made) == before
     shutil.rmtree(recordings)
-    ran = usk("train", "--real", renamed, "--mix", "real,synth", "--synth", made, "--epochs", 1, "--seeds", 1, "--no-baseline", "--json",
-              "--out", tmp_path / "runs").done()  # fmt: skip
+    few = "--epochs 1 --seeds 1 --no-baseline --json"
+    ran = usk(f"train --real {renamed} --mix real,synth --synth {made} {few} --out {tmp_path}/runs").done()
     assert sorted(run["dropped"] for run in ran.value["runs"]) == sorted(map(sum, before.values()))
     assert all(run["leaks"] == [] for run in ran.value["runs"])
     for file in sorted(renamed.glob("*/*/*.wav")):

@@ -50,11 +50,6 @@ def of_part(real: Source, rows: np.ndarray, n: int = 2) -> list[Clip]:
     return list(chosen.values())[:n]
 
 
-SPLITS = {
-    "folds": lambda real: fold_split(real.clips, 2),
-}
-
-
 # --- the text of a mix
 
 
@@ -86,9 +81,9 @@ def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has an empty part. Write for example real,synth"),
-        ("real,", "has an empty part"),
-        ("real,real", "names a part twice"),
+        ("", "an empty part. Write for example real,synth"),
+        ("real,", "an empty part"),
+        ("real,real", "a part twice"),
     ],
 )
 def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) -> None:
@@ -99,74 +94,50 @@ def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) ->
 # --- leaks
 
 
-@pytest.mark.parametrize("protocol", SPLITS)
 @pytest.mark.parametrize("part", ["validation", "test"])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_clip_with_a_parents_recording_on_the_other_side_is_dropped(
-    protocol: str, part: str, which: int
-) -> None:
+def test_a_clip_with_a_parents_recording_on_the_other_side_is_dropped(part: str, which: int) -> None:
+    """Also where the parent itself, another cut of the recording, trains."""
     real = real_source()
-    split = SPLITS[protocol](real)
+    split = fold_split(real.clips, 2)
     mother, father = of_part(real, split.train)
     evaluated = of_part(real, getattr(split, part))[0]
-    leak = child("leak", *((evaluated, father) if which == 0 else (mother, evaluated)))
-    synth = source_of([child("clean", mother, father), leak])
+    elsewhere = Clip("city/other-cut", 0, evaluated.group, 1)
+    leaks = [
+        child("leak", *((one, father) if which == 0 else (mother, one))) for one in (evaluated, elsewhere)
+    ]
+    synth = source_of([child("clean", mother, father), *leaks])
+    assert leaking(synth, real, split).tolist() == [False, True, True]
     rows = training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
-    assert [(name, len(part)) for name, part in rows.parts] == [("real", len(split.train)), ("synth", 1)]
-    assert rows.parts[1][1].tolist() == [0]
-    assert rows.dropped == 1
+    assert [(name, part.tolist()) for name, part in rows.parts] == [
+        ("real", split.train.tolist()),
+        ("synth", [0]),
+    ]
+    assert rows.dropped == 2
     assert rows.count({"real": real, "synth": synth}, synthetic=True) == 1
     assert rows.count({"real": real, "synth": synth}, synthetic=False) == len(split.train)
+    nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))
+    with pytest.raises(UsageError, match="mix real: real has no clip to train on in fold1"):
+        training_rows(parse_mix("real"), {"real": real}, real, nothing)
 
 
-def test_the_recording_counts_not_the_clip() -> None:
-    """A parent that trains itself still leaks if another cut of its recording is tested."""
-    real = real_source()
-    split = fold_split(real.clips, 2)
-    mother, father = of_part(real, split.train)
-    tested = real.clips[split.test[0]]
-    elsewhere = Clip("city/other-cut", 0, tested.group, 1)
-    synth = source_of([child("leak", mother, elsewhere), child("clean", mother, father)])
-    assert leaking(synth, real, split).tolist() == [True, False]
-
-
-def test_a_generator_trained_on_clips_knows_their_recordings() -> None:
-    real = real_source()
-    split = fold_split(real.clips, 2)
-    synth = source_of(
-        [child("c", *of_part(real, split.train))],
-        generator_trained_on=(TrainingClips(frozenset({real.clips[split.test[0]].clip_id})),),
-    )
-    assert leaking(synth, real, split).all()
-    with pytest.raises(LeakError, match="its generator was trained on 1 of the recordings"):
-        training_rows(parse_mix("synth"), {"real": real, "synth": synth}, real, split)
-
-
-@pytest.mark.parametrize("protocol", SPLITS)
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_a_generator_trained_on_the_other_side_makes_all_its_clips_leak(protocol: str, part: str) -> None:
-    real = real_source()
-    split = SPLITS[protocol](real)
-    trained_on = of_part(real, getattr(split, part))[0].group
-    synth = source_of(
-        [child("c", *of_part(real, split.train))],
-        generator_trained_on=(TrainingClips(frozenset((trained_on, "elsewhere/1"))),),
-    )
-    assert leaking(synth, real, split).tolist() == [True]
-    with pytest.raises(
-        LeakError, match="its generator was trained on 1 of the recordings that validate or test"
-    ):
-        training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
-
-
-def test_a_generator_trained_on_training_recordings_alone_is_clean() -> None:
+def test_a_generator_trained_on_the_other_side_makes_all_its_clips_leak(part: str) -> None:
+    """On a recording, or on a clip of it."""
     real = real_source()
     split = fold_split(real.clips, 2)
-    trained_on = frozenset(real.clips[row].group for row in split.train)
-    synth = source_of(
-        [child("c", *of_part(real, split.train))], generator_trained_on=(TrainingClips(trained_on),)
-    )
-    assert not leaking(synth, real, split).any()
+    known = of_part(real, getattr(split, part))[0]
+
+    def made_through(*trained_on: str) -> Source:
+        trained = (TrainingClips(frozenset(trained_on)),)
+        return source_of([child("c", *of_part(real, split.train))], generator_trained_on=trained)
+
+    for name in (known.group, known.clip_id):
+        synth = made_through(name, "elsewhere/1")
+        assert leaking(synth, real, split).tolist() == [True]
+        with pytest.raises(LeakError, match="trained on 1 of the recordings that validate or test"):
+            training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
+    assert not leaking(made_through(*(real.clips[row].group for row in split.train)), real, split).any()
 
 
 def test_where_recordings_are_cut_apart_the_clips_themselves_are_compared() -> None:
@@ -194,31 +165,14 @@ def test_real_clips_of_another_source_leak_by_recording() -> None:
 
 @pytest.mark.parametrize("protocol", ["folds", "seed-9010"])
 def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> None:
-    real = real_source()
-    split = {**SPLITS, "seed-9010": lambda real: seed_9010_split(real.clips, 0)}[protocol](real)
+    real, folds = real_source(), protocol == "folds"
+    split = fold_split(real.clips, 2) if folds else seed_9010_split(real.clips, 0)
     tested = [real.clips[row] for row in split.test]
     synth = source_of([child("c", tested[0], tested[-1])] * 3)
-    other = {"folds": r"test another fold"}.get(protocol, r"test single folds \(the protocol folds\)")
-    with pytest.raises(
-        LeakError,
-        match=rf"mix real,synth: all 3 clips of synth would leak where {split.name} tests: .*; {other}, or",
-    ):
+    other = "test another fold" if folds else r"test single folds \(the protocol folds\)"
+    said = rf"mix real,synth: all 3 clips of synth would leak where {split.name} tests: .*; {other}, or"
+    with pytest.raises(LeakError, match=said):
         training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
-
-
-def test_the_real_part_is_exactly_the_training_part() -> None:
-    real = real_source()
-    split = fold_split(real.clips, 1)
-    rows = training_rows(parse_mix("real"), {"real": real}, real, split)
-    assert rows.parts[0][1].tolist() == split.train.tolist()
-    assert rows.dropped == 0
-
-
-def test_a_part_without_a_clip_to_train_on_is_a_usage_error() -> None:
-    real = real_source()
-    nothing = Split("fold1", np.array([], dtype=np.int64), np.array([0]), np.array([1]))
-    with pytest.raises(UsageError, match="mix real: real has no clip to train on in fold1"):
-        training_rows(parse_mix("real"), {"real": real}, real, nothing)
 
 
 # --- class names and names of recordings

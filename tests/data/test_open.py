@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,8 @@ def test_class_folders_with_a_folder_for_each_recording(tone_folder: Path) -> No
     assert source.class_names == ("high", "low", "middle")
     assert source.counts() == {"high": 8, "low": 8, "middle": 8}
     assert len({clip.group for clip in source.clips}) == 12
-    assert (
-        source.clips[0].group == "tones/high/high0" and source.clips[0].clip_id == "tones/high/high0/cut0.wav"
-    )
+    assert source.clips[0].group == "tones/high/high0"
+    assert source.clips[0].clip_id == "tones/high/high0/cut0.wav"
     assert source.has_groups and not any("recordings are named" in note for note in source.notes)
     decoded = decode_source(source)
     for row, clip in enumerate(decoded.source.clips):
@@ -143,9 +143,8 @@ def test_a_recording_folder_that_several_classes_have_is_one_recording(tone_fold
     groups = {clip.clip_id: clip.group for clip in source.clips}
     assert groups["tones/low/street-2024-05/cut0.wav"] == "tones/street-2024-05"
     assert groups["tones/high/street-2024-05/cut1.wav"] == "tones/street-2024-05"
-    assert (
-        groups["tones/middle/middle0/cut0.wav"] == "tones/middle/middle0" and len(set(groups.values())) == 11
-    )
+    assert groups["tones/middle/middle0/cut0.wav"] == "tones/middle/middle0"
+    assert len(set(groups.values())) == 11
     assert len({clip.fold for clip in source.clips if clip.group == "tones/street-2024-05"}) == 1
     note = "recording folders that several classes have (street-2024-05) count as one recording each"
     assert next(text for text in source.notes if "several classes" in text).startswith(note)
@@ -297,35 +296,23 @@ def check_tones(source: Source) -> None:
 
 
 def test_a_parquet_folder_with_columns_found_by_name_and_type(tmp_path: Path) -> None:
-    folder = write_parquet(
-        tmp_path / "set",
-        hugging_face_table(
-            fsID=[100 + row // 2 for row in range(12)],
-            fold=[1 + row // 2 % 2 for row in range(12)],
-            slice_name=[f"x{row}" for row in range(12)],
-        ),
-    )
+    groups, folds = [100 + row // 2 for row in range(12)], [1 + row // 2 % 2 for row in range(12)]
+    table = hugging_face_table(fsID=groups, fold=folds, slice_name=[f"x{row}" for row in range(12)])
+    folder = write_parquet(tmp_path / "set", table)
     (folder / "data" / "._train-00000-of-00002.parquet").write_bytes(b"Mac OS X")
     source = open_source(folder)
     assert source.class_names == tuple(LABELS)
     assert [clip.label for clip in source.clips] == [row % 3 for row in range(12)]
-    assert [clip.group for clip in source.clips] == [f"set/{100 + row // 2}" for row in range(12)]
-    assert [clip.fold for clip in source.clips] == [1 + row // 2 % 2 for row in range(12)]
+    assert [clip.group for clip in source.clips] == [f"set/{group}" for group in groups]
+    assert [clip.fold for clip in source.clips] == folds
     assert source.has_groups and source.notes == ()
     check_tones(source)
 
 
 def test_a_parquet_folder_with_columns_that_the_user_names(tmp_path: Path) -> None:
-    kinds = ["siren", "horn"] * 6
-    folder = write_parquet(
-        tmp_path / "set",
-        hugging_face_table(
-            typed=False,
-            kind=kinds,
-            tape=[f"t{row // 3}" for row in range(12)],
-            part=[f"fold{row // 3}" for row in range(12)],
-        ),
-    )
+    tapes, parts = ([f"{name}{row // 3}" for row in range(12)] for name in ("t", "fold"))
+    table = hugging_face_table(typed=False, kind=["siren", "horn"] * 6, tape=tapes, part=parts)
+    folder = write_parquet(tmp_path / "set", table)
     source = open_source(folder, label_column="kind", group_column="tape", fold_column="part")
     assert source.class_names == ("horn", "siren")
     assert [clip.label for clip in source.clips] == [1, 0] * 6
@@ -384,11 +371,7 @@ def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("labels", "names"),
-    [
-        (["b", "a", "b"] * 4, ("a", "b")),
-        ([7, 3, 7] * 4, ("3", "7")),
-        ([10, 9, 9] * 4, ("9", "10")),
-    ],
+    [(["b", "a", "b"] * 4, ("a", "b")), ([7, 3, 7] * 4, ("3", "7")), ([10, 9, 9] * 4, ("9", "10"))],
     ids=["strings", "integers", "integers of two lengths"],
 )
 def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], names: tuple[str, ...]) -> None:
@@ -400,9 +383,8 @@ def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], na
 def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Path) -> None:
     source = open_source(write_parquet(tmp_path / "set", hugging_face_table()))
     assert not source.has_groups and len({clip.group for clip in source.clips}) == 12
-    assert any("column of recordings" in note for note in source.notes) and any(
-        "no folds" in note for note in source.notes
-    )
+    for said in ("column of recordings", "no folds"):
+        assert any(said in note for note in source.notes)
     assert len(source.folds) > 1 and min(source.folds) == 1
 
 
@@ -422,14 +404,8 @@ def test_a_saved_dataset_keeps_its_license_and_its_columns(tmp_path: Path) -> No
 
 
 def test_samples_with_their_channels_first(tmp_path: Path) -> None:
-    subsets = [
-        {
-            "array": np.stack([tone(300, 0.3)] * 2).tolist(),
-            "sampling_rate": 22_050,
-            "bytes": None,
-            "path": None,
-        },
-    ]
+    samples = np.stack([tone(300, 0.3)] * 2).tolist()
+    subsets = [{"array": samples, "sampling_rate": 22_050, "bytes": None, "path": None}]
     (tmp_path / "set").mkdir()
     pq.write_table(pa.table({"audio": subsets, "label": ["a"]}), tmp_path / "set" / "rows.parquet")
     check_tones(open_source(tmp_path / "set"))
@@ -512,10 +488,8 @@ def test_a_path_that_leads_out_of_the_dataset_is_not_followed(tmp_path: Path, pa
 
 def test_a_path_inside_the_dataset_is_followed(tmp_path: Path) -> None:
     write_wav(tmp_path / "set" / "wavs" / "0.wav", tone(300, 0.3))
-    pq.write_table(
-        pa.table({"audio": [{"bytes": None, "path": "wavs/0.wav"}], "label": ["a"]}),
-        tmp_path / "set" / "rows.parquet",
-    )
+    table = pa.table({"audio": [{"bytes": None, "path": "wavs/0.wav"}], "label": ["a"]})
+    pq.write_table(table, tmp_path / "set" / "rows.parquet")
     check_tones(open_source(tmp_path / "set"))
 
 
@@ -564,25 +538,29 @@ def _nan_wav(path: Path) -> None:
     write_wav(path, samples, subtype="FLOAT")
 
 
-BAD_AUDIO = {
-    "zero bytes": (lambda path: path.write_bytes(b""), "empty file"),
-    "truncated WAV": (lambda path: path.write_bytes(wav_bytes(tone(440, 0.3))[:5_000]), "truncated"),
-    "WAV cut in its header": (lambda path: path.write_bytes(wav_bytes(tone(440, 0.3))[:20]), "truncated"),
-    "text": (lambda path: path.write_text("this is no sound\n" * 20), "not an audio file"),
-    "silence": (lambda path: write_wav(path, np.zeros(6_000, np.float32)), "silent"),
-    "opposite channels": (
-        lambda path: write_wav(path, np.stack([tone(440, 0.3), -tone(440, 0.3)], 1), subtype="FLOAT"),
-        "silent",
-    ),
-    "one sample": (lambda path: write_wav(path, tone(440, 0.3)[1:2]), "too short (1 sample)"),
-    "no samples": (lambda path: write_wav(path, tone(440, 0.3)[:0]), "too short (0 samples)"),
+def _written(content: Callable[[], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content())
+
+
+def _wav(samples: Callable[[np.ndarray], np.ndarray], **options: Any) -> Callable[[Path], object]:
+    return lambda path: write_wav(path, samples(tone(440, 0.3)), **options)
+
+
+def _noise() -> bytes:
+    return wav_bytes(np.random.default_rng(0).normal(0, 0.1, 30_000), form="FLAC")
+
+
+BAD_AUDIO: dict[str, tuple[Callable[[Path], object], str | None]] = {
+    "zero bytes": (_written(lambda: b""), "empty file"),
+    "truncated WAV": (_written(lambda: wav_bytes(tone(440, 0.3))[:5_000]), "truncated"),
+    "WAV cut in its header": (_written(lambda: wav_bytes(tone(440, 0.3))[:20]), "truncated"),
+    "text": (_written(lambda: b"this is no sound\n" * 20), "not an audio file"),
+    "silence": (_wav(lambda sound: 0 * sound), "silent"),
+    "opposite channels": (_wav(lambda sound: np.stack([sound, -sound], 1), subtype="FLOAT"), "silent"),
+    "one sample": (_wav(lambda sound: sound[1:2]), "too short (1 sample)"),
+    "no samples": (_wav(lambda sound: sound[:0]), "too short (0 samples)"),
     "NaN": (_nan_wav, "has NaN or infinite samples"),
-    "truncated FLAC": (
-        lambda path: path.write_bytes(
-            wav_bytes(np.random.default_rng(0).normal(0, 0.1, 30_000), form="FLAC")[:9_000]
-        ),
-        None,  # libsndfile says either that it is cut or that it cannot be read
-    ),
+    "truncated FLAC": (_written(lambda: _noise()[:9_000]), None),  # libsndfile: cut, or cannot be read
 }
 
 
@@ -597,20 +575,8 @@ def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
     assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
     assert "tones/low/low0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}
     assert any("skipped 1 clip that cannot be used" in note for note in decoded.source.notes)
-    row = next(
-        row for row, clip in enumerate(decoded.source.clips) if clip.clip_id == "tones/low/low0/cut1.wav"
-    )
-    assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(
-        300, abs=2
-    )  # rows after the gap are the right ones
-
-
-def test_a_source_of_bad_clips_alone_is_refused_even_with_skip_bad(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / "bad" / name).mkdir(parents=True)
-        (tmp_path / "bad" / name / "x.wav").write_bytes(b"")
-    with pytest.raises(SourceError, match="2 of 2 clips cannot be used"):
-        decode_source(open_source(tmp_path / "bad"), skip_bad=True)
+    row = [clip.clip_id for clip in decoded.source.clips].index("tones/low/low0/cut1.wav")
+    assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(300, abs=2), "rows after the gap are right"
 
 
 # --- selecting ---------------------------------------------------------------------------------------------
@@ -621,9 +587,8 @@ def test_select_keeps_rows_audio_and_class_numbers_together(urbansound8k_folder:
     chosen = source.select(classes=["siren"], folds=[2, 3])
     assert {(clip.label, clip.fold) for clip in chosen.clips} == {(2, 2), (2, 3)}
     assert len(chosen) == 12 and chosen.class_names == source.class_names
-    assert [ref.name.rpartition("/")[2] for ref in chosen.audio] == [
-        c.clip_id.partition("/")[2] for c in chosen.clips
-    ]
+    names = [ref.name.rpartition("/")[2] for ref in chosen.audio]
+    assert names == [clip.clip_id.partition("/")[2] for clip in chosen.clips]
 
 
 # --- the real sample ---------------------------------------------------------------------------------------
@@ -673,12 +638,10 @@ def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_thei
     source = open_source(write_parquet(tmp_path / "set", table))
     assert source.class_names == ("horn", "siren")
     assert [clip.fold for clip in source.clips] == [[1, 10, 2, 3][row // 3] for row in rows]
-    assert source.clips[3].group == "set/day 1" and not [
-        note for note in source.notes if "folds are numbered" in note
-    ]
-    assert any(
-        "2 recordings with clips in several folds (set/day 1, set/day 4)" in note for note in source.notes
-    )
+    assert source.clips[3].group == "set/day 1"
+    assert not any("folds are numbered" in note for note in source.notes)
+    several = "2 recordings with clips in several folds (set/day 1, set/day 4)"
+    assert any(several in note for note in source.notes)
     unnamed = table.drop_columns(["category"]).append_column("sound", plain.column("label"))
     unnamed = of_classes(
         unnamed, sound=LABELS, fold=["1", "10", "2", "3"], session=[f"day {day}" for day in range(6)]
@@ -690,33 +653,27 @@ def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_thei
 def test_columns_that_could_name_recordings_are_said(tmp_path: Path) -> None:
     rows = range(12)
     table = hugging_face_table(source=[f"s{row // 2}" for row in rows], note=["x"] * 12)
-    (note,) = [
-        n for n in open_source(write_parquet(tmp_path / "set", table)).notes if "no recordings are named" in n
-    ]
+    notes = open_source(write_parquet(tmp_path / "set", table)).notes
+    (note,) = [note for note in notes if "no recordings are named" in note]
     assert note.endswith("(name the column of recordings, perhaps source)")
 
 
 def test_parquet_files_in_sub_folders_are_pointed_out(tmp_path: Path) -> None:
     for name in ("big", "small"):
         write_parquet(tmp_path / "mc" / name, hugging_face_table())
-    with pytest.raises(
-        SourceError, match=r"it has Parquet files in sub-folders \(big, small\), of which one can be named"
-    ):
-        open_source(tmp_path / "mc")
+    fails("it has Parquet files in sub-folders (big, small), of which one can be named", tmp_path / "mc")
 
 
 def test_classes_whose_names_have_commas_can_be_chosen(tone_folder: Path) -> None:
     (tone_folder / "low").rename(tone_folder / "pump, hydraulic")
     source = open_source(tone_folder)
     for typed in (("pump", "hydraulic"), ("pump, hydraulic",)):
-        assert (
-            source.select(classes=typed).counts()["pump, hydraulic"] == len(source.select(classes=typed)) > 0
-        )
+        chosen = source.select(classes=typed)
+        assert chosen.counts()["pump, hydraulic"] == len(chosen) > 0
     both = source.select(classes=("high", "pump", "hydraulic"))
     assert {source.class_names[clip.label] for clip in both.clips} == {"high", "pump, hydraulic"}
-    with pytest.raises(
-        UsageError, match=r"classes pump: .* has no such class; it has high, middle, 'pump, hydraulic'"
-    ):
+    said = r"classes pump: .* has no such class; it has high, middle, 'pump, hydraulic'"
+    with pytest.raises(UsageError, match=said):
         source.select(classes=("pump",))
 
 
@@ -761,11 +718,9 @@ def test_what_is_passed_over_in_class_folders_is_said(tone_folder: Path) -> None
     if hasattr(os, "mkfifo"):
         os.mkfifo(first / "pipe.wav")
     source = open_source(tone_folder)
-    assert len(source) == 24 + 1 and any(
-        "2 files (.m4a, .wma) are passed over" in note for note in source.notes
-    )
-    assert [clip.clip_id for clip in source.clips if "r99" in clip.clip_id] == [
-        f"{tone_folder.name}/{first.name}/r99/cut.wav"
-    ]
+    assert len(source) == 24 + 1
+    assert any("2 files (.m4a, .wma) are passed over" in note for note in source.notes)
+    linked = [clip.clip_id for clip in source.clips if "r99" in clip.clip_id]
+    assert linked == [f"{tone_folder.name}/{first.name}/r99/cut.wav"]
     assert "owl: no class, for usk reads none of its files" in source.notes
     assert "1 audio file beside the class folders passed over: a clip's class is its folder" in source.notes

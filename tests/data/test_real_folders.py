@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +24,46 @@ NAMES = [f"{label}_{n}.wav" for label in CLASSES for n in range(2)]
 BOTH = {"dog": 2, "rain": 2}
 
 
-def clips(folder: Path, names: list[str] = NAMES) -> None:
+BY_CLASS = {label: [name for name in NAMES if name.startswith(label)] for label in CLASSES}
+FIRST, SECOND = NAMES[::2], NAMES[1::2]
+
+
+def clips(folder: Path, names: Sequence[str] = NAMES) -> None:
     for number, name in enumerate(names):
         write_wav(folder / name, tone(300 + 40 * number, 0.1))
+
+
+def files(sounds: Mapping[str, Sequence[str]], texts: Mapping[str, str | bytes] | None = None) -> Make:
+    """Folders of clips, and files of these contents."""
+
+    def make(root: Path) -> None:
+        for place, names in sounds.items():
+            clips(root / place, names)
+        for name, text in (texts or {}).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
+
+    return make
 
 
 def table(
     name: str, write: Callable[[str], str] = str, head: str = "filename,label", place: str = "audio"
 ) -> Make:
     """A folder of clips and a table of them, which writes their names in its own way."""
-
-    def make(root: Path) -> None:
-        clips(root / place)
-        lines = [head, *(f"{write(file)},{file.split('_')[0]}" for file in NAMES)]
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(
-            "\n".join(line.replace(",", "\t") if name.endswith("tsv") else line for line in lines)
-        )
-
-    return make
+    text = f"{head}\n" + rows(lambda f, c: f"{write(f)},{c}\n")
+    return files({place: NAMES}, {name: text.replace(",", "\t") if name.endswith("tsv") else text})
 
 
-def content(name: str, text: str | bytes, place: str = "audio") -> Make:
-    def make(root: Path) -> None:
-        clips(root / place)
-        (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
-
-    return make
+def content(name: str, text: str | bytes) -> Make:
+    return files({"audio": NAMES}, {name: text})
 
 
-def rows(form: Callable[[str, str], str]) -> str:
-    return "".join(form(file, file.split("_")[0]) for file in NAMES)
+def rows(form: Callable[[str, str], str], names: Sequence[str] = NAMES) -> str:
+    return "".join(form(file, file.split("_")[0]) for file in names)
+
+
+def plain(file: str, label: str) -> str:
+    return f"{file},{label}\n"
 
 
 RECORDS = [{"file_name": file, "label": file.split("_")[0]} for file in NAMES]
@@ -82,94 +91,67 @@ def parquet_table(root: Path) -> None:
     pq.write_table(pa.Table.from_pylist(RECORDS), root / "metadata.parquet")
 
 
-def class_folders_with_table(root: Path) -> None:
-    for label in CLASSES:
-        clips(root / label, [file for file in NAMES if file.startswith(label)])
-    (root / "metadata.csv").write_text("file_name,label\n" + rows(lambda file, label: f"{file},{label}\n"))
+class_folders_with_table = files(BY_CLASS, {"metadata.csv": "file_name,label\n" + rows(plain)})
+kaggle_competition = files(  # FSDKaggle: the test part has no labels, and the sample of an answer is none
+    {"audio_train": NAMES, "audio_test": ["x.wav", "y.wav"]},
+    {
+        "train.csv": "fname,label\n" + rows(plain),
+        "sample_submission.csv": "fname,label\nx.wav,dog\ny.wav,dog\n",
+    },
+)
+speech_commands = files(
+    {key: ["ab_nohash_0.wav", "cd_nohash_0.wav"] for key in CLASSES} | {"_background_noise_": ["hum.wav"]},
+    {"testing_list.txt": "dog/ab_nohash_0.wav\nrain/ab_nohash_0.wav\n"},
+)
+URBAN_HEAD = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
+kaggle_urbansound8k = files(
+    {"fold1": FIRST, "fold2": SECOND},
+    {
+        "UrbanSound8K.csv": URBAN_HEAD
+        + rows(lambda f, c: f"{f},{NAMES.index(f)},0,1,1,{1 + int(f[-5])},{CLASSES.index(c)},{c}\n")
+    },
+)
+PARTS = {"train": FIRST, "test": SECOND}
+two_tables = files(
+    {"audio": NAMES}, {f"{part}.csv": "filename,label\n" + rows(plain, of) for part, of in PARTS.items()}
+)
+# GTZAN: both tables of features list the same files.
+GTZAN = [f"Data/features_{seconds}_sec.csv" for seconds in (3, 30)]
+tables_that_repeat = files({"Data/genres": NAMES}, dict.fromkeys(GTZAN, "filename,label\n" + rows(plain)))
 
 
-def kaggle_competition(root: Path) -> None:
-    """FSDKaggle: the test part has no labels, and the sample of an answer is none."""
-    clips(root / "audio_train")
-    clips(root / "audio_test", ["x.wav", "y.wav"])
-    (root / "train.csv").write_text("fname,label\n" + rows(lambda file, label: f"{file},{label}\n"))
-    (root / "sample_submission.csv").write_text("fname,label\nx.wav,dog\ny.wav,dog\n")
+def of_scenes(names: Sequence[str], place: bool = False) -> str:
+    head = "filename\tscene_label" + place * "\tidentifier" + "\n"
+    return head + rows(lambda f, c: f"audio/{f}\t{c}" + place * f"\tcity-{f[-5]}" + "\n", names)
 
 
-def speech_commands(root: Path) -> None:
-    for label in CLASSES:
-        clips(root / label, [f"{speaker}_nohash_{n}.wav" for speaker in ("ab", "cd") for n in range(1)])
-    clips(root / "_background_noise_", ["hum.wav"])
-    (root / "testing_list.txt").write_text("dog/ab_nohash_0.wav\nrain/ab_nohash_0.wav\n")
-
-
-def kaggle_urbansound8k(root: Path) -> None:
-    lines = []
-    for number, file in enumerate(NAMES):
-        write_wav(root / f"fold{1 + number % 2}" / file, tone(300 + 40 * number, 0.1))
-        lines.append(f"{file},{number},0,1,1,{1 + number % 2},{number // 2},{file.split('_')[0]}")
-    head = "slice_file_name,fsID,start,end,salience,fold,classID,class"
-    (root / "UrbanSound8K.csv").write_text("\n".join([head, *lines]))
-
-
-def two_tables(root: Path) -> None:
-    clips(root / "audio")
-    for part in (0, 1):
-        lines = [f"{file},{file.split('_')[0]}" for file in NAMES[part::2]]
-        (root / ("train.csv", "test.csv")[part]).write_text("\n".join(["filename,label", *lines]))
-
-
-def tables_that_repeat(root: Path) -> None:
-    """GTZAN: both tables of features list the same files."""
-    for name in ("features_3_sec.csv", "features_30_sec.csv"):
-        table(f"Data/{name}", head="filename,label", place="Data/genres")(root)
-
-
-def acoustic_scenes(root: Path) -> None:
-    """DCASE: places as recordings, and the publisher's parts in a folder of their own."""
-    lines = [f"audio/{file}\t{file.split('_')[0]}\tcity-{n % 2}" for n, file in enumerate(NAMES)]
-    clips(root / "audio")
-    (root / "meta.csv").write_text("\n".join(["filename\tscene_label\tidentifier", *lines]))
-    (root / "evaluation_setup").mkdir()
-    for part, chosen in (("train", lines[::2]), ("evaluate", lines[1::2]), ("test", lines[1::2])):
-        text = "\n".join(["filename\tscene_label", *(line.rpartition("\t")[0] for line in chosen)])
-        (root / "evaluation_setup" / f"fold1_{part}.csv").write_text(text)
-
-
-def parts_with_classes(root: Path) -> None:
-    for part, n in (("train", 0), ("test", 1)):
-        for label in CLASSES:
-            clips(root / part / label, [f"{label}_{n}.wav"])
-
-
-def nsynth(root: Path) -> None:
-    clips(root / "audio")
-    found = {file[:-4]: {"note": n, "family": file.split("_")[0]} for n, file in enumerate(NAMES)}
-    (root / "examples.json").write_text(json.dumps(found))
-
-
-def esc50_one_level_up(root: Path) -> None:
-    table("ESC-50-master/meta/esc50.csv", head="filename,category", place="ESC-50-master/audio")(root)
+acoustic_scenes = files(  # DCASE: places as recordings, and the publisher's parts in a folder of their own
+    {"audio": NAMES},
+    {"meta.csv": of_scenes(NAMES, place=True), "evaluation_setup/fold1_train.csv": of_scenes(FIRST)}
+    | {f"evaluation_setup/fold1_{part}.csv": of_scenes(SECOND) for part in ("evaluate", "test")},
+)
+parts_with_classes = files(
+    {f"{part}/{label}": [f"{label}_{n}.wav"] for n, part in enumerate(PARTS) for label in CLASSES}
+)
+NOTES = {file[:-4]: {"note": n, "family": file.split("_")[0]} for n, file in enumerate(NAMES)}
+nsynth = content("examples.json", json.dumps(NOTES))
+esc50_one_level_up = table(
+    "ESC-50-master/meta/esc50.csv", head="filename,category", place="ESC-50-master/audio"
+)
 
 
 def fsd50k(labels: str) -> Make:
-    def make(root: Path) -> None:
-        clips(root / "FSD50K.dev_audio", NAMES[::2])
-        clips(root / "FSD50K.eval_audio", NAMES[1::2])
-        for part, names in (("dev", NAMES[::2]), ("eval", NAMES[1::2])):
-            lines = [f'{file[:-4]},"{file.split("_")[0]}{labels}"' for file in names]
-            (root / "FSD50K.ground_truth").mkdir(exist_ok=True)
-            (root / "FSD50K.ground_truth" / f"{part}.csv").write_text("\n".join(["fname,labels", *lines]))
-
-    return make
+    parts = {"dev": FIRST, "eval": SECOND}
+    truth = {part: rows(lambda f, c: f'{f[:-4]},"{c}{labels}"\n', names) for part, names in parts.items()}
+    return files(
+        {f"FSD50K.{part}_audio": names for part, names in parts.items()},
+        {f"FSD50K.ground_truth/{part}.csv": "fname,labels\n" + text for part, text in truth.items()},
+    )
 
 
-def fsd_in_one_table(root: Path) -> None:
-    """Parts that nothing but the folders of the files says."""
-    for part, names in (("train", NAMES[::2]), ("test", NAMES[1::2])):
-        clips(root / part, names)
-    listed = rows(lambda f, c: f"{'train' if f in NAMES[::2] else 'test'}/{f},{c}\n")
-    (root / "metadata.csv").write_text("file_name,label\n" + listed)
+# Parts that nothing but the folders of the files says.
+LISTED = rows(lambda f, c: f"{'train' if f in FIRST else 'test'}/{f},{c}\n")
+fsd_in_one_table = files(PARTS, {"metadata.csv": "file_name,label\n" + LISTED})
 
 
 def parquet_in_parts(root: Path) -> None:
@@ -180,33 +162,14 @@ def parquet_in_parts(root: Path) -> None:
 
 def class_folders_with(**texts: str) -> Make:
     """Class folders, and files of these names and texts beside them."""
-
-    def make(root: Path) -> None:
-        for label in CLASSES:
-            clips(root / label, [file for file in NAMES if file.startswith(label)])
-        for name, text in texts.items():
-            (root / name.replace("__", ".")).write_text(text)
-
-    return make
+    return files(BY_CLASS, {name.replace("__", "."): text for name, text in texts.items()})
 
 
-def parts_below_classes(root: Path) -> None:
-    for label in CLASSES:
-        for n, part in enumerate(("train", "test")):
-            clips(root / label / part, [f"{label}_{n}.wav"])
-
-
-def litter(root: Path) -> None:
-    class_folders_with()(root)
-    for name in (
-        "@Recently-Snapshot",
-        "#snapshot",
-        "$Recycle.Bin",
-        "__pycache__",
-        ".git",
-        "Network Trash Folder",
-    ):
-        clips(root / name, ["x.wav"])
+parts_below_classes = files(
+    {f"{label}/{part}": [f"{label}_{n}.wav"] for label in CLASSES for n, part in enumerate(PARTS)}
+)
+LITTER = ("@Recently-Snapshot", "#snapshot", "$Recycle.Bin", "__pycache__", ".git", "Network Trash Folder")
+litter = files(BY_CLASS | {key: ["x.wav"] for key in LITTER})
 
 
 def links_to_nothing(root: Path) -> None:
@@ -261,17 +224,15 @@ def stretches(head: str, dog: str, rain: str) -> Make:
     def make(root: Path) -> None:
         for n in range(2):
             write_wav(root / f"{n}.wav", tone(300 + n, 1.0))
-        lines = [
-            f"{n}.wav,{times},{label}" for n in range(2) for label, times in (("dog", dog), ("rain", rain))
-        ]
+        pairs = (("dog", dog), ("rain", rain))
+        lines = [f"{n}.wav,{times},{label}" for n in range(2) for label, times in pairs]
         (root / "events.csv").write_text("\n".join([f"filename,{head},label", *lines]))
 
     return make
 
 
 def with_links(root: Path) -> None:
-    for label in CLASSES:
-        clips(root / label, [file for file in NAMES if file.startswith(label)])
+    class_folders_with()(root)
     (root / "dog" / "up").symlink_to("..")
     (root / "dog" / "beside").symlink_to(root / "rain")
     clips(root / "@eaDir" / "dog", ["thumb.wav"])
@@ -486,9 +447,8 @@ def test_the_column_of_files_can_be_named(tmp_path: Path) -> None:
     )
     clips(tmp_path / "set" / "other")
     first, second = (open_source(tmp_path / "set", audio_column=name) for name in ("filename", "second"))
-    assert first.audio[0].name.endswith("audio/dog_0.wav") and second.audio[0].name.endswith(
-        "other/dog_0.wav"
-    )
+    assert first.audio[0].name.endswith("audio/dog_0.wav")
+    assert second.audio[0].name.endswith("other/dog_0.wav")
     with pytest.raises(UsageError) as raised:
         open_source(tmp_path / "set", audio_column="third")
     assert raised.value.field == "audio_column"

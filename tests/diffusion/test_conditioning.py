@@ -47,14 +47,8 @@ def close(ours: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_the_classes_are_read_back_in_the_order_of_their_labels(
-    of_classes: MelGenerator, plain: MelGenerator
-) -> None:
-    assert of_classes.class_names == CLASSES and of_classes.takes_classes
-    assert plain.class_names == () and not plain.takes_classes
-
-
 def test_a_class_is_given_by_its_label_and_an_unknown_one_as_none_given(of_classes: MelGenerator) -> None:
+    assert of_classes.class_names == CLASSES and of_classes.takes_classes
     noisy = torch.randn(5, 1, 16, 32)
     output = of_classes.predictor(Condition(["bark", "siren", "whale", "drill", ""]))(noisy, 300)
     close(output, labeled(of_classes, noisy, [2, 0, 3, 1, 3]))
@@ -175,36 +169,39 @@ def encoded_by_both(
 
 
 @pytest.mark.parametrize(
-    ("duration_s", "silent_s"),
-    [(2.0, None), (110_591 / 22_050, None), (110_593 / 22_050, None), (12.0, None), (11.0, (5.1, 11.0))],
-    ids=["shorter than an image", "an image", "a little more", "two images and a rest", "a silent image"],
+    ("duration_s", "rate_hz", "silent_s", "tolerance"),
+    [
+        (2.0, 22_050, None, 2e-3),
+        (110_591 / 22_050, 22_050, None, 2e-3),
+        (110_593 / 22_050, 22_050, None, 2e-3),
+        (12.0, 22_050, None, 2e-3),
+        (11.0, 22_050, (5.1, 11.0), 2e-3),
+        (6.0, 8_000, None, 1e-2),
+    ],
+    ids=[
+        "shorter than an image",
+        "an image",
+        "a little more",
+        "two images and a rest",
+        "a silent image",
+        "resampled",
+    ],
 )
 def test_encodings_are_those_of_audiodiffusions_encoder(
-    conditional: MelGenerator,
-    theirs: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    duration_s: float,
-    silent_s: tuple[float, float] | None,
-) -> None:
-    monkeypatch.setattr(conditional, "mel", ENCODER_MEL)
-    audio = sounds(duration_s, 22_050)
+    conditional: MelGenerator, theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, duration_s: float,
+    rate_hz: int, silent_s: tuple[float, float] | None, tolerance: float,
+) -> None:  # fmt: skip
+    if rate_hz == 22_050:
+        monkeypatch.setattr(conditional, "mel", ENCODER_MEL)
+    assert conditional.mel.sample_rate_hz == rate_hz
+    audio = sounds(duration_s, rate_hz)
     if silent_s:
-        audio[:, slice(*(round(second * 22_050) for second in silent_s))] = 0.0
+        audio[:, slice(*(round(second * rate_hz) for second in silent_s))] = 0.0
         audio[:, 110_591:] = 0.0
     ours, expected = encoded_by_both(conditional, theirs, audio, tmp_path)
     assert ours.shape == (2, 1, 100) and ours.dtype == torch.float32
     apart = float((expected[0] - expected[1]).abs().max())
-    assert float((ours[:, 0] - expected).abs().max()) < 2e-3 * apart
-
-
-def test_encodings_of_a_generator_with_another_rate_are_resampled(
-    conditional: MelGenerator, theirs: Any, tmp_path: Path
-) -> None:
-    assert conditional.mel.sample_rate_hz == 8_000
-    ours, expected = encoded_by_both(conditional, theirs, sounds(6.0, 8_000), tmp_path)
-    apart = float((expected[0] - expected[1]).abs().max())
-    assert float((ours[:, 0] - expected).abs().max()) < 1e-2 * apart
+    assert float((ours[:, 0] - expected).abs().max()) < tolerance * apart
 
 
 def test_the_encoder_sees_the_bytes_that_audiodiffusion_shows_it(theirs: Any) -> None:
@@ -235,26 +232,21 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     return encodings
 
 
-def test_a_conditional_unet_attends_to_the_encodings(
-    conditional: MelGenerator, encodings: torch.Tensor
-) -> None:
-    noisy = torch.randn(2, 1, 16, 32)
-    output = conditional.predictor()(noisy, 300)
-    with torch.no_grad():
-        close(output, conditional.unet(noisy, 300, encodings).sample)
-        other = conditional.unet(noisy, 300, encodings.flip(0)).sample
-    assert (output - other)[0].abs().max() > 1e-4
-    assert torch.equal(conditional.predictor(Condition(["siren"] * 2, 3.0))(noisy, 300), output)
-
-
-def test_a_conditional_generator_without_audio_says_so(
-    conditional: MelGenerator, plain: MelGenerator
+def test_a_conditional_unet_attends_to_the_encodings_and_says_so_where_it_has_no_audio(
+    conditional: MelGenerator, plain: MelGenerator, request: pytest.FixtureRequest
 ) -> None:
     assert conditional.conditioned_on_audio and not plain.conditioned_on_audio
     assert plain.encodings(Condition()) is None
     with pytest.raises(ModelError, match="is conditioned on audio") as raised:
         conditional.predictor()
     assert raised.value.field == "model"
+    encodings, noisy = request.getfixturevalue("encodings"), torch.randn(2, 1, 16, 32)
+    output = conditional.predictor()(noisy, 300)
+    with torch.no_grad():
+        close(output, conditional.unet(noisy, 300, encodings).sample)
+        other = conditional.unet(noisy, 300, encodings.flip(0)).sample
+    assert (output - other)[0].abs().max() > 1e-4
+    assert torch.equal(conditional.predictor(Condition(["siren"] * 2, 3.0))(noisy, 300), output)
 
 
 def test_a_unet_that_is_conditioned_on_both_a_class_and_audio(

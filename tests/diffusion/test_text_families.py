@@ -53,32 +53,24 @@ def by_pipeline(name: str, generator: TextGenerator, latents: torch.Tensor, guid
     pipeline.set_progress_bar_config(disable=True)
     common: dict[str, Any] = {"num_inference_steps": 6, "guidance_scale": guidance, "output_type": "latent"}
     if name == "musicldm":  # whose pipeline encodes prompts with transformers before version 5 alone
-        embeddings = [generator.embed(prompt, SAMPLES) for prompt in PROMPTS]
-        return pipeline(
-            prompt_embeds=torch.cat([one["text"] for one in embeddings]),
-            negative_prompt_embeds=torch.cat([one["without text"] for one in embeddings]),
-            audio_length_in_s=seconds,
-            latents=latents,
-            **common,
-        ).audios
+        each = [generator.embed(prompt, SAMPLES) for prompt in PROMPTS]
+        texts, without = (torch.cat([one[key] for one in each]) for key in ("text", "without text"))
+        common |= {"prompt_embeds": texts, "negative_prompt_embeds": without}
+        return pipeline(audio_length_in_s=seconds, latents=latents, **common).audios
     if name == "audioldm":  # has no latents to give
         common["output_type"] = "pt"
+    pairs = list(zip(PROMPTS, latents, strict=True))
     if name.startswith("audioldm"):  # one by one: the encoding of a prompt depends on those beside it there
-        made = [
-            pipeline(prompt, audio_length_in_s=seconds, latents=latent[None], **common).audios
-            for prompt, latent in zip(PROMPTS, latents, strict=True)
-        ]
-        return torch.cat(made)
+        common["audio_length_in_s"] = seconds
+        return torch.cat([pipeline(text, latents=latent[None], **common).audios for text, latent in pairs])
     if name == "stable_audio":
         pipeline.transformer.register_to_config(sample_size=latents.shape[-1])
         return pipeline(PROMPTS, audio_end_in_s=seconds, latents=latents, **common).audios
     if name == "stable_audio_3":
         return pipeline(PROMPTS, duration=seconds, latents=latents, **common).audios
-    made = [  # one by one: its layers for text see the padding of a batch
-        pipeline(prompt, latents=latent.T[None], **common).audios.transpose(1, 2)
-        for prompt, latent in zip(PROMPTS, latents, strict=True)
-    ]
-    return torch.cat(made)
+    # One by one: its layers for text see the padding of a batch.
+    made = [pipeline(text, latents=latent.T[None], **common).audios for text, latent in pairs]
+    return torch.cat(made).transpose(1, 2)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -162,11 +154,8 @@ def test_prompts_are_encoded_once_and_their_encoders_freed(
 ) -> None:
     generator = replace(generators[name], pipeline=copy.copy(generators[name].pipeline))
     generator.embeddings, generator.encoded = {}, {}
-    if name == "musicldm":
-        owner: Any = type(generator.pipeline.text_encoder)
-        encode = "get_text_features"
-    else:
-        owner, encode = type(generator.pipeline), "_encode_prompt" if name == "audioldm" else "encode_prompt"
+    owner: Any = type(generator.pipeline.text_encoder if name == "musicldm" else generator.pipeline)
+    encode = {"musicldm": "get_text_features", "audioldm": "_encode_prompt"}.get(name, "encode_prompt")
     counted: list[object] = []
     original = getattr(owner, encode)
 
@@ -232,17 +221,10 @@ def test_where_memory_is_short_parts_take_turns_on_the_device(
         turns(max(sizes) - 1)
 
     sent: list[tuple[str, str]] = []
-    short = replace(
-        generators[name],
-        pipeline=copy.copy(pipeline),
-        network=Watched(network, sent, "network"),
-        takes_turns=True,
-    )
-    monkeypatch.setattr(
-        type(pipeline),
-        "components",
-        {part: Watched(getattr(pipeline, part), sent, part) for part in decoders},
-    )
+    watched = Watched(network, sent, "network")
+    short = replace(generators[name], pipeline=copy.copy(pipeline), network=watched, takes_turns=True)
+    parts = {part: Watched(getattr(pipeline, part), sent, part) for part in decoders}
+    monkeypatch.setattr(type(pipeline), "components", parts)
     latent = short.encode(0.1 * torch.randn(1, SAMPLES, generator=torch.Generator().manual_seed(0)))
     out = short.sample(latent, SamplerConfig(2, 0.5), Condition(PROMPTS[:1]))
     short.decode(out, [0], 0)

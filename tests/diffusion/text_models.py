@@ -11,16 +11,10 @@ from typing import Any
 import torch
 
 RATE_HZ = 16_000
-UNET: dict[str, Any] = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (8, 16),
-    "norm_num_groups": 8,
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-}
+UNET: dict[str, Any] = {"sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (8, 16)}
+UNET |= {"norm_num_groups": 8, "layers_per_block": 1}
+UNET |= {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+UNET |= {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
 
 
 LETTERS = list(string.ascii_lowercase)
@@ -52,131 +46,77 @@ def _t5_encoder(width: int = 16) -> Any:
 
 
 def stable_audio() -> Any:
-    from diffusers import (
-        AutoencoderOobleck,
-        EDMDPMSolverMultistepScheduler,
-        StableAudioDiTModel,
-        StableAudioPipeline,
-    )
+    import diffusers
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 
-    return StableAudioPipeline(
-        vae=AutoencoderOobleck(
-            encoder_hidden_size=8,
-            downsampling_ratios=[4, 8],
-            channel_multiples=[1, 2],
-            decoder_channels=4,
-            decoder_input_channels=4,
-            audio_channels=2,
-            sampling_rate=RATE_HZ,
-        ),
+    widths = {
+        "encoder_hidden_size": 8,
+        "decoder_channels": 4,
+        "decoder_input_channels": 4,
+        "audio_channels": 2,
+    }
+    ratios = {"downsampling_ratios": [4, 8], "channel_multiples": [1, 2]}
+    heads = {"attention_head_dim": 8, "num_attention_heads": 2, "num_key_value_attention_heads": 2}
+    inputs = {"cross_attention_dim": 16, "global_states_input_dim": 32, "cross_attention_input_dim": 16}
+    shape = {"sample_size": 1_024, "in_channels": 4, "out_channels": 4, "num_layers": 2, "time_proj_dim": 8}
+    sigmas = {"sigma_min": 0.3, "sigma_max": 500, "sigma_data": 1.0, "sigma_schedule": "exponential"}
+    solver = {"prediction_type": "v_prediction", "solver_order": 2, "final_sigmas_type": "zero"}
+    return diffusers.StableAudioPipeline(
+        vae=diffusers.AutoencoderOobleck(**widths, **ratios, sampling_rate=RATE_HZ),
         text_encoder=_t5_encoder(),
-        projection_model=StableAudioProjectionModel(
-            text_encoder_dim=16, conditioning_dim=16, min_value=0, max_value=32
-        ),
+        projection_model=StableAudioProjectionModel(16, 16, min_value=0, max_value=32),
         tokenizer=_t5_tokenizer(),
-        transformer=StableAudioDiTModel(
-            sample_size=1_024,
-            in_channels=4,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            num_key_value_attention_heads=2,
-            out_channels=4,
-            cross_attention_dim=16,
-            time_proj_dim=8,
-            global_states_input_dim=32,
-            cross_attention_input_dim=16,
-        ),
-        scheduler=EDMDPMSolverMultistepScheduler(
-            sigma_min=0.3,
-            sigma_max=500,
-            sigma_data=1.0,
-            sigma_schedule="exponential",
-            prediction_type="v_prediction",
-            solver_order=2,
-            final_sigmas_type="zero",
-        ),
+        transformer=diffusers.StableAudioDiTModel(**shape, **heads, **inputs),
+        scheduler=diffusers.EDMDPMSolverMultistepScheduler(**sigmas, **solver),
     )
 
 
 def stable_audio_3() -> Any:
-    from diffusers import (
-        AutoencoderSAME,
-        FlowMatchEulerDiscreteScheduler,
-        StableAudio3DiTModel,
-        StableAudio3Pipeline,
-    )
+    import diffusers
     from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
     from transformers import T5GemmaConfig, T5GemmaEncoderModel, T5GemmaModuleConfig
 
-    module = T5GemmaModuleConfig(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-    )
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "head_dim": 8,
+    }
+    module = T5GemmaModuleConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
     config = T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False, vocab_size=64)
-    return StableAudio3Pipeline(
-        vae=AutoencoderSAME(
-            audio_channels=2,
-            patch_size=16,
-            encoder_channels=8,
-            encoder_c_mults=(2,),
-            encoder_strides=(4,),
-            encoder_transformer_depths=(1,),
-            latent_dim=8,
-            dim_heads=8,
-            sampling_rate=RATE_HZ,
-        ),
+    coder = {"encoder_channels": 8, "encoder_c_mults": (2,), "encoder_strides": (4,), "latent_dim": 8}
+    coder |= {"encoder_transformer_depths": (1,), "audio_channels": 2, "patch_size": 16, "dim_heads": 8}
+    shape = {"io_channels": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_memory_tokens": 2}
+    shape |= {
+        "cond_token_dim": 16,
+        "global_cond_dim": 16,
+        "local_add_cond_dim": 9,
+        "timestep_features_dim": 8,
+    }
+    return diffusers.StableAudio3Pipeline(
+        vae=diffusers.AutoencoderSAME(**coder, sampling_rate=RATE_HZ),
         text_encoder=T5GemmaEncoderModel(config),
         tokenizer=_tokenizer("GemmaTokenizer", "<pad>", "<eos>", "<bos>", "<unk>", "▁"),
         duration_embedder=StableAudio3DurationEmbedder(output_dim=16, fourier_dim=8, max_val=4.0),
-        transformer=StableAudio3DiTModel(
-            io_channels=8,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            cond_token_dim=16,
-            global_cond_dim=16,
-            local_add_cond_dim=9,
-            timestep_features_dim=8,
-            num_memory_tokens=2,
-        ),
-        scheduler=FlowMatchEulerDiscreteScheduler(stochastic_sampling=False),
+        transformer=diffusers.StableAudio3DiTModel(**shape),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=False),
     )
 
 
 def longcat() -> Any:
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        LongCatAudioDiTPipeline,
-        LongCatAudioDiTTransformer,
-        LongCatAudioDiTVae,
-    )
+    import diffusers
     from transformers import UMT5Config, UMT5EncoderModel
 
-    return LongCatAudioDiTPipeline(
-        vae=LongCatAudioDiTVae(
-            channels=8,
-            c_mults=[1, 2],
-            strides=[4],
-            latent_dim=4,
-            encoder_latent_dim=8,
-            downsampling_ratio=16,
-            sample_rate=RATE_HZ,
-        ),
-        text_encoder=UMT5EncoderModel(
-            UMT5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-        ),
+    coder = {"channels": 8, "c_mults": [1, 2], "strides": [4], "latent_dim": 4, "encoder_latent_dim": 8}
+    shape = {"dit_dim": 32, "dit_depth": 2, "dit_heads": 2, "dit_text_dim": 16, "latent_dim": 4}
+    text = UMT5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return diffusers.LongCatAudioDiTPipeline(
+        vae=diffusers.LongCatAudioDiTVae(**coder, downsampling_ratio=16, sample_rate=RATE_HZ),
+        text_encoder=UMT5EncoderModel(text),
         tokenizer=_t5_tokenizer(),
-        transformer=LongCatAudioDiTTransformer(
-            dit_dim=32, dit_depth=2, dit_heads=2, dit_text_dim=16, latent_dim=4
-        ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, invert_sigmas=True),
+        transformer=diffusers.LongCatAudioDiTTransformer(**shape),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, invert_sigmas=True),
     )
 
 
@@ -184,67 +124,33 @@ def _mel_parts() -> dict[str, Any]:
     from diffusers import AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+    coder = {"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "latent_channels": 4}
+    coder |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    betas = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+    voice = {"model_in_dim": 8, "upsample_initial_channel": 16, "upsample_rates": [4, 8]}
+    voice |= {"upsample_kernel_sizes": [4, 8], "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]]}
+    config = SpeechT5HifiGanConfig(**voice, sampling_rate=RATE_HZ, normalize_before=False)
     return {
-        "vae": AutoencoderKL(
-            in_channels=1,
-            out_channels=1,
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=4,
-        ),
-        "scheduler": DDIMScheduler(
-            beta_start=0.0015,
-            beta_end=0.0195,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-        ),
-        "vocoder": SpeechT5HifiGan(
-            SpeechT5HifiGanConfig(
-                model_in_dim=8,
-                sampling_rate=RATE_HZ,
-                upsample_initial_channel=16,
-                upsample_rates=[4, 8],
-                upsample_kernel_sizes=[4, 8],
-                resblock_kernel_sizes=[3],
-                resblock_dilation_sizes=[[1]],
-                normalize_before=False,
-            )
-        ),
+        "vae": AutoencoderKL(**coder, norm_num_groups=4),
+        "scheduler": DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False),
+        "vocoder": SpeechT5HifiGan(config),
     }
 
 
 def _clap_text() -> Any:
     from transformers import ClapTextConfig
 
-    return ClapTextConfig(
-        vocab_size=64,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        projection_dim=16,
-        pad_token_id=1,
-        max_position_embeddings=64,
-    )
+    sizes = {"vocab_size": 64, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "projection_dim": 16, "pad_token_id": 1}
+    return ClapTextConfig(**sizes, max_position_embeddings=64)
 
 
 def clap_model(**of_audio: Any) -> Any:
     from transformers import ClapAudioConfig, ClapConfig, ClapModel
 
     shape = {"spec_size": 8, "num_mel_bins": 8, "patch_size": 2, "patch_stride": 2} | of_audio
-    audio = ClapAudioConfig(
-        window_size=4,
-        patch_embeds_hidden_size=8,
-        depths=[1, 1],
-        num_hidden_layers=2,
-        num_attention_heads=[1, 1],
-        hidden_size=16,
-        projection_dim=16,
-        **shape,
-    )
+    shape |= {"window_size": 4, "depths": [1, 1], "num_hidden_layers": 2, "num_attention_heads": [1, 1]}
+    audio = ClapAudioConfig(**shape, patch_embeds_hidden_size=8, hidden_size=16, projection_dim=16)
     clap = ClapConfig(text_config=_clap_text().to_dict(), audio_config=audio.to_dict(), projection_dim=16)
     return ClapModel(clap)
 
@@ -253,22 +159,18 @@ def audioldm2() -> Any:
     from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
     from transformers import ClapFeatureExtractor, GPT2Config, GPT2LMHeadModel
 
+    gpt = GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
+    crossed = {"cross_attention_dim": ((None, 16, 32), (None, 16, 32)), "attention_head_dim": 2}
     return AudioLDM2Pipeline(
         **_mel_parts(),
         text_encoder=clap_model(),
         text_encoder_2=_t5_encoder(32),
-        projection_model=AudioLDM2ProjectionModel(
-            text_encoder_dim=16, text_encoder_1_dim=32, langauge_model_dim=16
-        ),
-        language_model=GPT2LMHeadModel(
-            GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
-        ).transformer,  # which the published folders have
+        projection_model=AudioLDM2ProjectionModel(16, 32, 16),
+        language_model=GPT2LMHeadModel(gpt).transformer,  # which the published folders have
         tokenizer=roberta_tokenizer(),
         tokenizer_2=_t5_tokenizer(),
         feature_extractor=ClapFeatureExtractor(),
-        unet=AudioLDM2UNet2DConditionModel(
-            **UNET, cross_attention_dim=((None, 16, 32), (None, 16, 32)), attention_head_dim=2
-        ),
+        unet=AudioLDM2UNet2DConditionModel(**UNET, **crossed),
     )
 
 
@@ -276,37 +178,24 @@ def audioldm() -> Any:
     from diffusers import AudioLDMPipeline
     from transformers import ClapTextModelWithProjection
 
-    return AudioLDMPipeline(
-        **_mel_parts(),
-        text_encoder=ClapTextModelWithProjection(_clap_text()),
-        tokenizer=roberta_tokenizer(),
-        unet=_clap_unet(),
-    )
+    parts = {**_mel_parts(), "text_encoder": ClapTextModelWithProjection(_clap_text())}
+    return AudioLDMPipeline(**parts, tokenizer=roberta_tokenizer(), unet=_clap_unet())
 
 
 def musicldm() -> Any:
     from diffusers import MusicLDMPipeline
     from transformers import ClapFeatureExtractor
 
-    return MusicLDMPipeline(
-        **_mel_parts(),
-        text_encoder=clap_model(),
-        tokenizer=roberta_tokenizer(),
-        feature_extractor=ClapFeatureExtractor(),
-        unet=_clap_unet(),
-    )
+    parts = {**_mel_parts(), "text_encoder": clap_model(), "feature_extractor": ClapFeatureExtractor()}
+    return MusicLDMPipeline(**parts, tokenizer=roberta_tokenizer(), unet=_clap_unet())
 
 
 def _clap_unet() -> Any:
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
-        **UNET,
-        cross_attention_dim=(8, 16),
-        class_embed_type="simple_projection",
-        projection_class_embeddings_input_dim=16,
-        class_embeddings_concat=True,
-    )
+    classes = {"class_embed_type": "simple_projection", "class_embeddings_concat": True}
+    classes |= {"projection_class_embeddings_input_dim": 16}
+    return UNet2DConditionModel(**UNET, **classes, cross_attention_dim=(8, 16))
 
 
 MODELS: dict[str, Callable[[], Any]] = {

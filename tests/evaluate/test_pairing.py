@@ -17,30 +17,20 @@ from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import paired_bootstrap
 from usk.evaluate.verdict import Verdict
 
+OTHER = {"data": "0" * 12, "protocol": "seed-9010", "classifier": "cnn", "augment": "strong"}
+OTHER |= {"learning_rate": 1e-6, "batch": 8, "recipe_hash": "0" * 8, "augmentations": "shift"}
+OTHER |= {"classifier_revision": "0" * 40}
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"data": "000000000000"},
-        {"protocol": "seed-9010"},
-        {"classifier": "cnn"},
-        {"augment": "strong"},
-        {"learning_rate": 1e-6},
-        {"batch": 8},
-        {"recipe_hash": "00000000"},
-        {"augmentations": "shift"},
-        {"classifier_revision": "0" * 40},
-    ],
-)
-def test_runs_that_differ_in_more_than_the_mix_are_never_pooled(
-    tmp_path: Path, change: dict[str, str]
-) -> None:
+
+@pytest.mark.parametrize("field", OTHER)
+def test_runs_that_differ_in_more_than_the_mix_are_never_pooled(tmp_path: Path, field: str) -> None:
     write_grid(tmp_path)
-    write_run(tmp_path, "real", 1, 0, name="other", created="2026-03-01T00:00:00", skill=0.1, **change)
+    changes = {"created": "2026-03-01T00:00:00", "skill": 0.1, field: OTHER[field]}
+    write_run(tmp_path, "real", 1, 0, name="other", **changes)
     first, second, *best = compare_runs(tmp_path)
     assert [row.n_runs for row in first.rows] == [4, 4]
     assert [row.n_runs for row in second.rows] == [1]
-    assert len(best) == ("augment" in change) and not first.choices and not second.choices
+    assert len(best) == (field == "augment") and not first.choices and not second.choices
     for one in best:  # each mix has one augmentation
         assert [row.n_runs for row in one.rows] == [4, 4] and one.choices[0].augment == "none"
     assert first.title != second.title
@@ -169,9 +159,8 @@ def test_each_split_chooses_on_its_own_validation_clips(tmp_path: Path) -> None:
 
 def test_augmentations_are_chosen_on_their_shared_seeds(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0, name="a", augment="none", validation_accuracy=0.5)
-    write_run(
-        tmp_path, seed=1, name="b", augment="none", validation_accuracy=0.9
-    )  # an easy seed that `basic` does not have
+    # An easy seed that `basic` does not have.
+    write_run(tmp_path, seed=1, name="b", augment="none", validation_accuracy=0.9)
     write_run(tmp_path, seed=0, name="c", augment="basic", validation_accuracy=0.6)
     (choice,) = compare_runs(tmp_path)[-1].choices
     assert (choice.augment, choice.validation_accuracy) == ("basic", {"none": 0.5, "basic": 0.6})

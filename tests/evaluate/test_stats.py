@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -43,10 +42,6 @@ def make_pairs(
     return pairs
 
 
-def swapped(pairs: list[Pair]) -> list[Pair]:
-    return [Pair(p.split, p.seed, p.groups, p.other_correct, p.baseline_correct) for p in pairs]
-
-
 def bounds(result: PairedDifference) -> tuple[float, float]:
     assert result.low_points is not None and result.high_points is not None
     return result.low_points, result.high_points
@@ -62,69 +57,51 @@ grids = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3
 
 @settings(max_examples=25, deadline=None)
 @given(grids)
-def test_identical_runs_have_a_difference_of_exactly_zero(grid: tuple[int, int, int, int]) -> None:
-    number, n_splits, n_seeds, n_groups = grid
-    pairs = make_pairs(np.random.default_rng(number), n_splits, n_seeds, n_groups)
-    same = [Pair(p.split, p.seed, p.groups, p.baseline_correct, p.baseline_correct) for p in pairs]
-    result = paired_bootstrap(same, n_resamples=200)
-    assert (result.difference_points, *bounds(result)) == (0, 0, 0)
-    assert (result.n_pairs, result.n_pairs_up) == (n_splits * n_seeds, 0)
-    assert (result.n_splits, result.n_seeds, result.n_groups) == (n_splits, n_seeds, n_splits * n_groups)
-    assert result.n_clips == n_splits * n_groups * 4
-
-
-@settings(max_examples=25, deadline=None)
-@given(grids)
-def test_swapping_the_mixes_negates_the_difference(grid: tuple[int, int, int, int]) -> None:
-    number, n_splits, n_seeds, n_groups = grid
-    pairs = make_pairs(np.random.default_rng(number), n_splits, n_seeds, n_groups, gain=0.1)
-    there, back = paired_bootstrap(pairs, 200), paired_bootstrap(swapped(pairs), 200)
-    assert back.difference_points == pytest.approx(-there.difference_points, abs=1e-9)
-    assert bounds(back) == pytest.approx((-bounds(there)[1], -bounds(there)[0]), abs=1e-4)
-
-
-@settings(max_examples=25, deadline=None)
-@given(grids)
-def test_the_difference_is_the_mean_over_pairs_in_any_order(grid: tuple[int, int, int, int]) -> None:
+def test_identical_runs_have_no_difference_and_others_the_mean_over_pairs(
+    grid: tuple[int, int, int, int],
+) -> None:
+    """In any order of the pairs. Swapped mixes negate the difference."""
     number, n_splits, n_seeds, n_groups = grid
     rng = np.random.default_rng(number)
-    pairs = make_pairs(rng, n_splits, n_seeds, n_groups)
+    pairs = make_pairs(rng, n_splits, n_seeds, n_groups, gain=0.1)
+    same = paired_bootstrap([replace(p, other_correct=p.baseline_correct) for p in pairs], n_resamples=200)
+    assert (same.difference_points, *bounds(same)) == (0, 0, 0)
+    assert (same.n_pairs, same.n_pairs_up) == (n_splits * n_seeds, 0)
+    assert (same.n_splits, same.n_seeds, same.n_groups) == (n_splits, n_seeds, n_splits * n_groups)
+    assert same.n_clips == n_splits * n_groups * 4
     result = paired_bootstrap(pairs, 200)
     mean = np.mean([p.other_correct.mean() - p.baseline_correct.mean() for p in pairs])
     assert result.difference_points == pytest.approx(100 * mean)
     shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
     assert paired_bootstrap(shuffled, 200) == result == paired_bootstrap(pairs, 200)
+    swapped = [replace(p, baseline_correct=p.other_correct, other_correct=p.baseline_correct) for p in pairs]
+    back = paired_bootstrap(swapped, 200)
+    assert back.difference_points == pytest.approx(-result.difference_points, abs=1e-9)
+    assert bounds(back) == pytest.approx((-bounds(result)[1], -bounds(result)[0]), abs=1e-4)
 
 
 def test_clips_of_one_recording_are_not_independent_evidence() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat([f"g{i}" for i in range(40)], 9)
-    first, second = np.repeat(
-        rng.random((2, 40)) < 0.6, 9, axis=1
-    )  # all clips of a recording have the same result
+    first, second = np.repeat(rng.random((2, 40)) < 0.6, 9, axis=1)  # the same for all clips of a recording
     by_group = paired_bootstrap([Pair("fold1", 0, groups, first, second)])
     alone = np.array([f"c{i}" for i in range(len(groups))])
     by_clip = paired_bootstrap([Pair("fold1", 0, alone, first, second)])
-    assert width(by_group) == pytest.approx(
-        3 * width(by_clip), rel=0.15
-    )  # sqrt(9): nine clips count as one unit
+    assert width(by_group) == pytest.approx(3 * width(by_clip), rel=0.15)  # sqrt(9): nine clips are one unit
 
 
 def test_all_seeds_of_a_split_share_the_draw_of_recordings() -> None:
     """Three seeds with the same predictions are no more evidence than one seed."""
     pair = make_pairs(np.random.default_rng(1), 1, 1, n_groups=30)[0]
-    thrice = [
-        Pair(pair.split, seed, pair.groups, pair.baseline_correct, pair.other_correct) for seed in range(3)
-    ]
+    thrice = [replace(pair, seed=seed) for seed in range(3)]
     assert width(paired_bootstrap(thrice)) == pytest.approx(width(paired_bootstrap([pair])), rel=0.08)
 
 
 def test_a_recording_tested_in_two_splits_counts_once() -> None:
     pair = make_pairs(np.random.default_rng(2), 1, 1, n_groups=30)[0]
     apart = np.array([f"other {name}" for name in pair.groups])
-    first, second = pair.baseline_correct, pair.other_correct
-    twice = paired_bootstrap([pair, Pair("again", 0, pair.groups, first, second)])
-    fresh = paired_bootstrap([pair, Pair("again", 0, apart, first, second)])
+    twice = paired_bootstrap([pair, replace(pair, split="again")])
+    fresh = paired_bootstrap([pair, replace(pair, split="again", groups=apart)])
     assert (twice.n_groups, fresh.n_groups) == (30, 60)
     assert width(twice) == pytest.approx(width(paired_bootstrap([pair])), rel=0.08)
     assert width(fresh) == pytest.approx(width(twice) / 2**0.5, rel=0.1)
@@ -170,18 +147,15 @@ def test_all_splits_have_the_same_weight() -> None:
     assert exact_test([good[0], good[1], replace(good[2], split="bad")]) == 2 / 8
 
 
-def test_one_recording_gives_no_interval() -> None:
+def test_one_recording_gives_no_interval_and_missing_clips_raise() -> None:
     right = np.array([True, True, False])
     result = paired_bootstrap([Pair("fold1", 0, np.array(["a"] * 3), ~right, right)])
     assert result.difference_points == pytest.approx(100 / 3)
     assert result.low_points is None and result.high_points is None
-
-
-def test_missing_pairs_or_clips_raise() -> None:
-    with pytest.raises(ValueError):
-        paired_bootstrap([])
-    with pytest.raises(ValueError):
-        paired_bootstrap([Pair("fold1", 0, np.array([], dtype=str), np.array([], bool), np.array([], bool))])
+    empty = Pair("fold1", 0, np.array([], dtype=str), np.array([], bool), np.array([], bool))
+    for pairs in ([], [empty]):
+        with pytest.raises(ValueError):
+            paired_bootstrap(pairs)
 
 
 def test_resamples_without_any_recording_of_a_pair_are_skipped() -> None:
@@ -215,19 +189,16 @@ def uneven_study(
 def test_the_interval_has_its_nominal_coverage(n_groups: int, seed_sd: float) -> None:
     """With 2 folds x 4 seeds. The half width is at most 1.35 times 1.96 standard deviations of the results, 1.7 times with few units."""
     rng = np.random.default_rng(4)
-    results = [
-        paired_bootstrap(uneven_study(rng, 2, 4, n_groups, seed_sd=seed_sd), n_resamples=500)
-        for _ in range(150)
-    ]
+    studies = (uneven_study(rng, 2, 4, n_groups, seed_sd=seed_sd) for _ in range(150))
+    results = [paired_bootstrap(pairs, n_resamples=500) for pairs in studies]
     covered = [low <= 0 <= high for low, high in map(bounds, results)]
     assert np.mean(covered) >= 0.9
     for result, holds in zip(results, covered, strict=True):
         assert result.p_value is not None
         assert (result.p_value > SIGNIFICANCE) == holds or abs(result.p_value - 0.05) < 0.01
     spread = 1.96 * np.std([result.difference_points for result in results])
-    assert (
-        0.9 < np.median([width(result) / 2 for result in results]) / spread < (1.35 if n_groups > 20 else 1.7)
-    )
+    half_width = np.median([width(result) / 2 for result in results])
+    assert 0.9 < half_width / spread < (1.35 if n_groups > 20 else 1.7)
 
 
 @pytest.mark.parametrize("n_folds", [4, 8])
@@ -253,22 +224,14 @@ def test_folds_are_resampled_if_they_vary_more_than_their_recordings() -> None:
     assert result.over_folds and expected.half_width is not None
     assert width(result) / 2 == pytest.approx(expected.half_width, rel=0.1)
     few = paired_bootstrap(pairs[:3])
-    assert (
-        not few.over_folds and width(few) < 1
-    )  # the interval is about these folds only, and all their recordings have the same gain
+    # The interval is about these folds only, and all their recordings have the same gain.
+    assert not few.over_folds and width(few) < 1
 
 
 def test_similar_folds_do_not_narrow_the_interval_of_their_recordings() -> None:
     pair = make_pairs(np.random.default_rng(3), 1, 1, n_groups=40)[0]
     copies = [replace(pair, split=f"fold{k}", groups=np.char.add(str(k), pair.groups)) for k in range(6)]
     assert width(paired_bootstrap(copies)) == pytest.approx(width(paired_bootstrap([pair])) / 6**0.5, rel=0.1)
-
-
-def test_thousands_of_clips_take_well_under_a_second() -> None:
-    pairs = make_pairs(np.random.default_rng(5), n_splits=10, n_seeds=5, n_groups=130, clips_a_group=7)
-    start = time.process_time()
-    paired_bootstrap(pairs, n_resamples=2000)
-    assert time.process_time() - start < 2.0  # 0.2 s on an idle machine
 
 
 def test_thousands_of_recordings_are_resampled_in_chunks() -> None:

@@ -54,8 +54,7 @@ def study_file(tmp_path: Path) -> Path:
 
 def test_a_dry_run_lists_the_steps_and_does_nothing(usk: Command, study_file: Path) -> None:
     study_file.write_text(STUDY + "[generators.mine]\ntest_folds = [1]\nsteps = 5\n")
-    ran = usk("study", study_file, "--dry-run", "--json")
-    assert ran.code == 0, ran.err
+    ran = usk(f"study {study_file} --dry-run --json").done()
     assert [step.split()[0] for step in ran.value] == [
         "fit", "make", "make", "train", "train", "make", "train", "train",
     ]  # fmt: skip
@@ -67,8 +66,7 @@ def test_a_dry_run_lists_the_steps_and_does_nothing(usk: Command, study_file: Pa
 def test_a_study_makes_trains_compares_and_is_not_repeated(
     usk: Command, study_file: Path, demo_cache: None
 ) -> None:
-    ran = usk("study", study_file, "--json")
-    assert ran.code == 0, ran.err
+    ran = usk(f"study {study_file} --json").done()
     result = json.loads((study_file.parent / "results.json").read_text())
     assert result == ran.value
     mixes_of = {

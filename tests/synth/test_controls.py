@@ -21,11 +21,8 @@ def test_what_no_trained_weights_made_names_none(
     usk: Command, urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path,
     strategy: str, vae: int, named: bool,
 ) -> None:  # fmt: skip
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(vae=vae), "--out", tmp_path / "synth",
-        "--strategy", strategy, "--per-class", 1, "--json",
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
+    synth = f"synth --real {urbansound8k_folder} --model {tiny_pipeline(vae=vae)} --strategy {strategy}"
+    ran = usk(f"{synth} --per-class 1 --json --out {tmp_path}/synth").done()
     manifest = json.loads((tmp_path / "synth" / "usk.json").read_text())
     made = open_source(str(tmp_path / "synth"))
     names = {manifest["model"], ran.value["model"], *(clip.model for clip in made.clips)}

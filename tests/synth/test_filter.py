@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
+from tests.classify.conftest import TinyNet
 from tests.fuzz.campaign import damage
 from tests.sounds import tone
 from usk.audio.features import FeatureSettings
@@ -40,22 +41,11 @@ from usk.synth.settings import SynthConfig
 Command = Callable[..., Any]
 
 
-class OneLayer(nn.Module):
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(16 * 8, n_classes))
-
-    def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        return self.layers(log_mel)
-
-
 @pytest.fixture(autouse=True)
 def quick_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """One linear layer, and small shards, so that a few clips make several."""
-    mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
-    tiny = recipe.ClassifierPreset(
-        OneLayer, FeatureSettings(mel, True), 3, 16, 1e-2, 0.0, True, 0.0, "shift+mask"
-    )
+    features = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), True)
+    tiny = recipe.ClassifierPreset(TinyNet, features, 3, 16, 1e-2, 0.0, True, 0.0, "shift+mask")
     monkeypatch.setitem(registry.CLASSIFIERS, "small", tiny)
     monkeypatch.setattr(filtering, "MIN_STEPS", 40)
     monkeypatch.setattr(synthesize, "ROWS_PER_SHARD", 7)
@@ -127,9 +117,7 @@ def test_the_best_of_each_class_and_classifier_are_kept(drawn: list[tuple[int, i
     clips = [planned(label, fold, f"c{index:03}") for index, (label, fold, _) in enumerate(drawn)]
     scorers = [scored_by(clip, ()) for clip in clips]
     scores = [score / 10 for _, _, score in drawn]
-    per_class = max(
-        1, min(sum(clip.label == label for clip in clips) for label in {c.label for c in clips}) // 2
-    )
+    per_class = max(1, min(Counter(clip.label for clip in clips).values()) // 2)
     kept = best(clips, scorers, scores, per_class)
     parts: dict[Any, tuple[list[float], list[float]]] = {}
     for clip, score in zip(clips, scores, strict=True):
@@ -169,10 +157,8 @@ def test_a_classifier_knows_a_class(urbansound8k_folder: Path) -> None:
     again.prepare(urbansound8k_folder.parent / "elsewhere", Reporter())
     for name, weights in before.items():
         for other in (clip_filter, again):
-            assert all(
-                torch.equal(value, other.classifiers[name].state_dict()[key])
-                for key, value in weights.items()
-            )
+            there = other.classifiers[name].state_dict()
+            assert all(torch.equal(value, there[key]) for key, value in weights.items())
 
 
 # --- whole datasets ---------------------------------------------------------------------------------------------
@@ -181,6 +167,21 @@ def test_a_classifier_knows_a_class(urbansound8k_folder: Path) -> None:
 @pytest.fixture
 def arguments(urbansound8k_folder: Path) -> list[Any]:
     return ["synth --strategy waveform --per-class 5 --filter 0.5", "--real", urbansound8k_folder]
+
+
+@pytest.fixture(scope="module")
+def kept_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that takes `synth` leaves its dataset for the others."""
+    return tmp_path_factory.mktemp("kept") / "synth"
+
+
+@pytest.fixture
+def synth(usk: Command, arguments: list[Any], tmp_path: Path, kept_dataset: Path) -> Path:
+    """What `arguments` make: 15 clips kept, 15 rejected."""
+    if not kept_dataset.exists():
+        made = usk(*arguments, "--out", kept_dataset, "--json").done().value
+        assert (made["clips"], made["rejected"], made["made"]) == (15, 15, 30)
+    return Path(shutil.copytree(kept_dataset, tmp_path / "synth"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -194,12 +195,10 @@ def rows_in(folder: Path, part: str) -> list[dict[str, Any]]:
 
 
 def test_kept_and_rejected_clips_lie_apart_with_their_scores(
-    usk: Command, arguments: list[Any], tmp_path: Path
+    usk: Command, arguments: list[Any], synth: Path, urbansound8k_folder: Path
 ) -> None:
-    ran = usk(*arguments, "--out", tmp_path / "synth", "--json")
-    assert ran.code == 0, ran.err
-    assert (ran.value["clips"], ran.value["rejected"], ran.value["made"]) == (15, 15, 30)
-    kept, rejected = rows_in(tmp_path / "synth", "data"), rows_in(tmp_path / "synth", "rejected")
+    """Each classifier is of its fold, and its clips train wherever their parents do."""
+    kept, rejected = rows_in(synth, "data"), rows_in(synth, "rejected")
     assert (len(kept), len(rejected)) == (15, 15)
     assert len({row["clip_id"] for row in kept + rejected}) == 30
     for label in range(3):
@@ -210,38 +209,29 @@ def test_kept_and_rejected_clips_lie_apart_with_their_scores(
                 for part in (kept, rejected)
             )
             assert not inside or not outside or min(inside) >= max(outside)
-    assert all(
-        row["filter_folds"] == [row["fold"]] and 0 <= row["filter_score"] <= 1 for row in kept + rejected
-    )
+    for row in kept + rejected:
+        assert row["filter_folds"] == [row["fold"]] and 0 <= row["filter_score"] <= 1
     from datasets import load_dataset
 
-    by_default = load_dataset(str(tmp_path / "synth"))
+    by_default = load_dataset(str(synth))
     assert list(by_default) == ["train"]
     assert by_default["train"]["clip_id"][:] == [row["clip_id"] for row in kept]
-    others = load_dataset(str(tmp_path / "synth"), "rejected", split="train")
+    others = load_dataset(str(synth), "rejected", split="train")
     assert others["filter_score"][:] == [row["filter_score"] for row in rejected]
-    opened = open_source(tmp_path / "synth")
-    assert [clip.clip_id for clip in opened.clips] == [row["clip_id"] for row in kept]
-    assert (
-        {clip.filter_folds for clip in opened.clips} == {(1,), (2,), (3,)} == set(opened.filters_trained_on)
-    )
-    card = (tmp_path / "synth" / "README.md").read_text()
+    card = (synth / "README.md").read_text()
     assert "kept 15, rejected 15" in card and "the best 50 % of each class were kept" in card
-    assert not (tmp_path / "synth" / ".work").exists()
-    shown = usk(*arguments, "--out", tmp_path / "synth")
+    assert not (synth / ".work").exists()
+    shown = usk(*arguments, "--out", synth)
     assert "classifier filter: 15 kept (mean score " in shown.out and "0 made now" in shown.out
 
-
-def test_a_classifier_of_its_fold_lets_clips_train_wherever_their_parents_do(
-    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
-) -> None:
-    usk(*arguments, "--out", tmp_path / "filtered")
-    real, made = decode_source(open_source(urbansound8k_folder)).source, open_source(tmp_path / "filtered")
+    made = open_source(synth)
+    assert [clip.clip_id for clip in made.clips] == [row["clip_id"] for row in kept]
+    assert {clip.filter_folds for clip in made.clips} == {(1,), (2,), (3,)} == set(made.filters_trained_on)
+    real = decode_source(open_source(urbansound8k_folder)).source
+    clips = tuple(replace(clip, filter_folds=()) for clip in made.clips)
+    unfiltered = replace(made, clips=clips, filters_trained_on={})
     for fold in (1, 2, 3):
         split = fold_split(real.clips, fold)
-        unfiltered = replace(
-            made, clips=tuple(replace(clip, filter_folds=()) for clip in made.clips), filters_trained_on={}
-        )
         assert (leaking(made, real, split) == leaking(unfiltered, real, split)).all()
 
 
@@ -249,8 +239,7 @@ def test_one_classifier_for_a_tested_fold_is_trained_on_all_others_and_binds_its
     usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "for3"
-    ran = usk(*arguments, "--out", out, "--test-folds", 3, "--json")
-    assert ran.code == 0, ran.err
+    usk(*arguments, "--out", out, "--test-folds", 3, "--json").done()
     (trained_on,) = json.loads((out / "usk.json").read_text())["clip_filter"]["trained_on"]
     assert trained_on["folds"] == [1, 2]
     real, made = decode_source(open_source(urbansound8k_folder)).source, open_source(out)
@@ -262,15 +251,10 @@ def test_one_classifier_for_a_tested_fold_is_trained_on_all_others_and_binds_its
     for fold in (1, 2, 3):
         split = fold_split(real.clips, fold)
         assert (leaking(without_manifest, real, split) == leaking(made, real, split)).all()
-    common = ("train", "--real", urbansound8k_folder, "--synth", out, "--mix", "real,synth", "--epochs", 1)
-    refused = usk(
-        *common, "--seeds", 1, "--no-baseline", "--test-folds", 1, "--out", tmp_path / "runs", "--quiet"
-    )
-    assert refused.code == 1 and "recordings that their classifier filter was trained on" in refused.err
-    fine = usk(
-        *common, "--seeds", 1, "--no-baseline", "--test-folds", 3, "--out", tmp_path / "runs", "--json"
-    )
-    assert (fine.code, fine.value["runs"][0]["dropped"]) == (0, 0)
+    train = f"train --real {urbansound8k_folder} --synth {out} --mix real,synth --epochs 1 --seeds 1 --no-baseline"
+    train += f" --out {tmp_path}/runs --quiet --test-folds"
+    usk(train, 1).refused(1, "recordings that their classifier filter was trained on")
+    assert usk(train, 3, "--json").done().value["runs"][0]["dropped"] == 0
     assert "**The clips may train only where no other" in (out / "README.md").read_text()
 
 
@@ -283,9 +267,8 @@ def test_a_classifier_that_was_trained_on_the_tested_fold_is_caught(
     assert usk(*audit).code == 0
     manifest = json.loads((out / "usk.json").read_text())
     real = decode_source(open_source(urbansound8k_folder)).source
-    manifest["clip_filter"]["trained_on"][0]["sounds"].append(
-        next(clip.sound for clip in real.clips if clip.fold == 3)
-    )
+    tested = next(clip.sound for clip in real.clips if clip.fold == 3)
+    manifest["clip_filter"]["trained_on"][0]["sounds"].append(tested)
     (out / "usk.json").write_text(json.dumps(manifest))
     found = usk(*audit)
     assert (found.code, found.value["asked_leaks"]) == (3, 15)
@@ -306,10 +289,9 @@ def test_what_the_tested_fold_holds_changes_no_byte_of_the_clips(
     (at,) = (i for i, line in enumerate(lines) if line.startswith("1300-1-0-0.wav"))
     lines[at] = lines[at].replace(",1,car_horn", ",8,siren")
     table.write_text("\n".join(lines) + "\n")
-    shutil.copy(
-        urbansound8k_folder / "audio/fold3/8301-8-0-0.wav", urbansound8k_folder / "audio/fold3/1301-1-0-0.wav"
-    )
-    assert usk(*arguments, "--out", tmp_path / "after", "--test-folds", 3).code == 0
+    tested = urbansound8k_folder / "audio" / "fold3"
+    shutil.copy(tested / "8301-8-0-0.wav", tested / "1301-1-0-0.wav")
+    usk(*arguments, "--out", tmp_path / "after", "--test-folds", 3).done()
     before, after = contents(tmp_path / "before"), contents(tmp_path / "after")
     shards = {name for name in before if name.endswith(".parquet")}
     assert len(shards) == 6
@@ -392,13 +374,11 @@ def test_stopped_at_any_write_it_ends_with_the_same_files(
 
 
 def test_the_audits_results_in_the_card_leave_the_kept_clips_as_they_are(
-    usk: Command, arguments: list[Any], urbansound8k_folder: Path, tmp_path: Path
+    usk: Command, synth: Path, urbansound8k_folder: Path
 ) -> None:
-    usk(*arguments, "--out", tmp_path / "synth", "--quiet")
-    before = (tmp_path / "synth" / "README.md").read_text()
-    ran = usk("audit", tmp_path / "synth", "--real", urbansound8k_folder, "--save", "--quiet")
-    assert ran.code == 0, ran.err
-    after = (tmp_path / "synth" / "README.md").read_text()
+    before = (synth / "README.md").read_text()
+    usk(f"audit {synth} --real {urbansound8k_folder} --save --quiet").done()
+    after = (synth / "README.md").read_text()
     assert "kept 15, rejected 15" in after and "Kernel audio distance to real clips, in" in after
     assert [line for line in before.splitlines() if line not in after.splitlines()] == []
 
@@ -429,10 +409,9 @@ def test_a_generators_clips_are_scored_at_its_rate(
     usk: Command, urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
 ) -> None:
     ran = usk(
-        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--per-class", 2, "--steps", 1, "--filter", 0.5,
-        "--out", tmp_path / "synth", "--json",
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
+        f"synth --real {urbansound8k_folder} --model {tiny_pipeline()} --per-class 2 --steps 1 --filter 0.5"
+        f" --out {tmp_path}/synth --json"
+    ).done()
     assert (ran.value["clips"], ran.value["rejected"]) == (6, 6)
 
 
@@ -446,29 +425,17 @@ def test_a_generators_clips_are_scored_at_its_rate(
 def test_wrong_values_are_one_line(
     usk: Command, arguments: list[Any], tmp_path: Path, given: tuple[Any, ...], code: int, message: str
 ) -> None:
-    ran = usk(*arguments, *given, "--out", tmp_path / "synth", "--quiet")
-    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
-    assert message in ran.err
+    usk(*arguments, *given, "--out", tmp_path / "synth", "--quiet").refused(code, message)
     assert not (tmp_path / "synth").exists()
 
 
-def test_tested_folds_give_no_parents(usk: Command, arguments: list[Any], tmp_path: Path) -> None:
-    unfiltered = arguments[0].removesuffix(" --filter 0.5")
-    planned = usk(
-        unfiltered, *arguments[1:], "--test-folds", 1, "--out", tmp_path / "synth", "--dry-run", "--json"
-    ).value
-    assert {fold for clip in planned for fold in clip["parent_folds"]} == {2, 3}
-
-
 def test_another_filter_into_the_same_folder_is_refused(
-    usk: Command, arguments: list[Any], tmp_path: Path
+    usk: Command, arguments: list[Any], synth: Path
 ) -> None:
-    assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 0
-    before = contents(tmp_path / "synth")
+    before = contents(synth)
     for other in (("--filter", 0.6), ("--test-folds", 3)):
-        refused = usk(*arguments, *other, "--out", tmp_path / "synth", "--quiet")
-        assert refused.code == 2 and "holds clips of another plan" in refused.err
-    assert contents(tmp_path / "synth") == before
+        usk(*arguments, *other, "--out", synth, "--quiet").refused(2, "holds clips of another plan")
+    assert contents(synth) == before
 
 
 def test_a_classifier_of_many_folds_has_a_file_name_that_any_disk_takes() -> None:

@@ -79,22 +79,6 @@ def test_parents_are_used_evenly(
     assert max(counts) - min(counts) <= n_parents
 
 
-def test_either_parent_comes_first_about_equally_often() -> None:
-    plan = draw_plan(even_pool(8, 2), NAMES, 80)
-    assert 20 < sum(first < second for first, second in (clip.parents for clip in plan.clips)) < 60
-
-
-@given(recordings, st.integers(1, 30))
-def test_recordings_held_out_for_validation_give_no_parents(
-    of: list[tuple[int, int, int]], per_class: int
-) -> None:
-    clips = clips_of(of)
-    parents = {
-        group for planned in draw_plan(clips, NAMES, per_class).clips for group in planned.parent_groups
-    }
-    assert not parents & held_out_groups(clips)
-
-
 def test_what_is_held_out_is_decided_on_the_whole_source() -> None:
     clips = even_pool(10, 2)
     held = held_out_groups(clips)
@@ -118,24 +102,19 @@ def test_seeds_and_names_draw_other_parents_noise_and_order_and_are_drawn_again_
     parents = {tuple(clip.parents for clip in plan.clips) for plan in plans}
     noise = {clip.seed for plan in plans for clip in plan.clips}
     order = {tuple(clip.clip_id.rpartition("-")[2] for clip in plan.clips) for plan in plans}
-    assert (len(parents), len(noise), len(order)) == (
-        6,
-        6 * 40,
-        6,
-    )  # no two clips share noise, of no two classes
+    assert (len(parents), len(noise), len(order)) == (6, 6 * 40, 6), "no two clips share noise"
     assert draw_plan(clips, NAMES, 20, seed=1, name="b").sha256 == plans[-1].sha256
 
 
-def test_every_clip_has_its_own_name_and_seed() -> None:
+def test_every_clip_has_its_own_name_and_seed_and_classes_and_parents_take_turns() -> None:
+    """So that an interrupted run has some of each class."""
     clips = [*even_pool(8, 2), *(Clip(f"d{g}", 1, f"h{g}", 2) for g in range(5))]
     plan = draw_plan(clips, NAMES, 300)
     assert len({clip.seed for clip in plan.clips}) == len({clip.clip_id for clip in plan.clips}) == 600
     assert all(0 <= clip.seed < 2**62 for clip in plan.clips)
-
-
-def test_classes_take_turns_so_that_an_interrupted_run_has_some_of_each() -> None:
-    clips = [Clip(f"{label}{g}", label, f"{label}{g}", 1) for label in range(3) for g in range(4)]
-    assert [clip.label for clip in draw_plan(clips, NAMES, 5).clips] == [0, 1, 2] * 5
+    assert [clip.label for clip in plan.clips] == [0, 1] * 300
+    first = draw_plan(clips[:16], NAMES, 80).clips
+    assert 20 < sum(one < other for one, other in (clip.parents for clip in first)) < 60
 
 
 def test_folds_get_clips_in_proportion_to_their_real_ones() -> None:
@@ -197,9 +176,10 @@ def test_parents_come_from_different_recordings_of_one_fold(
 ) -> None:
     clips = clips_of(of)
     by_id = {clip.clip_id: clip for clip in clips}
-    plan = draw_plan(clips, NAMES, per_class, n_parents=n_parents)
+    plan, held = draw_plan(clips, NAMES, per_class, n_parents=n_parents), held_out_groups(clips)
     assert Counter(planned.label for planned in plan.clips) == dict.fromkeys(range(3), per_class)
     for planned in plan.clips:
+        assert not held & set(planned.parent_groups), "what is held out for validation gives no parents"
         parents = [by_id[parent] for parent in planned.parents]
         assert planned.parent_groups == tuple(parent.group for parent in parents)
         assert len(parents) == len({parent.group for parent in parents}) == len(planned.weights) == n_parents
@@ -219,19 +199,7 @@ def test_no_clip_is_made_twice_when_pairs_run_out(alpha: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "half",
-        "beta:0.4",
-        "-0.1",
-        "1.1",
-        "0.7:0.3",
-        "0.1:",
-        ":0.5",
-        "nan",
-        "0.1:0.2:0.3",
-    ],
+    "text", ["", "half", "beta:0.4", "-0.1", "1.1", "0.7:0.3", "0.1:", ":0.5", "nan", "0.1:0.2:0.3"]
 )
 def test_any_other_alpha_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="alpha"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,6 @@ def generator(tiny_pipeline: Callable[..., Path]) -> MelGenerator:
     return load_generator(str(tiny_pipeline()), "cpu", precision="fp32")
 
 
-def plan_from(decoded: DecodedSource, per_class: int = 3, **options: Any) -> Plan:
-    return draw_plan(decoded.source.clips, decoded.source.class_names, per_class, **options)
-
-
 class MelRenderer(DiffusionRenderer):
     """With a look at the mel images before they become audio."""
 
@@ -80,12 +76,33 @@ class MelRenderer(DiffusionRenderer):
         return self.generator.to_image(self.sampled(planned))
 
 
-def renderer_of(
-    decoded: DecodedSource, generator: MelGenerator, work: Path, plan: Plan | None = None, **settings: Any
-) -> MelRenderer:
-    work.mkdir(parents=True, exist_ok=True)
-    config = render_config(**{"steps": 4, "crop": False, **settings})
-    return MelRenderer(plan or plan_from(decoded), decoded, generator, config, work)
+@dataclass(frozen=True)
+class World:
+    """Clips, a generator, and a folder to work in."""
+
+    decoded: DecodedSource
+    generator: MelGenerator
+    folder: Path
+
+    def plan(self, per_class: int = 3, **options: Any) -> Plan:
+        return draw_plan(self.decoded.source.clips, self.decoded.source.class_names, per_class, **options)
+
+    def renderer(
+        self, plan: Plan | None = None, work: str = "", plain: bool = False, **settings: Any
+    ) -> MelRenderer:
+        """Of four steps and whole images, unless `plain`, and with these settings."""
+        (self.folder / work).mkdir(parents=True, exist_ok=True)
+        config = render_config(**({} if plain else {"steps": 4, "crop": False}) | settings)
+        return MelRenderer(plan or self.plan(), self.decoded, self.generator, config, self.folder / work)
+
+    def through(self, network: Any) -> World:
+        """The same with another network."""
+        return replace(self, generator=replace(self.generator, unet=network))
+
+
+@pytest.fixture
+def world(decoded: DecodedSource, generator: MelGenerator, tmp_path: Path) -> World:
+    return World(decoded, generator, tmp_path)
 
 
 def rows_of(renderer: DiffusionRenderer, begin: int, end: int) -> list[dict[str, Any]]:
@@ -101,12 +118,12 @@ def samples_of(row: dict[str, Any]) -> np.ndarray:
     return soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0]
 
 
-def images_of_parent(decoded: DecodedSource, generator: MelGenerator, parent: str) -> torch.Tensor:
+def images_of_parent(world: World, parent: str) -> torch.Tensor:
     """What the renderer encodes without cropping: short clips repeated."""
-    n = generator.mel.image_samples
-    samples = decoded.audio([clip.identity for clip in decoded.source.clips].index(parent))
+    n = world.generator.mel.image_samples
+    samples = world.decoded.audio([clip.identity for clip in world.decoded.source.clips].index(parent))
     samples = np.resize(samples, n) if len(samples) < n else samples
-    return audio_to_image(stack_padded([samples], n), generator.mel)[0][0]
+    return audio_to_image(stack_padded([samples], n), world.generator.mel)[0][0]
 
 
 @given(st.floats(1e-4, 1.0), st.floats(-90, -1), st.integers(1, 400))
@@ -121,30 +138,25 @@ def test_at_level_reaches_the_level_or_just_does_not_clip(peak: float, target_db
 
 
 def test_the_level_of_known_sounds() -> None:
-    assert rms_db(np.ones(10)) == pytest.approx(0)
-    assert rms_db(np.full(10, 0.1)) == pytest.approx(-20)
-    assert rms_db(np.zeros(10)) == -200
-
-
-def test_silence_is_not_amplified_to_nan() -> None:
+    for sound, level_db in ((np.ones(10), 0), (np.full(10, 0.1), -20), (np.zeros(10), -200)):
+        assert rms_db(sound) == pytest.approx(level_db)
     scaled, gain_db = at_level(np.zeros(10, np.float32), -20.0)
-    assert not scaled.any()
-    assert np.isfinite(gain_db)
+    assert not scaled.any() and np.isfinite(gain_db), "silence is not amplified to NaN"
 
 
-def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, per_class=4, alpha="0.1:0.9")
-    rows = rows_of(renderer_of(decoded, generator, tmp_path, plan), 0, len(plan))
-    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
-    longest = generator.mel.image_samples
+def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(world: World) -> None:
+    plan = world.plan(per_class=4, alpha="0.1:0.9")
+    rows = rows_of(world.renderer(plan), 0, len(plan))
+    row_of = {clip.identity: row for row, clip in enumerate(world.decoded.source.clips)}
+    longest = world.generator.mel.image_samples
     at_level_exactly = 0
     for row in rows:
-        parents = [decoded.audio(row_of[parent]) for parent in row["parents"]]
+        parents = [world.decoded.audio(row_of[parent]) for parent in row["parents"]]
         samples = samples_of(row)
         mean_length = int(np.mean([len(parent) for parent in parents]))
-        assert len(samples) == min(mean_length, (generator.mel.n_frames - 1) * generator.mel.hop_samples)
+        assert len(samples) == min(
+            mean_length, (world.generator.mel.n_frames - 1) * world.generator.mel.hop_samples
+        )
         first_db, second_db = (rms_db(parent[:longest]) for parent in parents)
         target_db = (1 - row["alpha"]) * first_db + row["alpha"] * second_db
         if np.abs(samples).max() < PEAK_LIMIT - 0.001:
@@ -155,11 +167,9 @@ def test_a_clip_is_as_long_as_its_parents_on_average_and_as_loud(
     assert at_level_exactly >= 3
 
 
-def test_a_row_carries_its_whole_provenance(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, alpha="0.2:0.4")
-    row = rows_of(renderer_of(decoded, generator, tmp_path, plan, strategy="slerp"), 2, 3)[0]
+def test_a_row_carries_its_whole_provenance(world: World) -> None:
+    plan = world.plan(alpha="0.2:0.4")
+    row = rows_of(world.renderer(plan, strategy="slerp"), 2, 3)[0]
     planned = plan.clips[2]
     row.pop("audio")
     gain_db = row.pop("gain_db")
@@ -168,7 +178,7 @@ def test_a_row_carries_its_whole_provenance(
         "clip_id": planned.clip_id, "label": planned.label, "group": planned.clip_id, "fold": planned.fold,
         "parents": planned.parents, "parent_names": planned.parent_names, "parent_seconds": planned.parent_seconds,
         "parent_groups": planned.parent_groups, "parent_folds": planned.parent_folds,
-        "strategy": "slerp", "alpha": planned.alpha, "weights": planned.weights, "seed": planned.seed, "steps": 4, "model": generator.model_id, "prompt": "",
+        "strategy": "slerp", "alpha": planned.alpha, "weights": planned.weights, "seed": planned.seed, "steps": 4, "model": world.generator.model_id, "prompt": "",
     }  # fmt: skip
 
 
@@ -183,58 +193,49 @@ class Noiseless:
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize(("noiseless", "tolerance"), [(True, 1e-4), (False, 0.06)])
 def test_a_weight_of_0_or_1_gives_a_parent_back(
-    decoded: DecodedSource,
-    generator: MelGenerator,
-    tmp_path: Path,
+    world: World,
     strategy: str,
     alpha: float,
     noiseless: bool,
     tolerance: float,
 ) -> None:
-    if noiseless:
-        generator = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
-    plan = plan_from(decoded, per_class=2, alpha=str(alpha))
+    world = world.through(Noiseless()) if noiseless else world
+    plan = world.plan(per_class=2, alpha=str(alpha))
     settings = {"steps": 40, "strength": 0.2, "strategy": strategy}
-    images = renderer_of(decoded, generator, tmp_path, plan, **settings).images(plan.clips)
+    images = world.renderer(plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
-        own = images_of_parent(decoded, generator, planned.parents[int(alpha)])
+        own = images_of_parent(world, planned.parents[int(alpha)])
         assert (image - own).abs().mean() < tolerance
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.5])
-def test_the_share_of_the_second_parent(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, alpha: float
-) -> None:
-    plan = plan_from(decoded, per_class=2, alpha=str(alpha))
-    noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
+def test_the_share_of_the_second_parent(world: World, alpha: float) -> None:
+    plan = world.plan(per_class=2, alpha=str(alpha))
     settings = {"strategy": "decomposed", "eta": 0.0, "strength": 0.4}
-    images = renderer_of(decoded, noiseless, tmp_path, plan, **settings).images(plan.clips)
+    images = world.through(Noiseless()).renderer(plan, **settings).images(plan.clips)
     for planned, image in zip(plan.clips, images, strict=True):
-        first, second = (images_of_parent(decoded, generator, parent) for parent in planned.parents)
+        first, second = (images_of_parent(world, parent) for parent in planned.parents)
         torch.testing.assert_close(image, (1 - alpha) * first + alpha * second, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("vae", [False, True])
 def test_a_clip_does_not_depend_on_the_size_of_its_batch(
-    decoded: DecodedSource, tiny_pipeline: Callable[..., Path], tmp_path: Path, vae: bool
+    world: World, tiny_pipeline: Callable[..., Path], vae: bool
 ) -> None:
-    generator = load_generator(str(tiny_pipeline(vae=vae)), "cpu", precision="fp32")
-    plan = plan_from(decoded)
-    whole = renderer_of(decoded, generator, tmp_path / "whole", plan, batch=9).images(plan.clips)
-    single = renderer_of(decoded, generator, tmp_path / "single", plan, batch=1)
+    path = str(tiny_pipeline(vae=vae))
+    world = replace(world, generator=load_generator(path, "cpu", precision="fp32"))
+    plan = world.plan()
+    whole = world.renderer(plan, work="whole", batch=9).images(plan.clips)
+    single = world.renderer(plan, work="single", batch=1)
     alone = torch.cat([single.images([planned]) for planned in plan.clips])
     assert whole.shape == (9, 1, 16, 32)
     torch.testing.assert_close(alone, whole, rtol=0, atol=1e-3)
 
 
-def test_the_same_slice_gives_the_same_bytes(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    first = rows_of(renderer_of(decoded, generator, tmp_path / "a", batch=4), 4, 8)
-    assert rows_of(renderer_of(decoded, generator, tmp_path / "b", batch=4), 4, 8) == first
-    assert (
-        rows_of(renderer_of(decoded, generator, tmp_path / "a", batch=4), 4, 8) == first
-    )  # latents from the disk
+def test_the_same_slice_gives_the_same_bytes(world: World) -> None:
+    first = rows_of(world.renderer(work="a", batch=4), 4, 8)
+    assert rows_of(world.renderer(work="b", batch=4), 4, 8) == first
+    assert rows_of(world.renderer(work="a", batch=4), 4, 8) == first  # latents from the disk
 
 
 class Counting:
@@ -248,12 +249,11 @@ class Counting:
         return self.unet(noisy, *args, **kwargs)
 
 
-def test_each_parent_is_encoded_once(decoded: DecodedSource, generator: MelGenerator, tmp_path: Path) -> None:
-    plan = plan_from(decoded, per_class=20)
+def test_each_parent_is_encoded_once(world: World) -> None:
+    plan = world.plan(per_class=20)
     n_parents = len({parent for planned in plan.clips for parent in planned.parents})
-    counting = Counting(generator)
-    counted = replace(generator, unet=counting)  # type: ignore[arg-type]
-    renderer = renderer_of(decoded, counted, tmp_path, plan, steps=2, batch=6)
+    counting = Counting(world.generator)
+    renderer = world.through(counting).renderer(plan, steps=2, batch=6)
     for begin in range(0, len(plan), 6):
         renderer.images(plan.clips[begin : begin + 6])
     assert len(plan) == 60
@@ -272,53 +272,47 @@ def _other_bytes(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut_short, _other_bytes])
-def test_damaged_latents_are_noticed_and_made_again(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, damage: Callable[[bytes], bytes]
-) -> None:
-    first = rows_of(renderer_of(decoded, generator, tmp_path), 0, 9)
-    files = {file: file.read_bytes() for file in tmp_path.glob("latents-*.bin")}
+def test_damaged_latents_are_noticed_and_made_again(world: World, damage: Callable[[bytes], bytes]) -> None:
+    first = rows_of(world.renderer(), 0, 9)
+    files = {file: file.read_bytes() for file in world.folder.glob("latents-*.bin")}
     assert files
     for file, content in files.items():
         file.write_bytes(damage(content))
-    assert rows_of(renderer_of(decoded, generator, tmp_path), 0, 9) == first
+    assert rows_of(world.renderer(), 0, 9) == first
     assert {file: file.read_bytes() for file in files} == files
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say what was read")
-def test_a_batch_reads_its_own_parents_alone(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
+def test_a_batch_reads_its_own_parents_alone(world: World) -> None:
     """However many others lie in the same files."""
-    plan = plan_from(decoded, per_class=20)
-    first = renderer_of(decoded, generator, tmp_path, plan, batch=16)
-    of_parent = first.latents._record(generator.longest_samples).itemsize
+    plan = world.plan(per_class=20)
+    first = world.renderer(plan, batch=16)
+    of_parent = first.latents._record(world.generator.longest_samples).itemsize
     first.images(plan.clips)
-    again = renderer_of(decoded, generator, tmp_path, plan, batch=16)
+    again = world.renderer(plan, batch=16)
 
     def read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
     rows = [row for of_side in again.rows(plan.clips[:2]) for row in of_side]
     before = read()
-    again.latents(rows, generator.longest_samples)
+    again.latents(rows, world.generator.longest_samples)
     n_bytes = read() - before
     assert len(set(rows)) * of_parent <= n_bytes < len(set(rows)) * of_parent + 1_000
-    assert sum(file.stat().st_size for file in tmp_path.glob("latents-*.bin")) > 3 * n_bytes
+    assert sum(file.stat().st_size for file in world.folder.glob("latents-*.bin")) > 3 * n_bytes
     again.latents.near_bytes = 3 * of_parent  # as on a GPU
-    noisy, _ = again.latents(rows, generator.longest_samples)
+    noisy, _ = again.latents(rows, world.generator.longest_samples)
     kept, before = list(dict.fromkeys(rows))[-3:], read()
     torch.testing.assert_close(
-        again.latents(kept, generator.longest_samples)[0], noisy[[rows.index(row) for row in kept]]
+        again.latents(kept, world.generator.longest_samples)[0], noisy[[rows.index(row) for row in kept]]
     )
     assert read() - before < of_parent, "what is on the device is not read again"
 
 
-def test_strategies_and_settings_give_different_clips(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, alpha="0.3")
+def test_strategies_and_settings_give_different_clips(world: World) -> None:
+    plan = world.plan(alpha="0.3")
     made = {
-        name: renderer_of(decoded, generator, tmp_path / name, plan, **settings).images(plan.clips[:2])
+        name: world.renderer(plan, work=name, **settings).images(plan.clips[:2])
         for name, settings in {
             "slerp": {"strategy": "slerp"},
             "decomposed": {"strategy": "decomposed"},
@@ -335,11 +329,9 @@ def test_strategies_and_settings_give_different_clips(
             assert (made[name] - made[other]).abs().mean() > 1e-4, (name, other)
 
 
-def test_more_steps_than_the_schedule_has_is_a_usage_error(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
+def test_more_steps_than_the_schedule_has_is_a_usage_error(world: World) -> None:
     with pytest.raises(UsageError) as raised:
-        renderer_of(decoded, generator, tmp_path, steps=600)
+        world.renderer(steps=600)
     assert (raised.value.field, raised.value.value) == ("steps", 600)
 
 
@@ -356,12 +348,10 @@ def test_crops_hold_every_clip_and_suit_the_network(generator: MelGenerator) -> 
         assert crop == longest or (frames - 1) * generator.mel.hop_samples >= n
 
 
-def test_images_are_only_as_wide_as_their_clips_need(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    assert generator.frame_multiple == 2
-    plan = plan_from(decoded, per_class=30)
-    renderer = renderer_of(decoded, generator, tmp_path, plan, crop=True, batch=5)
+def test_images_are_only_as_wide_as_their_clips_need(world: World) -> None:
+    assert world.generator.frame_multiple == 2
+    plan = world.plan(per_class=30)
+    renderer = world.renderer(plan, crop=True, batch=5)
     batches = renderer.batches(3, 60)
     assert sorted(index for batch in batches for index in batch) == list(range(3, 60))
     seen = set()
@@ -371,21 +361,18 @@ def test_images_are_only_as_wide_as_their_clips_need(
         width = images.shape[-1]
         assert images.shape == (len(planned), 1, 16, width)
         longest = max(renderer.length(clip) for clip in planned)
-        assert width == 32 or (width - 1) * generator.mel.hop_samples >= longest
+        assert width == 32 or (width - 1) * world.generator.mel.hop_samples >= longest
         for clip, samples in zip(planned, renderer.audio(planned), strict=True):
-            whole = (generator.mel.n_frames - 1) * generator.mel.hop_samples
+            whole = (world.generator.mel.n_frames - 1) * world.generator.mel.hop_samples
             assert len(samples) == min(renderer.length(clip), whole)
         seen.add(width)
     assert len(seen) > 1
 
 
-def test_cropping_leaves_a_clip_what_it_is(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, per_class=8)
-    noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
-    cropped = renderer_of(decoded, noiseless, tmp_path / "cropped", plan, crop=True)
-    whole = renderer_of(decoded, noiseless, tmp_path / "whole", plan, crop=False)
+def test_cropping_leaves_a_clip_what_it_is(world: World) -> None:
+    plan = world.plan(per_class=8)
+    noiseless = world.through(Noiseless())
+    cropped, whole = (noiseless.renderer(plan, work=str(crop), crop=crop) for crop in (True, False))
     for batch in cropped.batches(0, len(plan)):
         planned = [plan.clips[index] for index in batch]
         images = cropped.images(planned)
@@ -411,26 +398,20 @@ def test_cropping_leaves_a_clip_what_it_is(
     ],
 )
 def test_a_compiled_network_makes_the_same_clips_and_is_compiled_once_for_each_width(
-    decoded: DecodedSource,
-    tiny_pipeline: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    backend: str,
+    world: World, tiny_pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     """Whatever the sizes of batches, the step of the schedule, and guidance, which doubles a batch."""
-    class_names, crop = (
-        decoded.source.class_names,
-        backend == "eager",
-    )  # a compiler takes a minute for each width
-    generator = load_generator(str(tiny_pipeline(class_names=class_names)), "cpu", precision="fp32")
-    plan = plan_from(decoded, per_class=6)
-    plain = renderer_of(decoded, generator, tmp_path / "plain", plan, crop=crop, batch=5, steps=2)
+    crop = backend == "eager"  # a compiler takes a minute for each width
+    path = str(tiny_pipeline(class_names=world.decoded.source.class_names))
+    world = replace(world, generator=load_generator(path, "cpu", precision="fp32"))
+    plan = world.plan(per_class=6)
+    plain = world.renderer(plan, work="plain", crop=crop, batch=5, steps=2)
     compile_, asked = torch.compile, []
     monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend=backend))
     monkeypatch.setattr("usk.synth.render.repays_compiling", lambda *job: asked.append(job) or True)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = renderer_of(decoded, generator, tmp_path / "compiled", plan, crop=crop, batch=5, steps=2)
+    compiled = world.renderer(plan, work="compiled", crop=crop, batch=5, steps=2)
     assert compiled.config.guidance == 2.0
     batches, widths = compiled.batches(0, len(plan)), set()
     for batch in batches:
@@ -441,7 +422,7 @@ def test_a_compiled_network_makes_the_same_clips_and_is_compiled_once_for_each_w
     assert len({len(batch) for batch in batches}) > 1 and len(widths) > crop
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(widths)
     n_parents = len(compiled.latents.group_of)
-    assert asked == [(generator.device, 3 * n_parents + 2 * 2 * len(plan), len(widths))]
+    assert asked == [(world.generator.device, 3 * n_parents + 2 * 2 * len(plan), len(widths))]
 
 
 # --- memory ----------------------------------------------------------------------------------------------------
@@ -472,122 +453,110 @@ def test_work_that_finds_less_room_for_what_comes_next_is_done_once() -> None:
     assert [item for part in pieces.run(11, work) for item in part] == list(range(11))
 
 
-def test_a_single_clip_that_does_not_fit_is_a_model_error() -> None:
-    def work(_: slice) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
-
-    with pytest.raises(ModelError, match="out of memory even one clip at a time"):
-        Pieces(8).run(8, work)
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    def work(_: slice) -> None:
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        Pieces(8).run(8, work)
-
-
-def test_clips_are_the_same_when_a_batch_did_not_fit(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
+@pytest.mark.parametrize(
+    ("raised", "error", "said"),
+    [
+        (
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...",
+            ModelError,
+            "out of memory even one clip",
+        ),
+        ("shapes do not match", RuntimeError, "shapes do not match"),
+    ],
+)
+def test_a_single_clip_that_does_not_fit_is_a_model_error(
+    raised: str, error: type[Exception], said: str
 ) -> None:
+    def work(_: slice) -> None:
+        raise RuntimeError(raised)
+
+    with pytest.raises(error, match=said):
+        Pieces(8).run(8, work)
+
+
+def test_clips_are_the_same_when_a_batch_did_not_fit(world: World) -> None:
     class Small(Counting):
         def __call__(self, noisy: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if len(noisy) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().__call__(noisy, *args, **kwargs)
 
-    plan = plan_from(decoded)
-    small = replace(generator, unet=Small(generator))  # type: ignore[arg-type]
-    squeezed = rows_of(renderer_of(decoded, small, tmp_path / "a", plan), 0, 6)
-    at_ease = rows_of(renderer_of(decoded, generator, tmp_path / "b", plan), 0, 6)
+    plan = world.plan()
+    squeezed = rows_of(world.through(Small(world.generator)).renderer(plan, work="a"), 0, 6)
+    at_ease = rows_of(world.renderer(plan, work="b"), 0, 6)
     for one, other in zip(squeezed, at_ease, strict=True):
         np.testing.assert_allclose(samples_of(one), samples_of(other), atol=2e-3)
 
 
 def test_latents_on_disk_are_bounded_and_no_batch_encodes_more_than_its_own_parents(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_from(decoded, per_class=12)
-    free = renderer_of(decoded, generator, tmp_path / "free", plan, batch=4)
+    plan = world.plan(per_class=12)
+    free = world.renderer(plan, work="free", batch=4)
     at_ease = rows_of(free, 0, 36)
-    n_files = len(list((tmp_path / "free").glob("latents-*.bin")))
-    limit = 2 * max(file.stat().st_size for file in (tmp_path / "free").glob("latents-*.bin"))
+    n_files = len(list((world.folder / "free").glob("latents-*.bin")))
+    limit = 2 * max(file.stat().st_size for file in (world.folder / "free").glob("latents-*.bin"))
     monkeypatch.setattr("usk.synth.latents.ON_DISK_BYTES", limit)
-    counting = Counting(generator)
-    counted = replace(generator, unet=counting)  # type: ignore[arg-type]
-    bounded = renderer_of(decoded, counted, tmp_path / "bounded", plan, batch=4)
+    counting = Counting(world.generator)
+    bounded = world.through(counting).renderer(plan, work="bounded", batch=4)
     made = rows_of(bounded, 0, 36)
-    assert len(list((tmp_path / "bounded").glob("latents-*.bin"))) == 2 < n_files
+    assert len(list((world.folder / "bounded").glob("latents-*.bin"))) == 2 < n_files
     up, down = bounded.config.sampler.evaluations()
     encoded = (sum(counting.batches) - down * len(plan)) / up
     assert len(bounded.latents.group_of) < encoded <= 2 * len(plan)
     for one, other in zip(made, at_ease, strict=True):
         np.testing.assert_allclose(samples_of(one), samples_of(other), atol=2e-3)
-    assert rows_of(renderer_of(decoded, generator, tmp_path / "again", plan, batch=4), 0, 36) == made
+    assert rows_of(world.renderer(plan, work="again", batch=4), 0, 36) == made
 
 
 # --- strategies without a pair -----------------------------------------------------------------------------------
 
 
-def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, per_class=4, n_parents=1)
-    noiseless = replace(generator, unet=Noiseless())  # type: ignore[arg-type]
-    away = []
+def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(world: World) -> None:
+    plan = world.plan(per_class=4, n_parents=1)
+    noiseless, away = world.through(Noiseless()), []
+    own = torch.stack([images_of_parent(world, clip.parents[0]) for clip in plan.clips])
     for strength in (0.1, 0.3, 0.6):
-        images = renderer_of(
-            decoded, noiseless, tmp_path / str(strength), plan, strategy="variation", strength=strength
-        ).images(plan.clips)
-        own = torch.stack([images_of_parent(decoded, generator, clip.parents[0]) for clip in plan.clips])
+        settings = {"strategy": "variation", "strength": strength}
+        images = noiseless.renderer(plan, work=str(strength), **settings).images(plan.clips)
         away.append(float((images - own).abs().mean()))
     assert 0 < away[0] < away[1] < away[2]
+    plan, first = world.plan(per_class=40, n_parents=1), {}
+    pair = next(
+        (first[clip.parents], clip) for clip in plan.clips if first.setdefault(clip.parents, clip) is not clip
+    )
+    images = world.renderer(plan, work="pair", strategy="variation").images(pair)
+    assert (images[0] - images[1]).abs().mean() > 0.01, "variations of one parent differ"
 
 
-def test_a_generator_whose_weights_are_damaged_is_a_model_error(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
+def test_a_generator_whose_weights_are_damaged_is_a_model_error(world: World) -> None:
     with torch.no_grad():
-        next(generator.unet.parameters()).fill_(float("nan"))
-    renderer = renderer_of(decoded, generator, tmp_path, strategy="variation")
+        next(world.generator.unet.parameters()).fill_(float("nan"))
+    renderer = world.renderer(strategy="variation")
     with pytest.raises(ModelError, match="makes audio that is not a number"):
         rows_of(renderer, 0, 1)
 
 
-def test_variations_of_one_parent_differ(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, per_class=40, n_parents=1)
-    twice: dict[tuple[str, ...], list[Any]] = {}
-    for clip in plan.clips:
-        twice.setdefault(clip.parents, []).append(clip)
-    pair = next(clips for clips in twice.values() if len(clips) > 1)
-    images = renderer_of(decoded, generator, tmp_path, plan, strategy="variation").images(pair[:2])
-    assert (images[0] - images[1]).abs().mean() > 0.01
-
-
-def test_a_sample_owes_its_parent_length_and_loudness_alone(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, per_class=2, n_parents=1)
+def test_a_sample_owes_its_parent_length_and_loudness_alone(world: World) -> None:
+    plan = world.plan(per_class=2, n_parents=1)
     other = replace(plan, clips=tuple(replace(c, parents=plan.clips[0].parents) for c in plan.clips))
-    images = renderer_of(decoded, generator, tmp_path / "a", plan, strategy="sample").images(plan.clips)
-    again = renderer_of(decoded, generator, tmp_path / "b", other, strategy="sample").images(other.clips)
+    images = world.renderer(plan, work="a", strategy="sample").images(plan.clips)
+    again = world.renderer(other, work="b", strategy="sample").images(other.clips)
     torch.testing.assert_close(images, again, rtol=0, atol=1e-5)
-    row = rows_of(renderer_of(decoded, generator, tmp_path / "c", plan, strategy="sample"), 0, 1)[0]
-    parent = decoded.audio([c.identity for c in decoded.source.clips].index(row["parents"][0]))
+    row = rows_of(world.renderer(plan, work="c", strategy="sample"), 0, 1)[0]
+    parent = world.decoded.audio([c.identity for c in world.decoded.source.clips].index(row["parents"][0]))
     assert row["weights"] == (1.0,) and row["alpha"] == 0.0
     if np.abs(samples_of(row)).max() < PEAK_LIMIT - 0.001:
         assert rms_db(samples_of(row)) == pytest.approx(
-            rms_db(parent[: generator.mel.image_samples]), abs=0.1
+            rms_db(parent[: world.generator.mel.image_samples]), abs=0.1
         )
 
 
 def test_a_conditional_generator_is_told_its_parents_encodings_mixed(
-    decoded: DecodedSource, tiny_pipeline: Callable[..., Path], tmp_path: Path
+    world: World, tiny_pipeline: Callable[..., Path]
 ) -> None:
     generator = load_generator(str(tiny_pipeline(conditional=100)), "cpu", precision="fp32")
+    world = replace(world, generator=generator)
     told: list[torch.Tensor] = []
 
     class Listening:
@@ -595,11 +564,10 @@ def test_a_conditional_generator_is_told_its_parents_encodings_mixed(
             told.append(kwargs["encoder_hidden_states"])
             return generator.unet(noisy, *args, **kwargs)
 
-    listening = replace(generator, unet=Listening())  # type: ignore[arg-type]
-    plan = plan_from(decoded, per_class=1, alpha="0.3")
-    renderer = renderer_of(decoded, listening, tmp_path, plan, steps=1, batch=16)
+    plan = world.plan(per_class=1, alpha="0.3")
+    renderer = world.through(Listening()).renderer(plan, steps=1, batch=16)
     assert renderer.images(plan.clips).isfinite().all()
-    row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
+    row_of = {clip.identity: row for row, clip in enumerate(world.decoded.source.clips)}
 
     def encoding(side: int) -> torch.Tensor:
         rows = [row_of[clip.parents[side]] for clip in plan.clips]
@@ -623,17 +591,16 @@ def test_parents_that_begin_silent_are_used_from_their_first_sound(
             silence = np.zeros(int((1 + recording) * longest_s * 22_050), np.float32)
             write_wav(tmp_path / "own" / name / f"r{recording}" / "a.wav", np.concatenate([silence, sound]))
     ran = usk(
-        "synth", "--real", tmp_path / "own", "--model", tiny_pipeline(), "--out", tmp_path / "out", "--per-class", 2,
-        "--steps", 1,
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
+        f"synth --real {tmp_path}/own --model {tiny_pipeline()} --out {tmp_path}/out --per-class 2 --steps 1"
+    ).done()
     assert "from their first sound on where those are next to silent" in " ".join(ran.err.split())
     made = decode_source(open_source(tmp_path / "out"))
     for row in range(len(made)):
         assert rms_db(made.audio(row)) > -30, "as loud as the sound, not as the silence"
     generator = load_generator(str(tiny_pipeline()), device="cpu")
     decoded = decode_source(open_source(tmp_path / "own"), generator.mel.sample_rate_hz)
-    latents = renderer_of(decoded, generator, tmp_path / "work", plan_from(decoded)).latents
+    world = World(decoded, generator, tmp_path)
+    latents = world.renderer(world.plan(), work="work").latents
     samples = latents.audio(range(len(decoded)), generator.longest_samples).numpy()
     assert min(map(rms_db, samples)) > -12, "the generator gets the sound"
 
@@ -647,29 +614,25 @@ def test_where_the_beginning_of_a_clip_is(silent: int, n: int | None, begin: int
     np.testing.assert_array_equal(begun, samples[begin : None if n is None else begin + n])
 
 
-def test_a_resynthesized_clip_is_its_parent_where_the_phase_is_kept(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path
-) -> None:
-    plan = plan_from(decoded, n_parents=1)
-    renderer = MelRenderer(
-        plan, decoded, generator, render_config(strategy="resynthesis", phase="parents"), tmp_path
-    )
+def test_a_resynthesized_clip_is_its_parent_where_the_phase_is_kept(world: World) -> None:
+    plan = world.plan(n_parents=1)
+    renderer = world.renderer(plan, plain=True, strategy="resynthesis", phase="parents")
     for index, row in enumerate(rows_of(renderer, 0, len(plan))):
         samples = samples_of(row)
-        parent = decoded.audio(renderer.row_of[plan.clips[index].parents[0]])[: len(samples)]
+        parent = world.decoded.audio(renderer.row_of[plan.clips[index].parents[0]])[: len(samples)]
         assert np.abs(samples - parent).max() < 2e-3 * np.abs(parent).max() + 1e-4
         assert row["steps"] == 0
 
 
 def test_an_average_is_the_mean_of_its_parents_images_and_takes_no_step(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*_: Any, **__: Any) -> Any:
         raise AssertionError("an average asks no network")
 
     monkeypatch.setattr(MelGenerator, "predictor", no_network)
-    plan = plan_from(decoded, alpha="0.3")
-    renderer = MelRenderer(plan, decoded, generator, render_config(strategy="average"), tmp_path)
+    plan = world.plan(alpha="0.3")
+    renderer = world.renderer(plan, plain=True, strategy="average")
     (indices, *_) = renderer.batches(0, len(plan))
     planned = [plan.clips[index] for index in indices]
     first, second = (
@@ -683,39 +646,24 @@ def test_an_average_is_the_mean_of_its_parents_images_and_takes_no_step(
 
 
 @pytest.mark.parametrize("strategy", ["average", "decomposed"])
-def test_clips_on_their_parents_phase_do_not_depend_on_the_batch(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, strategy: str
-) -> None:
+def test_clips_on_their_parents_phase_do_not_depend_on_the_batch(world: World, strategy: str) -> None:
     settings = {} if strategy == "average" else {"steps": 3}
     rows = [
         rows_of(
-            MelRenderer(
-                plan_from(decoded),
-                decoded,
-                generator,
-                render_config(strategy=strategy, batch=batch, phase="parents", **settings),
-                tmp_path / str(batch),
-            ),
-            0,
-            6,
+            world.renderer(None, str(n), True, strategy=strategy, batch=n, phase="parents", **settings), 0, 6
         )
-        for batch in (1, 4)
-        if not (tmp_path / str(batch)).mkdir()
+        for n in (1, 4)
     ]
     for one, other in zip(*rows, strict=True):
         assert np.abs(samples_of(one) - samples_of(other)).max() < 2e-3
 
 
-def test_a_silent_parent_makes_no_clip_nan(
-    decoded: DecodedSource, generator: MelGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = plan_from(decoded)
-    renderer = MelRenderer(
-        plan, decoded, generator, render_config(strategy="average", phase="parents"), tmp_path
-    )
+def test_a_silent_parent_makes_no_clip_nan(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = world.plan()
+    renderer = world.renderer(plan, plain=True, strategy="average", phase="parents")
     silent = renderer.row_of[plan.clips[0].parents[0]]
-    audio = decoded.audio
+    audio = world.decoded.audio
     monkeypatch.setattr(
-        type(decoded), "audio", lambda _, row: 0 * audio(row) if row == silent else audio(row)
+        DecodedSource, "audio", lambda _, row: 0 * audio(row) if row == silent else audio(row)
     )
     assert all(np.isfinite(made).all() for made in renderer.audio([plan.clips[0]]))

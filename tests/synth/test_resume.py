@@ -85,10 +85,8 @@ def launcher() -> Iterator[Launcher]:
 
 @pytest.fixture
 def arguments(urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path]) -> list[object]:
-    return [
-        "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--per-class", 32, "--steps", 2,
-        "--batch", 3,
-    ]  # fmt: skip
+    more = ["--per-class", "32", "--steps", "2", "--batch", "3"]
+    return ["synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), *more]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -143,10 +141,7 @@ def test_kills_at_random_moments_lose_nothing(
     assert len(set(stages)) >= 3, "the kills fell too close together to show anything"
     launcher.start(*arguments, "--out", killed)
     assert launcher.exit_code() == 0
-    after = contents(killed)
-    assert {name: after[name] for name in sorted(after)} == {
-        name: undisturbed[name] for name in sorted(undisturbed)
-    }
+    assert contents(killed) == undisturbed
     assert not (killed / ".work").exists()
     assert "96 synthetic audio clips of 3 classes" in (killed / "README.md").read_text()
     from datasets import load_dataset
@@ -196,9 +191,7 @@ def test_a_filtered_run_that_is_killed_ends_with_the_same_rows(
     launcher.start(*command, "--out", once)
     assert launcher.exit_code() == 0
     undisturbed = contents(once)
-    assert {"rejected/rejected-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"} <= set(
-        undisturbed
-    )
+    assert {"rejected/rejected-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"} <= {*undisturbed}
     random_moment = random.Random(1)
     stages = []
     for _ in range(8):  # plan, latents, clip_filters, clips that wait, kept ones, rejected ones
@@ -242,29 +235,3 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
     assert all(shard["sha256"] for shard in finished["shards"].values())
     assert ({**finished, "shards": {}}, (out / "plan.jsonl").read_bytes()) == (manifest, plan)
     assert usk("info", out, "--json").value["clips"] == 180
-
-
-@pytest.mark.parametrize(
-    "other", [("--per-class", 3), ("--strength", 0.25), ("--seed", 1), ("--strategy", "slerp")]
-)
-def test_another_plan_into_the_same_folder_is_refused(
-    usk: Callable[..., Any], arguments: list[object], tmp_path: Path, other: tuple[object, ...]
-) -> None:
-    small = [*arguments, "--per-class", 2, "--out", tmp_path / "out", "--quiet"]
-    assert usk(*small).code == 0
-    before = contents(tmp_path / "out")
-    refused = usk(*small, *other)
-    assert (refused.code, refused.out) == (2, "")
-    assert refused.err.startswith(f"usk: --out {tmp_path / 'out'}: holds clips of another plan (another ")
-    assert refused.err.count("\n") == 1
-    assert contents(tmp_path / "out") == before
-
-
-def test_the_same_command_again_makes_nothing_and_changes_nothing(
-    usk: Callable[..., Any], arguments: list[object], tmp_path: Path
-) -> None:
-    small = [*arguments, "--per-class", 2, "--out", tmp_path / "out", "--json"]
-    assert usk(*small).value["made"] == 6
-    before = contents(tmp_path / "out")
-    assert usk(*small).value["made"] == 0
-    assert contents(tmp_path / "out") == before

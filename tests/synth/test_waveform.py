@@ -50,12 +50,10 @@ def test_a_sum_is_its_parents_at_one_level_by_their_weights(urbansound8k_folder:
 def test_a_weight_of_0_or_1_gives_a_parent_back(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path, alpha: str
 ) -> None:
-    ran = usk(
-        "synth", "--real", urbansound8k_folder, "--strategy", "waveform", "--alpha", alpha, "--per-class", 2, "--out",
-        tmp_path / "sums", "--json",
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
-    assert ran.value["settings"] == {"strategy": "waveform"}
+    made = usk(
+        f"synth --real {urbansound8k_folder} --strategy waveform --alpha {alpha} --per-class 2 --out {tmp_path}/sums --json"
+    ).done()
+    assert made.value["settings"] == {"strategy": "waveform"}
     decoded = decode_source(open_source(urbansound8k_folder))
     row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     rows = [row for path in (tmp_path / "sums").glob("data/*") for row in pq.read_table(path).to_pylist()]
@@ -70,21 +68,9 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
 def test_the_control_takes_the_same_pairs_and_loads_no_generator(
     usk: Command, urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path
 ) -> None:
-    common = ("--real", urbansound8k_folder, "--per-class", 3, "--quiet")
-    assert (
-        usk("synth", *common, "--out", tmp_path / "synth", "--steps", 1, "--model", tiny_pipeline()).code == 0
-    )
-    sums = usk(
-        "synth",
-        *common,
-        "--out",
-        tmp_path / "sums",
-        "--strategy",
-        "waveform",
-        "--model",
-        tmp_path / "nothing",
-    )
-    assert sums.code == 0, sums.err
+    common = f"synth --real {urbansound8k_folder} --per-class 3 --quiet"
+    usk(f"{common} --out {tmp_path}/synth --steps 1 --model {tiny_pipeline()}").done()
+    usk(f"{common} --out {tmp_path}/sums --strategy waveform --model {tmp_path}/nothing").done()
 
     def pairs(folder: str) -> list[list[str]]:
         lines = (tmp_path / folder / "plan.jsonl").read_text().splitlines()
@@ -139,10 +125,8 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     made = [usk(*words, tmp_path / name) for name in ("one", "two")]
     assert [ran.code for ran in made] == [0, 0], made[0].err
     assert made[0].value["settings"] == {"strategy": "classical"}
-    files = [
-        [path.read_bytes() for path in sorted((tmp_path / name).glob("data/*"))] for name in ("one", "two")
-    ]
-    assert files[0] == files[1]
+    one, two = (sorted((tmp_path / name).glob("data/*")) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     decoded = decode_source(open_source(urbansound8k_folder))
     row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     rows = [row for path in (tmp_path / "one").glob("data/*") for row in pq.read_table(path).to_pylist()]
@@ -158,18 +142,15 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     card = (tmp_path / "one" / "README.md").read_text()
     assert "each made from one real clip without a generator" in card
     assert "this is classical augmentation" in card and "summed" not in card
-    for said in (
-        f"{STRETCH} times as fast",
-        f"{SEMITONES} semitones",
-        "{:g} to {:g} dB".format(*NOISE_BELOW_DB),
-    ):
+    noise = "{:g} to {:g} dB".format(*NOISE_BELOW_DB)
+    for said in (f"{STRETCH} times as fast", f"{SEMITONES} semitones", noise):
         assert said in " ".join(card.split())
 
 
 def test_synthetic_clips_are_no_parents(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> None:
     made, again = tmp_path / "sums", tmp_path / "again"
-    common = ("--strategy", "waveform", "--per-class", 2, "--quiet")
-    assert usk("synth", "--real", urbansound8k_folder, *common, "--out", made).code == 0
-    ran = usk("synth", "--real", made, *common, "--out", again)
-    assert ran.code == 2 and not again.exists()
-    assert "holds synthetic clips" in ran.err and "Name the real clips that they were made from" in ran.err
+    synth = "synth --strategy waveform --per-class 2 --quiet --real"
+    usk(f"{synth} {urbansound8k_folder} --out {made}").done()
+    said = "Name the real clips that they were made from"
+    usk(f"{synth} {made} --out {again}").refused(2, "holds synthetic clips", said)
+    assert not again.exists()
