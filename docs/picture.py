@@ -23,7 +23,7 @@ from usk.cli.app import app
 from usk.data.decode import decode_source
 from usk.data.leaks import Origins
 from usk.diffusion.pipeline import EMBEDDED
-from usk.report.canvas import PAPER
+from usk.report.canvas import PRINT_COLORS
 from usk.report.media import PICTURE, RANGE_DB, compress, decibels
 
 DOCS = Path(__file__).parent
@@ -73,17 +73,17 @@ def draw_sounds(panels: Sequence[Axes], shown: Sounds) -> None:
     loudest = max(float(one.max()) for one in values.values())
     for axes, (name, one) in zip(panels, values.items(), strict=True):
         axes.imshow(one, origin="lower", aspect="auto", cmap="magma", vmin=loudest - RANGE_DB, vmax=loudest)
-        axes.set_title(name, fontsize=11, color=PAPER.ink)
+        axes.set_title(name, fontsize=11, color=PRINT_COLORS.ink)
         axes.set(xticks=[], yticks=[])
     panels[0].set(xlabel="time", ylabel="frequency")
 
 
 def draw_gains(chart: Axes) -> None:
     for place, (_, gain, low, high) in enumerate(rows := gains()):
-        color = PAPER.up if low > 0 else PAPER.muted
+        color = PRINT_COLORS.up if low > 0 else PRINT_COLORS.muted
         chart.plot([low, high], [place] * 2, color=color, lw=7, alpha=0.3, solid_capstyle="round")
         chart.plot(gain, place, "o", color=color)
-    chart.axvline(0, color=PAPER.muted, lw=1.2)
+    chart.axvline(0, color=PRINT_COLORS.muted, lw=1.2)
     chart.set_yticks(range(len(rows)), [name for name, *_ in rows])
     chart.invert_yaxis()
     chart.set_ylabel("real clips")
@@ -93,7 +93,7 @@ def draw_gains(chart: Axes) -> None:
     for side in ("top", "right", "left"):
         chart.spines[side].set_visible(False)
     chart.set_title(
-        "What they were worth on UrbanSound8K, beside so many real clips", fontsize=11, color=PAPER.ink
+        "What they were worth on UrbanSound8K, beside so many real clips", fontsize=11, color=PRINT_COLORS.ink
     )
 
 

@@ -15,7 +15,7 @@ import usk.runs
 from tests.runs import write_run
 from usk.evaluate.details import ComparisonDetails, compare_in_detail, read_history, train_clips_sweeps
 from usk.evaluate.tables import comparison_tables
-from usk.report.charts import charts_of
+from usk.report.charts import comparison_charts
 
 
 def grid(root: Path) -> ComparisonDetails:
@@ -40,7 +40,7 @@ def test_runs_are_read_once_and_each_mix_is_bootstrapped_once(
     counted(usk.runs, "read_predictions")
     counted(usk.evaluate.verdict, "paired_bootstrap")
     details = grid(tmp_path)
-    charts_of(details)
+    comparison_charts(details)
     comparison_tables(details.comparison)
     assert calls == {"read_record": 8, "read_predictions": 8, "paired_bootstrap": 1}
 
@@ -88,7 +88,7 @@ def test_training_curves_have_the_epochs_that_every_run_recorded(tmp_path: Path)
     assert details.curves("loss")["real"][0] == [1, 2, 3, 4, 5, 6]
     epochs, values = details.curves("validation_accuracy")["real"]
     assert epochs == [2, 6] and values.mean(axis=0) == pytest.approx((0.205, 0.605))
-    (chart,) = [chart for chart in charts_of(details) if chart.name == "curve-validation_accuracy"]
+    (chart,) = [chart for chart in comparison_charts(details) if chart.name == "curve-validation_accuracy"]
     assert [row[0] for row in chart.table.rows] == ["2", "6"]
 
 

@@ -1,4 +1,4 @@
-"""Pages for browsers to open."""
+"""Fixtures: report pages for browsers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOSTILE_MIX = "real,</script><script>window.hacked=1</script>"
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a study whose classes and mixes are named to break it: in one file, and split."""
+    """Pages with names of classes and mixes that try to inject code: `whole` is one file, `split` has assets."""
     root = tmp_path_factory.mktemp("study")
     for number, name in enumerate(HOSTILE):
         for recording in range(8):
@@ -41,18 +41,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             HOSTILE_MIX,
             "real,a",
             "real,b",
-        ):  # and of one number of train_clips: a chart over them
+        ):  # a second number of train clips adds the overview
             write_run(root / "runs", mix, seed, skill=0.4, class_names=HOSTILE, train_clips=20, n_real=20)
-    found = {}
+    files = {}
     for name, split in (("whole", False), ("split", True)):
-        asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder), split=split)
-        found[name] = usk.report(root / name / "a page.html", asked, real=real).file
-    return found
+        config = ReportConfig(runs=str(root / "runs"), synth=str(made.folder), split=split)
+        files[name] = usk.report(root / name / "a page.html", config, real=real).file
+    return files
 
 
 @pytest.fixture(scope="session")
 def changed_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[tuple[str, str, str]]]:
-    """A page of one pair of runs on fold 1, and what changed in it: clip, change, and the class it was taken for."""
+    """A page of one pair of runs on fold 1, and its changes: clip, change, wrong class."""
     root = tmp_path_factory.mktemp("changed")
     names = ("dog", "rain", "siren")
     for number, name in enumerate(names):
@@ -78,9 +78,9 @@ def changed_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[tu
         )  # fmt: skip
         ids = np.array([clip_id for clip_id, _ in tested])
         Predictions(ids, ids, labels, predicted, np.eye(3, dtype=np.float32)[predicted]).write(folder)
-    asked = ReportConfig(runs=str(root / "runs"), synth=str(made.folder))
-    page = usk.report(root / "page.html", asked, real=real).file
+    config = ReportConfig(runs=str(root / "runs"), synth=str(made.folder))
+    page = usk.report(root / "page.html", config, real=real).file
     better, worse = "wrong before, right now", "right before, wrong now"
     return page, {
-        (tested[0][0], better, names[before[0]]), *((tested[at][0], worse, names[now[at]]) for at in (1, 2))
+        (tested[0][0], better, names[before[0]]), *((tested[i][0], worse, names[now[i]]) for i in (1, 2))
     }  # fmt: skip

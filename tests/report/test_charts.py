@@ -1,4 +1,4 @@
-"""Charts: colors left to the page, names as text, PNGs for papers."""
+"""Tests of charts: CSS variables as colors, names as text, PNG files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from tests.runs import write_run
 from usk.evaluate.details import ComparisonDetails, SweepPoint, compare_in_detail
-from usk.report.canvas import PAGE, Chart, short
-from usk.report.charts import charts_of
+from usk.report.canvas import PAGE_COLORS, Chart, shorten
+from usk.report.charts import comparison_charts
 from usk.report.line_charts import sweep_chart
 
 HOSTILE = ("</svg><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}{0}$ --> ]]>")
@@ -29,20 +29,22 @@ def details(tmp_path_factory: pytest.TempPathFactory) -> ComparisonDetails:
     return compare_in_detail(root)[0]
 
 
-def test_names_that_look_like_colors_and_attributes_stay_names(tmp_path: Path) -> None:
+def test_names_that_look_like_colors_or_attributes_do_not_change(tmp_path: Path) -> None:
     names = ('$x$ #010101 id="x"', "font: 9px #010203")
     for mix in ("real", "real,synth"):
         write_run(tmp_path, mix, class_names=names)
     chart = next(
-        chart for chart in charts_of(compare_in_detail(tmp_path)[0]) if chart.name.startswith("classes-")
+        chart
+        for chart in comparison_charts(compare_in_detail(tmp_path)[0])
+        if chart.name.startswith("classes-")
     )
     root = ElementTree.fromstring(chart.svg(False))
     texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
     assert set(names) <= texts
 
 
-def test_there_is_a_chart_for_everything_the_study_holds(details: ComparisonDetails) -> None:
-    names = [chart.name for chart in charts_of(details)]
+def test_a_comparison_has_all_its_charts(details: ComparisonDetails) -> None:
+    names = [chart.name for chart in comparison_charts(details)]
     assert names == [
         "accuracy", "difference", "classes-real,<b>synth</b>", "classes-real,few", "confusion-real,<b>synth</b>",
         "confusion-real,few", "curve-validation_accuracy", "curve-loss",
@@ -50,7 +52,7 @@ def test_there_is_a_chart_for_everything_the_study_holds(details: ComparisonDeta
 
 
 def sweep(mixes: list[str], sizes: tuple[int, ...] = (50, 100, 6_895, 6_900)) -> Chart:
-    """Accuracies that rise with the size, and a little with the mix's place."""
+    """Draw a sweep. Accuracies increase with the size, and slightly from mix to mix."""
     return sweep_chart(
         [
             SweepPoint(mix, size, mean, mean - 0.05, mean + 0.02, 3)
@@ -62,7 +64,7 @@ def sweep(mixes: list[str], sizes: tuple[int, ...] = (50, 100, 6_895, 6_900)) ->
 
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("n_mixes", [1, 3, 4, 8, 9])
-def test_every_series_of_a_sweep_can_be_told_from_the_others(n_mixes: int, narrow: bool) -> None:
+def test_every_series_of_a_sweep_has_a_unique_name_and_marker(n_mixes: int, narrow: bool) -> None:
     mixes = ["real", *(f"real,/long/way/to/the/datasets/of/kind{number}" for number in range(1, n_mixes))]
     svg = sweep(mixes).svg(narrow)
     root = ElementTree.fromstring(svg)
@@ -70,10 +72,12 @@ def test_every_series_of_a_sweep_can_be_told_from_the_others(n_mixes: int, narro
     assert "real" in texts
     ends = [text for text in texts if re.search(r"/kind\d$", text) and len(text) <= 30]
     assert len(set(ends)) == n_mixes - 1
-    assert [text for text in texts if "," in text and text[0].isdigit()] == ["6,895"]  # 6,900 would lie on it
-    drawn = dict(re.findall(r'<path id="(\w+)" d="([^"]+)"', svg))
+    assert [text for text in texts if "," in text and text[0].isdigit()] == [
+        "6,895"
+    ]  # 6,900 is too close for a tick
+    shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]+)"', svg))
     used = re.findall(r'<use [^>]*href="#(\w+)"[^>]*style="fill: (var\(--series-\d\)); stroke', svg)
-    assert len({(drawn[marker], color) for marker, color in used}) == n_mixes
+    assert len({(shapes[marker], color) for marker, color in used}) == n_mixes
 
 
 def test_a_sweep_has_its_values_as_text(tmp_path: Path) -> None:
@@ -85,57 +89,57 @@ def test_a_sweep_has_its_values_as_text(tmp_path: Path) -> None:
     assert "side by side, with dots at the mean of real" in chart.caption
     assert sweep(["real"], (50,)).description == "real 30.0 % with 50."
     (tmp_path / "victim").write_text("precious")
-    (tmp_path / "chart.png").symlink_to("victim")  # is replaced, not followed
+    (tmp_path / "chart.png").symlink_to("victim")  # the link is replaced, not followed
     chart.png(tmp_path / "chart.png")
     assert (tmp_path / "victim").read_text() == "precious"
     assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_svgs_are_whole_and_hold_no_colors_scripts_or_addresses(
-    details: ComparisonDetails, narrow: bool
-) -> None:
+def test_svgs_are_valid_without_colors_scripts_and_links(details: ComparisonDetails, narrow: bool) -> None:
     names: list[str] = []
-    for chart in charts_of(details):
+    for chart in comparison_charts(details):
         svg = chart.svg(narrow)
         root = ElementTree.fromstring(svg)
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         assert tags <= {"svg", "g", "path", "text", "tspan", "use", "defs", "clipPath", "rect"}
         assert not re.search(r"#[0-9a-f]{6}\b(?!\")", re.sub(r'"#[^"]*"|url\(#[^)]*\)', "", svg)), chart.name
-        assert not [color for color in (PAGE.ink, *PAGE.series) if color in svg]
+        assert not [color for color in (PAGE_COLORS.ink, *PAGE_COLORS.series) if color in svg]
         assert "var(--" in svg
         assert set(re.findall(r"https?://[^\"]*", svg)) <= {
             "http://www.w3.org/2000/svg",
             "http://www.w3.org/1999/xlink",
         }
         names += re.findall(r'\sid="([^"]+)"', svg)
-    assert len(names) == len(set(names))  # they stand in one page
+    assert len(names) == len(set(names))  # all charts are in one page
 
 
 def test_every_name_is_text_in_the_chart(details: ComparisonDetails) -> None:
-    svg = next(chart for chart in charts_of(details) if chart.name.startswith("classes")).svg(narrow=False)
+    svg = next(chart for chart in comparison_charts(details) if chart.name.startswith("classes")).svg(
+        narrow=False
+    )
     texts = [
         "".join(element.itertext())
         for element in ElementTree.fromstring(svg).iter()
         if element.tag.endswith("text")
     ]
-    assert {short(name) for name in HOSTILE} <= set(texts)
+    assert {shorten(name) for name in HOSTILE} <= set(texts)
 
 
 def test_the_text_alternative_has_every_value(details: ComparisonDetails) -> None:
-    accuracy, difference, *_ = charts_of(details)
+    accuracy, difference, *_ = comparison_charts(details)
     assert "real 50.0 % ± 0.0" in accuracy.description
     assert len(accuracy.table.rows) == 9
     assert details.comparison.rows[1].sentence in difference.description
-    for chart in charts_of(details):
+    for chart in comparison_charts(details):
         assert chart.description.endswith(".")
         assert all(len(row) == len(chart.table.columns) for row in chart.table.rows)
 
 
-def test_a_mean_over_other_folds_is_not_called_the_highest(tmp_path: Path) -> None:
+def test_a_mean_over_different_folds_cannot_be_the_highest(tmp_path: Path) -> None:
     for fold, easy in ((1, 0.0), (2, 0.3)):
         write_run(tmp_path, "real", fold=fold, skill=0.5 + easy)
         write_run(tmp_path, "real,synth", fold=fold, skill=0.6 + easy)
-    write_run(tmp_path, "real,own", fold=2, skill=0.8)  # the easier fold alone
-    accuracy, *_ = charts_of(compare_in_detail(tmp_path)[0])
+    write_run(tmp_path, "real,own", fold=2, skill=0.8)  # only on the easier fold
+    accuracy, *_ = comparison_charts(compare_in_detail(tmp_path)[0])
     assert accuracy.description.endswith("The highest mean is that of real,synth.")

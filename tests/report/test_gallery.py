@@ -1,4 +1,4 @@
-"""What is shown and played: an even sample within the budget, sounds that stay what they were, one scale."""
+"""Tests of the gallery: the choice of clips within the budget, compressed sounds, pictures and the map."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from usk.data.clip import Clip
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
-from usk.report.gallery import BASE64, gallery, show_order
-from usk.report.media import PEAKS, compress, peaks, picture
-from usk.report.studio import ROW_BYTES, SOUND_BYTES, Studio
+from usk.report.gallery import BASE64, build_gallery, display_order
+from usk.report.media import N_PEAKS, compress, draw_spectrogram, waveform_peaks
+from usk.report.sound_library import ROW_BYTES, SOUND_BYTES, SoundLibrary
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import synthesize
 
@@ -30,17 +30,17 @@ def gray(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def sums(_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Source]:
-    """Synthetic clips of tones, and the tones."""
+def sources(_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Source]:
+    """Synthetic clips made from tones, and the tones."""
     real = open_source(_tones)
     config = SynthConfig(per_class=6, render=render_config(strategy="waveform"))
     return open_source(synthesize(real, tmp_path_factory.mktemp("synth") / "of", config).folder), real
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=60))
-def test_any_beginning_of_the_order_is_even_over_classes(places: list[tuple[int, int]]) -> None:
+def test_every_prefix_of_the_order_is_even_over_classes(places: list[tuple[int, int]]) -> None:
     clips = [Clip(str(row), label, str(row), fold) for row, (label, fold) in enumerate(places)]
-    order = show_order(clips)
+    order = display_order(clips)
     assert sorted(order) == list(range(len(clips)))
     there = Counter(clip.label for clip in clips)
     seen: Counter[int] = Counter()
@@ -50,12 +50,12 @@ def test_any_beginning_of_the_order_is_even_over_classes(places: list[tuple[int,
         assert all(seen[label] >= max(seen.values()) - 1 for label in unfinished)
 
 
-def test_folds_take_turns_within_a_class() -> None:
+def test_folds_alternate_within_a_class() -> None:
     clips = [Clip(str(row), 0, str(row), 1 if row < 50 else 2) for row in range(60)]
-    assert Counter(clips[row].fold for row in show_order(clips)[:10]) == {1: 5, 2: 5}
+    assert Counter(clips[row].fold for row in display_order(clips)[:10]) == {1: 5, 2: 5}
 
 
-def test_an_mp3_is_small_and_sounds_as_before() -> None:
+def test_an_mp3_is_small_and_keeps_the_tone() -> None:
     audio = tone(700.0, 1.0, peak=0.5)
     media = compress(audio, 22_050)
     assert media.mime == "audio/mpeg"
@@ -68,8 +68,8 @@ def test_an_mp3_is_small_and_sounds_as_before() -> None:
     assert np.abs(back).max() == pytest.approx(0.5, rel=0.1)
 
 
-def test_pictures_share_a_scale_and_have_low_notes_below() -> None:
-    pictures = (picture(tone(300.0, 1.0, peak=peak), 40.0, gray).content for peak in (0.5, 0.05))
+def test_pictures_have_one_scale_and_low_bands_at_the_bottom() -> None:
+    pictures = (draw_spectrogram(tone(300.0, 1.0, peak=peak), 40.0, gray).content for peak in (0.5, 0.05))
     loud, quiet = (np.asarray(Image.open(io.BytesIO(one)).convert("L")) for one in pictures)
     assert loud.shape[0] == 96
     assert np.argmax(loud.mean(axis=1)) > 80  # rows are counted from the top
@@ -77,61 +77,63 @@ def test_pictures_share_a_scale_and_have_low_notes_below() -> None:
     assert loud[row].mean() - quiet[row].mean() == pytest.approx(20 / 80 * 255, abs=12)  # 20 dB of 80
 
 
-def test_all_clips_stand_beside_their_parents(sums: tuple[Source, Source]) -> None:
-    shown = gallery(*sums, gray)
-    assert (len(shown.clips), shown.n_all, shown.notes) == (18, 18, ())
-    for one in shown.clips:
+def test_all_clips_are_shown_with_their_parents(sources: tuple[Source, Source]) -> None:
+    gallery = build_gallery(*sources, gray)
+    assert (len(gallery.clips), gallery.n_all, gallery.notes) == (18, 18, ())
+    for one in gallery.clips:
         assert [parent.clip_id for parent in one.parents if parent] == list(one.clip.parent_names)
         assert all(distance is not None and distance >= 0 for distance in one.distances)
         assert {one.sound.class_name} == {parent.class_name for parent in one.parents if parent}
-    played = {parent for one in shown.clips for parent in one.clip.parents}
-    assert len(shown.sounds) == 18 + len(played)  # shared parents once
+    played = {parent for one in gallery.clips for parent in one.clip.parents}
+    assert len(gallery.sounds) == 18 + len(played)  # clips share parents
 
 
 @pytest.mark.parametrize("budget", [30_000, 60_000, 120_000])
 @pytest.mark.parametrize("embedded", [True, False])
-def test_the_budget_holds_and_classes_share_it(
-    sums: tuple[Source, Source], budget: int, embedded: bool
+def test_the_budget_is_kept_and_spread_over_classes(
+    sources: tuple[Source, Source], budget: int, embedded: bool
 ) -> None:
-    shown = gallery(*sums, gray, budget_bytes=budget, embedded=embedded)
+    gallery = build_gallery(*sources, gray, budget_bytes=budget, embedded=embedded)
     weight = BASE64 if embedded else 1
-    spent = ROW_BYTES * len(shown.clips) + sum(SOUND_BYTES + weight * sound.n_bytes for sound in shown.sounds)
+    spent = ROW_BYTES * len(gallery.clips) + sum(
+        SOUND_BYTES + weight * sound.n_bytes for sound in gallery.sounds
+    )
     assert 0 < spent <= budget
-    counts = Counter(one.clip.label for one in shown.clips)
-    if len(shown.clips) < 18:
+    counts = Counter(one.clip.label for one in gallery.clips)
+    if len(gallery.clips) < 18:
         assert max(counts.values()) - min(counts.get(label, 0) for label in range(3)) <= 1
-        said = f"{len(shown.clips)} of 18 clips are on this page, drawn evenly over classes and folds"
-        assert shown.notes[-1] == said
+        note = f"{len(gallery.clips)} of 18 clips are on this page, drawn evenly over classes and folds"
+        assert gallery.notes[-1] == note
 
 
-def test_rejected_clips_are_shown_as_such_and_missing_parents_left_out(sums: tuple[Source, Source]) -> None:
-    synthetic, real = sums
-    shown = gallery(synthetic.subset(range(9)), real, gray, rejected=synthetic.subset(range(9, 18)))
-    assert (shown.n_all, shown.n_all_rejected) == (9, 9)
-    turned = {one.clip.clip_id for one in shown.clips if one.rejected}
-    assert turned == {clip.clip_id for clip in synthetic.clips[9:]}
-    shown = gallery(synthetic, None, gray)
-    assert all(one.parents == (None, None) and one.nearest is None for one in shown.clips)
+def test_rejected_clips_are_marked_and_missing_parents_are_none(sources: tuple[Source, Source]) -> None:
+    synthetic, real = sources
+    gallery = build_gallery(synthetic.subset(range(9)), real, gray, rejected=synthetic.subset(range(9, 18)))
+    assert (gallery.n_all, gallery.n_all_rejected) == (9, 9)
+    rejected = {one.clip.clip_id for one in gallery.clips if one.rejected}
+    assert rejected == {clip.clip_id for clip in synthetic.clips[9:]}
+    gallery = build_gallery(synthetic, None, gray)
+    assert all(one.parents == (None, None) and one.nearest is None for one in gallery.clips)
     with pytest.raises(SourceError, match="fits into the page"):
-        gallery(*sums, gray, budget_bytes=1_000)
+        build_gallery(*sources, gray, budget_bytes=1_000)
 
 
-def test_what_sounds_alike_lies_close_on_the_map() -> None:
+def test_similar_sounds_are_close_on_the_map() -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(3, 192))
-    studio = Studio(None, gray)
+    library = SoundLibrary(None, gray)
     names = [(c, n) for c in range(3) for n in range(4)]
-    studio.statistics = {f"{c}-{n}": centers[c] + 0.05 * rng.normal(size=192) for c, n in names}
-    studio.real_names = set(studio.statistics)
-    places = {name: np.array(place) for name, place in studio.places().items()}
-    means = [np.mean([places[f"{c}-{n}"] for n in range(4)], axis=0) for c in range(3)]
-    within = max(np.linalg.norm(places[f"{c}-{n}"] - means[c]) for c, n in names)
+    library.statistics = {f"{c}-{n}": centers[c] + 0.05 * rng.normal(size=192) for c, n in names}
+    library.real_names = set(library.statistics)
+    positions = {name: np.array(position) for name, position in library.positions().items()}
+    means = [np.mean([positions[f"{c}-{n}"] for n in range(4)], axis=0) for c in range(3)]
+    within = max(np.linalg.norm(positions[f"{c}-{n}"] - means[c]) for c, n in names)
     between = min(np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     assert within < 0.2 * between
-    assert {0.0, 1.0} <= {float(value) for place in places.values() for value in place}
+    assert {0.0, 1.0} <= {float(value) for position in positions.values() for value in position}
 
 
-def test_small_previews_are_half_as_large_and_as_long() -> None:
+def test_small_previews_have_half_the_size_and_the_same_length() -> None:
     rng = np.random.default_rng(0)
     audio = (0.2 * rng.normal(size=3 * 22_050)).astype(np.float32)
     usual, small = compress(audio, 22_050), compress(audio, 22_050, kbps=11.0)
@@ -142,19 +144,19 @@ def test_small_previews_are_half_as_large_and_as_long() -> None:
     assert np.std(played) == pytest.approx(0.2, rel=0.25)
 
 
-def test_a_waveform_is_as_loud_as_its_parts() -> None:
-    drawn = peaks(np.repeat([0.0, 1.0], 640).astype(np.float32) * np.resize([1, -1], 1280))
-    assert drawn == "0" * (PEAKS // 2) + "Z" * (PEAKS // 2)
-    assert len(peaks(np.zeros(3, np.float32))) == PEAKS  # shorter than its parts
+def test_waveform_peaks_are_the_peak_levels_of_parts() -> None:
+    drawn = waveform_peaks(np.repeat([0.0, 1.0], 640).astype(np.float32) * np.resize([1, -1], 1280))
+    assert drawn == "0" * (N_PEAKS // 2) + "Z" * (N_PEAKS // 2)
+    assert len(waveform_peaks(np.zeros(3, np.float32))) == N_PEAKS  # fewer samples than parts
 
 
 @pytest.mark.parametrize("seconds", [1_000.0, 8_000.0, 12_000.0])
-def test_a_thousand_clips_with_parents_of_their_own_fit_a_page(seconds: float) -> None:
-    """From the sizes of noise, which the encoders can compress least."""
+def test_a_thousand_clips_with_different_parents_fit_a_page(seconds: float) -> None:
+    """Sizes are those of noise, which encoders compress least."""
     clips = [Clip(str(row), 0, str(row), 1, duration_s=seconds / 1_000) for row in range(1_000)]
-    studio = Studio(None, gray, 24_000_000, BASE64)
-    studio.choose_size(Source("made", "folder", "made", "", "", ("a",), tuple(clips), ()), [])
+    library = SoundLibrary(None, gray, 24_000_000, BASE64)
+    library.choose_bit_rate(Source("made", "folder", "made", "", "", ("a",), tuple(clips), ()), [])
     noise = (0.2 * np.random.default_rng(0).normal(size=4 * 22_050)).astype(np.float32)
-    n_bytes = len(compress(noise, 22_050, studio.kbps).content)
-    n_bytes += len(picture(noise, 40.0, gray, studio.kbps is not None).content)
+    n_bytes = len(compress(noise, 22_050, library.kbps).content)
+    n_bytes += len(draw_spectrogram(noise, 40.0, gray, library.kbps is not None).content)
     assert (ROW_BYTES + SOUND_BYTES) * 1_000 + BASE64 * n_bytes / 4 * seconds < 24_000_000

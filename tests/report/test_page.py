@@ -1,4 +1,4 @@
-"""`usk report`: the file, its budget, its assets, and one line for each mistake."""
+"""Tests of `usk report`: the page, its budget, its assets and its errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.runs import write_run
 from usk.data.clip import Clip
 from usk.evaluate.details import compare_in_detail
 from usk.report import page as module
-from usk.report.listen import _provenance
+from usk.report.gallery_data import _provenance
 from usk.report.page import ReportConfig, report
 from usk.synth.settings import render_config
 from usk.text import visible
@@ -40,12 +40,12 @@ def kept_study(_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study_folder(kept_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with ./tones, ./synth of 9 clips and ./runs."""
+    """A working folder with ./tones, ./synth (9 clips) and ./runs."""
     monkeypatch.chdir(shutil.copytree(kept_study, tmp_path / "study"))
     return tmp_path / "study"
 
 
-def test_one_file_with_everything_inside(usk: Command, study_folder: Path) -> None:
+def test_a_page_contains_everything(usk: Command, study_folder: Path) -> None:
     shutil.copytree("synth/data", "synth/rejected/data")
     made = usk("report", "--real", "tones", "--json").value
     assert set(made) == {"page", "MB", "charts", "clips", "clips in all", "notes"}
@@ -53,14 +53,16 @@ def test_one_file_with_everything_inside(usk: Command, study_folder: Path) -> No
     page = Path("report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<use [^>]*>", "", page))
     for row in compare_in_detail("runs")[0].comparison.rows[1:]:
-        assert row.sentence in page and row.answer in page  # what usk eval says
+        assert row.sentence in page and row.answer in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert len(data["clips"]) == 18 and 'id="rejected"' in page
     for sound in data["sounds"]:
         for media in (sound["audio"], sound["picture"]):
             assert f'id="m-{media["key"]}"' in page
     assert "Clips by test fold" in page and "wrong provenance</strong> none" in page
-    assert "in log-mel statistics (lower is closer)</caption>" in page  # these runs are without their weights
+    assert (
+        "in log-mel statistics (lower is closer)</caption>" in page
+    )  # the runs have no weights to embed with
     result = library.report("page.html", ReportConfig(audit=False), real=library.open_source("tones"))
     assert (result.n_clips, result.n_all_clips) == (18, 18)
     assert result.n_bytes == Path("page.html").stat().st_size
@@ -81,7 +83,7 @@ def test_runs_alone_or_clips_alone(usk: Command, study_folder: Path) -> None:
     assert 'id="listen"' in page
 
 
-def test_more_clips_than_fit_are_sampled_and_the_page_says_so(
+def test_a_page_notes_that_it_shows_a_part_of_the_clips(
     usk: Command, study_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BUDGET_BYTES", 1_060_000)
@@ -93,7 +95,7 @@ def test_more_clips_than_fit_are_sampled_and_the_page_says_so(
     assert made["MB"] <= 1.1
 
 
-def test_split_puts_assets_beside_the_page_and_clears_its_old_ones(usk: Command, study_folder: Path) -> None:
+def test_split_writes_assets_and_deletes_old_ones(usk: Command, study_folder: Path) -> None:
     assets = study_folder / "report_files"
     assets.mkdir()
     for name in (f"{'0' * 16}.mp3", "mine.mp3"):
@@ -108,22 +110,22 @@ def test_split_puts_assets_beside_the_page_and_clears_its_old_ones(usk: Command,
     assert made["clips"] == 9
 
 
-def few_shot_runs(mixes: tuple[str, ...] = ("real", "real,synth"), **changes: Any) -> None:
-    """Beside the fixture's runs on all 100 real clips, those on 20 and 50 of them."""
+def write_runs_on_few_clips(mixes: tuple[str, ...] = ("real", "real,synth"), **changes: Any) -> None:
+    """Write runs on 20 and 50 real clips. The fixture has runs on all 100."""
     for train_clips in (20, 50):
         for seed in (0, 1, 2):
-            for place, mix in enumerate(mixes):
-                skill = 0.2 + 0.004 * train_clips + 0.05 * place
+            for number, mix in enumerate(mixes):
+                skill = 0.2 + 0.004 * train_clips + 0.05 * number
                 options = {"train_clips": train_clips, "n_real": train_clips, **changes}
                 write_run(Path("runs"), mix, seed, skill=skill, **options)
 
 
-def test_runs_that_differ_in_train_clips_have_a_chart_over_them_first(
+def test_runs_with_several_numbers_of_train_clips_have_an_overview_first(
     usk: Command, study_folder: Path
 ) -> None:
     before = usk("report", "--no-audit", "--json").value["charts"]
     assert "By number of train clips" not in Path("report.html").read_text()
-    few_shot_runs()
+    write_runs_on_few_clips()
     made = usk("report", "--no-audit", "--json").value
     assert made["charts"] == 3 * before + 1
     page = Path("report.html").read_text()
@@ -135,15 +137,15 @@ def test_runs_that_differ_in_train_clips_have_a_chart_over_them_first(
     sweep = compare[: compare.index("</article>")]
     assert "Accuracy against the number of real clips" in sweep
     assert sweep.count("<svg") == 2
-    said = usk("eval", "--json").value
+    comparisons = usk("eval", "--json").value
     shown = [
         [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>.*?</t[hd]>", row)]
         for row in re.findall(r"<tr>(.*?)</tr>", sweep[sweep.index("<figure") :], re.DOTALL)
     ]
     assert [row[:4] for row in shown[1:]] == [
         [row["mix"], str(row["n_real"]), str(row["n_runs"]), f"{100 * row['accuracy']['mean']:.1f}"]
-        for place in (0, 1)
-        for row in (comparison["rows"][place] for comparison in said)
+        for number in (0, 1)
+        for row in (comparison["rows"][number] for comparison in comparisons)
     ]
 
 
@@ -153,24 +155,26 @@ def test_many_charts_leave_less_room_for_clips(
     from usk.report import gallery
 
     budgets: list[int] = []
-    original = gallery.gallery
+    original = gallery.build_gallery
 
     def spy(*args: Any, **kwargs: Any) -> gallery.Gallery:
         budgets.append(kwargs["budget_bytes"])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(gallery, "gallery", spy)
-    monkeypatch.setattr(module, "CHART_ROOM_BYTES", 250_000)
-    few_shot_runs()
+    monkeypatch.setattr(gallery, "build_gallery", spy)
+    monkeypatch.setattr(module, "RESERVED_BYTES", 250_000)
+    write_runs_on_few_clips()
     assert usk("report", "--real", "tones", "--no-audit", "--json").code == 0
     page = Path("report.html").read_text()
     media = sum(map(len, re.findall(r'id="m-[^>]*>(.*?)</script>', page)))
     assert 250_000 < len(page.encode()) - media <= module.BUDGET_BYTES - budgets[0]
 
 
-def test_several_settings_have_a_chart_over_train_clips_each(usk: Command, study_folder: Path) -> None:
-    few_shot_runs()
-    few_shot_runs(("real", "real,a", "real,b", "real,synth", "real,c"), classifier="medium", optimistic=True)
+def test_each_setting_has_an_overview_by_train_clips(usk: Command, study_folder: Path) -> None:
+    write_runs_on_few_clips()
+    write_runs_on_few_clips(
+        ("real", "real,a", "real,b", "real,synth", "real,c"), classifier="medium", optimistic=True
+    )
     assert usk("report", "--no-audit").code == 0
     page = Path("report.html").read_text()
     second = page[page.index("<h2>By number of train clips: abcdefabcdef: classifier medium") :]
@@ -178,27 +182,27 @@ def test_several_settings_have_a_chart_over_train_clips_each(usk: Command, study
     assert "optimistic" in second[: second.index("<figure")]
 
 
-def test_without_the_real_clips_the_page_says_what_is_missing(usk: Command, study_folder: Path) -> None:
-    ran = usk("report")  # the Hub, which cannot be reached
+def test_without_real_clips_the_page_has_a_note(usk: Command, study_folder: Path) -> None:
+    ran = usk("report")  # the default source is on the Hub, which cannot be reached
     assert ran.code == 0
     assert "parents have no sound on the page" in ran.err
 
 
-def test_the_demos_clips_are_the_demos_whatever_usk_real_says(
+def test_clips_of_the_demo_find_their_source_despite_usk_real(
     usk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tone_folder: Path, demo_cache: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("USK_REAL", str(tone_folder))
     config = library.SynthConfig(per_class=1, classes=("siren",), render=render_config(strategy="waveform"))
     library.synthesize(library.open_source("demo"), "made", config)
-    (tmp_path / "runs").mkdir()  # of a training that was stopped: nothing to show, nothing in the way
+    (tmp_path / "runs").mkdir()  # a stopped training left only a checkpoint
     (tmp_path / "runs" / ".real_small.checkpoint").write_bytes(b"")
     ran = usk("report --synth made --no-audit --json").done()
     assert ran.value["clips"] == 1 and not any("parents" in note for note in ran.value["notes"])
     assert "its parents have no sound here" not in Path("report.html").read_text()
 
 
-def test_every_parent_is_listed_however_many_there_are() -> None:
+def test_any_number_of_parents_is_listed() -> None:
     clip = Clip(
         clip_id="c", label=0, group="c", fold=1, parents=tuple(f"p{n}" for n in range(20)),
         parent_groups=("g",) * 20, parent_folds=(1,) * 20,
@@ -208,7 +212,7 @@ def test_every_parent_is_listed_however_many_there_are() -> None:
     assert rows["parent 19"].startswith("p18,") and rows["parent 20"].startswith("p19,")
 
 
-def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study_folder: Path) -> None:
+def test_the_page_has_the_embedding_of_the_audit(usk: Command, study_folder: Path) -> None:
     shutil.rmtree("runs")
     usk("train", "--real", "tones", "--epochs", 1, "--test-folds", 1, "--seeds", 1, "--quiet")
     name = usk("audit", "--real", "tones", "--json").value["embedding"]
@@ -219,7 +223,9 @@ def test_page_and_audit_compare_sounds_in_the_same_embedding(usk: Command, study
 
 def test_the_command_that_made_the_clips_is_on_the_page(usk: Command, study_folder: Path) -> None:
     report(config=ReportConfig(audit=False))
-    assert "Make the clips again" not in Path("report.html").read_text()  # the library made these
+    assert (
+        "Make the clips again" not in Path("report.html").read_text()
+    )  # the library was called without a command
     file = Path("synth/usk.json")
     arguments = ["synth", "--strategy", "waveform", "--classes", "a b"]
     file.write_text(json.dumps({**json.loads(file.read_text()), "arguments": arguments}))
@@ -243,18 +249,18 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_each_mistake_is_one_line_that_names_the_fix(usk: Command, study_folder: Path, name: str) -> None:
-    arguments, code, said = MISTAKES[name]
+def test_each_mistake_is_an_error_of_one_line(usk: Command, study_folder: Path, name: str) -> None:
+    arguments, code, message = MISTAKES[name]
     if name == "nothing":
         shutil.rmtree("runs")
         shutil.rmtree("synth")
     usk("report", "--quiet", *(["--real", "tones"] if "--real" not in arguments else []), *arguments).refused(
-        code, said
+        code, message
     )
     assert not Path("report.html").exists()
 
 
-def test_the_comparison_at_the_best_augmentations_comes_first_and_counts_no_run_twice(tmp_path: Path) -> None:
+def test_the_comparison_of_best_augmentations_comes_first_and_runs_count_once(tmp_path: Path) -> None:
     for augment, score in (("none", 0.5), ("basic", 0.6)):
         for seed in (0, 1):
             for mix in ("real", "real,synth"):
@@ -266,9 +272,7 @@ def test_the_comparison_at_the_best_augmentations_comes_first_and_counts_no_run_
     assert "best augmentation" in headings[0] and len(headings) == 3
 
 
-def test_a_dataset_that_is_not_finished_is_left_out_where_nobody_named_it(
-    usk: Command, study_folder: Path
-) -> None:
+def test_an_unfinished_default_dataset_is_left_out(usk: Command, study_folder: Path) -> None:
     (shard,) = Path("synth/data").iterdir()
     shard.unlink()
     ran = usk("report", "--json")
@@ -279,7 +283,7 @@ def test_a_dataset_that_is_not_finished_is_left_out_where_nobody_named_it(
     assert usk("report").code == 1
 
 
-def test_names_that_a_terminal_or_an_editor_would_obey_are_shown(usk: Command, tmp_path: Path) -> None:
+def test_control_characters_in_names_are_replaced(usk: Command, tmp_path: Path) -> None:
     names = ("a\x1b[31m\x07", "b\u202e\x9b", "c")
     for seed in range(2):
         write_run(tmp_path / "runs", "real", seed, class_names=names)

@@ -1,4 +1,4 @@
-"""The report in a real browser: headless Chromium, from disk."""
+"""Tests of the report in headless Chromium, opened from disk."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(chromium: Any, pages: dict[str, Path]) -> Iterator[Callable[..., Any]]:
-    """`opened(size, scheme)`: the page, whose `said` and `asked` list what it logs, and what it requests."""
+    """`opened(size, scheme)` opens the page. Its `logged` and `requested` list console messages and URLs."""
     contexts = []
 
     def open_page(size: str = "desktop", scheme: str = "light", page: str = "whole", at: str = "") -> Any:
         context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme)
         contexts.append(context)
         tab = context.new_page()
-        tab.said, tab.asked = [], []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.logged, tab.requested = [], []
+        tab.on("console", lambda message: tab.logged.append(message.text))
+        tab.on("pageerror", lambda error: tab.logged.append(str(error)))
+        tab.on("request", lambda request: tab.requested.append(request.url))
         tab.goto(pages[page].as_uri())
         if at:
             tab.click(f"#tab-{at}")
@@ -76,7 +76,7 @@ def cards(tab: Any) -> int:
 
 
 def until(tab: Any, expression: str) -> None:
-    """Waits for it to be true (`wait_for_function` evaluates strings, which the page's policy forbids)."""
+    """Wait until an expression is true. (`wait_for_function` evaluates strings, which the page's policy forbids.)"""
     for _ in range(400):
         if tab.evaluate(expression):
             return
@@ -85,7 +85,7 @@ def until(tab: Any, expression: str) -> None:
 
 
 def state(tab: Any) -> dict[str, Any]:
-    """Which card and side play, if any."""
+    """Return the card and the side that play, and whether the player is paused."""
     return tab.evaluate(
         """() => { const on = document.querySelector('.panel.playing'); const player = document.querySelector('#player');
         return { side: on && on.dataset.side, at: on && on.closest('.card').dataset.at, paused: player.paused }; }"""
@@ -93,7 +93,7 @@ def state(tab: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_it_loads_without_a_word_or_a_request_fits_the_screen_and_obeys_no_name(
+def test_the_page_loads_without_messages_or_requests_fits_the_screen_and_runs_no_name(
     opened: Callable[..., Any], size: str
 ) -> None:
     tab = opened(size)
@@ -113,14 +113,14 @@ def test_it_loads_without_a_word_or_a_request_fits_the_screen_and_obeys_no_name(
     assert set(HOSTILE) <= set(tab.locator("#listen .card h3").all_text_contents())
     assert HOSTILE_MIX in tab.locator("#compare .verdict .mix").first.text_content()
     assert tab.locator("#compare svg text", has_text="window.hacked=1").count() > 0
-    assert tab.said == []
-    assert [url for url in tab.asked if not url.startswith("data:")] == [tab.url.partition("#")[0]]
+    assert tab.logged == []
+    assert [url for url in tab.requested if not url.startswith("data:")] == [tab.url.partition("#")[0]]
     tab.reload()
     tab.wait_for_timeout(200)
     assert (panel(tab), tab.evaluate("scrollY")) == (TABS[-1], 0), "the address opens a tab at its top"
 
 
-def test_the_answer_stands_open_and_its_statistics_are_folded(opened: Callable[..., Any]) -> None:
+def test_the_answer_is_visible_and_its_statistics_are_folded(opened: Callable[..., Any]) -> None:
     tab = opened()
     tab.select_option("#comparison", index=tab.locator("#comparison option").count() - 1)
     first = tab.locator(".comparison:visible")
@@ -145,14 +145,16 @@ def test_a_link_opens_a_clip_a_filter_and_an_order(opened: Callable[..., Any], c
     assert other.locator("#listen .status").text_content() == "30 of 30 clips"
     link = other.locator("#listen .card .id", has_text=ids[-1])
     page = tab.url.partition("#")[0]
-    other.goto(f"{page}{link.get_attribute('href')}")  # the page stays, its address changes
+    other.goto(f"{page}{link.get_attribute('href')}")  # the address changes without loading the page
     assert other.locator("#listen .card.current .id").text_content() == ids[-1]
     other.reload()
     assert other.locator("#listen .card.current .id").text_content() == ids[-1]
     assert other.evaluate("document.querySelector('.card.current').getBoundingClientRect().top < innerHeight")
     other.goto(f"{tab.url.partition('#')[0]}#tab=compare&comparison=2")
     assert other.evaluate("document.querySelector('#comparison').selectedIndex") == 1
-    other.goto(f"{tab.url.partition('#')[0]}#tab=listen&cls=none&sort=x&clip=none")  # a link of another page
+    other.goto(
+        f"{tab.url.partition('#')[0]}#tab=listen&cls=none&sort=x&clip=none"
+    )  # a link from another page
     assert other.locator("#listen .status").text_content() == "30 of 30 clips"
     other.close()
 
@@ -201,13 +203,13 @@ def test_filters_sorting_and_every_clip_to_its_end(opened: Callable[..., Any]) -
     assert status.text_content() == "30 of 30 clips"
     tab.fill("#listen [data-min=near]", "99")
     assert (status.text_content(), cards(tab)) == ("0 of 30 clips", 0)
-    assert not tab.locator("#listen [data-min=score]").is_visible()  # nothing was scored
-    assert not tab.locator("#listen [data-filter=strategy]").is_visible()  # there is one alone
-    assert tab.said == []
+    assert not tab.locator("#listen [data-min=score]").is_visible()  # no clip has a score
+    assert not tab.locator("#listen [data-filter=strategy]").is_visible()  # there is only one strategy
+    assert tab.logged == []
 
 
 @pytest.mark.parametrize("page", ["whole", "split"])
-def test_clips_play_and_keys_compare_them(opened: Callable[..., Any], page: str) -> None:
+def test_clips_play_and_keys_switch_sides(opened: Callable[..., Any], page: str) -> None:
     tab = opened(page=page, at="listen")
     tab.keyboard.press("Tab")
     tab.evaluate("document.activeElement.blur()")
@@ -227,7 +229,7 @@ def test_clips_play_and_keys_compare_them(opened: Callable[..., Any], page: str)
     assert tab.evaluate("document.querySelector('#listen .card.current').dataset.at") == "0"
     pictures = tab.locator("#listen .card").first.locator("img")
     assert pictures.evaluate_all("all => all.every(one => one.complete && one.naturalHeight === 96)")
-    assert tab.said == []
+    assert tab.logged == []
 
 
 def test_the_button_plays_and_pauses_and_a_click_seeks(opened: Callable[..., Any]) -> None:
@@ -242,9 +244,9 @@ def test_the_button_plays_and_pauses_and_a_click_seeks(opened: Callable[..., Any
     panel.locator(".picture").click(position={"x": 0.8 * image["width"], "y": 20})
     length = "document.querySelector('#player').duration"
     until(tab, f"document.querySelector('#player').currentTime > 0.75 * {length}")
-    until(tab, f"document.querySelector('#player').currentTime < 0.5 * {length}")  # it began again
+    until(tab, f"document.querySelector('#player').currentTime < 0.5 * {length}")  # it started again
     assert state(tab)["side"] == "S"
-    assert tab.said == []
+    assert tab.logged == []
 
 
 def test_sounds_are_compared_at_the_same_position(opened: Callable[..., Any]) -> None:
@@ -256,7 +258,7 @@ def test_sounds_are_compared_at_the_same_position(opened: Callable[..., Any]) ->
     tab.keyboard.press("b")
     now = tab.evaluate("document.querySelector('#player').currentTime")
     assert state(tab)["side"] == "B" and paused - 0.001 < now < paused + 0.3  # seeking an MP3 rounds
-    for key in "asbasb":  # each replaces a play that may not have begun
+    for key in "asbasb":  # each replaces a sound that may not have started
         tab.keyboard.press(key)
     assert state(tab)["side"] == "B"
     assert "could not" not in tab.locator("#listen .status").text_content()
@@ -268,7 +270,7 @@ def test_sounds_are_compared_at_the_same_position(opened: Callable[..., Any]) ->
 
 def test_a_sound_can_be_saved(opened: Callable[..., Any]) -> None:
     tab = opened(page="split", at="listen")
-    # A browser may show a file instead of saving it: never in the report's place.
+    # A browser may show a file instead of saving it, but not in the report's tab.
     with tab.context.expect_page() as beside:
         tab.locator("#listen .save").first.click()
     assert beside.value.url.endswith(".mp3") and tab.url.endswith("#tab=listen")
@@ -321,7 +323,7 @@ def test_a_cell_opens_the_test_clips_that_changed(
     tab.close()
 
 
-def test_the_map_plays_the_dot_that_is_clicked(
+def test_a_click_on_a_dot_of_the_map_plays_it(
     chromium: Any, changed_page: tuple[Path, set[tuple[str, str, str]]]
 ) -> None:
     tab = chromium.new_page()
@@ -336,25 +338,25 @@ def test_the_map_plays_the_dot_that_is_clicked(
     assert {sounds[int(at)]["cls"] for at in places} == {"rain"}
     near.last.locator("circle").first.dispatch_event("click")
     until(tab, "document.querySelector('#player').currentTime > 0.1")
-    said = tab.locator("#map .status").text_content()
-    assert "Playing" in said and "rain" in said
+    status = tab.locator("#map .status").text_content()
+    assert "Playing" in status and "rain" in status
     tab.click("#tab-compare")
     assert tab.evaluate("document.querySelector('#player').paused")
     tab.close()
 
 
-def test_the_blind_test_counts_what_was_told_apart(opened: Callable[..., Any]) -> None:
+def test_the_blind_test_counts_right_answers(opened: Callable[..., Any]) -> None:
     tab = opened(at="blind")
-    said = {}
+    answers = {}
     tab.click("#blind button:has-text('Start')")
     for trial in range(20):
         assert tab.locator("#blind .status").text_content() == f"Clip {trial + 1} of 20"
-        said[trial] = "real" if trial % 2 else "synthetic"
-        tab.click(f"#blind button[value={said[trial]}]")
+        answers[trial] = "real" if trial % 2 else "synthetic"
+        tab.click(f"#blind button[value={answers[trial]}]")
     with tab.expect_download() as saved:
         tab.click("#blind .csv")
     rows = list(csv.DictReader(Path(saved.value.path()).read_text(encoding="utf-8").splitlines()))
-    assert [row["you said"] for row in rows] == list(said.values())
+    assert [row["you said"] for row in rows] == list(answers.values())
     sounds = json.loads(tab.locator("#data").text_content())["sounds"]
     is_real = {one["id"]: one["real"] for one in sounds}
     assert all(("real" if is_real[row["clip"]] else "synthetic") == row["it was"] for row in rows)
@@ -364,11 +366,11 @@ def test_the_blind_test_counts_what_was_told_apart(opened: Callable[..., Any]) -
     assert tab.locator("#blind .status").text_content().startswith(told)
     tab.click("#blind button:has-text('Start again')")
     assert tab.locator("#blind .status").text_content() == "Clip 1 of 20"
-    assert tab.said == []
+    assert tab.logged == []
 
 
-@pytest.mark.parametrize("size", SIZES)  # a narrow window, or a zoomed one, has a keyboard too
-def test_shortcuts_can_be_switched_off_and_leave_forms_alone(opened: Callable[..., Any], size: str) -> None:
+@pytest.mark.parametrize("size", SIZES)  # a narrow or zoomed window may have a keyboard too
+def test_shortcuts_can_be_switched_off_and_do_not_act_in_forms(opened: Callable[..., Any], size: str) -> None:
     tab = opened(size, at="listen")
     assert tab.locator("#listen .hint").is_visible()
     tab.focus("#listen [data-sort]")
@@ -409,12 +411,12 @@ def test_print_shows_the_results_and_no_controls(opened: Callable[..., Any]) -> 
 
 def test_the_colors_can_be_chosen(opened: Callable[..., Any]) -> None:
     tab = opened(scheme="light")
-    paper = "getComputedStyle(document.body).backgroundColor"
-    light = tab.evaluate(paper)
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(background)
     tab.click("#theme")
-    assert (tab.text_content("#theme"), tab.evaluate(paper)) == ("Colors: light", light)
+    assert (tab.text_content("#theme"), tab.evaluate(background)) == ("Colors: light", light)
     tab.click("#theme")
     assert tab.text_content("#theme") == "Colors: dark"
-    assert tab.evaluate(paper) != light
+    assert tab.evaluate(background) != light
     tab.reload()
-    assert tab.text_content("#theme") == "Colors: dark"  # it is remembered
+    assert tab.text_content("#theme") == "Colors: dark"  # the choice is remembered

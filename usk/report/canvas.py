@@ -1,5 +1,6 @@
-"""A chart as SVG that takes its colors from the page, and as PNG for papers and cards. The one importer of matplotlib, inside
-its functions.
+"""Draw a chart as SVG with the colors of the page, or as PNG for papers and cards.
+
+Functions of this package import matplotlib when they draw, since the import is slow.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from usk.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDE_IN, NARROW_IN = 8.4, 4.1  # widths in inches: a desktop's column and a phone's
+WIDE_IN, NARROW_IN = 8.4, 4.1  # widths of a chart in inches, for a desktop and a phone
 PNG_DPI = 200
-MAX_TICK_NAME = 22
+MAX_TICK_CHARACTERS = 22
 N_SERIES = 8
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colors by what they mean; `series` are for mixes, baseline first."""
+    """Colors by meaning. `series` are the colors of mixes, the baseline first."""
 
     ink: str
     muted: str
@@ -39,11 +40,11 @@ class Palette:
     down: str
     series: tuple[str, ...]
 
-    def of(self, number: int) -> str:
+    def series_color(self, number: int) -> str:
         return self.series[number % len(self.series)]
 
 
-PAPER = Palette(
+PRINT_COLORS = Palette(
     ink="#1b1f24",
     muted="#57606a",
     line="#d0d4d9",
@@ -52,8 +53,8 @@ PAPER = Palette(
     down="#b3471d",
     series=("#55606e", "#0b6e69", "#b3471d", "#6741b5", "#1f5fbf", "#a0286b", "#ad7600", "#5b8a1e"),
 )
-# Colors that no chart would choose: the SVG's are exchanged for the page's CSS variables.
-PAGE = Palette(
+# Placeholders that no chart uses otherwise. CSS variables of the page replace them in the SVG.
+PAGE_COLORS = Palette(
     ink="#010101",
     muted="#010102",
     line="#010103",
@@ -63,17 +64,14 @@ PAGE = Palette(
     series=tuple(f"#0102{number:02x}" for number in range(1, N_SERIES + 1)),
 )
 _VARIABLES = {
-    **{getattr(PAGE, name): f"var(--{name.replace('_', '-')})" for name in Palette.__annotations__ if name != "series"},
-    **{color: f"var(--series-{number})" for number, color in enumerate(PAGE.series)},
+    **{getattr(PAGE_COLORS, name): f"var(--{name.replace('_', '-')})" for name in Palette.__annotations__ if name != "series"},
+    **{color: f"var(--series-{number})" for number, color in enumerate(PAGE_COLORS.series)},
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart that can be drawn at any width, in any colors.
-
-    `description` says what a reader would see, `table` holds every value: together they are its text alternative.
-    """
+    """A chart in two widths and any colors. `description` and `table` are its text alternative."""
 
     name: str
     title: str
@@ -81,32 +79,34 @@ class Chart:
     description: str
     table: Table
     draw: Callable[[Figure, Palette, bool], None] | None = None
-    height_in: Callable[[bool], float] = lambda narrow: 0.0  # of a narrow one, or not
-    half: bool = False  # narrow enough for two side by side
-    mix: str = ""  # whose changes its shapes open; a shape's gid is `open-TRUE-PREDICTED`, two class numbers
-    # Its SVG, where matplotlib is too slow; it is for pages alone
-    markup: Callable[[bool], str] | None = None
+    height_in: Callable[[bool], float] = lambda narrow: 0.0
+    half: bool = False  # two such charts fit side by side
+    # A click on a shape shows the changed test clips of this mix. The shape's gid is `open-TRUE-PREDICTED` (class numbers).
+    mix: str = ""
+    markup: Callable[[bool], str] | None = (
+        None  # returns the SVG of a chart that matplotlib would draw too slowly
+    )
 
     def svg(self, narrow: bool) -> str:
-        """Markup for inside a page: no document head, no scripts, colors as CSS variables, text as text."""
+        """Return an SVG element for the page, with CSS variables as colors and with selectable text."""
         if self.markup is not None:
             return self.markup(narrow)
-        figure = self._figure(PAGE, narrow)
+        figure = self._figure(PAGE_COLORS, narrow)
         buffer = io.StringIO()
-        with _style(PAGE, narrow, f"{self.name}-{narrow}"):
+        with _style(PAGE_COLORS, narrow, f"{self.name}-{narrow}"):
             from matplotlib.backends.backend_svg import FigureCanvasSVG
 
             if (layout := figure.get_layout_engine()) is not None:
                 layout.execute(figure)
                 figure.set_layout_engine("none")
             figure.patch.set_facecolor("none")
-            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws twice
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` would draw twice
         return _inline(buffer.getvalue())
 
     def png(self, file: Path) -> None:
-        """At 200 dpi on white. Raises OSError where it cannot be written."""
-        figure = self._figure(PAPER, narrow=False)
-        with _style(PAPER, False, self.name):
+        """Write a PNG file with 200 dpi. Raise OSError if it cannot be written."""
+        figure = self._figure(PRINT_COLORS, narrow=False)
+        with _style(PRINT_COLORS, False, self.name):
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Title": self.title})
             # Nothing goes through a link that was put there
@@ -130,7 +130,7 @@ def _style(palette: Palette, narrow: bool, salt: str) -> Iterator[None]:
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
-        "text.parse_math": False,  # names are text, dollars and all
+        "text.parse_math": False,  # names may contain dollar signs
         "font.family": "sans-serif",
         "font.size": 10.5 if narrow else 10,
         "text.color": palette.ink,
@@ -153,12 +153,12 @@ def _style(palette: Palette, narrow: bool, salt: str) -> Iterator[None]:
         "axes.unicode_minus": True,
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the browser has its own fonts
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the browser has other fonts
         yield
 
 
 def _inline(document: str) -> str:
-    """The svg element alone, without matplotlib's metadata, global style and names that nothing refers to."""
+    """Return the svg element without metadata, global style and unused ids, and with CSS variables as colors."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
@@ -167,33 +167,33 @@ def _inline(document: str) -> str:
     svg = svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
     svg = re.sub(r"\s*\n\s*", " ", svg)
 
-    def in_tag(tag: re.Match[str]) -> str:  # text between tags is names, whatever they look like
+    def clean_tag(tag: re.Match[str]) -> str:
         plain = re.sub(r'\s+id="open-([^"]*)"', r' data-open="\1"', tag[0])
-        plain = re.sub(r'\s+id="([^"]*)"', lambda found: found[0] if found[1] in used else "", plain)
+        plain = re.sub(r'\s+id="([^"]*)"', lambda match: match[0] if match[1] in used else "", plain)
         plain = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", plain)
-        return re.sub(r"#01010[1-6]|#01020[1-8]", lambda found: _VARIABLES[found[0]], plain)
+        return re.sub(r"#01010[1-6]|#01020[1-8]", lambda match: _VARIABLES[match[0]], plain)
 
-    return re.sub(r"<[^>]*>", in_tag, svg)
+    return re.sub(r"<[^>]*>", clean_tag, svg)  # tags only: a name between tags may look like a color
 
 
-def paint(values: np.ndarray) -> np.ndarray:
-    """The color scale of spectrograms, `magma`: [0, 1] to uint8 [..., 3]."""
+def magma(values: np.ndarray) -> np.ndarray:
+    """Map values in [0, 1] to the color scale of spectrograms, uint8 [..., 3]."""
     from matplotlib import colormaps
 
     return np.asarray(colormaps["magma"](values, bytes=True)[..., :3])
 
 
-def short(name: str, limit: int = MAX_TICK_NAME) -> str:
-    """A name that fits beside an axis."""
+def shorten(name: str, limit: int = MAX_TICK_CHARACTERS) -> str:
+    """Shorten a name to at most `limit` characters, and replace characters that cannot be printed."""
     plain = "".join(character if character.isprintable() else " " for character in name)
     return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
 
 
-def percent(value: float | None) -> str:
-    """A fraction as `12.3`; empty without one."""
+def format_percent(value: float | None) -> str:
+    """Format a fraction in per cent, such as `12.3`; None is empty."""
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def points_text(value: float | None) -> str:
-    """`+1.2`, with a typographic minus, and none before a rounded zero."""
+def format_points(value: float | None) -> str:
+    """Format percentage points, such as `+1.2`, with a typographic minus and without a negative zero; None is empty."""
     return "" if value is None else f"{value:+z.1f}".replace("-", "−")

@@ -1,9 +1,9 @@
-"""Test clips on which a mix and its baseline differ: wrong before and right now, or the reverse."""
+"""Find test clips that a mix classifies better or worse than its baseline."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
@@ -14,59 +14,65 @@ from usk.data.splits import fold_split
 from usk.evaluate.details import ComparisonDetails
 from usk.evaluate.pairing import pair_runs
 
-SHOWN = 40  # of each mix in a comparison, those that changed in most runs
+MAX_CHANGES = 40  # of each mix in a comparison
 
 
 @dataclass(frozen=True)
 class Change:
-    """One test clip over the pairs of a mix and its baseline: how often each was right, and what the wrong one said."""
+    """The results of one test clip in the pairs of a mix and its baseline."""
 
     comparison: str
     baseline: str
     mix: str
-    row: int  # of the real source
-    fold: int | None  # that tested
-    datasets: frozenset[str]  # revisions of what the mix trained on
-    n_before: int = field(default=0)  # runs of the baseline that were right
-    n_now: int = 0
-    n_pairs: int = 0
-    wrong: str = ""  # the class that was said where the answer was wrong, most often
+    row: int  # in the real source
+    fold: int | None  # the test fold
+    datasets: frozenset[str]  # revisions of the datasets that the mix was trained on
+    n_before: int  # correct runs of the baseline
+    n_now: int  # correct runs of the mix
+    n_pairs: int
+    wrong: str  # the most frequent wrong prediction
 
     @property
     def is_better(self) -> bool:
         return self.n_now > self.n_before
 
 
-def changes_of(details: ComparisonDetails, real: Source) -> list[Change]:
-    """For each mix the clips that changed in most pairs, better and worse ones in turn; none where runs tested other content."""
+def find_changes(details: ComparisonDetails, real: Source) -> list[Change]:
+    """Return the clips of each mix that changed in most pairs, alternately better and worse ones.
+
+    Runs that were tested on other content than `real` are left out.
+    """
     row_of = {clip.clip_id: row for row, clip in enumerate(real.clips)}
     baseline, *others = details.comparison.by_mix
-    found: list[Change] = []
+    changes: list[Change] = []
     for mix in others:
-        of_mix = _changes(details, baseline, mix, row_of, real.revision)
-        of_mix.sort(key=lambda one: (-abs(one.n_now - one.n_before), one.row))
-        sides = ([one for one in of_mix if one.is_better is side] for side in (True, False))
-        turns = (one for pair in zip_longest(*sides) for one in pair if one is not None)
-        found += list(turns)[:SHOWN]
-    return found
+        of_mix = _changes_of_mix(details, baseline, mix, row_of, real.revision)
+        of_mix.sort(key=lambda change: (-abs(change.n_now - change.n_before), change.row))
+        better = [change for change in of_mix if change.is_better]
+        worse = [change for change in of_mix if not change.is_better]
+        alternating = [change for pair in zip_longest(better, worse) for change in pair if change is not None]
+        changes += alternating[:MAX_CHANGES]
+    return changes
 
 
-def _changes(
+def _changes_of_mix(
     details: ComparisonDetails, baseline: str, mix: str, row_of: dict[str, int], revision: str
 ) -> list[Change]:
     by_mix = details.comparison.by_mix
-    right: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=int))
-    said: dict[str, tuple[Counter[int], Counter[int]]] = defaultdict(lambda: (Counter(), Counter()))
-    run_of = {}
+    counts: dict[str, np.ndarray] = defaultdict(
+        lambda: np.zeros(3, dtype=int)
+    )  # correct before, correct now, pairs
+    wrong: dict[str, tuple[Counter[int], Counter[int]]] = defaultdict(lambda: (Counter(), Counter()))
+    run_of = {}  # a run of the mix that tested the clip
     for pair in pair_runs(by_mix[baseline], by_mix[mix]):
         if any(run.real.revision != revision for run in pair):
             continue
-        for at, clip_id in enumerate(pair[0].predictions.clip_ids.tolist()):
-            right[clip_id] += [pair[0].correct[at], pair[1].correct[at], 1]
+        for i, clip_id in enumerate(pair[0].predictions.clip_ids.tolist()):
+            counts[clip_id] += [pair[0].correct[i], pair[1].correct[i], 1]
             run_of[clip_id] = pair[1]
             for side, run in enumerate(pair):
-                if not run.correct[at]:
-                    said[clip_id][side][int(run.predictions.predicted[at])] += 1
+                if not run.correct[i]:
+                    wrong[clip_id][side][int(run.predictions.predicted[i])] += 1
     return [
         Change(
             comparison=details.comparison.title,
@@ -78,15 +84,15 @@ def _changes(
             n_before=int(before),
             n_now=int(now),
             n_pairs=int(n),
-            wrong=run_of[clip_id].class_names[said[clip_id][int(now < before)].most_common(1)[0][0]],
+            wrong=run_of[clip_id].class_names[wrong[clip_id][int(now < before)].most_common(1)[0][0]],
         )
-        for clip_id, (before, now, n) in right.items()
+        for clip_id, (before, now, n) in counts.items()
         if before != now and clip_id in row_of
     ]
 
 
-def may_train(synthetic: Source, real: Source, fold: int | None) -> np.ndarray:
-    """Which synthetic clips no rule keeps out of a training that a fold tests: bool [clips]. None without a fold."""
+def usable_for_training(synthetic: Source, real: Source, fold: int | None) -> np.ndarray:
+    """Return which synthetic clips may be trained on if `fold` is tested: bool [clips]. No clip may without several folds."""
     if fold not in real.folds or len(real.folds) < 2:
         return np.zeros(len(synthetic), dtype=bool)
     return ~leaking(synthetic, real, fold_split(real.clips, fold))

@@ -1,14 +1,14 @@
-"""The charts of a comparison of runs. Nothing is computed here but positions."""
+"""Draw the charts of a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from usk.report.canvas import Chart, Palette, percent, points_text, short
+from usk.report.canvas import Chart, Palette, format_percent, format_points, shorten
 from usk.report.heat import matrices_svg
 from usk.report.line_charts import curve_chart, sweep_chart
 from usk.tables import Table, columns
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from usk.evaluate.details import ComparisonDetails, TrainClipsSweep
 
 
-def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool) -> None:
-    """A row a name, first on top; names above their rows where the chart is narrow."""
+def _set_up_rows(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool) -> None:
+    """Set up an axis with a row for each name, from top to bottom. In a narrow chart names are above their rows."""
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
@@ -30,14 +30,14 @@ def _whole_axis(axes: Axes, palette: Palette, names: Sequence[str], narrow: bool
         axes.set_yticks([])
         for row, name in enumerate(names):
             axes.annotate(
-                short(name, 40), (0, row - 0.36), xycoords=("axes fraction", "data"), fontsize=10.5,
+                shorten(name, 40), (0, row - 0.36), xycoords=("axes fraction", "data"), fontsize=10.5,
                 color=palette.ink, va="center",
             )  # fmt: skip
     else:
-        axes.set_yticks(range(len(names)), [short(name) for name in names])
+        axes.set_yticks(range(len(names)), [shorten(name) for name in names])
 
 
-def _dots(
+def _draw_dots(
     axes: Axes,
     palette: Palette,
     number: int,
@@ -46,20 +46,20 @@ def _dots(
     mean: float,
     interval: Sequence[float],
 ) -> None:
-    """A row of dots in color `number`, a stroke at their mean, and a bar over the interval, if there is one."""
-    color = palette.of(number)
+    """Draw a row of dots in color `number`, a stroke at their mean, and a bar over the interval unless it is empty."""
+    color = palette.series_color(number)
     axes.plot(interval, [row] * len(interval), color=color, lw=7, alpha=0.28, solid_capstyle="round")
     heights = row + (np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1))
     axes.scatter(values, heights, s=26, color=color, edgecolor=palette.surface, linewidth=0.7, zorder=3)
     axes.plot([mean] * 2, [row - 0.26, row + 0.26], color=color, lw=2.4, zorder=4)
 
 
-def _widen(axes: Axes, least: float, top: float = np.inf) -> None:
-    """Let the horizontal axis span `least` or more, and end little above `top`."""
+def _widen(axes: Axes, min_span: float, top: float = np.inf) -> None:
+    """Widen the horizontal axis to `min_span`, but not far beyond `top`."""
     low, high = axes.get_xlim()
-    low, high = min(low, (low + high - least) / 2), max(high, (low + high + least) / 2)
-    end = min(high, top + 0.02 * least)
-    axes.set_xlim(min(low, end - least), end)
+    low, high = min(low, (low + high - min_span) / 2), max(high, (low + high + min_span) / 2)
+    end = min(high, top + 0.02 * min_span)
+    axes.set_xlim(min(low, end - min_span), end)
 
 
 def _row_height(rows: int, narrow: bool) -> float:
@@ -67,37 +67,37 @@ def _row_height(rows: int, narrow: bool) -> float:
 
 
 def accuracy_chart(details: ComparisonDetails) -> Chart:
-    """Every run as a dot, and each mix's mean with its interval."""
+    """Draw every run as a dot, and the mean of each mix with its interval."""
     rows = details.comparison.rows
     dots = {row.mix: [run for run in details.runs if run.mix == row.mix] for row in rows}
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
-        _whole_axis(axes, palette, [row.mix for row in rows], narrow)
+        _set_up_rows(axes, palette, [row.mix for row in rows], narrow)
         for number, row in enumerate(rows):
             values = [100 * run.accuracy for run in dots[row.mix]]
             interval = [100 * end for end in (row.accuracy.low, row.accuracy.high) if end is not None]
-            _dots(axes, palette, number, number, values, 100 * row.accuracy.mean, interval)
+            _draw_dots(axes, palette, number, number, values, 100 * row.accuracy.mean, interval)
         _widen(axes, 5.0, top=100.0)
         axes.set_xlabel("test accuracy, %")
 
-    alike = [row for row in rows if not row.n_unpaired] or rows  # over the baseline's folds and seeds
-    best = max(alike, key=lambda row: row.accuracy.mean)
-    said = ", ".join(
-        f"{row.mix} {percent(row.accuracy.mean)} %"
-        + ("" if row.accuracy.half_width is None else f" ± {percent(row.accuracy.half_width)}")
+    paired = [row for row in rows if not row.n_unpaired] or rows  # means over the same folds and seeds
+    best = max(paired, key=lambda row: row.accuracy.mean)
+    accuracies = ", ".join(
+        f"{row.mix} {format_percent(row.accuracy.mean)} %"
+        + ("" if row.accuracy.half_width is None else f" ± {format_percent(row.accuracy.half_width)}")
         for row in rows
     )
     return Chart(
         "accuracy",
         "Accuracy of each mix",
         "A dot is one run (fold and seed), the stroke is the mean, the bar its 95 % interval over runs.",
-        f"Accuracy by mix: {said}. The highest mean is that of {best.mix}.",
+        f"Accuracy by mix: {accuracies}. The highest mean is that of {best.mix}.",
         Table(
             "Every run",
             columns("mix", "split", numbers=("seed", "accuracy %", "macro F1 %", "real clips", "synthetic")),
             [
-                (run.mix, run.split, str(run.seed), percent(run.accuracy), percent(run.macro_f1), f"{run.n_real:,}",
+                (run.mix, run.split, str(run.seed), format_percent(run.accuracy), format_percent(run.macro_f1), f"{run.n_real:,}",
                  f"{run.n_synthetic:,}")
                 for run in details.runs
             ],
@@ -108,7 +108,7 @@ def accuracy_chart(details: ComparisonDetails) -> Chart:
 
 
 def difference_chart(details: ComparisonDetails) -> Chart | None:
-    """Paired differences to the baseline, each pair a dot; None where nothing is paired."""
+    """Draw every pair's difference from the baseline as a dot, and the mean of each mix. Return None without pairs."""
     rows = [row for row in details.comparison.rows if row.difference is not None]
     if not rows:
         return None
@@ -117,16 +117,16 @@ def difference_chart(details: ComparisonDetails) -> Chart | None:
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
-        _whole_axis(axes, palette, [row.mix for row in rows], narrow)
+        _set_up_rows(axes, palette, [row.mix for row in rows], narrow)
         axes.axvline(0, color=palette.muted, lw=1.2)
         for number, row in enumerate(rows):
             difference = row.difference
             assert difference is not None
             values = [points for run, points in details.pairs if run.mix == row.mix]
             interval = [end for end in (difference.low_points, difference.high_points) if end is not None]
-            _dots(axes, palette, order[row.mix], number, values, difference.difference_points, interval)
+            _draw_dots(axes, palette, order[row.mix], number, values, difference.difference_points, interval)
         _widen(axes, 2.0)
-        axes.set_xlabel(f"difference in accuracy to {short(baseline, 30)}, percentage points")
+        axes.set_xlabel(f"difference in accuracy to {shorten(baseline, 30)}, percentage points")
 
     return Chart(
         "difference",
@@ -137,7 +137,7 @@ def difference_chart(details: ComparisonDetails) -> Chart | None:
         Table(
             "Every pair",
             columns("mix", "split", numbers=("seed", f"difference to {baseline}")),
-            [(run.mix, run.split, str(run.seed), points_text(points)) for run, points in details.pairs],
+            [(run.mix, run.split, str(run.seed), format_points(points)) for run, points in details.pairs],
         ),
         draw,
         lambda narrow: _row_height(len(rows), narrow),
@@ -145,7 +145,7 @@ def difference_chart(details: ComparisonDetails) -> Chart | None:
 
 
 def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
-    """Recall of one mix minus the baseline's by class, sorted; None where nothing is paired."""
+    """Draw a mix's difference in recall from the baseline by class, sorted. Return None without pairs."""
     baseline = details.comparison.baseline
     rows = sorted(
         (row for row in details.comparison.classes if row.difference_points.get(mix) is not None),
@@ -168,16 +168,16 @@ def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
         room = 0.22 * max(4.0, high - low)  # for the numbers at the bars' ends
         axes.set_xlim(low - 1.25 * room, high + room)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [short(row.class_name, 16 if narrow else 22) for row in rows])
+        axes.set_yticks(range(len(rows)), [shorten(row.class_name, 16 if narrow else 22) for row in rows])
         for number, value in enumerate(values):
-            axes.annotate(points_text(value), (value, number), (4 if value >= 0 else -4, 0),
+            axes.annotate(format_points(value), (value, number), (4 if value >= 0 else -4, 0),
                           textcoords="offset points", ha="left" if value >= 0 else "right", va="center",
                           color=palette.ink, fontsize=9.5)  # fmt: skip
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0)
         axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel(f"recall, points above {short(baseline, 12)}")
+        axes.set_xlabel(f"recall, points above {shorten(baseline, 12)}")
 
     up = [row.class_name for row in rows if (row.difference_points[mix] or 0) > 0]
     down = [row.class_name for row in rows if (row.difference_points[mix] or 0) < 0]
@@ -190,8 +190,8 @@ def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
             "Recall by class",
             columns("class", numbers=("test clips", f"{baseline} %", f"{mix} %", "difference")),
             [
-                (row.class_name, str(row.support), percent(row.recall.get(baseline)), percent(row.recall.get(mix)),
-                 points_text(row.difference_points[mix]))
+                (row.class_name, str(row.support), format_percent(row.recall.get(baseline)), format_percent(row.recall.get(mix)),
+                 format_points(row.difference_points[mix]))
                 for row in rows
             ],
         ),
@@ -203,7 +203,7 @@ def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
 
 
 def confusion_chart(details: ComparisonDetails, mix: str) -> Chart:
-    """The baseline's confusion matrix, the mix's, and their difference."""
+    """Draw the confusion matrices of the baseline and of the mix, and their difference."""
     baseline = details.comparison.baseline
     names = [row.class_name for row in details.comparison.classes]
     first, second = details.confusion_matrix(baseline), details.confusion_matrix(mix)
@@ -216,7 +216,7 @@ def confusion_chart(details: ComparisonDetails, mix: str) -> Chart:
         key=lambda entry: -abs(entry[0]),
     )[:12]  # fmt: skip
     changes = "; ".join(
-        f"{true} predicted as {other} {points_text(100 * value)} points" for value, true, other in pairs[:3]
+        f"{true} predicted as {other} {format_points(100 * value)} points" for value, true, other in pairs[:3]
     )
     return Chart(
         f"confusion-{mix}",
@@ -227,27 +227,27 @@ def confusion_chart(details: ComparisonDetails, mix: str) -> Chart:
         Table(
             "What changed most",
             columns("true class", "predicted", numbers=("change in percentage points",)),
-            [(true, other, points_text(100 * value)) for value, true, other in pairs],
+            [(true, other, format_points(100 * value)) for value, true, other in pairs],
         ),
         mix=mix,
         markup=lambda narrow: matrices_svg(
-            [(short(title, 40 if narrow else 32), values, signed) for title, values, signed in shown], names, narrow
+            [(shorten(title, 40 if narrow else 32), values, signed) for title, values, signed in shown], names, narrow
         ),
     )  # fmt: skip
 
 
-def charts_of(details: ComparisonDetails) -> list[Chart]:
-    """Every chart that the comparison has results for, most important first."""
+def comparison_charts(details: ComparisonDetails) -> list[Chart]:
+    """Return all charts of a comparison, the most important first."""
     others = [row.mix for row in details.comparison.rows if not row.is_baseline]
-    found: list[Any] = [accuracy_chart(details), difference_chart(details)]
-    found += [class_chart(details, mix) for mix in others]
-    found += [confusion_chart(details, mix) for mix in others]
-    found += [curve_chart(details, figure) for figure in ("validation_accuracy", "loss")]
-    return [chart for chart in found if chart is not None]
+    charts: list[Chart | None] = [accuracy_chart(details), difference_chart(details)]
+    charts += [class_chart(details, mix) for mix in others]
+    charts += [confusion_chart(details, mix) for mix in others]
+    charts += [curve_chart(details, metric) for metric in ("validation_accuracy", "loss")]
+    return [chart for chart in charts if chart is not None]
 
 
 def train_clips_charts(sweeps: Sequence[TrainClipsSweep]) -> list[Chart]:
-    """One for each setting."""
+    """Return a chart for each sweep."""
     charts = [sweep_chart(sweep.points) for sweep in sweeps]
     return [
         replace(

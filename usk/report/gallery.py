@@ -1,15 +1,15 @@
-"""Clips to look at and listen to: synthetic ones beside their parents, compressed, within a budget.
+"""Choose and compress the clips of a report: synthetic clips with their parents, and test clips that changed.
 
-All pictures share one scale in dB, so that loudness can be compared by eye. What does not fit into the budget is left out evenly:
-classes take turns, and folds within them.
+All pictures have the same scale in dB. If not all clips fit into the budget of bytes, the chosen ones are spread evenly over
+classes and folds.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +21,30 @@ from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
 from usk.evaluate.details import ComparisonDetails
-from usk.report.changes import Change, changes_of
-from usk.report.media import PICTURE, RANGE_DB, Paint, Sound
-from usk.report.studio import ShownChange, ShownClip, Studio
+from usk.report.changes import Change, find_changes
+from usk.report.media import PICTURE, RANGE_DB, ColorScale, Sound
+from usk.report.sound_library import ShownChange, ShownClip, SoundLibrary
 from usk.reporter import Reporter
 from usk.text import pluralize
 
-REJECTED_FOLDER = "rejected"  # of a dataset's folder: what the classifier filter rejected
-SCALE_SOUNDS = 128
-BASE64 = 4 / 3  # characters a byte
-REJECTED_SHARE, CHANGED_SHARE = 0.2, 0.15  # of the budget, at most
-PREPARED = 32  # clips that threads compress together
+REJECTED_FOLDER = "rejected"  # in a dataset's folder: clips that the classifier filter rejected
+N_SCALE_SOUNDS = 128  # clips that determine the scale of all pictures
+BASE64 = 4 / 3  # characters per byte
+MAX_REJECTED_FRACTION, MAX_CHANGED_FRACTION = 0.2, 0.15  # of the budget
+BATCH = 32  # clips that threads compress at the same time
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What fits into the budget, classes taking turns; `n_all` and `n_all_rejected` count what there is."""
+    """The clips of a report. `n_all` and `n_all_rejected` are the numbers of clips in the dataset."""
 
     name: str
     clips: tuple[ShownClip, ...]
     changes: tuple[ShownChange, ...]
-    # Of sounds by their id, in two principal components of log-mel statistics, 0 to 1
-    places: dict[str, tuple[float, float]]
+    positions: dict[str, tuple[float, float]]  # of sounds on the map, by id
     n_all: int
     n_all_rejected: int
-    classes: tuple[tuple[str, int, float], ...]  # name, clips and seconds of each, in the whole dataset
+    classes: tuple[tuple[str, int, float], ...]  # name, clips and seconds of each class in the dataset
     loudest_db: float
     range_db: float
     real_name: str | None
@@ -55,42 +54,42 @@ class Gallery:
 
     @property
     def sounds(self) -> list[Sound]:
-        """Each sound once: parents are shared."""
-        found = [sound for clip in self.clips for sound in (clip.sound, *clip.parents) if sound is not None]
-        found += [one.sound for one in self.changes]
-        return list({sound.clip_id: sound for sound in found}.values())
+        """All sounds without duplicates: clips may share parents."""
+        sounds = [sound for clip in self.clips for sound in (clip.sound, *clip.parents) if sound is not None]
+        sounds += [change.sound for change in self.changes]
+        return list({sound.clip_id: sound for sound in sounds}.values())
 
 
 def rejected_source(folder: Path) -> Source | None:
-    """The clips that the classifier filter rejected, where the dataset's folder keeps them."""
-    place = folder / REJECTED_FOLDER
-    if not any(place.glob("*.parquet")) and not any(place.glob("data/*.parquet")):
+    """Open the clips that the classifier filter rejected, or return None if there are none."""
+    rejected = folder / REJECTED_FOLDER
+    if not any(rejected.glob("*.parquet")) and not any(rejected.glob("data/*.parquet")):
         return None
-    return open_source(place)
+    return open_source(rejected)
 
 
-def show_order(clips: Sequence[Clip], seed: int = 0) -> list[int]:
-    """Rows in the order in which they are shown until the budget ends: classes in turn, folds in turn within them."""
+def display_order(clips: Sequence[Clip], seed: int = 0) -> list[int]:
+    """Return the rows in random order, but alternating between classes, and between folds within each class."""
     rng = np.random.default_rng(seed)
-    turns: dict[tuple[int, int], int] = defaultdict(int)
+    n_seen: Counter[tuple[int, int]] = Counter()
     ranks: dict[int, tuple[int, int]] = {}
     for row in rng.permutation(len(clips)).tolist():
-        place = clips[row].label, clips[row].fold
-        ranks[row] = (turns[place], clips[row].fold)
-        turns[place] += 1
-    of_class: dict[int, list[int]] = defaultdict(list)
+        cell = clips[row].label, clips[row].fold
+        ranks[row] = (n_seen[cell], clips[row].fold)
+        n_seen[cell] += 1
+    rows_of_class: dict[int, list[int]] = defaultdict(list)
     for row in sorted(ranks, key=lambda row: (*ranks[row], row)):
-        of_class[clips[row].label].append(row)
+        rows_of_class[clips[row].label].append(row)
     order = []
-    for turn in range(max(map(len, of_class.values()), default=0)):
-        order += [rows[turn] for _, rows in sorted(of_class.items()) if turn < len(rows)]
+    for turn in range(max(map(len, rows_of_class.values()), default=0)):
+        order += [rows[turn] for _, rows in sorted(rows_of_class.items()) if turn < len(rows)]
     return order
 
 
-def gallery(
+def build_gallery(
     synthetic: Source,
     real: Source | None,
-    paint: Paint,
+    color_scale: ColorScale,
     *,
     rejected: Source | None = None,
     all_details: Sequence[ComparisonDetails] = (),
@@ -98,14 +97,14 @@ def gallery(
     embedded: bool = True,
     reporter: Reporter | None = None,
 ) -> Gallery:
-    """Compress as many clips, with their parents, as fit into `budget_bytes` (None: all of them).
+    """Compress as many clips with their parents as fit into `budget_bytes`, or all of them if it is None.
 
     Args:
-        paint: the color scale of the pictures.
-        all_details: comparisons whose test clips are in `real`: what changed in them is shown too.
-        embedded: count base64's third on top, for media inside a page.
+        color_scale: of the pictures.
+        all_details: comparisons whose changed test clips are shown too, if they are in `real`.
+        embedded: media are embedded in the page as base64, which takes a third more bytes.
 
-    Raises: SourceError if `synthetic` names no parents, or none of them is in `real`.
+    Raise SourceError if `synthetic` names no parents, or if none of them is in `real`.
     """
     reporter = reporter or Reporter()
     if not synthetic.is_synthetic:
@@ -113,46 +112,52 @@ def gallery(
             f"{synthetic.location} is not a synthetic dataset: its clips name no parents, so there is nothing to compare"
         )
 
-    def decoded(source: Source) -> DecodedSource:
+    def decode(source: Source) -> DecodedSource:
         return decode_source(source, PICTURE.sample_rate_hz, skip_bad=True, reporter=reporter)
 
-    made = decoded(synthetic)
-    parts = [(made, False)] if rejected is None else [(decoded(rejected), True), (made, False)]
-    originals = None if real is None else decoded(real)
-    studio = Studio(originals, paint, budget_bytes, BASE64 if embedded else 1.0)
+    kept = decode(synthetic)
+    parts = [(kept, False)] if rejected is None else [(decode(rejected), True), (kept, False)]
+    originals = None if real is None else decode(real)
+    library = SoundLibrary(originals, color_scale, budget_bytes, BASE64 if embedded else 1.0)
     notes = []
-    if originals is not None and (missing := len(parents_in(made.source, originals.source).foreign)):
-        notes.append(f"{pluralize(missing, 'parent')} without sound, not in {originals.source.name}")
-    studio.set_scale([made.audio(row) for row in show_order(made.source.clips)[:SCALE_SOUNDS]])
-    changed = [] if originals is None else _changed(all_details, originals.source)
-    studio.choose_size(made.source, [one.row for one in changed])
-    if studio.kbps is not None:
+    all_changes: list[Change] = []
+    if originals is not None:
+        if n_missing := len(parents_in(kept.source, originals.source).foreign):
+            notes.append(f"{pluralize(n_missing, 'parent')} without sound, not in {originals.source.name}")
+        all_changes = _find_all_changes(all_details, originals.source)
+    library.set_scale([kept.audio(row) for row in display_order(kept.source.clips)[:N_SCALE_SOUNDS]])
+    library.choose_bit_rate(kept.source, [change.row for change in all_changes])
+    if library.kbps is not None:
         notes.append("sounds are small previews (Opus), so that more fit; a split page has them as MP3")
-    sounds = ((one, studio.real_sound(one.row)) for one in changed)
-    changes = list(takewhile(lambda _: studio.fits(CHANGED_SHARE), sounds))
-    chosen = _fill(studio, parts, reporter)
+    changes: list[tuple[Change, Sound]] = []
+    for change in all_changes:
+        sound = library.real_sound(change.row)
+        if not library.keep_new_if_fits(MAX_CHANGED_FRACTION):
+            break
+        changes.append((change, sound))
+    chosen = _choose_clips(library, parts, reporter)
     if not chosen:
         raise SourceError(
             f"no clip of {synthetic.location} fits into the page",
-            hint="Write sounds and pictures beside the page (split).",
+            hint="Write sounds and pictures into files (split).",
         )
     if real is None:
         notes.append("Parents have no sound, because the real clips were not given.")
-    todo = sum(len(part) for part, _ in parts)
-    if len(chosen) < todo:
+    n_total = sum(len(part) for part, _ in parts)
+    if len(chosen) < n_total:
         notes.append(
-            f"{len(chosen):,} of {todo:,} clips are on this page, drawn evenly over classes and folds"
+            f"{len(chosen):,} of {n_total:,} clips are on this page, drawn evenly over classes and folds"
         )
-    chosen.sort(key=lambda one: (one.rejected, one.clip.label, one.clip.clip_id))
+    chosen.sort(key=lambda shown: (shown.rejected, shown.clip.label, shown.clip.clip_id))
     return Gallery(
         name=synthetic.name,
-        clips=tuple(studio.with_distances(chosen)),
-        changes=tuple(studio.with_nearest(changes, made.source, chosen)),
-        places=studio.places(),
-        n_all=len(made),
-        n_all_rejected=todo - len(made),
-        classes=tuple(_classes(made)),
-        loudest_db=studio.loudest_db,
+        clips=tuple(library.with_distances(chosen)),
+        changes=tuple(library.with_nearest(changes, kept.source, chosen)),
+        positions=library.positions(),
+        n_all=len(kept),
+        n_all_rejected=n_total - len(kept),
+        classes=tuple(_class_totals(kept)),
+        loudest_db=library.loudest_db,
         range_db=RANGE_DB,
         real_name=None if real is None else real.name,
         real_license=None if real is None else real.license,
@@ -161,33 +166,36 @@ def gallery(
     )
 
 
-def _fill(studio: Studio, parts: Sequence[tuple[DecodedSource, bool]], reporter: Reporter) -> list[ShownClip]:
-    """Clips of each part, rejected or not, in the order in which they are shown, until the budget is spent."""
+def _choose_clips(
+    library: SoundLibrary, parts: Sequence[tuple[DecodedSource, bool]], reporter: Reporter
+) -> list[ShownClip]:
+    """Choose clips of each part (clips, are rejected) in display order until the budget is spent."""
     chosen: list[ShownClip] = []
     with reporter.task("compressing sounds", "clips", sum(len(part) for part, _ in parts)) as task:
         for part, is_rejected in parts:
-            parents, order = studio.parents_of(part.source), show_order(part.source.clips)
-            for place, row in enumerate(order):
-                if place % PREPARED == 0:
-                    studio.prepare(part, order[place : place + PREPARED], parents)
-                shown = studio.show(part, row, parents[row], is_rejected)
-                if not studio.fits(REJECTED_SHARE if is_rejected else 1.0):
+            parents, order = library.parents_of(part.source), display_order(part.source.clips)
+            for number, row in enumerate(order):
+                if number % BATCH == 0:
+                    library.prepare(part, order[number : number + BATCH], parents)
+                shown = library.shown_clip(part, row, parents[row], is_rejected)
+                if not library.keep_new_if_fits(MAX_REJECTED_FRACTION if is_rejected else 1.0):
                     break
                 chosen.append(shown)
                 task.update(len(chosen))
     return chosen
 
 
-def _changed(all_details: Sequence[ComparisonDetails], real: Source) -> list[Change]:
-    """Test clips that changed, those of every mix in turn."""
-    of_mix: dict[tuple[str, str], list[Change]] = defaultdict(list)
-    for one in (change for details in all_details for change in changes_of(details, real)):
-        of_mix[one.comparison, one.mix].append(one)
-    return [one for turn in zip_longest(*of_mix.values()) for one in turn if one is not None]
+def _find_all_changes(all_details: Sequence[ComparisonDetails], real: Source) -> list[Change]:
+    """Return the changed test clips of all comparisons, alternating between mixes."""
+    by_mix: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    for details in all_details:
+        for change in find_changes(details, real):
+            by_mix[change.comparison, change.mix].append(change)
+    return [change for turn in zip_longest(*by_mix.values()) for change in turn if change is not None]
 
 
-def _classes(made: DecodedSource) -> Iterable[tuple[str, int, float]]:
-    """Clips and seconds of each class."""
-    for label, name in enumerate(made.source.class_names):
-        lengths_s = [clip.duration_s for clip in made.source.clips if clip.label == label]
+def _class_totals(decoded: DecodedSource) -> Iterable[tuple[str, int, float]]:
+    """Yield the name, number of clips and total seconds of each class."""
+    for label, name in enumerate(decoded.source.class_names):
+        lengths_s = [clip.duration_s for clip in decoded.source.clips if clip.label == label]
         yield name, len(lengths_s), round(sum(lengths_s), 1)

@@ -1,4 +1,4 @@
-"""Accuracy by number of clips, and the course of training: the charts whose points are joined by lines."""
+"""Draw line charts: accuracy by number of real clips, and training curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usk.report.canvas import Chart, Palette, percent, short
+from usk.report.canvas import Chart, Palette, format_percent, shorten
 from usk.tables import Table, columns
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from usk.evaluate.details import ComparisonDetails, SweepPoint
 
-MARKERS = "os^DvPX"  # with the colors they tell 56 series apart
+MARKERS = "os^DvPX"  # seven markers and eight colors give 56 combinations
 
 
 def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
-    """Accuracy against the number of real clips in training."""
+    """Draw accuracy by number of real clips, with a line for each mix."""
     series: dict[str, list[SweepPoint]] = {}
     for point in points:
         series.setdefault(point.series, []).append(point)
@@ -33,13 +33,13 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
         axes.set_xscale("log")
         axes.set_xticks(slots, [f"{size:,}" for size in slots])
         axes.minorticks_off()
-        drawn = _side_by_side(axes, palette, series, slots)
+        markers = _draw_series(axes, palette, series, slots)
         axes.set_xlabel("real clips in training")
         axes.set_ylabel("test accuracy, %")
         axes.grid()
-        # As the lines end, from the top down: the eye finds a line's name at its height.
+        # Legend entries are in the order of the lines' right ends.
         order = sorted(series, key=lambda name: (-series[name][-1].n_clips, -series[name][-1].mean))
-        lines, labels = [drawn[name] for name in order], _distinct(order, 30)
+        lines, labels = [markers[name] for name in order], _unique_names(order, 30)
         figure.legend(
             lines,
             labels,
@@ -47,23 +47,26 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
             loc="outside lower left" if narrow else "outside right upper",
         )
 
-    ends = "; ".join(
-        f"{name} from {percent(of[0].mean)} % with {of[0].n_clips:,} to {percent(of[-1].mean)} % with {of[-1].n_clips:,}"
-        if len(of) > 1
-        else f"{name} {percent(of[0].mean)} % with {of[0].n_clips:,}"
-        for name, of in series.items()
-    )
+    ranges = []
+    for name, (first, *others) in series.items():
+        start = f"{format_percent(first.mean)} % with {first.n_clips:,}"
+        if others:
+            last = others[-1]
+            end = f"{format_percent(last.mean)} % with {last.n_clips:,}"
+            ranges.append(f"{name} from {start} to {end}")
+        else:
+            ranges.append(f"{name} {start}")
     return Chart(
         "sweep-real",
         "Accuracy against the number of real clips",
         "Lines join means; bars reach from the lowest run to the highest. They stand side by side, with dots at the mean of "
         f"{baseline}.",
-        f"{ends}.",
+        f"{'; '.join(ranges)}.",
         Table(
             "Every point",
             columns("mix", numbers=("real clips", "runs", "mean %", "lowest %", "highest %")),
             [
-                (p.series, f"{p.n_clips:,}", str(p.n_runs), percent(p.mean), percent(p.low), percent(p.high))
+                (p.series, f"{p.n_clips:,}", str(p.n_runs), format_percent(p.mean), format_percent(p.low), format_percent(p.high))
                 for p in points
             ],
         ),
@@ -72,75 +75,76 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
     )  # fmt: skip
 
 
-def _side_by_side(
+def _draw_series(
     axes: Axes, palette: Palette, series: dict[str, list[SweepPoint]], slots: Sequence[int]
 ) -> dict[str, Any]:
-    """A marker and a bar a point, those of one size beside each other; the markers by name.
+    """Draw each point as a marker with a bar, and return the markers of each series.
 
-    The lines that join them are faint: on a slope, what is moved aside seems to lie lower or higher.
+    Points of the same size are side by side. The lines between points are faint because the shifts change their slopes.
     """
-    drawn = {}
+    markers = {}
     for point in next(iter(series.values())):
-        ends = [_aside(point.n_clips, side, slots) for side in (-0.6, 0.6)]
-        axes.plot(ends, [100 * point.mean] * 2, color=palette.of(0), lw=1, ls=(0, (2, 2)))
-    for number, (name, of) in enumerate(series.items()):
-        color, side = palette.of(number), number / max(1, len(series) - 1) - 0.5
-        places = [_aside(point.n_clips, side, slots) for point in of]
-        means = [100 * point.mean for point in of]
-        axes.plot(places, means, color=color, lw=1, alpha=0.35)
-        axes.vlines(
-            places, [100 * p.low for p in of], [100 * p.high for p in of], color=color, lw=1.2, alpha=0.6
-        )
+        ends = [_shifted(point.n_clips, side, slots) for side in (-0.6, 0.6)]
+        axes.plot(ends, [100 * point.mean] * 2, color=palette.series_color(0), lw=1, ls=(0, (2, 2)))
+    for number, (name, points) in enumerate(series.items()):
+        color, side = palette.series_color(number), number / max(1, len(series) - 1) - 0.5
+        x = [_shifted(point.n_clips, side, slots) for point in points]
+        means = [100 * point.mean for point in points]
+        lows, highs = [100 * point.low for point in points], [100 * point.high for point in points]
+        axes.plot(x, means, color=color, lw=1, alpha=0.35)
+        axes.vlines(x, lows, highs, color=color, lw=1.2, alpha=0.6)
         marker = MARKERS[number % len(MARKERS)]
-        (drawn[name],) = axes.plot(places, means, color=color, marker=marker, ms=5.5, lw=0)
-    return drawn
+        (markers[name],) = axes.plot(x, means, color=color, marker=marker, ms=5.5, lw=0)
+    return markers
 
 
 def _slots(sizes: Iterable[int]) -> list[int]:
-    """Sizes that stand apart on a logarithmic axis, smallest first: of those that would meet, the first."""
-    places = {size: math.log(size) for size in sizes}
-    span = max(places.values()) - min(places.values())
+    """Return the sizes with a tick on the logarithmic axis, increasing. A size too close to the one before has none."""
+    logs = {size: math.log(size) for size in sizes}
+    span = max(logs.values()) - min(logs.values())
     slots: list[int] = []
-    for size in sorted(places):
-        if not slots or places[size] - places[slots[-1]] > 0.09 * span:
+    for size in sorted(logs):
+        if not slots or logs[size] - logs[slots[-1]] > 0.09 * span:
             slots.append(size)
     return slots
 
 
-def _aside(size: int, side: float, slots: Sequence[int]) -> float:
-    """Where a size stands moved aside: `side` is -0.5 to 0.5 of the room that the series of one slot take."""
-    places = np.log(slots)
-    room = min(0.6 * np.diff(places).min(), 0.1 * (places[-1] - places[0])) if len(slots) > 1 else 0.0
-    return float(size * np.exp(side * room))
+def _shifted(size: int, side: float, slots: Sequence[int]) -> float:
+    """Return the position of a size, shifted by `side` (-0.5 to 0.5) of the width of a slot."""
+    logs = np.log(slots)
+    width = min(0.6 * np.diff(logs).min(), 0.1 * (logs[-1] - logs[0])) if len(slots) > 1 else 0.0
+    return float(size * np.exp(side * width))
 
 
-def _distinct(names: Sequence[str], limit: int) -> list[str]:
-    """`short` names; those that begin alike keep their ends instead."""
-    cut, head = [short(name, limit) for name in names], limit // 3
-    return [
-        one
-        if cut.count(one) == 1 or len(name) <= limit
-        else f"{one[:head]}…{short(name, len(name))[head + 1 - limit :]}"
-        for name, one in zip(names, cut, strict=True)
-    ]
+def _unique_names(names: Sequence[str], limit: int) -> list[str]:
+    """Shorten names. Names that would become equal keep their ends instead of their middles."""
+    shortened, head = [shorten(name, limit) for name in names], limit // 3
+    unique = []
+    for name, short in zip(names, shortened, strict=True):
+        if shortened.count(short) > 1 and len(name) > limit:
+            short = f"{short[:head]}…{shorten(name, len(name))[head + 1 - limit :]}"
+        unique.append(short)
+    return unique
 
 
-def curve_chart(details: ComparisonDetails, value_name: str) -> Chart | None:
-    """One value of training over epochs, a line a mix."""
-    scale = 100 if value_name.endswith("accuracy") else 1
-    curves = {mix: (epochs, scale * values) for mix, (epochs, values) in details.curves(value_name).items()}
+def curve_chart(details: ComparisonDetails, metric: str) -> Chart | None:
+    """Draw one training metric by epoch, with a line for each mix. Return None without histories."""
+    scale = 100 if metric.endswith("accuracy") else 1
+    curves = {mix: (epochs, scale * values) for mix, (epochs, values) in details.curves(metric).items()}
     if not curves:
         return None
-    means = {mix: dict(zip(of, values.mean(axis=0), strict=True)) for mix, (of, values) in curves.items()}
+    means = {
+        mix: dict(zip(epochs, values.mean(axis=0), strict=True)) for mix, (epochs, values) in curves.items()
+    }
     order = {row.mix: number for number, row in enumerate(details.comparison.rows)}
-    label = {"validation_accuracy": "validation accuracy, %", "loss": "training loss"}[value_name]
+    label = {"validation_accuracy": "validation accuracy, %", "loss": "training loss"}[metric]
 
     def draw(figure: Figure, palette: Palette, narrow: bool) -> None:
         axes = figure.add_subplot()
         for mix, (epochs, values) in curves.items():
-            color = palette.of(order[mix])
+            color = palette.series_color(order[mix])
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.13, lw=0)
-            axes.plot(epochs, values.mean(axis=0), color=color, lw=1.8, label=short(mix, 30))
+            axes.plot(epochs, values.mean(axis=0), color=color, lw=1.8, label=shorten(mix, 30))
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
         axes.set_ylabel(label)
@@ -149,11 +153,12 @@ def curve_chart(details: ComparisonDetails, value_name: str) -> Chart | None:
 
     unit = " %" if scale == 100 else ""
     ends = "; ".join(
-        f"{mix} from {of[min(of)]:.3g}{unit} to {of[max(of)]:.3g}{unit}" for mix, of in means.items()
+        f"{mix} from {by_epoch[min(by_epoch)]:.3g}{unit} to {by_epoch[max(by_epoch)]:.3g}{unit}"
+        for mix, by_epoch in means.items()
     )
     all_epochs = sorted(set().union(*means.values()))
     return Chart(
-        f"curve-{value_name}",
+        f"curve-{metric}",
         f"Learning curves: {label.partition(',')[0]}",
         "Means over runs; bands reach from the lowest run to the highest.",
         f"Over {max(next(iter(means.values())))} epochs: {ends}.",
@@ -161,7 +166,7 @@ def curve_chart(details: ComparisonDetails, value_name: str) -> Chart | None:
             "Every epoch",
             columns(numbers=("epoch", *means)),
             [
-                (str(epoch), *(f"{of[epoch]:.3g}" if epoch in of else "" for of in means.values()))
+                (str(epoch), *(f"{mean[epoch]:.3g}" if epoch in mean else "" for mean in means.values()))
                 for epoch in all_epochs
             ],
         ),

@@ -1,4 +1,4 @@
-"""Sounds and pictures small enough for a page: MP3, and the mel spectrogram as WebP."""
+"""Compress sounds for a page (MP3 or Opus), and draw their mel spectrograms (WebP)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ RANGE_DB = 80.0
 MP3_COMPRESSION = 0.7
 WEBP_QUALITY, SMALL_WEBP_QUALITY = 55, 20
 OPUS_RATE_HZ = 24_000
-OPUS_KBPS = (7.5, 12.0)  # least and most of a small preview; an MP3 has about 34
-PEAKS = 64  # of a waveform
+OPUS_KBPS = (7.5, 12.0)  # lowest and highest bit rate of a small preview; an MP3 has about 34
+N_PEAKS = 64  # levels of a drawn waveform
 
-Paint = Callable[[np.ndarray], np.ndarray]
-"""Values in [0, 1] of any shape to uint8 [..., 3]."""
+ColorScale = Callable[[np.ndarray], np.ndarray]
+"""Maps values in [0, 1] of any shape to colors, uint8 [..., 3]."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Media:
 
     @property
     def key(self) -> str:
-        """A name that says the content."""
+        """A file name or element id, derived from the content."""
         return hashlib.sha256(self.content).hexdigest()[:16]
 
     @property
@@ -47,15 +47,14 @@ class Media:
 
 @dataclass(frozen=True)
 class Sound:
-    """One clip as it is shown and played."""
+    """One clip with everything that the page shows and plays."""
 
     clip_id: str
     class_name: str
     group: str
     fold: int
     duration_s: float
-    # The waveform: the root of the loudest sample of each of `PEAKS` stretches as a digit to base 36
-    peaks: str
+    peaks: str  # the waveform, see `waveform_peaks`
     audio: Media
     picture: Media
 
@@ -65,7 +64,7 @@ class Sound:
 
 
 def compress(audio: np.ndarray, sample_rate_hz: int, kbps: float | None = None) -> Media:
-    """Mono float [n] as MP3, which every browser plays, or in so many `kbps` as Opus."""
+    """Compress mono audio (float [n]) as MP3, which every browser plays, or as Opus with `kbps`."""
     import soundfile
     import soxr
 
@@ -73,7 +72,7 @@ def compress(audio: np.ndarray, sample_rate_hz: int, kbps: float | None = None) 
     samples = np.clip(audio, -1.0, 1.0)
     if kbps is not None:
         samples = np.clip(soxr.resample(samples, sample_rate_hz, OPUS_RATE_HZ), -1.0, 1.0)
-        level = 1 - (kbps - 7) / 250  # libsndfile's scale: 6 kbps and up to 250 more; Ogg's pages add one
+        level = 1 - (kbps - 7) / 250  # libsndfile maps 0 to 1 to 256 down to 6 kbps; Ogg adds about one
         soundfile.write(buffer, samples, OPUS_RATE_HZ, format="OGG", subtype="OPUS", compression_level=level)
         return Media("audio/ogg", buffer.getvalue())
     soundfile.write(
@@ -88,27 +87,29 @@ def compress(audio: np.ndarray, sample_rate_hz: int, kbps: float | None = None) 
     return Media("audio/mpeg", buffer.getvalue())
 
 
-def peaks(audio: np.ndarray) -> str:
-    """The waveform of mono float [n], for `Sound.peaks`."""
-    parts = np.array_split(np.abs(audio), PEAKS)
+def waveform_peaks(audio: np.ndarray) -> str:
+    """Encode the waveform of mono audio (float [n]): the square roots of `N_PEAKS` peak levels as digits in base 36."""
+    parts = np.array_split(np.abs(audio), N_PEAKS)
     return "".join(
         np.base_repr(round(35 * min(1.0, float(part.max(initial=0.0))) ** 0.5), 36) for part in parts
     )
 
 
 def decibels(audio: np.ndarray) -> np.ndarray:
-    """Log-mel power of a clip for its picture, lowest band first: [96, frames]."""
+    """Return the log-mel power of a clip, lowest band first: [96, frames]."""
     n_samples = max(len(audio), PICTURE.n_fft)
     return to_db(mel_power(stack_padded([audio], n_samples), PICTURE))[0].numpy()
 
 
-def picture(audio: np.ndarray, loudest_db: float, paint: Paint, small: bool = False) -> Media:
-    """The mel spectrogram, low bands below, from `RANGE_DB` under `loudest_db` up to it, as WebP."""
+def draw_spectrogram(
+    audio: np.ndarray, loudest_db: float, color_scale: ColorScale, small: bool = False
+) -> Media:
+    """Draw the mel spectrogram as WebP. The color scale ends at `loudest_db` and covers `RANGE_DB`."""
     from PIL import Image
 
     values = np.clip((decibels(audio)[::-1] - loudest_db) / RANGE_DB + 1, 0.0, 1.0)
     buffer = io.BytesIO()
-    Image.fromarray(paint(values)).save(
+    Image.fromarray(color_scale(values)).save(
         buffer, format="WEBP", quality=SMALL_WEBP_QUALITY if small else WEBP_QUALITY, method=4
     )
     return Media("image/webp", buffer.getvalue())

@@ -1,7 +1,7 @@
-"""`usk report`: one HTML page to look at and listen to, from runs and a synthetic dataset.
+"""`usk report`: write an HTML page about runs and a synthetic dataset.
 
-Names of classes, mixes and files are text everywhere: Jinja escapes them, the script uses them as text, and the page's content
-security policy runs no other script and loads nothing from anywhere.
+Names of classes, mixes and files cannot inject code. Jinja escapes them, the script inserts them as text, and the page's
+content security policy allows no other script and no external resources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from usk.errors import UsageError, disk_errors
 from usk.files import expanded
-from usk.report.canvas import Chart, paint
+from usk.report.canvas import Chart, magma
 from usk.reporter import Reporter
 from usk.text import visible
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from usk.report.gallery import Gallery
     from usk.report.view import View
 
-BUDGET_BYTES = 25_000_000  # of a page in one file, as base64
-CHART_ROOM_BYTES = 1_000_000  # of the budget, for everything but clips; half of it for charts
+BUDGET_BYTES = 25_000_000  # of a page that contains its media
+RESERVED_BYTES = 1_000_000  # part of the budget for everything but clips; half of it is for charts
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS_SUFFIX = "_files"
 ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|webp)")
@@ -39,21 +39,21 @@ ASSET_NAME = re.compile(r"[0-9a-f]{16}\.(mp3|webp)")
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What goes into a report. `runs` and `synth` are folders, None to leave that part out."""
+    """The content of a report. `runs` and `synth` are folders, or None to leave that part out."""
 
     runs: str | None = "runs"
     synth: str | None = "synth"
     baseline: str | None = None
-    split: bool = False  # sounds and pictures as files beside the page; else as many as 25 MB hold are inside
+    split: bool = False  # write all sounds and pictures into files, instead of up to 25 MB into the page
     audit: bool = True
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """Where the page is and what is on it."""
+    """The file of a page, and what it contains."""
 
     file: Path
-    n_bytes: int  # of the page, with its assets
+    n_bytes: int  # of the page and its assets
     n_charts: int
     n_clips: int
     n_all_clips: int
@@ -67,60 +67,61 @@ def report(
     real: Source | None = None,
     reporter: Reporter | None = None,
 ) -> ReportResult:
-    """Write the page, and its assets where `config` asks for them.
+    """Write a report page, and its assets if `config.split` is set.
 
     Args:
-        real: the clips that `config.synth` was made from; without them parents have no sound and there is no audit.
+        real: the clips that `config.synth` was made from. Without them parents have no sound, and there is no audit.
 
-    Raises: UsageError for what cannot be written; SourceError for runs or a dataset that cannot be shown.
+    Raise UsageError if the page cannot be written, and SourceError if the runs or the dataset cannot be shown.
     """
     from usk.data.open import open_source
     from usk.evaluate.details import compare_in_detail, train_clips_sweeps
     from usk.manifest import find_manifest
-    from usk.report.view import sections_of, view_of
+    from usk.report.view import build_sections, build_view
 
     file = Path(out)
-    _check(file, config)
+    _check_arguments(file, config)
     reporter = reporter or Reporter()
     all_details = compare_in_detail(config.runs, config.baseline) if config.runs is not None else []
-    all_details.sort(
-        key=lambda details: not details.comparison.choices
-    )  # the comparison that counts comes first
-    sections = sections_of(all_details, train_clips_sweeps([details.comparison for details in all_details]))
-    drawings = [[_figure(chart) for chart in section.charts] for section in sections]
-    shown = audit = manifest = None
+    # The comparisons of best augmentations come first.
+    all_details.sort(key=lambda details: not details.comparison.choices)
+    sections = build_sections(
+        all_details, train_clips_sweeps([details.comparison for details in all_details])
+    )
+    drawings = [[_draw(chart) for chart in section.charts] for section in sections]
+    gallery = audit = manifest = None
     if config.synth is not None:
-        from usk.report.gallery import gallery, rejected_source  # imports torch
+        from usk.report.gallery import build_gallery, rejected_source  # imports torch
 
         synthetic = open_source(config.synth, field="synth")
         manifest = find_manifest(expanded(config.synth))
-        room = BUDGET_BYTES - _room_bytes(drawings)
-        shown = gallery(
+        budget = None if config.split else BUDGET_BYTES - _reserved_bytes(drawings)
+        gallery = build_gallery(
             synthetic,
             real,
-            paint,
+            magma,
             rejected=rejected_source(expanded(synthetic.location)),
             all_details=all_details,
-            budget_bytes=None if config.split else room,
+            budget_bytes=budget,
             embedded=not config.split,
             reporter=reporter,
         )
         audit = _audit(synthetic, real, config, reporter)
     assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}") if config.split else None
-    view = view_of(sections, all_details, shown, audit, manifest)
+    view = build_view(sections, all_details, gallery, audit, manifest)
     copies = frozenset(() if audit is None else audit.near_copies)
-    page = _page(view, drawings, shown, copies, None if real is None else real.name, assets)
+    page = _render_page(view, drawings, gallery, copies, None if real is None else real.name, assets)
     return ReportResult(
         file=file,
-        n_bytes=_write(file, page, assets, shown),
+        n_bytes=_write_files(file, page, assets, gallery),
         n_charts=sum(map(len, drawings)),
-        n_clips=0 if shown is None else len(shown.clips),
-        n_all_clips=0 if shown is None else shown.n_all + shown.n_all_rejected,
-        notes=() if shown is None else shown.notes,
+        n_clips=0 if gallery is None else len(gallery.clips),
+        n_all_clips=0 if gallery is None else gallery.n_all + gallery.n_all_rejected,
+        notes=() if gallery is None else gallery.notes,
     )
 
 
-def _check(file: Path, config: ReportConfig) -> None:
+def _check_arguments(file: Path, config: ReportConfig) -> None:
     if config.runs is None and config.synth is None:
         raise UsageError(
             "there are neither runs nor a synthetic dataset to report on",
@@ -128,11 +129,11 @@ def _check(file: Path, config: ReportConfig) -> None:
         )
     if file.is_dir():
         raise UsageError(
-            "this is a folder", field="out", value=file, hint=f"Name a file, such as {file / 'report.html'}."
+            "is a folder", field="out", value=file, hint=f"Name a file, such as {file / 'report.html'}."
         )
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
-            "browsers open pages whose names end in .html", field="out", value=file, hint="Name it so."
+            "is not the name of an HTML page", field="out", value=file, hint="Name a file that ends in .html."
         )
     if config.runs is not None and not Path(config.runs).is_dir():
         raise UsageError(
@@ -141,7 +142,7 @@ def _check(file: Path, config: ReportConfig) -> None:
 
 
 def _audit(synthetic: Source, real: Source | None, config: ReportConfig, reporter: Reporter) -> Audit | None:
-    """As `usk audit` by default: its results and the page's are the same."""
+    """Audit the dataset with the default embedding of `usk audit`, so that the results agree."""
     from usk.audit.audit import audit
     from usk.audit.embeddings import AUTO, LOG_MEL, load_embedding
 
@@ -155,10 +156,10 @@ def _audit(synthetic: Source, real: Source | None, config: ReportConfig, reporte
 # --- the page --------------------------------------------------------------------------------------------------
 
 
-def _page(
+def _render_page(
     view: View,
     drawings: Sequence[Sequence[dict[str, Any]]],
-    shown: Gallery | None,
+    gallery: Gallery | None,
     copies: frozenset[str],
     real_name: str | None,
     assets: Path | None,
@@ -167,7 +168,7 @@ def _page(
     import numpy as np
 
     from usk import __version__
-    from usk.report.listen import listen
+    from usk.report.gallery_data import gallery_data
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -177,43 +178,43 @@ def _page(
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    environment.filters["code"] = _code
+    environment.filters["code"] = _format_code
     environment.policies["json.dumps_function"] = lambda value, **options: json.dumps(
         _visible(value), **options
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    stops = ", ".join("#" + bytes(color).hex() for color in paint(np.linspace(0, 1, 9)))
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8").replace("{{ gradient }}", stops)
+    gradient = ", ".join("#" + bytes(color).hex() for color in magma(np.linspace(0, 1, 9)))
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8").replace("{{ gradient }}", gradient)
     return environment.get_template("report.html").render(
         view=view,
         drawings=drawings,
         version=__version__,
         split=assets is not None,
-        policy=_policy(script, split=assets is not None),
+        policy=_security_policy(script, split=assets is not None),
         css=Markup(style),
         js=Markup(script),
-        listen=None if shown is None else listen(shown, copies, None if assets is None else assets.name),
+        listen=None if gallery is None else gallery_data(gallery, copies, assets.name if assets else None),
         real_name=real_name,
         made=datetime.now(UTC).strftime("%d %B %Y"),
     )
 
 
-def _code(text: str) -> Markup:
-    """Text whose parts in backticks are code."""
+def _format_code(text: str) -> Markup:
+    """Escape text, and turn parts in backticks into code elements."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
 
 
 def _visible(value: Any) -> Any:
-    """Data of the page with all text in it made visible."""
+    """Apply `usk.text.visible` to all strings in a data structure."""
     if isinstance(value, dict):
-        return {_visible(name): _visible(one) for name, one in value.items()}
+        return {_visible(name): _visible(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_visible(one) for one in value]
+        return [_visible(item) for item in value]
     return visible(value) if isinstance(value, str) else value
 
 
-def _policy(script: str, split: bool) -> str:
-    """The page's own script by its digest, its own media, and nothing else from anywhere."""
+def _security_policy(script: str, split: bool) -> str:
+    """Return a content security policy that allows the page's script, by its digest, and its media."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     media = "'self' file:" if split else "data:"
     return (
@@ -222,8 +223,8 @@ def _policy(script: str, split: bool) -> str:
     )
 
 
-def _figure(chart: Chart) -> dict[str, Any]:
-    """A chart with its drawings: wide and narrow ones for a column, narrow ones alone where two stand side by side."""
+def _draw(chart: Chart) -> dict[str, Any]:
+    """Draw a chart for wide and narrow screens. A half chart is narrow on both."""
     return {
         "chart": chart,
         "size": "half" if chart.half else "full",
@@ -232,28 +233,27 @@ def _figure(chart: Chart) -> dict[str, Any]:
     }
 
 
-def _room_bytes(drawings: Sequence[Sequence[dict[str, Any]]]) -> int:
-    """What clips leave of the budget: the room for charts and all else, and more where there are many charts."""
-    n_bytes = sum(
-        len(one[width].encode()) for drawn in drawings for one in drawn for width in ("wide", "narrow")
-    )
-    return CHART_ROOM_BYTES + max(0, n_bytes - CHART_ROOM_BYTES // 2)
+def _reserved_bytes(drawings: Sequence[Sequence[dict[str, Any]]]) -> int:
+    """Return the part of the budget that clips cannot use: `RESERVED_BYTES`, or more if there are many charts."""
+    drawn = [drawing[width] for section in drawings for drawing in section for width in ("wide", "narrow")]
+    n_bytes = sum(len(svg.encode()) for svg in drawn)
+    return RESERVED_BYTES + max(0, n_bytes - RESERVED_BYTES // 2)
 
 
 # --- files ---------------------------------------------------------------------------------------------------
 
 
-def _write(file: Path, page: str, assets: Path | None, shown: Gallery | None) -> int:
-    """Page and assets, whole or not at all; assets of an earlier page with this name go. Returns how many bytes."""
+def _write_files(file: Path, page: str, assets: Path | None, gallery: Gallery | None) -> int:
+    """Write the page and its assets, delete assets of an earlier page, and return the number of bytes."""
     from usk.files import atomic_write
-    from usk.report.listen import media_of
+    from usk.report.gallery_data import unique_media
 
     n_bytes = len(page.encode())
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        if assets is not None and shown is not None:
+        if assets is not None and gallery is not None:
             assets.mkdir(exist_ok=True)
-            files = {f"{one.key}.{one.suffix}": one.content for one in media_of(shown)}
+            files = {f"{media.key}.{media.suffix}": media.content for media in unique_media(gallery)}
             for name, content in files.items():
                 atomic_write(assets / name, content, durable=False)
                 n_bytes += len(content)

@@ -1,4 +1,4 @@
-"""What a report shows, as plain values and tables: built once from runs, clips and an audit, printed by the template."""
+"""Build the content of a report from runs, clips and an audit, as plain values and tables for the template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from usk.data.clip import NO_MODEL
 from usk.evaluate.next_step import next_step
 from usk.evaluate.tables import mix_table, train_clips_tables
 from usk.report.canvas import Chart
-from usk.report.charts import charts_of, train_clips_charts
+from usk.report.charts import comparison_charts, train_clips_charts
 from usk.tables import Table, columns
 from usk.text import about, pluralize
 
@@ -34,23 +34,23 @@ Facts = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Section:
-    """One comparison, or an overview of several; `heading` tells it from the others."""
+    """One comparison, or an overview of several. `heading` is unique."""
 
     heading: str
     is_overview: bool
     warning: str
     baseline: str
-    answers: tuple[tuple[MixRow, str, str], ...]  # of each other mix, with its kind and sign
-    next: str  # what to do for answers that are open; may hold `code`
+    answers: tuple[tuple[MixRow, str, str], ...]  # each mix but the baseline, with kind and sign in `MARKS`
+    next: str  # what to do about open answers; text in backticks is code
     tables: tuple[Table, ...]
     charts: tuple[Chart, ...]
-    classes: tuple[str, ...]  # by their numbers
+    classes: tuple[str, ...]  # names in order of class numbers
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class View:
-    """Everything but charts and clips."""
+    """The content of a page without drawings and clips."""
 
     title: str
     lead: str
@@ -59,65 +59,62 @@ class View:
     audit_tables: tuple[Table, ...]
     audit_notes: tuple[str, ...]
     classes: Table | None
-    settings: tuple[tuple[str, Facts], ...]  # titled
-    command: str  # that made the clips; empty where it is not known
+    settings: tuple[tuple[str, Facts], ...]  # titles and facts
+    command: str  # that made the clips; empty if unknown
     versions: Facts
     license: str
 
 
-def sections_of(
+def build_sections(
     all_details: Sequence[ComparisonDetails], sweeps: Sequence[TrainClipsSweep]
 ) -> tuple[Section, ...]:
-    """What goes over several comparisons, then each of them."""
+    """Return an overview for each sweep, then a section for each comparison."""
     tables = train_clips_tables([details.comparison for details in all_details])
-    overviews = zip(sweeps, train_clips_charts(sweeps), tables, strict=False)
-    return (
-        *(
-            Section(f"By number of train clips: {sweep.setting}", True, sweep.warning or "", "", (), "", (table,), (chart,), (), ())
-            for sweep, chart, table in overviews
-        ),
-        *map(_section, all_details),
-    )  # fmt: skip
+    overviews = []
+    for sweep, chart, table in zip(sweeps, train_clips_charts(sweeps), tables, strict=False):
+        heading, warning = f"By number of train clips: {sweep.setting}", sweep.warning or ""
+        overviews.append(Section(heading, True, warning, "", (), "", (table,), (chart,), (), ()))
+    return (*overviews, *map(_comparison_section, all_details))
 
 
-def view_of(
+def build_view(
     sections: tuple[Section, ...],
     all_details: Sequence[ComparisonDetails],
-    shown: Gallery | None,
+    gallery: Gallery | None,
     audit: Audit | None,
     manifest: Manifest | None,
 ) -> View:
-    """`shown` are the clips that fit into the page, `manifest` is that of their dataset."""
+    """Return the content of a page. `manifest` is that of the dataset in `gallery`."""
     arguments = () if manifest is None else manifest.arguments
     return View(
         title="Do synthetic clips help?"
-        if all_details or shown is None
-        else f"Synthetic clips: {shown.name}",
-        lead=_lead(all_details, shown),
+        if all_details or gallery is None
+        else f"Synthetic clips: {gallery.name}",
+        lead=_lead(all_details, gallery),
         sections=sections,
         findings=() if audit is None else tuple(findings(audit)),
         audit_tables=() if audit is None else tuple(audit_tables(audit)),
         audit_notes=() if audit is None else audit.notes,
-        classes=None if shown is None else _class_table(shown),
+        classes=None if gallery is None else _class_table(gallery),
         settings=tuple(_settings(manifest, all_details)),
         command=shlex.join(["usk", *arguments]) if arguments else "",
         versions=_versions(),
-        license=_license(shown),
+        license=_license(gallery),
     )
 
 
-def _lead(all_details: Sequence[ComparisonDetails], shown: Gallery | None) -> str:
+def _lead(all_details: Sequence[ComparisonDetails], gallery: Gallery | None) -> str:
     parts = []
     if all_details:
         mix_of = {run.folder: run.mix for details in all_details for run in details.runs}
         parts.append(f"{pluralize(len(mix_of), 'run')} of {pluralize(len(set(mix_of.values())), 'mix')}")
-    if shown is not None:
-        n_classes = sum(clips > 0 for _, clips, _ in shown.classes)
-        parts.append(f"{pluralize(shown.n_all, 'synthetic clip')} of {pluralize(n_classes, 'class')}")
+    if gallery is not None:
+        n_classes = sum(clips > 0 for _, clips, _ in gallery.classes)
+        parts.append(f"{pluralize(gallery.n_all, 'synthetic clip')} of {pluralize(n_classes, 'class')}")
     return f"{', '.join(parts)}."
 
 
-def _section(details: ComparisonDetails) -> Section:
+def _comparison_section(details: ComparisonDetails) -> Section:
     comparison = details.comparison
     return Section(
         heading=comparison.title,
@@ -127,15 +124,15 @@ def _section(details: ComparisonDetails) -> Section:
         answers=tuple(
             (row, *MARKS[row.verdict.direction]) for row in comparison.rows if row.difference is not None
         ),
-        next=_next(details),
+        next=_next_step(details),
         tables=(mix_table(comparison),),
-        charts=tuple(charts_of(details)),
+        charts=tuple(comparison_charts(details)),
         classes=tuple(row.class_name for row in comparison.classes),
         notes=(*comparison.notes, *details.notes),
     )
 
 
-def _next(details: ComparisonDetails) -> str:
+def _next_step(details: ComparisonDetails) -> str:
     step = next_step(details.comparison)
     if step is None:
         return ""
@@ -145,27 +142,26 @@ def _next(details: ComparisonDetails) -> str:
     )
 
 
-def _class_table(shown: Gallery) -> Table:
+def _class_table(gallery: Gallery) -> Table:
     table = Table("Clips by class", columns("class", numbers=("clips", "seconds", "mean seconds")))
-    for name, clips, seconds in shown.classes:
+    for name, clips, seconds in gallery.classes:
         if clips:
             table.add(name, f"{clips:,}", f"{seconds:,.1f}", f"{seconds / clips:.2f}")
     return table
 
 
 def _settings(manifest: Manifest | None, all_details: Sequence[ComparisonDetails]) -> list[tuple[str, Facts]]:
-    found = []
+    settings = []
     if manifest is not None:
-        found.append(("How the clips were made", _facts(_clip_settings(manifest))))
+        settings.append(("How the clips were made", _facts(_clip_settings(manifest))))
     for details in all_details:
         title = "How the runs were trained" + (
             f": {details.comparison.title}" if len(all_details) > 1 else ""
         )
-        names = details.settings.get("augmentations", "").replace(
-            "+", " + "
-        )  # so that a line can break there
-        found.append((title, _facts({**details.settings, "augmentations": names})))
-    return found
+        # With spaces, so that a line can break there.
+        augmentations = details.settings.get("augmentations", "").replace("+", " + ")
+        settings.append((title, _facts({**details.settings, "augmentations": augmentations})))
+    return settings
 
 
 def _clip_settings(manifest: Manifest) -> dict[str, Any]:
@@ -194,7 +190,7 @@ def _clip_settings(manifest: Manifest) -> dict[str, Any]:
 
 
 def _facts(values: Mapping[str, Any]) -> Facts:
-    """What is not empty, as text."""
+    """Convert values that are not empty to text."""
 
     def text(value: Any) -> str:
         if isinstance(value, bool):
@@ -217,8 +213,8 @@ def _versions() -> Facts:
     return [("usk", __version__), ("Python", platform.python_version()), *packages]
 
 
-def _license(shown: Gallery | None) -> str:
-    if shown is None:
+def _license(gallery: Gallery | None) -> str:
+    if gallery is None:
         return ""
-    parents = f" Parents: {shown.real_name}, license {shown.real_license}." if shown.real_name else ""
-    return f"Synthetic clips: {shown.license}.{parents}"
+    parents = f" Parents: {gallery.real_name}, license {gallery.real_license}." if gallery.real_name else ""
+    return f"Synthetic clips: {gallery.license}.{parents}"
