@@ -1,6 +1,6 @@
 """ESC-10 without the clips of recordings that the embedded generator was trained on. Audio is linked, not copied.
 
-    python docs/studies/esc10/without.py ESC10 OUT
+python docs/studies/esc10/without.py ESC10 OUT
 """
 
 from __future__ import annotations
