@@ -1,4 +1,4 @@
-"""What every test stands on: user state in a temporary folder, no network, short tones and tiny models."""
+"""Fixtures for all tests: user state in a temporary folder, no network, short tones and tiny models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests of synthetic datasets for tests that do not render any."""
+"""Manifests of synthetic datasets, for tests that do not render any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from usk.manifest import Asked, Manifest, SourceRecord
+from usk.manifest import ClipRequest, Manifest, SourceRecord
 from usk.synth.settings import render_config
 
 SOURCE = SourceRecord(name="tones", kind="class folders", revision="abc", license="unknown")
@@ -30,7 +30,7 @@ def manifest_of(**changes: Any) -> Manifest:
         render=render_config(steps=2).as_dict(),
         alpha="0.5",
         seed=0,
-        asked=Asked(per_class=5),
+        asked=ClipRequest(per_class=5),
         has_groups=True,
         license="unknown",
         plan_sha256="0" * 64,

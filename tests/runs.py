@@ -1,4 +1,4 @@
-"""Run folders as `usk train` leaves them, with chosen skill."""
+"""Write run folders as `usk train` does, with a chosen accuracy."""
 
 from __future__ import annotations
 

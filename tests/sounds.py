@@ -1,4 +1,4 @@
-"""Short sounds and tiny settings that tests are made of."""
+"""Short sounds and small settings for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards: hostile names survive YAML and Markdown, and a license that restricts is never lost."""
+"""Cards escape hostile names in YAML and Markdown, and keep restrictive licenses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ HOSTILE = (
 
 
 def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[dict[str, Any], str]:
-    """(metadata, body) of a dataset card for one clip of every class."""
+    """Return metadata and body of a dataset card with one clip of each class."""
     clips = tuple(
         PlannedClip(f"c{label}", label, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), (0.5, 0.5), label)
         for label in range(len(class_names))
@@ -71,10 +71,10 @@ def card_of(class_names: tuple[str, ...] = HOSTILE, **manifest: Any) -> tuple[di
     ("name", "groups", "folds", "trained_on"),
     [
         ("tones", ["s/c"], [2], "no"),
-        ("tones", ["s/c"], [1], "yes"),  # so it says
+        ("tones", ["s/c"], [1], "yes"),  # the source is named
         ("same under another name", ["s/b"], [7], "yes"),
         ("another", ["s/c"], [1], "no"),
-        ("another", ["t/c"], [1], "unknown"),  # perhaps the same recordings
+        ("another", ["t/c"], [1], "unknown"),  # may be the same recordings
         ("demo", ["demo/c"], [1], "no"),
         ("another", [], [7], "unknown"),  # of 500 clips
     ],
@@ -91,7 +91,7 @@ def test_the_card_says_which_folds_the_generator_was_trained_on(
 def filter_of(
     test_folds: tuple[int, ...], *folds: tuple[int, ...], groups: tuple[str, ...] = ()
 ) -> FilterRecord:
-    """A filter of one classifier for each of `folds`."""
+    """Return a filter record with one classifier for each of `folds`."""
     return FilterRecord("small", 0.5, test_folds, tuple(FilterTrainedOn(of, 1, groups) for of in folds))
 
 
@@ -115,7 +115,7 @@ COUNTED: dict[str, tuple[dict[str, Any], dict[int, int]]] = {
 def test_the_card_counts_what_may_train_where_a_fold_is_tested(
     manifest: dict[str, Any], rows: dict[int, int]
 ) -> None:
-    """Both clips have a parent in fold 1, one of them its other in fold 2."""
+    """Both clips have a parent in fold 1; one has its other parent in fold 2."""
     from usk.synth.card import _tested_folds
 
     clips = [
@@ -187,7 +187,7 @@ CLASSIFIER = AudioClassifier(**classifier_settings("small", preset("small"), ["a
 
 
 def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[dict[str, Any], str]:
-    """(metadata, body) of the card of a run that knows these classes."""
+    """Return metadata and body of the card of a run with these classes."""
     plain = {"name": "tones", "kind": "class folders", "revision": "abc"}
     base = {
         "fold": 2, "split": "fold2", "n_real": 30, "n_test": 9, "n_test_recordings": 3, "n_validation": 6, "best_epoch": 4, "epochs": 5,
@@ -204,13 +204,13 @@ def run_card_of(class_names: tuple[str, ...] = HOSTILE, **record: Any) -> tuple[
 
 
 def table_of(body: str, heading: str) -> list[str]:
-    """The lines of the table below a heading."""
+    """Return the lines of the table below a heading."""
     lines = body.split(f"## {heading}\n")[1].strip().splitlines()
     return [line for line in lines[: lines.index("")] if line.startswith("|")]
 
 
 def subsets(line: str) -> list[str]:
-    """The subsets of a table row, split at bars that are not escaped."""
+    """Return the cells of a table row, split at bars that are not escaped."""
     return [subset.strip() for subset in line.replace(r"\|", "\0").strip("|").split("|")]
 
 
@@ -345,7 +345,7 @@ def test_a_run_card_names_no_paths() -> None:
 
 
 def test_the_cards_own_check_finds_the_clips_that_leak(hostile_dataset: Path) -> None:
-    """The lines of the card, run as they stand."""
+    """Run the code of the card."""
     from datasets import load_dataset
 
     card = (hostile_dataset / "README.md").read_text()
@@ -367,7 +367,7 @@ def headings(body: str) -> list[str]:
 @settings(max_examples=25)
 @given(NAMES | st.permutations(HOSTILE).map(list))
 def test_no_class_name_breaks_a_card(names: list[str]) -> None:
-    """YAML gives the names back; Markdown keeps its headings, rows and subsets."""
+    """YAML returns the same names; Markdown keeps its headings, rows and cells."""
     for make in (card_of, run_card_of):
         metadata, body = make(tuple(names))
         assert headings(body) == headings(make(("a",))[1])

@@ -1,4 +1,4 @@
-"""What a container is allowed, not what its host has."""
+"""The device, and the limits of a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README and docs say is there, and said so that a newcomer can read it."""
+"""README and docs name files, options and functions that exist, in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands and the Python of README and docs run: on a small folder, with small sizes, and a Hub on this machine."""
+"""The commands and the Python code of README and docs run, with small sizes and a local Hub."""
 
 from __future__ import annotations
 

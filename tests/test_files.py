@@ -1,4 +1,4 @@
-"""Files are written whole, never through somebody's link; folders are filled by one process at a time."""
+"""Files are written atomically and never through a link. One process at a time fills a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from usk.reporter import Reporter
 
 
 def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one under the file's own name, nor one under that of the temporary file, were it guessed."""
+    """Neither a link with the file's name, nor one with a guessed name of the temporary file."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / ".README.md.part").symlink_to(victim)
@@ -83,11 +83,11 @@ def test_a_read_only_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(None, "bad"), (b"{", "bad"), (b"[" * 100_000, "bad"), (b"\xff", "bad"), (b"", "bad"), (b"[]", "other")],
 )
-def test_a_record_that_is_none_is_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_record_that_is_none_is_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         read_json(tmp_path / "a", ModelError, "bad", "other")

@@ -1,4 +1,4 @@
-"""Failed Hub calls: each real error class of the Hub client, for a model and for a dataset, becomes its own one line."""
+"""Each error class of the Hub's client becomes one line, for models and for datasets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 
 
 def connect_error() -> Exception:
-    """What the Hub client's own HTTP library raises where nothing answers."""
+    """Return the exception of the Hub client's HTTP library when no server answers."""
     library = sys.modules[hub.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
     return library.ConnectError("[Errno 111] Connection refused")
 
@@ -93,8 +93,8 @@ each_failure = pytest.mark.parametrize(("failure", "message"), FAILURES.values()
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again is so at once."""
-    monkeypatch.setattr("usk.hub.WAITS_S", (0.0,) * 4)
+    """Retry without waiting."""
+    monkeypatch.setattr("usk.hub.RETRY_WAITS_S", (0.0,) * 4)
 
 
 def raising(error: Exception) -> Callable[..., Any]:

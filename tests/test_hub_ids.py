@@ -1,4 +1,4 @@
-"""Hub ids wherever a source, generator or run is named, against the local Hub: pinned to a commit, read as data."""
+"""Hub ids of sources, generators and runs, with a local Hub: pinned to a commit, and never run as code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.diffusion.load import load_generator
 from usk.errors import ModelError, SourceError
-from usk.hub import OutOfPatienceError, limit_waiting
+from usk.hub import HubTimeoutError, limit_waiting
 from usk.synth.dataset_folder import encode_flac
 
 Command = Callable[..., Any]
@@ -40,7 +40,7 @@ Tiny = Callable[..., Path]
 def one_line(usk: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """What is not on the Hub, or a Hub that will not do, ends a command with one line."""
     monkeypatch.chdir(tmp_path)
-    return lambda command, *said: usk(command, "--quiet").refused(1, *said)
+    return lambda command, *messages: usk(command, "--quiet").refused(1, *messages)
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ AWAY: dict[str, Callable[[LocalHub, pytest.MonkeyPatch], object]] = {
     "no network": lambda hub, patch: hub.stop(),
     "offline mode": lambda hub, patch: patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True),
     "out of order": lambda hub, patch: (
-        patch.setattr("usk.hub.WAITS_S", ()),
+        patch.setattr("usk.hub.RETRY_WAITS_S", ()),
         hub.fail(status=503, times=1_000),
     ),
     "not public any more": lambda hub, patch: setattr(hub.repo("model", "me/brush"), "private", True),
@@ -342,7 +342,7 @@ def test_a_hub_that_answers_with_something_else_is_one_line(
     command: str,
     answer: str,
 ) -> None:
-    monkeypatch.setattr("usk.hub.WAITS_S", ())
+    monkeypatch.setattr("usk.hub.RETRY_WAITS_S", ())
     hub.fail("GET", "/api/(models|datasets)/", 200, body=answer.encode(), times=10**6)
     one_line(command)
     assert not list(tmp_path.rglob("evil*")) and not list(hub.folder.parent.glob("evil*"))
@@ -372,7 +372,7 @@ def pipeline(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("command", ["info me/x", "synth --model me/x"])
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ({"status": 503}, "status 503"),
         ({"status": 500}, "status 500"),
@@ -382,10 +382,10 @@ def pipeline(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ids=["503", "500", "a body that drips", "headers that drip"],
 )
 def test_a_hub_that_fails_or_dawdles_for_long_is_given_up(
-    one_line: Command, hub: LocalHub, command: str, how: dict[str, Any], said: str
+    one_line: Command, hub: LocalHub, command: str, how: dict[str, Any], message: str
 ) -> None:
     hub.fail("*", "", times=10**6, **how)
-    one_line(command, said)
+    one_line(command, message)
 
 
 @pytest.mark.usefixtures("pipeline")
@@ -420,7 +420,7 @@ def test_a_request_that_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
             time.sleep(0.3)
         with pytest.raises(Exception) as refused:
             huggingface_hub.get_session().get(address)
-    assert not isinstance(refused.value, OutOfPatienceError)
+    assert not isinstance(refused.value, HubTimeoutError)
 
 
 def test_a_repository_is_never_run(hub: LocalHub, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""usk.json: what is not one is one line, whatever it holds; two of them differ in named parameters."""
+"""usk.json: invalid files give one line; two manifests differ in named parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.manifests import JSON, SOURCE, manifest_dict, manifest_of
 from usk.errors import SourceError
 from usk.manifest import (
-    Asked,
+    ClipRequest,
     FilterRecord,
     FilterTrainedOn,
     Manifest,
@@ -91,7 +91,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ({"arguments": ("synth",), "shards": {SHARD: Shard(4, "ab")}}, ()),
         ({"model": "other@1", "trained_on": (TrainedOn("x"),)}, ("model",)),
         ({"source": replace(SOURCE, revision="b"), "plan_sha256": "1"}, ("real",)),
-        ({"asked": Asked(per_class=6, classes=("bark",)), "plan_sha256": "1"}, ("classes", "per_class")),
+        ({"asked": ClipRequest(6, classes=("bark",)), "plan_sha256": "1"}, ("classes", "per_class")),
         ({"render": {**manifest_of().render, "steps": 9, "crop": False}}, ("quality", "steps")),
         ({"precision": "bf16"}, ("device",)),
     ],

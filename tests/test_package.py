@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, what it is held to, and how it is packed."""
+"""The package: public names, requirements, and its wheel."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_constraints_are_exact_versions_without_addresses() -> None:
 
 
 def test_the_distribution_has_a_name_of_its_own() -> None:
-    """`usk` on the package index is somebody else's: nothing here tells anyone to install it."""
+    """`usk` on the package index is another project, so no page may tell users to install it."""
     assert PROJECT["project"]["name"] == "urban-sound-kit" and PROJECT["project"]["scripts"] == {
         "usk": "usk.cli.app:main"
     }

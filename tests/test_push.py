@@ -1,4 +1,4 @@
-"""`usk push` against a Hub of the tests' own: what arrives, what is refused, and that no interruption leaves a half."""
+"""`usk push` with a local Hub: uploaded files, refusals, and interruptions."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def test_a_commit_whose_answer_a_503_hid_is_found_again(account: LocalHub, datas
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "slept_s", "said"),
+    ("status", "headers", "slept_s", "message"),
     [
         *((status, {}, [], "me/set") for status in (400, 401, 403, 404, 409, 412, 500)),
         (503, {}, [1, 2, 4, 8], r"status 503\. Try again later, or run the same command again"),
@@ -329,11 +329,11 @@ def test_what_is_tried_again_and_after_how_long(
     status: int,
     headers: dict[str, str],
     slept_s: list[float],
-    said: str | None,
+    message: str | None,
 ) -> None:
     account.fail("POST", "/commit/", status, headers=headers, times=100 if status == 503 else 1)
     slept: list[float] = []
-    with pytest.raises(UskError, match=said) if said else contextlib.nullcontext():
+    with pytest.raises(UskError, match=message) if message else contextlib.nullcontext():
         push(dataset, "me/set", sleep=slept.append)
     assert slept == slept_s
     assert sum("/commit/" in path for _, path, _ in account.requests) == len(slept_s) + 1
@@ -391,8 +391,8 @@ def test_tokens_that_do_not_do(usk: Command, hub: LocalHub, dataset: Path, role:
 
 
 def test_a_name_of_someone_else(usk: Command, account: LocalHub, dataset: Path) -> None:
-    said = "you are me on the Hub and cannot make repos under you. Push to me/set"
-    refused(usk, 1, said, dataset, "you/set")
+    message = "you are me on the Hub and cannot make repos under you. Push to me/set"
+    refused(usk, 1, message, dataset, "you/set")
     account.create_repo("dataset", "you/open")
     refused(usk, 1, "you/open is refused: your token or account may not write there", dataset, "you/open")
     account.create_repo("dataset", "you/secret", private=True)  # looks like one that is not there
@@ -455,9 +455,7 @@ NO_REPO = ["", "me/a b", "set", "me/a/set", "/set", "me/..", "me/set.git", "http
 @pytest.mark.parametrize("name", NO_REPO)
 def test_names_of_no_repo(usk: Command, account: LocalHub, dataset: Path, name: str) -> None:
     at = "names a revision. Push to me/set"
-    refused(
-        usk, 2, at if "@" in name else "is not a name of a repo, which looks like user/name", dataset, name
-    )
+    refused(usk, 2, at if "@" in name else "is not the name of a repo. Write user/name", dataset, name)
     assert account.requests == []
 
 
@@ -575,7 +573,7 @@ SPOILED: dict[str, tuple[str, Callable[[bytes], bytes] | bytes | None, str]] = {
     "a shard too many": (
         "data/train-00000-of-00009.parquet",
         b"PAR1",
-        "shards that its usk.json does not know",
+        "shards that are not in its usk.json",
     ),
     "no card": ("README.md", None, "is unfinished: its clips, plan or card are not complete"),
     "another plan": ("plan.jsonl", b"{}\n", "is not the plan that usk.json names"),
@@ -605,7 +603,7 @@ def test_a_generator_with_pickled_weights_is_refused(
     shutil.copytree(tiny_pipeline(), folder)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    refused(usk, 1, "unet has pickled weights (.bin) alone. Only safetensors are shared", folder, "me/gen")
+    refused(usk, 1, "unet has only pickled weights (.bin). Only safetensors are shared", folder, "me/gen")
 
 
 def test_metadata_that_the_hub_refuses(usk: Command, account: LocalHub, dataset: Path) -> None:
@@ -681,7 +679,7 @@ ANSWERS = (b"", b"[]", b"null", b"7", b"{}", b'"text"', b"<html>sign in</html>",
 def test_an_answer_of_another_kind_is_one_line(
     account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch, path: str, answer: bytes
 ) -> None:
-    monkeypatch.setattr("usk.hub.WAITS_S", ())
+    monkeypatch.setattr("usk.hub.RETRY_WAITS_S", ())
     account.create_repo(*SET)
     account.fail("*", path, 204 if answer == b"" else 200, body=answer, times=10**9)
     with pytest.raises(UskError) as raised:

@@ -1,4 +1,4 @@
-"""Run folders read: where they lie, and what is said of damaged ones."""
+"""Run folders: where they are found, and errors for damaged ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of the code: floors that imports only go down, sizes, options, and the words it is written in."""
+"""The structure of the code: import order, sizes, number of options, banned words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reporter that keeps what a training reports after each epoch, and may stop it there."""
+"""A reporter that records the progress of a training, and can stop it."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ __all__ = sorted(["__version__", *_WHERE])
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported on first use, so that `import usk` and the help stay quick."""
+    """Import a public name on first use, so that `import usk` and the help are fast."""
     if name not in _WHERE:
         raise AttributeError(f"module 'usk' has no attribute {name!r}")
     module, _, attribute = _WHERE[name].partition(":")
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Importing the module `usk.push` would put it in the place of the function `usk.push`: names above stay functions."""
+    """Keeps `usk.push` and other functions when Python imports a module of the same name and assigns it here."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _WHERE and isinstance(value, ModuleType)):

@@ -1,4 +1,4 @@
-"""What of a folder is shared: which kind it is, whether it is whole, its files and its card."""
+"""Collect and check the files of a folder for a push: its kind, completeness, card and license."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from usk.runs import RUN_FILE, run_folders
 from usk.text import abbreviate_list
 
 CARD_FILE = "README.md"
-TAKES = "Name a synthetic dataset (usk synth), a run (usk train) or a generator (usk fit)."
+SHAREABLE = "Name a synthetic dataset (usk synth), a run (usk train) or a generator (usk fit)."
 SYNTH_AGAIN = "Run the same `usk synth` again and it goes on where it stopped."
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the things that can be shared."""
+    """A kind of folder that can be shared."""
 
     name: str
     repo_type: str  # on the Hub
-    marker: str  # the file that tells it
-    files: re.Pattern[str]  # the paths that belong to it; nothing else is uploaded or, on the Hub, deleted
-    folders: tuple[str, ...]  # that such paths lie in
+    marker: str  # the file by which the kind is recognized
+    files: re.Pattern[str]  # the paths to share; no other file is uploaded to the Hub or deleted there
+    folders: tuple[str, ...]  # subfolders with such files
 
 
 KINDS = (
@@ -78,28 +78,28 @@ KINDS = (
 
 @dataclass(frozen=True)
 class SharedFile:
-    """One file as it is to stand in the repo."""
+    """One file for the repo."""
 
     path: str
     size: int  # bytes
     sha256: str
     source: Path
-    content: bytes | None = None  # where it is not the source's own
+    content: bytes | None = None  # None: the content of `source`
 
     @property
     def data(self) -> bytes | str:
-        """What the Hub client takes: the content, or the name of the file that has it."""
+        """Return the content, or the file's name, as the Hub's client takes it."""
         return self.content if self.content is not None else str(self.source)
 
     def git_id(self) -> str:
-        """Git's name for the content: how the Hub names small files."""
+        """Return Git's hash of the content, by which the Hub identifies small files."""
         content = self.content if self.content is not None else self.source.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder's files that are shared, and what its card says."""
+    """The files of a folder to share, with title and license from its card."""
 
     kind: Kind
     folder: Path
@@ -113,9 +113,9 @@ class Bundle:
 
 
 def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> Bundle:
-    """What of `folder` is shared as `repo_id`.
+    """Collect and check the files of `folder` that are shared as `repo_id`.
 
-    Raises UsageError for a folder of no known kind, UskError for one that is not whole or cannot be read.
+    Raises UsageError for a folder of unknown kind; UskError for one that is incomplete, damaged or unreadable.
     """
     reporter, root = reporter or Reporter(), expanded(folder)
     try:
@@ -135,9 +135,9 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
         if kind.name == "synthetic dataset":
             _compare_hashes(root, files)
         if not card.title:
-            reporter.warn(f"{folder} has no card ({CARD_FILE}): a stranger learns nothing of what it is")
+            reporter.warn(f"{folder} has no card ({CARD_FILE}), so others do not learn what it is")
         _warn_of_home(files, reporter)
-    except (OSError, RuntimeError) as error:  # the latter: `~nobody`
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~` of an unknown user
         raise UskError(f"{folder} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     return Bundle(kind, root, tuple(files), card.title, card.license)
 
@@ -149,13 +149,13 @@ def _shared_file(root: Path, path: str, content: bytes | None) -> SharedFile:
 
 
 def _kind_of(root: Path, typed: str) -> Kind:
+    """Return the kind of the folder that the user typed. Raises UsageError or UskError if it cannot be shared."""
     if not root.exists():
-        beside = root.parent if root.parent.is_dir() else Path()
-        names = [entry.name for entry in beside.iterdir() if entry.is_dir()]
-        near = difflib.get_close_matches(root.name, names, n=1)
-        raise UsageError(
-            f"{typed}: no such folder", hint=f"Did you mean {beside / near[0]}?" if near else TAKES
-        )
+        parent = root.parent if root.parent.is_dir() else Path()
+        names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+        similar = difflib.get_close_matches(root.name, names, n=1)
+        hint = f"Did you mean {parent / similar[0]}?" if similar else SHAREABLE
+        raise UsageError(f"{typed}: no such folder", hint=hint)
     if not root.is_dir():
         raise UsageError(f"{typed} is a file", hint="Name the folder that it is in.")
     for kind in KINDS:
@@ -170,49 +170,46 @@ def _kind_of(root: Path, typed: str) -> Kind:
             hint="Run the same `usk fit` again and it goes on.",
         )
     markers = ", ".join(kind.marker for kind in KINDS)
-    raise UsageError(f"{typed} was not made by usk: it has none of {markers}", hint=TAKES)
+    raise UsageError(f"{typed} was not made by usk: it has none of {markers}", hint=SHAREABLE)
 
 
 def _shared_paths(root: Path, kind: Kind) -> list[str]:
-    """The paths of the files that are shared. Raises UskError where one of them is a link to somewhere outside of `root`."""
-    inside, found = root.resolve(), []
+    """Return the paths of the files to share. Raises UskError if one of them is a link to a file outside of `root`."""
+    real_root, paths = root.resolve(), []
     for folder in ("", *kind.folders):
         if not (root / folder).is_dir():
             continue
         for entry in (root / folder).iterdir():
             path = f"{folder}/{entry.name}" if folder else entry.name
             if kind.files.fullmatch(path) and entry.is_file():
-                if not entry.resolve().is_relative_to(inside):
+                if not entry.resolve().is_relative_to(real_root):
                     raise UskError(
                         f"{root / path} is or lies behind a link to a file outside of {root}, which would be uploaded",
                         hint="Copy the file into the folder.",
                     )
-                found.append(path)
-    return sorted(found)
+                paths.append(path)
+    return sorted(paths)
 
 
 def _read_record(file: Path) -> dict[str, Any]:
     return read_json(file, UskError, f"{file} is damaged; make the folder again")
 
 
-# --- whole? ------------------------------------------------------------------------------------------------
-
-
 def _check_dataset(root: Path, record: dict[str, Any], paths: list[str]) -> None:
-    """Finished, its plan the manifest's, and no other shards; `_compare_hashes` checks those."""
+    """Raise UskError unless the dataset is finished, and its plan and shard names match the manifest."""
     manifest = read_manifest(root, UskError)
-    every = manifest.all_shards
-    if missing := sorted(set(every) - set(paths)):
+    shards = manifest.all_shards
+    if missing := sorted(set(shards) - set(paths)):
         raise UskError(
-            f"{root} is unfinished: {len(missing)} of {len(every)} shards are missing", hint=SYNTH_AGAIN
+            f"{root} is unfinished: {len(missing)} of {len(shards)} shards are missing", hint=SYNTH_AGAIN
         )
-    finished = manifest.shards and all(shard.sha256 for shard in every.values())
+    finished = manifest.shards and all(shard.sha256 for shard in shards.values())
     if not finished or not {CARD_FILE, "plan.jsonl"} <= set(paths):
         raise UskError(f"{root} is unfinished: its clips, plan or card are not complete", hint=SYNTH_AGAIN)
-    if over := sorted(path for path in paths if path.endswith(".parquet") and path not in every):
+    if unknown := sorted(path for path in paths if path.endswith(".parquet") and path not in shards):
         raise UskError(
-            f"{root} has shards that its {MANIFEST_FILE} does not know",
-            hint=f"Delete {abbreviate_list(over)}.",
+            f"{root} has shards that are not in its {MANIFEST_FILE}",
+            hint=f"Delete {abbreviate_list(unknown)}.",
         )
     if sha256_of(root / "plan.jsonl") != manifest.plan_sha256:
         raise UskError(
@@ -222,7 +219,7 @@ def _check_dataset(root: Path, record: dict[str, Any], paths: list[str]) -> None
 
 
 def _compare_hashes(root: Path, files: list[SharedFile]) -> None:
-    """The manifest of a finished dataset knows the hash of each shard."""
+    """Raise UskError if a shard does not have the hash in the manifest."""
     shards = read_manifest(root, UskError).all_shards
     for file in files:
         if file.path in shards and shards[file.path].sha256 != file.sha256:
@@ -242,7 +239,7 @@ def _check_run(root: Path, record: dict[str, Any], paths: list[str]) -> None:
 
 
 def _check_generator(root: Path, index: dict[str, Any], paths: list[str]) -> None:
-    """Every network that the index names has its weights, as safetensors."""
+    """Raise UskError unless every network in the index has safetensors weights."""
     for name, entry in index.items():
         if name not in ("unet", "vqvae", "audio_encoder") or not isinstance(entry, list) or not any(entry):
             continue
@@ -250,18 +247,18 @@ def _check_generator(root: Path, index: dict[str, Any], paths: list[str]) -> Non
         if not weights:
             pickled = any((root / name).glob("*.bin"))
             raise UskError(
-                f"{root}: {name} has {'pickled weights (.bin) alone' if pickled else 'no weights'}",
-                hint=f"Only safetensors are shared, which `usk fit` writes when it starts from {root}.",
+                f"{root}: {name} has {'only pickled weights (.bin)' if pickled else 'no weights'}",
+                hint=f"Only safetensors are shared. Run `usk fit` from {root} to write them.",
             )
         for path in weights:
             _check_weights(root / path)
 
 
 def _check_adapter(root: Path, config: dict[str, Any], paths: list[str]) -> None:
-    """Its weights, and a base that others can load."""
+    """Raise UskError unless the adapter has weights, and a base model that others can load."""
     if not looks_like_hub_id(base := str(config.get("base_model_name_or_path"))):
         raise UskError(
-            f"{root} adapts {base}, a folder of this machine, which nobody else can load",
+            f"{root} adapts {base}, a folder on this machine that nobody else can load",
             hint="Fit it from the model on the Hub.",
         )
     if ADAPTER_WEIGHTS not in paths:
@@ -278,7 +275,7 @@ CHECKS = {
 
 
 def _check_weights(file: Path) -> None:
-    """Whether a safetensors file is as long as its header says."""
+    """Raise UskError unless a safetensors file has the length that its header states."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -288,12 +285,9 @@ def _check_weights(file: Path) -> None:
         raise UskError(f"{file} is damaged or cut short", hint="Make the folder again.") from error
 
 
-# --- the card ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Card:
-    """A folder's README.md as it is to stand in the repo; empty where there is none."""
+    """The README.md for the repo; empty if the folder has none."""
 
     content: bytes
     title: str
@@ -301,7 +295,7 @@ class _Card:
 
 
 def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
-    """The card, which must not state a freer license than what is inherited."""
+    """Read the card for the repo. Raises UskError if it states a freer license than the inherited one."""
     file = root / CARD_FILE
     if not file.is_file():
         return _Card(b"", "", inherited)
@@ -309,8 +303,8 @@ def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
         text = file.read_bytes().decode("utf-8").replace(PLACE, repo_id)
         metadata = card_metadata(text)
     except ValueError as error:
-        wrong = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        raise UskError(f"{file} {wrong}", hint="Fix it, or make the folder again.") from error
+        problem = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise UskError(f"{file} {problem}", hint="Fix it, or make the folder again.") from error
     names = metadata.get("license_name" if metadata.get("license") == "other" else "license")
     stated = names if isinstance(names, str) else None
     if is_noncommercial(inherited) and not is_noncommercial(str(stated)):
@@ -323,14 +317,14 @@ def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
 
 
 def _warn_of_home(files: list[SharedFile], reporter: Reporter) -> None:
-    """Records that name the user's home folder would make it public."""
+    """Warn if a file contains the path of the user's home folder, which the push would publish."""
     home = str(expanded("~")).encode()
-    named = [
+    names = [
         file.path
         for file in files
         if file.path.endswith((".json", ".md")) and len(home) > 5 and home in file.source.read_bytes()
     ]
-    if named:
+    if names:
         reporter.warn(
-            f"{abbreviate_list(named)} names folders below your home; who can see the repo can read them"
+            f"{abbreviate_list(names)} names folders below your home; who can see the repo can read them"
         )

@@ -1,6 +1,7 @@
-"""Dataset and model cards: Markdown from the Jinja templates in `cards/`, metadata in YAML, the Hub's license fields.
+"""Render dataset and model cards: Markdown from the Jinja templates in `cards/`, and metadata in YAML.
 
-Names of classes and sources come from users: they are escaped for Markdown, and a YAML library writes the metadata.
+`usk.synth.card`, `usk.classify.card` and `usk.diffusion.card` collect the values. Names of classes and sources come from
+users, so they are escaped.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any
 
 from usk.errors import UskError
 
-# The Hub's names of licenses that clips are commonly under; others become `other` with a name of their own.
+# The Hub's names of common licenses of clips. Any other license becomes `other` with a `license_name`.
 HUB_LICENSES = re.compile(
     r"cc-by-nc-(sa-)?[234]\.0|cc-by-nc-nd-[34]\.0|cc-by-nd-4\.0|cc-by-sa-[34]\.0|cc-by-([234]\.0|2\.5)|"
     r"cc0-1\.0|apache-2\.0|mit|gpl-3\.0|odbl|pddl"
 )
 PLACE = "path/to/this/folder"
-"""Stands for the dataset, generator or run in its card; `usk push` puts its place on the Hub there."""
+"""Placeholder for the location of the dataset, generator or run in its card. `usk push` replaces it by the Hub id."""
 URBANSOUND8K = (
     "Made with recordings of UrbanSound8K (CC BY-NC 3.0, recordings by Freesound users): J. Salamon, C. Jacoby and "
     'J. P. Bello,\n"A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.'
@@ -26,7 +27,7 @@ URBANSOUND8K = (
 
 
 def _templates() -> Path:
-    """`cards/` at the top of a checkout, or the copy inside an installed package."""
+    """Return `cards/` of a checkout, or its copy in an installed package."""
     installed = Path(__file__).parent / "card_templates"
     checkout = Path(__file__).parents[1] / "cards"
     for folder in (installed, checkout):
@@ -36,26 +37,23 @@ def _templates() -> Path:
 
 
 def escape_markdown(value: object) -> str:
-    """`value` as plain text inside Markdown: control and line-break characters dropped, specials escaped."""
+    """Escape `value` as plain text for Markdown, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", one_line(value))
 
 
 def one_line(value: object) -> str:
-    """`value` as text without line breaks and control characters."""
+    """Return `value` as text with spaces for line breaks and control characters."""
     return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def code_span(value: object) -> str:
-    """`value` between backticks, also inside a table."""
-    return (
-        "`" + one_line(value).replace("`", "'").replace("|", "\\|").strip() + "`"
-        if str(value).strip()
-        else ""
-    )
+    """Return `value` between backticks, safe in a table; empty for an empty value."""
+    text = one_line(value).replace("`", "'").replace("|", "\\|").strip()
+    return f"`{text}`" if str(value).strip() else ""
 
 
 def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any]) -> str:
-    """A card: YAML metadata and the rendered template of `cards/`."""
+    """Render a template of `cards/` with YAML metadata in front."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -72,7 +70,7 @@ def render_card(template: str, metadata: dict[str, Any], values: dict[str, Any])
 
 
 def metadata_yaml(metadata: dict[str, Any]) -> str:
-    """Metadata as YAML. Quoted is whatever a reader of YAML 1.2, as the Hub's is, could take for something else."""
+    """Return metadata as YAML. Text is quoted unless YAML 1.2, which the Hub reads, certainly takes it for text."""
     import yaml  # type: ignore[import-untyped,unused-ignore]
 
     class Dumper(yaml.SafeDumper):
@@ -97,13 +95,13 @@ def metadata_yaml(metadata: dict[str, Any]) -> str:
 
 
 def size_category(n_rows: int) -> str:
-    """The Hub's name for a number of rows."""
+    """Return the Hub's category for a number of rows."""
     limits = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
     return next((name for limit, name in limits.items() if n_rows < limit), "n>1M")
 
 
 def license_metadata(name: str) -> dict[str, str]:
-    """The Hub's `license` fields for a license's name."""
+    """Return the Hub's `license` fields for the name of a license."""
     short = re.sub(r"[^a-z0-9.-]+", "-", name.lower())
     if HUB_LICENSES.fullmatch(short):
         return {"license": short}
@@ -111,7 +109,7 @@ def license_metadata(name: str) -> dict[str, str]:
 
 
 def card_metadata(text: str) -> dict[str, Any]:
-    """The YAML metadata of a card; empty where it has none. Raises ValueError with what is wrong with it."""
+    """Parse the YAML metadata of a card; empty without any. Raises ValueError with a clause for a message."""
     import yaml
 
     head = re.match(r"---\r?\n(.*?\n)---\r?\n", text, re.DOTALL)
@@ -126,18 +124,18 @@ SEAL = re.compile(r"\n?<!-- written by usk, sha256 ([0-9a-f]{64}) -->\s*\Z")
 
 
 def seal(text: str) -> str:
-    """The card with a comment at its end that holds its hash, by which `was_edited` knows it again."""
+    """Append a comment with the card's hash, from which `was_edited` detects changes."""
     body = unseal(text)
     return f"{body}\n<!-- written by usk, sha256 {hashlib.sha256(body.encode()).hexdigest()} -->\n"
 
 
 def unseal(text: str) -> str:
-    """The card without that comment."""
+    """Remove that comment."""
     return SEAL.sub("", text).rstrip() + "\n"
 
 
 def was_edited(text: str) -> bool:
-    """Whether somebody wrote in this card since usk did: it is not what its seal says. One with nothing but metadata was not."""
+    """Whether somebody changed a card that usk wrote, or wrote one with more than metadata."""
     if SEAL.search(text) is None:
         return bool(re.sub(r"\A---\r?\n.*?\n---\r?\n", "", text, flags=re.DOTALL).strip())
     return seal(text) != text

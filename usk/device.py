@@ -1,4 +1,4 @@
-"""Where torch computes, and in which precision."""
+"""Choose torch's device, precision and threads, and find the memory and cores that this process may use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from usk.errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CGROUP = Path("/sys/fs/cgroup")  # what a container is allowed, as it sees it
+CGROUP = Path("/sys/fs/cgroup")  # the limits of a container
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises UsageError for a device that is not there.
+    """Return the torch device; `auto` is CUDA if available, else the CPU. Raises UsageError for an unavailable device.
 
-    For a CPU it sets the process's memory up as well, see `keep_freed_memory`.
+    For the CPU, this also calls `keep_freed_memory`.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,7 +30,7 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError:
         raise _no_device(device, "is not a device that torch knows") from None
     if resolved.type not in ("cpu", "cuda"):
-        raise _no_device(device, "usk does not compute on this device")
+        raise _no_device(device, "usk does not support this device")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise _no_device(device, "torch finds no CUDA device here")
     if resolved.type == "cuda" and resolved.index and resolved.index >= (count := torch.cuda.device_count()):
@@ -41,7 +41,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def visible_devices(device: torch.device) -> tuple[str, ...]:
-    """The devices that work may be spread over: of `cuda` without a number all there are."""
+    """Return the devices to spread work over: for `cuda` without a number all CUDA devices, else `device` alone."""
     if device.type != "cuda" or device.index is not None:
         return (str(device),)
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or (str(device),)
@@ -52,40 +52,40 @@ def _no_device(device: str, message: str) -> UsageError:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees for its next tensors, instead of giving it back to the system.
+    """Make glibc keep freed memory for the next tensors, instead of returning it to the system.
 
-    By default large tensors come as fresh pages that the system clears first: a fifth of the time of a small network on a CPU.
-    The process holds on to its peak instead. Does nothing where there is no glibc.
+    By default the system clears fresh pages for each tensor above some megabytes. That took a fifth of the time of a small
+    network on a CPU. The process then keeps its peak memory. Without glibc nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
     if mallopt is not None:
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h; 32 MB is the most it takes
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h; 32 MB is the maximum
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor there; this process need not wait for the copy to a CUDA device."""
+    """Copy a tensor to `device`. The copy to a CUDA device is asynchronous."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def memory_allowed_bytes() -> float:
-    """Memory that this process may fill: the machine's, or its container's share of it; infinite where nothing says."""
-    found = []
+    """Return the memory that this process may use: the machine's or its container's limit; infinite if unknown."""
+    limits = []
     with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows
-        found.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+        limits.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
-            found.append(float((CGROUP / name).read_text()))
-    return min(found, default=math.inf)
+            limits.append(float((CGROUP / name).read_text()))
+    return min(limits, default=math.inf)
 
 
 def free_device_bytes(device: torch.device) -> float:
-    """Memory of a CUDA device that nobody uses; infinite for the CPU, see `memory_allowed_bytes`."""
+    """Return the free memory of a CUDA device; infinite for the CPU (see `memory_allowed_bytes`)."""
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else math.inf
 
 
 def cores_allowed() -> int:
-    """Cores that this process may keep busy: those it may run on, or its container's quota of them."""
+    """Return the number of cores that this process may use: its CPU affinity or its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text().split()
@@ -95,7 +95,7 @@ def cores_allowed() -> int:
 
 @contextlib.contextmanager
 def threads_of_torch(count: int) -> Iterator[None]:
-    """So many threads for torch's operators meanwhile: the last bits of their results depend on it."""
+    """Set the number of torch's threads inside a `with` block. The last bits of results depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -105,8 +105,10 @@ def threads_of_torch(count: int) -> Iterator[None]:
 
 
 def default_precision(device: torch.device, training: bool = True) -> str:
-    """bf16 where the device multiplies it natively: CUDA from Ampere on, CPUs with AMX. On CPUs with AVX512-BF16 generators are
-    1.8 times as fast in it; they are not trained in it there, since nothing was measured of that. fp32 elsewhere."""
+    """Return bf16 if the device multiplies it natively (CUDA since Ampere, CPUs with AMX), else fp32.
+
+    On CPUs with AVX512-BF16, generation in bf16 is 1.8 times as fast. Training there uses fp32: bf16 was not measured.
+    """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     names = ("_is_amx_tile_supported", *(() if training else ("_is_avx512_bf16_supported",)))
@@ -114,5 +116,5 @@ def default_precision(device: torch.device, training: bool = True) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Matrix products in the `precision`; everything else stays float32."""
+    """Compute matrix products in `precision` and everything else in float32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")

@@ -1,4 +1,4 @@
-"""The errors that usk raises on purpose: each is one line that names what is wrong and what to do about it."""
+"""The exceptions of usk, checks of options, and the conversion of disk errors. Each message is one line."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 
 
 class UskError(Exception):
-    """Something that the user can fix.
+    """An error that the user can fix.
 
-    `str(error)` is one line: the field and its value where they are known, what happened, and what to do. The command line
-    prints the same line with the option's name in place of the field's.
+    `str(error)` is one line: the field with its value, what happened, and what to do. The command line prints the same line
+    with the option's name for the field's name.
 
     Args:
-        message: what happened, with the value. No option names: `field` says which one is meant.
-        field: the parameter or configuration field at fault, such as `per_class`.
-        value: what was given for it, where that helps.
+        message: what happened, with the value, but without option names.
+        field: the parameter or configuration field that is wrong, such as `per_class`.
+        value: the value of the field.
         hint: what to do about it.
     """
 
     exit_code = 1
-    label = ""  # what the command that was called names the field
+    label = ""  # name of the option or argument of the current command; the command line sets it
 
     def __init__(self, message: str, *, field: str = "", value: object = None, hint: str = "") -> None:
         super().__init__(message)
         self.message, self.field, self.value, self.hint = message, field, value, hint
 
     def line(self, label: str = "") -> str:
-        """The whole message; `label` is what to call the field, by default its own name."""
-        given = " ".join(str(part) for part in (label or self.field, self.value) if part not in ("", None))
-        said = f"{given}: {self.message}" if given else self.message
-        return f"{said.rstrip('.')}. {self.hint}" if self.hint else said
+        """Return the whole message, with `label` for the field's name."""
+        subject = " ".join(str(part) for part in (label or self.field, self.value) if part not in ("", None))
+        problem = f"{subject}: {self.message}" if subject else self.message
+        return f"{problem.rstrip('.')}. {self.hint}" if self.hint else problem
 
     def __str__(self) -> str:
         return self.line()
 
-    def __reduce__(self) -> tuple[Any, ...]:  # workers send errors home
+    def __reduce__(self) -> tuple[Any, ...]:  # for pickling: worker processes return errors
         return _rebuild, (type(self), self.message, self.field, self.value, self.hint)
 
 
@@ -47,7 +47,7 @@ def _rebuild(kind: type[UskError], message: str, field: str, value: object, hint
 
 
 class UsageError(UskError):
-    """A flag or an argument that cannot be meant: exit code 2, as for usage errors of the command line."""
+    """An invalid option or argument. The exit code is 2, as for other usage errors of command lines."""
 
     exit_code = 2
 
@@ -58,17 +58,17 @@ def no_effect(field: str, value: object, why: str) -> UsageError:
 
 
 def require_known(value: object, known: Iterable[str], field: str) -> None:
-    """Raise UsageError for a value of `field` that is none of the known names."""
+    """Raise UsageError if the value of `field` is not one of the known names."""
     if value not in (names := tuple(known)):
         raise UsageError("is not known", field=field, value=value, hint=f"Choose one of {', '.join(names)}.")
 
 
-TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # says nothing of the file or folder at hand
-LARGEST = 2**32 - 1  # what all libraries take for a seed
+TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # too many open files: the folder is not at fault
+MAX_SEED = 2**32 - 1  # the largest seed that all libraries accept
 
 
-def require_at_least(least: int, most: int = LARGEST, **values: float | None) -> None:
-    """Raise UsageError for the first of these fields that is below `least` or above `most`; None is not given."""
+def require_at_least(least: int, most: int = MAX_SEED, **values: float | None) -> None:
+    """Raise UsageError for the first field whose value is below `least` or above `most`. None is valid."""
     for field, value in values.items():
         if value is not None and value < least:
             raise UsageError(f"must be at least {least}", field=field, value=value)
@@ -78,20 +78,20 @@ def require_at_least(least: int, most: int = LARGEST, **values: float | None) ->
 
 
 class SourceError(UskError):
-    """A source of clips that cannot be read as one."""
+    """A source of clips cannot be read."""
 
 
 class ModelError(UskError):
-    """A generator that cannot be loaded or used."""
+    """A generator or classifier cannot be loaded or used."""
 
 
 class LeakError(UskError):
-    """Training would see what testing uses."""
+    """Test data would leak into training."""
 
 
 @contextmanager
 def disk_errors(folder: Path, field: str = "out") -> Iterator[None]:
-    """What the operating system refuses in `folder`, which the option of that `field` names, as one line."""
+    """Turn an OSError into a UskError with one line about `folder`, which is the value of `field`."""
     try:
         yield
     except OSError as error:

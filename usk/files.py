@@ -1,4 +1,4 @@
-"""Files: which there are, reading records, writing whole or not at all, and folders that one process at a time fills."""
+"""List files, read JSON, write files atomically, and lock folders against other processes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from usk.reporter import Reporter
 
 LOCK_FILE = ".lock"
 PARTIAL = ".usk-{}.part"
-TORN = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, pickle.UnpicklingError)
-"""What `torch.load` raises where a file is damaged."""
+DAMAGED = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, pickle.UnpicklingError)
+"""Exceptions of `torch.load` for a damaged file."""
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENOSYS})
-"""What a file system says that has no locks."""
+"""Error numbers of a file system without locks."""
 
 
 def atomic_write(
     path: Path, content: bytes | memoryview | Iterable[bytes | memoryview], durable: bool = True
 ) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
+    """Write a file through a temporary file, so that it is complete or does not exist.
 
-    The temporary file has a random name and is created, never opened: nothing that was put there before is written to.
-    `durable=False` saves the wait for the disk: after a power cut (not after a kill) the file may be damaged.
+    The temporary file has a random name and must be new, so that no link or file that somebody put there is written to.
+    `durable=False` does not wait for the disk: after a power cut, but not after a kill, the file may be damaged.
     """
     partial = path.parent / PARTIAL.format(secrets.token_hex(8))
     try:
         with partial.open("xb") as file:
-            for part in (content,) if isinstance(content, bytes | memoryview) else content:
-                file.write(part)
+            file.writelines((content,) if isinstance(content, bytes | memoryview) else content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -47,32 +46,31 @@ def atomic_write(
 
 
 def sha256_of(file: Path) -> str:
-    """Of what a file holds, in hex."""
+    """Return the SHA-256 hash of a file's content, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_json(file: Path, error: type[UskError], unreadable: str) -> dict[str, Any]:
-    """The JSON object in a file (UTF-8): a record of ours, perhaps damaged, or anybody's from the Hub. Raises `error` with the
-    message `unreadable` where there is none."""
+    """Return the JSON object in a UTF-8 file, which may be damaged or untrusted. Raise `error(unreadable)` if there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as failure:  # the last: nested too deep
+    except (OSError, ValueError, RecursionError) as failure:  # RecursionError: nested too deep
         raise error(unreadable) from failure
     if not isinstance(content, dict):
         raise error(unreadable)
     return content
 
 
-def require_own_folder(folder: Path, ours: str) -> None:
-    """Raise UsageError where `folder` is a file, or holds something, but not the file called `ours`."""
+def require_own_folder(folder: Path, record: str) -> None:
+    """Raise UsageError unless `folder` is new, empty, or holds the file `record`, which marks it as ours."""
     with disk_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise UsageError("is a file", field="out", value=folder, hint="Choose a folder.")
-        free = (folder / ours).is_file() or not folder.is_dir()
-        if not free and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        is_ours = (folder / record).is_file() or not folder.is_dir()
+        if not is_ours and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UsageError(
-                "holds something else", field="out", value=folder, hint="Choose a new or empty folder."
+                "holds other files", field="out", value=folder, hint="Choose a new or empty folder."
             )
 
 
@@ -80,11 +78,10 @@ def require_own_folder(folder: Path, ours: str) -> None:
 def exclusive_lock(
     folder: Path, command: str, wait_s: float = 0, reporter: Reporter | None = None
 ) -> Iterator[None]:
-    """Keep `folder`, which exists, to this process. Raises UsageError while another process, of `command`, fills it, after
-    `wait_s` seconds.
+    """Lock an existing folder, and delete the partial files that a killed process left in it.
 
-    The lock is the operating system's: it ends with the process, however that ends. A file system without locks has none,
-    and `reporter` says so. What a killed process left half written in the folder is deleted.
+    Raise UsageError if another process of `command` holds the lock for longer than `wait_s` seconds. The operating system
+    releases the lock when the process ends. Warn `reporter` if the file system has no locks.
     """
     from filelock import FileLock, Timeout
 
@@ -107,19 +104,19 @@ def exclusive_lock(
                 reporter.warn(
                     f"the file system of {folder} has no locks: let no other {command} write there meanwhile"
                 )
-        for left in folder.glob(PARTIAL.format("*")):
-            left.unlink(missing_ok=True)
+        for partial in folder.glob(PARTIAL.format("*")):
+            partial.unlink(missing_ok=True)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no open file
+        with contextlib.suppress(OSError):  # Windows cannot delete an open file
             path.unlink(missing_ok=True)
         lock.release()
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine runs."""
-    if os.name == "nt":  # where a signal of 0 is Ctrl-C
+    """Whether a process with this id runs on this machine. On Windows always True."""
+    if os.name == "nt":  # there, os.kill(process, 0) would send Ctrl-C
         return True
     try:
         os.kill(process, 0)
@@ -131,7 +128,7 @@ def is_alive(process: int) -> bool:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path with `~` as its user's home; as it stands where no such user is known."""
+    """Expand `~` in a path. Return the path unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -139,11 +136,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def turn(path: Path, wait_s: float = 600.0) -> Iterator[None]:
-    """Wait while another process makes the file `path`, then look again whether it is there.
+def creation_lock(path: Path, wait_s: float = 600.0) -> Iterator[None]:
+    """Hold a lock while creating the file `path`. The caller must check again whether the file exists now.
 
-    A process that dies ends its turn. After `wait_s` seconds, or without locks, several may make it at a time: whole files of one
-    content.
+    After `wait_s` seconds, or without locks, several processes may create the file. That is harmless: they write the same
+    content atomically.
     """
     from filelock import FileLock, Timeout
 
@@ -162,7 +159,7 @@ def turn(path: Path, wait_s: float = 600.0) -> Iterator[None]:
 
 
 def is_text(path: str | PurePath) -> bool:
-    """Whether a name can be written down: file systems hold bytes, and old archives names in other encodings."""
+    """Whether a name is valid UTF-8. Names in old archives may have other encodings."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -170,46 +167,50 @@ def is_text(path: str | PurePath) -> bool:
     return True
 
 
-LITTER = frozenset((
+SYSTEM_FOLDERS = frozenset((
     "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "~snapshot",
     "__macosx", "__pycache__", "$recycle.bin", "recycler", "lost+found", "node_modules", "venv",
     "system volume information", "network trash folder", "temporary items",
 ))  # fmt: skip
 
 
-def is_litter(name: str) -> bool:
-    """Whether a folder is hidden, or one that network drives, operating systems and programs put beside one's own."""
-    return name.startswith(".") or name.casefold() in LITTER
+def is_hidden_folder(name: str) -> bool:
+    """Whether a folder's name begins with a dot, or operating systems, network drives or programs create such folders."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
 def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
-    """All files below `folder`, without hidden ones (`._cut.wav`), those in hidden folders (`.ipynb_checkpoints`), and litter.
+    """Return all files below `folder`, sorted, except hidden ones (`._cut.wav`) and those in hidden folders.
 
-    Linked folders are entered like others, each once. Links to what is in `folder` anyway, above it, or nowhere are added to `left_out`.
+    Linked folders are entered, each once. Append to `left_out` broken links, and links to a folder in `folder` or above it.
     """
     root = folder.resolve()
-    found: list[Path] = []
+    files: list[Path] = []
     entered: set[Path] = set()
-    for place, below, names in os.walk(folder, followlinks=True):
-        entered.add(Path(place).resolve())
-        kept = []
-        for name in sorted(below):
-            path = Path(place, name)
-            if is_litter(name):
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        here = Path(parent).resolve()
+        entered.add(here)
+        to_enter = []
+        for name in sorted(subfolders):
+            path = Path(parent, name)
+            if is_hidden_folder(name):
                 continue
             if path.is_symlink():
-                real, here = path.resolve(), Path(place).resolve()
-                above = here.is_relative_to(real) or root.is_relative_to(real)
-                if above or real in entered or real.is_relative_to(root):
+                target = path.resolve()
+                is_above = here.is_relative_to(target) or root.is_relative_to(target)
+                if is_above or target in entered or target.is_relative_to(root):
                     if left_out is not None:
                         left_out.append(path)
                     continue
-            kept.append(name)
-        below[:] = kept
+            to_enter.append(name)
+        subfolders[:] = to_enter  # os.walk enters these
         for name in names:
+            if name.startswith("."):
+                continue
+            file = Path(parent, name)
             with contextlib.suppress(OSError):  # a link that may not be followed
-                if not name.startswith(".") and (file := Path(place, name)).is_file():
-                    found.append(file)
-                elif left_out is not None and not name.startswith(".") and not file.exists():
+                if file.is_file():
+                    files.append(file)
+                elif left_out is not None and not file.exists():
                     left_out.append(file)
-    return sorted(found)
+    return sorted(files)

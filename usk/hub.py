@@ -1,4 +1,4 @@
-"""Calls to the Hugging Face Hub: bounded waiting, trying again where that helps, and what a failure means, in one line."""
+"""Calls to the Hugging Face Hub: time limits, retries, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from typing import Any, TypeVar
 
 from usk.errors import UskError
 
-WAITS_S = (1.0, 2.0, 4.0, 8.0)
-LONGEST_WAIT_S = 90.0  # who is asked to wait longer than this is told so instead
-# For a sign of life; the client's own calls mostly have no limit
-READ_TIMEOUT_S, WRITE_TIMEOUT_S = 10.0, 60.0
-PATIENCE_S = 30.0  # with a Hub that does nothing but fail or dawdle, over all requests of a call
-SLOWEST_BYTES_PER_S = 256
+RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+MAX_RETRY_WAIT_S = 90.0  # if the Hub asks for a longer wait, fail at once
+READ_TIMEOUT_S, WRITE_TIMEOUT_S = 10.0, 60.0  # of a request to which the client gave no timeout
+PATIENCE_S = 30.0  # limit on failing and slow requests, over all requests of a call
+MIN_BYTES_PER_S = 256
 
-# What an exception means, by the name of its class: what happened, and what to do. `{instead}` is what the caller proposes,
-# `{done}` is pushed or downloaded.
+# Exception class -> what happened, and what to do. `{instead}` is the caller's alternative; `{done}` is pushed or downloaded.
 MEANINGS = {
     "LocalTokenNotFoundError": ("needs a Hugging Face account", "Run `hf auth login`, or set HF_TOKEN."),
     "RevisionNotFoundError": ("has no revision {revision} on the Hub", ""),
@@ -38,12 +36,12 @@ MEANINGS = {
         "Check its name, or run `hf auth login`.",
     ),
     "HFValidationError": ("is not a Hub id, which looks like user/name or user/name@revision", ""),
-    # Of `datasets` too
+    # The class of `datasets` has the same name.
     "OfflineModeIsEnabled": ("cannot be reached: HF_HUB_OFFLINE is set", "Unset it, or {instead}."),
 }
-AWAY = ("cannot be reached (no network?)", "{Instead}.")
+UNREACHABLE = ("cannot be reached (no network?)", "{Instead}.")
 UNREADABLE = ("cannot be {done}: the Hub's answer cannot be read", "Try again later, or {instead}.")
-# The same for the statuses of answers that have no class of their own: reading, then writing.
+# HTTP status -> the same, for read and for write requests.
 READING = {
     401: (
         "is refused: the Hub does not accept your token, or it has expired",
@@ -72,11 +70,11 @@ UNWRITABLE = (
     "Fix its permissions, or move the cache with $HF_HOME.",
 )
 ERRNOS = {
-    **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN), AWAY),
+    **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN), UNREACHABLE),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), DISK_FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), UNWRITABLE),
 }
-# Known by module and name: huggingface_hub has spoken through requests, httpx and httpx2, datasets through aiohttp.
+# By package and class name, since versions of huggingface_hub use requests, httpx or httpx2, and datasets uses aiohttp.
 CONNECTION_ERRORS = frozenset(
     {
         ("httpx", "TransportError"),
@@ -95,33 +93,33 @@ T = TypeVar("T")
 
 
 def retried(call: Callable[[], T], sleep: Callable[[float], object] = time.sleep) -> T:
-    """`call()`, again where the Hub is out of order for a moment and its client does not try again by itself.
+    """Return `call()`, with up to four retries of failures that the Hub's client does not retry itself.
 
-    That is a 503 (or a page that a proxy sends in place of JSON), and a 429 that says when to come back; at most four
-    times more. Everything else is raised at once: other statuses, and connections that broke.
+    These are status 503, an answer that is not JSON (such as a proxy's page), and status 429 with a time to retry after.
+    Everything else is raised at once.
     """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    for wait_s in WAITS_S:
+    for wait_s in RETRY_WAITS_S:
         try:
             return call()
-        except (HfHubHTTPError, LocalEntryNotFoundError) as failure:  # the latter: nor is it in the cache
+        except (HfHubHTTPError, LocalEntryNotFoundError) as failure:  # the second may hide the first
             refusal = next((link for link in causes(failure) if isinstance(link, HfHubHTTPError)), None)
             if refusal is None:
                 raise
-            status, asked_s = refusal.response.status_code, _asked_wait_s(refusal.response.headers)
-            if status != 503 and not (status == 429 and asked_s is not None):
+            status, retry_after_s = refusal.response.status_code, _retry_after_s(refusal.response.headers)
+            if status != 503 and not (status == 429 and retry_after_s is not None):
                 raise
-            if asked_s is not None and asked_s > LONGEST_WAIT_S:
+            if retry_after_s is not None and retry_after_s > MAX_RETRY_WAIT_S:
                 raise
-            sleep(max(wait_s, asked_s or 0.0))
+            sleep(max(wait_s, retry_after_s or 0.0))
         except json.JSONDecodeError:
             sleep(wait_s)
     return call()
 
 
-def _asked_wait_s(headers: Any) -> float | None:
-    """When the Hub wants the next request: its `Retry-After`, else the reset of a rate limit that is used up."""
+def _retry_after_s(headers: Any) -> float | None:
+    """Return the wait that `Retry-After` or the reset of a used-up rate limit asks for, or None."""
     after = str(headers.get("Retry-After") or "").strip()
     if after.isdigit():
         return float(after)
@@ -133,16 +131,15 @@ def _asked_wait_s(headers: Any) -> float | None:
 def hub_errors(
     subject: str, instead: str, error: type[UskError], revision: str | None = None, writing: bool = False
 ) -> Iterator[None]:
-    """Failures of the Hub calls inside become `error`: `subject`, what happened, and as its hint what to do about it.
+    """Raise failures of the Hub, the network and the disk as `error` with one line, and limit the time of all Hub calls.
+
+    Other exceptions pass through.
 
     Args:
-        subject: what was wanted, as messages begin: `the Hub dataset user/name`.
+        subject: the begin of the message, such as `the Hub dataset user/name`.
         instead: what the user can do without the Hub, as an imperative.
-        revision: the one that was asked for.
-        writing: whether something was to be pushed, not read.
-
-    No call inside waits forever for a Hub that accepts connections and says nothing. Whatever is no failure of the Hub, the
-    network or the disk passes through as it is.
+        revision: the requested revision.
+        writing: whether the calls push, not read.
     """
     limit_waiting()
     try:
@@ -151,21 +148,21 @@ def hub_errors(
     except UskError:
         raise
     except Exception as failure:
-        found = _meaning(failure, writing)
-        if found is None:
+        meaning = _meaning(failure, writing)
+        if meaning is None:
             raise
-        (what, hint), facts = found
-        facts |= {"revision": revision, "done": "pushed" if writing else "downloaded"}
-        facts |= {"instead": instead, "Instead": instead[:1].upper() + instead[1:]}
-        raise error(f"{subject} {what.format(**facts)}", hint=hint.format(**facts)) from failure
+        (problem, hint), values = meaning
+        values |= {"revision": revision, "done": "pushed" if writing else "downloaded"}
+        values |= {"instead": instead, "Instead": instead[:1].upper() + instead[1:]}
+        raise error(f"{subject} {problem.format(**values)}", hint=hint.format(**values)) from failure
 
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Without the client's lines about requests that failed and are tried again; who asked for more gets it."""
+    """Hide the client's warnings about retried requests, unless the user changed its verbosity."""
     from huggingface_hub import logging
 
-    if (verbosity := logging.get_verbosity()) == logging.WARNING:  # its default
+    if (verbosity := logging.get_verbosity()) == logging.WARNING:  # the default
         logging.set_verbosity(logging.ERROR)
     try:
         yield
@@ -173,114 +170,114 @@ def _no_warnings() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-class OutOfPatienceError(Exception):
-    """For `PATIENCE_S` the Hub has answered with this status from 500 on, or (0) too slowly, or (429) it asks for a long wait."""
+class HubTimeoutError(Exception):
+    """The Hub failed with `status` 500 or above for `PATIENCE_S`, was too slow (0), or asks for a long wait (429)."""
 
     def __init__(self, status: int = 0) -> None:
         super().__init__(status)
         self.status = status
 
 
-class _Patience:
-    """How long the Hub has failed or dawdled, over all requests."""
+class _RequestMonitor:
+    """Hooks in the client's HTTP session that limit how long the Hub may fail or be slow, over all requests of a call."""
 
     def __init__(self) -> None:
-        self.since_s: float | None = None
+        self.failing_since_s: float | None = None  # -inf once a request was too slow
         self.status = 0
-        self.waiting: set[threading.Timer] = set()
+        self.timers: set[threading.Timer] = set()
 
-    def begin(self) -> None:
-        self.since_s = None
-        while self.waiting:
-            self.waiting.pop().cancel()
+    def reset(self) -> None:
+        self.failing_since_s = None
+        while self.timers:
+            self.timers.pop().cancel()
 
-    def watch(self) -> None:
-        """See all requests of the client."""
+    def install(self) -> None:
+        """Add the hooks to the client's session."""
         from huggingface_hub import get_session
 
         hooks = get_session().event_hooks
-        if self.before not in hooks["request"]:
-            hooks["request"].append(self.before)
-            hooks["response"].append(self.after)
+        if self.before_request not in hooks["request"]:
+            hooks["request"].append(self.before_request)
+            hooks["response"].append(self.after_response)
 
-    def before(self, request: Any) -> None:
-        """Give a request that has no time limit one; raise OutOfPatienceError where it is one too many."""
-        if self.since_s is not None and time.monotonic() - self.since_s > PATIENCE_S:
-            raise OutOfPatienceError(self.status)
+    def before_request(self, request: Any) -> None:
+        """Set a timeout if the request has none. Raises HubTimeoutError if the Hub has failed for too long."""
+        if self.failing_since_s is not None and time.monotonic() - self.failing_since_s > PATIENCE_S:
+            raise HubTimeoutError(self.status)
         reading = request.method in ("GET", "HEAD")
-        limits = request.extensions.get("timeout") or {}
-        if all(limit is None for limit in limits.values()):
-            longest_s = READ_TIMEOUT_S if reading else WRITE_TIMEOUT_S
-            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), longest_s)
+        timeouts = request.extensions.get("timeout") or {}
+        if all(timeout is None for timeout in timeouts.values()):
+            timeout_s = READ_TIMEOUT_S if reading else WRITE_TIMEOUT_S
+            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
         if reading:
-            timer = threading.Timer(PATIENCE_S, self.give_up, [weakref.ref(request)])
+            timer = threading.Timer(PATIENCE_S, self.abort, [weakref.ref(request)])
             request.extensions["usk"] = timer
             timer.daemon = True
-            self.waiting.add(timer)
+            self.timers.add(timer)
             timer.start()
 
-    def after(self, response: Any) -> None:
-        """Remember how a request went, and watch how fast its body comes."""
+    def after_response(self, response: Any) -> None:
+        """Record whether the request failed, and limit how slowly its body may arrive."""
         if timer := response.request.extensions.get("usk"):
             timer.cancel()
-            self.waiting.discard(timer)
-        asked_s = _asked_wait_s(response.headers) or 0.0
-        if response.status_code == 429 and asked_s > LONGEST_WAIT_S:  # which the client would wait
-            raise OutOfPatienceError(429)
+            self.timers.discard(timer)
+        retry_after_s = _retry_after_s(response.headers) or 0.0
+        if response.status_code == 429 and retry_after_s > MAX_RETRY_WAIT_S:  # the client would wait
+            raise HubTimeoutError(429)
         if response.status_code < 500:
-            self.since_s = None
-        elif self.since_s is None:
-            self.since_s, self.status = time.monotonic(), response.status_code
+            self.failing_since_s = None
+        elif self.failing_since_s is None:
+            self.failing_since_s, self.status = time.monotonic(), response.status_code
         client = importlib.import_module(type(response).__module__.partition(".")[0])
-        response.stream = _watched(client.SyncByteStream)(response.stream, self)
+        response.stream = _limited_stream(client.SyncByteStream)(response.stream, self)
 
-    def give_up(self, request: weakref.ref[Any]) -> None:
-        """No request after this one, if it still waits; one that drips in ends with its connection."""
+    def abort(self, request: weakref.ref[Any]) -> None:
+        """Close the connection of a request that still waits for its headers, and refuse later requests."""
         from huggingface_hub import close_session
 
-        if request() is None:  # it ended with an error, and nobody holds it any more
+        if request() is None:  # it failed before
             return
-        self.since_s, self.status = -math.inf, 0
+        self.failing_since_s, self.status = -math.inf, 0
         close_session()
-        self.watch()
+        self.install()
 
 
 @functools.cache
-def _watched(base: Any) -> Any:
-    """The class of response bodies that the client takes, ended where they come too slowly."""
+def _limited_stream(base: Any) -> Any:
+    """Return a subclass of the client's stream class that fails if a body arrives too slowly."""
 
-    class Watched(base):
-        def __init__(self, stream: Any, patience: _Patience) -> None:
-            self.stream, self.patience = stream, patience
+    class LimitedStream(base):
+        def __init__(self, stream: Any, monitor: _RequestMonitor) -> None:
+            self.stream, self.monitor = stream, monitor
 
         def __iter__(self) -> Iterator[bytes]:
-            waited_s, n_bytes, began_s = 0.0, 0, time.monotonic()
+            waited_s, n_bytes, started_s = 0.0, 0, time.monotonic()
             for part in self.stream:
-                waited_s += time.monotonic() - began_s
+                waited_s += time.monotonic() - started_s
                 n_bytes += len(part)
-                if waited_s > PATIENCE_S and n_bytes < SLOWEST_BYTES_PER_S * waited_s:
-                    self.patience.since_s = -math.inf
-                    raise OutOfPatienceError
+                if waited_s > PATIENCE_S and n_bytes < MIN_BYTES_PER_S * waited_s:
+                    self.monitor.failing_since_s = -math.inf
+                    raise HubTimeoutError
                 yield part
-                began_s = time.monotonic()
+                started_s = time.monotonic()
 
         def close(self) -> None:
             self.stream.close()
 
-    return Watched
+    return LimitedStream
 
 
-_patience = _Patience()
+_monitor = _RequestMonitor()
 
 
 def limit_waiting() -> None:
-    """Bound how long the Hub client waits for one that is silent, drips, or does nothing but fail, in the calls that follow."""
-    _patience.begin()
-    _patience.watch()
+    """Limit how long the following calls of the Hub client may wait for a Hub that is silent, slow or failing."""
+    _monitor.reset()
+    _monitor.install()
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from or while handling, and so on."""
+    """Yield the error, its cause or context, and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -290,9 +287,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, as far as it fits one line: its first line, or its class if it has none.
+    """Return the first line of a library's error message, or its class name without a message.
 
-    A first line that only announces the next one (it ends in a colon) is joined to it.
+    If the first line ends with a colon, the second line is joined to it.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
@@ -301,46 +298,47 @@ def first_line(error: BaseException) -> str:
 
 
 def _meaning(failure: BaseException, writing: bool) -> tuple[tuple[str, str], dict[str, Any]] | None:
-    """What the failure comes down to, and facts for its text; None if it has nothing to do with the Hub.
+    """Return message and hint for a failure, with values for their placeholders, or None if the Hub is not involved.
 
-    The outermost cause that says something decides. That the file is in no cache (`LocalEntryNotFoundError`) says
-    little: the Hub client raises it for whatever kept it from the Hub, which is further in.
+    The outermost known cause decides. `LocalEntryNotFoundError` counts only if there is no other, since the client raises it
+    for any failure when the file is not in the cache.
     """
     names = []
     for link in causes(failure):
         kinds = [kind.__name__ for kind in type(link).__mro__]
         names += kinds
-        if isinstance(link, OutOfPatienceError):
+        if isinstance(link, HubTimeoutError):
             return READING.get(link.status, OTHER_STATUS if link.status else SLOW), {"status": link.status}
         if known := next((MEANINGS[name] for name in kinds if name in MEANINGS), None):
             return known, {}
         if "HfHubHTTPError" in kinds:
             status = link.response.status_code  # type: ignore[attr-defined]
             return (WRITING if writing else READING).get(status, OTHER_STATUS), {"status": status}
-        if _is_connection_error(link):  # perhaps one that was ended since it dripped
-            return SLOW if _patience.since_s == -math.inf else AWAY, {}
+        if _is_connection_error(link):
+            was_aborted = _monitor.failing_since_s == -math.inf
+            return SLOW if was_aborted else UNREACHABLE, {}
         if isinstance(link, OSError) and link.errno in ERRNOS:
             from huggingface_hub.constants import HF_HUB_CACHE
 
             return ERRNOS[link.errno], {"place": link.filename or HF_HUB_CACHE}
     if "LocalEntryNotFoundError" in names:
-        return AWAY, {}
+        return UNREACHABLE, {}
     if isinstance(failure, OSError):
-        return ("cannot be {done}: {said}", ""), {"said": first_line(failure)}
+        return ("cannot be {done}: {reason}", ""), {"reason": first_line(failure)}
     return (UNREADABLE, {}) if _is_unreadable_answer(failure) else None
 
 
 def _is_unreadable_answer(failure: BaseException) -> bool:
-    """Whether the Hub client tripped over what it was sent: HTML, nothing, or values of other types than it expects."""
+    """Whether the Hub's client could not parse an answer, such as HTML, nothing, or values of unexpected types."""
     if not isinstance(
         failure, (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
     ):
         return False
-    place = failure.__traceback__
-    while place is not None:
-        if place.tb_frame.f_globals.get("__name__", "").startswith("huggingface_hub."):
+    frame = failure.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").startswith("huggingface_hub."):
             return True
-        place = place.tb_next
+        frame = frame.tb_next
     return isinstance(failure, json.JSONDecodeError)
 
 

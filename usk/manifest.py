@@ -1,7 +1,4 @@
-"""`usk.json`, the record of a synthetic dataset: what its clips were made of and with, and which shards hold them.
-
-This is its one definition. Others build a `Manifest`, read one with `read_manifest` or `find_manifest`, and use its fields.
-"""
+"""Define, read and write `usk.json`, the manifest of a synthetic dataset: its source, generator, settings and shards."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ MANIFEST_FILE = "usk.json"
 KIND = "synthetic dataset"
 FORMAT = 2
 SHARD_NAME = re.compile(r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet")
-# What decides a field that no parameter is named after.
+# Manifest field -> the parameter that determines it, where the names differ.
 PARAMETER_OF = {
     **dict.fromkeys(("source", "class_names", "has_groups", "license", "plan_sha256"), "real"),
     **dict.fromkeys(("trained_on", "mel", "sample_rate_hz"), "model"),
@@ -31,14 +28,13 @@ PARAMETER_OF = {
     "clip_filter": "filter",
     "prompts": "prompt",
 }
-
-
-NOT_DECISIVE = {"shards", "rejected", "arguments", "unconditioned", "recordings_of_several_folds"}
+# Fields that do not determine the content of the clips.
+INFORMATIONAL = {"shards", "rejected", "arguments", "unconditioned", "recordings_of_several_folds"}
 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What the parents are clips of."""
+    """The source of the parents."""
 
     name: str
     kind: str
@@ -55,30 +51,30 @@ class TrainedOn:
     revision: str = ""
     license: str = "unknown"
     folds: tuple[int, ...] = ()
-    clips: int | None = None  # how many; None: not known
+    clips: int | None = None  # number of clips; None: not known
     groups: tuple[str, ...] = ()  # recordings
-    sounds: tuple[str, ...] = ()  # the same by clip (usk.data.clip.Clip.sound)
-    held_out_groups: tuple[str, ...] = ()  # recordings that only validated
+    sounds: tuple[str, ...] = ()  # content hashes of the clips (usk.data.clip.Clip.sound)
+    held_out_groups: tuple[str, ...] = ()  # recordings used for validation only
     hub_id: str = ""
     has_groups: bool = True  # whether the source names its recordings
-    note: str = ""  # what is not known of it
+    note: str = ""  # what is not known about the training data
 
     @classmethod
-    def parts_of(cls, value: Any) -> tuple[TrainedOn, ...]:
-        """The sources that `trained_on.json` of a generator lists, parsed. Raises ValueError with half a sentence."""
+    def parse_list(cls, value: Any) -> tuple[TrainedOn, ...]:
+        """Parse the sources in a generator's `trained_on.json`. Raises ValueError with a clause for a message."""
         if not isinstance(value, list):
             raise ValueError("it is not a list of sources")
         return tuple(from_json(cls, part) for part in value)
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether more was trained on than its recordings say."""
+        """Whether the generator may have been trained on recordings that `groups` does not name."""
         return bool(self.note) or not (self.groups or self.clips == 0)
 
 
 @dataclass(frozen=True)
 class TrainSubsetRecord:
-    """The real clips that train where `test_fold` tests: `train_clips` clips, drawn by `seed` (`usk.data.train_subset`)."""
+    """The `train_clips` real clips that train when `test_fold` is tested, drawn with `seed` (`usk.data.train_subset`)."""
 
     train_clips: int | None  # None: the whole training part
     test_fold: int
@@ -87,7 +83,7 @@ class TrainSubsetRecord:
 
 @dataclass(frozen=True)
 class FilterTrainedOn:
-    """What one classifier of the classifier filter was trained on: recordings of these folds."""
+    """The training data of one classifier of the classifier filter."""
 
     folds: tuple[int, ...]
     clips: int
@@ -97,23 +93,24 @@ class FilterTrainedOn:
 
 @dataclass(frozen=True)
 class FilterRecord:
-    """How the classifier filter chose the clips."""
+    """The settings and training data of the classifier filter."""
 
     classifier: str
     share_kept: float
-    test_folds: tuple[int, ...]  # none of them trained the one classifier; empty: a classifier for each fold
+    # Folds that the single classifier was not trained on. Empty: there is one classifier for each fold.
+    test_folds: tuple[int, ...]
     trained_on: tuple[FilterTrainedOn, ...]
-    # Of an outside model: of the real clips' median similarity to the class's prompt
+    # Of an outside model: the lowest similarity to the class's prompt, as a share of the real clips' median.
     least_score: float | None = None
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which clips were asked for; the plan says what came of it."""
+class ClipRequest:
+    """The clips that the user asked for. The plan has the clips that are made."""
 
     per_class: int
     classes: tuple[str, ...] = ()  # empty: all
-    test_folds: tuple[int, ...] = ()  # give no parents
+    test_folds: tuple[int, ...] = ()  # folds whose clips are not used as parents
     skip_bad: bool = False
 
 
@@ -122,49 +119,49 @@ class Shard:
     """One Parquet file of clips."""
 
     rows: int
-    sha256: str = ""  # known once the dataset is finished
+    sha256: str = ""  # empty until the dataset is finished
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that decides the clips of a dataset beside its plan, and the shards that hold them."""
+    """The settings that, with the plan, determine the clips of a dataset, and the shards that hold them."""
 
     source: SourceRecord
     class_names: tuple[str, ...]
-    model: str  # with its revision; usk.data.clip.NO_MODEL where none was used
+    model: str  # with its revision; usk.data.clip.NO_MODEL without a generator
     trained_on: tuple[TrainedOn, ...]
     mel: dict[str, int | float] | None  # the fields of usk.audio.mel.MelSettings; None without a generator
     sample_rate_hz: int
-    render: dict[str, str | int | float | bool | None]  # as usk.synth.settings.RenderConfig.as_dict has it
+    render: dict[str, str | int | float | bool | None]  # usk.synth.settings.RenderConfig.as_dict
     alpha: str
     seed: int
-    asked: Asked
+    asked: ClipRequest
     has_groups: bool  # whether the source names its recordings
     license: str
     plan_sha256: str
-    shards: dict[str, Shard]  # empty until the classifier filter, where there is one, has chosen
+    shards: dict[str, Shard]  # with a classifier filter, empty until it has chosen the clips
     rejected: dict[str, Shard] = field(default_factory=dict)
-    # By class; parents are inverted with the first
+    # Class -> prompts. The first prompt is used to invert the parents.
     prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     precision: str | None = None
     unconditioned: tuple[str, ...] = ()  # classes that the generator does not know
     train_clips: TrainSubsetRecord | None = None
     clip_filter: FilterRecord | None = None
     recordings_of_several_folds: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    arguments: tuple[str, ...] = ()  # of the command line that made it
+    arguments: tuple[str, ...] = ()  # of the command line
     kind: str = KIND
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        """Raises ValueError with half a sentence where the fields cannot be those of a dataset."""
+        """Raise ValueError, with a clause for a message, if a field is invalid."""
         if self.kind != KIND:
             raise ValueError(f"its kind is {self.kind}, not {KIND}")
         if self.format != FORMAT:
             raise ValueError(f"its format is {self.format}, where this version of usk reads format {FORMAT}")
         if not isinstance(self.render.get("strategy"), str):
             raise ValueError("render does not name the strategy")
-        needed = {"sample_rate_hz", "n_mels", "hop_samples"}
-        if self.mel is not None and not all(self.mel.get(name, 0) > 0 for name in needed):
+        required = {"sample_rate_hz", "n_mels", "hop_samples"}
+        if self.mel is not None and not all(self.mel.get(name, 0) > 0 for name in required):
             raise ValueError("mel lacks the sample rate, the bands or the hop")
         if self.sample_rate_hz < 1:
             raise ValueError("sample_rate_hz is not above 0")
@@ -176,7 +173,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, value: Any) -> Manifest:
-        """Parsed JSON as a manifest. Raises ValueError with half a sentence that says what is wrong."""
+        """Build a manifest from parsed JSON. Raises ValueError with a clause for a message."""
         if isinstance(value, dict) and value.get("kind") == KIND and value.get("format") != FORMAT:
             raise ValueError(
                 f"its format is {value.get('format')}, where this version of usk reads format {FORMAT}"
@@ -188,17 +185,17 @@ class Manifest:
 
     @property
     def key(self) -> str:
-        """Twelve hex digits of all that decides the clips: the same for whoever makes a part of them."""
-        decisive = {name: value for name, value in asdict(self).items() if name not in NOT_DECISIVE}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+        """Return a hash (12 hex digits) of the fields that determine the clips. All parts of a dataset have the same key."""
+        values = {name: value for name, value in asdict(self).items() if name not in INFORMATIONAL}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def all_shards(self) -> dict[str, Shard]:
-        """Those of the dataset and those of the clips that the classifier filter rejected."""
+        """Return the shards of the dataset and of the clips that the classifier filter rejected."""
         return {**self.shards, **self.rejected}
 
     def with_hashes(self, hashes: dict[str, str]) -> Manifest:
-        """The manifest of the finished dataset. `hashes`: of every shard, by name."""
+        """Return the manifest of the finished dataset, given the SHA-256 of every shard by name."""
 
         def hashed(shards: dict[str, Shard]) -> dict[str, Shard]:
             return {name: replace(shard, sha256=hashes[name]) for name, shard in shards.items()}
@@ -206,16 +203,16 @@ class Manifest:
         return replace(self, shards=hashed(self.shards), rejected=hashed(self.rejected))
 
     def differences(self, other: Manifest) -> tuple[str, ...]:
-        """The parameters, such as `model` or `steps`, in which two datasets differ; empty where they are the same.
+        """Return the parameters in which two datasets differ, such as `model` or `steps`.
 
-        Which shards are written, and how the command was typed, makes no difference.
+        Shards and command lines are not compared.
         """
-        mine, others = asdict(self), asdict(other)
-        names = {name for name in mine if mine[name] != others[name]}
-        names -= NOT_DECISIVE
+        own, others = asdict(self), asdict(other)
+        names = {name for name in own if own[name] != others[name]}
+        names -= INFORMATIONAL
         for nested in ("asked", "render"):
             if nested in names:
-                old, new = mine[nested], others[nested]
+                old, new = own[nested], others[nested]
                 names |= {name for name in {*old, *new} if old.get(name) != new.get(name)}
         names -= {"asked", "render"}
         if len(names) > 1:
@@ -228,7 +225,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path, error: type[UskError] = SourceError) -> Manifest:
-    """The manifest in `folder`. Raises `error` where there is none, or one that this version of usk did not write."""
+    """Read the manifest in `folder`. Raises `error` if it is missing, damaged or of another version."""
     file, hint = folder / MANIFEST_FILE, "Make the dataset again into a new folder."
     value = read_json(file, error, f"{file} is damaged: it is not a JSON object. {hint}")
     try:
@@ -238,5 +235,5 @@ def read_manifest(folder: Path, error: type[UskError] = SourceError) -> Manifest
 
 
 def find_manifest(folder: Path, error: type[UskError] = SourceError) -> Manifest | None:
-    """The manifest in `folder`, None where there is none. Raises what `read_manifest` raises."""
+    """Return the manifest in `folder`, or None without one. Raises what `read_manifest` raises."""
     return read_manifest(folder, error) if os.path.lexists(folder / MANIFEST_FILE) else None

@@ -1,7 +1,7 @@
-"""`usk.push`: a folder onto the Hugging Face Hub in one commit, so that a repo is never half of what it was or will be.
+"""`usk.push`: upload a folder to the Hugging Face Hub in one commit, so that a repo is never half updated.
 
-The plan is the difference between the folder's files and the repo's. Large files are uploaded before the commit that names them: a
-push that was cut leaves the repo as it was, and the next one does not upload them again.
+Only files that differ from the repo's are uploaded. Large files are uploaded before the commit, so an interrupted push leaves
+the repo unchanged, and the next push does not upload them again. The Hub's client manages the token; usk does not store it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 MAIN = "main"
-# In a repo that holds nothing yet
-BY_THE_WAY = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?")
-BATCH_FILES, BATCH_BYTES = 8, 64 * 2**20  # uploaded between two steps of the progress
+DEFAULT_FILES = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?")  # of an empty repo
+BATCH_FILES, BATCH_BYTES = 8, 64 * 2**20  # of one upload, after which the progress is updated
 AGAIN = "run the same command again: what was uploaded is kept"
 
 T = TypeVar("T")
@@ -47,9 +46,12 @@ def push(
 ) -> PushResult | None:
     """Share a synthetic dataset, a run or a generator as `repo_id` (`user/name`) on the Hub.
 
-    Afterwards the repo holds exactly the folder's files of that kind, beside files of other names that were there. Ask
-    `confirm` first, unless there is nothing to do; None if it says no. A new repo is visible to its owner alone if it is to be
-    `private`. `sleep` waits between tries, in seconds.
+    Files of that kind that the folder does not have are deleted from the repo; files of other kinds stay.
+
+    Args:
+        private: whether only its owner can see a new repo.
+        confirm: called with the plan, unless there is nothing to do. If it returns False, nothing is pushed and the result is None.
+        sleep: waits between retries, in seconds.
 
     Raises: UsageError, UskError.
     """
@@ -66,7 +68,7 @@ def push(
         plan = repo.plan()
         if plan.up_to_date:
             return repo.result(plan, str(plan.head))
-        return repo.carry_out(plan, reporter) if confirm(plan) else None
+        return repo.execute(plan, reporter) if confirm(plan) else None
 
 
 def _check_repo_id(repo_id: str) -> None:
@@ -83,48 +85,47 @@ def _check_repo_id(repo_id: str) -> None:
         if repo_id.count("/") == 1:
             return
     raise UsageError(
-        f"{repo_id!r} is not a name of a repo, which looks like user/name (letters, digits, - _ .)"
+        f"{repo_id!r} is not the name of a repo", hint="Write user/name, with letters, digits and - _ . only."
     )
 
 
 class _Repo:
-    """One push's view of one repo."""
+    """The repo of one push: plans the push, then executes it."""
 
     def __init__(
         self, api: HfApi, bundle: Bundle, repo_id: str, private: bool, sleep: Callable[[float], object]
     ) -> None:
         self.api, self.bundle, self.repo_id, self.private, self.sleep = api, bundle, repo_id, private, sleep
-        self.here: dict[str, Any] = {"repo_id": repo_id, "repo_type": bundle.kind.repo_type}
+        self.repo: dict[str, Any] = {"repo_id": repo_id, "repo_type": bundle.kind.repo_type}
 
     def call(self, method: Callable[..., T], **arguments: Any) -> T:
-        """A call that the client does not repeat by itself."""
+        """Call a method of the client that does not retry by itself."""
         return retried(partial(method, **arguments), self.sleep)
 
-    # --- what is to be done, and all that can be known beforehand to go wrong ---
-
     def plan(self) -> PushPlan:
+        """Compare the folder with the repo. Raises UskError or UsageError if the push would fail or overwrite something else."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         account = self._account()
         try:
-            info = self.call(self.api.repo_info, **self.here)
+            info = self.call(self.api.repo_info, **self.repo)
         except RepositoryNotFoundError:
             self._check_namespace(account)
             info = None
         head: str | None = None
-        there = dict[str, Any]()
+        remote = dict[str, Any]()
         if info is not None:
             head = str(info.sha)
-            there = self._files(head)
-            self._check_contents(there)
+            remote = self._remote_files(head)
+            self._check_contents(remote)
             if self.private and not info.private:
                 raise UsageError(
                     f"{self.repo_id} is public already",
                     field="private",
                     hint="Make it private in its settings on the Hub first, or leave this out.",
                 )
-        upload, delete = self._difference(there)
-        if any(file.path == CARD_FILE for file in upload) and CARD_FILE in there:
+        upload, delete = self._difference(remote)
+        if any(file.path == CARD_FILE for file in upload) and CARD_FILE in remote:
             self._check_card(str(head))
         prefix = {"model": "", "dataset": "datasets/"}[self.bundle.kind.repo_type]
         return PushPlan(
@@ -140,9 +141,10 @@ class _Repo:
         )
 
     def _account(self) -> dict[str, Any]:
+        """Return the Hub's description of the user. Raises UskError if the token cannot write."""
         account = self.call(self.api.whoami)
         if not isinstance(account, dict) or not isinstance(account.get("name"), str):
-            raise UskError("the Hub does not say whose account this is", hint="Try again later.")
+            raise UskError("the Hub does not name your account", hint="Try again later.")
         token: Any = account.get("auth")
         for key in ("accessToken", "role"):
             token = token.get(key) if isinstance(token, dict) else None
@@ -155,65 +157,61 @@ class _Repo:
         return account
 
     def _check_namespace(self, account: dict[str, Any]) -> None:
-        """A repo that is not there can be made under one's own name or an organization's."""
+        """Raise UskError unless the owner of a new repo is the user or one of the user's organizations."""
         owner, name = self.repo_id.split("/")
         listed = account.get("orgs")
         organizations = listed if isinstance(listed, list) else []
-        mine = [account["name"], *(entry.get("name") for entry in organizations if isinstance(entry, dict))]
-        if owner.lower() not in {str(entry).lower() for entry in mine}:
+        owners = [account["name"], *(entry.get("name") for entry in organizations if isinstance(entry, dict))]
+        if owner.lower() not in {str(entry).lower() for entry in owners}:
             raise UskError(
                 f"{self.repo_id}: you are {account['name']} on the Hub and cannot make repos under {owner}",
                 hint=f"Push to {account['name']}/{name}, or run `hf auth login` as {owner}.",
             )
 
-    def _files(self, commit: str) -> dict[str, Any]:
-        """The repo's files at a commit."""
+    def _remote_files(self, commit: str) -> dict[str, Any]:
+        """Return the repo's files at a commit by path. The client retries this itself."""
         from huggingface_hub.hf_api import RepoFile
 
-        # It tries again by itself
-        entries = self.api.list_repo_tree(**self.here, revision=commit, recursive=True)
+        entries = self.api.list_repo_tree(**self.repo, revision=commit, recursive=True)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
-    def _check_contents(self, there: dict[str, Any]) -> None:
-        """A name that is taken by something else is not overwritten."""
-        others = sorted(path for path in there if not BY_THE_WAY.fullmatch(path))
-        if not others or self.bundle.kind.marker in there:
+    def _check_contents(self, remote: dict[str, Any]) -> None:
+        """Raise UsageError if the repo holds something of another kind."""
+        others = sorted(path for path in remote if not DEFAULT_FILES.fullmatch(path))
+        if not others or self.bundle.kind.marker in remote:
             return
-        holds = next((f"a {kind.name}" for kind in KINDS if kind.marker in there), abbreviate_list(others))
+        holds = next((f"a {kind.name}" for kind in KINDS if kind.marker in remote), abbreviate_list(others))
         raise UsageError(
             f"{self.repo_id} holds {holds}, not a {self.bundle.kind.name}", hint="Push under another name."
         )
 
     def _check_card(self, commit: str) -> None:
-        """A card that somebody wrote on the Hub, and which the folder does not have, is not overwritten."""
+        """Raise UskError if the card was edited on the Hub and the folder does not have the edited card."""
         from huggingface_hub import hf_hub_download
 
-        file = self.call(hf_hub_download, **self.here, filename=CARD_FILE, revision=commit)
-        theirs = Path(file).read_text(encoding="utf-8", errors="replace")
-        (ours,) = [file.content for file in self.bundle.files if file.path == CARD_FILE]
-        if was_edited(theirs) and unseal(theirs) != unseal((ours or b"").decode()):
+        file = self.call(hf_hub_download, **self.repo, filename=CARD_FILE, revision=commit)
+        remote_card = Path(file).read_text(encoding="utf-8", errors="replace")
+        (own_card,) = [file.content for file in self.bundle.files if file.path == CARD_FILE]
+        if was_edited(remote_card) and unseal(remote_card) != unseal((own_card or b"").decode()):
             raise UskError(
                 f"{self.repo_id}: the card {CARD_FILE} was edited on the Hub, and this push would overwrite it",
                 hint=f"Copy it into {self.bundle.folder}, or delete it on the Hub.",
             )
 
-    def _difference(self, there: dict[str, Any]) -> tuple[list[SharedFile], list[str]]:
-        """Files that the repo lacks or has otherwise, and files of this kind that the folder no longer has."""
+    def _difference(self, remote: dict[str, Any]) -> tuple[list[SharedFile], list[str]]:
+        """Return the files to upload, and the paths to delete. A card on the Hub is never deleted."""
 
-        def same(file: SharedFile) -> bool:
-            entry = there.get(file.path)
+        def is_same(file: SharedFile) -> bool:
+            entry = remote.get(file.path)
             if entry is None or entry.size != file.size:
                 return False
             return file.sha256 == entry.lfs.sha256 if entry.lfs else file.git_id() == entry.blob_id
 
-        # A card that someone wrote on the Hub is not deleted for the lack of one here.
         kept = {CARD_FILE, *(file.path for file in self.bundle.files)}
-        gone = [path for path in there if path not in kept and self.bundle.kind.files.fullmatch(path)]
-        return [file for file in self.bundle.files if not same(file)], sorted(gone)
+        delete = [path for path in remote if path not in kept and self.bundle.kind.files.fullmatch(path)]
+        return [file for file in self.bundle.files if not is_same(file)], sorted(delete)
 
-    # --- doing it ---
-
-    def carry_out(self, plan: PushPlan, reporter: Reporter) -> PushResult:
+    def execute(self, plan: PushPlan, reporter: Reporter) -> PushResult:
         from huggingface_hub.errors import HfHubHTTPError
 
         if plan.new_repo:
@@ -226,36 +224,36 @@ class _Repo:
             except HfHubHTTPError as failure:
                 if failure.response.status_code not in (409, 412):
                     raise
-                # The branch moved: perhaps by this very commit, whose answer was lost. If so, all is well.
-                fresh = _Repo(self.api, self.bundle, self.repo_id, False, self.sleep).plan()
-                if not fresh.up_to_date:
+                # The branch has moved. If this very commit moved it, but its answer was lost, the push is done.
+                new_plan = _Repo(self.api, self.bundle, self.repo_id, False, self.sleep).plan()
+                if not new_plan.up_to_date:
                     raise
-                commit = str(fresh.head)
+                commit = str(new_plan.head)
         return self.result(plan, commit)
 
     def _create_repo(self, plan: PushPlan) -> PushPlan:
-        """Make the repo; the plan against it."""
+        """Create the repo. Return the plan for the new repo."""
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            self.call(self.api.create_repo, **self.here, private=self.private)
+            self.call(self.api.create_repo, **self.repo, private=self.private)
         except HfHubHTTPError as failure:
-            if failure.response.status_code != 409:  # made meanwhile, perhaps by a try whose answer was lost
+            if failure.response.status_code != 409:  # 409: it exists, perhaps made by a lost request
                 raise
-        fresh = self.plan()
-        if fresh.new_repo:
+        new_plan = self.plan()
+        if new_plan.new_repo:
             raise UskError(
                 f"{self.repo_id} is taken by a private repo that {plan.account} may not see",
                 hint="Push under another name.",
             )
-        if fresh.private != plan.private:
+        if new_plan.private != plan.private:
             raise UskError(
                 f"{self.repo_id} appeared on the Hub meanwhile", hint="Run the same command again."
             )
-        return fresh
+        return new_plan
 
     def _commit(self, plan: PushPlan, reporter: Reporter) -> str:
-        """Upload, a few files at a time, and commit all of it at once. Returns the commit."""
+        """Upload the files in batches, then make one commit with all of them. Return the commit's hash."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         total, done = sum(file.size for file in plan.upload), 0
@@ -263,17 +261,17 @@ class _Repo:
         with reporter.task("uploading", "MB", total // 10**6) as task:
             for batch in batches(plan.upload):
                 task.update(done // 10**6, text=f"uploading {batch[0].path}")
-                new = [CommitOperationAdd(file.path, file.data) for file in batch]
-                self.api.preupload_lfs_files(  # which tries again by itself
-                    self.repo_id, new, repo_type=self.here["repo_type"], revision=MAIN
+                additions = [CommitOperationAdd(file.path, file.data) for file in batch]
+                self.api.preupload_lfs_files(  # the client retries this itself
+                    self.repo_id, additions, repo_type=self.repo["repo_type"], revision=MAIN
                 )
-                operations += new
+                operations += additions
                 done += sum(file.size for file in batch)
             task.update(total // 10**6, text="committing")
             try:
                 info = self.call(
                     self.api.create_commit,
-                    **self.here,
+                    **self.repo,
                     operations=operations,
                     commit_message=f"{self.bundle.kind.name}, pushed with usk",
                     revision=MAIN,
@@ -288,13 +286,13 @@ class _Repo:
         return str(info.oid)
 
     def _check_done(self, commit: str) -> None:
-        """The commit holds what it should: a repo's own .gitignore can keep files out without a word."""
-        upload, _ = self._difference(self._files(commit))
-        if upload:
-            names = abbreviate_list([file.path for file in upload])
+        """Raise UskError if files are missing after the push: a .gitignore in the repo silently excludes files."""
+        missing, _ = self._difference(self._remote_files(commit))
+        if missing:
+            names = abbreviate_list([file.path for file in missing])
             raise UskError(
                 f"{self.repo_id} lacks {names} after the push",
-                hint="Delete what names them in its .gitignore, and push again.",
+                hint="Delete the lines that match them in its .gitignore, and push again.",
             )
 
     def result(self, plan: PushPlan, commit: str) -> PushResult:
@@ -310,7 +308,7 @@ class _Repo:
 
 
 def batches(files: tuple[SharedFile, ...]) -> Iterator[list[SharedFile]]:
-    """Files in order, a few or some megabytes at a time."""
+    """Split files into batches of at most `BATCH_FILES` files and about `BATCH_BYTES`."""
     batch: list[SharedFile] = []
     for file in files:
         if batch and (len(batch) == BATCH_FILES or sum(one.size for one in batch) + file.size > BATCH_BYTES):
@@ -323,16 +321,16 @@ def batches(files: tuple[SharedFile, ...]) -> Iterator[list[SharedFile]]:
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """The client's own bars would tear ours; its advice about Parquet in a model repo is not for users."""
+    """Hide the client's progress bars, which would break ours, and its advice against Parquet files in a model repo."""
     from huggingface_hub import utils
 
-    shown = not utils.are_progress_bars_disabled()
-    if shown:
+    had_bars = not utils.are_progress_bars_disabled()
+    if had_bars:
         utils.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
             yield
     finally:
-        if shown:
+        if had_bars:
             utils.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""What a push would do, and what it did."""
+"""The plan and the result of a push."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from usk.text import abbreviate_list, pluralize
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What a push would do."""
+    """The changes that a push will make."""
 
     bundle: Bundle
     repo_id: str
@@ -19,18 +19,18 @@ class PushPlan:
     account: str
     new_repo: bool
     private: bool
-    head: str | None  # the repo's commit
+    head: str | None  # current commit of the repo
     upload: tuple[SharedFile, ...]
     delete: tuple[str, ...]
 
     @property
     def up_to_date(self) -> bool:
-        """Whether the repo is as the folder, so that there is nothing to commit."""
+        """Whether there is nothing to commit."""
         return not (self.new_repo or self.upload or self.delete)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The plan in words, for a table or as JSON."""
+        """Return the plan as names and texts for a table."""
         kept = len(self.bundle.files) - len(self.upload)
         where = "a new repo" if self.new_repo else "a repo that exists"
         upload = f"{pluralize(len(self.upload), 'file')}, {megabytes(sum(file.size for file in self.upload))}"
@@ -51,7 +51,7 @@ class PushPlan:
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did. `commit` is the repo's, whether this push made it or an earlier one did."""
+    """The result of a push. `commit` is the repo's commit, which an earlier push may have made."""
 
     repo_id: str
     kind: str
@@ -63,5 +63,5 @@ class PushResult:
 
 
 def megabytes(size: int) -> str:
-    """`3.2 MB`, or `12 kB` for little."""
+    """Return `3.2 MB`, or `12.0 kB` for a small size in bytes."""
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"

@@ -1,6 +1,6 @@
-"""What a long job tells whoever started it: progress, notes and warnings.
+"""`Reporter`: receives the progress, notes and warnings of long jobs.
 
-The base class is silent, for use as a library; the command line has one that draws bars and prints (`usk.cli.display`).
+The base class shows nothing, for use as a library. The command line has a subclass that prints (`usk.cli.display`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Task:
-    """Progress of one piece of work. `done` and `total` are in the task's unit; a total of 0 is not known yet."""
+    """The progress of one piece of work. `done` and `total` are in the task's unit; an unknown total is 0."""
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
-        """Set how much is done, and where they changed, of how much, and what is being done."""
+        """Set how much is done. Also set the total and the description `text`, unless they are None."""
 
     def __enter__(self) -> Task:
         return self
@@ -21,30 +21,30 @@ class Task:
         self.close()
 
     def close(self) -> None:
-        """The work has ended, whether or not all of it was done."""
+        """End the task, finished or not."""
 
 
 class Reporter:
-    """Takes progress, notes and warnings. This one shows nothing, but keeps the warnings, each once and in order."""
+    """Receives progress, notes and warnings. This class shows nothing, but keeps each distinct warning in `warnings`."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     def task(self, label: str, unit: str = "", total: int = 0) -> Task:
-        """Begin a piece of work, such as `rendering` of 400 `clips`."""
+        """Start a task, such as `rendering` 400 `clips`."""
         return Task()
 
     def note(self, text: str) -> None:
-        """Say something worth knowing that asks for nothing."""
+        """Show information that needs no action."""
 
     def detail(self, text: str) -> None:
-        """Say every setting, for someone who asks for them."""
+        """Show information, such as all settings, in verbose mode only."""
 
     def warn(self, text: str) -> None:
-        """Say something that the reader of the result must know; the same words are said once."""
+        """Show a warning for the reader of the results, unless it was shown before."""
         if text not in self.warnings:
             self.warnings.append(text)
             self.show_warning(text)
 
     def show_warning(self, text: str) -> None:
-        """Show a warning that was not shown before; subclasses say how."""
+        """Show a new warning. Subclasses override this."""

@@ -1,6 +1,6 @@
-"""A trained classifier's record, `run.json`, and its predictions: the one definition of both files.
+"""Define, read and write the two result files of a run: `run.json` and the predictions for the test clips.
 
-`RunIdentity` is all that decides a run, so that a finished one is found again; `RunRecord` adds what came of it.
+`RunIdentity` holds the settings and data that define a run, so that a finished run is found again. `RunRecord` adds results.
 """
 
 from __future__ import annotations
@@ -24,92 +24,92 @@ RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
 FORMAT = 2
 RECIPE = ("learning_rate", "batch", "classifier_revision", "recipe_hash", "augmentations")
-"""What compared runs must share beyond what their title says."""
-FEW_CLIPS = 10  # that a good classifier may well take for one class
+"""Fields in which compared runs must agree, besides those in the title of the comparison."""
+FEW_CLIPS = 10  # with fewer test clips, a good classifier may well predict a single class
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSource:
-    """One source of a run: the real clips, which test it, or a part of its mix."""
+    """One source of a run: the real clips, which it is tested on, or a part of its mix."""
 
-    part: str  # its name in the mix: `real`, `synth`, a folder, a Hub id
-    subset: str = ""  # where `part` is a folder of datasets by train clips: the one that trained
-    name: str  # what the source itself is called
+    part: str  # name in the mix: `real`, `synth`, a folder, a Hub id
+    subset: str = ""  # the dataset inside `part`, if that is a folder of `usk study`
+    name: str  # the source's own name
     kind: str
-    revision: str  # of its content; empty where that is not known
+    revision: str  # of its content; empty if not known
     hub_id: str | None
     license: str
     clips: int
-    trained: bool  # False: it only tests
+    trained: bool  # False: used for testing only
     generators: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
-    urbansound8k: bool = False  # whether clips of it are from UrbanSound8K, which is to be cited
+    urbansound8k: bool = False  # whether it has clips of UrbanSound8K, which must be cited
 
     @property
     def dataset(self) -> str:
-        """Its name in the mix, subset included: `few/50-train_clips-fold1-seed0`."""
+        """Return the name in the mix with the subset: `few/50-train_clips-fold1-seed0`."""
         return f"{self.part}/{self.subset}" if self.subset else self.part
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """All that decides a run."""
+    """The settings and data that define a run."""
 
     mix: str
     classifier: str
-    classifier_revision: str  # of the checkpoint that training began with; empty without
-    recipe_hash: str  # of the network and of how it is trained
+    classifier_revision: str  # of the pretrained checkpoint, or empty
+    recipe_hash: str  # of the network and its training recipe
     protocol: str
     split: str
-    fold: int | None  # that tests; None where the split is not by folds
+    fold: int | None  # the test fold; None if the protocol has no folds
     seed: int
-    train_clips: int | None  # real clips in all that training was cut to; None: the whole training part
+    train_clips: int | None  # number of real training clips in all; None: the whole training part
     optimistic: bool  # the epoch was chosen on the test part
     augment: str
-    augmentations: str  # the single ones that `augment` stands for, joined by +
+    augmentations: str  # the single augmentations in `augment`, joined by +
     epochs: int
     steps: int
     batch: int
     learning_rate: float
     precision: str
-    real_share: float | None = None  # of each batch; None: real and synthetic clips as they come
-    synthetic_weight: float = 1.0  # in the loss
-    real_last: float = 0.0  # share of the steps, the last ones, on real clips alone
-    data: str  # hash of the real clips, labels, recordings and folds: the same for all splits of a source
+    real_share: float | None = None  # these three: see usk.classify.config.ClipUse
+    synthetic_weight: float = 1.0
+    real_last: float = 0.0
+    data: str  # hash of the real clips, labels, recordings and folds; the same for all splits of a source
     class_names: tuple[str, ...]
     sources: tuple[RunSource, ...]  # `real` first
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides the run, as plain values. A source is its name and content, wherever it was read from."""
-        own = {field.name: getattr(self, field.name) for field in fields(RunIdentity)}
-        own["sources"] = [
+        """Return the fields as plain values. Of a source only name and content count, not its location."""
+        values = {field.name: getattr(self, field.name) for field in fields(RunIdentity)}
+        values["sources"] = [
             (source.dataset, source.name, source.revision, source.clips) for source in self.sources
         ]
-        return {"format": FORMAT, **own}
+        return {"format": FORMAT, **values}
 
     @property
     def folder_name(self) -> str:
-        """A name that says mix, classifier, split and seed, and differs wherever anything else does."""
+        """Return a unique folder name: mix, classifier, split, seed, and a hash of the identity."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         mix = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.mix.replace(",", "+")).strip("-")[-60:]
-        mix = mix.lstrip(".-") or "mix"  # folders that begin with a dot are hidden from `usk eval`
+        mix = mix.lstrip(".-") or "mix"  # `usk eval` ignores folders whose name begins with a dot
         classifier = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.classifier)[-60:]
         return f"{mix}_{classifier}_{self.split}_seed{self.seed}_{digest}"
 
     @property
     def recipe(self) -> tuple[Any, ...]:
-        """The values of `RECIPE`."""
+        """Return the values of the fields in `RECIPE`."""
         return tuple(getattr(self, name) for name in RECIPE)
 
     @property
     def real(self) -> RunSource:
-        """The source of the real clips, those that test among them."""
+        """Return the source of the real clips, which include the test clips."""
         return next(source for source in self.sources if source.part == "real")
 
     @property
     def datasets(self) -> frozenset[tuple[str, str]]:
-        """Name and revision of each source."""
+        """Return the name and revision of each source with a known revision."""
         return frozenset((source.dataset, source.revision) for source in self.sources if source.revision)
 
     @property
@@ -119,10 +119,10 @@ class RunIdentity:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a run says of each test clip, in the order of their ids."""
+    """The predictions of a run for each test clip. `read_predictions` sorts them by clip id."""
 
     clip_ids: np.ndarray  # str [clips]
-    groups: np.ndarray  # str [clips]: their recordings
+    groups: np.ndarray  # str [clips]: recordings
     labels: np.ndarray  # int64 [clips]
     predicted: np.ndarray  # int64 [clips]
     probabilities: np.ndarray  # float32 [clips, classes]
@@ -138,29 +138,29 @@ class Predictions:
 
 
 def _prediction_columns() -> Any:
-    """The schema of the file, in the order of the fields of `Predictions`."""
+    """Return the schema of the file. Its columns have the order of the fields of `Predictions`."""
     import pyarrow as pa
 
-    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.list_(pa.float32()))
-    return pa.schema(zip(("clip_id", "group", "label", "predicted", "probabilities"), kinds, strict=True))
+    types = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.list_(pa.float32()))
+    return pa.schema(zip(("clip_id", "group", "label", "predicted", "probabilities"), types, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(RunIdentity):
-    """A trained classifier: what it was trained on and how, and its results. Accuracies are fractions."""
+    """The identity and results of a finished run. Accuracies are fractions."""
 
     accuracy: float
     macro_f1: float
     best_epoch: int
-    validation_accuracy: float | None  # that chose the epoch; None without validation clips
+    validation_accuracy: float | None  # at the chosen epoch; None without validation clips
     n_real: int
     n_synthetic: int
-    dropped: int  # synthetic clips left out because they would leak
+    dropped: int  # number of synthetic clips left out because they would leak
     n_validation: int
     n_test: int
     n_test_recordings: int
-    leaks: tuple[str, ...]  # that cannot be ruled out
-    caveats: tuple[str, ...]  # what the results must be read with, `leaks` included
+    leaks: tuple[str, ...]  # notes on leaks that cannot be ruled out
+    caveats: tuple[str, ...]  # notes for readers of the results, including `leaks`
     license: str
     device: str
     took_s: float
@@ -169,11 +169,11 @@ class RunRecord(RunIdentity):
 
     @property
     def key(self) -> tuple[str, int]:
-        """What two runs must share to be a pair."""
+        """Return the values in which the two runs of a pair agree."""
         return self.split, self.seed
 
     def as_dict(self) -> dict[str, Any]:
-        """As run.json has it."""
+        """Return the content of run.json."""
         values = to_json(self)
         del values["folder"]
         return {"format": FORMAT, **values}
@@ -183,53 +183,50 @@ class RunRecord(RunIdentity):
 
     @functools.cached_property
     def predictions(self) -> Predictions:
-        """Read when first asked for. Raises SourceError where they are damaged."""
+        """Read the predictions on first use. Raises SourceError if they are damaged."""
         return read_predictions(self.folder, len(self.class_names))
 
     @property
     def correct(self) -> np.ndarray:
-        """bool [clips]."""
+        """Return which predictions are correct, bool [clips]."""
         return self.predictions.labels == self.predictions.predicted
 
     @property
     def learned_nothing(self) -> bool:
-        """Whether it takes all test clips, which are of several classes and not just a few, for one: a training that failed."""
+        """Whether training failed: all test clips, of several classes and not just a few, have the same prediction."""
         labels, predicted = self.predictions.labels, self.predictions.predicted
-        several = len(set(labels.tolist())) > 1 and len(labels) >= FEW_CLIPS
-        return several and len(set(predicted.tolist())) == 1
-
-
-# --- reading and finding ------------------------------------------------------------------------------------------
+        is_conclusive = len(set(labels.tolist())) > 1 and len(labels) >= FEW_CLIPS
+        return is_conclusive and len(set(predicted.tolist())) == 1
 
 
 def run_folders(root: Path) -> list[Path]:
-    """The folders of runs at any depth below `root`, and itself where it is one, but for those in hidden folders."""
+    """Return the folders of runs: `root`, and those at any depth below it, except in hidden folders."""
     return [file.parent for file in visible_files(root) if file.name == RUN_FILE]
 
 
 def read_runs(folder: str | Path) -> list[RunRecord]:
-    """Every run under `folder` (itself, or at any depth), with its predictions, oldest first; hidden ones are left out.
+    """Return all runs at or below `folder` with their predictions, oldest first. Hidden folders are left out.
 
-    Raises SourceError where there is none, and for a run that is damaged or half written.
+    Raises SourceError if there are none, and for a damaged run.
     """
-    found = run_folders(Path(folder))
-    if not found:
+    folders = run_folders(Path(folder))
+    if not folders:
         raise SourceError(f"no runs under {folder}", hint="Train some with `usk train`.")
-    return sorted(map(read_run, found), key=lambda run: (run.created, str(run.folder)))
+    return sorted(map(read_run, folders), key=lambda run: (run.created, str(run.folder)))
 
 
 def read_run(folder: str | Path) -> RunRecord:
-    """One run with its predictions; SourceError, in one line with the fix, where either is damaged."""
+    """Return one run with its predictions. Raises SourceError if either is damaged."""
     record = read_record(folder)
     _ = record.predictions
     return record
 
 
 def read_record(folder: str | Path) -> RunRecord:
-    """What run.json says; SourceError where it is damaged."""
+    """Return the record in run.json. Raises SourceError if it is damaged."""
     folder = Path(folder)
-    unreadable = _damaged(folder, f"{RUN_FILE} cannot be read")
-    values = read_json(folder / RUN_FILE, SourceError, str(unreadable))
+    unreadable = str(_damaged(folder, f"{RUN_FILE} cannot be read"))
+    values = read_json(folder / RUN_FILE, SourceError, unreadable)
     if "format" not in values:
         raise _damaged(folder, f"{RUN_FILE} is not a run's")
     if values["format"] != FORMAT:
@@ -248,7 +245,7 @@ def read_record(folder: str | Path) -> RunRecord:
 
 
 def record_or_none(folder: Path) -> RunRecord | None:
-    """The record of a folder; None where there is none that can be read."""
+    """Return the record of a run, or None if there is none or it is damaged."""
     try:
         return read_record(folder)
     except SourceError:
@@ -256,12 +253,12 @@ def record_or_none(folder: Path) -> RunRecord | None:
 
 
 def find_run(out: Path, identity: RunIdentity) -> RunRecord | None:
-    """The finished run with this identity, if `out` has it."""
+    """Return the finished run with this identity in `out`, or None."""
     return record_or_none(out / identity.folder_name)
 
 
 def read_predictions(folder: Path, n_classes: int) -> Predictions:
-    """The predictions of a run, checked; SourceError where they are damaged."""
+    """Read and check the predictions of a run. Raises SourceError if they are damaged."""
     import pyarrow
     import pyarrow.parquet
 
@@ -292,5 +289,6 @@ def read_predictions(folder: Path, n_classes: int) -> Predictions:
     return Predictions(clip_ids.astype(str), groups.astype(str), labels, predicted, probabilities)
 
 
-def _damaged(folder: Path, what: str) -> SourceError:
-    return SourceError(f"{folder}: damaged or half-written run, {what}", hint="Delete it and train it again.")
+def _damaged(folder: Path, problem: str) -> SourceError:
+    message = f"{folder}: damaged or half-written run, {problem}"
+    return SourceError(message, hint="Delete it and train it again.")

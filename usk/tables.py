@@ -1,4 +1,4 @@
-"""Results as plain tables: built once, then shown in a terminal (`usk.cli.display`), in the HTML report and in Markdown."""
+"""`Table`: results as text, to be shown in a terminal (`usk.cli.display`), in the HTML report and in Markdown."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Column:
-    """One column: names are left-aligned and may wrap, numbers are right-aligned."""
+    """One column. Text is left-aligned and may wrap; numbers are right-aligned."""
 
     header: str
     numeric: bool = False
-    # Where room is short, columns with the highest number are left out first; 0 always stays
-    priority: int = 0
+    priority: int = 0  # a narrow terminal leaves out columns with the highest number first, never 0
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
     notes: tuple[str, ...] = ()  # sentences below the table
-    # Leading columns that each part repeats where a wide table is split; 0: it is not split
-    n_repeated: int = 0
+    n_repeated: int = 0  # leading columns to repeat in each part of a wide table; 0: never split it
 
     def add(self, *cells: object) -> None:
         """Add a row. Raises ValueError if it does not have a cell for each column."""
@@ -35,12 +33,12 @@ class Table:
 
 
 def columns(*names: str, numbers: Sequence[str] = ()) -> tuple[Column, ...]:
-    """Columns of names, then of numbers."""
+    """Return text columns for `names`, followed by numeric columns for `numbers`."""
     return (*(Column(name) for name in names), *(Column(name, numeric=True) for name in numbers))
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub-flavored Markdown, without its title; cells are taken as they are, but for `|` and line breaks."""
+    """Return the table without its title as GitHub-flavored Markdown. In cells only `|` and line breaks are escaped."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON objects, checked when they are read: what is on disk may be damaged, or anybody's."""
+"""Convert frozen dataclasses to JSON objects and back. Reading checks types, since a file may be damaged or untrusted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-MOST_LAYERS, MOST_OF_ANYTHING = 512, 1 << 20
+MAX_LAYERS, MAX_NUMBER = 512, 1 << 20
 
-_NAMES = {
+_TYPE_NAMES = {
     str: "text",
     int: "a whole number",
     float: "a finite number",
@@ -25,18 +25,20 @@ _NAMES = {
 }
 
 
-def absurd_size(value: Any, key: str = "") -> str:
-    """The first key of a network's configuration whose whole number no network has: building one would fill the memory, or never end.
-    Empty if there is none. Raises RecursionError for a value nested too deep."""
+def oversized_key(value: Any, key: str = "") -> str:
+    """Return the first key in a network's configuration whose number would make the network fill the memory; empty if none.
+
+    Raises RecursionError for a value that is nested too deep.
+    """
     if isinstance(value, (dict, list)):
-        items = value.items() if isinstance(value, dict) else ((key, one) for one in value)
-        return next(filter(None, (absurd_size(one, str(name)) for name, one in items)), "")
-    most = MOST_LAYERS if re.search("layers|depth|blocks", key) else MOST_OF_ANYTHING
-    return key if type(value) is int and abs(value) > most else ""
+        items = value.items() if isinstance(value, dict) else ((key, item) for item in value)
+        return next(filter(None, (oversized_key(item, str(name)) for name, item in items)), "")
+    limit = MAX_LAYERS if re.search("layers|depth|blocks", key) else MAX_NUMBER
+    return key if type(value) is int and abs(value) > limit else ""
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as plain values: tuples become lists, times and paths text."""
+    """Convert a dataclass to plain values. Tuples become lists; times and paths become text."""
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
@@ -49,71 +51,72 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], value: Any) -> T:
-    """The dataclass `kind` from a JSON object: the opposite of `to_json`. Keys that it has no field for are left out.
+    """Build the dataclass `kind` from a JSON object. This is the inverse of `to_json`; unknown keys are ignored.
 
-    Fields are text, numbers, truth values, times, other dataclasses, tuples and dictionaries of these, or None where the field
-    may be. Raises ValueError in plain words, such as `lacks batch` or `batch is not a whole number`.
+    Fields may be text, numbers, booleans, times, None, dataclasses, and tuples and dictionaries of these. Raises ValueError with
+    a plain message, such as `lacks batch` or `batch is not a whole number`.
     """
-    return typing.cast(T, _read(kind, value, ""))
+    return typing.cast(T, _parse(kind, value, ""))
 
 
-def _read(kind: Any, value: Any, place: str) -> Any:
+def _parse(kind: Any, value: Any, path: str) -> Any:
+    """Return `value` as the type `kind`. `path` names its field in messages."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        *others, last = [one for one in arguments if one is not type(None)]
-        for one in others:
+        *others, last = [member for member in arguments if member is not type(None)]
+        for member in others:
             with contextlib.suppress(ValueError):
-                return _read(one, value, place)
-        return _read(last, value, place)
+                return _parse(member, value, path)
+        return _parse(last, value, path)
     if is_dataclass(kind):
-        return _read_dataclass(kind, value, place)
+        return _parse_dataclass(kind, value, path)
     if origin is tuple:
-        return tuple(_read(arguments[0], item, place) for item in _expect(list, value, place, "a list"))
+        return tuple(_parse(arguments[0], item, path) for item in _require(list, value, path, "a list"))
     if origin is dict:
-        items = _expect(dict, value, place, "an object").items()
-        return {_key(arguments[0], key, place): _read(arguments[1], item, place) for key, item in items}
+        items = _require(dict, value, path, "an object").items()
+        return {_parse_key(arguments[0], key, path): _parse(arguments[1], item, path) for key, item in items}
     if kind is Any:
         return value
     if kind is datetime and isinstance(value, str):
         try:
-            read = datetime.fromisoformat(value)
+            time = datetime.fromisoformat(value)
         except ValueError as error:
-            raise ValueError(f"{place} is not a time") from error
-        return read if read.tzinfo else read.replace(tzinfo=UTC)
+            raise ValueError(f"{path} is not a time") from error
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if type(value) is not kind or kind is float:
-        raise ValueError(f"{place} is not {_NAMES[kind]}")
+        raise ValueError(f"{path} is not {_TYPE_NAMES[kind]}")
     return value
 
 
-def _read_dataclass(kind: Any, value: Any, place: str) -> Any:
-    given = _expect(dict, value, place, "an object")
+def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
+    content = _require(dict, value, path, "an object")
     hints = _hints(kind)
-    read = {}
+    values = {}
     for field in fields(kind):
-        name = f"{place}.{field.name}" if place else field.name
-        if field.name in given:
-            read[field.name] = _read(hints[field.name], given[field.name], name)
+        name = f"{path}.{field.name}" if path else field.name
+        if field.name in content:
+            values[field.name] = _parse(hints[field.name], content[field.name], name)
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"lacks {name}")
-    return kind(**read)
+    return kind(**values)
 
 
 _hints = functools.cache(typing.get_type_hints)
 
 
-def _key(kind: type, key: str, place: str) -> Any:
-    """Keys of JSON objects are text; those of ours may be whole numbers."""
+def _parse_key(kind: type, key: str, path: str) -> Any:
+    """Return the text key of a JSON object as text or a whole number."""
     try:
         return kind(key)
     except ValueError as error:
-        raise ValueError(f"{place} has a key that is not {_NAMES[kind]}") from error
+        raise ValueError(f"{path} has a key that is not {_TYPE_NAMES[kind]}") from error
 
 
-def _expect(kind: type, value: Any, place: str, name: str) -> Any:
+def _require(kind: type, value: Any, path: str, name: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{place or 'it'} is not {name}")
+        raise ValueError(f"{path or 'it'} is not {name}")
     return value

@@ -1,4 +1,4 @@
-"""A corpus of bands in memory, a synthetic companion, and a classifier that trains in milliseconds."""
+"""Fixtures: real clips whose classes are bands of frequency, a synthetic dataset, and a classifier that trains fast."""
 
 from __future__ import annotations
 

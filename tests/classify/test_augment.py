@@ -1,4 +1,4 @@
-"""Augmentation: reproducible, the same shape, and doing what it says."""
+"""Augmentations are reproducible, keep the shape, and have the documented effect."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_filter_bends_at_two_to_five_bands_within_6_db_and_is_the_same_at_all_
     curves_db = curves_db.mean(dim=2)
     assert curves_db.abs().max() <= 6.001 and curves_db.abs().amax(dim=0).min() > 3  # every band, up to 6 dB
     bends = (curves_db.diff(n=2, dim=1).abs() > 1e-3).sum(dim=1)
-    # A bend is a knot; two next to each other, or one repeated, look like fewer.
+    # A bend is a knot. Adjacent or repeated knots look like one.
     assert bends.max() == 5 and (bends >= 2).float().mean() > 0.9
     assert abs(curves_db.mean()) < 0.3
 
@@ -104,7 +104,9 @@ def test_noise_raises_the_floor_and_not_the_clip() -> None:
     batch[:, :8] = -20.0
     made = AUGMENTATIONS["noise"](batch, draw())
     assert (made >= batch - 1e-3).all()
-    floor = made[:, 8:].mean(dim=(1, 2)) - (-23.0)  # of the mean power: half of the bins at -20 dB
+    floor = made[:, 8:].mean(dim=(1, 2)) - (
+        -23.0
+    )  # relative to the mean power: half of the bins are at -20 dB
     assert floor.min() > -40 - 4 and floor.max() < -10
     assert floor.max() - floor.min() > 15
     assert (made[:, :8].mean(dim=(1, 2)) + 20).abs().max() < 1

@@ -1,4 +1,4 @@
-"""A stopped training goes on from its last kept epoch and ends as an undisturbed one does."""
+"""A resumed training gives the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CONFIG = replace(TINY, epochs=4, train_clips="30", augment="shift+mixup")
 
 @pytest.fixture(autouse=True)
 def _every_epoch(tiny_classifier: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(checkpoint, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_S", 0.0)
     yield
 
 
 def stopped_after(epoch: int, real: Source, out: Path) -> Path:
-    """The checkpoint that a training leaves which is stopped in the epoch after this one."""
+    """Stop a training in the epoch after this one, and return the checkpoint that it leaves."""
 
     def report(state: Any) -> None:
         if state.epoch == epoch:
@@ -50,7 +50,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def test_a_run_that_is_stopped_within_an_epoch_goes_on_from_its_step(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Epochs of large data and networks take minutes."""
+    """Checkpoints are also saved within an epoch, since large epochs take minutes."""
     (whole,) = train(bands, out=tmp_path / "whole", config=CONFIG).runs
     step, done, stop = Training.step, list[int](), set[int]()
 
@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_is_no_checkpoint(bands: Source, tmp_path: Path, wa
 
 
 def test_short_trainings_keep_nothing(bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "KEEP_EVERY_S", 60.0)
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_S", 60.0)
 
     def report(state: Any) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A run's folder alone gives its classifier back, to the bit; a folder that is not one says so in one line."""
+"""A run's folder is enough to load its classifier exactly. Any other folder gives an error of one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tests.classify.conftest import TINY
 from usk.audio.features import FeatureSettings, features_of, fit_length
 from usk.classify import registry
-from usk.classify.classifier import AudioClassifier, check_settings, classifier_in
+from usk.classify.classifier import AudioClassifier, check_settings, read_classifier
 from usk.classify.predict import load_classifier
 from usk.classify.train import train
 from usk.data.decode import decode_source
@@ -47,18 +47,18 @@ def audio_of_test_part(bands: Source, settings: FeatureSettings) -> torch.Tensor
 
 
 def stored_in(run: Path) -> np.ndarray:
-    """Its probabilities in the order of the test part."""
+    """Return the run's probabilities in the order of its test part."""
     return np.array(pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist(), np.float32)
 
 
-@pytest.mark.parametrize("load", [AudioClassifier.from_pretrained, load_classifier, classifier_in])
+@pytest.mark.parametrize("load", [AudioClassifier.from_pretrained, load_classifier, read_classifier])
 def test_loading_reproduces_the_runs_predictions_exactly(
     bands: Source, run: Path, load: Callable[[Path], AudioClassifier]
 ) -> None:
     model = load(run)
     assert not model.training and model.class_names == bands.class_names
     stored = stored_in(run)
-    # As the run did it: features of the whole source in parts of 64, its test part in one batch.
+    # The run computed features of the whole source in parts of 64, and its test part in one batch.
     features = features_of(decode_source(bands), model.feature_settings)
     with torch.no_grad():
         part = features[fold_split(bands.clips, 2).test.tolist()].float()
@@ -199,7 +199,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys((*GOOD, "precision", "window_frames"), VALUES)))
 def test_no_configuration_breaks_the_check(changes: dict[str, Any]) -> None:
-    """Whatever is accepted can be built."""
+    """Settings that pass the check can be built."""
     try:
         check_settings({**GOOD, **changes})
     except ModelError as error:

@@ -20,8 +20,8 @@ from usk.audio.features import features_of
 from usk.classify import registry
 from usk.classify.classifier import AudioClassifier
 from usk.classify.config import ClipUse
-from usk.classify.feature_table import FeatureTable, Gathered
-from usk.classify.loop import Training, evenly
+from usk.classify.feature_table import ConcatenatedRows, FeatureTable
+from usk.classify.loop import Training, evenly_spaced
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.train import train
 from usk.data.decode import decode_source
@@ -36,7 +36,7 @@ STEPS = 40
 
 
 class Watched(torch.optim.AdamW):
-    """Two groups of parameters; every step notes the rates of both."""
+    """An optimizer with two groups of parameters that records both learning rates of each step."""
 
     seen: list[tuple[float, ...]]
 
@@ -69,7 +69,7 @@ def test_rows_of_several_tables_are_gathered_where_they_lie(tmp_path: Path) -> N
         (mapped, np.array([0, 8])),
         (torch.from_numpy(real), np.array([2])),
     ]
-    gathered, copied = Gathered(parts), np.concatenate([real[[7, 1, 4]], synth[[0, 8]], real[[2]]])
+    gathered, copied = ConcatenatedRows(parts), np.concatenate([real[[7, 1, 4]], synth[[0, 8]], real[[2]]])
     assert len(gathered) == len(copied) == 6
     for places in ([0, 1, 2, 3, 4, 5], [5, 3, 3, 0], [4], []):
         assert np.array_equal(gathered[torch.tensor(places, dtype=torch.int64)], copied[places])
@@ -135,7 +135,7 @@ def normalized(tiny_classifier: ClassifierPreset, monkeypatch: pytest.MonkeyPatc
 
 
 def means_of(network: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the layer of `network` would be given for whole, plain clips, and what it keeps: means by channel."""
+    """Return the channel means of the batch-norm input for whole clips, and the stored running means."""
     (layer,) = (module for module in network.modules() if isinstance(module, Normalized))
     given: list[torch.Tensor] = []
     hook = layer.first.register_forward_hook(lambda *called: given.append(called[2]))
@@ -179,7 +179,7 @@ def test_a_clip_filter_normalizes_as_plain_clips_need_it(
 def test_batches_hold_the_share_of_real_clips(
     tiny_classifier: ClassifierPreset, use: ClipUse, n_real: list[int]
 ) -> None:
-    """5 real clips beside 20 synthetic ones, whose features say which they are."""
+    """Train on 5 real and 20 synthetic clips whose features identify them."""
     synthetic = np.arange(25) >= 5
     features = torch.arange(25.0)[:, None, None].expand(-1, *tiny_classifier.features.shape).contiguous()
 
@@ -197,7 +197,7 @@ def test_batches_hold_the_share_of_real_clips(
         for step in range(STEPS):
             if step == resumed_at:
                 kept, one = one.state(), training()
-                one.go_on(kept, step)
+                one.resume(kept, step)
             one.step()
         return seen
 
@@ -209,12 +209,12 @@ def test_batches_hold_the_share_of_real_clips(
 
 
 def test_clips_are_taken_evenly() -> None:
-    assert evenly(np.arange(600), 256).tolist() == list(range(0, 600, 3))
-    assert evenly(torch.arange(256), 256).tolist() == list(range(256))
+    assert evenly_spaced(np.arange(600), 256).tolist() == list(range(0, 600, 3))
+    assert evenly_spaced(torch.arange(256), 256).tolist() == list(range(256))
 
 
 def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: str = "cuda") -> Training:
-    """One of random clips."""
+    """Return a training on random clips."""
     recipe = registry.CLASSIFIERS[name]
     torch.manual_seed(0)
     features = 10 * torch.randn(24, *recipe.features.shape)
@@ -234,11 +234,11 @@ def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
     for _ in range(2):
         first.step()
     state = first.state()
-    for group in state["optimizer"]["param_groups"]:  # as a recorded step has it
+    for group in state["optimizer"]["param_groups"]:  # as a recorded step stores it
         group |= {"capturable": True, "lr": torch.tensor(group["lr"])}
     second = trainings("small", 0.0, device="cpu")
     second.model.load_state_dict(first.model.state_dict())
-    second.go_on(state, 2)
+    second.resume(state, 2)
     assert np.allclose([float(second.step()) for _ in range(2)], expected[2:], rtol=1e-4)
     assert all(isinstance(group["lr"], float) for group in second.optimizer.param_groups)
 
@@ -287,5 +287,5 @@ def test_recorded_steps_go_on_from_a_checkpoint() -> None:
         first.step()
     second = trainings("small", 0.0)
     second.model.load_state_dict(first.model.state_dict())
-    second.go_on(first.state(), 6)
+    second.resume(first.state(), 6)
     assert np.allclose([float(second.step()) for _ in range(6)], expected[6:], rtol=2e-2)

@@ -1,4 +1,4 @@
-"""A trained classifier on new files, through the command line."""
+"""`usk predict` on new files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Command = Callable[..., Any]
 
 
 def test_predictions_are_those_of_the_run(usk: Command, trained: Path, urbansound8k_folder: Path) -> None:
-    """The same files, read from disk: the probabilities that the run stored (rounded to four digits)."""
+    """Prediction from the test files gives the probabilities that the run stored, rounded to four digits."""
     stored = {row["clip_id"]: row for row in pq.read_table(trained / "predictions.parquet").to_pylist()}
     ran = usk(f"predict {trained} {urbansound8k_folder}/audio/fold1 --json").done()
     assert len(ran.value) == len(stored) == 18
@@ -127,9 +127,9 @@ def test_csv_has_a_row_a_clip(usk: Command, trained: Path, tmp_path: Path) -> No
     assert (rows[0]["class"], float(rows[0]["probability"])) == (good["class_name"], good["probability"])
     assert rows[0]["next_class"] == good["next_class"] and rows[0]["problem"] == ""
     assert {name: float(rows[0][f"p({name})"]) for name in good["probabilities"]} == good["probabilities"]
-    assert (rows[1]["class"], rows[1]["problem"]) == ("", "is not there") and gone[
+    assert (rows[1]["class"], rows[1]["problem"]) == ("", "does not exist") and gone[
         "problem"
-    ] == "is not there"
+    ] == "does not exist"
     shown = usk("predict", trained, *files, "--csv", "-", "--quiet")
     assert shown.out.splitlines() == (tmp_path / "p.csv").read_text().splitlines()
 
@@ -173,11 +173,11 @@ def test_names_cannot_command_the_terminal(usk: Command, trained: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{run}", "nowhere.wav"], 1, "nowhere.wav is not there"),
-        (["{run}", "clips/nowhere.wav"], 1, "clips/nowhere.wav is not there"),
-        (["{run}", "nowhere.wav", "neither.wav"], 1, "nowhere.wav, neither.wav are not there"),
+        (["{run}", "nowhere.wav"], 1, "nowhere.wav does not exist"),
+        (["{run}", "clips/nowhere.wav"], 1, "clips/nowhere.wav does not exist"),
+        (["{run}", "nowhere.wav", "neither.wav"], 1, "nowhere.wav, neither.wav do not exist"),
         (["{run}", "nowhere"], 1, "nowhere: no such folder"),
-        (["{run}", "{good}", "--csv", "-", "--json"], 2, "--csv -: and JSON both want standard output"),
+        (["{run}", "{good}", "--csv", "-", "--json"], 2, "--csv -: and JSON cannot both use standard output"),
         (["{run}", "{good}", "--csv", "{good}/p.csv"], 2, "p.csv: there is no folder"),
         (["{run}", "{good}", "--csv", "{two}"], 2, "two: cannot be written"),
         (["nothing", "{good}"], 2, "RUN nothing: is not a run. Train one with `usk train`"),

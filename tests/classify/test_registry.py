@@ -1,4 +1,4 @@
-"""The classifiers: the published one to the letter, the default one's shape, and the recipes."""
+"""The classifier presets: the published network, the shapes of the others, and their recipes."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def test_the_published_cnn_takes_power_and_averages_over_the_whole_image() -> No
 def test_nothing_normalises_what_the_published_cnn_hears() -> None:
     recipe = preset("cnn")
     probe = torch.randn(5, 64, 44) * 20 - 40
-    for model in (recipe.model(3, probe), AudioClassifier("cnn", ["a", "b", "c"], **recipe.described("abc"))):
+    classifier = AudioClassifier("cnn", ["a", "b", "c"], **recipe.feature_config("abc"))
+    for model in (recipe.model(3, probe), classifier):
         assert isinstance(model, Standardized)
         if isinstance(model, AudioClassifier):
-            model.begin(recipe, probe)
+            model.initialize(recipe, probe)
             assert model.feature_settings == FIRST_SECOND
         model.eval()
         with torch.no_grad():

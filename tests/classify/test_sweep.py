@@ -1,4 +1,4 @@
-"""A sweep: its order, one count of steps over all of it, what is skipped, and which dataset a run takes."""
+"""The plan of a sweep: its order, equal steps, test folds left out, and the dataset of each run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.watched import Watched
 from usk.classify import registry
 from usk.classify.augment import augment_batch
 from usk.classify.caveats import trained_beyond_the_subset
-from usk.classify.sweep import Parts, parse_mixes, plan_runs, subset_folder
+from usk.classify.sweep import MixSources, parse_mixes, plan_runs, subset_folder
 from usk.classify.train import train
 from usk.data import mix as mix_module
 from usk.data.decode import DecodedSource, decode_source
@@ -36,14 +36,14 @@ def test_splits_then_seeds_then_train_clips_then_mixes_and_leaks_are_looked_for_
 ) -> None:
     looked: list[str] = []
     monkeypatch.setattr(mix_module, "leaking", lambda *of: looked.append(of[2].name) or leaking(*of))
-    parts = Parts({"real": bands, "synth": children()}, {})
+    sources = MixSources({"real": bands, "synth": children()}, {})
     mixes = [parse_mix("real"), parse_mix("real,synth"), parse_mix("synth")]
-    sweep = plan_runs(parts, mixes, "folds", (), range(2), (36, None))
+    sweep = plan_runs(sources, mixes, "folds", (), range(2), (36, None))
     assert looked == ["fold1", "fold2", "fold3"]
     for run in sweep.runs:
         for name, rows in run.rows.parts:
             if name == "synth":
-                assert not leaking(parts.opened["synth"], bands, run.split)[rows].any()
+                assert not leaking(sources.opened["synth"], bands, run.split)[rows].any()
     runs = [run for run in sweep.runs if run.mix.text != "synth"]
     assert [split.name for split in sweep.splits] == ["fold1", "fold2", "fold3"] and not sweep.left_out
     assert [(run.split.name, run.seed, run.split.train_clips, run.mix.text) for run in runs] == [
@@ -84,7 +84,7 @@ def test_a_sweep_can_be_shared_by_its_seeds(bands: Source, tmp_path: Path) -> No
 def test_train_clips_train_on_themselves_alone(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the other training clips sound like changes not a byte, where the same clips are drawn."""
+    """The sound of training clips that are not drawn does not change a byte of the result."""
 
     def drawn_alike(source: Source, *given: Any, **options: Any) -> DecodedSource:
         decoded = decode_source(source, *given, **options)
@@ -92,7 +92,8 @@ def test_train_clips_train_on_themselves_alone(
 
     monkeypatch.setattr("usk.classify.train.decode_source", drawn_alike)
     config = replace(TINY, train_clips="9")
-    run = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1), (9,)).runs[0]
+    sources = MixSources({"real": bands}, {})
+    run = plan_runs(sources, [parse_mix("real")], "folds", (2,), range(1), (9,)).runs[0]
     kept = {*run.split.train.tolist(), *run.split.validation.tolist(), *run.split.test.tolist()}
     audio = tuple(
         ref if row in kept else replace(ref, frequency_hz=5_000.0)  # type: ignore[type-var]
@@ -110,22 +111,22 @@ def test_a_folder_of_few_shot_datasets_gives_each_run_its_own(
     bands: Source, children: Callable[..., Source]
 ) -> None:
     own = children((1, 3), per_cell=1)
-    parts = Parts(
+    sources = MixSources(
         {"real": bands, "synth/full-fold2": own},
         {"synth": ("few", frozenset({"full-fold2", "9-train_clips-fold3-seed0"}))},
     )
     mix = parse_mix("real,synth")
-    sweep = plan_runs(parts, [mix], "folds", (), range(2))
+    sweep = plan_runs(sources, [mix], "folds", (), range(2))
     assert [split.name for split in sweep.splits] == ["fold2"]
     assert sweep.left_out == [
-        f"fold {fold} is not tested: few has no clips for the full training part where fold{fold} tests"
+        f"fold {fold} is not tested: few has no clips for the full training part with test part fold{fold}"
         for fold in (1, 3)
     ]
     assert {name for run in sweep.runs for name in run.mix.parts} == {"real", "synth/full-fold2"}
-    for protocol, folds, fix in (("folds", (2,), "usk study"), ("seed-9010", (), "Only the protocol folds")):
-        said = f"few has no clips for 9 train clips of seed 0 .*{fix}"
-        with pytest.raises(LeakError, match=said) as caught:
-            plan_runs(parts, [mix], protocol, folds, range(1), (9,))
+    for protocol, folds, fix in (("folds", (2,), "usk study"), ("seed-9010", (), "Use the protocol folds")):
+        message = f"few has no clips for 9 train clips of seed 0 .*{fix}"
+        with pytest.raises(LeakError, match=message) as caught:
+            plan_runs(sources, [mix], protocol, folds, range(1), (9,))
         assert caught.value.field == "mix"
 
 
@@ -138,16 +139,18 @@ def test_a_few_shot_dataset_is_the_same_wherever_its_folder_is(
     monkeypatch.setattr("usk.classify.sweep.open_source", lambda place: children((1, 3), per_cell=1))
     monkeypatch.chdir(tmp_path)
     for place in ("few", tmp_path / "few"):
-        parts = Parts.open(bands, [parse_mix("real,synth")], place).open_subsets((2,), range(1), (None,))
-        (run,) = plan_runs(parts, [parse_mix("real,synth")], "folds", (2,), range(1)).runs
+        sources = MixSources.open(bands, [parse_mix("real,synth")], place).open_subsets(
+            (2,), range(1), (None,)
+        )
+        (run,) = plan_runs(sources, [parse_mix("real,synth")], "folds", (2,), range(1)).runs
         assert run.mix.parts == ("real", "synth/full-fold2")
-        assert set(parts.opened) == {"real", "synth/full-fold2"}
+        assert set(sources.opened) == {"real", "synth/full-fold2"}
 
 
 def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) -> None:
     assert subset_folder(tmp_path) is None
     (tmp_path / "9-train_clips-fold1-seed0").mkdir()
-    assert subset_folder(tmp_path) is None  # nothing was written into it
+    assert subset_folder(tmp_path) is None  # it has no manifest
     (tmp_path / "9-train_clips-fold1-seed0" / "usk.json").write_text("{}")
     assert subset_folder(tmp_path) == tmp_path
     (tmp_path / "usk.json").write_text("{}")
@@ -162,12 +165,12 @@ def test_a_generator_trained_on_more_than_the_train_clips_is_noted(
         bands.clips
     )
     made = children(generator_trained_on=(TrainingClips(trained_on),))
-    sources = {"real": bands, "synth": made, "few/30": made}  # one generator is said once, whatever it made
+    sources = {"real": bands, "synth": made, "few/30": made}  # one note for one generator
     mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
-    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
+    few = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
     (note,) = trained_beyond_the_subset(few, sources)
     assert "trained on few clips, the generator is not" in note
-    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1)).runs
+    full = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1)).runs
     assert trained_beyond_the_subset(full, sources) == []
 
 
@@ -184,17 +187,17 @@ def test_a_filter_trained_on_more_than_the_train_clips_is_noted(
         filters_trained_on={(1,): TrainingClips(trained_on), (3,): TrainingClips()},
     )
     sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
-    few = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
+    few = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
     assert trained_on - {bands.clips[row].group for row in few[0].split.train.tolist()}
     (note,) = trained_beyond_the_subset(few, sources)
     assert note.startswith("the filter was trained on more ")
-    full = plan_runs(Parts(sources, {}), mix, "folds", (2,), range(1)).runs
+    full = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1)).runs
     assert trained_beyond_the_subset(full, sources) == []
 
 
 def test_other_protocols_take_train_clips_too(bands: Source, children: Callable[..., Source]) -> None:
-    parts = Parts({"real": bands, "synth": children((1,), per_cell=1)}, {})
-    runs = plan_runs(parts, [parse_mix("real")], "seed-9010", (), range(2), (9,)).runs
+    sources = MixSources({"real": bands, "synth": children((1,), per_cell=1)}, {})
+    runs = plan_runs(sources, [parse_mix("real")], "seed-9010", (), range(2), (9,)).runs
     assert [(run.split.name, len(run.split.train)) for run in runs] == [("seed0-9010", 9), ("seed1-9010", 9)]
 
 
@@ -266,6 +269,6 @@ def test_by_default_there_are_as_many_seeds_as_make_six_pairs(bands: Source, tmp
 
 def test_by_default_only_seeds_with_clips_of_their_own_are_taken(bands: Source) -> None:
     subsets = frozenset(f"9-train_clips-fold2-seed{seed}" for seed in (0, 2))
-    splits = plan_runs(Parts({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1)).splits
-    parts = Parts({"real": bands}, {"synth": ("few", subsets)})
-    assert parts.with_subsets(range(6), splits, (9,)) == [0, 2]
+    splits = plan_runs(MixSources({"real": bands}, {}), [parse_mix("real")], "folds", (2,), range(1)).splits
+    sources = MixSources({"real": bands}, {"synth": ("few", subsets)})
+    assert sources.seeds_with_subsets(range(6), splits, (9,)) == [0, 2]

@@ -1,4 +1,4 @@
-"""Training: what a run leaves behind, equal work, who chooses the epoch, which test parts are left out, learning."""
+"""`usk train`: saved runs, equal work for all mixes, choice of the epoch, test folds left out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def files_of(result: TrainResult) -> list[dict[str, bytes]]:
 def test_a_run_holds_configuration_predictions_weights_and_history(
     bands: Source, tmp_path: Path, tiny_classifier: Any
 ) -> None:
-    """And the weights give the predictions."""
+    """The saved weights also give the saved predictions."""
     result = train(bands, ["real"], out=tmp_path, config=tiny(seeds=2))
     assert [(run.split, run.seed) for run in result.runs] == [("fold2", 0), ("fold2", 1)]
     split = fold_split(bands.clips, 2)
@@ -83,8 +83,8 @@ def test_a_run_holds_configuration_predictions_weights_and_history(
         model = Standardized(tiny_classifier.build(3), per_band, per_band + 1).eval()
         model.load_state_dict(load_file(run.folder / "model.safetensors"))
         with torch.no_grad():
-            said = model(features.float()).softmax(dim=1)
-        np.testing.assert_allclose(said, probabilities, atol=1e-5)
+            actual = model(features.float()).softmax(dim=1)
+        np.testing.assert_allclose(actual, probabilities, atol=1e-5)
     assert [run.folder for run in read_runs(tmp_path)] == [run.folder for run in result.runs]
 
 
@@ -162,14 +162,14 @@ def test_runs_of_one_call_are_read_in_the_order_typed(
 
 
 def relabeled(source: Source, rows: Iterable[int]) -> Source:
-    """With other labels of the clips in these rows."""
+    """Return the source with other labels for the given rows."""
     rows = set(rows)
     clips = (replace(c, label=(c.label + 1) % 3) if n in rows else c for n, c in enumerate(source.clips))
     return replace(source, clips=tuple(clips))
 
 
 def test_test_clips_choose_nothing(bands: Source, tmp_path: Path) -> None:
-    """Other test labels, the same training to the last byte."""
+    """Other test labels do not change the training by a byte."""
     swapped = relabeled(bands, fold_split(bands.clips, 2).test.tolist())
     one, other = (
         files_of(train(source, out=tmp_path / name, config=TINY))[0]
@@ -181,7 +181,7 @@ def test_test_clips_choose_nothing(bands: Source, tmp_path: Path) -> None:
 
 
 def best_of_three(history: list[dict[str, Any]], after: int) -> int:
-    """The epoch beyond `after` whose validation and the two before it have the best mean."""
+    """Return the epoch after `after` with the best mean of its validation and the two before."""
     validated = [entry for entry in history if "validation_accuracy" in entry]
 
     def recent(name: str, place: int) -> float:
@@ -317,14 +317,14 @@ def test_folds_that_a_mix_cannot_be_tested_on_are_left_out_and_named(
 def test_what_would_leak_is_refused_before_anything_trains(
     bands: Source, children: Callable[..., Source], tmp_path: Path
 ) -> None:
-    """A fold that was asked for, whose clips would leak; a generator that was trained on every recording."""
+    """Refused: a given fold whose clips would leak, and a generator trained on every recording."""
     all_of_them = TrainingClips(frozenset(clip.group for clip in bands.clips))
     everywhere = children(generator_trained_on=(all_of_them,))
-    for synth, test_folds, said in (
+    for synth, test_folds, message in (
         (children((1,)), (1,), "all 6 clips of synth would leak"),
         (everywhere, (), "its generator was trained on"),
     ):
-        with pytest.raises(LeakError, match=said):
+        with pytest.raises(LeakError, match=message):
             train(
                 bands,
                 ["real", "real,synth"],
@@ -336,7 +336,7 @@ def test_what_would_leak_is_refused_before_anything_trains(
 
 
 def test_dropped_clips_do_not_train(bands: Source, children: Callable[..., Source], tmp_path: Path) -> None:
-    """The clips of the test fold change nothing: with and without them the weights are the same."""
+    """Synthetic clips of the test fold do not change the weights."""
     synth = children()
     without = synth.subset(row for row, clip in enumerate(synth.clips) if clip.fold != 2)
     runs = [
@@ -350,7 +350,7 @@ def test_dropped_clips_do_not_train(bands: Source, children: Callable[..., Sourc
 def test_classes_of_synthetic_clips_are_matched_by_name(
     bands: Source, children: Callable[..., Source], tmp_path: Path
 ) -> None:
-    """Parents from elsewhere are noted."""
+    """A note names parents from another source."""
     synth = children()
     renamed = replace(relabeled(synth, range(len(synth))), class_names=("high", "low", "middle"))
     parents = {"parents": ("demo/a", "demo/b"), "parent_groups": ("demo/1", "demo/2")}
@@ -361,8 +361,8 @@ def test_classes_of_synthetic_clips_are_matched_by_name(
     ]
     first, second = ((of.runs[0].folder / "model.safetensors").read_bytes() for of in results[:2])
     assert first == second
-    said = [any("leaks between them cannot be ruled out" in note for note in of.notes) for of in results]
-    assert said == [False, False, True]
+    warned = [any("leaks between them cannot be ruled out" in note for note in of.notes) for of in results]
+    assert warned == [False, False, True]
 
 
 # --- protocols and options
@@ -421,11 +421,11 @@ def test_what_was_trained_on_recordings_that_the_published_protocol_tests_stays_
     synth = replace(children(), generator_trained_on=(TrainingClips(trained_on),))
     result = train(bands, ["real", "real,synth"], synth=synth, out=tmp_path,
                    config=tiny(protocol="seed-9010", test_folds=()))  # fmt: skip
-    said = "the generator of synth was trained on recordings that seed-9010 tests: more optimistic still"
-    assert said in result.notes
+    caveat = "the generator of synth was trained on recordings that seed-9010 tests: results are even more optimistic"
+    assert caveat in result.notes
     by_mix = {run.mix: run.caveats for run in result.runs}
-    assert by_mix == {"real": (), "real,synth": (said,)}
-    assert any(said in note for comparison in compare_runs(tmp_path) for note in comparison.notes)
+    assert by_mix == {"real": (), "real,synth": (caveat,)}
+    assert any(caveat in note for comparison in compare_runs(tmp_path) for note in comparison.notes)
 
 
 def test_the_default_classifier_learns_three_bands(bands: Source, tmp_path: Path) -> None:
@@ -447,10 +447,10 @@ def test_a_test_clip_whose_sound_trains_under_another_name_is_said_where_it_is_t
         "1 clip with the same sound as a clip of another recording (low-2-0 as low-1-0): one may train where the other is tested; "
         "remove the copies, or give both the same recording"
     ]
-    said = {run.split: [text for text in run.caveats if "sound" in text] for run in result.runs}
+    caveats = {run.split: [text for text in run.caveats if "sound" in text] for run in result.runs}
     text = "{}: 1 sound of 24 test clips train or validate too, under another name ({}): scores are too high"
     named = {"fold1": "bands/low-1-0", "fold2": "bands/low-2-0"}
-    assert said == {fold: [text.format(fold, name)] for fold, name in named.items()} | {"fold3": []}
+    assert caveats == {fold: [text.format(fold, name)] for fold, name in named.items()} | {"fold3": []}
 
 
 def test_what_killed_processes_left_of_runs_is_deleted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`--classifier hf:`: tiny random models of transformers, one on spectrograms and one on waveforms, and what is refused."""
+"""`--classifier hf:` on tiny random models of transformers, on spectrograms and on waveforms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.classify.conftest import TINY
 from tests.hub_server import LocalHub
 from usk.audio.features import features_of
 from usk.classify.augment import augment_batch
-from usk.classify.classifier import classifier_in
+from usk.classify.classifier import read_classifier
 from usk.classify.registry import preset
 from usk.classify.train import train
 from usk.classify.transformer import ExtractorFeatures, transformer_preset
@@ -78,7 +78,7 @@ def test_features_are_the_extractors_own(ast: Path, wav2vec2: Path, bands: Sourc
 
 
 def test_padding_is_no_sound_to_augment(tmp_path: Path) -> None:
-    """AST's extractor makes four seconds 398 frames and pads them to as many as the model has."""
+    """AST's extractor computes 398 frames for four seconds and pads them to the model's length."""
     extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=512)
     padded = ExtractorFeatures.of(extractor)
     assert padded.shape == (16, 512) and padded.sounding == 398
@@ -128,14 +128,14 @@ def test_a_model_is_fine_tuned_kept_and_used(
     inner = [key for key in before if key.endswith("q_proj.weight")]
     assert inner and not torch.equal(before[inner[0]], after[f"network.{inner[0]}"])
 
-    moved = tmp_path / "moved"  # the checkpoint itself is needed no more
+    moved = tmp_path / "moved"  # a run does not need the checkpoint
     shutil.move(folder, moved)
     try:
-        said = usk("predict", run["folder"], tone_folder / "low" / "low0", "--json")
+        predicted = usk("predict", run["folder"], tone_folder / "low" / "low0", "--json")
     finally:
         shutil.move(moved, folder)
-    assert said.code == 0, said.err
-    assert {one["class_name"] for one in said.value} <= set(run["class_names"])
+    assert predicted.code == 0, predicted.err
+    assert {one["class_name"] for one in predicted.value} <= set(run["class_names"])
 
 
 def test_training_begins_from_the_checkpoint_with_a_new_head(ast: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_saved_weights_give_the_saved_predictions(ast: Path, bands: Source, 
     run, again = (train(bands, out=tmp_path / name, config=config).runs[0] for name in "ab")
     first, second = ((one.folder / "model.safetensors").read_bytes() for one in (run, again))
     assert first == second
-    model = classifier_in(run.folder)
+    model = read_classifier(run.folder)
     test = fold_split(bands.clips, 2).test.tolist()
     features = features_of(decode_source(bands, 16_000), preset(f"hf:{ast}").features)[test]
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_the_saved_weights_give_the_saved_predictions(ast: Path, bands: Source, 
 def test_augmentations_that_its_features_cannot_have_are_refused_by_name(ast: Path, wav2vec2: Path) -> None:
     assert preset(f"hf:{ast}").augmentations("strong") == ("stretch", "pitch", "shift", "mask", "mixup")
     assert preset(f"hf:{wav2vec2}").augmentations("strong+mixup") == ("stretch", "shift", "mask", "mixup")
-    with pytest.raises(UsageError, match=r"augment pitch: cannot be done to this classifier's features"):
+    with pytest.raises(UsageError, match=r"augment pitch: cannot be applied to this classifier's features"):
         preset(f"hf:{wav2vec2}").augmentations("basic+pitch")
 
 
@@ -199,15 +199,15 @@ def test_what_is_no_audio_classifier_is_refused_in_one_line(
         ("user/name", "cannot be reached"),
         ("", "no such folder"),
     ]
-    for place, said in cases:
+    for place, message in cases:
         ran = usk("train", "--real", tone_folder, "--classifier", f"hf:{place}", "--out", tmp_path / "runs")
         lines = ran.err.splitlines()
         assert ran.code == 1, (place, ran.err)
-        assert f"hf:{place}" in lines[-1] and said in lines[-1], lines
+        assert f"hf:{place}" in lines[-1] and message in lines[-1], lines
 
 
 def pickled(folder: Path, to: Path) -> Path:
-    """The model with its weights as pickled tensors."""
+    """Write the model with pickled weights."""
     shutil.copytree(folder, to)
     torch.save(load_file(to / "model.safetensors"), to / "pytorch_model.bin")
     (to / "model.safetensors").unlink()
@@ -224,8 +224,8 @@ def test_a_model_of_the_hub_comes_without_pickled_weights(hub: LocalHub, ast: Pa
     repo = hub.create_repo("model", "me/ast", both)
     repo.tags["v1"] = repo.branches["main"]
     (tmp_path / "empty").mkdir()
-    hub.commit_folder(repo, tmp_path / "empty", "all gone")  # what the tag says counts, not what is newest
-    hub.fail("GET", "/api/models/me/ast", 503)  # asked again
+    hub.commit_folder(repo, tmp_path / "empty", "all gone")  # the tag counts, not the newest commit
+    hub.fail("GET", "/api/models/me/ast", 503)  # retried
     there = transformer_preset("me/ast@v1")
     assert asked_for(hub) == {"config.json", "preprocessor_config.json", "model.safetensors"}
     assert there.revision == transformer_preset(str(ast)).revision

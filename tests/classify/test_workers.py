@@ -1,4 +1,4 @@
-"""Several runs at the same time: the same results as one after another, and nothing left behind when one goes wrong."""
+"""Runs trained in parallel have the same results as in sequence, and leave no processes or files after a failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.watched import Epoch, Watched
 from usk.classify import workers
 from usk.classify.loop import TrainTask
 from usk.classify.train import train
-from usk.classify.workers import TRANSFORMER_THREADS, WORTH_CLIPS, workers_for
+from usk.classify.workers import MIN_CLIPS, TRANSFORMER_THREADS, workers_for
 from usk.data.source import Source
 from usk.device import threads_of_torch
 from usk.engine import local
@@ -37,17 +37,17 @@ def test_when_one_process_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(workers, "memory_allowed_bytes", lambda: 64e9)
     monkeypatch.setattr(workers, "cores_allowed", lambda: 8)
-    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(4, 1)
-    assert workers_for(None, "small", 9, WORTH_CLIPS - 1, CPU) == Workers(1, 1)
-    assert workers_for(None, "small", 3, WORTH_CLIPS, CPU) == Workers(3, 1)
-    assert workers_for(None, "hf:some/where", 9, WORTH_CLIPS, CPU) == Workers(1, TRANSFORMER_THREADS)
+    assert workers_for(None, "small", 9, MIN_CLIPS, CPU) == Workers(4, 1)
+    assert workers_for(None, "small", 9, MIN_CLIPS - 1, CPU) == Workers(1, 1)
+    assert workers_for(None, "small", 3, MIN_CLIPS, CPU) == Workers(3, 1)
+    assert workers_for(None, "hf:some/where", 9, MIN_CLIPS, CPU) == Workers(1, TRANSFORMER_THREADS)
     assert workers_for(2, "small", 9, 1, CPU) == Workers(2, 1)
     assert workers_for(8, "small", 3, 1, CPU) == Workers(3, 1)
     assert workers_for(None, "small", 0, 0, CPU).processes == 1
     monkeypatch.setattr(workers, "cores_allowed", lambda: 2)  # a container's quota
-    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(2, 1)
+    assert workers_for(None, "small", 9, MIN_CLIPS, CPU) == Workers(2, 1)
     monkeypatch.setattr(workers, "memory_allowed_bytes", lambda: 2e9)
-    assert workers_for(None, "small", 9, WORTH_CLIPS, CPU) == Workers(1, 1)
+    assert workers_for(None, "small", 9, MIN_CLIPS, CPU) == Workers(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_several_share_a_gpu_that_waits_for_each(
     monkeypatch.setattr(workers, "memory_allowed_bytes", lambda: 128e9)
     monkeypatch.setattr(workers, "cores_allowed", lambda: cores)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_gb * 1e9, 150e9))
-    on_one = workers_for(None, classifier, runs, WORTH_CLIPS, torch.device("cuda:0"))
+    on_one = workers_for(None, classifier, runs, MIN_CLIPS, torch.device("cuda:0"))
     assert on_one == replace(expected, devices=("cuda:0",))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    on_all = workers_for(None, classifier, 99, WORTH_CLIPS, torch.device("cuda"))
+    on_all = workers_for(None, classifier, 99, MIN_CLIPS, torch.device("cuda"))
     assert on_all.devices == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
     assert on_all.processes == min(4 * expected.processes, max(1, cores // 2)) or runs < 99
     assert [on_all.device(number) for number in (0, 3, 4)] == ["cuda:0", "cuda:3", "cuda:0"]
@@ -107,7 +107,7 @@ def test_at_the_same_time_is_as_one_after_another(
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The processes that this test starts."""
+    """The worker processes that a test starts."""
     every: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
@@ -120,7 +120,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """What a run is, without when it was and how long it took."""
+    """Return the content of runs without their times."""
     names = ("model.safetensors", "config.json", "history.json", "predictions.parquet")
     return {
         str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("*/*") if file.name in names
@@ -130,7 +130,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def test_a_killed_process_costs_its_run_alone(
     bands: Source, tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
-    """In the middle of one: the others go on, and all end with the same bytes."""
+    """Kill a process in the middle of a run: the others continue, and all results are the same to the byte."""
     config = replace(CONFIG, seeds=4, workers=2)
     train(bands, out=tmp_path / "once", config=config)
     started.clear()
@@ -191,13 +191,13 @@ def test_parts_train_every_run_once_and_alike_whatever_threads_torch_has(
 def test_what_a_process_raises_comes_back(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug with its traceback, and nothing of it goes on."""
-    found = workers.Tables.of
+    """The error has its traceback, and no process continues."""
+    get = workers.SharedTables.get
 
-    def without_real(self: workers.Tables, task: Any) -> Any:
-        return {name: one for name, one in found(self, task).items() if name != "real"}
+    def without_real(self: workers.SharedTables, task: Any) -> Any:
+        return {name: one for name, one in get(self, task).items() if name != "real"}
 
-    monkeypatch.setattr(workers.Tables, "of", without_real)
+    monkeypatch.setattr(workers.SharedTables, "get", without_real)
     with pytest.raises(RuntimeError, match=r"in a worker process:\nTraceback(.|\n)*KeyError: 'real'"):
         train(bands, out=tmp_path, config=replace(CONFIG, seeds=2, workers=2))
     assert not list(tmp_path.iterdir())
@@ -207,7 +207,7 @@ def test_features_that_find_no_room_are_one_line(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save(*_: Any) -> None:
-        raise OSError("Not enough free space to write 5 bytes")  # as numpy says it, without a number
+        raise OSError("Not enough free space to write 5 bytes")  # as numpy raises it, without an errno
 
     monkeypatch.setattr(local.np, "save", save)
     said = r"cannot be written to .*usk-features-.*Not enough.*TMPDIR.*workers 1"
@@ -217,7 +217,7 @@ def test_features_that_find_no_room_are_one_line(
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the features of this test are kept."""
+    """The folder for temporary files of a test."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -251,19 +251,19 @@ def test_a_stopped_sweep_leaves_no_process_and_no_file(
 def test_features_that_no_run_needs_any_more_go(
     bands: Source, children: Callable[..., Source], tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """Many datasets, one a seed and fold, would not fit together."""
+    """Datasets for each seed and fold would not fit into memory together."""
     counts: list[tuple[int, int, int]] = []
-    used = workers.Tables.used
+    release = workers.SharedTables.release
 
     def n_files() -> int:
         return len(list(temporary.glob("usk-features-*/*.npy")))
 
-    def watched(tables: workers.Tables, task: TrainTask) -> None:
+    def watched(tables: workers.SharedTables, task: TrainTask) -> None:
         before = n_files()
-        used(tables, task)
-        counts.append((before, n_files(), sum(map(bool, tables._waiting.values()))))
+        release(tables, task)
+        counts.append((before, n_files(), sum(map(bool, tables._n_tasks_left.values()))))
 
-    monkeypatch.setattr(workers.Tables, "used", watched)
+    monkeypatch.setattr(workers.SharedTables, "release", watched)
     train(
         bands, ["synth", "real"], synth=children(folds=(1, 3)), out=tmp_path / "runs",
         config=replace(CONFIG, train_clips="full", workers=2, epochs=1),
@@ -275,7 +275,7 @@ def test_features_that_no_run_needs_any_more_go(
 def test_what_is_printed_as_python_starts_does_not_matter(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And modules are found where the parent finds them."""
+    """Workers also find modules where the parent finds them."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "sitecustomize.py").write_text(
@@ -293,7 +293,7 @@ def test_one_mix_spelt_twice_is_one_run(bands: Source, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 def test_several_share_a_cuda_device(bands: Source, tmp_path: Path) -> None:
-    # CUDA sums in another order each time: at a low rate that stays small beside what another seed or batch would do.
+    # CUDA sums in another order each time. At a low rate, other seeds or batches differ much more.
     config = replace(CONFIG, seeds=2, device="cuda", learning_rate=1e-4)
     alone = train(bands, out=tmp_path / "alone", config=replace(config, workers=1))
     together = train(bands, out=tmp_path / "together", config=replace(config, workers=2))

@@ -1,4 +1,4 @@
-"""The command line on good input: help, the chain of three commands, JSON beside tables, information."""
+"""The command line on valid input: help, synth, train and eval, JSON, info."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_full_device_in_place_of_a_terminal_is_one_line(
 def test_python_m_usk_ends_with_the_commands_exit_code(
     usk_process: Callable[..., subprocess.Popen[str]], tmp_path: Path, debug: str
 ) -> None:
-    """With one line, or with the traceback for who asks for it."""
+    """One line, or with USK_DEBUG the traceback."""
     process = usk_process("eval", tmp_path, USK_DEBUG=debug)
     out, errors = process.communicate(timeout=120)
     assert (process.returncode, out) == (1, "")
@@ -163,11 +163,11 @@ def test_synth_and_train_in_tables(
     assert "trained before" not in first.out
     assert "trained before: 1 of 1" in again.out
     (predictions,) = (tmp_path / "runs").glob("*/predictions.parquet")
-    for others, said in ((0, True), (1, False)):
+    for others, expected in ((0, True), (1, False)):
         n_clips = pq.read_table(predictions).num_rows
         rewrite(predictions.parent, "predicted", [0] * (n_clips - others) + [1] * others)
         nothing = "1 run of 1 learned nothing and took all test clips for one class (real_small_fold1"
-        assert (nothing in " ".join(usk(command).err.split())) is said
+        assert (nothing in " ".join(usk(command).err.split())) is expected
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(usk: Command, synth_of: str, tmp_path: Path) -> None:
@@ -177,14 +177,14 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(usk: Command, synth_of: str,
         "clip_id", "label", "class", "fold", "parents", "parent_names", "parent_groups", "parent_folds", "parent_seconds",
         "prompt", "weights", "seed",
     }  # fmt: skip
-    for wrong, said in (
+    for wrong, message in (
         (("--model", tmp_path / "nowhere"), "no such pipeline folder"),
         (("--device", "tpu"), "--device tpu: "),
         (("--strategy", "sample"), "--strategy sample: needs a generator of classes"),
-        (("--out", tmp_path), f"--out {tmp_path}: holds something else"),
+        (("--out", tmp_path), f"--out {tmp_path}: holds other files"),
     ):
         refused = usk(synth_of, *wrong, "--dry-run")
-        assert refused.code in (1, 2) and said in refused.err and not refused.out
+        assert refused.code in (1, 2) and message in refused.err and not refused.out
     shown = usk(synth_of, "--dry-run")
     assert "plan: 9 clips" in shown.out
     assert all(name in shown.out for name in rows[0]["parent_names"])
@@ -223,7 +223,7 @@ def test_every_strategy_makes_a_dataset_that_trains(
     from datasets import Audio, load_dataset
 
     out = tmp_path / "synth"
-    # One class of three is unknown to it, except where the class is all that it goes by.
+    # The model does not know one class of three, except with `sample`, which needs all classes.
     model = tiny_pipeline(class_names=("siren", "dog_bark", *(("car_horn",) if strategy == "sample" else ())))
     made = usk(
         f"synth --real {urbansound8k_folder} --model {model} --out {out} --per-class 2 --quality draft"
@@ -267,7 +267,7 @@ def test_info_on_a_source(
     assert [row["class"] for row in value["classes"]] == ["car_horn", "dog_bark", "siren"]
     assert all(row["mean_s"] > 0 for row in value["classes"])
     assert "CC BY-NC 3.0" in usk(f"info {urbansound8k_folder}").out
-    unknown = usk(f"info {tone_folder} --json").value["classes"]  # lengths that no table says
+    unknown = usk(f"info {tone_folder} --json").value["classes"]  # no table has the lengths
     assert all((row["seconds"], row["mean_s"]) == (None, None) for row in unknown)
     assert "mean s" not in usk(f"info {tone_folder}").out
     monkeypatch.setenv("USK_REAL", str(urbansound8k_folder))
@@ -312,8 +312,8 @@ def test_a_generator_fitted_here_makes_clips_and_knows_what_it_was_trained_on(
     ).refused(1, "its generator was trained on")
     assert usk(f"{fit} --out {tmp_path}/gen --steps 2 --quiet").code == 2
     named = usk(fit, "--steps", 1, "--from", tmp_path / "gen", "--out", tmp_path / "a generator").done()
-    said = re.sub(r"\s+", " ", named.out)
-    assert f"Next: usk synth --model '{tmp_path}/a generator' --real {tone_folder}" in said
+    text = re.sub(r"\s+", " ", named.out)
+    assert f"Next: usk synth --model '{tmp_path}/a generator' --real {tone_folder}" in text
 
 
 # --- with the embedded generator, which usk/diffusion/embedded holds
@@ -353,7 +353,7 @@ def test_the_demo_leaves_a_dataset_runs_and_the_next_commands(
 
 
 def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path: Path) -> None:
-    """Where no recordings are named, clips of one pair up; where they are, such clips are kept from their siblings' tests."""
+    """Clips without named recordings can be paired. With names, clips never test what a clip of their recording trained."""
     rows = [(label, place, cut) for label in ("low", "high") for place in range(6) for cut in range(2)]
     audio = [
         {"bytes": encode_flac(tone({"low": 300, "high": 2_700}[label] + 20 * place, 0.3 + 0.1 * cut), 22_050)}
@@ -384,7 +384,7 @@ def test_clips_made_when_recordings_were_named_otherwise(usk: Command, tmp_path:
 def test_a_mix_that_names_a_folder_by_its_path_is_compared_too(
     usk: Command, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run called `./made...` would be hidden."""
+    """The name of a run with the mix `./made` must not begin with a dot, which would hide it."""
     monkeypatch.chdir(tmp_path)
     usk(f"synth --real {urbansound8k_folder} --strategy waveform --per-class 3 --out made").done()
     train = ["train --mix real --mix real,./made --mix ./made", "--real", urbansound8k_folder]
@@ -421,9 +421,9 @@ def test_a_class_that_no_clip_trains_is_said(usk: Command, urbansound8k_folder: 
     ran = usk(
         f"train --seeds 1 --test-folds 1,2 --epochs 1 --real {urbansound8k_folder} --out {tmp_path}/runs"
     ).done()
-    said = re.sub(r"\s+", " ", ran.err)
-    assert "real, test part fold1: no clips of siren train there, so none can be recognized" in said
-    assert "test part fold2: no clips of" not in said
+    text = re.sub(r"\s+", " ", ran.err)
+    assert "real, test part fold1: no clips of siren train there, so none can be recognized" in text
+    assert "test part fold2: no clips of" not in text
 
 
 def test_synthetic_clips_are_no_real_ones_to_test_on(
@@ -433,12 +433,12 @@ def test_synthetic_clips_are_no_real_ones_to_test_on(
     usk(f"synth --real {urbansound8k_folder} --strategy waveform --per-class 2 --out {made}").done()
     refused = usk("train", "--real", made, "--out", tmp_path / "runs")
     assert refused.code == 2 and not (tmp_path / "runs").exists()
-    assert f"--real {made}: holds synthetic clips, and what is tested must be real" in refused.err
+    assert f"--real {made}: holds synthetic clips, and test clips must be real" in refused.err
 
 
 @pytest.mark.parametrize("quiet", [True, False])
 def test_quiet_keeps_the_bars_of_the_hubs_client_back(quiet: bool) -> None:
-    said = f"""
+    script = f"""
 import sys
 from unittest import mock
 from rich.console import Console
@@ -453,7 +453,7 @@ print(are_progress_bars_disabled())
         name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"
     }
     ran = subprocess.run(
-        [sys.executable, "-c", said], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
     )
     assert ran.stdout.strip() == str(quiet)
 
@@ -473,9 +473,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.Mo
         reached.append("the end")
 
     monkeypatch.setattr("usk.cli.info._installation", slow)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a job in the background ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
     try:
         ran = usk("info")
     finally:
@@ -527,6 +525,6 @@ def test_what_comes_next_reads_the_clips_in_the_same_way(usk: Command, tmp_path:
     made = usk(
         "synth", *common, "--strategy", "waveform", "--per-class", 2, "--out", tmp_path / "made", "--quiet"
     )
-    said = re.sub(r"\s+", " ", made.out)
-    assert f"--synth {tmp_path / 'made'} --skip-bad --columns label=kind,group=tape" in said
-    usk(*said.split("Next: usk ")[1].split(), "--epochs", 1, "--out", tmp_path / "runs", "--quiet").done()
+    text = re.sub(r"\s+", " ", made.out)
+    assert f"--synth {tmp_path / 'made'} --skip-bad --columns label=kind,group=tape" in text
+    usk(*text.split("Next: usk ")[1].split(), "--epochs", 1, "--out", tmp_path / "runs", "--quiet").done()

@@ -1,4 +1,4 @@
-"""The end of `usk eval`: the answer, and the command that trains what is missing."""
+"""The end of the output of `usk eval`: the answer, and the command that trains the missing runs."""
 
 from __future__ import annotations
 

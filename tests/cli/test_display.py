@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from tests.runs import write_run
-from usk.cli.comparison import comparison_shown
-from usk.cli.display import Display, _Done
+from usk.cli.comparison import comparison_output
+from usk.cli.display import Display, _ProgressText
 from usk.evaluate.compare import compare_runs
 from usk.evaluate.tables import mix_table, recall_table, train_clips_tables
 from usk.tables import Table as PlainTable
@@ -32,12 +32,12 @@ def printed(*shown: Any, width: int) -> str:
     [(120, []), (80, ["macro F1 %", "runs"]), (60, ["macro F1 %", "runs", "p value", "pairs up", "synth"])],
 )
 def test_nothing_of_a_comparison_is_cut_off(tmp_path: Path, width: int, left_out: list[str]) -> None:
-    """Every mix by its name and every number, or the name of what there is no room for."""
+    """The table has all mixes and numbers, or a note with the columns that do not fit."""
     for seed in range(6):
         write_run(tmp_path, "real", seed, skill=0.5 + 0.02 * seed)
         write_run(tmp_path, "real,decomposed,sample", seed, skill=0.7 + 0.01 * seed)
     (comparison,) = compare_runs(tmp_path)
-    text = printed(*comparison_shown(comparison), width=width)
+    text = printed(*comparison_output(comparison), width=width)
     assert "\u2026" not in text and max(map(len, text.splitlines())) <= width
     assert (f"No room for {', '.join(left_out)}: widen" in " ".join(text.split())) == bool(left_out)
     lines = text.splitlines()
@@ -97,9 +97,9 @@ def test_means_over_other_folds_are_named_below_the_table_by_train_clips(tmp_pat
             write_run(tmp_path, "real,synth", fold=fold, train_clips=train_clips)
         write_run(tmp_path, "real,own", fold=2, train_clips=train_clips)
     (table,) = train_clips_tables(compare_runs(tmp_path))
-    said = " ".join(printed(table, width=160).split())
-    assert "real,own: means over other folds or seeds than the baseline's" in said
-    assert "real,synth: means" not in said
+    text = " ".join(printed(table, width=160).split())
+    assert "real,own: means over other folds or seeds than the baseline's" in text
+    assert "real,synth: means" not in text
 
 
 def test_a_plain_table_is_text_in_a_terminal_and_in_markdown() -> None:
@@ -113,18 +113,18 @@ def test_a_plain_table_is_text_in_a_terminal_and_in_markdown() -> None:
 
 def test_progress_names_its_unit_and_the_time_left() -> None:
     task: Any = SimpleNamespace(completed=12, total=1400, time_remaining=840.0, fields={"unit": "clips"})
-    assert str(_Done().render(task)) == "12 of 1,400 clips, about 14 min left"
+    assert str(_ProgressText().render(task)) == "12 of 1,400 clips, about 14 min left"
     task.time_remaining = task.total = None
-    assert str(_Done().render(task)) == "12 clips"
+    assert str(_ProgressText().render(task)) == "12 clips"
     task.total, task.fields = 1400, {"unit": "%"}
-    assert str(_Done().render(task)) == "0 %"
+    assert str(_ProgressText().render(task)) == "0 %"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "1 s"), (44.0, "40 s"), (840.0, "14 min"), (3 * 3600.0, "3 h")]
+    ("seconds", "duration"), [(0.2, "1 s"), (44.0, "40 s"), (840.0, "14 min"), (3 * 3600.0, "3 h")]
 )
-def test_times_are_as_exact_as_one_can_know(seconds: float, said: str) -> None:
-    assert about(seconds) == f"about {said}"
+def test_times_are_as_exact_as_one_can_know(seconds: float, duration: str) -> None:
+    assert about(seconds) == f"about {duration}"
 
 
 def test_a_path_is_not_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,9 +133,9 @@ def test_a_path_is_not_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     display = Display()
     display.note(f"the page is in {path} and so on")
     display.result({}, f"open {path}", f"Next: usk train --mix real,synth --synth {path} --seeds 6")
-    said = capsys.readouterr()
-    assert path in said.err
-    assert said.out.splitlines()[-1] == f"Next: usk train --mix real,synth --synth {path} --seeds 6"
+    printed_text = capsys.readouterr()
+    assert path in printed_text.err
+    assert printed_text.out.splitlines()[-1] == f"Next: usk train --mix real,synth --synth {path} --seeds 6"
 
 
 def test_a_log_gets_a_whole_line_for_each_tenth_and_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:

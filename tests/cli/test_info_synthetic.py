@@ -1,4 +1,4 @@
-"""`usk info` of a synthetic dataset: classes, counts, durations, and where the clips came from."""
+"""`usk info` of a synthetic dataset: classes, counts, durations, and the origin of the clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read in part; what the operating system refuses; homes that are not known."""
+"""Standard streams that are closed or full, errors of the operating system, and users without a home folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def in_shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`usk` is the command in it, and $CODE the exit code of a pipe's first part."""
+    """Run a shell line in which `usk` is the command and $CODE the exit code of a pipe's first part."""
     script = f'usk() {{ "{sys.executable}" -m usk "$@"; }}; {line}'
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment}
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=300, env=environ)

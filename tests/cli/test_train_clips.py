@@ -1,4 +1,4 @@
-"""Few train clips: what is made of them trains beside them, sweeps resume, `usk eval` tells train clips apart."""
+"""`--train-clips`: synthetic clips made from the same real clips, resumed sweeps, and `usk eval` by train clips."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few(urbansound8k_folder: Path, tmp_path: Path) -> Path:
-    """Waveform sums of 6 and 9 train_clips, for test fold 2, two seeds."""
+    """Datasets of waveform sums of 6 and 9 train clips, for test fold 2 and two seeds."""
     subsets = [TrainSubset(n, 2, seed) for seed in (0, 1) for n in (6, 9)]
     made = synthesize_subsets(open_source(urbansound8k_folder), tmp_path / "few", subsets, SUMS)
     assert [one.folder.name for one in made] == [subset.name for subset in subsets]
@@ -79,7 +79,7 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
     ]
     assert len({run["steps"] for run in runs}) == 1
 
-    # The same sweep, further: what is there is found, the rest is trained.
+    # A larger sweep finds the finished runs and trains the others.
     first, rest = train(usk, real, out, "--mix real --train-clips 6,full").done().value["runs"]
     assert first["folder"] == runs[0]["folder"] != rest["folder"]
     assert rest["train_clips"] is None
@@ -97,7 +97,7 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
 def test_clips_of_larger_draws_are_left_out_of_smaller_ones(
     usk: Command, few: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
-    """One dataset by name instead of the folder of all: the rule decides, not the folder's name."""
+    """The same rule holds for a single dataset as for the folder of subsets."""
     big = few / "9-train_clips-fold2-seed0"
     clips = decode_source(open_source(urbansound8k_folder)).source.clips
     train_clips = {clips[row].sound for row in TrainSubset(6, 2, 0).split(clips).train}
@@ -118,7 +118,7 @@ def test_what_is_made_is_found_and_its_record_names_the_subset(few: Path, urbans
 
 
 @pytest.mark.parametrize(
-    ("out", "subsets", "said"),
+    ("out", "subsets", "message"),
     [
         ("out", [TrainSubset(999, 1)], "train_clips 999: the training part of fold1 has"),
         ("few/6-train_clips-fold2-seed0", [TrainSubset(6, 2)], "is one dataset. Choose another folder"),
@@ -127,8 +127,8 @@ def test_what_is_made_is_found_and_its_record_names_the_subset(few: Path, urbans
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_refused_before_anything_is(
-    few: Path, urbansound8k_folder: Path, tmp_path: Path, out: str, subsets: list[TrainSubset], said: str
+    few: Path, urbansound8k_folder: Path, tmp_path: Path, out: str, subsets: list[TrainSubset], message: str
 ) -> None:
-    with pytest.raises(UskError, match=said):
+    with pytest.raises(UskError, match=message):
         synthesize_subsets(open_source(urbansound8k_folder), tmp_path / out, subsets, SUMS)
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Every wrong input of the main job through the real entry point: one line that names the fix, and nothing lost."""
+"""Wrong input to all commands gives one line with the fix, and loses nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Command = Callable[..., Any]
 
 @dataclass
 class World:
-    """Good input, to be spoilt by a case: `urban` and `tones` are sources, `model` is a generator."""
+    """Valid input that each case damages: the sources `urban` and `tones`, and the generator `model`."""
 
     root: Path
     urban: Path
@@ -66,7 +66,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-# Each case spoils a world and gives the command, its exit code, and what its line must name.
+# Each case damages a world and returns the command, its exit code, and texts that its line must contain.
 Case = tuple[list[object], int, list[str]]
 
 
@@ -165,17 +165,17 @@ def saved_dataset_without_rows(world: World) -> Case:
     return ["info", "none"], 1, ["none holds no clips"]
 
 
-# What needs nothing spoilt: exit code, command (SYNTH and TRAIN are whole ones, TONES is of the folder of tones), what the line says.
+# Cases on valid input: exit code, command (SYNTH and TRAIN stand for complete commands), texts in the line.
 WORDS: list[tuple[int, str, list[str]]] = [
     (1, "SYNTH --real {root}/nowhere", ["nowhere: no such folder", "--real"]),
     (1, "SYNTH --real {tones}/low/low0/cut0.wav", ["--real", "is a file. A source is a folder"]),
     (1, "SYNTH --real {urban}/audio", ["fold1, fold2, fold3 are named like parts", "metadata.csv"]),
-    (2, "SYNTH --out years", ["--out", "holds something else", "Choose a new or empty folder"]),
+    (2, "SYNTH --out years", ["--out", "holds other files", "Choose a new or empty folder"]),
     (2, "SYNTH --out file", ["--out", "is a file. Choose a folder"]),
     (2, "SYNTH --out file/out", ["--out", "cannot be written", "another folder"]),
     (2, "TRAIN --out file/runs", ["--out", "cannot be written", "another folder"]),
     (2, "fit --real {tones} --out file/gen --steps 1", ["--out", "cannot be written", "another folder"]),
-    (2, "fit --real {tones} --out years --steps 1", ["--out", "holds something else"]),
+    (2, "fit --real {tones} --out years --steps 1", ["--out", "holds other files"]),
     (1, "audit years --real {urban}", ["is not a source of clips"]),
     (1, "SYNTH --real ''", ["no source is named", "--real"]),
     (2, "SYNTH --real {tones} --columns group=tape", ["--columns tape", "a folder of files"]),
@@ -204,7 +204,7 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (1, "synth --out {out}", ["danavery/urbansound8K", "$USK_REAL", "usk demo"]),
     (1, "train --out {out}", ["$USK_REAL", "usk demo"]),
     (2, "TRAIN --test-folds 9", ["--test-folds 9", "it has 1, 2, 3"]),
-    (2, "TRAIN --test-folds ''", ["--test-folds: not fold numbers"]),
+    (2, "TRAIN --test-folds ''", ["--test-folds: is not a list of fold numbers"]),
     (2, "TRAIN --mix real,bogus", ["--mix bogus", "neither real, synth nor a source"]),
     (2, "TRAIN --mix real,synth --synth nothing-here", ["--synth nothing-here", "usk synth"]),
     (2, "TRAIN --mix synth --synth {root}/none", ["--synth", "usk synth"]),
@@ -239,8 +239,8 @@ WORDS: list[tuple[int, str, list[str]]] = [
 ]
 
 
-def said(world: World, words: str) -> list[object]:
-    """The command in a row of the table."""
+def parse(world: World, words: str) -> list[object]:
+    """Return the command of a row of the table."""
     first, *more = (word.format(**vars(world), out=world.out) for word in shlex.split(words))
     whole = {"SYNTH": partial(world.synth, None), "TRAIN": world.train}
     return whole[first](*more) if first in whole else [first, *more]
@@ -278,7 +278,7 @@ def test_wrong_input_is_one_line_that_names_the_fix_and_loses_nothing(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(world.root)
     monkeypatch.delenv("USK_REAL", raising=False)
-    command, code, named = case(world) if callable(case) else (said(world, case[1]), case[0], case[2])
+    command, code, named = case(world) if callable(case) else (parse(world, case[1]), case[0], case[2])
     before = snapshot(world.root)
     ran = usk("--quiet", *command)
     assert ran.code == code, ran.err
@@ -297,7 +297,7 @@ def test_wrong_input_is_one_line_that_names_the_fix_and_loses_nothing(
 def test_an_error_beside_json_leaves_standard_output_empty(
     usk: Command, world: World, code: int, words: str
 ) -> None:
-    usk("--json", *said(world, words)).refused(code)
+    usk("--json", *parse(world, words)).refused(code)
 
 
 def test_an_empty_name_is_no_way_to_the_source_in_the_environment(

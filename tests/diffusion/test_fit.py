@@ -40,7 +40,7 @@ from usk.diffusion.train import Drawn, MelTrainer
 from usk.diffusion.training_data import FitClips, images_of
 from usk.errors import UsageError, UskError
 from usk.files import LOCK_FILE
-from usk.replay import Replayed
+from usk.replay import ReplayedStep
 from usk.reporter import Reporter, Task
 
 MEL = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
@@ -370,7 +370,7 @@ def test_a_folder_begun_with_other_settings_or_clips_is_refused(
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda out: (out.mkdir(), (out / "thesis.txt").write_text("x")), "holds something else"),
+        (lambda out: (out.mkdir(), (out / "thesis.txt").write_text("x")), "holds other files"),
         (lambda out: (out.mkdir(), (out / "fit.json").write_text("[" * 100_000)), "fit.json cannot be read"),
         (lambda out: out.write_text("x"), "is a file"),
     ],
@@ -550,14 +550,14 @@ def test_recorded_steps_learn_as_plain_ones_do(
         made = fit([source], tmp_path / name, config, mel=MEL, reporter=watching)
         return watching.losses, weights(made.folder)
 
-    kept: list[Replayed] = []
+    kept: list[ReplayedStep] = []
 
-    class Watched(Replayed):
+    class Watched(ReplayedStep):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             kept.append(self)
 
-    monkeypatch.setattr(training, "Replayed", Watched)
+    monkeypatch.setattr(training, "ReplayedStep", Watched)
     recorded = fitted("recorded")
     assert [learn._graph is not None for learn in kept] == [True] * len(kept) and kept
     monkeypatch.setattr(MelTrainer, "recordable", False)

@@ -65,7 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Callable[...,
     ):  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(place, _stopped)
-            patch.setattr("usk.classify.checkpoint.KEEP_EVERY_S", 0.0)
+            patch.setattr("usk.classify.checkpoint.SAVE_EVERY_S", 0.0)
             assert ended(*words).code == 130
     (run,) = [file.parent for file in (root / "trained").glob("*/run.json")]
     run.rename(root / "trained" / "run")

@@ -69,7 +69,7 @@ def test_kills_at_random_moments(
 # --- one worker of several -----------------------------------------------------------------------------------
 
 # However small the job, it is shared among processes.
-ENTRY = "import usk.classify.workers as of; of.WORTH_CLIPS = 0; from usk.cli.app import main; main()"
+ENTRY = "import usk.classify.workers as of; of.MIN_CLIPS = 0; from usk.cli.app import main; main()"
 KINDS, WAYS = ("synth", "train", "study"), ("engine", "parts")
 STUDY = """
 real = "clips"

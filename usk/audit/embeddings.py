@@ -70,9 +70,9 @@ def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed
 
     If the classifier splits clips into patches, the embedding is the mean over patches.
     """
-    from usk.classify.classifier import classifier_in
+    from usk.classify.classifier import read_classifier
 
-    model = classifier_in(run).to(device)
+    model = read_classifier(run).to(device)
     settings = model.feature_settings
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
 

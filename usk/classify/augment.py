@@ -1,7 +1,6 @@
-"""Classical augmentation of log-mel batches during training: what synthetic clips have to beat.
+"""Classical augmentation of log-mel batches: the baseline that synthetic clips have to beat.
 
-Everything works on features that are computed once, on whatever device they live. Parameters are drawn first, on the
-CPU, from the run's own generator, then applied.
+Each function takes features [batch, n_mels, n_frames] in dB, on any device, and a random generator on the CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ MIXUP_ALPHA = 0.2
 
 
 def shift(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Each clip rolled in time, by any number of frames."""
+    """Roll each clip in time by a random number of frames."""
     n, n_mels, n_frames = batch.shape
     shifts = torch.randint(n_frames, (n,), generator=draw)
     index = (torch.arange(n_frames)[None, :] - shifts[:, None]) % n_frames
@@ -26,12 +25,12 @@ def shift(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def cropped_frames(n_frames: int) -> int:
-    """How many frames `crop` leaves of a clip."""
+    """Return the number of frames that `crop` keeps."""
     return (n_frames + 1) // 2
 
 
 def crop(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Half of each clip's frames, from anywhere in it: training clips are shorter, and half the work."""
+    """Keep half of each clip's frames, starting at a random frame. This also halves the work."""
     n, n_mels, n_frames = batch.shape
     kept = cropped_frames(n_frames)
     begins = torch.randint(n_frames - kept + 1, (n,), generator=draw)
@@ -40,15 +39,16 @@ def crop(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def gain(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Louder or softer by up to 6 dB."""
+    """Make each clip louder or softer by up to 6 dB."""
     gains_db = torch.rand(len(batch), generator=draw) * 12 - 6
     return batch + gains_db[:, None, None].to(batch)
 
 
-def filtered(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Each clip through a random equalizer: 3 to 6 regions of bands, gains of up to 6 dB where they meet, linear between.
+def equalize(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Apply a random equalizer to each clip, as another microphone or room would.
 
-    FilterAugment of the linear type (Nam et al., arXiv 2110.03282): another microphone, another room.
+    The edges of 3 to 6 regions of bands get gains of up to 6 dB, with linear interpolation between them. This is linear
+    FilterAugment (Nam et al., arXiv 2110.03282).
     """
     n, n_mels, _ = batch.shape
     n_inner = torch.randint(2, 6, (n, 1), generator=draw)
@@ -65,9 +65,9 @@ def filtered(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def mask(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """One mask each over at most an eighth of the bands and a fifth of the frames, filled with the clip's mean.
+    """Fill up to an eighth of the bands and up to a fifth of the frames with the clip's mean.
 
-    SpecAugment (Park et al., arXiv 1904.08779).
+    Each clip gets one mask of either kind, as in SpecAugment (Park et al., arXiv 1904.08779).
     """
     n, n_mels, n_frames = batch.shape
     widths = (torch.rand(2, n, generator=draw) * torch.tensor([[n_mels / 8], [n_frames / 5]])).long()
@@ -80,7 +80,7 @@ def mask(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def stretch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Faster or slower by up to a quarter, frames interpolated; what runs out begins again."""
+    """Play each clip up to 25 % faster or slower, interpolating frames. A faster clip then starts again."""
     n, n_mels, n_frames = batch.shape
     rates = torch.exp((torch.rand(n, generator=draw) * 2 - 1) * math.log(1.25))
     at = (torch.arange(n_frames)[None, :] * rates[:, None]) % n_frames
@@ -94,7 +94,7 @@ def stretch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def pitch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Higher or lower by up to two mel bands, the band at the edge repeated: a small pitch shift, formants and all."""
+    """Move each clip up or down by up to two mel bands, repeating the band at the edge: a small pitch shift."""
     n, n_mels, n_frames = batch.shape
     steps = torch.randint(-2, 3, (n,), generator=draw)
     index = (torch.arange(n_mels)[None, :] - steps[:, None]).clamp(0, n_mels - 1)
@@ -102,24 +102,24 @@ def pitch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def noise(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """White in the mel bands, 10 to 40 dB below the clip's mean power, added as power."""
+    """Add noise of equal power in all mel bands, 10 to 40 dB below the clip's mean power."""
     below_db = 10 + 30 * torch.rand(len(batch), generator=draw)
-    if batch.device.type != draw.device.type:  # large draws are made where they are needed
+    if batch.device.type != draw.device.type:  # draw the large noise tensor on the batch's own device
         draw = torch.Generator(batch.device).manual_seed(int(torch.randint(2**62, (1,), generator=draw)))
     spread = torch.empty_like(batch).exponential_(generator=draw)  # power of Gaussian noise
-    nats_a_db = math.log(10) / 10
-    power = torch.exp(batch * nats_a_db)
-    floor = power.mean(dim=(1, 2)) * torch.exp(-below_db.to(batch) * nats_a_db)
-    return torch.addcmul(power, floor[:, None, None], spread).log() / nats_a_db
+    nats_per_db = math.log(10) / 10
+    power = torch.exp(batch * nats_per_db)
+    floor = power.mean(dim=(1, 2)) * torch.exp(-below_db.to(batch) * nats_per_db)
+    return torch.addcmul(power, floor[:, None, None], spread).log() / nats_per_db
 
 
-CROP = "crop"  # the one that changes the shape: for networks that take any number of frames
+CROP = "crop"  # changes the number of frames: only for networks that accept any number
 AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "stretch": stretch,
     "pitch": pitch,
     "shift": shift,
     CROP: crop,
-    "filter": filtered,
+    "filter": equalize,
     "gain": gain,
     "noise": noise,
     "mask": mask,
@@ -133,9 +133,9 @@ PRESETS = {
 
 
 def augmentations_named(text: str) -> tuple[str, ...]:
-    """`basic`, `strong`, single names, or several joined by `+`, in the order in which they are applied.
+    """Return the augmentations in `text` (presets and single ones, joined by `+`) in the order in which they are applied.
 
-    Raises UsageError for a name that is not known.
+    Raises UsageError for an unknown name.
     """
     wanted: set[str] = set()
     for name in text.split("+"):
@@ -155,49 +155,48 @@ def augmentations_named(text: str) -> tuple[str, ...]:
 
 
 def augment_name(text: str) -> str:
-    """The name of what `text` asks for, without what is said twice: `none+shift+shift` is `shift`, `basic+gain` is `basic`."""
-    asked = augmentations_named(text)
+    """Return `text` without repetitions: `none+shift+shift` is `shift`, `basic+gain` is `basic`."""
+    chosen = augmentations_named(text)
     for preset, members in PRESETS.items():
-        if asked == members:
+        if chosen == members:
             return preset
     names = list(dict.fromkeys(text.split("+")))
-    covered = {member for name in names for member in PRESETS.get(name, ())}
-    return "+".join(name for name in names if name != "none" and name not in covered)
+    in_presets = {member for name in names for member in PRESETS.get(name, ())}
+    return "+".join(name for name in names if name != "none" and name not in in_presets)
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """A batch, and what each of its clips was mixed with: the batch's clip `partners` [batch], of which it holds `shares`
-    [batch]; None without mixup."""
+    """An augmented batch and its mixup: clip i contains a share `shares[i]` of clip `partners[i]`."""
 
     batch: torch.Tensor
-    partners: torch.Tensor | None = None
-    shares: torch.Tensor | None = None
+    partners: torch.Tensor | None = None  # [batch]; None without mixup
+    shares: torch.Tensor | None = None  # [batch]; None without mixup
 
     def loss(
         self,
-        losses_of: Callable[[torch.Tensor], torch.Tensor],
+        clip_losses: Callable[[torch.Tensor], torch.Tensor],
         labels: torch.Tensor,
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The mean loss; `losses_of` gives one a clip [batch] for labels [batch], and `weights` [batch] what each clip counts."""
-        counts = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights
+        """Return the mean loss, weighted by `weights` [batch]. `clip_losses` maps labels [batch] to losses [batch]."""
+        if weights is None:
+            weights = torch.ones_like(labels, dtype=torch.float32)
         if self.partners is None or self.shares is None:
-            return (counts * losses_of(labels)).sum() / counts.sum()
-        own, others = (1 - self.shares) * counts, self.shares * counts[self.partners]
-        of_both = own * losses_of(labels) + others * losses_of(labels[self.partners])
-        return of_both.sum() / (own + others).sum()
+            return (weights * clip_losses(labels)).sum() / weights.sum()
+        own = (1 - self.shares) * weights
+        partner = self.shares * weights[self.partners]
+        losses = own * clip_losses(labels) + partner * clip_losses(labels[self.partners])
+        return losses.sum() / (own + partner).sum()
 
 
 def augment_batch(
     batch: torch.Tensor, names: tuple[str, ...], draw: torch.Generator, sounding: int | None = None
 ) -> Augmented:
-    """Augment log-mel features [batch, n_mels, n_frames] in dB by what `augmentations_named` gave; `crop` halves the frames.
+    """Apply the augmentations `names` in order. `crop` halves the frames.
 
-    Only the first `sounding` frames hold sound, where that is not None: the padding behind them stays what and where it is.
-
-    `mixup` (Zhang et al., arXiv 1710.09412) adds to each clip a share, drawn from Beta(0.2, 0.2) and at most one half, of
-    another of the batch.
+    `mixup` (Zhang et al., arXiv 1710.09412) mixes each clip with another clip of the batch. The other's share is drawn
+    from Beta(0.2, 0.2) and is at most one half. Frames from `sounding` on are padding and stay as they are.
     """
     padding = None
     if sounding is not None and sounding < batch.shape[-1]:
@@ -210,7 +209,7 @@ def augment_batch(
     if MIXUP not in names:
         return Augmented(batch)
     partners = torch.randperm(len(batch), generator=draw).to(batch.device)
-    # A Beta variable is a ratio of Gamma ones; torch draws those from a given generator only so.
+    # A Beta variable is a ratio of Gamma variables. Only this private function draws them from a given generator.
     gammas = torch._standard_gamma(torch.full((2, len(batch)), MIXUP_ALPHA), generator=draw)
     shares = (gammas[0] / gammas.sum(dim=0).clamp_min(1e-30)).nan_to_num(0.0)
     shares = torch.minimum(shares, 1 - shares).to(batch)

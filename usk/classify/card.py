@@ -12,7 +12,7 @@ from usk.runs import Predictions, RunRecord
 
 
 def run_card(record: RunRecord, predictions: Predictions, classifier: AudioClassifier) -> str:
-    """The README.md of a run: its results with their protocol, what trained it, and what cannot be ruled out."""
+    """Return the README.md of a run: its results and their protocol, its training data, and leaks that are possible."""
     from huggingface_hub import EvalResult, ModelCardData
 
     from usk import __version__
@@ -39,11 +39,11 @@ def run_card(record: RunRecord, predictions: Predictions, classifier: AudioClass
             ("f1", "macro F1", record.macro_f1),
         )
     ]
-    # A folder is named as its dataset is, not by its path on somebody's disk.
-    parts = {
-        source.dataset if source.part in ("real", "synth") or source.hub_id else source.name: source
-        for source in record.sources
-    }
+    # Name a folder by its dataset's name, not by its path on the author's disk.
+    parts = {}
+    for source in record.sources:
+        keeps_name = source.part in ("real", "synth") or source.hub_id
+        parts[source.dataset if keeps_name else source.name] = source
     mix = ", ".join(name for name, source in parts.items() if source.trained)
     license = license_metadata(record.license)
     data = ModelCardData(
@@ -59,7 +59,7 @@ def run_card(record: RunRecord, predictions: Predictions, classifier: AudioClass
     values = {
         "version": __version__,
         "record": record,
-        "takes": _input_of(classifier),
+        "takes": _input_values(classifier),
         "mix": mix,
         "parts": parts,
         "license": record.license,
@@ -77,8 +77,8 @@ def run_card(record: RunRecord, predictions: Predictions, classifier: AudioClass
     return render_card("run.md", data.to_dict(), values)
 
 
-def _input_of(classifier: AudioClassifier) -> dict[str, Any]:
-    """What a classifier takes, and how."""
+def _input_values(classifier: AudioClassifier) -> dict[str, Any]:
+    """Return the template values that describe the classifier's input."""
     features = classifier.feature_settings
     return {
         "seconds": features.n_samples / features.sample_rate_hz,

@@ -1,4 +1,4 @@
-"""What the results of a run must be read with: what trained beyond its clips, and leaks that the protocol lets through."""
+"""Caveats of a run's results: leaks that cannot be ruled out, and models that were trained on more than the run's clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usk.text import abbreviate_list, pluralize
 
 
 def sweep_notes(sweep: Sweep, sources: dict[str, Source]) -> list[str]:
-    """What the reader of any of these runs must know."""
+    """Return the notes that apply to a whole sweep, each once."""
     real = sources["real"]
     notes = [note for source in sources.values() for note in source.notes]
     notes += filter(None, (foreign_parents(source, real) for source in sources.values()))
@@ -28,9 +28,9 @@ def sweep_notes(sweep: Sweep, sources: dict[str, Source]) -> list[str]:
     ]
     if any(split.optimistic for split in sweep.splits):
         notes.append(
-            "protocol seed-9010 chooses the epoch on its test part and cuts recordings apart: optimistic"
+            "protocol seed-9010 is optimistic: it chooses the epoch on its test part and cuts recordings apart"
         )
-        notes += [note for run in sweep.runs for note in _trained_on_what_it_tests(run, sources)]
+        notes += [note for run in sweep.runs for note in _trained_on_test_recordings(run, sources)]
     if any(not len(split.validation) for split in sweep.splits):
         notes.append(
             "too few recordings to hold any out for validation: the last epoch counts, none is chosen"
@@ -41,102 +41,104 @@ def sweep_notes(sweep: Sweep, sources: dict[str, Source]) -> list[str]:
 def run_caveats(
     plan: PlannedRun, sources: dict[str, Source], decoded: dict[str, DecodedSource], used: Sequence[Source]
 ) -> tuple[list[str], list[str]]:
-    """Leaks that cannot be ruled out for one run, and its other caveats. `used` are its sources."""
+    """Return the leaks that cannot be ruled out for one run, and its other caveats. `used` are its sources."""
     caveats = [
         *trained_beyond_the_subset([plan], sources),
-        *_trained_on_what_it_tests(plan, sources),
-        *(_tested_under_another_name(plan, decoded) if plan.split.by_group else []),
+        *_trained_on_test_recordings(plan, sources),
+        *(_test_sounds_reused(plan, decoded) if plan.split.by_group else []),
     ]
-    return _not_ruled_out(used, sources["real"]), caveats
+    return _possible_leaks(used, sources["real"]), caveats
 
 
 def trained_beyond_the_subset(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
-    """Notes on runs of few train clips whose synthetic clips come from a generator or a filter that was trained on more than
-    those."""
+    """Return a note for a generator, and one for a filter, that was trained on more recordings than a run's train clips."""
     notes = []
     real = sources["real"]
     for run in runs:
         if run.split.train_clips is None:
             continue
-        known = {real.clips[row].group for row in run.split.train.tolist()}
+        train_recordings = {real.clips[row].group for row in run.split.train.tolist()}
         for name, rows in run.rows.parts:
             source = sources[name]
-            if recordings_of(source.generator_trained_on, real) - known:
+            if recordings_of(source.generator_trained_on, real) - train_recordings:
                 notes.append(_trained_on_more("generator"))
             filters = {source.clips[row].filter_folds for row in rows.tolist()}
             trained = [part for folds, part in source.filters_trained_on.items() if folds in filters]
-            if recordings_of(trained, real) - known:
+            if recordings_of(trained, real) - train_recordings:
                 notes.append(_trained_on_more("filter"))
     return list(dict.fromkeys(notes))
 
 
-def _trained_on_more(who: str) -> str:
-    """Without the name of one: runs of several generators, a fold each, say it in the same words, and `usk eval` once."""
-    return f"the {who} was trained on more recordings than the train clips (none that validates or tests): the classifier is trained on few clips, the {who} is not"
+def _trained_on_more(model: str) -> str:
+    """Return the note on a `generator` or `filter`. It has no name or fold, so that `usk eval` shows it only once."""
+    return f"the {model} was trained on more recordings than the train clips (none that validates or tests): the classifier is trained on few clips, the {model} is not"
 
 
-def _not_ruled_out(used: Sequence[Source], real: Source) -> list[str]:
-    """Sentences on leaks between a run's sources and the real one that nothing here can rule out, without paths."""
+def _possible_leaks(used: Sequence[Source], real: Source) -> list[str]:
+    """Return notes, without paths, on leaks between a run's sources and the real clips that cannot be ruled out."""
     others = [replace(source, location=source.hub_id or source.name) for source in used if source is not real]
     real = replace(real, location=real.hub_id or real.name)
-    warnings = (unknown_generator, partial(foreign_parents, real=real))
-    found = [warning(source) for source in others for warning in warnings]
+    checks = (unknown_generator, partial(foreign_parents, real=real))
+    notes = [check(source) for source in others for check in checks]
     if not real.has_groups:
-        found.append(
+        notes.append(
             f"{real.name} does not name the recordings of all clips: several clips of one may lie on both sides"
         )
-    return [sentence for sentence in found if sentence]
+    return [note for note in notes if note]
 
 
 def _untrained(runs: Sequence[PlannedRun], sources: dict[str, Source]) -> list[str]:
-    """Sentences on classes that are tested without a clip to learn them from: their recall is 0 whatever is trained."""
+    """Return notes on tested classes without training clips: their recall is always 0."""
 
     def classes(name: str, rows: np.ndarray) -> set[str]:
         return {sources[name].class_names[sources[name].clips[row].label] for row in rows.tolist()}
 
-    found = []
+    notes = []
     for run in runs:
         trained = set().union(*(classes(name, rows) for name, rows in run.rows.parts))
         if missing := sorted(classes("real", run.split.test) - trained):
-            found.append(
+            notes.append(
                 f"{run.mix.text}, test part {run.split.name}: no clips of {abbreviate_list(missing)} train there, so none can be "
                 "recognized"
             )
-    return found
+    return notes
 
 
-def _trained_on_what_it_tests(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
-    """Sentences on what was trained on test recordings where the protocol cuts recordings apart, and so rules it out for none."""
+def _trained_on_test_recordings(plan: PlannedRun, sources: dict[str, Source]) -> list[str]:
+    """Return notes on generators and filters that were trained on test recordings.
+
+    This can only happen under a protocol that does not split by recording.
+    """
     if plan.split.by_group:
         return []
     real = sources["real"]
     tested = {real.clips[row].group for row in plan.split.test.tolist()}
-    found = []
+    notes = []
     for name in plan.mix.parts:
         source = sources[name]
-        trained_on_tested = {
-            "generator": bool(recordings_of(source.generator_trained_on, real) & tested),
-            "filter": any(clip.filter_folds for clip in source.clips),
-        }
-        found += [
-            f"the {who} of {name} was trained on recordings that seed-9010 tests: more optimistic still"
-            for who, has in trained_on_tested.items()
-            if has
+        models = []
+        if recordings_of(source.generator_trained_on, real) & tested:
+            models.append("generator")
+        if any(clip.filter_folds for clip in source.clips):
+            models.append("filter")
+        notes += [
+            f"the {model} of {name} was trained on recordings that seed-9010 tests: results are even more optimistic"
+            for model in models
         ]
-    return found
+    return notes
 
 
-def _tested_under_another_name(plan: PlannedRun, decoded: dict[str, DecodedSource]) -> list[str]:
-    """A sentence on test clips whose very sound trains or validates too, as a clip of another name or in a synthetic one."""
-    real = decoded["real"]
-    clips = real.source.clips
+def _test_sounds_reused(plan: PlannedRun, decoded: dict[str, DecodedSource]) -> list[str]:
+    """Return a note on test clips whose sound also trains or validates, under another name or as a parent."""
+    clips = decoded["real"].source.clips
     tested = {clips[row].sound: clips[row].clip_id for row in plan.split.test.tolist()}
     used = [clips[row] for row in plan.split.validation.tolist()]
     used += [decoded[name].source.clips[row] for name, rows in plan.rows.parts for row in rows.tolist()]
-    sounds = {sound for clip in used for sound in (clip.sound, *clip.parents)}
-    if not (both := sorted(tested[sound] for sound in sounds & tested.keys())):
+    used_sounds = {sound for clip in used for sound in (clip.sound, *clip.parents)}
+    reused = sorted(tested[sound] for sound in used_sounds & tested.keys())
+    if not reused:
         return []
-    of_all = f"{pluralize(len(both), 'sound')} of {len(plan.split.test):,} test clips"
+    count = f"{pluralize(len(reused), 'sound')} of {len(plan.split.test):,} test clips"
     return [
-        f"{plan.split.name}: {of_all} train or validate too, under another name ({abbreviate_list(both)}): scores are too high"
+        f"{plan.split.name}: {count} train or validate too, under another name ({abbreviate_list(reused)}): scores are too high"
     ]

@@ -1,4 +1,4 @@
-"""A run that is being trained, kept with the finished ones: a stopped `usk train` goes on from the last step kept."""
+"""The checkpoint of an unfinished run. A stopped `usk train` resumes from it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import torch
 
 from usk.data.cache import checked, read_checked
 from usk.errors import disk_errors
-from usk.files import TORN, atomic_write
+from usk.files import DAMAGED, atomic_write
 
-KEEP_EVERY_S = 60.0
+SAVE_EVERY_S = 60.0
 
 
 class Checkpoint:
-    """The file of one run in `out`, hidden, and named as the run will be, so that it belongs to no other."""
+    """The checkpoint file of one run: a hidden file in `out`, named after the run."""
 
     def __init__(self, out: Path, run_name: str, device: torch.device) -> None:
         self.file = out / f".{run_name}.checkpoint"
         self.device = device
-        self._kept_at = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """What was last kept, on the CPU; None without, and for a file that is damaged: training begins anew.
+        """Return the saved state, on the CPU, and restore torch's random generators.
 
-        Random generators of torch are set as they were.
+        Return None if there is no file or it is damaged: training then starts from the beginning.
         """
         if (content := read_checked(self.file)) is None:
             return None
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             random = state.pop("random")
-        except TORN:
+        except DAMAGED:
             return None
         torch.set_rng_state(random["cpu"])
         if random["cuda"] is not None and self.device.type == "cuda":
@@ -43,18 +43,17 @@ class Checkpoint:
 
     @property
     def is_due(self) -> bool:
-        """Whether nothing was kept in the last minute: that much a kill may cost."""
-        return time.monotonic() - self._kept_at >= KEEP_EVERY_S
+        """Whether the last save is a minute old. A killed process loses at most that much work."""
+        return time.monotonic() - self._saved_at >= SAVE_EVERY_S
 
-    def keep(self, state: dict[str, Any]) -> None:
-        """Keep tensors and plain values, whole or not at all."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Write tensors and plain values atomically."""
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
-        torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, whole)
+        buffer = io.BytesIO()  # written by us: on a full disk torch.save raises RuntimeError, not OSError
+        torch.save({**state, "random": {"cpu": torch.get_rng_state(), "cuda": cuda}}, buffer)
         with disk_errors(self.file.parent):
-            atomic_write(self.file, checked(whole.getbuffer()), durable=False)
-        self._kept_at = time.monotonic()
+            atomic_write(self.file, checked(buffer.getbuffer()), durable=False)
+        self._saved_at = time.monotonic()
 
     def remove(self) -> None:
-        """The run is finished."""
         self.file.unlink(missing_ok=True)

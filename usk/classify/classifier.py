@@ -1,4 +1,4 @@
-"""A trained classifier that says all that it needs: `config.json` and `model.safetensors`, as the Hub keeps models."""
+"""`AudioClassifier`: a network with its features and class names, saved as `config.json` and `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SETTINGS = frozenset(
 REQUIRED = frozenset({"architecture", "class_names"})
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
-# What a configuration from elsewhere may ask for, so that it cannot take all of the memory.
+# Limits on a downloaded configuration, so that it cannot take all of the memory.
 MAX_CLASSES = 10_000
-LARGEST_MEL = {
+MAX_MEL = {
     "sample_rate_hz": 384_000, "n_fft": 32_768, "hop_samples": 32_768, "n_mels": 1_024, "n_frames": 16_384,
     "top_db": 1_000,
 }  # fmt: skip
@@ -44,10 +44,10 @@ class AudioClassifier(
     pipeline_tag="audio-classification",
     tags=["usk", "audio"],
 ):
-    """A classifier with its features and class names. It takes features [batch, bands, frames], log-mel ones in dB.
+    """A classifier with its features and class names. It takes features [batch, bands, frames]; log-mel features are in dB.
 
-    `AudioClassifier.from_pretrained(folder_or_hub_id)` is a run's classifier again, in evaluation mode; `probabilities` gives what
-    the run stored of its test clips.
+    `AudioClassifier.from_pretrained(folder_or_hub_id)` loads a run's classifier in evaluation mode. Its `probabilities` of
+    the test clips are those that the run stored.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class AudioClassifier(
         window_frames: int | None = None,
     ) -> None:
         """Args:
-            architecture: its name in `usk.classify.registry.CLASSIFIERS`, or `hf:` and the model that was fine-tuned.
-            mel: `MelSettings` as a dictionary; of those in the table.
-            repeat_short: whether clips shorter than the mel image are repeated, or followed by silence.
-            precision: what the run computed its predictions in, `fp32` or `bf16`.
-            transformer: `config` and `extractor` of a `transformers` classifier, as its own files have them.
-            window_frames: what it sees at a time, see `Standardized`; None for whole clips.
+            architecture: a name in `usk.classify.registry.CLASSIFIERS`, or `hf:` and the model that was fine-tuned.
+            mel: `MelSettings` as a dictionary; not for transformers.
+            repeat_short: True repeats clips shorter than the mel image, False pads them with silence.
+            precision: `fp32` or `bf16`, as in the run.
+            transformer: `config` and `extractor` of a `transformers` classifier, as in its own JSON files.
+            window_frames: the length of a window (see `Standardized`); None for whole clips.
 
-        Raises: ModelError for settings that it cannot be made with.
+        Raises: ModelError for invalid settings.
         """
         check_settings(
             {
@@ -78,9 +78,9 @@ class AudioClassifier(
         )  # fmt: skip
         settings: Features
         if transformer is not None:
-            from usk.classify.transformer import transformer_described
+            from usk.classify.transformer import preset_from_config
 
-            recipe = transformer_described(transformer, architecture)
+            recipe = preset_from_config(transformer, architecture)
             settings = recipe.features
         else:
             recipe = CLASSIFIERS[architecture]
@@ -94,23 +94,26 @@ class AudioClassifier(
         self.feature_settings = settings
         self.precision = precision
 
-    def begin(self, recipe: ClassifierPreset, probe: torch.Tensor) -> None:
-        """Make it ready to be trained: from its checkpoint, if it has one, else standardized by features `probe`, if its
-        recipe has it so."""
+    def initialize(self, recipe: ClassifierPreset, probe: torch.Tensor) -> None:
+        """Prepare for training: load a transformer's pretrained weights, and standardize by the features `probe`.
+
+        The recipe decides whether the input is standardized.
+        """
         if self.is_transformer:
             self.network.load_state_dict(recipe.build(len(self.class_names)).state_dict())
         if recipe.standardize:
             self.standardize(probe)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes] of features [batch, bands, frames]."""
+        """Return logits [batch, n_classes] of features [batch, bands, frames]."""
         return self.network(features) if self.is_transformer else super().forward(features)
 
     @torch.no_grad()
     def probabilities(self, audio: torch.Tensor) -> torch.Tensor:
-        """Class probabilities [batch, n_classes] of audio [batch, feature_settings.n_samples] at their sample rate.
+        """Return class probabilities [batch, n_classes] of audio [batch, n_samples].
 
-        Features are rounded as training keeps them, and the network runs in the run's precision.
+        `feature_settings` has the number of samples and their rate. Features are rounded to half precision, as in training,
+        and the network runs in the run's precision.
         """
         features = self.feature_settings.of_audio(audio).half().float()
         device = self.mean_db.device
@@ -118,7 +121,7 @@ class AudioClassifier(
             return self(features.to(device)).float().softmax(dim=1).cpu()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """As the mixin does, but a full disk stays the OSError that it is."""
+        """Save the weights as the mixin does, but raise OSError on a full disk."""
         from safetensors.torch import save
 
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -133,7 +136,7 @@ class AudioClassifier(
         strict: bool = True,
         **settings: Any,
     ) -> AudioClassifier:
-        """The mixin's way, but without its second choice of pickled weights, and with every tensor in its place."""
+        """Load the weights as the mixin does, but never pickled weights, and only if every tensor fits."""
         missing = sorted(REQUIRED - settings.keys())
         if missing:
             raise ModelError(
@@ -145,16 +148,16 @@ class AudioClassifier(
         else:
             from huggingface_hub import hf_hub_download
 
-            how = {name: settings[name] for name in _HUB_OPTIONS}
-            file = Path(hf_hub_download(model_id, WEIGHTS_FILE, **how))
+            options = {name: settings[name] for name in _HUB_OPTIONS}
+            file = Path(hf_hub_download(model_id, WEIGHTS_FILE, **options))
         read_weights(model, file)
         return model.to(map_location)
 
 
 def read_weights(model: torch.nn.Module, file: str | os.PathLike[str]) -> None:
-    """Fill `model` from a safetensors file, which holds tensors alone, and set it to evaluation mode.
+    """Load a safetensors file into `model` and set it to evaluation mode.
 
-    Raises ModelError if a tensor is missing, has another shape, is left over, or is not finite.
+    Raises ModelError if a tensor is missing, unexpected, of another shape, or not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -176,42 +179,42 @@ def read_weights(model: torch.nn.Module, file: str | os.PathLike[str]) -> None:
 
 
 def check_settings(settings: Any) -> None:
-    """Raise ModelError, in one line, unless these are the settings of a classifier that this usk can build."""
-    wrong = _what_is_wrong(settings)
-    if wrong:
-        raise ModelError(f"{CONFIG_FILE} of the classifier: {wrong}")
+    """Raise ModelError with one line unless this version of usk can build a classifier from `settings`."""
+    problem = _settings_problem(settings)
+    if problem:
+        raise ModelError(f"{CONFIG_FILE} of the classifier: {problem}")
 
 
-def _what_is_wrong(settings: Any) -> str | None:
+def _settings_problem(settings: Any) -> str | None:
     if not isinstance(settings, dict) or not settings.keys() >= REQUIRED:
         return "usk did not write it"
     architecture, transformer = settings["architecture"], settings.get("transformer")
     is_transformer = isinstance(architecture, str) and architecture.startswith(TRANSFORMER)
-    if not is_transformer and architecture not in list(CLASSIFIERS):  # which need not be a name
+    if not is_transformer and architecture not in list(CLASSIFIERS):  # a list: the value may not be hashable
         return f"this usk does not know the architecture {architecture!r}; update usk"
     if settings.get("precision", "fp32") not in ("fp32", "bf16"):
         return f"the precision {settings['precision']!r} is neither fp32 nor bf16"
     if not _are_class_names(settings["class_names"]):
         return f"class_names are not 1 to {MAX_CLASSES} different names"
     if is_transformer:
-        described = isinstance(transformer, dict) and all(
+        is_complete = isinstance(transformer, dict) and all(
             isinstance(transformer.get(part), dict) for part in ("config", "extractor")
         )
-        return None if described else "it does not say which transformer it is"
+        return None if is_complete else "it does not have the transformer's config and extractor"
     if transformer is not None:
         return f"the architecture {architecture} is not a transformer"
-    return _what_is_wrong_with_features(settings, CLASSIFIERS[architecture].features)
+    return _feature_problem(settings, CLASSIFIERS[architecture].features)
 
 
-def _what_is_wrong_with_features(settings: dict[str, Any], features: Features) -> str | None:
-    """Of the log-mel features, for a network that was made for `features`."""
+def _feature_problem(settings: dict[str, Any], features: Features) -> str | None:
+    """Return what is wrong with the log-mel settings of a network that takes `features`."""
     if not isinstance(settings.get("repeat_short"), bool):
         return "repeat_short is neither true nor false"
     mel, architecture = settings.get("mel"), settings["architecture"]
     known = {setting.name for setting in fields(MelSettings)}
     if not isinstance(mel, dict) or set(mel) != known:
         return f"mel does not have the settings {', '.join(sorted(known))}"
-    for name, largest in LARGEST_MEL.items():
+    for name, largest in MAX_MEL.items():
         kinds = (int, float) if name == "top_db" else (int,)
         if type(mel[name]) not in kinds or not 0 < mel[name] <= largest:
             return f"the mel setting {name} must lie above 0 and up to {largest}, not {mel[name]!r}"
@@ -238,21 +241,18 @@ def _are_class_names(names: Sequence[Any]) -> bool:
     )
 
 
-# --- in the folder of a run ---------------------------------------------------------------------------------------
+def read_classifier(folder: Path) -> AudioClassifier:
+    """Return the classifier in a folder with `config.json` and `model.safetensors`, in evaluation mode, on the CPU.
 
-
-def classifier_in(folder: Path) -> AudioClassifier:
-    """The classifier in a run's folder, or in one that holds its `config.json` and `model.safetensors` alone.
-
-    In evaluation mode, on the CPU. Raises ModelError for one that is damaged or not ours.
+    Raises ModelError if it is damaged or usk did not write it.
     """
-    model = AudioClassifier(**settings_of(folder))
+    model = AudioClassifier(**read_settings(folder))
     read_weights(model, folder / WEIGHTS_FILE)
     return model
 
 
-def settings_of(folder: Path) -> dict[str, Any]:
-    """What the classifier in a folder is made with. Raises ModelError for one that is damaged or not ours."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the `AudioClassifier` arguments in a folder's `config.json`. Raises ModelError as `read_classifier` does."""
     damaged = f"{folder} is a damaged run: {CONFIG_FILE} cannot be read"
     settings = read_json(folder / CONFIG_FILE, ModelError, damaged)
     check_settings(settings)
@@ -266,14 +266,14 @@ def classifier_settings(
     precision: str,
     augment: str = "none",
 ) -> dict[str, Any]:
-    """What an `AudioClassifier` is made with. A transformer from a folder goes by that folder's name alone."""
-    place = architecture.removeprefix(TRANSFORMER)
-    if place != architecture and expanded(place).is_dir():
-        architecture = TRANSFORMER + expanded(place).resolve().name
+    """Return the arguments of a new `AudioClassifier`. A transformer's folder is replaced by its name, without its path."""
+    location = architecture.removeprefix(TRANSFORMER)
+    if location != architecture and expanded(location).is_dir():
+        architecture = TRANSFORMER + expanded(location).resolve().name
     return {
         "architecture": architecture,
         "class_names": list(class_names),
         "precision": precision,
         "window_frames": recipe.window_frames(augment),
-        **recipe.described(class_names),
+        **recipe.feature_config(class_names),
     }

@@ -1,4 +1,4 @@
-"""Features of clips in memory, or mapped from a file: those of a source, and those that a classifier trains on."""
+"""Tables of features and labels: of one source, and of the clips that a classifier trains on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 
-class Gathered:
-    """Features of rows of several tables in turn, where they lie: nothing is copied but the rows that are asked for."""
+class ConcatenatedRows:
+    """Chosen rows of several feature tables, one after another, as one table. Indexing copies only the rows asked for."""
 
     def __init__(self, parts: Sequence[tuple[torch.Tensor, np.ndarray]]) -> None:
         self.parts = [(features, torch.from_numpy(rows).to(features.device)) for features, rows in parts]
@@ -20,27 +20,28 @@ class Gathered:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, places: torch.Tensor) -> torch.Tensor:
-        """[len(places), bands, frames], on the device that the tables and `places` are on."""
+    def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+        """Return features [len(index), bands, frames]. The tables and `index` are on one device."""
         first = self.parts[0][0]
-        found = torch.empty(len(places), *first.shape[1:], dtype=first.dtype, device=self.device)
-        part_of = torch.bucketize(places, self.ends, right=True)
+        result = torch.empty(len(index), *first.shape[1:], dtype=first.dtype, device=self.device)
+        part_of = torch.bucketize(index, self.ends, right=True)
         for number, (features, rows) in enumerate(self.parts):
-            mine = torch.nonzero(part_of == number).flatten()
-            found[mine] = features[rows[places[mine] - self.ends[number] + len(rows)]]
-        return found
+            in_part = torch.nonzero(part_of == number).flatten()
+            start = self.ends[number] - len(rows)
+            result[in_part] = features[rows[index[in_part] - start]]
+        return result
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Clips that a classifier trains on: features [n, bands, frames] on the device, labels int64 [n]."""
+    """Clips that a classifier trains on: features [n, bands, frames], in memory or mapped from a file, labels int64 [n]."""
 
-    features: torch.Tensor | Gathered
+    features: torch.Tensor | ConcatenatedRows
     labels: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable(TrainingData):
-    """What a source is to a classifier: all its clips."""
+    """The features and labels of all clips of one source."""
 
     features: torch.Tensor

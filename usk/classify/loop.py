@@ -1,4 +1,4 @@
-"""Training one classifier on features: optimizer steps, the choice of the epoch, test probabilities."""
+"""Train one classifier on features: optimizer steps, epoch selection, checkpoints, test probabilities."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.config import ClipUse
-from usk.classify.feature_table import FeatureTable, Gathered, TrainingData
+from usk.classify.feature_table import ConcatenatedRows, FeatureTable, TrainingData
 from usk.classify.networks import Standardized
 from usk.classify.recipe import ClassifierPreset
 from usk.device import autocast
 from usk.errors import UskError
-from usk.replay import Learn, Replayed, make_plain, make_replayable, replayable
+from usk.replay import ReplayedStep, TrainStep, make_replayable, replayable, undo_replayable
 
-BATCH_NORM_CLIPS = 128  # that its statistics are re-estimated from
+BATCH_NORM_CLIPS = 128  # clips from which batch-norm statistics are re-estimated
 BATCH_NORM_BATCH = 128
-PREDICTED_AT_ONCE = 64  # fits a processor's cache better than larger batches
+PREDICT_BATCH = 64  # fits a processor's cache better than larger batches
 
-AfterEpoch = Callable[[int, float], None]  # epoch, the last validation accuracy there is
+AfterEpoch = Callable[[int, float], None]  # called with the epoch and the latest validation accuracy
 
 
 @dataclass(frozen=True, eq=False)
 class TrainTask:
-    """One classifier to train: all that decides it, with its preset and the tables. Picklable."""
+    """The settings and rows that define the training of one classifier. Picklable."""
 
-    classifier: dict[str, Any]  # what its `AudioClassifier` is made with
+    classifier: dict[str, Any]  # arguments of its `AudioClassifier`
     augment: str
     seed: int
     epochs: int
@@ -46,37 +46,37 @@ class TrainTask:
     batch: int
     learning_rate: float
     precision: str
-    validated_every: int  # epochs; the last one always is
-    chosen_after: int  # epochs, of which none is chosen
-    window: int  # validations whose mean accuracy chooses the epoch
-    parts: tuple[tuple[str, np.ndarray], ...]  # table, rows: what it trains on
-    synthetic: np.ndarray  # bool, of each of those rows in turn
+    validate_every: int  # in epochs; the last epoch is always validated
+    select_after: int  # epochs up to this one are not selected
+    window: int  # number of validations whose mean accuracy selects the epoch
+    parts: tuple[tuple[str, np.ndarray], ...]  # the training clips: names of tables, and rows of them
+    synthetic: np.ndarray  # bool for each of those rows, in order
     use: ClipUse
     validation: np.ndarray  # rows of `real`
-    test: np.ndarray
-    out: Path  # where its checkpoint is kept while it trains
-    name: str  # of the run it will be
+    test: np.ndarray  # rows of `real`
+    out: Path  # folder of the checkpoint
+    name: str  # of the run
 
-
-def tables_of(task: TrainTask) -> list[str]:
-    """The sources whose clips a task trains on, validates or tests with."""
-    return list(dict.fromkeys(["real", *(name for name, _ in task.parts)]))
+    @property
+    def table_names(self) -> list[str]:
+        """Return the names of the sources whose clips train, validate or test."""
+        return list(dict.fromkeys(["real", *(name for name, _ in self.parts)]))
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedClassifier:
-    """A trained classifier on the CPU, and its test probabilities [n_test, n_classes]."""
+    """A trained classifier on the CPU, and its results."""
 
-    probabilities: np.ndarray
+    probabilities: np.ndarray  # of the test clips [n_test, n_classes]
     classifier: AudioClassifier
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]]  # loss and validation of each epoch
     best_epoch: int
-    validation_accuracy: float  # that chose it; NaN without validation clips
+    validation_accuracy: float  # mean over the window that selected the epoch; NaN without validation clips
     took_s: float
 
 
 class Training:
-    """Optimizer steps of one network on features: its batches, augmentation, learning rate and loss."""
+    """The optimizer steps of one network: batches, augmentation, learning rate and loss."""
 
     def __init__(
         self,
@@ -93,43 +93,44 @@ class Training:
         synthetic: np.ndarray | None = None,
         use: ClipUse = ClipUse(),
     ) -> None:
-        """`data` lies on the device that `model` is on; `steps` are all there will be, which the learning rate goes by.
-        Batches and augmentation are drawn from `seed` alone. `synthetic` [n] says which clips `use` means; without, it does
-        nothing."""
+        """`data` is on the device of `model`. `steps` is the number of steps in all, for the learning-rate schedule. `seed` draws
+        the batches and the augmentation. `synthetic` (bool [n]) marks the clips to which `use` applies."""
         self.model, self.recipe, self.features, self.labels = model, recipe, data.features, data.labels
         self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
         self.augmentations = recipe.augmentations(augment)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.losses_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-        self.draw = torch.Generator().manual_seed(seed)
-        made = torch.zeros(len(self.features), dtype=torch.bool)
-        made |= False if synthetic is None else torch.from_numpy(synthetic)
+        self.loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
+        self.generator = torch.Generator().manual_seed(seed)
+        is_synthetic = torch.zeros(len(self.features), dtype=torch.bool)
+        if synthetic is not None:
+            is_synthetic |= torch.from_numpy(synthetic)
         self.use, self.real_only_from = use, steps - round(use.real_last * steps)
-        self.weights = torch.where(made, use.synthetic_weight, 1.0).to(self.features.device)
-        pools = {"all": torch.ones_like(made), "real": ~made, "synthetic": made}
-        self.pools = {name: torch.nonzero(chosen).flatten() for name, chosen in pools.items()}
-        self.orders = {name: torch.empty(0, dtype=torch.int64) for name in pools}  # drawn and not used yet
+        self.weights = torch.where(is_synthetic, use.synthetic_weight, 1.0).to(self.features.device)
+        pools = {"all": torch.ones_like(is_synthetic), "real": ~is_synthetic, "synthetic": is_synthetic}
+        self.pools = {name: torch.nonzero(members).flatten() for name, members in pools.items()}
+        self.queues = {name: torch.empty(0, dtype=torch.int64) for name in pools}  # shuffled, unused rows
         self.done = 0
-        self._learn_from: Learn | None = None
+        self._optimize: TrainStep | None = None
 
     def step(self) -> torch.Tensor:
-        """One step; returns its loss, a scalar on the device, which nothing waits for."""
-        learn = self._learn_from or self._begin()
+        """Take one step. Return its loss, a scalar on the device, without waiting for the device."""
+        optimize = self._optimize or self._prepare_step()
         if self.recipe.cosine:
             warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * self.steps)))
             decay = 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
-            self._set_rate(self.learning_rate * warm_up * decay)
-        chosen = self._next_rows().to(self.features.device)
-        batch = self.features[chosen].float()
-        made = augment_batch(batch, self.augmentations, self.draw, self.recipe.features.sounding)
-        mixed = () if made.partners is None or made.shares is None else (made.partners, made.shares)
+            self._set_learning_rate(self.learning_rate * warm_up * decay)
+        rows = self._next_rows().to(self.features.device)
+        batch = self.features[rows].float()
+        augmented = augment_batch(batch, self.augmentations, self.generator, self.recipe.features.sounding)
+        # A recorded step takes tensors only: leave out None.
+        mixup = [tensor for tensor in (augmented.partners, augmented.shares) if tensor is not None]
         self.done += 1
-        return learn(made.batch, self.labels[chosen], self.weights[chosen], *mixed).clone()
+        return optimize(augmented.batch, self.labels[rows], self.weights[rows], *mixup).clone()
 
     def _next_rows(self) -> torch.Tensor:
-        """The rows of the next batch."""
+        """Return the rows of the next batch."""
         if self.done >= self.real_only_from:
             return self._take("real", self.batch)
         if self.use.real_share is None:
@@ -138,62 +139,65 @@ class Training:
         return torch.cat((self._take("real", n_real), self._take("synthetic", self.batch - n_real)))
 
     def _take(self, pool: str, n: int) -> torch.Tensor:
-        """The next rows of a pool, each once before any comes again."""
-        rows, order = self.pools[pool], self.orders[pool]
-        while len(order) < n:  # fewer clips than are taken: some come twice
-            order = torch.cat((order, rows[torch.randperm(len(rows), generator=self.draw)]))
-        self.orders[pool] = order[n:]
-        return order[:n]
+        """Take the next `n` rows of a pool. The pool is shuffled again whenever all its rows were taken."""
+        rows, queue = self.pools[pool], self.queues[pool]
+        while len(queue) < n:
+            queue = torch.cat((queue, rows[torch.randperm(len(rows), generator=self.generator)]))
+        self.queues[pool] = queue[n:]
+        return queue[:n]
 
-    def _begin(self) -> Learn:
-        """How a batch is learned from, on this device."""
+    def _prepare_step(self) -> TrainStep:
+        """Return the function that takes an optimizer step, recorded as a CUDA graph where that is possible."""
         device = self.features.device
-        # Without `self`: a cycle would keep features and a recorded step in memory for who knows how long.
-        self._learn_from = partial(_learn, self.model, self.optimizer, self.losses_of, self.precision)
-        # A transformer keeps a device busy by itself, and its code need not be one that can be recorded.
+        # The function must not hold `self`: a reference cycle would keep features and the recorded step in memory.
+        step: TrainStep = partial(_step, self.model, self.optimizer, self.loss_function, self.precision)
+        # A transformer keeps a device busy by itself, and not all transformers can be recorded.
         if self.recipe.transformer is None and replayable(self.optimizer, device):
             make_replayable(self.optimizer, device)
-            self._learn_from = Replayed(self._learn_from, device)
-        return self._learn_from
+            step = ReplayedStep(step, device)
+        self._optimize = step
+        return step
 
-    def _set_rate(self, rate: float) -> None:
+    def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)  # where a recorded step reads it
+                group["lr"].fill_(rate)  # a recorded step reads this tensor
             else:
                 group["lr"] = rate
 
     def reestimate_batch_norm(self, features: torch.Tensor) -> None:
-        """Estimate the statistics of batch normalization anew, on clips as they are tested: without augmentation.
+        """Estimate the batch-norm statistics again from features [n, bands, frames] without augmentation.
 
-        While it trains, a network normalizes by batches of augmented and mixed clips, and what it keeps of them for later is
-        their average over the last few dozen steps (Wu and Johnson, arXiv 2105.07576: "precise BatchNorm"). `features`
-        [n, bands, frames]. Without such layers nothing happens.
+        The running statistics come from augmented and mixed clips, but clips are tested as they are ("precise BatchNorm",
+        Wu and Johnson, arXiv 2105.07576). A network without batch norm does not change.
         """
-        parts = torch.cat(self.model.windows(features)) if isinstance(self.model, Standardized) else features
-        batches = parts.chunk(math.ceil(len(parts) / BATCH_NORM_BATCH))  # of one size: each counts alike
+        if isinstance(self.model, Standardized):
+            features = torch.cat(self.model.windows(features))
+        batches = features.chunk(math.ceil(len(features) / BATCH_NORM_BATCH))  # of equal size and weight
         with autocast(features.device, self.precision):
             update_bn((batch.float() for batch in batches), self.model)
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on, with the model's weights."""
+        """Return all that `resume` needs besides the model's weights."""
         return {
-            "optimizer": self.optimizer.state_dict(), "draw": self.draw.get_state(), "orders": dict(self.orders)
-        }  # fmt: skip
+            "optimizer": self.optimizer.state_dict(),
+            "draw": self.generator.get_state(),
+            "orders": dict(self.queues),
+        }
 
-    def go_on(self, state: Mapping[str, Any], done: int) -> None:
-        """Continue from `state`, after that many steps."""
+    def resume(self, state: Mapping[str, Any], done: int) -> None:
+        """Continue from `state` after `done` steps."""
         self.optimizer.load_state_dict(state["optimizer"])
-        make_plain(self.optimizer)
-        self._learn_from = None  # what was recorded knows the state of before
-        self.draw.set_state(state["draw"])
-        self.orders, self.done = dict(state["orders"]), done
+        undo_replayable(self.optimizer)
+        self._optimize = None  # a recorded step uses the old optimizer state
+        self.generator.set_state(state["draw"])
+        self.queues, self.done = dict(state["orders"]), done
 
 
-def _learn(
+def _step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    losses_of: nn.Module,
+    loss_function: nn.Module,
     precision: str,
     batch: torch.Tensor,
     labels: torch.Tensor,
@@ -201,35 +205,36 @@ def _learn(
     partners: torch.Tensor | None = None,
     shares: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Forwards, backwards, and the optimizer's step; returns the loss."""
+    """Run forward and backward passes and the optimizer's step. Return the loss, a scalar."""
     optimizer.zero_grad(set_to_none=True)
     with autocast(batch.device, precision):
         logits = model(batch)
-        loss = Augmented(batch, partners, shares).loss(partial(losses_of, logits), labels, weights)
+        loss = Augmented(batch, partners, shares).loss(partial(loss_function, logits), labels, weights)
     loss.backward()
     optimizer.step()
     return loss.detach()
 
 
-class EpochChoice:
-    """The epoch with the best mean validation accuracy (then likelihood) over its own validation and those before.
+class EpochSelector:
+    """Selects the epoch with the best mean validation accuracy, then log-likelihood, over the last `task.window` validations.
 
-    On a few dozen recordings a single validation is mostly luck, and so is an early one where the learning rate decays to
-    nothing. The published protocol takes the single best of all.
+    On a few dozen recordings a single validation is mostly luck. So is an early validation if the learning rate still decays.
+    The published protocol has a window of 1 and considers all epochs.
     """
 
     def __init__(self, task: TrainTask) -> None:
         self.task = task
         self.recent: list[tuple[float, float]] = []  # accuracy and mean log-likelihood of each validation
-        # Score, epoch, weights.
+        # Score, epoch and weights of the selected epoch.
         self.best: tuple[tuple[float, ...], int, dict[str, torch.Tensor]] | None = None
 
     def consider(self, epoch: int, accuracy: float, likelihood: float, model: nn.Module) -> None:
+        """Select `epoch` if it is the best so far. Without validation clips (NaN), the last epoch is selected."""
         self.recent.append((accuracy, likelihood))
+        if epoch <= self.task.select_after:
+            return
         score = tuple(np.mean(self.recent[-self.task.window :], axis=0).tolist())
-        if epoch > self.task.chosen_after and (
-            self.best is None or math.isnan(accuracy) or score >= self.best[0]
-        ):
+        if self.best is None or math.isnan(accuracy) or score >= self.best[0]:
             self.best = (score, epoch, copy.deepcopy(model.state_dict()))
 
     @property
@@ -244,15 +249,15 @@ def fit_classifier(
     device: torch.device,
     after_epoch: AfterEpoch = lambda *_: None,
 ) -> TrainedClassifier:
-    """Train one classifier, from where its checkpoint stands. `recipe` is its preset."""
+    """Train one classifier, or resume its training from a checkpoint. Raises UskError if the loss is not finite."""
     started = time.monotonic()
-    parts = Gathered([(tables[name].features, rows) for name, rows in task.parts])
-    on_cuda = device.type == "cuda"  # where one look-up a step is faster
-    data = TrainingData(
-        parts[torch.arange(len(parts), device=device)] if on_cuda else parts,
-        torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device),
-    )
-    model: Any = _new_model(task, recipe, data.features, device)
+    features: torch.Tensor | ConcatenatedRows
+    features = ConcatenatedRows([(tables[name].features, rows) for name, rows in task.parts])
+    if device.type == "cuda":  # copy the rows once, so that each step needs one look-up
+        features = features[torch.arange(len(features), device=device)]
+    labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device)
+    data = TrainingData(features, labels)
+    model: Any = _new_model(task, recipe, features, device)
     training = Training(
         model,
         recipe,
@@ -268,27 +273,27 @@ def fit_classifier(
     )
     batch_norm_clips = _batch_norm_clips(task, tables, data)
     checkpoint = Checkpoint(task.out, task.name, device)
-    per_epoch = task.steps // task.epochs
-    choice, history, spent_s = EpochChoice(task), [], 0.0
+    steps_per_epoch = task.steps // task.epochs
+    selector, history, spent_s = EpochSelector(task), [], 0.0
     losses: list[torch.Tensor] = []  # of this epoch's steps
-    if (kept := checkpoint.load()) is not None:
-        model.load_state_dict(kept["model"])
-        choice.recent, choice.best = kept["recent"], kept["best"]
-        history, spent_s = kept["history"], kept["spent_s"]
-        losses = [loss.to(device) for loss in kept["losses"]]
-        training.go_on(kept, len(history) * per_epoch + len(losses))
+    if (saved := checkpoint.load()) is not None:
+        model.load_state_dict(saved["model"])
+        selector.recent, selector.best = saved["recent"], saved["best"]
+        history, spent_s = saved["history"], saved["spent_s"]
+        losses = [loss.to(device) for loss in saved["losses"]]
+        training.resume(saved, len(history) * steps_per_epoch + len(losses))
 
-    def keep() -> None:
-        so_far = {"history": history, "recent": choice.recent, "best": choice.best, "losses": losses}
+    def save_checkpoint() -> None:
+        results = {"history": history, "recent": selector.recent, "best": selector.best, "losses": losses}
         elapsed_s = spent_s + time.monotonic() - started
-        checkpoint.keep({"model": model.state_dict(), **training.state(), **so_far, "spent_s": elapsed_s})
+        checkpoint.save({"model": model.state_dict(), **training.state(), **results, "spent_s": elapsed_s})
 
     for epoch in range(len(history) + 1, task.epochs + 1):
         model.train()
-        while len(losses) < per_epoch:
+        while len(losses) < steps_per_epoch:
             losses.append(training.step())
             if checkpoint.is_due:
-                keep()
+                save_checkpoint()
         loss = float(torch.stack(losses).double().mean())
         losses.clear()
         if not math.isfinite(loss):
@@ -298,19 +303,19 @@ def fit_classifier(
                 hint=f"Choose a lower learning rate than {task.learning_rate:g}.",
             )
         history.append({"epoch": epoch, "loss": round(loss, 5)})
-        if (task.epochs - epoch) % task.validated_every == 0:
+        if (task.epochs - epoch) % task.validate_every == 0:
             training.reestimate_batch_norm(batch_norm_clips)
             accuracy, likelihood = _validate(model, tables["real"], task, device)
             history[-1] |= {
-                "validation_accuracy": rounded(accuracy),
-                "validation_loss": rounded(-likelihood),
+                "validation_accuracy": round_or_none(accuracy),
+                "validation_loss": round_or_none(-likelihood),
             }
-            choice.consider(epoch, accuracy, likelihood, model)
+            selector.consider(epoch, accuracy, likelihood, model)
         if checkpoint.is_due:
-            keep()
-        after_epoch(epoch, choice.last_accuracy)
-    assert choice.best is not None
-    score, best_epoch, weights = choice.best
+            save_checkpoint()
+        after_epoch(epoch, selector.last_accuracy)
+    assert selector.best is not None
+    score, best_epoch, weights = selector.best
     model.load_state_dict(weights)
     probabilities = _probabilities(model, tables["real"].features, task.test, task.precision, device)
     classifier = model.cpu().to(memory_format=torch.contiguous_format)
@@ -319,44 +324,40 @@ def fit_classifier(
 
 
 def _new_model(
-    task: TrainTask, recipe: ClassifierPreset, features: torch.Tensor | Gathered, device: torch.device
+    task: TrainTask, recipe: ClassifierPreset, features: torch.Tensor | ConcatenatedRows, device: torch.device
 ) -> AudioClassifier:
     torch.manual_seed(task.seed)
     model = AudioClassifier(**task.classifier)
-    model.begin(
-        recipe,
-        features[
-            torch.arange(0, len(features), max(1, len(features) // 512), device=features.device)
-        ].float(),
-    )
+    probe_rows = torch.arange(0, len(features), max(1, len(features) // 512), device=features.device)
+    model.initialize(recipe, features[probe_rows].float())
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _batch_norm_clips(
     task: TrainTask, tables: Mapping[str, FeatureTable], data: TrainingData
 ) -> torch.Tensor:
-    """Features of real clips that train, since those are what will be classified; without any, of whatever trains."""
+    """Return features of real training clips, since real clips are tested. Without real clips, return those of any."""
     real = [rows for name, rows in task.parts if name == "real"]
     if not real:
-        features = data.features
-        return features[evenly(torch.arange(len(features), device=features.device), BATCH_NORM_CLIPS)]
-    return tables["real"].features[evenly(real[-1], BATCH_NORM_CLIPS).tolist()]
+        rows = torch.arange(len(data.features), device=data.features.device)
+        return data.features[evenly_spaced(rows, BATCH_NORM_CLIPS)]
+    return tables["real"].features[evenly_spaced(real[-1], BATCH_NORM_CLIPS).tolist()]
 
 
-def evenly(rows: Any, most: int) -> Any:
-    """At most `most` rows of an array or a tensor, as far apart as each other."""
-    return rows[:: math.ceil(len(rows) / most)]
+def evenly_spaced(rows: Any, max_rows: int) -> Any:
+    """Return at most `max_rows` evenly spaced rows of an array or a tensor."""
+    return rows[:: math.ceil(len(rows) / max_rows)]
 
 
-def rounded(value: float) -> float | None:
-    """For JSON: None where there were no validation clips."""
+def round_or_none(value: float) -> float | None:
+    """Round for JSON. Return None for NaN, which means that there were no validation clips."""
     return None if math.isnan(value) else round(value, 5)
 
 
 def _validate(
     model: nn.Module, real: FeatureTable, task: TrainTask, device: torch.device
 ) -> tuple[float, float]:
-    """Accuracy and mean log-likelihood on the validation clips; NaN without any (then the last epoch counts)."""
+    """Return accuracy and mean log-likelihood on the validation clips, or NaN without any."""
     if not len(task.validation):
         return math.nan, math.nan
     probabilities = _probabilities(model, real.features, task.validation, task.precision, device)
@@ -368,12 +369,12 @@ def _validate(
 def _probabilities(
     model: nn.Module, features: torch.Tensor, rows: np.ndarray, precision: str, device: torch.device
 ) -> np.ndarray:
-    """Class probabilities of some rows: float32 [len(rows), n_classes]."""
+    """Return the class probabilities of the given rows, float32 [len(rows), n_classes]."""
     model.eval()
-    parts = []
+    batches = []
     with torch.no_grad():
-        for begin in range(0, len(rows), PREDICTED_AT_ONCE):
-            batch = features[rows[begin : begin + PREDICTED_AT_ONCE].tolist()].float()
+        for start in range(0, len(rows), PREDICT_BATCH):
+            batch = features[rows[start : start + PREDICT_BATCH].tolist()].float()
             with autocast(device, precision):
-                parts.append(model(batch).float().softmax(dim=1).cpu())
-    return torch.cat(parts).numpy()
+                batches.append(model(batch).float().softmax(dim=1).cpu())
+    return torch.cat(batches).numpy()

@@ -1,4 +1,4 @@
-"""The networks: the published one, and the default ones; and what stands in front of them."""
+"""The networks: the published CNN, the small and medium CNNs, and their input normalization."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import nn
 
 
 def patches(images: torch.Tensor, n_frames: int, count: int) -> list[torch.Tensor]:
-    """So many patches of `n_frames` of images [..., frames], from the first to the last, evenly placed."""
-    spare = images.shape[-1] - n_frames
-    places = sorted({round(spare * part / max(1, count - 1)) for part in range(count)})
-    return [images[..., begin : begin + n_frames] for begin in places]
+    """Cut `count` evenly spaced patches of `n_frames` from images [..., frames], the first at the start, the last at the end."""
+    last_start = images.shape[-1] - n_frames
+    starts = sorted({round(last_start * part / max(1, count - 1)) for part in range(count)})
+    return [images[..., start : start + n_frames] for start in starts]
 
 
 class Standardized(nn.Module):
-    """A network behind the mean and deviation of each mel band of its training features, kept among its weights.
+    """A network that standardizes each mel band of its input first.
 
-    `mean_db` and `deviation_db` are [n_mels, 1], or scalars for all bands alike. A network trained on windows of `window_frames`
-    sees a whole clip, outside training, in as many windows as hold it, and averages their probabilities: over twice the time, band
-    means and maxima differ from those that it knows.
+    `mean_db` and `deviation_db` of the training features are stored with the weights: [n_mels, 1], or scalars for all bands.
+    A network trained on windows of `window_frames` also evaluates a clip in windows and averages their probabilities, because
+    band means and maxima over the whole clip differ from those over a window.
     """
 
     def __init__(
@@ -40,33 +40,33 @@ class Standardized(nn.Module):
         self.register_buffer("deviation_db", torch.as_tensor(deviation_db))
 
     def forward(self, log_mel_db: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes] of log-mel features [batch, n_mels, n_frames] in dB; logarithms of mean probabilities
-        where a clip is seen in windows."""
+        """Return logits [batch, n_classes], or with windows log mean probabilities, of log-mel dB [batch, n_mels, n_frames]."""
         images = ((log_mel_db - self.mean_db) / self.deviation_db)[:, None]
-        parts = [images] if self.training else self.windows(images)
-        if len(parts) == 1:
+        windows = [images] if self.training else self.windows(images)
+        if len(windows) == 1:
             return self.network(images)
-        probabilities = self.network(torch.cat(parts)).float().softmax(dim=1)
-        return probabilities.unflatten(0, (len(parts), -1)).mean(dim=0).clamp_min(1e-12).log()
+        probabilities = self.network(torch.cat(windows)).float().softmax(dim=1)
+        return probabilities.unflatten(0, (len(windows), -1)).mean(dim=0).clamp_min(1e-12).log()
 
     def windows(self, features: torch.Tensor) -> list[torch.Tensor]:
-        """Features [..., n_frames] in as few windows as hold all frames."""
+        """Cut features [..., n_frames] into the fewest windows that cover all frames."""
         n_frames = features.shape[-1]
         if self.window_frames is None or n_frames <= self.window_frames:
             return [features]
         return patches(features, self.window_frames, math.ceil(n_frames / self.window_frames))
 
     def standardize(self, probe: torch.Tensor) -> None:
-        """Keep the mean and deviation of each band of features [n, n_mels, n_frames]."""
+        """Store the mean and deviation of each band of the features `probe` [n, n_mels, n_frames]."""
         deviation_db, mean_db = torch.std_mean(probe, dim=(0, 2))
         self.mean_db.copy_(mean_db[:, None])
         self.deviation_db.copy_(deviation_db[:, None].clamp_min(1e-3))
 
 
 class RelaxedFrequencyNorm(nn.Module):
-    """A mean of two normalizations of [batch, channels, bands, frames]: over all of a clip, and in each band of it, the
-    latter with a share of `relaxation`: it takes away what a microphone or a place does to a whole recording (Kim et al.,
-    arXiv 2206.12513).
+    """The weighted mean of two normalizations of images [batch, channels, bands, frames] (Kim et al., arXiv 2206.12513).
+
+    One normalizes the whole clip, the other, with weight `relaxation`, each band of it. Normalizing bands removes the
+    coloration that a microphone or a place gives to a whole recording.
     """
 
     def __init__(self, relaxation: float = 0.5) -> None:
@@ -74,7 +74,7 @@ class RelaxedFrequencyNorm(nn.Module):
         self.relaxation = relaxation
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # Of each band, whose values are adjacent in channels-last memory; torch.var_mean took four times as long.
+        # Each band's values are adjacent in channels-last memory. torch.var_mean took four times as long.
         bands = images.float().permute(0, 2, 3, 1).flatten(2)
         mean = bands.mean(dim=2, keepdim=True)
         variance = (bands - mean).square().mean(dim=2, keepdim=True)
@@ -88,11 +88,11 @@ class RelaxedFrequencyNorm(nn.Module):
 
 
 class PublishedCnn(nn.Module):
-    """The published experiment's CNN (github.com/YashSharma/AudioDiffusionClassification, `cnn.py`): three 5 x 5 convolutions
-    without padding or pooling, global average, two linear layers.
+    """The published experiment's CNN (github.com/YashSharma/AudioDiffusionClassification, `cnn.py`).
 
-    It was given mel power itself, without a logarithm or any normalization, so that is what it makes of the log-mel dB
-    [batch, 1, 64, 44] that it takes. 3.6 GFLOP a clip forward.
+    It has three 5 x 5 convolutions without padding or pooling, a global average, and two linear layers. It takes log-mel dB
+    [batch, 1, 64, 44] and converts it to mel power, because the original was trained on mel power without normalization.
+    A forward pass takes 3.6 GFLOP a clip.
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -108,16 +108,16 @@ class PublishedCnn(nn.Module):
         self.head = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, n_classes))
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes]."""
+        """Return logits [batch, n_classes]."""
         power = torch.pow(10.0, log_mel / 10)
         return self.head(self.features(power).mean(dim=(2, 3)))
 
 
 class SmallCnn(nn.Module):
-    """The default: four convolutions, halving before and after they widen; mean and maximum over time. Input and halved
-    images are normalized band by band, which takes the places and microphones of a few recordings out of them.
+    """The default: four convolutions with pooling in between, then mean and maximum over time.
 
-    Takes log-mel [batch, 1, n_mels, n_frames]; 0.045 GFLOP for 64 x 172.
+    The input and the pooled images are normalized band by band, so that the network does not learn the places and
+    microphones of a few recordings. It takes log-mel [batch, 1, n_mels, n_frames]; 0.045 GFLOP for 64 x 172.
     """
 
     widths: ClassVar[tuple[int, ...]] = (24, 48, 96, 192)
@@ -133,7 +133,7 @@ class SmallCnn(nn.Module):
             size, stride = (self.first_size, 2) if first else (3, 1)
             layers.append(nn.Conv2d(previous, width, size, stride=stride, padding=size // 2, bias=False))
             if not last and (self.pool_first or not first):
-                layers.append(nn.MaxPool2d(2))  # first, so that the rest has a quarter to do
+                layers.append(nn.MaxPool2d(2))  # leaves a quarter of the work to the normalization
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             if not first and not last:
                 layers.append(RelaxedFrequencyNorm())
@@ -142,13 +142,13 @@ class SmallCnn(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * previous, n_classes))
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes]."""
+        """Return logits [batch, n_classes]."""
         over_time = self.features(log_mel).mean(dim=2)
         return self.head(torch.cat((over_time.mean(dim=2), over_time.amax(dim=2)), dim=1))
 
 
 class MediumCnn(SmallCnn):
-    """The default with a convolution more, wider, and a halving less: seven times the work, 0.3 GFLOP for 64 x 172."""
+    """`SmallCnn` with one more convolution, wider layers and one less pooling: 0.3 GFLOP for 64 x 172, seven times as much."""
 
     widths = (32, 64, 128, 192, 256)
     first_size = 3

@@ -1,4 +1,4 @@
-"""`usk.predict`: what a trained classifier says of files, folders and sources."""
+"""`usk.predict`: classify files, folders and sources with a trained classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from usk.audio.features import Features, fit_length
-from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier, classifier_in
+from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier, read_classifier
 from usk.classify.run_folder import CARD_FILE
 from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef
 from usk.data.decode import as_kept, decode, from_kept
@@ -33,7 +33,7 @@ NAME_AUDIO = "Name audio files, a folder of them, or a source."
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says of one clip; `problem` says why where it cannot."""
+    """The two most probable classes of one clip, or the `problem` that prevents a prediction."""
 
     file: str
     class_name: str | None
@@ -48,10 +48,7 @@ class Prediction:
 
 
 def find_classifier(run: str | os.PathLike[str]) -> Path:
-    """The folder of a run: itself, the only one under a folder of runs, or that of a Hub id (`user/name[@revision]`).
-
-    Raises: UsageError with those to choose from, ModelError where the Hub does not give it.
-    """
+    """Return the folder of a run. Arguments and errors are those of `load_classifier`."""
     folder = expanded(run)
     if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file():
         return folder
@@ -59,8 +56,8 @@ def find_classifier(run: str | os.PathLike[str]) -> Path:
     if len(runs) == 1:
         return runs[0]
     if runs:
-        named = f"Name one of them: {abbreviate_list([str(path) for path in runs])}."
-        raise UsageError(f"holds {len(runs)} runs", field="run", value=folder, hint=named)
+        choices = f"Name one of them: {abbreviate_list([str(path) for path in runs])}."
+        raise UsageError(f"holds {len(runs)} runs", field="run", value=folder, hint=choices)
     if not folder.exists() and looks_like_hub_id(str(run)):
         return _download_classifier(str(run))
     hint = "Train one with `usk train`, and name its folder under runs, or a Hub id."
@@ -78,36 +75,36 @@ def _download_classifier(run: str) -> Path:
 
 
 def load_classifier(run: str | os.PathLike[str]) -> AudioClassifier:
-    """The classifier of a run, ready to use: its folder, a folder that holds one run alone, or a Hub id[@revision].
+    """Load the classifier of a run: its folder, a folder with a single run in it, or a Hub id (`user/name[@revision]`).
 
-    It is data that is loaded, never code: JSON and safetensors. Raises as `find_classifier` does, and ModelError for
-    a damaged one.
+    Only JSON and safetensors are read; no code is run. Raises UsageError if there is no run or several; ModelError if the
+    classifier is damaged or cannot be downloaded.
     """
-    return classifier_in(find_classifier(run))
+    return read_classifier(find_classifier(run))
 
 
-def audio_of(what: Sequence[str]) -> list[tuple[str, AudioRef]]:
-    """Names and places of all clips that are meant: files, every audio file below folders, or whole sources.
+def find_audio(inputs: Sequence[str]) -> list[tuple[str, AudioRef]]:
+    """Return the name and audio of each clip in `inputs`: files, folders of audio files, and sources.
 
-    Raises SourceError if none of them is there; some that are missing are named by their predictions.
+    Raises SourceError if all files are missing, or if there are none.
     """
-    found: list[tuple[str, AudioRef]] = []
-    for item in what:
-        path = Path(item)
+    clips: list[tuple[str, AudioRef]] = []
+    for name in inputs:
+        path = Path(name)
         if path.is_file() or (_is_audio(path) and not path.exists()):
-            found.append((item, FileRef(path)))
+            clips.append((name, FileRef(path)))
         elif path.is_dir() and (files := [file for file in visible_files(path) if _is_audio(file)]):
-            found += [(str(file), FileRef(file)) for file in files]
+            clips += [(str(file), FileRef(file)) for file in files]
         else:
-            source = open_source(item, field="", needs_label=False)
-            found += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
-    missing = [name for name, ref in found if isinstance(ref, FileRef) and not ref.path.exists()]
-    if missing and len(missing) == len(found):
-        are = "is" if len(missing) == 1 else "are"
-        raise SourceError(f"{abbreviate_list(missing)} {are} not there", hint=NAME_AUDIO)
-    if not found:
+            source = open_source(name, field="", needs_label=False)
+            clips += [(clip.clip_id, ref) for clip, ref in zip(source.clips, source.audio, strict=True)]
+    missing = [name for name, ref in clips if isinstance(ref, FileRef) and not ref.path.exists()]
+    if missing and len(missing) == len(clips):
+        verb = "does" if len(missing) == 1 else "do"
+        raise SourceError(f"{abbreviate_list(missing)} {verb} not exist", hint=NAME_AUDIO)
+    if not clips:
         raise SourceError("there is nothing to predict", hint=NAME_AUDIO)
-    return found
+    return clips
 
 
 def _is_audio(path: Path) -> bool:
@@ -120,45 +117,45 @@ def predict(
     *,
     reporter: Reporter | None = None,
 ) -> list[Prediction]:
-    """Classify files, folders and sources with the classifier of a run (a folder, a Hub id), or one that is loaded.
+    """Classify files, folders and sources with a loaded classifier, or that of a run (a folder or a Hub id).
 
-    Clips longer than what the classifier looks at are cut into windows of that length, and their probabilities averaged;
-    others are repeated or padded as in training. A clip that cannot be read gets a `problem` and the rest goes on.
+    A clip longer than the classifier's input is cut into windows, and their probabilities are averaged. A shorter clip is
+    repeated or padded as in training. A clip that cannot be read gets a `problem`.
 
-    Raises: UsageError for a run that is none, SourceError where there is nothing to read.
+    Raises: UsageError if `run` is not a run; SourceError if no input exists.
     """
-    names = [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(w) for w in what]
+    names = [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(item) for item in what]
     if not all(name.strip() for name in names):
         raise UsageError("a name of what to classify is empty", hint=NAME_AUDIO)
     model = run if isinstance(run, AudioClassifier) else load_classifier(run)
-    clips = audio_of(names)
+    clips = find_audio(names)
     predictions: list[Prediction] = []
     with (reporter or Reporter()).task("classifying", "clips", len(clips)) as task:
-        for begin in range(0, len(clips), BATCH_FILES):
-            predictions += _batch(clips[begin : begin + BATCH_FILES], model)
+        for start in range(0, len(clips), BATCH_FILES):
+            predictions += _predict_batch(clips[start : start + BATCH_FILES], model)
             task.update(len(predictions))
     return predictions
 
 
 CSV_COLUMNS = ("file", "class", "probability", "next_class", "next_probability", "problem")
-FORMULA_STARTS = ("=", "+", "-", "@")  # that spreadsheets compute
+FORMULA_STARTS = ("=", "+", "-", "@")  # a spreadsheet evaluates text that begins so
 
 
 def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -> None:
-    """A row a clip, with a column of probabilities for each class at the end. `-` is standard output.
+    """Write one row for each clip, ending with the probability of each class. `-` is standard output.
 
-    Raises UsageError where the file cannot be written.
+    Raises UsageError if the file cannot be written.
     """
-    classes = list(dict.fromkeys(name for one in predictions for name in one.probabilities))
+    classes = list(dict.fromkeys(name for prediction in predictions for name in prediction.probabilities))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*CSV_COLUMNS, *(_cell(f"p({name})") for name in classes)])
+    writer.writerow([*CSV_COLUMNS, *(_csv_cell(f"p({name})") for name in classes)])
     for one in predictions:
         row = (
             one.file, one.class_name, one.probability, one.next_class, one.next_probability, one.problem,
             *(one.probabilities.get(name) for name in classes),
         )  # fmt: skip
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow([_csv_cell(value) for value in row])
     if os.fspath(path) == "-":
         sys.stdout.write(text.getvalue())
         return
@@ -166,49 +163,49 @@ def write_csv(predictions: Sequence[Prediction], path: str | os.PathLike[str]) -
     try:
         if file.exists() and not file.is_file():  # a pipe, or /dev/stdout
             file.write_bytes(content)
-        else:  # whole or not at all, and nothing through a link that was put there
+        else:
             atomic_write(file, content)
     except OSError as error:
         why = f"cannot be written ({error.strerror})"
         raise UsageError(why, field="csv", value=path, hint="Name another file.") from error
 
 
-def _cell(value: float | str | None) -> float | str:
-    """A value as a spreadsheet and a terminal may have it: text is no formula, and holds no control characters."""
+def _csv_cell(value: float | str | None) -> float | str:
+    """Return a value that is safe in a spreadsheet and a terminal: never a formula, and without control characters."""
     if not isinstance(value, str):
         return "" if value is None else value
     plain = "".join("\ufffd" if ord(one) < 32 or 127 <= ord(one) < 160 else one for one in value)
     return f"'{plain}" if plain.startswith(FORMULA_STARTS) else plain
 
 
-def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Iterator[Prediction]:
+def _predict_batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Iterator[Prediction]:
     settings, names = model.feature_settings, model.class_names
     windows: list[np.ndarray] = []
-    of_clip: list[list[int] | str] = []  # a clip's windows, or its problem
+    clip_windows: list[list[int] | str] = []  # for each clip the indices of its windows, or its problem
     for _, ref in clips:
         try:
             samples = from_kept(*as_kept(decode(ref, settings.sample_rate_hz)))
         except BadAudioError as error:
-            of_clip.append(str(error))
+            clip_windows.append(str(error))
             continue
         except OSError as error:
-            gone = isinstance(error, FileNotFoundError)
-            of_clip.append("is not there" if gone else error.strerror or "cannot be read")
+            is_missing = isinstance(error, FileNotFoundError)
+            clip_windows.append("does not exist" if is_missing else error.strerror or "cannot be read")
             continue
-        own = list(_windows(samples, settings))
-        of_clip.append(list(range(len(windows), len(windows) + len(own))))
-        windows += own
-    parts = [
+        new_windows = list(_windows(samples, settings))
+        clip_windows.append(list(range(len(windows), len(windows) + len(new_windows))))
+        windows += new_windows
+    batches = [
         model.probabilities(torch.from_numpy(np.stack(windows[i : i + 64]))).numpy()
         for i in range(0, len(windows), 64)
     ]
-    probabilities = np.concatenate(parts) if parts else np.zeros((0, len(names)), np.float32)
-    for (name, _), rows in zip(clips, of_clip, strict=True):
-        if isinstance(rows, str):
-            yield Prediction(name, None, None, None, None, {}, rows)
+    probabilities = np.concatenate(batches) if batches else np.zeros((0, len(names)), np.float32)
+    for (name, _), indices in zip(clips, clip_windows, strict=True):
+        if isinstance(indices, str):
+            yield Prediction(name, None, None, None, None, {}, indices)
             continue
-        mean = probabilities[rows].mean(axis=0)
-        if not np.isfinite(mean).all():  # of samples far beyond full scale
+        mean = probabilities[indices].mean(axis=0)
+        if not np.isfinite(mean).all():  # samples far beyond full scale overflow
             yield Prediction(name, None, None, None, None, {}, "samples too large to be sound")
             continue
         order = np.argsort(-mean, kind="stable")
@@ -224,13 +221,13 @@ def _batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier) -> Ite
 
 
 def _windows(samples: np.ndarray, settings: Features) -> Iterator[np.ndarray]:
-    """Consecutive windows of what the classifier looks at; a rest shorter than half a window is left out."""
+    """Cut audio into consecutive windows of the classifier's input length, without a last one shorter than half of it."""
     n = settings.n_samples
-    if not settings.repeat_short:  # trained on beginnings alone
+    if not settings.repeat_short:  # such a classifier was trained on the beginnings of clips only
         yield fit_length(samples, n, False)
         return
     yield fit_length(samples, n, True)
-    for begin in range(n, len(samples), n):
-        rest = samples[begin : begin + n]
-        if len(rest) >= n / 2:
-            yield fit_length(rest, n, True)
+    for start in range(n, len(samples), n):
+        window = samples[start : start + n]
+        if len(window) >= n / 2:
+            yield fit_length(window, n, True)

@@ -1,4 +1,4 @@
-"""What a classifier is and how it is trained: its network, features, optimizer, epochs and augmentation."""
+"""Classifier presets: network, features, optimizer settings, epochs and augmentation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from usk.classify.augment import (
 from usk.classify.networks import Standardized
 from usk.errors import UsageError
 
-RECIPE_VERSION = 4  # raised when what a network or an augmentation computes, or how an epoch is chosen, changes under the same name
-EPOCH_CLIPS = 500  # an epoch counts at least as many
-FULL_RECIPE_CLIPS = 1000  # with fewer in training, a recipe has more epochs by default
+# Raise this when a network or an augmentation computes something else, or another epoch is chosen, under the same name.
+RECIPE_VERSION = 4
+MIN_EPOCH_CLIPS = 500  # an epoch has at least this many clips
+FULL_RECIPE_CLIPS = 1000  # with fewer training clips, a recipe has more epochs by default
 
 
 @dataclass(frozen=True)
@@ -39,44 +40,45 @@ class ClassifierPreset:
     batch: int
     learning_rate: float
     weight_decay: float
-    cosine: bool  # learning rate: warm-up and cosine decay, or constant
+    cosine: bool  # True: warm-up and cosine decay of the learning rate; False: a constant rate
     label_smoothing: float
-    augment: str  # what `auto` means
-    standardize: bool = True  # by the bands of the training features; else the network takes them as they are
-    augmentable: tuple[str, ...] = (*AUGMENTATIONS, MIXUP)  # what can be done to its features
-    revision: str = ""  # of the checkpoint that training begins with
-    # Class names -> `config` and `extractor` of a transformer, which rebuild it without its checkpoint.
+    augment: str  # used for `auto`
+    standardize: bool = True  # standardize each band of the features
+    supported_augmentations: tuple[str, ...] = (*AUGMENTATIONS, MIXUP)
+    revision: str = ""  # of the pretrained checkpoint
+    # Class names -> `config` and `extractor` of a transformer. They rebuild the network without its pretrained checkpoint.
     transformer: Callable[[Sequence[str]], dict[str, Any]] | None = None
 
-    def described(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """What a configuration says of the network's features, JSON-safe (see `AudioClassifier`)."""
+    def feature_config(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return the JSON-safe `AudioClassifier` arguments that describe the features."""
         if self.transformer is not None:
             return {"transformer": self.transformer(class_names)}
         assert isinstance(self.features, FeatureSettings)
         return {"mel": self.features.mel.as_dict(), "repeat_short": self.features.repeat_short}
 
     def augmentations(self, text: str) -> tuple[str, ...]:
-        """What an `augment` stands for here: presets leave out what these features cannot have, a single name is refused."""
+        """Return the supported augmentations in `text`. Raises UsageError for an unsupported one outside a preset."""
+        supported = self.supported_augmentations
         names = augmentations_named(text)
-        refused = [name for name in text.split("+") if name not in PRESETS and name not in self.augmentable]
+        refused = [name for name in text.split("+") if name not in PRESETS and name not in supported]
         if refused:
             raise UsageError(
-                "cannot be done to this classifier's features",
+                "cannot be applied to this classifier's features",
                 field="augment",
                 value="+".join(refused),
-                hint=f"Choose among none, basic, strong, {', '.join(self.augmentable)}.",
+                hint=f"Choose among none, basic, strong, {', '.join(supported)}.",
             )
-        return tuple(name for name in names if name in self.augmentable)
+        return tuple(name for name in names if name in supported)
 
     def window_frames(self, augment: str) -> int | None:
-        """The frames that a classifier trained with `augment` sees at a time; None for whole clips."""
+        """Return the number of frames of a training window with `augment`; None for whole clips."""
         return cropped_frames(self.features.shape[1]) if CROP in self.augmentations(augment) else None
 
     def fingerprint(self, n_classes: int) -> str:
-        """Changes with whatever a recipe does to a run, but for augmentation: a run of another recipe is not taken for one of it."""
+        """Return a hash of all recipe settings but augmentation, so that runs of different recipes are told apart."""
         with torch.device("meta"):
             layout = self.revision or str(self.build(n_classes))
-        decisive = (
+        settings = (
             RECIPE_VERSION,
             layout,
             self.features,
@@ -86,20 +88,18 @@ class ClassifierPreset:
             self.label_smoothing,
             self.standardize,
         )
-        return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
+        return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
-    def augments_of(self, text: str) -> tuple[str, ...]:
-        """The augmentations in a list joined by commas, each once under one name; `auto` is the preset's own. UsageError for
-        unknown ones."""
-        wanted: dict[tuple[str, ...], str] = {}
-        for one in text.split(","):
-            name = self.augment if one == "auto" else augment_name(one)
-            wanted.setdefault(self.augmentations(name), name)
-        return tuple(wanted.values())
+    def parse_augments(self, text: str) -> tuple[str, ...]:
+        """Return the distinct augmentations in a comma-separated list; `auto` is the preset's own. Raises UsageError."""
+        names: dict[tuple[str, ...], str] = {}
+        for item in text.split(","):
+            name = self.augment if item == "auto" else augment_name(item)
+            names.setdefault(self.augmentations(name), name)
+        return tuple(names.values())
 
     def model(self, n_classes: int, probe: torch.Tensor | None = None) -> nn.Module:
-        """A new network that takes features [batch, bands, frames], to be trained with the recipe's own augmentation;
-        `probe` are some that it is to train on."""
+        """Return a new network to train with the recipe's own augmentation. The features `probe` standardize its input."""
         network = self.build(n_classes)
         if self.transformer is not None:
             return network
@@ -111,13 +111,13 @@ class ClassifierPreset:
 
 
 def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | None) -> tuple[int, int]:
-    """Epochs, and optimizer steps in all, of every mix with `n_train` real training clips.
+    """Return the number of epochs and of optimizer steps in all. Every mix with `n_train` real clips gets the same.
 
-    An epoch is a pass over the real clips; fewer than `EPOCH_CLIPS` are passed over several times, for an epoch of 50 clips
-    would be two steps. Where `epochs` does not say how many, they are the recipe's, stretched so that a training part
-    below `FULL_RECIPE_CLIPS` is trained on for nearly as many steps as one of that size: at most twice as many epochs.
+    An epoch is a pass over the real clips, or over `MIN_EPOCH_CLIPS` if they are fewer: an epoch of 50 clips would be two
+    steps. If `epochs` is None, it is the recipe's number, and up to twice that with fewer than `FULL_RECIPE_CLIPS` clips,
+    so that small training parts get nearly as many steps.
     """
-    per_epoch = max(n_train, EPOCH_CLIPS)
+    per_epoch = max(n_train, MIN_EPOCH_CLIPS)
     if epochs is None:
         epochs = max(recipe_epochs, recipe_epochs * FULL_RECIPE_CLIPS // per_epoch)
     return epochs, epochs * math.ceil(per_epoch / batch)

@@ -1,4 +1,4 @@
-"""The classifiers by name: one table."""
+"""The table of classifiers by name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ CLASSIFIERS = {
 
 
 def preset(name: str) -> ClassifierPreset:
-    """The classifier called `name`: one of the table, or `hf:` and a folder or Hub id of a `transformers` audio
-    classifier, which is opened here."""
+    """Return the preset called `name`: a row of the table, or `hf:` and the folder or Hub id of a `transformers` model."""
     if name.startswith(TRANSFORMER):
         from usk.classify.transformer import transformer_preset
 

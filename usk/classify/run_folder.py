@@ -1,8 +1,8 @@
-"""A run on disk, written whole or not at all, in the shape of a model on the Hub:
+"""Write the folder of a run. It has the layout of a model on the Hub and is written atomically.
 
-RUN/config.json, model.safetensors   the classifier, features and class names included: all that `from_pretrained` needs
-RUN/run.json, predictions.parquet    what it was trained on and how, and what it says of each test clip (`usk.runs`)
-RUN/history.json                     its epochs
+RUN/config.json, model.safetensors   the classifier with its features and class names, as `from_pretrained` reads it
+RUN/run.json, predictions.parquet    the training data and settings, and the predictions for each test clip (`usk.runs`)
+RUN/history.json                     loss and validation of each epoch
 RUN/README.md                        the model card
 """
 
@@ -37,20 +37,21 @@ def save_run(
     history: list[dict[str, Any]],
     card: str,
 ) -> RunRecord:
-    """Write a run to a temporary folder in `out`, then move it to its place in one step. `card` is its README.md."""
+    """Write a run to a temporary folder in `out`, then rename it. `card` is the text of its README.md."""
     folder = out / record.folder_name
-    own = f"{platform.node()}-{os.getpid()}"
-    partial, old = (out / f".{folder.name}.{kind}-{own}" for kind in ("part", "old"))
+    process = f"{platform.node()}-{os.getpid()}"
+    partial = out / f".{folder.name}.part-{process}"
+    old = out / f".{folder.name}.old-{process}"
     with disk_errors(out):
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             predictions.write(partial)
-            (partial / CARD_FILE).write_text(card, encoding="utf-8")  # before the mixin would write its own
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")  # else save_pretrained writes its own
             classifier.save_pretrained(partial)
             (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
             record.write(partial)
-            if folder.exists():  # damaged, or finished by another process meanwhile: at no time half there
+            if folder.exists():  # it is damaged, or another process finished it in the meantime
                 folder.rename(old)
             partial.rename(folder)
         finally:
@@ -60,15 +61,15 @@ def save_run(
 
 
 def remove_leftovers(out: Path) -> None:
-    """Delete what processes of this machine that were killed left half written in the folder of runs."""
-    for left in out.glob(f".*-{platform.node()}-*"):
-        number = re.fullmatch(r"\..+\.(?:part|old)-.+-(\d+)", left.name)
-        if number and not is_alive(int(number[1])):
-            shutil.rmtree(left, ignore_errors=True)
+    """Delete the temporary folders of killed processes of this machine."""
+    for leftover in out.glob(f".*-{platform.node()}-*"):
+        process = re.fullmatch(r"\..+\.(?:part|old)-.+-(\d+)", leftover.name)
+        if process and not is_alive(int(process[1])):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
-def source_of(name: str, source: Source) -> RunSource:
-    """What a run's record says of one source."""
+def run_source(name: str, source: Source) -> RunSource:
+    """Return what a run's record says about the source that the mix calls `name`."""
     folder, _, last = name.rpartition("/")
     part, subset = (folder, last) if folder and SUBSET_NAME.fullmatch(last) else (name, "")
     made = [clip for clip in source.clips if clip.is_synthetic]
@@ -91,6 +92,6 @@ def source_of(name: str, source: Source) -> RunSource:
 
 
 def data_hash(real: Source) -> str:
-    """Of all that decides what a run is tested on: clips, labels, recordings and folds."""
+    """Return a hash of the real clips: their ids, labels, recordings and folds."""
     rows = sorted(f"{c.clip_id}\t{real.class_names[c.label]}\t{c.group}\t{c.fold}" for c in real.clips)
     return hashlib.sha256("\n".join([real.name, *rows]).encode()).hexdigest()[:12]

@@ -1,8 +1,7 @@
-"""What one `usk train` trains: mixes x augmentations x splits x train clips x seeds, and which dataset each part of a mix means."""
+"""Plan the runs of one `usk train`: mixes x augmentations x splits x train clips x seeds. Open the datasets of the mixes."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,19 +21,18 @@ from usk.errors import LeakError, UsageError
 from usk.files import expanded
 from usk.manifest import MANIFEST_FILE
 
-Place = Source | str | os.PathLike[str] | None
+SourceLike = Source | str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One classifier to train. `mix.text` is what the user typed, and `use` if it is not the default; its parts name the sources
-    of this very run, of which `rows` train. The training part of `split` is cut to its train clips."""
+    """One classifier to train."""
 
-    mix: Mix
-    split: Split
+    mix: Mix  # its text is as the user typed it, with the use appended; its parts name datasets
+    split: Split  # its training part has only the run's train clips
     seed: int
     augment: str
-    rows: TrainingRows
+    rows: TrainingRows  # of the datasets in the mix
     use: ClipUse
 
     @property
@@ -45,7 +43,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Every run, the splits that test, the seeds, and why test folds were left out."""
+    """The planned runs, their splits and seeds, and a note on each test fold that was left out."""
 
     runs: list[PlannedRun]
     splits: list[Split]
@@ -53,10 +51,10 @@ class Sweep:
     left_out: list[str]
 
 
-def parse_mixes(texts: str | Sequence[str], synth: Place, baseline: bool) -> list[Mix]:
-    """The mixes, each once. With `baseline`, in front of them the real clips alone."""
-    place = synth.location if isinstance(synth, Source) else synth
-    mixes = [parse_mix(text, place) for text in ([texts] if isinstance(texts, str) else texts)]
+def parse_mixes(texts: str | Sequence[str], synth: SourceLike, baseline: bool) -> list[Mix]:
+    """Return the distinct mixes. With `baseline`, the first is the real clips alone."""
+    synth_location = synth.location if isinstance(synth, Source) else synth
+    mixes = [parse_mix(text, synth_location) for text in ([texts] if isinstance(texts, str) else texts)]
     if not mixes:
         raise UsageError("names nothing to train on", field="mix", hint="Write for example real,synth.")
     baselines = [parse_mix("real")] if baseline else []
@@ -64,33 +62,38 @@ def parse_mixes(texts: str | Sequence[str], synth: Place, baseline: bool) -> lis
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The datasets that mixes name: whole ones by the name in the mix, and those of `usk study` by train clips by their folder,
-    of which each run takes its own (`name/subset`, wherever the folder is)."""
+class MixSources:
+    """The datasets that the mixes name.
 
-    opened: dict[str, Source]
-    train_subset: dict[str, tuple[str, frozenset[str]]]  # name in the mix -> folder, names of its subsets
+    A part of a mix can be a folder of `usk study` with a subset for each number of train clips, fold and seed. Each run then
+    uses its own subset, which is called `name/subset`.
+    """
+
+    opened: dict[str, Source]  # by the name in the mix, or by `name/subset`
+    subsets: dict[str, tuple[str, frozenset[str]]]  # name in the mix -> folder, names of its subsets
 
     @classmethod
-    def open(cls, real: Source, mixes: Sequence[Mix], synth: Place, skip_bad: bool = False) -> Parts:
-        """Open whatever `mixes` name; what is missing is said at once. `real` and `synth` are what those words mean."""
-        opened, train_subset = {"real": real}, {}
+    def open(
+        cls, real: Source, mixes: Sequence[Mix], synth: SourceLike, skip_bad: bool = False
+    ) -> MixSources:
+        """Open the datasets that `mixes` name. Raises UsageError for one that is missing or named twice."""
+        opened, subsets = {"real": real}, {}
         for name in dict.fromkeys(name for mix in mixes for name in mix.parts if name != "real"):
             folder = subset_folder(synth if name == "synth" else name)
             if folder is None:
-                opened[name] = _named_source(name, synth, skip_bad)
+                opened[name] = _open_named(name, synth, skip_bad)
                 continue
-            subsets = sorted(path.name for path in folder.iterdir() if SUBSET_NAME.fullmatch(path.name))
-            train_subset[name] = (str(folder), frozenset(subsets))
-        parts = cls(opened, train_subset)
+            found = sorted(path.name for path in folder.iterdir() if SUBSET_NAME.fullmatch(path.name))
+            subsets[name] = (str(folder), frozenset(found))
+        sources = cls(opened, subsets)
         for mix in mixes:
-            parts.refuse_other_names(mix)
-        return parts
+            sources.reject_duplicates(mix)
+        return sources
 
     def open_subsets(
         self, folds: Sequence[int], seeds: Sequence[int], train_clips: Sequence[int | None]
-    ) -> Parts:
-        """The same with the subsets opened that these folds (all, if empty), seeds and train clips can use."""
+    ) -> MixSources:
+        """Return these sources with the subsets opened for the given folds (all, if empty), seeds and train clips."""
         wanted = {
             subset_name(n, f"fold{fold}", seed)
             for n in train_clips
@@ -99,30 +102,29 @@ class Parts:
         }
         opened = {
             f"{name}/{subset}": open_source(Path(folder) / subset)
-            for name, (folder, subsets) in self.train_subset.items()
+            for name, (folder, subsets) in self.subsets.items()
             for subset in sorted(wanted & subsets)
         }
         return replace(self, opened=self.opened | opened)
 
-    def with_subsets(
+    def seeds_with_subsets(
         self, seeds: Sequence[int], splits: Sequence[Split], train_clips: Sequence[int | None]
     ) -> list[int]:
-        """The first of these seeds, and those that every folder by train clips has clips for."""
+        """Return the first of these seeds, and the others for which every folder of subsets has clips."""
 
-        def made(seed: int) -> bool:
+        def has_clips(seed: int) -> bool:
             names = {subset_name(n, split.name, seed) for n in train_clips for split in splits}
-            return all(names <= subsets for _, subsets in self.train_subset.values())
+            return all(names <= subsets for _, subsets in self.subsets.values())
 
-        return [seed for seed in seeds if seed == seeds[0] or made(seed)]
+        return [seed for seed in seeds if seed == seeds[0] or has_clips(seed)]
 
-    def refuse_other_names(self, mix: Mix) -> None:
-        """Raise UsageError where two parts of `mix` are one dataset, or one is the real clips by another name: they would
-        count twice, and train clips would not hold for them."""
+    def reject_duplicates(self, mix: Mix) -> None:
+        """Raise UsageError if a dataset occurs twice in `mix`: its clips would count twice and escape the train-clips limit."""
         real = self.opened["real"]
         seen: dict[tuple[str, ...], str] = {}
         for name in mix.parts:
             identity = self._identity(name)
-            source = self.opened.get(name, real)  # subsets are many, all synthetic
+            source = self.opened.get(name, real)  # subsets are not opened, and are always synthetic
             if source is not real and not source.has_synthetic and source.revision == real.revision:
                 why = f"{name} is the real clips themselves"
                 raise UsageError(why, field="mix", value=mix.text, hint="Write real.")
@@ -132,48 +134,44 @@ class Parts:
             seen[identity] = name
 
     def _identity(self, name: str) -> tuple[str, ...]:
-        if name in self.train_subset:
-            return (str(Path(self.train_subset[name][0]).resolve()),)
+        if name in self.subsets:
+            return (str(Path(self.subsets[name][0]).resolve()),)
         source = self.opened[name]
         return source.name, source.revision
 
-    def mix_of(self, mix: Mix, split: Split, seed: int) -> Mix:
-        """`mix` with the names of folders by train clips replaced by the dataset in them for this split and seed.
+    def resolve(self, mix: Mix, split: Split, seed: int) -> Mix:
+        """Return `mix` with each folder of subsets replaced by its subset for this split and seed.
 
-        Raises LeakError where there is none, for no other one may train there.
+        Raises LeakError if there is none, since the clips of another subset could leak.
         """
-        parts = []
+        n, subset = split.train_clips, subset_name(split.train_clips, split.name, seed)
         for name in mix.parts:
-            if name in self.train_subset:
-                folder, subsets = self.train_subset[name]
-                n, subset = split.train_clips, subset_name(split.train_clips, split.name, seed)
-                if subset not in subsets:
-                    what = f"{n} train clips of seed {seed}" if n else "the full training part"
-                    raise LeakError(
-                        f"{folder} has no clips for {what} where {split.name} tests",
-                        field="mix",
-                        value=mix.text,
-                        hint="Test other folds, or make them with `usk study`."
-                        if split.of_fold
-                        else "Only the protocol folds can have such clips.",
-                    )
-                name = f"{name}/{subset}"
-            parts.append(name)
+            if name in self.subsets and subset not in self.subsets[name][1]:
+                wanted = f"{n} train clips of seed {seed}" if n else "the full training part"
+                raise LeakError(
+                    f"{self.subsets[name][0]} has no clips for {wanted} with test part {split.name}",
+                    field="mix",
+                    value=mix.text,
+                    hint="Test other folds, or make the clips with `usk study`."
+                    if split.of_fold
+                    else "Use the protocol folds, for which such clips can be made.",
+                )
+        parts = (f"{name}/{subset}" if name in self.subsets else name for name in mix.parts)
         return replace(mix, parts=tuple(parts))
 
 
-def subset_folder(place: Place) -> Path | None:
-    """The folder, if it is one that `usk study` wrote by train clips: datasets named by train clips, fold and seed."""
-    if place is None or isinstance(place, Source):
+def subset_folder(location: SourceLike) -> Path | None:
+    """Return the folder if `usk study` filled it with datasets named by train clips, fold and seed, else None."""
+    if location is None or isinstance(location, Source):
         return None
-    folder = expanded(place)
+    folder = expanded(location)
     if not folder.is_dir() or (folder / MANIFEST_FILE).exists():
         return None
-    made = (path for path in folder.iterdir() if SUBSET_NAME.fullmatch(path.name))
-    return folder if any((path / MANIFEST_FILE).is_file() for path in made) else None
+    subsets = (path for path in folder.iterdir() if SUBSET_NAME.fullmatch(path.name))
+    return folder if any((path / MANIFEST_FILE).is_file() for path in subsets) else None
 
 
-def _named_source(name: str, synth: Place, skip_bad: bool) -> Source:
+def _open_named(name: str, synth: SourceLike, skip_bad: bool) -> Source:
     if name != "synth":
         try:
             return open_source(name, skip_bad=skip_bad, field="mix")
@@ -197,7 +195,7 @@ def _named_source(name: str, synth: Place, skip_bad: bool) -> Source:
 
 
 def plan_runs(
-    parts: Parts,
+    sources: MixSources,
     mixes: Sequence[Mix],
     protocol: str,
     folds: Sequence[int],
@@ -206,42 +204,46 @@ def plan_runs(
     augments: Sequence[str] = ("none",),
     use: ClipUse = ClipUse(),
 ) -> Sweep:
-    """Every run, refused now and not after hours of other runs.
+    """Return all runs. The protocol `folds` crosses folds with seeds; `seed-9010` draws one split for each seed.
 
-    Folds are crossed with seeds; `seed-9010` draws one split a seed. Without `folds`, those that a mix cannot be tested on
-    without a leak are left out; those asked for by number must all work.
+    If `folds` is empty, test folds with a leak are left out. Raises LeakError if that leaves none, or if one of the given
+    `folds` has a leak.
     """
-    real, known = parts.opened["real"], dict[Any, np.ndarray]()
+    real, rows_cache = sources.opened["real"], dict[Any, np.ndarray]()
 
     def runs_of(split: Split, seed: int) -> Iterator[PlannedRun]:
         for n in train_clips:
-            cut = subset_split(split, real.clips, n, seed)
+            subset = subset_split(split, real.clips, n, seed)
             for mix in mixes:
-                own = parts.mix_of(mix, cut, seed)
-                rows = training_rows(own, parts.opened, real, cut, known)
-                both = len(set(rows.synthetic(parts.opened).tolist())) == 2
-                if both:
-                    own = replace(own, text=use.called(own.text))
+                run_mix = sources.resolve(mix, subset, seed)
+                rows = training_rows(run_mix, sources.opened, real, subset, rows_cache)
+                has_both_kinds = len(set(rows.synthetic(sources.opened).tolist())) == 2
+                if has_both_kinds:
+                    run_mix = replace(run_mix, text=use.add_to(run_mix.text))
+                run_use = use if has_both_kinds else ClipUse()
                 for augment in augments:
-                    yield PlannedRun(own, cut, seed, augment, rows, use if both else ClipUse())
+                    yield PlannedRun(run_mix, subset, seed, augment, rows, run_use)
 
+    runs: list[PlannedRun] = []
+    splits: list[Split] = []
+    left_out: list[str] = []
     if protocol != FOLDS:
-        drawn = [seed_9010_split(real.clips, seed) for seed in seeds]
-        runs = [run for seed, split in zip(seeds, drawn, strict=True) for run in runs_of(split, seed)]
-        return Sweep(runs, drawn, tuple(seeds), [])
-    runs, splits, left_out = [], [], []
-    refusal: LeakError | None = None
+        for seed in seeds:
+            splits.append(seed_9010_split(real.clips, seed))
+            runs += runs_of(splits[-1], seed)
+        return Sweep(runs, splits, tuple(seeds), left_out)
+    leak: LeakError | None = None
     for fold in folds or real.folds:
         split = fold_split(real.clips, fold)
         try:
-            runs += itertools.chain.from_iterable([list(runs_of(split, seed)) for seed in seeds])
+            runs += [run for seed in seeds for run in runs_of(split, seed)]
         except LeakError as error:
             if folds:
                 raise
-            refusal = error
+            leak = error
             left_out.append(f"fold {fold} is not tested: {error.message}")
             continue
         splits.append(split)
-    if not splits and refusal is not None:
-        raise refusal
+    if not splits and leak is not None:
+        raise leak
     return Sweep(runs, splits, tuple(seeds), left_out)

@@ -1,7 +1,7 @@
-"""`usk.train`: mixes x splits x train clips x seeds of one classifier, with equal work for every mix.
+"""`usk.train`: train one classifier on every mix, split, number of train clips and seed.
 
-All mixes of a split get the same number of optimizer steps (see `training_length`), the same seeds, and the same validation
-clips, which choose the epoch, and test clips.
+All mixes of a split get the same number of optimizer steps (see `training_length`), the same seeds, and the same validation and
+test clips. The validation part chooses the epoch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import classifier_settings
 from usk.classify.config import ClipUse, TrainConfig
 from usk.classify.feature_table import FeatureTable
-from usk.classify.loop import TrainedClassifier, TrainTask, rounded
+from usk.classify.loop import TrainedClassifier, TrainTask, round_or_none
 from usk.classify.recipe import ClassifierPreset, training_length
 from usk.classify.registry import preset
-from usk.classify.run_folder import data_hash, remove_leftovers, save_run, source_of
-from usk.classify.sweep import Parts, PlannedRun, Sweep, parse_mixes, plan_runs
-from usk.classify.workers import Fitting, Tables, workers_for
+from usk.classify.run_folder import data_hash, remove_leftovers, run_source, save_run
+from usk.classify.sweep import MixSources, PlannedRun, Sweep, parse_mixes, plan_runs
+from usk.classify.workers import RunTrainer, SharedTables, workers_for
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import Mix, label_map
@@ -46,19 +46,19 @@ from usk.reporter import Reporter
 from usk.runs import Predictions, RunIdentity, RunRecord, find_run
 from usk.text import abbreviate_list, pluralize
 
-VALIDATIONS = 10  # of a run, at most; where the rate decays, those of the last third choose the epoch
-SELECTION_WINDOW = 3  # validations whose mean chooses the epoch
+MAX_VALIDATIONS = 10  # of a run; with a decaying learning rate, only the last third can be selected
+SELECTION_WINDOW = 3  # number of validations whose mean selects the epoch
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Finished runs in order, and sentences that the user should read."""
+    """Finished runs in order, and notes for the user."""
 
     runs: tuple[RunRecord, ...]
-    fresh: tuple[bool, ...]  # of each run: trained in this call, not found in the folder
+    fresh: tuple[bool, ...]  # for each run, whether this call trained it or found it in the folder
     notes: tuple[str, ...]
     settings: dict[str, Any]
-    missing: str = ""  # of a part: the runs of other parts that are not trained yet
+    missing: str = ""  # names the runs of other parts that are not trained yet
 
 
 def train(
@@ -72,35 +72,36 @@ def train(
     part: Part = Part(),
     engine: str = LOCAL,
 ) -> TrainResult:
-    """Train `config.classifier` on every mix, split and seed, skipping runs that are already in `out`.
+    """Train `config.classifier` on every mix, split and seed, except runs that are already in `out`.
 
     Args:
-        real: the real clips; its splits define validation and test.
-        mixes: one or more, such as `real` and `real,synth`; any source's location may stand for a name.
-        synth: the source that `synth` means.
-        part: of the runs that this process trains; others may train theirs in the same folder meanwhile.
-        engine: who trains: `local`, processes of this machine, or `ray`, those of a cluster.
+        real: the real clips, from which the validation and test parts are taken.
+        mixes: one or more, such as `real` and `real,synth`. A part of a mix can be the location of any source.
+        synth: the source that `synth` means in a mix.
+        part: the part of the runs that this process trains. Other processes can train other parts in the same folder.
+        engine: `local` for processes of this machine, or `ray` for a cluster.
 
-    With `config.train_clips`, a run trains on that many real clips, and on synthetic clips made from those alone: `synth` may
-    be one dataset, or the folder that `usk study` made by train clips, where each run finds its own.
+    With `config.train_clips`, a run trains on that many real clips, and only on synthetic clips made from them. `synth` is then
+    one dataset, or a folder of `usk study` with a dataset for each run.
 
-    Raises: LeakError if a mix would be left without synthetic clips on every test part; UsageError for options.
+    Raises: LeakError if leaks leave a mix without synthetic clips on every test part; UsageError for invalid options.
     """
     config, reporter = config or TrainConfig(), reporter or Reporter()
     config.check()
     require_engine(engine, part)
-    real.require_real("what is tested must be real")
+    real.require_real("test clips must be real")
     recipe = preset(config.classifier)
-    augments = recipe.augments_of(config.augment)  # refused before anything is decoded
+    # Check all options and open all sources before any is decoded.
+    augments = recipe.parse_augments(config.augment)
     device = resolve_device(config.device)
-    parsed = parse_mixes(mixes, synth, config.baseline)
+    parsed_mixes = parse_mixes(mixes, synth, config.baseline)
     train_clips = parse_train_clips(config.train_clips)
-    parts = Parts.open(real, parsed, synth, config.skip_bad)  # all sources, before any is decoded
-    parts = parts.open_subsets(config.test_folds, config.most_seeds, train_clips)
-    decoded = _decode(parts, recipe.features.sample_rate_hz, config.skip_bad, reporter)
-    parts = replace(parts, opened={name: one.source for name, one in decoded.items()})
-    sweep = _plan(parts, parsed, config, train_clips, augments)
-    notes = sweep_notes(sweep, parts.opened)
+    sources = MixSources.open(real, parsed_mixes, synth, config.skip_bad)
+    sources = sources.open_subsets(config.test_folds, config.most_seeds, train_clips)
+    decoded = _decode(sources, recipe.features.sample_rate_hz, config.skip_bad, reporter)
+    sources = replace(sources, opened={name: one.source for name, one in decoded.items()})
+    sweep = _plan(sources, parsed_mixes, config, train_clips, augments)
+    notes = sweep_notes(sweep, sources.opened)
     for note in notes:
         reporter.warn(note)
     with disk_errors(Path(out)):
@@ -109,20 +110,23 @@ def train(
     trainer = _Trainer(decoded, recipe, config, device, Path(out), sweep, part)
     workers = trainer.workers(engine)
     settings = trainer.settings(workers, augments, train_clips)
-    shown = ("mixes", "test parts", "seeds", "train clips", "classifier", "device")
-    said = [f"{name} {settings[name]}" for name in shown if name in settings]
-    reporter.note(f"{pluralize(len(trainer.records), 'run')}: {', '.join(said)}")
-    reporter.detail(", ".join(f"{name} {value}" for name, value in settings.items() if name not in shown))
-    found = [record is not None for record in trainer.records]
+    main = ("mixes", "test parts", "seeds", "train clips", "classifier", "device")
+    summary = ", ".join(f"{name} {settings[name]}" for name in main if name in settings)
+    reporter.note(f"{pluralize(len(trainer.records), 'run')}: {summary}")
+    reporter.detail(", ".join(f"{name} {value}" for name, value in settings.items() if name not in main))
+    was_found = [record is not None for record in trainer.records]
     runs = trainer.run(workers, reporter)
-    fresh = tuple(not before for before, record in zip(found, trainer.records, strict=True) if record)
+    fresh = tuple(not found for found, record in zip(was_found, trainer.records, strict=True) if record)
     return TrainResult(tuple(runs), fresh, tuple(notes), settings, trainer.missing())
 
 
-def _decode(parts: Parts, rate_hz: int, skip_bad: bool, reporter: Reporter) -> dict[str, DecodedSource]:
+def _decode(
+    sources: MixSources, rate_hz: int, skip_bad: bool, reporter: Reporter
+) -> dict[str, DecodedSource]:
+    """Decode all sources. Raises UsageError if the real clips have fewer than two classes."""
     decoded = {
         name: decode_source(source, rate_hz, skip_bad=skip_bad, reporter=reporter)
-        for name, source in parts.opened.items()
+        for name, source in sources.opened.items()
     }
     real = decoded["real"].source
     if len(present := [name for name, n in real.counts().items() if n]) < 2:
@@ -133,17 +137,17 @@ def _decode(parts: Parts, rate_hz: int, skip_bad: bool, reporter: Reporter) -> d
 
 
 def _plan(
-    parts: Parts,
+    sources: MixSources,
     mixes: Sequence[Mix],
     config: TrainConfig,
     train_clips: Sequence[int | None],
     augments: Sequence[str],
 ) -> Sweep:
-    """Every run. Where the user does not say how many seeds, as many as the test folds need for a verdict."""
+    """Plan all runs. Without a given number of seeds, choose as many as the test folds need for a verdict."""
     folds = tuple(dict.fromkeys(config.test_folds))
     plan = partial(
         plan_runs,
-        parts,
+        sources,
         mixes,
         config.protocol,
         folds,
@@ -153,8 +157,8 @@ def _plan(
     )
     if config.seeds is not None:
         return plan(config.most_seeds)
-    sweep = plan([config.seed])
-    seeds = parts.with_subsets(config.seeds_for(len(sweep.splits)), sweep.splits, train_clips)
+    sweep = plan([config.seed])  # finds the test folds
+    seeds = sources.seeds_with_subsets(config.seeds_for(len(sweep.splits)), sweep.splits, train_clips)
     return sweep if len(seeds) == 1 else plan(seeds)
 
 
@@ -181,29 +185,30 @@ class _Trainer:
             name: torch.from_numpy(label_map(source, self.real)[[clip.label for clip in source.clips]])
             for name, source in self.sources.items()
         }
-        self.run_sources = {name: source_of(name, source) for name, source in self.sources.items()}
+        self.run_sources = {name: run_source(name, source) for name, source in self.sources.items()}
         self.recipe_hash = recipe.fingerprint(len(self.real.class_names))
         self.data = data_hash(self.real)
         self.identities = [self._identity(run) for run in self.planned]
-        self.records = [find_run(out, identity) for identity in self.identities]  # None: to be trained
-        self.todo = [index for index, one in enumerate(self.records) if one is None and part.has(index)]
+        self.records = [find_run(out, identity) for identity in self.identities]  # None: not trained yet
+        # Indices of the runs to train in this process.
+        self.todo = [index for index, run in enumerate(self.records) if run is None and part.has(index)]
 
     def workers(self, engine: str) -> Workers:
-        """How many processes train what is missing."""
-        steps = sum(self.identities[index].steps for index in self.todo)
+        """Return the workers for the runs that are to be trained."""
+        n_steps = sum(self.identities[index].steps for index in self.todo)
         batch = self.config.batch or self.recipe.batch
-        given, n_runs = self.config.workers, len(self.todo)
-        chosen = given if engine == LOCAL else None
-        workers = workers_for(chosen, self.config.classifier, n_runs, steps * batch, self.device)
-        return workers.on_engine(engine, given, n_runs)
+        wanted, n_runs = self.config.workers, len(self.todo)
+        local = wanted if engine == LOCAL else None
+        workers = workers_for(local, self.config.classifier, n_runs, n_steps * batch, self.device)
+        return workers.on_engine(engine, wanted, n_runs)
 
     def settings(
         self, workers: Workers, augments: Sequence[str], train_clips: Sequence[int | None]
     ) -> dict[str, Any]:
-        """What was resolved, for the user to read."""
+        """Return the resolved settings by name, for the user."""
         first = self.identities[0]
 
-        def words(values: Sequence[Any]) -> str:
+        def join(values: Sequence[Any]) -> str:
             return " ".join(str(value) for value in values)
 
         return {
@@ -215,65 +220,62 @@ class _Trainer:
             "batch": first.batch,
             "learning rate": first.learning_rate,
             "precision": first.precision,
-            "epochs": words(sorted({identity.epochs for identity in self.identities})),
-            "augment": words(augments),
+            "epochs": join(sorted({identity.epochs for identity in self.identities})),
+            "augment": join(augments),
             "device": str(self.device),
             **({"workers": workers.processes} if workers.processes > 1 else {}),
-            "test parts": words([split.name for split in self.sweep.splits]),
-            "seeds": words(self.sweep.seeds),
-            **({} if train_clips == (None,) else {"train clips": words([n or "full" for n in train_clips])}),
+            "test parts": join([split.name for split in self.sweep.splits]),
+            "seeds": join(self.sweep.seeds),
+            **({} if train_clips == (None,) else {"train clips": join([n or "full" for n in train_clips])}),
         }
 
     def missing(self) -> str:
-        """The runs of other parts that `out` does not have, in words."""
+        """Return a sentence on the runs of other parts that `out` does not have yet, or an empty string."""
         missing = [
             index
             for index, identity in enumerate(self.identities)
             if self.records[index] is None and find_run(self.out, identity) is None
         ]
-        parts = abbreviate_list(
-            [str(part) for part in sorted({part_number(i, self.part.of) for i in missing})]
-        )
-        whose = f"{len(missing)} of {len(self.planned)} runs are missing, of parts {parts} of {self.part.of}"
-        return whose if missing else ""
+        if not missing:
+            return ""
+        numbers = sorted({part_number(index, self.part.of) for index in missing})
+        parts = abbreviate_list([str(number) for number in numbers])
+        return f"{len(missing)} of {len(self.planned)} runs are missing, of parts {parts} of {self.part.of}"
 
     def run(self, workers: Workers, reporter: Reporter) -> list[RunRecord]:
-        """Every planned run, trained where `out` does not have it."""
+        """Train the runs of this part. Return all runs in `out`."""
         tasks = [self._task(self.planned[index], self.identities[index]) for index in self.todo]
-        done = dict.fromkeys(self.todo, 0)
+        steps_done = [0] * len(tasks)
         with reporter.task("training", "steps", sum(task.steps for task in tasks)) as progress:
 
-            def on_progress(place: int, epoch: int, accuracy: float) -> None:
-                index, task = self.todo[place], tasks[place]
-                done[index] = epoch * task.steps // task.epochs
-                chosen_on = "" if math.isnan(accuracy) else f" · validation {accuracy:.0%}"
+            def on_progress(number: int, epoch: int, accuracy: float) -> None:
+                index, task = self.todo[number], tasks[number]
+                steps_done[number] = epoch * task.steps // task.epochs
+                validation = "" if math.isnan(accuracy) else f" · validation {accuracy:.0%}"
                 label = f"run {index + 1}/{len(self.planned)} · {self.planned[index].label}"
-                text = f"{label} · epoch {epoch}/{task.epochs}{chosen_on}"
-                progress.update(sum(done.values()), text=text)
+                progress.update(sum(steps_done), text=f"{label} · epoch {epoch}/{task.epochs}{validation}")
 
-            def on_result(place: int, trained: TrainedClassifier) -> None:
-                index = self.todo[place]
+            def on_result(number: int, trained: TrainedClassifier) -> None:
+                index = self.todo[number]
                 self.records[index] = self._save(self.planned[index], self.identities[index], trained)
-                tables.used(tasks[place])
+                tables.release(tasks[number])
 
             with create_engine(workers, [self.out]) as engine:
-                tables = Tables(self._table, engine.share, tasks)
-                begin = Fitting(self.config.classifier)
+                tables = SharedTables(self._make_table, engine.share, tasks)
                 engine.run(
                     len(tasks),
-                    begin,
-                    lambda place: (tasks[place], tables.of(tasks[place])),
+                    RunTrainer(self.config.classifier),
+                    lambda number: (tasks[number], tables.get(tasks[number])),
                     on_progress=on_progress,
                     on_result=on_result,
                 )
         return [record for record in self.records if record is not None]
 
-    def _table(self, name: str) -> FeatureTable:
+    def _make_table(self, name: str) -> FeatureTable:
         features = features_of(self.decoded[name], self.recipe.features)
         return FeatureTable(features.to(self.device), self.labels[name])
 
     def _identity(self, plan: PlannedRun) -> RunIdentity:
-        """All that decides a run."""
         split, config, recipe = plan.split, self.config, self.recipe
         batch = config.batch or recipe.batch
         epochs, steps = training_length(len(split.train), batch, recipe.epochs, config.epochs)
@@ -307,11 +309,10 @@ class _Trainer:
 
     def _task(self, plan: PlannedRun, identity: RunIdentity) -> TrainTask:
         epochs = identity.epochs
-        if plan.split.optimistic:  # as published: the single best epoch
-            validated_every, chosen_after, window = 1, 0, 1
-        else:
-            validated_every, window = math.ceil(epochs / VALIDATIONS), SELECTION_WINDOW
-            chosen_after = 2 * epochs // 3 if self.recipe.cosine else 0
+        validate_every, window = math.ceil(epochs / MAX_VALIDATIONS), SELECTION_WINDOW
+        select_after = 2 * epochs // 3 if self.recipe.cosine else 0
+        if plan.split.optimistic:  # as published: the single best of all epochs
+            validate_every, select_after, window = 1, 0, 1
         return TrainTask(
             classifier=classifier_settings(
                 identity.classifier, self.recipe, identity.class_names, identity.precision, plan.augment
@@ -323,8 +324,8 @@ class _Trainer:
             batch=identity.batch,
             learning_rate=identity.learning_rate,
             precision=identity.precision,
-            validated_every=validated_every,
-            chosen_after=chosen_after,
+            validate_every=validate_every,
+            select_after=select_after,
             window=window,
             parts=tuple(plan.rows.parts),
             synthetic=plan.rows.synthetic(self.sources),
@@ -352,7 +353,7 @@ class _Trainer:
             accuracy=metrics.accuracy(predictions.labels, predictions.predicted),
             macro_f1=metrics.macro_f1(predictions.labels, predictions.predicted, len(identity.class_names)),
             best_epoch=trained.best_epoch,
-            validation_accuracy=rounded(trained.validation_accuracy),
+            validation_accuracy=round_or_none(trained.validation_accuracy),
             n_real=rows.count(self.sources, synthetic=False),
             n_synthetic=rows.count(self.sources, synthetic=True),
             dropped=rows.dropped,

@@ -1,6 +1,6 @@
-"""Audio classifiers of `transformers`, with a new head for our classes; the one importer of that library.
+"""Fine-tune audio classifiers of `transformers` with a new head. Only this module imports that library.
 
-Nothing of a checkpoint is run as code: weights are safetensors, or `.bin` files that torch reads as weights alone.
+No code of a checkpoint is run: weights are safetensors, or `.bin` files that torch reads with `weights_only`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from usk.diffusion.weights import quiet_log
 from usk.errors import ModelError, UsageError, UskError
 from usk.files import expanded
 from usk.hub import first_line
-from usk.typed_json import absurd_size
+from usk.typed_json import oversized_key
 
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
 EXTRACTOR_FILE = "preprocessor_config.json"
-OF_LEVELS = ("filter", "gain", "noise")  # need features in dB, which only the extractor knows
-OF_BANDS = ("pitch",)
+NEED_DECIBELS = ("filter", "gain", "noise")  # augmentations of features in dB; an extractor's unit is unknown
+NEED_BANDS = ("pitch",)  # augmentations that a waveform cannot have
 
 
 def transformers(subject: str = "a classifier hf:...", instead: str = "") -> Any:
-    """The library. Raises UsageError where it is not installed.
+    """Import and return the library. Raises UsageError if it is not installed.
 
     Args:
-        subject: what needs it, as the message begins.
+        subject: what needs the library; the message begins with it.
         instead: what the user can do without it, as an imperative.
     """
     try:
@@ -53,16 +53,16 @@ def transformers(subject: str = "a classifier hf:...", instead: str = "") -> Any
 
 @dataclass(frozen=True)
 class ExtractorFeatures:
-    """What a model's own feature extractor makes of the first four seconds of a clip, short ones repeated.
+    """Features [bands, frames] of a model's own extractor, of the first four seconds of a clip. Short clips are repeated.
 
-    Waveforms are images of one band; spectrograms are turned so that bands come first.
+    A waveform counts as one band. A spectrogram is transposed so that bands come first.
     """
 
     extractor: Any
     shape: tuple[int, int]
-    bands_first: bool  # as the model wants them
+    bands_first: bool  # whether the model's own layout has bands first
     is_waveform: bool
-    sounding: int  # frames that hold sound; what follows is padding, as AST makes ten seconds of four
+    sounding: int  # leading frames that hold sound; the rest is padding (AST pads four seconds to ten)
     repeat_short: bool = True
 
     @property
@@ -79,33 +79,33 @@ class ExtractorFeatures:
 
     @classmethod
     def of(cls, extractor: Any) -> ExtractorFeatures:
-        """Find out what the extractor makes by asking it for two clips of noise."""
+        """Determine the extractor's output format from two clips of noise."""
         unknown = cls(extractor, (1, 1), True, False, 1)
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, unknown.n_samples)).astype(np.float32)
-        made = unknown._extract(noise)
-        if made[0].ndim == 1:
-            return cls(extractor, (1, made.shape[1]), True, True, made.shape[1])
+        features = unknown._extract(noise)
+        if features[0].ndim == 1:
+            return cls(extractor, (1, features.shape[1]), True, True, features.shape[1])
         bands = getattr(extractor, "num_mel_bins", None) or extractor.feature_size
-        bands_first = made.shape[1] == bands and made.shape[2] != bands
-        made = made if bands_first else made.transpose(1, 2)
-        differing = (made[0] != made[1]).any(dim=0).nonzero()
-        sounding = int(differing.max()) + 1 if len(differing) else made.shape[2]
-        return cls(extractor, (made.shape[1], made.shape[2]), bands_first, False, sounding)
+        bands_first = features.shape[1] == bands and features.shape[2] != bands
+        features = features if bands_first else features.transpose(1, 2)
+        differing = (features[0] != features[1]).any(dim=0).nonzero()  # padding is the same in both clips
+        sounding = int(differing.max()) + 1 if len(differing) else features.shape[2]
+        return cls(extractor, (features.shape[1], features.shape[2]), bands_first, False, sounding)
 
     def _extract(self, audio: np.ndarray) -> torch.Tensor:
-        made = self.extractor(list(audio), sampling_rate=self.sample_rate_hz, return_tensors="np")
-        return torch.from_numpy(np.asarray(made[self.input_name], dtype=np.float32))
+        output = self.extractor(list(audio), sampling_rate=self.sample_rate_hz, return_tensors="np")
+        return torch.from_numpy(np.asarray(output[self.input_name], dtype=np.float32))
 
     def of_audio(self, audio: torch.Tensor) -> torch.Tensor:
-        """Audio [batch, n_samples] to [batch, bands, frames], in the extractor's own units."""
-        made = self._extract(audio.numpy())
+        """Return features [batch, bands, frames] of audio [batch, n_samples], in the extractor's own unit."""
+        features = self._extract(audio.numpy())
         if self.is_waveform:
-            return made[:, None]
-        return made if self.bands_first else made.transpose(1, 2)
+            return features[:, None]
+        return features if self.bands_first else features.transpose(1, 2)
 
 
 class TransformerClassifier(nn.Module):
-    """A model of `transformers` behind features [batch, bands, frames]."""
+    """A `transformers` model that takes features [batch, bands, frames]."""
 
     def __init__(self, model: nn.Module, features: ExtractorFeatures) -> None:
         super().__init__()
@@ -114,36 +114,37 @@ class TransformerClassifier(nn.Module):
         self.is_waveform, self.bands_first = features.is_waveform, features.bands_first
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, n_classes]."""
-        wanted = features
+        """Return logits [batch, n_classes]."""
         if self.is_waveform:
-            wanted = features[:, 0]
+            features = features[:, 0]
         elif not self.bands_first:
-            wanted = features.transpose(1, 2)
-        return self.model(**{self.input_name: wanted}).logits
+            features = features.transpose(1, 2)
+        return self.model(**{self.input_name: features}).logits
 
 
-def transformer_preset(place: str) -> ClassifierPreset:
-    """The recipe for fine-tuning the audio classifier in a folder, or of a Hub id with optional `@revision`.
+def transformer_preset(location: str) -> ClassifierPreset:
+    """Return the preset that fine-tunes an audio classifier, given its folder or Hub id with optional `@revision`.
 
-    Every part of it is trained, at 5e-5 with warm-up and cosine decay.
+    All weights are trained, at a learning rate of 5e-5 with warm-up and cosine decay.
 
-    Raises ModelError where there is none, UsageError where `transformers` is not installed.
+    Raises ModelError if there is no such classifier; UsageError if `transformers` is not installed.
     """
     library = transformers()
-    at: dict[str, Any] = {"field": "classifier", "value": f"hf:{place}"}
-    folder = located(place, at)
-    config, extractor = _described(folder, at)
+    subject: dict[str, Any] = {"field": "classifier", "value": f"hf:{location}"}  # of error messages
+    folder = model_folder(location, subject)
+    config, extractor = _load_config(folder, subject)
     if type(config) not in library.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"is a {config.model_type} model, which is not an audio classifier of transformers",
-            **at,
-            hint="Take one such as MIT/ast-finetuned-audioset-10-10-0.4593.",
+            **subject,
+            hint="Choose one such as MIT/ast-finetuned-audioset-10-10-0.4593.",
         )
     try:
         features = ExtractorFeatures.of(extractor)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ModelError(f"its feature extractor takes no mono audio ({first_line(error)})", **at) from error
+        raise ModelError(
+            f"its feature extractor does not take mono audio ({first_line(error)})", **subject
+        ) from error
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
@@ -157,41 +158,41 @@ def transformer_preset(place: str) -> ClassifierPreset:
                     output_loading_info=True,
                 )
             except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-                raise ModelError(f"cannot be loaded: {first_line(error)}", **at) from error
+                raise ModelError(f"cannot be loaded: {first_line(error)}", **subject) from error
         body = [name for name in model.state_dict() if name.startswith(f"{model.base_model_prefix}.")]
-        absent = set(body) & {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
+        not_loaded = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
+        absent = not_loaded.intersection(body)
         if 10 * len(absent) > len(body):
             missing = f"{len(absent)} of {len(body)} tensors are missing"
-            raise ModelError(f"holds other weights than its config.json says: {missing}", **at)
+            raise ModelError(f"holds other weights than its config.json says: {missing}", **subject)
         head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-        head.reset_parameters()  # new even where the checkpoint has as many classes of its own
+        head.reset_parameters()  # also if the checkpoint's head has the same number of classes
         return TransformerClassifier(model.float(), features)
 
-    build(2)  # what cannot be loaded is said now, not after decoding
+    build(2)  # fail before any audio is decoded
     return _preset(build, features, config, extractor, _fingerprint(folder))
 
 
-def transformer_described(described: Mapping[str, Any], name: str) -> ClassifierPreset:
-    """The same from its `config` and `extractor`: the network's shape, without the checkpoint's weights.
+def preset_from_config(settings: Mapping[str, Any], name: str) -> ClassifierPreset:
+    """Return a transformer's preset from its `config` and `extractor`, without pretrained weights.
 
-    Raises ModelError for ones that are not understood, or for a network too large to be one.
+    Raises ModelError if they are invalid, or if the network has more than `MAX_PARAMETERS`.
     """
     library = transformers()
-    at: dict[str, Any] = {"value": name}
-    with tempfile.TemporaryDirectory() as folder:  # where the library's own, careful readers find them
+    subject: dict[str, Any] = {"value": name}
+    with tempfile.TemporaryDirectory() as folder:  # the library's safe readers need files
         for file, part in (("config.json", "config"), (EXTRACTOR_FILE, "extractor")):
-            (Path(folder) / file).write_text(json.dumps(described[part]), encoding="utf-8")
-        config, extractor = _described(Path(folder), at)
+            (Path(folder) / file).write_text(json.dumps(settings[part]), encoding="utf-8")
+        config, extractor = _load_config(Path(folder), subject)
     try:
         features = ExtractorFeatures.of(extractor)
-        with torch.device("meta"):
-            size = sum(
-                p.numel() for p in library.AutoModelForAudioClassification.from_config(config).parameters()
-            )
+        with torch.device("meta"):  # allocates no memory
+            network = library.AutoModelForAudioClassification.from_config(config)
+        size = sum(parameter.numel() for parameter in network.parameters())
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot be built: {first_line(error)}", **at) from error
+        raise ModelError(f"cannot be built: {first_line(error)}", **subject) from error
     if size > MAX_PARAMETERS:
-        raise ModelError(f"has {size:,} parameters, and usk builds up to {MAX_PARAMETERS:,}", **at)
+        raise ModelError(f"has {size:,} parameters, and usk builds up to {MAX_PARAMETERS:,}", **subject)
 
     def build(n_classes: int) -> nn.Module:
         config.num_labels = n_classes
@@ -205,7 +206,7 @@ def transformer_described(described: Mapping[str, Any], name: str) -> Classifier
 def _preset(
     build: Any, features: ExtractorFeatures, config: Any, extractor: Any, revision: str
 ) -> ClassifierPreset:
-    barred = (CROP, *OF_LEVELS, *(OF_BANDS if features.is_waveform else ()))
+    unsupported = (CROP, *NEED_DECIBELS, *(NEED_BANDS if features.is_waveform else ()))
     return ClassifierPreset(
         build,
         features,
@@ -217,13 +218,14 @@ def _preset(
         label_smoothing=0.0,
         augment="basic",
         standardize=False,
-        augmentable=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name not in barred),
-        transformer=partial(_described_by, config, extractor),
+        supported_augmentations=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name not in unsupported),
+        transformer=partial(_saved_config, config, extractor),
         revision=revision,
     )
 
 
-def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> dict[str, Any]:
+def _saved_config(config: Any, extractor: Any, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the `config` and `extractor` that `preset_from_config` reads, with the class names filled in."""
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: label for label, name in enumerate(class_names)}
     return {
@@ -232,22 +234,21 @@ def _described_by(config: Any, extractor: Any, class_names: Sequence[str]) -> di
     }
 
 
-def located(place: str, at: dict[str, Any]) -> Path:
-    """The folder of a model, downloaded if it is a Hub id."""
-    folder = expanded(place)
-    if place and folder.is_dir():
+def model_folder(location: str, subject: dict[str, Any]) -> Path:
+    """Return a model's folder, and download a Hub id to one. `subject` are arguments of a ModelError."""
+    folder = expanded(location)
+    if location and folder.is_dir():
         return folder
-    hub_id = place.partition("@")[0]
-    if not place or folder.exists() or hub_id.count("/") > 1 or place.startswith((".", "/", "~")):
-        raise ModelError("no such folder", **at, hint="Name a model's folder, or a Hub id (user/name).")
-    return download_pretrained(place, f"hf:{place}", "name a model's folder", ModelError)
+    hub_id = location.partition("@")[0]
+    if not location or folder.exists() or hub_id.count("/") > 1 or location.startswith((".", "/", "~")):
+        raise ModelError("no such folder", **subject, hint="Name a model's folder, or a Hub id (user/name).")
+    return download_pretrained(location, f"hf:{location}", "name a model's folder", ModelError)
 
 
 def download_pretrained(hub_id: str, subject: str, instead: str, error: type[UskError]) -> Path:
-    """The folder with a model of the Hub (`user/name[@revision]`): its JSON files and its weights.
+    """Download the JSON files and weights of a Hub model (`user/name[@revision]`) and return their folder.
 
-    Weights are safetensors; pickled ones are downloaded where there are no others. Raises `error` in one line (see
-    `usk.hub.hub_errors`).
+    Pickled weights are downloaded only if there are no safetensors. Raises `error` with one line (see `usk.hub.hub_errors`).
     """
     for weights in ("*.safetensors", "pytorch_model*.bin"):
         folder = download(hub_id, ("*.json", weights), subject, instead, error)
@@ -257,7 +258,7 @@ def download_pretrained(hub_id: str, subject: str, instead: str, error: type[Usk
 
 
 def _fingerprint(folder: Path) -> str:
-    """Twelve hex digits of SHA-256 over a model folder's weights and configurations."""
+    """Return a SHA-256 hash (12 hex digits) of the weights and JSON files in a model's folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
@@ -266,21 +267,21 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _described(folder: Path, at: dict[str, Any]) -> tuple[Any, Any]:
-    """The model's configuration and feature extractor; ModelError where a file of theirs is missing or not understood."""
+def _load_config(folder: Path, subject: dict[str, Any]) -> tuple[Any, Any]:
+    """Return a model's configuration and feature extractor. Raises ModelError if one is missing or invalid."""
     library = transformers()
     for name in ("config.json", EXTRACTOR_FILE):
         if not (folder / name).is_file():
-            raise ModelError(f"is not an audio classifier: it has no {name}", **at)
+            raise ModelError(f"is not an audio classifier: it has no {name}", **subject)
     try:
         for name in ("config.json", EXTRACTOR_FILE):
-            if large := absurd_size(json.loads((folder / name).read_text(encoding="utf-8"))):
+            if large := oversized_key(json.loads((folder / name).read_text(encoding="utf-8"))):
                 raise ValueError(f"{large} in its {name} is too large")
         with quiet_log("transformers"):
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             extractor = library.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"cannot be loaded: {first_line(error)}", **at) from error
+        raise ModelError(f"cannot be loaded: {first_line(error)}", **subject) from error
     if hasattr(config, "apply_spec_augment"):
-        config.apply_spec_augment = False  # the recipe's augmentation decides, drawn from the run's seed
+        config.apply_spec_augment = False  # augmentation comes from the recipe and the run's seed only
     return config, extractor

@@ -1,7 +1,8 @@
-"""How many processes train the runs of a sweep, and what each of them does.
+"""Choose the number of worker processes for a sweep, and train runs in them.
 
-A small network leaves most of a machine idle: several with one thread each do more than all threads for one. The last bits of a
-run depend on the number of torch's threads, so the classifier alone decides it: a run is the same on every machine.
+A small network leaves most of a machine idle. On a CPU, several runs with one thread each are faster than one run with all
+threads; a GPU mostly waits for the process that launches its kernels. The number of threads depends only on the classifier,
+because the last bits of results depend on it: a run is the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import torch
 
 from usk.classify.config import TRANSFORMER
 from usk.classify.feature_table import FeatureTable
-from usk.classify.loop import TrainTask, fit_classifier, tables_of
+from usk.classify.loop import TrainTask, fit_classifier
 from usk.classify.registry import preset
 from usk.device import cores_allowed, memory_allowed_bytes, visible_devices
 from usk.engine.engine import RunUnit, SharedTensor, Workers
 
 THREADS, TRANSFORMER_THREADS = 1, 8
-WORTH_CLIPS = 2**14  # a process takes seconds to start: with fewer clips trained on in all, one is enough
-WORKER_BYTES = 1_500_000_000  # of memory for each, without the tables that all share; at most half of the machine's in all
-MOST_ON_A_GPU = 8
+MIN_CLIPS = 2**14  # with fewer training clips in all runs together, starting several processes takes too long
+WORKER_BYTES = 1_500_000_000  # memory of a worker without the shared tables; all workers get half of the machine's memory
+MAX_PER_GPU = 8
 CORES_PER_GPU_PROCESS = 2
-GPU_WORKER_BYTES = 4_000_000_000  # of its memory for each: CUDA itself, activations, cuDNN's workspaces
+GPU_WORKER_BYTES = 4_000_000_000  # GPU memory of a worker: CUDA itself, activations, cuDNN's workspaces
+
+SharedTable = tuple[SharedTensor, torch.Tensor]  # features, labels
 
 
 def workers_for(
@@ -35,76 +38,79 @@ def workers_for(
     clips_in_all: int,
     device: torch.device,
 ) -> Workers:
-    """The processes for `runs` that train on `clips_in_all` together; `workers` as the user said, None to choose.
+    """Return the workers for `runs` that train on `clips_in_all` clips together.
 
-    Chosen is one process for a `transformers` classifier, which keeps cores or a GPU busy by itself, and for little work. All
-    visible GPUs get as many, unless the device is one of them.
+    `workers` is the user's number, or None to choose it. A `transformers` classifier, which uses all cores or a GPU, and a small
+    job get one process. A device `cuda` without a number stands for all visible GPUs.
     """
     devices = visible_devices(device)
     transformer = classifier.startswith(TRANSFORMER)
     threads = TRANSFORMER_THREADS if transformer else THREADS
     if workers is not None:
-        most: float = workers
-    elif (device.type == "cpu" and transformer) or clips_in_all < WORTH_CLIPS:
-        most = 1
+        limit: float = workers
+    elif (device.type == "cpu" and transformer) or clips_in_all < MIN_CLIPS:
+        limit = 1
     else:
         cores = min(torch.get_num_threads(), cores_allowed())
-        in_memory = memory_allowed_bytes() / 2 / WORKER_BYTES
-        most = min(cores, in_memory)
-        if device.type != "cpu":  # CUDA takes as much memory again
-            free = torch.cuda.mem_get_info(device)[0] / GPU_WORKER_BYTES
-            on_gpu = 1.0 if transformer else min(MOST_ON_A_GPU, free)
-            most = min(cores / CORES_PER_GPU_PROCESS, in_memory / 2, on_gpu * len(devices))
-    return Workers(max(1, min(runs, int(most))), threads, devices)
-
-
-# --- what a worker does -------------------------------------------------------------------------------------------
+        by_memory = memory_allowed_bytes() / 2 / WORKER_BYTES
+        limit = min(cores, by_memory)
+        if device.type != "cpu":  # CUDA doubles a worker's memory
+            by_gpu_memory = torch.cuda.mem_get_info(device)[0] / GPU_WORKER_BYTES
+            per_gpu = 1.0 if transformer else min(MAX_PER_GPU, by_gpu_memory)
+            limit = min(cores / CORES_PER_GPU_PROCESS, by_memory / 2, per_gpu * len(devices))
+    return Workers(max(1, min(runs, int(limit))), threads, devices)
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """Trains the runs of one classifier. A unit is a task and its tables."""
+class RunTrainer:
+    """The setup of workers that train runs of one classifier. A unit is a task with its tables."""
 
     classifier: str
 
     def __call__(self, device: str) -> RunUnit:
-        recipe, on = preset(self.classifier), torch.device(device)
+        recipe, torch_device = preset(self.classifier), torch.device(device)
 
-        def do(
-            unit: tuple[TrainTask, Mapping[str, tuple[SharedTensor, torch.Tensor]]], say: Callable[..., None]
+        def train_run(
+            unit: tuple[TrainTask, Mapping[str, SharedTable]], on_progress: Callable[..., None]
         ) -> Any:
-            task, kept = unit
-            tables = {name: FeatureTable(shared.to(on), labels) for name, (shared, labels) in kept.items()}
-            return fit_classifier(task, recipe, tables, on, say)
+            task, shared = unit
+            tables = {
+                name: FeatureTable(features.to(torch_device), labels)
+                for name, (features, labels) in shared.items()
+            }
+            return fit_classifier(task, recipe, tables, torch_device, on_progress)
 
-        return do
+        return train_run
 
 
-class Tables:
-    """The tables of features that tasks need, from the first that does to the last: all, one a seed and fold, would not fit."""
+class SharedTables:
+    """Creates the feature table of a source for the first task that needs it, and deletes it after the last.
+
+    With one table for each seed and fold, all tables together might not fit into memory.
+    """
 
     def __init__(
         self,
-        table_of: Callable[[str], FeatureTable],
+        make_table: Callable[[str], FeatureTable],
         share: Callable[[torch.Tensor], SharedTensor],
         tasks: Sequence[TrainTask],
     ) -> None:
-        """`table_of` computes the one of a source; `share` keeps it for those who train."""
-        self.table_of, self.share = table_of, share
-        self._kept: dict[str, tuple[SharedTensor, torch.Tensor]] = {}
-        self._waiting = Counter(name for task in tasks for name in tables_of(task))
+        """`make_table` computes the table of a source by name; `share` is the engine's."""
+        self.make_table, self.share = make_table, share
+        self._tables: dict[str, SharedTable] = {}
+        self._n_tasks_left = Counter(name for task in tasks for name in task.table_names)
 
-    def of(self, task: TrainTask) -> dict[str, tuple[SharedTensor, torch.Tensor]]:
-        """What a worker is given for a task, by source: features and labels."""
-        for name in tables_of(task):
-            if name not in self._kept:
-                table = self.table_of(name)
-                self._kept[name] = self.share(table.features), table.labels
-        return {name: self._kept[name] for name in tables_of(task)}
+    def get(self, task: TrainTask) -> dict[str, SharedTable]:
+        """Return the tables that a task needs, by source."""
+        for name in task.table_names:
+            if name not in self._tables:
+                table = self.make_table(name)
+                self._tables[name] = self.share(table.features), table.labels
+        return {name: self._tables[name] for name in task.table_names}
 
-    def used(self, task: TrainTask) -> None:
-        """One task less needs its tables."""
-        for name in tables_of(task):
-            self._waiting[name] -= 1
-            if not self._waiting[name] and name in self._kept:
-                self._kept.pop(name)[0].delete()
+    def release(self, task: TrainTask) -> None:
+        """Delete the tables that no task needs after this one."""
+        for name in task.table_names:
+            self._n_tasks_left[name] -= 1
+            if not self._n_tasks_left[name] and name in self._tables:
+                self._tables.pop(name)[0].delete()

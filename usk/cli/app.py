@@ -1,4 +1,4 @@
-"""The `usk` command: nothing heavy is imported before a command runs."""
+"""The `usk` command. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -78,12 +78,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
     ),
     "info": (info.command, ["usk info sounds", "usk info embedded"]),
 }
+FLAGS = "--json prints the result as JSON; --quiet (-q) no notes and no progress; --verbose every setting."
 for name, (command, examples) in COMMANDS.items():
-    shown = "\n\n".join(examples)
-    flags = (
-        "--json prints the result as JSON; --quiet (-q) no notes and no progress; --verbose every setting."
-    )
-    app.command(name, cls=Command, epilog=f"For example:\n\n{shown}\n\n{flags}")(takes_urls(name, command))
+    epilog = "\n\n".join(("For example:", *examples, FLAGS))
+    app.command(name, cls=Command, epilog=epilog)(takes_urls(name, command))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`usk audit`: leaks, defects, near-copies and distances of a synthetic dataset."""
+"""`usk audit`: check a synthetic dataset for leaks, defects, near-copies and distances."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from usk.cli.options import ColumnsOption, DeviceOption, Reading, RealOption, display_for, split_numbers
+from usk.cli.options import ColumnsOption, DeviceOption, ReadOptions, RealOption, display_for, split_numbers
 
 if TYPE_CHECKING:
     from usk.audit.audit import Audit
     from usk.tables import Table
 
-FOUND_LEAKS = 3
+FOUND_LEAKS = 3  # exit code
 
 
 def command(
@@ -27,8 +27,8 @@ def command(
     embedding: Annotated[
         str,
         Option(
-            help="What to compare sounds in: log-mel, the classifier of a run, an audio model of transformers (a folder or a "
-            "Hub id\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel."
+            help="Features for comparing sounds: log-mel, the classifier of a run, an audio model of transformers (a folder or "
+            "a Hub id\\[@revision]), or auto: the run under ./runs trained on most real clips alone, else log-mel."
         ),
     ] = "auto",
     device: DeviceOption = "auto",
@@ -39,10 +39,10 @@ def command(
 ) -> None:
     """Compare a synthetic dataset with the real clips it was made from: leaks, defects, near-copies, distances.
 
-    Exit code 3: a clip's parents are not what its row says, or clips would leak into --test-folds.
+    Exit code 3: a clip's row names other parents than its own, or clips would leak into --test-folds.
     """
     folds = split_numbers(test_folds, "test_folds")
-    display, reading = display_for(ctx), Reading.of(columns)
+    display, reading = display_for(ctx), ReadOptions.parse(columns)
     from usk.audit.audit import audit
     from usk.audit.embeddings import load_embedding
     from usk.audit.tables import card_section
@@ -52,12 +52,12 @@ def command(
 
     chosen = resolve_device(device)
     if save:
-        open_own_dataset(Path(dataset))  # before the work
+        open_own_dataset(Path(dataset))  # fail before the audit if it cannot be saved
     synthetic = open_source(dataset, field="dataset")
     source = reading.open(real)
     for note in source.notes:
         display.warn(note)
-    found = audit(
+    result = audit(
         synthetic,
         source,
         test_folds=folds,
@@ -65,28 +65,28 @@ def command(
         reporter=display,
     )
     if save:
-        section = {**found.as_dict(), **card_section(found)}
+        section = {**result.as_dict(), **card_section(result)}
         save_audit(Path(dataset), section, f"{source.name} ({source.revision})")
-    display.result(found.as_dict(), *_shown(found))
-    if found.leaks:
+    display.result(result.as_dict(), *_output(result))
+    if result.leaks:
         raise typer.Exit(FOUND_LEAKS)
 
 
-def _shown(found: Audit) -> list[str | Table]:
-    """Tables, then what was found, worst first."""
+def _output(result: Audit) -> list[str | Table]:
+    """Return the tables, then the findings with the worst first."""
     from usk.audit.tables import audit_tables, findings
     from usk.cli.display import escape
 
     styles = {"bad": "bold red", "look": "bold"}
-    listed = [
-        f"[{styles[one.kind]}]{one.what}[/]: {escape(one.text)}"
-        for one in findings(found)
-        if one.kind in styles
+    problems = [
+        f"[{styles[finding.kind]}]{finding.what}[/]: {escape(finding.text)}"
+        for finding in findings(result)
+        if finding.kind in styles
     ]
-    clean = [one.what for one in findings(found) if one.kind == "good"]
+    clean = [finding.what for finding in findings(result) if finding.kind == "good"]
     return [
-        *audit_tables(found),
-        *listed,
+        *audit_tables(result),
+        *problems,
         *([f"none found: {', '.join(clean)}"] if clean else []),
-        *(f"[dim]{escape(note)}[/dim]" for note in found.notes),
+        *(f"[dim]{escape(note)}[/dim]" for note in result.notes),
     ]

@@ -1,4 +1,4 @@
-"""A comparison in the terminal: its tables, and a sentence for each mix."""
+"""Show a comparison in the terminal, and suggest the next command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from usk.evaluate.tables import comparison_tables
 from usk.text import about
 
 
-def comparison_shown(comparison: Comparison, *next_lines: str) -> list[RenderableType | tables.Table]:
-    """The tables of a comparison, what to know beside, a sentence with the statistics of each mix, and last the answers, followed
-    by what to do next."""
+def comparison_output(comparison: Comparison, *next_lines: str) -> list[RenderableType | tables.Table]:
+    """Return the tables and notes of a comparison, the statistics and the answer of each mix, and `next_lines`."""
     others = [row for row in comparison.rows if not row.is_baseline]
     return [
         *comparison_tables(comparison),
@@ -29,18 +28,18 @@ def comparison_shown(comparison: Comparison, *next_lines: str) -> list[Renderabl
 
 
 def next_command(comparison: Comparison, folder: str) -> list[str]:
-    """The line that trains what is missing in `folder` for an answer, and how long that takes; none where nothing is."""
+    """Return the line with the command that trains the runs missing for an answer, and its duration; else an empty list."""
     step = next_step(comparison)
     if step is None:
         return []
     runs = [run for mix in step.mixes for run in comparison.by_mix[mix]]
     run = runs[0]
     clip_use = ClipUse(run.real_share, run.synthetic_weight, run.real_last)
-    use = next((name for name, one in USES.items() if one == clip_use and one != ClipUse()), "")
-    named = f" ({use})" if use else ""
-    mixes = [mix.removesuffix(named) for mix in step.mixes if mix.endswith(named)]
+    use = next((name for name, known in USES.items() if known == clip_use and known != ClipUse()), "")
+    suffix = f" ({use})" if use else ""
+    mixes = [mix.removesuffix(suffix) for mix in step.mixes if mix.endswith(suffix)]
     options = {
-        "--test-folds": ",".join(map(str, sorted({one.fold for one in runs if one.fold}))),
+        "--test-folds": ",".join(map(str, sorted({run.fold for run in runs if run.fold}))),
         "--train-clips": run.train_clips,
         "--seeds": step.seeds,
         "--classifier": "" if run.classifier == DEFAULT_CLASSIFIER else run.classifier,
@@ -54,5 +53,5 @@ def next_command(comparison: Comparison, folder: str) -> list[str]:
     }
     words = ["usk", "train", *(word for mix in mixes for word in ("--mix", mix))]
     words += [word for name, value in options.items() if value for word in (name, str(value))]
-    given = "--real and --synth" if any("synth" in mix for mix in mixes) else "--real"
-    return [f"Next, with the same {given} ({about(step.train_s)}): {escape(shlex.join(words))}"]
+    sources = "--real and --synth" if any("synth" in mix for mix in mixes) else "--real"
+    return [f"Next, with the same {sources} ({about(step.train_s)}): {escape(shlex.join(words))}"]

@@ -1,4 +1,4 @@
-"""`usk demo`: the whole job on the demo corpus with the embedded generator, offline."""
+"""`usk demo`: make clips, train and compare on the demo corpus with the embedded generator, offline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def command(ctx: typer.Context) -> None:
     display = display_for(ctx)
     from usk.classify.config import TrainConfig
     from usk.classify.train import train
-    from usk.cli.comparison import comparison_shown
+    from usk.cli.comparison import comparison_output
     from usk.cli.display import plan_table
     from usk.data.open import open_source
     from usk.diffusion.pipeline import EMBEDDED
@@ -51,7 +51,7 @@ def command(ctx: typer.Context) -> None:
         real=real,
         reporter=display,
     )
-    usk = "usk" if shutil.which("usk") or not sys.argv[0].endswith("/usk") else sys.argv[0]  # as it was typed
+    usk = "usk" if shutil.which("usk") or not sys.argv[0].endswith("/usk") else sys.argv[0]
     display.result(
         {
             "synth": str(made.folder),
@@ -61,7 +61,7 @@ def command(ctx: typer.Context) -> None:
             "comparisons": [comparison.as_dict() for comparison in comparisons],
         },
         plan_table(made.plan.counts(), f"{len(made.plan)} synthetic clips in {made.folder}"),
-        *(shown for comparison in comparisons for shown in comparison_shown(comparison)),
+        *(shown for comparison in comparisons for shown in comparison_output(comparison)),
         f"What you see: usk made {len(made.plan)} clips from pairs of computed sounds, trained a classifier with and without "
         "them, and compared the two. One seed on such sounds shows how the parts fit together, not whether clips help.",
         f"Look and listen: open {page.file} in a browser. Then try your own folder, one sub-folder for each class:",

@@ -1,6 +1,6 @@
-"""Tables, notes and progress bars: the one importer of rich.
+"""Print tables, notes and progress bars. Only this module imports rich.
 
-Results go to standard output, everything else to standard error, so that `--json` can be piped.
+Results go to standard output and everything else to standard error, so that the output of `--json` can be piped.
 """
 
 from __future__ import annotations
@@ -22,51 +22,49 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from usk import tables
-from usk.cli.remote import renamed
+from usk.cli.remote import replace_folders
 from usk.reporter import Reporter, Task
-from usk.text import SHARE, about, how_far, pluralize
+from usk.text import PERCENT, about, format_progress, pluralize
 
 if TYPE_CHECKING:
     from usk.runs import RunRecord
 
-LOG_TENTH_S, LOG_EVERY_S = 5.0, 60.0  # between two lines of progress in a log, a tenth further or not
-LOG_WIDTH = 120  # of what is no terminal, unless $COLUMNS says otherwise
+# Seconds between two lines of progress in a log: if another tenth is done, and in any case.
+LOG_TENTH_S, LOG_EVERY_S = 5.0, 60.0
+LOG_WIDTH = 120  # of output that is not a terminal, unless $COLUMNS is set
 MIX_WIDTH = 16
-LONG_NAME = 40  # from which on a name may wrap
+LONG_NAME = 40  # a longer name may wrap
 GAP = 2  # between columns
 
 
 def escape(text: str) -> str:
-    """`text` as it stands: no markup, and no control characters that a terminal would obey."""
-    shown = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
-    return escape_markup("".join(shown))
+    """Escape markup and replace control characters, so that rich prints `text` literally."""
+    safe = (character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return escape_markup("".join(safe))
 
 
-def _print(console: Console, shown: RenderableType, is_log: bool = False) -> None:
-    """Commands, paths longer than a line, and all lines of a log stay in one piece, to be copied."""
-    whole = is_log or (
-        isinstance(shown, str)
-        and (
-            shown.lstrip().startswith(("Next", "usk "))
-            or max(map(len, shown.split()), default=0) > console.width
-        )
+def _print(console: Console, content: RenderableType, is_log: bool = False) -> None:
+    """Print, but do not wrap what users copy: commands, paths longer than a line, and the lines of a log."""
+    is_copied = isinstance(content, str) and (
+        content.lstrip().startswith(("Next", "usk "))
+        or max(map(len, content.split()), default=0) > console.width
     )
-    console.print(shown, soft_wrap=whole)
+    console.print(content, soft_wrap=is_log or is_copied)
 
 
 class Display(Reporter):
-    """Where one command writes. `quiet` keeps notes and progress back; `as_json` prints one JSON value as the result.
+    """The output of one command, and the `Reporter` of its stages. All progress bars share one live display.
 
-    It is the `Reporter` that the stages of a job get: all bars of a command share one live display.
+    `quiet` hides notes and progress. `as_json` prints the result as JSON. `urls` maps local folders to the URLs that the user
+    typed; output shows the URLs.
     """
 
     def __init__(
-        self, as_json: bool = False, quiet: bool = False, names: Mapping[str, str] | None = None
+        self, as_json: bool = False, quiet: bool = False, urls: Mapping[str, str] | None = None
     ) -> None:
         super().__init__()
-        self.verbose = False  # every setting is named
-        self.names = names or {}  # of folders that stand for something else
-        self.as_json, self.quiet = as_json, quiet
+        self.verbose = False  # whether details are shown
+        self.as_json, self.quiet, self.urls = as_json, quiet, urls or {}
         self._bars: Progress | None = None
         self._open_tasks = 0
         self.out = Console(highlight=False)
@@ -76,12 +74,12 @@ class Display(Reporter):
 
     @property
     def hides_progress(self) -> bool:
-        """A log gets no bars, nor empty lines in their place."""
+        """Whether there are no bars: also in a log, where rich would print empty lines for them."""
         return self.quiet or not self.err.is_terminal
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            _print(self.err, f"[dim]{escape(self._named(text))}[/dim]", not self.err.is_terminal)
+            _print(self.err, f"[dim]{escape(self._with_urls(text))}[/dim]", not self.err.is_terminal)
 
     def detail(self, text: str) -> None:
         if self.verbose:
@@ -95,7 +93,7 @@ class Display(Reporter):
         return _Bar(self, label, unit, total)
 
     def open_bars(self) -> Progress:
-        """The live display, which the first bar starts."""
+        """Return the live display for a new bar. The first bar starts it."""
         self._open_tasks += 1
         if self._bars is None:
             self._bars = _progress(self.err, self.hides_progress)
@@ -103,39 +101,41 @@ class Display(Reporter):
         return self._bars
 
     def close_bar(self) -> None:
-        """One bar fewer; the last one stops the live display."""
+        """Close one bar. The last one stops the live display."""
         self._open_tasks -= 1
         if self._open_tasks == 0 and self._bars is not None:
             self._bars.stop()
             self._bars = None
 
-    def before(self, *shown: RenderableType | tables.Table) -> None:
-        """What someone must see before agreeing to it."""
-        for one in shown:
-            self.err.print(self._drawn(one))
+    def show_before_prompt(self, content: RenderableType | tables.Table) -> None:
+        """Show what the user is about to confirm, on standard error."""
+        self.err.print(self._to_renderable(content))
 
-    def result(self, value: Any, *shown: RenderableType | tables.Table) -> None:
-        """The command's result: `value` as JSON (an iterator as a list, written as it comes), or `shown` as people read it."""
+    def result(self, value: Any, *contents: RenderableType | tables.Table) -> None:
+        """Print the result of the command: `value` as JSON, or `contents` for people.
+
+        An iterator is printed as a JSON list, item by item.
+        """
         if self.as_json:
             for part in _json_parts(value):
-                sys.stdout.write(self._named(part))
+                sys.stdout.write(self._with_urls(part))
             return
-        for one in map(self._named, shown):
-            drawn = self._drawn(one)
-            _print(self.out, drawn)
-            if isinstance(drawn, Table | Group) and one is not shown[-1]:
+        for content in map(self._with_urls, contents):
+            renderable = self._to_renderable(content)
+            _print(self.out, renderable)
+            if isinstance(renderable, Table | Group) and content is not contents[-1]:
                 self.out.print()
 
-    def _named(self, shown: Any) -> Any:
-        """A text with the names of folders that stand for something else; anything else as it is."""
-        return renamed(shown, self.names) if isinstance(shown, str) else shown
+    def _with_urls(self, content: Any) -> Any:
+        """Replace local folders in a text by their URLs. Return anything but text unchanged."""
+        return replace_folders(content, self.urls) if isinstance(content, str) else content
 
-    def _drawn(self, shown: RenderableType | tables.Table) -> RenderableType:
-        return plain_table(shown, self.out.width) if isinstance(shown, tables.Table) else shown
+    def _to_renderable(self, content: RenderableType | tables.Table) -> RenderableType:
+        return rich_table(content, self.out.width) if isinstance(content, tables.Table) else content
 
 
 def _json_parts(value: Any) -> Iterator[str]:
-    """`value` as JSON with an indent of 1, and a line's end."""
+    """Yield `value` as JSON text with an indent of 1 and a line break at the end."""
     if not isinstance(value, Iterator):
         yield json.dumps(value, indent=1) + "\n"
         return
@@ -147,42 +147,42 @@ def _json_parts(value: Any) -> Iterator[str]:
 
 
 class _Bar(Task):
-    """A bar of a `Display`; it appears with its first update."""
+    """A progress bar of a `Display`. It appears with its first update."""
 
     def __init__(self, display: Display, label: str, unit: str, total: int) -> None:
         self.display, self.label, self.unit, self.total = display, label, unit, total
         self.bars: Progress | None = None
         self.task_id: TaskID | None = None
-        self.began_s = self.said_at_s = time.monotonic()
-        self.said_tenth = 0
+        self.started_s = self.logged_at_s = time.monotonic()
+        self.logged_tenth = 0
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         self.total = self.total if total is None else total
         self.label = self.label if text is None else text
-        described, unit = escape(self.label), self.unit if text is None or self.unit == SHARE else ""
         if self.display.hides_progress:
             self._log(done)
             return
+        state: dict[str, Any] = {
+            "description": escape(self.label),
+            "total": self.total or None,
+            "unit": self.unit if text is None or self.unit == PERCENT else "",
+        }
         if self.bars is None or self.task_id is None:
             self.bars = self.display.open_bars()
-            self.task_id = self.bars.add_task(described, total=self.total or None, unit=unit)
-        self.bars.update(
-            self.task_id, completed=done, total=self.total or None, description=described, unit=unit
-        )
+            self.task_id = self.bars.add_task(**state)
+        self.bars.update(self.task_id, completed=done, **state)
 
     def _log(self, done: int) -> None:
-        """Without a terminal: a line for each tenth that took some seconds, and for each minute."""
+        """Write a line to a log, at most every `LOG_TENTH_S` for another tenth, and else every `LOG_EVERY_S`."""
         now = time.monotonic()
         tenth = 10 * done // self.total if self.total else 0
-        waited_s = now - self.said_at_s
-        if self.display.quiet or waited_s < (LOG_TENTH_S if tenth > self.said_tenth else LOG_EVERY_S):
+        interval_s = LOG_TENTH_S if tenth > self.logged_tenth else LOG_EVERY_S
+        if self.display.quiet or now - self.logged_at_s < interval_s:
             return
-        self.said_at_s, self.said_tenth = now, tenth
-        left = (now - self.began_s) / done * (self.total - done) if 0 < done < self.total else 0
-        self.display.note(
-            f"{self.label}: {how_far(done, self.total, self.unit)}"
-            + (f", {about(left)} left" if left else "")
-        )
+        self.logged_at_s, self.logged_tenth = now, tenth
+        left_s = (now - self.started_s) / done * (self.total - done) if 0 < done < self.total else 0
+        time_left = f", {about(left_s)} left" if left_s else ""
+        self.display.note(f"{self.label}: {format_progress(done, self.total, self.unit)}{time_left}")
 
     def close(self) -> None:
         if self.bars is not None and self.task_id is not None:
@@ -191,37 +191,38 @@ class _Bar(Task):
             self.display.close_bar()
 
 
-class _Done(ProgressColumn):
-    """`12 of 400 clips, about 14 min left`."""
+class _ProgressText(ProgressColumn):
+    """The text after a bar: `12 of 400 clips, about 14 min left`."""
 
     def render(self, task: rich.progress.Task) -> Text:
-        left = "" if not task.time_remaining else f", {about(task.time_remaining)} left"
-        return Text(how_far(int(task.completed), int(task.total or 0), task.fields["unit"]) + left)
+        time_left = "" if not task.time_remaining else f", {about(task.time_remaining)} left"
+        progress = format_progress(int(task.completed), int(task.total or 0), task.fields["unit"])
+        return Text(progress + time_left)
 
 
 def _progress(err: Console, hidden: bool) -> Progress:
-    """Bars with time left. Where room is short the words wrap; how far it is and how long it takes stay whole."""
+    """Create the live display. In a narrow terminal, only the descriptions wrap."""
     return Progress(
         TextColumn("{task.description}", table_column=Column(overflow="fold")),
         BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
-        _Done(table_column=Column(no_wrap=True)),
+        _ProgressText(table_column=Column(no_wrap=True)),
         console=err,
         transient=True,
         disable=hidden,
-        # An epoch of a large classifier takes minutes: rich would forget it after 30 s and know no time left.
+        # An epoch of a large classifier takes minutes. By default rich estimates from the last 30 s only.
         speed_estimate_period=600,
     )
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        sentences = any(" " in str(item) for item in value)
-        return ("\n" if sentences else " ").join(map(str, value)) or "-"
+        are_sentences = any(" " in str(item) for item in value)
+        return ("\n" if are_sentences else " ").join(map(str, value)) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> tables.Table:
-    """Synthetic clips by class and fold."""
+    """Return a table of synthetic clips by class and fold."""
     folds = sorted({fold for by_fold in counts.values() for fold in by_fold})
     numbers = ["across folds" if fold == 0 else f"fold {fold}" for fold in folds]
     table = tables.Table(title, tables.columns("class", numbers=[*numbers, "all"]))
@@ -230,8 +231,8 @@ def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> tables.Ta
     return table
 
 
-def _table(title: str, **options: Any) -> Table:
-    """A table without lines between its columns: nearly all of usk's fit a terminal of 80 columns that way."""
+def _new_table(title: str, **options: Any) -> Table:
+    """Create a rich table without lines between columns, so that most tables fit into 80 columns."""
     return Table(
         title=title,
         title_justify="left",
@@ -243,9 +244,11 @@ def _table(title: str, **options: Any) -> Table:
     )
 
 
-def _broken(text: str) -> str:
-    """A mix, or another list without spaces, broken after commas where it is long, and within a part that is very long, such as
-    a path. Other text stays as it is."""
+def _break_list(text: str) -> str:
+    """Break a long comma-separated list, such as a mix, into lines. A very long item, such as a path, is broken too.
+
+    Text with spaces stays as it is.
+    """
     if " " in text or "," not in text:
         return text
     lines = [""]
@@ -257,21 +260,21 @@ def _broken(text: str) -> str:
 
 
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
-    """The first planned clips with their parents, the parents' shares, and their prompts if they have any."""
-    parents = [f"parent {place + 1}" for place in range(len(rows[0]["parents"]) if rows else 0)]
+    """Return a table of the first planned clips: parents, prompts if there are any, and the parents' shares."""
+    parents = [f"parent {number + 1}" for number in range(len(rows[0]["parents"]) if rows else 0)]
     title = f"first {len(rows)} of {n_all} planned clips"
-    prompted = any(row.get("prompt") for row in rows)
-    shown = tables.columns("clip", *parents, *["prompt"] * prompted, numbers=["shares"])
-    table = tables.Table(title, shown, n_repeated=1)
+    has_prompts = any(row.get("prompt") for row in rows)
+    columns = tables.columns("clip", *parents, *["prompt"] * has_prompts, numbers=["shares"])
+    table = tables.Table(title, columns, n_repeated=1)
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
-        prompt = [row["prompt"]] * prompted
+        prompt = [row["prompt"]] * has_prompts
         table.add(row["clip_id"], *(row["parent_names"] or row["parents"]), *prompt, shares)
     return table
 
 
 def runs_table(runs: Sequence[RunRecord]) -> tables.Table:
-    """One row a finished run."""
+    """Return a table with one row for each finished run."""
     with_train_clips = any(run.train_clips for run in runs)
     with_augment = len({run.augment for run in runs}) > 1
     names = ["mix", *["augment"] * with_augment, "classifier", "test part"]
@@ -295,99 +298,98 @@ def runs_table(runs: Sequence[RunRecord]) -> tables.Table:
     return table
 
 
-def plain_table(plain: tables.Table, width: int) -> Group:
-    """A plain table as far as its columns fit into `width`, with its notes and what there was no room for.
+def rich_table(table: tables.Table, width: int) -> Group:
+    """Draw a table for a terminal of `width` columns, with its title and notes.
 
-    Columns of the highest priority number are left out first. A table with `n_repeated` columns is split instead.
+    If it is too wide, columns with the highest priority number are left out, and a note names them. A table with `n_repeated`
+    columns is split into parts instead.
     """
     headers = [
-        _broken(column.header).replace(" ", "\n").replace("95\n%", "95 %")
+        _break_list(column.header).replace(" ", "\n").replace("95\n%", "95 %")  # one word a line
         if column.numeric
-        else _broken(column.header)
-        for column in plain.columns
+        else _break_list(column.header)
+        for column in table.columns
     ]
-    rows = [[_broken(cell) for cell in row] for row in plain.rows]
+    rows = [[_break_list(cell) for cell in row] for row in table.rows]
     widths = [
         max(len(line) for cell in column for line in cell.split("\n"))
         for column in zip(headers, *rows, strict=True)
     ]
-    shown, left_out = _what_fits(plain, widths, width)
+    fitting, left_out = _fitting_columns(table, widths, width)
     missing = [f"No room for {', '.join(left_out)}: widen the terminal, or use --json."] if left_out else []
     drawn = []
-    for part in _parts(shown, plain.n_repeated, widths, width):
-        drawn.append(_table(title=""))
-        for place in part:
-            numeric = plain.columns[place].numeric
-            whole = numeric or (
-                widths[place] <= LONG_NAME and not any(" " in row[place] for row in plain.rows)
-            )
+    for part in _split(fitting, table.n_repeated, widths, width):
+        drawn.append(_new_table(title=""))
+        for index in part:
+            numeric = table.columns[index].numeric
+            is_name = widths[index] <= LONG_NAME and not any(" " in row[index] for row in table.rows)
             justify: Literal["left", "right"] = "right" if numeric else "left"
-            drawn[-1].add_column(escape(headers[place]), justify=justify, overflow="fold", no_wrap=whole)
+            drawn[-1].add_column(
+                escape(headers[index]), justify=justify, overflow="fold", no_wrap=numeric or is_name
+            )
         for row in rows:
-            drawn[-1].add_row(*(escape(row[place]) for place in part))
+            drawn[-1].add_row(*(escape(row[index]) for index in part))
     return Group(
-        f"[italic]{escape(plain.title)}[/italic]",
+        f"[italic]{escape(table.title)}[/italic]",
         *drawn,
-        *(f"[dim]{escape(note)}[/dim]" for note in (*plain.notes, *missing)),
+        *(f"[dim]{escape(note)}[/dim]" for note in (*table.notes, *missing)),
     )
 
 
-def _room(widths: Sequence[int], shown: Sequence[int]) -> int:
-    """What columns take beside each other."""
-    return sum(widths[place] for place in shown) + GAP * (len(shown) - 1)
+def _total_width(widths: Sequence[int], columns: Sequence[int]) -> int:
+    return sum(widths[index] for index in columns) + GAP * (len(columns) - 1)
 
 
-def _what_fits(table: tables.Table, widths: Sequence[int], width: int) -> tuple[list[int], list[str]]:
-    """The columns that are shown, and the names of those that there is no room for."""
-    shown, left_out = list(range(len(widths))), []
-    for place in sorted(shown, key=lambda place: -table.columns[place].priority):
-        if table.columns[place].priority and _room(widths, shown) > width:
-            shown.remove(place)
-            left_out.append(table.columns[place].header)
-    return shown, left_out
+def _fitting_columns(table: tables.Table, widths: Sequence[int], width: int) -> tuple[list[int], list[str]]:
+    """Return the indices of the columns that fit into `width`, and the headers of those that are left out."""
+    fitting, left_out = list(range(len(widths))), []
+    for index in sorted(fitting, key=lambda index: -table.columns[index].priority):
+        if table.columns[index].priority and _total_width(widths, fitting) > width:
+            fitting.remove(index)
+            left_out.append(table.columns[index].header)
+    return fitting, left_out
 
 
-def _parts(shown: Sequence[int], n_repeated: int, widths: Sequence[int], width: int) -> list[list[int]]:
-    """The columns of each part of a table that is split: the first ones, and as many others as fit beside them."""
-    first = list(shown[: n_repeated or len(shown)])
-    parts = [first]
-    for place in shown[len(first) :]:
-        if len(parts[-1]) > len(first) and _room(widths, [*parts[-1], place]) > width:
-            parts.append(first)
-        parts[-1] = [*parts[-1], place]
+def _split(columns: Sequence[int], n_repeated: int, widths: Sequence[int], width: int) -> list[list[int]]:
+    """Split columns into parts that fit into `width`. Each part begins with the first `n_repeated` columns."""
+    repeated = list(columns[: n_repeated or len(columns)])
+    parts = [repeated]
+    for index in columns[len(repeated) :]:
+        if len(parts[-1]) > len(repeated) and _total_width(widths, [*parts[-1], index]) > width:
+            parts.append(repeated)
+        parts[-1] = [*parts[-1], index]
     return parts
 
 
 def predictions_table(predictions: Sequence[Any]) -> tables.Table:
-    """One row a clip: its class, or why it has none."""
-    names = tables.columns("clip", "class", "next best", numbers=["probability"])
-    table = tables.Table(pluralize(len(predictions), "clip"), names)
+    """Return a table with the class of each clip, or the problem that prevents a prediction."""
+    columns = tables.columns("clip", "class", "next best", numbers=["probability"])
+    table = tables.Table(pluralize(len(predictions), "clip"), columns)
     for one in predictions:
         if one.problem is not None:
             table.add(one.file, one.problem, "", "")
             continue
-        following = f"{one.next_class} {one.next_probability:.2f}" if one.next_class else ""
-        table.add(one.file, one.class_name, following, f"{one.probability:.2f}")
+        next_best = f"{one.next_class} {one.next_probability:.2f}" if one.next_class else ""
+        table.add(one.file, one.class_name, next_best, f"{one.probability:.2f}")
     return table
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Two columns: what, and its value."""
-    table = _table(title=escape(title), show_header=False)
-    table.add_column("what", style="bold")
+    """Return a table of names and values."""
+    table = _new_table(title=escape(title), show_header=False)
+    table.add_column("name", style="bold")
     table.add_column("value", overflow="fold")
     for name, value in facts.items():
-        table.add_row(escape(name), escape(_plain(value)))
+        table.add_row(escape(name), escape(_format_value(value)))
     return table
 
 
 def counts_table(rows: Sequence[Mapping[str, Any]]) -> tables.Table:
-    """Clips, recordings and, where it is known, length by class."""
-    timed = any(row["mean_s"] is not None for row in rows)
-    table = tables.Table(
-        "classes", tables.columns("class", numbers=["clips", "recordings", *["mean s"] * timed])
-    )
+    """Return a table of clips, recordings and, if known, mean length by class."""
+    has_lengths = any(row["mean_s"] is not None for row in rows)
+    numbers = ["clips", "recordings", *["mean s"] * has_lengths]
+    table = tables.Table("classes", tables.columns("class", numbers=numbers))
     for row in rows:
         mean_s = "" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
-        table.add(row["class"], row["clips"], row["recordings"], *[mean_s] * timed)
+        table.add(row["class"], row["clips"], row["recordings"], *[mean_s] * has_lengths)
     return table

@@ -1,4 +1,4 @@
-"""Known errors become one line and an exit code; a bug keeps its traceback."""
+"""Turn known errors into one line and an exit code. A bug keeps its traceback."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
-from usk.cli.help import without_types_of_flags
+from usk.cli.help import hide_flag_types
 from usk.errors import UsageError, UskError
 from usk.files import is_text
 
 PARSER_ERROR = cast("type[Any]", typer.BadParameter.__mro__[1])
-"""What the parser of options raises: typer does not export it."""
-
-
+"""The base class of the option parser's errors, which typer does not export."""
 ARGUMENTS = {
     "runs": "RUNS",
     "run": "RUN",
@@ -32,13 +30,13 @@ ARGUMENTS = {
     "folder": "FOLDER",
     "repo_id": "REPO_ID",
     "study": "STUDY",
-    "base": "--from",  # `from` is no name for a field
+    "base": "--from",  # `from` is a Python keyword
 }
-"""Fields that a command takes by position, or under another name."""
+"""Names of fields that are positional arguments, or options with another name."""
 
 
 def option_name(field: str, command: Any = None) -> str:
-    """What `command` calls a field: `--per-class` for `per_class`, or its place, such as `RUN`; empty for no field."""
+    """Return what `command` calls a field: `--per-class` for `per_class`, `RUN` for `run`; empty for no field."""
     for parameter in command.params if command is not None else ():
         if parameter.name == field and parameter.param_type_name == "option":
             return str(parameter.opts[0])
@@ -55,43 +53,43 @@ class InterruptedByUser(UskError):
 
 @contextmanager
 def parser_errors(command: Callable[[], str]) -> Iterator[None]:
-    """What the parser finds wrong, as an error of ours that names the `command` to ask for help."""
+    """Turn errors of the option parser into UsageError. The hint names `command()` for help."""
     try:
         yield
     except PARSER_ERROR as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # is no mistake: it prints the help
+        if type(error).__name__ == "NoArgsIsHelpError":  # not a mistake: it prints the help
             raise
-        said = error.format_message().rstrip(".")
+        problem = error.format_message().rstrip(".")
         dashed = next((word for word in sys.argv[1:] if word.startswith("-") and Path(word).exists()), None)
         hint = f"write ./{dashed} for the file of that name" if dashed else f"see {command()} --help"
-        raise UsageError(f"{said[:1].lower()}{said[1:]}; {hint}") from error
+        raise UsageError(f"{problem[:1].lower()}{problem[1:]}; {hint}") from error
 
 
 COMMON_FLAGS = ("--json", "--quiet", "-q", "--verbose")
 
 
 def common_first(args: Sequence[str]) -> list[str]:
-    """Arguments with the flags of every command in front, where the group that owns them takes them: `usk eval --json`."""
+    """Move the flags that all commands share to the front, where the parser expects them: `usk eval --json`."""
     end = args.index("--") if "--" in args else len(args)
-    first = [arg for arg in args[:end] if arg in COMMON_FLAGS]
-    return [*first, *(arg for arg in args[:end] if arg not in COMMON_FLAGS), *args[end:]]
+    flags = [arg for arg in args[:end] if arg in COMMON_FLAGS]
+    return [*flags, *(arg for arg in args[:end] if arg not in COMMON_FLAGS), *args[end:]]
 
 
 class Commands(TyperGroup):
-    """Hands Ctrl-C and the parser's errors on as errors of ours, before typer makes a silent exit or a box of them."""
+    """The group of all commands. It raises Ctrl-C and parser errors as UskError, which typer would print or hide."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
-        if odd := next((arg for arg in args if "\0" in arg), None):
-            raise UsageError(f"{odd!r} holds a NUL character, which no name can have")
-        called = next((arg for arg in args if not arg.startswith("-")), "")
-        if called != "predict" and (odd := next((arg for arg in args if not is_text(arg)), None)):
-            hint = "Rename it, or go into its folder and name what is there by a relative path."
-            raise UsageError(f"{odd!a} is not UTF-8, and records could not say it", hint=hint)
+        if bad := next((arg for arg in args if "\0" in arg), None):
+            raise UsageError(f"{bad!r} holds a NUL character, which no name can have")
+        command = next((arg for arg in args if not arg.startswith("-")), "")
+        if command != "predict" and (bad := next((arg for arg in args if not is_text(arg)), None)):
+            hint = "Rename it, or go into its folder and use a relative path."
+            raise UsageError(f"{bad!a} is not UTF-8, so records cannot store it", hint=hint)
         with parser_errors(lambda: "usk"):
             return super().make_context(info_name, common_first(args), *more, **extra)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return without_types_of_flags(super().get_params(ctx))
+        return hide_flag_types(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -107,59 +105,59 @@ class Commands(TyperGroup):
 
 
 def guarded(call: Callable[[], object]) -> int:
-    """Run a command; its exit code. `USK_DEBUG=1` lets the traceback through."""
+    """Run a command and return its exit code. With `USK_DEBUG=1`, known errors are raised too."""
     _prepare_streams()
     code = _exit_code(call)
     try:
         sys.stdout.flush()
     except OSError as error:
-        code = _refused(error)
+        code = _report_os_error(error)
     return code
 
 
 def _exit_code(call: Callable[[], object]) -> int:
-    """Run a command and say what it raised."""
+    """Run a command. Print known errors, and return the exit code."""
     try:
-        with ctrl_c_is_never_lost():
+        with keep_ctrl_c():
             call()
-    except SystemExit as ended:  # as every command of typer ends
-        if isinstance(ended.code, str):
+    except SystemExit as exit_:  # raised at the end of every typer command
+        if isinstance(exit_.code, str):
             raise
-        return ended.code or 0
+        return exit_.code or 0
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
-        # Nothing that a terminal would obey
         line = " ".join(error.line(error.label or option_name(error.field)).split())
-        _say("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
+        _print_error("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
     except OSError as error:
-        return _refused(error)
+        return _report_os_error(error)
     return 0
 
 
-NOT_OURS = {
+OS_ERRORS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "where results are written; free some and run the same command again"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "at once; allow more (ulimit -n)"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP), ""),
 }  # fmt: skip
-"""What the operating system may refuse anywhere, and what to add to its words."""
+"""Error numbers that are not bugs of usk, and what to add to the operating system's message."""
 
 
-def _refused(error: OSError) -> int:
-    """Say what the operating system refuses, in one line; an error of any other kind is a bug and raised."""
-    if error.errno not in NOT_OURS or os.environ.get("USK_DEBUG"):
+def _report_os_error(error: OSError) -> int:
+    """Print an error of the operating system in one line and return the exit code. Raise the error if it is a bug."""
+    if error.errno not in OS_ERRORS or os.environ.get("USK_DEBUG"):
         raise error
     place = f"{error.filename!s:.200}: ".replace("\n", " ") if error.filename is not None else ""
-    _say(f"{place}{error.strerror} {NOT_OURS[error.errno]}".rstrip().encode(errors="replace").decode())
-    # What is left in the buffer of standard output would fail again as the process ends.
-    with contextlib.suppress(OSError):  # it has no file, in tests
+    message = f"{place}{error.strerror} {OS_ERRORS[error.errno]}".rstrip()
+    _print_error(message.encode(errors="replace").decode())
+    # Discard standard output, since flushing its buffer at exit would fail again.
+    with contextlib.suppress(OSError):  # in tests it has no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
-class _Unread(io.FileIO):
-    """A standard stream whose reader may leave (`usk info | head -1`): the command goes on, and ends with its own code."""
+class _PipeStream(io.FileIO):
+    """A standard stream that ignores a closed pipe (`usk info | head -1`), so that the command keeps its own exit code."""
 
     def write(self, content: Any) -> Any:
         try:
@@ -170,41 +168,42 @@ class _Unread(io.FileIO):
 
 
 def _prepare_streams() -> None:
-    """Standard streams that are closed, or whose reader leaves, stop nothing; nor does what their encoding does not know."""
+    """Keep commands running when a standard stream or its reader is closed, or text does not fit its encoding."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed: what is opened next would take its place
+        if stream is None:  # closed: the next file to be opened would get its number
             setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and name != "stdin":
             stream.reconfigure(errors="replace")
             if os.name == "posix" and isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO):
                 stream.flush()
-                raw = io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False))
-                at_once = name == "stderr" or stream.line_buffering or stream.write_through
-                setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=at_once))
+                raw = io.BufferedWriter(_PipeStream(stream.fileno(), "w", closefd=False))
+                by_line = name == "stderr" or stream.line_buffering or stream.write_through
+                setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=by_line))
 
 
 @contextmanager
-def ctrl_c_is_never_lost() -> Iterator[None]:
-    """Python drops what is raised in a destructor or a callback, Ctrl-C too (libraries have many as they are imported):
-    raise it again a moment later."""
-    before = sys.unraisablehook
+def keep_ctrl_c() -> Iterator[None]:
+    """Raise Ctrl-C again if Python drops it, as it drops all exceptions in destructors and callbacks.
 
-    def again(unraisable: Any) -> None:
+    Importing libraries runs many of these.
+    """
+    previous_hook = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            # At once, this very call would be interrupted
-            later = threading.Timer(0.02, _thread.interrupt_main)
-            later.daemon = True
-            later.start()
+            timer = threading.Timer(0.02, _thread.interrupt_main)  # later, so as not to interrupt this hook
+            timer.daemon = True
+            timer.start()
         else:
-            before(unraisable)
+            previous_hook(unraisable)
 
-    sys.unraisablehook = again
+    sys.unraisablehook = hook
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook = previous_hook
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     sys.stderr.write(f"usk: {line}\n")

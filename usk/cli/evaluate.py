@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -19,20 +19,15 @@ def command(
 ) -> None:
     """Say whether synthetic clips help: accuracy of each mix, paired differences with intervals, recall by class.
 
-    Choose seeds and folds before you look: with seeds added until clips help, useless ones seem to help.
+    Choose seeds and folds before you look. If you add seeds until clips help, useless clips seem to help.
     """
     display = display_for(ctx)
-    from usk.cli.comparison import comparison_shown, next_command
+    from usk.cli.comparison import comparison_output, next_command
     from usk.evaluate.compare import compare_runs
     from usk.evaluate.tables import train_clips_tables
 
     comparisons = compare_runs(runs, baseline)
-    display.result(
-        [comparison.as_dict() for comparison in comparisons],
-        *train_clips_tables(comparisons),
-        *(
-            shown
-            for comparison in comparisons
-            for shown in comparison_shown(comparison, *next_command(comparison, runs))
-        ),
-    )
+    output: list[Any] = [*train_clips_tables(comparisons)]
+    for comparison in comparisons:
+        output += comparison_output(comparison, *next_command(comparison, runs))
+    display.result([comparison.as_dict() for comparison in comparisons], *output)

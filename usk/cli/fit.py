@@ -1,4 +1,4 @@
-"""`usk fit`: train a generator on one's own clips."""
+"""`usk fit`: train a generator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
     PromptOption,
-    Reading,
+    ReadOptions,
     SkipBadOption,
     display_for,
+    shell_quoted,
     split_numbers,
-    typed,
 )
 
 
@@ -66,7 +66,7 @@ def command(
     columns: ColumnsOption = None,
 ) -> None:
     """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on."""
-    reading = Reading.of(columns, skip_bad)
+    reading = ReadOptions.parse(columns, skip_bad)
     from usk.diffusion.fit_config import FitConfig
 
     config = FitConfig(
@@ -93,26 +93,29 @@ def command(
             display.warn(note)
     result = fit(sources, out, config, test_folds=held_out, skip_bad=reading.skip_bad, reporter=display)
     write_generator_card(result.folder)
-    _show(display, result, (f" --real {typed(real[0])}" if real else "") + reading.given)
+    _show(display, result, (f" --real {shell_quoted(real[0])}" if real else "") + reading.as_text)
 
 
-def _show(display: Any, result: Any, given: str) -> None:
-    """What was made; `given` is what the next command has to be given too."""
+def _show(display: Any, result: Any, options: str) -> None:
+    """Show the result, and the next command with `options`."""
     from usk.cli.display import facts_table
 
-    def all_of(kind: str) -> set[str]:
-        """Of every source, and of what a base was trained on before: each once."""
+    def recordings(kind: str) -> set[str]:
+        """Return the recordings of all sources, including those of the base generator."""
         return set().union(*(part.get(kind, ()) for part in result.trained_on["sources"]))
 
-    trained = all_of("groups")
-    kept: dict[str, Any] = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
+    trained = recordings("groups")
+    preview = result.folder / "preview.png"
+    last_log: dict[str, Any] = next(
+        (row for row in reversed(result.log) if row["step"] == result.kept_step), {}
+    )
     facts = {
         "folder": str(result.folder),
         "recordings": len(trained),
-        "held out": len(all_of("held_out_groups") - trained),
+        "held out": len(recordings("held_out_groups") - trained),
         "license": result.trained_on["license"],
-        **({"preview": str(picture)} if (picture := result.folder / "preview.png").is_file() else {}),
-        **kept,
+        **({"preview": str(preview)} if preview.is_file() else {}),
+        **last_log,
     }
-    next_step = f"Next: usk synth --model {typed(str(result.folder))}{given}"
+    next_step = f"Next: usk synth --model {shell_quoted(str(result.folder))}{options}"
     display.result(facts, facts_table("generator", facts), next_step)

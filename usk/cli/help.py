@@ -1,4 +1,4 @@
-"""How commands show their options: in panels, by one table, and flags without a type."""
+"""The help of commands: options in panels, and flags without a type."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ PANELS = {
     "Output": ("out", "dry_run", "save", "csv_file", "split", "audit", "yes", "help"),
 }
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
-FEW = 6  # options that one box holds as well
+MAX_IN_ONE_PANEL = 6  # options of a command without panels
 
 
-def without_types_of_flags(params: list[Any]) -> list[Any]:
-    """The same parameters, flags without a type in the help."""
-    for one in params:
-        if getattr(one, "is_flag", False):
-            one.metavar = ""
+def hide_flag_types(params: list[Any]) -> list[Any]:
+    """Remove the type of flags from the help. Return the same parameters."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
     return params
 
 
 class Command(TyperCommand):
-    """A command whose help shows many options in panels, and flags as flags."""
+    """A command whose help groups options into panels, if there are many."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params = without_types_of_flags(super().get_params(ctx))
-        options: list[Any] = [one for one in params if one.param_type_name == "option"]
-        panel_of = {one.name: one.rich_help_panel or PANEL_OF.get(one.name) for one in options}
-        for one in options:
-            if len(options) > FEW:
-                one.rich_help_panel = panel_of[one.name]
+        params = hide_flag_types(super().get_params(ctx))
+        options: list[Any] = [param for param in params if param.param_type_name == "option"]
+        panels = {option.name: option.rich_help_panel or PANEL_OF.get(option.name) for option in options}
+        if len(options) > MAX_IN_ONE_PANEL:
+            for option in options:
+                option.rich_help_panel = panels[option.name]
         order = [*PANELS, None]
-        options.sort(key=lambda one: order.index(panel_of[one.name]))
-        return [one for one in params if one.param_type_name != "option"] + options
+        options.sort(key=lambda option: order.index(panels[option.name]))
+        return [param for param in params if param.param_type_name != "option"] + options

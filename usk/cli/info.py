@@ -1,4 +1,4 @@
-"""`usk info`: what a source, a generator, a run or the cache is."""
+"""`usk info`: describe a source, a generator, a run, or the installation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usk.cli.options import ColumnsOption, Reading, display_for
+from usk.cli.options import ColumnsOption, ReadOptions, display_for
 from usk.text import pluralize
 
 if TYPE_CHECKING:
@@ -28,27 +28,27 @@ def command(
     ] = None,
     columns: ColumnsOption = None,
 ) -> None:
-    """Say what SRC is: classes, counts, license, notes; or the installation and its cache."""
-    display, reading = display_for(ctx), Reading.of(columns)
+    """Describe SRC: classes, counts, license, notes. Without SRC, describe the installation and its cache."""
+    display, reading = display_for(ctx), ReadOptions.parse(columns)
     from usk.cli.display import counts_table, facts_table
 
     kind, folder = ("installation", None) if what is None else _kind_of(what)
     if what is None:
-        facts = _installation()
+        facts = _describe_installation()
         display.result(facts, facts_table("usk", facts))
     elif kind == "generator":
-        facts = _generator(what)
+        facts = _describe_generator(what)
         display.result(facts, facts_table(what, facts))
     elif folder is not None:
-        facts = _run(folder)
+        facts = _describe_run(folder)
         display.result(facts, facts_table(what, facts))
     else:
-        facts, classes = _source(what, reading)
+        facts, classes = _describe_source(what, reading)
         display.result({**facts, "classes": classes}, facts_table(what, facts), counts_table(classes))
 
 
 def _kind_of(what: str) -> tuple[str, Path | None]:
-    """What SRC is: `generator`, `run` with its folder, or `source`. Of a Hub id that is both, the dataset."""
+    """Return `generator`, `run` with its folder, or `source`. If a Hub id is both a dataset and a model, take the dataset."""
     from usk.data.pinned import looks_like_hub_id
     from usk.files import expanded
     from usk.runs import RUN_FILE
@@ -61,7 +61,7 @@ def _kind_of(what: str) -> tuple[str, Path | None]:
     return _kind_on_hub(what) if not path.exists() and looks_like_hub_id(what) else ("source", None)
 
 
-def _kind_on_hub(what: str) -> tuple[str, Path | None]:
+def _kind_on_hub(hub_id: str) -> tuple[str, Path | None]:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from usk.data.pinned import pin
@@ -69,30 +69,30 @@ def _kind_on_hub(what: str) -> tuple[str, Path | None]:
     from usk.hub import causes
     from usk.runs import RUN_FILE
 
-    subject, instead = f"{what}, which is not a folder here,", "name a folder"
+    subject, instead = f"{hub_id}, which is not a folder here,", "name a folder"
     try:
-        pin(what, "dataset", subject, instead, SourceError)
+        pin(hub_id, "dataset", subject, instead, SourceError)
         return "source", None
     except SourceError as error:
         if not any(isinstance(cause, RepositoryNotFoundError) for cause in causes(error)):
             raise
-    pinned = pin(what, "model", subject, instead, SourceError)
+    pinned = pin(hub_id, "model", subject, instead, SourceError)
     if not GENERATOR_FILES.isdisjoint(pinned.files):
         return "generator", None
     if {"config.json", "model.safetensors"} <= set(pinned.files):
         return "run", pinned.download(("config.json", RUN_FILE))
     raise SourceError(
-        f"{what} is a model on the Hub, but neither a generator nor a classifier that usk knows"
+        f"{hub_id} is a model on the Hub, but neither a generator nor a classifier that usk knows"
     )
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def _describe_run(folder: Path) -> dict[str, Any]:
     from usk.runs import RUN_FILE, read_record
 
     if not os.path.lexists(folder / RUN_FILE):
-        from usk.classify.classifier import settings_of  # imports torch
+        from usk.classify.classifier import read_settings  # imports torch
 
-        settings = settings_of(folder)
+        settings = read_settings(folder)
         return {
             "kind": "classifier",
             "classes": settings["class_names"],
@@ -115,7 +115,7 @@ def _run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _installation() -> dict[str, Any]:
+def _describe_installation() -> dict[str, Any]:
     import torch
 
     from usk import __version__
@@ -134,7 +134,7 @@ def _installation() -> dict[str, Any]:
     }
 
 
-def _generator(model: str) -> dict[str, Any]:
+def _describe_generator(model: str) -> dict[str, Any]:
     from usk.diffusion.pipeline import describe_generator
 
     generator = describe_generator(model)
@@ -162,30 +162,29 @@ def _generator(model: str) -> dict[str, Any]:
 
 
 def _provenance(source: Source, lengths_s: list[float]) -> dict[str, Any]:
-    """What a source says of where its synthetic clips come from."""
-    made = [clip for clip in source.clips if clip.is_synthetic]
-    if not made:
+    """Describe how a source's synthetic clips were made; empty without any."""
+    synthetic = [clip for clip in source.clips if clip.is_synthetic]
+    if not synthetic:
         return {}
     from usk.data.leaks import unknown_generator
 
-    trained = len({group for part in source.generator_trained_on for group in part.groups})
-    known = unknown_generator(source) is None
-    scores = [clip.filter_score for clip in made if clip.filter_score is not None]
+    trained: int | str = len({group for part in source.generator_trained_on for group in part.groups})
+    if unknown_generator(source) is not None:
+        trained = f"{f'{trained} and ' if trained else ''}unknown: leaks from it cannot be ruled out"
+    scores = [clip.filter_score for clip in synthetic if clip.filter_score is not None]
     return {
-        "synthetic clips": len(made),
-        "strategies": sorted({clip.strategy for clip in made}),
-        "made by": sorted({clip.model for clip in made}),
-        "recordings of parents": len({group for clip in made for group in clip.parent_groups}),
-        "recordings the generator was trained on": trained
-        if known
-        else f"{f'{trained} and ' if trained else ''}unknown: leaks from it cannot be ruled out",
+        "synthetic clips": len(synthetic),
+        "strategies": sorted({clip.strategy for clip in synthetic}),
+        "made by": sorted({clip.model for clip in synthetic}),
+        "recordings of parents": len({group for clip in synthetic for group in clip.parent_groups}),
+        "recordings the generator was trained on": trained,
         **({"seconds": round(sum(lengths_s), 1)} if source.is_synthetic else {}),
         **({"mean filter score": round(sum(scores) / len(scores), 3)} if scores else {}),
     }
 
 
-def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Facts of a source, and of each of its classes."""
+def _describe_source(location: str, reading: ReadOptions) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Describe a source, and each of its classes."""
     from usk.data.audio_file import ParquetRef
 
     source = reading.open(location, field="")
@@ -205,18 +204,18 @@ def _source(location: str, reading: Reading) -> tuple[dict[str, Any], list[dict[
         **_provenance(source, lengths_s),
         "notes": list(source.notes),
     }
-    rows = []
+    classes = []
     for label, name in enumerate(source.class_names):
-        of_class_s = [s for clip, s in zip(source.clips, lengths_s, strict=True) if clip.label == label]
-        seconds = sum(of_class_s) if of_class_s and all(of_class_s) else None  # unknown before decoding
+        own_s = [s for clip, s in zip(source.clips, lengths_s, strict=True) if clip.label == label]
+        seconds = sum(own_s) if own_s and all(own_s) else None  # 0: not known before decoding
         lineage = {group for clip in source.clips if clip.label == label for group in clip.lineage}
-        rows.append(
+        classes.append(
             {
                 "class": name,
-                "clips": len(of_class_s),
+                "clips": len(own_s),
                 "recordings": len(lineage),
                 "seconds": None if seconds is None else round(seconds, 2),
-                "mean_s": None if seconds is None else seconds / len(of_class_s),
+                "mean_s": None if seconds is None else seconds / len(own_s),
             }
         )
-    return facts, rows
+    return facts, classes

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command, and what they resolve to."""
+"""Options that several commands share, and their parsing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ PartOption = Annotated[
         help="Do the K-th of N parts of the job: for N machines that share a folder, such as a Slurm array.",
     ),
 ]
-EngineOption = Annotated[str, Option(help="Who does the work: local (this machine), or ray (a Ray cluster).")]
+EngineOption = Annotated[
+    str, Option(help="Where the work runs: local (this machine), or ray (a Ray cluster).")
+]
 SkipBadOption = Annotated[
     bool, Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]
@@ -54,18 +56,18 @@ COLUMN_NAMES = ("audio", "label", "group", "fold")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How the sources of a command are to be read: what `--skip-bad` and `--columns` say."""
+class ReadOptions:
+    """The options for reading sources: `--skip-bad` and `--columns`."""
 
     skip_bad: bool
-    columns: dict[str, Any]  # as `open_source` takes them: `label_column`, ...
+    columns: dict[str, Any]  # arguments of `open_source`, such as `label_column`
 
     @classmethod
-    def of(cls, columns: str | None, skip_bad: bool = True) -> Reading:
-        """`columns` is text such as `label=word,group=speaker`."""
+    def parse(cls, columns: str | None, skip_bad: bool = True) -> ReadOptions:
+        """Parse `columns`, such as `label=word,group=speaker`. Raises UsageError."""
         from usk.errors import UsageError
 
-        found: dict[str, Any] = {}
+        parsed: dict[str, Any] = {}
         for entry in split_names(columns):
             name, _, column = (part.strip() for part in entry.partition("="))
             if not column or name not in COLUMN_NAMES:
@@ -74,39 +76,41 @@ class Reading:
                     field="columns",
                     hint="Write for example label=category,group=fsID.",
                 )
-            found[f"{name}_column"] = column
-        return cls(skip_bad, found)
+            parsed[f"{name}_column"] = column
+        return cls(skip_bad, parsed)
 
     def open(self, location: str | None, field: str = "real") -> Source:
-        """The real clips at `location`, else where `$USK_REAL` says, else the Hub's. `field` is the parameter that names it."""
+        """Open the real clips at `location`, or by default at `$USK_REAL`, or on the Hub. Errors name the parameter `field`."""
         from usk.data.location import default_real, refuse_missing
 
-        place = default_real() if location is None else location
-        refuse_missing(place, field)  # before numpy and pyarrow are imported
+        if location is None:
+            location = default_real()
+        refuse_missing(location, field)  # before numpy and pyarrow are imported
         from usk.data.open import open_source
 
-        return open_source(place, skip_bad=self.skip_bad, field=field, **self.columns)
+        return open_source(location, skip_bad=self.skip_bad, field=field, **self.columns)
 
     @property
-    def given(self) -> str:
-        """What was given, for the next command: ` --skip-bad --columns label=word`."""
+    def as_text(self) -> str:
+        """Return the options as text for a suggested command: ` --skip-bad --columns label=word`."""
         columns = ",".join(f"{name.removesuffix('_column')}={of}" for name, of in self.columns.items())
-        return (" --skip-bad" if self.skip_bad else "") + (f" --columns {typed(columns)}" if columns else "")
+        skip_bad = " --skip-bad" if self.skip_bad else ""
+        return skip_bad + (f" --columns {shell_quoted(columns)}" if columns else "")
 
 
-def typed(name: str) -> str:
-    """A path or another name as a shell takes it for one: quoted, and no option where it begins with a dash."""
+def shell_quoted(name: str) -> str:
+    """Quote a name for a shell. A leading dash gets `./` in front, so that it is not taken for an option."""
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def display_for(ctx: typer.Context) -> Display:
-    """Where to write, as `--json` and `--quiet` say, wherever they stand on the command line."""
+    """Create the display with the common flags: `--json`, `--quiet`, `--verbose`."""
     from usk.cli.display import Display
 
     common: dict[str, Any] = ctx.obj or {}
-    display = Display(common.get("json", False), common.get("quiet", False), common.get("names"))
+    display = Display(common.get("json", False), common.get("quiet", False), common.get("urls"))
     display.verbose = common.get("verbose", False)
-    if display.hides_progress:  # of the Hub's client too, which asks as it is imported
+    if display.hides_progress:  # the Hub's client reads this when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return display
 
@@ -116,7 +120,7 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 
 def split_numbers(text: str | None, field: str) -> tuple[int, ...]:
-    """`1,3` as numbers, each once."""
+    """Parse `1,3` as distinct numbers. Raises UsageError."""
     from usk.errors import UsageError
 
     try:
@@ -125,5 +129,8 @@ def split_numbers(text: str | None, field: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(int(name) for name in split_names(text)))
     except ValueError:
         raise UsageError(
-            "not fold numbers", field=field, value=text, hint="Join them by commas, for example 1,3."
+            "is not a list of fold numbers",
+            field=field,
+            value=text,
+            hint="Join them by commas, for example 1,3.",
         ) from None

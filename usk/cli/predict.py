@@ -1,4 +1,4 @@
-"""`usk predict`: what a trained classifier says of files."""
+"""`usk predict`: classify audio files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer import Option
 
 from usk.cli.options import display_for
 
-NONE_READ = 1
+ALL_FAILED = 1  # exit code
 
 
 def command(
@@ -28,13 +28,15 @@ def command(
 ) -> None:
     """Classify audio files, folders of them, or sources.
 
-    It goes on past a bad file; the exit code is 1 if none could be read.
+    Bad files are skipped. The exit code is 1 if no file could be read.
     """
     display = display_for(ctx)
     from usk.errors import UsageError
 
     if csv_file == "-" and display.as_json:
-        raise UsageError("and JSON both want standard output", field="csv", value="-", hint="Name a file.")
+        raise UsageError(
+            "and JSON cannot both use standard output", field="csv", value="-", hint="Name a file."
+        )
     if csv_file is not None and not (folder := Path(csv_file).absolute().parent).is_dir():
         raise UsageError(f"there is no folder {folder}", field="csv", value=csv_file, hint="Make it first.")
     from usk.classify.predict import predict, write_csv
@@ -50,4 +52,4 @@ def command(
     if bad:
         display.warn(f"{len(bad)} of {len(predictions)} clips could not be read: {abbreviate_list(bad)}")
     if len(bad) == len(predictions):
-        raise typer.Exit(NONE_READ)
+        raise typer.Exit(ALL_FAILED)

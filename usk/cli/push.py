@@ -13,7 +13,7 @@ from usk.cli.options import display_for
 if TYPE_CHECKING:
     from usk.push_plan import PushPlan
 
-NOT_PUSHED = 1
+NOT_PUSHED = 1  # exit code
 NEXT = {
     "synthetic dataset": "usk train --mix real,{id}",
     "run": "usk predict {id} FILE",
@@ -43,7 +43,7 @@ def command(
 
     def confirm(plan: PushPlan) -> bool:
         if not (display.quiet and yes):
-            display.before(facts_table("to push", plan.facts))
+            display.show_before_prompt(facts_table("to push", plan.facts))
         if yes:
             return True
         if not sys.stdin.isatty():

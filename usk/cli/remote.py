@@ -1,4 +1,4 @@
-"""Commands take URLs of object storage where they take folders: what is read is fetched first, what is written is sent."""
+"""Let commands take URLs of object storage in place of folders: download inputs first, upload outputs."""
 
 from __future__ import annotations
 
@@ -12,69 +12,70 @@ from typing import Any
 from usk.errors import UsageError, UskError
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-READ = ("real", "synth", "runs", "dataset", "what", "run", "folder")
-WRITTEN = {"synth": "out", "train": "out", "fit": "out"}
+INPUTS = ("real", "synth", "runs", "dataset", "what", "run", "folder")
+OUTPUTS = {"synth": "out", "train": "out", "fit": "out"}  # by command
 
 
 def takes_urls(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """The command `usk NAME`, with folders in place of URLs."""
+    """Wrap the command `usk NAME` so that it gets local folders for URLs."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        real = kwargs.get("real", "") if "real" in kwargs else ""
-        if real is None and SCHEME.match(os.environ.get("USK_REAL", "")):
-            kwargs["real"] = os.environ["USK_REAL"]
-        urls = {
-            key: value
-            for key, value in kwargs.items()
-            if isinstance(value, str) and SCHEME.match(value) and key != "repo_id"  # which no URL names
+        default_real = os.environ.get("USK_REAL", "")
+        if "real" in kwargs and kwargs["real"] is None and SCHEME.match(default_real):
+            kwargs["real"] = default_real
+        arguments = {
+            field: value
+            for field, value in kwargs.items()
+            if isinstance(value, str) and SCHEME.match(value) and field != "repo_id"
         }
-        if not urls:
+        if not arguments:
             command(*args, **kwargs)
             return
         with contextlib.ExitStack() as stack:
-            names: dict[str, str] = {}
-            for field, url in urls.items():
-                kwargs[field], names[kwargs[field]] = _folder(name, field, url, kwargs, stack), url
-            kwargs["ctx"].obj = {**(kwargs["ctx"].obj or {}), "names": names}
+            urls: dict[str, str] = {}  # local folder -> URL
+            for field, url in arguments.items():
+                kwargs[field] = _local_folder(name, field, url, kwargs, stack)
+                urls[kwargs[field]] = url
+            kwargs["ctx"].obj = {**(kwargs["ctx"].obj or {}), "urls": urls}
             try:
                 command(*args, **kwargs)
             except UskError as error:
-                raise _renamed(error, names) from error
+                raise _with_urls(error, urls) from error
 
     return wrapped
 
 
-def _folder(name: str, field: str, url: str, kwargs: dict[str, Any], stack: contextlib.ExitStack) -> str:
-    """The folder on this machine that stands for a URL."""
-    written = WRITTEN.get(name) == field
-    if not written and field not in READ:
-        raise UsageError("is a URL, and must be a file or folder here", field=field, value=url)
+def _local_folder(
+    name: str, field: str, url: str, kwargs: dict[str, Any], stack: contextlib.ExitStack
+) -> str:
+    """Return a local folder for a URL: downloaded if the command reads it, uploaded by `stack` if the command writes it."""
+    is_output = OUTPUTS.get(name) == field
+    if not is_output and field not in INPUTS:
+        raise UsageError("is a URL, but must be a local file or folder", field=field, value=url)
     from usk.data.storage import StoredFolder
 
     stored = StoredFolder(url, field)
-    if (written and not kwargs.get("dry_run")) or (
-        name == "audit" and field == "dataset" and kwargs.get("save")
-    ):
-        folder = stack.enter_context(
-            stored.sent(alone=written and name != "train" and not kwargs.get("part"))
-        )
+    saves_audit = name == "audit" and field == "dataset" and kwargs.get("save")
+    if (is_output and not kwargs.get("dry_run")) or saves_audit:
+        alone = is_output and name != "train" and not kwargs.get("part")
+        folder = stack.enter_context(stored.sent(alone=alone))
     else:
-        folder = stored.local if written else stored.fetch()
+        folder = stored.local if is_output else stored.fetch()
     return str(folder)
 
 
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """The text with URLs in place of the folders that stand for them."""
-    for folder, url in names.items():
+def replace_folders(text: str, urls: Mapping[str, str]) -> str:
+    """Replace each local folder in `text` by its URL."""
+    for folder, url in urls.items():
         text = text.replace(folder, url)
     return text
 
 
-def _renamed(error: UskError, names: dict[str, str]) -> UskError:
-    value = renamed(str(error.value), names) if error.value is not None else None
-    told = type(error)(
-        renamed(error.message, names), field=error.field, value=value, hint=renamed(error.hint, names)
-    )
-    told.label = error.label
-    return told
+def _with_urls(error: UskError, urls: dict[str, str]) -> UskError:
+    """Return a copy of `error` that shows URLs."""
+    message, hint = replace_folders(error.message, urls), replace_folders(error.hint, urls)
+    value = replace_folders(str(error.value), urls) if error.value is not None else None
+    copy = type(error)(message, field=error.field, value=value, hint=hint)
+    copy.label = error.label
+    return copy

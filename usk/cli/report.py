@@ -1,4 +1,4 @@
-"""`usk report`: one HTML page to look at and listen to."""
+"""`usk report`: write one HTML page with results and sounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from usk.cli.options import ColumnsOption, Reading, RealOption, display_for
+from usk.cli.options import ColumnsOption, ReadOptions, RealOption, display_for
 
 if TYPE_CHECKING:
     from usk.cli.display import Display
@@ -34,7 +34,7 @@ def command(
         bool,
         Option(
             "--split",
-            help="All sounds and pictures as files beside the page, not as many as 25 MB hold inside.",
+            help="Write all sounds and pictures as files beside the page, instead of up to 25 MB of them inside it.",
         ),
     ] = False,
     audit: Annotated[
@@ -42,40 +42,42 @@ def command(
     ] = True,
     columns: ColumnsOption = None,
 ) -> None:
-    """Write one HTML page: the answer, charts, every clip to listen to, and what it all rests on.
+    """Write one HTML page: the answer, charts, every clip to listen to, and the data behind the answer.
 
     It opens from disk in any browser, offline.
     """
-    display, reading = display_for(ctx), Reading.of(columns)
+    display, reading = display_for(ctx), ReadOptions.parse(columns)
     from usk.cli.display import facts_table
     from usk.report.page import ReportConfig, report
     from usk.runs import run_folders
 
-    found = runs or ("runs" if run_folders(Path("runs")) else None)
+    runs = runs or ("runs" if run_folders(Path("runs")) else None)
     config = ReportConfig(
-        runs=found,
-        synth=synth or _synth_here(display, bool(found)),
+        runs=runs,
+        synth=synth or _default_dataset(display, bool(runs)),
         baseline=baseline,
         split=split,
         audit=audit,
     )
-    source = _parents(display, config.synth, real, reading) if config.synth is not None else None
-    made = report(out, config, real=source, reporter=display)
-    for note in made.notes:
+    source = None
+    if config.synth is not None:
+        source = _open_real(display, config.synth, real, reading)
+    page = report(out, config, real=source, reporter=display)
+    for note in page.notes:
         display.warn(note)
     facts = {
-        "page": str(made.file),
-        "MB": round(made.n_bytes / 1e6, 1),
-        "charts": made.n_charts,
-        "clips": made.n_clips,
-        "clips in all": made.n_all_clips,
+        "page": str(page.file),
+        "MB": round(page.n_bytes / 1e6, 1),
+        "charts": page.n_charts,
+        "clips": page.n_clips,
+        "clips in all": page.n_all_clips,
     }
-    shown = facts_table("report", facts)
-    display.result({**facts, "notes": list(made.notes)}, shown, f"Open {made.file} in a browser.")
+    table = facts_table("report", facts)
+    display.result({**facts, "notes": list(page.notes)}, table, f"Open {page.file} in a browser.")
 
 
-def _synth_here(display: Display, has_runs: bool) -> str | None:
-    """The dataset ./synth, unless it is not finished or damaged and there are runs to show without it."""
+def _default_dataset(display: Display, has_runs: bool) -> str | None:
+    """Return ./synth if it exists. If it is unfinished or damaged, warn and return None, or raise without runs to show."""
     from usk.data.open import open_source
     from usk.errors import UskError
 
@@ -91,20 +93,21 @@ def _synth_here(display: Display, has_runs: bool) -> str | None:
     return "synth"
 
 
-def _parents(display: Display, synth: str, real: str | None, reading: Reading) -> Source | None:
-    """The real clips: as named, else the demo corpus for its own clips, else the Hub's if it can be reached."""
+def _open_real(display: Display, synth: str, real: str | None, reading: ReadOptions) -> Source | None:
+    """Open the real clips: the named ones, or the demo corpus for clips made from it, or the Hub's if it can be reached."""
     from usk.errors import UskError
     from usk.files import expanded
     from usk.manifest import find_manifest
 
     folder = expanded(synth)
     manifest = find_manifest(folder)
-    of_demo = manifest is not None and manifest.source.name == "demo"
-    named = real if real is not None else "demo" if of_demo else os.environ.get("USK_REAL") or None
+    if real is None:
+        from_demo = manifest is not None and manifest.source.name == "demo"
+        real = "demo" if from_demo else os.environ.get("USK_REAL") or None
     try:
-        return reading.open(named)
+        return reading.open(real)
     except UskError as error:
-        if named is not None:
+        if real is not None:
             raise
         display.warn(f"parents have no sound on the page: {error}")
         return None

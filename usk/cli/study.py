@@ -1,4 +1,4 @@
-"""`usk study`: a whole experiment from one TOML file."""
+"""`usk study`: run an experiment from one TOML file."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ def command(
     Run it again after an interruption and it goes on.
     """
     display = display_for(ctx)
-    from usk.cli.display import facts_table, plain_table
+    from usk.cli.display import facts_table
     from usk.engine.part import Part
     from usk.study.run import study
 
-    its_part = Part.parse(part)
-    done = study(
+    result = study(
         file,
         real=real,
         work=work,
         device=device,
         dry_run=dry_run,
         reporter=display,
-        part=its_part,
+        part=Part.parse(part),
         engine=engine,
     )
     if dry_run:
-        steps = {str(number): step for number, step in enumerate(done.steps, 1)}
-        display.result(list(done.steps), facts_table("to do", steps))
+        steps = {str(number): step for number, step in enumerate(result.steps, 1)}
+        display.result(list(result.steps), facts_table("to do", steps))
         return
-    written = facts_table("written", {path.name: str(path) for path in done.files})
-    display.result(done.results, *(plain_table(table, display.out.width) for table in done.tables), written)
+    written = facts_table("written", {path.name: str(path) for path in result.files})
+    display.result(result.results, *result.tables, written)

@@ -1,4 +1,4 @@
-"""`usk synth`: real clips to a synthetic dataset."""
+"""`usk synth`: make a synthetic dataset from real clips."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from usk.cli.options import (
     ModelOption,
     PartOption,
     PromptOption,
-    Reading,
+    ReadOptions,
     RealOption,
     SkipBadOption,
     display_for,
+    shell_quoted,
     split_names,
     split_numbers,
-    typed,
 )
 from usk.errors import UsageError
 from usk.synth.strategies import STRATEGIES
@@ -55,7 +55,7 @@ def command(
     ] = None,
     steps: Annotated[int | None, Option(help=f"Solver steps each way.{FOLLOWS}")] = None,
     guidance: Annotated[
-        float | None, Option(help=f"How strongly the class is pushed; 1 is not at all.{FOLLOWS}")
+        float | None, Option(help=f"Weight of classifier-free guidance; 1 is without guidance.{FOLLOWS}")
     ] = None,
     phase: Annotated[
         str | None,
@@ -76,7 +76,7 @@ def command(
         Option(
             "--filter",
             metavar="SHARE",
-            help="Score the clips with a classifier and keep this share of each class, the best: 0.5.",
+            help="Score the clips with a classifier and keep the best share of each class, such as 0.5.",
         ),
     ] = None,
     filter_model: Annotated[
@@ -93,7 +93,7 @@ def command(
             help="Recordings that the model was trained on: Freesound ids, one a line, or a CSV file.",
         ),
     ] = None,
-    seed: Annotated[int, Option(help="What the plan is drawn with.")] = 0,
+    seed: Annotated[int, Option(help="Random seed of the plan.")] = 0,
     device: DeviceOption = "auto",
     workers: Annotated[
         int | None, Option(min=1, help="Processes that render. \\[default: one, or one for each CUDA device]")
@@ -108,13 +108,13 @@ def command(
 
     Run it again after an interruption and it goes on where it stopped.
     """
-    display, reading = display_for(ctx), Reading.of(columns, skip_bad)
+    display, reading = display_for(ctx), ReadOptions.parse(columns, skip_bad)
     from usk.engine.part import Part
     from usk.engine.select import require_engine
     from usk.synth.settings import SynthConfig, render_config
 
-    its_part = Part.parse(part)
-    require_engine(engine, its_part)
+    job_part = Part.parse(part)
+    require_engine(engine, job_part)
     if classes is not None and not split_names(classes):
         raise UsageError("names no class", field="classes", value=classes, hint="Join names by commas.")
     config = SynthConfig(
@@ -146,16 +146,16 @@ def command(
     if dry_run:
         _show_plan(display, source, config, out, model, device)
         return
-    given: dict[str, Any] = {"model": model, "device": device, "part": its_part, "workers": workers}
-    given |= {"engine": engine, "arguments": _what_decides_clips(sys.argv[1:])}
-    result = synthesize(source, out, config, reporter=display, **given)
-    _show_result(display, result, _train_flags(real, out, reading))
+    job: dict[str, Any] = {"model": model, "device": device, "part": job_part, "workers": workers}
+    job |= {"engine": engine, "arguments": _clip_arguments(sys.argv[1:])}
+    result = synthesize(source, out, config, reporter=display, **job)
+    _show_result(display, result, _train_options(real, out, reading))
 
 
 def _show_plan(
     display: Display, source: Source, config: SynthConfig, out: str, model: str, device: str
 ) -> None:
-    """The result of `--dry-run`."""
+    """Show the plan, for `--dry-run`."""
     from usk.cli.display import pairs_table, plan_table
     from usk.synth.prepare import decode, plan_for, refuse_early
 
@@ -167,24 +167,28 @@ def _show_plan(
     display.result(plan.rows(), counts, pairs_table(list(islice(plan.rows(), 10)), len(plan)))
 
 
-def _show_result(display: Display, result: SynthResult, train_flags: str) -> None:
+def _show_result(display: Display, result: SynthResult, train_options: str) -> None:
+    """Show the dataset, and the next command with `train_options`."""
     from usk.cli.display import plan_table
 
     for note in result.notes:
         display.warn(note)
-    filtered: list[str] = []
+    filter_lines: list[str] = []
     if result.rejected is not None:
-        means = [
+        kept_score, rejected_score = (
             sum(result.filter_scores[clip.clip_id] for clip in part.clips) / max(1, len(part))
             for part in (result.plan, result.rejected)
-        ]
-        filtered = [
-            f"classifier filter: {len(result.plan)} kept (mean score {means[0]:.2f}), {len(result.rejected)} rejected "
-            f"({means[1]:.2f})"
+        )
+        filter_lines = [
+            f"classifier filter: {len(result.plan)} kept (mean score {kept_score:.2f}), "
+            f"{len(result.rejected)} rejected ({rejected_score:.2f})"
         ]
     render = result.manifest.render
     settings = {**render, "precision": result.manifest.precision} if "precision" in render else render
     each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
+    next_step = f"Next: usk train --mix real,synth{train_options}"
+    if result.missing:
+        next_step = f"{result.missing}: the last part finishes the dataset"
     display.result(
         {
             "folder": str(result.folder),
@@ -202,35 +206,30 @@ def _show_result(display: Display, result: SynthResult, train_flags: str) -> Non
             result.plan.counts(),
             f"{pluralize(len(result.plan), 'clip')} {'planned ' if result.missing else ''}in {result.folder}",
         ),
-        *filtered,
-        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). "
-        + (
-            f"{result.missing}: the last part finishes the dataset"
-            if result.missing
-            else f"Next: usk train --mix real,synth{train_flags}"
-        ),
+        *filter_lines,
+        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). {next_step}",
     )
 
 
-NOT_OF_CLIPS = {"--out": 1, "--part": 1, "--workers": 1, "--engine": 1, "--json": 0, "--quiet": 0, "-q": 0}
-"""Options that decide no clip, and whether each has a value."""
+JOB_OPTIONS = {"--out": 1, "--part": 1, "--workers": 1, "--engine": 1, "--json": 0, "--quiet": 0, "-q": 0}
+"""Options without an effect on the clips, and their number of values."""
 
 
-def _what_decides_clips(arguments: Sequence[str]) -> list[str]:
-    """The command line as a dataset's record keeps it: the same whatever folder it lies in, and whoever made it."""
+def _clip_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the command line without `JOB_OPTIONS`, as the manifest stores it: the same for all parts and folders."""
     kept: list[str] = []
-    left = iter(arguments)
-    for argument in left:
+    remaining = iter(arguments)
+    for argument in remaining:
         name, equals, _ = argument.partition("=")
-        if name not in NOT_OF_CLIPS:
+        if name not in JOB_OPTIONS:
             kept.append(argument)
-        elif NOT_OF_CLIPS[name] and not equals:
-            next(left, None)  # its value
+        elif JOB_OPTIONS[name] and not equals:
+            next(remaining, None)  # skip its value
     return kept
 
 
-def _train_flags(real: str | None, out: str, reading: Reading) -> str:
-    """What `usk train` needs to find and read the real clips, and the dataset in `out`."""
-    given = {"--real": real, "--synth": out if out != "synth" else None}
-    places = (f" {flag} {typed(place)}" for flag, place in given.items() if place is not None)
-    return "".join(places) + reading.given
+def _train_options(real: str | None, out: str, reading: ReadOptions) -> str:
+    """Return the options with which `usk train` reads the same real clips, and the dataset in `out`."""
+    values = {"--real": real, "--synth": out if out != "synth" else None}
+    options = (f" {name} {shell_quoted(value)}" for name, value in values.items() if value is not None)
+    return "".join(options) + reading.as_text

@@ -1,4 +1,4 @@
-"""`usk train`: classifiers on mixes of real and synthetic clips."""
+"""`usk train`: train classifiers on mixes of real and synthetic clips."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from usk.cli.options import (
     DeviceOption,
     EngineOption,
     PartOption,
-    Reading,
+    ReadOptions,
     RealOption,
     SkipBadOption,
     display_for,
+    shell_quoted,
     split_numbers,
-    typed,
 )
 
 
@@ -40,7 +40,7 @@ def command(
     ] = "small",
     protocol: Annotated[str, Option(help="folds, or seed-9010 (as published; optimistic).")] = "folds",
     test_folds: Annotated[
-        str | None, Option(help="Folds that test, joined by commas. \\[default: all that are clean]")
+        str | None, Option(help="Test folds, joined by commas. \\[default: all without leaks]")
     ] = None,
     seeds: Annotated[
         int | None,
@@ -51,14 +51,15 @@ def command(
     train_clips: Annotated[
         str,
         Option(
-            help="Real clips to train on in all, joined by commas: 50,100,full. Synthetic ones count only if made from those alone."
+            help="Number of real clips to train on in all; several joined by commas: 50,100,full. Synthetic clips must be made from "
+            "these clips alone."
         ),
     ] = "full",
     epochs: Annotated[
         int | None,
         Option(
-            help="Epochs, each of the real clips, or of 500 where there are fewer. \\[default: the classifier's; up to "
-            "twice as many with fewer than 1,000 clips]"
+            help="Epochs. One is a pass over the real clips, or over 500 clips if they are fewer. \\[default: the classifier's; "
+            "up to twice as many with fewer than 1,000 clips]"
         ),
     ] = None,
     batch: Annotated[int | None, Option(help="Clips in a training batch.")] = None,
@@ -92,11 +93,11 @@ def command(
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,
 ) -> None:
-    """Train a classifier on mixes of real and synthetic clips; runs are saved under OUT. Finished ones are not trained again.
+    """Train a classifier on mixes of real and synthetic clips, and save runs under OUT. Finished runs are kept.
 
-    Beside each mix its real clips alone are trained too, with as many seeds as `usk eval` needs for a verdict.
+    The real clips of each mix are also trained alone. The number of seeds is what `usk eval` needs for a verdict.
     """
-    display, reading = display_for(ctx), Reading.of(columns, skip_bad)
+    display, reading = display_for(ctx), ReadOptions.parse(columns, skip_bad)
     from usk.classify.config import TrainConfig, use_named
     from usk.data.mix import parse_mix
     from usk.engine.part import Part
@@ -121,24 +122,24 @@ def command(
         baseline=not no_baseline,
     )
     config.check()
-    its_part = Part.parse(part)
-    require_engine(engine, its_part)
-    named = {name for text in mix or () for name in parse_mix(text).parts}
-    if synth is not None and "synth" not in named:
+    job_part = Part.parse(part)
+    require_engine(engine, job_part)
+    names = {name for text in mix or () for name in parse_mix(text).parts}
+    if synth is not None and "synth" not in names:
         hint = "Add a mix that names it, such as real,synth, or leave it out."
         raise UsageError("no mix names synth", field="synth", value=synth, hint=hint)
     source = reading.open(real)
     from usk.classify.train import train
     from usk.cli.display import runs_table
 
-    given: dict[str, Any] = {"synth": synth or "synth", "out": out, "part": its_part, "engine": engine}
-    result = train(source, mix or ["real"], config=config, reporter=display, **given)
+    job: dict[str, Any] = {"synth": synth or "synth", "out": out, "part": job_part, "engine": engine}
+    result = train(source, mix or ["real"], config=config, reporter=display, **job)
     if failed := [run.folder.name for run in result.runs if run.learned_nothing]:
         display.warn(
             f"{pluralize(len(failed), 'run')} of {len(result.runs)} learned nothing and took all test clips for one class "
             f"({abbreviate_list(failed)}): more --epochs or a lower --learning-rate may help"
         )
-    n_found = result.fresh.count(False)
+    n_trained_before = result.fresh.count(False)
     display.result(
         {
             "runs": [{**run.as_dict(), "folder": str(run.folder)} for run in result.runs],
@@ -146,6 +147,6 @@ def command(
             **({"missing": result.missing} if result.missing else {}),
         },
         runs_table(result.runs),
-        *([f"trained before: {n_found} of {len(result.runs)}"] if n_found else []),
-        result.missing or "Next: usk eval" + (f" {typed(out)}" if out != "runs" else ""),
+        *([f"trained before: {n_trained_before} of {len(result.runs)}"] if n_trained_before else []),
+        result.missing or "Next: usk eval" + (f" {shell_quoted(out)}" if out != "runs" else ""),
     )

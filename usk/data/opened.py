@@ -20,7 +20,7 @@ from usk.data.cache import cache_root, checked, read_checked
 from usk.data.clip import Clip
 from usk.data.fingerprint import file_stamp
 from usk.data.source import Source
-from usk.files import is_litter
+from usk.files import is_hidden_folder
 
 MOMENT_S = 2.0
 VERSION = 2  # of what opening makes of a folder; a change of it makes all that is kept void
@@ -46,7 +46,7 @@ def _lines(folder: str, latest_s: float) -> Iterator[bytes]:
     below: list[str] = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=attrgetter("name")):
-            if is_litter(entry.name):
+            if is_hidden_folder(entry.name):
                 continue
             if entry.is_dir():
                 if entry.is_symlink():

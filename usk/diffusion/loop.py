@@ -16,7 +16,7 @@ import torch
 from usk.data.cache import checked, read_checked
 from usk.diffusion.train import Trainer, copy_into, forget_gradients
 from usk.errors import UsageError, UskError, disk_errors
-from usk.files import TORN, atomic_write
+from usk.files import DAMAGED, atomic_write
 from usk.reporter import Reporter
 
 CHECKPOINT_FILE = "unet-checkpoint.pt"
@@ -210,7 +210,7 @@ class TrainingLoop:
                 least, its_step, tensors = state["best"]
                 self.best = Best(least, its_step, [tensor.to(device) for tensor in tensors])
             return float(state["spent_s"])
-        except TORN as error:
+        except DAMAGED as error:
             raise UsageError(
                 f"{path.name} is damaged", field="out", value=self.out,
                 hint="Delete it, and the same command trains from the first step.",

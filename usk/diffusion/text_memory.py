@@ -26,7 +26,7 @@ from usk.diffusion.text_pipeline import DECODERS
 from usk.diffusion.weights import quiet_libraries, quiet_log
 from usk.errors import ModelError
 from usk.hub import first_line
-from usk.typed_json import absurd_size
+from usk.typed_json import oversized_key
 
 FILLED = 0.9  # of what is free; the rest is for activations, whose batches find what fits
 
@@ -42,7 +42,7 @@ def meta_networks(folder: Path, kind: str) -> dict[str, Any]:
             if not library or not (folder / name / "config.json").is_file():
                 continue  # a tokenizer, or a scheduler
             config = read_pipeline_json(folder / name / "config.json")
-            if large := absurd_size(config):
+            if large := oversized_key(config):
                 raise ModelError(f"{large} in {name}/config.json is too large")
             module = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
             try:

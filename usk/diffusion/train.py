@@ -23,7 +23,7 @@ from usk.diffusion.generator import Generator
 from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator
 from usk.diffusion.networks import Networks
 from usk.diffusion.training_data import FitClips
-from usk.replay import Replayed
+from usk.replay import ReplayedStep
 
 VALIDATION_CLIPS = 96
 SMALL_PARAMETERS = 30_000_000
@@ -92,12 +92,12 @@ class Trainer(ABC):
             loss.backward()
             return loss.detach()
 
-        return Replayed(learn, self.device) if self.recordable else learn
+        return ReplayedStep(learn, self.device) if self.recordable else learn
 
     def gradients(self, learn: Learn, step: int) -> float:
         """Leave the gradient of step `step` in the network; returns the loss."""
         before = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if before and isinstance(learn, Replayed):
+        if before and isinstance(learn, ReplayedStep):
             torch._foreach_zero_(before)  # in place: a recorded step adds to these very tensors
         else:
             forget_gradients(self.parameters)

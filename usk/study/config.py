@@ -66,7 +66,7 @@ class StudyConfig:
     def mixes_of(self, n: str) -> list[str]:
         """Return the mixes with `n` real clips as run records name them: one for each mix and use."""
         return [
-            USES[use].called(mix) if "real" in parse_mix(mix).parts else mix
+            USES[use].add_to(mix) if "real" in parse_mix(mix).parts else mix
             for use in self.uses
             for mix in self.mixes[n]
         ]

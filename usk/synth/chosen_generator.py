@@ -105,7 +105,7 @@ def unconditioned_classes(generator: Generator | None, settings: RenderConfig, p
 def what_it_was_trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]:
     """For the manifest. Raises ModelError."""
     try:
-        return TrainedOn.parts_of(generator.trained_on) if generator is not None else ()
+        return TrainedOn.parse_list(generator.trained_on) if generator is not None else ()
     except ValueError as error:
         raise ModelError(
             f"what the generator was trained on is not as usk fit records it: {error}", field="model"

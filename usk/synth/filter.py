@@ -22,7 +22,7 @@ from torch import nn
 
 from usk.audio.features import features_at, features_of
 from usk.classify.feature_table import FeatureTable
-from usk.classify.loop import BATCH_NORM_CLIPS, Training, evenly
+from usk.classify.loop import BATCH_NORM_CLIPS, Training, evenly_spaced
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import DEFAULT_CLASSIFIER, preset
 from usk.data.cache import checked, read_checked
@@ -31,7 +31,7 @@ from usk.data.decode import DecodedSource
 from usk.data.splits import held_out_groups
 from usk.device import default_precision
 from usk.errors import SourceError, disk_errors
-from usk.files import atomic_write, turn
+from usk.files import atomic_write, creation_lock
 from usk.manifest import FilterRecord, FilterTrainedOn
 from usk.reporter import Reporter, Task
 from usk.synth.plan import PlannedClip, proportional
@@ -213,7 +213,7 @@ class ClipFilter:
             done = 0
             for name, rows in self.trainings.items():
                 path = work / f"filter-{_file_name(name)}.safetensors"
-                with disk_errors(work.parent), turn(path):  # of all processes one trains it
+                with disk_errors(work.parent), creation_lock(path):  # one process trains it
                     weights = read_checked(path)
                     if weights is None:
                         model = self._train(rows, n_steps[name], task, done)
@@ -255,7 +255,7 @@ class ClipFilter:
             for step in range(n_steps):
                 training.step()
                 task.update(done + step + 1)
-            training.reestimate_batch_norm(evenly(features, BATCH_NORM_CLIPS))
+            training.reestimate_batch_norm(evenly_spaced(features, BATCH_NORM_CLIPS))
         return model
 
     def score(self, planned: Sequence[PlannedClip], rows: Sequence[dict[str, Any]], rate_hz: int) -> None:

@@ -22,7 +22,7 @@ from usk.data.prompts import text_of_parents
 from usk.device import free_device_bytes, to_device
 from usk.diffusion.generator import Condition
 from usk.errors import disk_errors
-from usk.files import atomic_write, turn
+from usk.files import atomic_write, creation_lock
 
 if TYPE_CHECKING:
     from usk.synth.render import DiffusionRenderer
@@ -114,7 +114,7 @@ class ParentLatents:
         latents = self._whole_records(file, group, rows)
         if latents is not None:
             return latents
-        with disk_errors(self.work.parent), turn(file):  # whoever needs it first encodes it, of all processes
+        with disk_errors(self.work.parent), creation_lock(file):  # one process encodes it
             latents = self._whole_records(file, group, rows)
             if latents is None:
                 all_of_them = self._encode(crop, self.groups[group])

@@ -21,7 +21,7 @@ from usk.diffusion.pipeline import EMBEDDED, resolve_model
 from usk.diffusion.text_pipeline import TextGenerator
 from usk.errors import SourceError, UsageError
 from usk.files import expanded, require_own_folder
-from usk.manifest import MANIFEST_FILE, Asked, Manifest, SourceRecord
+from usk.manifest import MANIFEST_FILE, ClipRequest, Manifest, SourceRecord
 from usk.reporter import Reporter
 from usk.synth.chosen_generator import (
     notes_on_generator,
@@ -104,7 +104,7 @@ def prepare(
         render=settings.as_dict(),
         alpha=config.alpha,
         seed=config.seed,
-        asked=Asked(config.per_class, config.classes, config.test_folds, config.skip_bad),
+        asked=ClipRequest(config.per_class, config.classes, config.test_folds, config.skip_bad),
         has_groups=source.has_groups,
         license=strictest_license([source.license, *([weights.license] if weights is not None else [])]),
         plan_sha256=plan.sha256,

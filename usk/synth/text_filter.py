@@ -18,7 +18,7 @@ import soundfile
 import torch
 
 from usk.audit.embeddings import audio_inputs, pooled_vector
-from usk.classify.transformer import located, transformers
+from usk.classify.transformer import model_folder, transformers
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource
 from usk.data.prompts import Prompts
@@ -133,7 +133,7 @@ def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:
     place = name.removeprefix(OUTSIDE)
     at: dict[str, Any] = {"field": "filter_model", "value": name}
     library = transformers(f"the filter {name}")
-    folder = located(place, at)
+    folder = model_folder(place, at)
     try:
         processor = library.ClapProcessor.from_pretrained(folder, local_files_only=True)
         with quiet_log("transformers"):
