@@ -106,16 +106,14 @@ def _show(display: Any, result: Any, options: str) -> None:
 
     trained = recordings("groups")
     preview = result.folder / "preview.png"
-    last_log: dict[str, Any] = next(
-        (row for row in reversed(result.log) if row["step"] == result.kept_step), {}
-    )
+    best: dict[str, Any] = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
     facts = {
         "folder": str(result.folder),
         "recordings": len(trained),
         "held out": len(recordings("held_out_groups") - trained),
         "license": result.trained_on["license"],
         **({"preview": str(preview)} if preview.is_file() else {}),
-        **last_log,
+        **best,
     }
     next_step = f"Next: usk synth --model {shell_quoted(str(result.folder))}{options}"
     display.result(facts, facts_table("generator", facts), next_step)

@@ -39,9 +39,7 @@ PartOption = Annotated[
         help="Do the K-th of N parts of the job: for N machines that share a folder, such as a Slurm array.",
     ),
 ]
-EngineOption = Annotated[
-    str, Option(help="Where the work runs: local (this machine), or ray (a Ray cluster).")
-]
+EngineOption = Annotated[str, Option(help="Where to run: local (this machine), or ray (a Ray cluster).")]
 SkipBadOption = Annotated[
     bool, Option("--skip-bad", help="Leave out clips that are missing or cannot be used.")
 ]

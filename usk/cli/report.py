@@ -59,9 +59,7 @@ def command(
         split=split,
         audit=audit,
     )
-    source = None
-    if config.synth is not None:
-        source = _open_real(display, config.synth, real, reading)
+    source = _open_real(display, config.synth, real, reading) if config.synth is not None else None
     page = report(out, config, real=source, reporter=display)
     for note in page.notes:
         display.warn(note)
