@@ -158,41 +158,25 @@ def test_other_folders_are_no_few_shot_folders(tmp_path: Path, bands: Source) ->
     assert subset_folder(bands) is None and subset_folder("user/name") is None
 
 
-def test_a_generator_trained_on_more_than_the_train_clips_is_noted(
+def test_what_was_trained_on_more_than_the_train_clips_is_noted_once(
     bands: Source, children: Callable[..., Source]
 ) -> None:
-    trained_on = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held_out_groups(
-        bands.clips
-    )
-    made = children(generator_trained_on=(TrainingClips(trained_on),))
-    sources = {"real": bands, "synth": made, "few/30": made}  # one note for one generator
-    mix = [parse_mix("real,synth"), parse_mix("real,few/30")]
-    few = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
-    (note,) = trained_beyond_the_subset(few, sources)
-    assert "trained on few clips, the generator is not" in note
-    full = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1)).runs
-    assert trained_beyond_the_subset(full, sources) == []
-
-
-def test_a_filter_trained_on_more_than_the_train_clips_is_noted(
-    bands: Source, children: Callable[..., Source]
-) -> None:
-    trained_on = frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held_out_groups(
-        bands.clips
-    )
-    made = children()
-    made = replace(
-        made,
-        clips=tuple(replace(clip, filter_folds=(clip.fold,)) for clip in made.clips),
-        filters_trained_on={(1,): TrainingClips(trained_on), (3,): TrainingClips()},
-    )
-    sources, mix = {"real": bands, "synth": made}, [parse_mix("real,synth")]
-    few = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1), (30,)).runs
-    assert trained_on - {bands.clips[row].group for row in few[0].split.train.tolist()}
-    (note,) = trained_beyond_the_subset(few, sources)
-    assert note.startswith("the filter was trained on more ")
-    full = plan_runs(MixSources(sources, {}), mix, "folds", (2,), range(1)).runs
-    assert trained_beyond_the_subset(full, sources) == []
+    held = held_out_groups(bands.clips)
+    more = TrainingClips(frozenset(clip.group for clip in bands.clips if clip.fold == 1) - held)
+    made = children(generator_trained_on=(more,))
+    clips = tuple(replace(clip, filter_folds=(clip.fold,)) for clip in made.clips)
+    filtered = children(clips=clips, filters_trained_on={(1,): more, (3,): TrainingClips()})
+    mixes = [parse_mix("real,synth"), parse_mix("real,few/30")]
+    for synth, said in (
+        (made, "trained on few clips, the generator is not"),
+        (filtered, "the filter was trained on more "),
+    ):
+        sources = {"real": bands, "synth": synth, "few/30": synth}
+        few = plan_runs(MixSources(sources, {}), mixes, "folds", (2,), range(1), (30,)).runs
+        (note,) = trained_beyond_the_subset(few, sources)
+        assert said in note
+        full = plan_runs(MixSources(sources, {}), mixes, "folds", (2,), range(1)).runs
+        assert trained_beyond_the_subset(full, sources) == []
 
 
 def test_other_protocols_take_train_clips_too(bands: Source, children: Callable[..., Source]) -> None:

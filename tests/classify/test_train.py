@@ -235,15 +235,6 @@ def test_validation_labels_choose_the_epoch(bands: Source, tmp_path: Path) -> No
     assert wrong_run.best_epoch < right_run.best_epoch
 
 
-def test_finished_runs_are_not_trained_again(bands: Source, tmp_path: Path) -> None:
-    first = train(bands, out=tmp_path, config=TINY)
-    before = files_of(first)
-    again = train(bands, out=tmp_path, config=tiny(seeds=2))
-    assert again.fresh == (False, True)
-    assert files_of(again)[0] == before[0]
-    assert train(bands, out=tmp_path, config=tiny(epochs=1)).fresh == (True,)
-
-
 def test_what_a_killed_training_left_is_ignored(bands: Source, tmp_path: Path) -> None:
     run = train(bands, out=tmp_path, config=TINY).runs[0]
     whole = files_of(train(bands, out=tmp_path, config=TINY))[0]
@@ -254,7 +245,7 @@ def test_what_a_killed_training_left_is_ignored(bands: Source, tmp_path: Path) -
     assert (run.folder / "model.safetensors").read_bytes() == whole["model.safetensors"]
 
 
-def test_a_full_disk_keeps_finished_runs_and_leaves_nothing_half_written(
+def test_finished_runs_are_not_trained_again_and_a_full_disk_leaves_nothing_half_written(
     bands: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_of(train(bands, out=tmp_path, config=TINY))
@@ -270,6 +261,7 @@ def test_a_full_disk_keeps_finished_runs_and_leaves_nothing_half_written(
     again = train(bands, out=tmp_path, config=tiny(seeds=2))
     assert again.fresh == (False, True)
     assert files_of(again)[0] == before[0]
+    assert train(bands, out=tmp_path, config=tiny(epochs=1)).fresh == (True,)
 
 
 def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
@@ -384,7 +376,6 @@ def test_the_published_protocol_validates_every_epoch_and_is_called_optimistic(
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"protocol": "loo"}, "protocol"),
         ({"seeds": 0}, "seeds"),
         ({"seed": -1}, "seed"),
         ({"epochs": 0}, "epochs"),
@@ -392,9 +383,7 @@ def test_the_published_protocol_validates_every_epoch_and_is_called_optimistic(
         ({"workers": 2, "classifier": "hf:user/name"}, "workers"),
         ({"protocol": "seed-9010"}, "test_folds"),
         ({"augment": "more"}, "augment"),
-        ({"classifier": "vgg"}, "classifier"),
         ({"batch": 0}, "batch"),
-        ({"test_folds": (9,)}, "test_folds"),
         *(({"learning_rate": rate}, "learning_rate") for rate in (-1.0, 0.0, math.nan, math.inf)),
     ],
 )

@@ -354,8 +354,9 @@ def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> No
     make(tmp_path / "set")
     source = open_source(tmp_path / "set", fold_column="split")
     assert source.folds == (1, 2) and sum(clip.fold == 1 for clip in source.clips) == 2
-    if make is speech_commands:  # a speaker is one recording
-        assert {clip.group for clip in source.clips} == {"set/speaker-ab", "set/speaker-cd"}
+    recordings = {speech_commands: ("speaker-ab", "speaker-cd"), acoustic_scenes: ("city-0", "city-1")}
+    if make in recordings:  # speakers and places
+        assert {clip.group for clip in source.clips} == {f"set/{name}" for name in recordings[make]}
 
 
 @pytest.mark.parametrize(
@@ -425,12 +426,6 @@ def test_tables_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     other.write_text(other.read_text().replace("dog_1.wav,dog", "dog_1.wav,rain"))
     with pytest.raises(SourceError, match=r"dog_1\.wav is rain in .*30_sec\.csv and dog in .*3_sec\.csv"):
         open_source(tmp_path / "set")
-
-
-def test_places_of_acoustic_scenes_are_recordings(tmp_path: Path) -> None:
-    acoustic_scenes(tmp_path / "set")
-    source = open_source(tmp_path / "set")
-    assert source.has_groups and {clip.group for clip in source.clips} == {"set/city-0", "set/city-1"}
 
 
 def test_a_name_that_is_not_there_is_shown_with_the_nearest(tmp_path: Path) -> None:

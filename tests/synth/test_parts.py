@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +96,20 @@ def test_what_is_no_part_is_one_line(usk: Command, tmp_path: Path, text: str) ->
         assert (ran.code, ran.err.count("\n")) == (2, 1) and "--part" in ran.err and "K/N" in ran.err
 
 
-@pytest.mark.parametrize(
-    ("other", "differing"),
-    [
-        (("--seed", 1), "seed"),
-        (("--steps", 2), "steps"),
-        (("--batch", 3), "batch"),
-        (("--per-class", 4), "per class"),
-    ],
-)
-def test_a_part_of_another_plan_is_refused(
-    usk: Command, arguments: list[object], tmp_path: Path, other: tuple[object, ...], differing: str
+def test_a_part_of_another_plan_or_version_is_refused(
+    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
-    before = contents(out)
-    refused = usk(*arguments, *other, "--out", out, "--part", "2/2")
-    assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert f"another plan (another {differing})" in refused.err
+    usk(*arguments, "--out", out, "--part", "1/2").done()
+    before, rest = contents(out), ("--out", out, "--part", "2/2")
+    for name, value in (("seed", 1), ("steps", 2), ("batch", 3), ("per class", 4)):
+        other = usk(*arguments, f"--{name.replace(' ', '-')}", value, *rest)
+        other.refused(2, f"another plan (another {name})")
+    for name in ("usk", "torch"):
+        with monkeypatch.context() as patched:
+            patched.setattr(dataset_folder, "job_versions", partial(dict, job_versions(), **{name: "0.0.1"}))
+            other = usk(*arguments, *rest)
+        other.refused(2, f"begun with {name} {job_versions()[name]}, and here is 0.0.1")
     assert contents(out) == before
 
 
@@ -148,21 +145,6 @@ def test_a_part_waits_while_another_claims_the_folder_and_longer_once_its_own_is
 
     monkeypatch.setattr(synthesize, "_render_all", rendered)
     assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
-
-
-@pytest.mark.parametrize("name", ["usk", "torch"])
-def test_a_part_of_another_version_is_refused(
-    usk: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    out = tmp_path / "out"
-    assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
-    before = contents(out)
-    with monkeypatch.context() as patched:
-        patched.setattr(dataset_folder, "job_versions", lambda: {**job_versions(), name: "0.0.1"})
-        refused = usk(*arguments, "--out", out, "--part", "2/2")
-    assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert f"begun with {name} {job_versions()[name]}, and here is 0.0.1" in refused.err
-    assert contents(out) == before
 
 
 def test_threads_are_those_of_the_first_part(
