@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.engine.units import WriteFiles
-from usk.engine.engine import MAX_WORKER_LOSSES, Workers
+from usk.engine.engine import MAX_WORKER_LOSSES, Job, Workers
 from usk.engine.select import create_engine
 from usk.engine.worker import READY_LINE, sendable_error
 from usk.errors import UskError
@@ -38,7 +38,7 @@ def run(folder: Path, n_units: int, workers: Workers, **faults: str) -> tuple[di
         folder, tuple((int(name.removeprefix("unit")), fault) for name, fault in faults.items())
     )
     with create_engine(workers) as engine:
-        engine.run(n_units, setup, lambda number: number, on_progress=on_progress, on_result=on_result)
+        engine.run(Job(n_units, setup, lambda number: number, on_progress, on_result))
     return devices, progress
 
 

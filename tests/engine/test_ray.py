@@ -33,7 +33,7 @@ import torch
 import usk
 from tests.engine.units import AddToShared, WriteFiles
 from usk.engine.select import create_engine
-from usk.engine.engine import RAY, Workers
+from usk.engine.engine import RAY, Job, Workers
 from usk.errors import UskError
 
 here = os.getcwd()
@@ -51,7 +51,7 @@ def run(**faults):
     results = {}
     setup = WriteFiles(folder, tuple((int(name.removeprefix("unit")), fault) for name, fault in faults.items()))
     with create_engine(two, [folder]) as engine:
-        engine.run(4, setup, lambda number: number, on_result=results.__setitem__)
+        engine.run(Job(4, setup, lambda number: number, on_result=results.__setitem__))
     return results
 
 def error_of(call):
@@ -65,13 +65,13 @@ print(error_of(lambda: run(unit0="killed always")))
 print(error_of(lambda: run(unit2="line")))
 with create_engine(two, [folder]) as engine:
     shared = engine.share(torch.arange(5.0))
-    engine.run(3, AddToShared(), lambda number: (number, shared), on_result=print)
+    engine.run(Job(3, AddToShared(), lambda number: (number, shared), on_result=print))
 usk.__version__ = "0.0.1"
 print(error_of(run))
 usk.__version__ = usk_version = "0.1.0"
 with create_engine(two, [folder, sys.argv[2]]) as engine:
     Path(sys.argv[2]).rename(sys.argv[2] + "-gone")  # as if only this machine saw the folder
-    print(error_of(lambda: engine.run(1, WriteFiles(folder), lambda number: number)))
+    print(error_of(lambda: engine.run(Job(1, WriteFiles(folder), lambda number: number))))
 print(error_of(lambda: create_engine(Workers(1, 1, ("cuda:0",), RAY), [folder]).__enter__()))
 print(run(unit2="machine lost once"))
 try:

@@ -36,12 +36,6 @@ def median_distance(values: np.ndarray) -> float:
     return float(np.median(distances)) or 1.0
 
 
-def share_no_recording(first: Recordings, second: Recordings) -> np.ndarray:
-    """Return which pairs of clips have no recording in common: bool [n, m]."""
-    first_table, second_table = _recording_tables(first, second)
-    return np.asarray(first_table @ second_table.T == 0)
-
-
 def _recording_tables(first: Recordings, second: Recordings) -> tuple[np.ndarray, np.ndarray]:
     """Return which recordings the clips of two sets belong to: 0 or 1, [n, recordings] and [m, recordings]."""
     column_of = {name: column for column, name in enumerate(sorted(set().union(*first, *second)))}

@@ -37,7 +37,7 @@ from usk.data.mix import Mix, label_map
 from usk.data.source import Source
 from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
-from usk.engine.engine import LOCAL, Workers
+from usk.engine.engine import LOCAL, Job, Workers
 from usk.engine.part import Part, part_number
 from usk.engine.select import create_engine, require_engine
 from usk.errors import UsageError, disk_errors
@@ -262,13 +262,12 @@ class _Trainer:
 
             with create_engine(workers, [self.out]) as engine:
                 tables = SharedTables(self._make_table, engine.share, tasks)
-                engine.run(
-                    len(tasks),
-                    RunTrainer(self.config.classifier),
-                    lambda number: (tasks[number], tables.get(tasks[number])),
-                    on_progress=on_progress,
-                    on_result=on_result,
-                )
+                setup = RunTrainer(self.config.classifier)
+
+                def make_unit(number: int) -> Any:
+                    return tasks[number], tables.get(tasks[number])
+
+                engine.run(Job(len(tasks), setup, make_unit, on_progress, on_result))
         return [record for record in self.records if record is not None]
 
     def _make_table(self, name: str) -> FeatureTable:

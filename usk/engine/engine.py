@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from usk.errors import UskError
@@ -46,6 +47,21 @@ class Workers:
         return self.devices[number % len(self.devices)]
 
 
+@dataclass(frozen=True)
+class Job:
+    """Units to run. All functions but `setup` are called in this process, in the thread that runs the job.
+
+    `make_unit` gets the number of a unit, from 0, just before a worker runs it. `on_progress` and `on_result` get a unit's
+    number and its progress or its result. The Ray engine reports no progress.
+    """
+
+    n_units: int
+    setup: Setup
+    make_unit: Callable[[int], Any]
+    on_progress: Callable[..., None] = lambda *_: None
+    on_result: Callable[[int, Any], None] = lambda *_: None
+
+
 class SharedTensor(ABC):
     """A picklable handle of a tensor that all workers can read."""
 
@@ -74,25 +90,10 @@ class Engine(ABC):
         """Store a tensor where all workers can read it. Units carry the handle that this returns."""
 
     @abstractmethod
-    def run(
-        self,
-        n_units: int,
-        setup: Setup,
-        make_unit: Callable[[int], Any],
-        *,
-        on_progress: Callable[..., None] = lambda *_: None,
-        on_result: Callable[[int, Any], None] = lambda *_: None,
-    ) -> None:
-        """Run units 0 to `n_units` - 1.
+    def run(self, job: Job) -> None:
+        """Run all units of a job.
 
-        Args:
-            setup: prepares each worker.
-            make_unit: returns the unit of a number. It is called in this process, just before a worker runs the unit.
-            on_progress, on_result: callbacks in this thread, with a unit's number and its progress or its result. The Ray
-                engine reports no progress.
-
-        Raise the exception of a unit that fails, after all workers were stopped. Raise UskError if `MAX_WORKER_LOSSES` workers
-        were lost with the same unit.
+        Raise the exception of a unit that fails. Raise UskError if `MAX_WORKER_LOSSES` workers were lost with the same unit.
         """
 
 
@@ -110,29 +111,21 @@ class InProcessEngine(Engine):
     def share(self, tensor: Any) -> SharedTensor:
         return _InProcessTensor(tensor)
 
-    def run(
-        self,
-        n_units: int,
-        setup: Setup,
-        make_unit: Callable[[int], Any],
-        *,
-        on_progress: Callable[..., None] = lambda *_: None,
-        on_result: Callable[[int, Any], None] = lambda *_: None,
-    ) -> None:
+    def run(self, job: Job) -> None:
         from usk.device import threads_of_torch
 
-        run_unit = setup(self.workers.device(0))
-        for number in range(n_units):
-            unit = make_unit(number)
+        run_unit = job.setup(self.workers.device(0))
+        for number in range(job.n_units):
+            unit = job.make_unit(number)
             with threads_of_torch(self.workers.threads):
-                result = run_unit(unit, lambda *progress, number=number: on_progress(number, *progress))
-            on_result(number, result)
+                result = run_unit(unit, partial(job.on_progress, number))
+            job.on_result(number, result)
 
 
 class WorkerPool(Engine):
     """Starts workers, sends each one unit at a time, and replaces workers that are lost.
 
-    Subclasses start the workers and exchange messages with them. A worker has a number, and a slot that decides its device.
+    Subclasses exchange messages with the workers. A worker has a number, and a slot that decides its device.
     """
 
     @abstractmethod
@@ -149,28 +142,20 @@ class WorkerPool(Engine):
 
     @abstractmethod
     def receive(self) -> tuple[int, tuple[Any, ...]] | None:
-        """Return the next message, with the number of its worker, or None after a second without one.
+        """Return the number of a worker and its next message, or None after a second without one.
 
-        Messages: `("ready",)` for a unit, `("progress", arguments)`, `("result", result)`, `("error", exception)`, and
-        `("lost", reason)` for a worker that ended.
+        Messages are `("ready",)`, `("progress", arguments)`, `("result", result)`, `("error", exception)`, `("lost", reason)`.
         """
 
     @abstractmethod
     def loss_error(self, worker: int, reason: str) -> UskError:
         """Return the error for a unit that lost too many workers; `worker` is the last of them."""
 
-    def run(
-        self,
-        n_units: int,
-        setup: Setup,
-        make_unit: Callable[[int], Any],
-        *,
-        on_progress: Callable[..., None] = lambda *_: None,
-        on_result: Callable[[int, Any], None] = lambda *_: None,
-    ) -> None:
-        queue = deque(range(n_units))
+    def run(self, job: Job) -> None:
+        queue = deque(range(job.n_units))
         losses = Counter[int | None]()
-        slots = {self.start(slot, setup): slot for slot in range(min(self.workers.processes, n_units))}
+        n_slots = min(self.workers.processes, job.n_units)
+        slots = {self.start(slot, job.setup): slot for slot in range(n_slots)}
         running: dict[int, int | None] = dict.fromkeys(slots)  # the unit of each worker
         while queue or any(number is not None for number in running.values()):
             if (message := self.receive()) is None:
@@ -180,7 +165,7 @@ class WorkerPool(Engine):
                 continue
             number = running[worker]
             if kind == "progress":
-                on_progress(number, *content[0])
+                job.on_progress(number, *content[0])
             elif kind == "error":
                 raise content[0]
             elif kind == "lost":
@@ -191,16 +176,16 @@ class WorkerPool(Engine):
                 if number is not None:
                     queue.appendleft(number)
                 if queue:
-                    replacement = self.start(slots[worker], setup)
+                    replacement = self.start(slots[worker], job.setup)
                     slots[replacement], running[replacement] = slots[worker], None
             else:
                 if kind == "result":
                     running[worker] = None
                     assert number is not None
-                    on_result(number, content[0])
+                    job.on_result(number, content[0])
                 if queue:
                     running[worker] = next_number = queue.popleft()
-                    self.send(worker, make_unit(next_number))
+                    self.send(worker, job.make_unit(next_number))
                 else:
                     del running[worker]
                     self.dismiss(worker)

@@ -17,7 +17,7 @@ import torch
 from usk.data.source import Source
 from usk.device import resolve_device, threads_of_torch, visible_devices
 from usk.diffusion.generator import Generator
-from usk.engine.engine import LOCAL, RunUnit, Workers
+from usk.engine.engine import LOCAL, Job, RunUnit, Workers
 from usk.engine.part import Part
 from usk.engine.select import create_engine, require_engine
 from usk.errors import UsageError
@@ -216,11 +216,11 @@ def _render_all(
         task.update(n_done + sum(made))
 
     given = prepared.given
-    begin, source = Rendering(given, folder.folder), given.source
+    setup, source = Rendering(given, folder.folder), given.source
     # Of the Hub's: in the cache of this machine
     files = [getattr(ref, "path", "") for ref in source.audio[:1]]
     with create_engine(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
-        engine.run(len(todo), begin, todo.__getitem__, on_result=on_result)
+        engine.run(Job(len(todo), setup, todo.__getitem__, on_result=on_result))
     return sum(made)
 
 
