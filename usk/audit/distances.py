@@ -160,10 +160,7 @@ def mmd(
 
 
 def kad(real: np.ndarray, made: np.ndarray) -> float:
-    """Return the kernel audio distance (arXiv 2502.15602) of embeddings [n, d] and [m, d].
-
-    It is `mmd` with the median distance between real clips as the kernel's width.
-    """
+    """Return the kernel audio distance (arXiv 2502.15602): `mmd` with the real clips' median distance as the kernel's width."""
     return mmd(made, real, median_distance(real))
 
 
@@ -202,10 +199,7 @@ class RealClips:
         }
 
     def distances(
-        self,
-        values: np.ndarray,
-        labels: Sequence[int],
-        recordings: Recordings | None = None,
+        self, values: np.ndarray, labels: Sequence[int], recordings: Recordings | None = None
     ) -> tuple[dict[int, Distance], Distance]:
         """Measure KAD of clips [n, d] from the real clips of their class. Return it by class, and its mean over classes.
 

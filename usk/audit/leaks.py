@@ -65,10 +65,7 @@ def _split_with_test_fold(real: Source, fold: int) -> Split:
 
 
 def wrong_provenance(synthetic: Source, real: Source) -> list[str]:
-    """Return texts for clips with a parent that is not in `real` or has another class there.
-
-    Parents are found by content, so recordings and folds may have new names.
-    """
+    """Return texts for clips with a parent that is not in `real` or has another class there. Parents are found by content."""
     wrong = []
     for clip, parents in zip(synthetic.clips, Origins(synthetic, real).rows, strict=True):
         name = synthetic.class_names[clip.label]

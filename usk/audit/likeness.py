@@ -64,10 +64,7 @@ def measure_likeness(synthetic: DecodedSource, originals: DecodedSource) -> Like
 def compare_mels(
     samples: np.ndarray, parents: Sequence[np.ndarray], weights: Sequence[float]
 ) -> tuple[float, float, float, float]:
-    """Return correlation and difference (dB) of a clip and its parents' average, then of the clip and the nearest parent.
-
-    All sounds have the same length.
-    """
+    """Return correlation and difference (dB) from the parents' average, then from the nearest parent, for equally long sounds."""
     images, _ = audio_to_image(torch.from_numpy(np.stack([samples, *parents])).float(), MEL)
     decibels = images[:, 0].numpy().astype(np.float64) * MEL.top_db / 2
     decibels -= decibels.mean(axis=(1, 2), keepdims=True)

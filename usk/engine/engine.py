@@ -91,10 +91,7 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, job: Job) -> None:
-        """Run all units of a job.
-
-        Raise the exception of a unit that fails. Raise UskError if `MAX_WORKER_LOSSES` workers were lost with the same unit.
-        """
+        """Run all units. Raise a failed unit's exception, or UskError if `MAX_WORKER_LOSSES` workers were lost with one unit."""
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,7 @@ class RayEngine(WorkerPool):
         return self
 
     def _resources(self) -> dict[str, float]:
-        """Return the CPUs and GPUs that each actor reserves, and reduce the workers to what the cluster has room for.
-
-        Raise UsageError if it has no room for one.
-        """
+        """Return the CPUs and GPUs of each actor, and limit the workers to the cluster's room. Raise UsageError without room."""
         import ray
 
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -187,10 +184,7 @@ def _connect() -> None:
 def run_in_actor(
     run_units: list[Any], setup_reference: Any, device: str, threads: int, unit: Any
 ) -> tuple[Any, ...]:
-    """Run one unit in an actor and return a message for `WorkerPool.receive`.
-
-    The first call runs the setup function and keeps what it returns in the list `run_units`.
-    """
+    """Run one unit and return a message for `WorkerPool.receive`. The first call puts the setup's result into `run_units`."""
     import ray
     import torch
 

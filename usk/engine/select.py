@@ -23,10 +23,7 @@ def require_engine(name: str, part: Part = Part()) -> None:
 
 
 def create_engine(workers: Workers, required_paths: Sequence[str | Path] = ()) -> Engine:
-    """Return the engine of `workers`, to be used as a context manager.
-
-    Every machine of a cluster must see `required_paths`. The first of them is a folder.
-    """
+    """Return the engine of `workers`. All machines of a cluster must see `required_paths`; the first of them is a folder."""
     if workers.engine == RAY:
         from usk.engine.ray import RayEngine
 

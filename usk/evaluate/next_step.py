@@ -21,10 +21,7 @@ class MoreSeeds:
 
 
 def next_step(comparison: Comparison) -> MoreSeeds | None:
-    """Suggest seeds for the mixes without a clear result, or return None if there are none.
-
-    If a mix has too few pairs, suggest as many seeds as the exact test needs. Otherwise suggest twice as many as there are.
-    """
+    """Suggest as many seeds as the exact test needs, or else twice as many as there are. Return None if all mixes are clear."""
     open_rows = [
         row
         for row in comparison.rows

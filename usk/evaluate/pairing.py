@@ -95,10 +95,7 @@ def choose_baseline(runs: Sequence[RunRecord], wanted: str | None) -> str:
 
 
 def newest_runs_by_mix(group: RunGroup, baseline: str) -> dict[str, list[RunRecord]]:
-    """Return the runs of each mix, the baseline first, and only the newest run of each mix, split and seed.
-
-    Raise SourceError if the runs have different classes.
-    """
+    """Return the newest run of each split and seed by mix, the baseline first. Raise SourceError for different classes."""
     first, *others = group.runs
     for run in others:
         if run.class_names != first.class_names:

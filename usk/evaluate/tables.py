@@ -17,11 +17,7 @@ P_VALUE = "pp: percentage points. p value: the larger of the exact test's and th
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Return the tables of mixes, chosen augmentations and recall by class, without empty ones."""
-    tables = [
-        mix_table(comparison),
-        choice_table(comparison),
-        recall_table(comparison),
-    ]
+    tables = [mix_table(comparison), choice_table(comparison), recall_table(comparison)]
     return [table for table in tables if table.rows]
 
 

@@ -38,10 +38,7 @@ class Change:
 
 
 def find_changes(details: ComparisonDetails, real: Source) -> list[Change]:
-    """Return the clips of each mix that changed in most pairs, alternately better and worse ones.
-
-    Runs that were tested on other content than `real` are left out.
-    """
+    """Return the clips of each mix that changed in most pairs of runs on `real`, alternately better and worse ones."""
     row_of = {clip.clip_id: row for row, clip in enumerate(real.clips)}
     baseline, *others = details.comparison.by_mix
     changes: list[Change] = []

@@ -187,10 +187,7 @@ class SoundLibrary:
 
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:
-        """The log-mel statistics of each sound, standardized by real sounds and scaled to their median distance.
-
-        Empty without two real sounds.
-        """
+        """Log-mel statistics, standardized by real sounds and scaled to their median distance; empty without two real sounds."""
         real = [values for name, values in self.statistics.items() if name in self.real_names]
         if len(real) < 2:
             return {}

@@ -34,10 +34,7 @@ OnProgress = Callable[[float, str], None]
 
 
 class _StepReporter(Reporter):
-    """Reports the progress of one step.
-
-    The step consists of `n_tasks` tasks with the given label. Other tasks and all notes are not shown.
-    """
+    """Reports the progress of a step with `n_tasks` tasks of the given label. Other tasks and all notes are not shown."""
 
     def __init__(self, label: str, on_progress: OnProgress, n_tasks: int = 1) -> None:
         super().__init__()
@@ -170,10 +167,7 @@ class _StudySteps:
         return self._sources[name]
 
     def in_order(self) -> list[Step]:
-        """Return the steps.
-
-        A part of a study makes all of its clips before it trains anything, because trainings need the clips of other parts.
-        """
+        """Return all steps. A part makes all of its clips before it trains, because trainings need the clips of other parts."""
         config = self.config
         steps = [self._fit(name, table) for name, table in config.generators.items()]
         postponed: list[Step] = []
