@@ -16,10 +16,10 @@ from usk.errors import UsageError
 MIXUP_ALPHA = 0.2
 
 
-def shift(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def shift(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Roll each clip in time by a random number of frames."""
     n, n_mels, n_frames = batch.shape
-    shifts = torch.randint(n_frames, (n,), generator=draw)
+    shifts = torch.randint(n_frames, (n,), generator=rng)
     index = (torch.arange(n_frames)[None, :] - shifts[:, None]) % n_frames
     return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
 
@@ -29,31 +29,31 @@ def cropped_frames(n_frames: int) -> int:
     return (n_frames + 1) // 2
 
 
-def crop(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def crop(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Keep half of each clip's frames, starting at a random frame. This also halves the work."""
     n, n_mels, n_frames = batch.shape
     kept = cropped_frames(n_frames)
-    begins = torch.randint(n_frames - kept + 1, (n,), generator=draw)
+    begins = torch.randint(n_frames - kept + 1, (n,), generator=rng)
     index = begins[:, None] + torch.arange(kept)[None, :]
     return batch.gather(2, index[:, None, :].expand(-1, n_mels, -1).to(batch.device))
 
 
-def gain(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def gain(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Make each clip louder or softer by up to 6 dB."""
-    gains_db = torch.rand(len(batch), generator=draw) * 12 - 6
+    gains_db = torch.rand(len(batch), generator=rng) * 12 - 6
     return batch + gains_db[:, None, None].to(batch)
 
 
-def equalize(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def equalize(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Apply a random equalizer to each clip, as another microphone or room would.
 
     The edges of 3 to 6 regions of bands get gains of up to 6 dB, with linear interpolation between them. This is linear
     FilterAugment (Nam et al., arXiv 2110.03282).
     """
     n, n_mels, _ = batch.shape
-    n_inner = torch.randint(2, 6, (n, 1), generator=draw)
-    inner = torch.randint(1, n_mels - 1, (n, 5), generator=draw)
-    gains_db = torch.rand(n, 7, generator=draw) * 12 - 6
+    n_inner = torch.randint(2, 6, (n, 1), generator=rng)
+    inner = torch.randint(1, n_mels - 1, (n, 5), generator=rng)
+    gains_db = torch.rand(n, 7, generator=rng) * 12 - 6
     inner = torch.where(torch.arange(5) < n_inner, inner, n_mels - 1).sort(dim=1).values
     knots = torch.cat((torch.zeros(n, 1), inner, torch.full((n, 1), n_mels - 1.0)), dim=1)  # [clips, 7]
     bands = torch.arange(n_mels).expand(n, -1)
@@ -64,14 +64,14 @@ def equalize(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return batch + curve_db[:, :, None].to(batch)
 
 
-def mask(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def mask(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Fill up to an eighth of the bands and up to a fifth of the frames with the clip's mean.
 
     Each clip gets one mask of either kind, as in SpecAugment (Park et al., arXiv 1904.08779).
     """
     n, n_mels, n_frames = batch.shape
-    widths = (torch.rand(2, n, generator=draw) * torch.tensor([[n_mels / 8], [n_frames / 5]])).long()
-    places = (torch.rand(2, n, generator=draw) * (torch.tensor([[n_mels], [n_frames]]) - widths)).long()
+    widths = (torch.rand(2, n, generator=rng) * torch.tensor([[n_mels / 8], [n_frames / 5]])).long()
+    places = (torch.rand(2, n, generator=rng) * (torch.tensor([[n_mels], [n_frames]]) - widths)).long()
     frames, bands = torch.arange(n_frames), torch.arange(n_mels)
     in_bands = (bands >= places[0][:, None]) & (bands < (places[0] + widths[0])[:, None])
     in_frames = (frames >= places[1][:, None]) & (frames < (places[1] + widths[1])[:, None])
@@ -79,10 +79,10 @@ def mask(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return torch.where(masked, batch.mean(dim=(1, 2), keepdim=True), batch)
 
 
-def stretch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def stretch(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Play each clip up to 25 % faster or slower, interpolating frames. A faster clip then starts again."""
     n, n_mels, n_frames = batch.shape
-    rates = torch.exp((torch.rand(n, generator=draw) * 2 - 1) * math.log(1.25))
+    rates = torch.exp((torch.rand(n, generator=rng) * 2 - 1) * math.log(1.25))
     at = (torch.arange(n_frames)[None, :] * rates[:, None]) % n_frames
     before = at.long()
     share = (at - before)[:, None, :].to(batch)
@@ -93,20 +93,20 @@ def stretch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return (1 - share) * frames(before) + share * frames(before + 1)
 
 
-def pitch(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def pitch(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Move each clip up or down by up to two mel bands, repeating the band at the edge: a small pitch shift."""
     n, n_mels, n_frames = batch.shape
-    steps = torch.randint(-2, 3, (n,), generator=draw)
+    steps = torch.randint(-2, 3, (n,), generator=rng)
     index = (torch.arange(n_mels)[None, :] - steps[:, None]).clamp(0, n_mels - 1)
     return batch.gather(1, index[:, :, None].expand(-1, -1, n_frames).to(batch.device))
 
 
-def noise(batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def noise(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Add noise of equal power in all mel bands, 10 to 40 dB below the clip's mean power."""
-    below_db = 10 + 30 * torch.rand(len(batch), generator=draw)
-    if batch.device.type != draw.device.type:  # draw the large noise tensor on the batch's own device
-        draw = torch.Generator(batch.device).manual_seed(int(torch.randint(2**62, (1,), generator=draw)))
-    spread = torch.empty_like(batch).exponential_(generator=draw)  # power of Gaussian noise
+    below_db = 10 + 30 * torch.rand(len(batch), generator=rng)
+    if batch.device.type != rng.device.type:  # draw the large noise tensor on the batch's own device
+        rng = torch.Generator(batch.device).manual_seed(int(torch.randint(2**62, (1,), generator=rng)))
+    spread = torch.empty_like(batch).exponential_(generator=rng)  # power of Gaussian noise
     nats_per_db = math.log(10) / 10
     power = torch.exp(batch * nats_per_db)
     floor = power.mean(dim=(1, 2)) * torch.exp(-below_db.to(batch) * nats_per_db)
@@ -191,7 +191,7 @@ class Augmented:
 
 
 def augment_batch(
-    batch: torch.Tensor, names: tuple[str, ...], draw: torch.Generator, sounding: int | None = None
+    batch: torch.Tensor, names: tuple[str, ...], rng: torch.Generator, sounding: int | None = None
 ) -> Augmented:
     """Apply the augmentations `names` in order. `crop` halves the frames.
 
@@ -203,14 +203,14 @@ def augment_batch(
         batch, padding = batch[..., :sounding], batch[..., sounding:]
     for name in names:
         if name != MIXUP:
-            batch = AUGMENTATIONS[name](batch, draw)
+            batch = AUGMENTATIONS[name](batch, rng)
     if padding is not None:
         batch = torch.cat((batch, padding), dim=-1)
     if MIXUP not in names:
         return Augmented(batch)
-    partners = torch.randperm(len(batch), generator=draw).to(batch.device)
+    partners = torch.randperm(len(batch), generator=rng).to(batch.device)
     # A Beta variable is a ratio of Gamma variables. Only this private function draws them from a given generator.
-    gammas = torch._standard_gamma(torch.full((2, len(batch)), MIXUP_ALPHA), generator=draw)
+    gammas = torch._standard_gamma(torch.full((2, len(batch)), MIXUP_ALPHA), generator=rng)
     shares = (gammas[0] / gammas.sum(dim=0).clamp_min(1e-30)).nan_to_num(0.0)
     shares = torch.minimum(shares, 1 - shares).to(batch)
     mixed = batch + shares[:, None, None] * (batch[partners] - batch)
