@@ -188,9 +188,9 @@ def test_worker_processes_end_with_the_bytes_of_one_and_a_killed_one_costs_its_u
     monkeypatch.setattr(local.subprocess, "Popen", noted)
     send = local.ProcessEngine.send
 
-    def send_and_kill(self: local.ProcessEngine, worker: int, unit: object) -> None:
+    def send_and_kill(self: local.ProcessEngine, worker: int, unit: Any) -> None:
         send(self, worker, unit)
-        if unit == 0 and len(started) == 2:  # kill the worker of the first unit, once
+        if unit.number == 0 and len(started) == 2:  # kill the worker of the first unit, once
             started[worker].kill()
 
     monkeypatch.setattr(local.ProcessEngine, "send", send_and_kill)
