@@ -88,9 +88,9 @@ def nearness_table(audit: Audit) -> Table:
         notes=("Real to real: to the nearest real clip of another recording.",),
     )
     for part in (*audit.classes, audit.overall):
-        near = (part.nearness.to_parents, part.nearness.to_real, part.nearness.real_to_real)
-        told = ("" if value is None else f"{value:.3g}" for value in near)
-        table.add(part.class_name, f"{part.near_copies:,}", *told)
+        distances = (part.nearness.to_parents, part.nearness.to_real, part.nearness.real_to_real)
+        cells = ("" if distance is None else f"{distance:.3g}" for distance in distances)
+        table.add(part.class_name, f"{part.near_copies:,}", *cells)
     return table
 
 

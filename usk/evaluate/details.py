@@ -56,7 +56,7 @@ class ComparisonDetails:
 
     @cached_property
     def pairs(self) -> tuple[tuple[RunRecord, float], ...]:
-        """The runs with a partner of the baseline, and their difference in accuracy to it in percentage points, by mix."""
+        """Runs that are paired with a baseline run, and their differences in accuracy (percentage points), by mix."""
         baseline = self.comparison.baseline
         partners = {run.key: run for run in self.comparison.by_mix[baseline]}
         return tuple(
@@ -77,8 +77,10 @@ class ComparisonDetails:
         return {run.folder: read_history(run.folder) for run in self.runs}
 
     def curves(self, metric: str) -> dict[str, tuple[list[int], np.ndarray]]:
-        """Return one metric of training, such as `loss`, by mix: the epochs for which all its runs have a value, and the values,
-        [runs, epochs]. A mix with fewer than two such epochs is left out."""
+        """Return a training metric, such as `loss`, by mix: epochs for which all runs have a value, and values [runs, epochs].
+
+        Mixes with fewer than two such epochs are left out.
+        """
         curves = {
             mix: _training_curve(metric, [self.histories[run.folder] or [] for run in runs])
             for mix, runs in self.comparison.by_mix.items()

@@ -20,19 +20,19 @@ def matrices_svg(panels: Sequence[tuple[str, np.ndarray, bool]], names: Sequence
     step = 22 + size + room
     height = step * len(panels) if narrow else step
     parts = [f'<svg viewBox="0 0 {width} {height:.0f}" aria-hidden="true" focusable="false" class="matrix">']
-    for place, (title, values, signed) in enumerate(panels):
-        left = room if narrow else room + place * (size + GAP_PX)
-        top = 22 + (place * step if narrow else 0)
+    for number, (title, values, signed) in enumerate(panels):
+        left = room if narrow else room + number * (size + GAP_PX)
+        top = 22 + (number * step if narrow else 0)
         parts.append(f'<text x="{left:.1f}" y="{top - 7:.1f}" class="title">{escape(title)}</text>')
         parts.append(
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{size:.1f}" height="{size:.1f}" class="frame"/>'
         )
-        parts += _name_texts(names, left, top, size, beside=narrow or place == 0)
+        parts += _name_texts(names, left, top, size, name_rows=narrow or number == 0)
         parts += _cell_shapes(values, signed, left, top, size / len(names))
     return "".join([*parts, "</svg>"])
 
 
-def _name_texts(names: Sequence[str], left: float, top: float, size: float, beside: bool) -> list[str]:
+def _name_texts(names: Sequence[str], left: float, top: float, size: float, name_rows: bool) -> list[str]:
     texts, cell = [], size / len(names)
     for number, name in enumerate(names):
         text = escape(name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…")
@@ -40,7 +40,7 @@ def _name_texts(names: Sequence[str], left: float, top: float, size: float, besi
         texts.append(
             f'<text transform="translate({x:.1f} {y:.1f}) rotate(-90)" text-anchor="end">{text}</text>'
         )
-        if beside:
+        if name_rows:
             y = top + (number + 0.5) * cell + 3.5
             texts.append(f'<text x="{left - 5:.1f}" y="{y:.1f}" text-anchor="end">{text}</text>')
     return texts

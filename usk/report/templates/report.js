@@ -23,7 +23,7 @@
   theme.addEventListener("click", () => {
     const now = document.documentElement.dataset.theme || "system";
     setTheme(themes[(themes.indexOf(now) + 1) % themes.length]);
-    try { localStorage.setItem("usk-colors", document.documentElement.dataset.theme || "system"); } catch { /* not kept */ }
+    try { localStorage.setItem("usk-colors", document.documentElement.dataset.theme || "system"); } catch { /* no storage: the choice is not remembered */ }
   });
   window.addEventListener("beforeprint", () => {
     theme.dataset.before = document.documentElement.dataset.theme || "system";
@@ -52,7 +52,7 @@
     if (shown === "map") drawMap();
     remember();
   };
-  // The address holds what is shown, so that it can be sent: the tab, the comparison, a gallery's filters, order and clip.
+  // The address contains the tab, the comparison, and a gallery's filters, order and clip, so that a link shows the same view.
   const linkTo = (values) => `#${new URLSearchParams(values)}`;
   const setAddress = (values) => { try { history.replaceState(null, "", linkTo(values)); } catch { /* some browsers refuse on files */ } };
   const remember = () => {
@@ -105,7 +105,7 @@
   const player = new Audio();
   player.id = "player";
   document.body.append(player);
-  let playing = null; // what `play` was asked for
+  let playing = null; // the argument of the last `play`
   const stopPlaying = () => {
     const was = playing;
     playing = null;
@@ -128,7 +128,7 @@
     player.currentTime = asked.at || 0;
     playing = asked;
     asked.element.classList.add("playing");
-    // A play that another one replaced is no failure.
+    // It is not an error if another sound has replaced this one.
     player.play().then(tick, (error) => { if (playing === asked && error.name !== "AbortError") asked.say("This browser could not play the clip"); });
   };
   player.addEventListener("ended", () => { if (playing && playing.ended) playing.ended(); stopPlaying(); });
@@ -149,7 +149,7 @@
   const save = (name, address) => {
     const link = make("a");
     link.href = address;
-    link.target = "_blank"; // where a browser shows the file instead
+    link.target = "_blank"; // some browsers show the file instead of saving it
     link.download = name.replace(/[^A-Za-z0-9._-]+/g, "-");
     link.click();
   };
@@ -166,7 +166,7 @@
       this.more = $(".more", root);
       this.current = 0;
       this.side = "S";
-      this.position = 0; // in seconds, of the current clip, where it was paused
+      this.position = 0; // where the current clip was paused, in seconds
       this.shown = 0;
       this.opened = false;
       for (const select of $$("[data-filter]", root)) {
@@ -238,7 +238,7 @@
       this.say("");
     }
 
-    // What a form's field is called in an address, and all fields with their values.
+    // The name of a form's field in an address, and the values of all fields.
     fields() {
       return $$("[data-filter], [data-min], [data-sort]", this.root).map((field) => [field.dataset.filter || (field.dataset.min ? `least-${field.dataset.min}` : "sort"), field]);
     }
@@ -377,7 +377,7 @@
       return card ? $$(".panel", card) : [];
     }
 
-    // From `at` on, else from where the card's other sound is or was paused; where this very one plays, pause it.
+    // Play from `at`, or else from the position of the card's other sound. If this sound plays already, pause it.
     play(side, at = null) {
       const panel = this.sides().find((one) => one.dataset.side === side);
       if (!panel) return;
@@ -451,7 +451,7 @@
       if (!gallery || event.ctrlKey || event.metaKey || event.altKey) return;
       if (!$("[data-keys]", gallery.root).checked) return;
       if (event.target.closest("input, select, summary, [role=tab], #theme, .more, .skip")) return;
-      // Space on a button is that button's own click.
+      // On a button, the space key clicks the button.
       if (event.key === " " && event.target.closest("button")) return;
       gallery.key(event);
     });
@@ -469,7 +469,7 @@
       one.style.cssText = colorOf(cls);
       $("#map .classes").append(one, " ");
     }
-    drawMap = () => { // once, when it is asked for: thousands of dots take a while
+    drawMap = () => { // once, on first use, because thousands of dots take a while
       drawMap = () => {};
       data.places.forEach((place, at) => {
         if (!place) return;
@@ -496,7 +496,7 @@
   // --- tables as CSV -------------------------------------------------------------------------------------
   const csv = (table) => $$("tr", table).map((row) => [...row.children].map((cell) => {
     const text = cell.textContent.trim().replace(/\u2212/g, "-");
-    const plain = /^[=+@\t-]/.test(text) && !/^[+-]?[\d.]+$/.test(text) ? `'${text}` : text; // no formulas
+    const plain = /^[=+@\t-]/.test(text) && !/^[+-]?[\d.]+$/.test(text) ? `'${text}` : text; // a spreadsheet would run text that looks like a formula
     return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
   }).join(",")).join("\r\n");
   const withCsv = (table) => {
@@ -517,7 +517,7 @@
     const [start, ...choices] = $$("button", blind);
     const pools = [true, false].map((real) => data.sounds.map((_, at) => at).filter((at) => data.sounds[at].real === real));
     let trials = [];
-    const wilson = (right, n) => { // the 95 % interval of a share, in per cent
+    const wilson = (right, n) => { // the 95 % interval of a fraction, in per cent
       const [p, z2] = [right / n, 1.96 ** 2];
       const half = 1.96 * Math.sqrt((p * (1 - p)) / n + z2 / (4 * n * n));
       return [-half, half].map((side) => Math.round((100 * (p + z2 / (2 * n) + side)) / (1 + z2 / n)));
@@ -564,7 +564,7 @@
     });
   }
 
-  // Not a panel's own id: browsers would scroll past the heading to it.
+  // The address does not use a panel's id, because browsers would scroll past the heading to it.
   follow();
   window.addEventListener("hashchange", follow);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
