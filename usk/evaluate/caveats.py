@@ -55,9 +55,8 @@ def shared_clips(by_mix: RunsByMix) -> list[str]:
     mixes_by_text: dict[str, list[str]] = defaultdict(list)
     for mix, runs in by_mix.items():
         unit = "seed" if len({run.seed for run in runs}) > 1 else "split"
-        users: dict[frozenset[str], set[int | str]] = defaultdict(
-            set
-        )  # the seeds or splits by dataset revisions
+        # The seeds or splits by revisions of the synthetic clips.
+        users: dict[frozenset[str], set[int | str]] = defaultdict(set)
         for run in runs:
             if run.n_synthetic and run.revisions:
                 users[run.revisions].add(getattr(run, unit))

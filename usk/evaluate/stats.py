@@ -223,9 +223,8 @@ def _analyze_variance(
             residuals = by_seed - by_seed.mean(axis=1, keepdims=True)
             cell_variance += n / (n - 1) * n_seeds / (n_seeds - 1) * float(np.sum(residuals**2))
         clips = sizes.sum(axis=1, dtype=np.float64)
-        n_effective = float(
-            np.sum(clips**2) ** 2 / np.sum(clips**4)
-        )  # recordings of equal size with the same information
+        # How many recordings of equal size would have the same information.
+        n_effective = float(np.sum(clips**2) ** 2 / np.sum(clips**4))
         data_variance += variance
         squares += variance**2 / max(n_effective - 1, 1.0)
     n_folds, n_seeds = cells.shape

@@ -56,9 +56,8 @@ def _changes_of_mix(
     details: ComparisonDetails, baseline: str, mix: str, row_of: dict[str, int], revision: str
 ) -> list[Change]:
     by_mix = details.comparison.by_mix
-    counts: dict[str, np.ndarray] = defaultdict(
-        lambda: np.zeros(3, dtype=int)
-    )  # correct before, correct now, pairs
+    # Numbers of correct runs before, correct runs now, and pairs.
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=int))
     wrong: dict[str, tuple[Counter[int], Counter[int]]] = defaultdict(lambda: (Counter(), Counter()))
     run_of = {}  # a run of the mix that tested the clip
     for pair in pair_runs(by_mix[baseline], by_mix[mix]):

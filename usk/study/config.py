@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {"augments": ["auto"], "per_class": 10}
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A study. Numbers of real clips are strings, `50` or `full`, because they are keys of TOML tables.
+    """A study. Numbers of real clips (`size` in code) are strings, `50` or `full`, because they are keys of TOML tables.
 
     real: the source of the real clips, by default that of `usk train`. Relative paths start at the TOML file.
     train_clips: numbers of real clips to train on. The study works on them in this order.
@@ -55,20 +55,20 @@ class StudyConfig:
     first_seed: int = 0
     epochs: int | None = None
 
-    def seeds_of(self, n: str) -> range:
-        return range(self.first_seed, self.first_seed + self.seeds[n])
+    def seeds_of(self, size: str) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds[size])
 
-    def clips_of(self, n: str) -> list[str]:
-        """Return the names in `clips` that the mixes with `n` real clips use."""
-        named = [name for mix in self.mixes[n] for name in parse_mix(mix).parts]
+    def clips_of(self, size: str) -> list[str]:
+        """Return the names in `clips` that the mixes with `size` real clips use."""
+        named = [name for mix in self.mixes[size] for name in parse_mix(mix).parts]
         return [name for name in self.clips if name in named]
 
-    def mixes_of(self, n: str) -> list[str]:
-        """Return the mixes with `n` real clips as run records name them: one for each mix and use."""
+    def mixes_of(self, size: str) -> list[str]:
+        """Return the mixes with `size` real clips as run records name them: one for each mix and use."""
         return [
             USES[use].add_to(mix) if "real" in parse_mix(mix).parts else mix
             for use in self.uses
-            for mix in self.mixes[n]
+            for mix in self.mixes[size]
         ]
 
     @property

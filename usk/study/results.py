@@ -60,13 +60,13 @@ def size_name(train_clips: int | None) -> str:
 
 def includes_run(config: StudyConfig, run: RunRecord) -> bool:
     """Return whether a run belongs to the study."""
-    n = size_name(run.train_clips)
+    size = size_name(run.train_clips)
     return (
-        n in config.train_clips
+        size in config.train_clips
         and run.classifier in config.classifiers
-        and run.fold in config.test_folds[n]
-        and run.seed in config.seeds_of(n)
-        and run.mix in ("real", *config.mixes_of(n))
+        and run.fold in config.test_folds[size]
+        and run.seed in config.seeds_of(size)
+        and run.mix in ("real", *config.mixes_of(size))
     )
 
 
@@ -154,14 +154,14 @@ def accuracy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     tables = []
     for (classifier, augment), members in groups.items():
         by_size = {size_name(comparison.train_clips): comparison for comparison in members}
-        sizes = sorted(by_size, key=lambda n: float("inf") if n == FULL else int(n))
+        sizes = sorted(by_size, key=lambda size: float("inf") if size == FULL else int(size))
         title = (
             f"{classifier}, augmentation {augment}: accuracy %, and percentage points above real clips alone"
         )
-        table = Table(title, columns("trained on", numbers=[f"{n} real clips" for n in sizes]))
+        table = Table(title, columns("trained on", numbers=[f"{size} real clips" for size in sizes]))
         mixes = dict.fromkeys(row.mix for comparison in members for row in comparison.rows)
         for mix in mixes:
-            rows = [next((row for row in by_size[n].rows if row.mix == mix), None) for n in sizes]
+            rows = [next((row for row in by_size[size].rows if row.mix == mix), None) for size in sizes]
             table.add(mix, *("" if row is None else _cell(row) for row in rows))
         tables.append(table)
     return tables

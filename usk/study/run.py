@@ -171,14 +171,14 @@ class _StudySteps:
         config = self.config
         steps = [self._fit(name, table) for name, table in config.generators.items()]
         postponed: list[Step] = []
-        for n in config.train_clips:
-            for name in config.clips_of(n):
-                steps += [self._synthesize(name, n, fold) for fold in config.test_folds[n]]
+        for size in config.train_clips:
+            for name in config.clips_of(size):
+                steps += [self._synthesize(name, size, fold) for fold in config.test_folds[size]]
             trainings = steps if self.part.is_whole else postponed
             for classifier in config.classifiers:
-                trainings.append(self._train(classifier, n, ("real",), config.augments[n]))
-                for use in config.uses:
-                    trainings.append(self._train(classifier, n, config.mixes[n], config.mix_augments, use))
+                trainings.append(self._train(classifier, size, ("real",), config.augments[size]))
+                mixes, augments = config.mixes[size], config.mix_augments
+                trainings += [self._train(classifier, size, mixes, augments, use) for use in config.uses]
         return steps + postponed
 
     def _fit(self, name: str, table: dict[str, Any]) -> Step:
@@ -224,19 +224,18 @@ class _StudySteps:
             else _resolve_location(name, self.start)
         )
 
-    def _synthesize(self, name: str, n: str, fold: int) -> Step:
+    def _synthesize(self, name: str, size: str, fold: int) -> Step:
         from usk.synth.settings import RenderConfig, SynthConfig, render_config
 
         settings = dict(self.config.clips[name])
-        per_class = settings.pop("per_class", self.config.per_class[n])
+        per_class = settings.pop("per_class", self.config.per_class[size])
         share_kept = settings.pop("filter", None)
         if unknown := sorted(set(settings) - {"quality", *(entry.name for entry in fields(RenderConfig))}):
             raise UsageError(f"clips.{name}: {unknown[0]} is not a setting of `usk synth`")
         synth = SynthConfig(per_class, render=render_config(**settings), filter=share_kept)
-        seeds = (
-            [0] if n == FULL else list(self.config.seeds_of(n))
-        )  # `full` draws no subset, so its seeds would all be the same
-        subsets = [TrainSubset(None if n == FULL else int(n), fold, seed) for seed in seeds]
+        # All seeds of `full` would be the same, because it draws no subset.
+        seeds = [0] if size == FULL else list(self.config.seeds_of(size))
+        subsets = [TrainSubset(None if size == FULL else int(size), fold, seed) for seed in seeds]
 
         def run(device: str, on_progress: OnProgress) -> None:
             from usk.synth.subsets import synthesize_subsets
@@ -257,14 +256,19 @@ class _StudySteps:
             )
             self._incomplete.update({result.folder: result.missing for result in results if result.missing})
 
-        label = f"make {name} of {n} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"
+        label = f"make {name} of {size} real clips, test fold {fold}, {pluralize(len(seeds), 'seed')}"
         return Step(label, len(seeds), run)
 
     def _train(
-        self, classifier: str, n: str, mixes: Sequence[str], augments: Sequence[str], use: str = DEFAULT_USE
+        self,
+        classifier: str,
+        size: str,
+        mixes: Sequence[str],
+        augments: Sequence[str],
+        use: str = DEFAULT_USE,
     ) -> Step:
         config = self.config
-        folds, seeds = config.test_folds[n], config.seeds[n]
+        folds, seeds = config.test_folds[size], config.seeds[size]
 
         def run(device: str, on_progress: OnProgress) -> None:
             from usk.classify.config import TrainConfig
@@ -278,7 +282,7 @@ class _StudySteps:
                 test_folds=tuple(folds),
                 seeds=seeds,
                 seed=config.first_seed,
-                train_clips=n,
+                train_clips=size,
                 epochs=config.epochs,
                 augment=",".join(augments),
                 use=USES[use],
@@ -297,5 +301,5 @@ class _StudySteps:
 
         n_runs = len(mixes) * len(augments) * len(folds) * seeds
         mix_names = abbreviate_list(list(mixes)) + ("" if use == DEFAULT_USE else f", {use},")
-        label = f"train {classifier} on {mix_names} with {n} real clips, {pluralize(n_runs, 'run')}"
+        label = f"train {classifier} on {mix_names} with {size} real clips, {pluralize(n_runs, 'run')}"
         return Step(label, n_runs, run)
