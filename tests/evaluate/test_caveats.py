@@ -37,7 +37,7 @@ def test_a_caveat_of_runs_appears_once_with_its_mixes() -> None:
 def test_different_datasets_of_one_name_are_noted() -> None:
     changed = {"real,synth": [run(fold, **trained_on(str(fold))) for fold in (1, 2)]}
     assert caveats.different_datasets(changed) == [
-        "real,synth: its runs were trained on 2 different datasets of that name"
+        "real,synth: its runs were trained on 2 different datasets with the same name"
     ]
     assert not caveats.different_datasets(
         {"full": [run(fold, **trained_on("r", name=f"full/fold{fold}")) for fold in (1, 2)]}
@@ -57,7 +57,7 @@ def test_different_datasets_of_one_name_are_noted() -> None:
     ],
 )
 def test_shared_synthetic_clips_are_noted(runs: list[Any], which: str | None) -> None:
-    text = "trained on the same synthetic clips, so the luck of making them is in no interval"
+    text = "trained on the same synthetic clips, so the interval does not cover other draws of them"
     assert caveats.shared_clips({"real": [run(n_synthetic=0)], "mix": runs}) == (
         [f"mix: {which} {text}"] if which else []
     )

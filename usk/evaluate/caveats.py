@@ -46,7 +46,9 @@ def different_datasets(by_mix: RunsByMix) -> list[str]:
         datasets = frozenset().union(*(run.datasets for run in runs))
         n_datasets = max(Counter(name for name, _ in datasets).values(), default=1)
         if n_datasets > 1:
-            notes.append(f"{mix}: its runs were trained on {n_datasets} different datasets of that name")
+            notes.append(
+                f"{mix}: its runs were trained on {n_datasets} different datasets with the same name"
+            )
     return notes
 
 
@@ -65,7 +67,7 @@ def shared_clips(by_mix: RunsByMix) -> list[str]:
             which = "all" if all(members == everyone for members in users.values()) else "several"
             mixes_by_text[f"{which} {unit}s"].append(mix)
     return [
-        f"{'; '.join(mixes)}: {which} trained on the same synthetic clips, so the luck of making them is in no interval"
+        f"{'; '.join(mixes)}: {which} trained on the same synthetic clips, so the interval does not cover other draws of them"
         for which, mixes in mixes_by_text.items()
     ]
 
@@ -74,8 +76,8 @@ def unpaired_runs(by_mix: RunsByMix, pairs: PairsByMix) -> list[str]:
     n_baseline = len(next(iter(by_mix.values())))
     counts = {mix: len(by_mix[mix]) + n_baseline - 2 * len(mix_pairs) for mix, mix_pairs in pairs.items()}
     return [
-        f"{mix}: no partner with the same split and seed for {pluralize(n, 'run')} (its own and the baseline's), which are in "
-        "the means and recalls and not in the differences"
+        f"{mix}: no partner with the same split and seed for {pluralize(n, 'run')} (its own and the baseline's). They "
+        "count for means and recalls, but not for differences"
         for mix, n in counts.items()
         if n
     ]
@@ -115,6 +117,6 @@ def many_mixes(pairs: PairsByMix) -> list[str]:
     if len(pairs) < 2:
         return []
     return [
-        f"{len(pairs)} mixes are compared with the baseline: each interval stands for itself, the p values are corrected for all "
-        "together (Holm)"
+        f"{len(pairs)} mixes are compared with the baseline: each interval is for one mix alone, and the p values are corrected "
+        "for the number of mixes (Holm)"
     ]
