@@ -188,7 +188,7 @@ def test_a_run_arrives_predicts_and_says_where_it_is(
 ) -> None:
     for name in ("config.json", "model.safetensors"):
         moved = (trained / name).rename(trained / "moved")
-        refused(usk, 1, f"{trained} has no {name}, without which nobody can load it", trained)
+        refused(usk, 1, f"{trained} has no {name}, so nobody can load it", trained)
         moved.rename(trained / name)
     assert account.repos == {}
     (trained / "optimizer.pt").write_bytes(b"x")
@@ -563,7 +563,7 @@ def noncommercial(manifest: bytes) -> bytes:
 
 # A file, what becomes of its content (None: it is gone), and what is said of it.
 CHANGED = "was changed after it was made"
-FREE = "states the license unknown, but what it is made from is CC BY-NC 3.0"
+FREE = "states the license unknown, but it is made from CC BY-NC 3.0 data"
 GONE = "is unfinished: 1 of 3 shards are missing. Run the same `usk synth` again"
 SPOILED: dict[str, tuple[str, Callable[[bytes], bytes] | bytes | None, str]] = {
     "a shard is missing": (SHARD.format(1), None, GONE),

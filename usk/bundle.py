@@ -184,7 +184,7 @@ def _shared_paths(root: Path, kind: Kind) -> list[str]:
             if kind.files.fullmatch(path) and entry.is_file():
                 if not entry.resolve().is_relative_to(real_root):
                     raise UskError(
-                        f"{root / path} is or lies behind a link to a file outside of {root}, which would be uploaded",
+                        f"{root / path} is or lies behind a link to a file outside of {root}, and a push would upload that file",
                         hint="Copy the file into the folder.",
                     )
                 paths.append(path)
@@ -232,9 +232,7 @@ def _compare_hashes(root: Path, files: list[SharedFile]) -> None:
 def _check_run(root: Path, record: dict[str, Any], paths: list[str]) -> None:
     for name in ("config.json", "model.safetensors"):
         if name not in paths:
-            raise UskError(
-                f"{root} has no {name}, without which nobody can load it", hint="Train the run again."
-            )
+            raise UskError(f"{root} has no {name}, so nobody can load it", hint="Train the run again.")
     _check_weights(root / "model.safetensors")
 
 
@@ -309,7 +307,7 @@ def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
     stated = names if isinstance(names, str) else None
     if is_noncommercial(inherited) and not is_noncommercial(str(stated)):
         raise UskError(
-            f"{file} states the license {stated}, but what it is made from is {inherited}: non-commercial",
+            f"{file} states the license {stated}, but it is made from {inherited} data, which is non-commercial",
             hint="Restore the card's license.",
         )
     title = next((line[2:].strip() for line in text.splitlines() if line.startswith("# ")), root.name)

@@ -157,7 +157,7 @@ class Manifest:
         if self.kind != KIND:
             raise ValueError(f"its kind is {self.kind}, not {KIND}")
         if self.format != FORMAT:
-            raise ValueError(f"its format is {self.format}, where this version of usk reads format {FORMAT}")
+            raise ValueError(f"its format is {self.format}, but this version of usk reads format {FORMAT}")
         if not isinstance(self.render.get("strategy"), str):
             raise ValueError("render does not name the strategy")
         required = {"sample_rate_hz", "n_mels", "hop_samples"}
@@ -176,7 +176,7 @@ class Manifest:
         """Build a manifest from parsed JSON. Raises ValueError with a clause for a message."""
         if isinstance(value, dict) and value.get("kind") == KIND and value.get("format") != FORMAT:
             raise ValueError(
-                f"its format is {value.get('format')}, where this version of usk reads format {FORMAT}"
+                f"its format is {value.get('format')}, but this version of usk reads format {FORMAT}"
             )
         return from_json(cls, value)
 

@@ -479,7 +479,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.Mo
     finally:
         signal.signal(signal.SIGINT, before)
     assert (ran.code, reached) == (130, [])
-    assert ran.err == "usk: stopped; what was finished is kept, and the same command goes on from there\n"
+    assert ran.err == "usk: stopped; finished work is kept, and the same command continues from there\n"
 
 
 def test_all_classes_with_too_few_recordings_are_said_at_once(usk: Command, tone_folder: Path) -> None:

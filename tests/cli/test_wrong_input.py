@@ -228,7 +228,7 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (2, "push nowhere me/x", ["nowhere: no such folder", "usk synth"]),
     (2, "predict nowhere clip.wav", ["RUN nowhere: is not a run", "usk train"]),
     (2, "predict runs clip.wav --csv nowhere/x.csv", ["--csv", "no folder", "Make it"]),
-    (2, "predict {model} ''", ["a name of what to classify is empty"]),
+    (2, "predict {model} ''", ["the name of an input is empty"]),
     (2, "SYNTH --per-clas 3", ["--per-clas", "--per-class", "see usk synth --help"]),
     (2, "SYNTH --per-class many", ["'--per-class'", "integer", "see usk synth --help"]),
     (2, "SYNTH --classes", ["'--classes' requires", "see usk synth --help"]),

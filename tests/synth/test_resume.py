@@ -226,7 +226,7 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "usk: stopped; what was finished is kept, and the same command goes on from there\n"
+    assert errors == "usk: stopped; finished work is kept, and the same command continues from there\n"
     assert not list(out.rglob("*.part"))
     assert not (out / "README.md").exists()
     manifest, plan = json.loads((out / "usk.json").read_text()), (out / "plan.jsonl").read_bytes()

@@ -126,7 +126,7 @@ def predict(
     """
     names = [os.fspath(what)] if isinstance(what, (str, os.PathLike)) else [os.fspath(item) for item in what]
     if not all(name.strip() for name in names):
-        raise UsageError("a name of what to classify is empty", hint=NAME_AUDIO)
+        raise UsageError("the name of an input is empty", hint=NAME_AUDIO)
     model = run if isinstance(run, AudioClassifier) else load_classifier(run)
     clips = find_audio(names)
     predictions: list[Prediction] = []

@@ -100,7 +100,7 @@ class Commands(TyperGroup):
             raise
         except KeyboardInterrupt:
             raise InterruptedByUser(
-                "stopped; what was finished is kept, and the same command goes on from there"
+                "stopped; finished work is kept, and the same command continues from there"
             ) from None
 
 
