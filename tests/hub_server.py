@@ -312,17 +312,19 @@ class _Handler(BaseHTTPRequestHandler):
         drip = self.failure if self.failure is not None and self.failure.drip_s else None
         if drip is not None and drip.drips == "all":
             self.flush_headers = lambda: self._drip(b"".join(self._headers_buffer), drip.drip_s)  # type: ignore[attr-defined,method-assign]
+        cut = self.failure.cut if self.failure is not None else None
+        if cut is None:  # before the client sees the answer; `_close` records an answer that is cut
+            hub.requests.append((self.command, self.path, status))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             content = b""
-        if self.failure is not None and self.failure.cut is not None:
-            self.wfile.write(content[: self.failure.cut])
+        if cut is not None:
+            self.wfile.write(content[:cut])
             self.wfile.flush()
             raise Cut
-        hub.requests.append((self.command, self.path, status))
         if drip is not None:
             self._drip(content, drip.drip_s)
         else:

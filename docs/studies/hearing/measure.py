@@ -25,7 +25,7 @@ from torch.optim.swa_utils import update_bn
 from usk.audio.features import features_of
 from usk.classify.augment import CROP, augment_batch, cropped_frames
 from usk.classify.classifier import AudioClassifier
-from usk.classify.networks import mean_over, patches
+from usk.classify.networks import patches
 from usk.classify.predict import load_classifier
 from usk.classify.registry import preset
 from usk.data.decode import decode_source
@@ -69,8 +69,9 @@ def accuracy(model: AudioClassifier, features: torch.Tensor, labels: torch.Tenso
     right = 0
     with torch.no_grad():
         for batch, truth in zip(features.split(128), labels.split(128), strict=True):
-            logits = mean_over(parts_of(batch, count), model)
-            right += int((logits.argmax(dim=1) == truth).sum())
+            logits = model(torch.cat(parts_of(batch, count))).float()
+            mean = logits.softmax(dim=1).unflatten(0, (-1, len(batch))).mean(dim=0)
+            right += int((mean.argmax(dim=1) == truth).sum())
     return 100 * right / len(labels)
 
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from tests.bench.distance import RealReference
 from usk.audio.mel import audio_to_image, stack_padded
 from usk.audit.embeddings import features_of, log_mel_statistics
-from usk.classify.classifier import classifier_in
+from usk.classify.classifier import read_classifier
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.splits import held_out_groups
@@ -88,7 +88,7 @@ def main() -> None:
         [source.clips[row].group for row in unheard],
         log_mel_statistics,
     )
-    model = classifier_in(options.run)
+    model = read_classifier(options.run)
     features = model.feature_settings
     row_of = {clip.identity: row for row, clip in enumerate(source.clips)}
 
