@@ -332,7 +332,7 @@ class Maker:
         for place in range(len(made)):
             parent = first[place % 10]
             planned.append(PlannedClip(f"{place}", place % 10, 1, (parent.identity,), (parent.group,), (1,), (1.0,), place))  # fmt: skip
-        return Plan(names, PlannedClips(planned)), made
+        return Plan(names, PlannedClips(planned)), [at_level(sound, -20.0)[0] for sound in made]
 
 
 class Worth:
