@@ -268,6 +268,23 @@ def test_records_and_cards_are_sent_last(memory: str, monkeypatch: pytest.Monkey
 # --- wrong input -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", ["--real {url}", ""], ids=["option", "environment"])
+def test_a_generator_is_trained_on_urls(
+    memory: str,
+    tone_folder: Path,
+    usk: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+) -> None:
+    url = f"{memory}/tones"
+    upload(tone_folder, url)
+    monkeypatch.setenv("USK_REAL", "" if option else url)
+    out = tmp_path / "generator"
+    usk(f"fit {option.format(url=url)} --test-folds 1 --steps 1 --batch 1 --device cpu --out {out}").done()
+    assert (out / "model_index.json").is_file()
+
+
 @pytest.mark.parametrize("scheme", ["nothing", "https"])
 def test_another_scheme_is_one_line(scheme: str, usk: Callable[..., Any]) -> None:
     usk(f"info {scheme}://bucket/x").refused(2, f"{scheme}://bucket/x")

@@ -23,24 +23,28 @@ def takes_urls(name: str, command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         default_real = os.environ.get("USK_REAL", "")
         if "real" in kwargs and kwargs["real"] is None and SCHEME.match(default_real):
-            kwargs["real"] = default_real
-        arguments = {
-            field: value
-            for field, value in kwargs.items()
-            if isinstance(value, str) and SCHEME.match(value) and field != "repo_id"
-        }
-        if not arguments:
-            command(*args, **kwargs)
-            return
+            kwargs["real"] = [default_real] if name == "fit" else default_real
+        urls: dict[str, str] = {}  # local folder -> URL
+
         with contextlib.ExitStack() as stack:
-            urls: dict[str, str] = {}  # local folder -> URL
-            for field, url in arguments.items():
-                kwargs[field] = _local_folder(name, field, url, kwargs, stack)
-                urls[kwargs[field]] = url
-            kwargs["ctx"].obj = {**(kwargs["ctx"].obj or {}), "urls": urls}
+
+            def localize(field: str, value: Any) -> Any:
+                if isinstance(value, list) and field in INPUTS:
+                    return [localize(field, one) for one in value]
+                if not isinstance(value, str) or not SCHEME.match(value) or field == "repo_id":
+                    return value
+                folder = _local_folder(name, field, value, kwargs, stack)
+                urls[folder] = value
+                return folder
+
+            kwargs = {field: localize(field, value) for field, value in kwargs.items()}
+            if urls:
+                kwargs["ctx"].obj = {**(kwargs["ctx"].obj or {}), "urls": urls}
             try:
                 command(*args, **kwargs)
             except UskError as error:
+                if not urls:
+                    raise
                 raise _with_urls(error, urls) from error
 
     return wrapped
