@@ -472,7 +472,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost(usk: Command, monkeypatch: pytest.Mo
             time.sleep(0.01)
         reached.append("the end")
 
-    monkeypatch.setattr("usk.cli.info._installation", slow)
+    monkeypatch.setattr("usk.cli.info._describe_installation", slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
     try:
         ran = usk("info")
