@@ -36,6 +36,7 @@ from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import render_config
+from usk.synth.strategies import strategy_named
 from usk.synth.waveform import WaveformSums
 
 SETTINGS = [
@@ -124,13 +125,13 @@ def main() -> None:
     ]
     drawn = [pictures(parents[0][:n_drawn]), pictures(parents[1][:n_drawn]), pictures(sums[:n_drawn])]
     for config in SETTINGS:
-        plan = plan_for(config.n_parents)
+        resolved = config.resolved(bool(generator.class_names))
+        plan = plan_for(strategy_named(resolved.strategy).n_parents)
         with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()
             audio = make_all(DiffusionRenderer(plan, decoded, generator, config, Path(work)))
             took_s = time.perf_counter() - started
         drawn.append(pictures(audio[:n_drawn]))
-        resolved = config.resolved(bool(generator.class_names))
         rows.append(
             {**resolved.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)}
         )
