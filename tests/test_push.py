@@ -529,7 +529,7 @@ def test_folders_of_no_kind(usk: Command, account: LocalHub, tone_folder: Path, 
     (tmp_path / "fitting").mkdir()
     (tmp_path / "fitting" / "fit.json").write_text("{}")
     refused(usk, 1, "not finished. Run the same `usk fit` again", tmp_path / "fitting")
-    refused(usk, 1, "has no config.json, without", tmp_path / "runs" / "a")
+    refused(usk, 1, "has no config.json, so nobody can load it", tmp_path / "runs" / "a")
     (tmp_path / "runs" / "a" / "config.json").write_text("{}")
     (tmp_path / "runs" / "a" / "model.safetensors").write_bytes(b"cut short")
     refused(usk, 1, "is damaged or cut short", tmp_path / "runs" / "a")

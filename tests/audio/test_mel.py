@@ -28,13 +28,9 @@ each_settings = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTI
 
 def sounds(settings: MelSettings) -> np.ndarray:
     """A tone, noise that swells, and a click in silence: float32 [3, image_samples]."""
-    n = settings.image_samples / settings.sample_rate_hzamples
+    n, rate = settings.image_samples, settings.sample_rate_hz
     rng = np.random.default_rng(0)
-    pure = tone(
-        0.07 * settings.sample_rate_hz,
-        settings.image_samples / settings.sample_rate_hz,
-        settings.sample_rate_hz,
-    )[:n]
+    pure = tone(0.07 * rate, n / rate, rate)[:n]
     swell = (0.3 * rng.standard_normal(n) * np.linspace(0, 1, n) ** 2).astype(np.float32)
     click = np.zeros(n, np.float32)
     click[n // 2 : n // 2 + 40] = 0.9

@@ -33,7 +33,6 @@ def bases(world: Path) -> dict[str, tuple[list[object], dict[str, object]]]:
     """For each command arguments by name, and words with which it is quick."""
     real = {"--real": world / "clips"}
     return {
-        "demo": ([], {"--out": "demo"}),
         "synth": (["--dry-run"], {**real, "--model": world / "model", "--per-class": 1, "--steps": 1, "--out": "s"}),
         "train": (["--no-baseline"], {**real, "--epochs": 1, "--seeds": 1, "--test-folds": 1, "--out": "r", "--mix": "real,synth", "--synth": world / "synth"}),
         "eval": ([], {"runs": world / "runs"}),
