@@ -235,6 +235,7 @@ def test_a_template_with_an_unknown_name_fails_instead_of_leaving_a_gap() -> Non
     [
         (["CC0-1.0", "CC BY-NC 3.0"], "CC BY-NC 3.0"),
         (["unknown", "CC BY-NC 3.0"], "CC BY-NC 3.0"),
+        (["CC BY 4.0", "CC BY-ND 4.0"], "CC BY-ND 4.0"),
         (["CC0-1.0", "unknown"], "unknown"),
         (["CC0-1.0", "CC0-1.0"], "CC0-1.0"),
         (["cc-by-nc-4.0", "CC0-1.0"], "cc-by-nc-4.0"),

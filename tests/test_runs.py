@@ -70,6 +70,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "ragged probabilities": rewritten("probabilities", [[1.0]] + [[0.5, 0.5]] * (N_CLIPS - 1)),
     "half a run.json": written('{"format": 1, "mix"'),
     "a list for run.json": written("[]"),
+    "settings of something else": written('{"theme": "dark"}'),
     "no mix": edited(mix="gone"),
     "a seed that is text": edited(seed="many"),
     "no date": edited(created="yesterday"),

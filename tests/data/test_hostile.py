@@ -67,6 +67,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a score NaN": ({"filter_score": math.nan}, {}, "filter_score is not a finite number"),
     "parents that are no list": ({}, {"parents": pa.array(["s/a", "s/b"])}, "parents is not a list"),
     "parents that are numbers": ({}, {"parents": pa.array([[1], [2]])}, "parents is not text"),
+    "names of fewer parents": ({"parent_names": ["a"]}, {}, "parent_names and parent_seconds differ in length"),
     "parents without their recordings": ({"parent_groups": []}, {}, "differ in length"),
     "a parent without a name": ({"parents": ["s/a", None]}, {}, "parents is not text"),
     "a parent with an empty name": ({"parents": ["s/a", ""]}, {}, "a parent has no name"),

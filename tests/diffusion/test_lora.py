@@ -291,6 +291,7 @@ def edit(folder: Path, **values: Any) -> None:
         lambda f: edit(f, base_model_name_or_path=str(f / "nowhere")),
         lambda f: edit(f, revision="0" * 12),
         lambda f: edit(f, r=4),
+        lambda f: edit(f, r=2_000),
         lambda f: edit(f, r="many"),
         lambda f: edit(f, peft_type="LOHA"),
         lambda f: edit(f, target_modules=["nothing"]),
