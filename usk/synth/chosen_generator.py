@@ -121,7 +121,8 @@ def notes_on_generator(
     notes = []
     if unconditioned:
         notes.append(
-            f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class"
+            f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class. "
+            "Such clips have not helped so far: train a generator on these classes (usk fit) and compare"
         )
     if untrained:
         notes.append(
