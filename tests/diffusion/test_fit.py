@@ -129,7 +129,7 @@ def test_a_cpu_with_bf16_trains_in_what_is_faster_there(
 ) -> None:
     """A step takes as long as said here: bf16 and float32 (2 s) take turns."""
     ticks = iter(np.cumsum([0.0, bf16_s, 0.0, 2.0] * 3).tolist())
-    monkeypatch.setattr(training, "default_precision", lambda device: "bf16")
+    monkeypatch.setattr(training, "default_precision", lambda device, training: "bf16")
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     trainer = trainer_of(source, replace(ONE_STEP, precision="auto"), ("low", "high"))
     assert trainer.precision == faster
@@ -649,7 +649,7 @@ def takes_ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bf16 is possible, runs of the command line choose by the clock; runs that are compared must not."""
-    monkeypatch.setattr(training, "default_precision", lambda device: "fp32")
+    monkeypatch.setattr(training, "default_precision", lambda device, training: "fp32")
 
 
 @pytest.mark.usefixtures("single_precision", "takes_ctrl_c")

@@ -34,7 +34,7 @@ STILL = ("--learning-rate", 1e-30)  # nothing moves: what is written is what was
 @pytest.fixture(autouse=True)
 def _single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bf16 is possible, runs choose by the clock; runs that are compared must not."""
-    monkeypatch.setattr(training, "default_precision", lambda device: "fp32")
+    monkeypatch.setattr(training, "default_precision", lambda device, training: "fp32")
 
 
 @pytest.fixture

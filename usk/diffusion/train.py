@@ -158,8 +158,9 @@ class MelTrainer(Trainer):
 
     def _faster_precision(self) -> str:
         """bf16 or fp32. On a CPU by timing a training step of each: on some of those that have bf16 it is slower."""
-        if default_precision(self.device) == "fp32" or self.device.type == "cuda":
-            return default_precision(self.device)
+        precision = default_precision(self.device, training=False)
+        if precision == "fp32" or self.device.type == "cuda":
+            return precision
         noisy = torch.randn(self.config.batch, *self.networks.shape, device=self.device)
         labels = torch.zeros(len(noisy), dtype=torch.long) if self.networks.class_names else None
         took_s: dict[str, list[float]] = {"bf16": [], "fp32": []}
