@@ -20,6 +20,7 @@ from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.pipeline import MEL_IMAGES
 from usk.diffusion.sampler import SamplerConfig
+from usk.diffusion.text_info import FAMILIES
 from usk.diffusion.text_memory import FILLED, ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
 from usk.errors import ModelError
@@ -40,6 +41,12 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextGenera
             folder = save_model(name, tmp_path_factory.mktemp(name))
             found[name] = load_generator(str(folder), "cpu", "fp32")
     return found
+
+
+def test_every_family_has_a_class_and_a_tiny_model(generators: dict[str, TextGenerator]) -> None:
+    assert {one.family: f"{type(one).__name__}Pipeline" for one in generators.values()} == {
+        kind: kind for kind in FAMILIES
+    }
 
 
 def noise(generator: TextGenerator, n_samples: int = SAMPLES) -> torch.Tensor:

@@ -1,17 +1,23 @@
 """The families of text-to-audio pipelines: how each embeds a prompt, denoises, and turns audio into latents and back.
 
 Each follows its pipeline's `__call__` in diffusers, so that sampling from the same latents gives the same audio (a test holds
-them together), and is called as its pipeline.
+them together), and is called as its pipeline. A new one needs a row in `usk.diffusion.text_info.FAMILIES` and a tiny model in
+`tests/diffusion/text_models.py`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from usk.diffusion.continuous import CosineSchedule, FlowSchedule
+from usk.diffusion.pipeline import read_pipeline_json
 from usk.diffusion.text_pipeline import Embedding, TextGenerator
+from usk.errors import ModelError
 
 LOG_FLOOR = 1e-5  # of mel magnitudes, as AudioLDM's VAE was trained with
 N_FFT = 1_024
@@ -27,6 +33,27 @@ class StableAudio(TextGenerator):
     """Stable Audio Open (arXiv 2407.14358): a waveform VAE and a DiT that predicts v."""
 
     none_is_zero = True
+    not_loaded = ("scheduler",)
+
+    @staticmethod
+    def complete(pipeline: Any, folder: Path) -> None:
+        """Its scheduler, for what its network is told of the noise: diffusers' own class, which it names, needs torchsde."""
+        from diffusers import EDMDPMSolverMultistepScheduler
+
+        class Cosine(EDMDPMSolverMultistepScheduler):
+            def precondition_noise(self, sigma: torch.Tensor) -> torch.Tensor:
+                return sigma.atan() / math.pi * 2
+
+        config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
+        own = config.get("_class_name") == EDMDPMSolverMultistepScheduler.__name__
+        pipeline.scheduler = (EDMDPMSolverMultistepScheduler if own else Cosine).from_config(config)
+
+    @staticmethod
+    def schedule_of(config: dict[str, Any]) -> CosineSchedule:
+        prediction, deviation = config.get("prediction_type", "v_prediction"), config.get("sigma_data", 1.0)
+        if (prediction, deviation) != ("v_prediction", 1.0):
+            raise ModelError("its scheduler does not predict v with data of unit variance")
+        return CosineSchedule(float(config["sigma_min"]), float(config["sigma_max"]))
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
@@ -71,6 +98,10 @@ class StableAudio3(TextGenerator):
 
     most_tokens = 256
 
+    @staticmethod
+    def schedule_of(config: dict[str, Any]) -> FlowSchedule:
+        return FlowSchedule(float(config.get("shift", 1.0)), logsnr_min=-6.2, logsnr_max=2.0)
+
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
         text, mask = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1))
@@ -105,6 +136,10 @@ class LongCatAudioDiT(TextGenerator):
     """LongCat-AudioDiT: a waveform VAE and a DiT that predicts the velocity from noise to audio."""
 
     none_is_zero = True
+
+    @staticmethod
+    def schedule_of(config: dict[str, Any]) -> FlowSchedule:
+        return FlowSchedule(float(config.get("shift", 1.0)))
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _normalize_text
@@ -149,6 +184,19 @@ class LongCatAudioDiT(TextGenerator):
 @dataclass(kw_only=True)
 class AudioLDM2(TextGenerator):
     """AudioLDM 2 (arXiv 2308.05734): a VAE of log-mel images, a UNet that attends to two text encodings, and a vocoder."""
+
+    @staticmethod
+    def complete(pipeline: Any, folder: Path) -> None:
+        """Its language model: published folders name GPT2Model, and the pipeline calls what only GPT2LMHeadModel has."""
+        from transformers import GPT2LMHeadModel, GPT2Model
+
+        model = getattr(pipeline, "language_model", None)  # AudioLDM has none
+        if isinstance(model, GPT2Model):
+            with torch.device("meta"):
+                whole = GPT2LMHeadModel(model.config)
+            whole.transformer = model
+            whole.lm_head.weight = model.wte.weight  # which shares it, and nothing asks for
+            pipeline.language_model = whole
 
     @property
     def time_axis(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,50 +14,12 @@ LONGCAT_LONGEST_S = 30.0  # of its pipeline
 
 
 @dataclass(frozen=True)
-class TextFamily:
-    """A family of pipelines: its module in diffusers, and its network that denoises."""
-
-    module: str
-    network: str
-    trained_on: str  # in words, for the card, of the family's published models
-
-
-FAMILIES = {
-    "AudioLDM2Pipeline": TextFamily("audioldm2", "unet", "AudioSet, AudioCaps, Freesound, BBC sound effects and others"),
-    "AudioLDMPipeline": TextFamily("audioldm", "unet", "AudioSet, AudioCaps, Freesound and BBC sound effects"),
-    "MusicLDMPipeline": TextFamily("musicldm", "unet", "music with text"),
-    "StableAudioPipeline": TextFamily("stable_audio", "transformer", "Freesound and the Free Music Archive"),
-    "StableAudio3Pipeline": TextFamily("stable_audio_3", "transformer", "licensed and Creative Commons audio, perhaps of Freesound"),
-    "LongCatAudioDiTPipeline": TextFamily("longcat_audio_dit", "transformer", "data that its card does not list"),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
 class TextShape:
     """What lengths a model takes."""
 
     sample_rate_hz: int
     longest_samples: int
     hop_samples: int
-
-
-def check_components(index: Mapping[str, Any], family: TextFamily) -> None:
-    """Raise ModelError for a component that is not of diffusers or transformers: loading it would run other code."""
-    allowed = [["diffusers"], ["transformers"], [family.module]]
-    for name, entry in index.items():
-        is_component = not name.startswith("_") and isinstance(entry, list) and entry != [None, None]
-        if is_component and entry[:1] not in allowed:
-            raise ModelError(
-                f"its component {name} is of {', '.join(map(repr, entry[:1]))}; only diffusers and transformers are loaded"
-            )
-
-
-def text_shape(kind: str, folder: Path, read: Any) -> TextShape:
-    """Rate and lengths of the pipeline in `folder`; `read` gives the object in a JSON file. Raises ModelError."""
-    try:
-        return SHAPES[kind](folder, read)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ModelError(f"its configuration is not understood: {error!r}") from error
 
 
 def _audioldm(folder: Path, read: Any) -> TextShape:
@@ -88,11 +50,41 @@ def _longcat(folder: Path, read: Any) -> TextShape:
     return TextShape(rate, int(LONGCAT_LONGEST_S * rate) // hop * hop, hop)
 
 
-SHAPES = {
-    "AudioLDM2Pipeline": _audioldm,
-    "AudioLDMPipeline": _audioldm,
-    "MusicLDMPipeline": _audioldm,
-    "StableAudioPipeline": _stable_audio,
-    "StableAudio3Pipeline": _stable_audio_3,
-    "LongCatAudioDiTPipeline": _longcat,
-}
+@dataclass(frozen=True)
+class TextFamily:
+    """A family of pipelines: its module in diffusers, its network that denoises, and how its folder says the lengths it takes."""
+
+    module: str
+    network: str
+    shape: Callable[[Path, Any], TextShape]
+    trained_on: str  # in words, for the card, of the family's published models
+
+
+# By the class in diffusers; `usk.diffusion.text_families` has a class of that name, without `Pipeline`, for each.
+FAMILIES = {
+    "AudioLDM2Pipeline": TextFamily("audioldm2", "unet", _audioldm, "AudioSet, AudioCaps, Freesound, BBC sound effects and others"),
+    "AudioLDMPipeline": TextFamily("audioldm", "unet", _audioldm, "AudioSet, AudioCaps, Freesound and BBC sound effects"),
+    "MusicLDMPipeline": TextFamily("musicldm", "unet", _audioldm, "music with text"),
+    "StableAudioPipeline": TextFamily("stable_audio", "transformer", _stable_audio, "Freesound and the Free Music Archive"),
+    "StableAudio3Pipeline": TextFamily("stable_audio_3", "transformer", _stable_audio_3, "licensed and Creative Commons audio, perhaps of Freesound"),
+    "LongCatAudioDiTPipeline": TextFamily("longcat_audio_dit", "transformer", _longcat, "data that its card does not list"),
+}  # fmt: skip
+
+
+def check_components(index: Mapping[str, Any], family: TextFamily) -> None:
+    """Raise ModelError for a component that is not of diffusers or transformers: loading it would run other code."""
+    allowed = [["diffusers"], ["transformers"], [family.module]]
+    for name, entry in index.items():
+        is_component = not name.startswith("_") and isinstance(entry, list) and entry != [None, None]
+        if is_component and entry[:1] not in allowed:
+            raise ModelError(
+                f"its component {name} is of {', '.join(map(repr, entry[:1]))}; only diffusers and transformers are loaded"
+            )
+
+
+def text_shape(kind: str, folder: Path, read: Any) -> TextShape:
+    """Rate and lengths of the pipeline in `folder`; `read` gives the object in a JSON file. Raises ModelError."""
+    try:
+        return FAMILIES[kind].shape(folder, read)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise ModelError(f"its configuration is not understood: {error!r}") from error

@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from usk.device import autocast
 from usk.diffusion.continuous import ContinuousSchedule
 from usk.diffusion.generator import Condition, Generator
+from usk.diffusion.schedule import NoiseSchedule, Schedule
 from usk.diffusion.solvers import Predictor
 from usk.errors import UsageError
 
@@ -50,7 +52,17 @@ class TextGenerator(Generator):
     takes_turns: bool = False
     _there: str = ""  # which
     most_tokens: ClassVar[int] = 512  # of a prompt, whatever its tokenizer says
+    not_loaded: ClassVar[tuple[str, ...]] = ()  # components that `complete` adds
     none_is_zero: ClassVar[bool] = False  # no prompt is a context of zeros, and not the empty prompt's
+
+    @staticmethod
+    def complete(pipeline: Any, folder: Path) -> None:
+        """Put right what the pipeline in `folder` lacks once it is loaded."""
+
+    @staticmethod
+    def schedule_of(config: dict[str, Any]) -> Schedule:
+        """The noise schedule of its scheduler. Raises ModelError for one whose process cannot be inverted."""
+        return NoiseSchedule.from_config({**config, "_class_name": "DDIMScheduler", "clip_sample": False})
 
     @abstractmethod
     def embed(self, prompt: str, n_samples: int) -> Embedding:
