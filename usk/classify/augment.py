@@ -114,6 +114,9 @@ def noise(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
 
 CROP = "crop"  # changes the number of frames: only for networks that accept any number
+NEED_DECIBELS = ("filter", "gain", "noise")  # the features of a transformer may have another unit
+NEED_BANDS = ("pitch",)  # a waveform has none
+# In the order in which they are applied.
 AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "stretch": stretch,
     "pitch": pitch,
@@ -128,7 +131,7 @@ MIXUP = "mixup"
 PRESETS = {
     "none": (),
     "basic": ("shift", CROP, "filter", "gain", "mask"),
-    "strong": (*AUGMENTATIONS, MIXUP),
+    "strong": ("stretch", "pitch", "shift", CROP, "filter", "gain", "noise", "mask", MIXUP),
 }
 
 

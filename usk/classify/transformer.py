@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP
+from usk.classify.augment import AUGMENTATIONS, CROP, MIXUP, NEED_BANDS, NEED_DECIBELS
 from usk.classify.recipe import ClassifierPreset
 from usk.data.pinned import download
 from usk.diffusion.weights import quiet_log
@@ -32,8 +32,6 @@ from usk.typed_json import oversized_key
 CLIP_S = 4.0
 MAX_PARAMETERS = 2_000_000_000
 EXTRACTOR_FILE = "preprocessor_config.json"
-NEED_DECIBELS = ("filter", "gain", "noise")  # augmentations of features in dB; an extractor's unit is unknown
-NEED_BANDS = ("pitch",)  # augmentations that a waveform cannot have
 
 
 def transformers(subject: str = "a classifier hf:...", instead: str = "") -> Any:
