@@ -19,7 +19,7 @@ from usk.data.open import open_source
 
 
 @pytest.fixture
-def read_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def read_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Fills with every folder whose files are really sorted out; whatever was written before counts as old."""
     folders: list[Path] = []
     read = open_module.audio_folder
@@ -30,6 +30,7 @@ def read_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(open_module, "audio_folder", counting)
     monkeypatch.setattr(opened, "MOMENT_S", -60.0)
+    monkeypatch.setattr(opened, "CODE", tmp_path)
     return folders
 
 
@@ -109,6 +110,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a class renamed": lambda folder: (folder / "low").rename(folder / "lower"),
     "a table": lambda folder: (folder / "metadata.csv").write_text(TABLE),
     "a class more": lambda folder: shutil.copytree(folder / "low", folder / "new"),
+    "another reader": lambda folder: (opened.CODE / "new_kind.py").write_text("read = open\n"),
     "a link": lambda folder: (folder / "linked").symlink_to(folder / "low"),
 }
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usk.data.clip import OPTIONAL_COLUMNS, Provenance
+from usk.data.clip import REQUIRED_COLUMNS, Provenance
 from usk.text import pluralize
 from usk.typed_json import from_json
 
@@ -71,7 +71,7 @@ def provenance_of(row: Mapping[str, Any]) -> Provenance:
 
     A row may name no parents at all; what it names must be whole, or leaks would pass unseen.
     """
-    given = {name: value for name, value in row.items() if value is not None or name not in OPTIONAL_COLUMNS}
+    given = {name: value for name, value in row.items() if value is not None or name in REQUIRED_COLUMNS}
     found = from_json(Provenance, given)
     if not all((*found.parents, *found.parent_names, *found.parent_groups)):
         raise ValueError("a parent has no name")

@@ -10,7 +10,8 @@ NO_MODEL = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a synthetic clip came from, empty for real ones. Each field is a column of a synthetic dataset, of its name and type."""
+    """Where a synthetic clip came from, empty for real ones. Each field is a column of a synthetic dataset, of its name and type,
+    which `usk.synth.clip_renderer.ClipRenderer.row` fills."""
 
     parents: tuple[str, ...] = ()  # by their `Clip.identity`
     parent_names: tuple[str, ...] = ()  # clip ids, to read
@@ -29,8 +30,10 @@ class Provenance:
     filter_folds: tuple[int, ...] = ()  # what the classifier filter that scored it was trained on
 
 
-OPTIONAL_COLUMNS = frozenset({"parent_names", "parent_seconds", "weights", "prompt", "filter_folds"})
-"""Those that a dataset may lack, or have no value in."""
+REQUIRED_COLUMNS = frozenset((
+    "parents", "parent_groups", "parent_folds", "strategy", "alpha", "seed", "steps", "model", "gain_db", "filter_score",
+))  # fmt: skip
+"""Those by which a synthetic dataset is known. It may lack others, or have no value in them."""
 PROVENANCE_COLUMNS = tuple(field.name for field in fields(Provenance))
 
 

@@ -16,7 +16,7 @@ from usk.data.checks import (
     wrong_folds,
     wrong_labels,
 )
-from usk.data.clip import OPTIONAL_COLUMNS, PROVENANCE_COLUMNS, Clip
+from usk.data.clip import PROVENANCE_COLUMNS, REQUIRED_COLUMNS, Clip
 from usk.data.find import PARTS
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.splits import in_several_folds
@@ -76,7 +76,7 @@ def from_columns(
 ) -> Source:
     """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
     name, typed = opened.name, opened.location
-    is_ours = set(PROVENANCE_COLUMNS) - OPTIONAL_COLUMNS <= set(data)
+    is_ours = set(data) >= REQUIRED_COLUMNS
     group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed) or _places_of_scenes(data)
     if columns.group is None and group_column is not None:
         values = data[group_column]

@@ -23,7 +23,7 @@ from usk.data.source import Source
 from usk.files import is_hidden_folder
 
 MOMENT_S = 2.0
-VERSION = 2  # of what opening makes of a folder; a change of it makes all that is kept void
+CODE = Path(__file__).parent  # what opens folders: a change of it makes all that is kept void
 OF_CLIP = ("clip_id", "label", "group", "fold", "duration_s")
 OF_SOURCE = (
     "name", "kind", "location", "revision", "cache_key", "class_names", "license", "notes", "has_groups",
@@ -33,7 +33,8 @@ OF_SOURCE = (
 def signature(folder: Path, asked: object) -> str | None:
     """A hash of what lies below `folder` and of how it is to be opened; None where links lead to other folders, or a file has
     changed in this moment: it could change again without another time."""
-    digest = hashlib.sha256(repr((VERSION, os.fsencode(folder.resolve()), asked)).encode())
+    code = [file_stamp(module.stat()) for module in sorted(CODE.glob("*.py"))]
+    digest = hashlib.sha256(repr((code, os.fsencode(folder.resolve()), asked)).encode())
     try:
         for line in _lines(os.fspath(folder), time.time() - MOMENT_S):
             digest.update(line)
