@@ -34,7 +34,8 @@ def _check(holds: bool, message: str, name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How parents are inverted, mixed and decoded. `usk.synth.settings.render_config` fills it from a preset."""
+    """How parents are inverted, mixed and decoded. `render_config` fills it from a preset. An option of `usk synth` is a field here
+    and a parameter in `usk.cli.synth`; the manifest and studies have it of themselves."""
 
     strategy: str = DEFAULT_STRATEGY
     strength: float = 0.5  # of the noise schedule, where parents are mixed
