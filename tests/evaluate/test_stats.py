@@ -15,6 +15,7 @@ from usk.evaluate.stats import (
     Pair,
     PairedDifference,
     _analyze_variance,
+    _Grid,
     exact_test,
     holm,
     mean_interval,
@@ -122,7 +123,7 @@ def test_recordings_of_unequal_size_have_fewer_degrees_of_freedom() -> None:
     """Satterthwaite's formula by hand: sizes 4, 4, 2, 2 are equivalent to 40^2 / 544 recordings of equal size."""
     sizes, gains = np.array([[4.0], [4], [2], [2]]), np.array([[1.0], [-1], [2], [0]])
     variance = _analyze_variance(
-        np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)], np.zeros((1, 1))
+        _Grid(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)])
     )
     assert variance.degrees_of_freedom == pytest.approx(1600 / 544 - 1)
 

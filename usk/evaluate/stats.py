@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ N_RESAMPLES = 10_000
 MAX_EXACT_PAIRS = 36  # up to this many pairs the sign-flip test counts all patterns of signs
 N_DRAWN_FLIPS = 2**15  # patterns that it draws for more pairs
 MIN_FOLDS = (
-    4  # from this many folds on intervals cover other folds too; fewer say too little about how folds differ
+    4  # from so many folds on intervals cover other folds too; fewer say too little about how they differ
 )
 _CHUNK_WEIGHTS = 4_000_000  # resampling weights in memory at once
 
@@ -121,60 +122,56 @@ def paired_bootstrap(
     if not pairs or any(len(pair.groups) == 0 for pair in pairs):
         raise ValueError("a paired difference needs at least one pair, and clips in each")
     pairs = sorted(pairs, key=lambda pair: (pair.split, pair.seed))
-    differences = np.array([pair.difference for pair in pairs])
-    weights = _pair_weights(pairs)
-    mean = float((weights * differences).mean())
-    seeds = np.array([pair.seed for pair in pairs])
-    strata = _strata(pairs)
-    counts = [_count_by_recording([pairs[i] for i in members]) for members in strata]
+    grid = _Grid.of(pairs)
     low = high = p_value = None
-    if all(len(gains) > 1 for gains, _ in counts):
-        rng = np.random.default_rng(seed)
-        resampled = np.empty((n_resamples, len(pairs)))
-        for members, (gains, sizes) in zip(strata, counts, strict=True):
-            resampled[:, members] = _resample_recordings(gains, sizes, n_resamples, rng)
-        data_deviations = _weighted_mean(resampled, np.broadcast_to(weights, resampled.shape)) - mean
-        seed_weights = weights * _draw_seed_weights(seeds.tolist(), n_resamples, rng)
-        seed_means = _weighted_mean(np.broadcast_to(differences, seed_weights.shape), seed_weights)
-        cells = _sum_cells(weights * (differences - mean) / len(pairs), seeds, strata)
-        variance = _analyze_variance(differences, weights, seeds, strata, counts, cells)
-        if variance.resample_folds:
-            n = len(cells)
-            data_deviations = _draw_weights(n, n_resamples, rng) @ cells.sum(axis=1) * (n / (n - 1))
-        deviations = data_deviations + variance.seed_scale * (seed_means - mean)
-        freedom = variance.degrees_of_freedom
-        deviations *= np.sqrt(freedom / rng.chisquare(freedom, n_resamples))
-        means = 100 * (mean + deviations)
-        tail = 50 * (1 - confidence)
-        low, high = (float(bound) for bound in np.nanpercentile(means, (tail, 100 - tail)))
-        beyond = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
-        p_value = min(1.0, 2 * (beyond + 1) / (n_resamples + 1))
+    if all(len(gains) > 1 for gains, _ in grid.counts):
+        deviations = _draw_deviations(grid, n_resamples, np.random.default_rng(seed))
+        low, high, p_value = _summarize(100 * (grid.mean + deviations), confidence)
     return PairedDifference(
-        difference_points=100 * mean,
+        difference_points=100 * grid.mean,
         low_points=low,
         high_points=high,
         p_value=p_value,
         n_pairs=len(pairs),
-        n_pairs_up=int(np.sum(differences > 0)),
+        n_pairs_up=int(np.sum(grid.differences > 0)),
         n_splits=len({pair.split for pair in pairs}),
-        n_seeds=len({pair.seed for pair in pairs}),
-        n_groups=sum(len(gains) for gains, _ in counts),
+        n_seeds=grid.n_seeds,
+        n_groups=sum(len(gains) for gains, _ in grid.counts),
         n_clips=sum({pair.split: len(pair.groups) for pair in pairs}.values()),
-        over_folds=len(strata) >= MIN_FOLDS,
+        over_folds=len(grid.strata) >= MIN_FOLDS,
     )
 
 
-@dataclass(frozen=True)
-class _Variance:
-    """How to combine the deviations of test data and seeds.
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Pairs as arrays [pairs]. A stratum is the pairs that share recordings, as those of one split do: see `_strata`."""
 
-    `resample_folds`: resample whole folds instead of recordings. `seed_scale` multiplies the deviations of seeds, so that the
-    total has the variance of two-way clusters. `degrees_of_freedom` are those of the total.
-    """
+    differences: np.ndarray  # fractions
+    weights: np.ndarray  # `_pair_weights`
+    seeds: np.ndarray  # numbered from 0
+    strata: list[list[int]]  # numbers of pairs
+    counts: list[tuple[np.ndarray, np.ndarray]]  # `_count_by_recording` of each stratum
 
-    resample_folds: bool
-    seed_scale: float
-    degrees_of_freedom: float
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> _Grid:
+        differences, strata = np.array([pair.difference for pair in pairs]), _strata(pairs)
+        _, seeds = np.unique([pair.seed for pair in pairs], return_inverse=True)
+        counts = [_count_by_recording([pairs[i] for i in members]) for members in strata]
+        return cls(differences, _pair_weights(pairs), seeds, strata, counts)
+
+    @property
+    def n_seeds(self) -> int:
+        return int(self.seeds.max()) + 1
+
+    @property
+    def mean(self) -> float:
+        return float((self.weights * self.differences).mean())
+
+    @property
+    def cells(self) -> np.ndarray:
+        """How much each stratum and seed moves the mean difference: [strata, seeds], with a sum of 0."""
+        moves = self.weights * (self.differences - self.mean) / len(self.differences)
+        return np.stack([np.bincount(self.seeds[of], moves[of], self.n_seeds) for of in self.strata])
 
 
 def _pair_weights(pairs: Sequence[Pair]) -> np.ndarray:
@@ -183,64 +180,96 @@ def _pair_weights(pairs: Sequence[Pair]) -> np.ndarray:
     return np.array([len(pairs) / (len(in_split) * in_split[pair.split]) for pair in pairs])
 
 
-def _sum_cells(values: np.ndarray, seeds: np.ndarray, strata: Sequence[Sequence[int]]) -> np.ndarray:
-    """Sum the values of pairs [pairs] in each stratum and seed: [strata, seeds]."""
-    names, numbers = np.unique(seeds, return_inverse=True)
-    return np.stack(
-        [np.bincount(numbers[list(members)], values[list(members)], len(names)) for members in strata]
-    )
+def _draw_deviations(grid: _Grid, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw how far the mean difference deviates, as a fraction [resamples]."""
+    resampled = np.empty((n_resamples, len(grid.weights)))
+    for members, (gains, sizes) in zip(grid.strata, grid.counts, strict=True):
+        resampled[:, members] = _resample_recordings(gains, sizes, n_resamples, rng)
+    of_data = _weighted_mean(resampled, grid.weights) - grid.mean
+    seed_weights = grid.weights * _draw_weights(grid.n_seeds, n_resamples, rng)[:, grid.seeds]
+    of_seeds = _weighted_mean(grid.differences, seed_weights) - grid.mean
+    variance = _analyze_variance(grid)
+    if variance.resample_folds:
+        n = len(grid.strata)
+        of_data = _draw_weights(n, n_resamples, rng) @ grid.cells.sum(axis=1) * (n / (n - 1))
+    freedom = variance.degrees_of_freedom
+    return (of_data + variance.seed_scale * of_seeds) * np.sqrt(freedom / rng.chisquare(freedom, n_resamples))
 
 
-def _analyze_variance(
-    differences: np.ndarray,
-    weights: np.ndarray,
-    seeds: np.ndarray,
-    strata: Sequence[Sequence[int]],
-    counts: Sequence[tuple[np.ndarray, np.ndarray]],
-    cells: np.ndarray,
-) -> _Variance:
-    """Estimate the variances of test data, seeds and cells, as `paired_bootstrap` explains.
+def _summarize(means: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Return the bounds of resampled means [resamples], and the p value of 0."""
+    tail = 50 * (1 - confidence)
+    low, high = (float(bound) for bound in np.nanpercentile(means, (tail, 100 - tail)))
+    beyond = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
+    return low, high, min(1.0, 2 * (beyond + 1) / (len(means) + 1))
 
-    Args:
-        differences, weights, seeds: of each pair.
-        strata: the pair numbers of each stratum.
-        counts: `_count_by_recording` of each stratum.
-        cells: how much each stratum and seed moves the mean difference, [strata, seeds].
+
+class _Variance(NamedTuple):
+    """How to combine the deviations of test data and seeds."""
+
+    resample_folds: bool  # whole folds instead of recordings
+    seed_scale: float  # of the deviations of seeds, so that the total has the variance of two-way clusters
+    degrees_of_freedom: float  # of the total
+
+
+def _analyze_variance(grid: _Grid) -> _Variance:
+    """Combine the variances of test data, seeds and cells, as `paired_bootstrap` explains.
+
+    With V(seeds) = k / (k - 1) sum over k seeds (sum over strata of `cells`)^2, the scale is sqrt((V(seeds) - V(cells)) / V(seeds)),
+    and the degrees of freedom are (V(data) + V(seeds))^2 / (V(data)^2 / f(data) + V(seeds)^2 / (k - 1)).
     """
-    data_variance = cell_variance = squares = (
-        0.0  # `squares`: the denominator of Satterthwaite's degrees of freedom
-    )
-    for members, (gains, sizes) in zip(strata, counts, strict=True):
-        pairs = list(members)
-        # How much each recording moves the mean difference through each pair, [recordings, pairs].
-        scale = weights[pairs] / (sizes.sum(axis=0) * len(differences))
-        effects = (gains - sizes * differences[pairs]) * scale
-        columns = [effects[:, seeds[pairs] == seed].sum(axis=1) for seed in np.unique(seeds[pairs])]
-        by_seed = np.stack(columns, axis=1)
-        n, n_seeds = by_seed.shape
-        variance = n / (n - 1) * float(np.sum(by_seed.sum(axis=1) ** 2))
-        if n_seeds > 1:
-            residuals = by_seed - by_seed.mean(axis=1, keepdims=True)
-            cell_variance += n / (n - 1) * n_seeds / (n_seeds - 1) * float(np.sum(residuals**2))
-        clips = sizes.sum(axis=1, dtype=np.float64)
-        # How many recordings of equal size would have the same information.
-        n_effective = float(np.sum(clips**2) ** 2 / np.sum(clips**4))
-        data_variance += variance
-        squares += variance**2 / max(n_effective - 1, 1.0)
-    n_folds, n_seeds = cells.shape
-    fold_variance = n_folds / max(n_folds - 1, 1) * float(np.sum(cells.sum(axis=1) ** 2))
-    resample_folds = n_folds >= MIN_FOLDS and fold_variance > data_variance
+    cells, n_seeds = grid.cells, grid.n_seeds
+    data = _variance_over_recordings(grid)
+    over_folds = _variance_over_folds(cells) if len(cells) >= MIN_FOLDS else data
+    resample_folds = over_folds.variance > data.variance
     if resample_folds:
-        data_variance, squares = fold_variance, fold_variance**2 / (n_folds - 1)
-        residuals = cells - cells.mean(axis=1, keepdims=True) - cells.mean(axis=0)
-        cell_variance = n_folds / (n_folds - 1) * n_seeds / max(n_seeds - 1, 1) * float(np.sum(residuals**2))
-    seed_variance = 0.0
+        data = over_folds
+    of_seeds, squares = 0.0, data.squares
     if n_seeds > 1:
-        seed_variance = n_seeds / (n_seeds - 1) * float(np.sum(cells.sum(axis=0) ** 2))
-        squares += seed_variance**2 / (n_seeds - 1)
-    kept = max(0.0, seed_variance - cell_variance) / seed_variance if seed_variance else 0.0
-    freedom = (data_variance + seed_variance) ** 2 / squares if squares else 1.0
-    return _Variance(resample_folds, kept**0.5, freedom)
+        of_seeds = n_seeds / (n_seeds - 1) * float(np.sum(cells.sum(axis=0) ** 2))
+        squares += of_seeds**2 / (n_seeds - 1)
+    kept = max(0.0, of_seeds - data.of_cells) / of_seeds if of_seeds else 0.0
+    return _Variance(resample_folds, kept**0.5, (data.variance + of_seeds) ** 2 / squares if squares else 1.0)
+
+
+class _DataVariance(NamedTuple):
+    """V(data), V(cells), and V(data)^2 / f(data) with the degrees of freedom f."""
+
+    variance: float
+    of_cells: float
+    squares: float
+
+
+def _variance_over_recordings(grid: _Grid) -> _DataVariance:
+    """Estimate the variances with recordings as units: sums over strata, which are independent.
+
+    Recording g moves the mean difference by e[g, s] through the pairs of seed s (the linear part of a ratio of sums). With n
+    recordings and k seeds, V(data) = n / (n - 1) sum_g (sum_s e[g, s])^2 and V(cells) = n / (n - 1) k / (k - 1) sum_gs (e[g, s] -
+    mean_s e[g, s])^2. As recordings have unequal numbers of clips c, f(data) = (sum c^2)^2 / sum c^4 - 1.
+    """
+    variance = of_cells = squares = 0.0
+    for members, (gains, sizes) in zip(grid.strata, grid.counts, strict=True):
+        scale = grid.weights[members] / (sizes.sum(axis=0) * len(grid.weights))
+        by_pair, seeds = (gains - sizes * grid.differences[members]) * scale, grid.seeds[members]
+        effects = np.stack([by_pair[:, seeds == seed].sum(axis=1) for seed in np.unique(seeds)], axis=1)
+        n, n_seeds = effects.shape
+        of_stratum = n / (n - 1) * float(np.sum(effects.sum(axis=1) ** 2))
+        residuals = effects - effects.mean(axis=1, keepdims=True)  # 0 for one seed
+        of_cells += n / (n - 1) * n_seeds / max(n_seeds - 1, 1) * float(np.sum(residuals**2))
+        clips = sizes.sum(axis=1, dtype=np.float64)
+        n_effective = float(np.sum(clips**2) ** 2 / np.sum(clips**4))
+        variance += of_stratum
+        squares += of_stratum**2 / max(n_effective - 1, 1.0)
+    return _DataVariance(variance, of_cells, squares)
+
+
+def _variance_over_folds(cells: np.ndarray) -> _DataVariance:
+    """Estimate the variances with n whole folds as units: V(data) = n / (n - 1) sum_f (sum_s cells[f, s])^2 and f(data) = n - 1."""
+    n, n_seeds = cells.shape
+    variance = n / (n - 1) * float(np.sum(cells.sum(axis=1) ** 2))
+    residuals = cells - cells.mean(axis=1, keepdims=True) - cells.mean(axis=0)
+    of_cells = n / (n - 1) * n_seeds / max(n_seeds - 1, 1) * float(np.sum(residuals**2))
+    return _DataVariance(variance, of_cells, variance**2 / (n - 1))
 
 
 def _strata(pairs: Sequence[Pair]) -> list[list[int]]:
@@ -291,14 +320,9 @@ def _resample_recordings(
     return np.concatenate(parts)
 
 
-def _draw_seed_weights(seeds: Sequence[int], n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw seeds, the same for all splits. Return how often each pair is drawn, [resamples, pairs]."""
-    names, numbers = np.unique(np.asarray(seeds), return_inverse=True)
-    return _draw_weights(len(names), n_resamples, rng)[:, numbers]
-
-
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean over pairs of values [resamples, pairs], without NaN values; NaN if all are NaN."""
+    """Return the mean over pairs, [resamples], without NaN values; NaN if all are NaN. One argument may lack resamples."""
+    values, weights = np.broadcast_arrays(values, weights)
     weights = np.where(np.isnan(values), 0.0, weights)
     total_weight = weights.sum(axis=1)
     total = (np.nan_to_num(values) * weights).sum(axis=1)
