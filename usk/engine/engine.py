@@ -149,40 +149,45 @@ class WorkerPool(Engine):
         """Return the error for a unit that lost too many workers; `worker` is the last of them."""
 
     def run(self, job: Job) -> None:
-        queue = deque(range(job.n_units))
-        losses = Counter[int | None]()
+        """Run all units. An idle worker gets the next one; the unit of a lost worker comes next again, and a new worker replaces it."""
+        waiting, losses = deque(range(job.n_units)), Counter[int | None]()
         n_slots = min(self.workers.processes, job.n_units)
         slots = {self.start(slot, job.setup): slot for slot in range(n_slots)}
-        running: dict[int, int | None] = dict.fromkeys(slots)  # the unit of each worker
-        while queue or any(number is not None for number in running.values()):
-            if (message := self.receive()) is None:
-                continue
-            worker, (kind, *content) = message
-            if worker not in running:
+        running: dict[int, int | None] = dict.fromkeys(
+            slots
+        )  # the unit of each worker; None before its first
+
+        def give_unit(worker: int) -> None:
+            if waiting:
+                running[worker] = number = waiting.popleft()
+                self.send(worker, job.make_unit(number))
+            else:
+                del running[worker]
+                self.dismiss(worker)
+
+        while waiting or any(number is not None for number in running.values()):
+            worker, message = self.receive() or (None, ())
+            if worker is None or worker not in running:
                 continue
             number = running[worker]
-            if kind == "progress":
-                job.on_progress(number, *content[0])
-            elif kind == "error":
-                raise content[0]
-            elif kind == "lost":
-                del running[worker]
-                losses[number] += 1
-                if losses[number] == MAX_WORKER_LOSSES:
-                    raise self.loss_error(worker, *content)
-                if number is not None:
-                    queue.appendleft(number)
-                if queue:
-                    replacement = self.start(slots[worker], job.setup)
-                    slots[replacement], running[replacement] = slots[worker], None
-            else:
-                if kind == "result":
-                    running[worker] = None
+            match message:
+                case ("ready",):
+                    give_unit(worker)
+                case "progress", arguments:
+                    job.on_progress(number, *arguments)
+                case "result", result:
                     assert number is not None
-                    job.on_result(number, content[0])
-                if queue:
-                    running[worker] = next_number = queue.popleft()
-                    self.send(worker, job.make_unit(next_number))
-                else:
+                    job.on_result(number, result)
+                    give_unit(worker)
+                case "error", exception:
+                    raise exception
+                case "lost", reason:
                     del running[worker]
-                    self.dismiss(worker)
+                    losses[number] += 1
+                    if losses[number] == MAX_WORKER_LOSSES:
+                        raise self.loss_error(worker, reason)
+                    if number is not None:
+                        waiting.appendleft(number)
+                    if waiting:
+                        replacement = self.start(slots[worker], job.setup)
+                        slots[replacement], running[replacement] = slots[worker], None
