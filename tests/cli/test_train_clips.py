@@ -46,7 +46,7 @@ def train(usk: Command, real: Path, out: Path, more: str) -> Any:
     return usk(f"{few} --real {real} --out {out} {more}")
 
 
-def parents_in(folder: Path) -> set[str]:
+def find_parents(folder: Path) -> set[str]:
     rows = pq.read_table(folder / "data").to_pylist()
     return {parent for row in rows for parent in row["parents"]}
 
@@ -61,7 +61,7 @@ def test_clips_are_made_from_the_clips_that_train_with_them(
         for seed in (0, 1):
             subset = TrainSubset(train_clips, 2, seed)
             trained = {clips[row].sound for row in subset.split(clips).train}
-            assert parents_in(few / subset.name) <= trained
+            assert find_parents(few / subset.name) <= trained
     real, out = urbansound8k_folder, tmp_path / "runs"
     mixes = f"--mix real --mix real,synth --synth {few} --seeds 2"
     ran = train(usk, real, out, "--train-clips 999")

@@ -296,7 +296,7 @@ def test_where_open_files_cannot_move_none_is_open_as_the_cache_moves(
     monkeypatch.setattr(decode_module, "_put_in_place", put_in_place)
     expected = audio_of(tone_folder)
     shutil.rmtree(cache_root())
-    monkeypatch.setattr(decode_module, "OPEN_FILES_MOVE", False)
+    monkeypatch.setattr(decode_module, "CAN_MOVE_MAPPED_FILES", False)
     assert all(map(np.array_equal, audio_of(tone_folder), expected))
     assert open_then == [True, False]
 

@@ -22,14 +22,14 @@ from usk.data.open import open_source
 def read_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Fills with every folder whose files are really sorted out; whatever was written before counts as old."""
     folders: list[Path] = []
-    read = open_module.audio_folder
+    read = open_module.list_audio_folder
 
     def counting(path: Path):
         folders.append(path)
         return read(path)
 
-    monkeypatch.setattr(open_module, "audio_folder", counting)
-    monkeypatch.setattr(opened, "MOMENT_S", -60.0)
+    monkeypatch.setattr(open_module, "list_audio_folder", counting)
+    monkeypatch.setattr(opened, "MIN_AGE_S", -60.0)
     monkeypatch.setattr(opened, "CODE", tmp_path)
     return folders
 

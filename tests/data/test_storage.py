@@ -168,14 +168,14 @@ def test_a_second_job_is_refused_until_the_first_is_gone(
 ) -> None:
     url = f"{bucket}/out"
 
-    def fill(alone: bool = True) -> None:
-        with StoredFolder(url, "out").sent(alone) as folder:
+    def fill(exclusive: bool = True) -> None:
+        with StoredFolder(url, "out").uploading(exclusive) as folder:
             (folder / "a").write_text("1")
 
-    with StoredFolder(url, "out").sent(alone=True):
+    with StoredFolder(url, "out").uploading(exclusive=True):
         with pytest.raises(UsageError, match="another job"):
             fill()
-        fill(alone=False)
+        fill(exclusive=False)
         assert storage.CLAIM in stored(url)
     fill()
     assert stored(url) == {"a": b"1"}
@@ -183,9 +183,9 @@ def test_a_second_job_is_refused_until_the_first_is_gone(
     fs.pipe_file(f"{path}/{storage.CLAIM}", b"elsewhere, process 1")
     with pytest.raises(UsageError, match="elsewhere"):
         fill()
-    monkeypatch.setattr(storage, "CLAIM_HELD_S", -1.0)  # it has not been renewed for so long
+    monkeypatch.setattr(storage, "CLAIM_EXPIRY_S", -1.0)  # it has not been renewed for so long
     fill()
-    monkeypatch.setattr(storage, "CLAIM_HELD_S", 180.0)
+    monkeypatch.setattr(storage, "CLAIM_EXPIRY_S", 180.0)
     fs.pipe_file(f"{path}/{storage.CLAIM}", f"{storage.platform.node()}, process {2**22 + 1}".encode())
     fill()  # it ended on this machine
     assert stored(url) == {"a": b"1"}
@@ -216,23 +216,23 @@ def test_only_what_differs_is_fetched(bucket: str, tmp_path: Path, monkeypatch: 
         (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "x" / name).write_text(content)
     upload(tmp_path / "x", url)
-    folder = StoredFolder(url, "real").fetch()
+    folder = StoredFolder(url, "real").download()
     assert folder.name == "folder" and (folder / "deep" / "b").read_text() == "2"
     fetched: list[str] = []
-    get = StoredFolder._get
+    get = StoredFolder._download_file
 
     def counting(self: StoredFolder, name: str) -> None:
         fetched.append(name)
         get(self, name)
 
-    monkeypatch.setattr(StoredFolder, "_get", counting)
-    StoredFolder(url, "real").fetch()
+    monkeypatch.setattr(StoredFolder, "_download_file", counting)
+    StoredFolder(url, "real").download()
     assert fetched == []
     fs, path = fsspec.core.url_to_fs(url)
     fs.pipe_file(f"{path}/a", b"9")
     fs.rm_file(f"{path}/c")
     (folder / "deep" / "b").unlink()  # damaged here
-    StoredFolder(url, "real").fetch()
+    StoredFolder(url, "real").download()
     assert sorted(fetched) == ["a", "deep/b"]
     assert (folder / "a").read_text() == "9" and not (folder / "c").exists()
 
@@ -240,9 +240,9 @@ def test_only_what_differs_is_fetched(bucket: str, tmp_path: Path, monkeypatch: 
 def test_files_are_sent_while_the_job_runs_and_deleted_at_its_end(
     memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "SECONDS_BETWEEN", 0.01)
+    monkeypatch.setattr(storage, "UPLOAD_INTERVAL_S", 0.01)
     url = f"{memory}/out"
-    with StoredFolder(url, "out").sent() as folder:
+    with StoredFolder(url, "out").uploading() as folder:
         (folder / "usk.json").write_text("first")
         for name in ("checkpoint", ".hidden"):
             (folder / name).write_text("x")
@@ -259,10 +259,10 @@ def test_files_are_sent_while_the_job_runs_and_deleted_at_its_end(
 def test_records_and_cards_are_sent_last(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = StoredFolder(f"{memory}/out", "out")
     names = ["README.md", "a/run.json", "data/1", "usk.json", "z"]
-    first = sorted(names, key=folder._order)
+    first = sorted(names, key=folder._upload_order)
     assert first[0] == "usk.json" and first[-1] == "README.md" and first.index("a/run.json") == 3
-    folder._seen["usk.json"] = {}
-    assert sorted(names, key=folder._order)[:2] == ["data/1", "z"]
+    folder._synced["usk.json"] = {}
+    assert sorted(names, key=folder._upload_order)[:2] == ["data/1", "z"]
 
 
 # --- wrong input -------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_names_that_lead_out_of_the_folder_are_left_there(memory: str) -> None:
     fs = fsspec.filesystem("memory")
     fs.store["/bucket/x/../../evil"] = MemoryFile(fs, "/bucket/x/../../evil", b"evil")
     fs.pipe_file("/bucket/x/good", b"1")
-    folder = StoredFolder(f"{memory}/x", "real").fetch()
+    folder = StoredFolder(f"{memory}/x", "real").download()
     assert [file.name for file in folder.rglob("*")] == ["good"]
     with pytest.raises(UsageError):
-        StoredFolder(f"{memory}/nothing", "real").fetch()
+        StoredFolder(f"{memory}/nothing", "real").download()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usk.data.clip import Clip
-from usk.data.leaks import made_elsewhere
+from usk.data.leaks import has_outside_parent
 from usk.data.mix import parse_mix, training_rows
 from usk.data.source import Source
 from usk.data.splits import fold_split
@@ -113,8 +113,8 @@ def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
     empty = Source("s", "test", "s", "1", "k", ("a", "b", "c"), (), ())
     real = replace(empty, clips=tuple(clips), audio=(None,) * len(clips))  # type: ignore[arg-type]
     synth = replace(empty, clips=made, audio=(None,) * 3)  # type: ignore[arg-type]
-    assert made_elsewhere(synth, real, split.train).tolist() == [False, True, True]
-    assert not made_elsewhere(synth, real, fold_split(clips, 2).train).any()
+    assert has_outside_parent(synth, real, split.train).tolist() == [False, True, True]
+    assert not has_outside_parent(synth, real, fold_split(clips, 2).train).any()
     rows = training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
     assert [(name, len(part)) for name, part in rows.parts] == [("real", 6), ("synth", 1)]
     assert rows.dropped == 2

@@ -19,7 +19,7 @@ from usk.audit.embeddings import LOG_MEL, Embedding, load_embedding
 from usk.audit.leaks import FoldLeaks, fold_leaks, wrong_provenance
 from usk.audit.likeness import Likeness, measure_likeness
 from usk.data.decode import DecodedSource, decode_source
-from usk.data.leaks import Origins, foreign_generator, lineages, parents_in, unknown_generator
+from usk.data.leaks import Origins, find_parents, foreign_generator, lineages, unknown_generator
 from usk.data.source import Source
 from usk.errors import SourceError
 from usk.reporter import Reporter
@@ -90,7 +90,7 @@ def audit(
         )
     real.require_folds(test_folds)
     originals = _decode(real, reporter)  # usable clips only, like the splits of `usk synth` and `usk train`
-    parents_in(synthetic, originals.source)
+    find_parents(synthetic, originals.source)
     decoded = _decode(synthetic, reporter)
     audited_folds = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
     folds = fold_leaks(synthetic, originals.source, audited_folds)

@@ -62,10 +62,10 @@ def _local_folder(
     stored = StoredFolder(url, field)
     saves_audit = name == "audit" and field == "dataset" and kwargs.get("save")
     if (is_output and not kwargs.get("dry_run")) or saves_audit:
-        alone = is_output and name != "train" and not kwargs.get("part")
-        folder = stack.enter_context(stored.sent(alone=alone))
+        exclusive = is_output and name != "train" and not kwargs.get("part")
+        folder = stack.enter_context(stored.uploading(exclusive))
     else:
-        folder = stored.local if is_output else stored.fetch()
+        folder = stored.local if is_output else stored.download()
     return str(folder)
 
 

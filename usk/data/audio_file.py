@@ -1,4 +1,4 @@
-"""Where one clip's audio is, and reading it whole: files, subsets of Parquet and of datasets, procedural sound."""
+"""Read the audio of one clip: from a file, a cell of a Parquet file or dataset, or the demo corpus."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from usk.data import demo_corpus
-from usk.data.containers import CutError, whole_sounds
-from usk.data.mp3 import unconditioned_samples
+from usk.data.containers import CutError, is_cut, split_sounds
+from usk.data.mp3 import count_untagged_samples
 from usk.files import sha256_of
 
 AUDIO_SUFFIXES = frozenset((
@@ -28,17 +28,22 @@ AUDIO_SUFFIXES = frozenset((
 UNREAD_SUFFIXES = frozenset(
     [".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mka", ".ape", ".wv", ".mpc"]
 )
-MAGIC = (b"RIFF", b"RF64", b"BW64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")  # of files without a suffix
+# First bytes of audio files: files without a suffix are known by them.
+MAGIC = (b"RIFF", b"RF64", b"BW64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")
 MAX_DURATION_S = 600.0
-MAX_DECODED_SAMPLES = 1 << 26  # of all channels of one clip: 256 MB
+MAX_DECODED_SAMPLES = 1 << 26  # of all channels of a clip: 256 MB
 MAX_RATE_HZ = 1_000_000
-MAX_MEMBER_BYTES = 1 << 29  # of a file in an archive: a few kilobytes can unpack to gigabytes
-UNTOLD_FRAMES = 1 << 62  # libsndfile's count, or more, where a file states none
-MP3_PART = 0.95  # of an MP3's frames: encoders' padding may be cut from a few
+MAX_MEMBER_BYTES = 1 << 29  # of a file in a ZIP archive: a few kilobytes can unpack to gigabytes
+UNKNOWN_FRAMES = 1 << 62  # libsndfile states this number or more if the file states none
+MIN_MP3_SHARE = 0.95  # of an MP3's frames: a few may be the encoder's padding
+
+
+class BadAudioError(Exception):
+    """The audio of a clip cannot be used. The message is the reason, in a few words."""
 
 
 class Sound(NamedTuple):
-    """What a file holds: float32 samples [n] or [n, channels], their rate in Hz, and what to say of such files, if anything."""
+    """Decoded audio: float32 samples [n] or [n, channels], their rate in Hz, and a remark about the file, or ""."""
 
     samples: np.ndarray
     rate_hz: int
@@ -46,49 +51,53 @@ class Sound(NamedTuple):
 
 
 class AudioRef(Protocol):
-    """Where one clip's audio is. `digest` is a hash of what is stored, in hex."""
+    """The place of one clip's audio."""
 
     @property
     def name(self) -> str: ...
-    def read(self) -> Sound: ...
-    def digest(self) -> str: ...
+    def read(self) -> Sound:
+        """Return the decoded audio. Raise BadAudioError or OSError."""
+        ...
+
+    def digest(self) -> str:
+        """Return a SHA-256 hash of the stored audio, in hex."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file, or a stretch of it in seconds."""
+    """A file, or a segment of it: from and to, in seconds."""
 
     path: Path
-    stretch_s: tuple[float, float] | None = None
+    segment_s: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
-        return str(self.path) + self.cut
+        return str(self.path) + self.segment_suffix
 
     @property
-    def cut(self) -> str:
-        """What follows the name of the file in the name of its stretch."""
-        return "@{:g}-{:g}".format(*self.stretch_s) if self.stretch_s else ""
+    def segment_suffix(self) -> str:
+        return "@{:g}-{:g}".format(*self.segment_s) if self.segment_s else ""
 
     def read(self) -> Sound:
-        return read_audio_bytes(self.path.read_bytes(), self.stretch_s)
+        return read_audio_bytes(self.path.read_bytes(), self.segment_s)
 
     def digest(self) -> str:
         whole = sha256_of(self.path)
-        if self.stretch_s is None:
+        if self.segment_s is None:
             return whole
-        return hashlib.sha256("{}@{}-{}".format(whole, *self.stretch_s).encode()).hexdigest()
+        return hashlib.sha256("{}@{}-{}".format(whole, *self.segment_s).encode()).hexdigest()
 
 
 class _CellRef(abc.ABC):
-    """One value of an audio column, which may name a file below `folder`."""
+    """A cell of an audio column. It may name a file below `folder`."""
 
     __slots__ = ()
     folder: Path
 
     @abc.abstractmethod
     def cell(self) -> Any:
-        """The value."""
+        """Return the stored value."""
 
     def read(self) -> Sound:
         return _read_cell(self.cell(), self.folder)
@@ -117,10 +126,10 @@ class ParquetRef(_CellRef):
         return column[self.row].as_py()
 
     def duration_s(self) -> float:
-        """From the header of the embedded file; 0 where there is none, or none that libsndfile reads."""
+        """Return the duration that the header of the embedded file states, or 0 if there is none."""
         cell = self.cell()
         content = cell.get("bytes") if isinstance(cell, dict) else None
-        return header(io.BytesIO(content)).duration_s if content else 0.0
+        return read_header(io.BytesIO(content)).duration_s if content else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +149,11 @@ class DatasetRef(_CellRef):
 
 @dataclass(frozen=True, slots=True)
 class ProceduralRef:
-    clip: Any
+    clip: demo_corpus.ProceduralClip
 
     @property
     def name(self) -> str:
-        return str(self.clip.clip_id)
+        return self.clip.clip_id
 
     def read(self) -> Sound:
         return Sound(demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ)
@@ -154,7 +163,7 @@ class ProceduralRef:
 
 
 def is_audio(file: Path) -> bool:
-    """Whether a file is of a kind that usk reads: by its suffix, or by its first bytes where it has none."""
+    """Whether usk reads files of this kind, by the suffix, or by the first bytes of a file without a suffix."""
     if file.suffix:
         return file.suffix.lower() in AUDIO_SUFFIXES
     with contextlib.suppress(OSError), file.open("rb") as opened:
@@ -162,32 +171,27 @@ def is_audio(file: Path) -> bool:
     return False
 
 
-class BadAudioError(Exception):
-    """One clip's audio cannot be used; the message says why in a few words."""
-
-
 class Header(NamedTuple):
     duration_s: float
     rate_hz: int
 
 
-def header(file: Path | io.BytesIO) -> Header:
-    """What a file's header says; no duration where libsndfile reads none."""
+def read_header(file: Path | io.BytesIO) -> Header:
+    """Return what an audio file's header states, with the duration 0 if libsndfile cannot read it."""
     import soundfile
 
     try:
         info = soundfile.info(file)
     except (OSError, RuntimeError):
         return Header(0.0, 1)
-    return Header(
-        float(info.duration) if info.frames < UNTOLD_FRAMES else MAX_DURATION_S, int(info.samplerate)
-    )
+    duration_s = float(info.duration) if info.frames < UNKNOWN_FRAMES else MAX_DURATION_S
+    return Header(duration_s, int(info.samplerate))
 
 
-def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = None) -> Sound:
-    """Decode an audio file with libsndfile, whole or a stretch of it: samples [n, channels].
+def read_audio_bytes(content: bytes, segment_s: tuple[float, float] | None = None) -> Sound:
+    """Decode an encoded audio file, or a segment of it, with libsndfile: samples [n, channels].
 
-    Raises BadAudioError for an empty file, one that is no audio, and one shorter than its header says.
+    Raise BadAudioError if the content is empty, is not audio, or ends before the length that its header states.
     """
     import soundfile
 
@@ -196,70 +200,68 @@ def read_audio_bytes(content: bytes, stretch_s: tuple[float, float] | None = Non
     if content.startswith(b"version https://git-lfs"):
         raise BadAudioError("a pointer of Git LFS; run `git lfs pull` in its folder")
     try:
-        sounds, remark = whole_sounds(content)
+        sounds, remark = split_sounds(content)
         if len(sounds) > 1:
-            return _joined([read_audio_bytes(sound) for sound in sounds], stretch_s)
+            return _join([read_audio_bytes(sound) for sound in sounds], segment_s)
         (content,) = sounds
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            if stretch_s is not None:
-                begin, end = (round(second * file.samplerate) for second in stretch_s)
-                if not file.seekable():  # GSM 6.10
-                    return Sound(_read_whole(file, content)[begin:end], int(file.samplerate), remark)
-                _refuse_long(end - begin, file.channels, file.samplerate)
-                file.seek(min(begin, file.frames))
-                cut = file.read(end - begin, dtype="float32", always_2d=True)
-                return Sound(cut, int(file.samplerate), remark)
-            return Sound(_read_whole(file, content), int(file.samplerate), remark)
+            if is_cut(file.extra_info):
+                raise CutError
+            if segment_s is None:
+                return Sound(_read_whole(file, content), int(file.samplerate), remark)
+            begin, end = (round(second * file.samplerate) for second in segment_s)
+            if not file.seekable():  # GSM 6.10
+                return Sound(_read_whole(file, content)[begin:end], int(file.samplerate), remark)
+            _refuse_long(end - begin, file.channels, file.samplerate)
+            file.seek(min(begin, file.frames))
+            samples = file.read(end - begin, dtype="float32", always_2d=True)
+            return Sound(samples, int(file.samplerate), remark)
     except CutError:
         raise BadAudioError("truncated") from None
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        MemoryError,
-        IndexError,
-    ):  # whatever libsndfile makes of odd files
+    except (RuntimeError, ValueError, TypeError, MemoryError, IndexError):  # of soundfile, for damaged files
         raise BadAudioError("not an audio file that libsndfile can read") from None
 
 
 def _read_whole(file: Any, content: bytes) -> np.ndarray:
-    """All samples [n, channels]. Raises BadAudioError for fewer than the header says."""
-    if file.frames >= UNTOLD_FRAMES:  # FLAC that an encoder wrote into a pipe
-        return _read_to_the_end(file)
-    told = unconditioned_samples(content) if file.format == "MP3" else None
-    _refuse_long(told or file.frames, file.channels, file.samplerate)
+    """Return all samples [n, channels] of an open SoundFile with this content. Raise BadAudioError if it ends early."""
+    if file.frames >= UNKNOWN_FRAMES:  # FLAC that an encoder wrote into a pipe
+        return _read_blocks(file)
+    mp3_frames = count_untagged_samples(content) if file.format == "MP3" else None
+    _refuse_long(mp3_frames or file.frames, file.channels, file.samplerate)
     try:
         samples: np.ndarray = file.read(file.frames, dtype="float32", always_2d=True)
-    except RuntimeError:  # FLAC, which has a checksum in each frame
+    except RuntimeError:  # FLAC has a checksum in each frame
         raise BadAudioError("truncated or damaged") from None
-    if told is not None and len(samples) < MP3_PART * told:
+    if mp3_frames is not None and len(samples) < MIN_MP3_SHARE * mp3_frames:
         raise BadAudioError(
             "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
         )
-    if told is None and len(samples) < file.frames:
-        raise BadAudioError("truncated")
+    if mp3_frames is None and len(samples) < file.frames:
+        raise CutError
     return samples
 
 
-def _joined(sounds: list[Sound], stretch_s: tuple[float, float] | None) -> Sound:
-    """Sounds one after the other. Raises BadAudioError where they do not fit together."""
+def _join(sounds: list[Sound], segment_s: tuple[float, float] | None) -> Sound:
+    """Concatenate sounds and cut out the segment. Raise BadAudioError if their rates or channels differ."""
     rate_hz = sounds[0].rate_hz
     if len({(sound.samples.shape[1], sound.rate_hz) for sound in sounds}) > 1:
         raise BadAudioError("several sounds of other rates or channels joined; take them apart")
     samples = np.concatenate([sound.samples for sound in sounds])
     _refuse_long(len(samples), samples.shape[1], rate_hz)
-    begin, end = (round(second * rate_hz) for second in stretch_s or (0, len(samples)))
+    begin, end = (round(second * rate_hz) for second in segment_s or (0, len(samples)))
     return Sound(samples[begin:end], rate_hz)
 
 
-def _read_to_the_end(file: Any) -> np.ndarray:
-    """All samples [n, channels] of a file that does not say how many it has."""
+def _read_blocks(file: Any) -> np.ndarray:
+    """Return all samples [n, channels] of a file of unknown length, read second by second."""
     import soundfile
 
     blocks, frames = [], 0
     while True:
         block = np.full((file.samplerate, file.channels), np.nan, dtype=np.float32)
-        with contextlib.suppress(soundfile.LibsndfileError):  # at the end: it cannot seek to where it is
+        with contextlib.suppress(
+            soundfile.LibsndfileError
+        ):  # soundfile cannot seek to the end of such a file
             file.buffer_read_into(block, "float32")
         read = int(np.count_nonzero(~np.isnan(block[:, 0])))
         blocks.append(block[:read])
@@ -270,7 +272,7 @@ def _read_to_the_end(file: Any) -> np.ndarray:
 
 
 def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
-    """Raise BadAudioError for what would decode to too much: a few kilobytes can say that they are hours."""
+    """Raise BadAudioError before too much is decoded: a file of a few kilobytes can state a length of hours."""
     if frames > MAX_DURATION_S * rate_hz:
         raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
     if frames * channels > MAX_DECODED_SAMPLES:
@@ -278,18 +280,18 @@ def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
 
 
 def _digest_of_cell(cell: Any, folder: Path) -> str:
-    """A hash of one value of an audio column: of its bytes or samples, or of the file that it names."""
+    """Return a hash of a cell's bytes or samples, or of the file that it names."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if isinstance(content, bytes) and content:
         return hashlib.sha256(content).hexdigest()
-    with contextlib.suppress(BadAudioError):  # decoding says so
+    with contextlib.suppress(BadAudioError):  # decoding reports it
         samples, rate_hz, _ = _read_cell(cell, folder)
         return hashlib.sha256(samples.tobytes() + str(rate_hz).encode()).hexdigest()
     return hashlib.sha256(repr(cell).encode()).hexdigest()
 
 
 def _read_cell(cell: Any, folder: Path) -> Sound:
-    """One value of an audio column: encoded bytes, a path, or decoded samples with their rate."""
+    """Decode a cell of an audio column: encoded bytes, a path, or samples with their rate."""
     if isinstance(cell, dict):
         if cell.get("bytes"):
             return read_audio_bytes(cell["bytes"])
@@ -300,18 +302,17 @@ def _read_cell(cell: Any, folder: Path) -> Sound:
         return read_audio_bytes(cell)
     if not isinstance(cell, str) or not cell or "\0" in cell:
         raise BadAudioError("no audio in the row")
-    inner = re.fullmatch(r"zip://(.+?)::(.+)", cell)  # how `datasets` names what it has left in an archive
-    path = folder / (inner[2] if inner else cell)
+    in_archive = re.fullmatch(r"zip://(.+?)::(.+)", cell)  # `datasets` names files in archives so
+    path = folder / (in_archive[2] if in_archive else cell)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadAudioError("its path leads out of the dataset's folder")
     if not path.is_file():
         raise BadAudioError("its file is missing")
-    return read_audio_bytes(_member(path, inner[1]) if inner else path.read_bytes())
+    return read_audio_bytes(_read_member(path, in_archive[1]) if in_archive else path.read_bytes())
 
 
-def _member(archive: Path, name: str) -> bytes:
-    """A file in a ZIP archive. Raises BadAudioError for one that is not there, damaged, encrypted, or packed in a way that
-    Python does not unpack (what `zipfile` means by NotImplementedError)."""
+def _read_member(archive: Path, name: str) -> bytes:
+    """Return the content of a file in a ZIP archive. Raise BadAudioError if it is missing, damaged, encrypted, or too large."""
     try:
         with zipfile.ZipFile(archive) as opened:
             if opened.getinfo(name).file_size > MAX_MEMBER_BYTES:
@@ -324,20 +325,20 @@ def _member(archive: Path, name: str) -> bytes:
 
 
 def _read_array(values: Any, rate_hz: Any) -> Sound:
-    """Samples that are stored decoded, with their rate."""
+    """Convert samples that are stored decoded. Raise BadAudioError if they are not samples at a rate."""
     try:
         samples, rate = np.asarray(values, dtype=np.float32), int(rate_hz)
     except (TypeError, ValueError):
-        raise BadAudioError("its array holds no samples at a rate") from None
+        samples, rate = np.zeros((), np.float32), 0
     if samples.ndim not in (1, 2) or not 0 < rate <= MAX_RATE_HZ:
         raise BadAudioError("its array holds no samples at a rate")
-    if samples.ndim == 2 and len(samples) < samples.shape[1]:  # channels first, as `datasets` has them
+    if samples.ndim == 2 and len(samples) < samples.shape[1]:  # `datasets` stores channels first
         samples = samples.T
     _refuse_long(len(samples), samples.size // max(1, len(samples)), rate)
     return Sound(samples, rate)
 
 
-@lru_cache(maxsize=2)  # the group being read and the one before it: a group of audio may be large
+@lru_cache(maxsize=2)  # row groups: the one being read and the one before it, which may be large
 def _parquet_column(path: Path, modified_ns: int, row_group: int, column: str) -> Any:
     import pyarrow.parquet as pq
 

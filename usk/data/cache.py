@@ -1,4 +1,4 @@
-"""Where usk keeps what it has computed of sources. It may be deleted at any time."""
+"""The cache folder, for what usk computed from sources. It may be deleted at any time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from usk.files import atomic_write, expanded
 
 
 def cache_root() -> Path:
-    """`$USK_CACHE` (default: `$XDG_CACHE_HOME/usk` or `~/.cache/usk`)."""
+    """Return `$USK_CACHE`, or by default `$XDG_CACHE_HOME/usk` or `~/.cache/usk`."""
     given = os.environ.get("USK_CACHE")
     if given:
         return expanded(given)
@@ -33,12 +33,12 @@ def cache_size_bytes() -> int:
 
 
 def checked(content: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-    """What to write, piece by piece, so that `read_checked` knows it to be whole."""
+    """Return what to write to a file, in pieces, so that `read_checked` can verify it: a hash line and the content."""
     return hashlib.sha256(content).hexdigest().encode() + b"\n", content
 
 
 def read_checked(file: Path) -> bytes | None:
-    """What a file holds that was written `checked`; None where there is none, or it is damaged."""
+    """Return the content of a file that was written `checked`, or None if the file is missing or damaged."""
     try:
         with file.open("rb") as opened:
             digest, content = opened.read(64), opened.read(1) and opened.read()
@@ -47,15 +47,15 @@ def read_checked(file: Path) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest().encode() == digest else None
 
 
-def keep(file: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
-    """Write a file of the cache if that is possible: a cache that cannot be written is said where it is needed."""
+def try_write(file: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file of the cache. Do nothing if it cannot be written: decoding reports that."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, content, durable=False)
 
 
 def size_limit(default_bytes: int) -> int:
-    """`$USK_CACHE_GB`, or a default: how much decoded audio is kept, in bytes."""
+    """Return the limit for decoded audio in bytes: `$USK_CACHE_GB`, or the default."""
     try:
         return round(float(os.environ["USK_CACHE_GB"]) * 2**30)
     except (KeyError, ValueError, OverflowError):
@@ -63,12 +63,11 @@ def size_limit(default_bytes: int) -> int:
 
 
 def evict(folder: Path, limit_bytes: int, used: Path) -> None:
-    """Delete the longest unused folders in `folder`, but not `used`, until those left take no more than `limit_bytes`."""
+    """Delete the least recently used folders in `folder`, except `used`, until the others take at most `limit_bytes`."""
     mark_used(used)
     with contextlib.suppress(OSError):
-        oldest_first = sorted(
-            (each for each in folder.iterdir() if each.is_dir()), key=lambda each: each.stat().st_mtime
-        )
+        folders = [each for each in folder.iterdir() if each.is_dir()]
+        oldest_first = sorted(folders, key=lambda each: each.stat().st_mtime)
         sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in oldest_first}
         for oldest in oldest_first:
             if sum(sizes.values()) > limit_bytes and oldest != used:

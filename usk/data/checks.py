@@ -1,4 +1,4 @@
-"""What columns and manifests from elsewhere must hold before anything relies on them. Pure; each finding is half a sentence."""
+"""Check values of columns from outside. Pure. Most functions return a clause that says what is wrong, or None."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from usk.data.clip import REQUIRED_COLUMNS, Provenance
 from usk.text import pluralize
 from usk.typed_json import from_json
 
-LARGEST_FOLD = 1_000_000
+MAX_FOLD = 1_000_000
 
 
 def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
-    """Labels are names or numbers, in the range of the classes where those are named (`n_classes`)."""
-    missing = sum(map(is_missing, values))
-    if missing:
-        return f"no value in {pluralize(missing, 'row')}"
+    """Check labels: names or numbers, or class numbers below `n_classes` if the dataset names its classes."""
+    if missing := missing_values(values):
+        return missing
     if n_classes is not None:
         outside = [value for value in values if type(value) is not int or not 0 <= value < n_classes]
         return (
@@ -33,43 +32,47 @@ def wrong_labels(values: Sequence[Any], n_classes: int | None) -> str | None:
     return f"neither names nor numbers in {pluralize(len(bad), 'row')}" if bad else None
 
 
-def several_labels(values: Sequence[Any], plural: bool = False) -> str:
-    """The first of the labels that is several in one: a list, or `dog,Sound` where another is `dog` or has `Sound` too, or the column is
-    called by a `plural`, or `dog+rain` where others are `dog` and `rain`. Empty if none is."""
+def several_labels(values: Sequence[Any], is_plural: bool = False) -> str:
+    """Return the first value that is several labels in one, or "".
+
+    That is a list in text, `dog+rain` if there are also `dog` and `rain`, or `dog,Sound` if another value shares a piece or the
+    column's name `is_plural`.
+    """
     names = list(dict.fromkeys(value for value in values if isinstance(value, str)))
     if lists := [name for name in names if re.fullmatch(r"\s*\[.*\]\s*", name)]:
         return lists[0]
-    pieces = {name: {piece.strip() for piece in re.split(r"[,;|]", name)} for name in names}
-    shared = Counter(piece for each in pieces.values() for piece in each)
     for name in names:
-        joined_by_sign = {piece.strip() for piece in re.split(r"[+/&]", name)}
-        if len(joined_by_sign) > 1 and joined_by_sign < set(names):
+        pieces = {piece.strip() for piece in re.split(r"[+/&]", name)}
+        if len(pieces) > 1 and pieces < set(names):
             return name
-    joined = (name for name in names if len(pieces[name]) > 1)
-    return next((name for name in joined if plural or any(shared[piece] > 1 for piece in pieces[name])), "")
+    pieces_of = {name: {piece.strip() for piece in re.split(r"[,;|]", name)} for name in names}
+    n_names = Counter(piece for pieces in pieces_of.values() for piece in pieces)
+    for name, pieces in pieces_of.items():
+        if len(pieces) > 1 and (is_plural or any(n_names[piece] > 1 for piece in pieces)):
+            return name
+    return ""
 
 
 def wrong_folds(folds: Sequence[int]) -> str | None:
-    """Folds count from 0 or 1."""
-    bad = [fold for fold in folds if not 0 <= fold <= LARGEST_FOLD]
+    """Check folds: numbers from 0 to MAX_FOLD."""
+    bad = [fold for fold in folds if not 0 <= fold <= MAX_FOLD]
     return f"{bad[0]} is not a fold, in {pluralize(len(bad), 'row')}" if bad else None
 
 
 def is_missing(value: Any) -> bool:
-    """Null, NaN, or an empty name."""
+    """Whether a value is null, NaN, or an empty name."""
     return value is None or value == "" or value != value
 
 
-def missing_folds(values: Sequence[Any]) -> str | None:
-    """Every row says its fold: one made up for it could be one that others test."""
-    missing = sum(map(is_missing, values))
-    return f"no value in {pluralize(missing, 'row')}" if missing else None
+def missing_values(values: Sequence[Any]) -> str | None:
+    n_missing = sum(map(is_missing, values))
+    return f"no value in {pluralize(n_missing, 'row')}" if n_missing else None
 
 
 def provenance_of(row: Mapping[str, Any]) -> Provenance:
-    """What one row of a dataset says of where its clip came from. Raises ValueError with half a sentence.
+    """Return the provenance of one row of a dataset. Raise ValueError with a clause for a message.
 
-    A row may name no parents at all; what it names must be whole, or leaks would pass unseen.
+    A row may have no parents. If it has some, their fields must be complete, or leaks would not be found.
     """
     given = {name: value for name, value in row.items() if value is not None or name in REQUIRED_COLUMNS}
     found = from_json(Provenance, given)

@@ -1,4 +1,4 @@
-"""Folders whose sub-folders are the classes, with a folder for each recording below them or without."""
+"""Open folders whose sub-folders are the classes. A class may have a folder for each recording."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from pathlib import Path, PurePosixPath
 
 from usk.data.audio_file import FileRef
 from usk.data.clip import Clip
-from usk.data.find import AudioFolder, name_parts
+from usk.data.find import AudioFolder, are_parts
 from usk.data.fingerprint import fingerprint_files
 from usk.data.location import A_SOURCE
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.table_parts import Listing, listed_parts
 from usk.errors import SourceError
-from usk.files import is_text
 from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
-NO_CLASS = frozenset({"_background_noise_"})  # of Speech Commands: noise to mix in
-# Names that say the recording: a speaker of Speech Commands, a recording of ESC-50 and of UrbanSound8K.
+NOT_CLASSES = frozenset({"_background_noise_"})  # Speech Commands: noise for mixing
+# Names of files that name the recording: by the speaker (Speech Commands), or by the recording (ESC-50, UrbanSound8K).
 NAMED_BY = {
     "speaker": re.compile(r"(.+)_nohash_\d+"),
     "recording": re.compile(r"\d-(\d{3,})-[A-Z](?:-\d+)?|(\d{3,})-\d-\d+-\d+"),
@@ -28,163 +27,149 @@ NAMED_BY = {
 RECORDING_FIX = "put the clips of one recording into a folder of their own below the class"
 
 
-def refuse_lost_files(folder: AudioFolder, typed: str, skip_bad: bool) -> list[str]:
-    """A note of the files left out since they cannot be listed. Raises SourceError for them, unless `skip_bad`."""
-    if not is_text(folder.root.resolve().name):
-        raise SourceError(
-            f"the name of the folder {typed!a} is not UTF-8, and rows could not say it; rename it"
-        )
-    said = [
-        f"{pluralize(len(names), 'file')} {why}: {abbreviate_list(names)}"
-        for why, names in folder.lost.items()
-    ]
-    if said and not skip_bad:
-        raise SourceError(f"{typed}: {'; '.join(said)}", hint="Rename or restore them, or skip bad clips.")
-    return [f"skipped {one}" for one in said]
-
-
 def open_class_folders(
-    folder: AudioFolder, typed: str, split_is_fold: bool, notes: Sequence[str], lists: Sequence[Listing]
+    folder: AudioFolder, location: str, split_is_fold: bool, notes: Sequence[str], lists: Sequence[Listing]
 ) -> Source:
-    """One clip a file, whose class is its folder; `typed` is how the user named the folder that holds all.
+    """Return one clip for each file. Its class is the folder directly below `folder`.
 
-    `lists` are the publisher's lists of parts (Speech Commands), `split_is_fold` is whether they are the folds, and `notes` is what is
-    said already.
+    `lists` are the publisher's lists of parts (Speech Commands), and `split_is_fold` makes them the folds. `notes` come first
+    in the source's notes. Raise SourceError if there are no classes.
     """
-    tops = [name for name in folder.tops if name not in NO_CLASS]
-    if not tops:
+    classes = [name for name in folder.top_folders if name not in NOT_CLASSES]
+    if not classes:
         raise SourceError(
-            f"{typed} is not a source of clips: {_why_no_classes(folder)}",
+            f"{location} is not a source of clips: {_why_no_classes(folder)}",
             hint=". ".join([*notes, A_SOURCE]),
         )
-    if name_parts(tops):
-        _refuse_parts(folder, tops, typed, notes)
-    files = [file for file in folder.audio if len(file.parts) > 1 and file.parts[0] in tops]
+    if are_parts(classes):
+        _refuse_parts(folder, classes, location, notes)
+    files = [file for file in folder.audio if len(file.parts) > 1 and file.parts[0] in classes]
     name = folder.root.resolve().name
     shared = _shared_folders(files)
     groups = [f"{name}/{_recording(file, shared)}" for file in files]
-    parts, _ = listed_parts(lists, [str(file) for file in files], folder.finder)
-    folds = [0] * len(files)
-    if parts and split_is_fold:
-        numbers = {part: number for number, part in enumerate(sorted(set(parts)), start=1)}
-        folds = [numbers[part] for part in parts]
-        said = ", ".join(f"{part} is {number}" for part, number in numbers.items())
-        notes = [*notes, f"folds are numbered from the lists of parts: {said}"]
-    elif parts:
-        said = ", ".join(f"{part} {n}" for part, n in sorted(Counter(parts).items()))
-        notes = [
-            *notes,
-            f"the publisher's lists of parts ({said}) are not used; to test on one of them, name split as the column of folds",
-        ]
+    folds, part_notes = _folds_of_parts(files, folder, lists, split_is_fold)
     clips = [
-        Clip(clip_id=f"{name}/{file}", label=tops.index(file.parts[0]), group=group, fold=fold)
+        Clip(clip_id=f"{name}/{file}", label=classes.index(file.parts[0]), group=group, fold=fold)
         for file, group, fold in zip(files, groups, folds, strict=True)
     ]
     paths = [folder.root / file for file in files]
     revision, cache_key, _ = fingerprint_files(paths, folder.root)
-    has_groups, recording_notes = _recording_notes(files, tops, shared)
+    has_groups, recording_notes = _recording_notes(files, classes, shared)
     return with_folds(
         Source(
             name=name,
             kind="class folders",
-            location=typed,
+            location=location,
             revision=revision,
             cache_key=cache_key,
-            class_names=tuple(tops),
+            class_names=tuple(classes),
             clips=tuple(clips),
-            audio=tuple(FileRef(path) for path in paths),
-            notes=(*notes, *recording_notes, *_passed_over(folder, tops, typed)),
+            audio=tuple(map(FileRef, paths)),
+            notes=(*notes, *part_notes, *recording_notes, *_other_notes(folder, classes, location)),
             has_groups=has_groups,
         )
     )
 
 
-def _refuse_parts(folder: AudioFolder, tops: Sequence[str], typed: str, notes: Sequence[str]) -> None:
-    """Raise SourceError for folders that are parts of a data set."""
-    deeper = _deeper(folder)
+def _folds_of_parts(
+    files: Sequence[PurePosixPath], folder: AudioFolder, lists: Sequence[Listing], split_is_fold: bool
+) -> tuple[list[int], list[str]]:
+    """Return the fold of each file, by the publisher's parts if `split_is_fold` and else 0, and a note on the parts."""
+    parts, _ = listed_parts(lists, [str(file) for file in files], folder.finder)
+    if parts and split_is_fold:
+        numbers = {part: number for number, part in enumerate(sorted(set(parts)), start=1)}
+        pairs = ", ".join(f"{part} is {number}" for part, number in numbers.items())
+        return [numbers[part] for part in parts], [f"folds are numbered from the lists of parts: {pairs}"]
+    notes = []
+    if parts:
+        sizes = ", ".join(f"{part} {n}" for part, n in sorted(Counter(parts).items()))
+        notes.append(
+            f"the publisher's lists of parts ({sizes}) are not used; to test on one of them, name split as the column of folds"
+        )
+    return [0] * len(files), notes
+
+
+def _refuse_parts(folder: AudioFolder, classes: Sequence[str], location: str, notes: Sequence[str]) -> None:
+    """Raise SourceError: the folders are parts of a dataset."""
+    deeper = _find_class_level(folder)
     fix = (
-        f"Name {Path(typed) / deeper}, whose sub-folders can be the classes"
+        f"Name {Path(location) / deeper}, whose sub-folders can be the classes"
         if deeper
         else "Name a folder whose sub-folders are the classes, or add a table metadata.csv with the columns file_name and label"
     )
     raise SourceError(
-        f"{typed}: its folders {', '.join(tops[:4])} are named like parts of a data set, not like classes",
+        f"{location}: its folders {', '.join(classes[:4])} are named like parts of a data set, not like classes",
         hint=". ".join([*notes, fix]) + ".",
     )
 
 
-def _deeper(folder: AudioFolder) -> str | None:
-    """The folder with most files below whose sub-folders can be classes."""
-    below: dict[str, set[str]] = defaultdict(set)
-    n_of: Counter[str] = Counter()
+def _find_class_level(folder: AudioFolder) -> str | None:
+    """Return the folder with most files whose sub-folders can be classes, or None."""
+    subfolders: dict[str, set[str]] = defaultdict(set)
+    n_files: Counter[str] = Counter()
     for file in folder.audio:
         for depth in range(1, len(file.parts) - 1):
             place = "/".join(file.parts[:depth])
-            below[place].add(file.parts[depth])
-            n_of[place] += 1
-    return next(
-        (
-            place
-            for place, _ in n_of.most_common()
-            if len(below[place]) > 1 and not name_parts(sorted(below[place]))
-        ),
-        None,
-    )
+            subfolders[place].add(file.parts[depth])
+            n_files[place] += 1
+    for place, _ in n_files.most_common():
+        if len(subfolders[place]) > 1 and not are_parts(sorted(subfolders[place])):
+            return place
+    return None
 
 
-def _inner(file: PurePosixPath) -> str:
-    """The folder of a file below its class, empty where it lies in the class itself."""
+def _recording_folder(file: PurePosixPath) -> str:
+    """Return a file's folder below its class, "" if it lies in the class folder itself."""
     return "/".join(file.parts[1:-1])
 
 
-def _shared_folders(files: Sequence[PurePosixPath]) -> dict[str, set[str]]:
-    """The folders of recordings that several classes have, with these classes."""
+def _shared_folders(files: Sequence[PurePosixPath]) -> set[str]:
+    """Return the recording folders that several classes have."""
     classes_of: dict[str, set[str]] = defaultdict(set)
     for file in files:
-        if _inner(file):
-            classes_of[_inner(file)].add(file.parts[0])
-    return {folder: classes for folder, classes in classes_of.items() if len(classes) > 1}
+        classes_of[_recording_folder(file)].add(file.parts[0])
+    return {folder for folder, classes in classes_of.items() if folder and len(classes) > 1}
 
 
-def _said_by_name(file: PurePosixPath) -> str:
-    """The recording that a file's name says in the manner of a published data set; empty if it says none."""
+def _recording_in_name(file: PurePosixPath) -> str:
+    """Return the recording that a file's name states in the way of a published dataset, or ""."""
     for kind, form in NAMED_BY.items():
         if match := form.fullmatch(file.stem):
             return f"{kind}-{next(filter(None, match.groups()))}"
     return ""
 
 
-def _recording(file: PurePosixPath, shared: dict[str, set[str]]) -> str:
-    folder = _inner(file)
+def _recording(file: PurePosixPath, shared: set[str]) -> str:
+    folder = _recording_folder(file)
     if not folder:
-        return _said_by_name(file) or str(file)
+        return _recording_in_name(file) or str(file)
     return folder if folder in shared else file.parent.as_posix()
 
 
 def _recording_notes(
-    files: Sequence[PurePosixPath], tops: Sequence[str], shared: dict[str, set[str]]
+    files: Sequence[PurePosixPath], classes: Sequence[str], shared: set[str]
 ) -> tuple[bool, list[str]]:
-    """Whether the recordings are known, and what to say of them."""
+    """Return whether the recordings are known, and notes on them."""
     notes = []
-    n_of = Counter(file.parts[0] for file in files)
-    own = Counter(file.parts[0] for file in files if not _inner(file) and not _said_by_name(file))
-    flat = [name for name in tops if own[name] == n_of[name]]
-    beside = {name: own[name] for name in tops if own[name] and name not in flat}
-    if flat:
+    n_clips = Counter(file.parts[0] for file in files)
+    n_alone = Counter(
+        file.parts[0] for file in files if not _recording_folder(file) and not _recording_in_name(file)
+    )
+    unknown = [name for name in classes if n_alone[name] == n_clips[name]]
+    mixed = [name for name in classes if 0 < n_alone[name] < n_clips[name]]
+    n_mixed = sum(n_alone[name] for name in mixed)
+    if unknown:
+        where = "" if len(unknown) == len(classes) else f" in {abbreviate_list(unknown)}"
+        notes.append(no_groups_note(RECORDING_FIX, where))
+    if mixed:
         notes.append(
-            no_groups_note(RECORDING_FIX, "" if len(flat) == len(tops) else f" in {abbreviate_list(flat)}")
-        )
-    if beside:
-        notes.append(
-            f"{sum(beside.values())} of {sum(n_of[name] for name in beside)} clips in {abbreviate_list(sorted(beside))} lie in no folder "
+            f"{n_mixed} of {sum(n_clips[name] for name in mixed)} clips in {abbreviate_list(mixed)} lie in no folder "
             f"of a recording: each counts as its own ({RECORDING_FIX})"
         )
-    inner: dict[str, set[str]] = {name: set() for name in tops}
-    for file in files:
-        inner[file.parts[0]].add(_inner(file))
-    if len(tops) > 1 and len(inner[tops[0]]) > 1 and all(each == inner[tops[0]] for each in inner.values()):
+    folders_of = [{_recording_folder(file) for file in files if file.parts[0] == name} for name in classes]
+    if len(classes) > 1 and len(folders_of[0]) > 1 and all(each == folders_of[0] for each in folders_of):
         notes.append(
-            f"the classes are {abbreviate_list(list(tops))}, and all of them have the same folders ({abbreviate_list(sorted(shared))}): if those are the "
+            f"the classes are {abbreviate_list(list(classes))}, and all of them have the same folders ({abbreviate_list(sorted(shared))}): if those are the "
             "classes, swap the two levels, or list the files in a table metadata.csv with the columns file_name and label"
         )
     elif shared:
@@ -192,47 +177,48 @@ def _recording_notes(
             f"recording folders that several classes have ({abbreviate_list(sorted(shared))}) count as one recording each, which is never on "
             "both sides of a split; give them other names if they are not"
         )
-    return not flat and 2 * sum(beside.values()) <= len(files), notes
+    return not unknown and 2 * n_mixed <= len(files), notes
 
 
-def _passed_over(folder: AudioFolder, tops: Sequence[str], typed: str) -> list[str]:
-    """What to say of what is there and is no clip."""
+def _other_notes(folder: AudioFolder, classes: Sequence[str], location: str) -> list[str]:
+    """Return notes on files that are no clips, and on unusual classes."""
     notes = []
-    if noise := [name for name in folder.tops if name in NO_CLASS]:
+    if noise := [name for name in folder.top_folders if name in NOT_CLASSES]:
         notes.append(f"{abbreviate_list(noise)} is no class and is left out")
     if folder.unread:
         notes.append(
-            f"{_of_kinds(folder.unread)} passed over, for usk does not read them; convert them, for example to FLAC"
+            f"{_count_kinds(folder.unread)} passed over, for usk does not read them; convert them, for example to FLAC"
         )
-    if lost := sorted({file.parts[0] for file in folder.unread if len(file.parts) > 1} - set(tops)):
+    if empty := sorted({file.parts[0] for file in folder.unread if len(file.parts) > 1} - set(classes)):
         notes.append(
-            f"{abbreviate_list(lost)}: no class, for usk reads none of {'its' if len(lost) == 1 else 'their'} files"
+            f"{abbreviate_list(empty)}: no class, for usk reads none of {'its' if len(empty) == 1 else 'their'} files"
         )
-    if loose := _n_loose(folder):
+    if n_loose := _count_loose(folder):
         notes.append(
-            f"{loose} audio file{'s' if loose > 1 else ''} beside the class folders passed over: a clip's class is its folder"
+            f"{pluralize(n_loose, 'audio file')} beside the class folders passed over: a clip's class is its folder"
         )
-    if len(tops) > 1 and len(shape := {re.sub(r"\d+", "#", name) for name in tops}) == 1 and shape != {"#"}:
+    without_numbers = {re.sub(r"\d+", "#", name) for name in classes}
+    if len(classes) > 1 and len(without_numbers) == 1 and without_numbers != {"#"}:
         notes.append(
-            f"the classes {abbreviate_list(list(tops))} differ by a number alone: if they are speakers, days or places, list the files in a "
+            f"the classes {abbreviate_list(list(classes))} differ by a number alone: if they are speakers, days or places, list the files in a "
             "table metadata.csv with the columns file_name and label"
         )
-    if len(tops) == 1:
+    if len(classes) == 1:
         notes.append(
-            f"one class, {tops[0]}: classes are the folders directly below {typed}; if those are deeper, name the folder "
+            f"one class, {classes[0]}: classes are the folders directly below {location}; if those are deeper, name the folder "
             "that holds them"
         )
     return notes
 
 
-def _of_kinds(unread: Sequence[PurePosixPath]) -> str:
-    """`3 files (.m4a, .wma) are`"""
-    kinds = sorted({file.suffix.lower() for file in unread})
-    return f"{len(unread)} file{'s' if len(unread) > 1 else ''} ({', '.join(kinds)}) {'are' if len(unread) > 1 else 'is'}"
+def _count_kinds(files: Sequence[PurePosixPath]) -> str:
+    """Return `3 files (.m4a, .wma) are`."""
+    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
+    return f"{pluralize(len(files), 'file')} ({kinds}) {'are' if len(files) > 1 else 'is'}"
 
 
-def _n_loose(folder: AudioFolder) -> int:
-    """Audio files in no folder of a class."""
+def _count_loose(folder: AudioFolder) -> int:
+    """Return the number of audio files in no class folder."""
     return sum(len(file.parts) == 1 for file in folder.audio)
 
 
@@ -245,7 +231,7 @@ def _why_no_classes(folder: AudioFolder) -> str:
     if (path / "fit.json").is_file():
         return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
     if folder.unread:
-        return f"{_of_kinds(folder.unread)} all that it has, and usk does not read them (convert them, for example to FLAC)"
-    if loose := _n_loose(folder):
-        return f"its {loose} audio files need a folder for each class"
+        return f"{_count_kinds(folder.unread)} all that it has, and usk does not read them (convert them, for example to FLAC)"
+    if n_loose := _count_loose(folder):
+        return f"its {n_loose} audio files need a folder for each class"
     return "it has no audio files in sub-folders (UrbanSound8K needs metadata/UrbanSound8K.csv)"

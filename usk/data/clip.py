@@ -1,4 +1,4 @@
-"""The row that everything else carries: one labeled piece of mono audio, and where it came from."""
+"""The row of one labeled clip, and the provenance of a synthetic one."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ NO_MODEL = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a synthetic clip came from, empty for real ones. Each field is a column of a synthetic dataset, of its name and type,
-    which `usk.synth.clip_renderer.ClipRenderer.row` fills."""
+    """How a synthetic clip was made; empty for real clips. Each field is a column of a synthetic dataset, with its name and type.
 
-    parents: tuple[str, ...] = ()  # by their `Clip.identity`
-    parent_names: tuple[str, ...] = ()  # clip ids, to read
+    `usk.synth.clip_renderer.ClipRenderer.row` fills them.
+    """
+
+    parents: tuple[str, ...] = ()  # each parent's `Clip.identity`
+    parent_names: tuple[str, ...] = ()  # clip ids, for people
     parent_seconds: tuple[float, ...] = ()
     parent_groups: tuple[str, ...] = ()
     parent_folds: tuple[int, ...] = ()
     strategy: str = ""
-    alpha: float = 0.0  # the share of what is not the first parent
+    alpha: float = 0.0  # the share of the parents other than the first
     weights: tuple[float, ...] = ()  # the parents' shares
     seed: int = 0
     steps: int = 0
     model: str = ""
-    gain_db: float = 0.0  # to the parents' loudness
+    gain_db: float = 0.0  # applied to reach the parents' loudness
     filter_score: float | None = None
     prompt: str = ""
-    filter_folds: tuple[int, ...] = ()  # what the classifier filter that scored it was trained on
+    filter_folds: tuple[int, ...] = ()  # folds that the classifier filter which scored it was trained on
 
 
 REQUIRED_COLUMNS = frozenset((
     "parents", "parent_groups", "parent_folds", "strategy", "alpha", "seed", "steps", "model", "gain_db", "filter_score",
 ))  # fmt: skip
-"""Those by which a synthetic dataset is known. It may lack others, or have no value in them."""
+"""Columns by which a dataset of usk is known. It may lack the others, or have no values in them."""
 PROVENANCE_COLUMNS = tuple(field.name for field in fields(Provenance))
 
 
@@ -41,9 +43,9 @@ PROVENANCE_COLUMNS = tuple(field.name for field in fields(Provenance))
 class Clip(Provenance):
     """One labeled clip.
 
-    `sound` is what the clip is: a hash of its decoded sound, "" until it is decoded (`usk.data.decode`). `clip_id` and `group`
-    are labels, with the source's name in front; `group` is the recording that the clip was cut from. `fold` is the official
-    (or made) fold, 0 where a synthetic clip's parents do not share one.
+    `sound` identifies the clip: a hash of its decoded audio, "" before it is decoded (`usk.data.decode`). `clip_id` and `group`
+    are names that begin with the source's name. `group` is the recording that the clip was cut from. `fold` is the published
+    or made fold, or 0 for a synthetic clip whose parents come from several folds.
     """
 
     clip_id: str
@@ -59,10 +61,10 @@ class Clip(Provenance):
 
     @property
     def identity(self) -> str:
-        """Its sound once it is decoded, before that its id."""
+        """The sound, or before decoding the clip id."""
         return self.sound or self.clip_id
 
     @property
     def lineage(self) -> frozenset[str]:
-        """The recordings whose sound is in this clip, as named when it was made: its own, or its parents' if it is synthetic."""
+        """The recordings that are in this clip, by their names when it was made: the parents' recordings for a synthetic clip."""
         return frozenset(self.parent_groups) if self.is_synthetic else frozenset((self.group,))

@@ -1,4 +1,4 @@
-"""Folders whose clips a table lists: which table, which of its columns names the files, and its rows as clips."""
+"""Open folders whose clips a table lists: choose the tables, find their column of file names, and turn their rows into clips."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from typing import Any
 
 from usk.data.audio_file import FileRef
 from usk.data.checks import is_missing
-from usk.data.columns import FOLD_COLUMNS, SPLIT_COLUMNS, Columns, from_columns, label_column_of
-from usk.data.find import AudioFolder, FileFinder, OutsideError, looks_like_audio, name_parts
+from usk.data.columns import (
+    FOLD_COLUMNS,
+    SPLIT_COLUMNS,
+    Columns,
+    find_columns,
+    from_columns,
+    label_column_of,
+)
+from usk.data.find import AudioFolder, FileFinder, OutsideError, are_parts
 from usk.data.fingerprint import fingerprint_files
-from usk.data.listing import FILE_COLUMN, TEXT_SUFFIXES, ClipTable, read_table
-from usk.data.segments import cut_segments, labels_beside
-from usk.data.source import Source
+from usk.data.listing import FILE_COLUMN, TEXT_SUFFIXES, ClipTable, has_audio_suffix, read_table
+from usk.data.segments import cut_segments, read_label_files
+from usk.data.source import Source, skip_missing_files
 from usk.data.table_parts import (
     STANDARD,
     Listing,
-    files_of,
     listed_parts,
-    only_other_column,
     parts_by_folder,
     parts_with_classes,
-    says_part,
     without_repeats,
 )
 from usk.errors import SourceError, UsageError
@@ -35,88 +39,87 @@ FILE_COLUMNS = (
     "file_name", "filename", "file", "path", "file_path", "filepath", "fname", "audio", "audio_path",
     "audio_file", "audio_filename", "wav", "wav_path", "clip", "slice_file_name", "clip_id", "id", "name",
 )  # fmt: skip
-PASSED_OVER = ("sample_submission", "error", "requirements", "readme", "license")
-MOST_DEEP = 50  # tables more than one folder down: more of them are not lists of clips
-LOOKED_AT = 200  # rows, to find out which column names files
+NOT_CLIP_TABLES = ("sample_submission", "error", "requirements", "readme", "license")
+MAX_DEEP_TABLES = 50  # more than one folder down: if there are more, they are not lists of clips
+ROWS_LOOKED_AT = 200  # to find the column of file names
 
 
 @dataclass(frozen=True)
 class ChosenTables:
-    listings: tuple[Listing, ...]
+    listings: tuple[Listing, ...]  # empty: the folders are the classes
     notes: tuple[str, ...]
-    others: tuple[Listing, ...] = ()  # that list clips as well, or say the parts of class folders
+    others: tuple[Listing, ...] = ()  # tables that list the same clips, or name the parts of class folders
 
 
 def choose_tables(folder: AudioFolder, columns: Columns) -> ChosenTables:
-    """The tables that list the clips of `folder`, none where its folders are classes and no table says otherwise: its `metadata.csv` and
-    those of its parts, else the other tables in it, else those in its sub-folders (`meta/`)."""
+    """Choose the tables that list the clips of `folder`.
+
+    These are `metadata.csv` and those of its parts, else other tables in the folder, else tables in sub-folders (`meta/`). None
+    is chosen if the folders are classes and no table has other labels.
+    """
     finder = folder.finder
-    listings, notes = _listings(folder, columns)
-    classes = folder.tops if len(folder.tops) > 1 and not name_parts(folder.tops) else []
+    listings, notes = _read_listings(folder, columns)
+    classes = folder.top_folders if len(folder.top_folders) > 1 and not are_parts(folder.top_folders) else []
     found = [listing for listing in listings if listing.hits]
     standard = [listing for listing in found if listing.file.stem == STANDARD]
-    chosen = standard or _uppermost(found, finder)
+    chosen = standard or _choose_highest(found, finder)
     if not chosen:
-        lost = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
-        if not lost and (made := _made_listing(folder, bool(classes), notes)) is not None:
+        # A table whose files are all missing is chosen, so that opening it reports them.
+        missing = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
+        if not missing and (made := _make_listing(folder, bool(classes), notes)) is not None:
             return ChosenTables((made,), tuple(notes))
-        notes += _unused(folder)
-        return ChosenTables(tuple(lost[:1]), tuple(notes))
+        return ChosenTables(tuple(missing[:1]), (*notes, *_unused_files(folder)))
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
-    without: list[str] = []
-    if labeled and len(labeled) < len(chosen):
-        listed = {file for listing in labeled for file in files_of(listing, finder)}
-        without = [
-            listing.file.as_posix()
-            for listing in chosen
-            if listing not in labeled and not listed.issuperset(files_of(listing, finder))
-        ]
-        if without:
-            notes.append(f"{abbreviate_list(without)}: no column of labels, so its clips are left out")
+    unlabeled: list[Listing] = []
+    if labeled:
+        listed = {file for listing in labeled for file in listing.files(finder)}
+        rest = [listing for listing in chosen if listing not in labeled]
+        unlabeled = [listing for listing in rest if not listed.issuperset(listing.files(finder))]
         chosen = labeled
-    others = tuple(
-        listing for listing in found if listing not in chosen and listing.file.as_posix() not in without
-    )
+    if unlabeled:
+        names = abbreviate_list([str(listing.file) for listing in unlabeled])
+        notes.append(f"{names}: no column of labels, so its clips are left out")
+    others = tuple(listing for listing in found if listing not in (*chosen, *unlabeled))
     if not classes:
         return ChosenTables(tuple(chosen), tuple(notes), others)
-    names = abbreviate_list([listing.file.as_posix() for listing in chosen])
+    names = abbreviate_list([str(listing.file) for listing in chosen])
     labels = {
         str(label)
         for listing in labeled
         for label in listing.table[label_column_of(listing.table, columns) or ""]
         if not is_missing(label)
     }
-    covers = 2 * sum(len(listing.names) for listing in chosen) >= len(folder.audio)
-    if labeled and (standard or (len(labels) > 1 and covers)):
+    lists_most = 2 * sum(len(listing.names) for listing in chosen) >= len(folder.audio)
+    if labeled and (standard or (len(labels) > 1 and lists_most)):
         if labels != set(classes):
             notes.append(
                 f"the classes are those of {names} ({abbreviate_list(sorted(labels))}), not the folders {abbreviate_list(classes)}"
             )
         return ChosenTables(tuple(chosen), tuple(notes), others)
-    if not labeled and any(map(says_part, chosen)):
+    if not labeled and any(listing.names_part for listing in chosen):
         return ChosenTables((), tuple(notes), tuple(chosen))
     why = "it has one label" if labels else "it has no column of labels that is known by its name"
     notes.append(f"{names} is passed over and the folders are the classes, since {why}")
     return ChosenTables((), tuple(notes))
 
 
-def _uppermost(found: Sequence[Listing], finder: FileFinder) -> list[Listing]:
-    """The tables that lie highest, and those below them that list other files."""
+def _choose_highest(found: Sequence[Listing], finder: FileFinder) -> list[Listing]:
+    """Return the tables of the highest level, and deeper ones that list other files."""
     chosen: list[Listing] = []
-    listed: set[str | None] = set()
+    listed: set[str | None] = {None}
     for depth in sorted({len(listing.file.parts) for listing in found}):
-        new = [(one, files_of(one, finder)) for one in found if len(one.file.parts) == depth]
-        new = [(one, files) for one, files in new if not chosen or not listed.issuperset(files)]
-        chosen += [one for one, _ in new]
-        listed.update([None], *(files for _, files in new))
+        level = [listing for listing in found if len(listing.file.parts) == depth]
+        new = [listing for listing in level if not chosen or not listed.issuperset(listing.files(finder))]
+        chosen += new
+        listed.update(*(listing.files(finder) for listing in new))
     return chosen
 
 
-def _made_listing(folder: AudioFolder, are_classes: bool, notes: list[str]) -> Listing | None:
-    """The table that files of labels beside the sounds, or folders of parts with classes below, come to."""
+def _make_listing(folder: AudioFolder, are_classes: bool, notes: list[str]) -> Listing | None:
+    """Make a table from label files beside the sounds, or from folders of parts and classes, if there are such."""
     parts = parts_with_classes(folder)
-    if folder.tables and (beside := labels_beside(folder)) is not None:
-        table, files = beside
+    if folder.tables and (label_files := read_label_files(folder)) is not None:
+        table, files = label_files
         names = abbreviate_list([str(file) for file in files])
         labels = set(table["label"])
         if not (are_classes or parts) or labels <= {part for file in folder.audio for part in file.parts}:
@@ -125,58 +128,59 @@ def _made_listing(folder: AudioFolder, are_classes: bool, notes: list[str]) -> L
         notes.append(
             f"{names} are not used: the classes are folders, and these files have other labels ({abbreviate_list(sorted(labels))})"
         )
-    if parts is not None:
-        notes.append(parts[1])
-        return parts[0]
-    return None
+    if parts is None:
+        return None
+    listing, note = parts
+    notes.append(note)
+    return listing
 
 
-def _unused(folder: AudioFolder) -> list[str]:
-    """What to say of what is there and was not made use of: archives, spreadsheets, and tables that name no file."""
+def _unused_files(folder: AudioFolder) -> list[str]:
+    """Return notes on archives, spreadsheets, and the first table that names no file."""
     notes = []
-    if folder.packed:
-        names = abbreviate_list([str(file) for file in folder.packed])
+    if folder.ignored:
+        names = abbreviate_list([str(file) for file in folder.ignored])
         notes.append(f"not read: {names}; unpack archives, and save tables as CSV")
-    plain = [file for file in _tables(folder) if file.suffix.lower() != ".txt"]
-    for file in plain[:1]:
+    tables = [file for file in _clip_tables(folder) if file.suffix.lower() != ".txt"]
+    for file in tables[:1]:
         with contextlib.suppress(SourceError):
             row = [str(values[0])[:40] for values in read_table(folder.root / file).values() if values]
-            more = f" (and {len(plain) - 1} more)" if len(plain) > 1 else ""
+            more = f" (and {len(tables) - 1} more)" if len(tables) > 1 else ""
             notes.append(
                 f"passed over: {file}{more}, of which no column names the audio files; its first row is {', '.join(row[:8])}"
             )
     return notes
 
 
-def _tables(folder: AudioFolder) -> list[PurePosixPath]:
-    """The tables that may list clips: not those that are called like a sound beside them."""
+def _clip_tables(folder: AudioFolder) -> list[PurePosixPath]:
+    """Return the tables that may list clips. A table with the name of a sound beside it does not."""
     sounds = {file.with_suffix("") for file in folder.audio} if folder.tables else set()
     tables = [
         file
         for file in folder.tables
-        if file.with_suffix("") not in sounds and not file.stem.lower().startswith(PASSED_OVER)
+        if file.with_suffix("") not in sounds and not file.stem.lower().startswith(NOT_CLIP_TABLES)
     ]
     deep = [file for file in tables if len(file.parts) > 2]
-    return tables if len(deep) <= MOST_DEEP else [file for file in tables if file not in deep]
+    return tables if len(deep) <= MAX_DEEP_TABLES else [file for file in tables if file not in deep]
 
 
-def _listings(folder: AudioFolder, columns: Columns) -> tuple[list[Listing], list[str]]:
-    """The tables with a column of file names, and what is said of others."""
+def _read_listings(folder: AudioFolder, columns: Columns) -> tuple[list[Listing], list[str]]:
+    """Return the tables with a column of file names, and notes. Raise UsageError if none has the column that the user named."""
     listings, notes = [], []
-    for file in _tables(folder):
-        said: list[str] = []
+    for file in _clip_tables(folder):
+        table_notes: list[str] = []
         try:
-            table = read_table(folder.root / file, said)
+            table = read_table(folder.root / file, table_notes)
         except SourceError as error:
             if file.stem == STANDARD:
                 raise
-            if file.suffix in TEXT_SUFFIXES[:2]:  # whatever else it is, nobody called it a table
+            if file.suffix in TEXT_SUFFIXES[:2]:  # other suffixes do not promise a table
                 notes.append(f"passed over: {error.message}")
             continue
         place = "" if len(file.parts) == 1 else file.parent.as_posix()
         if (found := _file_column(table, folder.finder, place, columns.audio)) is not None:
             listings.append(Listing(file, table, *found))
-            notes += said
+            notes += table_notes
     if columns.audio is not None and not listings:
         raise UsageError(
             f"no table in {folder.root} has such a column", field="audio_column", value=columns.audio
@@ -187,190 +191,177 @@ def _listings(folder: AudioFolder, columns: Columns) -> tuple[list[Listing], lis
 def _file_column(
     table: ClipTable, finder: FileFinder, place: str, given: str | None
 ) -> tuple[str, int] | None:
-    """The column that names files, by its name or by what is in it, and how many of its first rows name one that is there."""
+    """Return the column of file names, and how many of its first values name an existing file; or None.
 
-    def hits(column: str) -> int:
-        values = [
-            value for value in table[column][:LOOKED_AT] if isinstance(value, (str, int)) and value != ""
-        ]
-        return sum(_may_be(finder, str(value), place) for value in values)
+    It is the column that the user named; else one with a usual name that names files; else another one that does; else one with
+    a usual name whose files are missing.
+    """
+
+    def count_hits(column: str) -> int:
+        values = [str(value) for value in table[column][:ROWS_LOOKED_AT] if isinstance(value, str | int)]
+        return sum(_names_file(finder, value, place) for value in values if value)
+
+    def has_audio_names(column: str) -> bool:
+        return any(map(has_audio_suffix, table[column][:ROWS_LOOKED_AT]))
 
     if given is not None:
-        return (given, hits(given)) if given in table else None
-    lowered = {name.lower(): name for name in reversed(table)}
-    named = [lowered[name] for name in FILE_COLUMNS if name in lowered]
-    best = max(((hits(name), -at, name) for at, name in enumerate(named)), default=(0, 0, ""))
-    if best[0]:
-        return best[2], best[0]
-    rows = min(LOOKED_AT, max(map(len, table.values()), default=0))
-    others = [
-        (count, name)
-        for name in table
-        if name not in named
-        and 2 * (count := hits(name)) >= rows > 0
-        and (
-            any(map(looks_like_audio, table[name][:LOOKED_AT]))
-            or (count > 0.9 * rows and not _plain(table[name]))
-        )
-    ]
+        return (given, count_hits(given)) if given in table else None
+    usual = find_columns(table, FILE_COLUMNS)
+    hits = {column: count_hits(column) for column in usual}
+    best = max(usual, key=lambda column: hits[column], default="")
+    if best and hits[best]:
+        return best, hits[best]
+    n_rows = min(ROWS_LOOKED_AT, max(map(len, table.values()), default=0))
+    others = []
+    for column in table:
+        n_hits = 0 if column in usual else count_hits(column)
+        are_names = has_audio_names(column) or (n_hits > 0.9 * n_rows and not _are_numbers(table[column]))
+        if n_hits and 2 * n_hits >= n_rows and are_names:
+            others.append((n_hits, column))
     if others:
-        count, name = max(others)
-        return name, count
-    lost = [name for name in named if any(map(looks_like_audio, table[name][:LOOKED_AT]))]
-    return (lost[0], 0) if lost else None
+        n_hits, column = max(others)
+        return column, n_hits
+    missing = [column for column in usual if has_audio_names(column)]
+    return (missing[0], 0) if missing else None
 
 
-def _plain(values: Sequence[Any]) -> bool:
-    """Whether all are numbers, which files may be called as well."""
-    return all(str(value).replace(".", "", 1).isdecimal() for value in values[:LOOKED_AT])
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all values are numbers, which files may be called by chance."""
+    return all(str(value).replace(".", "", 1).isdecimal() for value in values[:ROWS_LOOKED_AT])
 
 
-def _may_be(finder: FileFinder, name: str, place: str) -> bool:
+def _names_file(finder: FileFinder, name: str, place: str) -> bool:
     try:
         return bool(finder.candidates(name, place))
     except OutsideError:
-        return looks_like_audio(name)
+        return has_audio_suffix(name)
 
 
 def open_listed(
-    folder: AudioFolder, typed: str, skip_bad: bool, columns: Columns, chosen: ChosenTables
+    folder: AudioFolder, location: str, skip_bad: bool, columns: Columns, chosen: ChosenTables
 ) -> Source:
-    """Audio files that tables name, with their labels and, where they have them, recordings and folds."""
+    """Return the clips that the chosen tables list."""
     finder = folder.finder
-    listings, notes = without_repeats(chosen.listings, finder, columns, typed)
-    data, files = _joined(listings, finder, columns, typed)
-    notes = [*chosen.notes, *notes]
+    listings, repeat_notes = without_repeats(chosen.listings, finder, columns, location)
+    data, files = _join_tables(listings, finder, columns, location)
     parts, part_notes = listed_parts(chosen.others, files, finder)
-    notes += part_notes
-    if not {name.lower() for name in data} & {*SPLIT_COLUMNS, *FOLD_COLUMNS}:
-        parts = parts or parts_by_folder(files)
-    if parts and not {name.lower() for name in data} & {*SPLIT_COLUMNS}:
+    if not parts and not find_columns(data, (*SPLIT_COLUMNS, *FOLD_COLUMNS)):
+        parts = parts_by_folder(files)
+    if parts and not find_columns(data, SPLIT_COLUMNS):
         data["split"] = parts
     if columns.label is None and label_column_of(data, columns) is None:
-        columns = replace(columns, label=only_other_column(listings[0]))
-    kept, missing_notes = _with_their_files(listings, files, finder, typed, skip_bad)
-    notes += missing_notes
+        columns = replace(columns, label=listings[0].only_other_column())
+    kept, missing_notes = skip_missing_files(
+        [name for listing in listings for name in listing.names],
+        [file is not None for file in files],
+        location,
+        skip_bad,
+        lambda missing: _where_looked(missing, listings, finder),
+    )
+    notes = [*chosen.notes, *repeat_notes, *part_notes, *missing_notes]
     listed = {file for file in files if file is not None}
-    left = [file.as_posix() for file in folder.audio if file.as_posix() not in listed]
-    if left:
+    unlisted = [str(file) for file in folder.audio if str(file) not in listed]
+    if unlisted:
         notes.append(
-            f"left out {pluralize(len(left), 'audio file')} that no table lists ({abbreviate_list(left)})"
+            f"left out {pluralize(len(unlisted), 'audio file')} that no table lists ({abbreviate_list(unlisted)})"
         )
     data = {name: [values[row] for row in kept] for name, values in data.items()}
     data[FILE_COLUMN] = [str(files[row]) for row in kept]
     paths = [folder.root / name for name in data[FILE_COLUMN]]
-    revision, cache_key, _ = fingerprint_files(
-        [
-            *dict.fromkeys(paths),
-            *(folder.root / listing.file for listing in listings if listing.file.name),
-            *(folder.root / file for listing in listings for file in listing.beside),
-        ],
-        folder.root,
-    )
-    data, cut, segment_notes = cut_segments(data, paths)
-    data, audio, repeat_notes = _one_row_a_file(data, cut, label_column_of(data, columns), typed)
+    tables = [listing.file for listing in listings if listing.file.name]
+    label_files = [file for listing in listings for file in listing.label_files]
+    all_files = [*dict.fromkeys(paths), *(folder.root / file for file in (*tables, *label_files))]
+    revision, cache_key, _ = fingerprint_files(all_files, folder.root)
+    data, refs, segment_notes = cut_segments(data, paths)
+    data, audio, clip_notes = _drop_repeated_clips(data, refs, label_column_of(data, columns), location)
     name = folder.root.resolve().name
     opened = Source(
-        name, "files listed in a table", typed, revision, cache_key, (), (), tuple(audio),
-        notes=(*notes, *segment_notes, *repeat_notes),
+        name, "files listed in a table", location, revision, cache_key, (), (), tuple(audio),
+        notes=(*notes, *segment_notes, *clip_notes),
     )  # fmt: skip
     return from_columns(data, {}, opened, columns)
 
 
-def _joined(
-    listings: Sequence[Listing], finder: FileFinder, asked: Columns, typed: str
+def _join_tables(
+    listings: Sequence[Listing], finder: FileFinder, columns: Columns, location: str
 ) -> tuple[ClipTable, list[str | None]]:
-    """The rows of tables as one table without its column of files, and each row's file. Several tables are parts: `split` says which.
-    Labels come into one column, whatever the tables call theirs."""
+    """Join the rows of tables, without their columns of file names. Return the joined table and each row's file.
+
+    A column `split` names the table of each row if there are several. Labels come into one column.
+    """
     data: ClipTable = {}
     files: list[str | None] = []
-    labels = [listing.label_column(asked, guess=True) for listing in listings]
-    of_labels = next(filter(None, labels), "")
-    for listing, label in zip(listings, labels, strict=True):
+    label_columns = [listing.label_column(columns, guess=True) for listing in listings]
+    joined_label = next(filter(None, label_columns), "")
+    for listing, label_column in zip(listings, label_columns, strict=True):
         names = listing.names
         try:
             found = finder.find_all(names, listing.place, f"{listing.part} {listing.place}")
         except OutsideError as error:
             raise SourceError(
-                f"{typed}: {listing.file}: the path {error} leads out of the folder; name files below it"
+                f"{location}: {listing.file}: the path {error} leads out of the folder; name files below it"
             ) from error
         except ValueError as error:
             raise SourceError(
-                f"{typed}: {listing.file}: {error}", hint="Write the folder in front of the names."
+                f"{location}: {listing.file}: {error}", hint="Write the folder in front of the names."
             ) from error
-        columns = {
-            of_labels if name == label and of_labels not in listing.table else name: values
-            for name, values in listing.table.items()
-            if name != listing.column or name in ("slice_file_name", "clip_id")
-        }
+        table: ClipTable = {}
+        for name, values in listing.table.items():
+            if name == label_column and joined_label not in listing.table:
+                table[joined_label] = values
+            elif name != listing.column or name in ("slice_file_name", "clip_id"):
+                table[name] = values
         if len(listings) > 1:
-            columns.setdefault("split", [listing.part] * len(names))
-        for name in {**data, **columns}:
-            data.setdefault(name, [None] * len(files)).extend(columns.get(name, [None] * len(names)))
+            table.setdefault("split", [listing.part] * len(names))
+        for name in {**data, **table}:
+            data.setdefault(name, [None] * len(files)).extend(table.get(name, [None] * len(names)))
         files += found
     return data, files
 
 
-def _with_their_files(
-    listings: Sequence[Listing], files: Sequence[str | None], finder: FileFinder, typed: str, skip_bad: bool
-) -> tuple[list[int], list[str]]:
-    """The rows whose file is there. Raises SourceError where one is not, unless `skip_bad`, and where none is."""
-    names = [name for listing in listings for name in listing.names]
-    missing = [name for name, file in zip(names, files, strict=True) if file is None]
-    if not missing:
-        return list(range(len(files))), []
-    tables = abbreviate_list([listing.file.as_posix() for listing in listings])
-    nearest = next(filter(None, (finder.nearest(name) for name in missing[:20])), "")
-    near = f"; the nearest that is there is {nearest}" if nearest else ""
-    where = f"looked for in {finder.root} and below{near}"
-    if len(missing) == len(files):
-        raise SourceError(
-            f"{typed}: none of the {len(files)} clips in its metadata has its audio file: {tables} names for example {missing[0]}, {where}",
-            hint="Correct the names, or download it again.",
-        )
-    if not skip_bad:
-        raise SourceError(
-            f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file ({abbreviate_list(missing)}), {where}",
-            hint="Complete the download, or skip bad clips.",
-        )
-    kept = [row for row, file in enumerate(files) if file is not None]
-    return kept, [f"skipped {pluralize(len(missing), 'clip')} without an audio file"]
+def _where_looked(missing: Sequence[str], listings: Sequence[Listing], finder: FileFinder) -> str:
+    """Return the end of a message about missing files: where they were looked for, and a file with a similar name."""
+    tables = abbreviate_list([str(listing.file) for listing in listings])
+    where = f", which {tables} names, looked for in {finder.root} and below"
+    nearest = next(filter(None, map(finder.nearest, missing[:20])), "")
+    return f"{where}; the nearest that is there is {nearest}" if nearest else where
 
 
-def _one_row_a_file(
-    data: ClipTable, refs: Sequence[FileRef], label: str | None, typed: str
+def _drop_repeated_clips(
+    data: ClipTable, refs: Sequence[FileRef], label_column: str | None, location: str
 ) -> tuple[ClipTable, list[FileRef], list[str]]:
-    """Each file and each stretch of one once, without stretches under two labels. Raises SourceError for a whole file under two labels."""
-    rows: dict[FileRef, int] = {}
-    mixed: set[FileRef] = set()
+    """Drop rows that repeat a clip, and segments with two labels. Return the rows, their files, and notes.
+
+    Raise SourceError if a whole file has two labels.
+    """
+    first_row: dict[FileRef, int] = {}
+    ambiguous: set[FileRef] = set()
     for row, ref in enumerate(refs):
-        first = rows.setdefault(ref, row)
-        if label is None or str(data[label][first]) == str(data[label][row]):
+        first = first_row.setdefault(ref, row)
+        labels = [None, None] if label_column is None else [data[label_column][i] for i in (first, row)]
+        if str(labels[0]) == str(labels[1]):
             continue
-        mixed.add(ref)
-        if not ref.cut:
+        ambiguous.add(ref)
+        if ref.segment_s is None:
             raise SourceError(
-                f"{typed}: {data[FILE_COLUMN][row]} has two labels: {data[label][first]} in row {first + 1} and {data[label][row]} in row {row + 1}",
+                f"{location}: {data[FILE_COLUMN][row]} has two labels: {labels[0]} in row {first + 1} and {labels[1]} in row {row + 1}",
                 field="label_column",
-                value=label,
+                value=label_column,
                 hint="A clip has one label: leave one of the rows out.",
             )
     notes = []
-    if mixed:
-        names = sorted({ref.path.name for ref in mixed})
-        n = sum(ref in mixed for ref in refs)
+    if ambiguous:
+        names = sorted({ref.path.name for ref in ambiguous})
+        n = sum(ref in ambiguous for ref in refs)
         notes.append(
-            f"left out {pluralize(n, 'row')} whose stretch has two labels ({abbreviate_list(names)})"
+            f"left out {pluralize(n, 'row')} whose segment has two labels ({abbreviate_list(names)})"
         )
-    kept = [row for ref, row in rows.items() if ref not in mixed]
-    repeated = Counter(ref for ref in refs if ref not in mixed) - Counter(refs[row] for row in kept)
+    kept = [row for ref, row in first_row.items() if ref not in ambiguous]
+    repeated = Counter(ref for ref in refs if ref not in ambiguous) - Counter(refs[row] for row in kept)
     if repeated:
         names = [ref.path.name for ref in repeated]
         notes.append(
             f"left out {pluralize(repeated.total(), 'row')} that repeat a file ({abbreviate_list(names)})"
         )
-    return (
-        {name: [values[row] for row in kept] for name, values in data.items()},
-        [refs[row] for row in kept],
-        notes,
-    )
+    kept_data = {name: [values[row] for row in kept] for name, values in data.items()}
+    return kept_data, [refs[row] for row in kept], notes

@@ -1,16 +1,16 @@
-"""Rows to clips: which columns of a table say class, recording, fold and parents, by name and type."""
+"""Turn the columns of a table into clips: find the columns of class, recording, fold and provenance, and check their values."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from usk.data.checks import (
     is_missing,
-    missing_folds,
+    missing_values,
     provenance_of,
     several_labels,
     wrong_folds,
@@ -31,7 +31,7 @@ LABEL_COLUMNS = (
     "scene_label", "primary_label", "y", "event_labels", "positive_labels", "species", "genre", "emotion",
     "event", "scene", "class_label", "ebird_code", "choice",
 )  # fmt: skip
-PLURAL = ("labels", "event_labels", "positive_labels")
+PLURAL_LABEL_COLUMNS = ("labels", "event_labels", "positive_labels")
 GROUP_COLUMNS = (
     "group", "fsID", "recording", "recording_id", "source_id", "src_file", "session", "speaker_id",
     "freesound_id", "session_id", "subject_id", "patient_id", "video_id", "ytid", "song_id", "speaker",
@@ -39,76 +39,94 @@ GROUP_COLUMNS = (
 )  # fmt: skip
 FOLD_COLUMNS = ("fold", "folds")
 SPLIT_COLUMNS = ("split", "subset", "partition", "part", "set", "usage")
-FLAG_OF_PART = re.compile(
+PART_FLAG = re.compile(
     r"((is|in)[_ ]?)?(train|test|val|valid|validation|dev|eval)(ing|[_ ]set)?", re.IGNORECASE
 )
-MOST_PARTS = 20
+MAX_PARTS = 20
 ID_COLUMNS = ("clip_id", "slice_file_name", "file_name", "filename", "id")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that the user named; None means: find it by name and type."""
+    """The columns that the user named. None: find the column by its name and type."""
 
     audio: str | None = None
     label: str | None = None
     group: str | None = None
     fold: str | None = None
-    needs_label: bool = True  # to classify clips is possible without
+    needs_label: bool = True  # False: the clips are to be classified
 
     @property
     def given(self) -> dict[str, str]:
-        """Those that the user gave, by the parameter of `open_source`."""
-        named = vars(self).items()
-        return {f"{what}_column": name for what, name in named if name is not None and what != "needs_label"}
+        """The named columns, by the parameter of `open_source`."""
+        named = {"audio": self.audio, "label": self.label, "group": self.group, "fold": self.fold}
+        return {f"{use}_column": name for use, name in named.items() if name is not None}
+
+
+def find_columns(table: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Return the columns of a table that have one of `names`, in any letter case, in the order of `names`."""
+    lowered = {column.lower(): column for column in reversed(list(table))}
+    return [lowered[name.lower()] for name in names if name.lower() in lowered]
+
+
+def require_column(given: str, table: Iterable[str], location: str, field: str) -> str:
+    """Return a column that the user named. Raise UsageError if the table does not have it."""
+    if given in table:
+        return given
+    message = f"{location} has no such column; it has {', '.join(table)}"
+    raise UsageError(message, field=field, value=given)
 
 
 def label_column_of(table: Mapping[str, Any], columns: Columns) -> str | None:
-    """The column of labels of a table: the one that the user named, or one that is called so."""
+    """Return the table's column of labels: the one that the user named, or one with a usual name."""
     if columns.label is not None:
         return columns.label if columns.label in table else None
-    lowered = {name.lower(): name for name in reversed(list(table))}
-    return next((lowered[name.lower()] for name in LABEL_COLUMNS if name.lower() in lowered), None)
+    return next(iter(find_columns(table, LABEL_COLUMNS)), None)
 
 
 def from_columns(
     data: dict[str, list[Any]], features: dict[str, Any], opened: Source, columns: Columns
 ) -> Source:
-    """The source `opened`, whose rows have their audio and nothing else yet, with what the columns `data` [rows] say of them."""
-    name, typed = opened.name, opened.location
-    is_ours = set(data) >= REQUIRED_COLUMNS
-    group_column = _pick(GROUP_COLUMNS, data, columns.group, "group_column", typed) or _places_of_scenes(data)
-    if columns.group is None and group_column is not None:
-        values = data[group_column]
-        is_constant = len(values) > 1 and all(one == values[0] for one in values)
-        group_column = None if is_constant or group_column == columns.label else group_column
-    fold_column = _pick(FOLD_COLUMNS, data, columns.fold, "fold_column", typed)
+    """Return the source `opened`, which has only its audio, with the clips that the columns describe.
+
+    `data` are the columns by name, with a value for each clip, and `features` their types in a Hugging Face dataset, if it is
+    one. A dataset that usk made is known by its REQUIRED_COLUMNS.
+    """
+    location, n = opened.location, len(opened.audio)
+    is_made_by_usk = set(data) >= REQUIRED_COLUMNS
+    group_column = _group_column(data, columns, location)
+    fold_column = _choose(FOLD_COLUMNS, data, columns.fold, "fold_column", location)
     label_column, class_names, labels = _labels(
-        data, features, len(opened.audio), columns, (group_column, fold_column), typed
+        data, features, n, columns, (group_column, fold_column), location
     )
-    id_column = _pick(ID_COLUMNS, data, None, "", typed)
-    if {"slice_file_name", "fsID"} <= set(data):
-        name = "urbansound8k"
-    prefix = "" if is_ours else f"{name}/"
+    name = "urbansound8k" if {"slice_file_name", "fsID"} <= set(data) else opened.name
+    prefix = "" if is_made_by_usk else f"{name}/"
+    id_column = next(iter(find_columns(data, ID_COLUMNS)), None)
     ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
-    if not ids or len(set(ids)) != len(ids):
-        ids = [f"{prefix}row-{row:06d}" for row in range(len(labels))]
+    if len(set(ids)) < n:
+        ids = [f"{prefix}row-{row:06d}" for row in range(n)]
+
+    def values_of(column: str) -> list[Any]:
+        return _class_names_of(data[column], features.get(column))
+
     notes: list[str] = []
-    groups = ids
     if group_column:
-        groups = _groups(group_column, data, features, ids, prefix, notes)
+        groups = _groups(group_column, values_of(group_column), ids, prefix, notes)
     else:
-        others = _could_name_recordings(data, (label_column, fold_column, id_column), len(class_names))
+        groups = ids
+        others = _possible_group_columns(data, (label_column, fold_column, id_column), len(class_names))
         perhaps = f", perhaps {', '.join(others)}" if others else ""
         notes.append(no_groups_note(f"name the column of recordings{perhaps}"))
-    folds = _folds(fold_column, data, features, is_ours, typed, notes) or [0] * len(ids)
-    if not is_ours and not any(folds):
-        notes += _publishers_parts(data, label_column)
-    provenance = _provenance(data, len(labels), typed, notes) if is_ours else [{}] * len(labels)
+    folds = [0] * n
+    if fold_column and not all(map(is_missing, data[fold_column])):
+        folds = _folds(fold_column, values_of(fold_column), is_made_by_usk, location, notes)
+    if not is_made_by_usk and not any(folds):
+        notes += _note_on_parts(data, label_column)
+    provenance = _provenance(data, n, location, notes) if is_made_by_usk else [{}] * n
     clips = [
         Clip(ids[row], label, groups[row], folds[row], **provenance[row]) for row, label in enumerate(labels)
     ]
-    if not is_ours and (spread := [*in_several_folds(clips)]):
+    if not is_made_by_usk and (spread := [*in_several_folds(clips)]):
         notes.append(
             f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): where one of these is tested, the "
             "others' clips of it train nowhere; name other columns if that is not meant"
@@ -121,77 +139,83 @@ def from_columns(
         notes=(*opened.notes, *notes),
         has_groups=group_column is not None,
     )
-    return source if is_ours or not columns.needs_label else with_folds(source)
+    return source if is_made_by_usk or not columns.needs_label else with_folds(source)
 
 
-def _places_of_scenes(data: Mapping[str, Sequence[Any]]) -> str | None:
-    """DCASE's column of places, where several clips of an acoustic scene were recorded."""
-    values = data.get("identifier", ())
-    return "identifier" if "scene_label" in data and 1 < len(set(values)) < len(values) else None
+def _choose(
+    names: Sequence[str], data: Mapping[str, Any], given: str | None, field: str, location: str
+) -> str | None:
+    """Return the column that the user named, or the first with one of `names`, or None."""
+    if given is not None:
+        return require_column(given, data, location, field)
+    return next(iter(find_columns(data, names)), None)
 
 
-def _groups(
-    column: str,
-    data: Mapping[str, list[Any]],
-    features: Mapping[str, Any],
-    ids: Sequence[str],
-    prefix: str,
-    notes: list[str],
-) -> list[str]:
-    """Each row's recording, its own where it names none."""
-    own = _by_name(data[column], features.get(column))
-    if nameless := sum(map(is_missing, own)):
+def _group_column(data: Mapping[str, Sequence[Any]], columns: Columns, location: str) -> str | None:
+    """Return the column of recordings: the one that the user named, or one with a usual name and different values."""
+    column = _choose(GROUP_COLUMNS, data, columns.group, "group_column", location)
+    if columns.group is not None:
+        return column
+    places = data.get("identifier", ())  # of DCASE's acoustic scenes: several clips come from one place
+    if column is None and "scene_label" in data and 1 < len(set(places)) < len(places):
+        column = "identifier"
+    if column is None or column == columns.label:
+        return None
+    values = data[column]
+    is_constant = len(values) > 1 and all(value == values[0] for value in values)
+    return None if is_constant else column
+
+
+def _groups(column: str, values: list[Any], ids: Sequence[str], prefix: str, notes: list[str]) -> list[str]:
+    """Return each clip's recording. A clip without a value is its own recording."""
+    if n_missing := sum(map(is_missing, values)):
         notes.append(
-            f"no recording in the column {column} for {pluralize(nameless, 'row')}: each counts as its own"
+            f"no recording in the column {column} for {pluralize(n_missing, 'row')}: each counts as its own"
         )
-    return [ids[row] if is_missing(value) else f"{prefix}{value}" for row, value in enumerate(own)]
+    return [
+        clip_id if is_missing(value) else f"{prefix}{value}"
+        for clip_id, value in zip(ids, values, strict=True)
+    ]
 
 
 def _folds(
-    column: str | None,
-    data: Mapping[str, list[Any]],
-    features: Mapping[str, Any],
-    is_ours: bool,
-    typed: str,
-    notes: list[str],
+    column: str, values: list[Any], is_made_by_usk: bool, location: str, notes: list[str]
 ) -> list[int]:
-    """Each row's fold; none where no column says them, or one without any value."""
-    if column is None or all(map(is_missing, data[column])):
-        return []
-    given = _by_name(data[column], features.get(column))
-    folds = _fold_numbers(given, keep_zero=is_ours)
-    if wrong := missing_folds(given) or wrong_folds(folds):
-        raise SourceError(f"{typed}: {wrong}", field="fold_column", value=column, hint="Name another column.")
+    """Return each clip's fold. Raise SourceError for wrong values."""
+    folds = _number_folds(values, keep_zero=is_made_by_usk)
+    if wrong := missing_values(values) or wrong_folds(folds):
+        message = f"{location}: {wrong}"
+        raise SourceError(message, field="fold_column", value=column, hint="Name another column.")
     renamed = {
-        number: value for number, value in zip(folds, given, strict=True) if _fold_name(value) != str(number)
+        fold: value for fold, value in zip(folds, values, strict=True) if _fold_name(value) != str(fold)
     }
-    if renamed and not is_ours:
-        said = ", ".join(f"{value} is {number}" for number, value in sorted(renamed.items())[:12])
-        notes.append(f"folds are numbered from the column {column}: {said}")
+    if renamed and not is_made_by_usk:
+        pairs = ", ".join(f"{value} is {fold}" for fold, value in sorted(renamed.items())[:12])
+        notes.append(f"folds are numbered from the column {column}: {pairs}")
     return folds
 
 
-def _publishers_parts(data: Mapping[str, list[Any]], label_column: str | None) -> list[str]:
-    """What to say of a column that names the publisher's parts, where no column of folds is known."""
-    lowered = {name.lower(): name for name in reversed(list(data))}
-    named = [lowered[name] for name in SPLIT_COLUMNS if name in lowered]
+def _note_on_parts(data: Mapping[str, list[Any]], label_column: str | None) -> list[str]:
+    """Return a note that offers the publisher's parts (train, test) as folds, if a column names them."""
     others = [
         name
         for name, values in data.items()
-        if FLAG_OF_PART.fullmatch(name) or all(PARTS.fullmatch(str(value).lower()) for value in values)
+        if PART_FLAG.fullmatch(name) or all(PARTS.fullmatch(str(value).lower()) for value in values)
     ]
-    for column in (*named, *others):
-        parts = Counter(str(value) for value in data[column]) if column != label_column else {}
-        if 1 < len(parts) <= MOST_PARTS:
-            said = ", ".join(f"{part} {n}" for part, n in sorted(parts.items()))
+    for column in (*find_columns(data, SPLIT_COLUMNS), *others):
+        parts = Counter(map(str, data[column]))
+        if column != label_column and 1 < len(parts) <= MAX_PARTS:
+            sizes = ", ".join(f"{part} {n}" for part, n in sorted(parts.items()))
             return [
-                f"the publisher's parts in the column {column} ({said}) are read as one; to test on one of them, name {column} as the column of folds"
+                f"the publisher's parts in the column {column} ({sizes}) are read as one; to test on one of them, name {column} as the column of folds"
             ]
     return []
 
 
-def _provenance(data: Mapping[str, list[Any]], n: int, typed: str, notes: list[str]) -> list[dict[str, Any]]:
-    """What the rows of a dataset of ours say of where their clips came from."""
+def _provenance(
+    data: Mapping[str, list[Any]], n: int, location: str, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Return the fields of Provenance for each clip of a dataset that usk made. Raise SourceError for wrong values."""
     stored = [name for name in PROVENANCE_COLUMNS if name in data]
     found, wrong = [], []
     for row in range(n):
@@ -200,24 +224,11 @@ def _provenance(data: Mapping[str, list[Any]], n: int, typed: str, notes: list[s
         except ValueError as error:
             wrong.append(f"row {row}: {error}")
     if wrong:
-        said = f"{wrong[0]} ({len(wrong)} such rows)" if len(wrong) > 1 else wrong[0]
-        raise SourceError(f"{typed}: its provenance cannot be relied on: {said}; make the dataset again")
+        first = f"{wrong[0]} ({len(wrong)} such rows)" if len(wrong) > 1 else wrong[0]
+        raise SourceError(f"{location}: its provenance cannot be relied on: {first}; make the dataset again")
     if orphans := sum(not one.parents for one in found):
-        notes.append(f"{orphans} of {n} clips of {typed} name no parents: {LEAKS_UNKNOWN}")
+        notes.append(f"{orphans} of {n} clips of {location} name no parents: {LEAKS_UNKNOWN}")
     return [{name: getattr(one, name) for name in PROVENANCE_COLUMNS} for one in found]
-
-
-def _pick(
-    candidates: Sequence[str], data: dict[str, list[Any]], given: str | None, field: str, typed: str
-) -> str | None:
-    if given is not None:
-        if given not in data:
-            raise UsageError(
-                f"{typed} has no such column; it has {', '.join(data)}", field=field, value=given
-            )
-        return given
-    lowered = {name.lower(): name for name in reversed(data)}
-    return next((lowered[name.lower()] for name in candidates if name.lower() in lowered), None)
 
 
 def _labels(
@@ -226,104 +237,119 @@ def _labels(
     n: int,
     columns: Columns,
     taken: Collection[str | None],
-    typed: str,
+    location: str,
 ) -> tuple[str | None, tuple[str, ...], list[int]]:
-    """The column of a dataset's classes, these, and each row's: of the column that is named, of one of classes by its name, of any by its
-    name, or of the only one of classes. Those `taken` say something else: recordings and folds."""
+    """Return the column of labels, the class names, and each clip's class number. Raise SourceError for wrong labels.
+
+    `taken` are the columns of recordings and folds.
+    """
     from datasets import ClassLabel
 
     if not columns.needs_label:
         return None, ("unknown",), [0] * n
-    typed_labels = [
-        column
-        for column, feature in features.items()
-        if isinstance(feature, ClassLabel) and column in data and column not in taken
-    ]
-    label_column = columns.label
-    if label_column is None:
-        of_classes = {name: data[name] for name in typed_labels}
-        label_column = _pick(LABEL_COLUMNS, of_classes, None, "", typed)
-    label_column = _pick(LABEL_COLUMNS, data, label_column, "label_column", typed)
-    if label_column is None and len(typed_labels) == 1:
-        (label_column,) = typed_labels
-    if label_column is None:
-        several = (
-            f"several columns of classes ({', '.join(typed_labels)})" if typed_labels else "no label column"
-        )
-        first = ", ".join(str(values[0])[:30] for values in data.values() if values and not features)
-        example = f" (in the first row: {first})" if first else ""
-        among = f" among {', '.join(data)}{example}" if data else ""
-        if one_hot := _one_hot(data, taken):
-            raise SourceError(
-                f"{typed}: its labels are {one_hot}",
-                field="label_column",
-                hint="Put the name of each row's class into one column, such as label.",
-            )
+    column = _label_column(data, features, columns, taken, location)
+    values = data[column]
+    feature = features.get(column)
+    names = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    lists = [value for value in values if isinstance(value, list | dict)]
+    several = str(lists[0]) if lists else ""
+    wrong = None if lists else wrong_labels(values, None if names is None else len(names))
+    if not wrong and names is None and not several:
+        several = several_labels(values, column.lower() in PLURAL_LABEL_COLUMNS)
+    if several:
         raise SourceError(
-            f"{typed} has {several}{among}", field="label_column", hint="Name the one to learn."
-        )
-    values = data[label_column]
-    feature = features.get(label_column)
-    named = tuple(feature.names) if isinstance(feature, ClassLabel) else None
-    wrong = wrong_labels(values, None if named is None else len(named))
-    if any(isinstance(value, (list, dict)) for value in values):
-        wrong = f"several labels a clip, such as {next(v for v in values if isinstance(v, (list, dict)))}"
-    if wrong:
-        raise SourceError(
-            f"{typed}: {wrong}",
+            f"{location}: several labels a clip, such as {several}",
             field="label_column",
-            value=label_column,
-            hint="Fix those rows, leave them out of the dataset, or name another column.",
-        )
-    if named is not None:
-        return label_column, named, [int(value) for value in values]
-    if several := several_labels(values, label_column.lower() in PLURAL):
-        raise SourceError(
-            f"{typed}: several labels a clip, such as {several}",
-            field="label_column",
-            value=label_column,
+            value=column,
             hint="Clips have one label: leave one in each row, or name another column.",
         )
-    # 001, 01 and 1 are three classes
-    by_number = all(str(value).isdecimal() and len(str(value)) < 20 for value in set(values))
-    kinds = sorted(
-        set(values), key=lambda value: (int(value) if by_number else 0, isinstance(value, str), value)
+    if wrong:
+        raise SourceError(
+            f"{location}: {wrong}",
+            field="label_column",
+            value=column,
+            hint="Fix those rows, leave them out of the dataset, or name another column.",
+        )
+    if names is not None:
+        return column, names, [int(value) for value in values]
+    # Numbers are sorted by value; 001, 01 and 1 stay three classes.
+    are_numbers = all(str(value).isdecimal() and len(str(value)) < 20 for value in set(values))
+    classes = sorted(
+        set(values), key=lambda value: (int(value) if are_numbers else 0, isinstance(value, str), value)
     )
-    number = {value: index for index, value in enumerate(kinds)}
-    return label_column, tuple(str(value) for value in kinds), [number[value] for value in values]
+    number = {value: index for index, value in enumerate(classes)}
+    return column, tuple(str(value) for value in classes), [number[value] for value in values]
 
 
-def _one_hot(data: Mapping[str, Sequence[Any]], taken: Collection[str | None]) -> str:
-    """What to say of columns of 0 and 1 (or False and True), if there are several and most rows have one of them set; else nothing."""
+def _label_column(
+    data: dict[str, list[Any]],
+    features: dict[str, Any],
+    columns: Columns,
+    taken: Collection[str | None],
+    location: str,
+) -> str:
+    """Return the column that the user named; else one of type ClassLabel, then any, with a usual name; else the only ClassLabel."""
+    from datasets import ClassLabel
+
+    class_columns = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, ClassLabel) and name in data and name not in taken
+    ]
+    if columns.label is not None:
+        return require_column(columns.label, data, location, "label_column")
+    for candidate in (*find_columns(class_columns, LABEL_COLUMNS), *find_columns(data, LABEL_COLUMNS)):
+        return candidate
+    if len(class_columns) == 1:
+        return class_columns[0]
+    if one_hot := _describe_one_hot(data, taken):
+        raise SourceError(
+            f"{location}: its labels are {one_hot}",
+            field="label_column",
+            hint="Put the name of each row's class into one column, such as label.",
+        )
+    message = f"{location} has no label column"
+    if class_columns:
+        message = f"{location} has several columns of classes ({', '.join(class_columns)})"
+    if data:
+        message += f" among {', '.join(data)}"
+    first_row = [str(values[0])[:30] for values in data.values() if values and not features]
+    if first_row:
+        message += f" (in the first row: {', '.join(first_row)})"
+    raise SourceError(message, field="label_column", hint="Name the one to learn.")
+
+
+def _describe_one_hot(data: Mapping[str, Sequence[Any]], taken: Collection[str | None]) -> str:
+    """Describe one-hot or multi-hot labels: several columns of 0 and 1, of which most rows have one set. Return "" for others."""
     flags = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
     found = {
         name: [flags[str(value).lower()] for value in values]
         for name, values in data.items()
         if name not in taken and all(str(value).lower() in flags for value in values)
     }
-    rows = [sum(row) for row in zip(*found.values(), strict=True)]
-    if len(found) < 2 or 2 * sum(map(bool, rows)) <= len(rows):
+    n_set = [sum(row) for row in zip(*found.values(), strict=True)]
+    if len(found) < 2 or 2 * sum(map(bool, n_set)) <= len(n_set):
         return ""
-    kind = "multi-hot, several for a clip" if max(rows) > 1 else "one-hot"
+    kind = "multi-hot, several for a clip" if max(n_set) > 1 else "one-hot"
     return f"{kind}: a column of 0 and 1 for each class ({abbreviate_list(list(found))})"
 
 
-def _could_name_recordings(
+def _possible_group_columns(
     data: Mapping[str, Sequence[Any]], taken: Collection[str | None], n_classes: int
 ) -> list[str]:
-    """Columns of names or whole numbers with more values than classes and fewer than clips."""
+    """Return columns of names or whole numbers with more different values than classes and fewer than clips."""
     return [
         name
         for name, values in data.items()
         if name not in taken
         and name.lower() not in SPLIT_COLUMNS
-        and all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values)
+        and all(isinstance(value, str | int) and not isinstance(value, bool) for value in values)
         and n_classes < len(set(values)) < len(values)
     ]
 
 
-def _by_name(values: list[Any], feature: Any) -> list[Any]:
-    """A column's values; of one of classes their names, where they are in its range."""
+def _class_names_of(values: list[Any], feature: Any) -> list[Any]:
+    """Replace the numbers of a ClassLabel column by names, if they are in its range. Return other columns unchanged."""
     from datasets import ClassLabel
 
     if not isinstance(feature, ClassLabel):
@@ -331,31 +357,32 @@ def _by_name(values: list[Any], feature: Any) -> list[Any]:
     return [feature.int2str(v) if isinstance(v, int) and 0 <= v < len(feature.names) else v for v in values]
 
 
-def _fold_numbers(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
-    """Fold names as numbers from 1: whole numbers keep theirs, if 0 is none of them; names are counted in natural order.
+def _number_folds(values: Sequence[Any], keep_zero: bool = False) -> list[int]:
+    """Number folds from 1: whole numbers stay unless one is 0; names are numbered in natural order.
 
-    `keep_zero` is for synthetic clips, where 0 says that the parents come from different folds.
+    `keep_zero` is for synthetic clips: their fold is 0 if the parents come from several folds.
     """
     names = [_fold_name(value) for value in values]
     try:
         numbers = [int(name) for name in names]
     except ValueError:
-        ordered = sorted(set(names), key=_natural)
+        ordered = sorted(set(names), key=_natural_key)
         numbers = [ordered.index(name) + 1 for name in names]
     return [number + 1 for number in numbers] if 0 in numbers and not keep_zero else numbers
 
 
 def _fold_name(value: Any) -> str:
-    """`3` of 3, 3.0, `03`, `fold3` and `Fold_3`; other names as they are."""
+    """Return `3` for 3, 3.0, `03`, `fold3` and `Fold_3`, and other names unchanged."""
     name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     number = re.fullmatch(r"(?:fold[-_ ]*)?(\d{1,19})", name, re.IGNORECASE | re.ASCII)
     return str(int(number[1])) if number else name
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sorting key by which `set2` comes before `set10`."""
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a sorting key that puts `set2` before `set10`: a longer number, without leading zeros, is greater."""
     pieces = re.split(r"(\d+)", name, flags=re.ASCII)
+    numbers = [piece.lstrip("0") for piece in pieces]
     return [
-        (len(number := piece.lstrip("0")), number) if index % 2 else (-1, piece)
-        for index, piece in enumerate(pieces)
+        (len(number), number) if index % 2 else (-1, piece)  # text and numbers take turns
+        for index, (piece, number) in enumerate(zip(pieces, numbers, strict=True))
     ]

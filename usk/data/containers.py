@@ -1,176 +1,139 @@
-"""Whether an audio file ends before its sound does, by what its container says. libsndfile shortens cut files without a word."""
+"""Prepare audio files for libsndfile, and find files that are cut off.
+
+libsndfile reads what is left of a cut file, and only the first of several joined OGG or MP3 files. It does not read a WAV file
+whose header states a wrong size.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from usk.data.mp3 import behind_id3, joined_mp3
+from usk.data.mp3 import skip_id3, split_joined_mp3
 
-UNTOLD_SIZE = 2_000_000_000  # of a file's sound, or more, where what wrote it did not know
-HEADER_SLIP = 64  # bytes that writers count too many, such as the header's
+UNKNOWN_SIZE = 2_000_000_000  # programs that write into a pipe state this size or more
+SIZE_TOLERANCE = 64  # some programs count the header's bytes too
 WRONG_SIZE = "the header states another size than the sound has; read to the end of the file"
 MORE = "the file goes on behind the size that its header states, which alone is read"
-OTHERS = (b"fLaC", b"Crea")  # read as they are: FLAC, VOC
-OGG_LAST, OGG_FIRST = 4, 2  # flags of a page
+# Formats without joined files, and whose header is right or corrected by libsndfile.
+PLAIN_FORMATS = (b"FORM", b"RF64", b".snd", b"caff", b"riff", b"NIST", b"fLaC", b"Crea")
+OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
+# libsndfile's log names a size in the header and the size that it found.
+CORRECTED_SIZE = re.compile(r"^ *(?:SSND|Data Size|data|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+CORRECTED_FRAMES = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 
 
 class CutError(Exception):
     """The file ends before its sound does."""
 
 
-def whole_sounds(content: bytes) -> tuple[list[bytes], str]:
-    """The files, each of one sound, that `content` is: one, or several that were joined (OGG, MP3); a wrong size of the sound in a WAV file
-    is put right. With them what to say of such files, if anything. Raises CutError for one that ends early."""
-    behind = behind_id3(content)
-    if content[behind : behind + 4] in (b"RIFF", b"OggS", *CHECKS, *OTHERS):  # a tag where none belongs
-        content = content[behind:]
+def split_sounds(content: bytes) -> tuple[list[bytes], str]:
+    """Return the files that libsndfile can read one by one, and a remark about the header, or "".
+
+    There are several if OGG or MP3 files were joined. Raise CutError for an OGG, WAV or NIST file that ends early; for others
+    see `is_cut`.
+    """
+    after_tag = skip_id3(content)
+    if content[after_tag : after_tag + 4] in (
+        b"RIFF",
+        b"OggS",
+        *PLAIN_FORMATS,
+    ):  # an ID3 tag does not belong there
+        content = content[after_tag:]
     if content[:4] == b"BW64":  # RF64 by another name (EBU Tech 3306, ITU-R BS.2088)
         content = b"RF64" + content[4:]
     magic = content[:4]
     if magic == b"OggS":
-        return _ogg_links(content), ""
+        return _split_ogg(content), ""
     if magic == b"RIFF":
-        sized, said = _sized_wav(content)
-        return [sized], said
-    if magic in CHECKS:
-        begin, size = CHECKS[magic](content)
-        if len(content) - begin < size < UNTOLD_SIZE:
-            raise CutError
-        return [content], ""
-    return ([content] if magic in OTHERS else joined_mp3(content)), ""
+        repaired, remark = _repair_wav(content)
+        return [repaired], remark
+    if magic == b"NIST" and len(content) - 1024 < _nist_size(content[:1024]):
+        raise CutError
+    return ([content] if magic in PLAIN_FORMATS else split_joined_mp3(content)), ""
 
 
-def _chunks(content: bytes, begin: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of RIFF ("little") and IFF ("big"): name, where its content begins, and how long it is said to be."""
+def is_cut(log: str) -> bool:
+    """Whether libsndfile's log of an open file (`SoundFile.extra_info`) says that its sound is shorter than its header states."""
+    sizes = [(int(stated), int(actual)) for stated, actual in CORRECTED_SIZE.findall(log)]
+    sizes += [(int(stated), int(actual)) for actual, stated in CORRECTED_FRAMES.findall(log)]
+    return "a truncated file" in log or any(actual < stated < UNKNOWN_SIZE for stated, actual in sizes)
+
+
+def _chunks(content: bytes, begin: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the RIFF chunks from `begin` on: name, where the content begins, and its stated size."""
     while begin + 8 <= len(content):
-        size = int.from_bytes(content[begin + 4 : begin + 8], order)  # type: ignore[arg-type]
+        size = int.from_bytes(content[begin + 4 : begin + 8], "little")
         yield content[begin : begin + 4], begin + 8, size
         begin += 8 + size + size % 2
 
 
-def _sized_wav(content: bytes) -> tuple[bytes, str]:
-    """A WAV file with the size of its sound as it is where that is not known (0, or about 2^31, as programs write into a pipe) or a
-    few bytes off, and what to say. The size of the whole, before it, is often wrong in files that are whole, and says nothing."""
-    content = _padded(content)
-    for name, begin, size in _chunks(content, 12, "little"):
-        left = len(content) - begin
+def _repair_wav(content: bytes) -> tuple[bytes, str]:
+    """Return a WAV file with the right size of its data chunk, and a remark if that was wrong. Raise CutError for a cut file.
+
+    A size is wrong if it is unknown (0, or about 2^31, as programs write into a pipe) or a few bytes too large. The size of the
+    whole file, before it, is often wrong and is ignored.
+    """
+    content = _pad_odd_chunk(content)
+    for name, begin, size in _chunks(content, 12):
         if name != b"data":
             continue
-        no_size = (
-            size >= UNTOLD_SIZE
-            or 0 < size - left <= HEADER_SLIP
-            or (not size and not _ends_in_chunks(content, begin))
-        )
-        if no_size and left:
-            return content[: begin - 4] + left.to_bytes(4, "little") + content[begin:], WRONG_SIZE
-        if left < size:
+        actual = len(content) - begin
+        is_unknown = size >= UNKNOWN_SIZE or (not size and not _ends_in_chunks(content, begin))
+        if actual and (is_unknown or 0 < size - actual <= SIZE_TOLERANCE):
+            return content[: begin - 4] + actual.to_bytes(4, "little") + content[begin:], WRONG_SIZE
+        if actual < size:
             raise CutError
-        behind = left - size
-        return content, MORE if behind >= max(size, HEADER_SLIP) and not _ends_in_chunks(
-            content, begin + size + size % 2
-        ) else ""
+        goes_on = actual - size >= max(size, SIZE_TOLERANCE)
+        return content, MORE if goes_on and not _ends_in_chunks(content, begin + size + size % 2) else ""
     raise CutError
 
 
-def _padded(content: bytes) -> bytes:
-    """A WAV file with the byte that some writers leave out behind a chunk of odd length that comes before the sound."""
-    for name, begin, size in _chunks(content, 12, "little"):
+def _pad_odd_chunk(content: bytes) -> bytes:
+    """Insert the padding byte that some programs leave out after a chunk of odd size before the data chunk."""
+    for name, begin, size in _chunks(content, 12):
         end = begin + size
-        if name == b"data" or not size % 2:
-            continue
-        if content[end : end + 4] in (b"data", b"fmt "):
+        if name != b"data" and size % 2 and content[end : end + 4] in (b"data", b"fmt "):
             return content[:end] + b"\0" + content[end:]
     return content
 
 
 def _ends_in_chunks(content: bytes, begin: int) -> bool:
-    """Whether there is nothing from `begin` on but whole chunks."""
-    ends = [start + size + size % 2 for _, start, size in _chunks(content, begin, "little")]
+    """Whether only whole chunks follow from `begin` on."""
+    ends = [start + size + size % 2 for _, start, size in _chunks(content, begin)]
     return begin == len(content) or (bool(ends) and ends[-1] == len(content))
 
 
-def _aiff(content: bytes) -> tuple[int, int]:
-    found = (place for place in _chunks(content, 12, "big") if place[0] == b"SSND")
-    _, begin, size = next(found, (b"", len(content), 1))
-    return begin, size
+def _nist_size(header: bytes) -> int:
+    """Return the bytes of sound that a NIST header states, or 0 if they are compressed or not stated."""
+    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
+    numbers = [re.search(rb"%b -i (\d+)" % name, header) for name in names]
+    return 0 if b"shorten" in header else math.prod(int(number[1]) if number else 0 for number in numbers)
 
 
-def _rf64(content: bytes) -> tuple[int, int]:
-    size = int.from_bytes(content[28:36], "little")  # in the chunk ds64, which comes first
-    place = content.find(b"data", 36)
-    return (place + 8, size) if place >= 0 else (len(content), 1)
-
-
-def _au(content: bytes) -> tuple[int, int]:
-    return int.from_bytes(content[4:8], "big"), int.from_bytes(content[8:12], "big")
-
-
-def _caf(content: bytes) -> tuple[int, int]:
-    begin = 8
-    while begin + 12 <= len(content):
-        size = int.from_bytes(content[begin + 4 : begin + 12], "big")
-        if content[begin : begin + 4] == b"data":
-            return begin + 12, size
-        begin += 12 + size
-    return len(content), 1
-
-
-def _w64(content: bytes) -> tuple[int, int]:
-    begin = 40
-    while begin + 24 <= len(content):
-        size = int.from_bytes(content[begin + 16 : begin + 24], "little")
-        if content[begin : begin + 4] == b"data":
-            return begin + 24, size - 24
-        begin += max(24, size + -size % 8)
-    return len(content), 1
-
-
-def _nist(content: bytes) -> tuple[int, int]:
-    header = content[:1024]
-    numbers = [
-        re.search(rb"%b -i (\d+)" % name, header)
-        for name in (b"sample_count", b"channel_count", b"sample_n_bytes")
-    ]
-    size = 1
-    for number in numbers:
-        size *= int(number[1]) if number else 0
-    return 1024, size if b"shorten" not in header else 0
-
-
-CHECKS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {
-    b"FORM": _aiff,
-    b"RF64": _rf64,
-    b".snd": _au,
-    b"caff": _caf,
-    b"riff": _w64,
-    b"NIST": _nist,
-}
-"""By a file's first bytes: where its sound begins, and how many bytes it is said to have."""
-
-
-def _ogg_links(content: bytes) -> list[bytes]:
-    """The links of an OGG file, from a first page to a last one (RFC 3533). Raises CutError where there is no last one."""
-    links, begin, place, ended = [], 0, 0, False
+def _split_ogg(content: bytes) -> list[bytes]:
+    """Split a chained OGG file into its streams, from a first page to a last one (RFC 3533). Raise CutError if a last page is missing."""
+    streams, begin, place, ended = [], 0, 0, False
     while place < len(content):
         header = content[place : place + 27]
         if header[:4] != b"OggS" or len(header) < 27:
             if not ended:
                 raise CutError
             following = content.find(b"OggS", place + 1)
-            if following < 0:  # tags, or padding, behind the sound
+            if following < 0:  # only tags or padding follow
                 break
             place = following
             continue
-        table = content[place + 27 : place + 27 + header[26]]
-        size = 27 + header[26] + sum(table)
-        if place + size > len(content):
+        n_segments = header[26]
+        page_size = 27 + n_segments + sum(content[place + 27 : place + 27 + n_segments])
+        if place + page_size > len(content):
             raise CutError
         if header[5] & OGG_FIRST and ended:
-            links.append(content[begin:place])
+            streams.append(content[begin:place])
             begin, ended = place, False
         ended = ended or bool(header[5] & OGG_LAST)
-        place += size
+        place += page_size
     if not ended:
         raise CutError
-    return [*links, content[begin:place]]
+    return [*streams, content[begin:place]]

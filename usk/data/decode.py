@@ -1,7 +1,6 @@
-"""Decoded audio of a source: mono, resampled, cached on disk as one memory-mapped file.
+"""Decode the clips of a source to mono at one rate, and cache them in one memory-mapped file for each source and rate.
 
-The cache has one folder a source and rate. Samples are kept as 16-bit integers relative to each clip's own peak, which is exact
-for what 16-bit files hold at their own rate.
+The cache holds 16-bit integers relative to each clip's peak. That is exact for 16-bit files at their own rate.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,36 +32,34 @@ from usk.reporter import Reporter
 from usk.text import abbreviate_list, pluralize
 
 MIN_DURATION_S = 0.01
-# Of full scale, the one limit of what is silent: what rounding to 16 bits leaves of silence stays below
-SILENT_PEAK = 10 ** (-80 / 20)
+SILENT_PEAK = 10 ** (-80 / 20)  # of full scale: above the noise of rounding silence to 16 bits
 QUIET = 10 ** (-50 / 20)
 CACHE_VERSION = 7
-KEPT_BYTES = 200 * 2**30  # of decoded audio of all sources
+DEFAULT_CACHE_BYTES = 200 * 2**30  # of decoded audio of all sources
 SAMPLES_FILE, INDEX_FILE = "samples.i16", "index.json"
-OPEN_FILES_MOVE = os.name != "nt"  # whether a folder can be renamed that has a mapped file in it
+CAN_MOVE_MAPPED_FILES = os.name != "nt"  # whether a folder with a memory-mapped file in it can be renamed
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """The mean of all channels: [n] or [n, channels] to float32 [n]."""
+    """Return the mean of all channels: [n] or [n, channels] to float32 [n]."""
     return (
-        samples.astype(np.float32, copy=False)
-        if samples.ndim == 1
-        else samples.mean(axis=1, dtype=np.float32)
+        samples.mean(axis=1, dtype=np.float32)
+        if samples.ndim == 2
+        else samples.astype(np.float32, copy=False)
     )
 
 
 def peak_level(mono: np.ndarray) -> float:
-    """How far samples [n] leave their mean, of full scale."""
+    """Return the largest distance of samples [n] from their mean, as a share of full scale."""
     return float(np.abs(mono - mono.mean(dtype=np.float64)).max()) if len(mono) else 0.0
 
 
 def is_silent(mono: np.ndarray) -> bool:
-    """Whether it is silence."""
     return peak_level(mono) < SILENT_PEAK
 
 
 def read_mono(ref: AudioRef) -> Sound:
-    """One clip as mono samples [n] at its own rate. Raises BadAudioError with the reason in a few words."""
+    """Read one clip as mono samples [n] at its own rate. Raise BadAudioError with the reason in a few words."""
     samples, rate_hz, remark = ref.read()
     if not np.isfinite(samples).all():
         raise BadAudioError("has NaN or infinite samples")
@@ -76,7 +74,7 @@ def read_mono(ref: AudioRef) -> Sound:
 
 
 def resampled(mono: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
-    """float32 [n] at another rate."""
+    """Return mono samples [n] at another rate, as float32."""
     import soxr
 
     if rate_hz != sample_rate_hz:
@@ -85,23 +83,26 @@ def resampled(mono: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray
 
 
 def decode(ref: AudioRef, sample_rate_hz: int) -> np.ndarray:
-    """One clip as mono float32 [n] at `sample_rate_hz`. Raises BadAudioError with the reason in a few words."""
+    """Read one clip as mono float32 [n] at `sample_rate_hz`. Raise BadAudioError with the reason in a few words."""
     mono, rate_hz, _ = read_mono(ref)
     return resampled(mono, rate_hz, sample_rate_hz)
 
 
 def sound_of(mono: np.ndarray, rate_hz: int) -> str:
-    """`Clip.sound`: 16 hex digits of a hash of decoded samples at the file's own rate.
+    """Return `Clip.sound`: 16 hex digits of a hash of the decoded samples at the file's own rate.
 
-    Lossless copies (WAV, FLAC) have the same, whatever they are called and wherever they lie; every other sound has another.
+    Lossless copies of a clip (WAV, FLAC) have the same hash.
     """
-    content = np.ascontiguousarray(mono + np.float32(0), dtype="<f4").tobytes()  # + 0: no negative zeros
+    content = np.ascontiguousarray(mono + np.float32(0), dtype="<f4").tobytes()  # + 0 turns -0.0 into 0.0
     return hashlib.sha256(f"{rate_hz}\n".encode() + content).hexdigest()[:16]
 
 
 def beginning(samples: np.ndarray, n: int | None) -> np.ndarray:
-    """The `n` samples (None: all) of a longer clip that a generator takes: its first ones, or where those are next to silence
-    (`QUIET` of the clip's level), those from its first sound on, as far as that leaves `n` of them."""
+    """Return the `n` samples of a clip that a generator uses (None: all): normally the first ones.
+
+    If those are almost silent (below `QUIET` of the clip's level), the samples begin with the first sound, or earlier if fewer
+    than `n` samples follow it.
+    """
     if n is None or len(samples) <= n:
         return samples
     power = np.square(samples, dtype=np.float64)
@@ -114,7 +115,7 @@ def beginning(samples: np.ndarray, n: int | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DecodedSource:
-    """A source whose every clip is decoded: `audio(row)` is float32 [n] at `sample_rate_hz`."""
+    """A source with its decoded audio, memory-mapped from the cache."""
 
     source: Source
     sample_rate_hz: int
@@ -122,25 +123,25 @@ class DecodedSource:
     _offsets: np.ndarray  # [n + 1]
     _peaks: np.ndarray  # [n]
     _rows: np.ndarray  # row of the source -> row of the cache
-    _checksums: np.ndarray  # [n], of each clip's samples
-    _checked: np.ndarray  # bool [n]: which of them were compared
+    _checksums: np.ndarray  # [n]
+    _verified: np.ndarray  # bool [n]: the checksum was compared
     _folder: Path
 
     def __len__(self) -> int:
         return len(self.source)
 
     def audio(self, row: int) -> np.ndarray:
-        """Mono float32 samples of one clip."""
+        """Return one clip: mono float32 [n] at `sample_rate_hz`."""
         cached = self._rows[row]
-        kept = self._samples[self._offsets[cached] : self._offsets[cached + 1]]
-        if not self._checked[cached]:
-            if checksum(kept) != self._checksums[cached]:
-                return self._damaged(row)
-            self._checked[cached] = True
-        return from_kept(kept, self._peaks[cached])
+        samples = self._samples[self._offsets[cached] : self._offsets[cached + 1]]
+        if not self._verified[cached]:
+            if checksum(samples) != self._checksums[cached]:
+                return self._decode_damaged(row)
+            self._verified[cached] = True
+        return from_kept(samples, self._peaks[cached])
 
-    def _damaged(self, row: int) -> np.ndarray:
-        """A clip whose samples in the cache are not what was written there, decoded again; the next call decodes all again."""
+    def _decode_damaged(self, row: int) -> np.ndarray:
+        """Decode a clip whose samples in the cache are damaged. The next `decode_source` decodes the whole source again."""
         (self._folder / INDEX_FILE).unlink(missing_ok=True)
         try:
             return from_kept(*as_kept(decode(self.source.audio[row], self.sample_rate_hz)))
@@ -151,7 +152,7 @@ class DecodedSource:
             ) from error
 
     def n_samples(self, row: int) -> int:
-        """How long one clip is."""
+        """Return the length of one clip in samples."""
         cached = self._rows[row]
         return int(self._offsets[cached + 1] - self._offsets[cached])
 
@@ -173,9 +174,9 @@ def decode_source(
     skip_bad: bool = False,
     reporter: Reporter | None = None,
 ) -> DecodedSource:
-    """Every clip of `source`, from the cache or decoded into it, with its `sound` and its length.
+    """Return `source` with the audio, `sound` and duration of every clip, from the cache if they are there.
 
-    Raises SourceError that counts and names the clips which cannot be used, unless `skip_bad` leaves them out.
+    Raise SourceError, which counts and names the clips that cannot be used, unless `skip_bad` leaves them out.
     """
     folder = cache_root() / "audio" / f"{source.cache_key}-{sample_rate_hz}-v{CACHE_VERSION}"
     index, samples = _read_cache(folder, source) or _build(
@@ -186,8 +187,8 @@ def decode_source(
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     row_of = {name: row for row, name in enumerate(index["names"])}
     kept = [row for row, clip in enumerate(source.clips) if clip.clip_id not in bad]
-    here = {clip.clip_id for clip in source.clips}
-    reasons = [f"{_below(name)} ({reason})" for name, reason in bad.items() if name in here]
+    names = {clip.clip_id for clip in source.clips}
+    reasons = [f"{_short_name(name)} ({reason})" for name, reason in bad.items() if name in names]
     if reasons and (not skip_bad or not kept):
         raise SourceError(
             f"{source.location}: {len(reasons)} of {len(source)} clips cannot be used: {abbreviate_list(reasons)}",
@@ -203,8 +204,8 @@ def decode_source(
     if reasons:
         skipped = pluralize(len(reasons), "clip")
         notes.append(f"skipped {skipped} that cannot be used: {abbreviate_list(reasons)}")
-    notes += _remarks(index["remarks"], clips)
-    if copies := _copies_of_other_recordings(clips):
+    notes += _remark_notes(index["remarks"], clips)
+    if copies := _copies_in_other_recordings(clips):
         notes.append(
             f"{pluralize(len(copies), 'clip')} with the same sound as a clip of another recording ({abbreviate_list(copies)}): one may train "
             "where the other is tested; remove the copies, or give both the same recording"
@@ -212,45 +213,45 @@ def decode_source(
     good = replace(good, clips=clips, notes=tuple(notes))
     peaks = np.array(index["peaks"], dtype=np.float64)
     checksums = np.array(index["checksums"], dtype=np.uint32)
-    unchecked = np.zeros(len(lengths), dtype=bool)
-    return DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, checksums, unchecked, folder)
+    verified = np.zeros(len(lengths), dtype=bool)
+    return DecodedSource(good, sample_rate_hz, samples, offsets, peaks, rows, checksums, verified, folder)
 
 
-def _remarks(remarks: Mapping[str, str], clips: Sequence[Clip]) -> list[str]:
-    """What was odd about files that were read nevertheless, each kind once."""
-    found: dict[str, list[str]] = {}
+def _remark_notes(remarks: Mapping[str, str], clips: Sequence[Clip]) -> list[str]:
+    """Return a note for each different remark about decoded files. `remarks` are by clip id."""
+    names_of: dict[str, list[str]] = defaultdict(list)
     for clip in clips:
         if clip.clip_id in remarks:
-            found.setdefault(remarks[clip.clip_id], []).append(_below(clip.clip_id))
+            names_of[remarks[clip.clip_id]].append(_short_name(clip.clip_id))
     return [
         f"{pluralize(len(names), 'file')} ({abbreviate_list(names)}): {remark}"
-        for remark, names in found.items()
+        for remark, names in names_of.items()
     ]
 
 
-def _copies_of_other_recordings(clips: Sequence[Clip]) -> list[str]:
-    """The real clips that sound like one of another recording before them, as `this (as that)`."""
+def _copies_in_other_recordings(clips: Sequence[Clip]) -> list[str]:
+    """Return the real clips with the same sound as an earlier clip of another recording, as `name as earlier name`."""
     first: dict[str, Clip] = {}
     found = []
     for clip in clips:
         if not clip.is_synthetic:
-            before = first.setdefault(clip.sound, clip)
-            if before.group != clip.group:
-                found.append(f"{_below(clip.clip_id)} as {_below(before.clip_id)}")
+            earlier = first.setdefault(clip.sound, clip)
+            if earlier.group != clip.group:
+                found.append(f"{_short_name(clip.clip_id)} as {_short_name(earlier.clip_id)}")
     return found
 
 
-def _below(clip_id: str) -> str:
-    """A clip's name without its source's."""
+def _short_name(clip_id: str) -> str:
+    """Return a clip's name without the source's name."""
     return clip_id.partition("/")[2] or clip_id
 
 
 def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarray] | None:
-    """The cache's index and samples if it is whole, knows every clip, and has none that should be tried again."""
-    try:  # the samples first: what is mapped stays there, whoever replaces the folder
+    """Return the cache's index and samples, or None if it is damaged, lacks a clip, or has a clip that should be tried again."""
+    try:  # map the samples first: they stay mapped if another process replaces the folder
         with (folder / SAMPLES_FILE).open("rb") as file:
-            samples = _mapped(file)
-    except (OSError, ValueError):  # the latter: half a sample
+            samples = _map_samples(file)
+    except (OSError, ValueError):  # ValueError: an odd number of bytes
         return None
     content = read_checked(folder / INDEX_FILE)
     if content is None:
@@ -264,13 +265,14 @@ def _read_cache(folder: Path, source: Source) -> tuple[dict[str, Any], np.ndarra
 
 
 def _decode_rows(source: Source, sample_rate_hz: int, rows: range) -> Iterator[DecodedClip]:
-    def attempt(row: int) -> DecodedClip:
+    """Decode rows of a source in threads."""
+
+    def decode_row(row: int) -> DecodedClip:
         name = source.clips[row].clip_id
         try:
             mono, rate_hz, remark = read_mono(source.audio[row])
-            return DecodedClip(
-                name, resampled(mono, rate_hz, sample_rate_hz), sound_of(mono, rate_hz), remark
-            )
+            samples = resampled(mono, rate_hz, sample_rate_hz)
+            return DecodedClip(name, samples, sound_of(mono, rate_hz), remark)
         except BadAudioError as error:
             return DecodedClip(name, error)
         except OSError as error:
@@ -278,18 +280,18 @@ def _decode_rows(source: Source, sample_rate_hz: int, rows: range) -> Iterator[D
                 raise
             return DecodedClip(name, UnreadError(error.strerror or "cannot be read"))
 
-    window = 64  # bounds the memory: a window is decoded, written, and forgotten
+    window = 64  # clips in memory at a time
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for begin in range(rows.start, rows.stop, window):
-            yield from pool.map(attempt, range(begin, min(begin + window, rows.stop)))
+            yield from pool.map(decode_row, range(begin, min(begin + window, rows.stop)))
 
 
 def _build(
     source: Source, sample_rate_hz: int, folder: Path, reporter: Reporter
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Decode everything into a new folder beside `folder`, move it there in one step, and return what is in it.
+    """Decode all clips into a temporary folder and rename it to `folder`. Return the index and the samples.
 
-    Every `PART_CLIPS` clips are kept in a file of their own until then: after a kill, the next call decodes what is missing.
+    Until then every `PART_CLIPS` clips are stored in a file of their own, so that after a kill the next call decodes the rest.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -297,7 +299,7 @@ def _build(
     except OSError as error:
         raise _unwritable(error) from error
     parts = folder.with_name(f"{folder.name}-parts")
-    whole = KeptPart(folder / INDEX_FILE)
+    all_clips = KeptPart(folder / INDEX_FILE)
     try:
         decoding = reporter.task("decoding", "clips", len(source))
         with decoding, (building / SAMPLES_FILE).open("w+b") as file:
@@ -308,41 +310,41 @@ def _build(
                 for done, clip in enumerate(decoded, start=begin + 1):
                     part.add(clip)
                     decoding.update(done)
-                if not decoded:  # an earlier call did
+                if not decoded:  # an earlier call decoded this part
                     decoding.update(rows.stop)
                 elif len(source) > PART_CLIPS:
                     part.write()
-                whole.join(part)
+                all_clips.add_facts(part)
                 file.write(part.samples)
             file.flush()
             os.fsync(file.fileno())
-            if OPEN_FILES_MOVE:  # now: afterwards others may replace or delete it
-                mapped = _mapped(file)
-        index = {**whole.facts, "retry": whole.retry, "source": source.location}
-        with contextlib.suppress(FileNotFoundError):  # the cache was deleted meanwhile: what is mapped stays
+            if CAN_MOVE_MAPPED_FILES:  # after the move other processes may replace or delete the file
+                samples = _map_samples(file)
+        index = {**all_clips.facts, "retry": all_clips.retry, "source": source.location}
+        with contextlib.suppress(FileNotFoundError):  # the cache was deleted meanwhile; mapped files stay
             atomic_write(building / INDEX_FILE, checked(json.dumps(index).encode()))
             _put_in_place(building, folder)
         shutil.rmtree(parts, ignore_errors=True)
-        evict(folder.parent, size_limit(KEPT_BYTES), folder)
-        if not OPEN_FILES_MOVE:
+        evict(folder.parent, size_limit(DEFAULT_CACHE_BYTES), folder)
+        if not CAN_MOVE_MAPPED_FILES:
             with (folder / SAMPLES_FILE).open("rb") as file:
-                mapped = _mapped(file)
+                samples = _map_samples(file)
     except OSError as error:
         if error.errno in TOO_MANY_OPEN:
             raise
         raise _unwritable(error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return index, mapped
+    return index, samples
 
 
-def _mapped(file: BinaryIO) -> np.ndarray:
-    """All samples in a file, int16 [n], without reading them; they outlive its name."""
+def _map_samples(file: BinaryIO) -> np.ndarray:
+    """Map all samples of a file into memory: int16 [n]. They stay available if the file is deleted."""
     return np.memmap(file, dtype="<i2", mode="r") if os.fstat(file.fileno()).st_size else np.zeros(0, "<i2")
 
 
 def _put_in_place(building: Path, folder: Path) -> None:
-    """Move a finished folder to its name. Others may be doing the same: the last one stays, none is ever half there."""
+    """Rename a finished folder to its final name. If several processes do this, the last one wins."""
     for attempt in range(10):
         old = building.with_name(f"{building.name}-old-{attempt}")
         with contextlib.suppress(FileNotFoundError):

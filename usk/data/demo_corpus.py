@@ -1,11 +1,10 @@
-"""The demo corpus: procedural sounds named after the ten classes of UrbanSound8K.
+"""Compute the demo corpus: procedural sounds named after the ten classes of UrbanSound8K.
 
-Nothing in them was recorded: every clip is computed from its name and its recording's, so that the package can be tried,
-tested and timed without a download. A score on this corpus says nothing about real street sound.
+Each clip is computed from its name and the name of its recording, so that usk can be tried and tested without a download. A
+score on this corpus says nothing about real street sound.
 
-A recording (``group``) lies in one fold and has its own pitch, tempo, timbre, room, microphone, background and loudness; its
-clips differ in timing and small variations. Classes overlap on purpose, and many recordings have other classes quietly in the
-background.
+A recording (`group`) lies in one fold and has its own pitch, tempo, timbre, room, microphone, background and loudness. Its clips
+differ in timing and small variations. Classes overlap on purpose, and many recordings have another class in the background.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ FOLDS = (1, 2, 3)
 RECORDINGS_PER_FOLD = 6
 CLIPS_PER_RECORDING = 3
 
-# How hard the corpus is: lower SNR, and more or louder distractors, make it harder.
+# Lower SNR, and more or louder distractors, make the corpus harder.
 SNR_RANGE_DB = (0.0, 26.0)
 DISTRACTOR_PROBABILITY = 0.5
 DISTRACTOR_RANGE_DB = (-24.0, -8.0)
@@ -56,7 +55,7 @@ _ROOM_TAIL_S = 0.5
 
 @dataclass(frozen=True)
 class ProceduralClip:
-    """One clip of the demo corpus; ``render`` turns it into samples."""
+    """One clip of the demo corpus; `render` turns it into samples."""
 
     clip_id: str
     label: int
@@ -66,7 +65,7 @@ class ProceduralClip:
 
 
 def corpus() -> list[ProceduralClip]:
-    """All clips of the demo corpus, sorted by ``clip_id``; nothing is rendered yet."""
+    """Return all clips of the demo corpus, sorted by `clip_id`."""
     clips = []
     for label, name in enumerate(CLASSES):
         for fold in FOLDS:
@@ -79,12 +78,12 @@ def corpus() -> list[ProceduralClip]:
 
 
 def render(clip: ProceduralClip) -> NDArray[np.float32]:
-    """Mono samples in [-1, 1] at ``SAMPLE_RATE_HZ``; the same clip always gives the same samples."""
+    """Return the mono samples of a clip, in [-1, 1] at `SAMPLE_RATE_HZ`. The same clip always gives the same samples."""
     recording, cut = _generator(clip.group), _generator(clip.clip_id)
     n = round(clip.duration_s * SAMPLE_RATE_HZ)
     peak = log_uniform(recording, *PEAK_RANGE) * cut.uniform(0.8, 1.0)
     sound = unit_level(_SYNTHESIZERS[CLASSES[clip.label]](recording, cut, n))
-    # The scene has a generator of its own: synthesizers draw differing amounts from the recording's.
+    # A random generator of its own, since synthesizers draw different numbers of values from the recording's.
     scene = _generator(clip.group + "/scene")
     sound = sound + _distractor(scene, cut, n, clip.label)
     sound = _through_room(scene, cut, sound)
@@ -141,7 +140,7 @@ def _car_horn(recording: Generator, cut: Generator, n: int) -> Signal:
 
 
 def _voice(rng: Generator, pitch_hz: float, glide: float, length_s: float, tract: float) -> Signal:
-    """One sung, spoken or shouted syllable: glottal harmonics through the formants of a random vowel."""
+    """Return one sung, spoken or shouted syllable: glottal harmonics, filtered by the formants of a random vowel."""
     n = n_samples(length_s)
     formants_hz = [tract * float(rng.uniform(*band)) for band in ((350, 950), (1000, 2400), (2600, 3400))]
     harmonics_hz = pitch_hz * np.arange(1, 40)
@@ -315,7 +314,7 @@ CLASSES = tuple(_SYNTHESIZERS)
 
 
 def _distractor(scene: Generator, cut: Generator, n: int, label: int) -> Signal:
-    """Another class, quieter, in the background of some recordings (silence in the others)."""
+    """Return another class at a low level, or silence in about half of the recordings."""
     present = scene.random() < DISTRACTOR_PROBABILITY
     other = (label + int(scene.integers(1, len(CLASSES)))) % len(CLASSES)
     level_db = scene.uniform(*DISTRACTOR_RANGE_DB)
@@ -326,7 +325,7 @@ def _distractor(scene: Generator, cut: Generator, n: int, label: int) -> Signal:
 
 
 def _through_room(scene: Generator, cut: Generator, x: Signal) -> Signal:
-    """A tilt equalizer and a microphone's band, and in about half of the recordings a decaying room."""
+    """Apply a tilt equalizer, a microphone's band, and in about half of the recordings the reverberation of a room."""
     tilt_db, low_hz = scene.uniform(-4, 4), log_uniform(scene, 20, 250)
     high_hz, wet = log_uniform(scene, 2500, 12_000), from_db(scene.uniform(-20, 3))
     reverberant, decay_s = scene.random() < 0.5, log_uniform(scene, 0.03, 0.2)
@@ -344,7 +343,7 @@ def _through_room(scene: Generator, cut: Generator, x: Signal) -> Signal:
 
 
 def _background(scene: Generator, cut: Generator, n: int) -> Signal:
-    """What the street sounds like without the event: white, pink or brown noise, hum, or a crowd."""
+    """Return the background: white, pink or brown noise, hum, or a crowd."""
     kind = scene.choice(["white", "pink", "brown", "hum", "crowd"])
     slope_db = {"white": 0.0, "pink": -3.0, "brown": -6.0, "hum": -4.0, "crowd": -3.0}[str(kind)]
     bed = noise(cut, n, slope_db + scene.uniform(-1, 1), 30, log_uniform(scene, 4000, 15_000))

@@ -1,4 +1,4 @@
-"""Building blocks of the demo corpus: tones, noise, envelopes and when events begin. Pure."""
+"""Building blocks of the demo corpus: tones, noise, envelopes, and start times of events. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def from_db(level_db: float) -> float:
 
 
 def unit_level(x: Signal) -> Signal:
-    """Scale so that the sounding parts (not the pauses between events) have an RMS of one."""
+    """Scale the signal so that its RMS is one, without the pauses between events."""
     frame = SAMPLE_RATE_HZ // 50
     power = np.mean(np.square(x[: x.size // frame * frame].reshape(-1, frame)), axis=1)
     active = power[power > 0.06 * power.max()]
@@ -39,7 +39,7 @@ def times_s(n: int) -> Signal:
 
 
 def wander(rng: Generator, n: int, rate_hz: float) -> Signal:
-    """A smooth random curve around zero, with a new target ``rate_hz`` times a second."""
+    """Return a smooth random curve around zero, with `rate_hz` random points per second."""
     points = rng.standard_normal(int(n / SAMPLE_RATE_HZ * rate_hz) + 2)
     return np.interp(np.linspace(0, points.size - 1, n), np.arange(points.size), points).astype(np.float32)
 
@@ -55,7 +55,7 @@ def swell(n: int, attack_s: float, release_s: float) -> Signal:
 
 
 def harmonic_amplitudes(rng: Generator, count: int, slope: float, roughness: float = 0.4) -> Signal:
-    """Harmonic amplitudes falling as ``1 / k**slope``, each a little off."""
+    """Return harmonic amplitudes that fall as `1 / k**slope`, with random deviations."""
     return np.arange(1, count + 1) ** -slope * np.exp(roughness * rng.standard_normal(count))
 
 
@@ -65,7 +65,7 @@ def resonances(freqs_hz: Signal, centers_hz: list[float], width: float) -> Signa
 
 
 def tone(rng: Generator, f0_hz: Signal, amplitudes: Signal) -> Signal:
-    """A harmonic tone that follows ``f0_hz``; harmonics that would alias are left out."""
+    """Return a harmonic tone that follows `f0_hz`, without harmonics that would alias."""
     count = min(amplitudes.size, max(1, int(0.48 * SAMPLE_RATE_HZ / float(f0_hz.max()))))
     bins = np.zeros(TABLE_SIZE // 2 + 1, dtype=np.complex128)
     bins[1 : count + 1] = amplitudes[:count] * np.exp(2j * np.pi * rng.random(amplitudes.size)[:count])
@@ -76,7 +76,7 @@ def tone(rng: Generator, f0_hz: Signal, amplitudes: Signal) -> Signal:
 
 
 def noise(rng: Generator, n: int, slope_db: float, low_hz: float, high_hz: float) -> Signal:
-    """Noise at unit RMS with a spectral slope in dB per octave, between two soft band edges."""
+    """Return noise at unit RMS with a spectral slope in dB per octave, between two soft band edges."""
     freqs_hz = np.fft.rfftfreq(n, 1 / SAMPLE_RATE_HZ).astype(np.float32)
     freqs_hz[0] = freqs_hz[1]
     shape = freqs_hz ** np.float32(slope_db / 6.02)
@@ -87,7 +87,7 @@ def noise(rng: Generator, n: int, slope_db: float, low_hz: float, high_hz: float
 
 
 def add_event(out: Signal, event: Signal, start: int) -> None:
-    """Add an event that may begin before, or end after, the clip."""
+    """Add an event to `out`. Parts before or after the clip are cut off."""
     event = event[max(0, -start) :]
     start = max(0, start)
     event = event[: max(0, out.size - start)]
@@ -95,7 +95,7 @@ def add_event(out: Signal, event: Signal, start: int) -> None:
 
 
 def event_starts(cut: Generator, n: int, period_s: float, jitter: float) -> list[int]:
-    """Roughly periodic start samples that cover the clip, from a random phase."""
+    """Return roughly periodic start samples that cover the clip, from a random phase."""
     starts, now_s = [], cut.uniform(0, 0.6) * min(period_s, 0.8)
     while now_s < n / SAMPLE_RATE_HZ - 0.05:
         starts.append(int(now_s * SAMPLE_RATE_HZ))
@@ -104,7 +104,7 @@ def event_starts(cut: Generator, n: int, period_s: float, jitter: float) -> list
 
 
 def work_and_rest(cut: Generator, n: int, work_s: float, rest_s: float, floor: float) -> Signal:
-    """A tool's load: one while working and ``floor`` while resting, with short ramps."""
+    """Return a tool's load: one while it works and `floor` while it rests, with short ramps."""
     load = np.full(n, floor, dtype=np.float32)
     now_s = -cut.uniform(0, 0.7) * work_s
     while now_s < n / SAMPLE_RATE_HZ:

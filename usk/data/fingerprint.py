@@ -1,4 +1,4 @@
-"""What a source's files hold, in a few letters: runs and datasets made of other content are others."""
+"""Identify the content of a source's files by hashes, which the cache keeps."""
 
 from __future__ import annotations
 
@@ -12,70 +12,69 @@ from pathlib import Path
 from typing import NamedTuple
 
 from usk.data.audio_file import AudioRef, FileRef
-from usk.data.cache import cache_root, keep
+from usk.data.cache import cache_root, try_write
 from usk.errors import TOO_MANY_OPEN
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Fingerprint(NamedTuple):
-    """What files hold. `revision` is of their names and all their bytes, the same on every machine. `cache_key` is of this machine's
-    names and what `file_stamp` says of them, for what can be computed again. `digests` has the SHA-256 of each, "" if it cannot be read."""
+    """What identifies a source's files."""
 
-    revision: str
-    cache_key: str
-    digests: Sequence[str]
+    revision: str  # hash of all names and contents: the same on every machine
+    cache_key: str  # hash of this machine's names and `file_stamp`s, for names in the cache
+    digests: Sequence[str]  # SHA-256 of each file, "" if it cannot be read
 
 
 def file_stamp(status: os.stat_result) -> str:
-    """A line that is another one once a file was written or replaced, whatever size and time of modification it was given: the time of
-    the last change of its inode cannot be set, and another file has another inode."""
+    """Return a line that changes when the file is written or replaced, even if its size and modification time are restored.
+
+    It includes the inode number and the inode's change time, which programs cannot set.
+    """
     return f"{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\t{status.st_ino}\n"
 
 
 def fingerprint_files(files: Sequence[Path], root: Path) -> Fingerprint:
-    """The fingerprint of `files` under `root`. While the cache key stays, nothing is read again: the digests are kept in the cache."""
+    """Return the fingerprint of `files` below `root`. Files are read only if their names or stamps changed."""
     local = hashlib.sha256(os.fsencode(root.resolve()))
     names = [file.relative_to(root).as_posix() for file in files]
     for name, file in zip(names, files, strict=True):
         local.update(f"{name}\t{file_stamp(file.stat())}".encode())
     key = local.hexdigest()[:24]
-    kept = cache_root() / "revisions" / key
-    digests = _kept_digests(kept, len(files))
-    if digests is None:
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing holds no lock
-            digests = list(pool.map(_digest, map(FileRef, files)))
-        # An unreadable file may be readable the next time, with nothing else about it changed
-        if all(digests):
-            keep(kept, "\n".join(digests).encode())
+    digests = _cached_digests(
+        revision_file(key), list(map(FileRef, files)), threads=min(8, os.cpu_count() or 1)
+    )
     content = hashlib.sha256()
     for name, digest in zip(names, digests, strict=True):
         content.update(f"{name}\t{digest}\n".encode())
     return Fingerprint(content.hexdigest()[:12], key, digests)
 
 
-def _kept_digests(kept: Path, n: int) -> list[str] | None:
-    """The digests in a file of the cache, None where it does not hold `n` of them."""
-    with contextlib.suppress(OSError, ValueError):
-        known = kept.read_text(encoding="ascii").split("\n")
-        if len(known) == n and all(map(DIGEST.fullmatch, known)):
-            return known
-    return None
+def revision_file(cache_key: str) -> Path:
+    """Return the cache file with the digests of a source's files. It exists only if all of them could be read."""
+    return cache_root() / "revisions" / cache_key
 
 
 def clip_digests(refs: Sequence[AudioRef], cache_key: str) -> list[str]:
-    """What each clip's file holds, by a hash, "" where it cannot be read; kept in the cache beside the revision."""
-    kept = cache_root() / "revisions" / f"{cache_key}-clips"
-    if (known := _kept_digests(kept, len(refs))) is not None:
-        return known
-    digests = [_digest(ref) for ref in refs]
-    if all(digests):
-        keep(kept, "\n".join(digests).encode())
+    """Return a hash of each clip's stored audio, "" if it cannot be read."""
+    return _cached_digests(revision_file(f"{cache_key}-clips"), refs, threads=1)
+
+
+def _cached_digests(file: Path, refs: Sequence[AudioRef], threads: int) -> list[str]:
+    """Return the digests in a file of the cache, or compute them and write the file."""
+    with contextlib.suppress(OSError, ValueError):
+        known = file.read_text(encoding="ascii").split("\n")
+        if len(known) == len(refs) and all(map(DIGEST.fullmatch, known)):
+            return known
+    with ThreadPoolExecutor(threads) as pool:  # hashing releases the GIL
+        digests = list(pool.map(_digest, refs))
+    if all(digests):  # an unreadable file may become readable without a change of its stamp
+        try_write(file, "\n".join(digests).encode())
     return digests
 
 
 def _digest(ref: AudioRef) -> str:
-    """Empty for a file that cannot be read: decoding names those, or skips them."""
+    """Return the digest, or "" if the file cannot be read: decoding reports or skips such files."""
     try:
         return ref.digest()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Decoded samples as the cache keeps them, and the parts that a long build is made of: whole, or not there."""
+"""The format of decoded audio in the cache, and the parts of a long decoding job."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ COLUMNS = ("names", "lengths", "peaks", "sounds", "checksums")
 
 
 class UnreadError(BadAudioError):
-    """The clip's file could not be read at all, which may not be so the next time."""
+    """The file could not be read, for example without permission. The next call tries again."""
 
 
 class DecodedClip(NamedTuple):
-    """A clip's samples float32 [n], or why there are none."""
+    """A clip's samples, float32 [n], or the error that explains why there are none."""
 
     name: str
     samples: np.ndarray | BadAudioError
@@ -35,52 +35,51 @@ class DecodedClip(NamedTuple):
 
 
 def as_kept(samples: np.ndarray) -> tuple[np.ndarray, float]:
-    """Samples as the cache keeps them: 16-bit integers [n] relative to the clip's peak, and that peak."""
+    """Convert samples to the cache's format: 16-bit integers [n] relative to the clip's peak, and that peak."""
     peak = float(np.abs(samples).max()) if len(samples) else 0.0
     return np.rint(samples * (FULL_SCALE / peak if peak else 0.0)).astype("<i2"), peak
 
 
 def from_kept(kept: np.ndarray, peak: float) -> np.ndarray:
-    """The inverse of `as_kept`: float32 [n]."""
+    """Invert `as_kept`: return float32 [n]."""
     return kept.astype(np.float32) * np.float32(peak / FULL_SCALE)
 
 
 def checksum(kept: np.ndarray) -> int:
-    """Of a clip's kept samples: damaged ones have another."""
+    """Return a checksum of a clip's samples in the cache's format."""
     return zlib.crc32(np.ascontiguousarray(kept).data)
 
 
 class KeptPart:
-    """Clips that were decoded: `facts` of them, in columns and by name, and all their samples in a row."""
+    """Decoded clips: their concatenated samples, and `facts` about them, in columns (lists) and by clip name (dicts)."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.facts: dict[str, Any] = {**{name: [] for name in COLUMNS}, "bad": {}, "remarks": {}}
-        self.retry = False  # whether a file could not be read at all
+        self.retry = False  # whether a file could not be read
         self.samples = bytearray()
 
     @classmethod
     def in_folder(cls, folder: Path, names: Sequence[str]) -> KeptPart:
-        """The part of the clips called `names`, nothing in it yet."""
+        """Return an empty part for the clips with these names."""
         return cls(folder / hashlib.sha256(json.dumps(names).encode()).hexdigest()[:24])
 
     def add(self, clip: DecodedClip) -> None:
-        kept, peak = np.zeros(0, "<i2"), 0.0
+        samples, peak = np.zeros(0, "<i2"), 0.0
         if isinstance(clip.samples, BadAudioError):
             self.facts["bad"][clip.name] = str(clip.samples)
             self.retry |= isinstance(clip.samples, UnreadError)
         else:
-            kept, peak = as_kept(clip.samples)
+            samples, peak = as_kept(clip.samples)
         if clip.remark:
             self.facts["remarks"][clip.name] = clip.remark
-        for column, fact in zip(
-            COLUMNS, (clip.name, len(kept), peak, clip.sound, checksum(kept)), strict=True
-        ):
+        facts = (clip.name, len(samples), peak, clip.sound, checksum(samples))
+        for column, fact in zip(COLUMNS, facts, strict=True):
             self.facts[column].append(fact)
-        self.samples += kept.tobytes()
+        self.samples += samples.tobytes()
 
-    def join(self, part: KeptPart) -> None:
-        """Add what is known of another part's clips, without their samples."""
+    def add_facts(self, part: KeptPart) -> None:
+        """Add the facts about another part's clips, without their samples."""
         for name, facts in part.facts.items():
             if isinstance(facts, dict):
                 self.facts[name].update(facts)
@@ -89,7 +88,7 @@ class KeptPart:
         self.retry |= part.retry
 
     def write(self) -> None:
-        """Keep it in its file, unless a clip should be tried again. Raises OSError."""
+        """Write the part's file, unless a clip should be tried again. Raise OSError."""
         if not self.retry:
             content = checked(json.dumps(self.facts).encode() + b"\n" + self.samples)
             with contextlib.suppress(FileNotFoundError):  # the cache was deleted meanwhile
@@ -97,7 +96,7 @@ class KeptPart:
                 atomic_write(self.file, content)
 
     def read(self) -> bool:
-        """Whether the file was there and whole: what it holds is then here."""
+        """Load the part's file. Return whether it exists and is whole."""
         content = read_checked(self.file)
         if content is None:
             return False

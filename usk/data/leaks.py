@@ -1,13 +1,14 @@
-"""Which clips must not train beside which test part, and what cannot be ruled out. Pure.
+"""Find clips that must not train with a split because they would leak, and leaks that cannot be ruled out. Pure.
 
-A clip is its content, and the real source that a run tests on says which recordings clips belong to *now*:
+The recordings that validate or test are those of the real source, by their names in the current run. A synthetic clip leaks if
 
-- A synthetic clip must not train where a recording validates or tests that holds one of its parents.
-- Nor where a recording does that holds a clip which its generator, or the classifier filter that chose it, was trained on.
+- one of its parents is in a recording that validates or tests, or
+- its generator, or the classifier filter that chose it, was trained on a clip of such a recording.
 
-Parents and training clips are found in the real source by their sound, whatever they are called there. A parent whose sound
-is not there is taken for a re-encoded copy if a clip of its name is as long. Where a sound is not found, recordings count by
-their name too: those of UrbanSound8K are called the same everywhere. What is not found at all is foreign, and said to be.
+Parents and training clips are found in the real source by their sound, so their names do not matter. If a parent's sound is
+not there, a clip with the parent's name and length counts as a re-encoded copy of it. If the sound of a training clip is not
+there, its recording is found by name: UrbanSound8K's recordings have the same names everywhere. A parent that is not found is
+foreign, and warnings say so.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from usk.data.splits import Split
 from usk.errors import SourceError
 from usk.text import abbreviate_list, pluralize
 
-DEMO = "demo"  # in front of the recordings of the demo corpus
+DEMO = "demo"  # source name of the demo corpus
 SAME_LENGTH_S = 0.1  # lossy encoders pad a few hundredths of a second
-ROW_NAME = re.compile(r"row-\d+")  # of a dataset without names: says nothing outside it
+ROW_NAME = re.compile(r"row-\d+")  # of clips in a dataset without names
 
 
 class Origins:
-    """Where the clips of `source`, or the parents of its synthetic ones, are in the real source.
+    """The parents of the clips of `source` in the real source. A real clip counts as its own parent.
 
-    `rows[clip][parent]` are the rows of `real` that hold the sound of a parent (of a real clip: of itself); more than one
-    where copies have the same sound, none where it is foreign. `by_name` are the parents that only name and length tell.
+    `rows[clip][parent]` are the rows of `real` with the parent's sound: several if there are copies, none if the parent is
+    foreign. `by_name` are the names of parents that were found by name and length, `foreign` those of foreign ones.
     """
 
     def __init__(self, source: Source, real: Source) -> None:
-        undecoded = any(not clip.sound for clip in real.clips)
-        assert not (undecoded and any(clip.parent_names for clip in source.clips)), (
+        is_decoded = all(clip.sound for clip in real.clips)
+        assert is_decoded or not any(clip.parent_names for clip in source.clips), (
             "decode the real clips first"
         )
         self.real = real
@@ -61,9 +62,9 @@ class Origins:
     def _find(self, sound: str, name: str, length_s: float) -> tuple[int, ...]:
         if sound in self.by_sound:
             return tuple(self.by_sound[sound])
-        label = _without_suffix(name)
-        tails = [label] + [label.split("/", n)[-1] for n in range(1, label.count("/") + 1)]
-        candidates = next((self._named[tail] for tail in tails if tail in self._named), [])
+        stem = _without_suffix(name)
+        endings = [stem.split("/", n)[-1] for n in range(stem.count("/") + 1)]  # the longest first
+        candidates = next((self._named[ending] for ending in endings if ending in self._named), [])
         rows = tuple(
             row for row in candidates if abs(self.real.clips[row].duration_s - length_s) <= SAME_LENGTH_S
         )
@@ -72,7 +73,7 @@ class Origins:
 
     @cached_property
     def _named(self) -> dict[str, list[int]]:
-        """Rows of `real` by their names without the source's, which another folder may not share."""
+        """The rows of `real` by name, without the source's name, which is another one for a copy of the folder."""
         named = defaultdict(list)
         for row, clip in enumerate(self.real.clips):
             name = _without_suffix(clip.clip_id.removeprefix(f"{self.real.name}/"))
@@ -80,12 +81,9 @@ class Origins:
                 named[name].append(row)
         return named
 
-    def groups(self, rows: Iterable[int]) -> frozenset[str]:
-        return frozenset(self.real.clips[row].group for row in rows)
 
-
-def parents_in(synthetic: Source, real: Source) -> Origins:
-    """Where the parents of synthetic clips are in `real`. Raises SourceError where none is there."""
+def find_parents(synthetic: Source, real: Source) -> Origins:
+    """Find the parents of synthetic clips in `real`. Raise SourceError if there is none."""
     origins = Origins(synthetic, real)
     if not any(map(any, origins.rows)):
         raise SourceError(
@@ -97,7 +95,7 @@ def parents_in(synthetic: Source, real: Source) -> Origins:
 
 
 def _parents(clip: Clip) -> list[tuple[str, str, float]]:
-    """Identity, name and length of a clip's parents; of a real clip, its own."""
+    """Return the identity, name and length in seconds of a clip's parents, or of a real clip itself."""
     if not clip.is_synthetic:
         return [(clip.identity, clip.clip_id, clip.duration_s)]
     names = clip.parent_names or clip.parents
@@ -110,24 +108,27 @@ def _without_suffix(name: str) -> str:
 
 
 def lineages(source: Source, real: Source) -> list[frozenset[str]]:
-    """The recordings of `real` whose sound is in each clip of `source`, and for parents that are not there those that the row names."""
-    origins = Origins(source, real)
-    return [
-        origins.groups(row for rows in found for row in rows)
-        | {group for rows, group in zip(found, clip.parent_groups or (clip.group,), strict=True) if not rows}
-        for clip, found in zip(source.clips, origins.rows, strict=True)
-    ]
+    """Return the recordings that are in each clip of `source`: those of `real`, and the recorded names for foreign parents."""
+    found = []
+    for clip, parents in zip(source.clips, Origins(source, real).rows, strict=True):
+        groups: set[str] = set()
+        for rows, group in zip(parents, clip.parent_groups or (clip.group,), strict=True):
+            groups.update([real.clips[row].group for row in rows] or [group])
+        found.append(frozenset(groups))
+    return found
 
 
 def recordings_of(trained: Iterable[TrainingClips], real: Source) -> frozenset[str]:
-    """The recordings of `real` that hold clips of these training records, or, where not all of a record's sounds are there, go by
-    a name in it."""
+    """Return the recordings of `real` with clips that were trained on, found by sound.
+
+    If `real` lacks some of the sounds of a training source, also return the recordings with the names in its record.
+    """
     groups_of: dict[str, set[str]] = defaultdict(set)
     named: dict[str, set[str]] = defaultdict(set)
     for clip in real.clips:
         groups_of[clip.identity].add(clip.group)
         named[clip.group].add(clip.group)
-        named[clip.clip_id].add(clip.group)  # trained when no recordings were named, a record lists clips
+        named[clip.clip_id].add(clip.group)  # a record without recordings names clips
     found: set[str] = set()
     for part in trained:
         found.update(*(groups_of[sound] for sound in part.sounds if sound in groups_of))
@@ -137,69 +138,57 @@ def recordings_of(trained: Iterable[TrainingClips], real: Source) -> frozenset[s
 
 
 def evaluated_groups(real: Source, split: Split) -> frozenset[str]:
-    """The recordings that validate or test."""
+    """Return the recordings that validate or test."""
     return frozenset(real.clips[row].group for row in np.union1d(split.validation, split.test).tolist())
 
 
 def leaking(source: Source, real: Source, split: Split) -> np.ndarray:
-    """Which clips of `source` must not train in `split`: bool [len(source)], by the rules on top of this module.
+    """Return which clips of `source` must not train in `split`: bool [len(source)]. See the rules at the top of this module.
 
-    Where the protocol itself cuts recordings apart (`seed-9010`), clips are compared in place of recordings.
+    For a protocol that divides recordings (`seed-9010`), clips are compared instead of recordings.
     """
     if not split.by_group:
         evaluated_rows = set(np.union1d(split.validation, split.test).tolist())
-        return np.array(
-            [
-                any(evaluated_rows.intersection(rows) for rows in found)
-                for found in Origins(source, real).rows
-            ],
-            dtype=bool,
-        )
+        parents_of = Origins(source, real).rows
+        leaks = [any(evaluated_rows.intersection(rows) for rows in parents) for parents in parents_of]
+        return np.array(leaks, dtype=bool)
     evaluated = evaluated_groups(real, split)
     by_generator = bool(recordings_of(source.generator_trained_on, real) & evaluated)
     filters = filters_trained_on(source, real, split)
-    return np.array(
-        [
-            bool(lineage & evaluated)
-            or (clip.is_synthetic and (by_generator or clip.filter_folds in filters))
-            for clip, lineage in zip(source.clips, lineages(source, real), strict=True)
-        ],
-        dtype=bool,
-    )
+    leaks = [
+        bool(groups & evaluated) or (clip.is_synthetic and (by_generator or clip.filter_folds in filters))
+        for clip, groups in zip(source.clips, lineages(source, real), strict=True)
+    ]
+    return np.array(leaks, dtype=bool)
 
 
 def filters_trained_on(source: Source, real: Source, split: Split) -> frozenset[tuple[int, ...]]:
-    """The classifier filters of a synthetic source, by their folds, that were trained on recordings which validate or test in `split`.
+    """Return the classifier filters of a source (as `Clip.filter_folds`) that were trained on recordings which validate or test.
 
-    A filter without a record (a copy without the manifest) is held to its folds: none that it was trained on may be tested.
+    A filter without a record of its training clips (a copy without the manifest) counts if a fold that it was trained on tests.
     """
     evaluated = evaluated_groups(real, split)
     tested = {real.clips[row].fold for row in split.test.tolist()}
-    return frozenset(
-        folds
-        for folds in {clip.filter_folds for clip in source.clips if clip.filter_folds}
-        if (
-            recordings_of((source.filters_trained_on[folds],), real) & evaluated
-            if folds in source.filters_trained_on
-            else tested & set(folds)
-        )
-    )
+    found = set()
+    for folds in {clip.filter_folds for clip in source.clips if clip.filter_folds}:
+        record = source.filters_trained_on.get(folds)
+        if tested & set(folds) if record is None else recordings_of((record,), real) & evaluated:
+            found.add(folds)
+    return frozenset(found)
 
 
-def made_elsewhere(source: Source, real: Source, rows: np.ndarray) -> np.ndarray:
-    """Which synthetic clips of `source` have a parent that is none of the clips `rows` of `real`: bool [len(source)]."""
-    given = set(rows.tolist())
-    return np.array(
-        [
-            clip.is_synthetic and not all(given.intersection(parent) for parent in found)
-            for clip, found in zip(source.clips, Origins(source, real).rows, strict=True)
-        ],
-        dtype=bool,
-    )
+def has_outside_parent(source: Source, real: Source, rows: np.ndarray) -> np.ndarray:
+    """Return which synthetic clips of `source` have a parent outside the clips `rows` of `real`: bool [len(source)]."""
+    inside = set(rows.tolist())
+    outside = [
+        clip.is_synthetic and not all(inside.intersection(parent) for parent in parents)
+        for clip, parents in zip(source.clips, Origins(source, real).rows, strict=True)
+    ]
+    return np.array(outside, dtype=bool)
 
 
-def why_emptied(source: Source, real: Source, split: Split) -> str:
-    """Of a part whose every clip leaks, half a sentence: why, and what to do."""
+def explain_all_leak(source: Source, real: Source, split: Split) -> str:
+    """Return the end of a message for a source whose clips all leak: why, and what to do."""
     other = "test another fold" if split.of_fold else "test single folds (the protocol folds)"
     trained = len(recordings_of(source.generator_trained_on, real) & evaluated_groups(real, split))
     if trained and split.by_group:
@@ -221,7 +210,7 @@ def _models_of(source: Source) -> list[str]:
 
 
 def unknown_generator(source: Source) -> str | None:
-    """A warning if what a synthetic source's generator was trained on is not known, or a part of it, else None."""
+    """Return a warning if the training clips of the source's generator are not known in full, else None."""
     models = _models_of(source)
     named = any(part.groups for part in source.generator_trained_on)
     if not models or (named and all(part.complete for part in source.generator_trained_on)):
@@ -234,15 +223,18 @@ def unknown_generator(source: Source) -> str | None:
 
 
 def named_elsewhere(trained: Collection[str], recordings: Collection[str]) -> list[str]:
-    """The corpora that training recordings are of, if none of `recordings` goes by a name of theirs: those may be the same under
-    other names. Empty else, and for the demo corpus, which is nobody else's."""
-    theirs, ours = ({name.rpartition("/")[0] for name in names} for names in (trained, recordings))
-    return [] if theirs & ours or ours == {DEMO} else sorted(theirs - {DEMO})
+    """Return the sources of training recordings if `recordings` are of none of them, and may be the same under other names.
+
+    The demo corpus does not count: its clips are in no other source.
+    """
+    trained_sources, sources = (
+        {name.rpartition("/")[0] for name in names} for names in (trained, recordings)
+    )
+    return [] if trained_sources & sources or sources == {DEMO} else sorted(trained_sources - {DEMO})
 
 
 def foreign_generator(source: Source, real: Source) -> str | None:
-    """A warning if what the generator of `source` was trained on may be in `real` unrecognized, else None: nothing of it is found
-    there, by sound or by name."""
+    """Return a warning if `real` may hold training clips of the source's generator that are not found by sound or name, else None."""
     trained = source.generator_trained_on
     if unknown_generator(source) or recordings_of(trained, real):
         return None
@@ -257,31 +249,30 @@ def foreign_generator(source: Source, real: Source) -> str | None:
 
 
 def foreign_parents(source: Source, real: Source) -> str | None:
-    """A warning if leaks between `source` and `real` cannot be ruled out by the clips' sounds, else None."""
+    """Return a warning if the clips' sounds cannot rule out leaks between `source` and `real`, else None."""
     if source is real:
         return None
     origins = Origins(source, real)
     if not source.is_synthetic:
-        ours = {clip.group.partition("/")[0] for clip in real.clips}
-        known = {clip.group.partition("/")[0] for clip in source.clips} & ours
-        if known or len(origins.foreign) < origins.n_parents:
+        names, real_names = ({clip.group.partition("/")[0] for clip in each.clips} for each in (source, real))
+        if names & real_names or len(origins.foreign) < origins.n_parents:
             return f"{source.location} is another real source: leaks into {real.location} are ruled out by sounds and recording names alone"
         return (
             f"{source.location} names no parents (no provenance) and counts as another real source: if its clips were made "
             f"from those of {real.location}, leaks cannot be ruled out"
         )
-    said = []
+    warnings = []
     if origins.by_name:
-        said.append(
+        warnings.append(
             f"{pluralize(len(origins.by_name), 'parent')} of {source.location} ({abbreviate_list(sorted(origins.by_name), 2)}) sound otherwise in "
             f"{real.location}, and are taken for its clips of the same name and length (a re-encoded copy)"
         )
     if origins.foreign:
-        of_all = f"{len(origins.foreign)} of {origins.n_parents}" if origins.n_parents > 1 else "the"
-        said.append(
-            f"{of_all} parents of {source.location} ({abbreviate_list(sorted(origins.foreign), 2)}) are not clips of {real.location}: "
+        which = f"{len(origins.foreign)} of {origins.n_parents}" if origins.n_parents > 1 else "the"
+        warnings.append(
+            f"{which} parents of {source.location} ({abbreviate_list(sorted(origins.foreign), 2)}) are not clips of {real.location}: "
             "leaks between them cannot be ruled out"
         )
-    elif other := foreign_generator(source, real):
-        said.append(other)
-    return "; ".join(said) or None
+    elif generator_warning := foreign_generator(source, real):
+        warnings.append(generator_warning)
+    return "; ".join(warnings) or None

@@ -1,4 +1,4 @@
-"""Licenses of sources, and what they pass on to what is made from them."""
+"""Compare the licenses of sources, to find the one that a work made from them inherits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNKNOWN = "unknown"
 SHARE_ALIKE = frozenset({"sa", "sharealike", "odbl", "mpl", "epl", "eupl", "osl", "copyleft"})
 GPL = re.compile(r"[al]?gpl(v?\d.*)?")
 PUBLIC_DOMAIN = frozenset({"cc0", "pddl", "unlicense", "publicdomain"})
-PERMISSIVE = frozenset({  # words by which licenses are known that ask for credit at most
+PERMISSIVE = frozenset({  # words in names of licenses that require at most attribution
     "mit", "apache", "apache2", "bsd", "0bsd", "isc", "attribution", "wtfpl", "zlib", "ncsa", "bsl", "boost", "afl", "ecl",
     "postgresql", "permissive",
 })  # fmt: skip
@@ -28,16 +28,16 @@ def is_noncommercial(license_name: str) -> bool:
 
 
 def strictest_license(names: Iterable[str]) -> str:
-    """The license that a work made from all of these inherits: non-commercial before no-derivatives before those that are not
-    known here before share-alike before permissive before public domain.
+    """Return the strictest of several licenses, which a work made from all of them inherits.
 
-    Not legal advice: the order only makes sure that a restriction never gets lost on the way.
+    The order is non-commercial, no derivatives, unknown licenses, share-alike, permissive, public domain. This is not legal
+    advice: the order only makes sure that no restriction gets lost.
     """
-    ranked = sorted(set(names), key=lambda name: (_laxity(name), name == UNKNOWN, name))
-    return ranked[0] if ranked else UNKNOWN
+    return min(set(names), key=lambda name: (_rank(name), name == UNKNOWN, name), default=UNKNOWN)
 
 
-def _laxity(name: str) -> int:
+def _rank(name: str) -> int:
+    """Return the place of a license in the order, from 0 for the strictest."""
     words = _words(name)
     if is_noncommercial(name):
         return 0 if words & {"nd", "sa"} else 1
@@ -48,20 +48,20 @@ def _laxity(name: str) -> int:
     if words & PUBLIC_DOMAIN or {"public", "domain"} <= words:
         return 6
     by = "by" in words and bool(words & {"cc", "odc"})
-    return 5 if by or words & PERMISSIVE else 3  # an own license, `other`, `all rights reserved`: who knows
+    return 5 if by or words & PERMISSIVE else 3  # 3: unknown, such as `other` or `all rights reserved`
 
 
 def one_license(names: Sequence[str]) -> str:
-    """The license where several are stated, which may be spellings of the same: the strictest, as spelt first."""
-    spelt = {tuple(sorted(_words(name))): name for name in reversed(names)}
-    return strictest_license(spelt.values())
+    """Return the strictest of the licenses that a source states. Of different spellings, return the first."""
+    first_spelling = {tuple(sorted(_words(name))): name for name in reversed(names)}
+    return strictest_license(first_spelling.values())
 
 
 def license_of_card(folder: Path) -> str | None:
-    """The license that the metadata of a folder's README.md states: of several the strictest, of `other` its name."""
+    """Return the license in the metadata of a folder's README.md, or None: the strictest of several, and the name of `other`."""
     try:
         metadata = card_metadata((folder / "README.md").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a file that somebody wrote: what cannot be read says nothing
+    except (OSError, ValueError):  # no README.md, or damaged metadata
         return None
     stated = metadata.get("license")
     names = [

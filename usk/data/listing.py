@@ -1,4 +1,4 @@
-"""Tables as people keep them: CSV and its kin, JSON, JSON lines, Parquet. What text files hold stays text: `001` is no number."""
+"""Read tables: CSV with any delimiter, JSON, JSON lines, Parquet. Cells of text files stay text, so `001` is not a number."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ TABLE_SUFFIXES = frozenset({*TEXT_SUFFIXES, ".json", ".jsonl", ".ndjson", ".parq
 DELIMITERS = ",;\t|"
 FILE_COLUMN = "file_name"
 
-# What Windows-1252 has between ASCII where words are Latin
+# Accented letters and marks of Windows-1252 as they occur in Latin words, between ASCII characters.
 ACCENTED = re.compile(r"[À-ÖØ-öø-ÿ–—’…°µ\xa0]{1,2}")
 
 ClipTable = dict[str, list[Any]]
-"""Columns by name, as long as each other."""
+"""Columns of equal length, by name."""
 
 
-def read_table(file: Path, said: list[str] | None = None) -> ClipTable:
-    """The columns of a table; SourceError for what is none. What is to be said of its encoding is added to `said`."""
+def read_table(file: Path, notes: list[str] | None = None) -> ClipTable:
+    """Return the columns of a table. Raise SourceError if the file is not a table. Append a guessed encoding to `notes`."""
     try:
         if file.suffix.lower() == ".parquet":
             return _read_parquet(file)
-        text, guessed = decoded_text(file.read_bytes())
-        if guessed and said is not None:
-            said.append(
-                f"{file.name} is not in UTF-8 and was read as Windows-1252 ({guessed}); if that is wrong, save it as UTF-8"
+        text, accented_word = decoded_text(file.read_bytes())
+        if accented_word and notes is not None:
+            notes.append(
+                f"{file.name} is not in UTF-8 and was read as Windows-1252 ({accented_word}); if that is wrong, save it as UTF-8"
             )
         return _read_delimited(text) if file.suffix.lower() in TEXT_SUFFIXES else _read_json(text)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
@@ -44,8 +44,11 @@ def read_table(file: Path, said: list[str] | None = None) -> ClipTable:
 
 
 def decoded_text(content: bytes) -> tuple[str, str]:
-    """Text in UTF-8, UTF-16 or UTF-32, with a byte order mark or without, and "". Text in Windows-1252 too, with a word that shows it:
-    where accents stand alone or in pairs, other encodings do not look like it. Raises ValueError for others."""
+    """Decode UTF-8, UTF-16 or UTF-32, with or without a byte order mark, or Windows-1252. Raise ValueError for other encodings.
+
+    Return the text and "", or for Windows-1252 a word that shows the encoding. Text counts as Windows-1252 if accented letters
+    stand alone or in pairs, since text in other encodings does not look like that.
+    """
     encoding = json.detect_encoding(content)
     try:
         return content.decode(encoding), ""
@@ -57,51 +60,66 @@ def decoded_text(content: bytes) -> tuple[str, str]:
         raise ValueError(f"not in UTF-8: byte {content[error.start]:#04x} at {error.start}") from error
 
 
+def has_audio_suffix(name: object) -> bool:
+    return isinstance(name, str) and PurePosixPath(name.strip()).suffix.lower() in AUDIO_SUFFIXES
+
+
 def _read_delimited(text: str) -> ClipTable:
-    """Lines of cells, parted by what parts the first line; blank lines and lines of delimiters alone say nothing, nor do comments above,
-    of which the last may be the column names."""
+    """Read lines of cells. Skip comments above, blank lines, and lines of delimiters alone."""
     text = re.sub(r"\Asep=.\r?\n", "", text)  # for Excel
-    lines = [line for line in text.splitlines(keepends=True) if line.strip()] or [""]
-    n_comments = next((at for at, line in enumerate(lines) if not line.startswith("#")), 0)
-    if n_comments:
-        last, first = lines[n_comments - 1].lstrip("# "), lines[n_comments]
-        widths = [
-            [len(next(csv.reader([line], delimiter=mark, skipinitialspace=True))) for line in (last, first)]
-            for mark in DELIMITERS
-        ]
-        text = "".join([last] * any(a == b > 1 for a, b in widths) + lines[n_comments:])
-    head, *below = [line for line in text.splitlines() if line.strip()][:2] or [""]
-    delimiter = max(DELIMITERS, key=head.count)
-    if delimiter not in head and any(
-        PurePosixPath(cell).suffix.lower() in AUDIO_SUFFIXES
-        for line in (head, *below)
-        if len(line.split()) == len(head.split()) > 1
-        for cell in line.split()
-    ):
-        delimiter = " "
+    lines = [line for line in text.splitlines(keepends=True) if line.strip()]
+    if lines and lines[0].startswith("#"):
+        lines = _without_comments(lines)
+        text = "".join(lines)
+    delimiter = _find_delimiter(lines)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     if not rows:
         raise ValueError("no rows")
     names = [name.strip() for name in rows[0][1]]
-    files = [at for at, name in enumerate(names) if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES]
-    if files:  # no line of column names
-        names = [f"column{at}" if len(names) > 2 else "label" for at in range(1, len(names) + 1)]
+    files = [index for index, name in enumerate(names) if has_audio_suffix(name)]
+    if files:  # there is no line of column names
+        names = [f"column{number}" if len(names) > 2 else "label" for number in range(1, len(names) + 1)]
         names[files[0]] = FILE_COLUMN
     else:
         del rows[0]
-    width = len(names)
     for line, cells in rows:
-        if any(cell.strip() for cell in cells[width:]):
-            raise ValueError(f"line {line} has {len(cells)} values for {width} columns")
-    named = [at for at, name in enumerate(names) if name]
-    if len({names[at] for at in named}) < len(named):
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise ValueError(f"line {line} has {len(cells)} values for {len(names)} columns")
+    named = [index for index, name in enumerate(names) if name]
+    if len({names[index] for index in named}) < len(named):
         raise ValueError("two columns have the same name")
-    return {names[at]: [cells[at] if at < len(cells) else "" for _, cells in rows] for at in named}
+    return {
+        names[index]: [cells[index] if index < len(cells) else "" for _, cells in rows] for index in named
+    }
+
+
+def _without_comments(lines: list[str]) -> list[str]:
+    """Drop comment lines above the first row, except a last comment with as many cells as that row: the column names."""
+    n_comments = next((index for index, line in enumerate(lines) if not line.startswith("#")), 0)
+    last_comment, first_row = lines[n_comments - 1].lstrip("# "), lines[n_comments]
+
+    def count_cells(line: str, delimiter: str) -> int:
+        return len(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True)))
+
+    for delimiter in DELIMITERS if n_comments else ():
+        if count_cells(last_comment, delimiter) == count_cells(first_row, delimiter) > 1:
+            return [last_comment, *lines[n_comments:]]
+    return lines[n_comments:]
+
+
+def _find_delimiter(lines: list[str]) -> str:
+    """Return the most frequent delimiter of the first line, or a blank if blanks separate file names from other cells."""
+    if not lines:
+        return ","
+    delimiter = max(DELIMITERS, key=lines[0].count)
+    rows = [line.split() for line in lines[:2]]
+    has_files = any(len(row) == len(rows[0]) > 1 and any(map(has_audio_suffix, row)) for row in rows)
+    return " " if has_files and delimiter not in lines[0] else delimiter
 
 
 def _read_json(text: str) -> ClipTable:
-    """A list of objects, one object a line, an object of columns, of rows or of the labels by file name, or an object that has such a list."""
+    """Read a list of rows, a row on each line, an object of columns, or an object that `_rows_of_object` understands."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError:
@@ -130,27 +148,22 @@ def _read_json(text: str) -> ClipTable:
 
 
 def _rows_of_object(content: dict[str, Any]) -> Any:
-    """The rows of a JSON object that is not one of columns; else the object."""
-    lists = [value for value in content.values() if isinstance(value, list)]
+    """Return the rows that a JSON object holds, or the object itself if it holds columns."""
+    values = list(content.values())
+    lists = [value for value in values if isinstance(value, list)]
     rows = [value for value in lists if value and all(isinstance(row, dict) for row in value)]
     if len(rows) == 1:  # {"data": [{...}, ...]}
         return rows[0]
-    values = list(content.values())
     if len(values) > 1 and all(
         isinstance(value, dict) and not all(map(str.isdecimal, value)) for value in values
-    ):
+    ):  # {"a.wav": {...}, ...}, but not a column by row number
         return [{FILE_COLUMN: name, **value} for name, value in content.items()]
-    if any(PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES for name in content):
+    if any(map(has_audio_suffix, content)):  # {"a.wav": "dog", ...}
         return [{FILE_COLUMN: name, "label": value} for name, value in content.items()]
-    files = [
-        (str(file), name) for name, value in content.items() if isinstance(value, list) for file in value
-    ]
-    if (
-        len(lists) == len(values)
-        and files
-        and all(PurePosixPath(file).suffix.lower() in AUDIO_SUFFIXES for file, _ in files)
-    ):
-        return [{FILE_COLUMN: file, "label": name} for file, name in files]
+    if len(lists) == len(values):  # {"dog": ["a.wav", ...], ...}
+        files = [(str(file), name) for name, value in content.items() for file in value]
+        if files and all(has_audio_suffix(file) for file, _ in files):
+            return [{FILE_COLUMN: file, "label": name} for file, name in files]
     return content
 
 

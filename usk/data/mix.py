@@ -1,4 +1,4 @@
-"""What a classifier trains on: names of sources joined by commas, and their rows that may take part in a split."""
+"""Parse mixes, such as `real,synth`, and choose the rows of each source that may train in a split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from usk.data.leaks import leaking, made_elsewhere, why_emptied
+from usk.data.leaks import explain_all_leak, has_outside_parent, leaking
 from usk.data.source import Source
 from usk.data.splits import Split
 from usk.errors import LeakError, UsageError, UskError
@@ -19,16 +19,16 @@ from usk.text import abbreviate_list
 
 @dataclass(frozen=True)
 class Mix:
-    """A parsed mix; `text` says it in one way of the several, `real` in front, then `synth`: its name in every table."""
+    """The sources that a classifier trains on together."""
 
-    text: str
-    parts: tuple[str, ...]  # `real`, `synth`, or any source's location
+    text: str  # the parts joined by commas: the mix's name in tables
+    parts: tuple[str, ...]  # `real`, `synth`, then locations of other sources
 
 
 def parse_mix(text: str, synth: str | os.PathLike[str] | None = None) -> Mix:
-    """`real,synth` or `synth`; any source's location may stand in place of a name.
+    """Parse names and locations of sources joined by commas. Raise UsageError with the field `mix`.
 
-    `synth` is where that is: a part that names the same place is called so too.
+    `synth` is the location of the part of this name. Other spellings of the same location are renamed to `synth`.
     """
     parts = []
     for name in map(str.strip, text.split(",")):
@@ -45,23 +45,22 @@ def parse_mix(text: str, synth: str | os.PathLike[str] | None = None) -> Mix:
 
 
 def _same_place(one: str, other: str) -> bool:
-    here, there = expanded(one), expanded(other)
-    return one == other or (here.is_dir() and there.is_dir() and here.samefile(there))
+    first, second = expanded(one), expanded(other)
+    return one == other or (first.is_dir() and second.is_dir() and first.samefile(second))
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of each part of a mix that train in one split, and how many were dropped: leaks, and synthetic clips that
-    were made from more than the real clips which train there."""
+    """The rows of each part of a mix that train in one split."""
 
     parts: tuple[tuple[str, np.ndarray], ...]  # part name, rows of its source
-    dropped: int
+    dropped: int  # leaks, and synthetic clips with parents outside the real training clips
 
     def count(self, sources: Mapping[str, Source], synthetic: bool) -> int:
         return int((self.synthetic(sources) == synthetic).sum())
 
     def synthetic(self, sources: Mapping[str, Source]) -> np.ndarray:
-        """Of each row of each part in turn, whether it is synthetic: bool [n]."""
+        """Return whether each row of each part in turn is synthetic: bool [n]."""
         return np.array([sources[name].clips[row].is_synthetic for name, rows in self.parts for row in rows])
 
 
@@ -70,50 +69,25 @@ def training_rows(
     sources: Mapping[str, Source],
     real: Source,
     split: Split,
-    known: dict[Any, np.ndarray] | None = None,
+    leaks_cache: dict[Any, np.ndarray] | None = None,
 ) -> TrainingRows:
-    """Which rows of each part train in `split`. `known` keeps which clips leak, for other runs of the same sources: all seeds of
-    a fold.
+    """Choose the rows of each part that train in `split`.
 
-    With train_clips, a synthetic clip trains only if all its parents are among those: what it brings of other real clips
-    would be credited to synthesis.
+    If the split trains on `train_clips` real clips, a synthetic clip trains only if all its parents are among these: otherwise
+    synthesis would get the credit for other real clips. `leaks_cache` keeps leaks for other calls with the same sources.
 
-    Raises LeakError if a part would be left empty by leaks, and UsageError for a part that trains nothing.
+    Raise LeakError if all clips of a part leak, and UsageError if a part has no other clips to train on.
     """
     chosen = []
     dropped = 0
-    few = split.train_clips is not None
     for name in mix.parts:
         source = sources[name]
-        if source is real:
-            rows = split.train
-        else:
-            evaluated = split.by_group, split.validation.tobytes(), split.test.tobytes()
-            leaks = known.get((name, evaluated)) if known is not None else None
-            if leaks is None:
-                leaks = leaking(source, real, split)
-            if known is not None:
-                known[name, evaluated] = leaks
-            dropped += int(leaks.sum())
-            if leaks.all():
-                raise LeakError(
-                    f"all {len(source)} clips of {name} would leak where {split.name} tests: {why_emptied(source, real, split)}",
-                    field="mix",
-                    value=mix.text,
-                )
-            elsewhere = made_elsewhere(source, real, split.train) & ~leaks if few else np.zeros_like(leaks)
-            dropped += int(elsewhere.sum())
-            if (leaks | elsewhere).all():
-                raise UsageError(
-                    f"none of the {len(source)} clips of {name} was made from the {split.train_clips} real clips of "
-                    f"{split.name} alone",
-                    field="mix",
-                    value=mix.text,
-                    hint="Make such clips with `usk study`."
-                    if split.of_fold
-                    else "Only the protocol folds can have such clips.",
-                )
-            rows = np.flatnonzero(~leaks & ~elsewhere)
+        rows = split.train
+        if source is not real:
+            rows = _rows_without_leaks(
+                name, source, real, split, mix, {} if leaks_cache is None else leaks_cache
+            )
+            dropped += len(source) - len(rows)
         if not len(rows):
             raise UsageError(
                 f"{name} has no clip to train on in {split.name}: its recordings test or validate there, all of them",
@@ -125,8 +99,34 @@ def training_rows(
     return TrainingRows(tuple(chosen), dropped)
 
 
+def _rows_without_leaks(
+    name: str, source: Source, real: Source, split: Split, mix: Mix, leaks_cache: dict[Any, np.ndarray]
+) -> np.ndarray:
+    key = (name, split.by_group, split.validation.tobytes(), split.test.tobytes())
+    if key not in leaks_cache:
+        leaks_cache[key] = leaking(source, real, split)
+    leaks = leaks_cache[key]
+    if leaks.all():
+        raise LeakError(
+            f"all {len(source)} clips of {name} would leak where {split.name} tests: {explain_all_leak(source, real, split)}",
+            field="mix",
+            value=mix.text,
+        )
+    dropped = leaks if split.train_clips is None else leaks | has_outside_parent(source, real, split.train)
+    if dropped.all():
+        hint = "Only the protocol folds can have such clips."
+        raise UsageError(
+            f"none of the {len(source)} clips of {name} was made from the {split.train_clips} real clips of "
+            f"{split.name} alone",
+            field="mix",
+            value=mix.text,
+            hint="Make such clips with `usk study`." if split.of_fold else hint,
+        )
+    return np.flatnonzero(~dropped)
+
+
 def label_map(source: Source, real: Source) -> np.ndarray:
-    """Class numbers of `source` in terms of `real`'s: int64 [n classes of source]. Unknown classes raise UskError."""
+    """Return the number of each class of `source` in `real`: int64 [n classes]. Raise UskError for clips of other classes."""
     unknown = [name for name in source.class_names if name not in real.class_names and source.counts()[name]]
     if unknown:
         raise UskError(

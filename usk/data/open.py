@@ -1,6 +1,6 @@
-"""Open a source of clips: UrbanSound8K, class folders, Hugging Face datasets on disk or on the Hub, and the demo.
+"""Open a source of clips: UrbanSound8K, class folders, tables, Hugging Face datasets on disk or on the Hub, and the demo.
 
-Opening lists rows and checks that their audio is there; nothing is decoded (see `usk.data.decode`).
+Opening lists the clips and checks that their audio exists. It decodes nothing (see `usk.data.decode`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 
 from usk.data import demo_corpus
 from usk.data.audio_file import ProceduralRef
-from usk.data.class_folders import open_class_folders, refuse_lost_files
+from usk.data.class_folders import open_class_folders
 from usk.data.clip import Clip
 from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
-from usk.data.find import audio_folder
+from usk.data.find import AudioFolder, list_audio_folder
 from usk.data.location import A_SOURCE
-from usk.data.opened import keep, recall, signature
-from usk.data.parquet import is_parquet_of_names, open_hub, open_parquet, open_saved_dataset
+from usk.data.opened import folder_key, load_opened, store_opened
+from usk.data.parquet import is_table_of_files, open_hub, open_parquet, open_saved_dataset
 from usk.data.pinned import looks_like_hub_id
 from usk.data.source import Source
 from usk.data.urbansound8k import open_urbansound8k, urbansound8k_places
 from usk.errors import SourceError, UsageError
-from usk.files import expanded
+from usk.files import expanded, is_text
 from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
@@ -45,14 +45,15 @@ def open_source(
     """Open a source of clips.
 
     Args:
-        location: an UrbanSound8K folder as published, a folder with one sub-folder of audio files per class, a local
-            Hugging Face dataset (Parquet folder or `save_to_disk`), a Hub id with optional `@revision`, or `demo`.
+        location: an UrbanSound8K folder as published, a folder with one sub-folder of audio files per class or with a table of
+            audio files, a local Hugging Face dataset (Parquet folder or `save_to_disk`), a Hub id with optional `@revision`, or
+            `demo`.
         skip_bad: leave out metadata rows whose audio file is missing, instead of raising.
-        audio_column, label_column, group_column, fold_column: of a table or dataset; found by name and type where they are None.
-        field: the parameter that names it, for errors.
-        needs_label: whether clips must have classes; to classify them is possible without.
+        audio_column, label_column, group_column, fold_column: columns of a table or dataset. None: find them by name and type.
+        field: the parameter that names the location, for errors.
+        needs_label: whether clips must have classes. Clips to classify need none.
 
-    Raises: SourceError, with a one-line message that names the fix.
+    Raise SourceError with a one-line message that names the fix.
     """
     typed = os.fspath(location)
     if not typed.strip():
@@ -64,10 +65,10 @@ def open_source(
     path = expanded(typed)
     if path.is_dir():
         opener = _opener_for(path, typed, columns)
-        key = signature(path, (typed, skip_bad, columns)) if opener is _open_folder else None
-        if (source := recall(key, path)) is None:
+        key = folder_key(path, (typed, skip_bad, columns)) if opener is _open_folder else None
+        if (source := load_opened(key, path)) is None:
             source = opener(path, typed, skip_bad, columns)
-            keep(key, source, path)
+            store_opened(key, source, path)
     elif path.exists():
         raise SourceError("this is a file", field=field, value=typed, hint=A_SOURCE)
     elif looks_like_hub_id(typed):
@@ -76,28 +77,30 @@ def open_source(
         raise SourceError("no such folder", field=field, value=typed, hint=A_SOURCE)
     if not source.clips:
         raise SourceError(f"{typed} holds no clips")
-    if alike := _alike(source.class_names):
-        note = f"classes whose names differ by letter case or blanks alone are different classes: {abbreviate_list(alike)}"
+    if similar := _similar_names(source.class_names):
+        note = f"classes whose names differ by letter case or blanks alone are different classes: {abbreviate_list(similar)}"
         source = replace(source, notes=(*source.notes, note))
     return source
 
 
-def _alike(class_names: Sequence[str]) -> list[str]:
-    """`'Dog' and 'dog'` for classes whose names are the same but for letter case, blanks and Unicode form."""
-    same: dict[str, list[str]] = defaultdict(list)
+def _similar_names(class_names: Sequence[str]) -> list[str]:
+    """Return `'Dog' and 'dog'` for classes whose names differ only by letter case, blanks or Unicode form."""
+    names_by_key: dict[str, list[str]] = defaultdict(list)
     for name in class_names:
-        same["".join(unicodedata.normalize("NFC", name).casefold().split())].append(repr(name))
-    return [" and ".join(names) for names in same.values() if len(names) > 1]
+        key = "".join(unicodedata.normalize("NFC", name).casefold().split())
+        names_by_key[key].append(repr(name))
+    return [" and ".join(names) for names in names_by_key.values() if len(names) > 1]
 
 
-def _refuse_columns(columns: Columns, typed: str, what: str) -> None:
+def _refuse_columns(columns: Columns, typed: str, kind: str) -> None:
+    """Raise UsageError if the user named columns of a source that has none."""
     for name, column in columns.given.items():
-        raise UsageError(
-            f"{typed} is {what} and has no columns to choose", field=name, value=column, hint="Remove it."
-        )
+        message = f"{typed} is {kind} and has no columns to choose"
+        raise UsageError(message, field=name, value=column, hint="Remove it.")
 
 
 def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
+    """Return the function that opens a folder of this kind."""
     if urbansound8k_places(path) is not None:
         _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
         return open_urbansound8k
@@ -106,7 +109,7 @@ def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str
     if (path / "dataset_dict.json").is_file():
         return open_saved_dataset
     shards = [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
-    if os.path.lexists(path / MANIFEST_FILE) or (shards and not all(map(is_parquet_of_names, shards))):
+    if os.path.lexists(path / MANIFEST_FILE) or (shards and not all(map(is_table_of_files, shards))):
         return open_parquet
     if not any(path.iterdir()):
         raise SourceError(f"{path} is empty", hint=A_SOURCE)
@@ -114,34 +117,46 @@ def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str
 
 
 def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
-    """A folder of audio files: those that a table lists, else one folder a class."""
-    folder = audio_folder(path)
-    notes = refuse_lost_files(folder, typed, skip_bad)
-    if folder.links:
+    """Open a folder of audio files: those that a table lists, or all in class folders."""
+    folder = list_audio_folder(path)
+    notes = _unusable_notes(folder, typed, skip_bad)
+    if folder.skipped_links:
         notes.append(
-            f"left out {pluralize(len(folder.links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.links))})"
+            f"left out {pluralize(len(folder.skipped_links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.skipped_links))})"
         )
-    if inner := folder.wrapper(with_tables=True):
+    if inner := folder.inner_folder(with_tables=True):
         return _open_inner(path, inner, typed, skip_bad, columns)
     chosen = choose_tables(folder, columns)
     chosen = replace(chosen, notes=(*notes, *chosen.notes))
     if chosen.listings:
         return open_listed(folder, typed, skip_bad, columns, chosen)
-    if inner := folder.wrapper(with_tables=False):
+    if inner := folder.inner_folder(with_tables=False):
         return _open_inner(path, inner, typed, skip_bad, columns)
     split_is_fold = columns.fold == "split"
-    _refuse_columns(
-        replace(columns, fold=None) if split_is_fold else columns,
-        typed,
-        "a folder of files without a table that lists them",
-    )
+    other_columns = replace(columns, fold=None) if split_is_fold else columns
+    _refuse_columns(other_columns, typed, "a folder of files without a table that lists them")
     return open_class_folders(folder, typed, split_is_fold, chosen.notes, chosen.others)
 
 
+def _unusable_notes(folder: AudioFolder, typed: str, skip_bad: bool) -> list[str]:
+    """Return notes on audio files that cannot be clips. Raise SourceError for them unless `skip_bad`."""
+    if not is_text(folder.root.resolve().name):
+        message = f"the name of the folder {typed!a} is not UTF-8, and rows could not say it; rename it"
+        raise SourceError(message)
+    found = [
+        f"{pluralize(len(names), 'file')} {reason}: {abbreviate_list(names)}"
+        for reason, names in folder.unusable.items()
+    ]
+    if found and not skip_bad:
+        raise SourceError(f"{typed}: {'; '.join(found)}", hint="Rename or restore them, or skip bad clips.")
+    return [f"skipped {files}" for files in found]
+
+
 def _open_inner(path: Path, inner: str, typed: str, skip_bad: bool, columns: Columns) -> Source:
-    """The source in the folder `inner` of `path`, which holds nothing else."""
-    named = str(Path(typed) / inner)
-    source = _opener_for(path / inner, named, columns)(path / inner, named, skip_bad, columns)
+    """Open the folder `inner` of `path`, which holds nothing else."""
+    inner_typed = str(Path(typed) / inner)
+    opener = _opener_for(path / inner, inner_typed, columns)
+    source = opener(path / inner, inner_typed, skip_bad, columns)
     note = f"all that {typed} has lies in {inner}, which is read in its place; if {inner} is one class, list its files in a table"
     return replace(source, location=typed, notes=(note, *source.notes))
 

@@ -1,4 +1,4 @@
-"""Sources that are Hugging Face datasets: Parquet folders, those of usk among them, `save_to_disk`, and the Hub."""
+"""Open Hugging Face datasets: Parquet folders, among them those of usk, `save_to_disk` folders, and datasets on the Hub."""
 
 from __future__ import annotations
 
@@ -10,71 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from usk.data.audio_file import DatasetRef, ParquetRef, is_audio
-from usk.data.columns import Columns, from_columns
+from usk.data.columns import Columns, from_columns, require_column
 from usk.data.fingerprint import fingerprint_files
 from usk.data.licenses import license_of_card, one_license
 from usk.data.pinned import cache_folder, pin
 from usk.data.source import Source, TrainingClips
-from usk.errors import SourceError, UsageError
+from usk.errors import SourceError
 from usk.files import visible_files
 from usk.hub import causes, first_line, hub_errors, retried
 from usk.manifest import MANIFEST_FILE, Manifest, find_manifest
 from usk.text import abbreviate_list
 
-OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # what reading a dataset of ours needs
+OWN_FILES = (MANIFEST_FILE, "README.md", "data/*.parquet")  # the files of a dataset of usk that are read
 
 
-def _complete_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
-    """A dataset of ours is usable only whole: every shard there, with the rows that the plan gave it."""
-    import pyarrow.parquet as pq
-
-    if not manifest.shards:
-        raise SourceError(
-            f"{typed} is unfinished: not all of its clips are made yet; run the same `usk synth` again and it goes on where it stopped"
-        )
-    files = [path / name for name in manifest.shards]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise SourceError(
-            f"{typed} is unfinished: {len(missing)} of {len(files)} shards are missing; "
-            f"run the same `usk synth` again and it goes on where it stopped"
-        )
-    for file, shard in zip(files, manifest.shards.values(), strict=True):
-        try:
-            actual = pq.ParquetFile(file).metadata.num_rows
-        except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again"
-            ) from error
-        if actual != shard.rows:
-            raise SourceError(
-                f"{typed}: {file.name} has {actual} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
-            )
-    return files
-
-
-def _compare_hashes(manifest: Manifest, digests: Sequence[str], typed: str) -> None:
-    """Raise SourceError where a shard is not what the manifest of the finished dataset says."""
-    pairs = zip(manifest.shards.items(), digests, strict=True)
-    changed = [name for (name, shard), digest in pairs if shard.sha256 and digest != shard.sha256]
-    if changed:
-        raise SourceError(
-            f"{typed}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}",
-            hint="Download it again, or delete it and run the same `usk synth` again.",
-        )
-
-
-def is_parquet_of_names(file: Path) -> bool:
-    """Whether a Parquet file is a table without audio in it: it has plain columns alone, and audio files lie with it."""
+def is_table_of_files(file: Path) -> bool:
+    """Whether a Parquet file is a table of audio files beside it, without audio in it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        kinds = pq.read_schema(file).types
+        types = pq.read_schema(file).types
     except (OSError, ValueError):
         return False
-    plain = not any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in kinds)
-    return plain and any(map(is_audio, visible_files(file.parent)))
+    may_hold_audio = any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in types)
+    return not may_hold_audio and any(map(is_audio, visible_files(file.parent)))
 
 
 def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
@@ -82,14 +42,11 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     from datasets import Features
 
     manifest = find_manifest(path)
-    files = sorted(
-        file
-        for pattern in ("*.parquet", "data/*.parquet")
-        for file in path.glob(pattern)
-        if not file.name.startswith(".")  # `._train.parquet`, which macOS leaves on other disks
-    )
     if manifest is not None:
-        files = _complete_shards(path, typed, manifest)
+        files = _check_shards(path, typed, manifest)
+    else:
+        found = sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
+        files = [file for file in found if not file.name.startswith(".")]  # macOS leaves `._train.parquet`
     if not files:
         raise SourceError(f"{typed} has no Parquet files")
     tables, places = [], []
@@ -103,14 +60,14 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
                 f"{typed}: {file.name} is no whole Parquet file; copy or make it again"
             ) from error
         try:
-            own = dict(Features.from_arrow_schema(parquet.schema_arrow))
-        except Exception as error:  # whatever its metadata makes `datasets` do
+            features_here = dict(Features.from_arrow_schema(parquet.schema_arrow))
+        except Exception as error:  # `datasets` raises all kinds for metadata of its own
             raise SourceError(
                 f"{typed}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
             ) from error
-        if features and own != features:
+        if features and features_here != features:
             raise SourceError(f"{typed}: {file.name} has other columns than the files before it")
-        features = own
+        features = features_here
         audio_column = _audio_column(features, typed, columns.audio)
         try:
             tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
@@ -127,102 +84,142 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     }
     audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
     revision, cache_key, digests = fingerprint_files(files, path)
+    notes = _split_notes(_split_names(files)) if manifest is None else ()
+    name = path.resolve().name
+    opened = Source(name, "Parquet dataset", typed, revision, cache_key, (), (), audio, notes=notes)
     if manifest is not None:
         _compare_hashes(manifest, digests, typed)
-    name = path.resolve().name
-    named = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]  # as the Hub does
-    splits = list(dict.fromkeys(split[1] for split in named if split))
-    notes = (_read_as_one(splits),) if len(splits) > 1 and manifest is None else ()
-    opened = Source(name, "Parquet dataset", typed, revision, cache_key, (), (), audio, notes=notes)
-    source = from_columns(data, features, opened, columns)
-    stated = license_of_card(path)
-    if manifest is not None:
-        filters = manifest.clip_filter.trained_on if manifest.clip_filter is not None else ()
-        source = replace(
-            source,
-            kind=manifest.kind,
-            license=one_license([manifest.license, *([stated] if stated else [])]),
-            generator_trained_on=tuple(
-                TrainingClips(frozenset(part.groups), frozenset(part.sounds), complete=not part.is_incomplete)
-                for part in manifest.trained_on
-            ),
-            filters_trained_on={
-                part.folds: TrainingClips(frozenset(part.groups), frozenset(part.sounds)) for part in filters
-            },
+        return _add_manifest(from_columns(data, features, opened, columns), manifest, license_of_card(path))
+    return _set_license(from_columns(data, features, opened, columns), license_of_card(path))
+
+
+def _check_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
+    """Return the shards of a dataset of usk. Raise SourceError if one is missing or has another number of rows than its plan."""
+    import pyarrow.parquet as pq
+
+    files = [path / name for name in manifest.shards]
+    n_missing = sum(not file.is_file() for file in files)
+    if n_missing or not files:
+        what = (
+            f"{n_missing} of {len(files)} shards are missing"
+            if files
+            else "not all of its clips are made yet"
         )
-    return source if manifest is not None else _licensed(source, stated)
+        raise SourceError(
+            f"{typed} is unfinished: {what}; run the same `usk synth` again and it goes on where it stopped"
+        )
+    for file, shard in zip(files, manifest.shards.values(), strict=True):
+        try:
+            n_rows = pq.ParquetFile(file).metadata.num_rows
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again"
+            ) from error
+        if n_rows != shard.rows:
+            raise SourceError(
+                f"{typed}: {file.name} has {n_rows} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
+            )
+    return files
 
 
-def _read_as_one(splits: Sequence[str]) -> str:
-    return f"its splits {', '.join(splits)} are read as one, and folds say what is tested"
+def _compare_hashes(manifest: Manifest, digests: Sequence[str], typed: str) -> None:
+    """Raise SourceError if a shard's hash is not the one in the manifest."""
+    pairs = zip(manifest.shards.items(), digests, strict=True)
+    changed = [name for (name, shard), digest in pairs if shard.sha256 and digest != shard.sha256]
+    if changed:
+        raise SourceError(
+            f"{typed}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}",
+            hint="Download it again, or delete it and run the same `usk synth` again.",
+        )
 
 
-def _licensed(source: Source, *stated: str | None) -> Source:
-    """A dataset from elsewhere under the license that its card or its features state, the strictest of several;
-    UrbanSound8K's is known without."""
+def _add_manifest(source: Source, manifest: Manifest, card_license: str | None) -> Source:
+    """Add what the manifest of a dataset of usk records: license, and the training clips of its generator and filters."""
+    filters = manifest.clip_filter.trained_on if manifest.clip_filter is not None else ()
+    return replace(
+        source,
+        kind=manifest.kind,
+        license=one_license([manifest.license, *([card_license] if card_license else [])]),
+        generator_trained_on=tuple(
+            TrainingClips(frozenset(part.groups), frozenset(part.sounds), complete=not part.is_incomplete)
+            for part in manifest.trained_on
+        ),
+        filters_trained_on={
+            part.folds: TrainingClips(frozenset(part.groups), frozenset(part.sounds)) for part in filters
+        },
+    )
+
+
+def _split_names(files: Sequence[Path]) -> list[str]:
+    """Return the splits in file names such as `train-00000-of-00002.parquet`, as the Hub names them."""
+    matches = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]
+    return list(dict.fromkeys(match[1] for match in matches if match))
+
+
+def _split_notes(splits: Sequence[str]) -> tuple[str, ...]:
+    note = f"its splits {', '.join(splits)} are read as one, and folds say what is tested"
+    return (note,) if len(splits) > 1 else ()
+
+
+def _set_license(source: Source, *stated: str | None) -> Source:
+    """Set the license of a dataset from elsewhere: the strictest that its card and features state. UrbanSound8K's is known."""
     known = "CC BY-NC 3.0" if source.name == "urbansound8k" else None
     names = [name for name in (known, *stated) if name]
     return replace(source, license=one_license(names)) if names else source
 
 
 def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+    """Open a folder that `datasets` wrote with `save_to_disk`."""
     import datasets
 
     try:
         loaded = datasets.load_from_disk(str(path))
-    except IndexError as error:  # of `datasets`, where there is not one table
+    except IndexError as error:  # `datasets` raises it if there are no tables
         raise SourceError(f"{typed} holds no clips") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"{typed} is no whole `save_to_disk` dataset: {first_line(error)}") from error
-    files = sorted(path.rglob("*.arrow"))
-    revision, cache_key, _ = fingerprint_files(files, path)
+    revision, cache_key, _ = fingerprint_files(sorted(path.rglob("*.arrow")), path)
     name = path.resolve().name
     opened = Source(name, "saved Hugging Face dataset", typed, revision, cache_key, (), (), ())
     source = _from_dataset(loaded, opened, columns, path)
     parts = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
-    stated = [license_of_card(path), *(str(part.info.license or "") for part in parts)]
-    return _licensed(source, *stated)
+    return _set_license(source, license_of_card(path), *(str(part.info.license or "") for part in parts))
 
 
 def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
-    """A dataset on the Hub at its commit: one that usk made as its folder, others as `datasets` loads them."""
+    """Open a dataset on the Hub at its current commit, or at `user/name@revision`."""
     import datasets
 
     hub_id, _, revision = typed.partition("@")
     subject = f"the Hub dataset {hub_id}"
-    instead = (
-        "name a local folder (or set $USK_REAL), or try `usk demo`"
-        if field == "real"
-        else "name a local folder"
-    )
+    instead = "name a local folder"
+    if field == "real":
+        instead += " (or set $USK_REAL), or try `usk demo`"
     pinned = pin(typed, "dataset", subject, instead, SourceError)
-    if MANIFEST_FILE in pinned.files:
-        folder = pinned.download(OWN_FILES)
-        source = open_parquet(folder, typed, False, columns)
-        source = replace(source, name=hub_id, revision=pinned.commit, cache_key=f"hub-{pinned.commit}")
-    else:
-        try:
-            with hub_errors(subject, instead, SourceError, revision), audio_left_encoded():
-                loaded = retried(lambda: datasets.load_dataset(hub_id, revision=pinned.commit))
-        except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
-            # A loading script, files of no known format, shards that do not fit together: no source for usk.
-            innermost = list(causes(error))[-1]  # `datasets` says of most no more than that they happened
-            raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(innermost)}") from error
-        name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
-        folder, key = cache_folder(hub_id, "dataset"), f"hub-{pinned.commit}"
-        opened = Source(name, "Hub dataset", typed, pinned.commit, key, (), (), ())
-        source = _from_dataset(loaded, opened, columns, folder)
-        has_card = "README.md" in pinned.files
-        source = _licensed(source, license_of_card(pinned.download(["README.md"])) if has_card else None)
-    return replace(source, hub_id=hub_id)
+    cache_key = f"hub-{pinned.commit}"
+    if MANIFEST_FILE in pinned.files:  # made by usk
+        source = open_parquet(pinned.download(OWN_FILES), typed, False, columns)
+        return replace(source, name=hub_id, revision=pinned.commit, cache_key=cache_key, hub_id=hub_id)
+    try:
+        with hub_errors(subject, instead, SourceError, revision), audio_left_encoded():
+            loaded = retried(lambda: datasets.load_dataset(hub_id, revision=pinned.commit))
+    except (datasets.exceptions.DatasetsError, RuntimeError, ValueError) as error:
+        # It has a loading script, files of no known format, or shards that do not fit together.
+        innermost = list(causes(error))[-1]  # the outer errors of `datasets` say nothing
+        raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(innermost)}") from error
+    name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
+    opened = Source(name, "Hub dataset", typed, pinned.commit, cache_key, (), (), (), hub_id=hub_id)
+    source = _from_dataset(loaded, opened, columns, cache_folder(hub_id, "dataset"))
+    has_card = "README.md" in pinned.files
+    return _set_license(source, license_of_card(pinned.download(["README.md"])) if has_card else None)
 
 
 @contextmanager
 def audio_left_encoded() -> Iterator[None]:
-    """`datasets` builds datasets of audio files without torchcodec, which it needs for samples alone but asks for in any case."""
+    """Let `datasets` build datasets of encoded audio without torchcodec, which it requires although it decodes nothing here."""
     import datasets
 
-    of_samples = datasets.Audio.encode_example
+    encode_samples = datasets.Audio.encode_example
 
     def encode_example(self: Any, value: Any) -> Any:
         if isinstance(value, (str, Path)):
@@ -231,25 +228,24 @@ def audio_left_encoded() -> Iterator[None]:
             return {"bytes": bytes(value), "path": None}
         if isinstance(value, dict) and "array" not in value and value.keys() & {"bytes", "path"}:
             return {"bytes": value.get("bytes"), "path": value.get("path")}
-        return of_samples(self, value)
+        return encode_samples(self, value)
 
     datasets.Audio.encode_example = encode_example
     try:
         yield
     finally:
-        datasets.Audio.encode_example = of_samples
+        datasets.Audio.encode_example = encode_samples
 
 
 def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -> Source:
-    """`opened`, so far without audio, with the rows of a dataset that lies in `folder`."""
+    """Add the rows of a dataset, or of all splits of one, in `folder` to the source `opened`, which has no audio yet."""
     import datasets
 
     typed, notes = opened.location, opened.notes
-    parts: list[str] = []
+    splits: list[str] = []
     if isinstance(loaded, dict):
-        parts = [str(name) for name, part in loaded.items() for _ in range(len(part))]
-        if len(loaded) > 1:
-            notes = (_read_as_one([str(name) for name in loaded]),)
+        splits = [str(name) for name, part in loaded.items() for _ in range(len(part))]
+        notes = _split_notes(list(map(str, loaded)))
         try:
             loaded = datasets.concatenate_datasets(list(loaded.values()))
         except (ValueError, TypeError) as error:
@@ -259,34 +255,31 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
             ) from error
     if not len(loaded):
         raise SourceError(f"{typed} holds no clips")
-    loaded = loaded.with_format(None)  # one that was saved with the data set may leave columns out
+    loaded = loaded.with_format(None)  # a saved format may hide columns
     features = dict(loaded.features)
     audio_column = _audio_column(features, typed, columns.audio)
     if isinstance(features[audio_column], datasets.Audio):
         loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
-    rest = loaded.remove_columns([audio_column]).to_dict()
-    if len(set(parts)) > 1:
-        rest.setdefault("split", parts)  # to be named as the column of folds
+    data = loaded.remove_columns([audio_column]).to_dict()
+    if len(set(splits)) > 1:
+        data.setdefault("split", splits)  # the user can name it as the column of folds
     only_audio = loaded.select_columns([audio_column])
     audio = tuple(DatasetRef(only_audio, row, audio_column, folder) for row in range(len(loaded)))
-    return from_columns(rest, features, replace(opened, audio=audio, notes=notes), columns)
+    return from_columns(data, features, replace(opened, audio=audio, notes=notes), columns)
 
 
 def _audio_column(features: dict[str, Any], typed: str, given: str | None) -> str:
+    """Return the column that the user named, or the first one of type Audio, or of encoded or decoded audio."""
     from datasets import Audio
 
     if given is not None:
-        if given not in features:
-            raise UsageError(
-                f"{typed} has no such column; it has {', '.join(features)}", field="audio_column", value=given
-            )
-        return given
-    typed_audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
+        return require_column(given, features, typed, "audio_column")
+    audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
     structs = [
         name
         for name, feature in features.items()
-        if isinstance(feature, dict) and ("bytes" in feature or "array" in feature)
+        if isinstance(feature, dict) and feature.keys() & {"bytes", "array"}
     ]
-    for name in (*typed_audio, *structs):
+    for name in (*audio, *structs):
         return name
     raise SourceError(f"{typed} has no audio column; its columns are {', '.join(features)}")

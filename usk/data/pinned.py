@@ -1,6 +1,6 @@
-"""A Hub id with its revision, resolved to a commit, and its files: what comes from the Hub is data, kept in its cache.
+"""Resolve a Hub id to a commit, and download files of that commit into the Hub's cache.
 
-Nothing from a repository is run, and no name in it leads out of the cache.
+No code from a repository is run, and no file name in it leads out of the cache.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from usk.hub import hub_errors, retried
 
 
 def looks_like_hub_id(typed: str) -> bool:
-    """Whether this can be `user/name` or `user/name@revision`."""
+    """Whether the text can be `user/name` or `user/name@revision`."""
     name = typed.partition("@")[0]
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/"))
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative file name of a repository or manifest stays below its folder."""
+    """Whether a file name in a repository or manifest stays below its folder."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
@@ -35,21 +35,26 @@ class Pinned:
     kind: str  # "dataset" or "model"
     commit: str
     files: tuple[str, ...]
-    said: tuple[str, str, type[UskError]]  # of failures, as `pin` takes it
+    messages: tuple[str, str, type[UskError]]  # subject, instead and error, as for `pin`
 
     def download(self, patterns: Sequence[str]) -> Path:
-        """Its files that match, see `download`."""
-        return download(f"{self.hub_id}@{self.commit}", patterns, *self.said, self.kind)
+        """Download the files that match, see `download`."""
+        return download(f"{self.hub_id}@{self.commit}", patterns, *self.messages, self.kind)
 
 
 def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]) -> Pinned:
-    """The dataset or model `user/name[@revision]` at its commit. Raises `error` in one line (see `usk.hub.hub_errors`)."""
+    """Resolve `user/name[@revision]` to a commit. Raise `error` in one line (see `usk.hub.hub_errors`).
+
+    Args:
+        kind: "dataset" or "model".
+        subject: the begin of the message.
+        instead: what the user can do without the Hub, as an imperative.
+    """
     from huggingface_hub import HfApi
 
     hub_id, _, revision = typed.partition("@")
     with hub_errors(subject, instead, error, revision):
-        ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
-        info = retried(lambda: ask(hub_id, revision=revision or None))
+        info: Any = retried(lambda: HfApi().repo_info(hub_id, repo_type=kind, revision=revision or None))
     if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha):
         raise error(f"{subject} cannot be downloaded: the Hub does not say at which commit it is")
     names = [file.rfilename for file in info.siblings or () if isinstance(file.rfilename, str)]
@@ -58,7 +63,7 @@ def pin(typed: str, kind: str, subject: str, instead: str, error: type[UskError]
 
 
 def cache_folder(hub_id: str, kind: str) -> Path:
-    """Where the Hub client keeps a dataset or model."""
+    """Return the folder where the Hub client caches a dataset or model."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -73,10 +78,9 @@ def download(
     error: type[UskError],
     kind: str = "model",
 ) -> Path:
-    """The folder in the Hub's cache with the files of `user/name[@revision]` that match; it is called like the commit.
+    """Download the files of `user/name[@revision]` that match, and return their folder, whose name is the commit.
 
-    Where the Hub is out of reach or refuses, what an earlier download of that revision has left there serves. Raises
-    `error` in one line.
+    If the Hub cannot be reached, use the files of an earlier download of that revision. Raise `error` in one line.
     """
     from huggingface_hub import snapshot_download
 

@@ -1,4 +1,4 @@
-"""Prompts for text-to-audio generators: one template for all classes, or a file with several prompts for each class. Imports no numpy."""
+"""Read prompts for text-to-audio generators: a template for all classes, or a file with prompts for each class. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usk.text import abbreviate_list
 
 DEFAULT_PROMPT = "a field recording of {class}"
 SUFFIXES = (".toml", ".csv")
-PROMPT_STREAM = 0x70726F  # keeps the draw of a prompt apart from a clip's other random numbers
+PROMPT_STREAM = 0x70726F  # separates the draw of a prompt from a clip's other random numbers
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Prompts:
     of_class: Mapping[str, tuple[str, ...]]
 
     def draw(self, class_name: str, seed: int) -> str:
-        """The prompt of a clip of this class: each of the class's prompts is as likely."""
+        """Draw one of the class's prompts; all are equally likely."""
         import numpy as np
 
         prompts = self.of_class[class_name]
@@ -34,24 +34,24 @@ class Prompts:
 
 
 def text_of_parents(prompts: Mapping[str, Sequence[str]], class_name: str) -> str:
-    """What a parent is inverted with: the first prompt of its class, or the class's name where there are no prompts."""
+    """Return the text with which a parent is inverted: the first prompt of its class, or the class's name without prompts."""
     return prompts[class_name][0] if class_name in prompts else class_name
 
 
 def read_prompts(text: str, class_names: Sequence[str]) -> Prompts:
-    """Prompts for these classes.
+    """Return the prompts of these classes.
 
     Args:
-        text: a template with `{class}` in it, for which the class's name stands with spaces in place of underscores; or the
-            path of a TOML file (`dog_bark = ["a dog barks", "barking"]`) or a CSV file with the columns class and prompt.
+        text: a template with `{class}` in it, which is replaced by the class's name with spaces for underscores; or the path of
+            a TOML file (`dog_bark = ["a dog barks", "barking"]`) or of a CSV file with the columns class and prompt.
 
-    Raises: UsageError with the field `prompt` for a file that cannot be read, or that has no prompt for a class.
+    Raise UsageError with the field `prompt` if a file cannot be read or has no prompt for a class.
     """
     path = expanded(text)
     if path.suffix.lower() not in SUFFIXES:
-        return _of_template(text, class_names)
+        return _from_template(text, class_names)
     try:
-        found = _toml(path) if path.suffix.lower() == ".toml" else _csv(path)
+        found = _read_toml(path) if path.suffix.lower() == ".toml" else _read_csv(path)
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", field="prompt", value=text) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
@@ -71,21 +71,17 @@ def read_prompts(text: str, class_names: Sequence[str]) -> Prompts:
     return Prompts({name: tuple(found[name]) for name in class_names})
 
 
-def _of_template(text: str, class_names: Sequence[str]) -> Prompts:
+def _from_template(text: str, class_names: Sequence[str]) -> Prompts:
     if "{class}" not in text:
-        is_file = os.path.isfile(expanded(text))  # noqa: PTH113 - of names that are too long too
-        raise UsageError(
-            "is neither a .toml nor a .csv file"
-            if is_file
-            else "does not say {class}, so every class would sound alike",
-            field="prompt",
-            value=text,
-            hint="Write for example: a field recording of {class}",
-        )
+        problem = "does not contain {class}, so every class would sound alike"
+        if os.path.isfile(expanded(text)):  # noqa: PTH113 - Path.is_file raises an error if the name is too long
+            problem = "is neither a .toml nor a .csv file"
+        hint = "Write for example: a field recording of {class}"
+        raise UsageError(problem, field="prompt", value=text, hint=hint)
     return Prompts({name: (text.replace("{class}", name.replace("_", " ")),) for name in class_names})
 
 
-def _toml(path: Path) -> dict[str, list[str]]:
+def _read_toml(path: Path) -> dict[str, list[str]]:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     lists = {name: [value] if isinstance(value, str) else value for name, value in content.items()}
     for name, prompts in lists.items():
@@ -94,7 +90,7 @@ def _toml(path: Path) -> dict[str, list[str]]:
     return lists
 
 
-def _csv(path: Path) -> dict[str, list[str]]:
+def _read_csv(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file):

@@ -1,34 +1,34 @@
-"""A source of clips as it is once opened: its rows, their classes, and where their audio is."""
+"""An opened source of clips: its rows, their classes, and the places of their audio."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from usk.data.audio_file import AudioRef
 from usk.data.clip import Clip
 from usk.data.fingerprint import clip_digests
 from usk.data.splits import make_folds
-from usk.errors import UsageError
+from usk.errors import SourceError, UsageError
+from usk.text import abbreviate_list, pluralize
 
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """The clips that a generator or a classifier filter was trained on: their sounds, where they are on record, and their
-    recordings as named then. `complete` is whether that is all."""
+    """The clips that a generator or a classifier filter was trained on, as far as they are recorded."""
 
-    groups: frozenset[str] = frozenset()
-    sounds: frozenset[str] = frozenset()
-    complete: bool = True
+    groups: frozenset[str] = frozenset()  # names of recordings at that time
+    sounds: frozenset[str] = frozenset()  # `Clip.sound`
+    complete: bool = True  # whether there are no others
 
 
 @dataclass(frozen=True)
 class Source:
-    """Clips, their classes, and where their audio is. `notes` are sentences that the user should read once."""
+    """Clips, their classes, and the places of their audio."""
 
-    name: str  # in front of clip ids and groups
+    name: str  # clip ids and groups begin with it
     kind: str
     location: str  # what the user typed
     revision: str  # twelve hex digits of the content, or a Hub commit
@@ -37,12 +37,14 @@ class Source:
     clips: tuple[Clip, ...]
     audio: tuple[AudioRef, ...]
     license: str = "unknown"
-    notes: tuple[str, ...] = ()
-    has_groups: bool = True
-    generator_trained_on: tuple[TrainingClips, ...] = ()  # of a synthetic dataset, a part for each source
-    # The same of its classifier filters, by the folds that name one (`Clip.filter_folds`).
+    notes: tuple[str, ...] = ()  # sentences for the user
+    has_groups: bool = True  # whether the recordings are known
+    generator_trained_on: tuple[
+        TrainingClips, ...
+    ] = ()  # for a synthetic dataset: one for each training source
+    # For a synthetic dataset: the training clips of each classifier filter, by `Clip.filter_folds`.
     filters_trained_on: Mapping[tuple[int, ...], TrainingClips] = field(default_factory=dict, hash=False)
-    hub_id: str = ""  # user/name of one on the Hub; its revision is then the commit
+    hub_id: str = ""  # user/name on the Hub; `revision` is then the commit
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -53,7 +55,7 @@ class Source:
 
     @property
     def has_synthetic(self) -> bool:
-        """Whether any of its clips is: it is then no source of real ones."""
+        """Whether any clip is synthetic: the source then cannot be used as real clips."""
         return any(clip.is_synthetic for clip in self.clips)
 
     @property
@@ -61,16 +63,16 @@ class Source:
         return tuple(sorted({clip.fold for clip in self.clips}))
 
     def subset(self, keep: Iterable[int]) -> Source:
-        """The same source with the given rows only, in the given order."""
+        """Return the source with only the given rows, in the given order."""
         rows = list(keep)
         return replace(
             self, clips=tuple(self.clips[row] for row in rows), audio=tuple(self.audio[row] for row in rows)
         )
 
     def select(self, classes: Sequence[str] | None = None, folds: Sequence[int] | None = None) -> Source:
-        """The rows of some classes and folds; unknown names raise UsageError. Class numbers stay as they are."""
+        """Return the rows of some classes and folds. Class numbers stay. Raise UsageError for unknown classes and folds."""
         if classes:
-            classes = _with_commas(classes, self.class_names)
+            classes = _rejoin_names(classes, self.class_names)
             unknown = [name for name in classes if name not in self.class_names]
             if unknown:
                 known = ", ".join(f"{name!r}" if "," in name else name for name in self.class_names)
@@ -88,7 +90,7 @@ class Source:
         )
 
     def require_folds(self, folds: Iterable[int], field: str = "test_folds") -> None:
-        """Raise UsageError for folds that it does not have; `field` named them."""
+        """Raise UsageError for folds that the source does not have. `field` is the parameter that named them."""
         if missing := sorted(set(folds) - set(self.folds)):
             raise UsageError(
                 f"{self.location} has no such fold; it has {', '.join(map(str, self.folds))}",
@@ -97,7 +99,7 @@ class Source:
             )
 
     def require_real(self, why: str) -> None:
-        """Raise UsageError for a source of synthetic clips."""
+        """Raise UsageError if the source has synthetic clips. `why` ends the message."""
         if self.has_synthetic:
             raise UsageError(
                 f"holds synthetic clips, and {why}",
@@ -107,36 +109,62 @@ class Source:
             )
 
     def counts(self) -> dict[str, int]:
-        """Clips a class, in class order."""
+        """Return the number of clips of each class, in class order."""
         tally = Counter(clip.label for clip in self.clips)
         return {name: tally.get(label, 0) for label, name in enumerate(self.class_names)}
 
 
-def _with_commas(pieces: Sequence[str], names: Collection[str]) -> list[str]:
-    """Names that were taken apart at commas, put together again where that makes one of `names`."""
-    plain = {re.sub(r"\s*,\s*", ",", name.strip()): name for name in names}
+def _rejoin_names(pieces: Sequence[str], names: Collection[str]) -> list[str]:
+    """Join pieces of a list that was split at commas, if they form one of `names`, which may contain commas."""
+    name_of = {re.sub(r"\s*,\s*", ",", name.strip()): name for name in names}
     found: list[str] = []
-    at = 0
-    while at < len(pieces):
-        ends = range(len(pieces), at, -1)
-        end = next((end for end in ends if ",".join(pieces[at:end]) in plain), at + 1)
-        joined = ",".join(pieces[at:end])
-        found.append(plain.get(joined, joined))
-        at = end
+    start = 0
+    while start < len(pieces):
+        ends = range(len(pieces), start, -1)  # the longest name first
+        end = next((end for end in ends if ",".join(pieces[start:end]) in name_of), start + 1)
+        joined = ",".join(pieces[start:end])
+        found.append(name_of.get(joined, joined))
+        start = end
     return found
 
 
 def with_folds(source: Source) -> Source:
-    """The source with made folds where it has none. They go by what the clips' files hold, not by their names."""
+    """Make folds if the source has none. They depend on the content of the files, not on their names."""
     if not source.clips or any(clip.fold for clip in source.clips):
         return source
     digests = clip_digests(source.audio, source.cache_key)
-    folds = make_folds([replace(clip, sound=one) for clip, one in zip(source.clips, digests, strict=True)])
+    by_content = [replace(clip, sound=digest) for clip, digest in zip(source.clips, digests, strict=True)]
+    folds = make_folds(by_content)
     note = f"no folds are given: usk made {max(folds)}, balanced by class, with recordings kept whole"
-    return replace(
-        source,
-        notes=(*source.notes, note),
-        clips=tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True)),
+    clips = tuple(replace(clip, fold=fold) for clip, fold in zip(source.clips, folds, strict=True))
+    return replace(source, notes=(*source.notes, note), clips=clips)
+
+
+def skip_missing_files(
+    names: Sequence[str],
+    exists: Sequence[bool],
+    location: str,
+    skip_bad: bool,
+    describe_search: Callable[[Sequence[str]], str],
+) -> tuple[list[int], list[str]]:
+    """Return the rows of a table whose audio file exists, and a note on the others.
+
+    Raise SourceError if no file exists, or if one is missing without `skip_bad`. `describe_search(missing)` ends the message.
+    """
+    missing = [name for name, is_there in zip(names, exists, strict=True) if not is_there]
+    kept = [row for row, is_there in enumerate(exists) if is_there]
+    if not missing:
+        return kept, []
+    if kept and skip_bad:
+        return kept, [f"skipped {pluralize(len(missing), 'clip')} without an audio file"]
+    which = f"{len(missing)} of {len(names)} clips in its metadata have no audio file"
+    if not kept:
+        which = f"none of the {len(names)} clips in its metadata has its audio file"
+    raise SourceError(
+        f"{location}: {which} ({abbreviate_list(missing)}){describe_search(missing)}",
+        hint="Complete the download, or skip bad clips."
+        if kept
+        else "Correct the names, or download it again.",
     )
 
 

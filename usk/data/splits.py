@@ -1,8 +1,8 @@
-"""Who is on which side: held-out recordings, made folds, and the two protocols. Pure and deterministic.
+"""Split clips into training, validation and test parts: made folds, held-out recordings, and the two protocols. Pure and deterministic.
 
-One rule decides everywhere which recordings validate, `held_out_groups`: by one fold and one class at a time, so that what else is
-trained on makes no difference, and by the clips' sounds. `usk fit` keeps those recordings from the generator, `usk synth` takes
-no parents from them, and `usk train` chooses epochs on them.
+`held_out_groups` decides everywhere which recordings validate. It looks at one fold and class at a time, so its choice in a
+fold does not depend on the other folds. `usk fit` does not train the generator on these recordings, `usk synth` takes no parents
+from them, and `usk train` chooses epochs on them.
 """
 
 from __future__ import annotations
@@ -22,92 +22,88 @@ from usk.data.clip import Clip
 from usk.errors import UsageError
 
 VALIDATION_SHARE = 0.15
-# Their recordings have the same names everywhere, which generators are known by
-PUBLISHED = ("urbansound8k", "demo")
+PUBLISHED = ("urbansound8k", "demo")  # sources whose recordings have the same names everywhere
 
 
 def stable_order(name: str) -> int:
-    """A number for `name` that is the same on every machine and looks random."""
+    """Return a pseudorandom number for `name`, the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 @cache
 def embedded_groups() -> frozenset[str]:
-    """The recordings that the generator shipped with usk was trained on. They never validate: where a fold has more recordings
-    than that generator was shown, its clips could train nowhere."""
+    """Return the recordings that the embedded generator was trained on.
+
+    They never validate: if they did, the clips of that generator would leak in every split with their fold.
+    """
     file = Path(__file__).parents[1] / "diffusion" / "embedded" / "trained_on.json"
     sources = json.loads(file.read_text(encoding="utf-8"))["sources"]
     return frozenset(group for source in sources for group in source["groups"])
 
 
 def held_out_groups(clips: Sequence[Clip], share: float = VALIDATION_SHARE) -> frozenset[str]:
-    """Recordings kept for validation: about `share` of each fold's clips of each class, whole recordings only.
+    """Choose recordings for validation: about `share` of the clips of each fold and class, whole recordings only.
 
-    At least two recordings of a class stay in each fold (a pair needs two). Smaller recordings are preferred where one would
-    overshoot twofold. The sounds of decoded clips decide, or their names before; of published data sets always the recordings'
-    names, which a copy in another format has too. Recordings that the shipped generator was trained on stay out.
+    At least two recordings of a class stay in each fold, since a pair of parents needs two. A recording is skipped if it would
+    exceed twice the share. Recordings that the embedded generator was trained on are never chosen. The order of the choice is
+    pseudorandom: by the clips' sounds (their ids before decoding), or for published datasets by the recordings' names, which a
+    copy in another format has too.
     """
-    published = all(clip.group.partition("/")[0] in PUBLISHED for clip in clips if not clip.is_synthetic)
+    is_published = all(clip.group.partition("/")[0] in PUBLISHED for clip in clips if not clip.is_synthetic)
     sizes: dict[tuple[int, int], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    # The least identity of a recording's clips in a fold and class
-    least: dict[tuple[int, int, str], str] = {}
-    # Of a recording: more than one if it has many classes
-    subsets: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    keys: dict[tuple[int, int, str], str] = {}  # (fold, class, recording) -> its least identity or name
+    cells_of: dict[str, set[tuple[int, int]]] = defaultdict(set)  # recording -> its (fold, class) cells
     for clip in clips:
         if not clip.is_synthetic:
-            sizes[clip.fold, clip.label][clip.group] += 1
-            place = (clip.fold, clip.label, clip.group)
-            name = clip.group if published else clip.identity
-            least[place] = min(least.get(place, name), name)
-            subsets[clip.group].add((clip.fold, clip.label))
-    left = {subset: len(groups) for subset, groups in sizes.items()}
+            cell = (clip.fold, clip.label)
+            sizes[cell][clip.group] += 1
+            key = clip.group if is_published else clip.identity
+            keys[(*cell, clip.group)] = min(keys.get((*cell, clip.group), key), key)
+            cells_of[clip.group].add(cell)
+    n_left = {cell: len(groups) for cell, groups in sizes.items()}
     held: set[str] = set()
-    first = {
-        (fold, label): min(least[fold, label, group] for group in groups)
-        for (fold, label), groups in sizes.items()
-    }
-    for fold, label in sorted(sizes, key=None if published else lambda subset: (subset[0], first[subset])):
-        groups = sizes[fold, label]
-        order = {group: stable_order(least[fold, label, group]) for group in groups}
+    # Class numbers depend on names, so cells of unpublished data are sorted by their least key.
+    least = {cell: min(keys[(*cell, group)] for group in groups) for cell, groups in sizes.items()}
+    for cell in sorted(sizes, key=None if is_published else lambda cell: (cell[0], least[cell])):
+        groups = sizes[cell]
+        order = {group: stable_order(keys[(*cell, group)]) for group in groups}
+        free = groups.keys() - held - embedded_groups()
         wanted = share * sum(groups.values())
         taken = sum(groups[group] for group in groups if group in held)
-        for group in sorted(
-            groups.keys() - held - embedded_groups(), key=lambda group: (order[group], group)
-        ):
+        for group in sorted(free, key=lambda group: (order[group], group)):
             if taken >= wanted:
                 break
-            if taken + groups[group] <= max(2 * wanted, 1) and all(
-                left[subset] > 2 for subset in subsets[group]
-            ):
+            is_small = taken + groups[group] <= max(2 * wanted, 1)
+            if is_small and all(n_left[other] > 2 for other in cells_of[group]):
                 held.add(group)
                 taken += groups[group]
-                for subset in subsets[group]:
-                    left[subset] -= 1
+                for other in cells_of[group]:
+                    n_left[other] -= 1
     return frozenset(held)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of real clips: what trains, what chooses the epoch, what tests."""
+    """Rows of the real clips that train, choose the epoch (validation), and test."""
 
     name: str
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    optimistic: bool = False  # the epoch is chosen on the test part (`seed-9010` alone)
-    by_group: bool = True  # whether recordings are kept whole on one side
-    train_clips: int | None = None  # how many clips the training part was cut to (usk.data.train_subset)
+    optimistic: bool = False  # the test part chooses the epoch (only `seed-9010`)
+    by_group: bool = True  # whether each recording is on one side only
+    train_clips: int | None = None  # size to which the training part was cut (usk.data.train_subset)
 
     @property
     def of_fold(self) -> bool:
-        """Whether a fold tests, and not a draw that ignores folds."""
+        """Whether the test part is a fold."""
         return self.name.startswith("fold")
 
 
 def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
-    """Stratified folds 1..n that keep recordings whole (scikit-learn's splitter).
+    """Return a fold for each clip, from 1: stratified by class, with whole recordings (scikit-learn's splitter).
 
-    They go by the clips' identities, whatever recordings and classes are called.
+    The folds depend on the clips' identities, not on the names of recordings and classes.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -116,17 +112,17 @@ def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
     n_splits = min(n_folds, n_groups, largest_class)  # scikit-learn wants a class with a clip for each fold
     if n_splits < 2:
         return [1] * len(clips)
-    of_group: dict[str, list[str]] = defaultdict(list)
+    identities: dict[str, list[str]] = defaultdict(list)
     for clip in clips:
-        of_group[clip.group].append(clip.identity)
-    by_content = sorted(of_group, key=lambda group: (sorted(of_group[group]), group))
-    number = {group: index for index, group in enumerate(by_content)}
+        identities[clip.group].append(clip.identity)
+    ordered_groups = sorted(identities, key=lambda group: (sorted(identities[group]), group))
+    number = {group: index for index, group in enumerate(ordered_groups)}
     order = sorted(range(len(clips)), key=lambda i: (number[clips[i].group], clips[i].identity))
     labels = np.array([clips[i].label for i in order])
     groups = np.array([number[clips[i].group] for i in order])
     folds = [0] * len(clips)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # rare classes: sklearn warns, and does what can be done
+        warnings.simplefilter("ignore", UserWarning)  # about rare classes
         splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=0)
         for fold, (_, members) in enumerate(splitter.split(labels, labels, groups), start=1):
             for member in members:
@@ -135,7 +131,7 @@ def make_folds(clips: Sequence[Clip], n_folds: int = 5) -> list[int]:
 
 
 def in_several_folds(clips: Sequence[Clip]) -> dict[str, list[int]]:
-    """The recordings with clips in more folds than one, and these."""
+    """Return the recordings with clips in several folds, and these folds."""
     folds: dict[str, set[int]] = defaultdict(set)
     for clip in clips:
         folds[clip.group].add(clip.fold)
@@ -143,33 +139,29 @@ def in_several_folds(clips: Sequence[Clip]) -> dict[str, list[int]]:
 
 
 def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
-    """Protocol `folds`: one fold tests; of the others, the held-out recordings choose the epoch, the rest trains."""
-    folds = np.array([clip.fold for clip in clips])
-    if test_fold not in set(folds.tolist()):
-        known = ", ".join(map(str, sorted(set(folds.tolist()))))
+    """Protocol `folds`: one fold tests. Of the others, held-out recordings validate and the rest trains."""
+    folds = {clip.fold for clip in clips}
+    if test_fold not in folds:
+        known = ", ".join(map(str, sorted(folds)))
         raise UsageError(f"the source has no such fold; it has {known}", field="test_folds", value=test_fold)
-    if len(set(folds.tolist())) < 2:
+    if len(folds) < 2:
         raise UsageError(
             "there is one fold only, and testing it leaves nothing to train on",
             hint="Add recordings or folds.",
         )
     held = held_out_groups(clips)
     is_held = np.array([clip.group in held for clip in clips])
-    test = folds == test_fold
-    tested = {clip.group for clip, is_tested in zip(clips, test, strict=True) if is_tested}
-    # A recording in several folds is on one side only
-    free = np.array([clip.group not in tested for clip in clips])
-    return Split(
-        f"fold{test_fold}",
-        np.flatnonzero(free & ~is_held),
-        np.flatnonzero(free & is_held),
-        np.flatnonzero(test),
-    )
+    tested = {clip.group for clip in clips if clip.fold == test_fold}
+    free = np.array([clip.group not in tested for clip in clips])  # a recording may lie in several folds
+    test = np.flatnonzero([clip.fold == test_fold for clip in clips])
+    return Split(f"fold{test_fold}", np.flatnonzero(free & ~is_held), np.flatnonzero(free & is_held), test)
 
 
 def seed_9010_split(clips: Sequence[Clip], seed: int) -> Split:
-    """Protocol `seed-9010`: a random 90:10 split of clips, epoch chosen on the test part, as published. Optimistic:
-    clips of one recording stand on both sides, and the test part chooses."""
+    """Protocol `seed-9010`: a random 90:10 split of clips, as in the published experiment.
+
+    It is optimistic: clips of one recording are on both sides, and the test part chooses the epoch.
+    """
     by_content = np.array(sorted(range(len(clips)), key=lambda row: clips[row].identity), dtype=np.int64)
     order = by_content[np.random.default_rng(seed).permutation(len(clips))]
     n_test = max(1, round(0.1 * len(clips)))

@@ -1,7 +1,7 @@
-"""Folders in object storage (`s3://`, `gs://`, `hf://`, `memory://` and what else fsspec opens), through copies on this machine.
+"""Use folders in object storage (`s3://`, `gs://`, `hf://`, `memory://`, and others of fsspec) through local copies.
 
-Files are read and written whole. A copy lies in the cache, under a name that the URL alone decides; only what differs by the
-storage's own tags (entity tag, size, time) is fetched, and only what changed here is sent.
+Files are read and written whole. The copy is in the cache, in a folder named by the URL's hash. Only files whose tags in the
+storage (entity tag, size, time) differ are downloaded, and only files that changed here are uploaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from usk.hub import first_line, limit_waiting
 from usk.manifest import MANIFEST_FILE
 from usk.runs import RUN_FILE
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 TAGS = [
     "ETag",
     "etag",
@@ -39,21 +38,21 @@ TAGS = [
     "mtime",
     "created",
 ]
-LAST = (MANIFEST_FILE, RUN_FILE, "README.md")  # what says that the rest is there
+LAST_FILES = (MANIFEST_FILE, RUN_FILE, "README.md")  # uploaded last: they show that the rest is there
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-NO_CREDENTIALS = re.compile(r"Credential|Token\w*NotFound|Authentication|Unauthorized")  # in clients' errors
-# Of an unfinished dataset: another machine goes on from them
-UNITS = (".work/units.json", ".work/made-*.parquet")
-SECONDS_BETWEEN = 5.0
+NO_CREDENTIALS = re.compile(r"Credential|Token\w*NotFound|Authentication|Unauthorized")  # in names of errors
+# Hidden files of an unfinished dataset, from which another machine goes on.
+UNIT_FILES = (".work/units.json", ".work/made-*.parquet")
+UPLOAD_INTERVAL_S = 5.0
 PROBE, CLAIM = ".usk-can-write", ".usk-claim"
-CLAIM_RENEWED_S, CLAIM_HELD_S = 30.0, 180.0  # without renewal nobody holds it any more
+CLAIM_RENEWAL_S, CLAIM_EXPIRY_S = 30.0, 180.0
 
 
 class StoredFolder:
-    """A folder in object storage, and its copy on this machine in `local`."""
+    """A folder in object storage, with its local copy in `local`."""
 
     def __init__(self, url: str, field: str) -> None:
-        """`field`: the parameter that names it. Raises UsageError for what no installed client opens."""
+        """`field` is the parameter that names the folder. Raise UsageError if no installed client opens the URL."""
         self.url, self.field = url.rstrip("/"), field
         scheme = self.url.partition("://")[0].lower()
         if scheme in ("http", "https"):
@@ -68,16 +67,19 @@ class StoredFolder:
         with self._errors("opened", EXTRAS.get(scheme, "")):
             import fsspec
 
-            self._fs, self._path = fsspec.core.url_to_fs(self.url)
-        self._path = self._path.rstrip("/")
+            self._fs, path = fsspec.core.url_to_fs(self.url)
+        self._path = path.rstrip("/")
         place = cache_root() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:24]
         self.local = place / (self._path.rpartition("/")[2] or scheme)
-        self._seen_file = place / ".seen.json"
-        self._seen = self._read_seen()
+        self._state_file = place / ".seen.json"
+        self._synced = (
+            self._read_state()
+        )  # name -> tags in the storage ("stored") and state of the copy ("here")
+        self._claim = b""  # content of this job's claim file; empty without a claim
 
     @contextlib.contextmanager
     def _errors(self, doing: str, extra: str = "") -> Iterator[None]:
-        """Whatever a client of the storage raises, as one line."""
+        """Raise any error of the storage's client as UsageError with one line."""
         try:
             yield
         except UsageError:
@@ -95,14 +97,16 @@ class StoredFolder:
                 why, hint = "access is denied", "Ask for the right, or name another place."
             elif isinstance(error, FileNotFoundError):
                 why, hint = "no such bucket or repository", "Create it, or name another."
-            raise UsageError(
-                f"cannot be {doing} ({why})", field=self.field, value=self.url, hint=hint
-            ) from error
+            message = f"cannot be {doing} ({why})"
+            raise UsageError(message, field=self.field, value=self.url, hint=hint) from error
 
-    # --- fetch ---
+    def _remote(self, name: str) -> str:
+        return f"{self._path}/{name}"
 
-    def fetch(self) -> Path:
-        """Bring the copy up to date with what is stored; its folder. Raises UsageError where nothing is."""
+    # --- download ---
+
+    def download(self) -> Path:
+        """Update the copy and return its folder. Raise UsageError if the storage has no files there."""
         if not self._update():
             raise UsageError(
                 "holds no files", field=self.field, value=self.url, hint="Name what was written there."
@@ -110,162 +114,164 @@ class StoredFolder:
         return self.local
 
     def _update(self) -> bool:
-        """Whether anything is stored; the copy then has it."""
+        """Update the copy from the storage. Return whether the storage has files."""
         with self._errors("read"):
             self._fs.invalidate_cache()
             found = self._fs.find(self._path, detail=True)
-        stored = {path[len(self._path) :].lstrip("/"): _tags(info) for path, info in found.items()}
-        stored = {
-            name: tags
-            for name, tags in stored.items()
-            if name and is_inside(name) and name not in (PROBE, CLAIM)
-        }
+        stored: dict[str, list[str]] = {}
+        for path, info in found.items():
+            name = path[len(self._path) :].lstrip("/")
+            if name and is_inside(name) and name not in (PROBE, CLAIM):
+                stored[name] = _tags(info)
         for name, tags in stored.items():
             file = self.local / name
-            before = self._seen.get(name)
-            if before is not None and before["stored"] == tags and file.is_file():
-                continue  # whatever was changed here since is newer
-            self._get(name)
-            self._seen[name] = {"stored": tags, "here": _here(file)}
-        for name in set(self._seen) - set(stored):
+            earlier = self._synced.get(name)
+            if earlier is not None and earlier["stored"] == tags and file.is_file():
+                continue  # a file that was changed here since is newer
+            self._download_file(name)
+            self._synced[name] = {"stored": tags, "here": _local_state(file)}
+        for name in set(self._synced) - set(stored):
             (self.local / name).unlink(missing_ok=True)
-            del self._seen[name]
-        self._keep_seen()
+            del self._synced[name]
+        self._write_state()
         return bool(stored)
 
-    def _get(self, name: str) -> None:
+    def _download_file(self, name: str) -> None:
         file = self.local / name
         partial = file.with_name(PARTIAL.format("fetched"))
         file.parent.mkdir(parents=True, exist_ok=True)
         with self._errors("read"):
-            self._fs.get_file(f"{self._path}/{name}", str(partial))
+            self._fs.get_file(self._remote(name), str(partial))
         partial.replace(file)
 
-    # --- send ---
+    # --- upload ---
 
     @contextlib.contextmanager
-    def sent(self, alone: bool = False) -> Iterator[Path]:
-        """The copy, up to date, for a job that fills it: each file is sent soon after it is whole, records and cards last.
+    def uploading(self, exclusive: bool = False) -> Iterator[Path]:
+        """Yield the updated copy, and upload its files soon after they are written, records and cards last.
 
-        Raises UsageError, before anything is made, for storage that cannot be written, or, if this job has to be `alone` there,
-        that another one fills.
+        Raise UsageError, before the job begins, if the storage cannot be written, or if the job needs the folder for itself
+        (`exclusive`) and another job has claimed it.
         """
         with self._errors("written"):
-            self._fs.pipe_file(f"{self._path}/{PROBE}", b"usk")
-            self._claim_file = ""
+            self._fs.pipe_file(self._remote(PROBE), b"usk")
             try:
-                if alone and not self.url.startswith("hf://"):  # where each renewal would be a commit
-                    self._claim(f"{self._path}/{CLAIM}")
+                if exclusive and not self.url.startswith("hf://"):  # there each renewal would be a commit
+                    self._take_claim()
             finally:
-                self._fs.rm_file(f"{self._path}/{PROBE}")
+                self._fs.rm_file(self._remote(PROBE))
         try:
-            yield from self._sent()
+            with self._uploads_in_background():
+                yield self.local
         finally:
-            if self._claim_file:
+            if self._claim:
                 with contextlib.suppress(Exception):
-                    self._fs.rm_file(self._claim_file)
+                    self._fs.rm_file(self._remote(CLAIM))
+                self._claim = b""
 
-    def _claim(self, path: str) -> None:
-        """Keep the place to this job. Whoever ended without giving it up is told by the storage's own clock, or by its process."""
-        mine = f"{platform.node()}, process {os.getpid()}"
+    def _take_claim(self) -> None:
+        """Write the claim file. Raise UsageError if a job has claimed the folder, unless that job has ended or its claim expired."""
+        claim = f"{platform.node()}, process {os.getpid()}".encode()
         try:
-            self._fs.pipe_file(path, mine.encode(), mode="create")
+            self._fs.pipe_file(self._remote(CLAIM), claim, mode="create")
         except FileExistsError:
             self._fs.invalidate_cache()
-            other = self._fs.cat_file(path).decode(errors="replace")
-            unheard = self._fs.modified(f"{self._path}/{PROBE}") - self._fs.modified(path)
+            other = self._fs.cat_file(self._remote(CLAIM)).decode(errors="replace")
+            # Both times are of the storage's clock.
+            age = self._fs.modified(self._remote(PROBE)) - self._fs.modified(self._remote(CLAIM))
             host, _, process = other.rpartition(", process ")
-            ended = host == platform.node() and process.isdigit() and not is_alive(int(process))
-            if not ended and unheard.total_seconds() < CLAIM_HELD_S:
-                hint = f"Wait for it, or choose another place. What was killed holds it for {CLAIM_HELD_S:.0f} s more."
-                what = f"is being filled by another job ({other})"
-                raise UsageError(what, field=self.field, value=self.url, hint=hint) from None
-            self._fs.pipe_file(path, mine.encode())
-        self._claim_file, self._claim_content = path, mine.encode()
+            has_ended = host == platform.node() and process.isdigit() and not is_alive(int(process))
+            if not has_ended and age.total_seconds() < CLAIM_EXPIRY_S:
+                hint = f"Wait for it, or choose another place. What was killed holds it for {CLAIM_EXPIRY_S:.0f} s more."
+                message = f"is being filled by another job ({other})"
+                raise UsageError(message, field=self.field, value=self.url, hint=hint) from None
+            self._fs.pipe_file(self._remote(CLAIM), claim)
+        self._claim = claim
 
-    def _sent(self) -> Iterator[Path]:
+    @contextlib.contextmanager
+    def _uploads_in_background(self) -> Iterator[None]:
         self._update()
         self.local.mkdir(parents=True, exist_ok=True)
-        ended = threading.Event()
-        sender = threading.Thread(target=self._send_until, args=(ended,), daemon=True)
-        sender.start()
-        finished = False
+        stop = threading.Event()
+        thread = threading.Thread(target=self._upload_until, args=(stop,), daemon=True)
+        thread.start()
+        succeeded = False
         try:
-            yield self.local
-            finished = True
+            yield
+            succeeded = True
         finally:
-            ended.set()
-            sender.join()
+            stop.set()
+            thread.join()
             try:
-                self.send(delete=finished)
+                self.upload(delete=succeeded)
             except UsageError:
-                if finished:  # else what stopped the job is what to say
+                if succeeded:  # otherwise the error that stopped the job matters
                     raise
 
-    def _send_until(self, ended: threading.Event) -> None:
+    def _upload_until(self, stop: threading.Event) -> None:
         renewed_at = time.monotonic()
-        while not ended.wait(SECONDS_BETWEEN):
-            if self._claim_file and time.monotonic() - renewed_at >= CLAIM_RENEWED_S:
-                with contextlib.suppress(Exception):  # next time
-                    self._fs.pipe_file(self._claim_file, self._claim_content)
+        while not stop.wait(UPLOAD_INTERVAL_S):
+            if self._claim and time.monotonic() - renewed_at >= CLAIM_RENEWAL_S:
+                with contextlib.suppress(Exception):  # the next round tries again
+                    self._fs.pipe_file(self._remote(CLAIM), self._claim)
                     renewed_at = time.monotonic()
-            with contextlib.suppress(UsageError, OSError):  # the last sending says so
-                self.send()
+            with contextlib.suppress(UsageError, OSError):  # the last upload raises it
+                self.upload()
 
-    def send(self, delete: bool = False) -> None:
-        """Send what changed here; with `delete`, also delete there what was deleted here."""
-        units = (file for pattern in UNITS for file in self.local.glob(pattern))
-        files = [*visible_files(self.local), *units]
+    def upload(self, delete: bool = False) -> None:
+        """Upload files that changed here. With `delete`, also delete stored files that were deleted here."""
+        unit_files = (file for pattern in UNIT_FILES for file in self.local.glob(pattern))
+        files = [*visible_files(self.local), *unit_files]
         names = [file.relative_to(self.local).as_posix() for file in files]
-        for name in sorted(names, key=self._order):
+        for name in sorted(names, key=self._upload_order):
             file = self.local / name
             try:
-                here = _here(file)
-                if name in self._seen and self._seen[name]["here"] == here:
+                state = _local_state(file)
+                if name in self._synced and self._synced[name]["here"] == state:
                     continue
                 content = file.read_bytes()
-            except FileNotFoundError:  # was temporary
+            except FileNotFoundError:  # a temporary file
                 continue
             with self._errors("written"):
-                self._fs.pipe_file(f"{self._path}/{name}", content)
+                self._fs.pipe_file(self._remote(name), content)
                 self._fs.invalidate_cache()
-                self._seen[name] = {"stored": _tags(self._fs.info(f"{self._path}/{name}")), "here": here}
-            self._keep_seen()
-        for name in set(self._seen) - set(names) if delete else ():
+                self._synced[name] = {"stored": _tags(self._fs.info(self._remote(name))), "here": state}
+            self._write_state()
+        for name in set(self._synced) - set(names) if delete else ():
             with self._errors("written"):
-                self._fs.rm_file(f"{self._path}/{name}")
-            del self._seen[name]
-            self._keep_seen()
+                self._fs.rm_file(self._remote(name))
+            del self._synced[name]
+            self._write_state()
 
-    def _order(self, name: str) -> tuple[int, str]:
-        """A dataset's first manifest says whose folder it is; afterwards it says that all is there."""
+    def _upload_order(self, name: str) -> tuple[int, str]:
+        """Return the sorting key of a file. A new manifest comes first: it shows whose folder it is. Later it comes with the last."""
         base = name.rpartition("/")[2]
-        if base == MANIFEST_FILE and name not in self._seen:
+        if base == MANIFEST_FILE and name not in self._synced:
             return -1, name
-        return (LAST.index(base) + 1 if base in LAST else 0), name
+        return (LAST_FILES.index(base) + 1 if base in LAST_FILES else 0), name
 
-    # --- what was seen ---
+    # --- state of the copy ---
 
-    def _read_seen(self) -> dict[str, Any]:
+    def _read_state(self) -> dict[str, Any]:
         try:
-            seen = json.loads(self._seen_file.read_text(encoding="utf-8"))
+            state = json.loads(self._state_file.read_text(encoding="utf-8"))
             return {
-                name: {"stored": fact["stored"], "here": fact["here"]}
-                for name, fact in seen.items()
+                name: {"stored": entry["stored"], "here": entry["here"]}
+                for name, entry in state.items()
                 if (self.local / name).is_file()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
-    def _keep_seen(self) -> None:
-        self._seen_file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(self._seen_file, json.dumps(self._seen).encode(), durable=False)
+    def _write_state(self) -> None:
+        self._state_file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(self._state_file, json.dumps(self._synced).encode(), durable=False)
 
 
 def _tags(info: dict[str, Any]) -> list[str]:
     return [str(info[tag]) for tag in TAGS if info.get(tag) is not None]
 
 
-def _here(file: Path) -> list[int]:
+def _local_state(file: Path) -> list[int]:
     status = file.stat()
     return [status.st_size, status.st_mtime_ns]

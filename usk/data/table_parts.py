@@ -1,4 +1,4 @@
-"""Several tables of one folder: rows that say the same again, and the publisher's parts."""
+"""Combine several tables of one folder: drop rows that repeat a file, and find the publisher's parts (train, test)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from usk.data.checks import is_missing
-from usk.data.columns import GROUP_COLUMNS, SPLIT_COLUMNS, Columns, label_column_of
-from usk.data.find import PARTS, AudioFolder, FileFinder, OutsideError, name_parts
+from usk.data.columns import GROUP_COLUMNS, SPLIT_COLUMNS, Columns, find_columns, label_column_of
+from usk.data.find import PARTS, AudioFolder, FileFinder, OutsideError, are_parts
 from usk.data.listing import FILE_COLUMN, ClipTable
 from usk.data.segments import time_columns
 from usk.errors import SourceError
 from usk.text import abbreviate_list, pluralize
 
-STANDARD = "metadata"  # what Hugging Face's audiofolder calls its table
+STANDARD = "metadata"  # the table's name in Hugging Face's audiofolder
 TRAINING = re.compile(r"train|dev", re.IGNORECASE)
 TESTING = re.compile(r"test|eval|val", re.IGNORECASE)
 PART_FOLDER = re.compile(rf"{TRAINING.pattern}|{TESTING.pattern}|(fold|split|part|subset).?\d", re.IGNORECASE)
@@ -25,108 +25,108 @@ PART_FOLDER = re.compile(rf"{TRAINING.pattern}|{TESTING.pattern}|(fold|split|par
 
 @dataclass(frozen=True)
 class Listing:
-    """A table that lists clips, where it lies in its folder, and its column of file names."""
+    """A table that lists clips. Its path is relative to the folder."""
 
     file: PurePosixPath
     table: ClipTable
-    column: str
-    hits: int  # of the first rows: how many name a file that is there
-    beside: tuple[PurePosixPath, ...] = ()  # files of labels that it is made of
+    column: str  # of file names
+    hits: int  # number of existing files that the first rows name
+    label_files: tuple[PurePosixPath, ...] = ()  # the files that the table was made from
 
     @property
     def place(self) -> str:
+        """The folder of the table, "" for the folder itself."""
         return "" if self.file.parent == PurePosixPath(".") else self.file.parent.as_posix()
 
     @property
     def part(self) -> str:
-        """What it calls its part of the data set: `train` of `train/metadata.csv` and of `train.csv`."""
+        """The name of its part of the dataset: `train` for `train/metadata.csv` and for `train.csv`."""
         return self.place if self.place and self.file.stem == STANDARD else self.file.stem
 
     @property
+    def names_part(self) -> bool:
+        return bool(TESTING.search(self.part) or TRAINING.search(self.part))
+
+    @property
     def names(self) -> list[str]:
+        """The file name in each row, "" if there is none."""
         return ["" if is_missing(name) else str(name) for name in self.table[self.column]]
 
     def label_column(self, columns: Columns, guess: bool) -> str | None:
-        """The column of labels: as named, as it is called, or (`guess`) the only one beside the file names."""
-        return label_column_of(self.table, columns) or (only_other_column(self) if guess else None)
+        """Return the column of labels: named by the user, with a usual name, or (`guess`) the only one left."""
+        return label_column_of(self.table, columns) or (self.only_other_column() if guess else None)
 
+    def only_other_column(self) -> str | None:
+        """Return the only column besides file names, times, parts, recordings and folds, if its values repeat."""
+        known = {self.column, *time_columns(self.table)}
+        known.update(find_columns(self.table, (*SPLIT_COLUMNS, *GROUP_COLUMNS, "fold")))
+        others = [name for name in self.table if name not in known]
+        if len(others) != 1:
+            return None
+        values = [str(value) for value in self.table[others[0]]]
+        return others[0] if len(set(values)) < len(values) else None
 
-def only_other_column(listing: Listing) -> str | None:
-    """The column of labels of a table that has just it and the file names."""
-    known = {listing.column, *time_columns(listing.table)}
-    known |= {
-        name
-        for name in listing.table
-        if name.lower() in {*SPLIT_COLUMNS, *map(str.lower, GROUP_COLUMNS), "fold"}
-    }
-    others = [name for name in listing.table if name not in known]
-    if len(others) != 1:
-        return None
-    values = [str(value) for value in listing.table[others[0]]]
-    return others[0] if len(set(values)) < len(values) else None
-
-
-def says_part(listing: Listing) -> bool:
-    """Whether it is called like a part of the data set."""
-    return bool(TESTING.search(listing.part) or TRAINING.search(listing.part))
+    def files(self, finder: FileFinder) -> list[str | None]:
+        """Return the file of each row, or None if its name means none or several."""
+        found: list[str | None] = []
+        for name in self.names:
+            try:
+                files = finder.candidates(name, self.place) if name else []
+            except OutsideError:
+                files = []
+            found.append(files[0] if len(files) == 1 else None)
+        return found
 
 
 def without_repeats(
-    listings: Sequence[Listing], finder: FileFinder, columns: Columns, typed: str
+    listings: Sequence[Listing], finder: FileFinder, columns: Columns, location: str
 ) -> tuple[list[Listing], list[str]]:
-    """Tables without the rows whose file a table before them lists under the same label, and what to say of it.
+    """Drop rows whose file an earlier table lists with the same label. Return the tables and notes.
 
-    Raises SourceError where a file has another label there.
+    Raise SourceError if two tables give a file different labels.
     """
     first: dict[tuple[Any, ...], tuple[Listing, Any]] = {}
     kept, notes = [], []
     for listing in listings:
-        label = listing.label_column(columns, guess=True)
-        labels = listing.table[label] if label is not None else [None] * len(listing.names)
+        label_column = listing.label_column(columns, guess=True)
+        labels = [None] * len(listing.names) if label_column is None else listing.table[label_column]
         times = [listing.table[name] for name in time_columns(listing.table)]
         rows = []
-        for row, (file, value) in enumerate(zip(files_of(listing, finder), labels, strict=True)):
+        for row, (file, label) in enumerate(zip(listing.files(finder), labels, strict=True)):
             clip = (file, *(column[row] for column in times))
-            before, known = first.setdefault(clip, (listing, value)) if file else (listing, value)
-            if before is listing:
+            earlier, known = first.setdefault(clip, (listing, label)) if file else (listing, label)
+            if earlier is listing:
                 rows.append(row)
-            elif known != value:
+            elif known != label:
                 raise SourceError(
-                    f"{typed}: {file} is {known} in {before.file} and {value} in {listing.file}",
+                    f"{location}: {file} is {known} in {earlier.file} and {label} in {listing.file}",
                     hint="Keep one of these tables, or call the one that counts metadata.csv.",
                 )
-        if left := len(labels) - len(rows):
-            notes.append(
-                f"left out {pluralize(left, 'row')} of {listing.file}, whose files other tables list"
-            )
-        if rows or not left:
+        n_dropped = len(labels) - len(rows)
+        if not n_dropped:
+            kept.append(listing)
+            continue
+        notes.append(
+            f"left out {pluralize(n_dropped, 'row')} of {listing.file}, whose files other tables list"
+        )
+        if rows:
             table = {name: [values[row] for row in rows] for name, values in listing.table.items()}
-            kept.append(replace(listing, table=table) if left else listing)
+            kept.append(replace(listing, table=table))
     return kept, notes
-
-
-def files_of(listing: Listing, finder: FileFinder) -> list[str | None]:
-    """The file of each row as far as its name means one."""
-    found: list[str | None] = []
-    for name in listing.names:
-        try:
-            files = [] if is_missing(name) else finder.candidates(name, listing.place)
-        except OutsideError:
-            files = []
-        found.append(files[0] if len(files) == 1 else None)
-    return found
 
 
 def listed_parts(
     others: Sequence[Listing], files: Sequence[str | None], finder: FileFinder
 ) -> tuple[list[str], list[str]]:
-    """The publisher's part of each of `files`, by tables that list them again (DCASE's `evaluation_setup/fold1_train.csv`), none where these
-    say no parts; and what is said of tables that are not used."""
+    """Return the part of each of `files` from tables that list them again (DCASE's `evaluation_setup/fold1_train.csv`), and notes.
+
+    The parts are [] if these tables are not parts. A note then says that they are not used.
+    """
     testing = [listing for listing in others if TESTING.search(listing.part)]
-    training = [listing for listing in others if TRAINING.search(listing.part) and listing not in testing]
+    training = [listing for listing in others if TRAINING.search(listing.part)]
     part_of: dict[str | None, str] = {}
     for listing in testing or training:
-        for file in files_of(listing, finder):
+        for file in listing.files(finder):
             part_of.setdefault(file, listing.part)
     parts = [part_of.get(file, "train" if testing else "test") for file in files]
     if len(set(parts)) > 1:
@@ -136,45 +136,42 @@ def listed_parts(
 
 
 def parts_by_folder(files: Sequence[str | None]) -> list[str]:
-    """The publisher's part of each file where the folders that tell them apart are called like parts, else none."""
-    found = [PurePosixPath(file) for file in files if file is not None]
-    places = {file.parent.as_posix() for file in found}
-    depth = len(PurePosixPath(posixpath.commonpath(places)).parts) if len(places) > 1 else 0
-    if len(places) < 2 or any(len(file.parts) < depth + 2 for file in found):
+    """Return the part of each file if the folders below their common folder are named like parts, else []."""
+    paths = [PurePosixPath(file) for file in files if file is not None]
+    folders = {path.parent.as_posix() for path in paths}
+    depth = len(PurePosixPath(posixpath.commonpath(folders)).parts) if len(folders) > 1 else 0
+    if len(folders) < 2 or any(len(path.parts) < depth + 2 for path in paths):
         return []
-    tops = sorted({file.parts[depth] for file in found})
-    if not name_parts(tops) or not all(PART_FOLDER.search(top) for top in tops):
+    parts = sorted({path.parts[depth] for path in paths})
+    if not are_parts(parts) or not all(PART_FOLDER.search(part) for part in parts):
         return []
     return ["" if file is None else PurePosixPath(file).parts[depth] for file in files]
 
 
 def parts_with_classes(folder: AudioFolder) -> tuple[Listing, str] | None:
-    """Folders of parts that have the same classes below (`train/dog`, `test/dog`), or that all classes have below, as a table would list
-    them, and what to say."""
+    """Return a table of the files, and a note, if the folders are parts and classes: `train/dog/1.wav` or `dog/train/1.wav`."""
     files = folder.audio
-    for part, label in ((0, 1), (1, 0)) if files and all(len(file.parts) > 2 for file in files) else ():
-        parts = sorted({file.parts[part] for file in files})
-        below = [{file.parts[label] for file in files if file.parts[part] == one} for one in parts]
-        shared = sorted(set.intersection(*below))
-        are_parts = (
-            len(parts) > 1 and name_parts(parts)
-            if part == 0
-            else len(parts) > 1 and all(map(PARTS.fullmatch, map(str.lower, parts)))
-        )
-        if not are_parts or len(shared) < 2 or name_parts(shared):
+    if not files or any(len(file.parts) < 3 for file in files):
+        return None
+    for part_level, class_level in ((0, 1), (1, 0)):
+        parts = sorted({file.parts[part_level] for file in files})
+        classes_of = [
+            {file.parts[class_level] for file in files if file.parts[part_level] == part} for part in parts
+        ]
+        shared_classes = sorted(set.intersection(*classes_of))
+        if len(parts) < 2 or len(shared_classes) < 2 or are_parts(shared_classes):
             continue
-        column = (
-            "fold" if all(re.fullmatch(r"fold[-_ ]?\d+", one, re.IGNORECASE) for one in parts) else "split"
-        )
+        if part_level == 0 and are_parts(parts):
+            note = f"the classes are the folders below {abbreviate_list(parts)}"
+        elif part_level == 1 and all(PARTS.fullmatch(part.lower()) for part in parts):
+            note = f"the folders {abbreviate_list(parts)} of the classes are parts"
+        else:
+            continue
+        are_folds = all(re.fullmatch(r"fold[-_ ]?\d+", part, re.IGNORECASE) for part in parts)
         table: ClipTable = {
             FILE_COLUMN: [str(file) for file in files],
-            "label": [file.parts[label] for file in files],
-            column: [file.parts[part] for file in files],
+            "label": [file.parts[class_level] for file in files],
+            "fold" if are_folds else "split": [file.parts[part_level] for file in files],
         }
-        said = (
-            f"the classes are the folders below {abbreviate_list(parts)}"
-            if part == 0
-            else f"the folders {abbreviate_list(parts)} of the classes are parts"
-        )
-        return Listing(PurePosixPath("."), table, FILE_COLUMN, len(files)), said
+        return Listing(PurePosixPath("."), table, FILE_COLUMN, len(files)), note
     return None

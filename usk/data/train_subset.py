@@ -1,4 +1,4 @@
-"""Small training parts: which n real clips train. `usk synth` and `usk train` ask the same function. Pure."""
+"""Choose the n real clips of a small training part, for `usk synth` and `usk train` alike. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBSET_NAME = re.compile(r"(\d+-train_clips|full)-.+")
 
 
 def parse_train_clips(text: str) -> tuple[int | None, ...]:
-    """`50,100,full` as numbers of real clips in all, None for the whole training part; each once, in the given order."""
+    """Parse numbers of real clips in all, such as `50,100,full`. `full` becomes None: the whole training part."""
     train_clips: list[int | None] = []
     for piece in (part.strip() for part in text.split(",")):
         if piece == FULL:
@@ -37,15 +37,14 @@ def parse_train_clips(text: str) -> tuple[int | None, ...]:
 
 
 def draw_train_clips(clips: Sequence[Clip], rows: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """`n` of `rows`, sorted: as many of each class as there are, and of as many recordings of a class as there are.
+    """Draw `n` of `rows`, balanced over classes, and over recordings within a class. Return them sorted, or all if there are fewer.
 
-    Classes take turns, and within a class its recordings do, in an order that is drawn by `seed` from the clips' sounds; so
-    fewer train_clips nest in more, and a clip's place depends on no other recording's. `rows` may hold any clips; all of them are
-    returned if there are no more than `n`.
+    Classes take turns, and within a class its recordings do, in an order that `seed` draws from the clips' sounds. So a smaller
+    draw is part of a larger one, and a clip's place does not depend on other recordings.
     """
 
-    def place(what: str, rows: Iterable[int]) -> int:
-        return stable_order(f"train_clips/{seed}/{what}/{min(clips[row].identity for row in rows)}")
+    def place(kind: str, rows: Iterable[int]) -> int:
+        return stable_order(f"train_clips/{seed}/{kind}/{min(clips[row].identity for row in rows)}")
 
     recordings: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows.tolist():
@@ -54,18 +53,18 @@ def draw_train_clips(clips: Sequence[Clip], rows: np.ndarray, n: int, seed: int)
     for groups in recordings.values():
         turns: list[tuple[int, int, int]] = []  # turn of the recording, place of the recording, row
         for members in groups.values():
-            of_group = place("recording", members)
+            group_place = place("recording", members)
             members.sort(key=lambda row: place("clip", (row,)))
-            turns += [(turn, of_group, row) for turn, row in enumerate(members)]
+            turns += [(turn, group_place, row) for turn, row in enumerate(members)]
         class_place = place("class", (row for members in groups.values() for row in members))
         order += [(turn, class_place, row) for turn, (_, _, row) in enumerate(sorted(turns))]
     return np.array(sorted(row for _, _, row in sorted(order)[:n]), dtype=np.int64)
 
 
 def subset_split(split: Split, clips: Sequence[Clip], train_clips: int | None, seed: int) -> Split:
-    """`split` with its training part cut to `train_clips` clips; validation and test stay whole. None changes nothing.
+    """Return `split` with its training part cut to `train_clips` clips, or unchanged for None.
 
-    Raises UsageError if the training part has fewer.
+    Raise UsageError if the training part has fewer.
     """
     if train_clips is None:
         return split
@@ -76,17 +75,16 @@ def subset_split(split: Split, clips: Sequence[Clip], train_clips: int | None, s
             value=train_clips,
             hint="Give fewer, or full for all of them.",
         )
-    return replace(
-        split, train=draw_train_clips(clips, split.train, train_clips, seed), train_clips=train_clips
-    )
+    train = draw_train_clips(clips, split.train, train_clips, seed)
+    return replace(split, train=train, train_clips=train_clips)
 
 
 class TrainSubset(TrainSubsetRecord):
-    """What a manifest says of the real clips that train, and what follows from it."""
+    """The manifest's record of a small training part, with its name and its split."""
 
     @property
     def name(self) -> str:
-        """The folder of the clips made from them."""
+        """The name of the folder for clips made from it."""
         return subset_name(self.train_clips, f"fold{self.test_fold}", self.seed)
 
     def split(self, clips: Sequence[Clip]) -> Split:
@@ -94,9 +92,7 @@ class TrainSubset(TrainSubsetRecord):
 
 
 def subset_name(train_clips: int | None, split_name: str, seed: int) -> str:
-    """`100-train_clips-fold2-seed0`, or `full-fold2`, which is the same for every seed."""
-    return (
-        f"{FULL}-{split_name}"
-        if train_clips is None
-        else f"{train_clips}-train_clips-{split_name}-seed{seed}"
-    )
+    """Return `100-train_clips-fold2-seed0`, or `full-fold2`, which does not depend on the seed."""
+    if train_clips is None:
+        return f"{FULL}-{split_name}"
+    return f"{train_clips}-train_clips-{split_name}-seed{seed}"

@@ -1,4 +1,4 @@
-"""UrbanSound8K as published, and as Kaggle has it: its table beside `fold1`, `fold2`, ..."""
+"""Open UrbanSound8K as published, or as on Kaggle, with the table beside `fold1`, `fold2`, ..."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from usk.data.audio_file import FileRef
 from usk.data.clip import Clip
 from usk.data.columns import Columns
 from usk.data.fingerprint import fingerprint_files
-from usk.data.source import Source
+from usk.data.source import Source, skip_missing_files
 from usk.errors import SourceError
 from usk.hub import first_line
-from usk.text import abbreviate_list, pluralize
 
 TABLE = "UrbanSound8K.csv"
 
 
 def urbansound8k_places(path: Path) -> tuple[Path, Path] | None:
-    """The table of UrbanSound8K and the folder of its folds, None where `path` is not it."""
+    """Return UrbanSound8K's table and the folder of its folds, or None if `path` is not UrbanSound8K."""
     for root in (path, path / "UrbanSound8K"):
         if (root / "metadata" / TABLE).is_file():
             return root / "metadata" / TABLE, root / "audio"
@@ -29,16 +28,18 @@ def urbansound8k_places(path: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+def open_urbansound8k(path: Path, location: str, skip_bad: bool, columns: Columns) -> Source:
     places = urbansound8k_places(path)
     assert places is not None
     metadata, audio_root = places
-    rows = _rows(metadata)
-    names = {int(row["classID"]): row["class"] for row in rows}
-    class_ids = sorted(names)
-    rows.sort(key=lambda row: (int(row["fold"]), row["slice_file_name"]))
+    rows = sorted(_read_metadata(metadata), key=lambda row: (int(row["fold"]), row["slice_file_name"]))
+    class_names = dict(sorted((int(row["classID"]), row["class"]) for row in rows))
+    class_ids = list(class_names)
     files = [audio_root / f"fold{row['fold']}" / row["slice_file_name"] for row in rows]
-    rows, files, notes = _without_missing(rows, files, typed, skip_bad)
+    names, exists = [file.name for file in files], [file.is_file() for file in files]
+    kept, notes = skip_missing_files(
+        names, exists, location, skip_bad, lambda missing: f", looked for in {audio_root}"
+    )
     clips = tuple(
         Clip(
             clip_id=f"urbansound8k/{row['slice_file_name']}",
@@ -47,25 +48,26 @@ def open_urbansound8k(path: Path, typed: str, skip_bad: bool, columns: Columns) 
             fold=int(row["fold"]),
             duration_s=_stated_duration_s(row),
         )
-        for row in rows
+        for row in map(rows.__getitem__, kept)
     )
+    files = [files[row] for row in kept]
     revision, cache_key, _ = fingerprint_files(files, audio_root.parent)
     return Source(
         name="urbansound8k",
         kind="UrbanSound8K folder",
-        location=typed,
+        location=location,
         revision=revision,
         cache_key=cache_key,
-        class_names=tuple(names[class_id] for class_id in class_ids),
+        class_names=tuple(class_names.values()),
         clips=clips,
-        audio=tuple(FileRef(file) for file in files),
+        audio=tuple(map(FileRef, files)),
         license="CC BY-NC 3.0",
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
-def _rows(metadata: Path) -> list[dict[str, str]]:
-    """The rows of the table, each with its file, class and fold. Raises SourceError for a table without."""
+def _read_metadata(metadata: Path) -> list[dict[str, str]]:
+    """Return the rows of the table. Raise SourceError if one lacks its file, class or fold."""
     try:
         with metadata.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -89,29 +91,8 @@ def _rows(metadata: Path) -> list[dict[str, str]]:
 
 
 def _stated_duration_s(row: Mapping[str, Any]) -> float:
-    """From where to where a clip was cut; 0 where the metadata does not say. Decoding finds what it is."""
+    """Return the duration from the table, or 0 if it has none. Decoding measures it."""
     try:
         return float(row["end"]) - float(row["start"])
     except (KeyError, TypeError, ValueError):
         return 0.0
-
-
-def _without_missing(
-    rows: list[dict[str, str]], files: list[Path], typed: str, skip_bad: bool
-) -> tuple[list[dict[str, str]], list[Path], tuple[str, ...]]:
-    kept = [index for index, file in enumerate(files) if file.is_file()]
-    missing = [file.name for file in files if not file.is_file()]
-    if not missing:
-        return rows, files, ()
-    if not kept:
-        raise SourceError(
-            f"{typed}: none of the {len(files)} clips in its metadata has its audio file, for example {files[0]}",
-            hint="Download it again.",
-        )
-    if not skip_bad:
-        raise SourceError(
-            f"{typed}: {len(missing)} of {len(files)} clips in its metadata have no audio file ({abbreviate_list(missing)})",
-            hint="Complete the download, or skip bad clips.",
-        )
-    note = f"skipped {pluralize(len(missing), 'clip')} without an audio file"
-    return [rows[index] for index in kept], [files[index] for index in kept], (note,)

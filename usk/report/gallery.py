@@ -16,7 +16,7 @@ import numpy as np
 
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, decode_source
-from usk.data.leaks import parents_in
+from usk.data.leaks import find_parents
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
@@ -122,7 +122,7 @@ def build_gallery(
     notes = []
     all_changes: list[Change] = []
     if originals is not None:
-        if n_missing := len(parents_in(kept.source, originals.source).foreign):
+        if n_missing := len(find_parents(kept.source, originals.source).foreign):
             notes.append(f"{pluralize(n_missing, 'parent')} without sound, not in {originals.source.name}")
         all_changes = _find_all_changes(all_details, originals.source)
     library.set_scale([kept.audio(row) for row in display_order(kept.source.clips)[:N_SCALE_SOUNDS]])
