@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usk.classify.feature_table import FeatureTable
-from usk.classify.loop import Training
+from usk.classify.loop import StepSettings, Training
 from usk.classify.registry import CLASSIFIERS
 from usk.device import default_precision, resolve_device
 from usk.diffusion.fit import EMBEDDED_MEL
@@ -39,10 +39,8 @@ def step_ms(name: str, augment: str, device: torch.device, recorded: bool, steps
     torch.manual_seed(0)
     features = 10 * torch.randn(CLIPS, *recipe.features.shape)
     model = recipe.model(CLASSES, features).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = Training(
-        model.train(),
-        recipe,
-        FeatureTable(features.half().to(device), (torch.arange(CLIPS) % CLASSES).to(device)),
+    table = FeatureTable(features.half().to(device), (torch.arange(CLIPS) % CLASSES).to(device))
+    settings = StepSettings(
         steps=10 + steps,
         batch=recipe.batch,
         learning_rate=recipe.learning_rate,
@@ -50,6 +48,7 @@ def step_ms(name: str, augment: str, device: torch.device, recorded: bool, steps
         precision=default_precision(device),
         seed=0,
     )
+    training = Training(model.train(), recipe, table, settings)
     with mock.patch("usk.classify.loop.replayable", lambda *_: recorded):
         for _ in range(10):  # libraries choose kernels; a step is recorded
             training.step()

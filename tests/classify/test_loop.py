@@ -21,7 +21,7 @@ from usk.classify import registry
 from usk.classify.classifier import AudioClassifier
 from usk.classify.config import ClipUse
 from usk.classify.feature_table import ConcatenatedRows, FeatureTable
-from usk.classify.loop import Training, evenly_spaced
+from usk.classify.loop import StepSettings, Training, evenly_spaced
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.train import train
 from usk.data.decode import decode_source
@@ -87,13 +87,13 @@ def check(recipe: ClassifierPreset, steps: int) -> None:
     assert rates[-1, 0] < 0.01 * recipe.learning_rate
 
 
-PLAIN = {"steps": STEPS, "batch": 8, "learning_rate": 1e-3, "augment": "none", "precision": "fp32", "seed": 0}
+PLAIN = StepSettings(steps=STEPS, batch=8, learning_rate=1e-3, augment="none", precision="fp32", seed=0)
 
 
 def test_every_group_of_parameters_follows_the_recipe(recipe: ClassifierPreset) -> None:
     torch.manual_seed(0)
     table = FeatureTable(torch.randn(20, *recipe.features.shape), torch.randint(3, (20,)))
-    training = Training(recipe.model(3), recipe, table, **{**PLAIN, "learning_rate": recipe.learning_rate})
+    training = Training(recipe.model(3), recipe, table, replace(PLAIN, learning_rate=recipe.learning_rate))
     for _ in range(STEPS):
         training.step()
     check(recipe, STEPS)
@@ -190,8 +190,8 @@ def test_batches_hold_the_share_of_real_clips(
 
         def training() -> Training:
             table = FeatureTable(features, torch.zeros(25, dtype=torch.int64))
-            options = {**PLAIN, "seed": 3, "synthetic": synthetic, "use": use}
-            return Training(model, tiny_classifier, table, **options)
+            settings = replace(PLAIN, seed=3, synthetic=synthetic, use=use)
+            return Training(model, tiny_classifier, table, settings)
 
         one = training()
         for step in range(STEPS):
@@ -223,8 +223,8 @@ def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: st
         if isinstance(module, nn.Dropout):
             module.p = dropout
     table = FeatureTable(features.to(device), (torch.arange(24) % 3).to(device))
-    options = {**PLAIN, "learning_rate": learning_rate, "augment": "gain+mixup"}
-    return Training(model.to(device).train(), recipe, table, **options)
+    settings = replace(PLAIN, learning_rate=learning_rate, augment="gain+mixup")
+    return Training(model.to(device).train(), recipe, table, settings)
 
 
 def test_what_was_kept_on_cuda_goes_on_without_it() -> None:

@@ -1,4 +1,4 @@
-"""Tables of features and labels: of one source, and of the clips that a classifier trains on."""
+"""Tables of features and labels: of one source, and of the clips that a classifier trains on, drawn in batches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from usk.classify.config import ClipUse
 
 
 class ConcatenatedRows:
@@ -45,3 +47,33 @@ class FeatureTable(TrainingData):
     """The features and labels of all clips of one source."""
 
     features: torch.Tensor
+
+
+class BatchSampler:
+    """Draws the rows of each batch, as a `ClipUse` says. A pool is shuffled again whenever all its rows were taken."""
+
+    def __init__(
+        self, synthetic: torch.Tensor, use: ClipUse, batch: int, steps: int, generator: torch.Generator
+    ) -> None:
+        """`synthetic` marks the rows of synthetic clips, bool [n]. `steps` is the number of batches in all."""
+        self.use, self.batch, self.generator = use, batch, generator
+        self.real_only_from = steps - round(use.real_last * steps)
+        pools = {"all": torch.ones_like(synthetic), "real": ~synthetic, "synthetic": synthetic}
+        self.pools = {name: torch.nonzero(members).flatten() for name, members in pools.items()}
+        self.queues = {name: torch.empty(0, dtype=torch.int64) for name in pools}  # shuffled, unused rows
+
+    def next_rows(self, step: int) -> torch.Tensor:
+        """Return the rows of the batch of a step, counted from 0."""
+        if step >= self.real_only_from:
+            return self._take("real", self.batch)
+        if self.use.real_share is None:
+            return self._take("all", self.batch)
+        n_real = max(1, round(self.use.real_share * self.batch))
+        return torch.cat((self._take("real", n_real), self._take("synthetic", self.batch - n_real)))
+
+    def _take(self, pool: str, n: int) -> torch.Tensor:
+        rows, queue = self.pools[pool], self.queues[pool]
+        while len(queue) < n:
+            queue = torch.cat((queue, rows[torch.randperm(len(rows), generator=self.generator)]))
+        self.queues[pool] = queue[n:]
+        return queue[:n]

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from usk.classify.augment import Augmented, augment_batch
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import AudioClassifier
 from usk.classify.config import ClipUse
-from usk.classify.feature_table import ConcatenatedRows, FeatureTable, TrainingData
+from usk.classify.feature_table import BatchSampler, ConcatenatedRows, FeatureTable, TrainingData
 from usk.classify.networks import Standardized
 from usk.classify.recipe import ClassifierPreset
 from usk.device import autocast
@@ -32,26 +32,33 @@ BATCH_NORM_BATCH = 128
 PREDICT_BATCH = 64  # fits a processor's cache better than larger batches
 
 AfterEpoch = Callable[[int, float], None]  # called with the epoch and the latest validation accuracy
+Tables = Mapping[str, FeatureTable]  # by the name of their source
 
 
-@dataclass(frozen=True, eq=False)
-class TrainTask:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepSettings:
+    """What the optimizer steps of a training depend on, besides its recipe and its clips."""
+
+    steps: int  # in all, for the schedule of the learning rate
+    batch: int
+    learning_rate: float
+    augment: str
+    precision: str
+    seed: int  # of the batches and the augmentation
+    synthetic: np.ndarray | None = None  # bool for each training clip: those to which `use` applies
+    use: ClipUse = field(default_factory=ClipUse)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainTask(StepSettings):
     """The settings and rows that define the training of one classifier. Picklable."""
 
     classifier: dict[str, Any]  # arguments of its `AudioClassifier`
-    augment: str
-    seed: int
-    epochs: int
-    steps: int  # in all, a multiple of the epochs
-    batch: int
-    learning_rate: float
-    precision: str
+    epochs: int  # of which the steps are a multiple
     validate_every: int  # in epochs; the last epoch is always validated
     select_after: int  # epochs up to this one are not selected
     window: int  # number of validations whose mean accuracy selects the epoch
     parts: tuple[tuple[str, np.ndarray], ...]  # the training clips: names of tables, and rows of them
-    synthetic: np.ndarray  # bool for each of those rows, in order
-    use: ClipUse
     validation: np.ndarray  # rows of `real`
     test: np.ndarray  # rows of `real`
     out: Path  # folder of the checkpoint
@@ -61,6 +68,10 @@ class TrainTask:
     def table_names(self) -> list[str]:
         """Return the names of the sources whose clips train, validate or test."""
         return list(dict.fromkeys(["real", *(name for name, _ in self.parts)]))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.steps // self.epochs
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,38 +90,24 @@ class Training:
     """The optimizer steps of one network: batches, augmentation, learning rate and loss."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        recipe: ClassifierPreset,
-        data: TrainingData,
-        *,
-        steps: int,
-        batch: int,
-        learning_rate: float,
-        augment: str,
-        precision: str,
-        seed: int,
-        synthetic: np.ndarray | None = None,
-        use: ClipUse = ClipUse(),
+        self, model: nn.Module, recipe: ClassifierPreset, data: TrainingData, settings: StepSettings
     ) -> None:
-        """`data` is on the device of `model`. `steps` is the number of steps in all, for the learning-rate schedule. `seed` draws
-        the batches and the augmentation. `synthetic` (bool [n]) marks the clips to which `use` applies."""
+        """`data` is on the device of `model`."""
         self.model, self.recipe, self.features, self.labels = model, recipe, data.features, data.labels
-        self.steps, self.batch, self.learning_rate, self.precision = steps, batch, learning_rate, precision
-        self.augmentations = recipe.augmentations(augment)
+        self.settings, self.augmentations = settings, recipe.augmentations(settings.augment)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
+            model.parameters(), lr=settings.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(settings.seed)  # of batches and augmentations, in turn
         is_synthetic = torch.zeros(len(self.features), dtype=torch.bool)
-        if synthetic is not None:
-            is_synthetic |= torch.from_numpy(synthetic)
-        self.use, self.real_only_from = use, steps - round(use.real_last * steps)
-        self.weights = torch.where(is_synthetic, use.synthetic_weight, 1.0).to(self.features.device)
-        pools = {"all": torch.ones_like(is_synthetic), "real": ~is_synthetic, "synthetic": is_synthetic}
-        self.pools = {name: torch.nonzero(members).flatten() for name, members in pools.items()}
-        self.queues = {name: torch.empty(0, dtype=torch.int64) for name in pools}  # shuffled, unused rows
+        if settings.synthetic is not None:
+            is_synthetic |= torch.from_numpy(settings.synthetic)
+        weights = torch.where(is_synthetic, settings.use.synthetic_weight, 1.0)
+        self.weights = weights.to(self.features.device)
+        self.sampler = BatchSampler(
+            is_synthetic, settings.use, settings.batch, settings.steps, self.generator
+        )
         self.done = 0
         self._optimize: TrainStep | None = None
 
@@ -118,10 +115,11 @@ class Training:
         """Take one step. Return its loss, a scalar on the device, without waiting for the device."""
         optimize = self._optimize or self._prepare_step()
         if self.recipe.cosine:
-            warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * self.steps)))
-            decay = 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
-            self._set_learning_rate(self.learning_rate * warm_up * decay)
-        rows = self._next_rows().to(self.features.device)
+            steps = self.settings.steps
+            warm_up = min(1.0, (self.done + 1) / max(1, round(0.05 * steps)))
+            decay = 0.5 * (1 + math.cos(math.pi * self.done / steps))
+            self._set_learning_rate(self.settings.learning_rate * warm_up * decay)
+        rows = self.sampler.next_rows(self.done).to(self.features.device)
         batch = self.features[rows].float()
         augmented = augment_batch(batch, self.augmentations, self.generator, self.recipe.features.sounding)
         # A recorded step takes tensors only: leave out None.
@@ -129,28 +127,13 @@ class Training:
         self.done += 1
         return optimize(augmented.batch, self.labels[rows], self.weights[rows], *mixup).clone()
 
-    def _next_rows(self) -> torch.Tensor:
-        """Return the rows of the next batch."""
-        if self.done >= self.real_only_from:
-            return self._take("real", self.batch)
-        if self.use.real_share is None:
-            return self._take("all", self.batch)
-        n_real = max(1, round(self.use.real_share * self.batch))
-        return torch.cat((self._take("real", n_real), self._take("synthetic", self.batch - n_real)))
-
-    def _take(self, pool: str, n: int) -> torch.Tensor:
-        """Take the next `n` rows of a pool. The pool is shuffled again whenever all its rows were taken."""
-        rows, queue = self.pools[pool], self.queues[pool]
-        while len(queue) < n:
-            queue = torch.cat((queue, rows[torch.randperm(len(rows), generator=self.generator)]))
-        self.queues[pool] = queue[n:]
-        return queue[:n]
-
     def _prepare_step(self) -> TrainStep:
         """Return the function that takes an optimizer step, recorded as a CUDA graph where that is possible."""
         device = self.features.device
         # The function must not hold `self`: a reference cycle would keep features and the recorded step in memory.
-        step: TrainStep = partial(_step, self.model, self.optimizer, self.loss_function, self.precision)
+        step: TrainStep = partial(
+            _step, self.model, self.optimizer, self.loss_function, self.settings.precision
+        )
         # A transformer keeps a device busy by itself, and not all transformers can be recorded.
         if self.recipe.transformer is None and replayable(self.optimizer, device):
             make_replayable(self.optimizer, device)
@@ -174,7 +157,7 @@ class Training:
         if isinstance(self.model, Standardized):
             features = torch.cat(self.model.windows(features))
         batches = features.chunk(math.ceil(len(features) / BATCH_NORM_BATCH))  # of equal size and weight
-        with autocast(features.device, self.precision):
+        with autocast(features.device, self.settings.precision):
             update_bn((batch.float() for batch in batches), self.model)
 
     def state(self) -> dict[str, Any]:
@@ -182,7 +165,7 @@ class Training:
         return {
             "optimizer": self.optimizer.state_dict(),
             "draw": self.generator.get_state(),
-            "orders": dict(self.queues),
+            "orders": dict(self.sampler.queues),
         }
 
     def resume(self, state: Mapping[str, Any], done: int) -> None:
@@ -191,7 +174,7 @@ class Training:
         undo_replayable(self.optimizer)
         self._optimize = None  # a recorded step uses the old optimizer state
         self.generator.set_state(state["draw"])
-        self.queues, self.done = dict(state["orders"]), done
+        self.sampler.queues, self.done = dict(state["orders"]), done
 
 
 def _step(
@@ -242,85 +225,96 @@ class EpochSelector:
         return self.recent[-1][0] if self.recent else math.nan
 
 
+class _Fit:
+    """One training on its way: its model, its epochs, and the checkpoint of all of it."""
+
+    def __init__(
+        self, task: TrainTask, recipe: ClassifierPreset, tables: Tables, device: torch.device
+    ) -> None:
+        self.started, self.spent_s = time.monotonic(), 0.0  # now, and before the checkpoint
+        self.task, self.real, self.device = task, tables["real"], device
+        data = _training_data(task, tables, device)
+        self.model: Any = _new_model(task, recipe, data.features, device)
+        self.training = Training(self.model, recipe, data, task)
+        self.batch_norm_clips = _batch_norm_clips(task, tables, data)
+        self.checkpoint = Checkpoint(task.out, task.name, device)
+        self.selector, self.history = EpochSelector(task), list[dict[str, Any]]()
+        self.losses: list[torch.Tensor] = []  # of this epoch's steps
+        if (saved := self.checkpoint.load()) is not None:
+            self._resume(saved)
+
+    @property
+    def took_s(self) -> float:
+        return self.spent_s + time.monotonic() - self.started
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.selector.recent, self.selector.best = saved["recent"], saved["best"]
+        self.history, self.spent_s = saved["history"], saved["spent_s"]
+        self.losses = [loss.to(self.device) for loss in saved["losses"]]
+        self.training.resume(saved, len(self.history) * self.task.steps_per_epoch + len(self.losses))
+
+    def save_if_due(self) -> None:
+        if self.checkpoint.is_due:
+            epochs = {"history": self.history, "losses": self.losses, "spent_s": self.took_s}
+            selected = {"recent": self.selector.recent, "best": self.selector.best}
+            weights = {"model": self.model.state_dict(), **self.training.state()}
+            self.checkpoint.save({**weights, **epochs, **selected})
+
+    def train_epoch(self, epoch: int) -> None:
+        """Take the steps of an epoch. Raises UskError, and removes the checkpoint, if the loss is not finite."""
+        self.model.train()
+        while len(self.losses) < self.task.steps_per_epoch:
+            self.losses.append(self.training.step())
+            self.save_if_due()
+        loss = float(torch.stack(self.losses).double().mean())
+        self.losses.clear()
+        if not math.isfinite(loss):
+            self.checkpoint.remove()
+            raise UskError(
+                f"the training of {self.task.name} diverged in epoch {epoch}: its loss is not a number (NaN)",
+                hint=f"Choose a lower learning rate than {self.task.learning_rate:g}.",
+            )
+        self.history.append({"epoch": epoch, "loss": round(loss, 5)})
+
+    def validate(self, epoch: int) -> None:
+        self.training.reestimate_batch_norm(self.batch_norm_clips)
+        accuracy, likelihood = _validate(self.model, self.real, self.task, self.device)
+        results = {"validation_accuracy": accuracy, "validation_loss": -likelihood}
+        self.history[-1] |= {name: round_or_none(value) for name, value in results.items()}
+        self.selector.consider(epoch, accuracy, likelihood, self.model)
+
+
 def fit_classifier(
     task: TrainTask,
     recipe: ClassifierPreset,
-    tables: Mapping[str, FeatureTable],
+    tables: Tables,
     device: torch.device,
     after_epoch: AfterEpoch = lambda *_: None,
 ) -> TrainedClassifier:
     """Train one classifier, or resume its training from a checkpoint. Raises UskError if the loss is not finite."""
-    started = time.monotonic()
+    fit = _Fit(task, recipe, tables, device)
+    for epoch in range(len(fit.history) + 1, task.epochs + 1):
+        fit.train_epoch(epoch)
+        if (task.epochs - epoch) % task.validate_every == 0:
+            fit.validate(epoch)
+        fit.save_if_due()
+        after_epoch(epoch, fit.selector.last_accuracy)
+    assert fit.selector.best is not None
+    score, best_epoch, weights = fit.selector.best
+    fit.model.load_state_dict(weights)
+    probabilities = _probabilities(fit.model, fit.real.features, task.test, task.precision, device)
+    classifier = fit.model.cpu().to(memory_format=torch.contiguous_format)
+    return TrainedClassifier(probabilities, classifier, fit.history, best_epoch, score[0], fit.took_s)
+
+
+def _training_data(task: TrainTask, tables: Tables, device: torch.device) -> TrainingData:
     features: torch.Tensor | ConcatenatedRows
     features = ConcatenatedRows([(tables[name].features, rows) for name, rows in task.parts])
     if device.type == "cuda":  # copy the rows once, so that each step needs one look-up
         features = features[torch.arange(len(features), device=device)]
-    labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts]).to(device)
-    data = TrainingData(features, labels)
-    model: Any = _new_model(task, recipe, features, device)
-    training = Training(
-        model,
-        recipe,
-        data,
-        steps=task.steps,
-        batch=task.batch,
-        learning_rate=task.learning_rate,
-        augment=task.augment,
-        precision=task.precision,
-        seed=task.seed,
-        synthetic=task.synthetic,
-        use=task.use,
-    )
-    batch_norm_clips = _batch_norm_clips(task, tables, data)
-    checkpoint = Checkpoint(task.out, task.name, device)
-    steps_per_epoch = task.steps // task.epochs
-    selector, history, spent_s = EpochSelector(task), [], 0.0
-    losses: list[torch.Tensor] = []  # of this epoch's steps
-    if (saved := checkpoint.load()) is not None:
-        model.load_state_dict(saved["model"])
-        selector.recent, selector.best = saved["recent"], saved["best"]
-        history, spent_s = saved["history"], saved["spent_s"]
-        losses = [loss.to(device) for loss in saved["losses"]]
-        training.resume(saved, len(history) * steps_per_epoch + len(losses))
-
-    def save_checkpoint() -> None:
-        results = {"history": history, "recent": selector.recent, "best": selector.best, "losses": losses}
-        elapsed_s = spent_s + time.monotonic() - started
-        checkpoint.save({"model": model.state_dict(), **training.state(), **results, "spent_s": elapsed_s})
-
-    for epoch in range(len(history) + 1, task.epochs + 1):
-        model.train()
-        while len(losses) < steps_per_epoch:
-            losses.append(training.step())
-            if checkpoint.is_due:
-                save_checkpoint()
-        loss = float(torch.stack(losses).double().mean())
-        losses.clear()
-        if not math.isfinite(loss):
-            checkpoint.remove()
-            raise UskError(
-                f"the training of {task.name} diverged in epoch {epoch}: its loss is not a number (NaN)",
-                hint=f"Choose a lower learning rate than {task.learning_rate:g}.",
-            )
-        history.append({"epoch": epoch, "loss": round(loss, 5)})
-        if (task.epochs - epoch) % task.validate_every == 0:
-            training.reestimate_batch_norm(batch_norm_clips)
-            accuracy, likelihood = _validate(model, tables["real"], task, device)
-            history[-1] |= {
-                "validation_accuracy": round_or_none(accuracy),
-                "validation_loss": round_or_none(-likelihood),
-            }
-            selector.consider(epoch, accuracy, likelihood, model)
-        if checkpoint.is_due:
-            save_checkpoint()
-        after_epoch(epoch, selector.last_accuracy)
-    assert selector.best is not None
-    score, best_epoch, weights = selector.best
-    model.load_state_dict(weights)
-    probabilities = _probabilities(model, tables["real"].features, task.test, task.precision, device)
-    classifier = model.cpu().to(memory_format=torch.contiguous_format)
-    took_s = spent_s + time.monotonic() - started
-    return TrainedClassifier(probabilities, classifier, history, best_epoch, score[0], took_s)
+    labels = torch.cat([tables[name].labels[rows.tolist()] for name, rows in task.parts])
+    return TrainingData(features, labels.to(device))
 
 
 def _new_model(
@@ -333,9 +327,7 @@ def _new_model(
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _batch_norm_clips(
-    task: TrainTask, tables: Mapping[str, FeatureTable], data: TrainingData
-) -> torch.Tensor:
+def _batch_norm_clips(task: TrainTask, tables: Tables, data: TrainingData) -> torch.Tensor:
     """Return features of real training clips, since real clips are tested. Without real clips, return those of any."""
     real = [rows for name, rows in task.parts if name == "real"]
     if not real:

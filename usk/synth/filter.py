@@ -22,7 +22,7 @@ from torch import nn
 
 from usk.audio.features import features_at, features_of
 from usk.classify.feature_table import FeatureTable
-from usk.classify.loop import BATCH_NORM_CLIPS, Training, evenly_spaced
+from usk.classify.loop import BATCH_NORM_CLIPS, StepSettings, Training, evenly_spaced
 from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import DEFAULT_CLASSIFIER, preset
 from usk.data.cache import checked, read_checked
@@ -241,10 +241,7 @@ class ClipFilter:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             model = self._network(features.float().cpu()).to(device).train()
-            training = Training(
-                model,
-                recipe,
-                FeatureTable(features, labels),
+            settings = StepSettings(
                 steps=n_steps,
                 batch=recipe.batch,
                 learning_rate=recipe.learning_rate,
@@ -252,6 +249,7 @@ class ClipFilter:
                 precision=default_precision(device),
                 seed=self.config.seed,
             )
+            training = Training(model, recipe, FeatureTable(features, labels), settings)
             for step in range(n_steps):
                 training.step()
                 task.update(done + step + 1)
