@@ -229,7 +229,7 @@ def equal_to_recipe_db(
     generator.precision = precision
     work.mkdir()
     renderer = DiffusionRenderer(plan, decoded, generator, render_config("published"), work)
-    ours = generator.to_image(renderer.sampled(plan.clips[: len(images)])).cpu()
+    ours = generator.to_image(renderer.sample_latents(plan.clips[: len(images)])).cpu()
     theirs = torch.from_numpy(np.stack(images))[:, None]
     return float(log_mel_error_db(ours, theirs, generator.mel).mean())
 

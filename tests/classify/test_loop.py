@@ -163,7 +163,7 @@ def test_a_clip_filter_normalizes_as_plain_clips_need_it(
 ) -> None:
     clip_filter = prepared_filter(bands, tmp_path)
     for name, network in clip_filter.classifiers.items():
-        features = features_of(clip_filter.pool, normalized.features)[clip_filter.trainings[name]]
+        features = features_of(clip_filter.pool, normalized.features)[clip_filter.rows_of[name]]
         needed, kept = means_of(network, features)
         assert torch.allclose(needed, kept, atol=1e-3)
 

@@ -92,7 +92,7 @@ def test_parts_in_any_order_end_as_one_process_does(tmp_path: Path) -> None:
     undisturbed = contents(fill(store_at(tmp_path / "once")).folder)
     for number in (3, 1, 4):
         begun = fill(store_at(tmp_path / "out"), part=Part(number, 4))
-    assert begun.missing_of_parts() == "2 of 6 units are missing, of part 2 of 4"
+    assert begun.describe_missing() == "2 of 6 units are missing, of part 2 of 4"
     fill(store_at(tmp_path / "out"), part=Part(1, 4))  # again: nothing left to do
     fill(store_at(tmp_path / "out"), part=Part(2, 4))
     assert contents(tmp_path / "out") == undisturbed

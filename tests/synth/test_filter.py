@@ -1,4 +1,4 @@
-"""The classifier filter: it is trained on nothing that is tested where its clips train, keeps the best, and resumes."""
+"""The classifier filter: it is trained on nothing that is tested where its clips train, keeps the select_best, and resumes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from usk.reporter import Reporter
 from usk.synth import filter as filtering
 from usk.synth import synthesize
 from usk.synth.dataset_folder import encode_flac
-from usk.synth.filter import ClipFilter, _file_name, best, filter_trainings, scored_by
+from usk.synth.filter import ClipFilter, _file_name, scorer_of, select_best, training_rows
 from usk.synth.plan import PlannedClip, draw_plan
 from usk.synth.settings import SynthConfig
 
@@ -78,7 +78,7 @@ def test_a_classifier_is_trained_on_nothing_that_validates_or_tests_where_its_cl
     pool = [clip for clip in clips if not one_for_all or clip.fold != 3]
     try:
         plan = draw_plan(pool, ("a", "b"), 4, known_clips=clips)
-        trained_on = filter_trainings(pool, clips, plan.clips, ("a", "b"), one_for_all)
+        trained_on = training_rows(pool, clips, plan.clips, ("a", "b"), one_for_all)
     except SourceError:
         return  # too few recordings for pairs, or for a clip_filter
     everywhere = next(iter(trained_on)) if one_for_all else ()
@@ -91,7 +91,7 @@ def test_a_classifier_is_trained_on_nothing_that_validates_or_tests_where_its_cl
         filtered = {clips[row].group for row in np.union1d(split.validation, split.test).tolist()}
         for clip in plan.clips:
             if clip.fold != fold and not filtered & set(clip.parent_groups):
-                assert not groups[scored_by(clip, everywhere)] & filtered
+                assert not groups[scorer_of(clip, everywhere)] & filtered
 
 
 def planned(label: int, fold: int, name: str = "x") -> PlannedClip:
@@ -103,10 +103,10 @@ def test_one_class_and_unknown_classes_are_refused_with_the_fix() -> None:
         Clip(f"s/{label}{i}", label, f"s/{label}{i}", 1) for label, n in ((0, 4), (1, 1)) for i in range(n)
     ]
     with pytest.raises(SourceError, match=r"the classifier of fold 1 cannot learn the class b: it has 1 "):
-        filter_trainings(clips, clips, [planned(1, 1)], ("a", "b"), False)
-    assert list(filter_trainings(clips, clips, [planned(0, 1)], ("a", "b"), False)) == [(1,)]
+        training_rows(clips, clips, [planned(1, 1)], ("a", "b"), False)
+    assert list(training_rows(clips, clips, [planned(0, 1)], ("a", "b"), False)) == [(1,)]
     with pytest.raises(SourceError, match="its classifier would be trained on clips of one class"):
-        filter_trainings(clips[:4], clips, [planned(0, 1)], ("a", "b"), True)
+        training_rows(clips[:4], clips, [planned(0, 1)], ("a", "b"), True)
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def test_one_class_and_unknown_classes_are_refused_with_the_fix() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 9)), min_size=1, max_size=60))
 def test_the_best_of_each_class_and_classifier_are_kept(drawn: list[tuple[int, int, int]]) -> None:
     clips = [planned(label, fold, f"c{index:03}") for index, (label, fold, _) in enumerate(drawn)]
-    scorers = [scored_by(clip, ()) for clip in clips]
+    scorers = [scorer_of(clip, ()) for clip in clips]
     scores = [score / 10 for _, _, score in drawn]
     per_class = max(1, min(Counter(clip.label for clip in clips).values()) // 2)
-    kept = best(clips, scorers, scores, per_class)
+    kept = select_best(clips, scorers, scores, per_class)
     parts: dict[Any, tuple[list[float], list[float]]] = {}
     for clip, score in zip(clips, scores, strict=True):
         parts.setdefault((clip.label, clip.fold), ([], []))[clip.clip_id not in kept].append(score)
@@ -126,7 +126,7 @@ def test_the_best_of_each_class_and_classifier_are_kept(drawn: list[tuple[int, i
         assert not inside or not outside or min(inside) >= max(outside)
     for label in {clip.label for clip in clips}:
         assert sum(clip.label == label and clip.clip_id in kept for clip in clips) == per_class
-    assert kept == best(clips[::-1], scorers[::-1], scores[::-1], per_class)
+    assert kept == select_best(clips[::-1], scorers[::-1], scores[::-1], per_class)
 
 
 def test_a_classifier_knows_a_class(urbansound8k_folder: Path) -> None:

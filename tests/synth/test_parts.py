@@ -78,9 +78,7 @@ def test_any_part_that_is_run_again_finishes_what_the_last_one_left(
     assert usk(*command, "--out", tmp_path / "once").code == 0
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(
-            synthesize, "_finish", lambda of: SynthResult(of.folder, of.plan, 0, 0.0, of.manifest, ())
-        )
+        patched.setattr(synthesize, "_finish", lambda of: SynthResult(of.folder, of.plan, of.manifest))
         for number in (1, 2):
             assert usk(*command, "--out", out, "--part", f"{number}/2").code == 0
     assert not list(out.rglob("data/*.parquet"))
@@ -135,7 +133,7 @@ def test_a_part_waits_while_another_claims_the_folder_and_longer_once_its_own_is
     with FileLock(out / LOCK_FILE):
         refused = usk(*arguments, "--out", out, "--part", "1/2")
         assert refused.code == 2 and "is being filled by another usk synth" in refused.err
-    render, finishing = synthesize._render_all, FileLock(out / LOCK_FILE, thread_local=False)
+    render, finishing = synthesize._render_units, FileLock(out / LOCK_FILE, thread_local=False)
 
     def rendered(*given: Any) -> int:
         made = render(*given)
@@ -143,7 +141,7 @@ def test_a_part_waits_while_another_claims_the_folder_and_longer_once_its_own_is
         threading.Timer(1.0, finishing.release).start()
         return made
 
-    monkeypatch.setattr(synthesize, "_render_all", rendered)
+    monkeypatch.setattr(synthesize, "_render_units", rendered)
     assert usk(*arguments, "--out", out, "--part", "1/2").code == 0
 
 

@@ -230,4 +230,4 @@ def test_a_plan_comes_back_from_its_lines() -> None:
     assert plan.clips[-1] == clips[-1] and list(plan.clips[1:3]) == clips[1:3]
     bare = [replace(clip, parent_names=(), parent_seconds=()) for clip in clips]
     assert list(PlannedClips(bare)) == bare
-    assert list(plan.only({clips[3].clip_id}).clips) == [clips[3]]
+    assert list(plan.select({clips[3].clip_id}).clips) == [clips[3]]

@@ -27,7 +27,7 @@ from usk.diffusion.mel_pipeline import MelGenerator
 from usk.errors import ModelError, UsageError
 from usk.synth.clip_renderer import PEAK_LIMIT, at_level, rms_db
 from usk.synth.plan import Plan, draw_plan
-from usk.synth.render import DiffusionRenderer, Pieces, batch_of
+from usk.synth.render import Chunks, DiffusionRenderer, batch_of
 from usk.synth.settings import render_config
 
 RATE_HZ = 8_000
@@ -73,7 +73,7 @@ class MelRenderer(DiffusionRenderer):
 
     def images(self, planned: Any) -> torch.Tensor:
         assert isinstance(self.generator, MelGenerator)
-        return self.generator.to_image(self.sampled(planned))
+        return self.generator.to_image(self.sample_latents(planned))
 
 
 @dataclass(frozen=True)
@@ -287,26 +287,19 @@ def test_a_batch_reads_its_own_parents_alone(world: World) -> None:
     """However many others lie in the same files."""
     plan = world.plan(per_class=20)
     first = world.renderer(plan, batch=16)
-    of_parent = first.latents._record(world.generator.longest_samples).itemsize
+    of_parent = first.latents._record_type(world.generator.longest_samples).itemsize
     first.images(plan.clips)
     again = world.renderer(plan, batch=16)
 
     def read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
-    rows = [row for of_side in again.rows(plan.clips[:2]) for row in of_side]
+    rows = [row for of_side in again.parent_rows(plan.clips[:2]) for row in of_side]
     before = read()
-    again.latents(rows, world.generator.longest_samples)
+    again.latents.get(rows, world.generator.longest_samples)
     n_bytes = read() - before
     assert len(set(rows)) * of_parent <= n_bytes < len(set(rows)) * of_parent + 1_000
     assert sum(file.stat().st_size for file in world.folder.glob("latents-*.bin")) > 3 * n_bytes
-    again.latents.near_bytes = 3 * of_parent  # as on a GPU
-    noisy, _ = again.latents(rows, world.generator.longest_samples)
-    kept, before = list(dict.fromkeys(rows))[-3:], read()
-    torch.testing.assert_close(
-        again.latents(kept, world.generator.longest_samples)[0], noisy[[rows.index(row) for row in kept]]
-    )
-    assert read() - before < of_parent, "what is on the device is not read again"
 
 
 def test_strategies_and_settings_give_different_clips(world: World) -> None:
@@ -430,7 +423,7 @@ def test_a_compiled_network_makes_the_same_clips_and_is_compiled_once_for_each_w
 
 @pytest.mark.parametrize("fits", [1, 3, 8])
 def test_a_batch_that_does_not_fit_is_halved(fits: int) -> None:
-    pieces, seen = Pieces(8), []
+    chunks, seen = Chunks(8), []
 
     def work(piece: slice) -> list[int]:
         if piece.stop - piece.start > fits:
@@ -438,19 +431,19 @@ def test_a_batch_that_does_not_fit_is_halved(fits: int) -> None:
         seen.extend(range(piece.start, piece.stop))
         return seen[piece.start : piece.stop]
 
-    parts = pieces.run(21, work)
+    parts = chunks.run(21, work)
     assert seen == list(range(21)) == [item for part in parts for item in part]
-    assert fits / 2 < pieces.batch <= fits
+    assert fits / 2 < chunks.size <= fits
 
 
 def test_work_that_finds_less_room_for_what_comes_next_is_done_once() -> None:
-    pieces = Pieces(8)
+    chunks = Chunks(8)
 
     def work(piece: slice) -> list[int]:
-        pieces.batch = 2  # as encoding does inside decoding
+        chunks.size = 2  # as encoding does inside decoding
         return list(range(piece.start, piece.stop))
 
-    assert [item for part in pieces.run(11, work) for item in part] == list(range(11))
+    assert [item for part in chunks.run(11, work) for item in part] == list(range(11))
 
 
 @pytest.mark.parametrize(
@@ -471,7 +464,7 @@ def test_a_single_clip_that_does_not_fit_is_a_model_error(
         raise RuntimeError(raised)
 
     with pytest.raises(error, match=said):
-        Pieces(8).run(8, work)
+        Chunks(8).run(8, work)
 
 
 def test_clips_are_the_same_when_a_batch_did_not_fit(world: World) -> None:
@@ -496,7 +489,7 @@ def test_latents_on_disk_are_bounded_and_no_batch_encodes_more_than_its_own_pare
     at_ease = rows_of(free, 0, 36)
     n_files = len(list((world.folder / "free").glob("latents-*.bin")))
     limit = 2 * max(file.stat().st_size for file in (world.folder / "free").glob("latents-*.bin"))
-    monkeypatch.setattr("usk.synth.latents.ON_DISK_BYTES", limit)
+    monkeypatch.setattr("usk.synth.latents.MAX_STORED_BYTES", limit)
     counting = Counting(world.generator)
     bounded = world.through(counting).renderer(plan, work="bounded", batch=4)
     made = rows_of(bounded, 0, 36)
@@ -636,7 +629,7 @@ def test_an_average_is_the_mean_of_its_parents_images_and_takes_no_step(
     (indices, *_) = renderer.batches(0, len(plan))
     planned = [plan.clips[index] for index in indices]
     first, second = (
-        renderer.latents(
+        renderer.latents.get(
             [renderer.row_of[clip.parents[side]] for clip in planned], renderer.crop(planned[0])
         )[1]
         for side in (0, 1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from usk.errors import UsageError
-from usk.synth.settings import GUIDANCE, RenderConfig, SynthConfig, render_config
+from usk.synth.settings import DEFAULT_GUIDANCE, RenderConfig, SynthConfig, render_config
 
 
 def test_the_published_preset_is_the_published_recipe() -> None:
@@ -86,7 +86,7 @@ def test_so_many_are_made_that_per_class_remain(share: float | None, n: int, mad
 
 
 def test_guidance_goes_to_generators_that_are_told_the_class() -> None:
-    assert render_config().resolved(takes_classes=True).guidance == GUIDANCE
+    assert render_config().resolved(takes_classes=True).guidance == DEFAULT_GUIDANCE
     assert render_config().resolved(takes_classes=False).guidance == 1.0
     assert render_config(condition_on_class=False).resolved(takes_classes=True).guidance == 1.0
     assert render_config("published").resolved(takes_classes=True).guidance == 1.0

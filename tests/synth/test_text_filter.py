@@ -25,7 +25,7 @@ from usk.manifest import read_manifest
 from usk.synth import text_filter
 from usk.synth.settings import SynthConfig, render_config
 from usk.synth.synthesize import SynthResult, synthesize
-from usk.synth.text_filter import LEAST, TextFilter
+from usk.synth.text_filter import LEAST_SCORE, TextFilter
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def test_clips_that_fit_their_prompt_are_kept_and_the_real_clips_compared_with_a
 ) -> None:
     result = made(urbansound8k_folder, tmp_path / "out", clap)
     manifest = read_manifest(tmp_path / "out")
-    assert manifest.clip_filter is not None and manifest.clip_filter.least_score == LEAST
+    assert manifest.clip_filter is not None and manifest.clip_filter.least_score == LEAST_SCORE
     assert manifest.clip_filter.classifier == f"hf:{clap}"
     rows = all_rows(tmp_path / "out")
     assert len(rows) == 8 == len(result.plan) + len(result.rejected or ())
     kept = {clip.clip_id for clip in result.plan.clips}
-    assert kept == {row["clip_id"] for row in rows if row["filter_score"] >= LEAST}
+    assert kept == {row["clip_id"] for row in rows if row["filter_score"] >= LEAST_SCORE}
     assert all(row["filter_folds"] == [row["fold"]] for row in rows)
     assert len({row["filter_score"] for row in rows}) > 4
     real = decode_source(open_source(urbansound8k_folder), 22_050).source
@@ -68,7 +68,7 @@ def test_clips_that_fit_their_prompt_are_kept_and_the_real_clips_compared_with_a
     assert (tested,) in filters_trained_on(synthetic, real, fold_split(real.clips, tested))
     assert "real clips" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
-    monkeypatch.setattr(text_filter, "LEAST", float(np.median([row["filter_score"] for row in rows])))
+    monkeypatch.setattr(text_filter, "LEAST_SCORE", float(np.median([row["filter_score"] for row in rows])))
     stricter = made(urbansound8k_folder, tmp_path / "stricter", clap)
     assert stricter.rejected is not None and 0 < len(stricter.plan) < 8
 
@@ -144,7 +144,7 @@ def test_a_model_that_is_no_clap_or_finds_nothing_is_one_line(
         made(urbansound8k_folder, tmp_path / "deaf", clap)
     assert caught.value.field == "filter_model"
     monkeypatch.setattr(TextFilter, "similarity", lambda *_: 0.5)
-    monkeypatch.setattr(text_filter, "LEAST", 2.0)
+    monkeypatch.setattr(text_filter, "LEAST_SCORE", 2.0)
     with pytest.raises(SourceError, match="keeps none"):
         made(urbansound8k_folder, tmp_path / "strict", clap)
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -22,13 +22,13 @@ from usk.synth.plan import draw_plan
 from usk.synth.settings import render_config
 from usk.synth.strategies import STRATEGIES
 from usk.synth.waveform import (
+    MAX_SEMITONES,
+    MAX_SPEED,
     NOISE_BELOW_DB,
-    SEMITONES,
-    STRETCH,
     WAVEFORM_RENDERERS,
     ClassicalClips,
     WaveformSums,
-    at_speed_and_pitch,
+    change_speed_and_pitch,
 )
 
 Command = Callable[..., Any]
@@ -87,7 +87,7 @@ def test_the_control_takes_the_same_pairs_and_loads_no_generator(
 def test_speed_and_pitch_are_changed_apart(speed: float, semitones: float) -> None:
     seconds = np.arange(2 * 22_050) / 22_050
     tone = np.sin(2 * np.pi * 880 * seconds).astype(np.float32)
-    made = at_speed_and_pitch(tone, 22_050, speed, semitones)
+    made = change_speed_and_pitch(tone, 22_050, speed, semitones)
     assert made.dtype == np.float32
     assert len(tone) / len(made) == pytest.approx(speed, rel=1e-3)
     spectrum = np.abs(np.fft.rfft(made * np.hanning(len(made))))
@@ -95,7 +95,7 @@ def test_speed_and_pitch_are_changed_apart(speed: float, semitones: float) -> No
 
 
 def test_clips_shorter_than_a_window_have_speed_and_pitch_too() -> None:
-    made = at_speed_and_pitch(np.sin(np.arange(300, dtype=np.float32)), 22_050, 1.25, 2.0)
+    made = change_speed_and_pitch(np.sin(np.arange(300, dtype=np.float32)), 22_050, 1.25, 2.0)
     assert len(made) == 240 and np.isfinite(made).all() and np.abs(made).max() > 0.1
 
 
@@ -143,7 +143,7 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     assert "each made from one real clip without a generator" in card
     assert "this is classical augmentation" in card and "summed" not in card
     noise = "{:g} to {:g} dB".format(*NOISE_BELOW_DB)
-    for said in (f"{STRETCH} times as fast", f"{SEMITONES} semitones", noise):
+    for said in (f"{MAX_SPEED} times as fast", f"{MAX_SEMITONES} semitones", noise):
         assert said in " ".join(card.split())
 
 

@@ -157,9 +157,9 @@ def _show_plan(
 ) -> None:
     """Show the plan, for `--dry-run`."""
     from usk.cli.display import pairs_table, plan_table
-    from usk.synth.prepare import decode, plan_for, refuse_early
+    from usk.synth.prepare import decode, plan_for, require_possible
 
-    refuse_early(config, model, device, out)
+    require_possible(config, model, device, out)
     _, plan = plan_for(decode(source, config, reporter=display), config)
     for note in plan.notes:
         display.warn(note)

@@ -1,4 +1,4 @@
-"""The weights of a clip's parents. Imports no numpy, so that options are checked quickly."""
+"""Parse and draw alpha, the weight of a clip's second parent. Imports no numpy, so that options are checked quickly."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from usk.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-REPEAT_SPREAD = 0.2  # of a fixed alpha, for pairs that are drawn again
+REPEAT_SPREAD = 0.2  # how far alpha may lie from a fixed value, for pairs of parents that are drawn again
 
 
 @dataclass(frozen=True)
 class Alpha:
-    """How the parents' weights are drawn: evenly from `low` to `high` for the second of two."""
+    """The range that the weight of the second of two parents is drawn from, uniformly."""
 
     low: float = 0.5
     high: float = 0.5
 
     @classmethod
     def parse(cls, text: str) -> Alpha:
-        """`0.5` (that weight for every clip) or `0.3:0.7` (drawn evenly for each)."""
+        """Parse `0.5` (the weight of every clip) or `0.3:0.7` (a weight is drawn for each clip). Raises UsageError."""
         head, colon, tail = text.partition(":")
         try:
             low = float(head)
@@ -40,21 +40,21 @@ class Alpha:
 
     @property
     def text(self) -> str:
-        """In words, for cards."""
-        return (
-            f"{self.low:g}" if self.low == self.high else f"drawn evenly from {self.low:g} to {self.high:g}"
-        )
+        """Return the range in words, for cards."""
+        if self.low == self.high:
+            return f"{self.low:g}"
+        return f"drawn evenly from {self.low:g} to {self.high:g}"
 
     @property
-    def spread(self) -> Alpha:
-        """For pairs that are drawn again: of a fixed weight the range around it, so that no clip is made twice."""
+    def for_repeats(self) -> Alpha:
+        """Return the range for pairs that are drawn again: a fixed weight is widened, so that no clip is made twice."""
         if self.low < self.high:
             return self
         return Alpha(max(0.0, self.low - REPEAT_SPREAD), min(1.0, self.high + REPEAT_SPREAD))
 
     def draw(self, n_parents: int, rng: np.random.Generator) -> tuple[float, ...]:
-        """Weights of one or two parents, which sum to 1."""
+        """Draw the weights of one or two parents. They sum to 1."""
         if n_parents == 1:
             return (1.0,)
-        share = round(float(self.low + (self.high - self.low) * rng.random()), 6)
-        return (1 - share, share)
+        second = round(float(self.low + (self.high - self.low) * rng.random()), 6)
+        return (1 - second, second)

@@ -1,4 +1,4 @@
-"""The card of a synthetic dataset, with the section that a saved audit adds to it."""
+"""Write the card of a synthetic dataset, and save an audit of the dataset in it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from usk.synth.plan import Plan
 from usk.synth.strategies import strategy_named
 
 AUDIT_FILE = "audit.json"
-UNHOSTED = {"urbansound8k": "extended|urbansound8k"}  # `source_datasets` of a source by its name
+SOURCE_DATASETS = {"urbansound8k": "extended|urbansound8k"}  # of sources that are not on the Hub
 
 
 def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
-    """The README.md of a synthetic dataset: explicit configuration, counts, provenance, leaks ruled out, limits."""
+    """Return the README.md of a synthetic dataset: configuration, counts, provenance, leaks and limits."""
     from usk import __version__
 
     counts = plan.counts()
@@ -34,6 +34,7 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
         for part in trained_on
         if part.is_incomplete
     ]
+    is_generator_known = manifest.model == NO_MODEL or bool(trained_on and not unknown_parts)
     parent_groups = {group for clip in plan.clips for group in clip.parent_groups}
     values = {
         "version": __version__,
@@ -52,18 +53,16 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
         "spread": len(manifest.recordings_of_several_folds.keys() & parent_groups),
         "clip_filter": manifest.clip_filter,
         "n_rejected": sum(shard.rows for shard in manifest.rejected.values()),
-        "tested": _tested_folds(
-            plan, manifest, manifest.model == NO_MODEL or bool(trained_on and not unknown_parts)
-        ),
+        "tested": _tested_folds(plan, manifest, is_generator_known),
         "example_group": json.dumps(one_line(plan.clips[0].parent_groups[0]), ensure_ascii=False),
-        "audit": _kept_audit(folder),
+        "audit": _saved_audit(folder),
         "urbansound8k": "urbansound8k" in (source.name, *(part.source for part in trained_on)),
     }
     return render_card("dataset.md", _metadata(manifest, plan, folder), values)
 
 
 def _metadata(manifest: Manifest, plan: Plan, folder: Path) -> dict[str, Any]:
-    """The card's YAML: license, tags, and the configuration that `datasets` loads."""
+    """Return the card's YAML: license, tags, and the configurations that `datasets` loads."""
     from datasets import DatasetInfo, SplitDict, SplitInfo
 
     n_bytes = sum((folder / name).stat().st_size for name in manifest.shards)
@@ -72,68 +71,75 @@ def _metadata(manifest: Manifest, plan: Plan, folder: Path) -> dict[str, Any]:
     info = DatasetInfo(
         features=features, splits=SplitDict({"train": split}), download_size=n_bytes, dataset_size=n_bytes
     )._to_yaml_dict()
-    # What load_dataset(DIR) returns stays the default configuration alone.
-    parts = {"default": manifest.shards, **({"rejected": manifest.rejected} if manifest.rejected else {})}
+    # Rejected clips get a configuration of their own, so that load_dataset(DIR) returns only the others.
+    configs = {"default": manifest.shards, **({"rejected": manifest.rejected} if manifest.rejected else {})}
     return {
         "pretty_name": f"Synthetic clips from {one_line(manifest.source.name)}",
         **license_metadata(manifest.license),
         "annotations_creators": ["machine-generated"],
-        "source_datasets": [manifest.source.hub_id or UNHOSTED.get(manifest.source.name, "original")],
+        "source_datasets": [manifest.source.hub_id or SOURCE_DATASETS.get(manifest.source.name, "original")],
         "task_categories": ["audio-classification"],
         "tags": ["audio", "synthetic", "usk", "audio-diffusion"],
         "size_categories": [size_category(len(plan))],
         "configs": [
             {"config_name": name, "data_files": [{"split": "train", "path": list(shards)}]}
-            for name, shards in parts.items()
+            for name, shards in configs.items()
         ],
         "dataset_info": [{"config_name": "default", **info}] if manifest.rejected else info,
     }
 
 
-def _tested_folds(plan: Plan, manifest: Manifest, generator_known: bool) -> list[dict[str, Any]]:
-    """For each fold of the parents, or that the clips were made to be tested on: how many clips may train where it is tested
-    (no recording of it is among their parents, or trained the classifier filter that chose them), and whether the generator
-    was trained on it: yes, no or unknown."""
-    spread = manifest.recordings_of_several_folds
+def _tested_folds(plan: Plan, manifest: Manifest, is_generator_known: bool) -> list[dict[str, Any]]:
+    """Return a row of the card's table for each fold that may be tested.
 
-    def reached(folds: Iterable[int], groups: Iterable[str]) -> set[int]:
-        """These folds, and those in which their recordings have more clips."""
-        return {*folds, *(fold for group in groups for fold in spread.get(group, ()))}
+    These are the parents' folds, and the test folds that the clips were made for. `clean` is the number of clips that may train if
+    the fold is tested: no recording of the fold is among their parents or in the training data of their classifier filter.
+    `trained_on` says whether the generator was trained on the fold: yes, no or unknown.
+    """
+    other_folds = manifest.recordings_of_several_folds
+
+    def with_other_folds(folds: Iterable[int], groups: Iterable[str]) -> set[int]:
+        return {*folds, *(fold for group in groups for fold in other_folds.get(group, ()))}
+
+    test_folds = {manifest.train_clips.test_fold} if manifest.train_clips is not None else set()
+    folds_of_filter: dict[tuple[int, ...], set[int]] = {}
+    folds_of_single_filter: set[int] = set()  # of the one classifier that scored all clips
+    if (clip_filter := manifest.clip_filter) is not None:
+        test_folds |= set(clip_filter.test_folds)
+        folds_of_filter = {
+            part.folds: with_other_folds(part.folds, part.groups) for part in clip_filter.trained_on
+        }
+        if clip_filter.test_folds:
+            folds_of_single_filter = set().union(*folds_of_filter.values())
+    folds_of_clips = [
+        with_other_folds(clip.parent_folds, clip.parent_groups)
+        | folds_of_filter.get((clip.fold,), set())
+        | folds_of_single_filter
+        for clip in plan.clips
+    ]
 
     training_groups = {group for part in manifest.trained_on for group in part.groups}
     training_sounds = {sound for part in manifest.trained_on for sound in part.sounds}
     same_source = [part for part in manifest.trained_on if part.source == manifest.source.name]
-    trained = reached((fold for part in same_source for fold in part.folds), training_groups)
+    trained = with_other_folds((fold for part in same_source for fold in part.folds), training_groups)
     for clip in plan.clips:
         for parent, fold, group in zip(clip.parents, clip.parent_folds, clip.parent_groups, strict=True):
             if parent in training_sounds or group in training_groups:
                 trained.add(fold)
     parent_groups = {group for clip in plan.clips for group in clip.parent_groups}
-    known = "no" if generator_known and not named_elsewhere(training_groups, parent_groups) else "unknown"
-    meant = {manifest.train_clips.test_fold} if manifest.train_clips is not None else set()
-    of_filter: dict[tuple[int, ...], set[int]] = {}
-    everywhere: set[int] = set()  # what one classifier for all clips was trained on
-    if manifest.clip_filter is not None:
-        meant |= set(manifest.clip_filter.test_folds)
-        of_filter = {part.folds: reached(part.folds, part.groups) for part in manifest.clip_filter.trained_on}
-        if manifest.clip_filter.test_folds:
-            everywhere = set().union(*of_filter.values())
-    of_clip = [
-        reached(clip.parent_folds, clip.parent_groups) | of_filter.get((clip.fold,), set()) | everywhere
-        for clip in plan.clips
-    ]
+    is_known = is_generator_known and not named_elsewhere(training_groups, parent_groups)
     return [
         {
             "fold": fold,
-            "clean": sum(fold not in folds for folds in of_clip),
-            "trained_on": "yes" if fold in trained else known,
+            "clean": sum(fold not in folds for folds in folds_of_clips),
+            "trained_on": "yes" if fold in trained else "no" if is_known else "unknown",
         }
-        for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds} | meant)
+        for fold in sorted({fold for clip in plan.clips for fold in clip.parent_folds} | test_folds)
     ]
 
 
-def _kept_audit(folder: Path) -> dict[str, Any] | None:
-    """The saved audit of a dataset, if there is one."""
+def _saved_audit(folder: Path) -> dict[str, Any] | None:
+    """Return the saved audit of a dataset, or None without one."""
     try:
         return read_json(folder / AUDIT_FILE, UsageError, "")
     except UsageError:
@@ -141,7 +147,7 @@ def _kept_audit(folder: Path) -> dict[str, Any] | None:
 
 
 def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
-    """Manifest and plan of a dataset that usk made. Raises UsageError for another folder."""
+    """Return the manifest and the plan of a dataset that usk made. Raises UsageError for any other folder."""
     try:
         manifest = read_manifest(folder, UsageError)
         with (folder / PLAN_FILE).open("rb") as lines:
@@ -156,17 +162,17 @@ def open_own_dataset(folder: Path) -> tuple[Manifest, Plan]:
 
 
 def save_audit(folder: Path, found: dict[str, Any], real: str) -> None:
-    """Keep an audit beside the dataset that it is about, and write the card again with it.
+    """Save an audit in the folder of its dataset, and write the card again with it.
 
     Args:
         folder: of a dataset that usk made.
         found: `Audit.as_dict()`.
-        real: what it was compared with, with its revision.
+        real: the real clips that the dataset was compared with, and their revision.
 
-    Raises UsageError for another folder, or one that cannot be written.
+    Raises UsageError for any other folder, and if the files cannot be written.
     """
-    kept = {**found, "dataset": folder.resolve().name, "real": real}
+    audit = {**found, "dataset": folder.resolve().name, "real": real}
     manifest, plan = open_own_dataset(folder)
     with disk_errors(folder, field="save"):
-        atomic_write(folder / AUDIT_FILE, (json.dumps(kept, indent=1) + "\n").encode())
+        atomic_write(folder / AUDIT_FILE, (json.dumps(audit, indent=1) + "\n").encode())
         atomic_write(folder / "README.md", dataset_card(manifest, plan, folder).encode())

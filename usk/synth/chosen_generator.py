@@ -1,4 +1,4 @@
-"""The generator of a dataset: loaded, refused early where it cannot do what is asked, and what is said of it."""
+"""Load the generator of a dataset, check that it supports the settings, and describe it for the manifest and the user."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ URBANSOUND8K = "urbansound8k"
 
 
 def ready_generator(model: str | Generator, device: str, settings: RenderConfig) -> Generator:
-    """The generator, if it can do what the settings ask of it: refused before anything is written."""
+    """Load the generator. Raises UsageError if it does not support the settings, and ModelError if it cannot be loaded."""
     if isinstance(model, Generator):
         generator = model if settings.precision == "auto" else replace(model, precision=settings.precision)
     else:
         generator = load_generator(model, device, settings.precision)
-    refuse_unable(generator, generator.model_id, settings)
+    require_supported(generator, generator.model_id, settings)
     if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
         generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={}, encoded={})
-    generator.scales(settings.sampler)  # steps that do not fit the strength
+    generator.scales(settings.sampler)  # raises for steps that do not fit the strength
     return generator
 
 
-def refuse_unable(generator: GeneratorInfo, name: str, settings: RenderConfig) -> None:
-    """Raise UsageError where the settings ask for what such a generator cannot do."""
+def require_supported(generator: GeneratorInfo, name: str, settings: RenderConfig) -> None:
+    """Raise UsageError for settings that the generator does not support."""
     conditioned = generator.takes_classes and settings.condition_on_class
     if settings.strategy == "sample" and not conditioned:
         raise UsageError(
@@ -60,7 +60,8 @@ def refuse_unable(generator: GeneratorInfo, name: str, settings: RenderConfig) -
                 value=getattr(settings, field),
                 hint="Remove it, or name a text-to-audio model.",
             )
-    if settings.row.inverts and settings.row.samples and not generator.inverts:
+    strategy = settings.strategy_row
+    if strategy.inverts and strategy.samples and not generator.inverts:
         raise UsageError(
             f"inverts the parents, which {name} cannot: it is distilled",
             field="strategy",
@@ -69,26 +70,29 @@ def refuse_unable(generator: GeneratorInfo, name: str, settings: RenderConfig) -
         )
 
 
-def refuse_unready(model: str, device: str, settings: RenderConfig) -> None:
-    """Raise what `ready_generator` would. The embedded generator is whole, and its weights are not loaded for that."""
+def require_ready(model: str, device: str, settings: RenderConfig) -> None:
+    """Raise what `ready_generator` raises. The weights of the embedded generator are not loaded for this."""
     if model != EMBEDDED:
         ready_generator(model, device, settings)
         return
     folder = embedded_folder()
-    refuse_unable(describe_generator(EMBEDDED), model_id(EMBEDDED, folder, ""), settings)
+    require_supported(describe_generator(EMBEDDED), model_id(EMBEDDED, folder, ""), settings)
     config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
     top_alpha(settings.sampler, NoiseSchedule.from_config(config))
 
 
-def with_a_part(generator: Generator | None, settings: RenderConfig) -> Generator | None:
-    """The generator if its weights have a part in the clips; else its mel settings alone do, and None."""
-    if generator is None or settings.row.samples or generator.trained_codec:
+def used_generator(generator: Generator | None, settings: RenderConfig) -> Generator | None:
+    """Return the generator if the clips depend on its weights. Return None if they depend on its mel settings alone."""
+    if generator is None or settings.strategy_row.samples or generator.trained_codec:
         return generator
     return None
 
 
-def unconditioned_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:
-    """Classes that a class-conditional generator does not know. Raises UsageError where clips are drawn from the class alone."""
+def unknown_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:
+    """Return the classes of the plan that a class-conditional generator does not know.
+
+    Raises UsageError for unknown classes if the strategy draws clips from the class alone.
+    """
     if generator is None or not generator.class_names or not settings.condition_on_class:
         return []
     unknown = [name for name in plan.counts() if name not in generator.class_names]
@@ -102,8 +106,8 @@ def unconditioned_classes(generator: Generator | None, settings: RenderConfig, p
     return unknown
 
 
-def what_it_was_trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]:
-    """For the manifest. Raises ModelError."""
+def training_sources(generator: Generator | None) -> tuple[TrainedOn, ...]:
+    """Return what the generator was trained on, for the manifest. Raises ModelError."""
     try:
         return TrainedOn.parse_list(generator.trained_on) if generator is not None else ()
     except ValueError as error:
@@ -112,10 +116,16 @@ def what_it_was_trained_on(generator: Generator | None) -> tuple[TrainedOn, ...]
         ) from error
 
 
-def notes_on_generator(
+def generator_notes(
     generator: Generator | None, pool: DecodedSource, unconditioned: list[str], untrained: list[str]
 ) -> list[str]:
-    """What a user should know before the clips are made."""
+    """Return notes for the user before clips are made.
+
+    Args:
+        pool: the clips that parents are drawn from.
+        unconditioned: classes that the generator does not know.
+        untrained: classes that an adapter was not trained on.
+    """
     if generator is None:
         return []
     notes = []
@@ -128,9 +138,8 @@ def notes_on_generator(
         notes.append(
             f"the adapter was not trained on {abbreviate_list(untrained)}: their prompts are those of a model without one"
         )
-    if pool.source.name == URBANSOUND8K and any(
-        "Freesound" in str(part.get("note")) for part in generator.trained_on
-    ):
+    knows_freesound = any("Freesound" in str(part.get("note")) for part in generator.trained_on)
+    if pool.source.name == URBANSOUND8K and knows_freesound:
         notes.append(
             "UrbanSound8K comes from Freesound, which the generator's family was or may have been trained on: it may know recordings that "
             "are tested here, and the leak rules cannot tell"

@@ -1,4 +1,4 @@
-"""What every way of making clips shares: how long a clip is, how loud, and the row it becomes."""
+"""The base class of all renderers: the length and loudness of a clip, and its dataset row."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from usk.data.decode import DecodedSource, beginning
 from usk.synth.dataset_folder import encode_flac
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
-from usk.synth.strategies import strategy_named
 
 PEAK_LIMIT = 0.99
 
 
 def rms_db(audio: np.ndarray) -> float:
-    """Root mean square level in dB of full scale."""
+    """Return the root mean square level in dB of full scale."""
     return float(10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20))
 
 
 def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
-    """`audio` scaled to an RMS of `target_db`, or less where it would clip; and the gain in dB that was applied."""
+    """Scale `audio` to an RMS of `target_db`, or to the peak limit if it would clip. Return it with the gain in dB."""
     gain_db = target_db - rms_db(audio)
     peak = float(np.abs(audio).max())
     if peak > 0:
@@ -33,7 +32,7 @@ def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
 
 
 class ClipRenderer(ABC):
-    """Makes the audio of planned clips, in batches, and their dataset rows. Subclasses know how."""
+    """Makes the audio of planned clips, in batches, and their dataset rows."""
 
     def __init__(
         self,
@@ -43,34 +42,34 @@ class ClipRenderer(ABC):
         model_id: str,
         longest_samples: int | None,
     ) -> None:
-        """`longest_samples` of a parent count; None: all of it."""
+        """`longest_samples` is the part of a long parent that is used; None: all of it."""
         self.plan, self.decoded, self.config = plan, decoded, config
         self.model_id, self.longest_samples = model_id, longest_samples
-        self.strategy = strategy_named(config.strategy)
+        self.strategy = config.strategy_row
         self.row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
 
     @abstractmethod
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        """The plan's entries from `begin` to `end`, as `audio` takes them together."""
+        """Group the plan's entries from `begin` to `end` into batches for `audio`."""
 
     @abstractmethod
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
-        """Audio of the planned clips of one batch, at any level."""
+        """Return the audio of the planned clips of one batch, at any level."""
 
     def length(self, clip: PlannedClip) -> int:
-        """Samples of a clip: the mean of its parents'."""
+        """Return the length of a clip in samples: the mean of its parents' lengths."""
         return int(np.mean([self.decoded.n_samples(self.row_of[parent]) for parent in clip.parents]))
 
     def weights(self, clip: PlannedClip) -> tuple[float, ...]:
-        """The parents' shares; equal ones where the strategy takes no weights."""
+        """Return the parents' weights, which are equal if the strategy ignores them."""
         return clip.weights if self.strategy.weighted else (1 / len(clip.parents),) * len(clip.parents)
 
     def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
-        """The dataset row of a planned clip, its audio at its parents' loudness."""
-        whole = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
-        parents = [beginning(samples, self.longest_samples) for samples in whole]
+        """Return the dataset row of a planned clip, with its audio at its parents' loudness."""
+        parents = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
+        levels_db = [rms_db(beginning(parent, self.longest_samples)) for parent in parents]
         weights = self.weights(clip)
-        audio, gain_db = at_level(samples, float(np.dot(weights, [rms_db(parent) for parent in parents])))
+        audio, gain_db = at_level(samples, float(np.dot(weights, levels_db)))
         flac = encode_flac(audio, self.decoded.sample_rate_hz)
         return {
             **asdict(clip),

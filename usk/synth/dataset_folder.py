@@ -1,15 +1,15 @@
-"""The folder of a synthetic dataset: its manifest and plan, clips kept in units until all are made, then shards and the card.
+"""Fill the folder of a synthetic dataset: claim it, write units until all clips are made, then assemble shards and card.
 
-Several processes, on several machines, may fill one folder. A unit is a fixed piece of the plan, one file, and the same whoever
-makes it. The manifest names no shards until all are written, which is how readers know that a dataset is not finished: killed at
-any moment, the same call ends with the same files.
+Several processes on several machines may fill one folder. A unit is a fixed part of the plan, one file, and does not depend on
+the process that renders it. The manifest names no shards before all are written; readers see by this that a dataset is not
+finished. A process can be killed at any moment: the same call continues the work and ends with the same files.
 
-DIR/usk.json                        what the clips are made of and with, the shards and their rows, at the end their hashes
-DIR/plan.jsonl                      every clip to make
+DIR/usk.json                        the manifest: source, generator, settings, and in the end the shards and their hashes
+DIR/plan.jsonl                      all clips to make
 DIR/data/train-00000-of-00016.parquet   clips with audio and provenance
-DIR/rejected/                       with a classifier filter: the clips that it rejected, a configuration of their own
+DIR/rejected/                       with a classifier filter: the clips that it rejected, as a configuration of their own
 DIR/README.md                       the dataset card, written last
-DIR/.work/                          parents' latents, classifiers, units; gone at the end
+DIR/.work/                          parents' latents, classifiers and units, deleted at the end
 """
 
 from __future__ import annotations
@@ -41,20 +41,18 @@ from usk.synth.units import WORK_FOLDER, Unit
 
 PLAN_FILE = "plan.jsonl"
 UNITS_FILE = f"{WORK_FOLDER}/units.json"
-CLAIM_WAIT_S = 60.0  # for another part that claims the folder too
+CLAIM_WAIT_S = 60.0  # how long a part waits while another part claims the folder
 
 
 def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: bool = False) -> Any:
-    """The columns of a synthetic dataset as `datasets.Features`; those of a filtered one say which classifier scored a clip."""
+    """Return the columns of a synthetic dataset as `datasets.Features`. Those of a filtered one include `filter_folds`."""
     from datasets import Audio, ClassLabel, Features, List, Value
 
-    kinds = {str: Value("string"), int: Value("int64"), float: Value("float64")}
+    values = {str: Value("string"), int: Value("int64"), float: Value("float64")}
     provenance = {}
-    for name, hint in typing.get_type_hints(
-        Provenance
-    ).items():  # a type, a tuple of one, or one that may be missing
-        kind = kinds[(typing.get_args(hint) or (hint,))[0]]
-        provenance[name] = List(kind) if typing.get_origin(hint) is tuple else kind
+    for name, hint in typing.get_type_hints(Provenance).items():
+        inner, *_ = typing.get_args(hint) or (hint,)  # of `tuple[T, ...]` or `T | None`
+        provenance[name] = List(values[inner]) if typing.get_origin(hint) is tuple else values[inner]
     if not filtered:
         del provenance["filter_folds"]
     return Features(
@@ -70,7 +68,7 @@ def dataset_features(class_names: Sequence[str], sample_rate_hz: int, filtered: 
 
 
 def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
-    """Mono float [n] in [-1, 1] as 16-bit FLAC."""
+    """Encode mono audio, float [n] in [-1, 1], as 16-bit FLAC."""
     import soundfile
 
     buffer = io.BytesIO()
@@ -79,21 +77,19 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
 
 
 def kept_plan(plan: Plan, manifest: Manifest, folder: Path) -> Plan:
-    """The clips of a plan that its finished dataset has: all of them, or those that the classifier filter kept."""
+    """Return the plan of the clips in a finished dataset, without those that the classifier filter rejected."""
     import pyarrow.parquet as pq
 
     if manifest.clip_filter is None:
         return plan
-    kept = {
-        clip_id
-        for name in manifest.shards
-        for clip_id in pq.read_table(folder / name, columns=["clip_id"], partitioning=None)[0].to_pylist()
-    }
-    return plan.only(kept)
+    kept: set[str] = set()
+    for name in manifest.shards:
+        kept |= set(pq.read_table(folder / name, columns=["clip_id"], partitioning=None)[0].to_pylist())
+    return plan.select(kept)
 
 
 class DatasetFolder:
-    """A dataset folder being filled: claim it, write the units that are missing, assemble the shards, finish it."""
+    """The folder of a dataset that is being made."""
 
     def __init__(
         self,
@@ -104,7 +100,8 @@ class DatasetFolder:
         units: Sequence[Unit],
         threads: int = 1,
     ) -> None:
-        """`threads` are those of whoever renders; once it is claimed, those of whoever claimed it first, as results depend on them."""
+        """`threads` is the number of torch threads of each worker. `claim` sets it to that of the first process, since the
+        results depend on it."""
         self.threads, self.n_parts = threads, 1
         self.folder, self.plan, self.manifest = folder, plan, manifest
         self.rows_per_shard, self.units = rows_per_shard, units
@@ -113,87 +110,91 @@ class DatasetFolder:
     def work(self) -> Path:
         return self.folder / WORK_FOLDER
 
+    # --- claim ---------------------------------------------------------------------------------------------------
+
     @contextmanager
     def claim(
         self, part: Part = Part(), reporter: Reporter | None = None, wait_s: float = 0
     ) -> Iterator[None]:
-        """Keep the folder for this plan and, meanwhile, this process. One that holds another plan, or anything else, is refused
-        untouched. A part waits for others that do the same, `wait_s` seconds if need be."""
+        """Lock the folder, and write the manifest and the plan if they are missing.
+
+        A part waits up to `wait_s` seconds (0: `CLAIM_WAIT_S`) for other parts. Raises UsageError, and changes nothing, if the
+        folder holds another plan or other files.
+        """
         require_own_folder(self.folder, MANIFEST_FILE)
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        patience_s = 0 if part.is_whole else wait_s or CLAIM_WAIT_S
-        with exclusive_lock(self.folder, "usk synth", patience_s, reporter):
+        lock_wait_s = 0 if part.is_whole else wait_s or CLAIM_WAIT_S
+        with exclusive_lock(self.folder, "usk synth", lock_wait_s, reporter):
             with disk_errors(self.folder):
-                there = find_manifest(self.folder, UsageError)
-                if there is None:  # first of all: killed from here on, the folder is known as ours
+                existing = find_manifest(self.folder, UsageError)
+                if existing is None:  # written first: it marks the folder as ours, even after a kill
                     write_manifest(self.folder, self.manifest)
                 else:
-                    self._resume(there)
-                plan = self.folder / PLAN_FILE  # where there is no lock, another's
-                if not plan.is_file() or sha256_of(plan) != self.manifest.plan_sha256:
-                    atomic_write(plan, self.plan.lines())
-                for left in self.folder.glob(f"[!.]*/{PARTIAL.format('*')}"):  # by a kill
-                    left.unlink(missing_ok=True)
+                    self._resume(existing)
+                plan_file = self.folder / PLAN_FILE  # where there are no locks, it may be another process's
+                if not plan_file.is_file() or sha256_of(plan_file) != self.manifest.plan_sha256:
+                    atomic_write(plan_file, self.plan.lines())
+                for partial in self.folder.glob(f"[!.]*/{PARTIAL.format('*')}"):  # left by a kill
+                    partial.unlink(missing_ok=True)
                 if self.missing():
-                    self._keep_units(part, reporter)
+                    self._record_job(part, reporter)
             yield
 
-    def _keep_units(self, part: Part, reporter: Reporter | None) -> None:
-        """Note in how many parts the clips are made, and with which threads and versions. Raises UsageError for other ones."""
-        self.work.mkdir(exist_ok=True)
-        self.n_parts, here = part.of, job_versions()
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            before = json.loads((self.folder / UNITS_FILE).read_text())
-            self.threads, begun = int(before["threads"]), before["parts"]
-            if reporter is not None and not part.is_whole and begun not in (1, part.of):
-                reporter.warn(f"this is a part of {part.of}, of a job that was begun in {begun} parts")
-            for name in (name for name in here if before[name] != here[name]):
-                raise UsageError(
-                    f"was begun with {name} {before[name]}, and here is {here[name]}", field="out", value=self.folder,
-                    hint="Use one version for all of it, or choose a new folder.",
-                )  # fmt: skip
-        whole = json.dumps({**here, "parts": part.of, "threads": self.threads}).encode()
-        file = self.folder / UNITS_FILE
-        if not file.is_file() or file.read_bytes() != whole:
-            atomic_write(file, whole)
-
-    def _resume(self, there: Manifest) -> None:
-        """Go on with what an earlier call left. Raises UsageError where it was of another plan, or is damaged."""
-        if differing := self.manifest.differences(there):
+    def _resume(self, existing: Manifest) -> None:
+        """Check the files that an earlier call left. Raises UsageError for another plan, and for damaged files."""
+        if differing := self.manifest.differences(existing):
             raise UsageError(
                 f"holds clips of another plan (another {', '.join(differing).replace('_', ' ')})",
                 field="out",
                 value=self.folder,
                 hint="Choose a new folder, or delete this one.",
             )
-        self.manifest = there
+        self.manifest = existing
         units = {unit.file: Shard(len(unit.rows)) for unit in self.units}
-        for name, shard in {**units, **self._planned_shards(), **there.all_shards}.items():
-            if (file := self.folder / name).is_file() and not _is_whole(file, shard):
+        for name, shard in {**units, **self._planned_shards(), **existing.all_shards}.items():
+            if (file := self.folder / name).is_file() and not _is_intact(file, shard):
                 raise self._damaged(name)
 
-    def _planned_shards(self) -> dict[str, Shard]:
-        """The shards as far as they are known before all clips are made: with a classifier filter not at all."""
-        if self._is_filtered:
-            return {}
-        rows = Counter(unit.shard for unit in self.units for _ in unit.rows)
-        names = self._shard_names("data/train", len(self.plan))
-        return {name: Shard(rows[number]) for number, name in enumerate(names)}
+    def _record_job(self, part: Part, reporter: Reporter | None) -> None:
+        """Record the number of parts, the threads and the versions of the job. Raises UsageError for other versions."""
+        file = self.folder / UNITS_FILE
+        self.work.mkdir(exist_ok=True)
+        self.n_parts, versions = part.of, job_versions()
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            earlier = json.loads(file.read_text())
+            self.threads, earlier_parts = int(earlier["threads"]), earlier["parts"]
+            if reporter is not None and not part.is_whole and earlier_parts not in (1, part.of):
+                reporter.warn(
+                    f"this is a part of {part.of}, of a job that was begun in {earlier_parts} parts"
+                )
+            for name, version in versions.items():
+                if earlier[name] != version:
+                    raise UsageError(
+                        f"was begun with {name} {earlier[name]}, and here is {version}",
+                        field="out",
+                        value=self.folder,
+                        hint="Use one version for all of it, or choose a new folder.",
+                    )
+        record = json.dumps({**versions, "parts": part.of, "threads": self.threads}).encode()
+        if not file.is_file() or file.read_bytes() != record:
+            atomic_write(file, record)
+
+    # --- write units ---------------------------------------------------------------------------------------------
 
     def is_made(self, unit: Unit) -> bool:
         return (self.folder / unit.file).is_file()
 
     def missing(self) -> list[Unit]:
-        """Units that are not there yet, nor, where no clips are chosen, their shards."""
+        """Return the units that are not made. Without a classifier filter, those in finished shards are not missing."""
         if self.is_assembled:
             return []
         files = [self.folder / name for name in self._planned_shards()]
-        whole = {number for number, file in enumerate(files) if file.is_file()}
-        return [unit for unit in self.units if unit.shard not in whole and not self.is_made(unit)]
+        finished = {number for number, file in enumerate(files) if file.is_file()}
+        return [unit for unit in self.units if unit.shard not in finished and not self.is_made(unit)]
 
-    def missing_of_parts(self) -> str:
-        """What is missing in words, by part."""
+    def describe_missing(self) -> str:
+        """Return a phrase about the missing units and their parts."""
         of, missing = self.n_parts, self.missing()
         parts = sorted({part_number(unit.number, of) for unit in missing})
         whose = f", of part{'s' * (len(parts) > 1)} {', '.join(map(str, parts))} of {of}" if of > 1 else ""
@@ -203,14 +204,14 @@ class DatasetFolder:
         return len(self.plan) - sum(len(unit.rows) for unit in self.missing())
 
     def write_unit(self, unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
-        """Write one unit; `rows` are in its order, `audio` as FLAC bytes."""
+        """Write a unit. `rows` are in its order, with `audio` as FLAC bytes."""
         import pyarrow as pa
 
         features = dataset_features(self.plan.class_names, self.manifest.sample_rate_hz, self._is_filtered)
-        if self.work.is_dir():  # else others, given the same unit, have finished the dataset
-            self.write_table(unit.file, pa.Table.from_pylist(list(rows), schema=features.arrow_schema))
+        if self.work.is_dir():  # otherwise another process made the unit, too, and the dataset is finished
+            self._write_table(unit.file, pa.Table.from_pylist(list(rows), schema=features.arrow_schema))
 
-    def write_table(self, name: str, table: Any) -> None:
+    def _write_table(self, name: str, table: Any) -> None:
         import pyarrow.parquet as pq
 
         buffer = io.BytesIO()
@@ -219,7 +220,7 @@ class DatasetFolder:
         with disk_errors(self.folder):
             atomic_write(self.folder / name, checked(content) if name.startswith(WORK_FOLDER) else content)
 
-    # --- all units are there -------------------------------------------------------------------------------------
+    # --- assemble shards -----------------------------------------------------------------------------------------
 
     @property
     def _is_filtered(self) -> bool:
@@ -227,31 +228,33 @@ class DatasetFolder:
 
     @property
     def is_assembled(self) -> bool:
-        """Whether the shards are written and named."""
+        """Whether the manifest names shards and all of them are there."""
         return bool(self.manifest.shards) and all(
             (self.folder / name).is_file() for name in self.manifest.all_shards
         )
 
     def scores(self) -> dict[str, float]:
-        """The classifier filter's score of every clip that was made, by its id."""
-        made = [unit.file for unit in self.units]
-        found: dict[str, float] = {}
-        for name in self.manifest.all_shards if self.is_assembled else made:
-            table = self._read_whole(name, ["clip_id", "filter_score"])
-            found |= zip(*(column.to_pylist() for column in table.columns), strict=True)
-        return found
+        """Return the classifier filter's score of every clip by its id."""
+        files = list(self.manifest.all_shards) if self.is_assembled else [unit.file for unit in self.units]
+        scores: dict[str, float] = {}
+        for name in files:
+            ids, values = self._read_table(name, ["clip_id", "filter_score"]).columns
+            scores |= zip(ids.to_pylist(), values.to_pylist(), strict=True)
+        return scores
 
-    def assemble(self, kept: Collection[str] | None = None) -> None:
-        """Write the dataset's shards, with a classifier filter of the clips `kept` (ids) and of the rejected ones, and name them
-        with their hashes in the manifest."""
+    def assemble(self, kept_ids: Collection[str] | None = None) -> None:
+        """Write the shards, and their names and hashes into the manifest.
+
+        With a classifier filter, `kept_ids` are the ids of the clips to keep, and the other clips get shards of their own.
+        """
         if not self.is_assembled:
             rejected: dict[str, Shard] = {}
-            if kept is None:
+            if kept_ids is None:
                 shards = self._write_shards("data/train", None)
             else:
                 ids = {clip.clip_id for clip in self.plan.clips}
-                shards = self._write_shards("data/train", ids & set(kept))
-                rejected = self._write_shards("rejected/rejected", ids - set(kept))
+                shards = self._write_shards("data/train", ids & set(kept_ids))
+                rejected = self._write_shards("rejected/rejected", ids - set(kept_ids))
             self.manifest = replace(self.manifest, shards=shards, rejected=rejected)
         with disk_errors(self.folder):
             hashes = {name: sha256_of(self.folder / name) for name in self.manifest.all_shards}
@@ -264,8 +267,16 @@ class DatasetFolder:
         n_shards = -(-n_clips // self.rows_per_shard)
         return [f"{prefix}-{index:05d}-of-{n_shards:05d}.parquet" for index in range(n_shards)]
 
+    def _planned_shards(self) -> dict[str, Shard]:
+        """Return the shards that are known before all clips are made: none with a classifier filter."""
+        if self._is_filtered:
+            return {}
+        n_rows = Counter(unit.shard for unit in self.units for _ in unit.rows)
+        names = self._shard_names("data/train", len(self.plan))
+        return {name: Shard(n_rows[number]) for number, name in enumerate(names)}
+
     def _write_shards(self, prefix: str, members: set[str] | None) -> dict[str, Shard]:
-        """Write the shards of the clips whose ids are `members` (None: all), in the plan's order."""
+        """Write the shards of the clips whose ids are `members` (None: all clips), in the plan's order."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -276,34 +287,34 @@ class DatasetFolder:
         with disk_errors(self.folder):
             (self.folder / prefix).parent.mkdir(exist_ok=True)
         ids = pa.array(sorted(members or ()))
-        waiting: Any = None
+        pending: Any = None
         last = self.units[-1].shard
-        for group, units in itertools.groupby(self.units, key=lambda unit: unit.shard):
-            if members is None and (self.folder / names[group]).is_file():  # by a run that was stopped here
-                written[names[group]] = Shard(sum(len(unit.rows) for unit in units))
+        for number, units in itertools.groupby(self.units, key=lambda unit: unit.shard):
+            if members is None and (self.folder / names[number]).is_file():  # written by an interrupted run
+                written[names[number]] = Shard(sum(len(unit.rows) for unit in units))
                 continue
             table = self._rows_of(list(units))
-            own = table if members is None else table.filter(pc.is_in(table["clip_id"], value_set=ids))
-            waiting = own if waiting is None else pa.concat_tables([waiting, own])
-            while len(waiting) >= self.rows_per_shard or (group == last and len(waiting)):
+            chosen = table if members is None else table.filter(pc.is_in(table["clip_id"], value_set=ids))
+            pending = chosen if pending is None else pa.concat_tables([pending, chosen])
+            while len(pending) >= self.rows_per_shard or (number == last and len(pending)):
                 name = names[len(written)]
-                shard = waiting.slice(0, self.rows_per_shard).combine_chunks()
+                shard = pending.slice(0, self.rows_per_shard).combine_chunks()
                 if not (self.folder / name).is_file():
-                    self.write_table(name, shard)
+                    self._write_table(name, shard)
                 written[name] = Shard(len(shard))
-                waiting = waiting.slice(self.rows_per_shard)
+                pending = pending.slice(self.rows_per_shard)
         return written
 
     def _rows_of(self, units: Sequence[Unit]) -> Any:
-        """The rows of one shard's units, in the plan's order."""
+        """Return the rows of units in the plan's order."""
         import pyarrow as pa
 
-        tables = [self._read_whole(unit.file) for unit in units]
+        tables = [self._read_table(unit.file) for unit in units]
         order = np.argsort([row for unit in units for row in unit.rows])
         return pa.concat_tables(tables).take(order)
 
-    def _read_whole(self, name: str, columns: list[str] | None = None) -> Any:
-        """The rows of a unit or shard. Raises UsageError for a unit that is not as it was written."""
+    def _read_table(self, name: str, columns: list[str] | None = None) -> Any:
+        """Return the rows of a unit or shard. Raises UsageError for a damaged unit."""
         import pyarrow.parquet as pq
 
         file = self.folder / name
@@ -321,14 +332,14 @@ class DatasetFolder:
         )
 
     def finish(self, card: str) -> None:
-        """Write the card and remove what only the rendering needed."""
+        """Write the card and delete the work folder."""
         with disk_errors(self.folder):
             atomic_write(self.folder / "README.md", card.encode())
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-def _is_whole(file: Path, shard: Shard) -> bool:
-    """Whether a file is what was written: by its hash in a finished dataset, else by its rows."""
+def _is_intact(file: Path, shard: Shard) -> bool:
+    """Whether a file has the hash of its shard, or before the dataset is finished, its number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,9 +1,9 @@
-"""The classifier filter of `usk synth`: a classifier scores each synthetic clip, and the best are kept.
+"""The classifier filter of `usk synth`: classifiers score the synthetic clips, and the best clips are kept.
 
-A clip is scored by a classifier that was trained on its parents' folds alone, so that it may train wherever those are not tested;
-where the folds to be tested are named, by one that was trained on all others. Either knows nothing but recordings that parents are
-drawn from, none of which also occurs in another fold. What it was trained on goes into the manifest and the rows, and `usk train`
-and `usk audit` hold the clips to it as they do for generators.
+By default a clip is scored by a classifier that was trained on the folds of the clip's parents alone. The clip may then train
+wherever these folds are not tested. If test folds are named, one classifier is trained on all other folds. In both cases a
+classifier is trained only on recordings that parents are drawn from and that have no clips in other folds. The manifest and the
+rows record what it was trained on. `usk train` and `usk audit` apply the leak rules to it, as they do to generators.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import io
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,62 +38,79 @@ from usk.synth.plan import PlannedClip, proportional
 from usk.synth.settings import SynthConfig
 
 MIN_RECORDINGS = 2  # of a class, for a classifier to learn it
-MIN_STEPS = 150  # however few the clips
+MIN_STEPS = 150
 BATCH = 128
 
 Folds = tuple[int, ...]
-"""The folds that a classifier was trained on, which name it."""
+"""The folds that a classifier was trained on. They identify it."""
 
-# --- who is trained on what, and what is kept: pure -----------------------------------------------------------
+# --- training data and selection: pure functions --------------------------------------------------------------
 
 
-def filter_trainings(
+def scorer_of(clip: PlannedClip, single: Folds) -> Folds:
+    """Return the classifier that scores a clip: the `single` one, or without it (`()`) the one of the parents' folds."""
+    return single or tuple(sorted(set(clip.parent_folds)))
+
+
+def usable_rows(
+    pool: Sequence[Clip], known_clips: Sequence[Clip], scorers: Iterable[Folds]
+) -> dict[Folds, list[int]]:
+    """Return the rows of `pool` that each scorer may be based on.
+
+    Recordings that are held out for validation or have clips in other folds are left out. `known_clips` are all clips of the
+    source.
+    """
+    held_out = held_out_groups(known_clips)
+    folds_of: dict[str, set[int]] = defaultdict(set)
+    for clip in known_clips:
+        folds_of[clip.group].add(clip.fold)
+    return {
+        scorer: [
+            row
+            for row, clip in enumerate(pool)
+            if clip.group not in held_out and folds_of[clip.group] <= set(scorer)
+        ]
+        for scorer in scorers
+    }
+
+
+def training_rows(
     pool: Sequence[Clip],
     known_clips: Sequence[Clip],
     planned: Sequence[PlannedClip],
     class_names: Sequence[str],
-    one_for_all: bool,
+    is_single: bool,
 ) -> dict[Folds, list[int]]:
-    """The classifiers that the planned clips need, each with the rows of `pool` that it is trained on.
+    """Return the classifiers that the planned clips need, and the rows of `pool` that each is trained on.
 
     Args:
-        pool: clips that parents are drawn from.
-        known_clips: all clips of the source; they decide what is held out, and which recordings lie in other folds too.
-        one_for_all: one that is trained on all of the pool, instead of one a fold.
+        pool: the clips that parents are drawn from.
+        known_clips: all clips of the source.
+        is_single: whether one classifier is trained on the whole pool, instead of one for each fold.
 
-    Raises SourceError for a classifier with a single class, and for a planned class that a classifier cannot learn.
+    Raises SourceError for a classifier with one class, or with too few recordings of a planned class.
     """
-    held = held_out_groups(known_clips)
-    folds_of: dict[str, set[int]] = defaultdict(set)
-    for clip in known_clips:
-        folds_of[clip.group].add(clip.fold)
-    everywhere = tuple(sorted({clip.fold for clip in pool}))
-    wanted: dict[Folds, set[int]] = defaultdict(set)
-    for one in planned:
-        wanted[scored_by(one, everywhere if one_for_all else ())].add(one.label)
-    made = {}
-    for name, labels in sorted(wanted.items()):
-        rows = [
-            row
-            for row, clip in enumerate(pool)
-            if clip.group not in held and folds_of[clip.group] <= set(name)
-        ]
+    all_folds = tuple(sorted({clip.fold for clip in pool}))
+    labels_of: dict[Folds, set[int]] = defaultdict(set)
+    for planned_clip in planned:
+        labels_of[scorer_of(planned_clip, all_folds if is_single else ())].add(planned_clip.label)
+    rows_of = usable_rows(pool, known_clips, sorted(labels_of))
+    for folds, rows in rows_of.items():
         recordings: dict[int, set[str]] = defaultdict(set)
         for row in rows:
             recordings[pool[row].label].add(pool[row].group)
-        who = "its classifier" if one_for_all else f"the classifier of fold {', '.join(map(str, name))}"
-        more = (
-            "Add recordings."
-            if one_for_all
-            else "Or name the test folds: one classifier then learns all others."
-        )
+        if is_single:
+            who, more = "its classifier", "Add recordings."
+        else:
+            who = f"the classifier of fold {', '.join(map(str, folds))}"
+            more = "Or name the test folds: one classifier then learns all others."
         if len(recordings) < 2:
             raise SourceError(
                 f"{who} would be trained on clips of one class and could not tell it from others",
                 field="filter",
                 hint=f"Filter more classes at once. {more}",
             )
-        for label in sorted(labels):
+        for label in sorted(labels_of[folds]):
             if len(recordings[label]) < MIN_RECORDINGS:
                 raise SourceError(
                     f"{who} cannot learn the class {class_names[label]}: it has {len(recordings[label])} of at least "
@@ -101,13 +118,14 @@ def filter_trainings(
                     field="filter",
                     hint=f"Leave the class out. {more}",
                 )
-        made[name] = rows
-    return made
+    return rows_of
 
 
-def trained_on(pool: Sequence[Clip], rows_of: Mapping[Folds, Sequence[int]]) -> tuple[FilterTrainedOn, ...]:
-    """What a manifest says of filters that know these rows of `pool`."""
-    known = {folds: [pool[row] for row in rows] for folds, rows in rows_of.items()}
+def training_records(
+    pool: Sequence[Clip], rows_of: Mapping[Folds, Sequence[int]]
+) -> tuple[FilterTrainedOn, ...]:
+    """Return the manifest's records of scorers that are based on these rows of `pool`."""
+    clips_of = {folds: [pool[row] for row in rows] for folds, rows in rows_of.items()}
     return tuple(
         FilterTrainedOn(
             folds,
@@ -115,42 +133,38 @@ def trained_on(pool: Sequence[Clip], rows_of: Mapping[Folds, Sequence[int]]) -> 
             tuple(sorted({clip.group for clip in clips})),
             tuple(sorted({clip.identity for clip in clips})),
         )
-        for folds, clips in known.items()
+        for folds, clips in clips_of.items()
     )
 
 
-def scored_by(clip: PlannedClip, everywhere: Folds) -> Folds:
-    """Which classifier scores a clip: the one of all folds, else the one of its parents' fold."""
-    return everywhere or tuple(sorted(set(clip.parent_folds)))
-
-
-def best(
+def select_best(
     planned: Sequence[PlannedClip], scorers: Sequence[Folds], scores: Sequence[float], per_class: int
 ) -> set[str]:
-    """Ids of the clips to keep: of each class and classifier, in proportion to the clips made, the best.
+    """Return the ids of the best `per_class` clips of each class.
 
-    Scores of different classifiers are not compared. Ties go by id.
+    The scores of different classifiers are not compared: each keeps clips in proportion to those that it scored. Equal scores
+    are ordered by id.
     """
     members: dict[int, dict[Folds, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, clip in enumerate(planned):
         members[clip.label][scorers[index]].append(index)
     kept: set[str] = set()
-    for of_class in members.values():
-        places = proportional(per_class, [len(indices) for _, indices in sorted(of_class.items())])
-        for (_, indices), n in zip(sorted(of_class.items()), places, strict=True):
+    for by_scorer in members.values():
+        groups = [indices for _, indices in sorted(by_scorer.items())]
+        for indices, n in zip(groups, proportional(per_class, [len(some) for some in groups]), strict=True):
             ranked = sorted(indices, key=lambda index: (-scores[index], planned[index].clip_id))
             kept |= {planned[index].clip_id for index in ranked[:n]}
     return kept
 
 
-def kept_by(
+def select_clips(
     record: FilterRecord, planned: Sequence[PlannedClip], scores: Mapping[str, float], per_class: int
 ) -> set[str]:
-    """Ids of the clips to keep. `scores`: of all clips, by id. Raises SourceError where an outside model keeps none."""
+    """Return the ids of the clips to keep, given the scores by clip id. Raises SourceError if an outside model keeps none."""
     if record.least_score is None:
-        everywhere = record.trained_on[0].folds if record.test_folds else ()
-        scorers = [scored_by(clip, everywhere) for clip in planned]
-        return best(planned, scorers, [scores[clip.clip_id] for clip in planned], per_class)
+        single = record.trained_on[0].folds if record.test_folds else ()
+        scorers = [scorer_of(clip, single) for clip in planned]
+        return select_best(planned, scorers, [scores[clip.clip_id] for clip in planned], per_class)
     kept = {clip.clip_id for clip in planned if scores[clip.clip_id] >= record.least_score}
     if not kept:
         raise SourceError(
@@ -163,16 +177,16 @@ def kept_by(
 
 
 def _file_name(folds: Folds) -> str:
-    """A classifier's folds, in few letters where they are many: a fold may be a speaker."""
-    named = "-".join(map(str, folds))
-    return named if len(named) <= 40 else hashlib.sha256(named.encode()).hexdigest()[:12]
+    """Return a name for the file of a classifier. Many folds (a fold may be a speaker) are hashed."""
+    name = "-".join(map(str, folds))
+    return name if len(name) <= 40 else hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 # --- the classifiers ------------------------------------------------------------------------------------------
 
 
 class ClipFilter:
-    """The classifiers of one dataset: trained once, kept beside the plan until the dataset is finished."""
+    """The classifiers of a dataset. They are trained once and stored in the work folder until the dataset is finished."""
 
     def __init__(
         self,
@@ -183,64 +197,64 @@ class ClipFilter:
         device: torch.device,
         classifier: str = DEFAULT_CLASSIFIER,
     ) -> None:
-        """`pool` is what parents are drawn from. Raises what `filter_trainings` raises."""
+        """`pool` has the clips that parents are drawn from. Raises what `training_rows` raises."""
         self.pool, self.config, self.device, self.classifier = pool, config, device, classifier
         self.recipe: ClassifierPreset = preset(classifier)
-        clips, names = pool.source.clips, pool.source.class_names
-        one_for_all = bool(config.test_folds)
-        self.trainings = filter_trainings(clips, known_clips, planned, names, one_for_all)
-        self.everywhere: Folds = next(iter(self.trainings)) if one_for_all else ()
+        is_single = bool(config.test_folds)
+        class_names = pool.source.class_names
+        self.rows_of = training_rows(pool.source.clips, known_clips, planned, class_names, is_single)
+        self.single: Folds = next(iter(self.rows_of)) if is_single else ()
         self.classifiers: dict[Folds, nn.Module] = {}
 
     def record(self) -> FilterRecord:
-        """What the manifest says of it."""
+        """Return the filter's entry in the manifest."""
         return FilterRecord(
             classifier=self.classifier,
             share_kept=self.config.filter or 1.0,
             test_folds=self.config.test_folds,
-            trained_on=trained_on(self.pool.source.clips, self.trainings),
+            trained_on=training_records(self.pool.source.clips, self.rows_of),
         )
 
     def prepare(self, work: Path, reporter: Reporter) -> None:
-        """Train the classifiers, or read those that an interrupted run has left in `work`."""
+        """Train the classifiers, or read those that an interrupted run left in `work`."""
         from safetensors.torch import load, save
 
         n_steps = {
-            name: max(MIN_STEPS, self.recipe.epochs * math.ceil(len(rows) / self.recipe.batch))
-            for name, rows in self.trainings.items()
+            folds: max(MIN_STEPS, self.recipe.epochs * math.ceil(len(rows) / self.recipe.batch))
+            for folds, rows in self.rows_of.items()
         }
         with reporter.task("training the classifier filter", "steps", sum(n_steps.values())) as task:
             done = 0
-            for name, rows in self.trainings.items():
-                path = work / f"filter-{_file_name(name)}.safetensors"
+            for folds, rows in self.rows_of.items():
+                path = work / f"filter-{_file_name(folds)}.safetensors"
                 with disk_errors(work.parent), creation_lock(path):  # one process trains it
                     weights = read_checked(path)
                     if weights is None:
-                        model = self._train(rows, n_steps[name], task, done)
+                        model = self._train(rows, n_steps[folds], task, done)
                         tensors = {key: one.contiguous().cpu() for key, one in model.state_dict().items()}
                         weights = save(tensors)
                         atomic_write(path, checked(weights))
-                    model = self._network()
+                    model = self._new_network()
                     model.load_state_dict(load(weights))
-                self.classifiers[name] = model.to(self.device).eval()
-                done += n_steps[name]
+                self.classifiers[folds] = model.to(self.device).eval()
+                done += n_steps[folds]
                 task.update(done)
 
-    def _network(self, probe: torch.Tensor | None = None) -> nn.Module:
+    def _new_network(self, probe: torch.Tensor | None = None) -> nn.Module:
         return self.recipe.model(len(self.pool.source.class_names), probe)
 
     def _train(self, rows: list[int], n_steps: int, task: Task, done: int) -> nn.Module:
-        """One classifier, trained as `usk train` trains its preset, to the last step: no epoch is chosen.
+        """Train a classifier with its preset, to the last step: no epoch is chosen.
 
-        Its draws are its own, whatever was drawn before: trained again, it is the same.
+        Its random numbers do not depend on earlier draws, so that training again gives the same weights.
         """
         recipe, device = self.recipe, self.device
-        # At the generator's rate, as synthetic clips are: a classifier knows neither by its bandwidth.
+        # At the generator's sample rate, so that bandwidth does not tell real clips from synthetic ones
         features = features_of(self.pool.subset(rows), recipe.features).to(device)
         labels = torch.tensor([self.pool.source.clips[row].label for row in rows], device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
-            model = self._network(features.float().cpu()).to(device).train()
+            model = self._new_network(features.float().cpu()).to(device).train()
             settings = StepSettings(
                 steps=n_steps,
                 batch=recipe.batch,
@@ -257,28 +271,28 @@ class ClipFilter:
         return model
 
     def score(self, planned: Sequence[PlannedClip], rows: Sequence[dict[str, Any]], rate_hz: int) -> None:
-        """Write its score, and the folds that its classifier was trained on, into the row of each planned clip.
+        """Write the score of each planned clip, and its classifier's folds, into the clip's row.
 
-        The audio scored is the row's own, as it is stored.
+        The audio is read from the row, as it will be stored.
         """
         import soundfile
 
-        names = [scored_by(clip, self.everywhere) for clip in planned]
-        for name in sorted(set(names)):
-            own = [index for index, scorer in enumerate(names) if scorer == name]
-            stored = (io.BytesIO(rows[index]["audio"]["bytes"]) for index in own)
-            audio = (soundfile.read(file, dtype="float32")[0] for file in stored)
+        scorers = [scorer_of(clip, self.single) for clip in planned]
+        for folds in sorted(set(scorers)):
+            own = [index for index, scorer in enumerate(scorers) if scorer == folds]
+            files = (io.BytesIO(rows[index]["audio"]["bytes"]) for index in own)
+            audio = (soundfile.read(file, dtype="float32")[0] for file in files)
             features = features_at(audio, len(own), rate_hz, self.recipe.features)
-            probabilities = self.probabilities(name, features)
+            probabilities = self._probabilities(folds, features)
             for place, index in enumerate(own):
                 rows[index]["filter_score"] = round(float(probabilities[place, planned[index].label]), 6)
-                rows[index]["filter_folds"] = list(name)
+                rows[index]["filter_folds"] = list(folds)
 
-    def probabilities(self, name: Folds, features: torch.Tensor) -> np.ndarray:
-        """What one classifier makes of log-mel features in dB: [n, classes]."""
+    def _probabilities(self, folds: Folds, features: torch.Tensor) -> np.ndarray:
+        """Return a classifier's probabilities [n, classes] for log-mel features in dB."""
         parts = []
         with torch.no_grad():
             for batch in features.split(BATCH):
-                logits = self.classifiers[name](batch.to(self.device).float())
+                logits = self.classifiers[folds](batch.to(self.device).float())
                 parts.append(logits.float().softmax(dim=1).cpu())
         return torch.cat(parts).numpy()

@@ -1,4 +1,4 @@
-"""The plan: which parents, which weight, which seed, for every synthetic clip, drawn before any is made. Pure."""
+"""Draw the plan: the parents, weights and seed of every synthetic clip, before any is made. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from usk.data.splits import held_out_groups, stable_order
 from usk.errors import SourceError, require_at_least
 from usk.synth.alpha import Alpha
 from usk.synth.planned import PlannedClip, PlannedClips
-from usk.synth.settings import MOST_PER_CLASS
+from usk.synth.settings import MAX_PER_CLASS
 from usk.text import abbreviate_list, pluralize
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All clips to make, classes taking turns, so that an interrupted run has some of each."""
+    """All clips to make. Classes take turns, so that an interrupted run has clips of each class."""
 
     class_names: tuple[str, ...]
-    clips: Sequence[PlannedClip]  # `PlannedClips` where there may be many
+    clips: Sequence[PlannedClip]  # `PlannedClips`, as there may be many
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -39,24 +39,24 @@ class Plan:
         return digest.hexdigest()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each clip as a plain record, with the class by name."""
+        """Yield each clip as a dict, with the class's name."""
         return ({**clip.as_dict(), "class": self.class_names[clip.label]} for clip in self.clips)
 
     def lines(self) -> Iterator[bytes]:
-        """One JSON object a line."""
+        """Yield each clip as a line of JSON."""
         return (f"{json.dumps(row)}\n".encode() for row in self.rows())
 
     @classmethod
     def from_lines(cls, lines: Iterable[str | bytes], class_names: Sequence[str]) -> Plan:
-        """What `lines` gave. Raises ValueError, KeyError or TypeError for text that it did not give."""
-        return cls(tuple(class_names), PlannedClips(map(_clip_of, lines)))
+        """Parse what `lines` gives. Raises ValueError, KeyError or TypeError for other text."""
+        return cls(tuple(class_names), PlannedClips(map(_parse_line, lines)))
 
-    def only(self, clip_ids: Collection[str]) -> Plan:
-        """The plan of some of its clips."""
+    def select(self, clip_ids: Collection[str]) -> Plan:
+        """Return the plan of some of the clips."""
         return replace(self, clips=PlannedClips(clip for clip in self.clips if clip.clip_id in clip_ids))
 
     def counts(self) -> dict[str, dict[int, int]]:
-        """Clips by class name and fold."""
+        """Return the number of clips by class name and fold."""
         tally: dict[str, dict[int, int]] = {}
         for clip in self.clips:
             folds = tally.setdefault(self.class_names[clip.label], {})
@@ -64,18 +64,17 @@ class Plan:
         return {name: dict(sorted(tally[name].items())) for name in self.class_names if name in tally}
 
     def with_prompts(self, draw: Callable[[str, int], str]) -> Plan:
-        """The plan with a prompt for each clip: what `draw` gives for its class's name and its seed."""
+        """Return the plan with a prompt for each clip, from `draw(class name, seed)`."""
         names = self.class_names
         clips = (replace(clip, prompt=draw(names[clip.label], clip.seed)) for clip in self.clips)
         return replace(self, clips=PlannedClips(clips))
 
 
-def _clip_of(line: str | bytes) -> PlannedClip:
+def _parse_line(line: str | bytes) -> PlannedClip:
     row: dict[str, Any] = json.loads(line)
     del row["class"]
-    return PlannedClip(
-        **(row | {name: tuple(value) for name, value in row.items() if isinstance(value, list)})
-    )
+    lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+    return PlannedClip(**(row | lists))
 
 
 def draw_plan(
@@ -92,57 +91,62 @@ def draw_plan(
 ) -> Plan:
     """Draw parents for `per_class` synthetic clips of each class in `clips`.
 
-    A clip's parents have one class, different recordings, and one fold unless no fold has enough of the class (or `across_folds`).
-    Every clip is used about equally often, and no pair is drawn again while another is left; then it returns with another alpha.
-    A class's clips are spread over the folds in proportion to its real clips there. Recordings held out for validation give no
-    parents. `known_clips` are all clips of the source, where `clips` is only a part of it; they decide what is held out. Plans of
-    the same seed and another `name` share neither noise nor order.
+    The parents of a clip have the same class, different recordings, and the same fold, unless no fold has enough recordings of
+    the class. All real clips are used about equally often. A pair is drawn again, with another alpha, only when no other pair is
+    left. A class's clips are spread over the folds in proportion to its real clips there. Recordings that are held out for
+    validation give no parents.
 
-    Raises: UsageError for `per_class` below 1 or a negative `seed`; SourceError if a class has too few recordings.
+    Args:
+        name: plans of the same seed with different names share neither noise nor order.
+        across_folds: pair parents of different folds, too.
+        known_clips: all clips of the source, if `clips` is a part of it. They decide which recordings are held out.
+
+    Raises UsageError for `per_class` below 1 or a negative `seed`, and SourceError if a class has too few recordings.
     """
     alpha = Alpha.parse(alpha) if isinstance(alpha, str) else alpha
-    require_at_least(1, MOST_PER_CLASS, per_class=per_class)
+    require_at_least(1, MAX_PER_CLASS, per_class=per_class)
     require_at_least(0, seed=seed)
-    held = held_out_groups(known_clips if known_clips is not None else clips)
+    held_out = held_out_groups(known_clips if known_clips is not None else clips)
     pools: dict[int, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.identity):
-        if clip.group not in held:
+        if clip.group not in held_out:
             pools[clip.label].append(clip)
+    labels = sorted({clip.label for clip in clips})
+    if short := [label for label in labels if len({clip.group for clip in pools[label]}) < n_parents]:
+        groups = {
+            class_names[label]: {clip.group for clip in clips if clip.label == label} for label in short
+        }
+        raise _too_few_recordings(groups, n_parents, held_out)
     planned = PlannedClips()
     orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
     notes: list[str] = []
-    repeated: dict[str, int] = {}  # classes with fewer pairs than clips, and how many
-    apart: list[str] = []  # classes without enough recordings in any fold
-    lacking: dict[str, set[str]] = {}  # classes without enough recordings anywhere, and those they have
-    for label in sorted({clip.label for clip in clips}):
-        if len({clip.group for clip in pools[label]}) < n_parents:
-            lacking[class_names[label]] = {clip.group for clip in clips if clip.label == label}
-            continue
-        folds = {} if across_folds else _by_fold(pools[label], n_parents)
+    repeated: dict[str, int] = {}  # classes with fewer pairs than clips, and their number of pairs
+    mixed: list[str] = []  # classes whose parents lie in different folds, for lack of recordings in one
+    for label in labels:
+        class_name = class_names[label]
+        folds = {} if across_folds else _pools_by_fold(pools[label], n_parents)
         if not folds:
             folds = {0: pools[label]}
-            apart += [] if across_folds else [class_names[label]]
+            mixed += [] if across_folds else [class_name]
         elif skipped := sorted({clip.fold for clip in pools[label]} - set(folds)):
             notes.append(
-                f"{class_names[label]}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
+                f"{class_name}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
             )
-        shares = proportional(per_class, [len(pool) for pool in folds.values()])
+        counts = proportional(per_class, [len(pool) for pool in folds.values()])
         begin = len(planned)
         n_pairs = 0
-        for (fold, pool), count in zip(folds.items(), shares, strict=True):
-            rng = _generator(seed, name, label, fold)
+        for (fold, pool), count in zip(folds.items(), counts, strict=True):
+            rng = _random(seed, name, label, fold)
             rows = _draw_parents(pool, count, n_parents, rng)
             n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
-            first = f"{class_names[label]}-{seed}-{fold}", len(planned) - begin
-            planned.extend(_planned(pool, rows, alpha, rng, *first))
+            prefix = f"{class_name}-{seed}-{fold}"
+            planned.extend(_plan_clips(pool, rows, alpha, rng, prefix, len(planned) - begin))
         if n_parents == 2 and n_pairs < per_class:
-            repeated[class_names[label]] = n_pairs
-        orders.append(begin + _generator(seed, name, label).permutation(per_class))
-    if lacking:
-        raise _too_few_recordings(lacking, n_parents, held)
-    if apart:
+            repeated[class_name] = n_pairs
+        orders.append(begin + _random(seed, name, label).permutation(per_class))
+    if mixed:
         notes.append(
-            f"{abbreviate_list(apart)}: every fold has fewer than {_recordings(n_parents)} to draw from, so parents lie in different folds; such a clip trains where neither "
+            f"{abbreviate_list(mixed)}: every fold has fewer than {_recordings(n_parents)} to draw from, so parents lie in different folds; such a clip trains where neither "
             "is tested"
         )
     if repeated:
@@ -154,8 +158,22 @@ def draw_plan(
     return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(notes))
 
 
-def _by_fold(clips: Sequence[Clip], n_parents: int) -> dict[int, list[Clip]]:
-    """Clips by fold, of the folds that have so many recordings."""
+def proportional(total: int, sizes: Sequence[int]) -> list[int]:
+    """Split `total` in proportion to `sizes`, by largest remainders."""
+    exact = [total * size / sum(sizes) for size in sizes]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda index: (counts[index] - exact[index], index))
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def _random(seed: int, name: str, *place: int) -> np.random.Generator:
+    return np.random.default_rng([stable_order(f"plan/{seed}/{name}") if name else seed, *place])
+
+
+def _pools_by_fold(clips: Sequence[Clip], n_parents: int) -> dict[int, list[Clip]]:
+    """Return the clips by fold, for the folds with at least `n_parents` recordings."""
     folds: dict[int, list[Clip]] = defaultdict(list)
     for clip in clips:
         folds[clip.fold].append(clip)
@@ -164,14 +182,56 @@ def _by_fold(clips: Sequence[Clip], n_parents: int) -> dict[int, list[Clip]]:
     }
 
 
-def _planned(
+def _draw_parents(pool: Sequence[Clip], count: int, n_parents: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the parents of `count` clips, as rows of `pool` [count, n_parents]. All clips are used about equally often."""
+    if n_parents == 2:
+        return _draw_pairs(pool, count, rng)
+    rounds = [rng.permutation(len(pool)) for _ in range(-(-count // len(pool)))]
+    return np.concatenate(rounds or [np.empty(0, np.int64)])[:count, None]
+
+
+def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw pairs of different recordings [count, 2]. No pair comes again before all pairs were drawn."""
+    groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
+    uses = np.zeros(len(pool), dtype=np.int64)
+    n_partners = np.array([(groups != group).sum() for group in groups])
+    taken: dict[int, list[int]] = defaultdict(
+        list
+    )  # partners that a clip has had since all pairs were last drawn
+    n_taken = np.zeros(len(pool), dtype=np.int64)
+    pairs = np.empty((count, 2), dtype=np.int32)
+    for place in range(count):
+        if (n_taken == n_partners).all():
+            taken.clear()
+            n_taken[:] = 0
+        free = np.flatnonzero(n_taken < n_partners)
+        first = _least_used(free, uses, rng.random(len(pool))[free])
+        is_free = groups != groups[first]
+        is_free[taken[first]] = False
+        partners = np.flatnonzero(is_free)
+        second = _least_used(partners, uses, rng.random(len(partners)))
+        taken[first].append(second)
+        taken[second].append(first)
+        n_taken[[first, second]] += 1
+        uses[[first, second]] += 1
+        pairs[place] = (first, second) if rng.random() < 0.5 else (second, first)
+    return pairs
+
+
+def _least_used(rows: np.ndarray, uses: np.ndarray, tie_breakers: np.ndarray) -> int:
+    """Return the row with the fewest uses. Among equals the lowest tie breaker decides."""
+    fewest = np.flatnonzero(uses[rows] == uses[rows].min())
+    return int(rows[fewest[tie_breakers[fewest].argmin()]])
+
+
+def _plan_clips(
     pool: Sequence[Clip], drawn: np.ndarray, alpha: Alpha, rng: np.random.Generator, prefix: str, number: int
 ) -> Iterator[PlannedClip]:
-    """Clips of the parents `drawn` (rows of `pool` [clips, parents]), numbered from `number`."""
+    """Yield the clips whose parents are `drawn` (rows of `pool` [clips, parents]), numbered from `number`."""
     seen: set[tuple[int, ...]] = set()
     for place, rows in enumerate(drawn.tolist(), start=number):
         pair = tuple(sorted(rows))
-        weights = (alpha.spread if pair in seen else alpha).draw(len(rows), rng)
+        weights = (alpha.for_repeats if pair in seen else alpha).draw(len(rows), rng)
         seen.add(pair)
         parents = [pool[row] for row in rows]
         folds = tuple(clip.fold for clip in parents)
@@ -189,72 +249,23 @@ def _planned(
         )
 
 
-def _too_few_recordings(lacking: Mapping[str, set[str]], n_parents: int, held: frozenset[str]) -> SourceError:
-    """For classes (with their recordings) of which no clip can be made: all of them, and what would do."""
-    one = "the class" if len(lacking) == 1 else abbreviate_list(list(lacking), 12)
-    other = ", take a strategy of one parent (variation)" if n_parents > 1 else ""
-    what = "class" if len(lacking) == 1 else "classes"
-    have = ", ".join(str(len(groups)) for groups in lacking.values())
-    some = ", some held out for validation" if any(groups & held for groups in lacking.values()) else ""
-    return SourceError(
-        f"{what} {', '.join(lacking)} cannot be interpolated: a clip needs {_recordings(n_parents)} ({'it has' if len(lacking) == 1 else 'they have'} {have} in all{some})",
-        hint=f"Leave {one} out{other}, or add recordings.",
+def _too_few_recordings(
+    groups: Mapping[str, set[str]], n_parents: int, held_out: frozenset[str]
+) -> SourceError:
+    """Return the error for classes with too few recordings, given the recordings of each."""
+    counts = ", ".join(str(len(of_class)) for of_class in groups.values())
+    held = (
+        ", some held out for validation" if any(of_class & held_out for of_class in groups.values()) else ""
     )
-
-
-def _generator(seed: int, name: str, *place: int) -> np.random.Generator:
-    return np.random.default_rng([stable_order(f"plan/{seed}/{name}") if name else seed, *place])
-
-
-def proportional(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` split in proportion to `sizes`, by largest remainders."""
-    exact = [total * size / sum(sizes) for size in sizes]
-    counts = [int(value) for value in exact]
-    by_remainder = sorted(range(len(sizes)), key=lambda index: (counts[index] - exact[index], index))
-    for index in by_remainder[: total - sum(counts)]:
-        counts[index] += 1
-    return counts
+    is_single = len(groups) == 1
+    noun, have = ("class", "it has") if is_single else ("classes", "they have")
+    which = "the class" if is_single else abbreviate_list(list(groups), 12)
+    other = ", take a strategy of one parent (variation)" if n_parents > 1 else ""
+    return SourceError(
+        f"{noun} {', '.join(groups)} cannot be interpolated: a clip needs {_recordings(n_parents)} ({have} {counts} in all{held})",
+        hint=f"Leave {which} out{other}, or add recordings.",
+    )
 
 
 def _recordings(n: int) -> str:
     return "a recording" if n == 1 else f"{n} recordings"
-
-
-def _draw_parents(pool: Sequence[Clip], count: int, n_parents: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of `count` parents, or pairs of different recordings, clips used evenly and no pair again while another is left:
-    [count, n_parents]."""
-    if n_parents == 2:
-        return _draw_pairs(pool, count, rng)
-    rounds = [rng.permutation(len(pool)) for _ in range(-(-count // len(pool)))]
-    return np.concatenate(rounds or [np.empty(0, np.int64)])[:count, None]
-
-
-def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> np.ndarray:
-    groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
-    uses = np.zeros(len(pool), dtype=np.int64)
-    partners = np.array([(groups != group).sum() for group in groups])
-    taken: dict[int, list[int]] = defaultdict(list)  # partners that a clip has had since pairs last ran out
-    n_taken = np.zeros(len(pool), dtype=np.int64)
-    pairs = np.empty((count, 2), dtype=np.int32)
-    for place in range(count):
-        if (n_taken == partners).all():
-            taken.clear()
-            n_taken[:] = 0
-        free = np.flatnonzero(n_taken < partners)
-        first = _least_used(free, uses, rng.random(len(pool))[free])
-        fresh = groups != groups[first]
-        fresh[taken[first]] = False
-        left = np.flatnonzero(fresh)
-        second = _least_used(left, uses, rng.random(len(left)))
-        taken[first].append(second)
-        taken[second].append(first)
-        n_taken[[first, second]] += 1
-        uses[[first, second]] += 1
-        pairs[place] = (first, second) if rng.random() < 0.5 else (second, first)
-    return pairs
-
-
-def _least_used(rows: np.ndarray, uses: np.ndarray, ties: np.ndarray) -> int:
-    """The one of `rows` with the fewest uses, and of several the one with the lowest of `ties`."""
-    fewest = np.flatnonzero(uses[rows] == uses[rows].min())
-    return int(rows[fewest[ties[fewest].argmin()]])

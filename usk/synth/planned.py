@@ -1,4 +1,4 @@
-"""Planned clips, kept in columns: a plan of a million fits into memory. Pure."""
+"""Planned clips, stored in columns so that a plan of a million clips fits into memory. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class PlannedClip:
-    """One synthetic clip to make. Its fold is its parents' fold, 0 if they do not share one."""
+    """A synthetic clip to make. Its fold is its parents' fold, or 0 if they lie in different folds."""
 
     clip_id: str
     label: int
@@ -20,15 +20,15 @@ class PlannedClip:
     parents: tuple[str, ...]
     parent_groups: tuple[str, ...]
     parent_folds: tuple[int, ...]
-    weights: tuple[float, ...]  # the parents' shares, which sum to 1
+    weights: tuple[float, ...]  # of the parents; they sum to 1
     seed: int
     parent_names: tuple[str, ...] = ()
     parent_seconds: tuple[float, ...] = ()
-    prompt: str = ""  # of generators that take prompts
+    prompt: str = ""  # for generators that take prompts
 
     @property
     def alpha(self) -> float:
-        """The share of what is not the first parent: of two, the second's."""
+        """Return the weight of the second parent; 0 with one parent."""
         return round(1 - self.weights[0], 6)
 
     def as_dict(self) -> dict[str, Any]:
@@ -37,13 +37,12 @@ class PlannedClip:
 
 FIELDS = tuple(field.name for field in fields(PlannedClip))
 
-
-COLUMNS = {"label": "i", "fold": "i", "parents": "i", "weights": "d", "seed": "q"}
-"""Numbers that are kept of each clip, by the code of their type; several of a clip follow each other."""
+COLUMN_TYPES = {"label": "i", "fold": "i", "parents": "i", "weights": "d", "seed": "q"}
+"""Type codes of the columns of numbers. `parents` and `weights` have as many numbers a clip as it has parents."""
 
 
 class Parent(NamedTuple):
-    """What a planned clip says of one of its parents; name and seconds are None in plans that leave them out."""
+    """A parent of planned clips. Name and seconds are None in plans without them."""
 
     identity: str
     group: str
@@ -53,8 +52,10 @@ class Parent(NamedTuple):
 
 
 class PlannedClips(Sequence[PlannedClip]):
-    """Planned clips of one number of parents. Each takes about 120 bytes: what a parent is, is kept once for all its clips,
-    and a `PlannedClip` is made when it is looked at."""
+    """A sequence of planned clips with the same number of parents.
+
+    A clip takes about 120 bytes: each parent is stored once, and a `PlannedClip` is built on access.
+    """
 
     def __init__(self, clips: Iterable[PlannedClip] = ()) -> None:
         self._ids: list[str] = []
@@ -62,11 +63,12 @@ class PlannedClips(Sequence[PlannedClip]):
         self._places: dict[Parent, int] = {}
         self._parents: list[Parent] = []
         self._n_parents = 0
-        self._columns: dict[str, array[Any]] = {name: array(kind) for name, kind in COLUMNS.items()}
+        self._columns: dict[str, array[Any]] = {name: array(code) for name, code in COLUMN_TYPES.items()}
         self.extend(clips)
 
     def extend(self, clips: Iterable[PlannedClip]) -> None:
-        columns: dict[str, array[Any]] = self._columns
+        """Append clips. Raises ValueError for a clip with another number of parents."""
+        columns = self._columns
         for clip in clips:
             self._n_parents = self._n_parents or len(clip.parents)
             if len(clip.parents) != self._n_parents:
@@ -89,11 +91,7 @@ class PlannedClips(Sequence[PlannedClip]):
         return len(self._ids)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Sequence)
-            and len(self) == len(other)
-            and all(one == another for one, another in zip(self, other, strict=True))
-        )
+        return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -106,9 +104,9 @@ class PlannedClips(Sequence[PlannedClip]):
             return self.take(np.arange(len(self))[index])
         if index < 0:
             index += len(self)
-        several = slice(index * self._n_parents, (index + 1) * self._n_parents)
+        of_parents = slice(index * self._n_parents, (index + 1) * self._n_parents)
         columns = self._columns
-        parents = [self._parents[place] for place in columns["parents"][several]]
+        parents = [self._parents[place] for place in columns["parents"][of_parents]]
         return PlannedClip(
             clip_id=self._ids[index],
             label=columns["label"][index],
@@ -116,7 +114,7 @@ class PlannedClips(Sequence[PlannedClip]):
             parents=tuple([parent.identity for parent in parents]),
             parent_groups=tuple([parent.group for parent in parents]),
             parent_folds=tuple([parent.fold for parent in parents]),
-            weights=tuple(columns["weights"][several]),
+            weights=tuple(columns["weights"][of_parents]),
             seed=columns["seed"][index],
             parent_names=tuple([parent.name for parent in parents if parent.name is not None]),
             parent_seconds=tuple([parent.seconds for parent in parents if parent.seconds is not None]),
@@ -127,12 +125,14 @@ class PlannedClips(Sequence[PlannedClip]):
         return (self[index] for index in range(len(self)))
 
     def take(self, order: np.ndarray) -> PlannedClips:
-        """The clips at the places `order` [n], in that order."""
+        """Return the clips at the places `order` [n], in that order."""
         taken, places = PlannedClips(), order.tolist()
         taken._parents, taken._places, taken._n_parents = self._parents, self._places, self._n_parents
         taken._ids = [self._ids[place] for place in places]
         taken._prompts = [self._prompts[place] for place in places]
         for name, column in self._columns.items():
-            of_clips = np.asarray(column).reshape(len(self), -1) if len(self) else np.asarray(column)
-            taken._columns[name] = array(column.typecode, of_clips[order].tobytes())
+            numbers = np.asarray(column)
+            if len(self):
+                numbers = numbers.reshape(len(self), -1)
+            taken._columns[name] = array(column.typecode, numbers[order].tobytes())
         return taken

@@ -1,4 +1,4 @@
-"""All that is decided of a synthetic dataset before anything is written or rendered: generator, parents, plan, manifest."""
+"""Decide everything about a synthetic dataset before anything is rendered or written: generator, parents, plan, manifest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource, decode_source
@@ -24,12 +25,12 @@ from usk.files import expanded, require_own_folder
 from usk.manifest import MANIFEST_FILE, ClipRequest, Manifest, SourceRecord
 from usk.reporter import Reporter
 from usk.synth.chosen_generator import (
-    notes_on_generator,
+    generator_notes,
     ready_generator,
-    refuse_unready,
-    unconditioned_classes,
-    what_it_was_trained_on,
-    with_a_part,
+    require_ready,
+    training_sources,
+    unknown_classes,
+    used_generator,
 )
 from usk.synth.filter import ClipFilter
 from usk.synth.plan import Plan, draw_plan
@@ -38,10 +39,13 @@ from usk.synth.settings import RenderConfig, SynthConfig
 from usk.synth.text_filter import TextFilter
 from usk.synth.waveform import SAMPLE_RATE_HZ
 
+ClassPrompts = Mapping[str, tuple[str, ...]]
+NO_PROMPTS: ClassPrompts = MappingProxyType({})
+
 
 @dataclass(frozen=True)
-class Given:
-    """What a dataset is prepared from: a worker process prepares the same again."""
+class Request:
+    """The inputs of `prepare`. A worker process prepares the same dataset from them."""
 
     source: Source
     config: SynthConfig
@@ -51,16 +55,16 @@ class Given:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is decided before anything is written or rendered."""
+    """A dataset that is ready to be rendered."""
 
-    render: RenderConfig  # with the guidance that the generator gets
+    render: RenderConfig  # with the guidance, prompt and batch that were resolved for the generator
     generator: Generator | None
-    pool: DecodedSource  # what parents are drawn from
+    pool: DecodedSource  # the clips that parents are drawn from
     plan: Plan
     clip_filter: ClipFilter | TextFilter | None
     manifest: Manifest
     notes: tuple[str, ...]
-    given: Given
+    request: Request
 
 
 def prepare(
@@ -72,33 +76,33 @@ def prepare(
     reporter: Reporter | None = None,
     arguments: Sequence[str] = (),
 ) -> Prepared:
-    """Load the generator, decode the clips, draw the plan. Raises UskError for whatever cannot be made."""
-    generator, settings, given = None, config.render, Given(source, config, model, device)
-    own: Mapping[str, tuple[str, ...]] = {}  # prompts of an adapter
+    """Load the generator, decode the clips and draw the plan. Raises UskError if the dataset cannot be made."""
+    generator, settings, request = None, config.render, Request(source, config, model, device)
+    adapter_prompts: ClassPrompts = NO_PROMPTS
     listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
-    prompts_of(source, config)  # a file that will not do is refused before weights are loaded
-    if settings.row.mix is not None:
+    prompts_of(source, config)  # raises for an unusable file before weights are loaded
+    if settings.strategy_row.mix is not None:
         generator = ready_generator(model, device, settings)
         if listed:
             known = [part for part in generator.trained_on if not part.get("note")]
             generator = replace(generator, trained_on=[*known, listed])
-        own = generator.prompts if settings.prompt is None else {}
+        adapter_prompts = generator.prompts if settings.prompt is None else {}
         settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
         settings = replace(settings, batch=batch_of(settings, generator))
         config = replace(config, render=settings)
     rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
-    everything = decode(source, config, rate_hz, reporter)
-    pool, plan = plan_for(everything, config, own)
-    prompts = prompts_of(source, config, own)
+    decoded = decode(source, config, rate_hz, reporter)
+    pool, plan = plan_for(decoded, config, adapter_prompts)
+    prompts = prompts_of(source, config, adapter_prompts)
     if prompts and isinstance(generator, TextGenerator):
-        generator.refuse_long([prompt for some in prompts.of_class.values() for prompt in some])
-    unconditioned = unconditioned_classes(generator, settings, plan)
-    weights = with_a_part(generator, settings)
+        generator.refuse_long([prompt for of_class in prompts.of_class.values() for prompt in of_class])
+    unconditioned = unknown_classes(generator, settings, plan)
+    used = used_generator(generator, settings)
     manifest = Manifest(
         source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
         class_names=tuple(source.class_names),
-        model=weights.model_id if weights is not None else NO_MODEL,
-        trained_on=what_it_was_trained_on(weights),
+        model=used.model_id if used is not None else NO_MODEL,
+        trained_on=training_sources(used),
         mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
         sample_rate_hz=rate_hz,
         render=settings.as_dict(),
@@ -106,11 +110,11 @@ def prepare(
         seed=config.seed,
         asked=ClipRequest(config.per_class, config.classes, config.test_folds, config.skip_bad),
         has_groups=source.has_groups,
-        license=strictest_license([source.license, *([weights.license] if weights is not None else [])]),
+        license=strictest_license([source.license, *([used.license] if used is not None else [])]),
         plan_sha256=plan.sha256,
         shards={},
         prompts=dict(prompts.of_class) if prompts is not None else {},
-        precision=weights.precision if weights is not None else None,
+        precision=used.precision if used is not None else None,
         unconditioned=tuple(unconditioned),
         train_clips=config.train_clips,
         recordings_of_several_folds={
@@ -118,18 +122,18 @@ def prepare(
         },
         arguments=tuple(arguments),
     )
-    on = generator.device if generator is not None else resolve_device(device)
+    filter_device = generator.device if generator is not None else resolve_device(device)
     clip_filter: ClipFilter | TextFilter | None = None
     if config.filter is not None:
-        clip_filter = ClipFilter(pool, everything.source.clips, plan.clips, config, on)
+        clip_filter = ClipFilter(pool, decoded.source.clips, plan.clips, config, filter_device)
     elif config.filter_model is not None:
-        of_class = prompts or read_prompts(DEFAULT_PROMPT, config.classes or source.class_names)
-        clip_filter = TextFilter(pool, everything.source.clips, plan.clips, config, of_class, on)
+        wanted = prompts or read_prompts(DEFAULT_PROMPT, config.classes or source.class_names)
+        clip_filter = TextFilter(pool, decoded.source.clips, plan.clips, config, wanted, filter_device)
     if clip_filter is not None:
         manifest = replace(manifest, clip_filter=clip_filter.record())
-    untrained = [name for name in plan.counts() if own and name not in own]
-    notes = (*notes_on_generator(generator, pool, unconditioned, untrained), *pool.source.notes, *plan.notes)
-    return Prepared(settings, generator, pool, plan, clip_filter, manifest, notes, given)
+    untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]
+    notes = (*generator_notes(generator, pool, unconditioned, untrained), *pool.source.notes, *plan.notes)
+    return Prepared(settings, generator, pool, plan, clip_filter, manifest, notes, request)
 
 
 def decode(
@@ -138,72 +142,74 @@ def decode(
     sample_rate_hz: int = SAMPLE_RATE_HZ,
     reporter: Reporter | None = None,
 ) -> DecodedSource:
-    """All clips of `source` that can be used. Raises UsageError for a source of synthetic clips."""
+    """Decode all usable clips of a source. Raises UsageError for a source of synthetic clips."""
     source.require_real("clips made of them could leak")
     return decode_source(source, sample_rate_hz, skip_bad=config.skip_bad, reporter=reporter)
 
 
 def plan_for(
-    everything: DecodedSource, config: SynthConfig, own: Mapping[str, tuple[str, ...]] = {}
+    decoded: DecodedSource, config: SynthConfig, adapter_prompts: ClassPrompts = NO_PROMPTS
 ) -> tuple[DecodedSource, Plan]:
-    """The clips that parents are drawn from, and the plan: what is rendered, and what a dry run shows."""
-    source = everything.source
-    left = tuple(fold for fold in source.folds if fold not in config.test_folds)
+    """Return the clips that parents are drawn from, and the plan. Raises UsageError and SourceError."""
+    source = decoded.source
     source.require_folds(config.test_folds)
-    if not left:
+    parent_folds = tuple(fold for fold in source.folds if fold not in config.test_folds)
+    if not parent_folds:
         raise UsageError(
             f"names every fold of {source.location}, so none is left to give parents",
             field="test_folds",
             value=",".join(map(str, config.test_folds)),
         )
-    wanted = {clip.clip_id for clip in source.select(config.classes, left).clips}
-    if config.train_clips is not None:
-        subset = config.train_clips.split(source.clips).train
-        wanted &= {source.clips[row].clip_id for row in subset.tolist()}
-    pool = everything.subset([row for row, clip in enumerate(source.clips) if clip.clip_id in wanted])
+    usable = {clip.clip_id for clip in source.select(config.classes, parent_folds).clips}
+    subset = config.train_clips
+    if subset is not None:
+        usable &= {source.clips[row].clip_id for row in subset.split(source.clips).train.tolist()}
+    pool = decoded.subset([row for row, clip in enumerate(source.clips) if clip.clip_id in usable])
     try:
         plan = draw_plan(
             pool.source.clips,
             source.class_names,
             config.to_make,
             seed=config.seed,
-            name=config.train_clips.name if config.train_clips is not None else "",
+            name=subset.name if subset is not None else "",
             alpha=config.alpha,
-            n_parents=config.render.row.n_parents,
-            across_folds=config.train_clips is not None,
+            n_parents=config.render.strategy_row.n_parents,
+            across_folds=subset is not None,
             known_clips=source.clips,
         )
     except SourceError as error:
-        if config.train_clips is None or config.train_clips.train_clips is None:
+        if subset is None or subset.train_clips is None:
             raise
         raise SourceError(
-            f"too few: {error.message}",
-            field="train_clips",
-            value=config.train_clips.train_clips,
-            hint=error.hint,
+            f"too few: {error.message}", field="train_clips", value=subset.train_clips, hint=error.hint
         ) from error
-    prompts = prompts_of(source, config, own)
+    prompts = prompts_of(source, config, adapter_prompts)
     return pool, plan.with_prompts(prompts.draw) if prompts else plan
 
 
 def prompts_of(
-    source: Source, config: SynthConfig, own: Mapping[str, tuple[str, ...]] = {}
+    source: Source, config: SynthConfig, adapter_prompts: ClassPrompts = NO_PROMPTS
 ) -> Prompts | None:
-    """The prompts of the classes asked for, where prompts are asked for; a class has its `own`. Raises UsageError."""
+    """Return the prompts of the classes to make, or None without prompts. An adapter's own prompts come first.
+
+    Raises UsageError for a prompt or file that cannot be used.
+    """
     if config.render.prompt is None:
         return None
     read = read_prompts(config.render.prompt, config.classes or source.class_names)
-    return Prompts({name: own.get(name, prompts) for name, prompts in read.of_class.items()})
+    return Prompts({name: adapter_prompts.get(name, prompts) for name, prompts in read.of_class.items()})
 
 
-def refuse_early(
+def require_possible(
     config: SynthConfig, model: str = "auto", device: str = "auto", out: str | os.PathLike[str] | None = None
 ) -> None:
-    """Raise what `synthesize` would of a device, of a generator that is on this machine, and of a folder that holds something
-    else; nothing is downloaded or written."""
+    """Raise what `synthesize` would raise for the device, for a generator on this machine, and for the folder `out`.
+
+    Nothing is downloaded or written.
+    """
     if out is not None:
         require_own_folder(Path(out), MANIFEST_FILE)
     name = resolve_model(model, resolve_device(device).type)
-    here = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
-    if config.render.row.mix is not None and here:
-        refuse_unready(name, device, config.render)
+    is_local = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
+    if config.render.strategy_row.mix is not None and is_local:
+        require_ready(name, device, config.render)

@@ -1,6 +1,6 @@
-"""The plan rendered: parents encoded once, mixed, decoded, turned into audio at their loudness.
+"""Render clips with a generator: parents are encoded once, mixed, sampled, decoded, and set to their parents' loudness.
 
-Every batch is a fixed piece of the plan, so that a run that was interrupted ends with the same bytes as one that was not.
+Every batch is a fixed part of the plan, so that an interrupted run ends with the same bytes as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from usk.diffusion import interpolate
 from usk.diffusion.fast import repays_compiling
 from usk.diffusion.generator import Condition, Generator
 from usk.errors import ModelError
-from usk.synth.chosen_generator import with_a_part
+from usk.synth.chosen_generator import used_generator
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.latents import ParentLatents
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig
-from usk.synth.strategies import Ingredients
+from usk.synth.strategies import MixInputs
 
-AUTO_BATCH = {"cuda": 64, "cpu": 16}
-# Of a batch, to noise or back: a minute of two cores, of 140 to 180 GFLOP/s in float32
+MAX_BATCH = {"cuda": 64, "cpu": 16}
+# The work of a batch in one direction: about a minute of two cores at 140 to 180 GFLOP/s in float32
 BATCH_FLOP_ON_CPU = 1e13
-SILENT_RMS = 1e-6  # what is softer is not brought to the level of others
-MIXING_STREAM = 0x6D6978  # keeps the noise that is mixed in apart from the noise of eta and of the phase
+SILENT_RMS = 1e-6  # softer audio is not amplified
+MIXING_STREAM = 0x6D6978  # separates the noise that is mixed in from the noise of eta and of the phase
 
 Result = TypeVar("Result")
 
 
-class Pieces:
-    """Work on batches, in smaller pieces once a batch did not fit into memory."""
+class Chunks:
+    """Runs a batch in smaller chunks if it does not fit into memory."""
 
     def __init__(self, batch: int) -> None:
-        self.batch = batch
+        self.size = batch
 
     def run(self, n: int, work: Callable[[slice], Result]) -> list[Result]:
-        """`work` on slices that cover `range(n)`. Raises ModelError if a single item does not fit."""
+        """Call `work` on slices that cover `range(n)`. Raises ModelError if a single item does not fit."""
         done: list[Result] = []
         begin = 0
         while begin < n:
-            end = min(begin + self.batch, n)  # `work` may find that less fits, for what comes next
+            end = min(begin + self.size, n)  # `work` may lower the size, for the next chunks
             try:
                 done.append(work(slice(begin, end)))
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                if self.batch == 1:
+                if self.size == 1:
                     raise ModelError(
                         "out of memory even one clip at a time",
                         field="model",
                         hint="Use a smaller model, or the device cpu.",
                     ) from error
-                self.batch = max(1, min(self.batch, end - begin) // 2)
+                self.size = max(1, min(self.size, end - begin) // 2)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
@@ -72,23 +72,24 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def batch_of(config: RenderConfig, generator: Generator) -> int:
-    """Clips that are rendered together, until they do not fit.
+    """Return how many clips are rendered together.
 
-    On a CPU large networks gain nothing from many of them: by default so few that a kill costs about a minute, but at least one.
-    Network and settings alone decide it, since batches are what jobs are shared by.
+    Large networks gain nothing from a large batch on a CPU. The default there is a batch of about a minute, which is also what
+    a kill costs. It follows from network and settings alone, since the parts of a job share batches.
     """
-    most = AUTO_BATCH.get(generator.device.type, AUTO_BATCH["cpu"])
-    if config.batch or generator.device.type == "cuda" or not config.row.samples:
-        return config.batch or most
-    up, down = config.sampler.evaluations(config.row.inverts)
-    evaluations = max(up, down if config.guidance == 1.0 else 2 * down)
+    largest = MAX_BATCH.get(generator.device.type, MAX_BATCH["cpu"])
+    strategy = config.strategy_row
+    if config.batch or generator.device.type == "cuda" or not strategy.samples:
+        return config.batch or largest
+    to_invert, to_sample = config.sampler.evaluations(strategy.inverts)
+    evaluations = max(to_invert, to_sample if config.guidance == 1.0 else 2 * to_sample)
     flop = evaluations * generator.flop(generator.crop(generator.longest_samples))
-    fits = int(BATCH_FLOP_ON_CPU / flop) if flop else most
-    return min(most, 1 << max(1, fits).bit_length() - 1)
+    fitting = int(BATCH_FLOP_ON_CPU / flop) if flop else largest
+    return min(largest, 1 << max(1, fitting).bit_length() - 1)  # a power of 2
 
 
 class DiffusionRenderer(ClipRenderer):
-    """Makes clips through a generator."""
+    """Makes clips with a generator."""
 
     def __init__(
         self,
@@ -99,15 +100,15 @@ class DiffusionRenderer(ClipRenderer):
         work: Path,
         prompts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`prompts`: by class, of generators that take them; the plan says which clip gets which."""
+        """`prompts` are those of each class, for generators that take prompts. The plan has the prompt of each clip."""
         config = config.resolved(generator.takes_classes)
-        model_id = generator.model_id if with_a_part(generator, config) else NO_MODEL
+        model_id = generator.model_id if used_generator(generator, config) else NO_MODEL
         super().__init__(plan, decoded, config, model_id, generator.longest_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
         self.generator, self.mix = generator, self.strategy.mix
         self.batch = batch_of(config, generator)
-        self.pieces = Pieces(self.batch)
+        self.chunks = Chunks(self.batch)
         self.scales = generator.scales(config.sampler)
         crop_of_parent: dict[int, int] = {}
         for clip in plan.clips:
@@ -117,21 +118,23 @@ class DiffusionRenderer(ClipRenderer):
         rows_of_crop: dict[int, list[int]] = defaultdict(list)
         for row, crop in crop_of_parent.items():
             rows_of_crop[crop].append(row)
-        texts = [text for some in (prompts or {}).values() for text in some]
+        texts = [text for of_class in (prompts or {}).values() for text in of_class]
         crops = {*rows_of_crop, *map(self.crop, plan.clips)}
         generator.expect(texts, crops)
-        up, down = config.sampler.evaluations(self.strategy.inverts) if self.strategy.samples else (0, 0)
-        self.evaluations = up * len(crop_of_parent) + down * len(plan) * (1 if config.guidance == 1.0 else 2)
-        if repays_compiling(generator.device, self.evaluations, len(crops)):
-            self.generator = generator = generator.compiled()
+        if self.strategy.samples:
+            to_invert, to_sample = config.sampler.evaluations(self.strategy.inverts)
+            with_guidance = to_sample * (1 if config.guidance == 1.0 else 2)
+            evaluations = to_invert * len(crop_of_parent) + with_guidance * len(plan)
+            if repays_compiling(generator.device, evaluations, len(crops)):
+                self.generator = generator.compiled()
         self.latents = ParentLatents(self, rows_of_crop, work, prompts or {})
 
     def crop(self, clip: PlannedClip) -> int:
-        """Samples of the audio that a clip is cut from."""
+        """Return the length in samples of the audio that is made for a clip, before it is cut to the clip's length."""
         return self.generator.crop(self.length(clip) if self.config.crop else self.generator.longest_samples)
 
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        """The plan's entries from `begin` to `end`, in batches of one crop each."""
+        """Group the plan's entries from `begin` to `end` into batches of one crop each."""
         of_crop: dict[int, list[int]] = defaultdict(list)
         for index in range(begin, end):
             of_crop[self.crop(self.plan.clips[index])].append(index)
@@ -142,71 +145,75 @@ class DiffusionRenderer(ClipRenderer):
         ]
 
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
-        """Audio of planned clips of one crop, cut to the mean length of each one's parents."""
+        """Return the audio of planned clips of one crop, cut to each clip's length. Raises ModelError for NaN."""
 
-        def render(piece: slice) -> np.ndarray:
-            some = planned[piece]
-            latents = self.sampled(some)
+        def render(chunk: slice) -> np.ndarray:
+            some = planned[chunk]
+            latents = self.sample_latents(some)
             seeds, iterations = [clip.seed for clip in some], self.config.griffin_lim_iterations
-            source = self.source(some) if self.config.phase == "parents" else None
+            source = self.source_audio(some) if self.config.phase == "parents" else None
             return self.generator.decode(latents, seeds, iterations, source).cpu().numpy()
 
-        rendered = np.concatenate(self.pieces.run(len(planned), render))
+        rendered = np.concatenate(self.chunks.run(len(planned), render))
         if not np.isfinite(rendered).all():
             raise ModelError(
                 f"makes audio that is not a number (NaN): its weights are damaged, or do not support {self.generator.precision}",
-                field="model", value=self.generator.model_id, hint="Name another generator, or use precision fp32.",
-            )  # fmt: skip
+                field="model",
+                value=self.generator.model_id,
+                hint="Name another generator, or use precision fp32.",
+            )
         return [samples[: self.length(clip)] for clip, samples in zip(planned, rendered, strict=True)]
 
-    def rows(self, planned: Sequence[PlannedClip]) -> list[list[int]]:
-        """Rows of the parents in `decoded`: first parents of all clips, then second ones."""
+    def parent_rows(self, planned: Sequence[PlannedClip]) -> list[list[int]]:
+        """Return the parents' rows in `decoded` [parents, clips]: the first parents of all clips, then the second ones."""
         return [
-            [self.row_of[clip.parents[side]] for clip in planned] for side in range(self.strategy.n_parents)
+            [self.row_of[clip.parents[number]] for clip in planned]
+            for number in range(self.strategy.n_parents)
         ]
 
-    def source(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
-        """Parents of one crop, brought to one level and summed by their weights: [len(planned), samples]."""
+    def parent_audio(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        """Return the parents' audio [parents, clips, samples], for clips of one crop."""
         (crop,) = {self.crop(clip) for clip in planned}
-        parents = torch.stack([self.latents.audio(of_side, crop) for of_side in self.rows(planned)])
-        level = parents.square().mean(dim=2, keepdim=True).sqrt().clamp_min(SILENT_RMS)
-        return torch.einsum("kbn,bk->bn", parents / level, torch.tensor([self.weights(c) for c in planned]))
+        return torch.stack([self.latents.audio(rows, crop) for rows in self.parent_rows(planned)])
 
-    def sampled(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
-        """Clean latents [len(planned), *latent shape] of planned clips of one crop."""
+    def source_audio(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        """Return the sum of the parents [clips, samples], at equal levels and by their weights."""
+        parents = self.parent_audio(planned)
+        level = parents.square().mean(dim=2, keepdim=True).sqrt().clamp_min(SILENT_RMS)
+        weights = torch.tensor([self.weights(clip) for clip in planned])
+        return torch.einsum("kbn,bk->bn", parents / level, weights)
+
+    def sample_latents(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+        """Return the clean latents [clips, *latent shape] of planned clips of one crop."""
         generator, config = self.generator, self.config
         (crop,) = {self.crop(clip) for clip in planned}
-        rows = self.rows(planned)
+        rows = self.parent_rows(planned)
         noisy = clean = torch.empty(len(rows), 0)
         if self.strategy.encodes:
-            of_all = self.latents([row for of_side in rows for row in of_side], crop)
+            of_all = self.latents.get([row for of_clips in rows for row in of_clips], crop)
             noisy, clean = (latents.unflatten(0, (len(rows), -1)) for latents in of_all)
         weights = torch.tensor([clip.weights for clip in planned], device=generator.device)
 
-        def fresh() -> torch.Tensor:
+        def draw_noise() -> torch.Tensor:
             seeds = [clip.seed ^ MIXING_STREAM for clip in planned]
             return to_device(_gaussian(seeds, generator.latent_shape(crop)), generator.device)
 
-        mixed = self.mix(interpolate, Ingredients(noisy, clean, weights, fresh, self.scales))
+        mixed = self.mix(interpolate, MixInputs(noisy, clean, weights, draw_noise, self.scales))
         if not self.strategy.samples:
             return mixed
         assert config.guidance is not None  # resolved
-        on_audio = generator.conditioned_on_audio
-        condition = Condition(
-            [clip.prompt or self.plan.class_names[clip.label] for clip in planned]
-            if config.condition_on_class
-            else [],
-            config.guidance,
-            torch.stack([self.latents.audio(of_side, crop) for of_side in rows]) if on_audio else None,
-            weights,
-        )
+        texts: list[str] = []
+        if config.condition_on_class:
+            texts = [clip.prompt or self.plan.class_names[clip.label] for clip in planned]
+        parents = self.parent_audio(planned) if generator.conditioned_on_audio else None
+        condition = Condition(texts, config.guidance, parents, weights)
         seeds = [clip.seed for clip in planned]
         return generator.sample(mixed, config.sampler, condition, config.eta, seeds)
 
 
 def _gaussian(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Unit Gaussian noise [len(seeds), *shape], each item from its own seed.
+    """Draw unit Gaussian noise [len(seeds), *shape], each item from its own seed.
 
-    Drawn on the CPU, the same for every device: 0.4 ms for a clip of 256 x 192, whose 20 evaluations take 90 ms on an H200.
+    It is drawn on the CPU, to be the same on every device. A clip of 256 x 192 takes 0.4 ms of its 90 ms on an H200.
     """
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

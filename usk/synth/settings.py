@@ -1,4 +1,4 @@
-"""What to make and what to render it with: the settings, and the presets of quality, one table. Imports no torch."""
+"""The settings of `usk synth`: what to make, how to render it, and the presets of quality. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,89 +17,87 @@ if TYPE_CHECKING:
 
 DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
-GUIDANCE = 2.0
-MOST_PER_CLASS = 1_000_000
-OUTSIDE = "hf:"  # in front of a folder or Hub id of a model that filters
-FIRST_ORDER_STEPS = 4  # times as many as a preset that counts on the second-order solver
-OF_SAMPLERS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
-OF_GENERATORS = (*OF_SAMPLERS, "phase", "precision", "batch")
-NOT_RECORDED = {"prompt"}  # the manifest has the prompts themselves
+DEFAULT_GUIDANCE = 2.0
+MAX_PER_CLASS = 1_000_000
+HUB_PREFIX = "hf:"  # before the folder or Hub id of a model that filters
+FIRST_ORDER_STEP_FACTOR = (
+    4  # the first-order solver takes this many times the steps of the second-order solver
+)
+SAMPLER_SETTINGS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
+GENERATOR_SETTINGS = (*SAMPLER_SETTINGS, "phase", "precision", "batch")
+UNRECORDED_SETTINGS = {"prompt"}  # the manifest has the prompts themselves
 PHASES = ("random", "parents")
 
 
-def _check(holds: bool, message: str, name: str, value: object) -> None:
+def _require(holds: bool, message: str, name: str, value: object) -> None:
     if not holds:
         raise UsageError(message, field=name, value=value)
 
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How parents are inverted, mixed and decoded. `render_config` fills it from a preset. An option of `usk synth` is a field here
-    and a parameter in `usk.cli.synth`; the manifest and studies have it of themselves."""
+    """How parents are inverted, mixed and decoded. `render_config` fills it from a preset.
+
+    An option of `usk synth` is a field here and a parameter in `usk.cli.synth`. The manifest and studies take all fields.
+    """
 
     strategy: str = DEFAULT_STRATEGY
-    strength: float = 0.5  # of the noise schedule, where parents are mixed
-    steps: int = 6  # between clean and the strength, each way
+    strength: float = 0.5  # the share of the noise schedule at which parents are mixed
+    steps: int = 6  # between clean latents and the strength, each way
     solver: str = "second-order"  # or "ddim", first-order
-    eta: float = 0.0  # fresh noise while sampling; takes the first-order solver
-    condition_on_class: bool = True  # class-conditional generators
-    guidance: float | None = None  # towards the class; None: `GUIDANCE` if conditioned on it, else 1
-    prompt: str | None = None  # of generators that take prompts: as `usk.data.prompts.read_prompts` takes it
-    negative_prompt: str = ""  # what guidance leads away from; empty: as the generator does without a prompt
-    crop: bool = True  # audio only as long as the clips need
-    repeat_short: bool = True  # short parents are repeated to fill it, or followed by silence
-    # Of families without phase in their latents: random, made consistent by Griffin-Lim, or the parents', whose sum is
-    # filtered in time and frequency. A linear classifier on YAMNet recognizes 73.5 % of real clips, 50.5 % (random) and 73.5 %
+    eta: float = 0.0  # fresh noise while sampling; needs the first-order solver
+    condition_on_class: bool = True  # for class-conditional generators
+    guidance: float | None = None  # None: `DEFAULT_GUIDANCE` if conditioned on the class, else 1
+    prompt: str | None = None  # for generators that take prompts, see `usk.data.prompts.read_prompts`
+    negative_prompt: str = ""  # guidance leads away from it; empty: away from the unconditioned prediction
+    crop: bool = True  # make audio only as long as the clips need
+    repeat_short: bool = True  # repeat short parents to fill the length; otherwise silence follows them
+    # The phase of clips from mel images: random (Griffin-Lim makes it consistent), or the parents', whose sum is filtered in
+    # time and frequency. A linear classifier on YAMNet recognizes 73.5 % of real clips, 50.5 % (random) and 73.5 %
     # (parents) of them after mel and back, 76.0 and 77.0 % of `decomposed`, at a KAD of 2.4 and 0.6 (n = 200). Beside 50 real
     # clips a network gains -0.4 points (-2.6 to +2.0) by `sample` on parents, a linear classifier on YAMNet +3.0 (-2.8 to +8.7),
     # over `decomposed` with random phase (docs/studies/clips).
     phase: str = "random"
     griffin_lim_iterations: int = 16
     precision: str = "auto"
-    batch: int | None = None  # as many clips at a time; None: what suits the device
+    batch: int | None = None  # clips that are rendered together; None: what suits the device
 
     def __post_init__(self) -> None:
-        of = strategy_named(self.strategy)
-        _check(
-            of.strength in (None, self.strength),
-            f"the strategy {self.strategy} works at {of.strength or 0:g} only",
+        """Raise UsageError for values out of range and for settings that exclude each other."""
+        only_strength = self.strategy_row.strength
+        _require(
+            only_strength in (None, self.strength),
+            f"the strategy {self.strategy} works at {only_strength or 0:g} only",
             "strength",
             self.strength,
         )
-        _check(0.0 < self.strength <= 1.0, "must lie above 0 and up to 1", "strength", self.strength)
+        _require(0.0 < self.strength <= 1.0, "must lie above 0 and up to 1", "strength", self.strength)
         require_at_least(1, steps=self.steps, batch=self.batch)
         require_known(self.phase, PHASES, "phase")
         _ = self.sampler  # checks the solver
-        _check(0.0 <= self.eta <= 1.0, "must lie between 0 and 1", "eta", self.eta)
-        _check(self.eta == 0 or self.solver == "ddim", "only the solver ddim adds noise", "eta", self.eta)
-        _check(
-            self.guidance is None or 0.0 <= self.guidance <= 20.0,
-            "must lie between 0 and 20",
-            "guidance",
-            self.guidance,
-        )
+        _require(0.0 <= self.eta <= 1.0, "must lie between 0 and 1", "eta", self.eta)
+        _require(self.eta == 0 or self.solver == "ddim", "only the solver ddim adds noise", "eta", self.eta)
+        guidance = self.guidance
+        in_range = guidance is None or 0.0 <= guidance <= 20.0
+        _require(in_range, "must lie between 0 and 20", "guidance", guidance)
         require_known(self.precision, ("auto", "fp32", "bf16", "fp16"), "precision")
         for name in ("prompt", "negative_prompt"):
-            given = getattr(self, name)
-            _check(
-                not given or self.condition_on_class,
-                "has no effect: nothing is conditioned here",
-                name,
-                given,
-            )
+            value = getattr(self, name)
+            has_effect = not value or self.condition_on_class
+            _require(has_effect, "has no effect: nothing is conditioned here", name, value)
 
     def resolved(self, takes_classes: bool, takes_prompts: bool = False) -> RenderConfig:
-        """With the guidance and the prompts that such a generator gets."""
+        """Return the settings with the defaults of guidance and prompt for a generator that takes classes or prompts."""
         guidance, prompt = self.guidance, self.prompt
         if guidance is None:
-            guidance = GUIDANCE if takes_classes and self.condition_on_class else 1.0
-        if prompt is None and takes_prompts and self.condition_on_class and self.row.samples:
+            guidance = DEFAULT_GUIDANCE if takes_classes and self.condition_on_class else 1.0
+        if prompt is None and takes_prompts and self.condition_on_class and self.strategy_row.samples:
             prompt = DEFAULT_PROMPT
         return replace(self, guidance=guidance, prompt=prompt)
 
     @property
-    def row(self) -> Strategy:
-        """The strategy's row of the table."""
+    def strategy_row(self) -> Strategy:
+        """Return the strategy's row of the table. Raises UsageError for an unknown strategy."""
         return strategy_named(self.strategy)
 
     @property
@@ -107,16 +105,18 @@ class RenderConfig:
         return SamplerConfig(self.steps, self.strength, self.solver)
 
     def as_dict(self) -> dict[str, Any]:
-        """All that decides the clips, to the last bit; the plan has the prompts."""
-        if self.row.mix is None:
+        """Return the settings that decide the clips to the last bit, for the manifest. The plan has the prompts."""
+        if self.strategy_row.mix is None:
             return {"strategy": self.strategy}
-        without = NOT_RECORDED if self.row.samples else NOT_RECORDED | {"condition_on_class", *OF_SAMPLERS}
-        return {name: value for name, value in asdict(self).items() if name not in without}
+        left_out = set(UNRECORDED_SETTINGS)
+        if not self.strategy_row.samples:
+            left_out |= {"condition_on_class", *SAMPLER_SETTINGS}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
 class Quality:
-    """One preset. `steps` are those from pure noise; a lower strength takes its share of them."""
+    """A preset. `steps` are counted from pure noise; a lower strength takes its share of them."""
 
     config: RenderConfig
     steps: int
@@ -142,19 +142,19 @@ QUALITIES = {
 
 
 def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
-    """The preset `quality`, with what is `given` (and not None) in its place; the rest follows the strategy.
+    """Return the preset `quality` with the settings `given` (those that are not None). The rest follows the strategy.
 
-    Raises UsageError for what is not known or does not go together.
+    Raises UsageError for unknown values and for settings that have no effect or exclude each other.
     """
     require_known(quality, QUALITIES, "quality")
     preset = QUALITIES[quality]
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("strategy", preset.config.strategy)
     strategy = strategy_named(name)
-    uses, options = ("no generator", OF_GENERATORS) if strategy.mix is None else ("no sampler", OF_SAMPLERS)
-    ignored = [of for of in options if of in chosen]
-    if ignored and not (strategy.mix and strategy.samples):
-        raise no_effect(ignored[0], chosen[ignored[0]], f"the strategy {name} uses {uses}")
+    if strategy.mix is None:
+        _require_unset(chosen, GENERATOR_SETTINGS, f"the strategy {name} uses no generator")
+    elif not strategy.samples:
+        _require_unset(chosen, SAMPLER_SETTINGS, f"the strategy {name} uses no sampler")
     chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
     conditions = strategy.samples and (preset.config.condition_on_class or not strategy.inverts)
     chosen.setdefault("condition_on_class", conditions)
@@ -164,53 +164,58 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     if "steps" in chosen:
         return config
     is_slower = config.solver == "ddim" and preset.config.solver != "ddim"
-    from_noise = preset.steps * (FIRST_ORDER_STEPS if is_slower else 1)
+    from_noise = preset.steps * (FIRST_ORDER_STEP_FACTOR if is_slower else 1)
     return replace(config, steps=max(1, round(from_noise * config.strength)))
+
+
+def _require_unset(chosen: dict[str, Any], settings: tuple[str, ...], reason: str) -> None:
+    for name in settings:
+        if name in chosen:
+            raise no_effect(name, chosen[name], reason)
 
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What to make: `per_class` clips of each class. With a classifier filter that is how many are kept; more are made."""
+    """What to make: `per_class` clips of each class. With a classifier filter, more are made and `per_class` are kept."""
 
     per_class: int = 100
-    alpha: str = "0.5"  # as `Alpha.parse` reads it
+    alpha: str = "0.5"  # see `Alpha.parse`
     seed: int = 0
     classes: tuple[str, ...] = ()  # empty: all
-    test_folds: tuple[int, ...] = ()  # give no parents
-    train_clips: TrainSubset | None = None  # parents are these alone, paired whatever their folds
+    test_folds: tuple[int, ...] = ()  # their clips are not used as parents
+    train_clips: TrainSubset | None = None  # only these are used as parents, in pairs across folds
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
-    # Share of the clips of a class that the classifier filter keeps; None: no filter
-    filter: float | None = None
-
+    filter: float | None = None  # the share of each class that the classifier filter keeps; None: no filter
     filter_model: str | None = None  # an outside model that filters: hf: and a folder or Hub id
     trained_on: str | None = None  # a list of the recordings that the generator was trained on
 
     def __post_init__(self) -> None:
-        require_at_least(1, MOST_PER_CLASS, per_class=self.per_class)
+        """Raise UsageError for values out of range and for settings that exclude each other."""
+        require_at_least(1, MAX_PER_CLASS, per_class=self.per_class)
         require_at_least(0, seed=self.seed)
-        _check(
+        _require(
             self.filter is None or 0 < self.filter <= 1,
             "must lie above 0 and up to 1: the share of the clips that is kept",
             "filter",
             self.filter,
         )
-        if Alpha.parse(self.alpha) != Alpha() and not self.render.row.weighted:
+        if Alpha.parse(self.alpha) != Alpha() and not self.render.strategy_row.weighted:
             raise no_effect("alpha", self.alpha, f"the strategy {self.render.strategy} weighs no parents")
         if self.filter_model is not None:
-            _check(
-                self.filter_model.startswith(OUTSIDE) and self.filter_model != OUTSIDE,
-                f"is not {OUTSIDE} and a model, such as {OUTSIDE}laion/clap-htsat-unfused",
+            _require(
+                self.filter_model.startswith(HUB_PREFIX) and self.filter_model != HUB_PREFIX,
+                f"is not {HUB_PREFIX} and a model, such as {HUB_PREFIX}laion/clap-htsat-unfused",
                 "filter_model",
                 self.filter_model,
             )
-            what = "does not go together with a model that filters"
-            _check(self.filter is None, what, "filter", self.filter)
-        if self.trained_on is not None and self.render.row.mix is None:
-            why = f"the strategy {self.render.strategy} uses no generator"
-            raise no_effect("trained_on", self.trained_on, why)
+            both = "does not go together with a model that filters"
+            _require(self.filter is None, both, "filter", self.filter)
+        if self.trained_on is not None and self.render.strategy_row.mix is None:
+            reason = f"the strategy {self.render.strategy} uses no generator"
+            raise no_effect("trained_on", self.trained_on, reason)
 
     @property
     def to_make(self) -> int:
-        """Clips of each class to make, of which the classifier filter keeps `per_class`."""
+        """Return the number of clips of each class to make, of which the classifier filter keeps `per_class`."""
         return self.per_class if self.filter is None else math.ceil(self.per_class / self.filter - 1e-9)

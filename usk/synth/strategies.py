@@ -1,4 +1,4 @@
-"""The strategies of `usk synth`: how many parents a clip takes, and how their latents become one. Imports no torch."""
+"""The table of strategies: how many parents a clip has, and how their latents are mixed. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ingredients:
-    """What one batch of clips is mixed from; latents are [parents, batch, *latent shape]."""
+class MixInputs:
+    """The inputs of a batch of clips. Parents' latents are [parents, batch, *latent shape]."""
 
-    noisy: torch.Tensor  # inverted up to the strength; equal to `clean` where the strategy does not invert
+    noisy: torch.Tensor  # inverted up to the strength; equal to `clean` if the strategy does not invert
     clean: torch.Tensor
     weights: torch.Tensor  # [batch, parents], each row sums to 1
-    fresh: Callable[[], torch.Tensor]  # [batch, *latent shape], unit Gaussian, from each clip's own seed
+    draw_noise: Callable[[], torch.Tensor]  # unit Gaussian [batch, *latent shape], from each clip's own seed
     scales: Scales  # of signal and noise at the strength
 
     @property
     def alpha(self) -> torch.Tensor:
-        """The second parent's share [batch]."""
+        """Return the weights of the second parents [batch]."""
         return self.weights[:, 1]
 
 
@@ -34,44 +34,44 @@ class Ingredients:
 class Strategy:
     """One row of the table."""
 
-    # Takes `usk.diffusion.interpolate`, which imports torch, and gives latents at the strength, [batch, *latent shape]; None: no
-    # generator, waveforms become waveforms.
-    mix: Callable[[Any, Ingredients], torch.Tensor] | None
+    # Called with the module `usk.diffusion.interpolate`, which imports torch, and the inputs. Returns latents [batch, *latent
+    # shape] at the strength. None: the strategy works on waveforms, without a generator.
+    mix: Callable[[Any, MixInputs], torch.Tensor] | None
     help: str
     n_parents: int = 2
-    encodes: bool = True  # latents of parents are needed
-    inverts: bool = True  # parents are encoded by DDIM inversion; otherwise their clean latents suffice
-    samples: bool = True  # what is mixed is sampled from; otherwise it is clean, and decoded as it is
-    strength: float | None = None  # the only strength that makes sense, where there is one
+    encodes: bool = True  # uses the parents' latents
+    inverts: bool = True  # uses the parents' noisy latents, from DDIM inversion
+    samples: bool = True  # the mixed latents are noisy and sampled from; otherwise they are clean
+    strength: float | None = None  # the only strength that the strategy works at
 
     @property
     def weighted(self) -> bool:
-        """Whether parents' weights, and so alpha, count."""
+        """Whether the parents' weights, and so alpha, have an effect."""
         return self.n_parents == 2
 
     @property
     def is_control(self) -> bool:
-        """Whether clips come without the network: what it adds is what other clips do beyond these."""
+        """Whether clips are made without the network. What the network adds is measured against these."""
         return self.mix is None or not self.samples
 
 
 WAVEFORM, CLASSICAL = "waveform", "classical"
 STRATEGIES: dict[str, Strategy] = {
     "decomposed": Strategy(
-        lambda ways, of: ways.decomposed(*of.noisy, of.alpha, *of.clean, of.scales),
+        lambda mix, x: mix.decomposed(*x.noisy, x.alpha, *x.clean, x.scales),
         "signal mixed linearly, noise spherically",
     ),
     "slerp": Strategy(
-        lambda ways, of: ways.slerp(*of.noisy, of.alpha), "spherical linear interpolation (as published)"
+        lambda mix, x: mix.slerp(*x.noisy, x.alpha), "spherical linear interpolation (as published)"
     ),
     "variation": Strategy(
-        lambda ways, of: ways.with_noise(of.clean[0], of.fresh(), of.scales),
+        lambda mix, x: mix.with_noise(x.clean[0], x.draw_noise(), x.scales),
         "one parent, noised up to the strength and decoded",
         n_parents=1,
         inverts=False,
     ),
     "sample": Strategy(
-        lambda ways, of: of.fresh(),
+        lambda mix, x: x.draw_noise(),
         "new clips from noise and the class; one parent lends length and loudness, and its texture if the phase is the parents'",
         n_parents=1,
         encodes=False,
@@ -79,13 +79,13 @@ STRATEGIES: dict[str, Strategy] = {
         strength=1.0,
     ),
     "average": Strategy(
-        lambda ways, of: ways.lerp(*of.clean, of.alpha),
+        lambda mix, x: mix.lerp(*x.clean, x.alpha),
         "a control: parents' latents (mel images in dB) averaged and decoded, without the network",
         inverts=False,
         samples=False,
     ),
     "resynthesis": Strategy(
-        lambda ways, of: of.clean[0],
+        lambda mix, x: x.clean[0],
         "a control: one parent encoded and decoded, without the network",
         n_parents=1,
         inverts=False,
@@ -102,6 +102,6 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def strategy_named(name: str) -> Strategy:
-    """The row of the table. Raises UsageError for a name that is not in it."""
+    """Return a row of the table. Raises UsageError for an unknown name."""
     require_known(name, STRATEGIES, "strategy")
     return STRATEGIES[name]

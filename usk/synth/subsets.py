@@ -1,4 +1,4 @@
-"""`usk synth` with a number of training clips: a dataset of its own for every number of training clips, test fold and seed, of those clips alone."""
+"""Make a dataset for each training subset: for every number of training clips, test fold and seed, from those clips alone."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ def synthesize_subsets(
     part: Part = Part(),
     engine: str = LOCAL,
 ) -> list[SynthResult]:
-    """Make one dataset for each of `subsets` under `out`, where `usk train` finds it.
+    """Make one dataset for each of `subsets` in a subfolder of `out`, where `usk train` finds it.
 
-    Takes what `synthesize` takes. All are prepared before the first is rendered.
+    The arguments are those of `synthesize`. All datasets are prepared before the first is rendered. Raises UskError.
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
     require_engine(engine, part)
     if (Path(out) / MANIFEST_FILE).exists():
         raise UsageError("is one dataset", field="out", value=out, hint="Choose another folder.")
     for subset in subsets:
-        subset.split(source.clips)  # refused now, not after hours of other clips
-    named = model
-    if config.render.row.mix is not None:
+        subset.split(source.clips)  # raises before hours of work on other subsets
+    model_name = model
+    if config.render.strategy_row.mix is not None:
         model = ready_generator(model, device, config.render)
     prepared: dict[str, Prepared] = {}
-    failed: dict[str, UskError] = {}
+    errors: dict[str, UskError] = {}
     for subset in subsets:
         try:
             own = replace(config, train_clips=subset, test_folds=(subset.test_fold,))
             one = prepare(source, own, model=model, device=device, reporter=reporter)
-            prepared[subset.name] = replace(one, given=replace(one.given, model=named))
+            prepared[subset.name] = replace(one, request=replace(one.request, model=model_name))
         except UskError as error:
-            failed[subset.name] = error
-    if failed:
-        raise _together(failed, len(subsets))
+            errors[subset.name] = error
+    if errors:
+        raise _combined(errors, len(subsets))
     return [
         render(one, Path(out) / name, reporter=reporter, part=part, engine=engine)
         for name, one in prepared.items()
     ]
 
 
-def _together(failed: dict[str, UskError], n_subsets: int) -> UskError:
-    """What is wrong with the first dataset that cannot be made, and the names of the others."""
-    (name, first), *others = failed.items()
+def _combined(errors: dict[str, UskError], n_subsets: int) -> UskError:
+    """Return one error: the first subset's message, and the names of the other subsets that failed."""
+    (name, first), *others = errors.items()
     if n_subsets == 1:
         return first
     more = f" (nor can {abbreviate_list([other for other, _ in others])})" if others else ""

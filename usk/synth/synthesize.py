@@ -1,4 +1,4 @@
-"""`usk.synthesize`: real clips in, a synthetic dataset out. What `usk.synth.prepare` decided is rendered unit by unit."""
+"""Make a synthetic dataset from real clips: `usk.synthesize`. The dataset is prepared, and then rendered unit by unit."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
 from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.dataset_folder import DatasetFolder
-from usk.synth.filter import kept_by
+from usk.synth.filter import select_clips
 from usk.synth.plan import Plan
-from usk.synth.prepare import Given, Prepared, prepare
+from usk.synth.prepare import Prepared, Request, prepare
 from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import SynthConfig
 from usk.synth.units import WORK_FOLDER, Unit, cut_into_units
@@ -36,24 +36,23 @@ from usk.synth.waveform import WAVEFORM_RENDERERS
 from usk.text import pluralize
 
 ROWS_PER_SHARD = 128
-FINISH_WAIT_S = 3600.0  # of a part that has made its own, for another one that finishes the dataset meanwhile
-UNITS_BEHIND = 2  # rendered and not yet written: what a kill may cost, and how much memory waits
+FINISH_WAIT_S = 3600.0  # how long a part that is done waits for another part that finishes the dataset
+MAX_UNWRITTEN_UNITS = 2  # rendered, but not yet written: they take memory, and a kill loses them
 
 
 @dataclass(frozen=True)
 class SynthResult:
-    """What was made: the folder, clips by class and fold, and how fast."""
+    """The dataset that was made, or the part of it."""
 
     folder: Path
-    plan: Plan  # of the clips that the dataset has
-    n_made: int  # in this call; the others were there already
-    elapsed_s: float
+    plan: Plan  # of the clips in the dataset
     manifest: Manifest
-    notes: tuple[str, ...]
-    rejected: Plan | None = None  # of the clips that the classifier filter did not keep
+    n_made: int = 0  # clips made in this call; the others were there already
+    elapsed_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    rejected: Plan | None = None  # of the clips that the classifier filter rejected
     filter_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
-    # Of a part: the units of other parts that are not made yet; the dataset is not finished
-    missing: str = ""
+    missing: str = ""  # the units of other parts that are missing, if the dataset is not finished
 
 
 def synthesize(
@@ -69,25 +68,22 @@ def synthesize(
     workers: int | None = None,
     engine: str = LOCAL,
 ) -> SynthResult:
-    """Make a Hugging Face dataset of clips interpolated between pairs of `source`'s clips.
+    """Make a Hugging Face dataset of synthetic clips, each from one or two clips of `source`.
 
-    Called again with the same arguments after an interruption it goes on where it stopped, and ends with the same rows.
+    After an interruption, the same call continues the work, and ends with the same rows.
 
     Args:
-        arguments: of the command line, for the dataset's record.
-        part: of the job that this process does; the one that finds all others done finishes the dataset.
-        workers: processes that render; by default this one alone, or one for each CUDA device where there are several.
-        engine: who renders: `local`, processes of this machine, or `ray`, those of a cluster.
+        arguments: of the command line, for the manifest.
+        part: the part of the job to do. The last part to be done finishes the dataset.
+        workers: the number of processes that render; by default one, or one for each CUDA device.
+        engine: `local` (processes on this machine) or `ray` (a Ray cluster).
 
-    Raises: UskError with one line that names the fix.
+    Raises UskError with a one-line message that names the fix.
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
     require_engine(engine, part)
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
     return render(prepared, out, reporter=reporter, part=part, workers=workers, engine=engine)
-
-
-# --- render --------------------------------------------------------------------------------------------------------
 
 
 def render(
@@ -99,19 +95,19 @@ def render(
     workers: int | None = None,
     engine: str = LOCAL,
 ) -> SynthResult:
-    """Render the clips that `out` lacks, of `part` alone, and finish the dataset there once all are made. Raises UskError."""
+    """Render the missing clips of `part` into `out`, and finish the dataset if all clips are there. Raises UskError."""
     started = time.monotonic()
     reporter = reporter or Reporter()
     work = Path(out) / WORK_FOLDER
-    renderer = _renderer(prepared, work)
+    renderer = _new_renderer(prepared, work)
     units = cut_into_units(len(prepared.plan), ROWS_PER_SHARD, renderer.batches, prepared.manifest.key)
     n_units = sum(part.has(unit.number) for unit in units)
-    of_job = workers_for(workers, prepared.given, n_units, engine)
-    folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, of_job.threads)
-    with contextlib.ExitStack() as claimed:
-        claimed.enter_context(folder.claim(part, reporter))
-        if not part.is_whole:  # others come meanwhile
-            claimed.close()
+    chosen = workers_for(workers, prepared.request, n_units, engine)
+    folder = DatasetFolder(Path(out), prepared.plan, prepared.manifest, ROWS_PER_SHARD, units, chosen.threads)
+    with contextlib.ExitStack() as claims:
+        claims.enter_context(folder.claim(part, reporter))
+        if not part.is_whole:  # release the folder, so that other parts can render at the same time
+            claims.close()
         made_with = "" if prepared.generator is None else f", generator {prepared.manifest.model}"
         n_clips = pluralize(len(prepared.plan), "clip")
         reporter.note(f"{n_clips}: strategy {prepared.render.strategy}{made_with}")
@@ -120,35 +116,33 @@ def render(
         if todo and prepared.clip_filter is not None:
             prepared.clip_filter.prepare(work, reporter)
         with reporter.task("rendering", "clips", len(prepared.plan)) as task:
-            of_job = replace(of_job, threads=folder.threads)
-            n_made = _render_all(prepared, folder, renderer, todo, of_job, task)
+            chosen = replace(chosen, threads=folder.threads)
+            n_made = _render_units(prepared, folder, renderer, todo, chosen, task)
         if not part.is_whole:
-            claimed.enter_context(folder.claim(part, reporter, FINISH_WAIT_S))
+            claims.enter_context(folder.claim(part, reporter, FINISH_WAIT_S))
         result = _finish(folder)
     return replace(result, n_made=n_made, elapsed_s=time.monotonic() - started, notes=prepared.notes)
 
 
 def _finish(folder: DatasetFolder) -> SynthResult:
-    """Make a dataset of the units if all are there."""
+    """Assemble the dataset from its units, unless some are missing."""
     plan = folder.plan
     if folder.missing():
-        return SynthResult(
-            folder.folder, plan, 0, 0.0, folder.manifest, (), missing=folder.missing_of_parts()
-        )
+        return SynthResult(folder.folder, plan, folder.manifest, missing=folder.describe_missing())
     if (record := folder.manifest.clip_filter) is None:
         folder.assemble()
         folder.finish(dataset_card(folder.manifest, plan, folder.folder))
-        return SynthResult(folder.folder, plan, 0, 0.0, folder.manifest, ())
+        return SynthResult(folder.folder, plan, folder.manifest)
     scores = folder.scores()
-    ids = kept_by(record, plan.clips, scores, folder.manifest.asked.per_class)
-    folder.assemble(ids)
-    kept, rejected = plan.only(ids), plan.only({clip.clip_id for clip in plan.clips} - ids)
+    kept_ids = select_clips(record, plan.clips, scores, folder.manifest.asked.per_class)
+    folder.assemble(kept_ids)
+    kept, rejected = plan.select(kept_ids), plan.select({clip.clip_id for clip in plan.clips} - kept_ids)
     folder.finish(dataset_card(folder.manifest, kept, folder.folder))
-    return SynthResult(folder.folder, kept, 0, 0.0, folder.manifest, (), rejected, scores)
+    return SynthResult(folder.folder, kept, folder.manifest, rejected=rejected, filter_scores=scores)
 
 
 def _settings_note(prepared: Prepared) -> str:
-    """What the clips are rendered with, `auto` replaced by what it came to."""
+    """Return the settings in words, with the precision that was chosen for `auto`."""
     generator, settings = prepared.generator, dict(prepared.manifest.render)
     if generator is not None:
         settings |= {"precision": generator.precision}
@@ -156,48 +150,47 @@ def _settings_note(prepared: Prepared) -> str:
     return f"model {prepared.manifest.model}; {', '.join(parts)}"
 
 
-def _renderer(prepared: Prepared, work: Path) -> ClipRenderer:
-    """What makes the clips."""
+def _new_renderer(prepared: Prepared, work: Path) -> ClipRenderer:
     generator, plan, pool = prepared.generator, prepared.plan, prepared.pool
     if generator is None:
         return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render)
     return DiffusionRenderer(plan, pool, generator, prepared.render, work, prepared.manifest.prompts)
 
 
-def workers_for(workers: int | None, given: Given, n_units: int, engine: str = LOCAL) -> Workers:
-    """The processes for so many units. With a generator that was loaded by the caller it is this one."""
-    devices, loaded = visible_devices(resolve_device(given.device)), isinstance(given.model, Generator)
-    if loaded and engine != LOCAL:
+def workers_for(workers: int | None, request: Request, n_units: int, engine: str = LOCAL) -> Workers:
+    """Choose the workers for a job. A generator that the caller has loaded can be used in this process alone."""
+    devices, is_loaded = visible_devices(resolve_device(request.device)), isinstance(request.model, Generator)
+    if is_loaded and engine != LOCAL:
         why = "cannot do what a generator that is loaded here makes"
         raise UsageError(why, field="engine", value=engine, hint="Name the generator.")
-    chosen = workers if engine == LOCAL else None
-    processes = max(1, min(1 if loaded else chosen or len(devices), n_units))
+    wanted = workers if engine == LOCAL else None
+    processes = max(1, min(1 if is_loaded else wanted or len(devices), n_units))
     threads = max(1, torch.get_num_threads() // processes)
     return Workers(processes, threads, devices).on_engine(engine, workers, n_units)
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """Renders units of a folder that was claimed for what is `given`: what a worker process does."""
+class RenderSetup:
+    """Prepares a worker process to render units of a dataset folder, which another process has claimed."""
 
-    given: Given
+    request: Request
     folder: Path
 
     def __call__(self, device: str) -> RunUnit:
-        given = self.given
-        prepared = prepare(given.source, given.config, model=given.model, device=device)
+        request = self.request
+        prepared = prepare(request.source, request.config, model=request.model, device=device)
         folder = DatasetFolder(self.folder, prepared.plan, prepared.manifest, ROWS_PER_SHARD, ())
-        renderer = _renderer(prepared, folder.work)
+        renderer = _new_renderer(prepared, folder.work)
         if prepared.clip_filter is not None:
             prepared.clip_filter.prepare(folder.work, Reporter())
 
-        def do(unit: Unit, _say: Callable[..., None]) -> int:
-            return _render(prepared, folder, renderer, [unit], Task())
+        def run_unit(unit: Unit, _on_progress: Callable[..., None]) -> int:
+            return _render_in_process(prepared, folder, renderer, [unit], Task())
 
-        return do
+        return run_unit
 
 
-def _render_all(
+def _render_units(
     prepared: Prepared,
     folder: DatasetFolder,
     renderer: ClipRenderer,
@@ -205,55 +198,51 @@ def _render_all(
     workers: Workers,
     task: Task,
 ) -> int:
-    """Render the units `todo`, here or in worker processes; how many clips were made."""
+    """Render the units `todo`, in this process or in workers. Return the number of clips made."""
     if workers.processes == 1 and workers.engine == LOCAL:
         with threads_of_torch(workers.threads):
-            return _render(prepared, folder, renderer, todo, task)
+            return _render_in_process(prepared, folder, renderer, todo, task)
     n_done, made = folder.n_done(), list[int]()
 
     def on_result(_number: int, n_made: int) -> None:
         made.append(n_made)
         task.update(n_done + sum(made))
 
-    given = prepared.given
-    setup, source = Rendering(given, folder.folder), given.source
-    # Of the Hub's: in the cache of this machine
-    files = [getattr(ref, "path", "") for ref in source.audio[:1]]
-    with create_engine(workers, [folder.folder, source.location, str(given.model), *files]) as engine:
+    source, model = prepared.request.source, str(prepared.request.model)
+    setup = RenderSetup(prepared.request, folder.folder)
+    first_file = [
+        getattr(ref, "path", "") for ref in source.audio[:1]
+    ]  # a Hub dataset lies in this machine's cache
+    with create_engine(workers, [folder.folder, source.location, model, *first_file]) as engine:
         engine.run(Job(len(todo), setup, todo.__getitem__, on_result=on_result))
     return sum(made)
 
 
-def _render(
-    prepared: Prepared,
-    folder: DatasetFolder,
-    renderer: ClipRenderer,
-    todo: Sequence[Unit],
-    task: Task,
+def _render_in_process(
+    prepared: Prepared, folder: DatasetFolder, renderer: ClipRenderer, todo: Sequence[Unit], task: Task
 ) -> int:
-    """Render the units `todo`; how many clips were made. Compressing and writing go on in the background meanwhile."""
+    """Render the units `todo`, while a thread compresses and writes those before. Return the number of clips made."""
     plan, clip_filter = prepared.plan, prepared.clip_filter
     done, n_made = folder.n_done(), 0
     task.update(done)
 
-    def package(unit: Unit, audio: Sequence[Any]) -> None:
+    def write(unit: Unit, audio: Sequence[Any]) -> None:
         clips = [plan.clips[row] for row in unit.rows]
         rows = [renderer.row(clip, samples) for clip, samples in zip(clips, audio, strict=True)]
         if clip_filter is not None:
             clip_filter.score(clips, rows, prepared.manifest.sample_rate_hz)
         folder.write_unit(unit, rows)
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="units") as background:
-        behind: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="units") as writer:
+        unwritten: deque[Future[None]] = deque()
         for unit in todo:
-            if not folder.is_made(unit):  # by another process meanwhile
-                behind.append(
-                    background.submit(package, unit, renderer.audio([plan.clips[row] for row in unit.rows]))
-                )
+            if not folder.is_made(unit):  # another process may have made it
+                audio = renderer.audio([plan.clips[row] for row in unit.rows])
+                unwritten.append(writer.submit(write, unit, audio))
                 n_made += len(unit.rows)
             task.update(done := done + len(unit.rows))
-            while len(behind) > UNITS_BEHIND:
-                behind.popleft().result()
-        for left in behind:
-            left.result()
+            while len(unwritten) > MAX_UNWRITTEN_UNITS:
+                unwritten.popleft().result()
+        for future in unwritten:
+            future.result()
     return n_made

@@ -70,7 +70,7 @@ class Mixer(DiffusionRenderer):
         tuple[int, tuple[int, ...]], dict[int, torch.Tensor]
     ]  # by parent and nodes: its latent at each node
 
-    def sampled(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+    def sample_latents(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
         return self.mix_clips(self, planned)
 
     def names(self, planned: Sequence[PlannedClip]) -> list[str]:
@@ -89,7 +89,7 @@ class Mixer(DiffusionRenderer):
 
     def parents(self, planned: Sequence[PlannedClip], nodes: tuple[int, ...], node: int) -> torch.Tensor:
         """Parents' latents at `node` of their inversion through `nodes`."""
-        rows = self.rows(planned)
+        rows = self.parent_rows(planned)
         for row in dict.fromkeys(row for side in rows for row in side):
             if (row, nodes) not in self.paths:
                 self.paths[row, nodes] = self.inverted(row, nodes)

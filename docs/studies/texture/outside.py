@@ -117,7 +117,7 @@ class Exchanged(DiffusionRenderer):
 
     texture_of: dict[str, int]  # rows of the source, by clip
 
-    def source(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
+    def source_audio(self, planned: Sequence[PlannedClip]) -> torch.Tensor:
         rows = [self.texture_of[clip.clip_id] for clip in planned]
         audio = self.latents.audio(rows, self.crop(planned[0]))
         return audio / audio.square().mean(dim=1, keepdim=True).sqrt()
@@ -131,14 +131,14 @@ def rendered(
     if config is None:
         row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
         return [decoded.audio(row_of[clip.parents[0]]) for clip in plan.clips]
-    n = config.row.n_parents
+    n = config.strategy_row.n_parents
     if n == 1:
         one = slice(1, 2) if name == EXCHANGED else slice(1)
         plan = replace(
             plan, clips=tuple(replace(c, parents=c.parents[one], weights=(1.0,)) for c in plan.clips)
         )
     with tempfile.TemporaryDirectory() as folder:
-        if config.row.mix is None:
+        if config.strategy_row.mix is None:
             renderer: Any = WaveformSums(plan, decoded, config)
         else:
             kind = Exchanged if name == EXCHANGED else DiffusionRenderer
