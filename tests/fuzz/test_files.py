@@ -18,7 +18,7 @@ THROUGH = "synth --model g --steps 1 --per-class 1 --out out --json --real WORLD
 CUT = "synth --real WORLD/clips --strategy waveform --per-class 2 --out cut --json"
 FIT = "fit --real WORLD/clips --steps 1 --from WORLD/model --batch 2 --json --out"
 TRAIN = "train --real WORLD/clips --epochs 1 --seeds 1 --test-folds 1 --no-baseline --json --out"
-CACHED = ("audio/*/index.json", "audio/*/samples.i16", "opened/*", "revisions/*")  # each of them
+CACHED = ("audio/*/*.json", "audio/*/*.i16", "opened/*", "revisions/*")  # each of them
 PREDICT = "predict trained/run WORLD/clips/0.wav --json"
 READERS: dict[str, list[str]] = {
     "clips/3.wav": [f"{SYNTH} clips", f"{SYNTH} clips --skip-bad"],

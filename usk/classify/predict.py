@@ -17,8 +17,9 @@ import torch
 from usk.audio.features import Features, fit_length
 from usk.classify.classifier import CONFIG_FILE, WEIGHTS_FILE, AudioClassifier, read_classifier
 from usk.classify.run_folder import CARD_FILE
+from usk.data.audio_cache import dequantize, quantize
 from usk.data.audio_file import AUDIO_SUFFIXES, UNREAD_SUFFIXES, AudioRef, BadAudioError, FileRef
-from usk.data.decode import as_kept, decode, from_kept
+from usk.data.decode import decode
 from usk.data.open import open_source
 from usk.data.pinned import looks_like_hub_id, pin
 from usk.errors import ModelError, SourceError, UsageError
@@ -184,7 +185,7 @@ def _predict_batch(clips: Sequence[tuple[str, AudioRef]], model: AudioClassifier
     clip_windows: list[list[int] | str] = []  # for each clip the indices of its windows, or its problem
     for _, ref in clips:
         try:
-            samples = from_kept(*as_kept(decode(ref, settings.sample_rate_hz)))
+            samples = dequantize(*quantize(decode(ref, settings.sample_rate_hz)))
         except BadAudioError as error:
             clip_windows.append(str(error))
             continue
