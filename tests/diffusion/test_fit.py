@@ -36,7 +36,7 @@ from usk.diffusion.loop import CHECKPOINT_FILE, Stopped, StopSignals
 from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import new_networks
 from usk.diffusion.sampler import SamplerConfig
-from usk.diffusion.train import Drawn, MelTrainer
+from usk.diffusion.train import MelBatch, MelTrainer
 from usk.diffusion.training_data import FitClips, images_of
 from usk.errors import UsageError, UskError
 from usk.files import LOCK_FILE
@@ -586,7 +586,7 @@ def test_where_a_step_does_not_fit_activations_are_computed_twice(
     kept = fit([source], tmp_path / "kept", config, mel=MEL)
     loss = MelTrainer.loss
 
-    def short_of_memory(self: MelTrainer, drawn: Drawn) -> torch.Tensor:
+    def short_of_memory(self: MelTrainer, drawn: MelBatch) -> torch.Tensor:
         if not self.network.is_gradient_checkpointing:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loss(self, drawn)
@@ -597,7 +597,7 @@ def test_where_a_step_does_not_fit_activations_are_computed_twice(
     a, b = weights(kept.folder), weights(again.folder)
     assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
 
-    def no_memory(self: MelTrainer, drawn: Drawn) -> torch.Tensor:
+    def no_memory(self: MelTrainer, drawn: MelBatch) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(MelTrainer, "loss", no_memory)
@@ -672,7 +672,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     assert command("undisturbed").code == 0
     draw = MelTrainer.draw
 
-    def draw_and_stop(trainer: MelTrainer, step: int) -> Drawn:
+    def draw_and_stop(trainer: MelTrainer, step: int) -> MelBatch:
         if step == 3:  # drawn ahead, in the third step
             os.kill(os.getpid(), number)
         return draw(trainer, step)

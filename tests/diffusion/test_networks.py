@@ -22,7 +22,7 @@ from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import Networks, load_base, set_classes
-from usk.diffusion.train import Drawn, MelTrainer
+from usk.diffusion.train import MelBatch, MelTrainer
 from usk.errors import UsageError
 
 Factory = Callable[..., Path]
@@ -168,7 +168,7 @@ def test_the_loss_is_that_of_the_bases_noise_and_prediction(
     trainer = object.__new__(MelTrainer)
     trainer.networks, trainer.network = networks, networks.unet
     trainer.device, trainer.precision = CPU, "fp32"
-    drawn = Drawn(images, torch.zeros(4, dtype=torch.long), timesteps, noise)
+    drawn = MelBatch(images, torch.zeros(4, dtype=torch.long), timesteps, noise)
     assert float(trainer.loss(drawn)) < 1e-9
     assert networks.schedule.n_train == n_train
 
@@ -206,7 +206,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
 
     draw = MelTrainer.draw
 
-    def kill(trainer: MelTrainer, step: int) -> Drawn:
+    def kill(trainer: MelTrainer, step: int) -> MelBatch:
         if step == 4:
             raise KeyboardInterrupt
         return draw(trainer, step)

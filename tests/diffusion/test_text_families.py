@@ -21,7 +21,7 @@ from usk.diffusion.load import load_generator
 from usk.diffusion.pipeline import MEL_IMAGES
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.text_info import FAMILIES
-from usk.diffusion.text_memory import FILLED, ModelSize, meta_networks
+from usk.diffusion.text_memory import USABLE_SHARE, ModelSize, meta_networks
 from usk.diffusion.text_pipeline import DECODERS, TextGenerator
 from usk.errors import ModelError
 
@@ -220,7 +220,7 @@ def test_where_memory_is_short_parts_take_turns_on_the_device(
     assert size.total == sum(parameter.numel() for part in whole for parameter in part.parameters())
 
     def turns(free: float) -> bool:
-        monkeypatch.setattr(text_memory, "free_device_bytes", lambda device: free / FILLED)
+        monkeypatch.setattr(text_memory, "free_device_bytes", lambda device: free / USABLE_SHARE)
         return size.takes_turns(4, torch.device("cpu"))
 
     assert not turns(sum(sizes) + 1) and turns(sum(sizes) - 1) and turns(max(sizes) + 1)

@@ -1,4 +1,4 @@
-"""A folder with LoRA weights in peft's format, and the text-to-audio pipeline that they adapt. Imports no torch."""
+"""The configuration of LoRA weights for a text-to-audio model, in peft's format. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA weights (arXiv 2106.09685) of some of a network's linear layers."""
+    """LoRA weights (arXiv 2106.09685) for some linear layers of a network."""
 
     base: str  # a Hub id, or a folder
     revision: str  # of the base: a commit, or the folder's fingerprint
@@ -30,11 +30,11 @@ class Adapter:
 
     @property
     def base_name(self) -> str:
-        """As `usk.diffusion.load.load_generator` takes it."""
+        """Return the base's name for `usk.diffusion.load.load_generator`."""
         return f"{self.base}@{self.revision}" if self.base_on_hub else self.base
 
     def as_dict(self) -> dict[str, Any]:
-        """What peft reads."""
+        """Return the content of peft's adapter_config.json."""
         return {
             "base_model_name_or_path": self.base,
             "bias": "none",
@@ -48,7 +48,7 @@ class Adapter:
 
 
 def find_adapter(folder: Path) -> Adapter | None:
-    """The adapter in `folder`; None where there is none. Raises ModelError for one that usk did not write."""
+    """Return the adapter in `folder`, or None without one. Raises ModelError for one that usk did not write."""
     if not (folder / ADAPTER_FILE).is_file():
         return None
     config = read_json(folder / ADAPTER_FILE, ModelError, f"{ADAPTER_FILE} cannot be read")

@@ -1,7 +1,7 @@
-"""What a conditional audio-diffusion model attends to: audiodiffusion's encoding of a clip, over batches.
+"""Encode audio for conditional audio-diffusion models, with audiodiffusion's audio encoder.
 
-The network (`audiodiffusion.audio_encoder.AudioEncoder`) looks at mel images of five seconds; a longer clip's encoding is
-the mean over its images.
+The encoder (`audiodiffusion.audio_encoder.AudioEncoder`) takes mel images of five seconds. The encoding of a longer clip is the
+mean over its images.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ENCODER_SIZE = 100  # numbers in an encoding
 
 
 def encode_audio(encoder: Any, audio: torch.Tensor, sample_rate_hz: int) -> torch.Tensor:
-    """The encodings of clips [batch, samples] at `sample_rate_hz`: float32 [batch, 1, 100], on the encoder's device.
+    """Encode clips [batch, samples] at `sample_rate_hz`: float32 [batch, 1, 100], on the encoder's device.
 
-    Equal to `AudioEncoder.encode` with `pool="average"` for files that hold the same samples: shorter clips are padded
-    with silence to one image, and what is left over after the last whole image does not count.
+    The result equals `AudioEncoder.encode` with `pool="average"` for files with the same samples. Shorter clips are padded with
+    silence to one image. Samples after the last whole image are ignored.
     """
     device = next(encoder.parameters()).device
     if sample_rate_hz != (rate_hz := ENCODER_MEL.sample_rate_hz):
@@ -40,9 +40,9 @@ def encode_audio(encoder: Any, audio: torch.Tensor, sample_rate_hz: int) -> torc
 
 
 def encoder_images(audio: torch.Tensor) -> torch.Tensor:
-    """Audio [batch, image samples] as the encoder was trained to see it: [batch, 1, 96, 216] in whole 255ths of [0, 1].
+    """Turn audio [batch, image samples] into the encoder's inputs: [batch, 1, 96, 216] in whole 255ths of [0, 1].
 
-    A silent image is 1 everywhere: its reference is the floor itself.
+    A silent image is 1 everywhere, since its loudest value is the floor itself.
     """
     image, reference_db = audio_to_image(audio, ENCODER_MEL)
     image[reference_db <= to_db(torch.tensor(SILENCE_POWER, device=audio.device))] = 1.0

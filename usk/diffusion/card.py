@@ -1,4 +1,4 @@
-"""The model card of a fitted generator."""
+"""Write the model card of a fitted generator."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from usk.files import atomic_write
 
 
 def write_generator_card(folder: Path) -> None:
-    """The README.md of a fitted generator or adapter, from what its folder holds."""
+    """Write the README.md of a fitted generator or adapter, from the files in its folder."""
     from usk import __version__
 
     def read(name: str) -> Any:
         return json.loads((folder / name).read_text(encoding="utf-8"))
 
     adapter, trained_on, training = find_adapter(folder), read("trained_on.json"), read("training.json")
-    own, values = _of_mel(folder, read) if adapter is None else _of_adapter(adapter)
+    own_metadata, values = _of_mel(folder, read) if adapter is None else _of_adapter(adapter)
     log = training["log"]
     kept_step = training.get("kept_step", log[-1]["step"] if log else 0)
     values |= {
@@ -34,7 +34,7 @@ def write_generator_card(folder: Path) -> None:
     hub_ids = sorted({part["hub_id"] for part in trained_on["sources"] if part.get("hub_id")})
     metadata = {
         **license_metadata(trained_on["license"]),
-        **own,
+        **own_metadata,
         **({"datasets": hub_ids} if hub_ids else {}),
     }
     text = render_card("generator.md" if adapter is None else "adapter.md", metadata, values)
@@ -43,7 +43,7 @@ def write_generator_card(folder: Path) -> None:
 
 
 def _of_adapter(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An adapter's own metadata and values."""
+    """Return the metadata and template values of an adapter."""
     metadata = {
         "library_name": "peft",
         **({"base_model": adapter.base, "base_model_relation": "adapter"} if adapter.base_on_hub else {}),
@@ -54,14 +54,14 @@ def _of_adapter(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _of_mel(folder: Path, read: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same of a generator of mel images, with `round_trip.json`, if it was measured."""
-    unet, named = read("unet/config.json"), read("model_index.json").get("id2label", {})
+    """Return the metadata and template values of a generator of mel images, with `round_trip.json` if it was measured."""
+    unet, class_names = read("unet/config.json"), read("model_index.json").get("id2label", {})
     size = unet["sample_size"]
     metadata = {"library_name": "diffusers", "tags": ["audio", "usk", "audio-diffusion", "mel-spectrogram"]}
     values = {
         "has_vae": (folder / "vqvae").is_dir(),
         "latent_shape": [unet["in_channels"], *(size if isinstance(size, list) else [size, size])],
-        "class_names": list(named.values()),
+        "class_names": list(class_names.values()),
         "mel": MelSettings.from_audiodiffusion(read("mel/mel_config.json")).as_dict(),
         "round_trip": read("round_trip.json") if (folder / "round_trip.json").is_file() else None,
     }

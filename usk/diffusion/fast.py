@@ -1,4 +1,4 @@
-"""A network as it runs: its weights in the precision asked for, compiled where that repays."""
+"""Run a network faster: with weights in half precision, and compiled for large jobs."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from usk.device import DTYPES
 from usk.diffusion.weights import quiet_libraries
 
 EVALUATIONS_THAT_REPAY = 100_000
-"""Of the network on one clip, for each width of latents. An estimate until `tests.bench.render_gpu` has run on a GPU: a minute
-to compile 100 M parameters for one width, against half a millisecond that each evaluation saves."""
+"""Evaluations of one clip, for each width of latents. An estimate until `tests.bench.render_gpu` has run on a GPU: compiling 100 M
+parameters for one width takes a minute, and each evaluation saves half a millisecond."""
 
 
 def in_precision(network: Any, precision: str) -> Any:
-    """The network, or a copy with bf16 weights. Its norms take and give bf16 then, and sum in float32, as products do."""
+    """Return the network, or a copy with weights in `precision`. In bf16, norms and products still sum in float32."""
     if precision == "fp32" or not isinstance(network, torch.nn.Module):
         return network
-    # Not `network.to`: diffusers warns there of layers that some of its models keep in float32; UNets have none.
+    # `network.to` of diffusers would warn of layers to keep in float32, which UNets do not have.
     return torch.nn.Module.to(copy.deepcopy(network), DTYPES[precision])
 
 
 def repays_compiling(device: torch.device, evaluations: int, n_widths: int) -> bool:
-    """Whether a job of so many evaluations is done sooner with its network compiled.
+    """Whether a job with this many evaluations is done sooner if its network is compiled.
 
-    The whole job counts, not a process's part of it: the last bits of clips must not depend on who makes them.
+    This is decided for the whole job and not for a process, since compiling changes the last bits of clips.
     """
     return device.type == "cuda" and evaluations >= EVALUATIONS_THAT_REPAY * n_widths
 
 
 class Compiled:
-    """A network that torch compiles for each width of latents when it is first asked for it, once for batches of all sizes.
+    """A network that torch compiles once for each width of latents, for batches of any size.
 
-    Where torch cannot compile, it stays as it was.
+    Without a compiler, the network runs as it is.
     """
 
     def __init__(self, network: Any) -> None:
@@ -49,7 +49,7 @@ class Compiled:
                 return self._compiled(noisy, timesteps, given)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:  # no compiler here
+            except RuntimeError:  # there is no compiler
                 self.compiled = None
         return tuple(self.network(noisy, timesteps, **given))
 
@@ -61,8 +61,8 @@ class Compiled:
         arguments = {"sample": noisy, "timestep": timesteps, **given}
         for name, value in arguments.items():
             if isinstance(value, torch.Tensor):
-                if len(noisy) == 1:  # which would be compiled for itself
+                if len(noisy) == 1:  # a batch of one would be compiled separately
                     arguments[name] = value = torch.cat((value, value))
                 torch._dynamo.mark_dynamic(value, 0)
-        with quiet_libraries():  # torch warns of how diffusers is written
+        with quiet_libraries():  # torch warns of code in diffusers
             return tuple(output[: len(noisy)] for output in self.compiled(**arguments))

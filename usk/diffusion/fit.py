@@ -1,4 +1,4 @@
-"""`usk fit`: clips and a folder in, a generator's pipeline folder out."""
+"""Train a generator on clips and write its pipeline folder: `usk.fit`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from usk.diffusion.networks import (
     load_base,
     new_networks,
     notes_on_base,
-    trained_on_of,
+    training_sources_of,
 )
 from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
 from usk.diffusion.sampler import SamplerConfig
@@ -44,19 +44,19 @@ from usk.reporter import Reporter
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
 """One image of 4 s at 22.05 kHz: 64 bands, a frame each 25 ms."""
 
-PREVIEW_SAMPLER = SamplerConfig(steps=6, strength=0.5)  # as `usk synth` does by default
-FIT_FILE = "fit.json"  # what a folder is being fitted with
+PREVIEW_SAMPLER = SamplerConfig(steps=6, strength=0.5)  # the default of `usk synth`
+FIT_FILE = "fit.json"  # the settings and training data of a fit
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """Where the fitted generator is, how its validation loss went, and what it was trained on."""
+    """The folder of the fitted generator, its training log, and what it was trained on."""
 
     folder: Path
     log: list[dict[str, Any]]
     trained_on: dict[str, Any]
-    kept_step: int  # whose weights the generator has: the best on held-out recordings, else the last
+    kept_step: int  # the step whose weights it has: the best on held-out recordings, or the last
 
 
 def fit(
@@ -69,38 +69,38 @@ def fit(
     skip_bad: bool = False,
     reporter: Reporter | None = None,
 ) -> FitResult:
-    """Train a generator on the clips of `sources` outside `test_folds` and write its pipeline folder.
+    """Train a generator on the clips of `sources` outside `test_folds`, and write its pipeline folder.
 
-    Recordings held out by `usk.data.splits.held_out_groups` only measure the validation loss, and choose the step whose
-    weights are kept: long training learns few recordings by heart. Called again with the same folder after an
-    interruption it goes on from the last checkpoint; a folder made with another configuration is refused. With
-    `config.base` that generator is trained further, whatever it was trained on before stays on record, and `mel` must not
-    be given: images are the base's (else EMBEDDED_MEL's by default).
+    Recordings held out by `usk.data.splits.held_out_groups` only measure the validation loss, which chooses the step whose weights
+    are kept, because long training memorizes few recordings. After an interruption, the same call continues from the last checkpoint.
+    With `config.base`, that generator is trained further: `mel` must not be given, and the record keeps what the base was trained on.
+    Without a base, `mel` defaults to EMBEDDED_MEL.
 
-    Raises: UskError with one line that says what to do; Stopped after Ctrl-C or SIGTERM, the checkpoint written.
+    Raises UskError with a one-line message that names the fix, also for a folder of another fit, and Stopped after Ctrl-C or SIGTERM,
+    with the checkpoint written.
     """
     config = (config or FitConfig()).resolved()
     if config.base is not None and mel is not None:
         raise UsageError("a base draws the images that it was trained on", field="mel")
     root = Path(out)
-    require_own_folder(root, FIT_FILE)  # not after an hour of decoding
+    require_own_folder(root, FIT_FILE)  # before an hour of decoding
     device, reporter = resolve_device(config.device), reporter or Reporter()
-    given = FitSources(sources, test_folds, skip_bad, reporter)
-    given.check()
-    work = lora_work(given, config, device, root) if config.lora else _mel_work(given, config, mel, device)
+    data = FitSources(sources, test_folds, skip_bad, reporter)
+    data.check()
+    work = lora_work(data, config, device, root) if config.lora else _mel_work(data, config, mel, device)
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(root, "usk fit", reporter=reporter):
-        _claim(root, {"config": asdict(work.trainer.config), **work.described, "sources": work.parts})
+        _claim(root, {"config": asdict(work.trainer.config), **work.settings, "sources": work.parts})
         with disk_errors(root):
-            work.keep(root)
+            work.store(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
-        licenses, before, base_id = [source.license for source in sources], [], None
+        licenses, base_sources, base_id = [source.license for source in sources], [], None
         if work.base is not None:
             licenses.append(work.base.license)
-            before, base_id = trained_on_of(work.base), work.base.model_id
-        trained_on = {"license": strictest_license(licenses), "sources": [*before, *work.parts]}
+            base_sources, base_id = training_sources_of(work.base), work.base.model_id
+        trained_on = {"license": strictest_license(licenses), "sources": [*base_sources, *work.parts]}
         with disk_errors(root):
             work.write(root, trained_on, _record(loop, base_id))
         for name in (CHECKPOINT_FILE, LATENTS_FILE):
@@ -108,47 +108,47 @@ def fit(
     return FitResult(root, loop.log, trained_on, loop.kept_step)
 
 
-def _mel_work(given: FitSources, config: FitConfig, mel: MelSettings | None, device: torch.device) -> FitWork:
-    """A generator of mel images to train: a new one, or a base."""
+def _mel_work(data: FitSources, config: FitConfig, mel: MelSettings | None, device: torch.device) -> FitWork:
+    """Prepare to train a generator of mel images: a new one, or a base."""
     base: Base | None = None
     if config.base is not None:
         base = load_base(config.base, device)
         for note in notes_on_base(base.generator):
-            given.reporter.warn(note)
+            data.reporter.warn(note)
     mel = mel or (EMBEDDED_MEL if base is None else base.generator.mel)
-    classes = conditioned_classes(config, base, given.class_names)
-    clips, parts = load_clips(given, classes, mel)
+    classes = conditioned_classes(config, base, data.class_names)
+    clips, parts = load_clips(data, classes, mel)
     networks = new_networks(config, mel, classes, device) if base is None else base.networks(classes)
     config = config if base is None else base.described(config, classes)
     trainer = MelTrainer(clips, networks, config, device)
 
     def write(root: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
-        some = trainer.held_out if len(trainer.held_out) else trainer.training
-        some = some[in_pairs(some.labels, np.random.default_rng(config.seed))[:8]]
-        names = [classes[label] for label in some.labels] if classes else []
-        preview(trainer.generator(), some.images.astype(np.float32), root / "preview.png", names)
+        pool = trainer.held_out if len(trainer.held_out) else trainer.training
+        shown = pool[in_pairs(pool.labels, np.random.default_rng(config.seed))[:8]]
+        names = [classes[label] for label in shown.labels] if classes else []
+        preview(trainer.generator(), shown.images.astype(np.float32), root / "preview.png", names)
         write_pipeline(root, networks, trained_on, record)
 
     return FitWork(
         trainer=trainer,
-        described={"mel": mel.as_dict()},
+        settings={"mel": mel.as_dict()},
         parts=parts,
         base=None if base is None else base.generator,
         write=write,
     )
 
 
-def _claim(root: Path, described: dict[str, Any]) -> None:
-    """Write down what this folder is being fitted with, or check that it is the same as last time."""
-    wanted = json.loads(json.dumps(described))
+def _claim(root: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of this fit, or compare them with those in the folder. Raises UsageError if they differ."""
+    settings = json.loads(json.dumps(settings))
     path = root / FIT_FILE
     if not path.is_file():
         with disk_errors(root):
-            atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            atomic_write(path, (json.dumps(settings, indent=1) + "\n").encode())
         return
     choose = "Choose a new folder."
-    damaged = f"its {FIT_FILE} cannot be read, so that nobody knows what it is fitted with. {choose}"
-    if read_json(path, UsageError, f"{root}: {damaged}") != wanted:
+    damaged = f"{root}: its {FIT_FILE} cannot be read, so that nobody knows what it is fitted with. {choose}"
+    if read_json(path, UsageError, damaged) != settings:
         raise UsageError(
             "holds a generator fitted with other settings or clips", field="out", value=root, hint=choose
         )
@@ -157,7 +157,7 @@ def _claim(root: Path, described: dict[str, Any]) -> None:
 
 
 def _record(loop: TrainingLoop, base_id: str | None) -> dict[str, Any]:
-    """How a generator was trained."""
+    """Return the content of training.json."""
     trainer = loop.trainer
     return {
         "config": asdict(trainer.config),
@@ -173,7 +173,7 @@ def _record(loop: TrainingLoop, base_id: str | None) -> dict[str, Any]:
 def write_pipeline(
     folder: Path, networks: Networks, trained_on: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    """The pipeline folder in audio-diffusion's format, weights in float16 safetensors; `record` is its training.json."""
+    """Write a pipeline folder in audio-diffusion's format, with weights in float16. `record` is its training.json."""
     with quiet_libraries():
         from audiodiffusion.mel import Mel
         from safetensors.torch import save
@@ -184,7 +184,7 @@ def write_pipeline(
                 (folder / name).mkdir(exist_ok=True)
                 atomic_write(folder / name / "config.json", half.to_json_string().encode())
                 tensors = {key: tensor.contiguous() for key, tensor in half.state_dict().items()}
-                # As its `save_pretrained` does, but a full disk stays the OSError that it is.
+                # As `save_pretrained` does, but with an OSError for a full disk
                 atomic_write(folder / name / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
                 network.float()
         (folder / "mel").mkdir(exist_ok=True)
@@ -197,13 +197,13 @@ def write_pipeline(
         "unet": ["diffusers", "UNet2DModel"],
         "vqvae": ["diffusers", "AutoencoderKL"] if networks.vae is not None else [None, None],
     }
-    if networks.class_names:  # as diffusers' class-conditional DiTPipeline keeps them
+    if networks.class_names:  # as in diffusers' class-conditional DiTPipeline
         index["id2label"] = dict(enumerate(networks.class_names))
     contents: dict[str, Any] = {
         "scheduler/scheduler_config.json": networks.scheduler_config,
         TRAINED_ON_FILE: trained_on,
         "training.json": record,
-        INDEX_FILE: index,  # last: a folder with an index is finished, and what it was trained on is known
+        INDEX_FILE: index,  # last: it marks the folder as finished
     }
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -217,9 +217,9 @@ def preview(
     class_names: Sequence[str] = (),
     sampler: SamplerConfig = PREVIEW_SAMPLER,
 ) -> None:
-    """A PNG: for up to four pairs of images, rows of first parent, its round trip, the mix, and the second parent.
+    """Write a PNG with up to four pairs of images, in rows: first parent, its round trip, the mix, second parent.
 
-    Without guidance. `class_names` are the images' classes, for a class-conditional generator; a mix of two has none.
+    Guidance is not used. `class_names` are the images' classes, for a class-conditional generator. A mix of two classes has none.
     """
     from PIL import Image
 
@@ -229,12 +229,14 @@ def preview(
     chosen = torch.from_numpy(images[: 2 * pairs].astype(np.float32))[:, None]
     clean = generator.to_latent(chosen.to(generator.device))
     names = list(class_names[: 2 * pairs])
-    of_mixes = [a if a == b else "" for a, b in zip(names[0::2], names[1::2], strict=True)]
+    mix_names = [
+        first if first == second else "" for first, second in zip(names[0::2], names[1::2], strict=True)
+    ]
     noisy = generator.invert(clean, sampler, Condition(names))
     half = torch.full((pairs,), 0.5)
     mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], generator.scales(sampler))
     back = generator.to_image(
-        generator.sample(torch.cat((noisy[0::2], mixed)), sampler, Condition(names[0::2] + of_mixes))
+        generator.sample(torch.cat((noisy[0::2], mixed)), sampler, Condition(names[0::2] + mix_names))
     )
     rows = [generator.to_image(clean[0::2]), back[:pairs], back[pairs:], generator.to_image(clean[1::2])]
     grid = torch.cat([torch.cat([image[0].flip(0) for image in row], dim=1) for row in rows], dim=0)
@@ -243,12 +245,12 @@ def preview(
 
 
 def in_pairs(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All rows in random order, pairs of one class first, then what is left over. `labels` int [n]."""
+    """Return all rows in random order: first pairs of the same class, then the others. `labels` int [n]."""
     pairs: list[int] = []
-    waiting: dict[int, int] = {}
+    unpaired: dict[int, int] = {}  # by label
     for row in rng.permutation(len(labels)).tolist():
-        if (first := waiting.pop(int(labels[row]), None)) is None:
-            waiting[int(labels[row])] = row
+        if (first := unpaired.pop(int(labels[row]), None)) is None:
+            unpaired[int(labels[row])] = row
         else:
             pairs += [first, row]
-    return np.array([*pairs, *waiting.values()], dtype=np.int64)
+    return np.array([*pairs, *unpaired.values()], dtype=np.int64)

@@ -29,10 +29,10 @@ from usk.errors import ModelError
 def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str = "auto") -> Generator:
     """Load `model`: `embedded`, `auto`, a pipeline folder, or a Hub id with optional `@revision`.
 
-    Raises ModelError if it is not a pipeline that usk supports, UsageError if the device is not there.
+    Raises ModelError if it is not a pipeline that usk supports, and UsageError if the device is not available.
     """
-    on = resolve_device(device)
-    name = resolve_model(model, on.type)
+    resolved = resolve_device(device)
+    name = resolve_model(model, resolved.type)
     with naming_model(name):
         folder, commit = locate_pipeline(name)
         info = describe_folder(folder)
@@ -45,21 +45,19 @@ def load_generator(model: str = EMBEDDED, device: str = "auto", precision: str =
                 f"adapts {adapter.base} as it was before: its files have changed",
                 hint="Put them back, or fit it again.",
             )
+        if precision == "auto":
+            precision = automatic_precision(resolved, info.family)
         load: Any = load_text_generator if info.family in FAMILIES else load_mel_generator
-        generator = load(
-            base,
-            info,
-            model_id(name, folder, commit),
-            on,
-            automatic_precision(on, info.family) if precision == "auto" else precision,
-        )
+        generator: Any = load(base, info, model_id(name, folder, commit), resolved, precision)
         if adapter is not None:
             read_adapter(generator.network, folder, adapter)
         return generator
 
 
 def automatic_precision(device: torch.device, family: str) -> str:
-    """What a generator runs in. GPUs before Ampere have no bf16: text-to-audio models, which are large and are run in fp16 by
-    those who publish them, take that there."""
+    """Return the precision for `auto`.
+
+    GPUs before Ampere have no bf16. Text-to-audio models, which are large, run in fp16 there, as their publishers run them.
+    """
     precision = default_precision(device, training=False)
     return "fp16" if precision == "fp32" and device.type == "cuda" and family in FAMILIES else precision

@@ -1,4 +1,4 @@
-"""The training loop: optimizer, averaged weights, validation, checkpoints, and stopping between two steps."""
+"""The training loop of generators: optimizer, averaged weights, validation, checkpoints, and a clean stop between two steps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import torch
 
 from usk.data.cache import checked, read_checked
-from usk.diffusion.train import Trainer, copy_into, forget_gradients
+from usk.diffusion.train import Trainer, clear_gradients, copy_into
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import DAMAGED, atomic_write
 from usk.reporter import Reporter
 
 CHECKPOINT_FILE = "unet-checkpoint.pt"
 WARM_UP_STEPS = 100
-COOL_DOWN = 0.4  # the last part of training, in which the learning rate falls
+COOL_DOWN = 0.4  # the last share of training, in which the learning rate falls
 
 
 class Stopped(UskError):
-    """Ctrl-C or SIGTERM, after the checkpoint was written. The exit code is the shell's: 128 + the signal's number."""
+    """Training was stopped by Ctrl-C or SIGTERM. The checkpoint is written. The exit code is 128 + the signal's number."""
 
     def __init__(self, step: int, signal_number: int) -> None:
         super().__init__(
@@ -36,7 +36,7 @@ class Stopped(UskError):
 
 
 class Best(NamedTuple):
-    """The averaged weights with the lowest loss on held-out recordings so far."""
+    """The averaged weights with the lowest validation loss so far."""
 
     loss: float
     step: int
@@ -44,10 +44,10 @@ class Best(NamedTuple):
 
 
 class TrainingLoop:
-    """One training run in `out`: checkpointed, resumable."""
+    """A training run with checkpoints in the folder `out`."""
 
     def __init__(self, trainer: Trainer, out: Path) -> None:
-        """Starts from the checkpoint in `out`, if there is one."""
+        """Start from the checkpoint in `out`, if there is one."""
         self.trainer, self.config, self.out = trainer, trainer.config, out
         self.network, self.parameters = trainer.network, trainer.parameters
         assert self.config.learning_rate is not None
@@ -57,8 +57,8 @@ class TrainingLoop:
             self.parameters, lr=self.learning_rate, weight_decay=0.01, fused=True
         )
         self.step = 0
-        self.kept_step = 0  # whose weights the network has in the end
-        self.diverged_step: int | None = None  # where the loss was not a number
+        self.kept_step = 0  # the step whose weights the network has in the end
+        self.diverged_step: int | None = None  # the step whose loss was not a number
         self.best: Best | None = None
         self.log: list[dict[str, Any]] = []
         spent_s = self._resume()
@@ -70,10 +70,10 @@ class TrainingLoop:
         return time.monotonic() - self._started
 
     def run(self, reporter: Reporter) -> None:
-        """Train to the end. The network has the best averaged weights then, or the last if nothing was validated.
+        """Train to the end. The network then has the best averaged weights, or without validation the last ones.
 
-        Raises Stopped after Ctrl-C or SIGTERM, with the checkpoint written, and UskError for a training that diverges
-        before held-out recordings have chosen any weights.
+        Raises Stopped after Ctrl-C or SIGTERM, with the checkpoint written, and UskError for a training that diverges before the first
+        validation.
         """
         self.network.train()
         learn = self.trainer.learner()
@@ -84,11 +84,11 @@ class TrainingLoop:
                 try:
                     loss = self.trainer.gradients(learn, self.step)
                 except torch.OutOfMemoryError as error:
-                    self._save_memory(error, reporter)
+                    self._recompute_activations(error, reporter)
                     learn = self.trainer.learner()
                     continue
                 if not math.isfinite(loss):
-                    self._diverged(reporter)
+                    self._end_diverged(reporter)
                     break
                 self._update_weights()
                 if self.step % self.config.validate_every == 0:
@@ -99,10 +99,10 @@ class TrainingLoop:
                     self._saved_at = time.monotonic()
         if self.diverged_step is None:
             self._validate(loss)
-        self._finish()
+        self._set_final_weights()
 
     def _share_done(self, stop: StopSignals) -> float:
-        """How much of the budget is used. Raises Stopped where a signal came."""
+        """Return the share of the budget that is used. Raises Stopped after a signal."""
         if stop.number:
             self._save()
             raise Stopped(self.step, stop.number)
@@ -132,7 +132,7 @@ class TrainingLoop:
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
     def _validate(self, loss: float) -> None:
-        """Once a step: a line of the log, and the best weights so far."""
+        """Add a line to the log and update the best weights, unless this step was validated already."""
         if any(row["step"] == self.step for row in self.log):
             return
         validation = self.trainer.validation_loss(self.average)
@@ -150,8 +150,8 @@ class TrainingLoop:
         if validation is not None and (self.best is None or validation < self.best.loss):
             self.best = Best(validation, self.step, [tensor.clone() for tensor in self.average])
 
-    def _diverged(self, reporter: Reporter) -> None:
-        """The loss of the next step is not a number: end with the best weights. Raises UskError where there are none."""
+    def _end_diverged(self, reporter: Reporter) -> None:
+        """End with the best weights if the loss is not a number. Raises UskError without any."""
         self.diverged_step = self.step + 1
         what = f"the training diverged in step {self.diverged_step} (its loss is not a number)"
         if self.best is None:
@@ -166,35 +166,37 @@ class TrainingLoop:
             f"than {self.learning_rate:g} may get further"
         )
 
-    def _save_memory(self, error: Exception, reporter: Reporter) -> None:
-        """Where a step does not fit: compute activations again instead of keeping them. Raises UskError if it is done already."""
-        able = getattr(self.network, "_supports_gradient_checkpointing", False)
-        if not able or self.trainer.checkpointing:
+    def _recompute_activations(self, error: Exception, reporter: Reporter) -> None:
+        """Recompute activations instead of keeping them, for a step that does not fit into memory. Raises UskError if this is done already."""
+        is_supported = getattr(self.network, "_supports_gradient_checkpointing", False)
+        if not is_supported or self.trainer.checkpointing:
             raise UskError(
-                "the device has too little memory for a step of this size", field="batch",
-                value=self.config.batch, hint="Choose a smaller batch.",
-            ) from error  # fmt: skip
+                "the device has too little memory for a step of this size",
+                field="batch",
+                value=self.config.batch,
+                hint="Choose a smaller batch.",
+            ) from error
         reporter.note("the memory is short: activations are computed twice instead of being kept")
         self.trainer.checkpointing = True
         self.network.enable_gradient_checkpointing()
-        forget_gradients(self.parameters)
+        clear_gradients(self.parameters)
         if self.trainer.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _finish(self) -> None:
+    def _set_final_weights(self) -> None:
         kept = self.best or Best(math.nan, self.step, self.average)
         self.kept_step = kept.step
         copy_into(self.parameters, kept.average)
         self._save()
         if self.trainer.checkpointing:
             self.network.disable_gradient_checkpointing()
-        forget_gradients(self.parameters)
+        clear_gradients(self.parameters)
         self.network.eval()
 
     # --- checkpoints ---------------------------------------------------------------------------------------
 
     def _resume(self) -> float:
-        """Take up the checkpoint, if there is one; the seconds spent until then."""
+        """Load the checkpoint, if there is one, and return the seconds spent before it. Raises UsageError for a damaged one."""
         path, device = self.out / CHECKPOINT_FILE, self.trainer.device
         if not path.is_file():
             return 0.0
@@ -207,18 +209,20 @@ class TrainingLoop:
             self.step, self.log = int(state["step"]), list(state["log"])
             self.trainer.precision = str(state["precision"])
             if state["best"] is not None:
-                least, its_step, tensors = state["best"]
-                self.best = Best(least, its_step, [tensor.to(device) for tensor in tensors])
+                loss, step, average = state["best"]
+                self.best = Best(loss, step, [tensor.to(device) for tensor in average])
             return float(state["spent_s"])
         except DAMAGED as error:
             raise UsageError(
-                f"{path.name} is damaged", field="out", value=self.out,
+                f"{path.name} is damaged",
+                field="out",
+                value=self.out,
                 hint="Delete it, and the same command trains from the first step.",
-            ) from error  # fmt: skip
+            ) from error
 
     def _save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        whole = io.BytesIO()  # torch would say RuntimeError where a disk is full
+        """Write the checkpoint atomically."""
+        buffer = io.BytesIO()  # writing to the file directly, torch would raise RuntimeError for a full disk
         torch.save(
             {
                 "network": [parameter.detach() for parameter in self.parameters],
@@ -230,35 +234,35 @@ class TrainingLoop:
                 "log": self.log,
                 "precision": self.trainer.precision,
             },
-            whole,
+            buffer,
         )
         with disk_errors(self.out):
-            atomic_write(self.out / CHECKPOINT_FILE, checked(whole.getbuffer()), durable=False)
+            atomic_write(self.out / CHECKPOINT_FILE, checked(buffer.getbuffer()), durable=False)
 
 
 class StopSignals:
-    """Inside it Ctrl-C and SIGTERM are noted, to take effect between two steps; a second one takes effect at once.
+    """Notes Ctrl-C and SIGTERM, so that training stops between two steps. A second signal takes effect at once.
 
-    Outside the main thread signals cannot be noted, and inside it ones that are ignored stay so.
+    Signals are not noted outside the main thread, and those that the process ignores stay ignored.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._before[number] = signal.signal(number, self._note)
+                    self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number:
-            signal.signal(number, self._before[number])
+            signal.signal(number, self._handlers[number])
             signal.raise_signal(number)
         self.number = self.number or number

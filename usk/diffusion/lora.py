@@ -1,4 +1,4 @@
-"""LoRA weights (arXiv 2106.09685) in a network of diffusers, through peft: added, written and read in peft's format."""
+"""Add LoRA weights (arXiv 2106.09685) to a network of diffusers through peft, and read and write them in peft's format."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from usk.files import atomic_write
 from usk.text import abbreviate_list
 
 ATTENTION = re.compile(r"(?:^|\.)(to_(?:q|k|v|kv|qkv|out)(?:\.0)?)$")
-"""The linear layers of attention, by the end of their names."""
+"""Matches the names of attention's linear layers."""
 
-PREFIX = "base_model.model."  # of names in peft's files
+PREFIX = "base_model.model."  # of tensor names in peft's files
 
 
 def attention_layers(network: Any) -> tuple[str, ...]:
-    """The ends of the names of a network's linear layers in attention."""
+    """Return the ends of the names of a network's linear layers in attention."""
     found = {
         match[1]
         for name, module in network.named_modules()
@@ -31,7 +31,7 @@ def attention_layers(network: Any) -> tuple[str, ...]:
 
 
 def require_peft() -> None:
-    """Raise ModelError where peft is not installed: before a model of gigabytes is downloaded."""
+    """Raise ModelError if peft is not installed, before gigabytes are downloaded."""
     try:
         import peft  # noqa: F401
     except ImportError as error:
@@ -41,9 +41,9 @@ def require_peft() -> None:
 
 
 def add_adapter(network: Any, adapter: Adapter) -> dict[str, torch.nn.Parameter]:
-    """Add LoRA weights, float32, to a network in place and freeze its own. They change nothing yet: one factor is zero.
+    """Add LoRA weights in float32 to a network, and freeze its own. One factor is zero, so that they change nothing yet.
 
-    Returns: `adapter_weights`. Raises ModelError where the network has no such layers.
+    Returns what `adapter_weights` returns. Raises ModelError if the network lacks the layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -64,7 +64,7 @@ def add_adapter(network: Any, adapter: Adapter) -> dict[str, torch.nn.Parameter]
 
 
 def adapter_weights(network: Any) -> dict[str, torch.nn.Parameter]:
-    """The LoRA weights of a network by the names that they have in peft's files."""
+    """Return the LoRA weights of a network by their names in peft's files."""
     return {
         PREFIX + name.replace(".default.", "."): parameter
         for name, parameter in network.named_parameters()
@@ -73,12 +73,12 @@ def adapter_weights(network: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def read_adapter(network: Any, folder: Path, adapter: Adapter) -> None:
-    """Add the LoRA weights in `folder` to a network, which then computes with them. Raises ModelError."""
+    """Add the LoRA weights in `folder` to a network. Raises ModelError."""
     from safetensors.torch import load
 
     try:
         tensors = load((folder / ADAPTER_WEIGHTS).read_bytes())
-    except Exception as error:  # safetensors has several
+    except Exception as error:  # safetensors raises several types
         raise ModelError(
             f"{ADAPTER_WEIGHTS} is missing or damaged", hint="Fit or download it again."
         ) from error
@@ -95,7 +95,7 @@ def read_adapter(network: Any, folder: Path, adapter: Adapter) -> None:
 def write_adapter(
     folder: Path, adapter: Adapter, added: dict[str, torch.nn.Parameter], records: dict[str, Any]
 ) -> None:
-    """The adapter's folder: weights in float16, `records` (JSON by file name), and peft's configuration last."""
+    """Write an adapter's folder: weights in float16, `records` (JSON by file name), and peft's configuration last."""
     from safetensors.torch import save
 
     tensors = {name: parameter.detach().cpu().half().contiguous() for name, parameter in added.items()}

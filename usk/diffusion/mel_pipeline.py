@@ -1,6 +1,6 @@
-"""audio-diffusion's mel-image pipelines: a UNet over mel images or a VAE's latents of them, conditional or not.
+"""Load and run audio-diffusion's pipelines: a UNet over mel images or over a VAE's latents of them, conditional or not.
 
-The one importer of audiodiffusion and diffusers' models.
+This is the only module that imports audiodiffusion's and diffusers' models.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from usk.diffusion.solvers import Predictor
 from usk.diffusion.weights import load_network, quiet_libraries
 from usk.errors import ModelError
 
-VAE_SCALE = 0.18215  # audiodiffusion's: latents of unit variance
+VAE_SCALE = 0.18215  # audiodiffusion's factor, for latents of unit variance
 AUDIO_ENCODER = "teticio/audio-encoder"  # what published conditional pipelines were trained with
 ENCODER_FILES = ("*.json", "*.safetensors", "*.bin")  # at the top of its repo
-AUDIO_ENCODER_FOLDER = "audio_encoder"  # in a pipeline folder that brings its encoder along
-# What is finer than this is left to the source that a clip is filtered from: its texture, which networks smooth. Half as much
-# (50 ms, one band of 64) loses little less texture than none; twice as much leaves more of the source than of the image.
+AUDIO_ENCODER_FOLDER = "audio_encoder"  # in pipeline folders with an encoder of their own
+# How smooth the filter is through which a clip takes its texture from the source. Less smooth (50 ms, one band of 64) loses a
+# little less texture than no smoothing; twice as smooth leaves more of the source than of the image.
 GAIN_SMOOTH_S, GAIN_BANDS = 0.1, 32  # standard deviations: seconds, and a share of the mel bands
 UNKNOWN_CONDITIONS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim")
-LUMA = (0.299, 0.587, 0.114)  # red, green and blue in a gray image (ITU-R 601), as audiodiffusion mixes them
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601), as in audiodiffusion
 
 
 @dataclass(kw_only=True)
@@ -52,16 +52,18 @@ class MelGenerator(Generator):
     schedule: NoiseSchedule
     mel: MelSettings
     image_shape: tuple[int, int, int]  # channels, height, width of the latents of a whole image
-    frame_multiple: int  # crops are multiples of this wide
-    encoder: Any | None = None  # of the audio that a conditional UNet attends to; None for others
-    _runs: tuple[Any, Any] = field(default=(None, None), repr=False)  # a UNet, and it in bf16
+    frame_multiple: int  # widths of crops in frames are multiples of this
+    encoder: Any | None = None  # of the audio that a conditional UNet attends to
+    _converted: tuple[Any, Any] = field(
+        default=(None, None), repr=False
+    )  # a UNet, and its copy in `precision`
 
     @property
     def trained_codec(self) -> bool:
         return self.vae is not None
 
     def crop(self, n_samples: int) -> int:
-        """A quarter, half, three quarters or all of an image, in whole multiples of frames."""
+        """Return the length of a quarter, half, three quarters or all of an image, in multiples of `frame_multiple`."""
         mel, multiple = self.mel, self.frame_multiple
         needed = min(mel.n_frames, -(-n_samples // mel.hop_samples) + 1)
         quarters = (-(-mel.n_frames * quarter // (4 * multiple)) * multiple for quarter in (1, 2, 3, 4))
@@ -72,7 +74,7 @@ class MelGenerator(Generator):
         return (*self.image_shape[:2], frames * self.image_shape[2] // self.mel.n_frames)
 
     def flop(self, n_samples: int) -> float:
-        """Of convolutions and linear layers, in a UNet of the same configuration without memory for its weights."""
+        """Count the operations of convolutions and linear layers, in a copy of the UNet on the meta device."""
         network: Any = self.unet
         if not hasattr(network, "config"):
             return 0.0
@@ -107,7 +109,7 @@ class MelGenerator(Generator):
         iterations: int = 16,
         source: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """By Griffin-Lim, the loudest mel bin at 0 dB; or by filtering `source`."""
+        """Decode by Griffin-Lim, with the loudest mel bin at 0 dB, or by filtering `source`."""
         image = self.to_image(latent)
         if source is None:
             return image_to_audio(image, self.mel, seeds, iterations)
@@ -116,14 +118,15 @@ class MelGenerator(Generator):
         )
 
     def predictor(self, condition: Condition = Condition()) -> Predictor:
-        """The network for one batch: its raw output for [batch, channels, height, width] and a timestep, float32.
+        """Return the function that evaluates the network on [batch, channels, height, width] at a timestep, in float32.
 
-        Classes that the generator was not trained on count as not given. Guidance takes a second evaluation
-        (classifier-free guidance, Ho & Salimans, arXiv 2207.12598) and does nothing where no class is known. A UNet that is
-        conditioned on audio attends to its parents' encodings, mixed with their weights. Raises ModelError without parents.
+        Unknown classes count as no class. Guidance (classifier-free, Ho & Salimans, arXiv 2207.12598) takes a second evaluation,
+        and has no effect if all classes are unknown. A UNet that is conditioned on audio attends to the weighted encodings of the
+        parents. Raises ModelError for it without parents.
         """
         network, none = self.network(), len(self.class_names)
-        labels = [self.class_names.index(t) if t in self.class_names else none for t in condition.texts]
+        known = self.class_names
+        labels = [known.index(text) if text in known else none for text in condition.texts]
         guided = condition.guidance != 1.0 and any(label != none for label in labels)
         encodings = self.encodings(condition)
 
@@ -149,7 +152,7 @@ class MelGenerator(Generator):
         return predict
 
     def encodings(self, condition: Condition) -> torch.Tensor | None:
-        """What a conditional UNet attends to [batch, 1, 100]: encodings mixed like the parents' signal."""
+        """Return what a conditional UNet attends to [batch, 1, 100]: the parents' encodings, mixed by their weights."""
         if self.encoder is None:
             return None
         if condition.parents is None:
@@ -162,18 +165,18 @@ class MelGenerator(Generator):
         return torch.einsum("kb...,bk->b...", encoded, weights.to(encoded)).to(self.device)
 
     def network(self) -> Any:
-        """The UNet in the generator's precision."""
+        """Return the UNet in the generator's precision."""
         if self.precision == "fp32":
             return self.unet
-        if self._runs[0] is not self.unet:
-            self._runs = self.unet, in_precision(self.unet, self.precision)
-        return self._runs[1]
+        if self._converted[0] is not self.unet:
+            self._converted = self.unet, in_precision(self.unet, self.precision)
+        return self._converted[1]
 
     def compiled(self) -> MelGenerator:
         return replace(self, unet=Compiled(self.network()))  # type: ignore[arg-type]
 
     def to_latent(self, image: torch.Tensor) -> torch.Tensor:
-        """Mel images [batch, 1, n_mels, n_frames] to what the UNet denoises."""
+        """Turn mel images [batch, 1, n_mels, n_frames] into the UNet's latents."""
         if self.vae is None:
             return image
         with torch.no_grad():
@@ -181,7 +184,7 @@ class MelGenerator(Generator):
             return VAE_SCALE * self.vae.encode(gray).latent_dist.mode()
 
     def to_image(self, latent: torch.Tensor) -> torch.Tensor:
-        """The inverse of `to_latent`, clamped to [-1, 1]."""
+        """Turn the UNet's latents into mel images, clamped to [-1, 1]."""
         if self.vae is None:
             return latent.clamp(-1, 1)
         with torch.no_grad():
@@ -194,7 +197,7 @@ class MelGenerator(Generator):
 def load_mel_generator(
     folder: Path, info: GeneratorInfo, model_id: str, device: torch.device, precision: str
 ) -> MelGenerator:
-    """The pipeline in `folder`, which `info` describes. Raises ModelError."""
+    """Load the pipeline in `folder`, which `info` describes. Raises ModelError."""
     unet, vae = load_networks(folder)
     assert info.mel is not None
     schedule = NoiseSchedule.from_config(read_pipeline_json(folder / "scheduler" / "scheduler_config.json"))
@@ -218,7 +221,7 @@ def load_mel_generator(
 
 
 def load_networks(folder: Path) -> tuple[Any, Any | None]:
-    """The UNet and, where the pipeline has one, the VAE: float32, on the CPU."""
+    """Load the UNet, and the VAE if the pipeline has one, in float32 on the CPU. Raises ModelError."""
     index = read_pipeline_json(folder / INDEX_FILE)
     with quiet_libraries():
         import diffusers
@@ -239,30 +242,28 @@ def load_networks(folder: Path) -> tuple[Any, Any | None]:
 
 
 def _image_shape(unet: Any, vae: Any | None, mel: MelSettings) -> tuple[int, int, int]:
-    """Channels, height and width of what the UNet denoises, which must be what the mel (and the VAE) make."""
+    """Return channels, height and width of the UNet's latents. Raises ModelError if mel and VAE make another shape."""
     scale = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
     channels = 1 if vae is None else int(vae.config.latent_channels)
-    made = (channels, mel.n_mels // scale, mel.n_frames // scale)
-    size = unet.config.sample_size
-    if size is None:  # any size
-        size = made[1:]
-    taken = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
-    if taken != made:
+    shape = (channels, mel.n_mels // scale, mel.n_frames // scale)
+    size = shape[1:] if unet.config.sample_size is None else unet.config.sample_size  # None: any size
+    unet_shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+    if unet_shape != shape:
         makes = "makes" if vae is None else "and VAE make"
         raise ModelError(
-            f"its UNet takes {' x '.join(map(str, taken))} but its mel {makes} {' x '.join(map(str, made))} images"
+            f"its UNet takes {' x '.join(map(str, unet_shape))} but its mel {makes} {' x '.join(map(str, shape))} images"
         )
-    return made
+    return shape
 
 
 def frame_multiple(unet: Any, image_shape: tuple[int, int, int], mel: MelSettings) -> int:
-    """What a crop's width in frames must be a multiple of: the VAE's factor times the UNet's halvings."""
+    """Return what the width of a crop must be a multiple of, in frames: the VAE's factor times the UNet's."""
     halvings = 2 ** (len(unet.config.block_out_channels) - 1)
     return int(mel.n_frames // image_shape[2] * halvings)
 
 
 def _load_encoder(folder: Path, unet: Any) -> Any:
-    """audiodiffusion's audio encoder for a conditional UNet: the pipeline's own, else the published one."""
+    """Load audiodiffusion's audio encoder for a conditional UNet: the pipeline's own, or the published one. Raises ModelError."""
     sizes = unet.config.cross_attention_dim
     if any(size != ENCODER_SIZE for size in ([sizes] if isinstance(sizes, int) else sizes)):
         raise ModelError(
@@ -280,16 +281,16 @@ def _load_encoder(folder: Path, unet: Any) -> Any:
 
 
 def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
-    """The folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever it calls its mel class.
+    """Load a folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever the name of its mel class.
 
-    A class-conditional UNet gets the label for no class wherever it is called without one, as the pipeline calls it.
+    A class-conditional UNet gets the label for no class if it is called without a label, as the pipeline calls it.
     """
     root = Path(folder)
     describe_folder(root)
     index = read_pipeline_json(root / INDEX_FILE)
     unet, vae = load_networks(root)
     if unet.config.num_class_embeds:
-        unet.register_forward_pre_hook(_without_class, with_kwargs=True)
+        unet.register_forward_pre_hook(_add_label, with_kwargs=True)
     with quiet_libraries():
         from audiodiffusion.mel import Mel
         from audiodiffusion.pipeline_audio_diffusion import AudioDiffusionPipeline
@@ -306,10 +307,10 @@ def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
         )
 
 
-def _without_class(
+def _add_label(
     unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A forward pre-hook: fills in the last label, which means that no class is given, where there is none."""
+    """Add the last label, for no class, if there is no label: a forward pre-hook."""
     position = 3 if type(unet).__name__ == "UNet2DConditionModel" else 2  # of class_labels in forward
     if (args[position] if len(args) > position else kwargs.get("class_labels")) is not None:
         return args, kwargs

@@ -1,4 +1,4 @@
-"""The networks that `usk fit` trains: new ones, or those of a generator that is trained further."""
+"""The networks that `usk fit` trains: new ones, or those of a base, a generator that is trained further."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from usk.text import abbreviate_list
 
 @dataclass
 class Networks:
-    """What a generator is made of while it is trained."""
+    """The parts of a generator while it is trained."""
 
     unet: Any
-    vae: Any | None  # of a base that works on latents; it stays as it is
-    shape: tuple[int, int, int]  # channels, height, width of what the UNet denoises
+    vae: Any | None  # of a base that works on latents; it is not trained
+    shape: tuple[int, int, int]  # channels, height, width of the UNet's latents
     mel: MelSettings
     scheduler_config: dict[str, Any]  # as diffusers saves it
-    class_names: tuple[str, ...]  # that condition the UNet; one more label means that none is given
+    class_names: tuple[str, ...]  # that condition the UNet; one more label means no class
 
     def __post_init__(self) -> None:
         self.schedule = NoiseSchedule.from_config(self.scheduler_config)
 
     def generator(self, device: torch.device, precision: str) -> MelGenerator:
-        """The networks as they stand, to make images with."""
+        """Return a generator with the networks as they are."""
         return MelGenerator(
             family=MEL_IMAGES,
             sample_rate_hz=self.mel.sample_rate_hz,
@@ -65,9 +65,9 @@ class Networks:
 
 
 def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 0) -> Any:
-    """A diffusers `UNet2DModel` for latents of `shape` (channels, height, width), attention at the lowest strength.
+    """Return a diffusers `UNet2DModel` for latents of `shape` (channels, height, width), with attention at the lowest resolution.
 
-    With `n_classes` it takes class labels; label `n_classes` means none given.
+    With `n_classes` it takes class labels; label `n_classes` means no class.
     """
     from diffusers import UNet2DModel  # type: ignore[attr-defined,unused-ignore]
 
@@ -94,7 +94,7 @@ def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 
 def new_networks(
     config: FitConfig, mel: MelSettings, class_names: tuple[str, ...], device: torch.device
 ) -> Networks:
-    """An untrained UNet over mel images, drawn with the configuration's seed."""
+    """Return an untrained UNet over mel images, initialized with the configuration's seed."""
     torch.manual_seed(config.seed)
     shape = (1, mel.n_mels, mel.n_frames)
     with quiet_libraries():
@@ -128,7 +128,7 @@ class Base:
     scheduler_config: dict[str, Any]
 
     def described(self, config: FitConfig, class_names: tuple[str, ...]) -> FitConfig:
-        """`config` with the base's settings in place of those that do not count, and its id."""
+        """Return `config` with the base's id, and with its settings in place of those that have no effect."""
         unet = self.generator.unet.config
         return replace(
             config,
@@ -141,7 +141,7 @@ class Base:
         )
 
     def networks(self, class_names: tuple[str, ...]) -> Networks:
-        """Its networks, conditioned on `class_names`, the UNet ready to be trained and the VAE frozen."""
+        """Return its networks, conditioned on `class_names`, with the UNet trainable and the VAE frozen."""
         generator = self.generator
         unet: Any = generator.unet
         if class_names:
@@ -157,33 +157,37 @@ class Base:
         )
 
 
-def trained_on_of(generator: Generator) -> list[dict[str, Any]]:
-    """The sources that a base was trained on; where it does not say, one entry that says so and names no recording."""
+def training_sources_of(generator: Generator) -> list[dict[str, Any]]:
+    """Return the sources that a base was trained on. If it names none, one entry says so and names no recording."""
     name, _, revision = generator.model_id.rpartition("@")
-    said = generator.trained_on or [
+    sources = generator.trained_on or [
         {
             "source": f"unknown clips of {name}",
             "license": UNKNOWN,
             "note": "the generator that this one was fitted from does not say what it was trained on",
         }
     ]
-    unsaid = {"revision": revision, "license": generator.license, "folds": [], "clips": 0, "groups": []}
-    return [{**unsaid, "held_out_groups": [], **part} for part in said]
+    defaults = {
+        "revision": revision, "license": generator.license, "folds": [], "clips": 0, "groups": [],
+        "held_out_groups": [],
+    }  # fmt: skip
+    return [{**defaults, **part} for part in sources]
 
 
-def notes_on_base(generator: Generator) -> tuple[str, ...]:
-    """What to warn of before training goes on."""
-    name = generator.model_id
-    unknown = f"{name} does not say what it was trained on: leaks from its training data cannot be ruled out"
-    unlicensed = f"the license of {name} is unknown: look it up before you share what you make from it"
-    return (
-        *([] if generator.trained_on else [unknown]),
-        *([unlicensed] if generator.license == UNKNOWN else []),
-    )
+def notes_on_base(generator: Generator) -> list[str]:
+    """Return warnings about a base that does not name its training data or its license."""
+    name, notes = generator.model_id, []
+    if not generator.trained_on:
+        notes.append(
+            f"{name} does not say what it was trained on: leaks from its training data cannot be ruled out"
+        )
+    if generator.license == UNKNOWN:
+        notes.append(f"the license of {name} is unknown: look it up before you share what you make from it")
+    return notes
 
 
 def load_base(name: str, device: torch.device) -> Base:
-    """The generator `name` to train further: anything that `load_generator` loads, except conditional pipelines.
+    """Load a generator to train further: anything that `load_generator` loads, except conditional pipelines.
 
     Raises ModelError with the field `base`.
     """
@@ -211,10 +215,10 @@ def load_base(name: str, device: torch.device) -> Base:
 
 
 def conditioned_classes(config: FitConfig, base: Base | None, names: Sequence[str]) -> tuple[str, ...]:
-    """The classes that will condition the UNet, `names` being those of the clips; empty for none.
+    """Return the classes that will condition the UNet, given the clips' classes `names`; empty for none.
 
-    A class-conditional base stays what it is. Raises UsageError if it does not know every class of the clips, unless
-    `config.class_conditional` says to replace its classes.
+    A class-conditional base keeps its classes. Raises UsageError if it does not know all of `names`, unless
+    `config.class_conditional` replaces its classes.
     """
     if config.class_conditional:
         return tuple(names)
@@ -224,16 +228,18 @@ def conditioned_classes(config: FitConfig, base: Base | None, names: Sequence[st
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
             f"is class-conditional and does not know {abbreviate_list(unknown)}",
-            field="base", value=config.base, hint="Train it class-conditional, on the classes of your clips.",
-        )  # fmt: skip
+            field="base",
+            value=config.base,
+            hint="Train it class-conditional, on the classes of your clips.",
+        )
     return known
 
 
 def set_classes(unet: Any, before: tuple[str, ...], after: tuple[str, ...]) -> None:
-    """Make a UNet that knows the classes `before` (none, if it is not class-conditional) take those of `after`.
+    """Change the classes of a UNet from `before` (empty if it is not class-conditional) to `after`.
 
-    A new embedding is zero, so that the UNet's output does not change. One that was there keeps the rows of shared names
-    and the one for no class, from which new names start too.
+    A new embedding is zero, so that the UNet's output does not change. An existing embedding keeps the rows of shared names and the
+    row for no class, which new names start from, too.
     """
     if before == after:
         return
@@ -245,7 +251,8 @@ def set_classes(unet: Any, before: tuple[str, ...], after: tuple[str, ...]) -> N
         table.weight.zero_()
         if before:
             known = {name: row for row, name in enumerate(before)}
-            rows = [known.get(name, len(before)) for name in after] + [len(before)]
+            none = len(before)
+            rows = [*(known.get(name, none) for name in after), none]
             table.weight.copy_(unet.class_embedding.weight[rows])
     unet.class_embedding = table
     unet.register_to_config(num_class_embeds=len(after) + 1)

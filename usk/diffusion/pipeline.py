@@ -1,4 +1,4 @@
-"""What a generator is, from the JSON files of its pipeline folder or Hub id: classes, sample rate, training data, license.
+"""Describe a generator from the JSON files of its pipeline folder or Hub id: classes, sample rate, training data, license.
 
 Imports no torch and loads no weights, so that settings can be checked and plans drawn before a generator is loaded.
 """
@@ -31,31 +31,30 @@ TRAINING_FILE = "training.json"
 MEL_IMAGES = "audio-diffusion mel images"
 UNET_CLASSES = ("UNet2DModel", "UNet2DConditionModel")
 CONFIG_FILES = ("*.json",)
-# Weights lie in folders (at the top some repos have the same once more), and so do the vocabularies of tokenizers.
+# Weights and vocabularies are in subfolders. Some repositories have copies of the weights at the top, which are not needed.
 PIPELINE_FILES = ("*.json", "*/*.safetensors", "*/*.bin", "*/*.txt", "*/*.model")
-MOST_LAYERS = 64  # in a block
+MAX_LAYERS = 64  # in a block
 
 
 @dataclass(kw_only=True)
 class GeneratorInfo:
-    """What is known of a generator without its weights."""
+    """The properties of a generator that are known without its weights."""
 
     family: str
     sample_rate_hz: int
     longest_samples: int  # the longest clip that it can make
     class_names: tuple[str, ...] = ()  # the classes that it can be conditioned on
     takes_prompts: bool = False  # conditioned on any text
-    inverts: bool = True  # distilled models, sampled with fresh noise at every step, do not
-    conditioned_on_audio: bool = False  # must be given the parents' audio
-    mel: MelSettings | None = None  # of families that draw mel images
+    inverts: bool = True  # False for distilled models, which sample with fresh noise at every step
+    conditioned_on_audio: bool = False  # needs the parents' audio
+    mel: MelSettings | None = None  # for families that make mel images
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     license: str = UNKNOWN
-    # Of classes: what an adapter was trained with
-    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each class, for an adapter
 
     @property
     def takes_classes(self) -> bool:
-        """Whether a clip's class, by its name or as a prompt, can condition it."""
+        """Whether it can be conditioned on a clip's class, by name or by prompt."""
         return bool(self.class_names) or self.takes_prompts
 
     @property
@@ -64,12 +63,12 @@ class GeneratorInfo:
 
     @property
     def training_groups(self) -> frozenset[str]:
-        """Recordings that the network was trained on; none are known of a generator that usk did not fit."""
+        """Return the recordings that the network was trained on. None are known for a generator that usk did not fit."""
         return frozenset(group for part in self.trained_on for group in part.get("groups", ()))
 
 
 def describe_generator(model: str = EMBEDDED, device: str = "auto") -> GeneratorInfo:
-    """What `model` is: `embedded`, `auto`, a pipeline folder, or a Hub id, of which only JSON files are downloaded.
+    """Describe `model`: `embedded`, `auto`, a pipeline folder, or a Hub id. From the Hub only JSON files are downloaded.
 
     Raises ModelError with the field `model` if it is not a pipeline that usk supports.
     """
@@ -80,7 +79,7 @@ def describe_generator(model: str = EMBEDDED, device: str = "auto") -> Generator
 
 
 def resolve_model(model: str, device: str) -> str:
-    """`auto` is the published 256 x 256 model on CUDA and the embedded generator elsewhere."""
+    """Resolve `auto`: the published 256 x 256 model on CUDA, and the embedded generator elsewhere."""
     if model != "auto":
         return model
     if device == "auto":
@@ -92,7 +91,7 @@ def resolve_model(model: str, device: str) -> str:
 
 @contextlib.contextmanager
 def naming_model(name: str, field: str = "model") -> Iterator[None]:
-    """A ModelError inside gets the field and its value."""
+    """Add the field and its value to a ModelError inside."""
     try:
         yield
     except ModelError as error:
@@ -102,7 +101,7 @@ def naming_model(name: str, field: str = "model") -> Iterator[None]:
 
 
 def describe_folder(folder: Path) -> GeneratorInfo:
-    """What the pipeline in `folder` is. Raises ModelError."""
+    """Describe the pipeline in `folder`. Raises ModelError."""
     if (adapter := find_adapter(folder)) is not None:
         trained_on, license = _training_record(folder)  # with what the base was trained on
         base, prompts = describe_folder(locate_base(adapter, CONFIG_FILES)), _trained_prompts(folder)
@@ -134,7 +133,7 @@ def describe_folder(folder: Path) -> GeneratorInfo:
 def _describe_text(folder: Path, kind: str) -> GeneratorInfo:
     shape = text_shape(kind, folder, read_pipeline_json)
     trained_on, license = _training_record(folder)
-    words = (
+    note = (
         f"its family's published models were trained on {FAMILIES[kind].trained_on}; no recordings are named"
     )
     scheduler = folder / "scheduler" / "scheduler_config.json"  # some families have a fixed one
@@ -145,7 +144,7 @@ def _describe_text(folder: Path, kind: str) -> GeneratorInfo:
         longest_samples=shape.longest_samples,
         takes_prompts=True,
         inverts=not distilled,
-        trained_on=trained_on or [{"source": kind, "note": words}],
+        trained_on=trained_on or [{"source": kind, "note": note}],
         license=license,
     )
 
@@ -159,19 +158,19 @@ def mel_settings(folder: Path) -> MelSettings:
 
 
 def checked_sizes(folder: Path) -> dict[str, Any]:
-    """A network's config.json. Raises ModelError for sizes that no network has: building one would fill the memory."""
+    """Return a network's config.json. Raises ModelError for sizes so large that building the network would fill the memory."""
     config = read_pipeline_json(folder / "config.json")
     for key, value in config.items():
-        limit = MOST_LAYERS if "layers" in key or key.endswith("block_types") else LARGEST
+        limit = MAX_LAYERS if "layers" in key or key.endswith("block_types") else LARGEST
         values = value if isinstance(value, list) else [value]
         numbers = [one for one in values if isinstance(one, (int, float))]
-        if len(values) > MOST_LAYERS or any(abs(number) > limit for number in numbers):
+        if len(values) > MAX_LAYERS or any(abs(number) > limit for number in numbers):
             raise ModelError(f"{folder.name}/config.json: {key} is too large")
     return config
 
 
 def _class_names(index: dict[str, Any], n_labels: Any) -> tuple[str, ...]:
-    """The names of a class-conditional UNet's labels; the last label, which means that no class is given, has no name."""
+    """Return the class names of a class-conditional UNet. Its last label, for no class, has no name."""
     if not n_labels:
         return ()
     named = index.get("id2label")
@@ -184,7 +183,7 @@ def _class_names(index: dict[str, Any], n_labels: Any) -> tuple[str, ...]:
 
 
 def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """The sources that the generator was trained on, and the license that its clips inherit."""
+    """Return the sources that the generator was trained on, and the license that its clips inherit."""
     if not os.path.lexists(folder / TRAINED_ON_FILE):
         return [], UNKNOWN
     record = read_pipeline_json(folder / TRAINED_ON_FILE)
@@ -195,12 +194,12 @@ def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def _trained_prompts(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The prompts of each class that an adapter was trained with; none where its folder does not say."""
+    """Return the prompts of each class that an adapter was trained with, as far as its folder names them."""
     file = folder / TRAINING_FILE
     listed = read_pipeline_json(file).get("prompts", {}) if file.is_file() else {}
     try:
         prompts = from_json(dict[str, tuple[str, ...]], listed)
-        if not all(some and all(map(str.strip, some)) for some in prompts.values()):
+        if not all(of_class and all(map(str.strip, of_class)) for of_class in prompts.values()):
             raise ValueError("one is empty")
     except ValueError as error:
         raise ModelError(f"{TRAINING_FILE} does not list prompts by class: {error}") from error
@@ -212,7 +211,7 @@ def embedded_folder() -> Path:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Twelve hex digits of SHA-256 over a pipeline folder's weights and configurations; cards and logs do not count."""
+    """Return 12 hex digits of the SHA-256 of a pipeline folder's weights and configurations, without cards and logs."""
     digest = hashlib.sha256()
     top = (folder / name for name in (INDEX_FILE, ADAPTER_FILE, ADAPTER_WEIGHTS))
     for path in sorted([*top, *folder.glob("*/*")]):
@@ -224,10 +223,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple[Path, str]:
-    """The pipeline folder of `name`, and the revision: a fingerprint, or the commit on the Hub.
-
-    Of a Hub id the `files` are downloaded. Raises ModelError.
-    """
+    """Return the pipeline folder of `name`, and its commit if it is a Hub id, whose `files` are downloaded. Raises ModelError."""
     folder = embedded_folder() if name == EMBEDDED else expanded(name)
     if folder.is_dir():
         if _is_pipeline(folder):
@@ -243,20 +239,21 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
         )
     hub_id = name.partition("@")[0]
     marks = (INDEX_FILE, ADAPTER_FILE)
-    for first in (True, False):  # first the files that say whether it is worth its gigabytes
+    for wanted in (marks, None):  # first the small files that show whether it is a pipeline
         folder = download(
             name,
-            marks if first else (*files, ADAPTER_WEIGHTS),
+            wanted or (*files, ADAPTER_WEIGHTS),
             f"the model {hub_id}",
             "use the embedded generator, or a pipeline folder",
             ModelError,
         )
         if not _is_pipeline(folder):
             raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
-        if (index := folder / INDEX_FILE).is_file() and read_pipeline_json(index).get(
-            "_class_name"
-        ) in FAMILIES:
-            files = tuple(name for name in files if name != "*/*.bin")  # of which nothing is read
+        index = folder / INDEX_FILE
+        if index.is_file() and read_pipeline_json(index).get("_class_name") in FAMILIES:
+            files = tuple(
+                pattern for pattern in files if pattern != "*/*.bin"
+            )  # their weights are safetensors
     return folder, folder.name
 
 
@@ -265,7 +262,7 @@ def _is_pipeline(folder: Path) -> bool:
 
 
 def locate_base(adapter: Adapter, files: tuple[str, ...] = PIPELINE_FILES) -> Path:
-    """The folder of the pipeline that an adapter belongs to. Raises ModelError."""
+    """Return the pipeline folder that an adapter belongs to. Raises ModelError."""
     try:
         folder, _ = locate_pipeline(adapter.base_name, files)
     except ModelError as error:
@@ -278,14 +275,14 @@ def locate_base(adapter: Adapter, files: tuple[str, ...] = PIPELINE_FILES) -> Pa
 
 
 def model_id(name: str, folder: Path, commit: str) -> str:
-    """id@revision, as it stands in the rows of the clips made: the revision is a Hub commit or the folder's fingerprint."""
+    """Return id@revision, for the rows of the clips made. The revision is a Hub commit or the folder's fingerprint."""
     if commit:
         return f"{name.partition('@')[0]}@{commit}"
     return f"{EMBEDDED if name == EMBEDDED else folder.resolve().name}@{folder_fingerprint(folder)}"
 
 
 def read_pipeline_json(path: Path) -> dict[str, Any]:
-    """The object in a pipeline's JSON file. Raises ModelError."""
+    """Read an object from a pipeline's JSON file. Raises ModelError."""
     place = f"{path.parent.name}/{path.name}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -301,6 +298,6 @@ def read_pipeline_json(path: Path) -> dict[str, Any]:
 
 
 def component_class(index: dict[str, Any], component: str) -> str:
-    """The class of a component in `model_index.json`, which has [library, class]; empty where there is none."""
+    """Return the class of a component in `model_index.json`, or an empty string without one. Entries are [library, class]."""
     entry = index.get(component)
     return str(entry[1] or "") if isinstance(entry, list) and len(entry) == 2 else ""

@@ -1,4 +1,4 @@
-"""The settings of a solver between clean and noisy latents. Imports no torch, so that options are checked quickly."""
+"""The settings of a solver. Imports no torch, so that options are checked quickly."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SOLVERS = ("second-order", "ddim")
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """`steps` each way between clean latents and `strength` of the noise schedule.
+    """`steps` each way between clean latents and `strength`, a share of the noise schedule.
 
-    The solver `ddim` is first-order and takes any eta; `second-order` needs fewer steps and adds no fresh noise.
+    The solver `ddim` is first-order and takes any eta; `second-order` needs fewer steps and adds no noise.
     """
 
     steps: int
@@ -24,6 +24,6 @@ class SamplerConfig:
         require_known(self.solver, SOLVERS, "solver")
 
     def evaluations(self, inverts: bool = True) -> tuple[int, int]:
-        """Network evaluations to invert a parent and to sample a clip."""
+        """Return the network evaluations to invert a parent, and to sample a clip."""
         extra = 1 if self.solver == "second-order" else 0
         return (self.steps + extra if inverts else 0), self.steps

@@ -1,4 +1,4 @@
-"""The forward process of a diffusion model: how much signal and noise a latent holds at each timestep.
+"""Noise schedules: how much signal and noise a latent holds at each noise level.
 
 Notation follows Song, Meng & Ermon, "Denoising diffusion implicit models" (arXiv 2010.02502):
 x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, where a_t is the cumulative product of alphas.
@@ -6,16 +6,18 @@ x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, where a_t is the cumulative product of 
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from usk.errors import ModelError, UsageError
 
 NODE_POWER = 1.5  # spacing of a second-order solver's timesteps; 1 is even
-LEAST_ALPHA = 1e-9  # a second-order solver starts where at least this much of the signal's power is left
-MOST_TIMESTEPS = 100_000
+LEAST_ALPHA = 1e-9  # a second-order solver starts where at least this share of the signal's power is left
+MAX_TIMESTEPS = 100_000
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 FORWARD_PROCESS = (
@@ -24,36 +26,66 @@ FORWARD_PROCESS = (
 )  # fmt: skip
 
 
-class Schedule(Protocol):
-    """What solvers need to know: noise levels ("nodes", which the network takes too) and what its output stands for.
+class Schedule(ABC):
+    """The noise levels ("nodes") of a model, and the meaning of its network's output.
 
-    `alpha` is the share of the signal's power at a node; nodes below 0 are clean.
+    The network gets the node as its time. Latents at nodes below 0 are clean.
     """
 
-    def alpha(self, node: Any, /) -> float: ...
+    @abstractmethod
+    def alpha(self, node: Any) -> float:
+        """Return a at a node: the signal's share of the power."""
 
-    def timesteps(self, steps: int, strength: float = 1.0) -> list[Any]: ...
+    @abstractmethod
+    def timesteps(self, steps: int, strength: float = 1.0) -> list[Any]:
+        """Return the `steps` nodes of a first-order solver up to `strength`, ascending. Raises UsageError."""
 
-    def nodes(self, steps: int, strength: float = 1.0) -> list[Any]: ...
+    @abstractmethod
+    def nodes(self, steps: int, strength: float = 1.0) -> list[Any]:
+        """Return the `steps` nodes of a second-order solver up to `strength`, ascending. Raises UsageError."""
 
-    def noise_ratio(self, node: Any, /) -> float: ...
+    def noise_ratio(self, node: Any) -> float:
+        """Return sqrt((1 - a) / a): the noise relative to a signal of scale one; infinite for pure noise."""
+        alpha = self.alpha(node)
+        return math.inf if alpha == 0 else ((1 - alpha) / alpha) ** 0.5
 
-    def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor: ...
+    @abstractmethod
+    def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
+        """Return the noise in `sample`, given the network's output for it."""
 
-    def clean(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor: ...
+    @abstractmethod
+    def clean(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
+        """Return the x_0 of `sample`, given the network's output for it."""
 
-    def clipped(self, origin: torch.Tensor) -> torch.Tensor: ...
+    def clipped(self, origin: torch.Tensor) -> torch.Tensor:
+        """Return predicted x_0, clamped if the scheduler asks for it."""
+        return origin
+
+    # --- for training --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def training_nodes(self, places: torch.Tensor) -> torch.Tensor:
+        """Return nodes to train on [n], given places that are drawn uniformly from [0, 1)."""
+
+    @abstractmethod
+    def parts(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scales of signal and noise that the network's input has at nodes."""
+
+    @abstractmethod
+    def target(
+        self, clean: torch.Tensor, noise: torch.Tensor, signal_scale: torch.Tensor, noise_scale: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what the network is to predict for `signal_scale * clean + noise_scale * noise`."""
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
-    """What solvers need to know of a diffusion scheduler (DDIM or DDPM: they share the forward process)."""
+class NoiseSchedule(Schedule):
+    """The schedule of a DDIM or DDPM scheduler, which share the forward process. Nodes are its timesteps."""
 
     alphas_cumprod: torch.Tensor  # [n_train], float32 on the CPU
     final_alpha: float
     prediction_type: str  # "epsilon", "v_prediction" or "sample"
-    # Predicted x_0 is clamped to +- this when sampling, as the scheduler's config says
-    clip_range: float | None
+    clip_range: float | None  # predicted x_0 is clamped to +- this; None: it is not
 
     @property
     def n_train(self) -> int:
@@ -61,15 +93,16 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> NoiseSchedule:
-        """From the config of a diffusers `DDIMScheduler` or `DDPMScheduler`. Raises ModelError for any other.
+        """Build the schedule of a diffusers `DDIMScheduler` or `DDPMScheduler`. Raises ModelError for any other.
 
         `timestep_spacing` and `steps_offset` are ignored: usk chooses its own timesteps, and any are valid DDIM steps.
         """
         from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
 
         kind = str(config.get("_class_name", SCHEDULERS[0]))
-        # Other schedulers add noise in other ways, or do not say whether x_0 is clamped
-        if kind not in SCHEDULERS:
+        if (
+            kind not in SCHEDULERS
+        ):  # others have another forward process, or do not say whether x_0 is clamped
             raise ModelError(f"the scheduler is a {kind}; usk supports {' and '.join(SCHEDULERS)}")
         prediction = str(config.get("prediction_type", "epsilon"))
         if prediction not in PREDICTIONS:
@@ -78,11 +111,11 @@ class NoiseSchedule:
             )
         if config.get("thresholding"):
             raise ModelError("the scheduler uses dynamic thresholding, which cannot be inverted")
-        given = {key: config[key] for key in FORWARD_PROCESS if config.get(key) is not None}
+        settings = {key: config[key] for key in FORWARD_PROCESS if config.get(key) is not None}
         try:
-            if not 1 <= int(given.get("num_train_timesteps", 1_000)) <= MOST_TIMESTEPS:
-                raise ValueError(f"num_train_timesteps must be between 1 and {MOST_TIMESTEPS}")
-            scheduler = DDIMScheduler(**given)
+            if not 1 <= int(settings.get("num_train_timesteps", 1_000)) <= MAX_TIMESTEPS:
+                raise ValueError(f"num_train_timesteps must be between 1 and {MAX_TIMESTEPS}")
+            scheduler = DDIMScheduler(**settings)
             clip_range = float(config.get("clip_sample_range", 1.0))
         except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -94,16 +127,15 @@ class NoiseSchedule:
             clip_range=clip_range if config.get("clip_sample", True) else None,
         )
 
-    def alpha(self, timestep: int) -> float:
-        """a_t; below the first timestep the scheduler's final alpha."""
-        return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha
+    def alpha(self, node: int) -> float:
+        return float(self.alphas_cumprod[node]) if node >= 0 else self.final_alpha
 
     def timesteps(self, steps: int, strength: float = 1.0) -> list[int]:
-        """The `steps` evenly spaced timesteps of a first-order solver, ascending, up to `strength` (0 < strength <= 1).
+        """Return the `steps` evenly spaced timesteps of a first-order solver, ascending, up to `strength`.
 
-        At strength 1 these are the scheduler's own 0, s, 2s, ... ("leading" spacing), which end a step short of the top.
-        Below it the last is the one just below `strength`, as for a second-order solver: a step short would be too little
-        noise, and with one step none at all.
+        At strength 1 these are the scheduler's own 0, s, 2s, ... ("leading" spacing), which end a step below the top. At a lower
+        strength the last timestep is just below it, as for a second-order solver: a step lower would leave too little noise, and
+        none at all with one step.
         """
         top = self._top(steps, strength, self.n_train)
         if strength == 1.0:
@@ -111,10 +143,9 @@ class NoiseSchedule:
         return [round(top * place / steps) - 1 for place in range(1, steps + 1)]
 
     def nodes(self, steps: int, strength: float = 1.0) -> list[int]:
-        """The `steps` timesteps of a second-order solver, ascending, the last just below `strength`, denser near clean.
+        """Return the `steps` timesteps of a second-order solver, ascending, denser near clean, the last just below `strength`.
 
-        None lies where next to nothing is left of the signal (nothing, at zero terminal SNR): there noise cannot be
-        told from the latent, and the clean latent is no multiple of it.
+        Timesteps with next to no signal (none, at zero terminal SNR) are left out: there the noise cannot be told from the latent.
         """
         top = self._top(steps, strength, int((self.alphas_cumprod >= LEAST_ALPHA).sum()))
         nodes: list[int] = []
@@ -124,40 +155,25 @@ class NoiseSchedule:
         return nodes
 
     def _top(self, steps: int, strength: float, usable: int) -> int:
-        """How many of the first `usable` timesteps lie below `strength`. Raises UsageError if they are fewer than `steps`."""
-        if not 0.0 < strength <= 1.0:
-            raise UsageError("must be above 0 and at most 1", field="strength", value=strength)
+        """Return how many of the first `usable` timesteps lie below `strength`. Raises UsageError if they are fewer than `steps`."""
+        require_strength(strength)
         top = min(int(self.n_train * strength + 1e-6), usable)  # 0.57 * 1000 is a little less than 570
         if not 1 <= steps <= top:
             raise UsageError(
                 f"must be between 1 and {top}, the number of timesteps at strength {strength:g}",
-                field="steps", value=steps,
-            )  # fmt: skip
+                field="steps",
+                value=steps,
+            )
         return top
 
-    def noise_ratio(self, timestep: int) -> float:
-        """sqrt((1 - a_t) / a_t): the noise relative to a signal of scale one."""
-        alpha = self.alpha(timestep)
-        return float(((1 - alpha) / alpha) ** 0.5)
-
-    def target(self, clean: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """What the network is to predict."""
-        return {
-            "epsilon": noise,
-            "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
-            "sample": clean,
-        }[self.prediction_type]
-
     def epsilon(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
-        """The noise that the network's raw output stands for, given `sample` at cumulative alpha `alpha`."""
         if self.prediction_type == "epsilon":
             return output
         if self.prediction_type == "v_prediction":
             return alpha**0.5 * output + (1 - alpha) ** 0.5 * sample
-        return (sample - alpha**0.5 * output) / max(1 - alpha, 1e-12) ** 0.5
+        return noise_of(output, sample, alpha)
 
     def clean(self, output: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
-        """The x_0 that the network's raw output stands for, given `sample` at cumulative alpha `alpha`."""
         if self.prediction_type == "epsilon":
             return (sample - (1 - alpha) ** 0.5 * output) / alpha**0.5
         if self.prediction_type == "v_prediction":
@@ -165,5 +181,31 @@ class NoiseSchedule:
         return output
 
     def clipped(self, origin: torch.Tensor) -> torch.Tensor:
-        """Predicted x_0, clamped where the scheduler asks for it."""
         return origin if self.clip_range is None else origin.clamp(-self.clip_range, self.clip_range)
+
+    def training_nodes(self, places: torch.Tensor) -> torch.Tensor:
+        return (places * self.n_train).long()
+
+    def parts(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        alpha = self.alphas_cumprod.to(node.device)[node]
+        return alpha.sqrt(), (1 - alpha).sqrt()
+
+    def target(
+        self, clean: torch.Tensor, noise: torch.Tensor, signal_scale: torch.Tensor, noise_scale: torch.Tensor
+    ) -> torch.Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "v_prediction":
+            return signal_scale * noise - noise_scale * clean
+        return clean
+
+
+def noise_of(origin: torch.Tensor, sample: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return the noise in `sample` if its x_0 is `origin`."""
+    return (sample - alpha**0.5 * origin) / max(1 - alpha, 1e-12) ** 0.5
+
+
+def require_strength(strength: float) -> None:
+    """Raise UsageError for a strength that is not above 0 and at most 1."""
+    if not 0.0 < strength <= 1.0:
+        raise UsageError("must be above 0 and at most 1", field="strength", value=strength)

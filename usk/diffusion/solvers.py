@@ -1,13 +1,13 @@
-"""Both solvers, both ways: `invert` clean latents to noisy ones, and `sample` clean latents from noisy ones.
+"""The solvers: `invert` clean latents to noisy ones, and `sample` clean latents from noisy ones.
 
-`ddim` is first-order (arXiv 2010.02502). At strength 1 and with the same number of steps both directions equal
-audiodiffusion's own `encode` and pipeline.
+`ddim` is first-order (arXiv 2010.02502). At strength 1 and with the same number of steps, both directions equal audiodiffusion's
+own `encode` and pipeline.
 
-`second-order` solves the probability-flow ODE (Song et al., arXiv 2011.13456) with one network evaluation a step, reusing
-the one before it. Inversion is explicit two-step Adams-Bashforth: in x / sqrt(a) over s = sqrt((1 - a) / a), where the slope
-is the predicted noise, and from s = 1 on in x / sqrt(1 - a) over 1 / s, where it is the predicted x_0 (s itself grows without
-bound). Sampling is DPM-Solver++(2M) in the predicted x_0 over the log signal-to-noise ratio (Lu et al., arXiv 2211.01095),
-which supports larger steps there and lets x_0 be clamped as the scheduler asks.
+`second-order` solves the probability-flow ODE (Song et al., arXiv 2011.13456). It evaluates the network once a step and reuses
+the previous evaluation. Inversion is explicit two-step Adams-Bashforth. Below s = sqrt((1 - a) / a) = 1 it integrates x / sqrt(a)
+over s, where the slope is the predicted noise. From there on it integrates x / sqrt(1 - a) over 1 / s, where the slope is the
+predicted x_0, because s grows without bound. Sampling is DPM-Solver++(2M) in the predicted x_0 over the log signal-to-noise ratio
+(Lu et al., arXiv 2211.01095), which allows larger steps there and lets x_0 be clamped.
 
 Latents are batches [batch, channels, height, width]; results are float32 of the same shape.
 """
@@ -27,11 +27,11 @@ from usk.diffusion.schedule import Schedule
 from usk.errors import UsageError
 
 Predictor = Callable[[torch.Tensor, Any], torch.Tensor]
-"""Maps a noisy batch [batch, channels, height, width] and its timestep to the network's raw output, same shape."""
+"""`predict(noisy, node)` returns the network's raw output for a noisy batch, in the batch's shape."""
 
 
 def top_alpha(config: SamplerConfig, schedule: Schedule) -> float:
-    """The cumulative alpha where inversion ends and sampling starts. Raises UsageError for steps that do not fit."""
+    """Return the cumulative alpha where inversion ends and sampling starts. Raises UsageError for steps that do not fit."""
     nodes = schedule.nodes if config.solver == "second-order" else schedule.timesteps
     return schedule.alpha(nodes(config.steps, config.strength)[-1])
 
@@ -39,7 +39,7 @@ def top_alpha(config: SamplerConfig, schedule: Schedule) -> float:
 def invert(
     predict: Predictor, clean: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
-    """The noisy latents at the strength from which `sample`, with eta 0, comes back to `clean`."""
+    """Return the noisy latents at the strength, from which `sample` with eta 0 returns to `clean`."""
     solve = _invert_second_order if config.solver == "second-order" else _invert_ddim
     return solve(predict, clean.float(), schedule, config)
 
@@ -52,11 +52,11 @@ def sample(
     eta: float = 0.0,
     seeds: Sequence[int] = (),
 ) -> torch.Tensor:
-    """Clean latents from noisy ones at the strength, clamped only as the scheduler's configuration says.
+    """Return clean latents from noisy ones at the strength. Predicted x_0 is clamped if the scheduler asks for it.
 
     Args:
-        eta: 0 is deterministic, 1 adds the noise of DDPM ancestral sampling at every step. Needs the solver `ddim`.
-        seeds: one per item of the batch, needed when eta > 0: an item's noise depends on its own seed alone.
+        eta: 0 is deterministic; 1 adds the noise of DDPM ancestral sampling at every step. Needs the solver `ddim`.
+        seeds: of each item's noise, needed if eta > 0.
     """
     if eta > 0 and config.solver != "ddim":
         raise UsageError(
@@ -73,8 +73,11 @@ def sample(
 def _invert_ddim(
     predict: Predictor, clean: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
-    """The exact step needs the noise that the network will predict at its upper end, which is not known yet; the network
-    looks at the lower end instead, as audiodiffusion does: a first-order error."""
+    """Invert with first-order DDIM.
+
+    The exact step needs the network's prediction at its upper end, which is not known yet. As in audiodiffusion, the latents at
+    the lower end are used instead: a first-order error.
+    """
     latent, below = clean, -1
     for timestep in schedule.timesteps(config.steps, config.strength):
         alpha_from, alpha_to = schedule.alpha(below), schedule.alpha(timestep)
@@ -93,7 +96,7 @@ def _sample_ddim(
     eta: float,
     seeds: Sequence[int],
 ) -> torch.Tensor:
-    """Equation 12 of arXiv 2010.02502. An infinite eta makes all noise fresh at every step, as for distilled models."""
+    """Sample by equation 12 of arXiv 2010.02502. An infinite eta makes all noise fresh at every step, for distilled models."""
     if eta > 0 and len(seeds) != len(noisy):
         raise ValueError("eta > 0 needs one seed for each item of the batch")
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds] if eta > 0 else []
@@ -116,15 +119,15 @@ def _sample_ddim(
 def _invert_second_order(
     predict: Predictor, clean: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
-    """`steps + 1` evaluations: the first step, which has no step before it to learn from, is predicted twice."""
+    """Invert with `steps + 1` evaluations: the first step has no previous evaluation and is evaluated twice."""
     nodes = schedule.nodes(config.steps, config.strength)
     alpha = schedule.alpha(nodes[0])
     latent = clean
     for _ in range(2):
         slope = schedule.epsilon(predict(latent, nodes[0]).float(), latent, alpha)
         latent = alpha**0.5 * clean + (1 - alpha) ** 0.5 * slope
-    # Noise ratio, noise and x_0 at the last node
-    before: tuple[float, torch.Tensor, torch.Tensor] | None = None
+    # Noise ratio, noise and x_0 at the previous node
+    previous: tuple[float, torch.Tensor, torch.Tensor] | None = None
     for node, following in itertools.pairwise(nodes):
         alpha, alpha_to = schedule.alpha(node), schedule.alpha(following)
         ratio, ratio_to = schedule.noise_ratio(node), schedule.noise_ratio(following)
@@ -132,37 +135,36 @@ def _invert_second_order(
         noise, origin = schedule.epsilon(output, latent, alpha), schedule.clean(output, latent, alpha)
         if ratio < 1:  # mostly signal: x / sqrt(a) over the noise ratio, whose slope is the noise
             slope = noise
-            if before is not None:
-                slope = noise + (ratio_to - ratio) / (2 * (ratio - before[0])) * (noise - before[1])
+            if previous is not None:
+                slope = noise + (ratio_to - ratio) / (2 * (ratio - previous[0])) * (noise - previous[1])
             latent = alpha_to**0.5 * (latent / alpha**0.5 + (ratio_to - ratio) * slope)
         else:  # mostly noise: x / sqrt(1 - a) over the inverse of the ratio, whose slope is x_0
             width, slope = 1 / ratio_to - 1 / ratio, origin
-            if before is not None:
-                slope = origin + width / (2 * (1 / ratio - 1 / before[0])) * (origin - before[2])
+            if previous is not None:
+                slope = origin + width / (2 * (1 / ratio - 1 / previous[0])) * (origin - previous[2])
             latent = (1 - alpha_to) ** 0.5 * (latent / (1 - alpha) ** 0.5 + width * slope)
-        before = (ratio, noise, origin)
+        previous = (ratio, noise, origin)
     return latent
 
 
 def _sample_second_order(
     predict: Predictor, noisy: torch.Tensor, schedule: Schedule, config: SamplerConfig
 ) -> torch.Tensor:
-    """`steps` evaluations."""
+    """Sample with `steps` evaluations."""
     descending = schedule.nodes(config.steps, config.strength)[::-1]
     latent = noisy
-    # The x_0 predicted at the last node, and the step from there
-    before: tuple[torch.Tensor, float] | None = None
+    # The x_0 that was predicted at the previous node, and the width of the step from there
+    previous: tuple[torch.Tensor, float] | None = None
     for node, following in itertools.pairwise(descending):
         alpha, alpha_to = schedule.alpha(node), schedule.alpha(following)
         origin = schedule.clipped(schedule.clean(predict(latent, node).float(), latent, alpha))
         width = math.log(schedule.noise_ratio(node) / schedule.noise_ratio(following))
         blend = origin
-        if before is not None:
-            bend = width / (2 * before[1])
-            blend = (1 + bend) * origin - bend * before[0]
-        latent = (1 - alpha_to) ** 0.5 / (1 - alpha) ** 0.5 * latent - alpha_to**0.5 * math.expm1(
-            -width
-        ) * blend
-        before = (origin, width)
+        if previous is not None:
+            bend = width / (2 * previous[1])
+            blend = (1 + bend) * origin - bend * previous[0]
+        shrink = (1 - alpha_to) ** 0.5 / (1 - alpha) ** 0.5
+        latent = shrink * latent - alpha_to**0.5 * math.expm1(-width) * blend
+        previous = (origin, width)
     output = predict(latent, descending[-1]).float()
     return schedule.clipped(schedule.clean(output, latent, schedule.alpha(descending[-1])))

@@ -1,7 +1,7 @@
-"""The families of text-to-audio pipelines: how each embeds a prompt, denoises, and turns audio into latents and back.
+"""The families of text-to-audio pipelines: how each embeds a prompt, denoises, and encodes and decodes audio.
 
-Each follows its pipeline's `__call__` in diffusers, so that sampling from the same latents gives the same audio (a test holds
-them together), and is called as its pipeline. A new one needs a row in `usk.diffusion.text_info.FAMILIES` and a tiny model in
+Each class follows the `__call__` of its pipeline in diffusers, so that sampling from the same latents gives the same audio (a test
+compares them), and has the pipeline's name. A new family needs a row in `usk.diffusion.text_info.FAMILIES` and a tiny model in
 `tests/diffusion/text_models.py`.
 """
 
@@ -19,12 +19,12 @@ from usk.diffusion.pipeline import read_pipeline_json
 from usk.diffusion.text_pipeline import Embedding, TextGenerator
 from usk.errors import ModelError
 
-LOG_FLOOR = 1e-5  # of mel magnitudes, as AudioLDM's VAE was trained with
+LOG_FLOOR = 1e-5  # of mel magnitudes, as in the training of AudioLDM's VAE
 N_FFT = 1_024
 
 
 def _mono_to(audio: torch.Tensor, channels: int) -> torch.Tensor:
-    """Audio [batch, samples] to [batch, channels, samples]."""
+    """Repeat audio [batch, samples] to [batch, channels, samples]."""
     return audio[:, None].expand(-1, channels, -1)
 
 
@@ -37,7 +37,7 @@ class StableAudio(TextGenerator):
 
     @staticmethod
     def complete(pipeline: Any, folder: Path) -> None:
-        """Its scheduler, for what its network is told of the noise: diffusers' own class, which it names, needs torchsde."""
+        """Add the scheduler, which tells the network the noise level. The class that published folders name needs torchsde."""
         from diffusers import EDMDPMSolverMultistepScheduler
 
         class Cosine(EDMDPMSolverMultistepScheduler):
@@ -61,21 +61,21 @@ class StableAudio(TextGenerator):
         start, end = self.pipeline.encode_duration(0.0, seconds, cpu, False, 1)
         return {"context": torch.cat((text, start, end), dim=1), "seconds": torch.cat((start, end), dim=2)}
 
-    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+    def output(self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
         rotary = get_1d_rotary_pos_embed(
             self.pipeline.rotary_embed_dim,
-            own.shape[2] + texts["seconds"].shape[1],
+            scaled.shape[2] + texts["seconds"].shape[1],
             use_real=True,
             repeat_interleave_real=False,
         )
         return self.network(
-            own.to(self.dtype),
+            scaled.to(self.dtype),
             self.pipeline.scheduler.precondition_noise(nodes).to(self.dtype),
             encoder_hidden_states=texts["context"].to(self.dtype),
             global_hidden_states=texts["seconds"].to(self.dtype),
-            rotary_embedding=tuple(part.to(own.device) for part in rotary),
+            rotary_embedding=tuple(part.to(scaled.device) for part in rotary),
             return_dict=False,
         )[0]
 
@@ -109,10 +109,10 @@ class StableAudio3(TextGenerator):
         context, mask = self.pipeline.prepare_cross_attention(text, mask, duration)
         return {"context": context, "mask": mask, "duration": duration}
 
-    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+    def output(self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
-            own.to(self.dtype),
-            nodes * self.pipeline.scheduler.config.num_train_timesteps,  # in float32, as there
+            scaled.to(self.dtype),
+            nodes * self.pipeline.scheduler.config.num_train_timesteps,  # in float32, as in the pipeline
             encoder_hidden_states=texts["context"].to(self.dtype),
             global_hidden_states=texts["duration"].to(self.dtype),
             encoder_attention_mask=texts["mask"],
@@ -144,32 +144,34 @@ class LongCatAudioDiT(TextGenerator):
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _normalize_text
 
-        said, cpu = _normalize_text(prompt), torch.device("cpu")
-        text, length = self.once(prompt, lambda: self.pipeline.encode_prompt([said], cpu))
+        normalized, cpu = _normalize_text(prompt), torch.device("cpu")
+        text, length = self.once(prompt, lambda: self.pipeline.encode_prompt([normalized], cpu))
         mask = torch.arange(text.shape[1])[None] < length[:, None]
         return {"context": text, "mask": mask}
 
-    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
-        # The network's layers for text see padding: prompts of each length go through it by themselves.
+    def output(self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+        # The network's text layers do not mask padding, so prompts of each length are evaluated separately.
         lengths = texts["mask"].sum(dim=1)
-        made = torch.zeros_like(own)
+        output = torch.zeros_like(scaled)
         for length in lengths.unique().tolist():
             rows = lengths == length
             short = {name: part[rows, :length] for name, part in texts.items()}
-            made[rows] = self._of_one_length(own[rows], nodes[rows], short).to(made.dtype)
-        return made
+            output[rows] = self._output_of_one_length(scaled[rows], nodes[rows], short).to(output.dtype)
+        return output
 
-    def _of_one_length(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
-        hidden = own.transpose(1, 2).to(self.dtype)
+    def _output_of_one_length(
+        self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding
+    ) -> torch.Tensor:
+        hidden = scaled.transpose(1, 2).to(self.dtype)
         velocity = self.network(
             hidden_states=hidden,
             encoder_hidden_states=texts["context"].to(self.dtype),
             encoder_attention_mask=texts["mask"],
             timestep=(1 - nodes).to(self.dtype),
-            attention_mask=torch.ones(hidden.shape[:2], dtype=torch.bool, device=own.device),
+            attention_mask=torch.ones(hidden.shape[:2], dtype=torch.bool, device=scaled.device),
             latent_cond=torch.zeros_like(hidden),
         ).sample
-        return -velocity.transpose(1, 2)  # it goes from noise to audio
+        return -velocity.transpose(1, 2)  # the network's velocity points from noise to audio
 
     def latent_shape(self, n_samples: int) -> tuple[int, ...]:
         return int(self.pipeline.latent_dim), n_samples // self.hop_samples
@@ -187,15 +189,15 @@ class AudioLDM2(TextGenerator):
 
     @staticmethod
     def complete(pipeline: Any, folder: Path) -> None:
-        """Its language model: published folders name GPT2Model, and the pipeline calls what only GPT2LMHeadModel has."""
+        """Replace the GPT2Model of published folders by the GPT2LMHeadModel that the pipeline needs."""
         from transformers import GPT2LMHeadModel, GPT2Model
 
-        model = getattr(pipeline, "language_model", None)  # AudioLDM has none
+        model = getattr(pipeline, "language_model", None)  # None for AudioLDM
         if isinstance(model, GPT2Model):
             with torch.device("meta"):
                 whole = GPT2LMHeadModel(model.config)
             whole.transformer = model
-            whole.lm_head.weight = model.wte.weight  # which shares it, and nothing asks for
+            whole.lm_head.weight = model.wte.weight  # shared, and not used
             pipeline.language_model = whole
 
     @property
@@ -209,16 +211,16 @@ class AudioLDM2(TextGenerator):
         )
         both = dict(zip(("text", "mask", "generated"), encoded, strict=True))
         with_prompt = {name: part[1:] for name, part in both.items()}
-        # The negative prompt is padded to the prompt's length, and its encoding depends on that.
+        # The negative prompt is encoded with each prompt: it is padded to the prompt's length, which changes its encoding.
         return with_prompt | {f"without {name}": part[:1] for name, part in both.items()}
 
     def without(self, texts: Embedding, n_samples: int) -> Embedding:
         none = "without "
         return {name.removeprefix(none): part for name, part in texts.items() if name.startswith(none)}
 
-    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+    def output(self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
-            own.to(self.dtype),
+            scaled.to(self.dtype),
             nodes.long(),
             encoder_hidden_states=texts["generated"].to(self.dtype),
             encoder_hidden_states_1=texts["text"].to(self.dtype),
@@ -242,7 +244,7 @@ class AudioLDM2(TextGenerator):
         return self.pipeline.vocoder(mel[:, 0])
 
     def log_mel(self, audio: torch.Tensor) -> torch.Tensor:
-        """Natural logarithm of mel magnitudes [batch, frames, bands], as the vocoder takes them (Slaney bands up to Nyquist)."""
+        """Return natural logarithms of mel magnitudes [batch, frames, bands], the vocoder's input (Slaney bands up to Nyquist)."""
         from librosa.filters import mel
 
         config = self.pipeline.vocoder.config
@@ -259,16 +261,16 @@ class AudioLDM2(TextGenerator):
 
 @dataclass(kw_only=True)
 class AudioLDM(AudioLDM2):
-    """AudioLDM (arXiv 2301.12503): the same with one CLAP embedding in place of two text encodings."""
+    """AudioLDM (arXiv 2301.12503): as AudioLDM 2, but with one CLAP embedding in place of two text encodings."""
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         negative, cpu = self.negative_prompt or None, torch.device("cpu")
         both = self.once(prompt, lambda: self.pipeline._encode_prompt(prompt, cpu, 1, True, negative))
         return {"text": both[1:], "without text": both[:1]}
 
-    def output(self, own: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
+    def output(self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
         return self.network(
-            own.to(self.dtype),
+            scaled.to(self.dtype),
             nodes.long(),
             encoder_hidden_states=None,
             class_labels=texts["text"].to(self.dtype),
@@ -278,11 +280,11 @@ class AudioLDM(AudioLDM2):
 
 @dataclass(kw_only=True)
 class MusicLDM(AudioLDM):
-    """MusicLDM (arXiv 2308.01546): AudioLDM with a whole CLAP model, of which the text part counts."""
+    """MusicLDM (arXiv 2308.01546): AudioLDM with a whole CLAP model, whose text part is used."""
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         def encode() -> torch.Tensor:
-            # Its pipeline's own encoding expects what transformers returned before version 5.
+            # The pipeline's own encoding needs transformers before version 5.
             both = [self.negative_prompt, prompt]
             tokens = self.pipeline.tokenizer(both, padding=True, truncation=True, return_tensors="pt")
             found = self.pipeline.text_encoder.get_text_features(**tokens)

@@ -1,4 +1,4 @@
-"""What a text-to-audio pipeline is, from its JSON files. Imports no torch and loads no weights."""
+"""Describe a text-to-audio pipeline from its JSON files. Imports no torch and loads no weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGCAT_LONGEST_S = 30.0  # of its pipeline
 
 @dataclass(frozen=True)
 class TextShape:
-    """What lengths a model takes."""
+    """The sample rate of a model, and the lengths of audio that it takes."""
 
     sample_rate_hz: int
     longest_samples: int
@@ -52,15 +52,15 @@ def _longcat(folder: Path, read: Any) -> TextShape:
 
 @dataclass(frozen=True)
 class TextFamily:
-    """A family of pipelines: its module in diffusers, its network that denoises, and how its folder says the lengths it takes."""
+    """A family of pipelines: its module in diffusers, the component that denoises, and the function that reads its lengths."""
 
     module: str
     network: str
     shape: Callable[[Path, Any], TextShape]
-    trained_on: str  # in words, for the card, of the family's published models
+    trained_on: str  # the training data of the published models in words, for the card
 
 
-# By the class in diffusers; `usk.diffusion.text_families` has a class of that name, without `Pipeline`, for each.
+# By the class in diffusers. `usk.diffusion.text_families` has a class for each, with this name without `Pipeline`.
 FAMILIES = {
     "AudioLDM2Pipeline": TextFamily("audioldm2", "unet", _audioldm, "AudioSet, AudioCaps, Freesound, BBC sound effects and others"),
     "AudioLDMPipeline": TextFamily("audioldm", "unet", _audioldm, "AudioSet, AudioCaps, Freesound and BBC sound effects"),
@@ -72,7 +72,7 @@ FAMILIES = {
 
 
 def check_components(index: Mapping[str, Any], family: TextFamily) -> None:
-    """Raise ModelError for a component that is not of diffusers or transformers: loading it would run other code."""
+    """Raise ModelError for a component from another library than diffusers or transformers, whose code loading would run."""
     allowed = [["diffusers"], ["transformers"], [family.module]]
     for name, entry in index.items():
         is_component = not name.startswith("_") and isinstance(entry, list) and entry != [None, None]
@@ -83,7 +83,7 @@ def check_components(index: Mapping[str, Any], family: TextFamily) -> None:
 
 
 def text_shape(kind: str, folder: Path, read: Any) -> TextShape:
-    """Rate and lengths of the pipeline in `folder`; `read` gives the object in a JSON file. Raises ModelError."""
+    """Return rate and lengths of the pipeline in `folder`. `read` reads an object from a JSON file. Raises ModelError."""
     try:
         return FAMILIES[kind].shape(folder, read)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:

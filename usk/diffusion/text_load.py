@@ -19,14 +19,14 @@ from usk.errors import ModelError
 from usk.hub import first_line
 from usk.text import abbreviate_list
 
-VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # without one transformers makes an empty tokenizer
-COPY = "Copy or download the whole folder again; weights are read from safetensors alone."
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # without them, transformers makes an empty tokenizer
+COPY_AGAIN = "Copy or download the whole folder again; weights are read from safetensors alone."
 
 
 def load_text_generator(
     folder: Path, info: GeneratorInfo, model_id: str, device: torch.device, precision: str
 ) -> TextGenerator:
-    """The pipeline in `folder`, which `info` describes. Raises ModelError."""
+    """Load the pipeline in `folder`, which `info` describes. Raises ModelError."""
     try:
         import transformers  # noqa: F401
     except ImportError as error:
@@ -38,8 +38,9 @@ def load_text_generator(
     networks = meta_networks(folder, info.family)
     size = ModelSize.of(networks, info.family)
     size.check_main_memory(dtype.itemsize)
-    kind: type[TextGenerator] = getattr(text_families, info.family.removesuffix("Pipeline"))
-    read = partial(_read, folder, kind, {name: type(of) for name, of in networks.items()}, dtype)
+    family: type[TextGenerator] = getattr(text_families, info.family.removesuffix("Pipeline"))
+    network_classes = {name: type(network) for name, network in networks.items()}
+    read = partial(_read, folder, family, network_classes, dtype)
     pipeline = read({})
     network = getattr(pipeline, size.network)
     decoders = [part for name in DECODERS if (part := pipeline.components.get(name)) is not None]
@@ -47,13 +48,13 @@ def load_text_generator(
     if not takes_turns:
         for part in (network, *decoders):
             part.to(device)
-    return kind(
+    return family(
         **vars(info),
         model_id=model_id,
         device=device,
         precision=precision,
         pipeline=pipeline,
-        schedule=kind.schedule_of(dict(pipeline.scheduler.config)),
+        schedule=family.schedule_of(dict(pipeline.scheduler.config)),
         hop_samples=text_shape(info.family, folder, read_pipeline_json).hop_samples,
         network=network,
         reread=read,
@@ -63,57 +64,57 @@ def load_text_generator(
 
 def _read(
     folder: Path,
-    kind: type[TextGenerator],
-    networks: dict[str, Any],
+    family: type[TextGenerator],
+    network_classes: dict[str, Any],
     dtype: torch.dtype,
-    given: dict[str, Any],
+    loaded: dict[str, Any],
 ) -> Any:
-    """The pipeline in `folder`, frozen; components that are `given` are not read from the disk."""
-    parts = given | dict.fromkeys(kind.not_loaded)
+    """Read the pipeline in `folder` with frozen weights. Components that are `loaded` are not read again. Raises ModelError."""
+    parts = loaded | dict.fromkeys(family.not_loaded)
     with quiet_libraries(), quiet_log(), quiet_log("transformers"):
         import diffusers
 
-        for name, of in networks.items():
+        for name, network_class in network_classes.items():
             if name not in parts:
-                parts[name] = _network(of, folder / name, dtype)
+                parts[name] = _read_network(network_class, folder / name, dtype)
         for name in read_pipeline_json(folder / INDEX_FILE):
-            if name.startswith("tokenizer") and not any([*(folder / name).glob(of)] for of in VOCABULARIES):
-                raise ModelError(f"{name} cannot be loaded: its folder has no vocabulary", hint=COPY)
+            vocabularies = [file for pattern in VOCABULARIES for file in (folder / name).glob(pattern)]
+            if name.startswith("tokenizer") and not vocabularies:
+                raise ModelError(f"{name} cannot be loaded: its folder has no vocabulary", hint=COPY_AGAIN)
         try:
-            published = getattr(diffusers, f"{kind.__name__}Pipeline")
-            pipeline = published.from_pretrained(folder, local_files_only=True, **parts)
-        # A stranger's configuration can fail anywhere in diffusers and transformers
-        except Exception as error:
-            raise ModelError(f"cannot be loaded: {first_line(error)}", hint=COPY) from error
-        kind.complete(pipeline, folder)
-    for name in networks:
+            pipeline_class = getattr(diffusers, f"{family.__name__}Pipeline")
+            pipeline = pipeline_class.from_pretrained(folder, local_files_only=True, **parts)
+        except Exception as error:  # damaged or foreign files can fail anywhere in diffusers and transformers
+            raise ModelError(f"cannot be loaded: {first_line(error)}", hint=COPY_AGAIN) from error
+        family.complete(pipeline, folder)
+    for name in network_classes:
         getattr(pipeline, name).eval().requires_grad_(False)
     return pipeline
 
 
-def _network(of: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A pipeline's network, whole. Raises ModelError, also for tensors that its files lack: both libraries would make them up."""
-    is_diffusers = hasattr(of, "from_config")
-    more = {"torch_dtype": dtype, "low_cpu_mem_usage": False} if is_diffusers else {"dtype": dtype}
+def _read_network(network_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Read a network of a pipeline. Raises ModelError, also for missing tensors, which both libraries would initialize."""
+    is_diffusers = hasattr(network_class, "from_config")
+    options = {"torch_dtype": dtype, "low_cpu_mem_usage": False} if is_diffusers else {"dtype": dtype}
     try:
-        network, report = of.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **more
+        network, report = network_class.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
         parameters = {name for name, _ in network.named_parameters()}
         if missing := sorted(parameters & set(report["missing_keys"])):
             raise ValueError(f"its files lack {abbreviate_list(missing)}")
-        if whole := _integer_weights(folder, parameters):
-            raise ValueError(f"{whole} is of whole numbers; quantized weights are not read")
-    except Exception as error:  # a stranger's weights can fail anywhere in diffusers and transformers
-        said = first_line(error)
-        if "ignore_mismatched_sizes" in said:  # which says no more
-            said = "its weights do not have the sizes that its config.json says"
-        raise ModelError(f"{folder.name} cannot be loaded: {said}", hint=COPY) from error
+        if quantized := _integer_weights(folder, parameters):
+            raise ValueError(f"{quantized} is of whole numbers; quantized weights are not read")
+    except Exception as error:  # damaged or foreign weights can fail anywhere in diffusers and transformers
+        reason = first_line(error)
+        if "ignore_mismatched_sizes" in reason:  # it names no size
+            reason = "its weights do not have the sizes that its config.json says"
+        raise ModelError(f"{folder.name} cannot be loaded: {reason}", hint=COPY_AGAIN) from error
     return network
 
 
 def _integer_weights(folder: Path, parameters: set[str]) -> str:
-    """The name of a parameter that a file holds in whole numbers, which would count as they are; empty for none."""
+    """Return the name of a parameter that is stored in whole numbers (they would be used unscaled), or an empty string."""
     from safetensors import safe_open
 
     for file in folder.glob("*.safetensors"):

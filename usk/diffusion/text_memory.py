@@ -1,4 +1,4 @@
-"""How much memory a text-to-audio model takes, computed from the configurations in its folder: no weights are read."""
+"""Compute the memory that a text-to-audio model needs, from the configurations in its folder. No weights are read."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from usk.errors import ModelError
 from usk.hub import first_line
 from usk.typed_json import oversized_key
 
-FILLED = 0.9  # of what is free; the rest is for activations, whose batches find what fits
+USABLE_SHARE = 0.9  # of free memory, for weights; the rest is for activations
 
 
 def meta_networks(folder: Path, kind: str) -> dict[str, Any]:
-    """The networks of the pipeline in `folder` by component, without memory for their weights. Raises ModelError."""
+    """Return the networks of the pipeline in `folder` by component, on the meta device. Raises ModelError."""
     index = read_pipeline_json(folder / INDEX_FILE)
     check_components(index, FAMILIES[kind])
     found = {}
@@ -40,32 +40,32 @@ def meta_networks(folder: Path, kind: str) -> dict[str, Any]:
         for name, entry in index.items():
             library, class_name = entry if isinstance(entry, list) and len(entry) == 2 else ("", "")
             if not library or not (folder / name / "config.json").is_file():
-                continue  # a tokenizer, or a scheduler
+                continue  # a tokenizer or scheduler
             config = read_pipeline_json(folder / name / "config.json")
             if large := oversized_key(config):
                 raise ModelError(f"{large} in {name}/config.json is too large")
             module = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
             try:
-                of = getattr(importlib.import_module(module), class_name)
+                network_class = getattr(importlib.import_module(module), class_name)
                 if library == "transformers":
-                    found[name] = of(of.config_class.from_dict(config))
+                    found[name] = network_class(network_class.config_class.from_dict(config))
                 else:
-                    found[name] = of.from_config(config)
-            except Exception as error:  # a stranger's configuration can fail anywhere in these libraries
+                    found[name] = network_class.from_config(config)
+            except Exception as error:  # damaged or foreign files can fail anywhere in these libraries
                 raise ModelError(f"{name}/config.json is not understood: {first_line(error)}") from error
     return found
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The parameters of a pipeline's networks, by component."""
+    """The number of parameters of a pipeline's networks, by component."""
 
     parameters: Mapping[str, int]
     network: str  # the component that denoises
 
     @classmethod
     def of(cls, networks: Mapping[str, Any], kind: str) -> ModelSize:
-        """Of what `meta_networks` gives."""
+        """Count the parameters of what `meta_networks` returns."""
         counts = {name: sum(p.numel() for p in part.parameters()) for name, part in networks.items()}
         return cls(counts, FAMILIES[kind].network)
 
@@ -75,12 +75,12 @@ class ModelSize:
 
     @property
     def on_device(self) -> tuple[int, int]:
-        """What is on the device: the network that denoises, and what decodes. Where memory is short they take turns there."""
+        """Return the parameters on the device: of the network that denoises, and of the decoders."""
         return self.parameters.get(self.network, 0), sum(self.parameters.get(name, 0) for name in DECODERS)
 
     def check_main_memory(self, itemsize: int) -> None:
-        """Raise ModelError if all weights, text encoders too, are more than this process may hold."""
-        needed, allowed = self.total * itemsize, FILLED * memory_allowed_bytes()
+        """Raise ModelError if all weights together, with the text encoders, exceed the memory of this process."""
+        needed, allowed = self.total * itemsize, USABLE_SHARE * memory_allowed_bytes()
         if needed > allowed:
             raise ModelError(
                 f"needs {needed / 1e9:.1f} GB of main memory for its weights, and {allowed / 1e9:.1f} GB can be used",
@@ -88,9 +88,9 @@ class ModelSize:
             )
 
     def takes_turns(self, itemsize: int, device: torch.device) -> bool:
-        """Whether the network and what decodes do not fit on the device together. Raises ModelError if one alone does not."""
+        """Whether network and decoders must take turns on the device. Raises ModelError if one of them does not fit alone."""
         sizes = [count * itemsize for count in self.on_device]
-        free = FILLED * free_device_bytes(device)
+        free = USABLE_SHARE * free_device_bytes(device)
         if max(sizes) > free:
             raise ModelError(
                 f"needs {max(sizes) / 1e9:.1f} GB on {device} with its parts taking turns there, and {free / 1e9:.1f} GB are free",
@@ -100,7 +100,7 @@ class ModelSize:
 
 
 def memory_of(model: str) -> dict[str, Any]:
-    """What `usk info` says of the memory of a text-to-audio model; nothing of others. Raises ModelError."""
+    """Return rows for `usk info` on the memory of a text-to-audio model; none for other models. Raises ModelError."""
     with naming_model(model):
         folder, _ = locate_pipeline(model, CONFIG_FILES)
         if (adapter := find_adapter(folder)) is not None:

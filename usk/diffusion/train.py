@@ -1,7 +1,7 @@
-"""One training step of a generator's network: what it draws, its loss and its gradients.
+"""A training step of a generator's network: its batch, its loss and its gradients.
 
-Everything that is random in step k is drawn from a generator seeded by (seed, k), so that a run which resumes goes on exactly as if
-it had never stopped.
+The random numbers of step k come from a generator seeded with (seed, k), so that a resumed run gives the same weights as one without
+a stop.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from usk.replay import ReplayedStep
 
 VALIDATION_CLIPS = 96
 SMALL_PARAMETERS = 30_000_000
-"""Up to this size a step is recorded once and replayed on CUDA. Measured for 3.5 million (1.9 times as fast); a recorded step
-keeps its memory, of which large networks have none to spare, and their arithmetic hides the launches anyway."""
-# Whose kernels wait for nothing from the CPU's memory; of others that is not known
+"""On CUDA, the step of a network up to this size is recorded once and replayed. Measured with 3.5 million parameters: 1.9 times as
+fast. A recorded step holds memory that large networks need, and their kernels hide the launches anyway."""
+# Blocks whose kernels are known not to wait for the CPU
 RECORDABLE_BLOCKS = {
     f"{way}{kind}"
     for way in ("Down", "Up", "AttnDown", "AttnUp")
@@ -37,47 +37,46 @@ RECORDABLE_BLOCKS = {
 }
 
 Learn = Callable[..., torch.Tensor]
-"""Takes the tensors of a Drawn, adds the gradient of its loss to the network's, and returns the loss."""
+"""Takes the tensors of a batch, adds the gradient of its loss to the network's, and returns the loss."""
 
 
-class Drawn(NamedTuple):
-    """A batch, with everything that is random about it."""
+class MelBatch(NamedTuple):
+    """A batch of mel images, with all its random numbers."""
 
     images: torch.Tensor  # [n, 1, n_mels, n_frames]
-    labels: torch.Tensor  # int64 [n]; the number of classes where none is given
+    labels: torch.Tensor  # int64 [n]; the number of classes for no class
     timesteps: torch.Tensor  # int64 [n]
     noise: torch.Tensor  # [n, *latent shape]
 
-    def to(self, device: torch.device) -> Drawn:
-        return Drawn(*(tensor.to(device) for tensor in self))
+    def to(self, device: torch.device) -> MelBatch:
+        return MelBatch(*(tensor.to(device) for tensor in self))
 
 
 class Trainer(ABC):
-    """Draws batches and learns from them. What of the network needs a gradient is trained."""
+    """Draws batches, and computes the gradients of the network's trainable parameters."""
 
-    batch_type: type[Any]  # what `draw` gives
+    batch_type: type[Any]  # of what `draw` returns
     precision: str
-    held_out: Any  # clips that only measure the validation loss
+    held_out: Any  # clips for validation only
 
     def __init__(self, network: Any, config: FitConfig, device: torch.device) -> None:
-        """`config` is a resolved one."""
+        """`config` is resolved."""
         self.network, self.config, self.device = network, config, device
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        # Activations are computed again for the gradients: less memory, a third more time
-        self.checkpointing = False
-        self._ahead: tuple[int, Any] | None = None
+        self.checkpointing = False  # recompute activations for the gradients: less memory, a third more time
+        self._next: tuple[int, Any] | None = None  # the next step and its batch
 
     @abstractmethod
     def draw(self, step: int) -> Any:
-        """The batch of step `step`, a named tuple of tensors in the CPU's memory."""
+        """Return the batch of a step, a named tuple of tensors on the CPU."""
 
     @abstractmethod
-    def loss(self, drawn: Any) -> torch.Tensor:
-        """The mean loss of what `draw` gives, on the device."""
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Return the mean loss of a batch on the device."""
 
     @abstractmethod
     def validation(self) -> Sequence[Any]:
-        """Batches of held-out clips, always the same, in the CPU's memory."""
+        """Return the same batches of held-out clips every time, on the CPU."""
 
     @property
     def recordable(self) -> bool:
@@ -85,37 +84,33 @@ class Trainer(ABC):
         return False
 
     def learner(self) -> Learn:
-        """What learns from a batch: on CUDA, where the network is small, one recorded launch."""
+        """Return the function that learns from a batch: a replayed step if `recordable`."""
 
-        def learn(*drawn: torch.Tensor) -> torch.Tensor:
-            loss = self.loss(self.batch_type(*drawn))
+        def learn(*tensors: torch.Tensor) -> torch.Tensor:
+            loss = self.loss(self.batch_type(*tensors))
             loss.backward()
             return loss.detach()
 
         return ReplayedStep(learn, self.device) if self.recordable else learn
 
     def gradients(self, learn: Learn, step: int) -> float:
-        """Leave the gradient of step `step` in the network; returns the loss."""
-        before = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if before and isinstance(learn, ReplayedStep):
-            torch._foreach_zero_(before)  # in place: a recorded step adds to these very tensors
+        """Compute the gradients of a step, and return its loss."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if gradients and isinstance(learn, ReplayedStep):
+            torch._foreach_zero_(gradients)  # in place, because a recorded step adds to these tensors
         else:
-            forget_gradients(self.parameters)
-        drawn = self._ahead[1] if self._ahead is not None and self._ahead[0] == step else self.draw(step)
-        torch.manual_seed(self._seed(step))  # dropout, where a base has it
-        loss = learn(*drawn.to(self.device))
-        # While CUDA computes, which nothing waits for before the loss is asked for, the next one is drawn.
-        self._ahead = step + 1, self.draw(step + 1)
-        return float(loss)
+            clear_gradients(self.parameters)
+        batch = self._next[1] if self._next is not None and self._next[0] == step else self.draw(step)
+        torch.manual_seed(self._seed(step))  # for dropout, which a base may have
+        loss = learn(*batch.to(self.device))
+        self._next = step + 1, self.draw(step + 1)  # while CUDA computes
+        return float(loss)  # waits for CUDA
 
     def _seed(self, step: int) -> int:
         return (self.config.seed * 1_000_003 + step) * 2 + 1
 
     def validation_loss(self, average: list[torch.Tensor]) -> float | None:
-        """Loss of the averaged weights on held-out recordings, with the same noise every time.
-
-        None if no recordings are held out.
-        """
+        """Return the loss of the averaged weights on held-out recordings, or None without such recordings."""
         if not len(self.held_out):
             return None
         current = [parameter.detach().clone() for parameter in self.parameters]
@@ -133,22 +128,22 @@ class Trainer(ABC):
 
 @dataclass(frozen=True)
 class FitWork:
-    """A generator that is ready to be fitted, and what becomes of it."""
+    """A generator that is ready to be fitted."""
 
     trainer: Trainer
-    described: dict[str, Any]  # what else the folder is fitted with, for fit.json
-    parts: list[dict[str, Any]]  # what it is trained on
-    base: Generator | None  # that it starts from
+    settings: dict[str, Any]  # what fit.json records besides the configuration and the training data
+    parts: list[dict[str, Any]]  # the training data, see trained_on.json
+    base: Generator | None  # that training starts from
+    # Writes the result into a folder, with the contents of trained_on.json and training.json
     write: Callable[[Path, dict[str, Any], dict[str, Any]], None]
-    """The result, into a folder: it takes the contents of trained_on.json and training.json."""
-    # What a resumed fit begins with, into the claimed folder
-    keep: Callable[[Path], None] = lambda root: None
+    # Stores data for a resumed fit in the claimed folder
+    store: Callable[[Path], None] = lambda root: None
 
 
 class MelTrainer(Trainer):
     """Trains the UNet of a generator of mel images."""
 
-    batch_type = Drawn
+    batch_type = MelBatch
 
     def __init__(self, clips: FitClips, networks: Networks, config: FitConfig, device: torch.device) -> None:
         super().__init__(networks.unet, config, device)
@@ -175,7 +170,7 @@ class MelTrainer(Trainer):
 
     @functools.cached_property
     def _alphas(self) -> torch.Tensor:
-        """The schedule's share of signal at each timestep, on the device."""
+        """Return the schedule's alphas on the device."""
         return self.networks.schedule.alphas_cumprod.to(self.device)
 
     @property
@@ -186,11 +181,11 @@ class MelTrainer(Trainer):
         blocks = {*self.network.config.down_block_types, *self.network.config.up_block_types}
         return size <= SMALL_PARAMETERS and blocks <= RECORDABLE_BLOCKS
 
-    def draw(self, step: int) -> Drawn:
-        """The batch of step `step`, in the CPU's memory.
+    def draw(self, step: int) -> MelBatch:
+        """Return the batch of a step, on the CPU.
 
-        Half of the clips begin where they begin and end in silence if they are short; the others are repeated and
-        rolled in time, as `usk synth` repeats short parents.
+        Half of the clips start at their beginning, and silence follows short ones. The others are repeated and rolled in time, as
+        `usk synth` repeats short parents.
         """
         draw = torch.Generator().manual_seed(self._seed(step))
         n, n_frames = self.config.batch, self.networks.mel.n_frames
@@ -206,24 +201,24 @@ class MelTrainer(Trainer):
         labels[unconditioned] = len(self.networks.class_names)
         return self._with_noise(np.stack(images), labels, draw)
 
-    def _with_noise(self, images: np.ndarray, labels: torch.Tensor, draw: torch.Generator) -> Drawn:
-        """Timesteps spread evenly over the batch (low-discrepancy), and noise, for images [n, n_mels, n_frames]."""
+    def _with_noise(self, images: np.ndarray, labels: torch.Tensor, draw: torch.Generator) -> MelBatch:
+        """Add noise, and timesteps that are spread evenly over the batch (low discrepancy), to images [n, n_mels, n_frames]."""
         n, n_train = len(images), self.networks.schedule.n_train
         offsets = (torch.arange(n) + torch.rand(1, generator=draw)) / n
         timesteps = (offsets * n_train).long().clamp_max(n_train - 1)
         noise = torch.randn((n, *self.networks.shape), generator=draw)
         batch = torch.from_numpy(images.astype(np.float32))[:, None]
-        return Drawn(batch, labels, timesteps, noise)
+        return MelBatch(batch, labels, timesteps, noise)
 
-    def loss(self, drawn: Drawn) -> torch.Tensor:
-        """Mean squared error of the UNet's output, which is noise, v or image as the schedule says."""
-        images, labels, timesteps, noise = drawn
-        schedule = self.networks.schedule
+    def loss(self, batch: MelBatch) -> torch.Tensor:
+        """Return the mean squared error of the UNet's prediction: noise, v or image, as the schedule says."""
+        images, labels, timesteps, noise = batch
         if self.networks.vae is not None:
             with torch.no_grad():
                 images = VAE_SCALE * self.networks.vae.encode(images).latent_dist.mode()
         alpha = self._alphas[timesteps].reshape(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
+        signal_scale, noise_scale = alpha.sqrt(), (1 - alpha).sqrt()
+        noisy = signal_scale * images + noise_scale * noise
         with autocast(self.device, self.precision):
             output = self.network(
                 noisy.to(memory_format=torch.channels_last),
@@ -231,31 +226,30 @@ class MelTrainer(Trainer):
                 labels if self.networks.class_names else None,
                 return_dict=False,
             )[0]
-        return (output.float() - schedule.target(images, noise, alpha)).square().mean()
+        target = self.networks.schedule.target(images, noise, signal_scale, noise_scale)
+        return (output.float() - target).square().mean()
 
-    def validation(self) -> list[Drawn]:
-        """Held-out recordings, conditioned on their classes."""
+    def validation(self) -> list[MelBatch]:
+        """Return held-out clips, conditioned on their classes."""
         order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(0)).numpy()
-        some = self.held_out[order[:VALIDATION_CLIPS]]
-        drawn = self._with_noise(some.images, torch.from_numpy(some.labels), torch.Generator().manual_seed(0))
-        piece = min(32, self.config.batch)
-        return [
-            Drawn(*(tensor[begin : begin + piece] for tensor in drawn))
-            for begin in range(0, len(some), piece)
-        ]
+        chosen = self.held_out[order[:VALIDATION_CLIPS]]
+        labels, draw = torch.from_numpy(chosen.labels), torch.Generator().manual_seed(0)
+        tensors = self._with_noise(chosen.images, labels, draw)
+        size = min(32, self.config.batch)
+        return [MelBatch(*batch) for batch in zip(*(tensor.split(size) for tensor in tensors), strict=True)]
 
     def generator(self) -> MelGenerator:
-        """The networks as they stand, for previews."""
+        """Return a generator with the networks as they are, for previews."""
         return self.networks.generator(self.device, self.precision)
 
 
 def copy_into(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
-    """Set parameters."""
+    """Copy values into parameters."""
     with torch.no_grad():
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)
 
 
-def forget_gradients(parameters: Sequence[torch.Tensor]) -> None:
+def clear_gradients(parameters: Sequence[torch.Tensor]) -> None:
     for parameter in parameters:
         parameter.grad = None

@@ -1,4 +1,4 @@
-"""The clips that a generator is trained on: without the test folds, and on record by name."""
+"""Load the clips that a generator is trained on, without the test folds, and record them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from usk.reporter import Reporter
 from usk.text import abbreviate_list
 
 UNKNOWN_GENERATOR = "its clips are of a generator that does not say all it was trained on"
-WHOLE = 0.97  # a clip that fills this much of its image fills it
+FULL_SHARE = 0.97  # a clip that fills this share of its image counts as filling it
 
 
 @dataclass(frozen=True)
 class FitClips:
-    """What is trained on: clips as mel images, and what is known of each."""
+    """Clips to train on, as mel images."""
 
     images: np.ndarray  # float16 [n, n_mels, n_frames] in [-1, 1]
-    frames: np.ndarray  # int [n]: how many frames of its image a clip fills
-    labels: np.ndarray  # int [n]: its place among the classes that condition the UNet; 0 if none do
-    held_out: np.ndarray  # bool [n]: it only measures the validation loss
+    frames: np.ndarray  # int [n]: the number of frames that a clip fills
+    labels: np.ndarray  # int [n]: indices of the classes that condition the UNet; 0 without classes
+    held_out: np.ndarray  # bool [n]: whether a clip is for validation only
 
     def __getitem__(self, rows: np.ndarray) -> FitClips:
         return FitClips(self.images[rows], self.frames[rows], self.labels[rows], self.held_out[rows])
@@ -37,7 +37,7 @@ class FitClips:
         return len(self.images)
 
     def image(self, row: int, shift: int | None = None) -> np.ndarray:
-        """One image [n_mels, n_frames]; with `shift`, the clip repeated to fill it and rolled in time by as much."""
+        """Return an image [n_mels, n_frames]. With `shift`, the clip is repeated to fill it and rolled by that many frames."""
         image = self.images[row]
         if shift is None:
             return image
@@ -47,7 +47,7 @@ class FitClips:
 
 @dataclass(frozen=True)
 class FitSources:
-    """What a generator is fitted to: the clips of `sources` outside `test_folds`."""
+    """The training data of a generator: the clips of `sources` outside `test_folds`."""
 
     sources: Sequence[Source]
     test_folds: Sequence[int] = ()
@@ -56,11 +56,11 @@ class FitSources:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of all sources, each once."""
+        """Return the classes of all sources, each once."""
         return tuple(dict.fromkeys(name for source in self.sources for name in source.class_names))
 
     def check(self) -> None:
-        """Raise UsageError for a fold that no source has; warn of what no test could rule out."""
+        """Raise UsageError for a fold that no source has. Warn of leaks that tests could not rule out."""
         known = sorted({fold for source in self.sources for fold in source.folds})
         if missing := [fold for fold in self.test_folds if fold not in known]:
             raise UsageError(
@@ -77,13 +77,15 @@ class FitSources:
             self.reporter.warn(note)
 
     def parts(self, sample_rate_hz: int) -> Iterator[tuple[DecodedSource, frozenset[str], dict[str, Any]]]:
-        """Of each source its decoded clips outside the test folds, the recordings among them that only validate, and what
-        `trained_on.json` says of it. Warns where none validate; raises UsageError where none train."""
+        """Yield each source's decoded clips outside the test folds, its recordings for validation, and its entry in `trained_on.json`.
+
+        Warns if no recordings are held out. Raises UsageError if there are no clips to train on.
+        """
         parts = []
         for source in self.sources:
-            decoded, held = self._part(source, sample_rate_hz)
-            parts.append(_record(source, decoded.source, held, self.test_folds))
-            yield decoded, held, parts[-1]
+            decoded, held_out = self._decode(source, sample_rate_hz)
+            parts.append(_record(source, decoded.source, held_out, self.test_folds))
+            yield decoded, held_out, parts[-1]
         if not any(part["held_out_groups"] for part in parts):
             self.reporter.warn(
                 "there are too few recordings to hold any out: nothing is validated, and the last step's weights are kept"
@@ -91,10 +93,10 @@ class FitSources:
         if not any(part["clips"] for part in parts):
             raise UsageError("there are no clips to train on", field="real")
 
-    def _part(self, source: Source, sample_rate_hz: int) -> tuple[DecodedSource, frozenset[str]]:
-        """The decoded clips outside the test folds, and the recordings among them that only validate.
+    def _decode(self, source: Source, sample_rate_hz: int) -> tuple[DecodedSource, frozenset[str]]:
+        """Return the decoded clips outside the test folds, and their recordings that are held out for validation.
 
-        A recording with clips in a test fold is left out whole.
+        Recordings with clips in a test fold are left out completely.
         """
         everything = decode_source(source, sample_rate_hz, skip_bad=self.skip_bad, reporter=self.reporter)
         for note in everything.source.notes:
@@ -103,7 +105,7 @@ class FitSources:
         clips = everything.source.clips
         tested = {clip.group for clip in clips if clip.fold in self.test_folds}
         rows = [row for row, clip in enumerate(clips) if clip.group not in tested]
-        across = {clip.group for clip in clips if clip.fold not in self.test_folds} & tested
+        spread = {clip.group for clip in clips if clip.fold not in self.test_folds} & tested
         if not rows:
             raise UsageError(
                 f"every recording of {source.location} has clips in these folds, so none is left to train on",
@@ -111,56 +113,53 @@ class FitSources:
                 value=",".join(map(str, sorted(self.test_folds))),
                 hint="Name fewer folds, or folds that keep recordings whole.",
             )
-        if across:
+        if spread:
             self.reporter.warn(
-                f"{source.location}: {len(across)} recordings with clips in the test folds too were left out "
-                f"({abbreviate_list(sorted(across))})"
+                f"{source.location}: {len(spread)} recordings with clips in the test folds too were left out "
+                f"({abbreviate_list(sorted(spread))})"
             )
         decoded = everything.subset(rows)
         return decoded, held_out_groups(clips) & {clip.group for clip in decoded.source.clips}
 
 
 def load_clips(
-    given: FitSources, classes: tuple[str, ...], mel: MelSettings
+    sources: FitSources, classes: tuple[str, ...], mel: MelSettings
 ) -> tuple[FitClips, list[dict[str, Any]]]:
-    """The clips to train on, labeled with their places in `classes`, and what `trained_on.json` says of each source."""
+    """Return the clips to train on, labeled with their indices in `classes`, and each source's entry in `trained_on.json`."""
     parts: list[dict[str, Any]] = []
-    clips: list[FitClips] = []
-    for decoded, held, part in given.parts(mel.sample_rate_hz):
+    columns: list[tuple[np.ndarray, ...]] = []  # of each source, the fields of FitClips
+    for decoded, held_out, part in sources.parts(mel.sample_rate_hz):
         images, frames = images_of(decoded, mel)
-        of = decoded.source
-        is_held = np.array([clip.group in held for clip in of.clips], dtype=bool)
-        labels = [classes.index(of.class_names[clip.label]) if classes else 0 for clip in of.clips]
-        clips.append(FitClips(images, frames, np.array(labels, dtype=np.int64), is_held))
+        source = decoded.source
+        labels = [classes.index(source.class_names[clip.label]) if classes else 0 for clip in source.clips]
+        is_held_out = [clip.group in held_out for clip in source.clips]
+        columns.append((images, frames, np.array(labels, dtype=np.int64), np.array(is_held_out, dtype=bool)))
         parts.append(part)
-    columns = zip(*((of.images, of.frames, of.labels, of.held_out) for of in clips), strict=True)
-    return FitClips(*map(np.concatenate, columns)), parts
+    return FitClips(*map(np.concatenate, zip(*columns, strict=True))), parts
 
 
 def _record(
-    source: Source, trained: Source, held: frozenset[str], test_folds: Sequence[int]
+    source: Source, trained: Source, held_out: frozenset[str], test_folds: Sequence[int]
 ) -> dict[str, Any]:
-    """What `trained_on.json` says of a source, of which `trained` is the training part.
+    """Return a source's entry in `trained_on.json`, where `trained` has its clips outside the test folds.
 
-    Of synthetic clips it names their parents, and what their own generator was trained on.
+    For synthetic clips it names their parents, and the training data of their own generator.
     """
-    chosen = [clip for clip in trained.clips if clip.group not in held]
-    before = trained.generator_trained_on
+    chosen = [clip for clip in trained.clips if clip.group not in held_out]
+    groups = {group for clip in chosen for group in clip.lineage}
+    sounds = {sound for clip in chosen for sound in clip.parents or (clip.identity,)}
+    for part in trained.generator_trained_on:
+        groups |= set(part.groups)
+        sounds |= set(part.sounds)
     return {
         "source": source.name,
         "revision": source.revision,
         "license": source.license,
         "folds": [fold for fold in source.folds if fold not in test_folds],
         "clips": len(chosen),
-        "groups": sorted(
-            {group for clip in chosen for group in clip.lineage}.union(*(part.groups for part in before))
-        ),
-        "sounds": sorted(
-            {sound for clip in chosen for sound in clip.parents or (clip.identity,)}.union(
-                *(part.sounds for part in before)
-            )
-        ),
-        "held_out_groups": sorted(held),
+        "groups": sorted(groups),
+        "sounds": sorted(sounds),
+        "held_out_groups": sorted(held_out),
         **({"hub_id": source.hub_id} if source.hub_id else {}),
         **({} if source.has_groups else {"has_groups": False}),
         **({"note": UNKNOWN_GENERATOR} if unknown_generator(source) else {}),
@@ -168,8 +167,10 @@ def _record(
 
 
 def images_of(decoded: DecodedSource, mel: MelSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Mel images float16 [n, n_mels, n_frames] of every clip's beginning (see `usk.data.decode.beginning`), and how many
-    frames each fills [n]."""
+    """Return mel images float16 [n, n_mels, n_frames] of the clips' beginnings (see `usk.data.decode.beginning`).
+
+    The second array [n] has the number of frames that each clip fills.
+    """
     images = np.zeros((len(decoded), mel.n_mels, mel.n_frames), dtype=np.float16)
     frames = np.zeros(len(decoded), dtype=np.int64)
     for begin in range(0, len(decoded), 64):
@@ -177,10 +178,7 @@ def images_of(decoded: DecodedSource, mel: MelSettings) -> tuple[np.ndarray, np.
         audio = [beginning(decoded.audio(row), mel.image_samples) for row in rows]
         batch, _ = audio_to_image(stack_padded(audio, mel.image_samples), mel)
         images[begin : rows.stop] = batch[:, 0].numpy()
-        frames[begin : rows.stop] = [
-            mel.n_frames
-            if len(samples) >= WHOLE * mel.image_samples
-            else max(1, len(samples) // mel.hop_samples)
-            for samples in audio
-        ]
+        for row, samples in zip(rows, audio, strict=True):
+            is_full = len(samples) >= FULL_SHARE * mel.image_samples
+            frames[row] = mel.n_frames if is_full else max(1, len(samples) // mel.hop_samples)
     return images, frames

@@ -1,4 +1,4 @@
-"""One network of a pipeline folder, loaded whole or refused in one line."""
+"""Load a network of a pipeline folder completely, or raise a one-line ModelError."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ WEIGHTS = re.compile(
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """audiodiffusion silences all warnings for the whole process when imported; this keeps that to its import."""
+    """Suppress warnings inside. Importing audiodiffusion silences all warnings of the process; on exit they are back."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def load_network(network_class: Any, folder: Path) -> Any:
-    """The network in `folder`, in float32. Tensors that its file lacks raise ModelError: diffusers would make them up.
+    """Load the network in `folder`, in float32. Raises ModelError, also for missing tensors, which diffusers would initialize.
 
-    Weights in `.bin` files are unpickled as plain tensors or not at all. Old names of attention weights (diffusers
-    before 0.17: query, key, value, proj_attn) are understood.
+    Weights in `.bin` files are unpickled only if they are plain tensors. The names of attention weights before diffusers 0.17
+    (query, key, value, proj_attn) are supported.
     """
     weights: Path | None = None
     config = checked_sizes(folder)
@@ -50,54 +50,52 @@ def load_network(network_class: Any, folder: Path) -> Any:
                 torch_dtype=torch.float32,
                 use_safetensors=weights.suffix == ".safetensors",
                 variant=variant,
-                low_cpu_mem_usage=False,  # with and without accelerate, the same way through diffusers
+                low_cpu_mem_usage=False,  # so that diffusers loads the same way with and without accelerate
                 output_loading_info=True,
             )
         if report["missing_keys"]:
             raise ValueError(f"{abbreviate_list(sorted(report['missing_keys']))} is missing")
-    except Exception as error:  # a stranger's configuration can fail anywhere in diffusers
-        raise ModelError(_why_not_loaded(error, weights)) from error
+    except Exception as error:  # damaged or foreign files can fail anywhere in diffusers
+        raise ModelError(_failure_reason(error, weights)) from error
     return network
 
 
 def _check_size(network_class: Any, config: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError if the network would have more parameters than its files hold bytes, or a setting is of a type that it has not."""
+    """Raise ValueError for a setting of the wrong type, and for more parameters than the files have bytes."""
     if not hasattr(network_class, "load_config"):  # audiodiffusion's encoder has one size
         return
-    scalars: dict[Any, tuple[type, ...]] = {
-        str: (str,),
-        **dict.fromkeys((bool, int, float), (bool, int, float)),
-    }
+    numbers = (bool, int, float)
     for name, parameter in inspect.signature(network_class).parameters.items():
-        value, kinds = config.get(name), scalars.get(parameter.annotation)
-        if kinds and value is not None and not isinstance(value, kinds) and name != "sample_size":
+        value, annotation = config.get(name), parameter.annotation
+        allowed: Any = numbers if annotation in numbers else str if annotation is str else object
+        if value is not None and not isinstance(value, allowed) and name != "sample_size":
             raise ValueError(f"config.json: {name} is {value!r}")
     with torch.device("meta"), quiet_log():
-        wanted = sum(parameter.numel() for parameter in network_class.from_config(config).parameters())
-    held = sum(file.stat().st_size for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
-    if wanted > max(held, 1 << 20):
-        raise ValueError(f"config.json describes {wanted:,} parameters, and the files hold {held:,} bytes")
+        n_parameters = sum(parameter.numel() for parameter in network_class.from_config(config).parameters())
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
+    if n_parameters > max(n_bytes, 1 << 20):
+        raise ValueError(
+            f"config.json describes {n_parameters:,} parameters, and the files hold {n_bytes:,} bytes"
+        )
 
 
 def _weights_file(folder: Path) -> tuple[Path, str | None]:
-    """A network's weights (of many shards, one) and the variant in their name: plain ones before fp16 before others."""
+    """Return a file of weights (one of several shards) and the variant in its name. Plain weights come before fp16 and others."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     found = [(file, match) for file in files if (match := WEIGHTS.fullmatch(file.name))]
     if not found:
         raise FileNotFoundError(f"{folder.name} has no diffusion_pytorch_model.safetensors or .bin")
-    file, match = min(
-        found,
-        key=lambda pair: (
-            pair[1]["variant"] is not None,
-            pair[1]["variant"] != "fp16",
-            pair[1]["kind"] != "safetensors",
-        ),
-    )
+
+    def rank(candidate: tuple[Path, re.Match[str]]) -> tuple[bool, bool, bool]:
+        _, match = candidate
+        return match["variant"] is not None, match["variant"] != "fp16", match["kind"] != "safetensors"
+
+    file, match = min(found, key=rank)
     return file, match["variant"]
 
 
-def _why_not_loaded(error: Exception, weights: Path | None) -> str:
-    """Why a network did not load, in one line."""
+def _failure_reason(error: Exception, weights: Path | None) -> str:
+    """Return in one line why a network did not load."""
     reason = first_line(error)
     if weights is not None:
         file = f"{weights.parent.name}/{weights.name}"
@@ -115,7 +113,7 @@ def _why_not_loaded(error: Exception, weights: Path | None) -> str:
 
 @contextlib.contextmanager
 def quiet_log(library: str = "diffusers") -> Iterator[None]:
-    """diffusers (and transformers) logs what it then returns or raises, and its bars would tear ours."""
+    """Silence the log of diffusers or transformers, which repeats errors, and its progress bars, which would break ours."""
     log: Any = importlib.import_module(f"{library}.utils.logging")
     before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.CRITICAL)

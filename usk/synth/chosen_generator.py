@@ -7,16 +7,7 @@ from dataclasses import replace
 from usk.data.decode import DecodedSource
 from usk.diffusion.generator import Generator
 from usk.diffusion.load import load_generator
-from usk.diffusion.pipeline import (
-    EMBEDDED,
-    GeneratorInfo,
-    describe_generator,
-    embedded_folder,
-    model_id,
-    read_pipeline_json,
-)
-from usk.diffusion.schedule import NoiseSchedule
-from usk.diffusion.solvers import top_alpha
+from usk.diffusion.pipeline import GeneratorInfo
 from usk.diffusion.text_pipeline import TextGenerator
 from usk.errors import ModelError, UsageError, no_effect
 from usk.manifest import TrainedOn
@@ -68,17 +59,6 @@ def require_supported(generator: GeneratorInfo, name: str, settings: RenderConfi
             value=settings.strategy,
             hint="Choose the strategy variation or sample, or name the model that it was distilled from.",
         )
-
-
-def require_ready(model: str, device: str, settings: RenderConfig) -> None:
-    """Raise what `ready_generator` raises. The weights of the embedded generator are not loaded for this."""
-    if model != EMBEDDED:
-        ready_generator(model, device, settings)
-        return
-    folder = embedded_folder()
-    require_supported(describe_generator(EMBEDDED), model_id(EMBEDDED, folder, ""), settings)
-    config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
-    top_alpha(settings.sampler, NoiseSchedule.from_config(config))
 
 
 def used_generator(generator: Generator | None, settings: RenderConfig) -> Generator | None:

@@ -27,7 +27,6 @@ from usk.reporter import Reporter
 from usk.synth.chosen_generator import (
     generator_notes,
     ready_generator,
-    require_ready,
     training_sources,
     unknown_classes,
     used_generator,
@@ -95,7 +94,7 @@ def prepare(
     pool, plan = plan_for(decoded, config, adapter_prompts)
     prompts = prompts_of(source, config, adapter_prompts)
     if prompts and isinstance(generator, TextGenerator):
-        generator.refuse_long([prompt for of_class in prompts.of_class.values() for prompt in of_class])
+        generator.require_short([prompt for of_class in prompts.of_class.values() for prompt in of_class])
     unconditioned = unknown_classes(generator, settings, plan)
     used = used_generator(generator, settings)
     manifest = Manifest(
@@ -212,4 +211,4 @@ def require_possible(
     name = resolve_model(model, resolve_device(device).type)
     is_local = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
     if config.render.strategy_row.mix is not None and is_local:
-        require_ready(name, device, config.render)
+        ready_generator(name, device, config.render)
