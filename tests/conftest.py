@@ -112,6 +112,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny model of each text-to-audio family."""
+    from tests.diffusion.text_models import MODELS, save_model
+
+    return {name: save_model(name, tmp_path_factory.mktemp("models") / name) for name in MODELS}
+
+
+@pytest.fixture(scope="session")
 def _tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tones")
     for name, frequency_hz in TONES_HZ.items():

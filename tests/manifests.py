@@ -1,10 +1,12 @@
-"""Manifests of synthetic datasets, for tests that do not render any."""
+"""Manifests of synthetic datasets, for tests that do not render any, and what lies in a dataset's folder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from usk.manifest import ClipRequest, Manifest, SourceRecord
@@ -45,3 +47,14 @@ def manifest_dict(**changes: Any) -> dict[str, Any]:
 
     parsed: dict[str, Any] = json.loads(manifest_of().as_json())
     return parsed | changes
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rows_in(folder: Path, *parts: str) -> list[dict[str, Any]]:
+    """The rows of a dataset's shards in the subfolders `parts`, by default those of the kept clips."""
+    files = [file for part in parts or ("data",) for file in sorted(folder.glob(f"{part}/*.parquet"))]
+    return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import signal
-import subprocess
 import sys
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.diffusion.test_fit import Killed, Watching, killed_at
-from tests.diffusion.text_models import MODELS, save_model
-from usk.data.cache import read_checked
+from tests.diffusion.text_models import MODELS
 from usk.data.decode import decode_source
 from usk.data.leaks import leaking, unknown_generator
 from usk.data.open import open_source
@@ -33,7 +27,6 @@ from usk.diffusion.card import write_generator_card
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
-from usk.diffusion.loop import CHECKPOINT_FILE
 from usk.diffusion.lora import adapter_weights
 from usk.diffusion.lora_fit import LATENTS_FILE, lora_work
 from usk.diffusion.pipeline import describe_generator
@@ -46,13 +39,6 @@ from usk.synth.synthesize import synthesize
 
 RATE_HZ, CPU = 16_000, torch.device("cpu")
 FOLDS = {"high": 1_200.0, "low": 200.0}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {name: save_model(name, tmp_path_factory.mktemp(name) / "model") for name in MODELS}
 
 
 @pytest.fixture(scope="module")
@@ -190,42 +176,6 @@ def test_a_fit_that_is_interrupted_goes_on_with_the_latents_that_it_kept_or_enco
     assert not list((tmp_path / "killed").glob("*checkpoint*"))
     with pytest.raises(UskError, match="holds a finished generator"):
         fit([source], tmp_path / "killed", config)
-
-
-@pytest.mark.slow
-def test_a_fit_whose_process_is_killed_in_mid_training_ends_with_the_same_bytes(
-    models: dict[str, Path], tones: Path, tmp_path: Path
-) -> None:
-    steps = 30
-    patch = "import functools, usk.diffusion.fit_config as c, usk.diffusion.text_pipeline as t\n"
-    patch += "c.FitConfig = functools.partial(c.FitConfig, checkpoint_every_s=0.0, validate_every=10)\n"
-    run = "from usk.cli.app import main; main()"
-
-    def start(out: Path, also: str = "") -> subprocess.Popen[bytes]:
-        fit = f"fit --real {tones} --from {models['audioldm']} --lora --steps {steps} --batch 2 --learning-rate 0.01"
-        words = f"{fit} --device cpu --quiet --out {out}".split()
-        return subprocess.Popen([sys.executable, "-c", patch + also + run, *words])
-
-    assert start(tmp_path / "whole").wait() == 0
-    killed = tmp_path / "killed"
-    process, checkpoint = start(killed), killed / CHECKPOINT_FILE
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.005)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 0 < torch.load(io.BytesIO(read_checked(checkpoint) or b""), weights_only=True)["step"] < steps
-    assert not (killed / "adapter_config.json").exists()
-    assert start(killed, "t.TextGenerator.encode = None\n").wait() == 0  # it encodes nothing
-    for name in RESULT:
-        assert (tmp_path / "whole" / name).read_bytes() == (killed / name).read_bytes()
-    once, again = (
-        json.loads((of / "training.json").read_text())["log"] for of in (tmp_path / "whole", killed)
-    )
-    for row in once + again:
-        del row["elapsed_s"]
-    assert once == again and len(once) == 3
-    assert {file.name for file in killed.iterdir()} == {file.name for file in (tmp_path / "whole").iterdir()}
 
 
 def test_what_it_was_trained_on_is_on_record_and_leaks_are_refused(

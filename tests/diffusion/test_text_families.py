@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.diffusion.text_models import MODELS, save_model
+from tests.diffusion.text_models import MODELS
 from usk.device import DTYPES
 from usk.diffusion import load, text_memory
 from usk.diffusion.generator import Condition
@@ -32,15 +32,9 @@ SOLVERS = {"stable_audio": "second-order"}
 
 
 @pytest.fixture(scope="module")
-def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextGenerator]:
+def generators(models: dict[str, Path]) -> dict[str, TextGenerator]:
     """One of each family."""
-    found = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in MODELS:
-            folder = save_model(name, tmp_path_factory.mktemp(name))
-            found[name] = load_generator(str(folder), "cpu", "fp32")
-    return found
+    return {name: load_generator(str(folder), "cpu", "fp32") for name, folder in models.items()}
 
 
 def test_every_family_has_a_class_and_a_tiny_model(generators: dict[str, TextGenerator]) -> None:
@@ -242,11 +236,12 @@ def test_where_memory_is_short_parts_take_turns_on_the_device(
     assert torch.equal(out, plain.sample(latent, SamplerConfig(2, 0.5), Condition(PROMPTS[:1])))
 
 
-def test_more_memory_than_there_is_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save_model("audioldm", tmp_path / "model")
+def test_more_memory_than_there_is_is_one_line(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(text_memory, "memory_allowed_bytes", lambda: 1e5)
     with pytest.raises(ModelError, match="main memory") as caught:
-        load_generator(str(folder), "cpu")
+        load_generator(str(models["audioldm"]), "cpu")
     assert caught.value.field == "model" and caught.value.hint
 
 
@@ -262,11 +257,10 @@ def test_gpus_without_bf16_run_text_models_in_fp16(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_each_stage_in_half_precision_as_on_cuda_stays_near_full_precision(
-    name: str, precision: str, tmp_path: Path
+    name: str, precision: str, generators: dict[str, TextGenerator], models: dict[str, Path]
 ) -> None:
     """Stage by stage, from the same input: what a network of random weights makes of a rounding is not bounded."""
-    folder = save_model(name, tmp_path)
-    full, half = (load_generator(str(folder), "cpu", "fp32") for _ in range(2))
+    full, half = generators[name], load_generator(str(models[name]), "cpu", "fp32")
     for part in half.pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.to(DTYPES[precision])

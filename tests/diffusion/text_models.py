@@ -211,7 +211,9 @@ MODELS: dict[str, Callable[[], Any]] = {
 def save_model(name: str, folder: Path) -> Path:
     """Write a tiny pipeline of a family with the same random weights every time."""
     torch.manual_seed(0)
-    pipeline = MODELS[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = MODELS[name]()
     if "ldm" in name:  # a network that predicts little noise: its ODE can be solved in few steps
         with torch.no_grad():
             pipeline.unet.conv_out.weight.mul_(0.05)

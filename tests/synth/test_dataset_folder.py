@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from filelock import FileLock
 
-from tests.manifests import manifest_of
+from tests.manifests import contents, manifest_of
 from usk.data.clip import PROVENANCE_COLUMNS
 from usk.data.open import open_source
 from usk.engine.part import Part
@@ -69,10 +69,6 @@ def fill(store: DatasetFolder, n_units: int | None = None, part: Part = Part()) 
             store.assemble()
             store.finish(dataset_card(store.manifest, store.plan, store.folder))
     return store
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def full_disk(*_: Any) -> None:
@@ -206,26 +202,6 @@ def test_one_process_at_a_time_fills_a_folder(
     with store.claim(), pytest.raises(UsageError, match="another usk synth"):
         fill(store_at(tmp_path / "other"))
     fill(store)
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_full_disk_keeps_whole_shards_and_leaves_no_temporary_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    store = fill(store_at(tmp_path / "out"), n_units=1)
-    before = contents(store.folder)
-    with monkeypatch.context() as patched:
-        if failing == "fsync":
-            patched.setattr(os, "fsync", full_disk)
-        else:
-            patched.setattr(Path, "replace", full_disk)
-        unit = store.missing()[0]
-        with pytest.raises(UskError, match=r"the disk of .* is full. What is written stays") as refusal:
-            store.write_unit(unit, rows_of(store.plan, unit.rows))
-    assert refusal.value.exit_code == 1
-    assert contents(store.folder) == before
-    again, once = (fill(store_at(tmp_path / name)).folder for name in ("out", "once"))
-    assert contents(again) == contents(once)
 
 
 def test_a_shard_with_other_rows_than_planned_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.classify.conftest import TinyNet
 from tests.fuzz.campaign import damage
+from tests.manifests import contents, rows_in
 from tests.sounds import tone
 from usk.audio.features import FeatureSettings
 from usk.audio.mel import MelSettings
@@ -182,16 +182,6 @@ def synth(usk: Command, arguments: list[Any], tmp_path: Path, kept_dataset: Path
         made = usk(*arguments, "--out", kept_dataset, "--json").done().value
         assert (made["clips"], made["rejected"], made["made"]) == (15, 15, 30)
     return Path(shutil.copytree(kept_dataset, tmp_path / "synth"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def rows_in(folder: Path, part: str) -> list[dict[str, Any]]:
-    return [
-        row for file in sorted(folder.glob(f"{part}/*.parquet")) for row in pq.read_table(file).to_pylist()
-    ]
 
 
 def test_kept_and_rejected_clips_lie_apart_with_their_scores(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.manifests import contents
 from usk.data.open import open_source
 from usk.engine import local
 from usk.engine.part import Part, job_versions
@@ -34,10 +35,6 @@ def arguments(
         "synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), "--per-class", 5, "--steps", 1,
         "--batch", 2, "--quiet",
     ]  # fmt: skip
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("more", [(), ("--filter", 0.5, "--per-class", 2)], ids=["all", "filtered"])

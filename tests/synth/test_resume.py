@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.fuzz.campaign import KILLS
+from tests.manifests import contents
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,10 +88,6 @@ def launcher() -> Iterator[Launcher]:
 def arguments(urbansound8k_folder: Path, tiny_pipeline: Callable[..., Path]) -> list[object]:
     more = ["--per-class", "32", "--steps", "2", "--batch", "3"]
     return ["synth", "--real", urbansound8k_folder, "--model", tiny_pipeline(), *more]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def written(folder: Path) -> int:

@@ -19,27 +19,25 @@ def test_the_published_preset_is_the_published_recipe() -> None:
     assert not config.crop and not config.repeat_short and config.eta == 0 and not config.condition_on_class
 
 
-def test_the_default_is_the_standard_preset() -> None:
+@pytest.mark.parametrize(
+    ("quality", "given", "steps"),
+    [
+        ("standard", {"strength": 1.0}, 12),
+        ("standard", {"strength": 0.5}, 6),
+        ("standard", {"strength": 0.01}, 1),
+        ("standard", {"strength": 1.0, "steps": 7}, 7),
+        ("standard", {"eta": 0.5}, 24),  # the first-order solver needs more
+        ("standard", {"solver": "ddim"}, 24),
+        ("standard", {"solver": "ddim", "steps": 7}, 7),
+        ("published", {"strength": 0.5}, 25),
+        ("published", {"solver": "second-order"}, 50),
+    ],
+)
+def test_steps_follow_quality_strength_and_solver(quality: str, given: dict[str, Any], steps: int) -> None:
+    config = render_config(quality, **given)
+    assert config.steps == steps
+    assert "eta" not in given or config.solver == "ddim", "the solver that can add fresh noise"
     assert render_config() == render_config("standard") == RenderConfig()
-
-
-def test_steps_follow_the_level() -> None:
-    whole = render_config("standard", strength=1.0).steps
-    assert render_config("standard", strength=0.5).steps == whole // 2
-    assert render_config("standard", strength=0.01).steps == 1
-    assert render_config("standard", strength=1.0, steps=7).steps == 7
-
-
-def test_fresh_noise_takes_the_solver_that_can_add_it() -> None:
-    assert render_config(eta=0.5).solver == "ddim"
-
-
-def test_the_first_order_solver_gets_the_steps_that_it_needs() -> None:
-    second = render_config()
-    assert render_config(eta=0.5).steps == render_config(solver="ddim").steps == 4 * second.steps
-    assert render_config(solver="ddim", steps=7).steps == 7
-    assert render_config("published", strength=0.5).steps == 25
-    assert render_config("published", solver="second-order").steps == 50
 
 
 def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.diffusion.text_models import save_clap
+from tests.manifests import rows_in
 from usk.data.decode import decode_source
 from usk.data.leaks import filters_trained_on
 from usk.data.open import open_source
@@ -44,11 +44,6 @@ def made(folder: Path, out: Path, clap: Path, **given: Any) -> SynthResult:
     return synthesize(open_source(folder), out, config, device="cpu")
 
 
-def all_rows(folder: Path) -> list[dict[str, Any]]:
-    files = [*folder.glob("data/*.parquet"), *folder.glob("rejected/*.parquet")]
-    return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
-
-
 def test_clips_that_fit_their_prompt_are_kept_and_the_real_clips_compared_with_are_on_record(
     clap: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +51,7 @@ def test_clips_that_fit_their_prompt_are_kept_and_the_real_clips_compared_with_a
     manifest = read_manifest(tmp_path / "out")
     assert manifest.clip_filter is not None and manifest.clip_filter.least_score == LEAST_SCORE
     assert manifest.clip_filter.classifier == f"hf:{clap}"
-    rows = all_rows(tmp_path / "out")
+    rows = rows_in(tmp_path / "out", "data", "rejected")
     assert len(rows) == 8 == len(result.plan) + len(result.rejected or ())
     kept = {clip.clip_id for clip in result.plan.clips}
     assert kept == {row["clip_id"] for row in rows if row["filter_score"] >= LEAST_SCORE}
@@ -77,7 +72,7 @@ def test_a_score_is_relative_to_the_real_clips_of_its_class(
     clap: Path, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     made(urbansound8k_folder, tmp_path / "out", clap, test_folds=(1,))
-    row = all_rows(tmp_path / "out")[0]
+    row = rows_in(tmp_path / "out", "data", "rejected")[0]
     real = decode_source(open_source(urbansound8k_folder), 22_050)
     names = list(real.source.class_names)
     from transformers import ClapModel, ClapProcessor

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from tests.manifests import rows_in
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.synth.clip_renderer import rms_db
@@ -56,7 +56,7 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
     assert made.value["settings"] == {"strategy": "waveform"}
     decoded = decode_source(open_source(urbansound8k_folder))
     row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
-    rows = [row for path in (tmp_path / "sums").glob("data/*") for row in pq.read_table(path).to_pylist()]
+    rows = rows_in(tmp_path / "sums")
     assert len(rows) == 6
     for row in rows:
         samples = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0]
@@ -129,7 +129,7 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     decoded = decode_source(open_source(urbansound8k_folder))
     row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
-    rows = [row for path in (tmp_path / "one").glob("data/*") for row in pq.read_table(path).to_pylist()]
+    rows = rows_in(tmp_path / "one")
     assert len(rows) == 6
     for row in rows:
         (parent,) = row["parents"]
