@@ -16,13 +16,14 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.clips import CLASSES, child, real_source, source_of
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
 from usk.data.clip import Clip
 from usk.data.decode import decode_source
 from usk.data.leaks import foreign_parents, leaking, lineages, recordings_of
 from usk.data.open import open_source
-from usk.data.source import Source, TrainingClips
+from usk.data.source import TrainingClips
 from usk.data.splits import fold_split, held_out_groups, make_folds, seed_9010_split
 from usk.data.train_subset import draw_train_clips
 from usk.diffusion.fit import FitConfig, fit
@@ -31,32 +32,6 @@ Command = Callable[..., Any]
 RATE_HZ = 8_000
 MEL = MelSettings(sample_rate_hz=RATE_HZ, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
 TINY = FitConfig(steps=1, batch=4, channels=(8, 16), device="cpu", precision="fp32")
-CLASSES = ("bark", "horn")
-
-
-def source_of(clips: list[Clip], name: str = "city", **options: object) -> Source:
-    empty = Source(name, "test", name, "1", name, CLASSES, (), ())
-    return replace(empty, clips=tuple(clips), audio=(None,) * len(clips), **options)  # type: ignore[arg-type]
-
-
-def real_source(groups_per_cell: int = 5) -> Source:
-    """Two classes, three folds, recordings of two clips; each clip's sound is a number."""
-    return source_of(
-        [
-            Clip(f"city/{label}/{fold}-{group}/{cut}.wav", label, f"city/{label}/{fold}-{group}", fold, 1.0 + cut,
-                 sound=f"{label}{fold}{group}{cut}")
-            for label in range(2) for fold in (1, 2, 3) for group in range(groups_per_cell) for cut in range(2)
-        ]
-    )  # fmt: skip
-
-
-def child(name: str, *parents: Clip, **options: object) -> Clip:
-    made = Clip(
-        name, parents[0].label, name, parents[0].fold, parents=tuple(p.sound for p in parents),
-        parent_names=tuple(p.clip_id for p in parents), parent_seconds=tuple(p.duration_s for p in parents),
-        parent_groups=tuple(p.group for p in parents), parent_folds=tuple(p.fold for p in parents), model="gen@1",
-    )  # fmt: skip
-    return replace(made, **options)  # type: ignore[arg-type]
 
 
 # --- what names change: nothing

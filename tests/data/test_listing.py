@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError, UsageError
 
-Command = Callable[..., Any]
 Row = dict[str, Any]
 
 
@@ -62,17 +61,6 @@ def test_esc_50_as_it_is_published(tmp_path: Path) -> None:
     assert len(decode_source(source, 8_000).audio(0)) == pytest.approx(0.3 * 8_000, abs=2)
 
 
-def test_the_whole_job_on_a_folder_with_a_table(usk: Command, tmp_path: Path) -> None:
-    real, made = esc_50(tmp_path / "ESC-50"), tmp_path / "made"
-    usk(f"synth --real {real} --strategy waveform --per-class 4 --out {made}").done()
-    ran = usk(
-        "train", "--real", real, "--mix", "real,synth", "--synth", made, "--out", tmp_path / "runs", "--epochs", 1, "--seeds", 1, "--no-baseline", "--json"
-    ).done()  # fmt: skip
-    assert [(run["split"], run["n_synthetic"] > 0, run["leaks"]) for run in ran.value["runs"]] == [
-        ("fold1", True, []), ("fold2", True, []),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_the_table_of_an_audiofolder_counts_more_than_its_folders(tmp_path: Path, name: str) -> None:
     names = [f"{day}/{n}.wav" for day in ("mon", "tue") for n in range(2)]
@@ -84,18 +72,6 @@ def test_the_table_of_an_audiofolder_counts_more_than_its_folders(tmp_path: Path
     source = open_source(tmp_path / "set")
     assert [fact[:2] for fact in facts(source)] == [(f"set/{row['file_name']}", row["label"]) for row in rows]
     assert not source.has_groups and any("no recordings are named" in note for note in source.notes)
-
-
-def test_parts_with_a_table_each_are_read_as_one(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        rows = [{"file_name": f"{n}.wav", "label": "ab"[n % 2], "session": f"{part}{n}"} for n in range(2)]
-        write_clips(tmp_path / "set" / part, rows, "file_name")
-        write_table(tmp_path / "set" / part / "metadata.csv", rows)
-    source = open_source(tmp_path / "set")
-    assert sorted(fact[:3] for fact in facts(source))[:2] == [
-        ("set/test/0.wav", "a", "set/test0"), ("set/test/1.wav", "b", "set/test1"),
-    ]  # fmt: skip
-    assert len(source) == 4
 
 
 def test_folders_that_are_classes_stay_classes(tone_folder: Path) -> None:
@@ -110,28 +86,6 @@ def test_folders_that_are_classes_stay_classes(tone_folder: Path) -> None:
     (tone_folder / "metadata.csv").unlink()
     write_table(tone_folder / "notes.csv", [{**row, "label": "x"} for row in rows])
     assert facts(open_source(tone_folder)) == before
-
-
-def test_columns_can_be_named(tmp_path: Path) -> None:
-    rows = [
-        {"path": f"{n}.wav", "Art": "ab"[n % 2], "Aufnahme": n // 2, "Falte": 1 + n % 3} for n in range(6)
-    ]
-    write_clips(tmp_path / "set", rows, "path")
-    write_table(tmp_path / "set" / "clips.csv", rows)
-    with pytest.raises(
-        SourceError, match=r"no label column among Art, Aufnahme, Falte, .*Name the one to learn"
-    ):
-        open_source(tmp_path / "set")
-    source = open_source(tmp_path / "set", label_column="Art", group_column="Aufnahme", fold_column="Falte")
-    assert facts(source)[3] == ("set/3.wav", "b", "set/1", 1)
-
-
-@pytest.mark.parametrize("encoding", ["cp1251", "shift-jis"])
-def test_other_encodings_are_one_line(usk: Command, tmp_path: Path, encoding: str) -> None:
-    text = "file_name,label\n0.wav,{}\n".format({"cp1251": "сирена", "shift-jis": "サイレン"}[encoding])
-    write_wav(tmp_path / "set" / "0.wav", tone(440, 0.3))
-    (tmp_path / "set" / "metadata.csv").write_text(text, encoding=encoding)
-    usk("info", tmp_path / "set").refused(1, "metadata.csv cannot be read as a table (not in UTF-8")
 
 
 ROWS = [{"file_name": f"{n}.wav", "label": "ab"[n % 2]} for n in range(4)]
@@ -150,26 +104,10 @@ def test_what_editors_hide_is_no_part(listed: Path) -> None:
     assert len(open_source(listed)) == 4
 
 
-def test_files_are_found_where_most_of_them_are(tmp_path: Path) -> None:
-    folder = esc_50(tmp_path / "ESC-50")
-    first = open_source(folder).audio[0].path
-    first.unlink()
-    assert len(open_source(folder, skip_bad=True)) == 23
-
-
 def test_other_labels_are_another_revision(listed: Path) -> None:
     before = open_source(listed).revision
     write_table(listed / "metadata.csv", [{**row, "label": "ba"[n % 2]} for n, row in enumerate(ROWS)])
     assert open_source(listed).revision != before
-
-
-def test_files_that_are_missing_are_named_and_skipped_on_demand(listed: Path) -> None:
-    (listed / "2.wav").unlink()
-    with pytest.raises(SourceError, match=r"1 of 4 clips in its metadata have no audio file \(2\.wav\)"):
-        open_source(listed)
-    source = open_source(listed, skip_bad=True)
-    assert [fact[0] for fact in facts(source)] == ["set/0.wav", "set/1.wav", "set/3.wav"]
-    assert "skipped 1 clip without an audio file" in source.notes
 
 
 @pytest.mark.parametrize("path", ["../out.wav", "/etc/passwd"])
@@ -181,24 +119,9 @@ def test_no_path_leads_out_of_the_folder(listed: Path, path: str) -> None:
         open_source(listed)
 
 
-def test_a_table_that_is_none_is_one_line(usk: Command, tmp_path: Path) -> None:
-    write_wav(tmp_path / "set" / "0.wav", tone(440, 0.3))
-    (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "0.wav", "label"')
-    ran = usk("info", tmp_path / "set")
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "metadata.jsonl cannot be read as a table (line 1: " in ran.err and "or remove it" in ran.err
-
-
 def test_class_folders_without_a_table_take_no_columns(tone_folder: Path) -> None:
     with pytest.raises(UsageError, match="a folder of files without a table that lists them"):
         open_source(tone_folder, label_column="label")
-
-
-def test_one_class_is_said(tone_folder: Path) -> None:
-    source = open_source(tone_folder.parent)  # a level too high
-    assert any(
-        note.startswith("one class, tones: classes are the folders directly below") for note in source.notes
-    )
 
 
 @pytest.mark.parametrize("beside", ["notes.txt", "places.csv", "dog/notes.txt"])

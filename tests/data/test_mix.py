@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.clips import child, real_source, source_of
 from usk.data.clip import Clip
 from usk.data.leaks import foreign_parents, leaking, unknown_generator
 from usk.data.mix import label_map, parse_mix, training_rows
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import Split, fold_split, seed_9010_split
 from usk.errors import LeakError, UsageError, UskError
-
-NAMES = ("bark", "horn")
-
-
-def source_of(clips: list[Clip], names: tuple[str, ...] = NAMES, **options: Any) -> Source:
-    return Source(
-        name="city", kind="test", location="city", revision="1", cache_key="city", class_names=names,
-        clips=tuple(clips), audio=(), **options,
-    )  # fmt: skip
-
-
-def real_source() -> Source:
-    """Two classes, three folds, eight recordings each of two clips: some recordings validate."""
-    return source_of([
-        Clip(f"city/{label}{fold}{recording}-{cut}", label, f"city/{label}{fold}{recording}", fold)
-        for label in range(2) for fold in (1, 2, 3) for recording in range(8) for cut in range(2)
-    ])  # fmt: skip
-
-
-def child(name: str, *parents: Clip) -> Clip:
-    return Clip(
-        name, parents[0].label, name, parents[0].fold, parents=tuple(p.clip_id for p in parents),
-        parent_groups=tuple(p.group for p in parents), parent_folds=tuple(p.fold for p in parents),
-    )  # fmt: skip
 
 
 def of_part(real: Source, rows: np.ndarray, n: int = 2) -> list[Clip]:
@@ -179,8 +155,8 @@ def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> N
 
 
 def test_classes_are_matched_by_name_not_by_number() -> None:
-    real = source_of([Clip("a", 0, "g", 1)], ("bark", "horn", "siren"))
-    other = source_of([Clip("b", 0, "h", 1), Clip("c", 1, "h", 1)], ("siren", "bark"))
+    real = source_of([Clip("a", 0, "g", 1)], class_names=("bark", "horn", "siren"))
+    other = source_of([Clip("b", 0, "h", 1), Clip("c", 1, "h", 1)], class_names=("siren", "bark"))
     assert label_map(other, real).tolist() == [2, 0]
 
 
@@ -190,10 +166,13 @@ def test_a_class_that_the_real_clips_lack_is_named() -> None:
         UskError,
         match=r"has classes that city has not: meow; the real classes are bark, horn. Leave them out or rename them.$",
     ):
-        label_map(source_of([Clip("b", 1, "h", 1)], ("bark", "meow")), real)
-    assert label_map(source_of([Clip("b", 0, "h", 1)], ("bark", "meow")), real).tolist() == [0, -1]
+        label_map(source_of([Clip("b", 1, "h", 1)], class_names=("bark", "meow")), real)
+    assert label_map(source_of([Clip("b", 0, "h", 1)], class_names=("bark", "meow")), real).tolist() == [
+        0,
+        -1,
+    ]
     parent = real.clips[0]
-    made = source_of([child("s", replace(parent, label=1))], ("bark", "meow"))
+    made = source_of([child("s", replace(parent, label=1))], class_names=("bark", "meow"))
     with pytest.raises(UskError, match=r"are bark, horn. Make it again of these classes with `usk synth`.$"):
         label_map(made, real)
 

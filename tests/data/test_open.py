@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,6 @@ def fails(message: str, *args: Any, error: type[UskError] = SourceError, **kwarg
     assert message in text, text
     assert "\n" not in text
     return text
-
-
-def groups_by_fold(source: Source) -> list[set[str]]:
-    by_fold = defaultdict(set)
-    for clip in source.clips:
-        by_fold[clip.fold].add(clip.group)
-    return list(by_fold.values())
 
 
 # --- UrbanSound8K ------------------------------------------------------------------------------------------
@@ -165,14 +157,6 @@ def test_clips_beside_recording_folders_are_counted(tone_folder: Path) -> None:
         source = open_source(tone_folder)
         assert source.has_groups is has_groups and any(note.startswith(said) for note in source.notes)
     assert len({clip.group for clip in source.clips}) == 8 + 8
-    for name in ("high", "middle"):
-        for number, file in enumerate(sorted((tone_folder / name).rglob("*/*.wav"))[1:]):
-            file.rename(tone_folder / name / f"more{number}.wav")
-    files[0].parent.mkdir(exist_ok=True)
-    (tone_folder / "low" / "low0-cut0.wav").rename(files[0])
-    source = open_source(tone_folder)
-    assert not source.has_groups
-    assert any(note.startswith("21 of 24 clips in high, low, middle lie in no") for note in source.notes)
 
 
 def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Path) -> None:
@@ -243,15 +227,6 @@ def test_flat_class_folders_warn_that_each_clip_is_its_own_recording(tmp_path: P
     for file in (tmp_path / "flat").glob("*/[2-5].WAV"):
         file.unlink()
     assert open_source(tmp_path / "flat").folds == (1, 2), "two clips a class of one recording each"
-
-
-def test_missing_folds_are_made_the_same_each_time_with_recordings_whole(tone_folder: Path) -> None:
-    source = open_source(tone_folder)
-    assert source.clips == open_source(tone_folder).clips
-    sides = groups_by_fold(source)
-    assert len(sides) > 1 and sum(map(len, sides)) == 12
-    assert any("no folds are given" in note for note in source.notes)
-    assert min(source.folds) >= 1
 
 
 # --- Hugging Face datasets ---------------------------------------------------------------------------------

@@ -139,13 +139,3 @@ def test_a_file_changed_in_this_moment_is_not_relied_on(
 ) -> None:
     open_source(tone_folder)
     assert not kept()
-
-
-def test_what_cannot_be_read_is_not_kept(
-    tone_folder: Path, read_folders: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from usk.data import fingerprint
-
-    monkeypatch.setattr(fingerprint, "_digest", lambda file: None)
-    open_source(tone_folder)
-    assert not kept()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.campaign import WAYS, damage
 from usk.data.prompts import DEFAULT_PROMPT, read_prompts
 from usk.errors import UsageError
 
@@ -48,28 +47,13 @@ def test_several_prompts_of_a_class_are_drawn_evenly_and_by_seed(
         ("p.csv", "name,text\ndog_bark,a dog\n", "does not list prompts"),
         ("p.csv", "class,prompt\ndog_bark,\nsiren,a siren\n", "no prompt for dog_bark"),
         ("p.csv", None, "cannot be read"),
+        ("a sound", None, "does not contain {class}"),
+        ("p.txt", "a dog\n", "neither a .toml nor a .csv file"),
     ],
 )
 def test_a_file_that_will_not_do_is_one_line(tmp_path: Path, name: str, text: str | None, said: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=said) as caught:
-        read_prompts(str(tmp_path / name), CLASSES)
-    assert caught.value.field == "prompt"
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_damaged_file_is_one_line_or_prompts(tmp_path: Path, way: str) -> None:
-    for name, text in (("p.toml", 'a = ["x", "y"]\n'), ("p.csv", "class,prompt\na,x\na,y\n")):
-        (tmp_path / name).write_text(text)
-        damage(tmp_path / name, way, 0)
-        try:
-            assert read_prompts(str(tmp_path / name), ["a"]).of_class["a"]
-        except UsageError as error:
-            assert error.field == "prompt" and "\n" not in str(error)
-
-
-def test_a_template_without_the_class_is_refused() -> None:
-    with pytest.raises(UsageError) as caught:
-        read_prompts("a sound", CLASSES)
+        read_prompts(name if name == "a sound" else str(tmp_path / name), CLASSES)
     assert caught.value.field == "prompt"

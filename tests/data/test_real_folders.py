@@ -332,6 +332,7 @@ def test_read(tmp_path: Path, make: Make) -> None:
         (content("labels.csv", "filename,label,is_test\n" + rows(lambda f, c: f"{f},{c},{f[-5]}\n")), "the column is_test (0 2, 1 2)"),
         (content("labels.csv", "filename,label,dataset\n" + rows(lambda f, c: f"{f},{c},{('train', 'test')[int(f[-5])]}\n")), "column dataset (test 2, train 2)"),
         (lambda root: [clips(root / f"Actor_0{n}", [f"{n}.wav"]) for n in (1, 2)], "Actor_01, Actor_02 differ by a number alone"),
+        (lambda root: clips(root / "dog"), "one class, dog: classes are the folders directly below"),
         (with_links, "left out 2 links to folders that are read anyway or lie above (dog/beside, dog/up)"),
         (lambda root: [clips(root / name, NAMES[:2]) for name in ("Dog", "dog", "rain ")], "'Dog' and 'dog'"),
         (
@@ -373,6 +374,8 @@ def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> No
         (links_to_nothing, SourceError, ""),
         (content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}ü\n")).encode("mac-roman")), SourceError, ""),
         (content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}звук\n")).encode("cp1251")), SourceError, ""),
+        (content("metadata.csv", ("file_name,label\n" + rows(lambda f, c: f"{f},サイレン\n")).encode("shift-jis")), SourceError, ""),
+        (content("metadata.jsonl", '{"file_name": "dog_0.wav", "label"'), SourceError, ""),
         (content("labels.csv", "filename,label\n" + "".join(f"{f},{c}\n" for f, c in zip(NAMES, ("dog", "rain", "dog+rain", "dog"), strict=True))), SourceError, "label_column"),
         (nsynth, SourceError, "label_column"),
         (fsd50k(",Sound"), SourceError, "label_column"),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.clips import child, source_of
 from usk.data.clip import Clip
 from usk.data.leaks import has_outside_parent
 from usk.data.mix import parse_mix, training_rows
-from usk.data.source import Source
 from usk.data.splits import fold_split
 from usk.data.train_subset import (
     TrainSubset,
@@ -103,30 +102,19 @@ def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
         for row in fold_split(clips, 2).train
         if clips[row] not in inside and clips[row].label == inside[0].label
     )
-
-    def child(name: str, *parents: Clip) -> Clip:
-        ids, groups = tuple(p.clip_id for p in parents), tuple(p.group for p in parents)
-        return Clip(name, parents[0].label, name, 0, parents=ids, parent_groups=groups, parent_folds=(1, 1))
-
     twin = next(clip for clip in inside[1:] if clip.label == inside[0].label)
-    made = (child("in", inside[0], twin), child("half", inside[0], outside), child("out", outside, outside))
-    empty = Source("s", "test", "s", "1", "k", ("a", "b", "c"), (), ())
-    real = replace(empty, clips=tuple(clips), audio=(None,) * len(clips))  # type: ignore[arg-type]
-    synth = replace(empty, clips=made, audio=(None,) * 3)  # type: ignore[arg-type]
+    made = [child("in", inside[0], twin), child("half", inside[0], outside), child("out", outside, outside)]
+    real, synth = source_of(clips, class_names=("a", "b", "c")), source_of(made, class_names=("a", "b", "c"))
     assert has_outside_parent(synth, real, split.train).tolist() == [False, True, True]
     assert not has_outside_parent(synth, real, fold_split(clips, 2).train).any()
     rows = training_rows(parse_mix("real,synth"), {"real": real, "synth": synth}, real, split)
     assert [(name, len(part)) for name, part in rows.parts] == [("real", 6), ("synth", 1)]
     assert rows.dropped == 2
+    sources = {"real": real, "synth": synth.subset([1, 2])}
     with pytest.raises(
         UsageError, match="none of the 2 clips of synth was made from the 6 real clips of fold2"
     ):
-        training_rows(
-            parse_mix("real,synth"),
-            {"real": real, "synth": replace(synth, clips=made[1:], audio=(None,) * 2)},  # type: ignore[arg-type]
-            real,
-            split,
-        )
+        training_rows(parse_mix("real,synth"), sources, real, split)
 
 
 def test_train_clips_are_parsed() -> None:
