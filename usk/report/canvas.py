@@ -83,9 +83,7 @@ class Chart:
     half: bool = False  # two such charts fit side by side
     # A click on a shape shows the changed test clips of this mix. The shape's gid is `open-TRUE-PREDICTED` (class numbers).
     mix: str = ""
-    markup: Callable[[bool], str] | None = (
-        None  # returns the SVG of a chart that matplotlib would draw too slowly
-    )
+    markup: Callable[[bool], str] | None = None  # the SVG of a chart that matplotlib would draw too slowly
 
     def svg(self, narrow: bool) -> str:
         """Return an SVG element for the page, with CSS variables as colors and with selectable text."""

@@ -129,13 +129,8 @@ def _sound_data(sound: Sound, assets: str | None, is_real: bool) -> dict[str, An
 
 def _provenance(shown: ShownClip) -> list[tuple[str, str]]:
     clip = shown.clip
-    parents = zip(
-        _parent_letters(shown),
-        clip.parent_names or clip.parents,
-        clip.parent_groups,
-        clip.parent_folds,
-        strict=False,
-    )
+    names = clip.parent_names or clip.parents
+    parents = zip(_parent_letters(shown), names, clip.parent_groups, clip.parent_folds, strict=False)
     return [
         ("clip", clip.clip_id),
         *((f"parent {letter}", f"{name}, recording {group}, fold {fold}") for letter, name, group, fold in parents),

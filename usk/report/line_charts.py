@@ -48,21 +48,16 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
         )
 
     ranges = []
-    for name, (first, *others) in series.items():
-        start = f"{format_percent(first.mean)} % with {first.n_clips:,}"
-        if others:
-            last = others[-1]
-            end = f"{format_percent(last.mean)} % with {last.n_clips:,}"
-            ranges.append(f"{name} from {start} to {end}")
-        else:
-            ranges.append(f"{name} {start}")
+    for name, of_mix in series.items():
+        ends = [f"{format_percent(point.mean)} % with {point.n_clips:,}" for point in (of_mix[0], of_mix[-1])]
+        ranges.append(f"{name} from {' to '.join(ends)}" if len(of_mix) > 1 else f"{name} {ends[0]}")
     return Chart(
-        "sweep-real",
-        "Accuracy against the number of real clips",
-        "Lines join means; bars reach from the lowest run to the highest. They stand side by side, with dots at the mean of "
+        name="sweep-real",
+        title="Accuracy against the number of real clips",
+        caption="Lines join means; bars reach from the lowest run to the highest. They stand side by side, with dots at the mean of "
         f"{baseline}.",
-        f"{'; '.join(ranges)}.",
-        Table(
+        description=f"{'; '.join(ranges)}.",
+        table=Table(
             "Every point",
             columns("mix", numbers=("real clips", "runs", "mean %", "lowest %", "highest %")),
             [
@@ -70,8 +65,8 @@ def sweep_chart(points: Sequence[SweepPoint]) -> Chart:
                 for p in points
             ],
         ),
-        draw,
-        lambda narrow: 3.4 + 0.25 * len(series) if narrow else 4.2,
+        draw=draw,
+        height_in=lambda narrow: 3.4 + 0.25 * len(series) if narrow else 4.2,
     )  # fmt: skip
 
 
@@ -158,11 +153,11 @@ def curve_chart(details: ComparisonDetails, metric: str) -> Chart | None:
     )
     all_epochs = sorted(set().union(*means.values()))
     return Chart(
-        f"curve-{metric}",
-        f"Learning curves: {label.partition(',')[0]}",
-        "Means over runs; bands reach from the lowest run to the highest.",
-        f"Over {max(next(iter(means.values())))} epochs: {ends}.",
-        Table(
+        name=f"curve-{metric}",
+        title=f"Learning curves: {label.partition(',')[0]}",
+        caption="Means over runs; bands reach from the lowest run to the highest.",
+        description=f"Over {max(next(iter(means.values())))} epochs: {ends}.",
+        table=Table(
             "Every epoch",
             columns(numbers=("epoch", *means)),
             [
@@ -170,7 +165,7 @@ def curve_chart(details: ComparisonDetails, metric: str) -> Chart | None:
                 for epoch in all_epochs
             ],
         ),
-        draw,
-        lambda narrow: 2.9,
+        draw=draw,
+        height_in=lambda narrow: 2.9,
         half=True,
     )

@@ -75,15 +75,8 @@ def compress(audio: np.ndarray, sample_rate_hz: int, kbps: float | None = None) 
         level = 1 - (kbps - 7) / 250  # libsndfile maps 0 to 1 to 256 down to 6 kbps; Ogg adds about one
         soundfile.write(buffer, samples, OPUS_RATE_HZ, format="OGG", subtype="OPUS", compression_level=level)
         return Media("audio/ogg", buffer.getvalue())
-    soundfile.write(
-        buffer,
-        samples,
-        sample_rate_hz,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        bitrate_mode="VARIABLE",
-        compression_level=MP3_COMPRESSION,
-    )
+    mp3 = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE"}
+    soundfile.write(buffer, samples, sample_rate_hz, **mp3, compression_level=MP3_COMPRESSION)
     return Media("audio/mpeg", buffer.getvalue())
 
 

@@ -147,9 +147,8 @@ class SoundLibrary:
             self.kept |= self.new
             self.spent += cost
         else:
-            self.statistics = {
-                name: values for name, values in self.statistics.items() if name not in self.new
-            }
+            for name in self.new:
+                del self.statistics[name]
         self.new = {}
         return fits
 

@@ -87,9 +87,9 @@ def build_view(
     """Return the content of a page. `manifest` is that of the dataset in `gallery`."""
     arguments = () if manifest is None else manifest.arguments
     return View(
-        title="Do synthetic clips help?"
-        if all_details or gallery is None
-        else f"Synthetic clips: {gallery.name}",
+        title=f"Synthetic clips: {gallery.name}"
+        if gallery and not all_details
+        else "Do synthetic clips help?",
         lead=_lead(all_details, gallery),
         sections=sections,
         findings=() if audit is None else tuple(findings(audit)),
@@ -155,9 +155,7 @@ def _settings(manifest: Manifest | None, all_details: Sequence[ComparisonDetails
     if manifest is not None:
         settings.append(("How the clips were made", _facts(_clip_settings(manifest))))
     for details in all_details:
-        title = "How the runs were trained" + (
-            f": {details.comparison.title}" if len(all_details) > 1 else ""
-        )
+        title = f"How the runs were trained{f': {details.comparison.title}' if len(all_details) > 1 else ''}"
         # With spaces, so that a line can break there.
         augmentations = details.settings.get("augmentations", "").replace("+", " + ")
         settings.append((title, _facts({**details.settings, "augmentations": augmentations})))
