@@ -122,10 +122,8 @@ def test_the_interval_covers_the_variance_of_seeds() -> None:
 def test_recordings_of_unequal_size_have_fewer_degrees_of_freedom() -> None:
     """Satterthwaite's formula by hand: sizes 4, 4, 2, 2 are equivalent to 40^2 / 544 recordings of equal size."""
     sizes, gains = np.array([[4.0], [4], [2], [2]]), np.array([[1.0], [-1], [2], [0]])
-    variance = _analyze_variance(
-        _Grid(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)])
-    )
-    assert variance.degrees_of_freedom == pytest.approx(1600 / 544 - 1)
+    grid = _Grid(np.array([2 / 12]), np.ones(1), np.array([0]), [[0]], [(gains, sizes)])
+    assert _analyze_variance(grid).degrees_of_freedom == pytest.approx(1600 / 544 - 1)
 
 
 def test_all_splits_have_the_same_weight() -> None:

@@ -129,12 +129,7 @@ class AudioClassifier(
 
     @classmethod
     def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        map_location: str = "cpu",
-        strict: bool = True,
-        **settings: Any,
+        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **settings: Any
     ) -> AudioClassifier:
         """Load the weights as the mixin does, but never pickled weights, and only if every tensor fits."""
         missing = sorted(REQUIRED - settings.keys())

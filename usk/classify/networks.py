@@ -1,4 +1,4 @@
-"""The networks: the published CNN, the small and medium CNNs, and their input normalization."""
+"""The networks in the table of `usk.classify.registry`, and their input normalization."""
 
 from __future__ import annotations
 

@@ -78,16 +78,8 @@ class ClassifierPreset:
         """Return a hash of all recipe settings but augmentation, so that runs of different recipes are told apart."""
         with torch.device("meta"):
             layout = self.revision or str(self.build(n_classes))
-        settings = (
-            RECIPE_VERSION,
-            layout,
-            self.features,
-            "adamw",
-            self.weight_decay,
-            self.cosine,
-            self.label_smoothing,
-            self.standardize,
-        )
+        optimizer = ("adamw", self.weight_decay, self.cosine, self.label_smoothing)
+        settings = (RECIPE_VERSION, layout, self.features, *optimizer, self.standardize)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
     def parse_augments(self, text: str) -> tuple[str, ...]:

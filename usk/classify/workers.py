@@ -32,11 +32,7 @@ SharedTable = tuple[SharedTensor, torch.Tensor]  # features, labels
 
 
 def workers_for(
-    workers: int | None,
-    classifier: str,
-    runs: int,
-    clips_in_all: int,
-    device: torch.device,
+    workers: int | None, classifier: str, runs: int, clips_in_all: int, device: torch.device
 ) -> Workers:
     """Return the workers for `runs` that train on `clips_in_all` clips together.
 

@@ -55,10 +55,7 @@ def common(
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[str]]] = {
     "demo": (demo.command, ["usk demo"]),
-    "synth": (
-        synth.command,
-        ["usk synth --real sounds --per-class 50", "usk synth --real sounds --dry-run"],
-    ),
+    "synth": (synth.command, ["usk synth --real sounds --per-class 50", "usk synth --real sounds --dry-run"]),
     "train": (
         train.command,
         ["usk train --real sounds --mix real,synth", "usk train --mix real,synth --augment strong --seeds 3"],

@@ -105,9 +105,7 @@ class Comparison:
     notes: list[str]  # caveats
     choices: list[AugmentationChoice]
     details: str  # how its recipe differs from that of other comparisons with the same title
-    data_name: (
-        str  # the name of the real clips, with their hash `data` if other real clips have the same name
-    )
+    data_name: str  # of the real clips, with their hash `data` if other real clips have the same name
     by_mix: dict[str, list[RunRecord]] = field(repr=False)  # the compared runs, baseline first
 
     @property

@@ -118,10 +118,8 @@ def train_clips_sweeps(comparisons: Sequence[Comparison]) -> list[TrainClipsSwee
         by_setting[comparison.setting].append(comparison)
     sweeps = []
     for setting, members in by_setting.items():
-        if len({comparison.train_clips for comparison in members}) > 1:
-            points = _sweep_points(members)
-            if points:
-                sweeps.append(TrainClipsSweep(setting, members[0].warning, points))
+        if len({one.train_clips for one in members}) > 1 and (points := _sweep_points(members)):
+            sweeps.append(TrainClipsSweep(setting, members[0].warning, points))
     return sweeps
 
 

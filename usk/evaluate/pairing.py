@@ -51,9 +51,7 @@ class RunGroup:
 
     runs: list[RunRecord]
     choices: tuple[AugmentationChoice, ...] = ()
-    details: str = (
-        ""  # how the recipe differs from that of other groups with the same title, such as the learning rate
-    )
+    details: str = ""  # how the recipe differs from those of the same title, such as the learning rate
     not_chosen: tuple[RunRecord, ...] = ()  # runs with augmentations that were not chosen
     data_name: str = ""  # the name of the real clips, with their hash if other real clips have the same name
 
@@ -238,9 +236,7 @@ def _choose_augmentation(mix: str, scores: Scores, baseline_scores: Scores) -> A
     if not by_split:
         return None
     counts = Counter(by_split.values()).most_common()
-    if len(counts) == 1:
-        text = counts[0][0]
-    else:
-        text = ", ".join(f"{augment} in {n} of {len(by_split)} splits" for augment, n in counts)
+    shares = (f"{augment} in {n} of {len(by_split)} splits" for augment, n in counts)
+    text = counts[0][0] if len(counts) == 1 else ", ".join(shares)
     averages = {augment: float(np.mean(means)) for augment, means in all_means.items()}
     return AugmentationChoice(mix, text, by_split, averages)

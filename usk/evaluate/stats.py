@@ -17,9 +17,7 @@ SIGNIFICANCE = 1 - CONFIDENCE
 N_RESAMPLES = 10_000
 MAX_EXACT_PAIRS = 36  # up to this many pairs the sign-flip test counts all patterns of signs
 N_DRAWN_FLIPS = 2**15  # patterns that it draws for more pairs
-MIN_FOLDS = (
-    4  # from so many folds on intervals cover other folds too; fewer say too little about how they differ
-)
+MIN_FOLDS = 4  # from so many on intervals cover other folds too; fewer say too little of how folds differ
 _CHUNK_WEIGHTS = 4_000_000  # resampling weights in memory at once
 
 
