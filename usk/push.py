@@ -77,8 +77,7 @@ def _check_repo_id(repo_id: str) -> None:
     name, at, _ = repo_id.partition("@")
     if at:
         raise UsageError(
-            f"{repo_id} names a revision",
-            hint=f"Push to {name}, and make tags with `hf repos tag create`.",
+            f"{repo_id} names a revision", hint=f"Push to {name}, and make tags with `hf repos tag create`."
         )
     with suppress(HFValidationError):
         validate_repo_id(repo_id)

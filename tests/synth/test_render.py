@@ -26,6 +26,7 @@ from usk.diffusion.load import load_generator
 from usk.diffusion.mel_pipeline import MelGenerator
 from usk.errors import ModelError, UsageError
 from usk.synth.clip_renderer import PEAK_LIMIT, at_level, rms_db
+from usk.synth.dataset_folder import dataset_features
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import Chunks, DiffusionRenderer, batch_of
 from usk.synth.settings import render_config
@@ -111,7 +112,12 @@ def rows_of(renderer: DiffusionRenderer, begin: int, end: int) -> list[dict[str,
     for indices in renderer.batches(begin, end):
         made = renderer.audio([renderer.plan.clips[index] for index in indices])
         audio.update(zip(indices, made, strict=True))
-    return [renderer.row(renderer.plan.clips[index], audio[index]) for index in range(begin, end)]
+    rows = [renderer.row(renderer.plan.clips[index], audio[index]) for index in range(begin, end)]
+    columns = set(dataset_features((), 8_000)) - {"filter_score"}
+    assert all(row.keys() == columns for row in rows), (
+        "the columns that are declared are those that are filled"
+    )
+    return rows
 
 
 def samples_of(row: dict[str, Any]) -> np.ndarray:

@@ -100,7 +100,7 @@ def _refuse_columns(columns: Columns, typed: str, kind: str) -> None:
 
 
 def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
-    """Return the function that opens a folder of this kind."""
+    """Return the function that opens such a folder. A new kind is a function in a module of its own, and its line here."""
     if urbansound8k_places(path) is not None:
         _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
         return open_urbansound8k

@@ -65,7 +65,7 @@ class ClipRenderer(ABC):
         return clip.weights if self.strategy.weighted else (1 / len(clip.parents),) * len(clip.parents)
 
     def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
-        """Return the dataset row of a planned clip, with its audio at its parents' loudness."""
+        """Return the row of a planned clip, with its audio at its parents' loudness (columns: `usk.data.clip.Provenance`)."""
         parents = [self.decoded.audio(self.row_of[parent]) for parent in clip.parents]
         levels_db = [rms_db(beginning(parent, self.longest_samples)) for parent in parents]
         weights = self.weights(clip)
