@@ -224,26 +224,21 @@ def plan_runs(
                 for augment in augments:
                     yield PlannedRun(run_mix, subset, seed, augment, rows, run_use)
 
-    runs: list[PlannedRun] = []
-    splits: list[Split] = []
-    left_out: list[str] = []
     if protocol != FOLDS:
-        for seed in seeds:
-            splits.append(seed_9010_split(real.clips, seed))
-            runs += runs_of(splits[-1], seed)
-        return Sweep(runs, splits, tuple(seeds), left_out)
-    leak: LeakError | None = None
+        splits = [seed_9010_split(real.clips, seed) for seed in seeds]
+        drawn = [run for split, seed in zip(splits, seeds, strict=True) for run in runs_of(split, seed)]
+        return Sweep(drawn, splits, tuple(seeds), [])
+    runs, splits, leaks = list[PlannedRun](), list[Split](), dict[int, LeakError]()
     for fold in folds or real.folds:
         split = fold_split(real.clips, fold)
         try:
             runs += [run for seed in seeds for run in runs_of(split, seed)]
+            splits.append(split)
         except LeakError as error:
             if folds:
                 raise
-            leak = error
-            left_out.append(f"fold {fold} is not tested: {error.message}")
-            continue
-        splits.append(split)
-    if not splits and leak is not None:
-        raise leak
+            leaks[fold] = error
+    if leaks and not splits:
+        raise list(leaks.values())[-1]
+    left_out = [f"fold {fold} is not tested: {error.message}" for fold, error in leaks.items()]
     return Sweep(runs, splits, tuple(seeds), left_out)
