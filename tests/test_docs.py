@@ -56,8 +56,11 @@ def test_pages_are_short_and_their_sentences_too(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+def test_links_and_places_in_the_code_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name, file in re.findall(r"(?:`(\w+)` in )?`((?:usk|tests|cards)/[\w/.]*)`", text):
+        assert (ROOT / file).is_dir() or re.search(rf"\b{name}\b", (ROOT / file).read_text("utf-8")), file
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
