@@ -96,7 +96,8 @@ def audit(
     folds = fold_leaks(synthetic, originals.source, audited_folds)
     asked_leaks = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
     embedding = embedding or load_embedding(LOG_MEL)
-    classes, overall, neighbors, n_reference = _measure_distances(originals, decoded, embedding, reporter)
+    neighbors, real_clips = _embed(originals, decoded, embedding, reporter)
+    classes, overall = _measure_distances(originals, decoded, neighbors, real_clips)
     generator_notes = (unknown_generator(synthetic), foreign_generator(synthetic, originals.source))
     return Audit(
         dataset=synthetic.location,
@@ -112,7 +113,7 @@ def audit(
         overall=overall,
         likeness=measure_likeness(decoded, originals),
         notes=(
-            f"Distances are to {n_reference} real clips, at most {MAX_REFERENCE_CLIPS} a class.",
+            f"Distances are to {len(real_clips.values)} real clips, at most {MAX_REFERENCE_CLIPS} a class.",
             *filter(None, generator_notes),
             *(note for note in originals.source.notes if note not in real.notes),
             *(note for note in decoded.source.notes if note not in synthetic.notes),
@@ -124,10 +125,10 @@ def _decode(source: Source, reporter: Reporter) -> DecodedSource:
     return decode_source(source, RATE_HZ, skip_bad=True, reporter=reporter)
 
 
-def _measure_distances(
+def _embed(
     originals: DecodedSource, decoded: DecodedSource, embedding: Embedding, reporter: Reporter
-) -> tuple[tuple[ClassAudit, ...], ClassAudit, Neighbors, int]:
-    """Return the results by class and for all clips, the neighbors, and the number of real clips for reference."""
+) -> tuple[Neighbors, RealClips]:
+    """Embed the clips, their parents, and real clips for reference."""
     rows = _reference_rows(originals)
     parent_rows = [
         [parent[0] for parent in parents if parent]
@@ -146,12 +147,18 @@ def _measure_distances(
         min((float(np.linalg.norm(value - embedded[row])) for row in parents), default=np.inf)
         for parents, value in zip(parent_rows, values, strict=True)
     ]
-    neighbors = Neighbors(values, np.array(to_parents), real)
+    return Neighbors(values, np.array(to_parents), real), real
+
+
+def _measure_distances(
+    originals: DecodedSource, decoded: DecodedSource, neighbors: Neighbors, real: RealClips
+) -> tuple[tuple[ClassAudit, ...], ClassAudit]:
+    """Return the results by class and for all clips."""
     label_of = {name: label for label, name in enumerate(originals.source.class_names)}
     class_names = [decoded.class_name(row) for row in range(len(decoded))]
     labels = np.array([label_of.get(name, -1) for name in class_names], dtype=np.int64)
     parent_recordings = lineages(decoded.source, originals.source)
-    by_class, mean = real.distances(values, labels.tolist(), parent_recordings)
+    by_class, mean = real.distances(neighbors.values, labels.tolist(), parent_recordings)
     near_copy_labels = labels[neighbors.near_copies()]
     classes = tuple(
         ClassAudit(
@@ -167,15 +174,16 @@ def _measure_distances(
     )
     baselines = [part.baseline.kad for part in classes if part.baseline.kad is not None]
     mean_baseline = round(float(np.mean(baselines)), 2) if baselines else None
+    n_real = len(real.values)
     overall = ClassAudit(
         class_name="all",
         clips=len(decoded),
         near_copies=len(near_copy_labels),
         distance=mean,
-        baseline=Distance(mean_baseline, None, None, len(rows), len(rows)),
+        baseline=Distance(mean_baseline, None, None, n_real, n_real),
         nearness=neighbors.nearness(labels >= 0, real.labels >= 0),
     )
-    return classes, overall, neighbors, len(rows)
+    return classes, overall
 
 
 def _reference_rows(originals: DecodedSource) -> list[int]:

@@ -264,7 +264,7 @@ class Neighbors:
 
     def __init__(self, values: np.ndarray, to_parents: np.ndarray, real: RealClips) -> None:
         """Compute the distances of embeddings [n, d]. `to_parents` is the distance to the nearer parent [n], or infinite."""
-        self.to_parents = to_parents
+        self.values, self.to_parents = values, to_parents
         nearest = np.sqrt(squared_distances(values, real.values)).min(axis=1)
         self.to_real = np.minimum(nearest, to_parents)  # `real` may be a sample without the parents
         self.real_to_real = nearest_other_recording(real.values, real.recordings)
