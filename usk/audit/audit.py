@@ -130,10 +130,8 @@ def _embed(
 ) -> tuple[Neighbors, RealClips]:
     """Embed the clips, their parents, and real clips for reference."""
     rows = _reference_rows(originals)
-    parent_rows = [
-        [parent[0] for parent in parents if parent]
-        for parents in Origins(decoded.source, originals.source).rows
-    ]
+    origins = Origins(decoded.source, originals.source).rows
+    parent_rows = [[parent[0] for parent in parents if parent] for parents in origins]
     needed = sorted({*rows, *(row for parents in parent_rows for row in parents)})
     with reporter.task("embedding", "clips", len(needed) + len(decoded)) as task:
         embedded = dict(zip(needed, embedding.embed_rows(originals, needed, task), strict=True))
