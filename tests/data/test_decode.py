@@ -356,7 +356,9 @@ def test_an_mp3_that_does_not_say_its_length_is_read_whole(loud_first: bool, mod
 
 
 def test_an_mp3_that_libsndfile_ends_early_is_refused() -> None:
-    with pytest.raises(BadAudioError, match="an MP3 that does not say how long it is, and is read in part"):
+    with pytest.raises(
+        BadAudioError, match="an MP3 without a stated length, of which only a part can be read"
+    ):
         read_audio_bytes(mp3_without_its_length(True, "VARIABLE"))
 
 

@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from usk.data.demo_corpus import CLASSES, SAMPLE_RATE_HZ, ProceduralClip, corpus, render
+from usk.data.clip import Clip
+from usk.data.demo_corpus import CLASSES, SAMPLE_RATE_HZ, corpus, render
 
 
-def _first_clip(class_name: str) -> ProceduralClip:
+def _first_clip(class_name: str) -> Clip:
     return next(clip for clip in corpus() if CLASSES[clip.label] == class_name)
 
 

@@ -68,7 +68,7 @@ def test_metadata_that_went_through_a_spreadsheet(urbansound8k_folder: Path) -> 
     assert [clip.clip_id for clip in source.clips] == [clip.clip_id for clip in before.clips]
     assert sum(clip.duration_s == 0.0 for clip in source.clips) == 1
     file.write_bytes(file.read_bytes() + b"\xe9\n")
-    fails("UrbanSound8K.csv is no CSV file in UTF-8", urbansound8k_folder)
+    fails("UrbanSound8K.csv is not a CSV file in UTF-8", urbansound8k_folder)
 
 
 def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(
@@ -435,7 +435,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "set", hugging_face_table())
     file = folder / "data" / "train-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:200])
-    fails("train-00001-of-00002.parquet is no whole Parquet file", folder)
+    fails("train-00001-of-00002.parquet is not a complete Parquet file", folder)
 
 
 @pytest.mark.parametrize("path", ["../secret.wav", "{outside}"], ids=["relative", "absolute"])
@@ -636,7 +636,7 @@ def test_columns_that_could_name_recordings_are_said(tmp_path: Path) -> None:
 def test_parquet_files_in_sub_folders_are_pointed_out(tmp_path: Path) -> None:
     for name in ("big", "small"):
         write_parquet(tmp_path / "mc" / name, hugging_face_table())
-    fails("it has Parquet files in sub-folders (big, small), of which one can be named", tmp_path / "mc")
+    fails("it has Parquet files in sub-folders (big, small): name one of them", tmp_path / "mc")
 
 
 def test_classes_whose_names_have_commas_can_be_chosen(tone_folder: Path) -> None:
@@ -697,5 +697,5 @@ def test_what_is_passed_over_in_class_folders_is_said(tone_folder: Path) -> None
     assert any("2 files (.m4a, .wma) are passed over" in note for note in source.notes)
     linked = [clip.clip_id for clip in source.clips if "r99" in clip.clip_id]
     assert linked == [f"{tone_folder.name}/{first.name}/r99/cut.wav"]
-    assert "owl: no class, for usk reads none of its files" in source.notes
-    assert "1 audio file beside the class folders passed over: a clip's class is its folder" in source.notes
+    assert "usk reads no file in owl, so it is no class" in source.notes
+    assert "1 audio file outside the class folders passed over: a clip's class is its folder" in source.notes

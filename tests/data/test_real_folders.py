@@ -324,7 +324,7 @@ def test_read(tmp_path: Path, make: Make) -> None:
         (content("labels.csv", "filename,label,train\n" + rows(lambda f, c: f"{f},{c},{f[-5]}\n")), "the column train (0 2, 1 2)"),
         (fsd_in_one_table, "the publisher's parts in the column split (test 2, train 2)"),
         (wrapped(class_folders_with()), "lies in archive/set-master"),
-        (speech_commands, "_background_noise_ is no class and is left out"),
+        (speech_commands, "_background_noise_ is not a class and is left out"),
         (speech_commands, "the publisher's lists of parts (testing_list 2, train 2) are not used; to test on one"),
         (class_folders_with(siren__zip=""), "not read: siren.zip; unpack archives"),
         (class_folders_with(train__txt="dog/dog_0.wav\nrain/rain_0.wav", test__txt="dog/dog_1.wav\nrain/rain_1.wav"), "lists of parts (test 2, train 2)"),

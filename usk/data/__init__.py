@@ -1,1 +1,1 @@
-"""Clips and where they come from: rows, sources, decoding, splits, mixes and the demo corpus."""
+"""Clips and their sources: opening, decoding and caching them, splits, leaks, mixes, and the demo corpus."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from usk.data import demo_corpus
+from usk.data.clip import Clip
 from usk.data.containers import CutError, is_cut, split_sounds
 from usk.data.mp3 import count_untagged_samples
 from usk.files import sha256_of
@@ -149,11 +150,13 @@ class DatasetRef(_CellRef):
 
 @dataclass(frozen=True, slots=True)
 class ProceduralRef:
-    clip: demo_corpus.ProceduralClip
+    """A clip of the demo corpus."""
+
+    clip: Clip
 
     @property
     def name(self) -> str:
-        return self.clip.clip_id
+        return self.clip.clip_id.removeprefix("demo/")
 
     def read(self) -> Sound:
         return Sound(demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ)
@@ -234,7 +237,7 @@ def _read_whole(file: Any, content: bytes) -> np.ndarray:
         raise BadAudioError("truncated or damaged") from None
     if mp3_frames is not None and len(samples) < MIN_MP3_SHARE * mp3_frames:
         raise BadAudioError(
-            "an MP3 that does not say how long it is, and is read in part; convert it to FLAC"
+            "an MP3 without a stated length, of which only a part can be read; convert it to FLAC"
         )
     if mp3_frames is None and len(samples) < file.frames:
         raise CutError
@@ -338,7 +341,7 @@ def _read_array(values: Any, rate_hz: Any) -> Sound:
     return Sound(samples, rate)
 
 
-@lru_cache(maxsize=2)  # row groups: the one being read and the one before it, which may be large
+@lru_cache(maxsize=2)  # row groups, which may be large: the current and the previous one
 def _parquet_column(path: Path, modified_ns: int, row_group: int, column: str) -> Any:
     import pyarrow.parquet as pq
 

@@ -184,18 +184,18 @@ def _other_notes(folder: AudioFolder, classes: Sequence[str], location: str) -> 
     """Return notes on files that are no clips, and on unusual classes."""
     notes = []
     if noise := [name for name in folder.top_folders if name in NOT_CLASSES]:
-        notes.append(f"{abbreviate_list(noise)} is no class and is left out")
+        notes.append(f"{abbreviate_list(noise)} is not a class and is left out")
     if folder.unread:
         notes.append(
-            f"{_count_kinds(folder.unread)} passed over, for usk does not read them; convert them, for example to FLAC"
+            f"{_count_kinds(folder.unread)} passed over: usk cannot read them; convert them, for example to FLAC"
         )
     if empty := sorted({file.parts[0] for file in folder.unread if len(file.parts) > 1} - set(classes)):
         notes.append(
-            f"{abbreviate_list(empty)}: no class, for usk reads none of {'its' if len(empty) == 1 else 'their'} files"
+            f"usk reads no file in {abbreviate_list(empty)}, so {'it is no class' if len(empty) == 1 else 'they are no classes'}"
         )
     if n_loose := _count_loose(folder):
         notes.append(
-            f"{pluralize(n_loose, 'audio file')} beside the class folders passed over: a clip's class is its folder"
+            f"{pluralize(n_loose, 'audio file')} outside the class folders passed over: a clip's class is its folder"
         )
     without_numbers = {re.sub(r"\d+", "#", name) for name in classes}
     if len(classes) > 1 and len(without_numbers) == 1 and without_numbers != {"#"}:
@@ -225,13 +225,13 @@ def _count_loose(folder: AudioFolder) -> int:
 def _why_no_classes(folder: AudioFolder) -> str:
     path = folder.root
     if datasets := sorted(file.parent.name for file in path.glob(f"*/{MANIFEST_FILE}")):
-        return f"it holds {len(datasets)} datasets ({abbreviate_list(datasets)}), of which one can be named"
+        return f"it holds {len(datasets)} datasets ({abbreviate_list(datasets)}): name one of them"
     if parquet := sorted({file.relative_to(path).parts[0] for file in path.glob("*/**/*.parquet")}):
-        return f"it has Parquet files in sub-folders ({abbreviate_list(parquet)}), of which one can be named"
+        return f"it has Parquet files in sub-folders ({abbreviate_list(parquet)}): name one of them"
     if (path / "fit.json").is_file():
         return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
     if folder.unread:
-        return f"{_count_kinds(folder.unread)} all that it has, and usk does not read them (convert them, for example to FLAC)"
+        return f"{_count_kinds(folder.unread)} all that it has, and usk cannot read them (convert them, for example to FLAC)"
     if n_loose := _count_loose(folder):
         return f"its {n_loose} audio files need a folder for each class"
     return "it has no audio files in sub-folders (UrbanSound8K needs metadata/UrbanSound8K.csv)"

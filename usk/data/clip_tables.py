@@ -147,7 +147,7 @@ def _unused_files(folder: AudioFolder) -> list[str]:
             row = [str(values[0])[:40] for values in read_table(folder.root / file).values() if values]
             more = f" (and {len(tables) - 1} more)" if len(tables) > 1 else ""
             notes.append(
-                f"passed over: {file}{more}, of which no column names the audio files; its first row is {', '.join(row[:8])}"
+                f"passed over: {file}{more}; no column of it names the audio files, and its first row is {', '.join(row[:8])}"
             )
     return notes
 

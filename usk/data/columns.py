@@ -128,8 +128,8 @@ def from_columns(
     ]
     if not is_made_by_usk and (spread := [*in_several_folds(clips)]):
         notes.append(
-            f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): where one of these is tested, the "
-            "others' clips of it train nowhere; name other columns if that is not meant"
+            f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): when a fold tests a "
+            "recording, its clips in other folds do not train; name other columns if that is not meant"
         )
     source = replace(
         opened,
@@ -256,20 +256,12 @@ def _labels(
     wrong = None if lists else wrong_labels(values, None if names is None else len(names))
     if not wrong and names is None and not several:
         several = several_labels(values, column.lower() in PLURAL_LABEL_COLUMNS)
+    hint = "Fix those rows, leave them out of the dataset, or name another column."
     if several:
-        raise SourceError(
-            f"{location}: several labels a clip, such as {several}",
-            field="label_column",
-            value=column,
-            hint="Clips have one label: leave one in each row, or name another column.",
-        )
+        wrong = f"several labels a clip, such as {several}"
+        hint = "Clips have one label: leave one in each row, or name another column."
     if wrong:
-        raise SourceError(
-            f"{location}: {wrong}",
-            field="label_column",
-            value=column,
-            hint="Fix those rows, leave them out of the dataset, or name another column.",
-        )
+        raise SourceError(f"{location}: {wrong}", field="label_column", value=column, hint=hint)
     if names is not None:
         return column, names, [int(value) for value in values]
     # Numbers are sorted by value; 001, 01 and 1 stay three classes.

@@ -15,7 +15,7 @@ from usk.data.mp3 import skip_id3, split_joined_mp3
 UNKNOWN_SIZE = 2_000_000_000  # programs that write into a pipe state this size or more
 SIZE_TOLERANCE = 64  # some programs count the header's bytes too
 WRONG_SIZE = "the header states another size than the sound has; read to the end of the file"
-MORE = "the file goes on behind the size that its header states, which alone is read"
+MORE = "the file is longer than its header states; only the stated part is read"
 # Formats without joined files, and whose header is right or corrected by libsndfile.
 PLAIN_FORMATS = (b"FORM", b"RF64", b".snd", b"caff", b"riff", b"NIST", b"fLaC", b"Crea")
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from usk.data.clip import Clip
 from usk.data.demo_signals import (
     SAMPLE_RATE_HZ,
     Signal,
@@ -53,18 +53,7 @@ _DURATION_STEP_S = 0.1  # keeps sample counts at multiples of 2205, which transf
 _ROOM_TAIL_S = 0.5
 
 
-@dataclass(frozen=True)
-class ProceduralClip:
-    """One clip of the demo corpus; `render` turns it into samples."""
-
-    clip_id: str
-    label: int
-    group: str
-    fold: int
-    duration_s: float
-
-
-def corpus() -> list[ProceduralClip]:
+def corpus() -> list[Clip]:
     """Return all clips of the demo corpus, sorted by `clip_id`."""
     clips = []
     for label, name in enumerate(CLASSES):
@@ -73,18 +62,20 @@ def corpus() -> list[ProceduralClip]:
                 group = f"{name}-f{fold}-r{recording}"
                 for cut in range(1, CLIPS_PER_RECORDING + 1):
                     clip_id = f"demo-{group}-c{cut}"
-                    clips.append(ProceduralClip(clip_id, label, group, fold, _clip_duration_s(name, clip_id)))
+                    duration_s = _clip_duration_s(name, clip_id)
+                    clips.append(Clip(f"demo/{clip_id}", label, f"demo/{group}", fold, duration_s))
     return sorted(clips, key=lambda clip: clip.clip_id)
 
 
-def render(clip: ProceduralClip) -> NDArray[np.float32]:
+def render(clip: Clip) -> NDArray[np.float32]:
     """Return the mono samples of a clip, in [-1, 1] at `SAMPLE_RATE_HZ`. The same clip always gives the same samples."""
-    recording, cut = _generator(clip.group), _generator(clip.clip_id)
+    group = clip.group.removeprefix("demo/")
+    recording, cut = _generator(group), _generator(clip.clip_id.removeprefix("demo/"))
     n = round(clip.duration_s * SAMPLE_RATE_HZ)
     peak = log_uniform(recording, *PEAK_RANGE) * cut.uniform(0.8, 1.0)
     sound = unit_level(_SYNTHESIZERS[CLASSES[clip.label]](recording, cut, n))
     # A random generator of its own, since synthesizers draw different numbers of values from the recording's.
-    scene = _generator(clip.group + "/scene")
+    scene = _generator(group + "/scene")
     sound = sound + _distractor(scene, cut, n, clip.label)
     sound = _through_room(scene, cut, sound)
     snr_db = scene.uniform(*SNR_RANGE_DB) + cut.uniform(-1.5, 1.5)

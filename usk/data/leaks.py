@@ -222,10 +222,10 @@ def unknown_generator(source: Source) -> str | None:
     )
 
 
-def named_elsewhere(trained: Collection[str], recordings: Collection[str]) -> list[str]:
-    """Return the sources of training recordings if `recordings` are of none of them, and may be the same under other names.
+def unmatched_sources(trained: Collection[str], recordings: Collection[str]) -> list[str]:
+    """Return the sources of training recordings if `recordings` share none of these sources, else [].
 
-    The demo corpus does not count: its clips are in no other source.
+    `recordings` may then hold training recordings under other names. The demo corpus does not count: no other source has it.
     """
     trained_sources, sources = (
         {name.rpartition("/")[0] for name in names} for names in (trained, recordings)
@@ -239,7 +239,7 @@ def foreign_generator(source: Source, real: Source) -> str | None:
     if unknown_generator(source) or recordings_of(trained, real):
         return None
     groups = {group for part in trained for group in part.groups}
-    elsewhere = named_elsewhere(groups, {clip.group for clip in real.clips})
+    elsewhere = unmatched_sources(groups, {clip.group for clip in real.clips})
     if not elsewhere:
         return None
     return (

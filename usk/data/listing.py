@@ -67,10 +67,8 @@ def has_audio_suffix(name: object) -> bool:
 def _read_delimited(text: str) -> ClipTable:
     """Read lines of cells. Skip comments above, blank lines, and lines of delimiters alone."""
     text = re.sub(r"\Asep=.\r?\n", "", text)  # for Excel
-    lines = [line for line in text.splitlines(keepends=True) if line.strip()]
-    if lines and lines[0].startswith("#"):
-        lines = _without_comments(lines)
-        text = "".join(lines)
+    text = re.sub(r"\A(\s*#.*\n)+", "", text)
+    lines = [line for line in text.splitlines() if line.strip()]
     delimiter = _find_delimiter(lines)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
@@ -92,20 +90,6 @@ def _read_delimited(text: str) -> ClipTable:
     return {
         names[index]: [cells[index] if index < len(cells) else "" for _, cells in rows] for index in named
     }
-
-
-def _without_comments(lines: list[str]) -> list[str]:
-    """Drop comment lines above the first row, except a last comment with as many cells as that row: the column names."""
-    n_comments = next((index for index, line in enumerate(lines) if not line.startswith("#")), 0)
-    last_comment, first_row = lines[n_comments - 1].lstrip("# "), lines[n_comments]
-
-    def count_cells(line: str, delimiter: str) -> int:
-        return len(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True)))
-
-    for delimiter in DELIMITERS if n_comments else ():
-        if count_cells(last_comment, delimiter) == count_cells(first_row, delimiter) > 1:
-            return [last_comment, *lines[n_comments:]]
-    return lines[n_comments:]
 
 
 def _find_delimiter(lines: list[str]) -> str:

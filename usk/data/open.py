@@ -15,7 +15,6 @@ from pathlib import Path
 from usk.data import demo_corpus
 from usk.data.audio_file import ProceduralRef
 from usk.data.class_folders import open_class_folders
-from usk.data.clip import Clip
 from usk.data.clip_tables import choose_tables, open_listed
 from usk.data.columns import Columns
 from usk.data.find import AudioFolder, list_audio_folder
@@ -92,17 +91,17 @@ def _similar_names(class_names: Sequence[str]) -> list[str]:
     return [" and ".join(names) for names in names_by_key.values() if len(names) > 1]
 
 
-def _refuse_columns(columns: Columns, typed: str, kind: str) -> None:
+def _refuse_columns(columns: Columns, location: str, kind: str) -> None:
     """Raise UsageError if the user named columns of a source that has none."""
     for name, column in columns.given.items():
-        message = f"{typed} is {kind} and has no columns to choose"
+        message = f"{location} is {kind} and has no columns to choose"
         raise UsageError(message, field=name, value=column, hint="Remove it.")
 
 
-def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
-    """Return the function that opens such a folder. A new kind is a function in a module of its own, and its line here."""
+def _opener_for(path: Path, location: str, columns: Columns) -> Callable[[Path, str, bool, Columns], Source]:
+    """Return the function that opens such a folder. Each kind has a function in a module of its own, and a line here."""
     if urbansound8k_places(path) is not None:
-        _refuse_columns(columns, typed, "UrbanSound8K, whose columns are known")
+        _refuse_columns(columns, location, "UrbanSound8K, whose columns are known")
         return open_urbansound8k
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         return open_saved_dataset
@@ -116,57 +115,55 @@ def _opener_for(path: Path, typed: str, columns: Columns) -> Callable[[Path, str
     return _open_folder
 
 
-def _open_folder(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+def _open_folder(path: Path, location: str, skip_bad: bool, columns: Columns) -> Source:
     """Open a folder of audio files: those that a table lists, or all in class folders."""
     folder = list_audio_folder(path)
-    notes = _unusable_notes(folder, typed, skip_bad)
+    notes = _unusable_notes(folder, location, skip_bad)
     if folder.skipped_links:
         notes.append(
             f"left out {pluralize(len(folder.skipped_links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.skipped_links))})"
         )
     if inner := folder.inner_folder(with_tables=True):
-        return _open_inner(path, inner, typed, skip_bad, columns)
+        return _open_inner(path, inner, location, skip_bad, columns)
     chosen = choose_tables(folder, columns)
     chosen = replace(chosen, notes=(*notes, *chosen.notes))
     if chosen.listings:
-        return open_listed(folder, typed, skip_bad, columns, chosen)
+        return open_listed(folder, location, skip_bad, columns, chosen)
     if inner := folder.inner_folder(with_tables=False):
-        return _open_inner(path, inner, typed, skip_bad, columns)
+        return _open_inner(path, inner, location, skip_bad, columns)
     split_is_fold = columns.fold == "split"
     other_columns = replace(columns, fold=None) if split_is_fold else columns
-    _refuse_columns(other_columns, typed, "a folder of files without a table that lists them")
-    return open_class_folders(folder, typed, split_is_fold, chosen.notes, chosen.others)
+    _refuse_columns(other_columns, location, "a folder of files without a table that lists them")
+    return open_class_folders(folder, location, split_is_fold, chosen.notes, chosen.others)
 
 
-def _unusable_notes(folder: AudioFolder, typed: str, skip_bad: bool) -> list[str]:
+def _unusable_notes(folder: AudioFolder, location: str, skip_bad: bool) -> list[str]:
     """Return notes on audio files that cannot be clips. Raise SourceError for them unless `skip_bad`."""
     if not is_text(folder.root.resolve().name):
-        message = f"the name of the folder {typed!a} is not UTF-8, and rows could not say it; rename it"
+        message = f"the name of the folder {location!a} is not UTF-8, which rows cannot store; rename it"
         raise SourceError(message)
     found = [
         f"{pluralize(len(names), 'file')} {reason}: {abbreviate_list(names)}"
         for reason, names in folder.unusable.items()
     ]
     if found and not skip_bad:
-        raise SourceError(f"{typed}: {'; '.join(found)}", hint="Rename or restore them, or skip bad clips.")
+        raise SourceError(
+            f"{location}: {'; '.join(found)}", hint="Rename or restore them, or skip bad clips."
+        )
     return [f"skipped {files}" for files in found]
 
 
-def _open_inner(path: Path, inner: str, typed: str, skip_bad: bool, columns: Columns) -> Source:
+def _open_inner(path: Path, inner: str, location: str, skip_bad: bool, columns: Columns) -> Source:
     """Open the folder `inner` of `path`, which holds nothing else."""
-    inner_typed = str(Path(typed) / inner)
-    opener = _opener_for(path / inner, inner_typed, columns)
-    source = opener(path / inner, inner_typed, skip_bad, columns)
-    note = f"all that {typed} has lies in {inner}, which is read in its place; if {inner} is one class, list its files in a table"
-    return replace(source, location=typed, notes=(note, *source.notes))
+    inner_location = str(Path(location) / inner)
+    opener = _opener_for(path / inner, inner_location, columns)
+    source = opener(path / inner, inner_location, skip_bad, columns)
+    note = f"all that {location} has lies in {inner}, which is read in its place; if {inner} is one class, list its files in a table"
+    return replace(source, location=location, notes=(note, *source.notes))
 
 
 def _open_demo() -> Source:
-    corpus = demo_corpus.corpus()
-    clips = tuple(
-        Clip(f"demo/{clip.clip_id}", clip.label, f"demo/{clip.group}", clip.fold, clip.duration_s)
-        for clip in corpus
-    )
+    clips = tuple(demo_corpus.corpus())
     return Source(
         name="demo",
         kind="demo corpus (procedural sound, not field recordings)",
@@ -175,7 +172,7 @@ def _open_demo() -> Source:
         cache_key=f"demo-v{demo_corpus.DEMO_VERSION}",
         class_names=tuple(demo_corpus.CLASSES),
         clips=clips,
-        audio=tuple(ProceduralRef(clip) for clip in corpus),
+        audio=tuple(map(ProceduralRef, clips)),
         license="CC0-1.0",
         notes=("the demo corpus is procedural sound, not field recordings",),
     )

@@ -37,18 +37,18 @@ def is_table_of_files(file: Path) -> bool:
     return not may_hold_audio and any(map(is_audio, visible_files(file.parent)))
 
 
-def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+def open_parquet(path: Path, location: str, skip_bad: bool, columns: Columns) -> Source:
     import pyarrow.parquet as pq
     from datasets import Features
 
     manifest = find_manifest(path)
     if manifest is not None:
-        files = _check_shards(path, typed, manifest)
+        files = _check_shards(path, location, manifest)
     else:
         found = sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
         files = [file for file in found if not file.name.startswith(".")]  # macOS leaves `._train.parquet`
     if not files:
-        raise SourceError(f"{typed} has no Parquet files")
+        raise SourceError(f"{location} has no Parquet files")
     tables, places = [], []
     audio_column = ""
     features: dict[str, Any] = {}
@@ -57,23 +57,23 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
             parquet = pq.ParquetFile(file)
         except (OSError, ValueError) as error:
             raise SourceError(
-                f"{typed}: {file.name} is no whole Parquet file; copy or make it again"
+                f"{location}: {file.name} is not a complete Parquet file; copy or make it again"
             ) from error
         try:
             features_here = dict(Features.from_arrow_schema(parquet.schema_arrow))
         except Exception as error:  # `datasets` raises all kinds for metadata of its own
             raise SourceError(
-                f"{typed}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
+                f"{location}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
             ) from error
         if features and features_here != features:
-            raise SourceError(f"{typed}: {file.name} has other columns than the files before it")
+            raise SourceError(f"{location}: {file.name} has other columns than the files before it")
         features = features_here
-        audio_column = _audio_column(features, typed, columns.audio)
+        audio_column = _audio_column(features, location, columns.audio)
         try:
             tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
         except (OSError, ValueError) as error:
             raise SourceError(
-                f"{typed}: {file.name} is damaged ({first_line(error)}); copy or make it again"
+                f"{location}: {file.name} is damaged ({first_line(error)}); copy or make it again"
             ) from error
         for group in range(parquet.num_row_groups):
             places += [(file, group, row) for row in range(parquet.metadata.row_group(group).num_rows)]
@@ -86,14 +86,14 @@ def open_parquet(path: Path, typed: str, skip_bad: bool, columns: Columns) -> So
     revision, cache_key, digests = fingerprint_files(files, path)
     notes = _split_notes(_split_names(files)) if manifest is None else ()
     name = path.resolve().name
-    opened = Source(name, "Parquet dataset", typed, revision, cache_key, (), (), audio, notes=notes)
+    opened = Source(name, "Parquet dataset", location, revision, cache_key, (), (), audio, notes=notes)
     if manifest is not None:
-        _compare_hashes(manifest, digests, typed)
+        _compare_hashes(manifest, digests, location)
         return _add_manifest(from_columns(data, features, opened, columns), manifest, license_of_card(path))
     return _set_license(from_columns(data, features, opened, columns), license_of_card(path))
 
 
-def _check_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
+def _check_shards(path: Path, location: str, manifest: Manifest) -> list[Path]:
     """Return the shards of a dataset of usk. Raise SourceError if one is missing or has another number of rows than its plan."""
     import pyarrow.parquet as pq
 
@@ -106,29 +106,29 @@ def _check_shards(path: Path, typed: str, manifest: Manifest) -> list[Path]:
             else "not all of its clips are made yet"
         )
         raise SourceError(
-            f"{typed} is unfinished: {what}; run the same `usk synth` again and it goes on where it stopped"
+            f"{location} is unfinished: {what}; run the same `usk synth` again and it goes on where it stopped"
         )
     for file, shard in zip(files, manifest.shards.values(), strict=True):
         try:
             n_rows = pq.ParquetFile(file).metadata.num_rows
         except (OSError, ValueError) as error:
             raise SourceError(
-                f"{typed}: {file.name} is damaged; delete it and run the same `usk synth` again"
+                f"{location}: {file.name} is damaged; delete it and run the same `usk synth` again"
             ) from error
         if n_rows != shard.rows:
             raise SourceError(
-                f"{typed}: {file.name} has {n_rows} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
+                f"{location}: {file.name} has {n_rows} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
             )
     return files
 
 
-def _compare_hashes(manifest: Manifest, digests: Sequence[str], typed: str) -> None:
+def _compare_hashes(manifest: Manifest, digests: Sequence[str], location: str) -> None:
     """Raise SourceError if a shard's hash is not the one in the manifest."""
     pairs = zip(manifest.shards.items(), digests, strict=True)
     changed = [name for (name, shard), digest in pairs if shard.sha256 and digest != shard.sha256]
     if changed:
         raise SourceError(
-            f"{typed}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}",
+            f"{location}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}",
             hint="Download it again, or delete it and run the same `usk synth` again.",
         )
 
@@ -168,37 +168,39 @@ def _set_license(source: Source, *stated: str | None) -> Source:
     return replace(source, license=one_license(names)) if names else source
 
 
-def open_saved_dataset(path: Path, typed: str, skip_bad: bool, columns: Columns) -> Source:
+def open_saved_dataset(path: Path, location: str, skip_bad: bool, columns: Columns) -> Source:
     """Open a folder that `datasets` wrote with `save_to_disk`."""
     import datasets
 
     try:
         loaded = datasets.load_from_disk(str(path))
     except IndexError as error:  # `datasets` raises it if there are no tables
-        raise SourceError(f"{typed} holds no clips") from error
+        raise SourceError(f"{location} holds no clips") from error
     except (OSError, ValueError) as error:
-        raise SourceError(f"{typed} is no whole `save_to_disk` dataset: {first_line(error)}") from error
+        raise SourceError(
+            f"{location} is not a complete `save_to_disk` dataset: {first_line(error)}"
+        ) from error
     revision, cache_key, _ = fingerprint_files(sorted(path.rglob("*.arrow")), path)
     name = path.resolve().name
-    opened = Source(name, "saved Hugging Face dataset", typed, revision, cache_key, (), (), ())
+    opened = Source(name, "saved Hugging Face dataset", location, revision, cache_key, (), (), ())
     source = _from_dataset(loaded, opened, columns, path)
     parts = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
     return _set_license(source, license_of_card(path), *(str(part.info.license or "") for part in parts))
 
 
-def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
+def open_hub(location: str, columns: Columns, field: str = "real") -> Source:
     """Open a dataset on the Hub at its current commit, or at `user/name@revision`."""
     import datasets
 
-    hub_id, _, revision = typed.partition("@")
+    hub_id, _, revision = location.partition("@")
     subject = f"the Hub dataset {hub_id}"
     instead = "name a local folder"
     if field == "real":
         instead += " (or set $USK_REAL), or try `usk demo`"
-    pinned = pin(typed, "dataset", subject, instead, SourceError)
+    pinned = pin(location, "dataset", subject, instead, SourceError)
     cache_key = f"hub-{pinned.commit}"
     if MANIFEST_FILE in pinned.files:  # made by usk
-        source = open_parquet(pinned.download(OWN_FILES), typed, False, columns)
+        source = open_parquet(pinned.download(OWN_FILES), location, False, columns)
         return replace(source, name=hub_id, revision=pinned.commit, cache_key=cache_key, hub_id=hub_id)
     try:
         with hub_errors(subject, instead, SourceError, revision), audio_left_encoded():
@@ -208,7 +210,7 @@ def open_hub(typed: str, columns: Columns, field: str = "real") -> Source:
         innermost = list(causes(error))[-1]  # the outer errors of `datasets` say nothing
         raise SourceError(f"{subject} cannot be loaded as a data set: {first_line(innermost)}") from error
     name = "urbansound8k" if hub_id.lower().endswith("/urbansound8k") else hub_id
-    opened = Source(name, "Hub dataset", typed, pinned.commit, cache_key, (), (), (), hub_id=hub_id)
+    opened = Source(name, "Hub dataset", location, pinned.commit, cache_key, (), (), (), hub_id=hub_id)
     source = _from_dataset(loaded, opened, columns, cache_folder(hub_id, "dataset"))
     has_card = "README.md" in pinned.files
     return _set_license(source, license_of_card(pinned.download(["README.md"])) if has_card else None)
@@ -241,7 +243,7 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
     """Add the rows of a dataset, or of all splits of one, in `folder` to the source `opened`, which has no audio yet."""
     import datasets
 
-    typed, notes = opened.location, opened.notes
+    location, notes = opened.location, opened.notes
     splits: list[str] = []
     if isinstance(loaded, dict):
         splits = [str(name) for name, part in loaded.items() for _ in range(len(part))]
@@ -250,14 +252,14 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
             loaded = datasets.concatenate_datasets(list(loaded.values()))
         except (ValueError, TypeError) as error:
             raise SourceError(
-                f"{typed}: its splits {', '.join(map(str, loaded))} have different columns and cannot be read as one "
+                f"{location}: its splits {', '.join(map(str, loaded))} have different columns and cannot be read as one "
                 f"({first_line(error)}); save the one that you want by itself (save_to_disk) and name that folder"
             ) from error
     if not len(loaded):
-        raise SourceError(f"{typed} holds no clips")
+        raise SourceError(f"{location} holds no clips")
     loaded = loaded.with_format(None)  # a saved format may hide columns
     features = dict(loaded.features)
-    audio_column = _audio_column(features, typed, columns.audio)
+    audio_column = _audio_column(features, location, columns.audio)
     if isinstance(features[audio_column], datasets.Audio):
         loaded = loaded.cast_column(audio_column, datasets.Audio(decode=False))
     data = loaded.remove_columns([audio_column]).to_dict()
@@ -268,12 +270,12 @@ def _from_dataset(loaded: Any, opened: Source, columns: Columns, folder: Path) -
     return from_columns(data, features, replace(opened, audio=audio, notes=notes), columns)
 
 
-def _audio_column(features: dict[str, Any], typed: str, given: str | None) -> str:
+def _audio_column(features: dict[str, Any], location: str, given: str | None) -> str:
     """Return the column that the user named, or the first one of type Audio, or of encoded or decoded audio."""
     from datasets import Audio
 
     if given is not None:
-        return require_column(given, features, typed, "audio_column")
+        return require_column(given, features, location, "audio_column")
     audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
     structs = [
         name
@@ -282,4 +284,4 @@ def _audio_column(features: dict[str, Any], typed: str, given: str | None) -> st
     ]
     for name in (*audio, *structs):
         return name
-    raise SourceError(f"{typed} has no audio column; its columns are {', '.join(features)}")
+    raise SourceError(f"{location} has no audio column; its columns are {', '.join(features)}")

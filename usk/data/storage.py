@@ -90,13 +90,13 @@ class StoredFolder:
                 package = f"urban-sound-kit[{extra}]" if extra else "the package of this storage for fsspec"
                 why, hint = "its client is not installed", f"Install it: pip install '{package}'."
             elif isinstance(error, ValueError) and "rotocol" in why:
-                why, hint = "no such kind of storage is known", "Name s3://, gs://, hf://, or a folder."
+                why, hint = "this kind of storage is not known", "Name s3://, gs://, hf://, or a folder."
             elif NO_CREDENTIALS.search(type(error).__name__) or "credentials" in why.lower():
-                why, hint = "no credentials were found", "Set them as the storage's own client wants them."
+                why, hint = "no credentials were found", "Set them as the storage's client requires."
             elif isinstance(error, PermissionError):
-                why, hint = "access is denied", "Ask for the right, or name another place."
+                why, hint = "access is denied", "Ask for access, or name another place."
             elif isinstance(error, FileNotFoundError):
-                why, hint = "no such bucket or repository", "Create it, or name another."
+                why, hint = "there is no such bucket or repository", "Create it, or name another."
             message = f"cannot be {doing} ({why})"
             raise UsageError(message, field=self.field, value=self.url, hint=hint) from error
 
@@ -182,7 +182,7 @@ class StoredFolder:
             host, _, process = other.rpartition(", process ")
             has_ended = host == platform.node() and process.isdigit() and not is_alive(int(process))
             if not has_ended and age.total_seconds() < CLAIM_EXPIRY_S:
-                hint = f"Wait for it, or choose another place. What was killed holds it for {CLAIM_EXPIRY_S:.0f} s more."
+                hint = f"Wait for it, or choose another place. A killed job holds it for another {CLAIM_EXPIRY_S:.0f} s."
                 message = f"is being filled by another job ({other})"
                 raise UsageError(message, field=self.field, value=self.url, hint=hint) from None
             self._fs.pipe_file(self._remote(CLAIM), claim)

@@ -132,7 +132,7 @@ def listed_parts(
     if len(set(parts)) > 1:
         return parts, []
     names = [listing.file.as_posix() for listing in others]
-    return [], [f"passed over: {abbreviate_list(names)}, which another table makes needless"] if names else []
+    return [], [f"passed over: {abbreviate_list(names)}; another table lists the same clips"] if names else []
 
 
 def parts_by_folder(files: Sequence[str | None]) -> list[str]:

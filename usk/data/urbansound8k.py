@@ -73,7 +73,7 @@ def _read_metadata(metadata: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(
-            f"{metadata} is no CSV file in UTF-8 ({first_line(error)}); unpack UrbanSound8K again"
+            f"{metadata} is not a CSV file in UTF-8 ({first_line(error)}); unpack UrbanSound8K again"
         ) from error
     needed = {"slice_file_name", "fsID", "fold", "classID", "class"}
     if not rows or not needed <= set(rows[0]):

@@ -9,7 +9,7 @@ from typing import Any
 
 from usk.cards import escape_markdown, license_metadata, one_line, render_card, size_category
 from usk.data.clip import NO_MODEL
-from usk.data.leaks import named_elsewhere
+from usk.data.leaks import unmatched_sources
 from usk.errors import UsageError, disk_errors
 from usk.files import atomic_write, read_json
 from usk.manifest import Manifest, read_manifest
@@ -127,7 +127,7 @@ def _tested_folds(plan: Plan, manifest: Manifest, is_generator_known: bool) -> l
             if parent in training_sounds or group in training_groups:
                 trained.add(fold)
     parent_groups = {group for clip in plan.clips for group in clip.parent_groups}
-    is_known = is_generator_known and not named_elsewhere(training_groups, parent_groups)
+    is_known = is_generator_known and not unmatched_sources(training_groups, parent_groups)
     return [
         {
             "fold": fold,
