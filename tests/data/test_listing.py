@@ -99,11 +99,6 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_what_editors_hide_is_no_part(listed: Path) -> None:
-    write_table(listed / ".ipynb_checkpoints" / "metadata.csv", ROWS)
-    assert len(open_source(listed)) == 4
-
-
 def test_other_labels_are_another_revision(listed: Path) -> None:
     before = open_source(listed).revision
     write_table(listed / "metadata.csv", [{**row, "label": "ba"[n % 2]} for n, row in enumerate(ROWS)])

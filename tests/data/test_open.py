@@ -21,7 +21,6 @@ from usk.data.cache import cache_root
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.source import Source
-from usk.data.splits import embedded_groups, fold_split, in_several_folds
 from usk.errors import SourceError, UsageError, UskError
 
 LABELS = ["horn", "bark", "siren"]
@@ -564,26 +563,6 @@ def test_select_keeps_rows_audio_and_class_numbers_together(urbansound8k_folder:
     assert len(chosen) == 12 and chosen.class_names == source.class_names
     names = [ref.name.rpartition("/")[2] for ref in chosen.audio]
     assert names == [clip.clip_id.partition("/")[2] for clip in chosen.clips]
-
-
-# --- the real sample ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_the_real_sample_opens_and_two_of_its_recordings_lie_in_two_folds(real_folder: Path) -> None:
-    source = open_source(real_folder)
-    assert len(source.class_names) == 10 and source.license == "CC BY-NC 3.0"
-    assert in_several_folds(source.clips) == {
-        f"urbansound8k/{group}": [1, 4] for group in ("132016", "176638")
-    }
-    for fold in source.folds:
-        split = fold_split(source.clips, fold)
-        tested, trained = ({source.clips[row].group for row in rows} for rows in (split.test, split.train))
-        assert tested.isdisjoint(trained)
-        assert embedded_groups().isdisjoint(source.clips[row].group for row in split.validation)
-    few = decode_source(source.subset(range(0, len(source), 40)))
-    assert all(len(few.audio(row)) > 0 for row in range(len(few)))
 
 
 # --- what datasets from elsewhere are like ---------------------------------------------------------------------

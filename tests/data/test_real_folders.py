@@ -283,6 +283,8 @@ READ = {
     "blanks between": content("labels.txt", rows(lambda f, c: f"audio/{f} {c}\n")),
     "comments above": content("labels.csv", "# made today\n# filename, label\n" + rows(lambda f, c: f"{f}, {c}\n")),
     "JSON by file": content("labels.json", json.dumps({row["file_name"]: row["label"] for row in RECORDS})),
+    "JSON by column": content("labels.json", json.dumps({key: [row[key] for row in RECORDS] for key in RECORDS[0]})),
+    "JSON of pandas": content("x.json", json.dumps({key: {n: row[key] for n, row in enumerate(RECORDS)} for key in RECORDS[0]})),
     "JSON by class": content("labels.json", json.dumps({c: [f for f in NAMES if c in f] for c in CLASSES})),
     "JSON below a key": content("labels.json", json.dumps({"info": {}, "data": RECORDS})),
     "Audacity": labels_beside("labels", "{}.txt", AUDACITY),
@@ -318,6 +320,10 @@ def test_read(tmp_path: Path, make: Make) -> None:
     [
         (kaggle_competition, "left out 2 audio files that no table lists (audio_test/x.wav, audio_test/y.wav)"),
         (two_tables, "the publisher's parts in the column split (test 2, train 2) are read as one; to test"),
+        (
+            files({"audio": NAMES}, {"train.csv": "fname,label\n" + rows(plain, FIRST), "test.csv": "fname\n" + "\n".join(SECOND)}),
+            "test.csv: no column of labels, so its clips are left out",
+        ),
         (acoustic_scenes, "the publisher's parts in the column split (fold1_evaluate 2, train 2)"),
         (tables_that_repeat, "left out 4 rows of features_3_sec.csv, whose files other tables list"),
         (content("labels.csv", b"filename,label,ort\n" + rows(lambda f, c: f"{f},{c},Köln\n").encode("cp1252")), "read as Windows-1252 (Köln)"),
@@ -372,6 +378,7 @@ def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> No
         (lambda root: [clips(root / f"{kind}_{part}set_wav") for kind in ("clean", "noisy") for part in ("train", "test")], SourceError, ""),
         (wrapped(lambda root: [clips(root / f"fold{n}") for n in (1, 2)]), SourceError, ""),
         (links_to_nothing, SourceError, ""),
+        (files({"tape1": FIRST, "tape2": FIRST}, {"metadata.csv": "file_name,label\n" + rows(plain, FIRST)}), SourceError, ""),
         (content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}ü\n")).encode("mac-roman")), SourceError, ""),
         (content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}звук\n")).encode("cp1251")), SourceError, ""),
         (content("metadata.csv", ("file_name,label\n" + rows(lambda f, c: f"{f},サイレン\n")).encode("shift-jis")), SourceError, ""),

@@ -236,9 +236,8 @@ def _read_whole(file: Any, content: bytes) -> np.ndarray:
     except RuntimeError:  # FLAC has a checksum in each frame
         raise BadAudioError("truncated or damaged") from None
     if mp3_frames is not None and len(samples) < MIN_MP3_SHARE * mp3_frames:
-        raise BadAudioError(
-            "an MP3 without a stated length, of which only a part can be read; convert it to FLAC"
-        )
+        message = "an MP3 without a stated length, of which only a part can be read; convert it to FLAC"
+        raise BadAudioError(message)
     if mp3_frames is None and len(samples) < file.frames:
         raise CutError
     return samples
@@ -319,9 +318,8 @@ def _read_member(archive: Path, name: str) -> bytes:
     try:
         with zipfile.ZipFile(archive) as opened:
             if opened.getinfo(name).file_size > MAX_MEMBER_BYTES:
-                raise BadAudioError(
-                    f"more than {MAX_MEMBER_BYTES >> 20} MB in its archive; cut it into clips"
-                )
+                message = f"more than {MAX_MEMBER_BYTES >> 20} MB in its archive; cut it into clips"
+                raise BadAudioError(message)
             return opened.read(name)
     except (KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise BadAudioError("cannot be read from its archive") from None

@@ -22,9 +22,8 @@ def cache_root() -> Path:
     try:
         return (Path(base) if base else Path.home() / ".cache") / "usk"
     except RuntimeError as error:  # an account without a home, as in containers
-        raise UskError(
-            "the home folder is not known", hint="Set $USK_CACHE to a folder for the cache."
-        ) from error
+        message = "the home folder is not known"
+        raise UskError(message, hint="Set $USK_CACHE to a folder for the cache.") from error
 
 
 def cache_size_bytes() -> int:

@@ -37,10 +37,8 @@ def open_class_folders(
     """
     classes = [name for name in folder.top_folders if name not in NOT_CLASSES]
     if not classes:
-        raise SourceError(
-            f"{location} is not a source of clips: {_why_no_classes(folder)}",
-            hint=". ".join([*notes, A_SOURCE]),
-        )
+        message = f"{location} is not a source of clips: {_why_no_classes(folder)}"
+        raise SourceError(message, hint=". ".join([*notes, A_SOURCE]))
     if are_parts(classes):
         _refuse_parts(folder, classes, location, notes)
     files = [file for file in folder.audio if len(file.parts) > 1 and file.parts[0] in classes]
@@ -97,10 +95,8 @@ def _refuse_parts(folder: AudioFolder, classes: Sequence[str], location: str, no
         if deeper
         else "Name a folder whose sub-folders are the classes, or add a table metadata.csv with the columns file_name and label"
     )
-    raise SourceError(
-        f"{location}: its folders {', '.join(classes[:4])} are named like parts of a data set, not like classes",
-        hint=". ".join([*notes, fix]) + ".",
-    )
+    message = f"{location}: its folders {', '.join(classes[:4])} are named like parts of a data set, not like classes"
+    raise SourceError(message, hint=". ".join([*notes, fix]) + ".")
 
 
 def _find_class_level(folder: AudioFolder) -> str | None:

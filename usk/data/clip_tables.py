@@ -71,7 +71,7 @@ def choose_tables(folder: AudioFolder, columns: Columns) -> ChosenTables:
         return ChosenTables(tuple(missing[:1]), (*notes, *_unused_files(folder)))
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
     unlabeled: list[Listing] = []
-    if labeled:
+    if labeled and len(labeled) < len(chosen):
         listed = {file for listing in labeled for file in listing.files(finder)}
         rest = [listing for listing in chosen if listing not in labeled]
         unlabeled = [listing for listing in rest if not listed.issuperset(listing.files(finder))]
@@ -182,9 +182,8 @@ def _read_listings(folder: AudioFolder, columns: Columns) -> tuple[list[Listing]
             listings.append(Listing(file, table, *found))
             notes += table_notes
     if columns.audio is not None and not listings:
-        raise UsageError(
-            f"no table in {folder.root} has such a column", field="audio_column", value=columns.audio
-        )
+        message = f"no table in {folder.root} has such a column"
+        raise UsageError(message, field="audio_column", value=columns.audio)
     return listings, notes
 
 
@@ -298,13 +297,13 @@ def _join_tables(
         try:
             found = finder.find_all(names, listing.place, f"{listing.part} {listing.place}")
         except OutsideError as error:
-            raise SourceError(
+            message = (
                 f"{location}: {listing.file}: the path {error} leads out of the folder; name files below it"
-            ) from error
+            )
+            raise SourceError(message) from error
         except ValueError as error:
-            raise SourceError(
-                f"{location}: {listing.file}: {error}", hint="Write the folder in front of the names."
-            ) from error
+            message = f"{location}: {listing.file}: {error}"
+            raise SourceError(message, hint="Write the folder in front of the names.") from error
         table: ClipTable = {}
         for name, values in listing.table.items():
             if name == label_column and joined_label not in listing.table:
@@ -343,12 +342,9 @@ def _drop_repeated_clips(
             continue
         ambiguous.add(ref)
         if ref.segment_s is None:
-            raise SourceError(
-                f"{location}: {data[FILE_COLUMN][row]} has two labels: {labels[0]} in row {first + 1} and {labels[1]} in row {row + 1}",
-                field="label_column",
-                value=label_column,
-                hint="A clip has one label: leave one of the rows out.",
-            )
+            message = f"{location}: {data[FILE_COLUMN][row]} has two labels: {labels[0]} in row {first + 1} and {labels[1]} in row {row + 1}"
+            hint = "A clip has one label: leave one of the rows out."
+            raise SourceError(message, field="label_column", value=label_column, hint=hint)
     notes = []
     if ambiguous:
         names = sorted({ref.path.name for ref in ambiguous})

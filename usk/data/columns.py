@@ -295,11 +295,9 @@ def _label_column(
     if len(class_columns) == 1:
         return class_columns[0]
     if one_hot := _describe_one_hot(data, taken):
-        raise SourceError(
-            f"{location}: its labels are {one_hot}",
-            field="label_column",
-            hint="Put the name of each row's class into one column, such as label.",
-        )
+        message = f"{location}: its labels are {one_hot}"
+        hint = "Put the name of each row's class into one column, such as label."
+        raise SourceError(message, field="label_column", hint=hint)
     message = f"{location} has no label column"
     if class_columns:
         message = f"{location} has several columns of classes ({', '.join(class_columns)})"

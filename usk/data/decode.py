@@ -138,10 +138,8 @@ class DecodedSource:
         try:
             return dequantize(*quantize(decode(self.source.audio[row], self.sample_rate_hz)))
         except (BadAudioError, OSError) as error:
-            raise SourceError(
-                f"{self.source.clips[row].clip_id} is damaged in the cache at {cache_root()}, and cannot be decoded again ({error})",
-                hint="Run it again once its file can be read.",
-            ) from error
+            message = f"{self.source.clips[row].clip_id} is damaged in the cache at {cache_root()}, and cannot be decoded again ({error})"
+            raise SourceError(message, hint="Run it again once its file can be read.") from error
 
     def n_samples(self, row: int) -> int:
         """Return the length of one clip in samples."""
@@ -179,14 +177,12 @@ def decode_source(
     ]
     kept = [row for row, clip in enumerate(found) if not clip.entry.problem]
     if problems and (not skip_bad or not kept):
-        raise SourceError(
-            f"{source.location}: {len(problems)} of {len(source)} clips cannot be used: {abbreviate_list(problems)}",
-            hint="Repair or remove them, or skip bad clips.",
-        )
+        message = f"{source.location}: {len(problems)} of {len(source)} clips cannot be used: {abbreviate_list(problems)}"
+        raise SourceError(message, hint="Repair or remove them, or skip bad clips.")
     good, found = source.subset(kept), [found[row] for row in kept]
     clips = tuple(
-        replace(clip, duration_s=len(entry.samples) / sample_rate_hz, sound=entry.entry.sound)
-        for clip, entry in zip(good.clips, found, strict=True)
+        replace(clip, duration_s=len(decoded.samples) / sample_rate_hz, sound=decoded.entry.sound)
+        for clip, decoded in zip(good.clips, found, strict=True)
     )
     notes = [*source.notes]
     if problems:

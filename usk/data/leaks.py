@@ -86,11 +86,8 @@ def find_parents(synthetic: Source, real: Source) -> Origins:
     """Find the parents of synthetic clips in `real`. Raise SourceError if there is none."""
     origins = Origins(synthetic, real)
     if not any(map(any, origins.rows)):
-        raise SourceError(
-            f"no parent of {synthetic.location} is in {real.location}",
-            field="real",
-            hint="Name the source that it was made from.",
-        )
+        message = f"no parent of {synthetic.location} is in {real.location}"
+        raise SourceError(message, field="real", hint="Name the source that it was made from.")
     return origins
 
 

@@ -63,10 +63,9 @@ def license_of_card(folder: Path) -> str | None:
         metadata = card_metadata((folder / "README.md").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no README.md, or damaged metadata
         return None
-    stated = metadata.get("license")
-    names = [
-        name for name in (stated if isinstance(stated, list) else [stated]) if isinstance(name, str) and name
-    ]
-    named = metadata.get("license_name")
-    names = [named if name == "other" and isinstance(named, str) and named else name for name in names]
-    return strictest_license(names) if names else None
+    stated, other_name = metadata.get("license"), metadata.get("license_name")
+    names = stated if isinstance(stated, list) else [stated]
+    if isinstance(other_name, str) and other_name:
+        names = [other_name if name == "other" else name for name in names]
+    licenses = [name for name in names if isinstance(name, str) and name]
+    return strictest_license(licenses) if licenses else None

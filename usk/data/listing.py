@@ -37,10 +37,9 @@ def read_table(file: Path, notes: list[str] | None = None) -> ClipTable:
             )
         return _read_delimited(text) if file.suffix.lower() in TEXT_SUFFIXES else _read_json(text)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise SourceError(
-            f"{file} cannot be read as a table ({first_line(error)})",
-            hint="Save it as CSV in UTF-8 with a line of column names, or remove it.",
-        ) from error
+        message = f"{file} cannot be read as a table ({first_line(error)})"
+        hint = "Save it as CSV in UTF-8 with a line of column names, or remove it."
+        raise SourceError(message, hint=hint) from error
 
 
 def decoded_text(content: bytes) -> tuple[str, str]:

@@ -33,9 +33,8 @@ def parse_mix(text: str, synth: str | os.PathLike[str] | None = None) -> Mix:
     parts = []
     for name in map(str.strip, text.split(",")):
         if not name:
-            raise UsageError(
-                "has an empty part", field="mix", value=text, hint="Write for example real,synth."
-            )
+            message = "has an empty part"
+            raise UsageError(message, field="mix", value=text, hint="Write for example real,synth.")
         is_synth = synth is not None and name != "real" and _same_place(name, os.fspath(synth))
         parts.append("synth" if is_synth else name)
     if len(set(parts)) < len(parts):
@@ -89,12 +88,9 @@ def training_rows(
             )
             dropped += len(source) - len(rows)
         if not len(rows):
-            raise UsageError(
-                f"{name} has no clip to train on in {split.name}: its recordings test or validate there, all of them",
-                field="mix",
-                value=mix.text,
-                hint="Test another fold, or name other folds or recordings.",
-            )
+            message = f"{name} has no clip to train on in {split.name}: its recordings test or validate there, all of them"
+            hint = "Test another fold, or name other folds or recordings."
+            raise UsageError(message, field="mix", value=mix.text, hint=hint)
         chosen.append((name, rows))
     return TrainingRows(tuple(chosen), dropped)
 
@@ -107,11 +103,8 @@ def _rows_without_leaks(
         leaks_cache[key] = leaking(source, real, split)
     leaks = leaks_cache[key]
     if leaks.all():
-        raise LeakError(
-            f"all {len(source)} clips of {name} would leak where {split.name} tests: {explain_all_leak(source, real, split)}",
-            field="mix",
-            value=mix.text,
-        )
+        message = f"all {len(source)} clips of {name} would leak where {split.name} tests: {explain_all_leak(source, real, split)}"
+        raise LeakError(message, field="mix", value=mix.text)
     dropped = leaks if split.train_clips is None else leaks | has_outside_parent(source, real, split.train)
     if dropped.all():
         hint = "Only the protocol folds can have such clips."

@@ -147,9 +147,8 @@ def _unusable_notes(folder: AudioFolder, location: str, skip_bad: bool) -> list[
         for reason, names in folder.unusable.items()
     ]
     if found and not skip_bad:
-        raise SourceError(
-            f"{location}: {'; '.join(found)}", hint="Rename or restore them, or skip bad clips."
-        )
+        message = f"{location}: {'; '.join(found)}"
+        raise SourceError(message, hint="Rename or restore them, or skip bad clips.")
     return [f"skipped {files}" for files in found]
 
 

@@ -56,15 +56,13 @@ def open_parquet(path: Path, location: str, skip_bad: bool, columns: Columns) ->
         try:
             parquet = pq.ParquetFile(file)
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{location}: {file.name} is not a complete Parquet file; copy or make it again"
-            ) from error
+            message = f"{location}: {file.name} is not a complete Parquet file; copy or make it again"
+            raise SourceError(message) from error
         try:
             features_here = dict(Features.from_arrow_schema(parquet.schema_arrow))
         except Exception as error:  # `datasets` raises all kinds for metadata of its own
-            raise SourceError(
-                f"{location}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
-            ) from error
+            message = f"{location}: the columns of {file.name} are not described as `datasets` describes them: {first_line(error)}"
+            raise SourceError(message) from error
         if features and features_here != features:
             raise SourceError(f"{location}: {file.name} has other columns than the files before it")
         features = features_here
@@ -72,9 +70,8 @@ def open_parquet(path: Path, location: str, skip_bad: bool, columns: Columns) ->
         try:
             tables.append(parquet.read(columns=[name for name in features if name != audio_column]))
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{location}: {file.name} is damaged ({first_line(error)}); copy or make it again"
-            ) from error
+            message = f"{location}: {file.name} is damaged ({first_line(error)}); copy or make it again"
+            raise SourceError(message) from error
         for group in range(parquet.num_row_groups):
             places += [(file, group, row) for row in range(parquet.metadata.row_group(group).num_rows)]
     data: dict[str, list[Any]] = {
@@ -105,20 +102,17 @@ def _check_shards(path: Path, location: str, manifest: Manifest) -> list[Path]:
             if files
             else "not all of its clips are made yet"
         )
-        raise SourceError(
-            f"{location} is unfinished: {what}; run the same `usk synth` again and it goes on where it stopped"
-        )
+        message = f"{location} is unfinished: {what}; run the same `usk synth` again and it goes on where it stopped"
+        raise SourceError(message)
     for file, shard in zip(files, manifest.shards.values(), strict=True):
         try:
             n_rows = pq.ParquetFile(file).metadata.num_rows
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{location}: {file.name} is damaged; delete it and run the same `usk synth` again"
-            ) from error
+            message = f"{location}: {file.name} is damaged; delete it and run the same `usk synth` again"
+            raise SourceError(message) from error
         if n_rows != shard.rows:
-            raise SourceError(
-                f"{location}: {file.name} has {n_rows} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
-            )
+            message = f"{location}: {file.name} has {n_rows} rows where its plan has {shard.rows}; delete it and run `usk synth` again"
+            raise SourceError(message)
     return files
 
 
@@ -127,10 +121,8 @@ def _compare_hashes(manifest: Manifest, digests: Sequence[str], location: str) -
     pairs = zip(manifest.shards.items(), digests, strict=True)
     changed = [name for (name, shard), digest in pairs if shard.sha256 and digest != shard.sha256]
     if changed:
-        raise SourceError(
-            f"{location}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}",
-            hint="Download it again, or delete it and run the same `usk synth` again.",
-        )
+        message = f"{location}: {abbreviate_list(changed)}: damaged or changed after it was made, since the hash is not the one in {MANIFEST_FILE}"
+        raise SourceError(message, hint="Download it again, or delete it and run the same `usk synth` again.")
 
 
 def _add_manifest(source: Source, manifest: Manifest, card_license: str | None) -> Source:
@@ -177,9 +169,8 @@ def open_saved_dataset(path: Path, location: str, skip_bad: bool, columns: Colum
     except IndexError as error:  # `datasets` raises it if there are no tables
         raise SourceError(f"{location} holds no clips") from error
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{location} is not a complete `save_to_disk` dataset: {first_line(error)}"
-        ) from error
+        message = f"{location} is not a complete `save_to_disk` dataset: {first_line(error)}"
+        raise SourceError(message) from error
     revision, cache_key, _ = fingerprint_files(sorted(path.rglob("*.arrow")), path)
     name = path.resolve().name
     opened = Source(name, "saved Hugging Face dataset", location, revision, cache_key, (), (), ())

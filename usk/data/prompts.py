@@ -55,19 +55,15 @@ def read_prompts(text: str, class_names: Sequence[str]) -> Prompts:
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", field="prompt", value=text) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
-        raise UsageError(
-            f"does not list prompts by class ({error})",
-            field="prompt",
-            value=text,
-            hint='Write TOML lines such as dog_bark = ["a dog barks"], or a CSV with the columns class and prompt.',
-        ) from error
-    if missing := [name for name in class_names if not found.get(name)]:
-        raise UsageError(
-            f"has no prompt for {abbreviate_list(missing)}",
-            field="prompt",
-            value=text,
-            hint="Add one for each class, or make clips of fewer classes.",
+        message = f"does not list prompts by class ({error})"
+        hint = (
+            'Write TOML lines such as dog_bark = ["a dog barks"], or a CSV with the columns class and prompt.'
         )
+        raise UsageError(message, field="prompt", value=text, hint=hint) from error
+    if missing := [name for name in class_names if not found.get(name)]:
+        message = f"has no prompt for {abbreviate_list(missing)}"
+        hint = "Add one for each class, or make clips of fewer classes."
+        raise UsageError(message, field="prompt", value=text, hint=hint)
     return Prompts({name: tuple(found[name]) for name in class_names})
 
 

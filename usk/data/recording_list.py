@@ -41,9 +41,8 @@ def read_recordings(file: str, source_name: str) -> dict[str, Any]:
             elif "/" in name:
                 groups.add(name)
             else:
-                raise ValueError(
-                    f"names {name[:80]!r}, which is neither a Freesound id nor a recording such as {URBANSOUND8K}/100032"
-                )
+                message = f"names {name[:80]!r}, which is neither a Freesound id nor a recording such as {URBANSOUND8K}/100032"
+                raise ValueError(message)
     except (OSError, ValueError, csv.Error) as error:
         is_ours = type(error) is ValueError  # not UnicodeDecodeError
         problem = str(error) if is_ours else f"cannot be read ({first_line(error)})"

@@ -76,11 +76,8 @@ class Source:
             unknown = [name for name in classes if name not in self.class_names]
             if unknown:
                 known = ", ".join(f"{name!r}" if "," in name else name for name in self.class_names)
-                raise UsageError(
-                    f"{self.location} has no such class; it has {known}",
-                    field="classes",
-                    value=",".join(unknown),
-                )
+                message = f"{self.location} has no such class; it has {known}"
+                raise UsageError(message, field="classes", value=",".join(unknown))
         self.require_folds(folds or (), "folds")
         wanted = {self.class_names.index(name) for name in classes} if classes else None
         return self.subset(
@@ -92,21 +89,15 @@ class Source:
     def require_folds(self, folds: Iterable[int], field: str = "test_folds") -> None:
         """Raise UsageError for folds that the source does not have. `field` is the parameter that named them."""
         if missing := sorted(set(folds) - set(self.folds)):
-            raise UsageError(
-                f"{self.location} has no such fold; it has {', '.join(map(str, self.folds))}",
-                field=field,
-                value=",".join(map(str, missing)),
-            )
+            message = f"{self.location} has no such fold; it has {', '.join(map(str, self.folds))}"
+            raise UsageError(message, field=field, value=",".join(map(str, missing)))
 
     def require_real(self, why: str) -> None:
         """Raise UsageError if the source has synthetic clips. `why` ends the message."""
         if self.has_synthetic:
-            raise UsageError(
-                f"holds synthetic clips, and {why}",
-                field="real",
-                value=self.location,
-                hint="Name the real clips that they were made from.",
-            )
+            message = f"holds synthetic clips, and {why}"
+            hint = "Name the real clips that they were made from."
+            raise UsageError(message, field="real", value=self.location, hint=hint)
 
     def counts(self) -> dict[str, int]:
         """Return the number of clips of each class, in class order."""

@@ -145,10 +145,8 @@ def fold_split(clips: Sequence[Clip], test_fold: int) -> Split:
         known = ", ".join(map(str, sorted(folds)))
         raise UsageError(f"the source has no such fold; it has {known}", field="test_folds", value=test_fold)
     if len(folds) < 2:
-        raise UsageError(
-            "there is one fold only, and testing it leaves nothing to train on",
-            hint="Add recordings or folds.",
-        )
+        message = "there is one fold only, and testing it leaves nothing to train on"
+        raise UsageError(message, hint="Add recordings or folds.")
     held = held_out_groups(clips)
     is_held = np.array([clip.group in held for clip in clips])
     tested = {clip.group for clip in clips if clip.fold == test_fold}

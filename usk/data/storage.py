@@ -56,12 +56,9 @@ class StoredFolder:
         self.url, self.field = url.rstrip("/"), field
         scheme = self.url.partition("://")[0].lower()
         if scheme in ("http", "https"):
-            raise UsageError(
-                "is a web address, which is not storage",
-                field=field,
-                value=url,
-                hint="Download it, or name the bucket (s3://, gs://, hf://).",
-            )
+            message = "is a web address, which is not storage"
+            hint = "Download it, or name the bucket (s3://, gs://, hf://)."
+            raise UsageError(message, field=field, value=url, hint=hint)
         if scheme == "hf":
             limit_waiting()
         with self._errors("opened", EXTRAS.get(scheme, "")):
@@ -108,9 +105,8 @@ class StoredFolder:
     def download(self) -> Path:
         """Update the copy and return its folder. Raise UsageError if the storage has no files there."""
         if not self._update():
-            raise UsageError(
-                "holds no files", field=self.field, value=self.url, hint="Name what was written there."
-            )
+            message = "holds no files"
+            raise UsageError(message, field=self.field, value=self.url, hint="Name what was written there.")
         return self.local
 
     def _update(self) -> bool:

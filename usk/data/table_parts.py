@@ -98,10 +98,9 @@ def without_repeats(
             if earlier is listing:
                 rows.append(row)
             elif known != label:
-                raise SourceError(
-                    f"{location}: {file} is {known} in {earlier.file} and {label} in {listing.file}",
-                    hint="Keep one of these tables, or call the one that counts metadata.csv.",
-                )
+                message = f"{location}: {file} is {known} in {earlier.file} and {label} in {listing.file}"
+                hint = "Keep one of these tables, or call the one that counts metadata.csv."
+                raise SourceError(message, hint=hint)
         n_dropped = len(labels) - len(rows)
         if not n_dropped:
             kept.append(listing)

@@ -27,12 +27,9 @@ def parse_train_clips(text: str) -> tuple[int | None, ...]:
         elif piece.isascii() and piece.isdigit() and int(piece):
             train_clips.append(int(piece))
         else:
-            raise UsageError(
-                "not numbers of real clips",
-                field="train_clips",
-                value=text,
-                hint="Join numbers by commas, or write full: 50,100,full.",
-            )
+            message = "not numbers of real clips"
+            hint = "Join numbers by commas, or write full: 50,100,full."
+            raise UsageError(message, field="train_clips", value=text, hint=hint)
     return tuple(dict.fromkeys(train_clips))
 
 
@@ -69,12 +66,9 @@ def subset_split(split: Split, clips: Sequence[Clip], train_clips: int | None, s
     if train_clips is None:
         return split
     if train_clips > len(split.train):
-        raise UsageError(
-            f"the training part of {split.name} has {len(split.train)} clips",
-            field="train_clips",
-            value=train_clips,
-            hint="Give fewer, or full for all of them.",
-        )
+        message = f"the training part of {split.name} has {len(split.train)} clips"
+        hint = "Give fewer, or full for all of them."
+        raise UsageError(message, field="train_clips", value=train_clips, hint=hint)
     train = draw_train_clips(clips, split.train, train_clips, seed)
     return replace(split, train=train, train_clips=train_clips)
 

@@ -72,14 +72,14 @@ def _read_metadata(metadata: Path) -> list[dict[str, str]]:
         with metadata.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(
-            f"{metadata} is not a CSV file in UTF-8 ({first_line(error)}); unpack UrbanSound8K again"
-        ) from error
+        message = f"{metadata} is not a CSV file in UTF-8 ({first_line(error)}); unpack UrbanSound8K again"
+        raise SourceError(message) from error
     needed = {"slice_file_name", "fsID", "fold", "classID", "class"}
     if not rows or not needed <= set(rows[0]):
-        raise SourceError(
+        message = (
             f"{metadata} lacks rows or the columns {', '.join(sorted(needed))}; unpack UrbanSound8K again"
         )
+        raise SourceError(message)
     for line, row in enumerate(rows, start=2):
         file_name = row["slice_file_name"] or ""
         numbers = (str(row["fold"]), str(row["classID"]))
