@@ -1,4 +1,4 @@
-"""What libsndfile decodes whole is read, and what ends early is named, whatever the container."""
+"""Audio containers: whole files are read, and files that end early are named."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def without_length(flac: bytes) -> bytes:
 
 @pytest.mark.parametrize("data", [0, 8, 36, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
 def test_wav_files_with_a_wrong_size_of_their_sound(data: int) -> None:
-    """As programs write them into pipes, or those that count their headers."""
+    """Such sizes are written by programs that write into pipes, or that count the header."""
     content = encoded("WAV", "PCM_16")
     size = len(content) - content.index(b"data") - 8
     for whole in (None, len(content), min(data + 36, 0xFFFFFFFF)):
@@ -85,13 +85,13 @@ def test_wav_files_with_a_wrong_size_of_their_sound(data: int) -> None:
 
 
 @pytest.mark.parametrize("whole", [0, 0xFFFFFFFF, 0x7FFFF024])
-def test_a_cut_wav_file_is_found_out_by_the_size_of_its_sound(whole: int) -> None:
+def test_a_cut_wav_file_is_found_by_its_data_size(whole: int) -> None:
     wav = encoded("WAV", "PCM_16", 0.3)
     with pytest.raises(BadAudioError, match="truncated"):
         read_audio_bytes(sized(wav, len(wav) - 44, whole)[:-1000])
 
 
-def test_a_flac_file_without_a_length_is_read_up_to_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flac_file_without_a_length_has_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encoded("FLAC", "PCM_16", 4.0)
     np.testing.assert_array_equal(read_audio_bytes(without_length(content))[0], read_audio_bytes(content)[0])
     monkeypatch.setattr(audio_file, "MAX_DURATION_S", 2.5)
@@ -99,7 +99,7 @@ def test_a_flac_file_without_a_length_is_read_up_to_the_same_limit(monkeypatch: 
         read_audio_bytes(without_length(content))
 
 
-def test_sound_behind_the_size_that_is_stated_is_said() -> None:
+def test_a_remark_says_that_sound_follows_the_stated_size() -> None:
     content = encoded("WAV", "PCM_16")
     begin = content.index(b"data") + 8
     half = (len(content) - begin) // 2
@@ -109,7 +109,7 @@ def test_sound_behind_the_size_that_is_stated_is_said() -> None:
     assert not read_audio_bytes(tagged).remark and not read_audio_bytes(content + b"LIST").remark
 
 
-def test_wrong_sizes_are_said_once_for_all_files(tmp_path: Path) -> None:
+def test_one_note_names_all_files_with_a_wrong_size(tmp_path: Path) -> None:
     for number in range(3):
         write_wav(tmp_path / "set" / "dog" / f"{number}.wav", tone(300 + number, 0.1))
     for number in range(2):
@@ -121,7 +121,7 @@ def test_wrong_sizes_are_said_once_for_all_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "subtype"), FORMATS[:4] + FORMATS[9:12])
-def test_a_tag_in_front_of_a_sound_costs_nothing_of_it(form: str, subtype: str) -> None:
+def test_a_tag_before_a_sound_is_skipped(form: str, subtype: str) -> None:
     content = encoded(form, subtype)
     tagged = b"ID3\4\0\0\0\0\0\x14" + bytes(20) + content
     np.testing.assert_array_equal(read_audio_bytes(tagged)[0], read_audio_bytes(content)[0])
@@ -133,7 +133,7 @@ def test_bw64_is_rf64() -> None:
 
 
 @pytest.mark.parametrize("junk", [bytes(3_000), b"HTTP/1.0 200 OK\r\n\r\n", b"\xff\xfb\x90\x00" + bytes(100)])
-def test_an_mp3_behind_something_else_is_read(junk: bytes) -> None:
+def test_junk_before_an_mp3_is_skipped(junk: bytes) -> None:
     content = encoded("MP3", "MPEG_LAYER_III")
     np.testing.assert_array_equal(read_audio_bytes(junk + content)[0], read_audio_bytes(content)[0])
 
@@ -145,7 +145,7 @@ def test_a_chunk_of_odd_length_may_lack_its_last_byte() -> None:
     np.testing.assert_array_equal(read_audio_bytes(odd)[0], read_audio_bytes(content)[0])
 
 
-def test_a_stretch_of_a_file() -> None:
+def test_a_segment_of_a_file() -> None:
     for form, subtype in (("WAV", "PCM_16"), ("WAV", "GSM610")):
         content = encoded(form, subtype)
         whole, stretch = read_audio_bytes(content)[0], read_audio_bytes(content, (0.5, 1.25))[0]
@@ -162,5 +162,5 @@ def test_a_stretch_of_a_file() -> None:
         (tone(440, 0.1) * 0.01 + 0.5, False),
     ],
 )
-def test_silence_is_what_does_not_leave_its_mean(sound: np.ndarray, silent: bool) -> None:
+def test_silence_stays_near_its_mean(sound: np.ndarray, silent: bool) -> None:
     assert is_silent(sound) == silent

@@ -30,7 +30,7 @@ RATE_HZ = 22_050
 
 
 class Each(Reporter, Task):
-    """Calls `each` with the number of clips whenever one was decoded."""
+    """Calls `each` with the number of decoded clips after each clip."""
 
     def __init__(self, each: Callable[[int], object]) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def test_every_rate_is_resampled_to_one(tmp_path: Path, rate_hz: int, suffix: st
 
 @pytest.fixture
 def decoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Fills with the name of every clip that is really decoded."""
+    """The names of all clips that were decoded, not read from the cache."""
     names: list[str] = []
 
     read = decode_module.read_mono
@@ -152,7 +152,7 @@ def write_index(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
 
 
 def other_name(cache: Path) -> None:
-    """The index as usk would write it: what follows is not a damaged file."""
+    """Rename a clip in the index, with a right hash."""
     entries = json.loads(read_checked(in_cache("*.json")) or b"")
     entries[0][0] = "another"
     in_cache("*.json").write_bytes(b"".join(checked(json.dumps(entries).encode())))
@@ -260,9 +260,7 @@ def test_deleting_the_cache_while_it_is_built_does_not_hurt(tone_folder: Path) -
     assert seen == list(range(1, 25))
 
 
-def test_a_file_that_could_not_be_read_once_is_tried_again(
-    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_tried_again(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = decode_module.read_mono
 
     def refuse(ref: FileRef) -> tuple[np.ndarray, int]:
@@ -290,7 +288,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_nor_does_an_interruption(
+def test_a_full_disk_or_an_interruption_leaves_no_files(
     tone_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: BaseException) -> Callable[..., None]:
@@ -328,7 +326,7 @@ def test_threads_may_build_the_same_cache_at_once(tone_folder: Path) -> None:
 
 
 def mp3_without_its_length(loud_first: bool, mode: str, rate_hz: int = 22_050) -> bytes:
-    """Eight seconds of noise and eight of silence, in that order or the other, and no header frame to say how many."""
+    """Eight seconds of noise and eight of silence, or the other way round, without a frame that states the length."""
     sound = np.zeros((2, 8 * rate_hz), np.float32)
     sound[0 if loud_first else 1] = 0.3 * np.random.default_rng(0).standard_normal(8 * rate_hz)
     file = io.BytesIO()
@@ -344,7 +342,7 @@ def mp3_without_its_length(loud_first: bool, mode: str, rate_hz: int = 22_050) -
 @pytest.mark.parametrize(
     ("loud_first", "mode"), [(True, "CONSTANT"), (False, "CONSTANT"), (False, "VARIABLE")]
 )
-def test_an_mp3_that_does_not_say_its_length_is_read_whole(loud_first: bool, mode: str, tag: bytes) -> None:
+def test_an_mp3_without_a_length_is_read_whole(loud_first: bool, mode: str, tag: bytes) -> None:
     samples, rate_hz, _ = read_audio_bytes(tag + mp3_without_its_length(loud_first, mode))
     assert len(samples) / rate_hz == pytest.approx(16, abs=0.15)
 
@@ -356,8 +354,8 @@ def test_an_mp3_that_libsndfile_ends_early_is_refused() -> None:
         read_audio_bytes(mp3_without_its_length(True, "VARIABLE"))
 
 
-def test_one_sound_under_two_recordings_is_said(tmp_path: Path) -> None:
-    """Copies may be of another lossless format; clips of one recording may be alike."""
+def test_a_note_names_copies_in_other_recordings(tmp_path: Path) -> None:
+    """Copies may have another lossless format. Copies in the same recording are not named."""
     sound = tone(500, 0.3, RATE_HZ, peak=0.5)
     write_wav(tmp_path / "bark" / "yard" / "one.wav", sound, RATE_HZ)
     write_wav(tmp_path / "bark" / "yard" / "again.wav", sound, RATE_HZ)

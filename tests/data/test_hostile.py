@@ -1,4 +1,4 @@
-"""Datasets from elsewhere are data: what does not hold is refused in one line, what is too much is skipped and named."""
+"""Hostile datasets: wrong values are refused in one line, and oversized clips are named and skipped."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "columns", "message"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_does_not_hold_is_one_line(
+def test_a_wrong_value_is_refused_in_one_line(
     usk: Command, tmp_path: Path, changes: dict[str, Any], columns: dict[str, Any], message: str
 ) -> None:
     folder = dataset(tmp_path / "d", row(0), row(1, **changes), **columns)
     usk("info", folder).refused(1, message)
 
 
-def test_what_holds_is_read(usk: Command, tmp_path: Path) -> None:
+def test_a_right_dataset_is_read(usk: Command, tmp_path: Path) -> None:
     across = row(1, fold=0, parent_folds=[1, 2], filter_score=0.5)
     folder = dataset(tmp_path / "d", row(0), across, manifest=manifest_dict(shards=SHARDS, license="CC0-1.0"))
     source = open_source(folder)
@@ -120,7 +120,7 @@ def test_metadata_that_datasets_does_not_understand_is_refused(usk: Command, tmp
 
 
 def flac_that_says_hours() -> bytes:
-    """A few kilobytes of FLAC whose header claims a day of 8-channel sound: nothing of that may be allocated."""
+    """A few kilobytes of FLAC whose header states a day of sound, for which no memory may be allocated."""
     content = bytearray(encode_flac(tone(400, 0.2, 8_000), 8_000))
     packed = int.from_bytes(content[18:26], "big")
     packed = packed & ~((1 << 36) - 1) | (8_000 * 86_400)
@@ -128,7 +128,7 @@ def flac_that_says_hours() -> bytes:
     return bytes(content)
 
 
-def test_a_file_that_says_it_is_hours_long_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_stated_length_of_hours_is_refused_before_decoding(tmp_path: Path) -> None:
     content = flac_that_says_hours()
     assert len(content) < 20_000
     with pytest.raises(BadAudioError, match="longer than 600 s"):
@@ -153,7 +153,7 @@ def test_one_clip_too_long_is_named_and_can_be_skipped(usk: Command, tmp_path: P
 
 
 @pytest.mark.parametrize("rate_hz", [0, -1, 2_000_000_000])
-def test_samples_stored_at_no_rate_are_bad_audio(tmp_path: Path, rate_hz: int) -> None:
+def test_samples_at_a_wrong_rate_are_bad_audio(tmp_path: Path, rate_hz: int) -> None:
     subsets = [{"array": [0.1, 0.2] * 500, "sampling_rate": rate} for rate in (8_000, rate_hz)]
     (tmp_path / "d").mkdir()
     pq.write_table(pa.table({"audio": subsets, "label": ["a", "b"]}), tmp_path / "d" / "x.parquet")

@@ -1,4 +1,4 @@
-"""A clip is its content: what trains and what is dropped, whatever files, folders and recordings are called."""
+"""Leaks are found by the sound of clips, not by the names of files, folders and recordings."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_renamed_moved_and_reordered_clips_train_as_before(random, copied: bool)
 
 
 @given(st.randoms(use_true_random=False))
-def test_what_is_drawn_from_clips_goes_by_their_sounds(random) -> None:
-    """Made folds, validation, few training clips: the same sounds, whatever they, their recordings and their classes are called."""
+def test_draws_depend_on_sounds_only(random) -> None:
+    """Made folds, validation clips and few training clips do not depend on names of clips, recordings and classes."""
     before = list(real_source().clips)
     groups = sorted({clip.group for clip in before})
     named = dict(zip(groups, random.sample(groups, len(groups)), strict=True))
@@ -94,7 +94,7 @@ def test_what_is_drawn_from_clips_goes_by_their_sounds(random) -> None:
 
 @given(st.randoms(use_true_random=False), st.integers(1, 12))
 def test_however_recordings_are_grouped_no_parent_is_tested(random, n_groups: int) -> None:
-    """What counts are the recordings as they are named now."""
+    """The recordings are those of the real source now, not of the time when the clips were made."""
     then = real_source()
     made = [child(f"s{n}", *random.sample(then.clips, 2)) for n in range(12)]
     known = frozenset(clip.sound for clip in random.sample(then.clips, 5))
@@ -115,7 +115,7 @@ def test_however_recordings_are_grouped_no_parent_is_tested(random, n_groups: in
 # --- what is not found by its sound
 
 
-def test_a_reencoded_copy_is_matched_by_name_and_length_and_said() -> None:
+def test_a_reencoded_copy_is_matched_by_name_and_length() -> None:
     before = real_source()
     parents = [before.clips[0], before.clips[4]]
     synth = source_of([child("s", *parents)], "synth")
@@ -150,7 +150,7 @@ def test_recordings_count_by_name_where_a_sound_is_not_found() -> None:
 
 @pytest.fixture
 def sessions(tmp_path: Path) -> Path:
-    """Clips in a table with sessions and speakers, which cross; a speaker stays in one fold."""
+    """Clips in a table. A session has several speakers, a speaker has several sessions and one fold."""
     folder = tmp_path / "talk"
     rows = []
     for label, name in enumerate(CLASSES):
@@ -203,7 +203,7 @@ def recordings(tmp_path: Path) -> Path:
 
 
 def kept(real: Path, made: Path) -> dict[frozenset[str], list[bool]]:
-    """Which clips of `made` leak, by the sounds that are tested: folds are made, and their numbers are names too."""
+    """Which clips of `made` leak, by the sounds of the test part, since the numbers of made folds are arbitrary."""
     decoded = decode_source(open_source(real), RATE_HZ).source
     splits = [fold_split(decoded.clips, fold) for fold in decoded.folds]
     tested = [frozenset(decoded.clips[row].sound for row in split.test) for split in splits]
@@ -211,9 +211,7 @@ def kept(real: Path, made: Path) -> dict[frozenset[str], list[bool]]:
     return dict(zip(tested, leaks, strict=True))
 
 
-def test_a_folder_that_was_moved_and_renamed_is_the_same(
-    usk: Command, recordings: Path, tmp_path: Path
-) -> None:
+def test_a_moved_and_renamed_folder_is_the_same(usk: Command, recordings: Path, tmp_path: Path) -> None:
     """Renamed, copied with other names for classes' recordings and files, and in another lossless format."""
     made = tmp_path / "made"
     synth = ("--strategy", "waveform", "--per-class", 8, "--quiet")
@@ -243,7 +241,7 @@ def test_a_folder_that_was_moved_and_renamed_is_the_same(
 def test_files_whose_content_was_replaced_after_synthesis_leak_nowhere(
     usk: Command, sessions: Path, tmp_path: Path
 ) -> None:
-    """Every file of fold 1 changes places with one of fold 2: parents are tested where their sound is, not their name."""
+    """Each file of fold 1 is exchanged with one of fold 2. A parent is tested in the fold of its sound, not of its name."""
     made, common = tmp_path / "made", ("--real", sessions, "--columns", "group=speaker", "--json")
     usk("synth", *common, "--strategy", "waveform", "--per-class", 9, "--out", made).done()
     folds = {clip.clip_id: clip.fold for clip in open_source(made).clips}

@@ -1,4 +1,4 @@
-"""Folders whose clips a table names: `metadata.csv` and JSON lines of audiofolder, ESC-50's layout, tables of one's own."""
+"""Folders with a table of clips: `metadata.csv` and JSON lines of audiofolder, ESC-50's layout, and other tables."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_esc_50_as_it_is_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
-def test_the_table_of_an_audiofolder_counts_more_than_its_folders(tmp_path: Path, name: str) -> None:
+def test_labels_of_an_audiofolder_table_override_folders(tmp_path: Path, name: str) -> None:
     names = [f"{day}/{n}.wav" for day in ("mon", "tue") for n in range(2)]
     rows = [
         {"file_name": name, "label": label} for name, label in zip(names, ("owl", "fox") * 2, strict=True)
@@ -75,7 +75,7 @@ def test_the_table_of_an_audiofolder_counts_more_than_its_folders(tmp_path: Path
 
 
 def test_folders_that_are_classes_stay_classes(tone_folder: Path) -> None:
-    """Beside a table that says no labels, or that is not called metadata."""
+    """A table without labels, or one with another name than metadata, does not change the classes."""
     before = facts(open_source(tone_folder))
     rows = [
         {"file_name": file.relative_to(tone_folder).as_posix(), "speaker": "x"}
@@ -99,7 +99,7 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_other_labels_are_another_revision(listed: Path) -> None:
+def test_the_revision_depends_on_labels(listed: Path) -> None:
     before = open_source(listed).revision
     write_table(listed / "metadata.csv", [{**row, "label": "ba"[n % 2]} for n, row in enumerate(ROWS)])
     assert open_source(listed).revision != before

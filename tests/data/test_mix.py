@@ -1,4 +1,4 @@
-"""Mixes: what they mean, which rows may train beside which test part, and what is refused."""
+"""Mixes: parsing, and the rows that may train in a split."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_one_mix_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("real,real", "a part twice"),
     ],
 )
-def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) -> None:
+def test_a_wrong_mix_is_a_usage_error(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"^mix.*{message}"):
         parse_mix(text)
 
@@ -73,7 +73,7 @@ def test_a_mix_that_cannot_be_meant_is_a_usage_error(text: str, message: str) ->
 @pytest.mark.parametrize("part", ["validation", "test"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_clip_with_a_parents_recording_on_the_other_side_is_dropped(part: str, which: int) -> None:
-    """Also where the parent itself, another cut of the recording, trains."""
+    """It is dropped even if the parent itself trains, as another clip of that recording."""
     real = real_source()
     split = fold_split(real.clips, 2)
     mother, father = of_part(real, split.train)
@@ -99,7 +99,7 @@ def test_a_clip_with_a_parents_recording_on_the_other_side_is_dropped(part: str,
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_a_generator_trained_on_the_other_side_makes_all_its_clips_leak(part: str) -> None:
-    """On a recording, or on a clip of it."""
+    """The training record names a recording, or a clip of it."""
     real = real_source()
     split = fold_split(real.clips, 2)
     known = of_part(real, getattr(split, part))[0]
@@ -116,7 +116,7 @@ def test_a_generator_trained_on_the_other_side_makes_all_its_clips_leak(part: st
     assert not leaking(made_through(*(real.clips[row].group for row in split.train)), real, split).any()
 
 
-def test_where_recordings_are_cut_apart_the_clips_themselves_are_compared() -> None:
+def test_clips_are_compared_if_the_protocol_divides_recordings() -> None:
     real = real_source()
     split = seed_9010_split(real.clips, 0)
     tested = real.clips[split.test[0]]
@@ -140,7 +140,7 @@ def test_real_clips_of_another_source_leak_by_recording() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["folds", "seed-9010"])
-def test_a_mix_that_would_be_emptied_is_refused_with_the_fix(protocol: str) -> None:
+def test_a_mix_whose_clips_all_leak_is_refused_with_a_fix(protocol: str) -> None:
     real, folds = real_source(), protocol == "folds"
     split = fold_split(real.clips, 2) if folds else seed_9010_split(real.clips, 0)
     tested = [real.clips[row] for row in split.test]
@@ -195,7 +195,7 @@ def made_by(real: Source, trained: tuple[str, ...], complete: bool = True) -> So
     return source_of([clip], generator_trained_on=(TrainingClips(frozenset(trained), complete=complete),))
 
 
-def test_what_a_generator_was_trained_on_must_be_known_in_full() -> None:
+def test_unknown_training_data_of_a_generator_is_warned_of() -> None:
     real = real_source()
     trained_on = (real.clips[0].group,)
     assert unknown_generator(made_by(real, trained_on)) is None
@@ -217,7 +217,7 @@ def test_what_a_generator_was_trained_on_must_be_known_in_full() -> None:
         ("urbansound8k/siren", ("urbansound8k/siren/1",), None),
     ],
 )
-def test_a_generator_trained_on_what_has_other_names_is_warned_of(
+def test_a_generator_trained_on_another_source_is_warned_of(
     real_names: str, trained_on: tuple[str, ...], named: str | None
 ) -> None:
     real = source_of([replace(c, group=c.group.replace("city", real_names)) for c in real_source().clips])

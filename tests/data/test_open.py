@@ -172,9 +172,7 @@ def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Pa
     fails("the name of the folder", tone_folder.rename(tone_folder.parent / os.fsdecode(b"t\xf6ne")))
 
 
-def test_what_is_in_the_files_makes_the_revision_not_where_or_when_they_were_written(
-    tone_folder: Path, tmp_path: Path
-) -> None:
+def test_the_revision_depends_on_content_not_on_place_or_time(tone_folder: Path, tmp_path: Path) -> None:
     first = open_source(tone_folder)
     copy = shutil.copytree(tone_folder, tmp_path / "elsewhere" / "tones", copy_function=shutil.copyfile)
     there = open_source(copy)
@@ -191,7 +189,7 @@ def test_what_is_in_the_files_makes_the_revision_not_where_or_when_they_were_wri
     assert open_source(tone_folder).revision == first.revision
 
 
-def test_the_revision_of_what_could_not_be_read_is_not_kept(
+def test_the_revision_of_unreadable_files_is_not_cached(
     tone_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("usk.data.fingerprint._digest", lambda ref: "")
@@ -305,7 +303,7 @@ def test_a_parquet_folder_with_columns_that_the_user_names(tmp_path: Path) -> No
     ],
     ids=["numbers", "names of numbers", "from 0", "names"],
 )
-def test_folds_keep_their_numbers_or_say_which_they_get(
+def test_folds_keep_their_numbers_or_a_note_says_the_new_ones(
     tmp_path: Path, folds: list[Any], numbers: list[int], note: str | None
 ) -> None:
     source = open_source(write_parquet(tmp_path / "set", hugging_face_table(fold=folds)))
@@ -329,7 +327,7 @@ def test_a_fold_column_without_any_value_is_none(tmp_path: Path) -> None:
     assert len(source.folds) > 1 and any("no folds are given" in note for note in source.notes)
 
 
-def test_the_label_is_the_column_called_so_among_several_of_classes(tmp_path: Path) -> None:
+def test_the_label_is_chosen_by_name_among_class_columns(tmp_path: Path) -> None:
     plain = hugging_face_table(mic=[row % 2 for row in range(12)], category=["a", "b", "c"] * 4)
     table = of_classes(plain, mic=["phone", "studio"])
     assert open_source(write_parquet(tmp_path / "set", table)).class_names == tuple(LABELS)
@@ -363,7 +361,7 @@ def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Pat
 
 
 def test_a_saved_dataset_keeps_its_license_and_its_columns(tmp_path: Path) -> None:
-    """What `set_format` left out of sight is there all the same."""
+    """Columns that `set_format` hides are read."""
     import datasets
 
     saved = datasets.Dataset(datasets.table.InMemoryTable(hugging_face_table()))
@@ -426,7 +424,7 @@ def test_an_unknown_column_names_the_flag(tmp_path: Path, field: str) -> None:
         (lambda table: table.slice(0, 0), "holds no clips"),
     ],
 )
-def test_a_dataset_without_what_is_needed(tmp_path: Path, change: Any, message: str) -> None:
+def test_a_dataset_without_a_needed_part(tmp_path: Path, change: Any, message: str) -> None:
     fails(message, write_parquet(tmp_path / "set", change(hugging_face_table(typed=False)), shards=1))
 
 
@@ -578,7 +576,7 @@ def of_classes(table: pa.Table, **names: list[str]) -> pa.Table:
     return table.cast(features.arrow_schema)
 
 
-def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_their_place(
+def test_class_columns_of_folds_and_recordings_keep_their_names(
     tmp_path: Path,
 ) -> None:
     rows = range(12)
@@ -604,7 +602,7 @@ def test_folds_and_recordings_of_classes_are_neither_labels_nor_numbered_by_thei
     assert alone.class_names == tuple(LABELS), "the only one of classes that says nothing else"
 
 
-def test_columns_that_could_name_recordings_are_said(tmp_path: Path) -> None:
+def test_a_note_names_columns_that_could_be_recordings(tmp_path: Path) -> None:
     rows = range(12)
     table = hugging_face_table(source=[f"s{row // 2}" for row in rows], note=["x"] * 12)
     notes = open_source(write_parquet(tmp_path / "set", table)).notes
@@ -650,7 +648,7 @@ def test_rows_that_name_no_recording_are_their_own(tmp_path: Path, missing: Any)
     assert "no recording in the column recording for 4 rows: each counts as its own" in source.notes
 
 
-def test_splits_in_a_folder_are_read_as_one_which_is_said(tmp_path: Path) -> None:
+def test_a_note_says_that_splits_are_read_as_one(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "set", hugging_face_table())
     first, second = sorted((folder / "data").iterdir())
     first.rename(folder / "data" / "test-00000-of-00001.parquet")
@@ -658,7 +656,7 @@ def test_splits_in_a_folder_are_read_as_one_which_is_said(tmp_path: Path) -> Non
     assert "its splits test, train are read as one, and folds say what is tested" in open_source(folder).notes
 
 
-def test_what_is_passed_over_in_class_folders_is_said(tone_folder: Path) -> None:
+def test_notes_name_files_that_are_no_clips(tone_folder: Path) -> None:
     write_wav(tone_folder / "loose.wav", tone(440, 0.5))
     (tone_folder / "owl").mkdir()
     (tone_folder / "owl" / "hoot.m4a").write_bytes(b"x")

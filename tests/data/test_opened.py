@@ -1,4 +1,4 @@
-"""Folders that were opened before."""
+"""The cache of opened folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from usk.data.open import open_source
 
 @pytest.fixture
 def read_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """Fills with every folder whose files are really sorted out; whatever was written before counts as old."""
+    """The folders that were analyzed, not read from the cache. Files count as old at once."""
     folders: list[Path] = []
     read = open_module.list_audio_folder
 
@@ -60,7 +60,7 @@ def test_a_folder_is_read_once(tone_folder: Path, read_folders: list[Path]) -> N
     ],
     ids=["gone", "empty", "cut", "altered"],
 )
-def test_what_is_damaged_is_read_again(
+def test_a_damaged_entry_is_read_again(
     tone_folder: Path, read_folders: list[Path], spoil: Callable[[Path], None]
 ) -> None:
     first = open_source(tone_folder)
@@ -116,7 +116,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_what_changed_is_read_again(
+def test_a_changed_folder_is_read_again(
     tone_folder: Path, read_folders: list[Path], change: Callable[[Path], None]
 ) -> None:
     open_source(tone_folder)
@@ -127,15 +127,13 @@ def test_what_changed_is_read_again(
     assert open_source(tone_folder) == now
 
 
-def test_other_questions_have_answers_of_their_own(tone_folder: Path, read_folders: list[Path]) -> None:
+def test_other_columns_have_an_entry_of_their_own(tone_folder: Path, read_folders: list[Path]) -> None:
     (tone_folder / "metadata.csv").write_text("file_name,label,kind\nlow/low0/cut0.wav,bass,x\n")
     classes = [open_source(tone_folder, label_column=name).class_names for name in ("label", "kind", "label")]
     assert classes == [("bass",), ("x",), ("bass",)]
     assert len(read_folders) == 2
 
 
-def test_a_file_changed_in_this_moment_is_not_relied_on(
-    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_changed_just_now_is_not_cached(tone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_source(tone_folder)
     assert not kept()

@@ -1,4 +1,4 @@
-"""Prompts by class: templates, files, and files that will not do."""
+"""Prompts by class: templates, files, and wrong files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_several_prompts_of_a_class_are_drawn_evenly_and_by_seed(
         ("p.txt", "a dog\n", "neither a .toml nor a .csv file"),
     ],
 )
-def test_a_file_that_will_not_do_is_one_line(tmp_path: Path, name: str, text: str | None, said: str) -> None:
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, name: str, text: str | None, said: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=said) as caught:

@@ -1,4 +1,4 @@
-"""Folders as people have them: the right classes, recordings and folds, or one line that names the field."""
+"""Layouts of real folders: the classes, recordings and folds are right, or one line names the wrong field."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def files(sounds: Mapping[str, Sequence[str]], texts: Mapping[str, str | bytes] 
 def table(
     name: str, write: Callable[[str], str] = str, head: str = "filename,label", place: str = "audio"
 ) -> Make:
-    """A folder of clips and a table of them, which writes their names in its own way."""
+    """A folder of clips and a table of them. `write` changes the file names in the table."""
     text = f"{head}\n" + rows(lambda f, c: f"{write(f)},{c}\n")
     return files({place: NAMES}, {name: text.replace(",", "\t") if name.endswith("tsv") else text})
 
@@ -173,7 +173,7 @@ litter = files(BY_CLASS | {key: ["x.wav"] for key in LITTER})
 
 
 def links_to_nothing(root: Path) -> None:
-    """A data set of git-annex whose content was not fetched."""
+    """A dataset of git-annex without its content: links to nothing."""
     class_folders_with()(root)
     (root / "dog" / "2.wav").symlink_to("../.git/annex/objects/2.wav")
 
@@ -192,7 +192,7 @@ def urbansound(root: Path) -> None:
 
 
 def desed(root: Path) -> None:
-    """DESED: a table of whole clips (weak labels) and one of stretches (strong labels)."""
+    """DESED: a table of whole clips (weak labels) and one of segments (strong labels)."""
     clips(root / "audio" / "weak", NAMES[::2])
     write_wav(root / "audio" / "strong" / "x.wav", tone(300, 1.0))
     (root / "metadata" / "train").mkdir(parents=True)
@@ -218,8 +218,8 @@ AUDACITY = "0.1\t0.4\tdog\n\\\t100.0\t200.0\n0.5\t0.9\train\n"
 RAVEN = "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t0.1\t0.4\tdog\n2\t0.5\t0.9\train\n"
 
 
-def stretches(head: str, dog: str, rain: str) -> Make:
-    """A table of two stretches of each of two sounds of a second."""
+def segments(head: str, dog: str, rain: str) -> Make:
+    """A table of two segments in each of two sounds of one second."""
 
     def make(root: Path) -> None:
         for n in range(2):
@@ -298,12 +298,12 @@ READ = {
     "parts with classes in an archive": wrapped(parts_with_classes),
     "UTF-16 without a mark": content("labels.csv", ("filename,label\n" + rows(lambda f, c: f"{f},{c}\n")).encode("utf-16-le")),
     "for Excel": content("labels.csv", "sep=;\nfilename;label\n" + rows(lambda f, c: f"{f};{c}\n")),
-    "from and to": stretches("from,to", "0:00.1,0:00.4", "0:00.5,0:00.9"),
-    "counted in samples": stretches("start_sample,end_sample", "2205,8820", "11025,19845"),
-    "onset and duration": stretches("onset,duration", "0.1,0.3", "0.5,0.4"),
-    "milliseconds": stretches("start_ms,end_ms", "100,400", "500,900"),
-    "offset and duration": stretches("offset,duration", "0.1,0.3", "0.5,0.4"),
-    "AudioSet": stretches("start_time_seconds,end_time_seconds", "0.1,0.4", "0.5,0.9"),
+    "from and to": segments("from,to", "0:00.1,0:00.4", "0:00.5,0:00.9"),
+    "counted in samples": segments("start_sample,end_sample", "2205,8820", "11025,19845"),
+    "onset and duration": segments("onset,duration", "0.1,0.3", "0.5,0.4"),
+    "milliseconds": segments("start_ms,end_ms", "100,400", "500,900"),
+    "offset and duration": segments("offset,duration", "0.1,0.3", "0.5,0.4"),
+    "AudioSet": segments("start_time_seconds,end_time_seconds", "0.1,0.4", "0.5,0.9"),
 }  # fmt: skip
 
 
@@ -351,7 +351,7 @@ def test_read(tmp_path: Path, make: Make) -> None:
         ),
     ],
 )  # fmt: skip
-def test_said(tmp_path: Path, make: Make, said: str) -> None:
+def test_notes(tmp_path: Path, make: Make, said: str) -> None:
     make(tmp_path / "set")
     assert any(said in note for note in open_source(tmp_path / "set").notes)
 
@@ -405,7 +405,7 @@ def test_refused(tmp_path: Path, make: Make, error: type[UskError], field: str) 
 
 
 @pytest.mark.parametrize(("flags", "kind"), [("01", "one-hot"), ("11", "multi-hot")])
-def test_a_column_for_each_class_is_named_as_such(tmp_path: Path, flags: str, kind: str) -> None:
+def test_one_hot_labels_are_named(tmp_path: Path, flags: str, kind: str) -> None:
     lines = rows(lambda f, c: f"{f},{flags[c == 'dog']},{flags[0] if c == 'dog' else 1}\n")
     content("labels.csv", f"filename,dog,rain\n{lines}")(tmp_path / "set")
     with pytest.raises(SourceError, match=f"labels are {kind}.*dog, rain"):
@@ -438,7 +438,7 @@ def test_tables_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "set")
 
 
-def test_a_name_that_is_not_there_is_shown_with_the_nearest(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     content("metadata.csv", "file_name,label\n" + rows(lambda f, c: f"x{f},{c}\n"))(tmp_path / "set")
     with pytest.raises(SourceError, match=r"\(xdog_0\.wav, .*nearest that is there is audio/dog_0\.wav"):
         open_source(tmp_path / "set")
@@ -464,7 +464,7 @@ def test_labels_are_text(tmp_path: Path) -> None:
     assert open_source(tmp_path / "set").class_names == ("001", "01", "1", "10")
 
 
-def test_a_stretch_with_two_labels_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_segment_with_two_labels_is_left_out(tmp_path: Path) -> None:
     for n in range(2):
         write_wav(tmp_path / "set" / f"{n}.wav", tone(300, 1.0))
     lines = ["filename\tonset\toffset\tevent_label"]

@@ -1,4 +1,4 @@
-"""Lists of what a model was trained on."""
+"""Lists of recordings that a model was trained on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_freesound_ids_name_recordings_of_urbansound8k_and_of_the_source(
         ("number.txt", b"9" * 5_000),
     ],
 )
-def test_a_list_that_will_not_do_is_refused(name: str, content: bytes | None, tmp_path: Path) -> None:
+def test_a_wrong_list_is_refused(name: str, content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError) as caught:

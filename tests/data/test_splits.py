@@ -1,4 +1,4 @@
-"""Held-out recordings, made folds, and the three protocols."""
+"""Held-out recordings, made folds, and the two protocols."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recordings_left(clips: list[Clip], held: frozenset[str]) -> dict[tuple[int, 
 
 @given(recordings, st.integers(1, 5))
 def test_two_recordings_of_each_fold_and_class_stay(of: list[tuple[int, int, int]], n: int) -> None:
-    """Also where a recording has many classes."""
+    """This holds if a recording has several classes, too."""
     for clips in (clips_of(of), clips_of(of, lambda index: f"speaker{index % (3 * n)}")):
         for total, stay in recordings_left(clips, held_out_groups(clips)).values():
             assert stay >= min(2, total)
@@ -90,7 +90,7 @@ def test_at_most_twice_the_share_is_held_out(of: list[tuple[int, int, int]]) -> 
         assert sum(mine) <= max(2 * 0.15 * len(mine), 1)
 
 
-def test_what_the_shipped_generator_was_trained_on_never_validates() -> None:
+def test_recordings_of_the_embedded_generator_never_validate() -> None:
     known = sorted(group for group in embedded_groups() if group.startswith("urbansound8k/"))
     assert len(known) > 100
     names = [name for group in known for name in (group, f"{group}-new")]
@@ -122,7 +122,7 @@ def test_no_recording_is_on_two_sides_of_a_fold_split(of: list[tuple[int, int, i
                 assert sorted([*split.train, *split.validation, *split.test]) == list(range(len(clips)))
 
 
-def test_validation_recordings_of_a_fold_stay_the_same_whatever_tests() -> None:
+def test_validation_recordings_do_not_depend_on_the_test_fold() -> None:
     clips = clips_of([(fold, label, 3) for fold in (1, 2, 3) for label in (0, 1) for _ in range(8)])
     first, second = (groups_of(clips, fold_split(clips, fold).validation) for fold in (1, 2))
     third = {clip.group for clip in clips if clip.fold == 3}

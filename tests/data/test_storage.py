@@ -1,4 +1,4 @@
-"""Object storage: every command by URLs alone, as if each ran on another machine, and what storage refuses."""
+"""Object storage: commands that take only URLs, each as on another machine, and errors of the storage."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_an_interrupted_dataset_goes_on_elsewhere(
 def test_parts_on_machines_that_share_a_bucket_alone(
     bucket: str, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both begin before the other has written anything, and so does a part of another plan."""
+    """Both parts, and a part of another plan, begin before another one has written anything."""
     from usk.synth import synthesize as module
 
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
@@ -210,7 +210,9 @@ def test_a_dataset_on_the_hub_as_a_folder(hub: Any, tone_folder: Path, usk: Call
 # --- what differs ------------------------------------------------------------------------------------------
 
 
-def test_only_what_differs_is_fetched(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changed_files_are_downloaded(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = f"{bucket}/folder"
     for name, content in {"a": "1", "deep/b": "2", "c": "3"}.items():
         (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +239,7 @@ def test_only_what_differs_is_fetched(bucket: str, tmp_path: Path, monkeypatch: 
     assert (folder / "a").read_text() == "9" and not (folder / "c").exists()
 
 
-def test_files_are_sent_while_the_job_runs_and_deleted_at_its_end(
+def test_files_are_uploaded_while_the_job_runs_and_deleted_at_its_end(
     memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "UPLOAD_INTERVAL_S", 0.01)
@@ -256,7 +258,7 @@ def test_files_are_sent_while_the_job_runs_and_deleted_at_its_end(
     assert stored(url) == {"usk.json": b"the last"}
 
 
-def test_records_and_cards_are_sent_last(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_and_cards_are_uploaded_last(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = StoredFolder(f"{memory}/out", "out")
     names = ["README.md", "a/run.json", "data/1", "usk.json", "z"]
     first = sorted(names, key=folder._upload_order)
@@ -294,7 +296,7 @@ def test_an_empty_prefix_is_one_line(bucket: str, usk: Callable[..., Any]) -> No
         usk(f"{command} {bucket}/none").refused(2, f"{bucket}/none")
 
 
-def test_a_bucket_that_is_not_there_is_said_before_anything_is_made(
+def test_a_missing_bucket_is_refused_before_anything_is_made(
     s3: str, tone_folder: Path, usk: Callable[..., Any]
 ) -> None:
     usk(f"synth --real {tone_folder} --strategy waveform --out s3://another/x").refused(2, "s3://another/x")
@@ -302,7 +304,7 @@ def test_a_bucket_that_is_not_there_is_said_before_anything_is_made(
 
 
 @pytest.mark.parametrize("error", [PermissionError("denied"), type("NoCredentialsError", (Exception,), {})()])
-def test_storage_that_refuses_is_said_before_anything_is_made(
+def test_refused_access_is_reported_before_anything_is_made(
     memory: str, error: Exception, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -313,11 +315,11 @@ def test_storage_that_refuses_is_said_before_anything_is_made(
     assert not (cache_root() / "audio").exists()
 
 
-def test_what_must_be_a_file_here_takes_no_url(memory: str, usk: Callable[..., Any]) -> None:
+def test_a_local_file_cannot_be_a_url(memory: str, usk: Callable[..., Any]) -> None:
     usk(f"report --out {memory}/page.html").refused(2, "--out")
 
 
-def test_names_that_lead_out_of_the_folder_are_left_there(memory: str) -> None:
+def test_names_that_lead_out_of_the_folder_are_ignored(memory: str) -> None:
     fs = fsspec.filesystem("memory")
     fs.store["/bucket/x/../../evil"] = MemoryFile(fs, "/bucket/x/../../evil", b"evil")
     fs.pipe_file("/bucket/x/good", b"1")

@@ -1,4 +1,4 @@
-"""Training clips: how many, of which classes and recordings, nested, the same for whoever asks; and whose clips train with them."""
+"""Small training parts: their clips, and the synthetic clips that train with them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ corpora = st.builds(
 
 
 @given(corpora, st.integers(1, 60), st.integers(0, 5))
-def test_train_clips_are_as_many_nested_and_drawn_from_the_rows(
+def test_smaller_draws_are_part_of_larger_ones(
     drawn: tuple[list[Clip], np.ndarray], n: int, seed: int
 ) -> None:
     clips, rows = drawn
@@ -93,7 +93,7 @@ def test_a_split_keeps_its_validation_and_test_parts_whole() -> None:
         subset_split(split, clips, 1000, seed=1)
 
 
-def test_synthetic_clips_train_only_if_every_parent_is_a_shot() -> None:
+def test_synthetic_clips_train_only_if_every_parent_does() -> None:
     clips, _ = corpus({(label, fold): 8 for label in range(3) for fold in (1, 2)})
     split = subset_split(fold_split(clips, 2), clips, 6, seed=0)
     inside = [clips[row] for row in split.train]
