@@ -261,9 +261,8 @@ def _read_blocks(file: Any) -> np.ndarray:
     blocks, frames = [], 0
     while True:
         block = np.full((file.samplerate, file.channels), np.nan, dtype=np.float32)
-        with contextlib.suppress(
-            soundfile.LibsndfileError
-        ):  # soundfile cannot seek to the end of such a file
+        # soundfile cannot seek to the end of such a file.
+        with contextlib.suppress(soundfile.LibsndfileError):
             file.buffer_read_into(block, "float32")
         read = int(np.count_nonzero(~np.isnan(block[:, 0])))
         blocks.append(block[:read])

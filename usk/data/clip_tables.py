@@ -244,10 +244,11 @@ def open_listed(
     listings, repeat_notes = without_repeats(chosen.listings, finder, columns, location)
     data, files = _join_tables(listings, finder, columns, location)
     parts, part_notes = listed_parts(chosen.others, files, finder)
-    if not parts and not find_columns(data, (*SPLIT_COLUMNS, *FOLD_COLUMNS)):
-        parts = parts_by_folder(files)
-    if parts and not find_columns(data, SPLIT_COLUMNS):
-        data["split"] = parts
+    if not find_columns(data, SPLIT_COLUMNS):
+        if not parts and not find_columns(data, FOLD_COLUMNS):
+            parts = parts_by_folder(files)
+        if parts:
+            data["split"] = parts
     if columns.label is None and label_column_of(data, columns) is None:
         columns = replace(columns, label=listings[0].only_other_column())
     kept, missing_notes = skip_missing_files(

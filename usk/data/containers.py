@@ -34,13 +34,9 @@ def split_sounds(content: bytes) -> tuple[list[bytes], str]:
     There are several if OGG or MP3 files were joined. Raise CutError for an OGG, WAV or NIST file that ends early; for others
     see `is_cut`.
     """
-    after_tag = skip_id3(content)
-    if content[after_tag : after_tag + 4] in (
-        b"RIFF",
-        b"OggS",
-        *PLAIN_FORMATS,
-    ):  # an ID3 tag does not belong there
-        content = content[after_tag:]
+    untagged = content[skip_id3(content) :]
+    if untagged[:4] in (b"RIFF", b"OggS", *PLAIN_FORMATS):  # an ID3 tag belongs only to an MP3
+        content = untagged
     if content[:4] == b"BW64":  # RF64 by another name (EBU Tech 3306, ITU-R BS.2088)
         content = b"RF64" + content[4:]
     magic = content[:4]

@@ -137,9 +137,8 @@ def _rows_of_object(content: dict[str, Any]) -> Any:
     rows = [value for value in lists if value and all(isinstance(row, dict) for row in value)]
     if len(rows) == 1:  # {"data": [{...}, ...]}
         return rows[0]
-    if len(values) > 1 and all(
-        isinstance(value, dict) and not all(map(str.isdecimal, value)) for value in values
-    ):  # {"a.wav": {...}, ...}, but not a column by row number
+    are_rows = all(isinstance(value, dict) and not all(map(str.isdecimal, value)) for value in values)
+    if len(values) > 1 and are_rows:  # {"a.wav": {...}, ...}, but not columns by row number
         return [{FILE_COLUMN: name, **value} for name, value in content.items()]
     if any(map(has_audio_suffix, content)):  # {"a.wav": "dog", ...}
         return [{FILE_COLUMN: name, "label": value} for name, value in content.items()]

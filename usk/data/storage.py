@@ -69,9 +69,8 @@ class StoredFolder:
         place = cache_root() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:24]
         self.local = place / (self._path.rpartition("/")[2] or scheme)
         self._state_file = place / ".seen.json"
-        self._synced = (
-            self._read_state()
-        )  # name -> tags in the storage ("stored") and state of the copy ("here")
+        # Name -> tags in the storage ("stored") and state of the copy ("here").
+        self._synced = self._read_state()
         self._claim = b""  # content of this job's claim file; empty without a claim
 
     @contextlib.contextmanager
