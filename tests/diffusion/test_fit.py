@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
@@ -29,7 +28,7 @@ from usk.data.source import Source
 from usk.data.splits import held_out_groups
 from usk.diffusion import train as training
 from usk.diffusion.card import write_generator_card
-from usk.diffusion.fit import FitConfig, fit, in_pairs, preview
+from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.loop import CHECKPOINT_FILE, Stopped, StopSignals
@@ -158,8 +157,6 @@ def test_the_result_is_a_whole_pipeline_folder_that_is_not_trained_over(
     index = json.loads((result.folder / "model_index.json").read_text())
     assert index["_class_name"] == "AudioDiffusionPipeline"
     assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
-    with Image.open(result.folder / "preview.png") as picture:
-        assert picture.size == (2 * 4 * 32, 2 * 4 * 16)
     assert not list(result.folder.glob("*checkpoint*")) and not list(result.folder.rglob("*.part"))
     assert watching.steps == list(range(1, 8))
     record = json.loads((result.folder / "training.json").read_text())
@@ -456,26 +453,6 @@ def test_training_takes_short_clips_both_as_they_are_and_repeated(source: Source
     assert 16 < silent < 48
 
 
-@pytest.mark.slow
-def test_a_class_conditional_fit_names_its_classes(
-    usk: Callable[..., Any], tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    previewed: list[Any] = []  # it takes longer than all the rest
-    monkeypatch.setattr("usk.diffusion.fit.preview", lambda *given: previewed.extend(given))
-    out = tmp_path / "gen"
-    usk(
-        f"fit --real {tone_folder} --out {out} --steps 1 --batch 2 --device cpu --class-conditional --json"
-    ).done()
-    names = json.loads((out / "model_index.json").read_text())["id2label"]
-    assert names == {"0": "high", "1": "low", "2": "middle"}
-    generator = load_generator(str(out), device="cpu")
-    assert generator.class_names == ("high", "low", "middle")
-    assert generator.unet.class_embedding.weight.shape[0] == 4  # type: ignore[union-attr]
-    _, images, _, shown = previewed
-    assert len(images) == len(shown) == 8 and set(shown) <= {"high", "low", "middle"}
-    assert "| classes | high, low, middle |" in (out / "README.md").read_text()
-
-
 def test_a_class_conditional_generator_follows_its_classes(source: Source, tmp_path: Path) -> None:
     config = replace(
         TINY, class_conditional=True, steps=80, batch=8, learning_rate=5e-3, ema_decay=0.9, checkpoint_every_s=60.0,
@@ -483,6 +460,9 @@ def test_a_class_conditional_generator_follows_its_classes(source: Source, tmp_p
     )  # fmt: skip
     result = fit([source], tmp_path / "out", config, mel=MEL)
     generator = load_generator(str(result.folder), device="cpu", precision="fp32")
+    index = json.loads((result.folder / "model_index.json").read_text())
+    assert index["id2label"] == {"0": "high", "1": "low"} and generator.class_names == ("high", "low")
+    assert "| classes | high, low |" in card_of(result.folder)
     held = [row for row, clip in enumerate(source.clips) if clip.group in held_of(source)]
     images, _ = images_of(decode_source(source, 8_000), MEL)
     images = torch.from_numpy(images[held].astype(np.float32))[:, None]
@@ -543,7 +523,6 @@ def test_recorded_steps_learn_as_plain_ones_do(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(TINY, device="cuda", class_conditional=True, steps=20, learning_rate=1e-2, ema_decay=0.0)
-    monkeypatch.setattr("usk.diffusion.fit.preview", lambda *_: None)
 
     def fitted(name: str) -> tuple[list[float], dict[str, torch.Tensor]]:
         watching = Watching()
@@ -604,35 +583,6 @@ def test_where_a_step_does_not_fit_activations_are_computed_twice(
     with pytest.raises(UskError) as raised:
         fit([source], tmp_path / "none", config, mel=MEL)
     assert raised.value.field == "batch"
-
-
-def test_the_preview_is_of_pairs_of_a_class() -> None:
-    labels = np.array([0, 1, 2, 1, 0, 3, 0, 1, 1, 2])
-    rows = in_pairs(labels, np.random.default_rng(0))
-    assert sorted(rows.tolist()) == list(range(10))
-    pairs = labels[rows][:8].reshape(4, 2)
-    assert (pairs[:, 0] == pairs[:, 1]).all()
-    assert set(labels[rows][8:]) == {0, 3}
-    assert not np.array_equal(rows, in_pairs(labels, np.random.default_rng(1)))
-
-
-def test_the_preview_is_conditioned_on_the_classes(tmp_path: Path) -> None:
-    labels: list[list[int]] = []
-
-    class Recorder(torch.nn.Module):
-        def forward(
-            self, noisy: torch.Tensor, timestep: int, class_labels: torch.Tensor, return_dict: bool
-        ) -> Any:
-            labels.append(class_labels.tolist())
-            return (torch.zeros_like(noisy),)
-
-    networks = new_networks(TINY.resolved(), MEL, ("a", "b"), torch.device("cpu"))
-    generator = networks.generator(torch.device("cpu"), "fp32")
-    generator.unet = Recorder()
-    images = np.zeros((4, 16, 32), dtype=np.float32)
-    preview(generator, images, tmp_path / "p.png", ["a", "a", "b", "a"], SamplerConfig(2, 0.5))
-    # Inverting: the four images. Sampling: both first parents, then the mix of two a, and that of b and a, which has none.
-    assert labels == [[0, 0, 1, 0]] * 3 + [[0, 1, 0, 2]] * 2
 
 
 # --- stopping ----------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_peft_itself_loads_the_adapter(fitted: Path, models: dict[str, Path]) ->
     base = load_generator(str(models["audioldm"]), "cpu", "fp32")
     ours = load_generator(str(fitted), "cpu", "fp32")
     assert isinstance(base, TextGenerator) and isinstance(ours, TextGenerator)
-    texts = ours.texts(["high"], 2_048)
+    texts = ours.embed_batch(["high"], 2_048)
     noisy, nodes = torch.randn(1, *ours.latent_shape(2_048)), torch.tensor([300.0])
     with torch.no_grad():
         expected = ours.output(noisy, nodes, texts)
@@ -213,7 +213,7 @@ def test_two_classes_with_prompts_of_their_own(
     n_samples = drawn.clean.shape[-1] * trainer.generator.hop_samples
     texts = trainer._texts(drawn.prompts, drawn.dropped, drawn.clean.shape[-1])
     assert not texts["context"][drawn.dropped].any() and texts["context"][~drawn.dropped].any(dim=-1).any()
-    given = trainer.generator.texts(["a flute"], n_samples)["context"][0]
+    given = trainer.generator.embed_batch(["a flute"], n_samples)["context"][0]
     place = int(((drawn.prompts == 1) & ~drawn.dropped).nonzero()[0])
     torch.testing.assert_close(texts["context"][place, : len(given)], given)
 

@@ -126,7 +126,7 @@ def test_the_operations_of_an_evaluation_are_not_estimated_too_low(
     name: str, generators: dict[str, TextGenerator]
 ) -> None:
     generator, noisy = generators[name], noise(generators[name])
-    texts = generator.texts(["a dog"], SAMPLES)
+    texts = generator.embed_batch(["a dog"], SAMPLES)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator.denoise(noisy[:1], generator.schedule.nodes(2, 0.5)[-1], texts)
     assert 0 < counter.get_total_flops() < 1.2 * generator.flop(SAMPLES)
@@ -163,20 +163,20 @@ def test_prompts_are_encoded_once_and_their_encoders_freed(
         return original(self, *given, **named)
 
     monkeypatch.setattr(owner, encode, counting)
-    expected = generators[name].texts(PROMPTS, SAMPLES)
+    expected = generators[name].embed_batch(PROMPTS, SAMPLES)
     counted.clear()
     lengths = (SAMPLES, 2 * SAMPLES)
     generator.expect(PROMPTS, lengths)
     for n_samples in lengths:
-        texts = generator.texts(PROMPTS, n_samples)
-        generator.without(texts, n_samples)
+        texts = generator.embed_batch(PROMPTS, n_samples)
+        generator.without_prompt(texts, n_samples)
     assert len(counted) == len(PROMPTS) + 1, "each of the prompts, and none"
     assert all(part is None for part in generator._text_encoders().values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        other = generator.texts(["a car"], SAMPLES)  # the encoders come back
+        other = generator.embed_batch(["a car"], SAMPLES)  # the encoders come back
     assert not all(torch.equal(other[key], expected[key][:1]) for key in other)
-    for key, part in generator.texts(PROMPTS, SAMPLES).items():
+    for key, part in generator.embed_batch(PROMPTS, SAMPLES).items():
         torch.testing.assert_close(part, expected[key])
 
 

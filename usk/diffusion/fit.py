@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from usk.audio.mel import MelSettings
@@ -18,11 +17,8 @@ from usk.data.source import Source
 from usk.device import resolve_device
 from usk.diffusion.adapter import ADAPTER_FILE
 from usk.diffusion.fit_config import FitConfig as FitConfig
-from usk.diffusion.generator import Condition
-from usk.diffusion.interpolate import decomposed
 from usk.diffusion.loop import CHECKPOINT_FILE, TrainingLoop
 from usk.diffusion.lora_fit import LATENTS_FILE, lora_work
-from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.networks import (
     Base,
     Networks,
@@ -33,7 +29,6 @@ from usk.diffusion.networks import (
     training_sources_of,
 )
 from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
-from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import FitWork, MelTrainer
 from usk.diffusion.training_data import FitSources, load_clips
 from usk.diffusion.weights import quiet_libraries
@@ -44,7 +39,6 @@ from usk.reporter import Reporter
 EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160)
 """One image of 4 s at 22.05 kHz: 64 bands, a frame each 25 ms."""
 
-PREVIEW_SAMPLER = SamplerConfig(steps=6, strength=0.5)  # the default of `usk synth`
 FIT_FILE = "fit.json"  # the settings and training data of a fit
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -122,19 +116,12 @@ def _mel_work(data: FitSources, config: FitConfig, mel: MelSettings | None, devi
     config = config if base is None else base.described(config, classes)
     trainer = MelTrainer(clips, networks, config, device)
 
-    def write(root: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
-        pool = trainer.held_out if len(trainer.held_out) else trainer.training
-        shown = pool[in_pairs(pool.labels, np.random.default_rng(config.seed))[:8]]
-        names = [classes[label] for label in shown.labels] if classes else []
-        preview(trainer.generator(), shown.images.astype(np.float32), root / "preview.png", names)
-        write_pipeline(root, networks, trained_on, record)
-
     return FitWork(
         trainer=trainer,
         settings={"mel": mel.as_dict()},
         parts=parts,
         base=None if base is None else base.generator,
-        write=write,
+        write=lambda folder, *contents: write_pipeline(folder, networks, *contents),
     )
 
 
@@ -208,49 +195,3 @@ def write_pipeline(
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         atomic_write(folder / name, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def preview(
-    generator: MelGenerator,
-    images: np.ndarray,
-    path: Path,
-    class_names: Sequence[str] = (),
-    sampler: SamplerConfig = PREVIEW_SAMPLER,
-) -> None:
-    """Write a PNG with up to four pairs of images, in rows: first parent, its round trip, the mix, second parent.
-
-    Guidance is not used. `class_names` are the images' classes, for a class-conditional generator. A mix of two classes has none.
-    """
-    from PIL import Image
-
-    pairs = min(4, len(images) // 2)
-    if pairs < 1:
-        return
-    chosen = torch.from_numpy(images[: 2 * pairs].astype(np.float32))[:, None]
-    clean = generator.to_latent(chosen.to(generator.device))
-    names = list(class_names[: 2 * pairs])
-    mix_names = [
-        first if first == second else "" for first, second in zip(names[0::2], names[1::2], strict=True)
-    ]
-    noisy = generator.invert(clean, sampler, Condition(names))
-    half = torch.full((pairs,), 0.5)
-    mixed = decomposed(noisy[0::2], noisy[1::2], half, clean[0::2], clean[1::2], generator.scales(sampler))
-    back = generator.to_image(
-        generator.sample(torch.cat((noisy[0::2], mixed)), sampler, Condition(names[0::2] + mix_names))
-    )
-    rows = [generator.to_image(clean[0::2]), back[:pairs], back[pairs:], generator.to_image(clean[1::2])]
-    grid = torch.cat([torch.cat([image[0].flip(0) for image in row], dim=1) for row in rows], dim=0)
-    pixels = ((grid.cpu().numpy() + 1) * 127.5).round().astype(np.uint8)
-    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2)).save(path)
-
-
-def in_pairs(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return all rows in random order: first pairs of the same class, then the others. `labels` int [n]."""
-    pairs: list[int] = []
-    unpaired: dict[int, int] = {}  # by label
-    for row in rng.permutation(len(labels)).tolist():
-        if (first := unpaired.pop(int(labels[row]), None)) is None:
-            unpaired[int(labels[row])] = row
-        else:
-            pairs += [first, row]
-    return np.array([*pairs, *unpaired.values()], dtype=np.int64)

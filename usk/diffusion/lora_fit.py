@@ -57,9 +57,6 @@ class LatentBatch(NamedTuple):
     prompts: torch.Tensor  # int64 [n]: indices in the trainer's list
     dropped: torch.Tensor  # bool [n]: whether the prompt is left out, which guidance needs
 
-    def to(self, device: torch.device) -> LatentBatch:
-        return LatentBatch(*(tensor.to(device) for tensor in self))
-
 
 class LoraTrainer(Trainer):
     """Trains the LoRA weights in a generator's network."""
@@ -81,7 +78,7 @@ class LoraTrainer(Trainer):
         self.prompts = [prompt for of_class in by_class for prompt in of_class]
         counts = [len(of_class) for of_class in by_class]
         self.first_prompt, self.n_prompts = np.cumsum([0, *counts[:-1]]), np.array(counts)
-        generator.bring("network")
+        generator.bring_to_device("network")
         generator.expect(self.prompts, set(clips.lengths.tolist()))
         self.training, self.held_out = np.flatnonzero(~clips.held_out), np.flatnonzero(clips.held_out)
 
@@ -121,8 +118,8 @@ class LoraTrainer(Trainer):
     def _texts(self, prompts: torch.Tensor, dropped: torch.Tensor, n_steps: int) -> Embedding:
         """Return the prompts' embeddings, with the embedding for no prompt where it is dropped."""
         n_samples = n_steps * self.generator.hop_samples
-        texts = self.generator.texts([self.prompts[index] for index in prompts.tolist()], n_samples)
-        without = self.generator.without(texts, n_samples)
+        texts = self.generator.embed_batch([self.prompts[index] for index in prompts.tolist()], n_samples)
+        without = self.generator.without_prompt(texts, n_samples)
         return {
             name: torch.where(dropped.reshape(-1, *(1,) * (none.dim() - 1)), none, texts[name])
             for name, none in without.items()

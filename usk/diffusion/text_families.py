@@ -57,7 +57,7 @@ class StableAudio(TextGenerator):
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
-        text = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, False))
+        text = self.encode_once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, False))
         start, end = self.pipeline.encode_duration(0.0, seconds, cpu, False, 1)
         return {"context": torch.cat((text, start, end), dim=1), "seconds": torch.cat((start, end), dim=2)}
 
@@ -104,7 +104,7 @@ class StableAudio3(TextGenerator):
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         cpu, seconds = torch.device("cpu"), n_samples / self.sample_rate_hz
-        text, mask = self.once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1))
+        text, mask = self.encode_once(prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1))
         duration = self.pipeline.encode_duration(seconds, cpu, 1, 1)
         context, mask = self.pipeline.prepare_cross_attention(text, mask, duration)
         return {"context": context, "mask": mask, "duration": duration}
@@ -145,7 +145,7 @@ class LongCatAudioDiT(TextGenerator):
         from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _normalize_text
 
         normalized, cpu = _normalize_text(prompt), torch.device("cpu")
-        text, length = self.once(prompt, lambda: self.pipeline.encode_prompt([normalized], cpu))
+        text, length = self.encode_once(prompt, lambda: self.pipeline.encode_prompt([normalized], cpu))
         mask = torch.arange(text.shape[1])[None] < length[:, None]
         return {"context": text, "mask": mask}
 
@@ -206,7 +206,7 @@ class AudioLDM2(TextGenerator):
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         negative, cpu = self.negative_prompt or None, torch.device("cpu")
-        encoded = self.once(
+        encoded = self.encode_once(
             prompt, lambda: self.pipeline.encode_prompt(prompt, cpu, 1, True, negative_prompt=negative)
         )
         both = dict(zip(("text", "mask", "generated"), encoded, strict=True))
@@ -214,7 +214,7 @@ class AudioLDM2(TextGenerator):
         # The negative prompt is encoded with each prompt: it is padded to the prompt's length, which changes its encoding.
         return with_prompt | {f"without {name}": part[:1] for name, part in both.items()}
 
-    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+    def without_prompt(self, texts: Embedding, n_samples: int) -> Embedding:
         none = "without "
         return {name.removeprefix(none): part for name, part in texts.items() if name.startswith(none)}
 
@@ -265,7 +265,7 @@ class AudioLDM(AudioLDM2):
 
     def embed(self, prompt: str, n_samples: int) -> Embedding:
         negative, cpu = self.negative_prompt or None, torch.device("cpu")
-        both = self.once(prompt, lambda: self.pipeline._encode_prompt(prompt, cpu, 1, True, negative))
+        both = self.encode_once(prompt, lambda: self.pipeline._encode_prompt(prompt, cpu, 1, True, negative))
         return {"text": both[1:], "without text": both[:1]}
 
     def output(self, scaled: torch.Tensor, nodes: torch.Tensor, texts: Embedding) -> torch.Tensor:
@@ -290,5 +290,5 @@ class MusicLDM(AudioLDM):
             found = self.pipeline.text_encoder.get_text_features(**tokens)
             return found if isinstance(found, torch.Tensor) else found.pooler_output
 
-        both = self.once(prompt, encode)
+        both = self.encode_once(prompt, encode)
         return {"text": both[1:], "without text": both[:1]}

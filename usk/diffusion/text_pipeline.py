@@ -110,18 +110,18 @@ class TextGenerator(Generator):
         return latent.narrow(self.time_axis, 0, n_samples // self.hop_samples)
 
     def encode(self, audio: torch.Tensor) -> torch.Tensor:
-        self.bring("vae")
+        self.bring_to_device("vae")
         with torch.no_grad():
             return self.to_latent(audio.to(self.device)).float()
 
     def decode(
         self, latent: torch.Tensor, seeds: Sequence[int], iterations: int, source: torch.Tensor | None = None
     ) -> torch.Tensor:
-        self.bring("vae")
+        self.bring_to_device("vae")
         with torch.no_grad():
             return self.to_audio(latent).float()
 
-    def bring(self, what: str) -> None:
+    def bring_to_device(self, what: str) -> None:
         """If components take turns, move the "network" or the "vae" (with its vocoder) to the device, and the other away."""
         if not self.takes_turns or self._on_device == what:
             return
@@ -140,12 +140,12 @@ class TextGenerator(Generator):
 
         def predict(noisy: torch.Tensor, node: float) -> torch.Tensor:
             n_samples = noisy.shape[self.time_axis] * self.hop_samples
-            self.bring("network")
-            texts = self.texts(list(condition.texts) or [self.negative_prompt] * len(noisy), n_samples)
+            self.bring_to_device("network")
+            texts = self.embed_batch(list(condition.texts) or [self.negative_prompt] * len(noisy), n_samples)
             with torch.no_grad(), autocast(self.device, self.precision):
                 output = self.denoise(noisy, node, texts)
                 if condition.guidance != 1.0 and condition.texts:
-                    without = self.denoise(noisy, node, self.without(texts, n_samples))
+                    without = self.denoise(noisy, node, self.without_prompt(texts, n_samples))
                     output = without + condition.guidance * (output - without)
             return output
 
@@ -177,13 +177,13 @@ class TextGenerator(Generator):
                         hint="Write a shorter prompt.",
                     )
 
-    def once(self, prompt: str, encode: Callable[[], Any]) -> Any:
+    def encode_once(self, prompt: str, encode: Callable[[], Any]) -> Any:
         """Return the text encoders' output for a prompt, which does not depend on the length of audio."""
         if prompt not in self.encoded:
             self.encoded[prompt] = encode()
         return self.encoded[prompt]
 
-    def texts(self, prompts: Sequence[str], n_samples: int) -> Embedding:
+    def embed_batch(self, prompts: Sequence[str], n_samples: int) -> Embedding:
         """Return the embeddings of a batch of prompts, padded to the longest, on the device."""
         wanted = {(prompt, n_samples) for prompt in prompts}
         if not wanted <= self.embeddings.keys():
@@ -191,12 +191,12 @@ class TextGenerator(Generator):
         each = [self.embeddings[prompt, n_samples] for prompt in prompts]
         return {name: _stacked([one[name] for one in each]).to(self.device) for name in each[0]}
 
-    def without(self, texts: Embedding, n_samples: int) -> Embedding:
+    def without_prompt(self, texts: Embedding, n_samples: int) -> Embedding:
         """Return the embedding for no prompt, for guidance: that of the negative prompt, or zeros."""
         if self.none_is_zero and not self.negative_prompt:
             return {**texts, "context": torch.zeros_like(texts["context"])}
         batch = len(next(iter(texts.values())))
-        return self.texts([self.negative_prompt] * batch, n_samples)
+        return self.embed_batch([self.negative_prompt] * batch, n_samples)
 
     def expect(self, texts: Iterable[str], lengths: Iterable[int]) -> None:
         lengths = tuple(lengths)

@@ -20,7 +20,7 @@ import torch
 from usk.device import autocast, default_precision
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.generator import Generator
-from usk.diffusion.mel_pipeline import VAE_SCALE, MelGenerator
+from usk.diffusion.mel_pipeline import VAE_SCALE
 from usk.diffusion.networks import Networks
 from usk.diffusion.training_data import FitClips
 from usk.replay import ReplayedStep
@@ -47,9 +47,6 @@ class MelBatch(NamedTuple):
     labels: torch.Tensor  # int64 [n]; the number of classes for no class
     timesteps: torch.Tensor  # int64 [n]
     noise: torch.Tensor  # [n, *latent shape]
-
-    def to(self, device: torch.device) -> MelBatch:
-        return MelBatch(*(tensor.to(device) for tensor in self))
 
 
 class Trainer(ABC):
@@ -102,9 +99,12 @@ class Trainer(ABC):
             clear_gradients(self.parameters)
         batch = self._next[1] if self._next is not None and self._next[0] == step else self.draw(step)
         torch.manual_seed(self._seed(step))  # for dropout, which a base may have
-        loss = learn(*batch.to(self.device))
+        loss = learn(*self._on_device(batch))
         self._next = step + 1, self.draw(step + 1)  # while CUDA computes
         return float(loss)  # waits for CUDA
+
+    def _on_device(self, batch: Any) -> Any:
+        return batch._make(tensor.to(self.device) for tensor in batch)
 
     def _seed(self, step: int) -> int:
         return (self.config.seed * 1_000_003 + step) * 2 + 1
@@ -119,7 +119,7 @@ class Trainer(ABC):
         with torch.no_grad():
             copy_into(self.parameters, average)
             for batch in self.validation():
-                total += float(self.loss(batch.to(self.device))) * len(batch[0])
+                total += float(self.loss(self._on_device(batch))) * len(batch[0])
                 n += len(batch[0])
             copy_into(self.parameters, current)
         self.network.train()
@@ -237,10 +237,6 @@ class MelTrainer(Trainer):
         tensors = self._with_noise(chosen.images, labels, draw)
         size = min(32, self.config.batch)
         return [MelBatch(*batch) for batch in zip(*(tensor.split(size) for tensor in tensors), strict=True)]
-
-    def generator(self) -> MelGenerator:
-        """Return a generator with the networks as they are, for previews."""
-        return self.networks.generator(self.device, self.precision)
 
 
 def copy_into(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
