@@ -380,6 +380,7 @@ def written(name: str, change: bytes | Callable[[bytes], bytes]) -> Callable[[Pa
 
 
 INDEX, UNET_CONFIG, MEL_CONFIG = "model_index.json", "unet/config.json", "mel/mel_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -389,26 +390,14 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no UNet": (lambda f: shutil.rmtree(f / "unet"), "unet/config.json is missing"),
     "no weights": (lambda f: (f / UNET).unlink(), "unet has no diffusion_pytorch_model.safetensors or .bin"),
     "empty weights": (written(UNET, b""), f"{UNET} is damaged or incomplete"),
-    "cut weights": (
-        written(UNET, lambda whole: whole[:-999]),
-        f"{UNET} is damaged or incomplete; fetch it again",
-    ),
-    "a pointer of Git LFS": (
-        written(UNET, LFS_POINTER),
-        f"{UNET} is a pointer of Git LFS; run `git lfs pull`",
-    ),
-    "a tensor less": (drop_a_tensor, "its weights cannot be loaded: conv_in.weight is missing"),
-    "other shapes": (
-        edited(UNET_CONFIG, block_out_channels=[16, 32]),
-        "its weights cannot be loaded: Error(s) in loading state_dict for UNet2DModel: size mismatch for ",
-    ),
-    "a UNet that predicts variances": (
-        lambda f: reshape_output(f, 2),
-        "its UNet makes 2 channels of 1; usk needs one that predicts the noise alone",
-    ),
+    "cut weights": (written(UNET, lambda whole: whole[:-999]), f"{UNET} is damaged or incomplete"),
+    "a pointer of Git LFS": (written(UNET, LFS_POINTER), "run `git lfs pull`"),
+    "a tensor less": (drop_a_tensor, "conv_in.weight is missing"),
+    "other shapes": (edited(UNET_CONFIG, block_out_channels=[16, 32]), "for UNet2DModel: size mismatch for "),
+    "a UNet that predicts variances": (lambda f: reshape_output(f, 2), "predicts the noise alone"),
     "a UNet that embeds other things": (
         edited(UNET_CONFIG, class_embed_type="identity"),
-        "its UNet takes conditions that usk does not support (class_embed_type)",
+        "(class_embed_type)",
     ),
     "index is no JSON": (written(INDEX, b"{"), "model_index.json is not valid JSON"),
     "index is no text": (written(INDEX, b"\xff"), "model_index.json is not valid JSON"),
@@ -417,40 +406,22 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "mel is nonsense": (edited(MEL_CONFIG, x_res="wide"), "mel_config.json is not understood"),
     "another pipeline": (edited(INDEX, mel=KeyError), "names no UNet2DModel and mel"),
     "a strange index": (edited(INDEX, unet="UNet"), "names no UNet2DModel and mel"),
-    "a UNet of another class": (
-        edited(INDEX, unet=["diffusers", "UNet2DConditionModel"]),
-        "is conditioned on encodings of 1280 numbers",
-    ),
-    "another image size": (
-        edited(MEL_CONFIG, x_res=64),
-        "its UNet takes 1 x 16 x 32 but its mel makes 1 x 16 x 64",
-    ),
+    "another UNet": (edited(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "encodings of 1280 numbers"),
+    "another image size": (edited(MEL_CONFIG, x_res=64), "takes 1 x 16 x 32 but its mel makes 1 x 16 x 64"),
     "mel is a folder": (lambda f: as_folder(f / MEL_CONFIG), "mel/mel_config.json cannot be read"),
     "mel is endless": (edited(MEL_CONFIG, n_fft=10**12), "mel_config.json is not understood"),
-    "mel's filters are endless": (
+    "endless filters": (
         edited(MEL_CONFIG, n_fft=60_000, y_res=60_000),
-        "mel_config.json is not understood: an image of 60000 bands",
+        "understood: an image of 60000 bands",
     ),
-    "scheduler is endless": (
-        edited("scheduler/scheduler_config.json", num_train_timesteps=10**12),
-        "num_train_timesteps must be between 1 and",
-    ),
+    "scheduler is endless": (edited(SCHEDULER, num_train_timesteps=10**12), "num_train_timesteps must be"),
     "endless layers": (edited(UNET_CONFIG, layers_per_block=10_000_000), "layers_per_block is too large"),
     "endless channels": (edited(UNET_CONFIG, block_out_channels=[60_000, 60_000]), "config.json describes"),
-    "a time embedding that is not known": (
-        edited(UNET_CONFIG, time_embedding_type="1"),
-        "its weights cannot be loaded",
-    ),
+    "an unknown embedding": (edited(UNET_CONFIG, time_embedding_type="1"), "its weights cannot be loaded"),
     "a padding that is a list": (edited(UNET_CONFIG, downsample_padding=[1]), "downsample_padding is [1]"),
     "classes as text": (edited(UNET_CONFIG, num_class_embeds="3"), "is class-conditional, but id2label"),
-    "trained_on without sources": (
-        lambda f: (f / "trained_on.json").write_text("{}"),
-        "trained_on.json does not list",
-    ),
-    "a VAE that is not there": (
-        edited(INDEX, vqvae=["diffusers", "AutoencoderKL"]),
-        "vqvae/config.json is missing",
-    ),
+    "no sources": (lambda f: (f / "trained_on.json").write_text("{}"), "trained_on.json does not list"),
+    "no VAE": (edited(INDEX, vqvae=["diffusers", "AutoencoderKL"]), "vqvae/config.json is missing"),
 }
 
 
@@ -534,21 +505,15 @@ def cut(file: Path) -> None:
 
 
 SPOILT_BIN: dict[str, tuple[Callable[[dict[str, Any], Path], Any], str]] = {
-    "cut": (lambda state, file: (zipped(state, file), cut(file)), f"{BIN} is damaged or incomplete"),
-    "cut, as torch wrote it once": (
-        lambda state, file: (legacy(state, file), cut(file)),
-        f"{BIN} is damaged or incomplete",
-    ),
+    "cut": (lambda state, file: (zipped(state, file), cut(file)), "is damaged or incomplete"),
+    "cut, as torch wrote it once": (lambda state, file: (legacy(state, file), cut(file)), "is damaged or"),
     "empty": (lambda state, file: file.write_bytes(b""), f"{BIN} is damaged or incomplete"),
     "no tensors": (lambda state, file: zipped([1, 2], file), "its weights cannot be loaded"),
     "a tensor less": (
         lambda state, file: (state.pop("conv_in.bias"), zipped(state, file)),
-        "its weights cannot be loaded: conv_in.bias is missing",
+        "conv_in.bias is missing",
     ),
-    "a pointer of Git LFS": (
-        lambda state, file: file.write_bytes(LFS_POINTER),
-        f"{BIN} is a pointer of Git LFS",
-    ),
+    "a pointer of Git LFS": (lambda state, file: file.write_bytes(LFS_POINTER), f"{BIN} is a pointer of Git"),
 }
 
 

@@ -453,23 +453,13 @@ def test_work_that_finds_less_room_for_what_comes_next_is_done_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "error", "said"),
-    [
-        (
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...",
-            ModelError,
-            "out of memory even one clip",
-        ),
-        ("shapes do not match", RuntimeError, "shapes do not match"),
-    ],
+    ("message", "error"), [("can't allocate memory", ModelError), ("other shapes", RuntimeError)]
 )
-def test_a_single_clip_that_does_not_fit_is_a_model_error(
-    raised: str, error: type[Exception], said: str
-) -> None:
+def test_a_single_clip_that_does_not_fit_is_a_model_error(message: str, error: type[Exception]) -> None:
     def work(_: slice) -> None:
-        raise RuntimeError(raised)
+        raise RuntimeError(message)
 
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match="out of memory even one clip" if error is ModelError else message):
         Chunks(8).run(8, work)
 
 

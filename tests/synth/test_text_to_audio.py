@@ -144,23 +144,15 @@ def foreign(folder: Path) -> None:
     edited(folder, "model_index.json", vocoder=["evil", "Model"])
 
 
+INDEX = "model_index.json"
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "unknown family": (
-        lambda f: edited(f, "model_index.json", _class_name="FluxPipeline"),
-        "FluxPipeline is not known. Name a folder or Hub model of audio-diffusion's format, or of AudioLDM2Pipeline",
-    ),
+    "unknown family": (lambda f: edited(f, INDEX, _class_name="FluxPipeline"), "FluxPipeline is not known"),
     "unet cut": (lambda f: without_a_tensor(f, "unet"), "unet cannot be loaded: its files lack"),
-    "text encoder cut": (
-        lambda f: without_a_tensor(f, "text_encoder"),
-        "text_encoder cannot be loaded: its files lack",
-    ),
-    "other sizes": (
-        lambda f: edited(f, "unet/config.json", block_out_channels=[16, 32]),
-        "unet cannot be loaded",
-    ),
+    "text encoder cut": (lambda f: without_a_tensor(f, "text_encoder"), "text_encoder cannot be loaded"),
+    "other sizes": (lambda f: edited(f, "unet/config.json", block_out_channels=[16, 32]), "unet cannot be"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer cannot be loaded"),
     "quantized": (in_whole_numbers, "whole numbers"),
-    "odd index": (lambda f: edited(f, "model_index.json", vae=["diffusers"]), "cannot be loaded"),
+    "odd index": (lambda f: edited(f, INDEX, vae=["diffusers"]), "cannot be loaded"),
     "foreign component": (foreign, "component vocoder is of 'evil'"),
     "truncated weights": (truncated, "cannot be loaded"),
     "no rates": (lambda f: edited(f, "vocoder/config.json", upsample_rates=[]), "--model"),
