@@ -34,7 +34,7 @@ from usk.reporter import Reporter
 from usk.synth import filter as filtering
 from usk.synth import synthesize
 from usk.synth.dataset_folder import encode_flac
-from usk.synth.filter import ClipFilter, _file_name, scorer_of, select_best, training_rows
+from usk.synth.filter import ClipFilter, scorer_of, select_best, training_rows
 from usk.synth.plan import PlannedClip, draw_plan
 from usk.synth.settings import SynthConfig
 
@@ -426,10 +426,3 @@ def test_another_filter_into_the_same_folder_is_refused(
     for other in (("--filter", 0.6), ("--test-folds", 3)):
         usk(*arguments, *other, "--out", synth, "--quiet").refused(2, "holds clips of another plan")
     assert contents(synth) == before
-
-
-def test_a_classifier_of_many_folds_has_a_file_name_that_any_disk_takes() -> None:
-    """A fold may be a speaker."""
-    speakers = tuple(range(1, 200))
-    names = {_file_name(folds) for folds in (speakers, speakers[1:], (3,), (1, 2, 10), ())}
-    assert len(names) == 5 and max(map(len, names)) <= 40 and "1-2-10" in names

@@ -66,6 +66,16 @@ class Launcher:
         self.stdin.flush()
         return int(self.stdout.readline())
 
+    def run(self, *arguments: object) -> None:
+        self.start(*arguments)
+        assert self.exit_code() == 0
+
+    def kill(self, process: int) -> int:
+        """The exit code of a process: it may have come to its end before."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        return self.exit_code()
+
     def exit_code(self) -> int:
         """Of the process started last, when it has ended. `--quiet` prints its table all the same: skip it."""
         while not (line := self.stdout.readline()).strip().lstrip("-").isdecimal():
@@ -109,8 +119,7 @@ def test_kills_at_random_moments_lose_nothing(
 ) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
     started = time.monotonic()
-    launcher.start(*arguments, "--out", once)
-    assert launcher.exit_code() == 0
+    launcher.run(*arguments, "--out", once)
     undisturbed_s = time.monotonic() - started
     undisturbed = contents(once)
     random_moment = random.Random(0)
@@ -128,16 +137,13 @@ def test_kills_at_random_moments_lose_nothing(
             time.sleep(random_moment.uniform(0, 0.02))
         else:  # the others: at any time
             time.sleep(random_moment.uniform(0, 0.3) * undisturbed_s)
-        with contextlib.suppress(ProcessLookupError):  # it may have come to its end
-            os.kill(process, signal.SIGKILL)
-        if launcher.exit_code() == -signal.SIGKILL:
+        if launcher.kill(process) == -signal.SIGKILL:
             stages.append(made(killed))
         assert made(killed) >= before, "a finished unit was lost"
         for shard in killed.glob("data/train-*.parquet"):  # whatever has its name is whole
             assert shard.read_bytes() == undisturbed[f"data/{shard.name}"]
     assert len(set(stages)) >= 3, "the kills fell too close together to show anything"
-    launcher.start(*arguments, "--out", killed)
-    assert launcher.exit_code() == 0
+    launcher.run(*arguments, "--out", killed)
     assert contents(killed) == undisturbed
     assert not (killed / ".work").exists()
     assert "96 synthetic audio clips of 3 classes" in (killed / "README.md").read_text()
@@ -153,8 +159,7 @@ def test_kills_of_parts_that_run_at_the_same_time_lose_nothing(
     """Kills of one of two parts, which share the encoding of parents; what goes on is never waited for."""
     once = tmp_path / "once"
     command = [*arguments, "--per-class", 16]
-    launcher.start(*command, "--out", once)
-    assert launcher.exit_code() == 0
+    launcher.run(*command, "--out", once)
     undisturbed = contents(once)
     other = Launcher()
     random_moment = random.Random(2)
@@ -185,8 +190,7 @@ def test_a_filtered_run_that_is_killed_ends_with_the_same_rows(
 ) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
     command = [*arguments, "--filter", 0.5, "--per-class", 6]
-    launcher.start(*command, "--out", once)
-    assert launcher.exit_code() == 0
+    launcher.run(*command, "--out", once)
     undisturbed = contents(once)
     assert {"rejected/rejected-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"} <= {*undisturbed}
     random_moment = random.Random(1)
@@ -197,14 +201,11 @@ def test_a_filtered_run_that_is_killed_ends_with_the_same_rows(
         while written(killed) < n_files + 3 and not finished(killed):
             time.sleep(0.002)
         time.sleep(random_moment.uniform(0, 0.02))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        if launcher.exit_code() == 0:
+        if launcher.kill(process) == 0:
             break
         stages.append(written(killed))
     assert len(set(stages)) >= 4, "the kills fell too close together to show anything"
-    launcher.start(*command, "--out", killed)
-    assert launcher.exit_code() == 0
+    launcher.run(*command, "--out", killed)
     assert contents(killed) == undisturbed
 
 

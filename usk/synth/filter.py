@@ -176,12 +176,6 @@ def select_clips(
     return kept
 
 
-def _file_name(folds: Folds) -> str:
-    """Return a name for the file of a classifier. Many folds (a fold may be a speaker) are hashed."""
-    name = "-".join(map(str, folds))
-    return name if len(name) <= 40 else hashlib.sha256(name.encode()).hexdigest()[:12]
-
-
 # --- the classifiers ------------------------------------------------------------------------------------------
 
 
@@ -226,7 +220,8 @@ class ClipFilter:
         with reporter.task("training the classifier filter", "steps", sum(n_steps.values())) as task:
             done = 0
             for folds, rows in self.rows_of.items():
-                path = work / f"filter-{_file_name(folds)}.safetensors"
+                key = hashlib.sha256(repr(folds).encode()).hexdigest()[:12]
+                path = work / f"filter-{key}.safetensors"
                 with disk_errors(work.parent), creation_lock(path):  # one process trains it
                     weights = read_checked(path)
                     if weights is None:
