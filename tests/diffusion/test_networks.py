@@ -280,6 +280,23 @@ def test_other_classes_keep_the_rows_of_shared_names_and_need_the_flag(
     assert unet.config.num_class_embeds == 4
 
 
+def test_embeddings_of_new_classes_learn_faster_than_the_weights_of_the_base(
+    fit_from: Callable[..., Any], conditional: Path, other_classes: Path, tone_folder: Path, tmp_path: Path
+) -> None:
+    """They all start as one row: at the rate of the others the network was still blind to classes after 500 steps."""
+
+    def moved(out: str, real: Path) -> float:
+        learning = ("--class-conditional", "--learning-rate", 0.01, "--steps", 10)
+        fit_from(conditional, out, *learning, real=real).done()
+        before, after = unet_state(conditional), unet_state(tmp_path / out)
+        rows = before["class_embedding.weight"][[3, 2, 3] if real == other_classes else [0, 1, 2]]
+        other = "time_embedding.linear_1.weight"
+        change = (after["class_embedding.weight"][:3] - rows).abs().mean()
+        return float(change / (after[other] - before[other]).abs().mean())
+
+    assert moved("new", other_classes) > 10 > 2 > moved("known", tone_folder)
+
+
 def test_a_class_conditional_base_stays_so_where_it_knows_all_classes(
     fit_from: Callable[..., Any], conditional: Path, tone_folder: Path, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ class Networks:
     mel: MelSettings
     scheduler_config: dict[str, Any]  # as diffusers saves it
     class_names: tuple[str, ...]  # that condition the UNet; one more label means no class
+    has_new_classes: bool = False  # which the base did not know
 
     def __post_init__(self) -> None:
         self.schedule = NoiseSchedule.from_config(self.scheduler_config)
@@ -135,6 +136,7 @@ class Base:
             mel=generator.mel,
             scheduler_config=self.scheduler_config,
             class_names=class_names,
+            has_new_classes=not set(class_names) <= set(generator.class_names),
         )
 
 
