@@ -61,7 +61,7 @@ KINDS = (
         "model",
         "model_index.json",
         re.compile(
-            r"(model_index|trained_on|training|round_trip)\.json|README\.md|"
+            r"(model_index|trained_on|training|round_trip)\.json|README\.md|preview\.png|"
             r"(unet|vqvae|mel|scheduler|audio_encoder)/\w[^/]*\.(json|safetensors)"
         ),
         ("unet", "vqvae", "mel", "scheduler", "audio_encoder"),

@@ -289,6 +289,7 @@ def test_a_generator_fitted_here_makes_clips_and_knows_what_it_was_trained_on(
     fit = f"fit --real {tone_folder} --batch 2"
     fitted = usk(f"{fit} --out {tmp_path}/gen --steps 2 --json").done()
     assert fitted.value["folder"] == str(tmp_path / "gen")
+    assert (tmp_path / "gen" / "preview.png").is_file()
     assert "`usk fit` (usk " in (tmp_path / "gen" / "README.md").read_text()
     trained = json.loads((tmp_path / "gen" / "trained_on.json").read_text())["sources"][0]
     assert trained["source"] == tone_folder.name

@@ -157,6 +157,7 @@ def test_the_result_is_a_whole_pipeline_folder_that_is_not_trained_over(
     index = json.loads((result.folder / "model_index.json").read_text())
     assert index["_class_name"] == "AudioDiffusionPipeline"
     assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
+    assert (result.folder / "preview.png").is_file()
     assert not list(result.folder.glob("*checkpoint*")) and not list(result.folder.rglob("*.part"))
     assert watching.steps == list(range(1, 8))
     record = json.loads((result.folder / "training.json").read_text())
@@ -523,6 +524,7 @@ def test_recorded_steps_learn_as_plain_ones_do(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(TINY, device="cuda", class_conditional=True, steps=20, learning_rate=1e-2, ema_decay=0.0)
+    monkeypatch.setattr("usk.diffusion.fit.write_preview", lambda *_: None)
 
     def fitted(name: str) -> tuple[list[float], dict[str, torch.Tensor]]:
         watching = Watching()

@@ -105,12 +105,14 @@ def _show(display: Any, result: Any, options: str) -> None:
         return set().union(*(part.get(kind, ()) for part in result.trained_on["sources"]))
 
     trained = recordings("groups")
+    preview = result.folder / "preview.png"
     best: dict[str, Any] = next((row for row in reversed(result.log) if row["step"] == result.kept_step), {})
     facts = {
         "folder": str(result.folder),
         "recordings": len(trained),
         "held out": len(recordings("held_out_groups") - trained),
         "license": result.trained_on["license"],
+        **({"preview": str(preview)} if preview.is_file() else {}),
         **best,
     }
     next_step = f"Next: usk synth --model {shell_quoted(str(result.folder))}{options}"

@@ -29,6 +29,7 @@ from usk.diffusion.networks import (
     training_sources_of,
 )
 from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
+from usk.diffusion.preview import write_preview
 from usk.diffusion.train import FitWork, MelTrainer
 from usk.diffusion.training_data import FitSources, load_clips
 from usk.diffusion.weights import quiet_libraries
@@ -116,12 +117,19 @@ def _mel_work(data: FitSources, config: FitConfig, mel: MelSettings | None, devi
     config = config if base is None else base.described(config, classes)
     trainer = MelTrainer(clips, networks, config, device)
 
+    def write(root: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
+        shown = trainer.held_out if len(trainer.held_out) else trainer.training
+        names = [classes[label] for label in shown.labels] if classes else [""] * len(shown)
+        generator = networks.generator(device, trainer.precision)
+        write_preview(generator, shown.images, names, root / "preview.png", config.seed)
+        write_pipeline(root, networks, trained_on, record)
+
     return FitWork(
         trainer=trainer,
         settings={"mel": mel.as_dict()},
         parts=parts,
         base=None if base is None else base.generator,
-        write=lambda folder, *contents: write_pipeline(folder, networks, *contents),
+        write=write,
     )
 
 

@@ -15,8 +15,9 @@ from usk.data.licenses import UNKNOWN
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.generator import Generator
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator
+from usk.diffusion.mel_pipeline import MelGenerator, frame_multiple
 from usk.diffusion.pipeline import (
+    MEL_IMAGES,
     component_class,
     locate_pipeline,
     naming_model,
@@ -44,6 +45,24 @@ class Networks:
 
     def __post_init__(self) -> None:
         self.schedule = NoiseSchedule.from_config(self.scheduler_config)
+
+    def generator(self, device: torch.device, precision: str) -> MelGenerator:
+        """Return a generator with the networks as they are."""
+        return MelGenerator(
+            family=MEL_IMAGES,
+            sample_rate_hz=self.mel.sample_rate_hz,
+            longest_samples=self.mel.image_samples,
+            class_names=self.class_names,
+            mel=self.mel,
+            model_id="fitted",
+            device=device,
+            precision=precision,
+            unet=self.unet.eval(),
+            vae=self.vae,
+            schedule=self.schedule,
+            image_shape=self.shape,
+            frame_multiple=frame_multiple(self.unet, self.shape, self.mel),
+        )
 
 
 def build_unet(config: FitConfig, shape: tuple[int, int, int], n_classes: int = 0) -> Any:
