@@ -34,6 +34,7 @@ from usk.diffusion.load import load_generator
 from usk.diffusion.loop import CHECKPOINT_FILE, Stopped, StopSignals
 from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import new_networks
+from usk.diffusion.pipeline import LEAST_CLASS_EFFECT
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import MelBatch, MelTrainer
 from usk.diffusion.training_data import FitClips, images_of
@@ -484,6 +485,8 @@ def test_a_class_conditional_generator_follows_its_classes(source: Source, tmp_p
         return float(np.mean(losses))
 
     assert loss(right) < 0.9 * loss(wrong)
+    record = json.loads((result.folder / "training.json").read_text())
+    assert record["class_effect"] == generator.class_effect > LEAST_CLASS_EFFECT
 
 
 def test_labels_left_out_are_the_last_one(source: Source) -> None:

@@ -299,6 +299,22 @@ def test_embeddings_of_new_classes_learn_faster_than_the_weights_of_the_base(
     assert moved("new", other_classes) > 10 > 2 > moved("known", tone_folder)
 
 
+def test_a_generator_that_does_not_tell_classes_apart_is_warned_of(
+    usk: Callable[..., Any],
+    fit_from: Callable[..., Any],
+    tiny_pipeline: Factory,
+    tone_folder: Path,
+    tmp_path: Path,
+) -> None:
+    blind = "hardly tells its classes apart"
+    assert blind in fit_from(tiny_pipeline(), "out", "--class-conditional", *STILL).done().err
+    assert read(tmp_path / "out" / "training.json")["class_effect"] == 0
+    assert "do not use `--strategy sample`" in (tmp_path / "out" / "README.md").read_text()
+    synth = f"synth --real {tone_folder} --model {tmp_path / 'out'} --per-class 1 --steps 2 --device cpu"
+    assert blind in usk(synth, "--strategy", "sample", "--out", tmp_path / "sampled").done().err
+    assert blind not in usk(synth, "--out", tmp_path / "mixed").done().err
+
+
 def test_a_class_conditional_base_stays_so_where_it_knows_all_classes(
     fit_from: Callable[..., Any], conditional: Path, tone_folder: Path, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from usk.diffusion.networks import (
     notes_on_base,
     training_sources_of,
 )
-from usk.diffusion.pipeline import INDEX_FILE, TRAINED_ON_FILE
+from usk.diffusion.pipeline import INDEX_FILE, LEAST_CLASS_EFFECT, TRAINED_ON_FILE
 from usk.diffusion.preview import write_preview
 from usk.diffusion.train import FitWork, MelTrainer
 from usk.diffusion.training_data import FitSources, load_clips
@@ -91,13 +91,19 @@ def fit(
             work.store(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
-        licenses, base_sources, base_id = [source.license for source in sources], [], None
+        record = _record(loop)
+        if record.get("class_effect", 1.0) < LEAST_CLASS_EFFECT:
+            reporter.warn(
+                "the generator hardly tells its classes apart yet: clips of the strategy sample would hurt. Train it longer"
+            )
+        licenses, base_sources = [source.license for source in sources], []
         if work.base is not None:
             licenses.append(work.base.license)
-            base_sources, base_id = training_sources_of(work.base), work.base.model_id
+            base_sources = training_sources_of(work.base)
+            record["from"] = work.base.model_id
         trained_on = {"license": strictest_license(licenses), "sources": [*base_sources, *work.parts]}
         with disk_errors(root):
-            work.write(root, trained_on, _record(loop, base_id))
+            work.write(root, trained_on, record)
         for name in (CHECKPOINT_FILE, LATENTS_FILE):
             (root / name).unlink(missing_ok=True)
     return FitResult(root, loop.log, trained_on, loop.kept_step)
@@ -151,9 +157,10 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
         raise UsageError("holds a finished generator", field="out", value=root, hint=choose)
 
 
-def _record(loop: TrainingLoop, base_id: str | None) -> dict[str, Any]:
+def _record(loop: TrainingLoop) -> dict[str, Any]:
     """Return the content of training.json."""
     trainer = loop.trainer
+    class_effect = trainer.class_effect()
     return {
         "config": asdict(trainer.config),
         "precision": trainer.precision,
@@ -161,7 +168,7 @@ def _record(loop: TrainingLoop, base_id: str | None) -> dict[str, Any]:
         "kept_step": loop.kept_step,
         "log": loop.log,
         **({} if loop.diverged_step is None else {"diverged_step": loop.diverged_step}),
-        **({} if base_id is None else {"from": base_id}),
+        **({} if class_effect is None else {"class_effect": round(class_effect, 3)}),
     }
 
 

@@ -76,6 +76,10 @@ class Trainer(ABC):
     def validation(self) -> Sequence[Any]:
         """Return the same batches of held-out clips every time, on the CPU."""
 
+    def class_effect(self) -> float | None:
+        """Return how much another class changes the predictions for some clips: RMS change / RMS error. None: no classes."""
+        return None
+
     @property
     def recordable(self) -> bool:
         """Whether a step on CUDA may be recorded once and replayed."""
@@ -214,7 +218,26 @@ class MelTrainer(Trainer):
         return MelBatch(batch, labels, timesteps, noise)
 
     def loss(self, batch: MelBatch) -> torch.Tensor:
-        """Return the mean squared error of the UNet's prediction: noise, v or image, as the schedule says."""
+        predicted, target = self._predict(batch)
+        return (predicted - target).square().mean()
+
+    def class_effect(self) -> float | None:
+        n_classes = len(self.networks.class_names)
+        if n_classes < 2:
+            return None
+        batches = self._fixed_batches(self.held_out if len(self.held_out) else self.training)
+        change, error = 0.0, 0.0
+        self.network.eval()
+        with torch.no_grad():
+            for batch in map(self._on_device, batches):
+                predicted, target = self._predict(batch)
+                other, _ = self._predict(batch._replace(labels=(batch.labels + 1) % n_classes))
+                change += float((predicted - other).square().sum())
+                error += float((predicted - target).square().sum())
+        return (change / error) ** 0.5
+
+    def _predict(self, batch: MelBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the UNet's prediction (noise, v or image, as the schedule says) and what it should be."""
         images, labels, timesteps, noise = batch
         if self.networks.vae is not None:
             with torch.no_grad():
@@ -229,13 +252,15 @@ class MelTrainer(Trainer):
                 labels if self.networks.class_names else None,
                 return_dict=False,
             )[0]
-        target = self.networks.schedule.target(images, noise, signal_scale, noise_scale)
-        return (output.float() - target).square().mean()
+        return output.float(), self.networks.schedule.target(images, noise, signal_scale, noise_scale)
 
     def validation(self) -> list[MelBatch]:
-        """Return held-out clips, conditioned on their classes."""
-        order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(0)).numpy()
-        chosen = self.held_out[order[:VALIDATION_CLIPS]]
+        return self._fixed_batches(self.held_out)
+
+    def _fixed_batches(self, clips: FitClips) -> list[MelBatch]:
+        """Return the same clips with the same noise every time, conditioned on their classes."""
+        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0)).numpy()
+        chosen = clips[order[:VALIDATION_CLIPS]]
         labels, draw = torch.from_numpy(chosen.labels), torch.Generator().manual_seed(0)
         tensors = self._with_noise(chosen.images, labels, draw)
         size = min(32, self.config.batch)

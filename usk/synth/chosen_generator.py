@@ -7,7 +7,7 @@ from dataclasses import replace
 from usk.data.decode import DecodedSource
 from usk.diffusion.generator import Generator
 from usk.diffusion.load import load_generator
-from usk.diffusion.pipeline import GeneratorInfo
+from usk.diffusion.pipeline import LEAST_CLASS_EFFECT, GeneratorInfo
 from usk.diffusion.text_pipeline import TextGenerator
 from usk.errors import ModelError, UsageError, no_effect
 from usk.manifest import TrainedOn
@@ -97,7 +97,11 @@ def training_sources(generator: Generator | None) -> tuple[TrainedOn, ...]:
 
 
 def generator_notes(
-    generator: Generator | None, pool: DecodedSource, unconditioned: list[str], untrained: list[str]
+    generator: Generator | None,
+    settings: RenderConfig,
+    pool: DecodedSource,
+    unconditioned: list[str],
+    untrained: list[str],
 ) -> list[str]:
     """Return notes for the user before clips are made.
 
@@ -113,6 +117,12 @@ def generator_notes(
         notes.append(
             f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class. "
             "Such clips have not helped so far: train a generator on these classes (usk fit) and compare"
+        )
+    effect = generator.class_effect
+    if settings.strategy == "sample" and effect is not None and effect < LEAST_CLASS_EFFECT:
+        notes.append(
+            "the generator hardly tells its classes apart, and clips that are drawn from a class alone would hurt: train it longer "
+            "(usk fit), or use another strategy"
         )
     if untrained:
         notes.append(

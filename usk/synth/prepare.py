@@ -131,7 +131,11 @@ def prepare(
     if clip_filter is not None:
         manifest = replace(manifest, clip_filter=clip_filter.record())
     untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]
-    notes = (*generator_notes(generator, pool, unconditioned, untrained), *pool.source.notes, *plan.notes)
+    notes = (
+        *generator_notes(generator, settings, pool, unconditioned, untrained),
+        *pool.source.notes,
+        *plan.notes,
+    )
     return Prepared(settings, generator, pool, plan, clip_filter, manifest, notes, request)
 
 

@@ -2,6 +2,8 @@
 
     python docs/studies/texture/measure.py UrbanSound8K RUNS... --json FILE
 
+UrbanSound8K may also be a folder with labels.csv, whose columns `file` and `fold` tell the folds apart.
+
 For each number of real clips, mix and use: accuracy (the mean of the folds'), the difference from real clips alone with the
 interval that usk has (folds, recordings and seeds are resampled), the difference from the default so far used in the same way, and
 the difference by fold. Recordings that the generator was trained on, because they have clips in several folds, are not counted.
@@ -28,6 +30,9 @@ OLD = "real,decomposed"
 
 def folds_of(whole: Path) -> dict[str, int]:
     """The fold of each clip by the name of its file, without suffix."""
+    if (whole / "labels.csv").exists():
+        with (whole / "labels.csv").open(newline="") as file:
+            return {Path(row["file"]).stem: int(row["fold"]) for row in csv.DictReader(file)}
     with (whole / "metadata" / "UrbanSound8K.csv").open(newline="") as file:
         return {Path(row["slice_file_name"]).stem: int(row["fold"]) for row in csv.DictReader(file)}
 
