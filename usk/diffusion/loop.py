@@ -21,8 +21,6 @@ from usk.reporter import Reporter
 
 CHECKPOINT_FILE = "unet-checkpoint.pt"
 WARM_UP_STEPS = 100
-# The embeddings of new classes all start as that of no class. At the rate of the other weights they were still alike after 500 steps.
-NEW_RATE = 30  # times the learning rate
 COOL_DOWN = 0.4  # the last share of training, in which the learning rate falls
 
 
@@ -55,12 +53,9 @@ class TrainingLoop:
         assert self.config.learning_rate is not None
         self.learning_rate = self.config.learning_rate
         self.average = [parameter.detach().clone() for parameter in self.parameters]
-        new = {id(parameter) for parameter in trainer.new_parameters}
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.parameters if id(p) not in new], "times_rate": 1},
-            {"params": trainer.new_parameters, "times_rate": NEW_RATE},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=0.01, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.learning_rate, weight_decay=0.01, fused=True
+        )
         self.step = 0
         self.kept_step = 0  # the step whose weights the network has in the end
         self.diverged_step: int | None = None  # the step whose loss was not a number
@@ -126,8 +121,7 @@ class TrainingLoop:
 
     def _set_learning_rate(self, share: float) -> None:
         warm_up, cool_down = min(1.0, (self.step + 1) / WARM_UP_STEPS), min(1.0, (1.0 - share) / COOL_DOWN)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * group["times_rate"] * warm_up * max(cool_down, 0.02)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * warm_up * max(cool_down, 0.02)
 
     def _update_weights(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

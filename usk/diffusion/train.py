@@ -60,7 +60,6 @@ class Trainer(ABC):
         """`config` is resolved."""
         self.network, self.config, self.device = network, config, device
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.new_parameters: list[torch.Tensor] = []  # those that need a higher learning rate than a base's
         self.checkpointing = False  # recompute activations for the gradients: less memory, a third more time
         self._next: tuple[int, Any] | None = None  # the next step and its batch
 
@@ -154,8 +153,6 @@ class MelTrainer(Trainer):
         super().__init__(networks.unet, config, device)
         self.networks = networks
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
-        if networks.has_new_classes:
-            self.new_parameters = [networks.unet.class_embedding.weight]
         self.precision = self._faster_precision() if config.precision == "auto" else config.precision
 
     def _faster_precision(self) -> str:
