@@ -195,6 +195,11 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (2, "SYNTH --strength nan", ["--strength nan: must lie above 0 and up to 1"]),
     (2, "SYNTH --steps 2000", ["--steps 2000: "]),
     (2, "SYNTH --filter 2", ["--filter 2.0: must lie above 0 and up to 1"]),
+    (
+        2,
+        "SYNTH --filter laion/clap",
+        ["--filter laion/clap: is neither a share such as 0.5 nor hf: and a CLAP model"],
+    ),
     (2, "SYNTH --device cuda", ["--device cuda", "cpu"]),
     (2, "SYNTH --device gpu9", ["--device gpu9", "auto, cpu or cuda"]),
     (1, "SYNTH --model {tones}", ["--model", "is not a pipeline folder", "model_index.json"]),

@@ -37,7 +37,7 @@ def made(folder: Path, out: Path, clap: Path, **given: Any) -> SynthResult:
     config = SynthConfig(
         4,
         classes=("dog_bark", "siren"),
-        filter_model=f"hf:{clap}",
+        filter=f"hf:{clap}",
         render=render_config(strategy="waveform"),
         **given,
     )
@@ -102,10 +102,9 @@ def test_a_score_is_relative_to_the_real_clips_of_its_class(
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ({"filter_model": "laion/clap"}, "filter_model"),
-        ({"filter_model": "hf:"}, "filter_model"),
-        ({"filter_model": "hf:/nowhere"}, "filter_model"),
-        ({"filter": 0.5}, "filter"),
+        ({"filter": "laion/clap"}, "filter"),
+        ({"filter": "hf:"}, "filter"),
+        ({"filter": "hf:/nowhere"}, "filter"),
         ({"trained_on": "ids.txt"}, "trained_on"),
     ],
 )
@@ -114,7 +113,7 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     with pytest.raises(UskError) as caught:
         config = SynthConfig(
-            2, **{"filter_model": f"hf:{clap}", "render": render_config(strategy="waveform"), **given}
+            2, **{"filter": f"hf:{clap}", "render": render_config(strategy="waveform"), **given}
         )
         synthesize(open_source(urbansound8k_folder), tmp_path / "out", config, device="cpu")
     assert caught.value.field == field and not (tmp_path / "out").exists()
@@ -126,18 +125,18 @@ def test_a_model_that_is_no_clap_or_finds_nothing_is_one_line(
     (tmp_path / "other").mkdir()
     with pytest.raises(UskError) as caught:
         made(urbansound8k_folder, tmp_path / "out", tmp_path / "other")
-    assert caught.value.field == "filter_model" and caught.value.hint
+    assert caught.value.field == "filter" and caught.value.hint
     shutil.copytree(clap, tmp_path / "cut")
     tensors = load_file(tmp_path / "cut" / "model.safetensors")
     del tensors["audio_projection.linear1.weight"]
     save_file(tensors, tmp_path / "cut" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UskError, match="lack audio_projection") as caught:
         made(urbansound8k_folder, tmp_path / "out", tmp_path / "cut")
-    assert caught.value.field == "filter_model"
+    assert caught.value.field == "filter"
     monkeypatch.setattr(TextFilter, "similarity", lambda *_: -0.1)
     with pytest.raises(SourceError, match="does not find") as caught:
         made(urbansound8k_folder, tmp_path / "deaf", clap)
-    assert caught.value.field == "filter_model"
+    assert caught.value.field == "filter"
     monkeypatch.setattr(TextFilter, "similarity", lambda *_: 0.5)
     monkeypatch.setattr(text_filter, "LEAST_SCORE", 2.0)
     with pytest.raises(SourceError, match="keeps none"):

@@ -71,19 +71,12 @@ def command(
     test_folds: Annotated[
         str | None, Option(help="Folds held out for testing: all others give parents.")
     ] = None,
-    share_kept: Annotated[
-        float | None,
-        Option(
-            "--filter",
-            metavar="SHARE",
-            help="Score the clips with a classifier and keep the best share of each class, such as 0.5.",
-        ),
-    ] = None,
-    filter_model: Annotated[
+    filter: Annotated[
         str | None,
         Option(
-            metavar="hf:MODEL",
-            help="Keep clips that fit their class's prompt by a CLAP model, such as hf:laion/clap-htsat-unfused.",
+            metavar="SHARE|hf:MODEL",
+            help="Keep the best share of each class by a classifier, such as 0.5, or the clips that fit their class's prompt by a "
+            "CLAP model, such as hf:laion/clap-htsat-unfused.",
         ),
     ] = None,
     trained_on: Annotated[
@@ -134,8 +127,7 @@ def command(
             prompt=prompt,
             batch=batch,
         ),
-        filter=share_kept,
-        filter_model=filter_model,
+        filter=_share_or_model(filter),
         trained_on=trained_on,
     )
     source = reading.open(real)
@@ -150,6 +142,13 @@ def command(
     job |= {"engine": engine, "arguments": _clip_arguments(sys.argv[1:])}
     result = synthesize(source, out, config, reporter=display, **job)
     _show_result(display, result, _train_options(real, out, reading))
+
+
+def _share_or_model(filter: str | None) -> float | str | None:
+    try:
+        return float(filter) if filter is not None else None
+    except ValueError:
+        return filter
 
 
 def _show_plan(

@@ -57,50 +57,69 @@ def choose_tables(folder: AudioFolder, columns: Columns) -> ChosenTables:
     These are `metadata.csv` and those of its parts, else other tables in the folder, else tables in sub-folders (`meta/`). None
     is chosen if the folders are classes and no table has other labels.
     """
-    finder = folder.finder
     listings, notes = _read_listings(folder, columns)
     classes = folder.top_folders if len(folder.top_folders) > 1 and not are_parts(folder.top_folders) else []
     found = [listing for listing in listings if listing.hits]
     standard = [listing for listing in found if listing.file.stem == STANDARD]
-    chosen = standard or _choose_highest(found, finder)
+    chosen = standard or _choose_highest(found, folder.finder)
     if not chosen:
-        # A table whose files are all missing is chosen, so that opening it reports them.
-        missing = [listing for listing in listings if listing.file.stem == STANDARD or not classes]
-        if not missing and (made := _make_listing(folder, bool(classes), notes)) is not None:
-            return ChosenTables((made,), tuple(notes))
-        return ChosenTables(tuple(missing[:1]), (*notes, *_unused_files(folder)))
+        return _choose_without_files(folder, listings, bool(classes), notes)
     labeled = [listing for listing in chosen if listing.label_column(columns, guess=not classes) is not None]
-    unlabeled: list[Listing] = []
-    if labeled and len(labeled) < len(chosen):
-        listed = {file for listing in labeled for file in listing.files(finder)}
-        rest = [listing for listing in chosen if listing not in labeled]
-        unlabeled = [listing for listing in rest if not listed.issuperset(listing.files(finder))]
-        chosen = labeled
-    if unlabeled:
-        names = abbreviate_list([str(listing.file) for listing in unlabeled])
-        notes.append(f"{names}: no column of labels, so its clips are left out")
-    others = tuple(listing for listing in found if listing not in (*chosen, *unlabeled))
+    left_out = _lists_without_labels(chosen, labeled, folder.finder)
+    if left_out:
+        notes.append(f"{_names(left_out)}: no column of labels, so its clips are left out")
+    chosen = labeled or chosen
+    others = tuple(listing for listing in found if listing not in (*chosen, *left_out))
     if not classes:
         return ChosenTables(tuple(chosen), tuple(notes), others)
-    names = abbreviate_list([str(listing.file) for listing in chosen])
-    labels = {
-        str(label)
-        for listing in labeled
-        for label in listing.table[label_column_of(listing.table, columns) or ""]
-        if not is_missing(label)
-    }
+    labels = _labels_in(labeled, columns)
     lists_most = 2 * sum(len(listing.names) for listing in chosen) >= len(folder.audio)
     if labeled and (standard or (len(labels) > 1 and lists_most)):
         if labels != set(classes):
             notes.append(
-                f"the classes are those of {names} ({abbreviate_list(sorted(labels))}), not the folders {abbreviate_list(classes)}"
+                f"the classes are those of {_names(chosen)} ({abbreviate_list(sorted(labels))}), not the folders {abbreviate_list(classes)}"
             )
         return ChosenTables(tuple(chosen), tuple(notes), others)
     if not labeled and any(listing.names_part for listing in chosen):
         return ChosenTables((), tuple(notes), tuple(chosen))
     why = "it has one label" if labels else "it has no column of labels that is known by its name"
-    notes.append(f"{names} is passed over and the folders are the classes, since {why}")
+    notes.append(f"{_names(chosen)} is passed over and the folders are the classes, since {why}")
     return ChosenTables((), tuple(notes))
+
+
+def _choose_without_files(
+    folder: AudioFolder, listings: Sequence[Listing], are_classes: bool, notes: list[str]
+) -> ChosenTables:
+    """Choose where no table names an existing file: a table, so that opening it reports the files, or one made of other files."""
+    missing = [listing for listing in listings if listing.file.stem == STANDARD or not are_classes]
+    if not missing and (made := _make_listing(folder, are_classes, notes)) is not None:
+        return ChosenTables((made,), tuple(notes))
+    return ChosenTables(tuple(missing[:1]), (*notes, *_unused_files(folder)))
+
+
+def _lists_without_labels(
+    chosen: Sequence[Listing], labeled: Sequence[Listing], finder: FileFinder
+) -> list[Listing]:
+    """Return the tables that have no labels and list clips which the tables with labels do not list."""
+    if not labeled:
+        return []
+    listed = {file for listing in labeled for file in listing.files(finder)}
+    rest = [listing for listing in chosen if listing not in labeled]
+    return [listing for listing in rest if not listed.issuperset(listing.files(finder))]
+
+
+def _labels_in(listings: Sequence[Listing], columns: Columns) -> set[str]:
+    """Return the labels in columns that are known by their names."""
+    values = (
+        label
+        for listing in listings
+        for label in listing.table[label_column_of(listing.table, columns) or ""]
+    )
+    return {str(label) for label in values if not is_missing(label)}
+
+
+def _names(listings: Sequence[Listing]) -> str:
+    return abbreviate_list([str(listing.file) for listing in listings])
 
 
 def _choose_highest(found: Sequence[Listing], finder: FileFinder) -> list[Listing]:
@@ -321,8 +340,7 @@ def _join_tables(
 
 def _where_looked(missing: Sequence[str], listings: Sequence[Listing], finder: FileFinder) -> str:
     """Return the end of a message about missing files: where they were looked for, and a file with a similar name."""
-    tables = abbreviate_list([str(listing.file) for listing in listings])
-    where = f", which {tables} names, looked for in {finder.root} and below"
+    where = f", which {_names(listings)} names, looked for in {finder.root} and below"
     nearest = next(filter(None, map(finder.nearest, missing[:20])), "")
     return f"{where}; the nearest that is there is {nearest}" if nearest else where
 

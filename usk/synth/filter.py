@@ -169,7 +169,7 @@ def select_clips(
     if not kept:
         raise SourceError(
             f"keeps none of {len(planned)} clips: the best score is {max(scores.values()):.2f} of the real clips' median",
-            field="filter_model",
+            field="filter",
             value=record.classifier,
             hint="Listen to them: the generator may not know these classes.",
         )
@@ -204,7 +204,7 @@ class ClipFilter:
         """Return the filter's entry in the manifest."""
         return FilterRecord(
             classifier=self.classifier,
-            share_kept=self.config.filter or 1.0,
+            share_kept=self.config.share_kept,
             test_folds=self.config.test_folds,
             trained_on=training_records(self.pool.source.clips, self.rows_of),
         )

@@ -123,11 +123,11 @@ def prepare(
     )
     filter_device = generator.device if generator is not None else resolve_device(device)
     clip_filter: ClipFilter | TextFilter | None = None
-    if config.filter is not None:
-        clip_filter = ClipFilter(pool, decoded.source.clips, plan.clips, config, filter_device)
-    elif config.filter_model is not None:
+    if isinstance(config.filter, str):
         wanted = prompts or read_prompts(DEFAULT_PROMPT, config.classes or source.class_names)
         clip_filter = TextFilter(pool, decoded.source.clips, plan.clips, config, wanted, filter_device)
+    elif config.filter is not None:
+        clip_filter = ClipFilter(pool, decoded.source.clips, plan.clips, config, filter_device)
     if clip_filter is not None:
         manifest = replace(manifest, clip_filter=clip_filter.record())
     untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]

@@ -186,36 +186,37 @@ class SynthConfig:
     train_clips: TrainSubset | None = None  # only these are used as parents, in pairs across folds
     skip_bad: bool = False
     render: RenderConfig = field(default_factory=RenderConfig)
-    filter: float | None = None  # the share of each class that the classifier filter keeps; None: no filter
-    filter_model: str | None = None  # an outside model that filters: hf: and a folder or Hub id
+    # The share of each class that the classifier filter keeps, or hf: and a CLAP model that filters. None: no filter.
+    filter: float | str | None = None
     trained_on: str | None = None  # a list of the recordings that the generator was trained on
 
     def __post_init__(self) -> None:
         """Raise UsageError for values out of range and for settings that exclude each other."""
         require_at_least(1, MAX_PER_CLASS, per_class=self.per_class)
         require_at_least(0, seed=self.seed)
-        _require(
-            self.filter is None or 0 < self.filter <= 1,
-            "must lie above 0 and up to 1: the share of the clips that is kept",
-            "filter",
-            self.filter,
-        )
+        if isinstance(self.filter, str):
+            is_model = self.filter.startswith(HUB_PREFIX) and self.filter != HUB_PREFIX
+            expected = f"is neither a share such as 0.5 nor {HUB_PREFIX} and a CLAP model"
+            _require(is_model, expected, "filter", self.filter)
+        elif self.filter is not None:
+            _require(
+                0 < self.filter <= 1,
+                "must lie above 0 and up to 1: the share of the clips that is kept",
+                "filter",
+                self.filter,
+            )
         if Alpha.parse(self.alpha) != Alpha() and not self.render.strategy_row.weighted:
             raise no_effect("alpha", self.alpha, f"the strategy {self.render.strategy} weighs no parents")
-        if self.filter_model is not None:
-            _require(
-                self.filter_model.startswith(HUB_PREFIX) and self.filter_model != HUB_PREFIX,
-                f"is not {HUB_PREFIX} and a model, such as {HUB_PREFIX}laion/clap-htsat-unfused",
-                "filter_model",
-                self.filter_model,
-            )
-            both = "does not go together with a model that filters"
-            _require(self.filter is None, both, "filter", self.filter)
         if self.trained_on is not None and self.render.strategy_row.mix is None:
             reason = f"the strategy {self.render.strategy} uses no generator"
             raise no_effect("trained_on", self.trained_on, reason)
 
     @property
+    def share_kept(self) -> float:
+        """The share of the clips that the classifier filter keeps; 1 without it."""
+        return 1.0 if self.filter is None or isinstance(self.filter, str) else self.filter
+
+    @property
     def to_make(self) -> int:
         """Return the number of clips of each class to make, of which the classifier filter keeps `per_class`."""
-        return self.per_class if self.filter is None else math.ceil(self.per_class / self.filter - 1e-9)
+        return math.ceil(self.per_class / self.share_kept - 1e-9)

@@ -49,7 +49,7 @@ class TextFilter:
         device: torch.device,
     ) -> None:
         """`pool` has the clips that parents are drawn from. Raises ModelError, and SourceError for a class without real clips."""
-        assert config.filter_model is not None
+        assert isinstance(config.filter, str)
         self.pool, self.config, self.prompts, self.device = pool, config, prompts, device
         clips = pool.source.clips
         self.single: Folds = tuple(sorted({clip.fold for clip in clips})) if config.test_folds else ()
@@ -61,10 +61,10 @@ class TextFilter:
             if not self.rows[folds, label]:
                 raise SourceError(
                     f"fold {', '.join(map(str, folds))} has no real clips of {pool.source.class_names[label]} to compare with",
-                    field="filter_model",
+                    field="filter",
                     hint="Leave the class out, or name the test folds: all others are then compared with.",
                 )
-        self.name, self.processor, self.model = _load(config.filter_model, device)
+        self.name, self.processor, self.model = _load(config.filter, device)
         self.medians: dict[tuple[Folds, int], float] = {}
 
     def record(self) -> FilterRecord:
@@ -95,8 +95,8 @@ class TextFilter:
                     raise SourceError(
                         f"does not find {self.prompts.of_class[class_name][0]!r} in the real clips of {class_name}: their "
                         f"median similarity is {median:.2f}",
-                        field="filter_model",
-                        value=self.config.filter_model,
+                        field="filter",
+                        value=self.config.filter,
                         hint="Write another prompt for it, or leave the class out.",
                     )
 
@@ -123,7 +123,7 @@ class TextFilter:
 def _load(name: str, device: torch.device) -> tuple[str, Any, Any]:
     """Return the model's name with its commit, its processor, and the model. Raises ModelError."""
     location = name.removeprefix(HUB_PREFIX)
-    error_field: dict[str, Any] = {"field": "filter_model", "value": name}
+    error_field: dict[str, Any] = {"field": "filter", "value": name}
     library = transformers(f"the filter {name}")
     folder = model_folder(location, error_field)
     try:
