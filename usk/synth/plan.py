@@ -118,44 +118,53 @@ def draw_plan(
         }
         raise _too_few_recordings(groups, n_parents, held_out)
     planned = PlannedClips()
+    drawn: list[_DrawnClass] = []
     orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
-    notes: list[str] = []
-    repeated: dict[str, int] = {}  # classes with fewer pairs than clips, and their number of pairs
-    mixed: list[str] = []  # classes whose parents lie in different folds, for lack of recordings in one
     for label in labels:
-        class_name = class_names[label]
-        folds = {} if across_folds else _pools_by_fold(pools[label], n_parents)
-        if not folds:
-            folds = {0: pools[label]}
-            mixed += [] if across_folds else [class_name]
-        elif skipped := sorted({clip.fold for clip in pools[label]} - set(folds)):
-            notes.append(
-                f"{class_name}: fold {', '.join(map(str, skipped))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
-            )
-        counts = proportional(per_class, [len(pool) for pool in folds.values()])
-        begin = len(planned)
-        n_pairs = 0
-        for (fold, pool), count in zip(folds.items(), counts, strict=True):
+        begin, pool, class_name = len(planned), pools[label], class_names[label]
+        folds = {} if across_folds else _pools_by_fold(pool, n_parents)
+        skipped = sorted({clip.fold for clip in pool} - set(folds)) if folds else []
+        drawn.append(_DrawnClass(class_name, 0, skipped, not folds and not across_folds))
+        folds = folds or {0: pool}
+        counts = proportional(per_class, [len(of_fold) for of_fold in folds.values()])
+        for (fold, of_fold), count in zip(folds.items(), counts, strict=True):
             rng = _random(seed, name, label, fold)
-            rows = _draw_parents(pool, count, n_parents, rng)
-            n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
+            rows = _draw_parents(of_fold, count, n_parents, rng)
+            drawn[-1].n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
             prefix = f"{class_name}-{seed}-{fold}"
-            planned.extend(_plan_clips(pool, rows, alpha, rng, prefix, len(planned) - begin))
-        if n_parents == 2 and n_pairs < per_class:
-            repeated[class_name] = n_pairs
+            planned.extend(_plan_clips(of_fold, rows, alpha, rng, prefix, len(planned) - begin))
         orders.append(begin + _random(seed, name, label).permutation(per_class))
-    if mixed:
-        notes.append(
+    notes = tuple(_notes_on(drawn, per_class, n_parents))
+    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), notes)
+
+
+@dataclass
+class _DrawnClass:
+    """What is to be said of the parents of a class's clips."""
+
+    name: str
+    n_pairs: int  # different ones
+    skipped_folds: list[int]  # with too few recordings
+    mixes_folds: bool  # parents lie in different folds, since no fold has enough recordings
+
+
+def _notes_on(drawn: Sequence[_DrawnClass], per_class: int, n_parents: int) -> Iterator[str]:
+    for one in drawn:
+        if one.skipped_folds:
+            yield (
+                f"{one.name}: fold {', '.join(map(str, one.skipped_folds))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
+            )
+    if mixed := [one.name for one in drawn if one.mixes_folds]:
+        yield (
             f"{abbreviate_list(mixed)}: every fold has fewer than {_recordings(n_parents)} to draw from, so parents lie in different folds; such a clip trains where neither "
             "is tested"
         )
-    if repeated:
-        fewest = pluralize(min(repeated.values()), "pair")
-        notes.append(
-            f"{abbreviate_list(list(repeated))}: {pluralize(per_class, 'clip')} a class from as few as {fewest} of parents; a pair "
+    if n_parents == 2 and (repeated := [one for one in drawn if one.n_pairs < per_class]):
+        fewest = pluralize(min(one.n_pairs for one in repeated), "pair")
+        yield (
+            f"{abbreviate_list([one.name for one in repeated])}: {pluralize(per_class, 'clip')} a class from as few as {fewest} of parents; a pair "
             "that is used again is mixed in another proportion (alpha)"
         )
-    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(notes))
 
 
 def proportional(total: int, sizes: Sequence[int]) -> list[int]:
