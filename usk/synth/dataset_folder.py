@@ -250,11 +250,11 @@ class DatasetFolder:
         if not self.is_assembled:
             rejected: dict[str, Shard] = {}
             if kept_ids is None:
-                shards = self._write_shards("data/train", None)
+                shards = self._write_planned_shards()
             else:
                 ids = {clip.clip_id for clip in self.plan.clips}
-                shards = self._write_shards("data/train", ids & set(kept_ids))
-                rejected = self._write_shards("rejected/rejected", ids - set(kept_ids))
+                shards = self._write_filtered_shards("data/train", ids & set(kept_ids))
+                rejected = self._write_filtered_shards("rejected/rejected", ids - set(kept_ids))
             self.manifest = replace(self.manifest, shards=shards, rejected=rejected)
         with disk_errors(self.folder):
             hashes = {name: sha256_of(self.folder / name) for name in self.manifest.all_shards}
@@ -275,35 +275,41 @@ class DatasetFolder:
         names = self._shard_names("data/train", len(self.plan))
         return {name: Shard(n_rows[number]) for number, name in enumerate(names)}
 
-    def _write_shards(self, prefix: str, members: set[str] | None) -> dict[str, Shard]:
-        """Write the shards of the clips whose ids are `members` (None: all clips), in the plan's order."""
+    def _write_planned_shards(self) -> dict[str, Shard]:
+        """Write the shards of all clips, except those that an interrupted run wrote."""
+        shards = self._planned_shards()
+        by_shard = itertools.groupby(self.units, key=lambda unit: unit.shard)
+        for name, (_, units) in zip(shards, by_shard, strict=True):
+            if not (self.folder / name).is_file():
+                self._write_shard(name, self._rows_of(list(units)))
+        return shards
+
+    def _write_filtered_shards(self, prefix: str, members: set[str]) -> dict[str, Shard]:
+        """Write the shards of the clips whose ids are `members`, in the plan's order."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        names = self._shard_names(prefix, len(self.plan) if members is None else len(members))
+        ids, names = pa.array(sorted(members)), self._shard_names(prefix, len(members))
         written: dict[str, Shard] = {}
-        if not names:
-            return written
-        with disk_errors(self.folder):
-            (self.folder / prefix).parent.mkdir(exist_ok=True)
-        ids = pa.array(sorted(members or ()))
-        pending: Any = None
-        last = self.units[-1].shard
+        pending: Any = None  # rows that do not fill a shard yet
         for number, units in itertools.groupby(self.units, key=lambda unit: unit.shard):
-            if members is None and (self.folder / names[number]).is_file():  # written by an interrupted run
-                written[names[number]] = Shard(sum(len(unit.rows) for unit in units))
-                continue
             table = self._rows_of(list(units))
-            chosen = table if members is None else table.filter(pc.is_in(table["clip_id"], value_set=ids))
+            chosen = table.filter(pc.is_in(table["clip_id"], value_set=ids))
             pending = chosen if pending is None else pa.concat_tables([pending, chosen])
-            while len(pending) >= self.rows_per_shard or (number == last and len(pending)):
+            is_last = number == self.units[-1].shard
+            while len(pending) >= self.rows_per_shard or (is_last and len(pending)):
                 name = names[len(written)]
-                shard = pending.slice(0, self.rows_per_shard).combine_chunks()
+                shard = pending.slice(0, self.rows_per_shard)
                 if not (self.folder / name).is_file():
-                    self._write_table(name, shard)
+                    self._write_shard(name, shard)
                 written[name] = Shard(len(shard))
                 pending = pending.slice(self.rows_per_shard)
         return written
+
+    def _write_shard(self, name: str, table: Any) -> None:
+        with disk_errors(self.folder):
+            (self.folder / name).parent.mkdir(exist_ok=True)
+        self._write_table(name, table.combine_chunks())
 
     def _rows_of(self, units: Sequence[Unit]) -> Any:
         """Return the rows of units in the plan's order."""
