@@ -32,7 +32,7 @@ class StudyConfig:
     uses: how the mixes use synthetic clips: names in `usk.classify.config.USES`. Every use but as-is gets mixes of its own,
         such as `real,synth (balanced)`.
     clips: recipes for synthetic clips by name. Each is a table of `usk synth`'s settings. It may also set `per_class`, and
-        `filter`, as `usk synth --filter`.
+        `filter`, the share of clips to keep or a CLAP model.
     generators: generators to fit, by name. Each is a table of `usk fit`'s settings and the `test_folds` to leave out.
     model: the generator of all clips, or one for each test fold: a name in `generators`, `embedded`, a folder or a Hub id.
     control: the mix that mixes the same parents without a generator. Other mixes are compared with it.
