@@ -190,7 +190,9 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(usk: Command, synth_of: str,
     assert "plan: 9 clips" in shown.out
     assert all(name in shown.out for name in rows[0]["parent_names"])
     assert not (tmp_path / "synth").exists()
-    usk(synth_of)
+    made = usk(synth_of)
+    notes = [[line for line in ran.err.splitlines() if line.startswith("note:")] for ran in (shown, made)]
+    assert notes[0] == notes[1] != []
     planned = [json.loads(line) for line in (tmp_path / "synth" / "plan.jsonl").read_text().splitlines()]
     assert planned == rows
 

@@ -156,11 +156,10 @@ def _show_plan(
 ) -> None:
     """Show the plan, for `--dry-run`."""
     from usk.cli.display import pairs_table, plan_table
-    from usk.synth.prepare import decode, plan_for, require_possible
+    from usk.synth.prepare import dry_run
 
-    require_possible(config, model, device, out)
-    _, plan = plan_for(decode(source, config, reporter=display), config)
-    for note in plan.notes:
+    plan, notes = dry_run(source, config, model, device, out, display)
+    for note in notes:
         display.warn(note)
     counts = plan_table(plan.counts(), f"plan: {pluralize(len(plan), 'clip')}")
     display.result(plan.rows(), counts, pairs_table(list(islice(plan.rows(), 10)), len(plan)))
@@ -170,8 +169,6 @@ def _show_result(display: Display, result: SynthResult, train_options: str) -> N
     """Show the dataset, and the next command with `train_options`."""
     from usk.cli.display import plan_table
 
-    for note in result.notes:
-        display.warn(note)
     filter_lines: list[str] = []
     if result.rejected is not None:
         kept_score, rejected_score = (

@@ -39,7 +39,7 @@ def require_supported(generator: GeneratorInfo, name: str, settings: RenderConfi
             f"needs a generator of classes or prompts, which {name} is not",
             field="strategy",
             value="sample",
-            hint="Make one with `usk fit`, or choose another strategy.",
+            hint="Train one that knows classes with `usk fit`, or choose another strategy.",
         )
     if settings.guidance not in (None, 1.0) and not conditioned:
         raise no_effect("guidance", settings.guidance, f"{name} is not conditioned on the class here")
@@ -81,7 +81,7 @@ def unknown_classes(generator: Generator | None, settings: RenderConfig, plan: P
             f"{generator.model_id} does not know {abbreviate_list(unknown)}; it knows {', '.join(generator.class_names)}",
             field="strategy",
             value="sample",
-            hint="Choose among these classes, or fit a generator to these clips.",
+            hint="Choose among these classes, or train a generator on yours with `usk fit`.",
         )
     return unknown
 

@@ -203,16 +203,24 @@ def prompts_of(
     return Prompts({name: adapter_prompts.get(name, prompts) for name, prompts in read.of_class.items()})
 
 
-def require_possible(
-    config: SynthConfig, model: str = "auto", device: str = "auto", out: str | os.PathLike[str] | None = None
-) -> None:
-    """Raise what `synthesize` would raise for the device, for a generator on this machine, and for the folder `out`.
+def dry_run(
+    source: Source,
+    config: SynthConfig,
+    model: str,
+    device: str,
+    out: str | os.PathLike[str],
+    reporter: Reporter,
+) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan and the notes of a dataset. Nothing is downloaded or written.
 
-    Nothing is downloaded or written.
+    Raises what `synthesize` would raise, if the generator is on this machine.
     """
-    if out is not None:
-        require_own_folder(Path(out), MANIFEST_FILE)
+    require_own_folder(Path(out), MANIFEST_FILE)
     name = resolve_model(model, resolve_device(device).type)
     is_local = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
-    if config.render.strategy_row.mix is not None and is_local:
-        ready_generator(name, device, config.render)
+    if is_local or config.render.strategy_row.mix is None:
+        config = replace(config, filter_model=None)  # may be on the Hub
+        prepared = prepare(source, config, model=name, device=device, reporter=reporter)
+        return prepared.plan, prepared.notes
+    _, plan = plan_for(decode(source, config, reporter=reporter), config)
+    return plan, plan.notes

@@ -83,6 +83,8 @@ def synthesize(
     config, reporter = config or SynthConfig(), reporter or Reporter()
     require_engine(engine, part)
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
+    for note in prepared.notes:
+        reporter.warn(note)
     return render(prepared, out, reporter=reporter, part=part, workers=workers, engine=engine)
 
 
