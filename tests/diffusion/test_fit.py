@@ -97,7 +97,9 @@ class Steps(Task):
         self.watching = watching
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
-        assert text is not None and total is not None and 0 < done <= total
+        if text is None:  # before the first step
+            return
+        assert total is not None and 0 < done <= total
         self.watching.steps.append(done)
         self.watching.losses.append(float(text.split()[3]))
         self.watching.after(done)

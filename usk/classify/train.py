@@ -44,7 +44,7 @@ from usk.errors import UsageError, disk_errors
 from usk.evaluate import metrics
 from usk.reporter import Reporter
 from usk.runs import Predictions, RunIdentity, RunRecord, find_run
-from usk.text import abbreviate_list, pluralize
+from usk.text import PERCENT, abbreviate_list, pluralize
 
 MAX_VALIDATIONS = 10  # of a run; with a decaying learning rate, only the last third can be selected
 SELECTION_WINDOW = 3  # number of validations whose mean selects the epoch
@@ -246,7 +246,7 @@ class _Trainer:
         """Train the runs of this part. Return all runs in `out`."""
         tasks = [self._task(self.planned[index], self.identities[index]) for index in self.todo]
         steps_done = [0] * len(tasks)
-        with reporter.task("training", "steps", sum(task.steps for task in tasks)) as progress:
+        with reporter.task("training", PERCENT, sum(task.steps for task in tasks)) as progress:
 
             def on_progress(number: int, epoch: int, accuracy: float) -> None:
                 index, task = self.todo[number], tasks[number]

@@ -24,7 +24,7 @@ from rich.text import Text
 from usk import tables
 from usk.cli.remote import replace_folders
 from usk.reporter import Reporter, Task
-from usk.text import PERCENT, about, format_progress, pluralize
+from usk.text import about, format_progress, pluralize
 
 if TYPE_CHECKING:
     from usk.runs import RunRecord
@@ -165,7 +165,7 @@ class _Bar(Task):
         state: dict[str, Any] = {
             "description": escape(self.label),
             "total": self.total or None,
-            "unit": self.unit if text is None or self.unit == PERCENT else "",
+            "unit": self.unit,
         }
         if self.bars is None or self.task_id is None:
             self.bars = self.display.open_bars()

@@ -121,7 +121,7 @@ def _mel_work(data: FitSources, config: FitConfig, mel: MelSettings | None, devi
     clips, parts = load_clips(data, classes, mel)
     networks = new_networks(config, mel, classes, device) if base is None else base.networks(classes)
     config = config if base is None else base.described(config, classes)
-    trainer = MelTrainer(clips, networks, config, device)
+    trainer = MelTrainer(clips, networks, config, device, data.reporter)
 
     def write(root: Path, trained_on: dict[str, Any], record: dict[str, Any]) -> None:
         shown = trainer.held_out if len(trainer.held_out) else trainer.training

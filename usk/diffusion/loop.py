@@ -79,6 +79,7 @@ class TrainingLoop:
         learn = self.trainer.learner()
         loss = math.nan
         with StopSignals() as stop, reporter.task("training", "steps") as task:
+            task.update(self.step, self._total_steps())
             while (share := self._share_done(stop)) < 1.0:
                 self._set_learning_rate(share)
                 try:

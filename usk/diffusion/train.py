@@ -24,6 +24,7 @@ from usk.diffusion.mel_pipeline import VAE_SCALE
 from usk.diffusion.networks import Networks
 from usk.diffusion.training_data import FitClips
 from usk.replay import ReplayedStep
+from usk.reporter import Reporter
 
 VALIDATION_CLIPS = 96
 SMALL_PARAMETERS = 30_000_000
@@ -149,13 +150,20 @@ class MelTrainer(Trainer):
 
     batch_type = MelBatch
 
-    def __init__(self, clips: FitClips, networks: Networks, config: FitConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        clips: FitClips,
+        networks: Networks,
+        config: FitConfig,
+        device: torch.device,
+        reporter: Reporter = Reporter(),
+    ) -> None:
         super().__init__(networks.unet, config, device)
         self.networks = networks
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
-        self.precision = self._faster_precision() if config.precision == "auto" else config.precision
+        self.precision = self._faster_precision(reporter) if config.precision == "auto" else config.precision
 
-    def _faster_precision(self) -> str:
+    def _faster_precision(self, reporter: Reporter) -> str:
         """bf16 or fp32. On a CPU by timing a training step of each: on some of those that have bf16 it is slower."""
         precision = default_precision(self.device, training=False)
         if precision == "fp32" or self.device.type == "cuda":
@@ -163,12 +171,15 @@ class MelTrainer(Trainer):
         noisy = torch.randn(self.config.batch, *self.networks.shape, device=self.device)
         labels = torch.zeros(len(noisy), dtype=torch.long) if self.networks.class_names else None
         took_s: dict[str, list[float]] = {"bf16": [], "fp32": []}
-        for precision in ("bf16", "fp32") * 3:  # the best of three: other work disturbs single ones
-            start = time.perf_counter()
-            with autocast(self.device, precision):
-                loss = self.network(noisy, 10, labels, return_dict=False)[0].float().square().mean()
-            loss.backward()
-            took_s[precision].append(time.perf_counter() - start)
+        with reporter.task("timing bf16 and float32", "steps", 6) as task:
+            # The best of three: other work disturbs single ones
+            for number, precision in enumerate(("bf16", "fp32") * 3):
+                task.update(number)
+                start = time.perf_counter()
+                with autocast(self.device, precision):
+                    loss = self.network(noisy, 10, labels, return_dict=False)[0].float().square().mean()
+                loss.backward()
+                took_s[precision].append(time.perf_counter() - start)
         self.network.zero_grad(set_to_none=True)
         return min(took_s, key=lambda precision: min(took_s[precision]))
 
