@@ -487,7 +487,7 @@ def test_demo_is_procedural_sound_and_says_so() -> None:
     [
         (lambda path: None, "no such folder. A source is"),
         (lambda path: path.mkdir(), "is empty. A source is"),
-        (lambda path: path.write_text("x"), "this is a file. A source is"),
+        (lambda path: path.write_text("x"), "this is a file. Name the folder"),
         (
             lambda path: write_wav(path / "a.wav", tone(440, 0.3)),
             "its 1 audio files need a folder for each class",

@@ -69,7 +69,7 @@ def open_source(
             source = opener(path, typed, skip_bad, columns)
             store_opened(key, source, path)
     elif path.exists():
-        raise SourceError("this is a file", field=field, value=typed, hint=A_SOURCE)
+        raise SourceError("this is a file", field=field, value=typed, hint="Name the folder that holds it.")
     elif looks_like_hub_id(typed):
         source = open_hub(typed, columns, field)
     else:

@@ -19,7 +19,7 @@ import numpy as np
 from usk.evaluate.compare import Comparison, compare_runs, pooled_confusion_matrix
 from usk.runs import RunRecord
 
-NOT_SETTINGS = {"format", "mix", "class_names", "created", "took_s", "seed", "fold", "split"}
+NOT_SETTINGS = {"format", "mix", "class_names", "sources", "seed", "fold", "split"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class ComparisonDetails:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The settings in run.json that are the same for all runs."""
-        first, *others = (run.as_dict() for run in self.runs)
+        """The settings that are the same for all runs."""
+        first, *others = (run.identity for run in self.runs)
         return {
             name: value
             for name, value in first.items()
