@@ -93,16 +93,18 @@ def command(
             display.warn(note)
     result = fit(sources, out, config, test_folds=held_out, skip_bad=reading.skip_bad, reporter=display)
     write_generator_card(result.folder)
-    _show(display, result, (f" --real {shell_quoted(real[0])}" if real else "") + reading.as_text)
+    _show(
+        display, result, len(sources), (f" --real {shell_quoted(real[0])}" if real else "") + reading.as_text
+    )
 
 
-def _show(display: Any, result: Any, options: str) -> None:
-    """Show the result, and the next command with `options`."""
+def _show(display: Any, result: Any, n_sources: int, options: str) -> None:
+    """Show the result of training on `n_sources`, and the next command with `options`."""
     from usk.cli.display import facts_table
 
     def recordings(kind: str) -> set[str]:
-        """Return the recordings of all sources, including those of the base generator."""
-        return set().union(*(part.get(kind, ()) for part in result.trained_on["sources"]))
+        """Return the recordings of the sources. Those of the base generator come before them."""
+        return set().union(*(part.get(kind, ()) for part in result.trained_on["sources"][-n_sources:]))
 
     trained = recordings("groups")
     preview = result.folder / "preview.png"

@@ -91,6 +91,7 @@ def fit(
             work.store(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
+        reporter.note("measuring and writing the generator")
         record = _record(loop)
         if record.get("class_effect", 1.0) < LEAST_CLASS_EFFECT:
             reporter.warn(

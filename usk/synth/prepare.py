@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,12 +203,7 @@ def prompts_of(
 
 
 def dry_run(
-    source: Source,
-    config: SynthConfig,
-    model: str,
-    device: str,
-    out: str | os.PathLike[str],
-    reporter: Reporter,
+    source: Source, config: SynthConfig, model: str, device: str, out: str, reporter: Reporter
 ) -> tuple[Plan, tuple[str, ...]]:
     """Return the plan and the notes of a dataset. Nothing is downloaded or written.
 
@@ -219,7 +213,8 @@ def dry_run(
     name = resolve_model(model, resolve_device(device).type)
     is_local = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
     if is_local or config.render.strategy_row.mix is None:
-        config = replace(config, filter_model=None)  # may be on the Hub
+        if isinstance(config.filter, str):  # a model that may be on the Hub
+            config = replace(config, filter=None)
         prepared = prepare(source, config, model=name, device=device, reporter=reporter)
         return prepared.plan, prepared.notes
     _, plan = plan_for(decode(source, config, reporter=reporter), config)
