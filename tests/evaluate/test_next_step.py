@@ -37,3 +37,11 @@ def test_missing_seeds_are_estimated_to_take_as_long_as_finished_ones(
 def test_nothing_is_suggested_once_clips_help(tmp_path: Path) -> None:
     assert suggestion(tmp_path, (1, 2, 3), 3, better=0.3) is None
     assert compare_runs(tmp_path)[0].rows[1].verdict is Verdict.HELPS
+
+
+def test_nothing_is_suggested_where_the_baseline_makes_no_errors(tmp_path: Path) -> None:
+    for mix in ("real", "real,synth"):
+        write_run(tmp_path, mix, skill=1.0)
+    (comparison,) = compare_runs(tmp_path)
+    assert next_step(comparison) is None
+    assert any("no mix can be better" in note for note in comparison.notes)

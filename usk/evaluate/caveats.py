@@ -25,6 +25,7 @@ def caveats(by_mix: RunsByMix, pairs: PairsByMix, n_superseded: int = 0) -> list
         *unpaired_runs(by_mix, pairs),
         *failed_runs(by_mix, pairs),
         *single_mix(by_mix),
+        *nothing_to_gain(by_mix),
         *many_mixes(pairs),
     ]
 
@@ -111,6 +112,14 @@ def single_mix(by_mix: RunsByMix) -> list[str]:
         return []
     other = "a mix with synthetic clips" if mix == DEFAULT_BASELINE else f"the mix {DEFAULT_BASELINE}"
     return [f"{mix} is the only mix: train {other} with the same test folds and seeds to compare it with"]
+
+
+def nothing_to_gain(by_mix: RunsByMix) -> list[str]:
+    """Report a baseline without errors."""
+    baseline, runs = next(iter(by_mix.items()))
+    if any(run.accuracy < 1 for run in runs):
+        return []
+    return [f"{baseline} is right about every test clip, so no mix can be better: test more or harder clips"]
 
 
 def many_mixes(pairs: PairsByMix) -> list[str]:
