@@ -306,7 +306,7 @@ def _label_column(
     first_row = [str(values[0])[:30] for values in data.values() if values and not features]
     if first_row:
         message += f" (in the first row: {', '.join(first_row)})"
-    raise SourceError(message, field="label_column", hint="Name the one to learn.")
+    raise SourceError(message, field="label_column", hint="Name the one to learn: label=COLUMN.")
 
 
 def _describe_one_hot(data: Mapping[str, Sequence[Any]], taken: Collection[str | None]) -> str:

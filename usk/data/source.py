@@ -147,7 +147,8 @@ def skip_missing_files(
     if not missing:
         return kept, []
     if kept and skip_bad:
-        return kept, [f"skipped {pluralize(len(missing), 'clip')} without an audio file"]
+        n_missing = pluralize(len(missing), "clip")
+        return kept, [f"skipped {n_missing} without an audio file ({abbreviate_list(missing)})"]
     which = f"{len(missing)} of {len(names)} clips in its metadata have no audio file"
     if not kept:
         which = f"none of the {len(names)} clips in its metadata has its audio file"
