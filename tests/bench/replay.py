@@ -29,6 +29,7 @@ from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.networks import new_networks
 from usk.diffusion.train import MelTrainer
 from usk.diffusion.training_data import FitClips
+from usk.reporter import Reporter
 
 CLIPS, CLASSES = 200, 10
 
@@ -70,7 +71,7 @@ def fit_step_ms(batch: int, device: torch.device, recorded: bool, steps: int) ->
     clips = FitClips(
         images, np.full(CLIPS, mel.n_frames), np.arange(CLIPS) % CLASSES, np.zeros(CLIPS, dtype=bool)
     )
-    trainer = MelTrainer(clips, new_networks(config, mel, names, device), config, device)
+    trainer = MelTrainer(clips, new_networks(config, mel, names, device), config, device, Reporter())
     with mock.patch.object(MelTrainer, "recordable", recorded):
         learn = trainer.learner()
     optimizer = torch.optim.AdamW(trainer.network.parameters(), lr=1e-4, fused=True)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.diffusion.published import as_audiodiffusion
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
 from usk.data.cache import read_checked
@@ -32,7 +33,6 @@ from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.loop import CHECKPOINT_FILE, Stopped, StopSignals
-from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import new_networks
 from usk.diffusion.pipeline import LEAST_CLASS_EFFECT
 from usk.diffusion.sampler import SamplerConfig
@@ -122,7 +122,7 @@ def trainer_of(source: Source, config: FitConfig, class_names: tuple[str, ...] =
     clips = FitClips(images, frames, labels, np.zeros(len(images), dtype=bool))
     cpu = torch.device("cpu")
     resolved = config.resolved()
-    return MelTrainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, cpu)
+    return MelTrainer(clips, new_networks(resolved, MEL, class_names, cpu), resolved, cpu, Reporter())
 
 
 @pytest.mark.parametrize(("bf16_s", "faster"), [(1.0, "bf16"), (3.0, "fp32")])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.diffusion.published import as_audiodiffusion
 from tests.hub_server import LocalHub
 from tests.sounds import TINY_MEL
 from usk.audio.mel import MelSettings, audio_to_image
@@ -24,7 +25,7 @@ from usk.device import resolve_device
 from usk.diffusion.fast import repays_compiling
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
+from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.pipeline import EMBEDDED, PUBLISHED, describe_generator, folder_fingerprint, resolve_model
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.weights import quiet_libraries

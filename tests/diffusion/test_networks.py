@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.diffusion.published import as_audiodiffusion
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
 from usk.diffusion import train as training
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import Networks, load_base, set_classes
 from usk.diffusion.train import MelBatch, MelTrainer
 from usk.errors import UsageError

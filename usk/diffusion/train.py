@@ -151,12 +151,7 @@ class MelTrainer(Trainer):
     batch_type = MelBatch
 
     def __init__(
-        self,
-        clips: FitClips,
-        networks: Networks,
-        config: FitConfig,
-        device: torch.device,
-        reporter: Reporter = Reporter(),
+        self, clips: FitClips, networks: Networks, config: FitConfig, device: torch.device, reporter: Reporter
     ) -> None:
         super().__init__(networks.unet, config, device)
         self.networks = networks
