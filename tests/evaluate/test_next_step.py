@@ -41,7 +41,9 @@ def test_nothing_is_suggested_once_clips_help(tmp_path: Path) -> None:
 
 def test_nothing_is_suggested_where_the_baseline_makes_no_errors(tmp_path: Path) -> None:
     for mix in ("real", "real,synth"):
-        write_run(tmp_path, mix, skill=1.0)
+        for seed in range(6):
+            write_run(tmp_path, mix, seed, skill=1.0)
     (comparison,) = compare_runs(tmp_path)
+    assert comparison.rows[1].verdict is Verdict.NOT_DISTINGUISHABLE
     assert next_step(comparison) is None
     assert any("no mix can be better" in note for note in comparison.notes)

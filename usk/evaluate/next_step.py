@@ -23,14 +23,12 @@ class MoreSeeds:
 def next_step(comparison: Comparison) -> MoreSeeds | None:
     """Suggest as many seeds as the exact test needs, or else twice as many as there are.
 
-    Return None if all mixes are clear, or the baseline makes no errors.
+    Return None if all mixes are clear, or there are enough pairs and the baseline makes no errors.
     """
-    open_rows = [
-        row
-        for row in comparison.rows
-        if row.verdict in (Verdict.TOO_FEW_PAIRS, Verdict.NOT_DISTINGUISHABLE) and row.difference is not None
-    ]
-    if not open_rows or all(run.accuracy == 1 for run in comparison.by_mix[comparison.baseline]):
+    can_gain = any(run.accuracy < 1 for run in comparison.by_mix[comparison.baseline])
+    is_open = (Verdict.TOO_FEW_PAIRS, *[Verdict.NOT_DISTINGUISHABLE] * can_gain)
+    open_rows = [row for row in comparison.rows if row.verdict in is_open and row.difference is not None]
+    if not open_rows:
         return None
     now = max(row.difference.n_seeds for row in open_rows if row.difference)
     seeds = 2 * now
