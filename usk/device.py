@@ -79,6 +79,11 @@ def memory_allowed_bytes() -> float:
     return min(limits, default=math.inf)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found too little memory, on a CUDA device or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def free_device_bytes(device: torch.device) -> float:
     """Return the free memory of a CUDA device; infinite for the CPU (see `memory_allowed_bytes`)."""
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -189,17 +190,23 @@ def test_a_clip_that_the_cache_lacks_is_decoded_alone(tone_folder: Path, decoded
 
 
 def test_samples_that_were_altered_in_the_cache_are_decoded_again(
-    tone_folder: Path, decoded_names: list[str]
+    tone_folder: Path, decoded_names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
     first = audio_of(tone_folder)
     file = in_cache("*.i16")
     content = bytearray(file.read_bytes())
     content[2 * len(first[0]) + 100 : 2 * len(first[0]) + 200] = bytes(100)  # of the second clip
     file.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)  # the cache may only be read
+        assert all(map(np.array_equal, first, audio_of(tone_folder)))
     assert all(map(np.array_equal, first, audio_of(tone_folder)))
-    assert len(decoded_names) == 25  # the second clip alone
+    assert len(decoded_names) == 26  # the second clip alone
     assert all(map(np.array_equal, first, audio_of(tone_folder)))
-    assert len(decoded_names) == 49  # and the whole, the next time
+    assert len(decoded_names) == 50  # and the whole, the next time
     assert file.read_bytes() != content
 
 

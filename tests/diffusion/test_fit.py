@@ -229,8 +229,14 @@ def test_a_recording_with_clips_in_a_test_fold_is_left_out(source: Source, tmp_p
     trained = load_generator(str(result.folder), device="cpu").training_groups
     assert trained and not trained & across and not trained & {c.group for c in spread.clips if c.fold == 2}
     assert any("2 recordings with clips in the test folds" in warning for warning in reporter.warnings)
+    mixed = {"parents": ("a", "b"), "parent_groups": ("g1", "g2"), "parent_folds": (1, 2)}
+    made = tuple(replace(c, fold=0, **mixed) for c in source.clips if c.label)
     everywhere = replace(source, clips=tuple(replace(c, fold=1 + int(c.clip_id[-5])) for c in source.clips))
-    for folds, of in (((2,), everywhere), ((7,), source)):
+    for folds, of in (
+        ((2,), everywhere),
+        ((2,), replace(spread, clips=made, audio=spread.audio[: len(made)])),
+        ((7,), source),
+    ):
         with pytest.raises(UsageError) as raised:
             fit([of], tmp_path / "none", ONE_STEP, mel=MEL, test_folds=folds)
         assert raised.value.field == "test_folds"
@@ -584,7 +590,7 @@ def test_where_a_step_does_not_fit_activations_are_computed_twice(
     assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
 
     def no_memory(self: MelTrainer, drawn: MelBatch) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.empty(1 << 60)  # of a CPU
 
     monkeypatch.setattr(MelTrainer, "loss", no_memory)
     with pytest.raises(UskError) as raised:
@@ -679,7 +685,15 @@ def test_a_library_call_that_is_stopped_raises_our_error(source: Source, tmp_pat
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch", 0), ("steps", 0), ("seed", -1), ("minutes", 0.0), ("learning_rate", math.nan)],
+    [
+        ("batch", 0),
+        ("batch", 1 << 17),
+        ("steps", 0),
+        ("seed", -1),
+        ("minutes", 0.0),
+        ("minutes", 1e308),
+        ("learning_rate", math.nan),
+    ],
 )
 def test_numbers_out_of_range_are_usage_errors(field: str, value: float) -> None:
     with pytest.raises(UsageError) as raised:
@@ -688,18 +702,19 @@ def test_numbers_out_of_range_are_usage_errors(field: str, value: float) -> None
 
 
 def test_too_few_recordings_to_hold_any_out_still_train(tone_folder: Path, tmp_path: Path) -> None:
-    config = replace(TINY, steps=2, validate_every=1)
+    config = replace(TINY, minutes=1e-9)  # which is one step
     unnamed = replace(open_source(tone_folder), has_groups=False)
     result = fit([unnamed], tmp_path / "out", config, mel=MEL)
     assert not result.trained_on["sources"][0]["held_out_groups"]
-    assert [row["validation_loss"] for row in result.log] == [None, None]
+    assert [row["validation_loss"] for row in result.log] == [None]
     card = card_of(result.folder)
     assert "validation loss" not in card and "**This source names no recordings**" in card
 
 
-def test_a_training_that_diverges_leaves_no_generator(source: Source, tmp_path: Path) -> None:
-    config = replace(TINY, learning_rate=1e30, validate_every=100)
-    with pytest.raises(UskError, match=r"diverged in step \d+") as raised:
+@pytest.mark.parametrize("steps", [6, 1])  # the last step has no loss after it
+def test_a_training_that_diverges_leaves_no_generator(source: Source, tmp_path: Path, steps: int) -> None:
+    config = replace(TINY, steps=steps, learning_rate=1e30, validate_every=100)
+    with pytest.raises(UskError, match=r"diverged (in|by) step \d+") as raised:
         fit([source], tmp_path / "out", config, mel=MEL)
     assert raised.value.field == "learning_rate"
     assert not (tmp_path / "out" / "model_index.json").exists()
@@ -715,7 +730,10 @@ def test_a_training_that_diverges_late_ends_with_the_best_weights_before(
         lambda self, learn, step: gradients(self, learn, step) * (math.nan if step == 2 else 1),
     )
     reporter = Reporter()
-    result = fit([source], tmp_path / "out", TINY, mel=MEL, reporter=reporter)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr("usk.diffusion.fit.write_preview", None)
+        fit([source], tmp_path / "out", TINY, mel=MEL)
+    result = fit([source], tmp_path / "out", TINY, mel=MEL, reporter=reporter)  # it does so again
     assert result.kept_step == 2 and "diverged in step 3" in reporter.warnings[-1]
     assert json.loads((tmp_path / "out" / "training.json").read_text())["diverged_step"] == 3
     generator = load_generator(str(tmp_path / "out"), "cpu", "fp32")

@@ -284,6 +284,7 @@ def test_trained_on_is_read_back(folder: Path) -> None:
         ["siren", "drill", "bark"],
         {"0": "siren", "1": "drill"},
         {"1": "a", "2": "b", "3": "c"},
+        {"0": "a", "1": "b", "2": "a"},
     ],
 )
 def test_a_class_conditional_pipeline_that_does_not_name_its_classes(
@@ -291,7 +292,9 @@ def test_a_class_conditional_pipeline_that_does_not_name_its_classes(
 ) -> None:
     path = copy_of(tiny_pipeline(class_names=("siren", "drill", "bark")), tmp_path)
     edit(path / "model_index.json", id2label=id2label)
-    refused(path, "is class-conditional, but id2label in its model_index.json does not name 3 classes")
+    refused(
+        path, "is class-conditional, but id2label in its model_index.json does not name 3 different classes"
+    )
 
 
 # --- described without weights -----------------------------------------------------------------------------
@@ -422,6 +425,15 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a padding that is a list": (edited(UNET_CONFIG, downsample_padding=[1]), "downsample_padding is [1]"),
     "classes as text": (edited(UNET_CONFIG, num_class_embeds="3"), "is class-conditional, but id2label"),
     "no sources": (lambda f: (f / "trained_on.json").write_text("{}"), "trained_on.json does not list"),
+    "a class effect as text": (
+        lambda f: (f / "training.json").write_text('{"class_effect": "0.3"}'),
+        "class_effect",
+    ),
+    "a class effect of NaN": (
+        lambda f: (f / "training.json").write_text('{"class_effect": NaN}'),
+        "class_effect",
+    ),
+    "training.json is a folder": (lambda f: (f / "training.json").mkdir(), "training.json cannot be read"),
     "no VAE": (edited(INDEX, vqvae=["diffusers", "AutoencoderKL"]), "vqvae/config.json is missing"),
 }
 

@@ -266,7 +266,8 @@ def test_an_adapter_that_cannot_be_used_is_one_line(
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ({}, "base"),
+        ({"base": "adapter"}, "base"),
+        ({"base": "adapter", "lora": False}, "base"),
         ({"base": "embedded"}, "base"),
         ({"lora": False}, "base"),
         ({"base": None}, "lora"),
@@ -278,7 +279,8 @@ def test_an_adapter_that_cannot_be_used_is_one_line(
 def test_what_does_not_go_together_is_refused(
     given: dict[str, Any], field: str, models: dict[str, Path], fitted: Path, source: Source, tmp_path: Path
 ) -> None:
-    base = fitted if given == {} else models["audioldm"]  # an adapter is no base
+    if "base" in given and given["base"] == "adapter":  # which is no base
+        given = {**given, "base": str(fitted)}
     with pytest.raises(UskError) as caught:
-        fit([source], tmp_path / "out", tiny(base, **given))
+        fit([source], tmp_path / "out", tiny(models["audioldm"], **given))
     assert caught.value.field == field and not (tmp_path / "out").exists()

@@ -86,9 +86,9 @@ def unet_state(folder: Path) -> dict[str, torch.Tensor]:
     [
         {"prediction_type": "epsilon", "scheduler": "DDPMScheduler"},
         {"prediction_type": "sample", "beta_schedule": "squaredcos_cap_v2", "clip_sample": False},
-        {"prediction_type": "v_prediction", "vae": True, "beta_schedule": "scaled_linear", "beta_end": 0.012},
+        {"prediction_type": "v_prediction", "vae": 3, "beta_schedule": "scaled_linear", "beta_end": 0.012},
     ],
-    ids=["DDPM epsilon", "DDIM sample", "latent v"],
+    ids=["DDPM epsilon", "DDIM sample", "latent v of RGB"],
 )
 def test_networks_schedule_and_mel_are_the_bases(
     fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: Path, options: dict[str, Any]

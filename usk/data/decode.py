@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
@@ -134,7 +135,8 @@ class DecodedSource:
 
     def _decode_damaged(self, row: int) -> np.ndarray:
         """Decode a clip whose samples in the cache are damaged. The next `decode_source` decodes its whole part again."""
-        self._clips[row].index_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            self._clips[row].index_file.unlink()
         try:
             return dequantize(*quantize(decode(self.source.audio[row], self.sample_rate_hz)))
         except (BadAudioError, OSError) as error:

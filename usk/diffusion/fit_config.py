@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from usk.errors import UsageError, no_effect, require_at_least
@@ -53,8 +52,9 @@ class FitConfig:
         if rate is None:
             rate = LEARNING_RATE if self.base is None else BASE_LEARNING_RATE
         require_at_least(0, seed=self.seed)
-        require_at_least(1, steps=self.steps, batch=self.batch, lora_rank=self.lora_rank)
+        require_at_least(1, steps=self.steps, lora_rank=self.lora_rank)
+        require_at_least(1, 1 << 16, batch=self.batch)
         for name, value in {"learning_rate": rate, "minutes": self.minutes}.items():
-            if value is not None and not 0.0 < value < math.inf:
-                raise UsageError("must be greater than 0", field=name, value=f"{value:g}")
+            if value is not None and not 0.0 < value <= 1e30:
+                raise UsageError("must be greater than 0, and at most 1e30", field=name, value=f"{value:g}")
         return replace(self, learning_rate=rate)

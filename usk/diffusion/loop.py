@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from usk.data.cache import checked, read_checked
+from usk.device import is_out_of_memory
 from usk.diffusion.train import Trainer, clear_gradients, copy_into
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import DAMAGED, atomic_write
@@ -84,7 +85,9 @@ class TrainingLoop:
                 self._set_learning_rate(share)
                 try:
                     loss = self.trainer.gradients(learn, self.step)
-                except torch.OutOfMemoryError as error:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
                     self._recompute_activations(error, reporter)
                     learn = self.trainer.learner()
                     continue
@@ -107,8 +110,8 @@ class TrainingLoop:
         if stop.number:
             self._save()
             raise Stopped(self.step, stop.number)
-        if self.config.minutes is not None:
-            return self.elapsed_s / (self.config.minutes * 60)
+        if self.config.minutes is not None:  # the least time is a step
+            return self.elapsed_s / (self.config.minutes * 60) if self.step else 0.0
         return self.step / self.config.steps
 
     def _total_steps(self) -> int:
@@ -156,16 +159,15 @@ class TrainingLoop:
         self.diverged_step = self.step + 1
         what = f"the training diverged in step {self.diverged_step} (its loss is not a number)"
         if self.best is None:
-            raise UskError(
-                what,
-                field="learning_rate",
-                value=f"{self.learning_rate:g}",
-                hint="Choose a lower learning rate and another folder.",
-            )
+            raise self._diverged(what)
         reporter.warn(
             f"{what}: the generator has the weights of step {self.best.step}, the best before; a learning rate lower "
             f"than {self.learning_rate:g} may get further"
         )
+
+    def _diverged(self, what: str) -> UskError:
+        hint = "Choose a lower learning rate and another folder."
+        return UskError(what, field="learning_rate", value=f"{self.learning_rate:g}", hint=hint)
 
     def _recompute_activations(self, error: Exception, reporter: Reporter) -> None:
         """Recompute activations instead of keeping them, for a step that does not fit into memory. Raises UskError if this is done already."""
@@ -187,8 +189,11 @@ class TrainingLoop:
     def _set_final_weights(self) -> None:
         kept = self.best or Best(math.nan, self.step, self.average)
         self.kept_step = kept.step
+        if not all(tensor.half().isfinite().all() for tensor in kept.average):  # half: as they are written
+            raise self._diverged(f"the training diverged by step {kept.step} (its weights are not finite)")
         copy_into(self.parameters, kept.average)
-        self._save()
+        if self.diverged_step is None:  # else a resumed training diverges again
+            self._save()
         if self.trainer.checkpointing:
             self.network.disable_gradient_checkpointing()
         clear_gradients(self.parameters)

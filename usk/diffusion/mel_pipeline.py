@@ -170,11 +170,7 @@ class MelGenerator(Generator):
 
     def to_latent(self, image: torch.Tensor) -> torch.Tensor:
         """Turn mel images [batch, 1, n_mels, n_frames] into the UNet's latents."""
-        if self.vae is None:
-            return image
-        with torch.no_grad():
-            gray = image.expand(-1, self.vae.config.in_channels, -1, -1)
-            return VAE_SCALE * self.vae.encode(gray).latent_dist.mode()
+        return image if self.vae is None else encode_image(self.vae, image)
 
     def to_image(self, latent: torch.Tensor) -> torch.Tensor:
         """Turn the UNet's latents into mel images, clamped to [-1, 1]."""
@@ -185,6 +181,12 @@ class MelGenerator(Generator):
         if image.shape[1] == 3:
             image = torch.einsum("bchw,c->bhw", image, torch.tensor(LUMA, device=image.device))[:, None]
         return image
+
+
+def encode_image(vae: Any, image: torch.Tensor) -> torch.Tensor:
+    """Encode mel images [batch, 1, n_mels, n_frames] with a VAE of gray or RGB images."""
+    with torch.no_grad():
+        return VAE_SCALE * vae.encode(image.expand(-1, vae.config.in_channels, -1, -1)).latent_dist.mode()
 
 
 def load_mel_generator(

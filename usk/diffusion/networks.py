@@ -195,23 +195,19 @@ def load_base(name: str, device: torch.device) -> Base:
     """
     with naming_model(name, "base"):
         generator = load_generator(name, str(device), "fp32")
+        if isinstance(generator, TextGenerator):
+            raise ModelError(
+                "is a text-to-audio model, of which only LoRA weights are trained",
+                hint="Ask for LoRA weights.",
+            )
+        if not isinstance(generator, MelGenerator) or type(generator.unet).__name__ != "UNet2DModel":
+            raise ModelError(
+                "is conditioned on more than classes; only unconditional and class-conditional pipelines (UNet2DModel) can be "
+                "trained further"
+            )
         folder, _ = locate_pipeline(resolve_model(name, device.type))
         scheduler_config = read_pipeline_json(folder / "scheduler" / "scheduler_config.json")
         index = read_pipeline_json(folder / "model_index.json")
-    if isinstance(generator, TextGenerator):
-        raise ModelError(
-            "is a text-to-audio model, of which only LoRA weights are trained",
-            field="base",
-            value=name,
-            hint="Ask for LoRA weights.",
-        )
-    if not isinstance(generator, MelGenerator) or type(generator.unet).__name__ != "UNet2DModel":
-        raise ModelError(
-            "is conditioned on more than classes; only unconditional and class-conditional pipelines (UNet2DModel) can be "
-            "trained further",
-            field="base",
-            value=name,
-        )
     scheduler_config.setdefault("_class_name", component_class(index, "scheduler") or "DDIMScheduler")
     return Base(generator, scheduler_config)
 

@@ -133,14 +133,8 @@ def describe_folder(folder: Path) -> GeneratorInfo:
         mel=mel,
         trained_on=trained_on,
         license=license,
-        class_effect=_class_effect(folder),
+        class_effect=_training_value(folder, float | None, "class_effect"),
     )
-
-
-def _class_effect(folder: Path) -> float | None:
-    file = folder / TRAINING_FILE
-    value = read_pipeline_json(file).get("class_effect") if file.is_file() else None
-    return value if isinstance(value, float) else None
 
 
 def _describe_text(folder: Path, kind: str) -> GeneratorInfo:
@@ -188,11 +182,12 @@ def _class_names(index: dict[str, Any], n_labels: Any) -> tuple[str, ...]:
         return ()
     named = index.get("id2label")
     wanted = [str(label) for label in range(n_labels - 1)] if isinstance(n_labels, int) else []
-    if not isinstance(named, dict) or sorted(named) != sorted(wanted):
+    names = tuple(str(named.get(label)) for label in wanted) if isinstance(named, dict) else ()
+    if not isinstance(named, dict) or sorted(named) != sorted(wanted) or len({*names}) < len(names):
         raise ModelError(
-            f"is class-conditional, but id2label in its {INDEX_FILE} does not name {len(wanted)} classes"
+            f"is class-conditional, but id2label in its {INDEX_FILE} does not name {len(wanted)} different classes"
         )
-    return tuple(str(named[label]) for label in wanted)
+    return names
 
 
 def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
@@ -208,15 +203,26 @@ def _training_record(folder: Path) -> tuple[list[dict[str, Any]], str]:
 
 def _trained_prompts(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the prompts of each class that an adapter was trained with, as far as its folder names them."""
-    file = folder / TRAINING_FILE
-    listed = read_pipeline_json(file).get("prompts", {}) if file.is_file() else {}
-    try:
-        prompts = from_json(dict[str, tuple[str, ...]], listed)
-        if not all(of_class and all(map(str.strip, of_class)) for of_class in prompts.values()):
-            raise ValueError("one is empty")
-    except ValueError as error:
-        raise ModelError(f"{TRAINING_FILE} does not list prompts by class: {error}") from error
+    prompts: dict[str, tuple[str, ...]] = (
+        _training_value(folder, dict[str, tuple[str, ...]] | None, "prompts") or {}
+    )
+    if not all(of_class and all(map(str.strip, of_class)) for of_class in prompts.values()):
+        raise ModelError(f"{TRAINING_FILE} lists an empty prompt")
     return prompts
+
+
+def _training_value(folder: Path, kind: Any, key: str) -> Any:
+    """Return a value of training.json, or None if there is no such file or value. Raises ModelError."""
+    if not os.path.lexists(folder / TRAINING_FILE):
+        return None
+    value = read_pipeline_json(folder / TRAINING_FILE).get(key)
+    try:
+        return from_json(kind, value)
+    except ValueError as error:
+        raise ModelError(
+            f"{key} in {TRAINING_FILE} is damaged ({str(error).strip()})",
+            hint="Remove it there, or fit the generator again.",
+        ) from error
 
 
 def embedded_folder() -> Path:

@@ -7,6 +7,7 @@ a stop.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ import torch
 from usk.device import autocast, default_precision
 from usk.diffusion.fit_config import FitConfig
 from usk.diffusion.generator import Generator
-from usk.diffusion.mel_pipeline import VAE_SCALE
+from usk.diffusion.mel_pipeline import encode_image
 from usk.diffusion.networks import Networks
 from usk.diffusion.training_data import FitClips
 from usk.replay import ReplayedStep
@@ -163,7 +164,7 @@ class MelTrainer(Trainer):
         precision = default_precision(self.device, training=False)
         if precision == "fp32" or self.device.type == "cuda":
             return precision
-        noisy = torch.randn(self.config.batch, *self.networks.shape, device=self.device)
+        noisy = torch.randn(min(16, self.config.batch), *self.networks.shape, device=self.device)
         labels = torch.zeros(len(noisy), dtype=torch.long) if self.networks.class_names else None
         took_s: dict[str, list[float]] = {"bf16": [], "fp32": []}
         with reporter.task("timing bf16 and float32", "steps", 6) as task:
@@ -237,14 +238,13 @@ class MelTrainer(Trainer):
                 other, _ = self._predict(batch._replace(labels=(batch.labels + 1) % n_classes))
                 change += float((predicted - other).square().sum())
                 error += float((predicted - target).square().sum())
-        return (change / error) ** 0.5
+        return (change / error) ** 0.5 if 0 < error < math.inf and change < math.inf else 0.0
 
     def _predict(self, batch: MelBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the UNet's prediction (noise, v or image, as the schedule says) and what it should be."""
         images, labels, timesteps, noise = batch
         if self.networks.vae is not None:
-            with torch.no_grad():
-                images = VAE_SCALE * self.networks.vae.encode(images).latent_dist.mode()
+            images = encode_image(self.networks.vae, images)
         alpha = self._alphas[timesteps].reshape(-1, 1, 1, 1)
         signal_scale, noise_scale = alpha.sqrt(), (1 - alpha).sqrt()
         noisy = signal_scale * images + noise_scale * noise

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from usk.audio.mel import MelSettings, audio_to_image, stack_padded
+from usk.data.clip import Clip
 from usk.data.decode import DecodedSource, beginning, decode_source
 from usk.data.leaks import unknown_generator
 from usk.data.source import Source
@@ -56,8 +57,15 @@ class FitSources:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Return the classes of all sources, each once."""
-        return tuple(dict.fromkeys(name for source in self.sources for name in source.class_names))
+        """Return the classes of the clips outside the test folds, each once: no network learns the others."""
+        names = {
+            s.class_names[clip.label] for s in self.sources for clip in s.clips if not self._is_tested(clip)
+        }
+        return tuple(dict.fromkeys(n for source in self.sources for n in source.class_names if n in names))
+
+    def _is_tested(self, clip: Clip) -> bool:
+        """Whether a clip or one of its parents is of a test fold."""
+        return not {clip.fold, *clip.parent_folds}.isdisjoint(self.test_folds)
 
     def check(self) -> None:
         """Raise UsageError for a fold that no source has. Warn of leaks that tests could not rule out."""
@@ -103,9 +111,9 @@ class FitSources:
             if note not in source.notes:
                 self.reporter.warn(note)
         clips = everything.source.clips
-        tested = {clip.group for clip in clips if clip.fold in self.test_folds}
+        tested = {clip.group for clip in clips if self._is_tested(clip)}
         rows = [row for row, clip in enumerate(clips) if clip.group not in tested]
-        spread = {clip.group for clip in clips if clip.fold not in self.test_folds} & tested
+        spread = {clip.group for clip in clips if not self._is_tested(clip)} & tested
         if not rows:
             raise UsageError(
                 f"every recording of {source.location} has clips in these folds, so none is left to train on",

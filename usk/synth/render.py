@@ -15,7 +15,7 @@ import torch
 
 from usk.data.clip import NO_MODEL
 from usk.data.decode import DecodedSource
-from usk.device import to_device
+from usk.device import is_out_of_memory, to_device
 from usk.diffusion import interpolate
 from usk.diffusion.fast import repays_compiling
 from usk.diffusion.generator import Condition, Generator
@@ -51,7 +51,7 @@ class Chunks:
             try:
                 done.append(work(slice(begin, end)))
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self.size == 1:
                     raise ModelError(
@@ -65,10 +65,6 @@ class Chunks:
                 continue
             begin = end
         return done
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def batch_of(config: RenderConfig, generator: Generator) -> int:
