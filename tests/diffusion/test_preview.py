@@ -36,7 +36,9 @@ def test_columns_are_pairs_of_a_class_and_rows_are_conditioned_on_it(
     generator.unet = Recorder()
     names = ["a", "a", "b", "a", "b", "b", "b"] if class_names else [""] * 7
     images = np.linspace(-1, 1, 7, dtype=np.float32)[:, None, None] * np.ones((16, 32), np.float32)
+    (tmp_path / "p.png").symlink_to(tmp_path / "another")
     write_preview(generator, images, names, tmp_path / "p.png", 0)
+    assert not (tmp_path / "another").exists(), "what stands there is replaced, not written through"
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size == (2 * 3 * 32, 2 * (5 if class_names else 4) * 16)
         shades = np.asarray(picture)[16::32, 32::64]  # the middle of each image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from usk.diffusion.generator import Condition
 from usk.diffusion.interpolate import decomposed
 from usk.diffusion.mel_pipeline import MelGenerator
 from usk.diffusion.sampler import SamplerConfig
+from usk.files import atomic_write
 
 MAX_PAIRS = 4
 SAMPLER = SamplerConfig(steps=6, strength=0.5)  # the default of `usk synth`
@@ -51,7 +53,9 @@ def write_preview(
     ]
     grid = torch.cat(lines)
     pixels = ((grid.cpu().numpy() + 1) * 127.5).round().astype(np.uint8)
-    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2)).save(path)
+    picture = io.BytesIO()
+    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2)).save(picture, "png")
+    atomic_write(path, picture.getvalue())
 
 
 def _in_pairs(class_names: Sequence[str], rng: np.random.Generator) -> list[int]:
