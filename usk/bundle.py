@@ -130,7 +130,10 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
         with reporter.task("checking", "files", len(paths)) as task:
             files = []
             for done, path in enumerate(paths, 1):
-                files.append(_shared_file(root, path, card.content if path == CARD_FILE else None))
+                file, content = root / path, card.content if path == CARD_FILE else None
+                size = file.stat().st_size if content is None else len(content)
+                digest = sha256_of(file) if content is None else hashlib.sha256(content).hexdigest()
+                files.append(SharedFile(path, size, digest, file, content))
                 task.update(done)
         if kind.name == "synthetic dataset":
             _compare_hashes(root, files)
@@ -140,12 +143,6 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
     except (OSError, RuntimeError) as error:  # RuntimeError: `~` of an unknown user
         raise UskError(f"{folder} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     return Bundle(kind, root, tuple(files), card.title, card.license)
-
-
-def _shared_file(root: Path, path: str, content: bytes | None) -> SharedFile:
-    if content is not None:
-        return SharedFile(path, len(content), hashlib.sha256(content).hexdigest(), root / path, content)
-    return SharedFile(path, (root / path).stat().st_size, sha256_of(root / path), root / path)
 
 
 def _kind_of(root: Path, typed: str) -> Kind:

@@ -324,8 +324,7 @@ def _quiet_client() -> Iterator[None]:
     from huggingface_hub import utils
 
     had_bars = not utils.are_progress_bars_disabled()
-    if had_bars:
-        utils.disable_progress_bars()
+    utils.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")

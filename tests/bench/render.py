@@ -41,7 +41,7 @@ from usk.device import default_precision, resolve_device
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
 from usk.diffusion.mel_pipeline import MelGenerator
-from usk.diffusion.pipeline import embedded_folder
+from usk.diffusion.pipeline import EMBEDDED_FOLDER
 from usk.diffusion.weights import quiet_libraries
 from usk.synth.latents import ParentLatents
 from usk.synth.plan import Plan
@@ -256,7 +256,7 @@ def main() -> None:
             folder = work / RANDOM_256
             write_random(folder)
         elif options.model == "embedded":
-            folder = embedded_folder()
+            folder = EMBEDDED_FOLDER
         generator = load_generator(str(folder), options.device)
         folds = tuple(int(fold) for fold in options.folds.split(",") if fold)
         everything = decode_source(open_source(options.real), generator.sample_rate_hz)

@@ -93,7 +93,7 @@ def audit(
     find_parents(synthetic, originals.source)
     decoded = _decode(synthetic, reporter)
     audited_folds = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
-    folds = fold_leaks(synthetic, originals.source, audited_folds)
+    folds = tuple(fold_leaks(synthetic, originals.source, fold) for fold in audited_folds)
     asked_leaks = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
     embedding = embedding or load_embedding(LOG_MEL)
     neighbors, real_clips = _embed(originals, decoded, embedding, reporter)

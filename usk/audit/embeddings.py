@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from usk.audio.features import FOUR_SECONDS, Features, features_at
-from usk.classify.classifier import WEIGHTS_FILE
+from usk.classify.classifier import WEIGHTS_FILE, read_classifier
 from usk.classify.predict import find_classifier
 from usk.classify.transformer import download_pretrained, transformers
 from usk.data.decode import DecodedSource, resampled
@@ -70,8 +70,6 @@ def classifier_embedding(run: Path, device: torch.device | str = "cpu") -> Embed
 
     If the classifier splits clips into patches, the embedding is the mean over patches.
     """
-    from usk.classify.classifier import read_classifier
-
     model = read_classifier(run).to(device)
     settings = model.feature_settings
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]

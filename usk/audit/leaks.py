@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +32,8 @@ class FoldLeaks:
     filters_trained_on: int  # the same for the filters of the other clips
 
 
-def fold_leaks(synthetic: Source, real: Source, folds: Sequence[int]) -> tuple[FoldLeaks, ...]:
-    """Return the leaks into each of `folds`, which are folds of `real`."""
-    return tuple(_fold_leaks(synthetic, real, fold) for fold in folds)
-
-
-def _fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
+def fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
+    """Return the leaks into `fold`, which is a fold of `real`."""
     split = _split_with_test_fold(real, fold)
     n_leaking = int(leaking(synthetic, real, split).sum())
     evaluated = evaluated_groups(real, split)

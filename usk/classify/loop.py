@@ -220,10 +220,6 @@ class EpochSelector:
         if self.best is None or math.isnan(accuracy) or score >= self.best[0]:
             self.best = (score, epoch, copy.deepcopy(model.state_dict()))
 
-    @property
-    def last_accuracy(self) -> float:
-        return self.recent[-1][0] if self.recent else math.nan
-
 
 class _Fit:
     """One training on its way: its model, its epochs, and the checkpoint of all of it."""
@@ -294,12 +290,13 @@ def fit_classifier(
 ) -> TrainedClassifier:
     """Train one classifier, or resume its training from a checkpoint. Raises UskError if the loss is not finite."""
     fit = _Fit(task, recipe, tables, device)
+    recent = fit.selector.recent
     for epoch in range(len(fit.history) + 1, task.epochs + 1):
         fit.train_epoch(epoch)
         if (task.epochs - epoch) % task.validate_every == 0:
             fit.validate(epoch)
         fit.save_if_due()
-        after_epoch(epoch, fit.selector.last_accuracy)
+        after_epoch(epoch, recent[-1][0] if recent else math.nan)
     assert fit.selector.best is not None
     score, best_epoch, weights = fit.selector.best
     fit.model.load_state_dict(weights)

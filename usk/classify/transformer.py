@@ -25,7 +25,7 @@ from usk.classify.recipe import ClassifierPreset
 from usk.data.pinned import download
 from usk.diffusion.weights import quiet_log
 from usk.errors import ModelError, UsageError, UskError
-from usk.files import expanded
+from usk.files import expanded, sha256_of
 from usk.hub import first_line
 from usk.typed_json import oversized_key
 
@@ -260,8 +260,7 @@ def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()[:12]
 
 

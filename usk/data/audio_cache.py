@@ -39,18 +39,14 @@ class NewClip(NamedTuple):
 
     entry: IndexEntry
     samples: np.ndarray = np.zeros(0, "<i2")
-    retry: bool = (
-        False  # the file could not be read: do not store the clip, so that the next call tries again
-    )
+    # Whether the file could not be read: do not store the clip, so that the next call tries again.
+    retry: bool = False
 
 
 class CachedClip(NamedTuple):
     entry: IndexEntry
     samples: np.ndarray  # int16 [n_samples], memory-mapped
     index_file: Path
-
-    def is_intact(self) -> bool:
-        return zlib.crc32(self.samples.data) == self.entry.checksum
 
     def audio(self) -> np.ndarray:
         """Return the samples as float32 [n_samples]."""

@@ -189,7 +189,7 @@ def _other_notes(folder: AudioFolder, classes: Sequence[str], location: str) -> 
         notes.append(
             f"usk reads no file in {abbreviate_list(empty)}, so {'it is no class' if len(empty) == 1 else 'they are no classes'}"
         )
-    if n_loose := _count_loose(folder):
+    if n_loose := sum(len(file.parts) == 1 for file in folder.audio):
         notes.append(
             f"{pluralize(n_loose, 'audio file')} outside the class folders passed over: a clip's class is its folder"
         )
@@ -213,11 +213,6 @@ def _count_kinds(files: Sequence[PurePosixPath]) -> str:
     return f"{pluralize(len(files), 'file')} ({kinds}) {'are' if len(files) > 1 else 'is'}"
 
 
-def _count_loose(folder: AudioFolder) -> int:
-    """Return the number of audio files in no class folder."""
-    return sum(len(file.parts) == 1 for file in folder.audio)
-
-
 def _why_no_classes(folder: AudioFolder) -> str:
     path = folder.root
     if datasets := sorted(file.parent.name for file in path.glob(f"*/{MANIFEST_FILE}")):
@@ -228,6 +223,6 @@ def _why_no_classes(folder: AudioFolder) -> str:
         return "it is a generator that is not finished (run the same `usk fit` again and it goes on where it stopped)"
     if folder.unread:
         return f"{_count_kinds(folder.unread)} all that it has, and usk cannot read them (convert them, for example to FLAC)"
-    if n_loose := _count_loose(folder):
+    if n_loose := sum(len(file.parts) == 1 for file in folder.audio):
         return f"its {n_loose} audio files need a folder for each class"
     return "it has no audio files in sub-folders (UrbanSound8K needs metadata/UrbanSound8K.csv)"

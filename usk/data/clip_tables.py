@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from usk.data.audio_file import FileRef
 from usk.data.checks import is_missing
@@ -222,6 +221,9 @@ def _file_column(
     def has_audio_names(column: str) -> bool:
         return any(map(has_audio_suffix, table[column][:ROWS_LOOKED_AT]))
 
+    def are_numbers(column: str) -> bool:  # which files may be called by chance
+        return all(str(value).replace(".", "", 1).isdecimal() for value in table[column][:ROWS_LOOKED_AT])
+
     if given is not None:
         return (given, count_hits(given)) if given in table else None
     usual = find_columns(table, FILE_COLUMNS)
@@ -233,7 +235,7 @@ def _file_column(
     others = []
     for column in table:
         n_hits = 0 if column in usual else count_hits(column)
-        are_names = has_audio_names(column) or (n_hits > 0.9 * n_rows and not _are_numbers(table[column]))
+        are_names = has_audio_names(column) or (n_hits > 0.9 * n_rows and not are_numbers(column))
         if n_hits and 2 * n_hits >= n_rows and are_names:
             others.append((n_hits, column))
     if others:
@@ -241,11 +243,6 @@ def _file_column(
         return column, n_hits
     missing = [column for column in usual if has_audio_names(column)]
     return (missing[0], 0) if missing else None
-
-
-def _are_numbers(values: Sequence[Any]) -> bool:
-    """Whether all values are numbers, which files may be called by chance."""
-    return all(str(value).replace(".", "", 1).isdecimal() for value in values[:ROWS_LOOKED_AT])
 
 
 def _names_file(finder: FileFinder, name: str, place: str) -> bool:

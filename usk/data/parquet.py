@@ -81,7 +81,8 @@ def open_parquet(path: Path, location: str, skip_bad: bool, columns: Columns) ->
     }
     audio = tuple(ParquetRef(file, group, row, audio_column) for file, group, row in places)
     revision, cache_key, digests = fingerprint_files(files, path)
-    notes = _split_notes(_split_names(files)) if manifest is None else ()
+    splits = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]  # as the Hub names files
+    notes = _split_notes([split[1] for split in splits if split]) if manifest is None else ()
     name = path.resolve().name
     opened = Source(name, "Parquet dataset", location, revision, cache_key, (), (), audio, notes=notes)
     if manifest is not None:
@@ -142,13 +143,8 @@ def _add_manifest(source: Source, manifest: Manifest, card_license: str | None) 
     )
 
 
-def _split_names(files: Sequence[Path]) -> list[str]:
-    """Return the splits in file names such as `train-00000-of-00002.parquet`, as the Hub names them."""
-    matches = [re.match(r"(.+)-\d{5}-of-\d{5}", file.stem) for file in files]
-    return list(dict.fromkeys(match[1] for match in matches if match))
-
-
-def _split_notes(splits: Sequence[str]) -> tuple[str, ...]:
+def _split_notes(names: Sequence[str]) -> tuple[str, ...]:
+    splits = dict.fromkeys(names)
     note = f"its splits {', '.join(splits)} are read as one, and folds say what is tested"
     return (note,) if len(splits) > 1 else ()
 

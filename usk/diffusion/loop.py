@@ -97,7 +97,8 @@ class TrainingLoop:
                 self._update_weights()
                 if self.step % self.config.validate_every == 0:
                     self._validate(loss)
-                task.update(self.step, self._total_steps(), self._progress_text(loss))
+                validation = "" if self._validation is None else f" · validation {self._validation:.4f}"
+                task.update(self.step, self._total_steps(), f"training · loss {loss:.4f}{validation}")
                 if time.monotonic() - self._saved_at > self.config.checkpoint_every_s:
                     self._save()
                     self._saved_at = time.monotonic()
@@ -118,10 +119,6 @@ class TrainingLoop:
         if self.config.minutes is None:
             return self.config.steps
         return max(self.step, round(self.step * self.config.minutes * 60 / max(self.elapsed_s, 1e-3)))
-
-    def _progress_text(self, loss: float) -> str:
-        validation = "" if self._validation is None else f" · validation {self._validation:.4f}"
-        return f"training · loss {loss:.4f}{validation}"
 
     def _set_learning_rate(self, share: float) -> None:
         warm_up, cool_down = min(1.0, (self.step + 1) / WARM_UP_STEPS), min(1.0, (1.0 - share) / COOL_DOWN)

@@ -24,6 +24,7 @@ from usk.files import expanded
 from usk.typed_json import from_json
 
 EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 PUBLISHED = "teticio/audio-diffusion-ddim-256"
 INDEX_FILE = "model_index.json"
 TRAINED_ON_FILE = "trained_on.json"
@@ -225,10 +226,6 @@ def _training_value(folder: Path, kind: Any, key: str) -> Any:
         ) from error
 
 
-def embedded_folder() -> Path:
-    return Path(__file__).parent / "embedded"
-
-
 def folder_fingerprint(folder: Path) -> str:
     """Return 12 hex digits of the SHA-256 of a pipeline folder's weights and configurations, without cards and logs."""
     digest = hashlib.sha256()
@@ -243,7 +240,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple[Path, str]:
     """Return the pipeline folder of `name`, and its commit if it is a Hub id, whose `files` are downloaded. Raises ModelError."""
-    folder = embedded_folder() if name == EMBEDDED else expanded(name)
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else expanded(name)
     if folder.is_dir():
         if _is_pipeline(folder):
             return folder, ""

@@ -6,7 +6,6 @@ a stop.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from abc import ABC, abstractmethod
@@ -155,7 +154,7 @@ class MelTrainer(Trainer):
         self, clips: FitClips, networks: Networks, config: FitConfig, device: torch.device, reporter: Reporter
     ) -> None:
         super().__init__(networks.unet, config, device)
-        self.networks = networks
+        self.networks, self._alphas = networks, networks.schedule.alphas_cumprod.to(device)
         self.training, self.held_out = clips[~clips.held_out], clips[clips.held_out]
         self.precision = self._faster_precision(reporter) if config.precision == "auto" else config.precision
 
@@ -178,11 +177,6 @@ class MelTrainer(Trainer):
                 took_s[precision].append(time.perf_counter() - start)
         self.network.zero_grad(set_to_none=True)
         return min(took_s, key=lambda precision: min(took_s[precision]))
-
-    @functools.cached_property
-    def _alphas(self) -> torch.Tensor:
-        """Return the schedule's alphas on the device."""
-        return self.networks.schedule.alphas_cumprod.to(self.device)
 
     @property
     def recordable(self) -> bool:

@@ -157,12 +157,8 @@ def exit_on_sigterm() -> Iterator[None]:
     unhandled = [number for number in signals if signal.getsignal(number) == signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
         unhandled = []
-
-    def raise_exit(number: int, _frame: Any) -> None:
-        raise SystemExit(128 + number)
-
     for number in unhandled:
-        signal.signal(number, raise_exit)
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         yield
     finally:

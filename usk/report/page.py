@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from usk.errors import UsageError, disk_errors
-from usk.files import expanded
+from usk.files import atomic_write, expanded
 from usk.report.canvas import Chart, magma
 from usk.reporter import Reporter
 from usk.text import visible
@@ -245,7 +245,6 @@ def _reserved_bytes(drawings: Sequence[Sequence[dict[str, Any]]]) -> int:
 
 def _write_files(file: Path, page: str, assets: Path | None, gallery: Gallery | None) -> int:
     """Write the page and its assets, delete assets of an earlier page, and return the number of bytes."""
-    from usk.files import atomic_write
     from usk.report.gallery_data import unique_media
 
     n_bytes = len(page.encode())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usk.classify.config import DEFAULT_USE, USES
+from usk.classify.config import DEFAULT_USE, USES, TrainConfig
 from usk.data.location import default_real
 from usk.data.open import open_source
 from usk.data.source import Source
@@ -271,7 +271,6 @@ class _StudySteps:
         folds, seeds = config.test_folds[size], config.seeds[size]
 
         def run(device: str, on_progress: OnProgress) -> None:
-            from usk.classify.config import TrainConfig
             from usk.classify.train import train
 
             for folder, missing in self._incomplete.items():

@@ -212,9 +212,8 @@ def _render_units(
 
     source, model = prepared.request.source, str(prepared.request.model)
     setup = RenderSetup(prepared.request, folder.folder)
-    first_file = [
-        getattr(ref, "path", "") for ref in source.audio[:1]
-    ]  # a Hub dataset lies in this machine's cache
+    # A Hub dataset lies in this machine's cache.
+    first_file = [getattr(ref, "path", "") for ref in source.audio[:1]]
     with create_engine(workers, [folder.folder, source.location, model, *first_file]) as engine:
         engine.run(Job(len(todo), setup, todo.__getitem__, on_result=on_result))
     return sum(made)
